@@ -1,0 +1,5 @@
+//! Emulated PCI bus and passthrough functions.
+
+#![forbid(unsafe_code)]
+
+pub mod vfio_pci;

@@ -1,0 +1,142 @@
+//! What a passthrough function needs from the host's side of its device.
+
+use std::fmt;
+use std::ops::Range;
+
+use address::{Gpa, Hpa};
+
+/// A PCI region of the device, as VFIO numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Region {
+    /// Base address register 0 to 5.
+    Bar(u8),
+    /// Expansion ROM.
+    Rom,
+}
+
+/// One region of the device as the host describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Size in bytes; 0 where the device has no such region.
+    pub size: u64,
+    /// Physical address at which the host placed it; `None` for I/O ports and absent regions.
+    pub host_address: Option<Hpa>,
+    /// Parts of the region that can be mapped into the guest, page-aligned, ascending. Empty
+    /// where the region can only be trapped.
+    pub mappable: Vec<Range<u64>>,
+}
+
+/// The fixed facts about a device, read once at start-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostInfo {
+    /// How messages name the device, for example `0000:01:00.0`.
+    pub name: String,
+    /// Regions BAR0 to BAR5.
+    pub bars: [RegionInfo; 6],
+    /// The expansion ROM.
+    pub rom: RegionInfo,
+    /// Size of config space in bytes: 256 or 4096.
+    pub config_size: u16,
+    /// 1 if the device has an INTx pin that can be used, else 0.
+    pub intx_vectors: u16,
+    /// MSI vectors that the host grants (1 on x86 without interrupt remapping).
+    pub msi_vectors: u16,
+    /// MSI-X vectors, at most 2048.
+    pub msix_vectors: u16,
+}
+
+/// The kind of interrupt a function delivers. At most one is in use at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InterruptKind {
+    /// Level-triggered line.
+    Intx,
+    /// Message-signalled, capability 0x05.
+    Msi,
+    /// Message-signalled with a table, capability 0x11.
+    Msix,
+}
+
+/// An interrupt message as the guest programmed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MsiMessage {
+    /// Address the device would write to.
+    pub address: u64,
+    /// Value the device would write.
+    pub data: u32,
+}
+
+/// Failure of an operation on the host's side of a device. The text names the device, the
+/// operation and the cause.
+#[derive(Debug)]
+pub struct HostError(pub Box<dyn std::error::Error + Send + Sync>);
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for HostError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// The host's side of one passed-through function: its registers, the mapping of its BARs into
+/// the guest and the delivery of its interrupts. Implemented over VFIO and KVM by the monitor and
+/// by a script in tests.
+///
+/// Calls may come from any vCPU thread, one at a time. An error leaves the state as it was before
+/// the call.
+pub trait HostFunction: Send {
+    /// The device's fixed facts.
+    fn info(&self) -> &HostInfo;
+
+    /// Reads 1, 2 or 4 bytes of config space at a naturally aligned `offset`.
+    fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError>;
+
+    /// Writes 1, 2 or 4 bytes of config space at a naturally aligned `offset`.
+    fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError>;
+
+    /// Reads 1, 2, 4 or 8 bytes of a region. Fails where memory decode is off.
+    fn region_read(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), HostError>;
+
+    /// Writes 1, 2, 4 or 8 bytes of a region. Fails where memory decode is off.
+    fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError>;
+
+    /// Makes `area` of BAR `bar` (within one of its `mappable` ranges) stand at `gpa` for the guest, so that accesses
+    /// cause no exit.
+    fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError>;
+
+    /// Takes away what [`map`](Self::map) put in place for the same `bar` and `area`; accesses
+    /// are trapped from then on. Must be called before memory decode goes off.
+    fn unmap(&mut self, bar: u8, area: Range<u64>) -> Result<(), HostError>;
+
+    /// Turns interrupt `kind` on with vectors `0..vectors`, each disconnected. The device is
+    /// programmed; what it raises is remembered until its vector is connected.
+    ///
+    /// For MSI-X, calling it again with a larger count while on grows the set and keeps the
+    /// vectors that are there. INTx is connected by this call itself and has level semantics.
+    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<(), HostError>;
+
+    /// Turns the kind that is on off and forgets all vectors; nothing to do if none is on.
+    fn disable_interrupts(&mut self) -> Result<(), HostError>;
+
+    /// Delivers what MSI or MSI-X `vector` raises, and raised since it was enabled or
+    /// disconnected, to the guest as `message`. Replaces an earlier message.
+    fn connect(&mut self, vector: u16, message: MsiMessage) -> Result<(), HostError>;
+
+    /// Stops delivery of `vector` and remembers what it raises from now on: the vector is masked.
+    fn disconnect(&mut self, vector: u16) -> Result<(), HostError>;
+
+    /// Whether a disconnected `vector` has raised an interrupt that is still to be delivered.
+    fn pending(&mut self, vector: u16) -> bool;
+
+    /// Resets the function. Config space and BAR addresses come back as they were.
+    fn reset(&mut self) -> Result<(), HostError>;
+}

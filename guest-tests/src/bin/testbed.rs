@@ -1,0 +1,2 @@
+//! Runs the testbed.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Real boots on an emulated machine without an IOMMU.

@@ -1,0 +1,2 @@
+//! AMDv1 I/O page tables.
+#![no_std]

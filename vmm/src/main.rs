@@ -1,0 +1,2 @@
+//! Command line of Pinvisor.
+fn main() {}
