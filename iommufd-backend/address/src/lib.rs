@@ -1,4 +1,5 @@
-//! Newtypes for the four kinds of address that a passthrough monitor handles.
+//! Newtypes for the addresses that a passthrough monitor handles: four kinds of memory address,
+//! and the names of PCI functions.
 //!
 //! Mixing a guest-physical with a host-physical address is the error that lets a device write
 //! over the host, so the kinds do not convert into one another: the only ways across are the
@@ -6,6 +7,10 @@
 
 #![no_std]
 #![forbid(unsafe_code)]
+
+mod bdf;
+
+pub use bdf::{Bdf, ParseBdfError};
 
 use core::fmt;
 use core::ops::{Add, Range, Sub};
