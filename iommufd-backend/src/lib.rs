@@ -1,1 +1,4 @@
 //! The kernel side.
+
+pub mod backend;
+pub mod extent;
