@@ -1,4 +1,40 @@
-//! The kernel side.
+//! The kernel's side of passthrough: guest memory pinned through `/dev/iommu`, PCI devices through
+//! VFIO character devices, and the facts about the host that both need. No KVM and no guest here.
+//!
+//! The way from a device to guest memory that it can use:
+//! 1. [`Cdev::open`] finds the device's character device and tells whether an IOMMU stands behind
+//!    it ([`CdevKind`]).
+//! 2. [`VfioDevice::bind`] binds it to an [`Iommufd`]; the function is reset and quiet.
+//! 3. [`NoiommuSpace::attach`] makes pinning possible.
+//! 4. [`DmaBackend::pin`](backend::DmaBackend::pin) pins memory and tells where it is.
+//!
+//! And back: [`VfioDevice::quiesce`], close, [`NoiommuSpace::release`]. Nothing but that order
+//! keeps a device from writing into memory that is no longer the guest's: without an IOMMU the
+//! kernel unpins at once and does not stop anybody.
 
 pub mod backend;
+mod cdev;
+mod device;
+mod error;
 pub mod extent;
+pub mod hugepages;
+mod iomem;
+mod iommufd;
+mod irq;
+mod mapping;
+mod noiommu;
+mod pci_sysfs;
+mod region;
+mod sys;
+mod uapi;
+
+pub use cdev::{Cdev, CdevKind};
+pub use device::VfioDevice;
+pub use error::{Error, GetPaError};
+pub use iomem::{Entry, IoMem};
+pub use iommufd::{DEV_IOMMU, DeviceId, HwptId, IoasId, Iommufd};
+pub use irq::IrqIndex;
+pub use mapping::Mapping;
+pub use noiommu::NoiommuSpace;
+pub use pci_sysfs::PciSysfs;
+pub use region::{MalformedRegion, Region};

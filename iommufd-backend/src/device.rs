@@ -1,0 +1,365 @@
+//! A PCI function bound to `/dev/iommu`: its registers, its reset, and how it is made quiet.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use address::{Bdf, Hpa};
+use vfio_bindings::bindings::vfio;
+
+use crate::cdev::{Cdev, CdevKind};
+use crate::error::Error;
+use crate::iommufd::{DeviceId, HwptId, Iommufd};
+use crate::mapping::Mapping;
+use crate::region::Region;
+use crate::sys;
+
+/// The operation whose refusal means that somebody else has the device.
+pub(crate) const BIND: &str = "bind it to /dev/iommu";
+
+/// Regions that a PCI function has, `VFIO_PCI_BAR0_REGION_INDEX` to `…_CONFIG_REGION_INDEX`.
+const REGIONS: u32 = vfio::VFIO_PCI_CONFIG_REGION_INDEX + 1;
+
+/// How often a bind or reset is tried when the kernel holds the device's lock elsewhere
+/// (`EAGAIN`), and how long to wait between two tries.
+const TRIES: u32 = 20;
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+
+mod pci {
+    //! Config space registers (PCI Express Base Specification, section 7.5).
+    pub const COMMAND: u16 = 0x04;
+    pub const COMMAND_BUS_MASTER: u16 = 1 << 2;
+    pub const STATUS: u16 = 0x06;
+    pub const STATUS_CAPABILITIES: u16 = 1 << 4;
+    pub const CAPABILITIES: u16 = 0x34;
+    pub const CAP_EXPRESS: u8 = 0x10;
+    /// Device Status, from the start of the PCI Express capability.
+    pub const EXPRESS_STATUS: u16 = 0x0a;
+    pub const EXPRESS_STATUS_PENDING: u16 = 1 << 5;
+    /// A list of capabilities has no room for more than this.
+    pub const MOST_CAPABILITIES: usize = 48;
+}
+
+/// A VFIO device bound to an [`Iommufd`].
+///
+/// Dropping it closes the character device, on which the kernel turns bus mastering off, resets
+/// the function and only then lets go of pinned memory (drivers/vfio/vfio_main.c
+/// vfio_df_device_last_close before vfio_df_iommufd_unbind) — unless a mapped BAR or a duplicate
+/// of the file keeps it open. [`quiesce`](Self::quiesce) comes first, always.
+#[derive(Debug)]
+pub struct VfioDevice {
+    bdf: Bdf,
+    kind: CdevKind,
+    file: File,
+    id: DeviceId,
+    regions: Vec<Region>,
+    resettable: bool,
+    _iommufd: Arc<Iommufd>,
+}
+
+impl VfioDevice {
+    /// Binds `cdev` to `iommufd`, upon which the kernel resets the function and turns its bus
+    /// mastering off, and reads the device's facts.
+    ///
+    /// # Errors
+    /// [`Error::Device`], [`Error::DeviceUnusable`]
+    pub fn bind(cdev: Cdev, iommufd: Arc<Iommufd>) -> Result<Self, Error> {
+        let Cdev { bdf, kind, file } = cdev;
+        let mut argument = vfio::vfio_device_bind_iommufd {
+            iommufd: iommufd.as_fd().as_raw_fd(),
+            ..Default::default()
+        };
+        retried(|| sys::bind_iommufd(file.as_fd(), &mut argument)).map_err(|source| {
+            Error::Device {
+                bdf,
+                operation: BIND,
+                source,
+            }
+        })?;
+        let mut info = vfio::vfio_device_info::default();
+        sys::device_info(file.as_fd(), &mut info).map_err(|source| Error::Device {
+            bdf,
+            operation: "read its description",
+            source,
+        })?;
+        if info.flags & vfio::VFIO_DEVICE_FLAGS_PCI == 0 || info.num_regions < REGIONS {
+            return Err(Error::DeviceUnusable {
+                bdf,
+                reason: "VFIO does not describe it as a PCI function".into(),
+            });
+        }
+        let regions = (0..REGIONS)
+            .map(|index| region(bdf, &file, index))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            bdf,
+            kind,
+            file,
+            id: DeviceId(argument.out_devid),
+            regions,
+            resettable: info.flags & vfio::VFIO_DEVICE_FLAGS_RESET != 0,
+            _iommufd: iommufd,
+        })
+    }
+
+    /// Attaches the device to a page table.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    pub fn attach(&self, hwpt: HwptId) -> Result<(), Error> {
+        let mut argument = vfio::vfio_device_attach_iommufd_pt {
+            pt_id: hwpt.0,
+            ..Default::default()
+        };
+        sys::attach_pt(self.fd(), &mut argument)
+            .map(drop)
+            .map_err(|source| self.failed("attach it to an I/O page table", source))
+    }
+
+    /// The device's name on the host.
+    #[must_use]
+    pub fn bdf(&self) -> Bdf {
+        self.bdf
+    }
+
+    /// Whether an IOMMU stands between the device and memory.
+    #[must_use]
+    pub fn kind(&self) -> CdevKind {
+        self.kind
+    }
+
+    /// The number that the [`Iommufd`] gave the device.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    /// Whether the function can be reset by itself (`VFIO_DEVICE_RESET`).
+    #[must_use]
+    pub fn is_resettable(&self) -> bool {
+        self.resettable
+    }
+
+    /// Region `index` in VFIO's numbering: BARs 0 to 5, ROM 6, config space 7. `None` beyond.
+    #[must_use]
+    pub fn region(&self, index: u32) -> Option<&Region> {
+        self.regions.get(index as usize)
+    }
+
+    /// Size of config space in bytes.
+    #[must_use]
+    pub fn config_size(&self) -> u16 {
+        self.region(vfio::VFIO_PCI_CONFIG_REGION_INDEX)
+            .map_or(0, |config| u16::try_from(config.size).unwrap_or(u16::MAX))
+    }
+
+    /// Reads 1, 2 or 4 bytes of config space at a naturally aligned `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    pub fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<(), Error> {
+        self.region_read(vfio::VFIO_PCI_CONFIG_REGION_INDEX, u64::from(offset), data)
+    }
+
+    /// Writes 1, 2 or 4 bytes of config space at a naturally aligned `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    pub fn config_write(&self, offset: u16, data: &[u8]) -> Result<(), Error> {
+        self.region_write(vfio::VFIO_PCI_CONFIG_REGION_INDEX, u64::from(offset), data)
+    }
+
+    /// Reads `data.len()` bytes (1, 2, 4 or 8) of region `index`.
+    ///
+    /// # Errors
+    /// [`Error::Device`], with `EINVAL` outside the region and `EIO` while memory decode is off.
+    pub fn region_read(&self, index: u32, offset: u64, data: &mut [u8]) -> Result<(), Error> {
+        self.file_offset(index, offset, data.len())
+            .and_then(|at| self.file.read_exact_at(data, at))
+            .map_err(|source| self.failed("read a register", source))
+    }
+
+    /// Writes `data.len()` bytes (1, 2, 4 or 8) of region `index`.
+    ///
+    /// # Errors
+    /// [`Error::Device`], with `EINVAL` outside the region and `EIO` while memory decode is off.
+    pub fn region_write(&self, index: u32, offset: u64, data: &[u8]) -> Result<(), Error> {
+        self.file_offset(index, offset, data.len())
+            .and_then(|at| self.file.write_all_at(data, at))
+            .map_err(|source| self.failed("write a register", source))
+    }
+
+    /// Maps `area` of region `index`, one of its mappable parts or within one, at an address
+    /// congruent to where the host has it. The mapping keeps the device open.
+    ///
+    /// # Errors
+    /// [`Error::Map`], [`Error::Device`]
+    pub fn map_region(
+        &self,
+        index: u32,
+        area: &Range<u64>,
+        physical: Hpa,
+    ) -> Result<Mapping, Error> {
+        let length = area.end.saturating_sub(area.start);
+        let at = self
+            .region(index)
+            .filter(|region| area.end <= region.size)
+            .map(|region| region.file_offset + area.start)
+            .ok_or_else(|| {
+                self.failed("map a region", io::Error::from_raw_os_error(libc::EINVAL))
+            })?;
+        let mut mapping = Mapping::reserve(length, physical.0)?;
+        mapping.place(0, length, (self.fd(), at), "device registers")?;
+        Ok(mapping)
+    }
+
+    /// Resets the function (`VFIO_DEVICE_RESET`). Config space comes back as it was, bus
+    /// mastering included.
+    ///
+    /// # Errors
+    /// [`Error::Device`], with `EINVAL` where the function has no reset of its own.
+    pub fn reset(&self) -> Result<(), Error> {
+        retried(|| sys::reset(self.fd()))
+            .map(drop)
+            .map_err(|source| self.failed("reset it", source))
+    }
+
+    /// Stops all DMA of the function for good: turns bus mastering off, waits until what it had
+    /// under way has ended, and resets it. Nothing may set bus mastering any more by then.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for the first step that failed; the later ones are tried all the same.
+    pub fn quiesce(&self) -> Result<(), Error> {
+        let off = self.bus_master_off();
+        let ended = self.wait_for_transactions();
+        let reset = if self.resettable {
+            self.reset()
+        } else {
+            Ok(())
+        };
+        off.and(ended).and(reset)
+    }
+
+    /// Turns bus mastering off and reads back that it is. The read also makes sure that what the
+    /// function wrote before has arrived (PCI ordering: a completion pushes posted writes).
+    ///
+    /// # Errors
+    /// [`Error::Device`], [`Error::DeviceUnusable`] if the bit stays on.
+    pub fn bus_master_off(&self) -> Result<(), Error> {
+        let command = self.config_word(pci::COMMAND)?;
+        let quiet = command & !pci::COMMAND_BUS_MASTER;
+        self.config_write(pci::COMMAND, &quiet.to_le_bytes())?;
+        if self.config_word(pci::COMMAND)? & pci::COMMAND_BUS_MASTER != 0 {
+            return Err(Error::DeviceUnusable {
+                bdf: self.bdf,
+                reason: "its bus mastering cannot be turned off".into(),
+            });
+        }
+        log::debug!("{}: bus mastering is off", self.bdf);
+        Ok(())
+    }
+
+    /// Waits until the function's Transactions Pending bit is clear, for as long as the PCI
+    /// specification gives a function for that before a reset (100 ms), times two.
+    fn wait_for_transactions(&self) -> Result<(), Error> {
+        let Some(express) = self.express_capability()? else {
+            return Ok(());
+        };
+        for _ in 0..20 {
+            let status = self.config_word(express + pci::EXPRESS_STATUS)?;
+            // All ones: the function is gone from the bus.
+            if status & pci::EXPRESS_STATUS_PENDING == 0 || status == u16::MAX {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        log::warn!(
+            "{}: transactions are still pending 200 ms after bus mastering went off",
+            self.bdf
+        );
+        Ok(())
+    }
+
+    /// Offset of the PCI Express capability, if there is one.
+    fn express_capability(&self) -> Result<Option<u16>, Error> {
+        if self.config_word(pci::STATUS)? & pci::STATUS_CAPABILITIES == 0 {
+            return Ok(None);
+        }
+        let mut at = self.config_word(pci::CAPABILITIES)? & 0xfc;
+        for _ in 0..pci::MOST_CAPABILITIES {
+            if at < 0x40 {
+                return Ok(None);
+            }
+            let [id, next] = self.config_word(at)?.to_le_bytes();
+            if id == pci::CAP_EXPRESS {
+                return Ok(Some(at));
+            }
+            at = u16::from(next & 0xfc);
+        }
+        Ok(None)
+    }
+
+    fn config_word(&self, offset: u16) -> Result<u16, Error> {
+        let mut data = [0; 2];
+        self.config_read(offset, &mut data)?;
+        Ok(u16::from_le_bytes(data))
+    }
+
+    fn file_offset(&self, index: u32, offset: u64, length: usize) -> io::Result<u64> {
+        self.region(index)
+            .filter(|region| {
+                offset
+                    .checked_add(length as u64)
+                    .is_some_and(|end| end <= region.size)
+            })
+            .map(|region| region.file_offset + offset)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    pub(crate) fn failed(&self, operation: &'static str, source: io::Error) -> Error {
+        Error::Device {
+            bdf: self.bdf,
+            operation,
+            source,
+        }
+    }
+}
+
+fn region(bdf: Bdf, file: &File, index: u32) -> Result<Region, Error> {
+    match sys::region_info(file.as_fd(), index) {
+        Ok(answer) => Region::parse(&answer).map_err(|error| Error::DeviceUnusable {
+            bdf,
+            reason: format!("region {index}: {error}"),
+        }),
+        // What the device does not have.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Region::default()),
+        Err(source) => Err(Error::Device {
+            bdf,
+            operation: "read the description of a region",
+            source,
+        }),
+    }
+}
+
+/// Tries again while the kernel says that the device's lock is held elsewhere, as it is while
+/// another function of the same slot is being reset.
+fn retried(mut call: impl FnMut() -> io::Result<u32>) -> io::Result<u32> {
+    for _ in 1..TRIES {
+        match call() {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                thread::sleep(BETWEEN_TRIES);
+            }
+            result => return result,
+        }
+    }
+    call()
+}

@@ -1,0 +1,287 @@
+//! What can fail on the kernel's side, and the way out.
+
+use std::io;
+use std::path::PathBuf;
+
+use address::{Bdf, Hpa, Iova};
+
+/// Failure of an operation on `/dev/iommu`, a VFIO device, sysfs or a hugepage pool. The kernel's
+/// errno is the source.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `/dev/iommu` does not open.
+    #[error("Cannot open {path}")]
+    OpenIommufd {
+        /// The file tried.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// No such PCI function.
+    #[error("There is no PCI device {bdf}")]
+    NoDevice {
+        /// The function asked for.
+        bdf: Bdf,
+    },
+
+    /// Another driver, or none, holds the device.
+    #[error(
+        "PCI device {bdf} is not bound to vfio-pci but to {}",
+        driver.as_deref().unwrap_or("no driver")
+    )]
+    NotBound {
+        /// The device.
+        bdf: Bdf,
+        /// The driver that holds it.
+        driver: Option<String>,
+    },
+
+    /// The device has no VFIO character device.
+    #[error("PCI device {bdf} is bound to {driver} but has no VFIO character device")]
+    NoCdev {
+        /// The device.
+        bdf: Bdf,
+        /// The driver that holds it.
+        driver: String,
+    },
+
+    /// The VFIO character device does not open.
+    #[error("Cannot open {} of PCI device {bdf}", path.display())]
+    OpenCdev {
+        /// The device.
+        bdf: Bdf,
+        /// The file tried.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// A command to a device failed.
+    #[error("PCI device {bdf}: cannot {operation}")]
+    Device {
+        /// The device.
+        bdf: Bdf,
+        /// What was tried, as a verb phrase.
+        operation: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// The device answered something that cannot be worked with.
+    #[error("PCI device {bdf}: {reason}")]
+    DeviceUnusable {
+        /// The device.
+        bdf: Bdf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A command to `/dev/iommu` failed.
+    #[error("/dev/iommu: cannot {operation}")]
+    Iommufd {
+        /// What was tried, as a verb phrase.
+        operation: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// Guest memory could not be pinned.
+    #[error("Cannot pin {length} bytes of guest memory")]
+    Pin {
+        /// Bytes to pin.
+        length: u64,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// The physical address behind an IOVA could not be had.
+    #[error("Cannot find the physical address behind IOVA {iova}")]
+    Translate {
+        /// The address asked for.
+        iova: Iova,
+        /// Why not.
+        source: GetPaError,
+    },
+
+    /// A hugepage that is not where hugepages are: not aligned to its own size.
+    #[error("The page at IOVA {iova} is at {hpa}, which is no multiple of its size {page_size}")]
+    Misaligned {
+        /// Where it was mapped.
+        iova: Iova,
+        /// Where it is.
+        hpa: Hpa,
+        /// The size in bytes of the pages that were asked for.
+        page_size: u64,
+    },
+
+    /// The kernel's answers make no extent.
+    #[error(transparent)]
+    Extent(#[from] crate::extent::ExtentError),
+
+    /// Memory was pinned twice, or unpinned where nothing is.
+    #[error(transparent)]
+    Pinned(#[from] crate::backend::PinnedMapError),
+
+    /// A pinned page is not where it was.
+    #[error("The page at IOVA {iova} was at {planned} and is now at {found}")]
+    Moved {
+        /// Where it is mapped.
+        iova: Iova,
+        /// Where it was when it was pinned.
+        planned: Hpa,
+        /// Where it is.
+        found: Hpa,
+    },
+
+    /// The kernel shows no addresses to this caller.
+    #[error("{} shows no addresses", path.display())]
+    AddressesHidden {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A file of the kernel's could not be read.
+    #[error("Cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// A file of the kernel's does not say what it should.
+    #[error("Cannot understand {}: {found:?}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The text in question.
+        found: String,
+    },
+
+    /// Address space could not be reserved or mapped.
+    #[error("Cannot map {length} bytes of {what}")]
+    Map {
+        /// Bytes to map.
+        length: u64,
+        /// What they are.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::OpenIommufd { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Some(
+                    "the kernel needs CONFIG_IOMMUFD; if it is a module: modprobe iommufd".into(),
+                ),
+                io::ErrorKind::PermissionDenied => Some("run as root".into()),
+                _ => None,
+            },
+            Self::NoDevice { .. } => Some("list what there is with: lspci -D".into()),
+            Self::NotBound { bdf, driver } => {
+                let unbind = driver.as_ref().map_or(String::new(), |_| {
+                    format!("echo {bdf} > /sys/bus/pci/devices/{bdf}/driver/unbind; ")
+                });
+                Some(format!(
+                    "{unbind}echo vfio-pci > /sys/bus/pci/devices/{bdf}/driver_override; \
+                     echo {bdf} > /sys/bus/pci/drivers_probe"
+                ))
+            }
+            Self::NoCdev { .. } => {
+                Some("the kernel needs CONFIG_VFIO_DEVICE_CDEV (Linux 7.3 or later)".into())
+            }
+            Self::OpenCdev { source, .. } => match source.raw_os_error() {
+                Some(libc::EPERM) => Some(
+                    "a device in noiommu mode is opened with CAP_SYS_RAWIO only: run as root"
+                        .into(),
+                ),
+                Some(libc::EACCES) => Some("run as root".into()),
+                Some(libc::ENOENT) => Some("is devtmpfs mounted on /dev?".into()),
+                _ => None,
+            },
+            Self::Device {
+                operation, source, ..
+            } if *operation == crate::device::BIND => match source.raw_os_error() {
+                Some(libc::EINVAL | libc::EBUSY) => {
+                    Some("another process may be using the device".into())
+                }
+                _ => None,
+            },
+            Self::Pin { length, source } if source.raw_os_error() == Some(libc::ENOMEM) => {
+                Some(format!(
+                    "raise the limit on locked memory (ulimit -l {} or more), run with \
+                     CAP_IPC_LOCK, or reserve more hugepages",
+                    length / 1024
+                ))
+            }
+            Self::Translate { source, .. } => source.hint().map(Into::into),
+            Self::AddressesHidden { .. } => Some("run as root".into()),
+            _ => None,
+        }
+    }
+}
+
+/// Refusals of `IOMMU_IOAS_NOIOMMU_GET_PA`, one for each errno
+/// (drivers/iommu/iommufd/ioas.c iommufd_ioas_noiommu_get_pa, io_pagetable.c iopt_get_phys).
+#[derive(Debug, thiserror::Error)]
+pub enum GetPaError {
+    /// `EPERM`
+    #[error("the caller lacks CAP_SYS_RAWIO")]
+    NotPermitted,
+    /// `ENOTTY`: Linux before 7.3
+    #[error("this kernel has no IOMMU_IOAS_NOIOMMU_GET_PA")]
+    NoSuchCommand,
+    /// `EOPNOTSUPP`: no noiommu device is attached, a real IOMMU translates, or the kernel was
+    /// built without the noiommu mode
+    #[error("the address space is not one of a device without an IOMMU")]
+    NotNoiommu,
+    /// `EINVAL`: length 0, or the area is a dma-buf that was revoked
+    #[error("the length is 0 or the memory is gone")]
+    Invalid,
+    /// `E2BIG`: the structure is longer than this kernel's, and says something there
+    #[error("the request is newer than this kernel")]
+    TooNew,
+    /// `EOVERFLOW`: the last byte of the address space
+    #[error("the address is past the end of the address space")]
+    OutOfRange,
+    /// `ENOENT`: nothing is mapped there, or there is no such IOAS
+    #[error("nothing is mapped there")]
+    NotMapped,
+    /// An errno that the kernel does not give as of Linux 7.3
+    #[error(transparent)]
+    Other(io::Error),
+}
+
+impl GetPaError {
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotPermitted => Some("run as root"),
+            Self::NoSuchCommand => Some("Linux 7.3 or later is needed"),
+            Self::NotNoiommu => {
+                Some("the kernel needs CONFIG_VFIO_NOIOMMU together with CONFIG_VFIO_DEVICE_CDEV")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for GetPaError {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EPERM) => Self::NotPermitted,
+            Some(libc::ENOTTY) => Self::NoSuchCommand,
+            Some(libc::EOPNOTSUPP) => Self::NotNoiommu,
+            Some(libc::EINVAL) => Self::Invalid,
+            Some(libc::E2BIG) => Self::TooNew,
+            Some(libc::EOVERFLOW) => Self::OutOfRange,
+            Some(libc::ENOENT) => Self::NotMapped,
+            _ => Self::Other(error),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The kernel's pools of hugepages, and memory from them.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, MemfdFlags};
+
+use crate::error::Error;
+
+/// A size of hugepage that guest memory can be made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HugepageSize {
+    /// 2 MiB
+    Mib2,
+    /// 1 GiB
+    Gib1,
+}
+
+impl HugepageSize {
+    /// Bytes in a page.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Mib2 => 2 << 20,
+            Self::Gib1 => 1 << 30,
+        }
+    }
+
+    fn memfd_flag(self) -> MemfdFlags {
+        match self {
+            Self::Mib2 => MemfdFlags::HUGE_2MB,
+            Self::Gib1 => MemfdFlags::HUGE_1GB,
+        }
+    }
+
+    /// The pool's directory below `/sys/kernel/mm/hugepages`.
+    #[must_use]
+    pub fn pool_name(self) -> String {
+        format!("hugepages-{}kB", self.bytes() / 1024)
+    }
+}
+
+impl std::fmt::Display for HugepageSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mib2 => "2M",
+            Self::Gib1 => "1G",
+        })
+    }
+}
+
+/// Pages of one size that the kernel keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Pages in the pool.
+    pub total: u64,
+    /// Pages that nobody uses.
+    pub free: u64,
+    /// Free pages that are promised to somebody.
+    pub reserved: u64,
+}
+
+impl Pool {
+    /// Reads the pool of `size` pages below `sysfs`, normally `/sys`. A machine without that
+    /// size has an empty pool.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Parse`]
+    pub fn read(sysfs: &Path, size: HugepageSize) -> Result<Self, Error> {
+        let directory = sysfs.join("kernel/mm/hugepages").join(size.pool_name());
+        let count = |name| number(directory.join(name));
+        Ok(Self {
+            total: count("nr_hugepages")?,
+            free: count("free_hugepages")?,
+            reserved: count("resv_hugepages")?,
+        })
+    }
+
+    /// Pages that can be had: free and promised to nobody.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        self.free.saturating_sub(self.reserved)
+    }
+}
+
+fn number(path: PathBuf) -> Result<u64, Error> {
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| Error::Parse {
+            path,
+            found: text.trim().to_owned(),
+        }),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(source) => Err(Error::Read { path, source }),
+    }
+}
+
+/// An empty memfd that takes its pages from the pool of `size`.
+///
+/// # Errors
+/// [`Error::Map`], with `ENOSYS` or `EINVAL` where the kernel has no such pages.
+pub fn memfd(size: HugepageSize) -> Result<File, Error> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | size.memfd_flag();
+    rustix::fs::memfd_create("guest-memory", flags)
+        .map(File::from)
+        .map_err(|errno| Error::Map {
+            length: 0,
+            what: "hugepages",
+            source: errno.into(),
+        })
+}
+
+/// Gives `file` its pages from `offset` on for `length` bytes, cleared.
+///
+/// # Errors
+/// [`Error::Map`], with `ENOSPC` where the pool has too few.
+pub fn populate(file: &File, offset: u64, length: u64) -> Result<(), Error> {
+    rustix::fs::fallocate(file, FallocateFlags::empty(), offset, length).map_err(|errno| {
+        Error::Map {
+            length,
+            what: "hugepages",
+            source: errno.into(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_promised_cannot_be_had() {
+        let root = tempfile::tempdir().unwrap();
+        let pool = root.path().join("kernel/mm/hugepages/hugepages-2048kB");
+        fs::create_dir_all(&pool).unwrap();
+        for (name, text) in [
+            ("nr_hugepages", "400\n"),
+            ("free_hugepages", "350\n"),
+            ("resv_hugepages", "300\n"),
+        ] {
+            fs::write(pool.join(name), text).unwrap();
+        }
+        let read = Pool::read(root.path(), HugepageSize::Mib2).unwrap();
+        assert_eq!(read.available(), 50);
+        let none = Pool::read(root.path(), HugepageSize::Gib1).unwrap();
+        assert_eq!((none.total, none.available()), (0, 0));
+        fs::write(pool.join("free_hugepages"), "many").unwrap();
+        assert!(matches!(
+            Pool::read(root.path(), HugepageSize::Mib2),
+            Err(Error::Parse { .. })
+        ));
+    }
+}

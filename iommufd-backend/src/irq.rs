@@ -1,0 +1,118 @@
+//! Wiring a device's interrupts to eventfds (`VFIO_DEVICE_SET_IRQS`).
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use vfio_bindings::bindings::vfio;
+
+use crate::device::VfioDevice;
+use crate::error::Error;
+use crate::sys;
+
+/// A kind of interrupt as VFIO numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum IrqIndex {
+    /// The level-triggered line.
+    Intx = vfio::VFIO_PCI_INTX_IRQ_INDEX,
+    /// Message-signalled.
+    Msi = vfio::VFIO_PCI_MSI_IRQ_INDEX,
+    /// Message-signalled with a table.
+    Msix = vfio::VFIO_PCI_MSIX_IRQ_INDEX,
+    /// An uncorrectable error of the device.
+    Error = vfio::VFIO_PCI_ERR_IRQ_INDEX,
+    /// The host wants the device back.
+    Request = vfio::VFIO_PCI_REQ_IRQ_INDEX,
+}
+
+impl VfioDevice {
+    /// How many interrupts of kind `index` the device has; 0 where it has none.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    pub fn irq_count(&self, index: IrqIndex) -> Result<u32, Error> {
+        let mut info = vfio::vfio_irq_info {
+            index: index as u32,
+            ..Default::default()
+        };
+        match sys::irq_info(self.fd(), &mut info) {
+            Ok(_) => Ok(info.count),
+            // The device has none of this kind.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(0),
+            Err(source) => Err(self.failed("read the description of its interrupts", source)),
+        }
+    }
+
+    /// Makes interrupts `start..` of kind `index` signal `eventfds`, and turns the kind on.
+    /// `None` leaves an interrupt without a signal.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; [`Error::DeviceUnusable`] where the host can serve fewer MSI vectors
+    /// (x86 without interrupt remapping: one).
+    pub fn irq_enable(
+        &self,
+        index: IrqIndex,
+        start: u32,
+        eventfds: &[Option<BorrowedFd<'_>>],
+    ) -> Result<(), Error> {
+        self.set_eventfds(vfio::VFIO_IRQ_SET_ACTION_TRIGGER, index, start, eventfds)
+    }
+
+    /// Makes `eventfd`, when signalled, unmask the INTx line, which the kernel masks each time
+    /// that it fires.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    pub fn intx_unmask_by(&self, eventfd: BorrowedFd<'_>) -> Result<(), Error> {
+        let unmask = vfio::VFIO_IRQ_SET_ACTION_UNMASK;
+        self.set_eventfds(unmask, IrqIndex::Intx, 0, &[Some(eventfd)])
+    }
+
+    /// Turns interrupts of kind `index` off.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    pub fn irq_disable(&self, index: IrqIndex) -> Result<(), Error> {
+        let header = vfio::vfio_irq_set {
+            flags: vfio::VFIO_IRQ_SET_DATA_NONE | vfio::VFIO_IRQ_SET_ACTION_TRIGGER,
+            index: index as u32,
+            ..Default::default()
+        };
+        sys::set_irqs(self.fd(), &header, None)
+            .map(drop)
+            .map_err(|source| self.failed("turn its interrupts off", source))
+    }
+
+    fn set_eventfds(
+        &self,
+        action: u32,
+        index: IrqIndex,
+        start: u32,
+        eventfds: &[Option<BorrowedFd<'_>>],
+    ) -> Result<(), Error> {
+        let fds: Vec<i32> = eventfds
+            .iter()
+            .map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()))
+            .collect();
+        // A device has at most 2048 vectors.
+        let count = u32::try_from(fds.len()).unwrap_or(u32::MAX);
+        let header = vfio::vfio_irq_set {
+            flags: vfio::VFIO_IRQ_SET_DATA_EVENTFD | action,
+            index: index as u32,
+            start,
+            count,
+            ..Default::default()
+        };
+        let possible = sys::set_irqs(self.fd(), &header, Some(&fds))
+            .map_err(|source| self.failed("turn its interrupts on", source))?;
+        if possible != 0 {
+            return Err(Error::DeviceUnusable {
+                bdf: self.bdf(),
+                reason: format!(
+                    "the host can serve {possible} {index:?} interrupts, not {}",
+                    start.saturating_add(count)
+                ),
+            });
+        }
+        Ok(())
+    }
+}

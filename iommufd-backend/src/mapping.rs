@@ -1,0 +1,199 @@
+//! Address space of this process, given back when dropped.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use address::Hva;
+
+use crate::error::Error;
+
+/// Sizes at which the CPU and KVM can map more than a page at once (x86-64), largest first.
+const LARGE: [u64; 2] = [1 << 30, 2 << 20];
+const PAGE: u64 = 4096;
+
+/// A reserved range of host virtual addresses into which files are mapped.
+///
+/// It does not dereference anything: who hands the address to KVM or makes a reference of it must
+/// keep the `Mapping` alive that long.
+#[derive(Debug)]
+pub struct Mapping {
+    start: Hva,
+    length: u64,
+}
+
+impl Mapping {
+    /// Reserves `length` bytes, a multiple of 4096 and not 0, with nothing behind them.
+    ///
+    /// The start is congruent to `physical` modulo the largest page size that fits: what is
+    /// mapped there with the same alignment can be mapped by large entries, by the kernel
+    /// (vfio_pci_mmap_huge_fault) and by KVM.
+    ///
+    /// # Errors
+    /// [`Error::Map`]
+    pub fn reserve(length: u64, physical: u64) -> Result<Self, Error> {
+        let failed = |source| Error::Map {
+            length,
+            what: "address space",
+            source,
+        };
+        let modulus = LARGE
+            .into_iter()
+            .find(|size| *size <= length)
+            .unwrap_or(PAGE);
+        let slack = modulus - PAGE;
+        let total = length
+            .checked_add(slack)
+            .and_then(|total| usize::try_from(total).ok())
+            .ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that
+        // exists. No access is possible through PROT_NONE.
+        let pointer = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                total,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if pointer == libc::MAP_FAILED {
+            return Err(failed(io::Error::last_os_error()));
+        }
+        let whole = Hva(pointer.expose_provenance() as u64);
+        let ahead = (physical % modulus).wrapping_sub(whole.0) & (modulus - 1);
+        let start = whole + ahead;
+        unmap(whole, ahead);
+        unmap(start + length, slack - ahead);
+        Ok(Self { start, length })
+    }
+
+    /// Maps `length` bytes of `file` from `offset` on at `at` bytes from the start, shared and
+    /// for reading and writing, in place of what was there.
+    ///
+    /// # Errors
+    /// [`Error::Map`], naming `what`; `EINVAL` if the range is not within the reservation.
+    pub fn place(
+        &mut self,
+        at: u64,
+        length: u64,
+        (file, offset): (BorrowedFd<'_>, u64),
+        what: &'static str,
+    ) -> Result<(), Error> {
+        let failed = |source| Error::Map {
+            length,
+            what,
+            source,
+        };
+        let inside = at.checked_add(length).is_some_and(|end| end <= self.length);
+        let (true, Ok(bytes), Ok(offset)) =
+            (inside, usize::try_from(length), i64::try_from(offset))
+        else {
+            return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
+        };
+        // SAFETY: the range is inside the reservation, which this object owns, so MAP_FIXED
+        // replaces nothing of anybody else's.
+        let pointer = unsafe {
+            libc::mmap(
+                pointer(self.start + at),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED,
+                file.as_raw_fd(),
+                offset,
+            )
+        };
+        if pointer == libc::MAP_FAILED {
+            return Err(failed(io::Error::last_os_error()));
+        }
+        Ok(())
+    }
+
+    /// Where the range begins.
+    #[must_use]
+    pub fn start(&self) -> Hva {
+        self.start
+    }
+
+    /// Bytes in the range.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        unmap(self.start, self.length);
+    }
+}
+
+fn pointer(address: Hva) -> *mut libc::c_void {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an address of this process"
+    )]
+    let address = address.0 as usize;
+    ptr::with_exposed_provenance_mut(address)
+}
+
+/// Gives back `length` bytes from `start`, which must be part of a reservation that its owner is
+/// letting go of.
+fn unmap(start: Hva, length: u64) {
+    if length == 0 {
+        return;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the size of a mapping of ours"
+    )]
+    let length = length as usize;
+    // SAFETY: only called on ranges that `Mapping` reserved and has not given back.
+    let result = unsafe { libc::munmap(pointer(start), length) };
+    if result != 0 {
+        log::error!(
+            "Cannot unmap {length} bytes at {start}: {}",
+            io::Error::last_os_error()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn the_start_is_congruent_to_the_physical_address() {
+        for (length, physical, modulus) in [
+            (0x1000, 0xfe80_1000, 0x1000),
+            (2 << 20, 0x1_4020_0000, 2 << 20),
+            (64 << 20, 0x1_4030_0000, 2 << 20),
+            (1 << 30, 0x1_4020_0000, 1 << 30),
+        ] {
+            let mapping = Mapping::reserve(length, physical).unwrap();
+            assert_eq!(mapping.start().0 % modulus, physical % modulus);
+            assert_eq!(mapping.length(), length);
+        }
+    }
+
+    #[test]
+    fn a_file_is_placed_inside_only() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 8192]).unwrap();
+        let mut mapping = Mapping::reserve(8192, 0).unwrap();
+        mapping
+            .place(4096, 4096, (file.as_fd(), 4096), "a file")
+            .unwrap();
+        for (at, length) in [(4096, 8192), (u64::MAX, 4096), (8192, 4096)] {
+            assert!(
+                mapping
+                    .place(at, length, (file.as_fd(), 0), "a file")
+                    .is_err()
+            );
+        }
+    }
+}

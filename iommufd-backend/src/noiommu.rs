@@ -1,0 +1,162 @@
+//! Guest memory pinned through the kernel for devices that no IOMMU translates.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use address::{Hpa, Iova};
+
+use crate::backend::{DmaBackend, PinRequest, PinnedMap};
+use crate::device::VfioDevice;
+use crate::error::Error;
+use crate::extent::{Extent, merge};
+use crate::iommufd::{HwptId, IoasId, Iommufd};
+
+/// The smallest question that `IOMMU_IOAS_NOIOMMU_GET_PA` answers in one step, and the size of
+/// pages of which nothing more is known.
+const SMALL_PAGE: u64 = 4096;
+
+/// An I/O address space for devices in noiommu mode.
+///
+/// It is bookkeeping only: it pins pages and remembers where they are, but no device sees it. It
+/// uses a page table of its own making instead of the one that comes and goes with a device, so
+/// that memory stays pinned until [`unpin`](DmaBackend::unpin) or until the space and all its
+/// devices are gone.
+#[derive(Debug)]
+pub struct NoiommuSpace {
+    iommufd: Arc<Iommufd>,
+    ioas: IoasId,
+    hwpt: Option<HwptId>,
+    pinned: PinnedMap,
+}
+
+impl NoiommuSpace {
+    /// An empty space of `iommufd`.
+    ///
+    /// # Errors
+    /// [`Error::Iommufd`]
+    pub fn new(iommufd: Arc<Iommufd>) -> Result<Self, Error> {
+        let ioas = iommufd.ioas_alloc()?;
+        Ok(Self {
+            iommufd,
+            ioas,
+            hwpt: None,
+            pinned: PinnedMap::new(),
+        })
+    }
+
+    /// Attaches `device`, which must be in noiommu mode and bound to the same [`Iommufd`]. The
+    /// first one makes pinning possible.
+    ///
+    /// # Errors
+    /// [`Error::Iommufd`], [`Error::Device`]
+    pub fn attach(&mut self, device: &VfioDevice) -> Result<(), Error> {
+        let hwpt = match self.hwpt {
+            Some(hwpt) => hwpt,
+            None => *self
+                .hwpt
+                .insert(self.iommufd.hwpt_alloc(device.id(), self.ioas)?),
+        };
+        device.attach(hwpt)
+    }
+
+    /// Asks the kernel again for the first page of every extent and compares.
+    ///
+    /// # Errors
+    /// [`Error::Translate`]; [`Error::Moved`] for the first page that is elsewhere.
+    pub fn verify(&self) -> Result<(), Error> {
+        for extent in self.pinned.extents() {
+            let iova = extent.iova();
+            let (found, _) = self.physical(iova, SMALL_PAGE)?;
+            if found != extent.hpa() {
+                return Err(Error::Moved {
+                    iova,
+                    planned: extent.hpa(),
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of everything: unmaps what is pinned and destroys the page table. Every device
+    /// that was attached must be closed by now.
+    ///
+    /// # Errors
+    /// [`Error::Iommufd`] for the first step that failed; the later ones are tried all the same.
+    pub fn release(mut self) -> Result<(), Error> {
+        let unmapped = self
+            .iommufd
+            .unmap(self.ioas, Iova(0), u64::MAX)
+            .inspect(|()| log::debug!("guest memory is unpinned"));
+        let destroyed = self
+            .hwpt
+            .take()
+            .map_or(Ok(()), |hwpt| self.iommufd.destroy_hwpt(hwpt));
+        unmapped.and(destroyed)
+    }
+
+    fn physical(&self, iova: Iova, length: u64) -> Result<(Hpa, u64), Error> {
+        self.iommufd
+            .get_pa(self.ioas, iova, length)
+            .map_err(|source| Error::Translate { iova, source })
+    }
+
+    /// The extents behind a range that was mapped, merged.
+    fn ask(&self, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
+        let mut found = Vec::new();
+        let mut done = 0;
+        while done < request.len {
+            let iova = request.iova + done;
+            // Inside a hugepage contiguity is certain: one short question each, since the cost
+            // of a long one grows with its length. Otherwise ask for all the rest.
+            let (hpa, len) = if request.page_size > SMALL_PAGE {
+                let (hpa, _) = self.physical(iova, SMALL_PAGE)?;
+                if !hpa.is_aligned(request.page_size) {
+                    return Err(Error::Misaligned {
+                        iova,
+                        hpa,
+                        page_size: request.page_size,
+                    });
+                }
+                (hpa, request.page_size)
+            } else {
+                self.physical(iova, request.len - done)?
+            };
+            found.push(Extent::new(iova, hpa, len)?);
+            done += len;
+        }
+        Ok(merge(found))
+    }
+}
+
+impl DmaBackend for NoiommuSpace {
+    type Error = Error;
+
+    fn pin(&mut self, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
+        self.iommufd.map_file(
+            self.ioas,
+            request.iova,
+            request.file.as_fd(),
+            request.offset,
+            request.len,
+        )?;
+        let result = self.ask(request).and_then(|extents| {
+            self.pinned.insert(&extents)?;
+            Ok(extents)
+        });
+        if result.is_err() {
+            // No device has been told of this memory yet.
+            self.iommufd.unmap(self.ioas, request.iova, request.len)?;
+        }
+        result
+    }
+
+    fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), Error> {
+        self.iommufd.unmap(self.ioas, iova, len)?;
+        Ok(self.pinned.remove(iova, len)?)
+    }
+
+    fn pinned(&self) -> &PinnedMap {
+        &self.pinned
+    }
+}

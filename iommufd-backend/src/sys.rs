@@ -1,0 +1,147 @@
+//! The only ioctls of this crate, one safe function each.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use iommufd_bindings as iommufd;
+use vfio_bindings::bindings::vfio;
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr};
+
+use crate::uapi::{self, device, iommu};
+
+/// `size_of::<T>()` as the `u32` that leads every structure of this ABI.
+pub(crate) const fn size<T>() -> u32 {
+    assert!(size_of::<T>() <= u16::MAX as usize);
+    #[expect(clippy::cast_possible_truncation, reason = "checked in the line above")]
+    let size = size_of::<T>() as u32;
+    size
+}
+
+fn check(result: libc::c_int) -> io::Result<u32> {
+    u32::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Defines a function that issues one command with one structure. It fills in the structure's
+/// size itself, since the kernel reads and writes as many bytes as that field says.
+macro_rules! command {
+    ($name:ident, $number:path, $argument:ty, $size:ident) => {
+        #[doc = concat!("`", stringify!($number), "`")]
+        pub(crate) fn $name(fd: BorrowedFd<'_>, argument: &mut $argument) -> io::Result<u32> {
+            argument.$size = size::<$argument>();
+            // SAFETY: the command takes this structure, which is plain data, borrowed for the
+            // call and as long as its size field says. The kernel writes nowhere else.
+            check(unsafe { ioctl_with_mut_ref(&fd.as_raw_fd(), $number, argument) })
+        }
+    };
+}
+
+command!(
+    ioas_alloc,
+    iommu::IOAS_ALLOC,
+    iommufd::iommu_ioas_alloc,
+    size
+);
+command!(
+    ioas_map_file,
+    iommu::IOAS_MAP_FILE,
+    iommufd::iommu_ioas_map_file,
+    size
+);
+command!(
+    ioas_unmap,
+    iommu::IOAS_UNMAP,
+    iommufd::iommu_ioas_unmap,
+    size
+);
+command!(
+    hwpt_alloc,
+    iommu::HWPT_ALLOC,
+    iommufd::iommu_hwpt_alloc,
+    size
+);
+command!(destroy, iommu::DESTROY, iommufd::iommu_destroy, size);
+command!(
+    get_pa,
+    iommu::IOAS_NOIOMMU_GET_PA,
+    uapi::iommu_ioas_noiommu_get_pa,
+    size
+);
+command!(device_info, device::GET_INFO, vfio::vfio_device_info, argsz);
+command!(irq_info, device::GET_IRQ_INFO, vfio::vfio_irq_info, argsz);
+command!(
+    bind_iommufd,
+    device::BIND_IOMMUFD,
+    vfio::vfio_device_bind_iommufd,
+    argsz
+);
+command!(
+    attach_pt,
+    device::ATTACH_IOMMUFD_PT,
+    vfio::vfio_device_attach_iommufd_pt,
+    argsz
+);
+
+/// `VFIO_DEVICE_RESET`
+pub(crate) fn reset(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: the command takes no argument.
+    check(unsafe { ioctl(&fd.as_raw_fd(), device::RESET) })
+}
+
+/// `VFIO_DEVICE_GET_REGION_INFO` for region `index`: the structure and the capabilities behind
+/// it, as the bytes that the kernel wrote.
+pub(crate) fn region_info(fd: BorrowedFd<'_>, index: u32) -> io::Result<Vec<u8>> {
+    const HEADER: usize = size_of::<vfio::vfio_region_info>();
+    // Far more than any list of sparse areas needs; the kernel's wish is not trusted beyond it.
+    const MOST: usize = 64 * 1024;
+
+    let mut length = HEADER;
+    loop {
+        let mut words = vec![0_u64; length.div_ceil(size_of::<u64>())];
+        let request = vfio::vfio_region_info {
+            argsz: u32::try_from(length).map_err(io::Error::other)?,
+            index,
+            ..Default::default()
+        };
+        let pointer = words.as_mut_ptr().cast::<vfio::vfio_region_info>();
+        // SAFETY: the buffer is at least HEADER bytes and aligned to 8, as the structure is.
+        unsafe { pointer.write(request) };
+        // SAFETY: the buffer holds the structure and `argsz` = `length` bytes in all, beyond
+        // which the kernel does not write.
+        check(unsafe { ioctl_with_mut_ptr(&fd.as_raw_fd(), device::GET_REGION_INFO, pointer) })?;
+        // SAFETY: the structure is still there; every bit pattern of it is valid.
+        let wanted = unsafe { (*pointer).argsz } as usize;
+        if wanted <= length || wanted > MOST {
+            let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            bytes.truncate(length);
+            return Ok(bytes);
+        }
+        length = wanted;
+    }
+}
+
+/// `VFIO_DEVICE_SET_IRQS` with `fds` as eventfds, -1 for none; without any data if `fds` is
+/// `None`. Returns what the kernel returned: more than 0 where it could serve only that many.
+pub(crate) fn set_irqs(
+    fd: BorrowedFd<'_>,
+    header: &vfio::vfio_irq_set,
+    fds: Option<&[i32]>,
+) -> io::Result<u32> {
+    const HEADER: usize = size_of::<vfio::vfio_irq_set>();
+
+    let data = fds.unwrap_or(&[]);
+    let length = HEADER + size_of_val(data);
+    let mut words = Vec::with_capacity(length / size_of::<u32>());
+    words.extend([
+        u32::try_from(length).map_err(io::Error::other)?,
+        header.flags,
+        header.index,
+        header.start,
+        header.count,
+    ]);
+    words.extend(data.iter().map(|fd| fd.cast_unsigned()));
+    let pointer = words.as_ptr().cast::<vfio::vfio_irq_set>();
+    // SAFETY: the buffer is laid out as the structure (five 32-bit fields, then the data) and is
+    // `argsz` bytes long; the kernel only reads it.
+    check(unsafe { ioctl_with_ptr(&fd.as_raw_fd(), device::SET_IRQS, pointer) })
+}
