@@ -1,5 +1,15 @@
-//! Emulated PCI bus and passthrough functions.
+//! Emulated hardware of a microVM: a PCI bus with passed-through functions, and the few legacy
+//! devices that guests expect.
+//!
+//! Everything here is a state machine driven by its callers' threads: no threads, no file
+//! descriptors and no KVM of its own. The monitor registers the devices with `vm-device`'s
+//! `IoManager` and gives a passed-through function its host side through the trait
+//! [`HostFunction`](vfio_pci::HostFunction).
 
 #![forbid(unsafe_code)]
 
+pub mod i8042;
+pub mod pci;
+pub mod power;
+pub mod serial;
 pub mod vfio_pci;

@@ -5,14 +5,7 @@ use std::ops::Range;
 
 use address::{Gpa, Hpa};
 
-/// A PCI region of the device, as VFIO numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Region {
-    /// Base address register 0 to 5.
-    Bar(u8),
-    /// Expansion ROM.
-    Rom,
-}
+use crate::pci::{MsiMessage, Region};
 
 /// One region of the device as the host describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,15 +47,6 @@ pub enum InterruptKind {
     Msi,
     /// Message-signalled with a table, capability 0x11.
     Msix,
-}
-
-/// An interrupt message as the guest programmed it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MsiMessage {
-    /// Address the device would write to.
-    pub address: u64,
-    /// Value the device would write.
-    pub data: u32,
 }
 
 /// Failure of an operation on the host's side of a device. The text names the device, the

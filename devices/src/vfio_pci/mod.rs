@@ -1,5 +1,20 @@
 //! A host PCI function shown to the guest.
 
+mod config_space;
+mod function;
+mod gate;
 mod host;
+mod interrupts;
+mod layout;
+mod policy;
+mod registers;
+mod report;
+mod setup;
 
-pub use host::{HostError, HostFunction, HostInfo, InterruptKind, MsiMessage, Region, RegionInfo};
+pub use function::{Options, PassthroughFunction};
+pub use gate::BusMasterGate;
+pub use host::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
+pub use report::{DeviceFailure, FailureHook};
+pub use setup::SetupError;
+
+pub use crate::pci::{MsiMessage, Region};

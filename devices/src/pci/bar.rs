@@ -1,0 +1,541 @@
+//! Base address registers: decode, sizing and the expansion ROM.
+
+use thiserror::Error;
+
+use super::access::DwordWrite;
+use super::function::{Region, Space, Window};
+use super::regs::{BAR_END, BAR0, ROM};
+
+const ROM_ENABLE: u32 = 1;
+/// Bits of the ROM BAR that can hold an address: 31:11.
+const ROM_ADDRESS: u32 = !0x7ff;
+
+/// What a base address register decodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BarKind {
+    /// I/O ports.
+    Io,
+    /// Memory that must lie below 4 GiB.
+    Memory32 {
+        /// Reads have no side effects and writes may be merged.
+        prefetchable: bool,
+    },
+    /// Memory anywhere. Takes two registers.
+    Memory64 {
+        /// Reads have no side effects and writes may be merged.
+        prefetchable: bool,
+    },
+}
+
+impl BarKind {
+    /// The kind that the low bits of a BAR name (PCI 3.0, section 6.2.5.1). The obsolete
+    /// "below 1 MiB" is taken as 32-bit.
+    #[must_use]
+    pub fn from_register(value: u32) -> Self {
+        let prefetchable = value & 0b1000 != 0;
+        match value & 0b111 {
+            0b100 => Self::Memory64 { prefetchable },
+            bits if bits & 1 == 1 => Self::Io,
+            _ => Self::Memory32 { prefetchable },
+        }
+    }
+
+    /// The address space that the register decodes.
+    #[must_use]
+    pub fn space(self) -> Space {
+        match self {
+            Self::Io => Space::Io,
+            Self::Memory32 { .. } | Self::Memory64 { .. } => Space::Memory,
+        }
+    }
+
+    fn flags(self) -> u32 {
+        match self {
+            Self::Io => 0b01,
+            Self::Memory32 { prefetchable } => u32::from(prefetchable) << 3,
+            Self::Memory64 { prefetchable } => 0b100 | u32::from(prefetchable) << 3,
+        }
+    }
+
+    fn minimum(self) -> u64 {
+        match self {
+            Self::Io => 4,
+            Self::Memory32 { .. } | Self::Memory64 { .. } => 16,
+        }
+    }
+
+    /// The last address of the space that the register can name.
+    fn last(self) -> u64 {
+        match self {
+            Self::Io => u64::from(u16::MAX),
+            Self::Memory32 { .. } => u64::from(u32::MAX),
+            Self::Memory64 { .. } => u64::MAX,
+        }
+    }
+}
+
+/// A BAR that cannot exist as described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BarError {
+    /// The size is none that the sizing handshake can express.
+    #[error("size {size:#x} is no power of two from {minimum:#x}")]
+    Size {
+        /// Bytes asked for.
+        size: u64,
+        /// The least that the kind of BAR allows.
+        minimum: u64,
+    },
+    /// The address is not aligned to the size or out of the register's reach.
+    #[error("address {address:#x} does not suit a BAR of {size:#x} bytes that ends by {last:#x}")]
+    Address {
+        /// Address asked for.
+        address: u64,
+        /// Bytes.
+        size: u64,
+        /// Last address that the register can reach.
+        last: u64,
+    },
+    /// No such register, or it is in use.
+    #[error("BAR {index} does not exist or is taken")]
+    Index {
+        /// Register number asked for.
+        index: u8,
+    },
+}
+
+/// One base address register, or a pair of them for 64-bit memory.
+#[derive(Clone, Debug)]
+pub struct Bar {
+    kind: BarKind,
+    size: u64,
+    home: u64,
+    address: u64,
+}
+
+impl Bar {
+    /// A BAR of `size` bytes whose address at power-on is `home`; 0 means none.
+    ///
+    /// # Errors
+    ///
+    /// If `size` is no power of two or too small, or `home` is not aligned to it or out of reach.
+    pub fn new(kind: BarKind, size: u64, home: u64) -> Result<Self, BarError> {
+        let minimum = kind.minimum();
+        if !size.is_power_of_two() || size < minimum || size - 1 > kind.last() {
+            return Err(BarError::Size { size, minimum });
+        }
+        let last = kind.last();
+        let fits = home.checked_add(size - 1).is_some_and(|end| end <= last);
+        if !home.is_multiple_of(size) || !fits {
+            let address = home;
+            return Err(BarError::Address {
+                address,
+                size,
+                last,
+            });
+        }
+        Ok(Self {
+            kind,
+            size,
+            home,
+            address: home,
+        })
+    }
+
+    /// What the register decodes.
+    #[must_use]
+    pub fn kind(&self) -> BarKind {
+        self.kind
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The address at power-on.
+    #[must_use]
+    pub fn home(&self) -> u64 {
+        self.home
+    }
+
+    /// The address that the guest has programmed.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Whether the register stands where it stood at power-on.
+    #[must_use]
+    pub fn is_home(&self) -> bool {
+        self.address == self.home
+    }
+
+    /// Whether the register holds what a guest writes to learn its size, in either half, or no
+    /// address at all.
+    #[must_use]
+    pub fn is_probed(&self) -> bool {
+        let (low, high) = self.masks();
+        let all = |half: u32, mask: u32| mask != 0 && half == mask;
+        let (value_low, value_high) = halves(self.address);
+        self.address == 0 || all(value_low, low) || all(value_high, high)
+    }
+
+    /// Where the BAR is decoded; `None` without an address, or where it would run past the end
+    /// of its space.
+    #[must_use]
+    pub fn window(&self, index: u8) -> Option<Window> {
+        let end = self.address.checked_add(self.size - 1)?;
+        (self.address != 0 && end <= self.kind.last()).then_some(Window {
+            space: self.kind.space(),
+            base: self.address,
+            size: self.size,
+            region: Region::Bar(index),
+        })
+    }
+
+    /// Address bits of the low and the high register that can be written.
+    fn masks(&self) -> (u32, u32) {
+        let (low, high) = halves(!(self.size - 1));
+        match self.kind {
+            BarKind::Io => (low & !0b11, 0),
+            BarKind::Memory32 { .. } => (low & !0xf, 0),
+            BarKind::Memory64 { .. } => (low & !0xf, high),
+        }
+    }
+
+    fn read_low(&self) -> u32 {
+        halves(self.address).0 | self.kind.flags()
+    }
+
+    fn read_high(&self) -> u32 {
+        halves(self.address).1
+    }
+
+    fn write_low(&mut self, value: u32) {
+        self.address = self.address >> 32 << 32 | u64::from(value & self.masks().0);
+    }
+
+    fn write_high(&mut self, value: u32) {
+        self.address = u64::from(value & self.masks().1) << 32 | u64::from(halves(self.address).0);
+    }
+}
+
+/// Low and high half.
+fn halves(value: u64) -> (u32, u32) {
+    let bytes = value.to_le_bytes();
+    let [a, b, c, d, e, f, g, h] = bytes;
+    (
+        u32::from_le_bytes([a, b, c, d]),
+        u32::from_le_bytes([e, f, g, h]),
+    )
+}
+
+/// The expansion ROM's base address register.
+#[derive(Clone, Debug)]
+struct RomBar {
+    size: u32,
+    home: u32,
+    register: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Bar(Bar),
+    /// High half of the BAR before.
+    Upper,
+}
+
+/// The base address registers of one function.
+#[derive(Clone, Debug, Default)]
+pub struct Bars {
+    slots: [Slot; 6],
+    rom: Option<RomBar>,
+}
+
+impl Bars {
+    /// Makes `bar` BAR `index`, and for 64-bit memory the upper half of it `index + 1`.
+    ///
+    /// # Errors
+    ///
+    /// If one of the registers does not exist or is taken.
+    pub fn insert(&mut self, index: u8, bar: Bar) -> Result<(), BarError> {
+        let error = BarError::Index { index };
+        let first = usize::from(index);
+        let count = match bar.kind {
+            BarKind::Memory64 { .. } => 2,
+            BarKind::Io | BarKind::Memory32 { .. } => 1,
+        };
+        let slots = self.slots.get_mut(first..first + count).ok_or(error)?;
+        if !slots.iter().all(|slot| matches!(slot, Slot::Empty)) {
+            return Err(error);
+        }
+        if let [_, upper] = &mut *slots {
+            *upper = Slot::Upper;
+        }
+        slots[0] = Slot::Bar(bar);
+        Ok(())
+    }
+
+    /// Gives the function an expansion ROM of `size` bytes that stands at `home` at power-on (0:
+    /// nowhere), disabled.
+    ///
+    /// # Errors
+    ///
+    /// If `size` is no power of two of 2 KiB or more, or `home` is not aligned to it or out of
+    /// reach.
+    pub fn set_rom(&mut self, size: u64, home: u64) -> Result<(), BarError> {
+        let minimum = 0x800;
+        let last = u64::from(u32::MAX);
+        let valid = size.is_power_of_two() && (minimum..=last).contains(&size);
+        let small = u32::try_from(size).ok().filter(|_| valid);
+        let size_bits = small.ok_or(BarError::Size { size, minimum })?;
+        let home_bits = u32::try_from(home)
+            .ok()
+            .filter(|home| home.is_multiple_of(size_bits));
+        let home_bits = home_bits.ok_or(BarError::Address {
+            address: home,
+            size,
+            last,
+        })?;
+        self.rom = Some(RomBar {
+            size: size_bits,
+            home: home_bits,
+            register: home_bits,
+        });
+        Ok(())
+    }
+
+    /// BAR `index`, unless it is absent or the upper half of another.
+    #[must_use]
+    pub fn get(&self, index: u8) -> Option<&Bar> {
+        match self.slots.get(usize::from(index)) {
+            Some(Slot::Bar(bar)) => Some(bar),
+            _ => None,
+        }
+    }
+
+    /// All BARs with their indices.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, &Bar)> {
+        (0..6).filter_map(|index| Some((index, self.get(index)?)))
+    }
+
+    /// Where the ROM is decoded: it is enabled and has an address.
+    #[must_use]
+    pub fn rom_window(&self) -> Option<Window> {
+        let rom = self.rom.as_ref()?;
+        let base = rom.register & ROM_ADDRESS;
+        (rom.register & ROM_ENABLE != 0 && base != 0).then_some(Window {
+            space: Space::Memory,
+            base: u64::from(base),
+            size: u64::from(rom.size),
+            region: Region::Rom,
+        })
+    }
+
+    /// Puts every register back to its value at power-on.
+    pub fn reset(&mut self) {
+        for slot in &mut self.slots {
+            if let Slot::Bar(bar) = slot {
+                bar.address = bar.home;
+            }
+        }
+        if let Some(rom) = &mut self.rom {
+            rom.register = rom.home;
+        }
+    }
+
+    /// The base address register at config offset `offset`, a multiple of 4; `None` if there is
+    /// no such register in the header.
+    pub(crate) fn read(&self, offset: u16) -> Option<u32> {
+        if offset == ROM {
+            return Some(self.rom.as_ref().map_or(0, |rom| rom.register));
+        }
+        let index = bar_index(offset)?;
+        Some(match &self.slots[index] {
+            Slot::Empty => 0,
+            Slot::Bar(bar) => bar.read_low(),
+            Slot::Upper => match &self.slots[index - 1] {
+                Slot::Bar(bar) => bar.read_high(),
+                Slot::Empty | Slot::Upper => 0,
+            },
+        })
+    }
+
+    /// Writes the base address register that `write` lies in; false if there is none in the
+    /// header.
+    pub(crate) fn write(&mut self, write: DwordWrite) -> bool {
+        let Some(value) = self.read(write.offset).map(|old| write.merge(old)) else {
+            return false;
+        };
+        if let Some(index) = bar_index(write.offset) {
+            let (before, rest) = self.slots.split_at_mut(index);
+            match (&mut rest[0], before.last_mut()) {
+                (Slot::Bar(bar), _) => bar.write_low(value),
+                (Slot::Upper, Some(Slot::Bar(bar))) => bar.write_high(value),
+                _ => {}
+            }
+        } else if let Some(rom) = &mut self.rom {
+            rom.register = value & (ROM_ADDRESS & !(rom.size - 1) | ROM_ENABLE);
+        }
+        true
+    }
+}
+
+fn bar_index(offset: u16) -> Option<usize> {
+    (BAR0..BAR_END)
+        .contains(&offset)
+        .then(|| usize::from((offset - BAR0) / 4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEM32: BarKind = BarKind::Memory32 {
+        prefetchable: false,
+    };
+    const MEM64P: BarKind = BarKind::Memory64 { prefetchable: true };
+
+    fn write(bars: &mut Bars, offset: u16, value: u32) {
+        bars.write(DwordWrite::new(offset, &value.to_le_bytes()).unwrap());
+    }
+
+    fn probe(bars: &mut Bars, offset: u16) -> u32 {
+        let old = bars.read(offset).unwrap();
+        write(bars, offset, u32::MAX);
+        let mask = bars.read(offset).unwrap();
+        write(bars, offset, old);
+        assert_eq!(bars.read(offset), Some(old));
+        mask
+    }
+
+    #[test]
+    fn the_guest_learns_every_size() {
+        for (kind, size, home, low, high) in [
+            (BarKind::Io, 4, 0xc000, 0xffff_fffd, 0),
+            (BarKind::Io, 256, 0xc000, 0xffff_ff01, 0),
+            (MEM32, 16, 0xfe00_0010, 0xffff_fff0, 0),
+            (MEM32, 0x1000, 0xfe00_0000, 0xffff_f000, 0),
+            (
+                BarKind::Memory32 { prefetchable: true },
+                1 << 31,
+                1 << 31,
+                0x8000_0008,
+                0,
+            ),
+            (MEM64P, 0x4000, 0x38_0000_4000, 0xffff_c00c, u32::MAX),
+            (MEM64P, 1 << 31, 1 << 38, 0x8000_000c, u32::MAX),
+            (MEM64P, 1 << 32, 1 << 38, 0x0000_000c, u32::MAX),
+            (MEM64P, 1 << 36, 1 << 38, 0x0000_000c, 0xffff_fff0),
+        ] {
+            let mut bars = Bars::default();
+            bars.insert(2, Bar::new(kind, size, home).unwrap()).unwrap();
+            assert_eq!(probe(&mut bars, BAR0 + 8), low, "{kind:?} {size:#x}");
+            assert_eq!(probe(&mut bars, BAR0 + 12), high, "{kind:?} {size:#x}");
+            assert_eq!(bars.get(2).unwrap().address(), home);
+            assert_eq!(probe(&mut bars, BAR0), 0);
+            assert_eq!(probe(&mut bars, ROM), 0);
+        }
+    }
+
+    #[test]
+    fn a_value_left_by_sizing_is_no_address() {
+        let mut bars = Bars::default();
+        bars.insert(0, Bar::new(MEM64P, 0x1000, 0x12_3456_7000).unwrap())
+            .unwrap();
+        for (low, high, probed) in [
+            (u32::MAX, 0x12, true),
+            (0x3456_7000, u32::MAX, true),
+            (0, 0, true),
+            (0x3456_7000, 0x12, false),
+            (0x3456_8000, 0x12, false),
+        ] {
+            write(&mut bars, BAR0, low);
+            write(&mut bars, BAR0 + 4, high);
+            assert_eq!(
+                bars.get(0).unwrap().is_probed(),
+                probed,
+                "{low:#x} {high:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn windows_follow_the_registers() {
+        let mut bars = Bars::default();
+        bars.insert(0, Bar::new(BarKind::Io, 32, 0).unwrap())
+            .unwrap();
+        bars.insert(1, Bar::new(MEM32, 0x1000, 0xfe00_0000).unwrap())
+            .unwrap();
+        bars.set_rom(0x10000, 0).unwrap();
+        assert_eq!(bars.get(0).unwrap().window(0), None);
+        assert_eq!(bars.get(1).unwrap().window(1).unwrap().base, 0xfe00_0000);
+        write(&mut bars, BAR0, 0xffff_ffe0);
+        assert_eq!(bars.get(0).unwrap().window(0), None, "past the last port");
+        write(&mut bars, BAR0, 0xc0ff);
+        assert_eq!(bars.get(0).unwrap().window(0).unwrap().base, 0xc0e0);
+        write(&mut bars, BAR0 + 4, 0xffff_ffff);
+        assert_eq!(bars.get(1).unwrap().window(1).unwrap().base, 0xffff_f000);
+
+        assert_eq!(bars.rom_window(), None);
+        write(&mut bars, ROM, u32::MAX);
+        assert_eq!(bars.read(ROM), Some(0xffff_0001));
+        write(&mut bars, ROM, 0xfd01_0000);
+        assert_eq!(bars.rom_window(), None);
+        write(&mut bars, ROM, 0xfd01_0001);
+        assert_eq!(bars.rom_window().unwrap().base, 0xfd01_0000);
+        bars.reset();
+        assert_eq!(bars.rom_window(), None);
+        assert!(bars.get(0).unwrap().is_home());
+    }
+
+    #[test]
+    fn bytes_and_words_of_a_register_can_be_written() {
+        let mut bars = Bars::default();
+        bars.insert(0, Bar::new(MEM32, 0x1000, 0xfe00_0000).unwrap())
+            .unwrap();
+        bars.write(DwordWrite::new(BAR0 + 2, &[0x12, 0xfd]).unwrap());
+        assert_eq!(bars.read(BAR0), Some(0xfd12_0000));
+        bars.write(DwordWrite::new(BAR0 + 1, &[0xff]).unwrap());
+        assert_eq!(bars.read(BAR0), Some(0xfd12_f000));
+    }
+
+    #[test]
+    fn impossible_bars_are_refused() {
+        for (kind, size, home) in [
+            (MEM32, 0, 0),
+            (MEM32, 8, 0),
+            (MEM32, 0x1800, 0),
+            (MEM32, 1 << 33, 0),
+            (MEM32, 0x1000, 0x800),
+            (MEM32, 0x1000, 1 << 32),
+            (BarKind::Io, 2, 0),
+            (BarKind::Io, 0x100, 0x10000),
+        ] {
+            assert!(
+                Bar::new(kind, size, home).is_err(),
+                "{kind:?} {size:#x} {home:#x}"
+            );
+        }
+        let mut bars = Bars::default();
+        let wide = || Bar::new(MEM64P, 0x1000, 0).unwrap();
+        let narrow = || Bar::new(MEM32, 0x1000, 0).unwrap();
+        assert!(bars.insert(5, wide()).is_err());
+        assert!(bars.insert(6, narrow()).is_err());
+        bars.insert(0, wide()).unwrap();
+        assert!(bars.insert(1, narrow()).is_err());
+        assert!(bars.insert(0, narrow()).is_err());
+        for (size, home) in [
+            (0x400, 0),
+            (0x1800, 0),
+            (1 << 32, 0),
+            (0x1000, 0x800),
+            (0x1000, 1 << 32),
+        ] {
+            assert!(bars.set_rom(size, home).is_err(), "{size:#x} {home:#x}");
+        }
+    }
+}

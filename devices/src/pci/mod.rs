@@ -1,0 +1,25 @@
+//! The PCI bus that the guest sees.
+
+pub(crate) mod access;
+mod bar;
+mod capability_list;
+mod config;
+mod ecam;
+mod function;
+mod host_bridge;
+mod intx;
+mod msi;
+mod msix;
+pub(crate) mod regs;
+mod root;
+
+pub use bar::{Bar, BarError, BarKind, Bars};
+pub(crate) use capability_list::{CapabilityHeader, extended_capabilities, standard_capabilities};
+pub use config::{CapabilityError, EmulatedConfig, Identity};
+pub use function::{PciFunction, Region, Space, Window, Windows};
+pub use host_bridge::HostBridge;
+pub use intx::Pin;
+pub use msi::{Msi, MsiMessage};
+pub(crate) use msix::control_write;
+pub use msix::{ENTRY_SIZE, MAX_VECTORS, Msix, MsixLayout, Placement};
+pub use root::{CONFIG_PORT, CONFIG_PORTS, ECAM_SIZE, PciRoot, RootError};

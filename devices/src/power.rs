@@ -1,0 +1,112 @@
+//! Power-off and reset by the guest: the sleep and reset registers of hardware-reduced ACPI.
+
+use std::fmt;
+
+use vm_device::DevicePio;
+use vm_device::bus::{PioAddress, PioAddressOffset};
+
+/// What the guest asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PowerEvent {
+    /// Soft off, ACPI state S5.
+    PowerOff,
+    /// Restart of the machine.
+    Reset,
+}
+
+/// Port offset of the FADT's SLEEP_CONTROL_REG, one byte.
+pub const SLEEP_CONTROL: u16 = 0;
+/// Port offset of the FADT's SLEEP_STATUS_REG, one byte.
+pub const SLEEP_STATUS: u16 = 1;
+/// Port offset of the FADT's RESET_REG, one byte.
+pub const RESET: u16 = 2;
+/// Ports that the device takes.
+pub const PORTS: u16 = 4;
+
+/// The FADT's RESET_VALUE.
+pub const RESET_VALUE: u8 = 1;
+/// SLP_TYP of S5, the first value of the `\_S5` package.
+pub const S5_SLEEP_TYPE: u8 = 5;
+
+/// SLP_EN and the place of SLP_TYP (ACPI 6.5, section 4.8.4.2.1).
+const SLEEP_ENABLE: u8 = 1 << 5;
+const SLEEP_TYPE_SHIFT: u8 = 2;
+const SLEEP_TYPE_MASK: u8 = 0b111;
+
+/// The registers, four I/O ports. All read as 0: the machine never wakes up from a sleep.
+pub struct Power<F> {
+    on_event: F,
+}
+
+impl<F> fmt::Debug for Power<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Power").finish_non_exhaustive()
+    }
+}
+
+impl<F: Fn(PowerEvent)> Power<F> {
+    /// The registers; `on_event` is called on the vCPU's thread when the guest asks for
+    /// something, and may be called again.
+    pub fn new(on_event: F) -> Self {
+        Self { on_event }
+    }
+}
+
+fn event(register: u16, value: u8) -> Option<PowerEvent> {
+    let sleep = value & SLEEP_ENABLE != 0;
+    let sleep_type = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
+    match register {
+        SLEEP_CONTROL if sleep && sleep_type == S5_SLEEP_TYPE => Some(PowerEvent::PowerOff),
+        RESET if value == RESET_VALUE => Some(PowerEvent::Reset),
+        _ => None,
+    }
+}
+
+impl<F: Fn(PowerEvent)> DevicePio for Power<F> {
+    fn pio_read(&self, _: PioAddress, _: PioAddressOffset, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn pio_write(&self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
+        for (distance, value) in (0..PORTS).zip(data) {
+            if let Some(event) = event(offset.saturating_add(distance), *value) {
+                (self.on_event)(event);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn only_s5_and_the_reset_value_do_something() {
+        for (offset, data, expected) in [
+            (SLEEP_CONTROL, &[0x34_u8][..], Some(PowerEvent::PowerOff)),
+            (SLEEP_CONTROL, &[0x14], None),
+            (SLEEP_CONTROL, &[0x20], None),
+            (SLEEP_CONTROL, &[0x38], None),
+            (SLEEP_STATUS, &[0x34], None),
+            (RESET, &[1], Some(PowerEvent::Reset)),
+            (RESET, &[6], None),
+            (SLEEP_STATUS, &[0, 1], Some(PowerEvent::Reset)),
+            (3, &[1], None),
+            (u16::MAX, &[1, 1], None),
+        ] {
+            let seen = RefCell::new(Vec::new());
+            let power = Power::new(|event| seen.borrow_mut().push(event));
+            power.pio_write(PioAddress(0x600), offset, data);
+            assert_eq!(
+                seen.borrow().first().copied(),
+                expected,
+                "{offset} {data:?}"
+            );
+            let mut data = [0xaa; 4];
+            power.pio_read(PioAddress(0x600), offset, &mut data);
+            assert_eq!(data, [0; 4]);
+        }
+    }
+}

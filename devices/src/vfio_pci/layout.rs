@@ -1,0 +1,201 @@
+//! Which parts of the BARs the guest reaches without an exit.
+
+use std::ops::Range;
+
+use address::Gpa;
+
+use crate::pci::{BarKind, Bars, Placement};
+
+use super::host::{HostFunction, HostInfo};
+use super::report::Reporter;
+
+const PAGE: u64 = 4096;
+
+/// A part of a BAR that can be mapped into the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Area {
+    bar: u8,
+    range: Range<u64>,
+    gpa: Gpa,
+    mapped: bool,
+}
+
+/// The mappable areas of all BARs and which of them are mapped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct MappedAreas(Vec<Area>);
+
+impl MappedAreas {
+    /// The areas of the memory BARs in `bars`, without the pages that hold one of `trapped`.
+    pub(super) fn new(info: &HostInfo, bars: &Bars, trapped: &[Placement]) -> Self {
+        let mut areas = Vec::new();
+        for (index, bar) in bars.iter() {
+            if bar.kind() == BarKind::Io || bar.home() == 0 {
+                continue;
+            }
+            let holes = trapped.iter().filter(|hole| hole.bar == index);
+            let holes: Vec<_> = holes.map(|hole| pages_around(&hole.range)).collect();
+            let limit = bar.size().next_multiple_of(PAGE);
+            for range in mappable(&info.bars[usize::from(index)].mappable, &holes, limit) {
+                let gpa = Gpa(bar.home() + range.start);
+                areas.push(Area {
+                    bar: index,
+                    range,
+                    gpa,
+                    mapped: false,
+                });
+            }
+        }
+        Self(areas)
+    }
+
+    /// Unmaps the areas whose BAR is not `wanted`. True if none of them is left mapped.
+    pub(super) fn unmap_unless<H: HostFunction>(
+        &mut self,
+        wanted: impl Fn(u8) -> bool,
+        host: &mut H,
+        reporter: &mut Reporter,
+    ) -> bool {
+        let mut clear = true;
+        for area in self
+            .0
+            .iter_mut()
+            .filter(|area| area.mapped && !wanted(area.bar))
+        {
+            match host.unmap(area.bar, area.range.clone()) {
+                Ok(()) => area.mapped = false,
+                Err(error) => {
+                    clear = false;
+                    reporter.fail("cannot take a BAR out of the guest's memory", error);
+                }
+            }
+        }
+        clear
+    }
+
+    /// Maps the areas whose BAR is `wanted`. What cannot be mapped is trapped.
+    pub(super) fn map_if<H: HostFunction>(
+        &mut self,
+        wanted: impl Fn(u8) -> bool,
+        host: &mut H,
+        reporter: &mut Reporter,
+    ) {
+        for area in self
+            .0
+            .iter_mut()
+            .filter(|area| !area.mapped && wanted(area.bar))
+        {
+            match host.map(area.bar, area.range.clone(), area.gpa) {
+                Ok(()) => area.mapped = true,
+                Err(error) => reporter.warn(format_args!(
+                    "BAR {} stays trapped, which is slow: {error}",
+                    area.bar
+                )),
+            }
+        }
+    }
+
+    /// Whether any area is mapped.
+    pub(super) fn any_mapped(&self) -> bool {
+        self.0.iter().any(|area| area.mapped)
+    }
+}
+
+fn pages_around(range: &Range<u64>) -> Range<u64> {
+    range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE)
+}
+
+/// The whole pages of `ranges` below `limit` that are in none of `holes`.
+fn mappable(ranges: &[Range<u64>], holes: &[Range<u64>], limit: u64) -> Vec<Range<u64>> {
+    let mut left: Vec<Range<u64>> = ranges
+        .iter()
+        .map(|range| {
+            let start = range.start.checked_next_multiple_of(PAGE).unwrap_or(limit);
+            start..range.end.min(limit) / PAGE * PAGE
+        })
+        .collect();
+    for hole in holes {
+        left = left
+            .into_iter()
+            .flat_map(|range| without(&range, hole))
+            .collect();
+    }
+    left.retain(|range| range.start < range.end);
+    left
+}
+
+fn without(range: &Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
+    [
+        range.start..range.end.min(hole.start),
+        range.start.max(hole.end)..range.end,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trapped_pages_are_cut_out() {
+        for (ranges, holes, limit, expected) in [
+            (vec![0..0x4000], vec![], 0x4000, vec![0..0x4000]),
+            (
+                vec![0..0x4000],
+                vec![0x2000..0x3000],
+                0x4000,
+                vec![0..0x2000, 0x3000..0x4000],
+            ),
+            (
+                vec![0..0x4000],
+                vec![0..0x1000],
+                0x4000,
+                vec![0x1000..0x4000],
+            ),
+            (
+                vec![0..0x4000],
+                vec![0x3000..0x5000],
+                0x4000,
+                vec![0..0x3000],
+            ),
+            (vec![0..0x1000], vec![0..0x1000], 0x1000, vec![]),
+            (
+                vec![0..0x4000],
+                vec![0x1000..0x2000, 0x3000..0x4000],
+                0x4000,
+                vec![0..0x1000, 0x2000..0x3000],
+            ),
+            (
+                vec![0..0x1000, 0x3000..0x4000],
+                vec![0x1000..0x2000],
+                0x4000,
+                vec![0..0x1000, 0x3000..0x4000],
+            ),
+            // Nothing of what the host says is taken on trust.
+            (vec![0x800..0x2800], vec![], 0x4000, vec![0x1000..0x2000]),
+            (vec![0..0x8000], vec![], 0x4000, vec![0..0x4000]),
+            (
+                vec![
+                    Range {
+                        start: 0x2000,
+                        end: 0x1000,
+                    },
+                    u64::MAX - 1..u64::MAX,
+                ],
+                vec![],
+                0x4000,
+                vec![],
+            ),
+        ] {
+            assert_eq!(
+                mappable(&ranges, &holes, limit),
+                expected,
+                "{ranges:?} {holes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn structures_take_the_pages_they_touch() {
+        assert_eq!(pages_around(&(0x2000..0x2010)), 0x2000..0x3000);
+        assert_eq!(pages_around(&(0x2ff8..0x3008)), 0x2000..0x4000);
+    }
+}

@@ -1,0 +1,400 @@
+//! What the guest sees of each capability, and why. `docs/config-space.md` shows these tables.
+
+use crate::pci::regs::{
+    CAP_AF, CAP_EXPRESS, CAP_MSI, CAP_MSIX, CAP_PM, CAP_VENDOR, EXP_DEVICE_CONTROL, PM_CONTROL,
+};
+
+/// How the guest's view of a capability comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Taken out of the list.
+    Hidden,
+    /// Reads go to the device; writes are dropped.
+    ReadOnly,
+    /// Reads and writes go to the device.
+    Raw,
+    /// Reads and writes go to the device as far as the registers listed say; what is not listed
+    /// reads as 0.
+    Registers(&'static [Register]),
+    /// Kept by the monitor.
+    Emulated,
+}
+
+impl Access {
+    /// The word that the documentation and the log use.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Hidden => "hidden",
+            Self::ReadOnly => "read-only",
+            Self::Raw => "passed",
+            Self::Registers(_) => "filtered",
+            Self::Emulated => "emulated",
+        }
+    }
+}
+
+/// Bits of one dword of a capability that the device answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Register {
+    /// Offset in the capability, a multiple of 4.
+    pub offset: u16,
+    /// Bits read from the device.
+    pub read: u32,
+    /// Bits whose writes reach the device.
+    pub write: u32,
+}
+
+/// Where a capability's length stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    /// Always as many bytes.
+    Fixed(u16),
+    /// In the byte at offset 2.
+    Byte2,
+    /// In bits 31:20 of the dword at offset 4.
+    Bits20,
+    /// As MSI's Message Control says.
+    Msi,
+    /// As the version in the PCI Express Capabilities register says.
+    Express,
+}
+
+/// The treatment of one capability.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    /// Capability ID.
+    pub id: u16,
+    /// The specification's name.
+    pub name: &'static str,
+    /// Bytes that belong to it.
+    pub length: Length,
+    /// What becomes of it.
+    pub access: Access,
+    /// Why.
+    pub reason: &'static str,
+}
+
+const fn rule(
+    id: u16,
+    name: &'static str,
+    length: u16,
+    access: Access,
+    reason: &'static str,
+) -> Rule {
+    let length = Length::Fixed(length);
+    Rule {
+        id,
+        name,
+        length,
+        access,
+        reason,
+    }
+}
+
+const fn hidden(id: u16, name: &'static str, reason: &'static str) -> Rule {
+    rule(id, name, 4, Access::Hidden, reason)
+}
+
+const fn register(offset: u16, read: u32, write: u32) -> Register {
+    Register {
+        offset,
+        read,
+        write,
+    }
+}
+
+const ALL: u32 = u32::MAX;
+
+/// PMC without the PME# sources; of PMCSR the power state and No_Soft_Reset.
+const PM: [Register; 2] = [
+    register(0, 0x07ff_0000, 0),
+    register(PM_CONTROL, 0x0000_000b, 0),
+];
+/// Address and flag are one register; both halves of the handshake are the device's.
+const VPD: [Register; 2] = [register(0, 0xffff_0000, 0xffff_0000), register(4, ALL, ALL)];
+/// Command without the reserved bits; status.
+const PCIX: [Register; 2] = [register(0, 0xffff_0000, 0x007f_0000), register(4, ALL, 0)];
+/// Device capabilities, control and status; device capabilities and control 2. The flags word is
+/// shadowed and the link registers read as 0: see `config_space`.
+const EXPRESS: [Register; 4] = [
+    register(4, ALL, 0),
+    register(EXP_DEVICE_CONTROL, 0xffff_77ff, 0x0000_70ff),
+    // Without LTR and OBFF, which need a switch or root port that speaks them.
+    register(0x24, !0x000c_0800, 0),
+    // Writable: completion timeout, AtomicOp requests, ID-based ordering.
+    register(0x28, 0xffff_9bff, 0x0000_035f),
+];
+const AF: [Register; 1] = [register(4, 0x0000_ff00, 0)];
+/// Masks, severity and the write-1-to-clear status registers; header log to read.
+const AER: [Register; 10] = [
+    register(0x04, ALL, ALL),
+    register(0x08, ALL, ALL),
+    register(0x0c, ALL, ALL),
+    register(0x10, ALL, ALL),
+    register(0x14, ALL, ALL),
+    register(0x18, ALL, 0),
+    register(0x1c, ALL, 0),
+    register(0x20, ALL, 0),
+    register(0x24, ALL, 0),
+    register(0x28, ALL, 0),
+];
+const POWER_BUDGET: [Register; 3] = [
+    register(4, 0x0000_00ff, 0x0000_00ff),
+    register(8, ALL, 0),
+    register(12, ALL, 0),
+];
+
+/// Capabilities in the first 256 bytes. An ID that is not here is hidden.
+pub(super) const STANDARD: [Rule; 20] = [
+    rule(
+        CAP_PM as u16,
+        "Power Management",
+        8,
+        Access::Registers(&PM),
+        "the state changes through the monitor, which takes the BARs away outside D0; PME# has no way to the guest",
+    ),
+    hidden(0x02, "AGP", "a graphics port is the chipset's"),
+    rule(
+        0x03,
+        "Vital Product Data",
+        8,
+        Access::Registers(&VPD),
+        "drivers read it; the kernel runs the handshake",
+    ),
+    hidden(0x04, "Slot Identification", "bridges only"),
+    Rule {
+        id: CAP_MSI as u16,
+        name: "MSI",
+        length: Length::Msi,
+        access: Access::Emulated,
+        reason: "the host programs the real registers; the guest sees as many vectors as the host grants",
+    },
+    hidden(0x06, "CompactPCI Hot Swap", "the slot belongs to the host"),
+    rule(
+        0x07,
+        "PCI-X",
+        8,
+        Access::Registers(&PCIX),
+        "drivers tune the command register",
+    ),
+    hidden(0x08, "HyperTransport", "part of the host's fabric"),
+    Rule {
+        id: CAP_VENDOR as u16,
+        name: "Vendor Specific",
+        length: Length::Byte2,
+        access: Access::Raw,
+        reason: "only the driver knows what it holds",
+    },
+    hidden(
+        0x0a,
+        "Debug Port",
+        "would let the guest find a BAR by a second way",
+    ),
+    hidden(
+        0x0b,
+        "CompactPCI Resource Control",
+        "belongs to the host's chassis",
+    ),
+    hidden(0x0c, "Hot-Plug Controller", "bridges only"),
+    rule(
+        0x0d,
+        "Subsystem Vendor ID",
+        8,
+        Access::ReadOnly,
+        "an identification",
+    ),
+    hidden(0x0e, "AGP 8x", "a graphics port is the chipset's"),
+    hidden(0x0f, "Secure Device", "belongs to the host's IOMMU"),
+    Rule {
+        id: CAP_EXPRESS as u16,
+        name: "PCI Express",
+        length: Length::Express,
+        access: Access::Registers(&EXPRESS),
+        reason: "shown as integrated endpoint without a link; No-Snoop, tags and link stay the host's; a function reset goes through the monitor",
+    },
+    rule(
+        CAP_MSIX as u16,
+        "MSI-X",
+        12,
+        Access::Emulated,
+        "the host programs the real table; the guest sees as many vectors as the host grants",
+    ),
+    rule(
+        0x12,
+        "SATA Index-Data",
+        8,
+        Access::ReadOnly,
+        "tells where the registers are; they stand in a BAR as well",
+    ),
+    rule(
+        CAP_AF as u16,
+        "Advanced Features",
+        8,
+        Access::Registers(&AF),
+        "a function reset goes through the monitor",
+    ),
+    hidden(
+        0x14,
+        "Enhanced Allocation",
+        "places regions outside the BARs that the monitor knows",
+    ),
+];
+
+/// Capabilities in extended config space. An ID that is not here is hidden.
+pub(super) const EXTENDED: [Rule; 35] = [
+    rule(
+        0x01,
+        "Advanced Error Reporting",
+        0x2c,
+        Access::Registers(&AER),
+        "drivers read and clear their errors; ECRC depends on the root port and stays as it is",
+    ),
+    hidden(
+        0x02,
+        "Virtual Channel",
+        "must match the port above, which is the host's",
+    ),
+    rule(
+        0x03,
+        "Device Serial Number",
+        12,
+        Access::ReadOnly,
+        "an identification",
+    ),
+    rule(
+        0x04,
+        "Power Budgeting",
+        16,
+        Access::Registers(&POWER_BUDGET),
+        "the select register only chooses what is read",
+    ),
+    hidden(
+        0x05,
+        "Root Complex Link Declaration",
+        "describes the host's root complex",
+    ),
+    hidden(
+        0x06,
+        "Root Complex Internal Link Control",
+        "describes the host's root complex",
+    ),
+    hidden(
+        0x07,
+        "Root Complex Event Collector",
+        "describes the host's root complex",
+    ),
+    hidden(
+        0x08,
+        "Multi-Function Virtual Channel",
+        "must match the port above, which is the host's",
+    ),
+    hidden(
+        0x09,
+        "Virtual Channel (with MFVC)",
+        "must match the port above, which is the host's",
+    ),
+    hidden(0x0a, "RCRB Header", "describes the host's root complex"),
+    Rule {
+        id: 0x0b,
+        name: "Vendor Specific",
+        length: Length::Bits20,
+        access: Access::Raw,
+        reason: "only the driver knows what it holds",
+    },
+    hidden(
+        0x0c,
+        "Configuration Access Correlation",
+        "belongs to the host's trusted config access",
+    ),
+    hidden(
+        0x0d,
+        "Access Control Services",
+        "decides on peer-to-peer routing for the whole host",
+    ),
+    hidden(
+        0x0e,
+        "Alternative Routing-ID",
+        "the guest's bus numbers functions in the ordinary way",
+    ),
+    hidden(
+        0x0f,
+        "Address Translation Services",
+        "there is no IOMMU to translate, and translated requests bypass one",
+    ),
+    hidden(
+        0x10,
+        "Single Root I/O Virtualization",
+        "virtual functions would appear on the host's bus, not the guest's",
+    ),
+    hidden(
+        0x11,
+        "Multi-Root I/O Virtualization",
+        "belongs to the host's fabric",
+    ),
+    hidden(
+        0x12,
+        "Multicast",
+        "routes writes to other devices of the host",
+    ),
+    hidden(0x13, "Page Request", "there is no IOMMU to answer"),
+    hidden(
+        0x15,
+        "Resizable BAR",
+        "BARs stand at the host's addresses and cannot grow",
+    ),
+    hidden(
+        0x16,
+        "Dynamic Power Allocation",
+        "the power budget is the host's",
+    ),
+    hidden(
+        0x17,
+        "TPH Requester",
+        "steering tags name processors of the host",
+    ),
+    hidden(
+        0x18,
+        "Latency Tolerance Reporting",
+        "the host chose it for its own power states",
+    ),
+    hidden(0x19, "Secondary PCI Express", "the link is the host's"),
+    hidden(0x1a, "Protocol Multiplexing", "the link is the host's"),
+    hidden(
+        0x1b,
+        "Process Address Space ID",
+        "there is no IOMMU to use it",
+    ),
+    hidden(0x1d, "Downstream Port Containment", "ports only"),
+    hidden(0x1e, "L1 PM Substates", "the link is the host's"),
+    hidden(
+        0x1f,
+        "Precision Time Measurement",
+        "needs the ports above to take part",
+    ),
+    Rule {
+        id: 0x23,
+        name: "Designated Vendor Specific",
+        length: Length::Bits20,
+        access: Access::Raw,
+        reason: "only the driver knows what it holds",
+    },
+    hidden(0x24, "VF Resizable BAR", "goes with SR-IOV"),
+    hidden(0x25, "Data Link Feature", "the link is the host's"),
+    hidden(0x26, "Physical Layer 16.0 GT/s", "the link is the host's"),
+    hidden(0x27, "Lane Margining", "the link is the host's"),
+    hidden(
+        0x2e,
+        "Data Object Exchange",
+        "a mailbox that VFIO does not let the guest write",
+    ),
+];
+
+/// The rule for a standard capability.
+pub(super) fn standard(id: u16) -> Option<&'static Rule> {
+    STANDARD.iter().find(|rule| rule.id == id)
+}
+
+/// The rule for an extended capability.
+pub(super) fn extended(id: u16) -> Option<&'static Rule> {
+    EXTENDED.iter().find(|rule| rule.id == id)
+}

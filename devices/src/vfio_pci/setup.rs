@@ -1,0 +1,169 @@
+//! What a function learns of its device before the guest runs.
+
+use thiserror::Error;
+
+use crate::pci::regs::{
+    BAR0, CAP_MSIX, CONFIG_SIZE, CONVENTIONAL_CONFIG_SIZE, HEADER_TYPE, MULTIFUNCTION,
+};
+use crate::pci::{
+    Bar, BarError, BarKind, Bars, MAX_VECTORS, Msix, MsixLayout, Placement, standard_capabilities,
+};
+
+use super::host::{HostError, HostFunction, HostInfo};
+use super::report::Reporter;
+
+/// A device that cannot be shown to a guest.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// Its config space cannot be accessed.
+    #[error("{device}: config space at {offset:#x}: {source}")]
+    Config {
+        /// The device.
+        device: String,
+        /// Where.
+        offset: u16,
+        /// Why.
+        source: HostError,
+    },
+    /// Config space is neither 256 nor 4096 bytes.
+    #[error("{device}: config space of {size} bytes (expected 256 or 4096)")]
+    ConfigSize {
+        /// The device.
+        device: String,
+        /// Bytes as the host has it.
+        size: u16,
+    },
+    /// Nobody answers.
+    #[error("{device}: the device does not respond (vendor ID 0xffff)")]
+    Silent {
+        /// The device.
+        device: String,
+    },
+    /// It is a bridge.
+    #[error("{device}: header type {header_type}: bridges cannot be passed through")]
+    NotEndpoint {
+        /// The device.
+        device: String,
+        /// Type in its header; 0 is an endpoint.
+        header_type: u8,
+    },
+}
+
+/// Reads the whole config space, as dwords.
+pub(super) fn read_config<H: HostFunction>(host: &mut H) -> Result<Vec<u32>, SetupError> {
+    let size = host.info().config_size;
+    let device = host.info().name.clone();
+    if ![CONVENTIONAL_CONFIG_SIZE, CONFIG_SIZE].contains(&size) {
+        return Err(SetupError::ConfigSize { device, size });
+    }
+    let mut config = Vec::with_capacity(usize::from(size / 4));
+    for offset in (0..size).step_by(4) {
+        let mut dword = [0; 4];
+        if let Err(source) = host.config_read(offset, &mut dword) {
+            return Err(SetupError::Config {
+                device,
+                offset,
+                source,
+            });
+        }
+        config.push(u32::from_le_bytes(dword));
+    }
+    if config[0] & 0xffff == 0xffff {
+        return Err(SetupError::Silent { device });
+    }
+    let register = config[usize::from(HEADER_TYPE / 4)].to_le_bytes();
+    match register[usize::from(HEADER_TYPE % 4)] & !MULTIFUNCTION {
+        0 => Ok(config),
+        header_type => Err(SetupError::NotEndpoint {
+            device,
+            header_type,
+        }),
+    }
+}
+
+/// The BARs that the guest gets: those that the host has placed.
+pub(super) fn build_bars(info: &HostInfo, config: &[u32], reporter: &mut Reporter) -> Bars {
+    let mut bars = Bars::default();
+    for index in 0..6_u8 {
+        let region = &info.bars[usize::from(index)];
+        if region.size == 0 {
+            continue;
+        }
+        let register = config[usize::from(BAR0 / 4) + usize::from(index)];
+        let kind = BarKind::from_register(register);
+        let home = match kind {
+            BarKind::Io => Some(u64::from(register & 0xfffc)),
+            BarKind::Memory32 { .. } | BarKind::Memory64 { .. } => {
+                region.host_address.map(|address| address.0)
+            }
+        };
+        let Some(home) = home else {
+            reporter.warn(format_args!(
+                "BAR {index} has no address on the host and is left out"
+            ));
+            continue;
+        };
+        let added = Bar::new(kind, region.size, home).and_then(|bar| bars.insert(index, bar));
+        if let Err(error) = added {
+            reporter.warn(format_args!("BAR {index} is left out: {error}"));
+        }
+    }
+    if let Err(error) = add_rom(info, &mut bars) {
+        reporter.warn(format_args!("the ROM is left out: {error}"));
+    }
+    bars
+}
+
+fn add_rom(info: &HostInfo, bars: &mut Bars) -> Result<(), BarError> {
+    let address = info.rom.host_address.map_or(0, |address| address.0);
+    match info.rom.size {
+        0 => Ok(()),
+        // Accesses to the ROM are trapped, so any size that the register can express will do.
+        size => bars.set_rom(size.max(0x800), address),
+    }
+}
+
+/// The MSI-X structures of the device.
+#[derive(Debug)]
+pub(super) struct MsixSetup {
+    /// Where they are. Trapped whether or not the guest gets MSI-X.
+    pub layout: MsixLayout,
+    /// What the guest programs; `None` if it does not get MSI-X.
+    pub state: Option<Msix>,
+}
+
+impl MsixSetup {
+    /// As the device's capability has it, if it has one.
+    pub(super) fn find(
+        info: &HostInfo,
+        config: &[u32],
+        bars: &Bars,
+        reporter: &mut Reporter,
+    ) -> Option<Self> {
+        let capability = standard_capabilities(config)
+            .into_iter()
+            .find(|capability| capability.id == u16::from(CAP_MSIX))?;
+        let at = usize::from(capability.offset / 4);
+        let dwords = config.get(at..at + 3)?;
+        let layout = MsixLayout::parse([dwords[0], dwords[1], dwords[2]]);
+        let vectors = layout.vectors.min(info.msix_vectors).min(MAX_VECTORS);
+        let placed = is_inside(&layout.table, bars) && is_inside(&layout.pending, bars);
+        if vectors != 0 && !placed {
+            reporter.warn(format_args!(
+                "MSI-X is left out: its table is in no memory BAR"
+            ));
+        }
+        let state = (vectors != 0 && placed).then(|| Msix::new(vectors));
+        Some(Self { layout, state })
+    }
+
+    /// What the guest must not reach directly.
+    pub(super) fn trapped(&self) -> [Placement; 2] {
+        [self.layout.table.clone(), self.layout.pending.clone()]
+    }
+}
+
+fn is_inside(placement: &Placement, bars: &Bars) -> bool {
+    bars.get(placement.bar)
+        .is_some_and(|bar| bar.kind() != BarKind::Io && placement.range.end <= bar.size())
+}
