@@ -1,0 +1,168 @@
+//! Registers, descriptors and MSRs with which a CPU enters a kernel in 64-bit mode
+//! (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+
+use address::Gpa;
+use kvm_bindings::{Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_ioctls::VcpuFd;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::memory::low;
+
+const CR0_PE: u64 = 1;
+const CR0_PG: u64 = 1 << 31;
+const CR4_PAE: u64 = 1 << 5;
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+
+/// `IA32_MTRR_DEF_TYPE`: MTRRs on, everything write-back unless the guest says otherwise.
+const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
+const MTRR_ENABLE_WRITE_BACK: u64 = 0x806;
+/// `IA32_MISC_ENABLE`: fast string operations.
+const MSR_MISC_ENABLE: u32 = 0x1a0;
+const MISC_ENABLE_FAST_STRING: u64 = 1;
+
+/// Descriptors by index: null, none, code, data, task. The boot protocol wants code at selector
+/// 0x10 and data at 0x18.
+const GDT: [u64; 5] = [
+    0,
+    0,
+    0x00af_9b00_0000_ffff,
+    0x00cf_9300_0000_ffff,
+    0x008f_8b00_0000_ffff,
+];
+const CODE: u16 = 2;
+const DATA: u16 = 3;
+const TASK: u16 = 4;
+
+/// Why a CPU cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// KVM refused.
+    #[error("KVM: cannot set {what}")]
+    Kvm {
+        /// What was to be set.
+        what: &'static str,
+        /// Why not.
+        source: kvm_ioctls::Error,
+    },
+    /// Low memory did not take the descriptors.
+    #[error("Cannot write the GDT")]
+    Write(#[from] vm_memory::GuestMemoryError),
+}
+
+/// Writes the descriptor table to [`low::GDT`].
+///
+/// # Errors
+/// [`EntryError::Write`]
+pub fn write_gdt(memory: &GuestMemoryMmap) -> Result<(), EntryError> {
+    let bytes: Vec<u8> = GDT.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    Ok(memory.write_slice(&bytes, GuestAddress(low::GDT.0))?)
+}
+
+/// Makes the CPU start at `entry` in 64-bit mode with page tables at `root` and the zero page's
+/// address in RSI.
+///
+/// # Errors
+/// [`EntryError::Kvm`]
+pub fn set_registers(vcpu: &VcpuFd, entry: Gpa, root: Gpa) -> Result<(), EntryError> {
+    let failed = |what| move |source| EntryError::Kvm { what, source };
+    let mut sregs = vcpu.get_sregs().map_err(failed("special registers"))?;
+    sregs.gdt.base = low::GDT.0;
+    sregs.gdt.limit = u16::try_from(size_of_val(&GDT) - 1).unwrap_or(u16::MAX);
+    sregs.idt.base = 0;
+    sregs.idt.limit = 0;
+    sregs.cs = segment(CODE);
+    for data in [
+        &mut sregs.ds,
+        &mut sregs.es,
+        &mut sregs.fs,
+        &mut sregs.gs,
+        &mut sregs.ss,
+    ] {
+        *data = segment(DATA);
+    }
+    sregs.tr = segment(TASK);
+    sregs.cr0 = CR0_PE | CR0_PG;
+    sregs.cr3 = root.0;
+    sregs.cr4 = CR4_PAE;
+    sregs.efer = EFER_LME | EFER_LMA;
+    vcpu.set_sregs(&sregs)
+        .map_err(failed("special registers"))?;
+
+    let regs = kvm_regs {
+        // Bit 1 is always set; interrupts are off.
+        rflags: 2,
+        rip: entry.0,
+        rsi: low::ZERO_PAGE.0,
+        ..Default::default()
+    };
+    vcpu.set_regs(&regs).map_err(failed("registers"))
+}
+
+/// Sets what every CPU of a PC has after its firmware ran: FPU, MTRRs.
+///
+/// # Errors
+/// [`EntryError::Kvm`]
+pub fn set_reset_state(vcpu: &VcpuFd) -> Result<(), EntryError> {
+    let failed = |what| move |source| EntryError::Kvm { what, source };
+    let fpu = kvm_fpu {
+        fcw: 0x37f,
+        mxcsr: 0x1f80,
+        ..Default::default()
+    };
+    vcpu.set_fpu(&fpu).map_err(failed("the FPU"))?;
+    for (index, data) in [
+        (MSR_MTRR_DEF_TYPE, MTRR_ENABLE_WRITE_BACK),
+        (MSR_MISC_ENABLE, MISC_ENABLE_FAST_STRING),
+    ] {
+        let entry = kvm_msr_entry {
+            index,
+            data,
+            ..Default::default()
+        };
+        if let Ok(msrs) = Msrs::from_entries(&[entry]) {
+            // A CPU of another vendor may lack it, which KVM tells by setting none.
+            vcpu.set_msrs(&msrs).map_err(failed("MSRs"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The segment that descriptor `index` of [`GDT`] describes, as the CPU caches it.
+fn segment(index: u16) -> kvm_segment {
+    let entry = GDT[usize::from(index)];
+    let bit = |at: u32| u8::from(entry >> at & 1 == 1);
+    kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector: index * 8,
+        type_: u8::try_from(entry >> 40 & 0xf).unwrap_or(0),
+        s: bit(44),
+        dpl: 0,
+        present: bit(47),
+        avl: 0,
+        l: bit(53),
+        db: bit(54),
+        g: bit(55),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptors_are_what_64_bit_mode_needs() {
+        let code = segment(CODE);
+        assert_eq!((code.selector, code.type_, code.s), (0x10, 0xb, 1));
+        assert_eq!((code.present, code.l, code.db), (1, 1, 0));
+        let data = segment(DATA);
+        assert_eq!(
+            (data.selector, data.type_, data.s, data.db),
+            (0x18, 3, 1, 1)
+        );
+        let task = segment(TASK);
+        assert_eq!((task.type_, task.s, task.present), (0xb, 0, 1));
+    }
+}

@@ -1,0 +1,245 @@
+//! Where kernel and initramfs go in guest RAM.
+
+use std::ops::Range;
+
+use address::Gpa;
+
+use super::bzimage::Demand;
+use crate::memory::plan::MemoryPlan;
+
+/// Initramfs images are given whole pages.
+const PAGE: u64 = 4096;
+/// From here on a kernel must say that it can be loaded there.
+const LIMIT_4G: Gpa = Gpa(1 << 32);
+
+/// Where things go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// RAM that is the kernel's until it runs.
+    pub kernel: Range<Gpa>,
+    /// Where the initramfs goes, if there is one.
+    pub initramfs: Option<Range<Gpa>>,
+}
+
+/// Why something has no place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// No piece of memory is large enough.
+    #[error(
+        "Guest memory is too fragmented: the {what} needs {need} bytes in one piece{lowest}, \
+         the largest such piece has {largest}"
+    )]
+    TooFragmented {
+        /// What has no place.
+        what: &'static str,
+        /// Bytes that it needs.
+        need: u64,
+        /// Where the piece must be, as text.
+        lowest: String,
+        /// Bytes in the largest piece that is left.
+        largest: u64,
+    },
+    /// There is a place, but not below 4 GiB.
+    #[error(
+        "The kernel cannot be loaded above 4 GiB, and guest memory has no room for it below \
+         (it would have to be built with CONFIG_RELOCATABLE)"
+    )]
+    Above4G,
+}
+
+impl Placement {
+    /// Finds places for a kernel with `demand` and an initramfs of `initramfs` bytes in `plan`.
+    ///
+    /// The kernel goes as low as it can in the largest piece of memory, the initramfs to the end
+    /// of the highest piece that it fits in.
+    ///
+    /// # Errors
+    /// [`PlaceError`]
+    pub fn find(
+        plan: &MemoryPlan,
+        demand: &Demand,
+        initramfs: Option<u64>,
+    ) -> Result<Self, PlaceError> {
+        let ranges: Vec<_> = plan.slots().iter().map(|slot| slot.range()).collect();
+        let kernel = place_kernel(&ranges, demand)?;
+        let initramfs = initramfs
+            .filter(|length| *length > 0)
+            .map(|length| place_initramfs(&ranges, &kernel, length))
+            .transpose()?;
+        Ok(Self { kernel, initramfs })
+    }
+}
+
+fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, PlaceError> {
+    // What is left of a piece from the first address in it that will do.
+    let usable = |range: &Range<Gpa>| {
+        let start = range.start.max(demand.lowest).align_up(demand.alignment)?;
+        (start < range.end).then_some(start..range.end)
+    };
+    let fits = |range: &Range<Gpa>| range.end - range.start >= demand.length;
+    let allowed = |range: &Range<Gpa>| demand.above_4g || range.start + demand.length <= LIMIT_4G;
+    let usable: Vec<_> = ranges.iter().filter_map(usable).collect();
+    usable
+        .iter()
+        .filter(|range| fits(range) && allowed(range))
+        .max_by_key(|range| range.end - range.start)
+        .map(|range| range.start..range.start + demand.length)
+        .ok_or_else(|| {
+            if usable.iter().any(fits) {
+                return PlaceError::Above4G;
+            }
+            PlaceError::TooFragmented {
+                what: "kernel",
+                need: demand.length,
+                lowest: format!(
+                    " at a multiple of {:#x} from {} on",
+                    demand.alignment, demand.lowest
+                ),
+                largest: largest(&usable),
+            }
+        })
+}
+
+fn place_initramfs(
+    ranges: &[Range<Gpa>],
+    kernel: &Range<Gpa>,
+    length: u64,
+) -> Result<Range<Gpa>, PlaceError> {
+    let free: Vec<_> = ranges
+        .iter()
+        .flat_map(|range| {
+            let before = range.start..range.end.min(kernel.start);
+            let after = range.start.max(kernel.end)..range.end;
+            [before, after]
+        })
+        .filter(|range| range.start < range.end)
+        .collect();
+    free.iter()
+        .rev()
+        .find_map(|range| {
+            let start = Gpa(range.end.0.checked_sub(length)?).align_down(PAGE);
+            (start >= range.start).then(|| start..start + length)
+        })
+        .ok_or_else(|| PlaceError::TooFragmented {
+            what: "initramfs",
+            need: length,
+            lowest: String::new(),
+            largest: largest(&free),
+        })
+}
+
+fn largest(ranges: &[Range<Gpa>]) -> u64 {
+    ranges
+        .iter()
+        .map(|range| range.end - range.start)
+        .max()
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use address::Hpa;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memory::plan::{Constraints, Identity, Run};
+
+    const MIB: u64 = 1 << 20;
+    const DEMAND: Demand = Demand {
+        length: 64 * MIB,
+        alignment: 2 * MIB,
+        lowest: Gpa(16 * MIB),
+        above_4g: true,
+    };
+
+    fn plan(ranges: &[(u64, u64)]) -> MemoryPlan {
+        let runs = ranges
+            .iter()
+            .map(|(start, length)| Run {
+                hpa: Hpa(*start),
+                length: *length,
+                pieces: Vec::new(),
+            })
+            .collect();
+        let constraints = Constraints {
+            taken: Vec::new(),
+            address_bits: 52,
+            slots: 32_000,
+        };
+        MemoryPlan::new(runs, &Identity, &constraints).unwrap()
+    }
+
+    #[test]
+    fn a_kernel_does_not_go_where_it_would_move_away_from() {
+        // 64 MiB fit at 2 MiB, but the kernel would run from 16 MiB on.
+        let low = plan(&[(2 * MIB, 70 * MIB), (1 << 32, 65 * MIB)]);
+        let placement = Placement::find(&low, &DEMAND, None).unwrap();
+        assert_eq!(placement.kernel.start, Gpa(1 << 32));
+        let enough = plan(&[(2 * MIB, 78 * MIB)]);
+        let placement = Placement::find(&enough, &DEMAND, None).unwrap();
+        assert_eq!(placement.kernel, Gpa(16 * MIB)..Gpa(80 * MIB));
+    }
+
+    #[test]
+    fn fragments_are_refused_with_need_and_largest() {
+        let small = plan(&[(32 * MIB, 20 * MIB), (64 * MIB, 62 * MIB)]);
+        assert!(matches!(
+            Placement::find(&small, &DEMAND, None),
+            Err(PlaceError::TooFragmented { what: "kernel", need, largest, .. })
+                if need == 64 * MIB && largest == 62 * MIB
+        ));
+        let tight = plan(&[(16 * MIB, 64 * MIB), (128 * MIB, 2 * MIB)]);
+        assert!(matches!(
+            Placement::find(&tight, &DEMAND, Some(3 * MIB)),
+            Err(PlaceError::TooFragmented { what: "initramfs", largest, .. }) if largest == 2 * MIB
+        ));
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_live_above_4g_says_so() {
+        let high = plan(&[(1 << 32, 512 * MIB)]);
+        let demand = Demand {
+            above_4g: false,
+            ..DEMAND
+        };
+        assert_eq!(
+            Placement::find(&high, &demand, None),
+            Err(PlaceError::Above4G)
+        );
+        let across = plan(&[((1 << 32) - 32 * MIB, 512 * MIB)]);
+        assert_eq!(
+            Placement::find(&across, &demand, None),
+            Err(PlaceError::Above4G)
+        );
+        let both = plan(&[(64 * MIB, 64 * MIB), (1 << 32, 512 * MIB)]);
+        let placement = Placement::find(&both, &demand, None).unwrap();
+        assert_eq!(placement.kernel.start, Gpa(64 * MIB));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_placed_is_in_one_piece_and_apart(
+            sizes in prop::collection::vec((1_u64..80, 1_u64..20), 1..20),
+            initramfs in 1..(40 * MIB),
+        ) {
+            let mut at = 2 * MIB;
+            let ranges: Vec<_> = sizes.iter().map(|(size, gap)| {
+                let range = (at, size * 2 * MIB);
+                at += (size + gap) * 2 * MIB;
+                range
+            }).collect();
+            let plan = plan(&ranges);
+            if let Ok(placement) = Placement::find(&plan, &DEMAND, Some(initramfs)) {
+                let within = |inner: &Range<Gpa>| plan.slots().iter().any(|slot| {
+                    slot.range().start <= inner.start && inner.end <= slot.range().end
+                });
+                let initramfs = placement.initramfs.unwrap();
+                prop_assert!(within(&placement.kernel) && within(&initramfs));
+                prop_assert!(placement.kernel.start >= DEMAND.lowest);
+                prop_assert!(placement.kernel.start.is_aligned(DEMAND.alignment));
+                prop_assert!(initramfs.start.is_aligned(PAGE));
+                prop_assert!(initramfs.end <= placement.kernel.start || placement.kernel.end <= initramfs.start);
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What the user wants to run.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use address::{Bdf, ParseBdfError};
+use iommufd_backend::hugepages::HugepageSize;
+
+/// A microVM to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The kernel's bzImage.
+    pub kernel: PathBuf,
+    /// An initramfs for it.
+    pub initramfs: Option<PathBuf>,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Guest RAM.
+    pub memory: MemoryConfig,
+    /// Devices to pass through.
+    pub devices: Vec<DeviceConfig>,
+    /// Whether devices may be used that no IOMMU keeps in check.
+    pub noiommu: bool,
+    /// Where the first serial port goes.
+    pub serial: SerialConfig,
+}
+
+/// Guest RAM: `SIZE[,hugepage_size=2M|1G]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Bytes of RAM above the first MiB; a multiple of the hugepage size.
+    pub size: u64,
+    /// What it is made of.
+    pub hugepage_size: HugepageSize,
+}
+
+/// A device to pass through: `BDF[,reset=none]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// The function on the host.
+    pub bdf: Bdf,
+    /// Whether it may be used although it cannot be reset.
+    pub allow_no_reset: bool,
+}
+
+/// Where the first serial port goes: `stdio`, `off` or `file=PATH`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SerialConfig {
+    /// To standard output, and from standard input.
+    #[default]
+    Stdio,
+    /// Nowhere.
+    Off,
+    /// To a file, which is emptied first.
+    File(PathBuf),
+}
+
+/// An option's value cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Not a size.
+    #[error("expected a size such as 512M or 2G, found {0:?}")]
+    Size(String),
+    /// Not a whole number of hugepages.
+    #[error(
+        "the size must be a multiple of the hugepage size {page_size} and not 0, found {found:?}"
+    )]
+    NotWholePages {
+        /// The size as given.
+        found: String,
+        /// The hugepage size.
+        page_size: HugepageSize,
+    },
+    /// A key that is not known.
+    #[error("unknown option {found:?}, expected {expected}")]
+    Key {
+        /// The option as given.
+        found: String,
+        /// What there is.
+        expected: &'static str,
+    },
+    /// Not the name of a PCI function.
+    #[error("{error}, found {found:?}")]
+    Bdf {
+        /// The name as given.
+        found: String,
+        /// What is expected.
+        error: ParseBdfError,
+    },
+    /// A hugepage size that is not supported.
+    #[error("hugepage_size is 2M or 1G, found {0:?}")]
+    HugepageSize(String),
+}
+
+impl FromStr for MemoryConfig {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let mut parts = text.split(',');
+        let size_text = parts.next().unwrap_or_default();
+        let size = size(size_text)?;
+        let mut hugepage_size = HugepageSize::Mib2;
+        for part in parts {
+            match part.split_once('=') {
+                Some(("hugepage_size", "2M")) => hugepage_size = HugepageSize::Mib2,
+                Some(("hugepage_size", "1G")) => hugepage_size = HugepageSize::Gib1,
+                Some(("hugepage_size", other)) => {
+                    return Err(ConfigError::HugepageSize(other.to_owned()));
+                }
+                _ => {
+                    return Err(ConfigError::Key {
+                        found: part.to_owned(),
+                        expected: "hugepage_size=2M|1G",
+                    });
+                }
+            }
+        }
+        if size == 0 || size % hugepage_size.bytes() != 0 {
+            return Err(ConfigError::NotWholePages {
+                found: size_text.to_owned(),
+                page_size: hugepage_size,
+            });
+        }
+        Ok(Self {
+            size,
+            hugepage_size,
+        })
+    }
+}
+
+/// Bytes that a number with the suffix K, M, G or T means; without one, bytes.
+fn size(text: &str) -> Result<u64, ConfigError> {
+    let error = || ConfigError::Size(text.to_owned());
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        Some(b'T' | b't') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(error());
+    }
+    let number: u64 = digits.parse().map_err(|_| error())?;
+    number.checked_mul(1 << shift).ok_or_else(error)
+}
+
+impl FromStr for DeviceConfig {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let (bdf, options) = text.split_once(',').unwrap_or((text, ""));
+        let allow_no_reset = match options {
+            "" => false,
+            "reset=none" => true,
+            other => {
+                return Err(ConfigError::Key {
+                    found: other.to_owned(),
+                    expected: "reset=none",
+                });
+            }
+        };
+        let bdf = bdf.parse().map_err(|error| ConfigError::Bdf {
+            found: bdf.to_owned(),
+            error,
+        })?;
+        Ok(Self {
+            bdf,
+            allow_no_reset,
+        })
+    }
+}
+
+impl FromStr for SerialConfig {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        match text.split_once('=') {
+            None if text == "stdio" => Ok(Self::Stdio),
+            None if text == "off" => Ok(Self::Off),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            _ => Err(ConfigError::Key {
+                found: text.to_owned(),
+                expected: "stdio, off or file=PATH",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_takes_sizes_and_hugepage_sizes() {
+        for (text, size, hugepage_size) in [
+            ("512M", 512 << 20, HugepageSize::Mib2),
+            ("1G,hugepage_size=1G", 1 << 30, HugepageSize::Gib1),
+            ("4194304", 4 << 20, HugepageSize::Mib2),
+            ("1t,hugepage_size=2M", 1 << 40, HugepageSize::Mib2),
+        ] {
+            assert_eq!(
+                text.parse(),
+                Ok(MemoryConfig {
+                    size,
+                    hugepage_size
+                }),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_memory_is_refused_with_the_reason() {
+        let refusal = |text: &str| text.parse::<MemoryConfig>().unwrap_err();
+        for text in [
+            "",
+            "M",
+            "-1M",
+            "+1M",
+            "1.5G",
+            "99999999999999999999",
+            "17179869184T",
+            "1é",
+        ] {
+            assert!(matches!(refusal(text), ConfigError::Size(_)), "{text}");
+        }
+        for text in ["0", "3M", "513M,hugepage_size=1G"] {
+            assert!(
+                matches!(refusal(text), ConfigError::NotWholePages { .. }),
+                "{text}"
+            );
+        }
+        assert!(matches!(
+            refusal("2M,hugepage_size=4K"),
+            ConfigError::HugepageSize(_)
+        ));
+        assert!(matches!(refusal("2M,hugepages"), ConfigError::Key { .. }));
+    }
+
+    #[test]
+    fn a_device_may_go_without_a_reset_if_asked() {
+        let device = |text: &str| text.parse::<DeviceConfig>();
+        assert!(!device("01:00.0").unwrap().allow_no_reset);
+        assert!(device("0000:01:00.0,reset=none").unwrap().allow_no_reset);
+        for text in ["", "01:00", "01:00.0,reset=some", "01:00.0,reset=none,x"] {
+            assert!(device(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn serial_goes_to_three_places() {
+        assert_eq!("stdio".parse(), Ok(SerialConfig::Stdio));
+        assert_eq!("off".parse(), Ok(SerialConfig::Off));
+        assert_eq!("file=a=b".parse(), Ok(SerialConfig::File("a=b".into())));
+        for text in ["", "file", "file=", "stdio=x", "pty"] {
+            assert!(text.parse::<SerialConfig>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What can fail, with which exit code, and the way out.
+
+use std::io;
+use std::path::PathBuf;
+
+use address::Bdf;
+use devices::pci::RootError;
+use devices::vfio_pci::SetupError;
+use iommufd_backend::Error as Backend;
+use iommufd_backend::GetPaError;
+use iommufd_backend::hugepages::HugepageSize;
+
+use crate::acpi::AcpiError;
+use crate::arch::entry::EntryError;
+use crate::arch::page_tables::NoRoomError;
+use crate::boot::bzimage::KernelError;
+use crate::boot::params::ParamsError;
+use crate::boot::place::PlaceError;
+use crate::host_map::NoEcamError;
+use crate::kvm::irq::IrqError;
+use crate::kvm::vm::VmError;
+use crate::memory::guest::GuestRamError;
+use crate::memory::plan::PlanError;
+use crate::passthrough::PassthroughError;
+
+/// Why a guest could not be run, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The same device was named twice.
+    #[error("--device names {bdf} twice")]
+    DeviceTwice {
+        /// The device.
+        bdf: Bdf,
+    },
+    /// More devices than a bus has slots.
+    #[error("{count} devices were named, there are slots for {most}")]
+    TooManyDevices {
+        /// Devices named.
+        count: usize,
+        /// Slots for them.
+        most: usize,
+    },
+    /// The user has not accepted what passing a device through without an IOMMU means.
+    #[error(
+        "No IOMMU stands between PCI device {bdf} and memory: whoever drives it can read and \
+         write all memory of this machine, so its guest must be trusted like root"
+    )]
+    NoiommuNotAccepted {
+        /// The device.
+        bdf: Bdf,
+    },
+    /// Only devices in noiommu mode can be passed through.
+    #[error("PCI device {bdf} is behind an IOMMU, which Pinvisor does not drive")]
+    BehindIommu {
+        /// The device.
+        bdf: Bdf,
+    },
+    /// A device that keeps what its last user left in it.
+    #[error("PCI device {bdf} cannot be reset, so the next user inherits what it is doing")]
+    NoReset {
+        /// The device.
+        bdf: Bdf,
+    },
+    /// A file named on the command line.
+    #[error("Cannot open {what} {}", path.display())]
+    File {
+        /// What it is for.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The command line for the kernel.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
+    /// KVM.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// KVM's interrupts.
+    #[error(transparent)]
+    Irq(#[from] IrqError),
+    /// vCPU state.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// Boot page tables.
+    #[error(transparent)]
+    PageTables(#[from] NoRoomError),
+    /// ACPI tables.
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// The host's address map.
+    #[error(transparent)]
+    NoEcam(#[from] NoEcamError),
+    /// `/dev/iommu`, a VFIO device, sysfs, memory to pin.
+    #[error(transparent)]
+    Backend(#[from] Backend),
+    /// Too few hugepages.
+    #[error(
+        "Guest memory needs {need} hugepages of {size}, of which {available} can be had \
+         ({total} in all, the others are in use or promised)"
+    )]
+    TooFewHugepages {
+        /// Size of the pages.
+        size: HugepageSize,
+        /// Pages needed.
+        need: u64,
+        /// Pages that can be had.
+        available: u64,
+        /// Pages in the pool.
+        total: u64,
+    },
+    /// The layout of guest memory.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Places for kernel and initramfs.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// Guest memory in this process.
+    #[error(transparent)]
+    GuestRam(#[from] GuestRamError),
+    /// Writing into guest memory.
+    #[error("Cannot load {what}")]
+    Load {
+        /// What was to be loaded.
+        what: &'static str,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A function on the guest's bus.
+    #[error(transparent)]
+    Function(#[from] SetupError),
+    /// The host's side of a device.
+    #[error(transparent)]
+    Passthrough(#[from] PassthroughError),
+    /// The guest's bus.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// This process: threads, event loop, terminal.
+    #[error("Cannot {operation}")]
+    Process {
+        /// What was tried, as a verb phrase.
+        operation: &'static str,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The guest did something that no CPU can go on from.
+    #[error("The guest crashed: {0}")]
+    GuestCrash(String),
+    /// A device failed while the guest ran.
+    #[error("PCI device {bdf}: {reason}")]
+    DeviceFailed {
+        /// The device.
+        bdf: Bdf,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// The command line is wrong, or a file named on it.
+const USAGE: u8 = 1;
+/// This machine cannot run it.
+const HOST: u8 = 2;
+/// A device cannot be used.
+const DEVICE: u8 = 3;
+/// Guest memory cannot be had or does not suit.
+const MEMORY: u8 = 4;
+/// The guest crashed.
+const GUEST: u8 = 5;
+
+impl Error {
+    /// The exit code of a process that ends with this error.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::DeviceTwice { .. }
+            | Self::TooManyDevices { .. }
+            | Self::NoiommuNotAccepted { .. }
+            | Self::File { .. }
+            | Self::Kernel(_)
+            | Self::Params(_)
+            | Self::Load { .. } => USAGE,
+            Self::Vm(_)
+            | Self::Irq(_)
+            | Self::Entry(_)
+            | Self::PageTables(_)
+            | Self::Acpi(_)
+            | Self::NoEcam(_)
+            | Self::Process { .. } => HOST,
+            Self::BehindIommu { .. }
+            | Self::NoReset { .. }
+            | Self::Function(_)
+            | Self::Passthrough(_)
+            | Self::Root(_)
+            | Self::DeviceFailed { .. } => DEVICE,
+            Self::TooFewHugepages { .. } | Self::Plan(_) | Self::Place(_) => MEMORY,
+            Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => backend_code(error),
+            Self::GuestRam(_) => MEMORY,
+            Self::GuestCrash(_) => GUEST,
+        }
+    }
+
+    /// What the user can do about it, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
+            Self::NoReset { bdf } => Some(format!(
+                "give it a slot of its own, where its bus can be reset, or accept it: \
+                 --device {bdf},reset=none"
+            )),
+            Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => error.hint(),
+            Self::Vm(VmError::Open(error)) => Some(
+                match error.errno() {
+                    libc::ENOENT => {
+                        "the CPU's virtualisation must be on in the firmware and the \
+                                     kernel needs CONFIG_KVM_INTEL or CONFIG_KVM_AMD"
+                    }
+                    libc::EACCES => "run as root or join the group kvm",
+                    _ => return None,
+                }
+                .to_owned(),
+            ),
+            Self::TooFewHugepages {
+                size,
+                need,
+                available,
+                total,
+            } => Some(format!(
+                "echo {} > /sys/kernel/mm/hugepages/{}/nr_hugepages",
+                total.saturating_add(need.saturating_sub(*available)),
+                size.pool_name()
+            )),
+            Self::Place(PlaceError::TooFragmented { .. })
+            | Self::Plan(PlanError::TooFragmented { .. }) => Some(
+                "reserve hugepages on the kernel's command line (hugepages=N), before memory \
+                 gets fragmented, or use larger ones (hugepagesz=1G hugepages=N)"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+fn backend_code(error: &Backend) -> u8 {
+    match error {
+        Backend::OpenIommufd { .. }
+        | Backend::Iommufd { .. }
+        | Backend::NoCdev { .. }
+        | Backend::Read { .. }
+        | Backend::Parse { .. }
+        | Backend::AddressesHidden { .. }
+        | Backend::Translate {
+            source: GetPaError::NoSuchCommand | GetPaError::NotNoiommu | GetPaError::NotPermitted,
+            ..
+        } => HOST,
+        Backend::NoDevice { .. }
+        | Backend::NotBound { .. }
+        | Backend::OpenCdev { .. }
+        | Backend::Device { .. }
+        | Backend::DeviceUnusable { .. } => DEVICE,
+        Backend::Pin { .. }
+        | Backend::Translate { .. }
+        | Backend::Misaligned { .. }
+        | Backend::Moved { .. }
+        | Backend::Map { .. }
+        | Backend::Extent(_)
+        | Backend::Pinned(_) => MEMORY,
+    }
+}

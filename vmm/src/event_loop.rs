@@ -1,0 +1,191 @@
+//! The main thread while the guest runs: waits for the guest's end, signals, input and notices
+//! of devices.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use vmm_sys_util::epoll::EventSet;
+
+use crate::console::{Console, GuestSerial, InputState};
+use crate::error::Error;
+use crate::exit::{ExitReason, ExitReceiver, ExitSender};
+use crate::machine::Machine;
+use crate::watch::DeviceWatch;
+
+/// Signals that end the guest, as a descriptor.
+#[derive(Debug)]
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Takes SIGTERM, SIGINT and SIGHUP over. To be called before any thread is started, since
+    /// they inherit what is blocked.
+    ///
+    /// # Errors
+    /// [`Error::Process`]
+    pub fn take() -> Result<Self, Error> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            set.add(signal);
+        }
+        set.thread_block()
+            .and_then(|()| {
+                SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            })
+            .map(Self)
+            .map_err(|errno| Error::Process {
+                operation: "wait for signals",
+                source: errno.into(),
+            })
+    }
+}
+
+/// Waits until the guest ends.
+///
+/// # Errors
+/// [`Error::GuestCrash`], [`Error::DeviceFailed`]; [`Error::Process`] if waiting itself fails.
+pub fn run(machine: &mut Machine, console: &mut Console) -> Result<(), Error> {
+    let failed = |error: event_manager::Error| Error::Process {
+        operation: "wait for events",
+        source: error.into(),
+    };
+    let mut manager = EventManager::new().map_err(failed)?;
+    manager.add_subscriber(Watcher {
+        console,
+        serial: Arc::clone(&machine.serial),
+        signals: &machine.signals,
+        watches: &machine.watches,
+        exits: &machine.exits,
+        exit: machine.exit_sender.clone(),
+    });
+    loop {
+        if let Some(reason) = machine.exits.reason() {
+            return outcome(reason);
+        }
+        match manager.run() {
+            Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => {}
+            result => drop(result.map_err(failed)?),
+        }
+    }
+}
+
+fn outcome(reason: ExitReason) -> Result<(), Error> {
+    match reason {
+        ExitReason::PowerOff => log::info!("The guest switched itself off"),
+        ExitReason::Reset => log::info!("The guest asked for a restart, which ends it"),
+        ExitReason::Signal(signal) => log::info!("Signal {signal} ends the guest"),
+        ExitReason::Quit => log::info!("Ended from the terminal"),
+        ExitReason::GuestCrash(text) => return Err(Error::GuestCrash(text)),
+        ExitReason::Device(bdf, reason) => return Err(Error::DeviceFailed { bdf, reason }),
+    }
+    Ok(())
+}
+
+/// Tags of what is watched; devices follow.
+const EXIT: u32 = 0;
+const SIGNAL: u32 = 1;
+const INPUT: u32 = 2;
+const ROOM: u32 = 3;
+const FIRST_DEVICE: u32 = 4;
+
+struct Watcher<'a> {
+    console: &'a mut Console,
+    serial: Arc<GuestSerial>,
+    signals: &'a Signals,
+    watches: &'a [DeviceWatch],
+    exits: &'a ExitReceiver,
+    exit: ExitSender,
+}
+
+impl Watcher<'_> {
+    fn input_events(&mut self) -> Option<Events> {
+        let input = self.console.input()?;
+        Some(Events::with_data(
+            &input.stdin().as_fd(),
+            INPUT,
+            EventSet::IN,
+        ))
+    }
+
+    fn read_input(&mut self, ops: &mut EventOps<'_>) {
+        let Some(input) = self.console.input() else {
+            return;
+        };
+        let state = input.read(&self.serial);
+        let full = input.is_waiting();
+        if state == InputState::Quit {
+            self.exit.send(ExitReason::Quit);
+        }
+        if (state == InputState::Closed || full)
+            && let Some(events) = self.input_events()
+            && let Err(error) = ops.remove(events)
+        {
+            log::warn!("Cannot stop reading input: {error}");
+        }
+    }
+
+    fn resume_input(&mut self, ops: &mut EventOps<'_>) {
+        // The count does not matter.
+        let _ = self.console.room().read();
+        let Some(input) = self.console.input() else {
+            return;
+        };
+        if !input.is_waiting() {
+            return;
+        }
+        input.hand_over(&self.serial);
+        if !input.is_waiting()
+            && let Some(events) = self.input_events()
+            && let Err(error) = ops.add(events)
+        {
+            log::warn!("Cannot go on reading input: {error}");
+        }
+    }
+}
+
+impl MutEventSubscriber for Watcher<'_> {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let mut wanted = vec![
+            Events::with_data(self.exits.event(), EXIT, EventSet::IN),
+            Events::with_data(&self.signals.0, SIGNAL, EventSet::IN),
+            Events::with_data(self.console.room(), ROOM, EventSet::IN),
+        ];
+        for (tag, watch) in (FIRST_DEVICE..).zip(self.watches) {
+            wanted.push(Events::with_data(watch.event(), tag, EventSet::IN));
+        }
+        for events in wanted {
+            if let Err(error) = ops.add(events) {
+                log::error!("Cannot watch descriptor {}: {error}", events.fd());
+            }
+        }
+        // Not every input can be waited for: a file or /dev/null cannot, and has nothing to say.
+        if let Some(events) = self.input_events()
+            && let Err(error) = ops.add(events)
+        {
+            log::debug!("Standard input is not read: {error}");
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match events.data() {
+            EXIT => {}
+            SIGNAL => {
+                if let Ok(Some(signal)) = self.signals.0.read_signal() {
+                    let number = signal.ssi_signo.cast_signed();
+                    self.exit.send(ExitReason::Signal(number));
+                }
+            }
+            INPUT => self.read_input(ops),
+            ROOM => self.resume_input(ops),
+            tag => {
+                let index = usize::try_from(tag - FIRST_DEVICE).unwrap_or(usize::MAX);
+                if let Some(watch) = self.watches.get(index) {
+                    let reason = watch.text().to_owned();
+                    self.exit.send(ExitReason::Device(watch.bdf(), reason));
+                }
+            }
+        }
+    }
+}

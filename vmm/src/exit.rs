@@ -1,0 +1,96 @@
+//! Why a guest ends, told by whoever notices first.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use address::Bdf;
+use vmm_sys_util::eventfd::EventFd;
+
+/// Why the guest ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExitReason {
+    /// The guest switched itself off.
+    PowerOff,
+    /// The guest wants to be restarted.
+    Reset,
+    /// A signal to this process.
+    Signal(i32),
+    /// The user, from the terminal.
+    Quit,
+    /// The guest cannot go on; the text says what it did.
+    GuestCrash(String),
+    /// A passed-through device cannot go on; the text says why.
+    Device(Bdf, String),
+}
+
+/// The sending end: cheap to clone, for any thread.
+#[derive(Clone, Debug)]
+pub struct ExitSender(Arc<Shared>);
+
+/// The receiving end, for the event loop.
+#[derive(Debug)]
+pub struct ExitReceiver(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    event: EventFd,
+    reason: Mutex<Option<ExitReason>>,
+}
+
+/// Makes a pair of ends.
+///
+/// # Errors
+/// The errno of `eventfd`.
+pub fn channel() -> io::Result<(ExitSender, ExitReceiver)> {
+    let shared = Arc::new(Shared {
+        event: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+        reason: Mutex::new(None),
+    });
+    Ok((ExitSender(Arc::clone(&shared)), ExitReceiver(shared)))
+}
+
+impl ExitSender {
+    /// Tells why the guest ends. Only the first reason counts.
+    pub fn send(&self, reason: ExitReason) {
+        let mut first = self.0.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_none() {
+            *first = Some(reason);
+            if let Err(error) = self.0.event.write(1) {
+                log::error!("Cannot wake the event loop: {error}");
+            }
+        }
+    }
+}
+
+impl ExitReceiver {
+    /// Readable once a reason was sent.
+    #[must_use]
+    pub fn event(&self) -> &EventFd {
+        &self.0.event
+    }
+
+    /// The reason that was sent, if one was.
+    #[must_use]
+    pub fn reason(&self) -> Option<ExitReason> {
+        self.0
+            .reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_counts() {
+        let (sender, receiver) = channel().unwrap();
+        assert_eq!(receiver.reason(), None);
+        sender.send(ExitReason::PowerOff);
+        sender.clone().send(ExitReason::Signal(15));
+        assert_eq!(receiver.reason(), Some(ExitReason::PowerOff));
+        assert_eq!(receiver.event().read().unwrap(), 1);
+    }
+}

@@ -1,0 +1,156 @@
+//! The parts of the host's physical address map that the guest's repeats: where BARs stand and
+//! where config space is. Repeating them keeps BARs at their host addresses and everything clear
+//! of RAM, which is the host's too.
+
+use std::ops::Range;
+
+use address::{Gpa, Hpa};
+use devices::pci;
+use iommufd_backend::IoMem;
+
+use crate::acpi::{IO_APIC, LOCAL_APIC};
+use crate::kvm::vm::Vm;
+use crate::memory::low;
+
+/// Smallest piece of a window that is worth telling the guest.
+const PAGE: u64 = 4096;
+/// Memory-mapped config space must be described by a 32-bit resource.
+const LIMIT_4G: u64 = 1 << 32;
+
+/// Guest-physical addresses that follow from the host's map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostMap {
+    /// Where BARs may stand, ascending.
+    pub windows: Vec<Range<Gpa>>,
+    /// Config space of bus 0.
+    pub ecam: Range<Gpa>,
+}
+
+/// There is no place for config space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("The host's address map has no free MiB below 4 GiB for PCI config space")]
+pub struct NoEcamError;
+
+impl HostMap {
+    /// Derives the guest's map from the host's. `bars` are those of the devices to pass through;
+    /// one that no bridge window of the host's holds gets a window of its own.
+    ///
+    /// # Errors
+    /// [`NoEcamError`]
+    pub fn new(host: &IoMem, bars: &[Range<Hpa>]) -> Result<Self, NoEcamError> {
+        let ecam = host
+            .ecam()
+            .map(|range| Gpa(range.start.0))
+            .or_else(|| free_mib(host))
+            .map(|start| start..start + pci::ECAM_SIZE)
+            .filter(|range| range.end.0 <= LIMIT_4G)
+            .ok_or(NoEcamError)?;
+        let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
+        let ram: Vec<_> = host.system_ram().map(identity).collect();
+        let taken = [
+            Gpa(0)..Gpa(low::SIZE),
+            ecam.clone(),
+            IO_APIC,
+            LOCAL_APIC,
+            Vm::reserved(),
+        ];
+        let mut windows: Vec<_> = host.bridge_windows().map(identity).collect();
+        for bar in bars.iter().cloned().map(identity) {
+            let inside = |window: &Range<Gpa>| window.start <= bar.start && bar.end <= window.end;
+            if !windows.iter().any(inside) {
+                windows.push(bar.start.align_down(PAGE)..bar.end.align_up(PAGE).unwrap_or(bar.end));
+            }
+        }
+        for hole in taken.iter().chain(&ram) {
+            windows = windows
+                .into_iter()
+                .flat_map(|window| without(&window, hole))
+                .collect();
+        }
+        windows.sort_unstable_by_key(|window| window.start);
+        Ok(Self { windows, ecam })
+    }
+}
+
+/// What is left of `window` outside `hole`, in whole pages.
+fn without(window: &Range<Gpa>, hole: &Range<Gpa>) -> impl Iterator<Item = Range<Gpa>> + use<> {
+    let before = window.start..window.end.min(hole.start);
+    let after = window.start.max(hole.end)..window.end;
+    [before, after].into_iter().filter_map(|rest| {
+        let start = rest.start.align_up(PAGE)?;
+        let end = rest.end.align_down(PAGE);
+        (start < end).then_some(start..end)
+    })
+}
+
+/// The highest MiB below the I/O APIC that the host uses for nothing.
+fn free_mib(host: &IoMem) -> Option<Gpa> {
+    (1..IO_APIC.start.0 / pci::ECAM_SIZE)
+        .rev()
+        .map(|number| Hpa(number * pci::ECAM_SIZE))
+        .find(|start| {
+            let mib = *start..*start + pci::ECAM_SIZE;
+            let overlaps = |range: &Range<Hpa>| range.start < mib.end && mib.start < range.end;
+            !host.entries().iter().any(|entry| overlaps(&entry.range))
+        })
+        .map(|start| Gpa(start.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const HOST: &str = "\
+00001000-0009fbff : System RAM
+000a0000-000bffff : PCI Bus 0000:00
+00100000-7ffdefff : System RAM
+80000000-afffffff : PCI Bus 0000:00
+b0000000-bfffffff : PCI ECAM 0000 [bus 00-ff]
+c0000000-feefffff : PCI Bus 0000:00
+c000000000-c7ffffffff : PCI Bus 0000:00
+";
+
+    fn iomem(text: &str) -> IoMem {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        IoMem::read(file.path()).unwrap()
+    }
+
+    #[test]
+    fn windows_are_the_hosts_without_what_is_taken() {
+        let map = HostMap::new(&iomem(HOST), &[]).unwrap();
+        assert_eq!(map.ecam, Gpa(0xb000_0000)..Gpa(0xb010_0000));
+        assert_eq!(
+            map.windows,
+            [
+                Gpa(0x8000_0000)..Gpa(0xb000_0000),
+                Gpa(0xc000_0000)..Gpa(0xfec0_0000),
+                Gpa(0xfec0_1000)..Gpa(0xfee0_0000),
+                Gpa(0xfee0_1000)..Gpa(0xfef0_0000),
+                Gpa(0xc0_0000_0000)..Gpa(0xc8_0000_0000),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bar_outside_all_windows_gets_its_own() {
+        let bar = Hpa(0xd0_0000_0800)..Hpa(0xd0_0000_0900);
+        let inside = Hpa(0xc000_0000)..Hpa(0xc000_1000);
+        let map = HostMap::new(&iomem(HOST), &[bar, inside]).unwrap();
+        assert_eq!(map.windows.len(), 6);
+        assert_eq!(map.windows[5], Gpa(0xd0_0000_0000)..Gpa(0xd0_0000_1000));
+    }
+
+    #[test]
+    fn without_a_host_ecam_a_free_mib_serves() {
+        let text = HOST
+            .replace("PCI ECAM 0000 [bus 00-ff]", "Reserved")
+            .replace("feefffff", "f7ffffff");
+        let map = HostMap::new(&iomem(&text), &[]).unwrap();
+        assert_eq!(map.ecam, Gpa(0xfeb0_0000)..Gpa(0xfec0_0000));
+        let full = "00000000-ffffffff : PCI Bus 0000:00\n";
+        assert_eq!(HostMap::new(&iomem(full), &[]), Err(NoEcamError));
+    }
+}

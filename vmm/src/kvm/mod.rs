@@ -1,0 +1,5 @@
+//! The virtual machine as KVM sees it: memslots, interrupts and vCPUs.
+
+pub mod irq;
+pub mod vcpu;
+pub mod vm;

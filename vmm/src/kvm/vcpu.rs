@@ -1,0 +1,151 @@
+//! vCPU threads: run the guest, serve what it asks for, stop when told to.
+
+use std::cell::Cell;
+use std::io;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::thread::{self, JoinHandle};
+
+use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vm_device::bus::{MmioAddress, PioAddress};
+use vm_device::device_manager::{IoManager, MmioManager, PioManager};
+use vmm_sys_util::signal::{Killable, register_signal_handler};
+
+use crate::exit::{ExitReason, ExitSender};
+
+thread_local! {
+    /// `kvm_run.immediate_exit` of the vCPU that this thread runs; null on other threads.
+    static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// The signal that gets a vCPU out of KVM_RUN: `SIGRTMIN` as vmm-sys-util numbers real-time
+/// signals.
+const KICK: i32 = 0;
+
+/// Makes the signal known that [`VcpuThread::stop`] sends. Once for the process.
+///
+/// # Errors
+/// The errno of `sigaction`.
+pub fn install_kick_handler() -> io::Result<()> {
+    extern "C" fn kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        let immediate_exit = IMMEDIATE_EXIT.get();
+        if !immediate_exit.is_null() {
+            // SAFETY: set by this thread in `run`, which clears it before the page goes away. A
+            // signal handler runs on the same thread, so the byte is not written concurrently
+            // but by the kernel, which only reads it.
+            unsafe { immediate_exit.write_volatile(1) };
+            fence(Ordering::SeqCst);
+        }
+    }
+    let signal = vmm_sys_util::signal::SIGRTMIN() + KICK;
+    register_signal_handler(signal, kick).map_err(io::Error::from)
+}
+
+/// A running vCPU.
+#[derive(Debug)]
+pub struct VcpuThread {
+    thread: JoinHandle<()>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl VcpuThread {
+    /// Starts vCPU `index` on a thread of its own. It serves the guest from `bus` and tells
+    /// `exits` why it ended, unless it was stopped.
+    ///
+    /// # Errors
+    /// The errno of thread creation.
+    pub fn spawn(
+        index: u8,
+        mut vcpu: VcpuFd,
+        bus: Arc<IoManager>,
+        exits: ExitSender,
+    ) -> io::Result<Self> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stopping);
+        let thread = thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .spawn(move || {
+                if let Some(reason) = run(&mut vcpu, &bus, &seen) {
+                    exits.send(reason);
+                }
+            })?;
+        Ok(Self { thread, stopping })
+    }
+
+    /// Tells the vCPU to stop, without waiting.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        if let Err(error) = self.thread.kill(KICK) {
+            log::debug!("{:?} is gone already: {error}", self.thread.thread().name());
+        }
+    }
+
+    /// Waits until the vCPU has stopped.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            log::error!("A vCPU thread panicked");
+        }
+    }
+}
+
+/// Runs the vCPU until `stopping`; otherwise returns why it cannot go on.
+fn run(vcpu: &mut VcpuFd, bus: &IoManager, stopping: &AtomicBool) -> Option<ExitReason> {
+    IMMEDIATE_EXIT.set(&raw mut vcpu.get_kvm_run().immediate_exit);
+    let mut reason = None;
+    while !stopping.load(Ordering::SeqCst) && reason.is_none() {
+        reason = step(vcpu, bus);
+    }
+    IMMEDIATE_EXIT.set(ptr::null_mut());
+    reason
+}
+
+/// Enters the guest once and serves its exit. `Some` if it cannot be entered again.
+fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Option<ExitReason> {
+    let crashed = |text: String| Some(ExitReason::GuestCrash(text));
+    match vcpu.run() {
+        // Addresses where nothing is read as all-ones and swallow writes.
+        Ok(VcpuExit::IoIn(port, data)) => {
+            if bus.pio_read(PioAddress(port), data).is_err() {
+                data.fill(0xff);
+            }
+            None
+        }
+        Ok(VcpuExit::IoOut(port, data)) => {
+            if bus.pio_write(PioAddress(port), data).is_err() {
+                log::trace!("write to port {port:#x}, where nothing is: {data:x?}");
+            }
+            None
+        }
+        Ok(VcpuExit::MmioRead(address, data)) => {
+            if bus.mmio_read(MmioAddress(address), data).is_err() {
+                data.fill(0xff);
+            }
+            None
+        }
+        Ok(VcpuExit::MmioWrite(address, data)) => {
+            if bus.mmio_write(MmioAddress(address), data).is_err() {
+                log::trace!("write to {address:#x}, where nothing is: {data:x?}");
+            }
+            None
+        }
+        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => Some(ExitReason::PowerOff),
+        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => Some(ExitReason::Reset),
+        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _)) => {
+            crashed("it reported a crash".into())
+        }
+        Ok(VcpuExit::Shutdown) => crashed("triple fault".into()),
+        Ok(VcpuExit::FailEntry(code, cpu)) => crashed(format!(
+            "the CPU refused to enter it (hardware reason {code:#x} on CPU {cpu})"
+        )),
+        Ok(VcpuExit::InternalError) => crashed("KVM cannot emulate what it did".into()),
+        Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => None,
+        Ok(other) => crashed(format!("unexpected exit {other:?}")),
+        Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => {
+            vcpu.set_kvm_immediate_exit(0);
+            None
+        }
+        Err(error) => crashed(format!("KVM_RUN failed: {error}")),
+    }
+}

@@ -1,0 +1,218 @@
+//! `/dev/kvm`, one VM, and its memslots.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use address::Gpa;
+use iommufd_backend::Mapping;
+use kvm_bindings::{CpuId, KVM_API_VERSION, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use vm_allocator::IdAllocator;
+
+use crate::arch::cpuid;
+
+/// Where KVM may put what Intel CPUs need to run real mode: below 4 GiB in the ROM area, which is
+/// memory on no PC. Four pages: the identity map and the task state.
+const IDENTITY_MAP: Gpa = Gpa(0xfffb_c000);
+const TASK_STATE: Gpa = Gpa(0xfffb_d000);
+
+/// What is wrong with `/dev/kvm`, or what it refused.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// `/dev/kvm` does not open.
+    #[error("Cannot open /dev/kvm")]
+    Open(#[source] kvm_ioctls::Error),
+    /// The kernel's KVM speaks another language.
+    #[error("KVM's API is version {0}, not {KVM_API_VERSION}")]
+    ApiVersion(i32),
+    /// The kernel's KVM lacks a feature.
+    #[error("KVM lacks {0:?}")]
+    Lacks(Cap),
+    /// A request was refused.
+    #[error("KVM: cannot {operation}")]
+    Refused {
+        /// What was asked for, as a verb phrase.
+        operation: &'static str,
+        /// Why not.
+        source: kvm_ioctls::Error,
+    },
+    /// A memslot was refused.
+    #[error("KVM: cannot place {length} bytes of memory at {gpa}")]
+    Slot {
+        /// Where it was to stand.
+        gpa: Gpa,
+        /// Its length in bytes.
+        length: u64,
+        /// Why not.
+        source: kvm_ioctls::Error,
+    },
+    /// All memslots are in use.
+    #[error("KVM has no memslot left for {length} bytes at {gpa}")]
+    NoSlot {
+        /// Where the memory was to stand.
+        gpa: Gpa,
+        /// Its length in bytes.
+        length: u64,
+    },
+}
+
+/// A virtual machine with KVM's interrupt controllers.
+#[derive(Debug)]
+pub struct Vm {
+    kvm: Kvm,
+    fd: VmFd,
+    cpuid: CpuId,
+    slots: Mutex<IdAllocator>,
+}
+
+impl Vm {
+    /// Makes a VM without memory or CPUs.
+    ///
+    /// # Errors
+    /// [`VmError`]
+    pub fn new() -> Result<Arc<Self>, VmError> {
+        let refused = |operation| move |source| VmError::Refused { operation, source };
+        let kvm = Kvm::new().map_err(VmError::Open)?;
+        let version = kvm.get_api_version();
+        if version.cast_unsigned() != KVM_API_VERSION {
+            return Err(VmError::ApiVersion(version));
+        }
+        for cap in [
+            Cap::UserMemory,
+            Cap::Irqchip,
+            Cap::Irqfd,
+            Cap::IrqfdResample,
+            Cap::IrqRouting,
+            Cap::ImmediateExit,
+            Cap::SetTssAddr,
+            Cap::ExtCpuid,
+        ] {
+            if !kvm.check_extension(cap) {
+                return Err(VmError::Lacks(cap));
+            }
+        }
+        let cpuid = cpuid::supported(&kvm).map_err(refused("read the supported CPUID"))?;
+        let fd = kvm.create_vm().map_err(refused("create a VM"))?;
+        fd.set_identity_map_address(IDENTITY_MAP.0)
+            .map_err(refused("place the identity map"))?;
+        let task_state = usize::try_from(TASK_STATE.0).unwrap_or(usize::MAX);
+        fd.set_tss_address(task_state)
+            .map_err(refused("place the task state"))?;
+        fd.create_irq_chip()
+            .map_err(refused("create interrupt controllers"))?;
+        let last = u32::try_from(kvm.get_nr_memslots().saturating_sub(1)).unwrap_or(u32::MAX);
+        let slots = IdAllocator::new(0, last).map_err(|_| VmError::Lacks(Cap::NrMemslots))?;
+        Ok(Arc::new(Self {
+            kvm,
+            fd,
+            cpuid,
+            slots: Mutex::new(slots),
+        }))
+    }
+
+    /// Guest-physical addresses that KVM uses for itself.
+    #[must_use]
+    pub fn reserved() -> std::ops::Range<Gpa> {
+        IDENTITY_MAP..TASK_STATE + 3 * 4096
+    }
+
+    /// Memslots that the VM can have.
+    #[must_use]
+    pub fn most_slots(&self) -> usize {
+        self.kvm.get_nr_memslots()
+    }
+
+    /// The CPUID leaves that KVM supports here.
+    #[must_use]
+    pub fn cpuid(&self) -> &CpuId {
+        &self.cpuid
+    }
+
+    pub(super) fn fd(&self) -> &VmFd {
+        &self.fd
+    }
+
+    /// Makes vCPU `index`.
+    ///
+    /// # Errors
+    /// [`VmError::Refused`]
+    pub fn create_vcpu(&self, index: u8) -> Result<VcpuFd, VmError> {
+        self.fd
+            .create_vcpu(index.into())
+            .map_err(|source| VmError::Refused {
+                operation: "create a vCPU",
+                source,
+            })
+    }
+
+    /// Makes `mapping` stand at `gpa` until the result is dropped.
+    ///
+    /// # Errors
+    /// [`VmError::Slot`], [`VmError::NoSlot`]
+    pub fn map(self: &Arc<Self>, gpa: Gpa, mapping: Arc<Mapping>) -> Result<Memslot, VmError> {
+        let length = mapping.length();
+        let index = self
+            .slots()
+            .allocate_id()
+            .map_err(|_| VmError::NoSlot { gpa, length })?;
+        let region = kvm_userspace_memory_region {
+            slot: index,
+            flags: 0,
+            guest_phys_addr: gpa.0,
+            memory_size: length,
+            userspace_addr: mapping.start().0,
+        };
+        // SAFETY: the range is the whole of a mapping that nobody holds a Rust reference into.
+        // The memslot keeps it mapped until KVM has forgotten it.
+        if let Err(source) = unsafe { self.fd.set_user_memory_region(region) } {
+            self.free(index);
+            return Err(VmError::Slot {
+                gpa,
+                length,
+                source,
+            });
+        }
+        Ok(Memslot {
+            vm: Arc::clone(self),
+            index,
+            gpa,
+            mapping: Some(mapping),
+        })
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, IdAllocator> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn free(&self, index: u32) {
+        if let Err(error) = self.slots().free_id(index) {
+            log::error!("Memslot {index} was free already: {error}");
+        }
+    }
+}
+
+/// Memory that the guest has at a guest-physical address, as long as this lives.
+#[derive(Debug)]
+pub struct Memslot {
+    vm: Arc<Vm>,
+    index: u32,
+    gpa: Gpa,
+    mapping: Option<Arc<Mapping>>,
+}
+
+impl Drop for Memslot {
+    fn drop(&mut self) {
+        let region = kvm_userspace_memory_region {
+            slot: self.index,
+            guest_phys_addr: self.gpa.0,
+            ..Default::default()
+        };
+        // SAFETY: a length of 0 deletes the slot; no memory is handed over.
+        if let Err(error) = unsafe { self.vm.fd.set_user_memory_region(region) } {
+            log::error!("KVM: cannot take away the memory at {}: {error}", self.gpa);
+            // KVM may still reach it: it must stay mapped.
+            std::mem::forget(self.mapping.take());
+            return;
+        }
+        self.vm.free(self.index);
+    }
+}

@@ -1,0 +1,109 @@
+//! A running microVM, and how it is taken apart.
+
+use std::fmt;
+use std::sync::Arc;
+
+use devices::pci::PciRoot;
+use iommufd_backend::{NoiommuSpace, VfioDevice};
+use vm_device::device_manager::IoManager;
+
+use crate::console::GuestSerial;
+use crate::error::Error;
+use crate::event_loop::Signals;
+use crate::exit::{ExitReceiver, ExitSender};
+use crate::kvm::vcpu::VcpuThread;
+use crate::kvm::vm::Memslot;
+use crate::memory::guest::GuestRam;
+use crate::watch::DeviceWatch;
+
+/// Everything that a guest runs on. [`tear_down`](Self::tear_down) takes it apart in the only
+/// order that is safe; dropping does the same.
+pub struct Machine {
+    pub(crate) vcpus: Vec<VcpuThread>,
+    pub(crate) serial: Arc<GuestSerial>,
+    pub(crate) signals: Signals,
+    pub(crate) exit_sender: ExitSender,
+    pub(crate) exits: ExitReceiver,
+    pub(crate) watches: Vec<DeviceWatch>,
+    pub(crate) bus: Option<Arc<IoManager>>,
+    pub(crate) pci: Option<Arc<PciRoot>>,
+    pub(crate) devices: Vec<Arc<VfioDevice>>,
+    pub(crate) space: Option<NoiommuSpace>,
+    pub(crate) ram_slots: Vec<Memslot>,
+    pub(crate) ram: Option<GuestRam>,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("devices", &self.devices)
+            .field("ram", &self.ram)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// Ends the guest and gives everything back: vCPUs, then the devices' DMA, then their
+    /// interrupts and BARs, then the devices, then guest memory. Nothing to do the second time.
+    ///
+    /// # Errors
+    /// The first thing that went wrong; the later steps are taken all the same, except that
+    /// memory stays pinned as long as a device that may use it is open.
+    pub fn tear_down(&mut self) -> Result<(), Error> {
+        let mut first_error = None;
+        let mut note = |result: Result<(), Error>| {
+            if let Err(error) = result {
+                log::error!("{error}");
+                first_error.get_or_insert(error);
+            }
+        };
+
+        // Nobody can turn bus mastering on again after this.
+        for vcpu in &self.vcpus {
+            vcpu.stop();
+        }
+        for vcpu in self.vcpus.drain(..) {
+            vcpu.join();
+        }
+        if let Some(pci) = &self.pci {
+            pci.stop();
+        }
+        for device in &self.devices {
+            note(device.quiesce().map_err(Error::from));
+        }
+        if cfg!(debug_assertions)
+            && let Some(space) = &self.space
+        {
+            note(space.verify().map_err(Error::from));
+        }
+        // The functions turn their interrupts off and take their memslots and mapped BARs away,
+        // each of which would keep its device open.
+        self.watches.clear();
+        self.bus = None;
+        self.pci = None;
+        let mut closed = true;
+        for device in self.devices.drain(..) {
+            let bdf = device.bdf();
+            if Arc::into_inner(device).is_none() {
+                log::error!("{bdf} is still in use: guest memory stays pinned until the end");
+                closed = false;
+            } else {
+                log::debug!("{bdf}: closed");
+            }
+        }
+        if let (Some(space), true) = (self.space.take(), closed) {
+            note(space.release().map_err(Error::from));
+        }
+        self.ram_slots.clear();
+        self.ram = None;
+        first_error.map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Err(error) = self.tear_down() {
+            log::error!("The machine was not taken apart cleanly: {error}");
+        }
+    }
+}

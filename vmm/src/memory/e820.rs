@@ -1,0 +1,156 @@
+//! The guest's memory map in the form that the Linux boot protocol takes (E820).
+
+use std::ops::Range;
+
+use address::Gpa;
+
+use super::plan::{MemoryPlan, PlanError};
+
+/// Entries that fit in the zero page (Documentation/arch/x86/zero-page.rst); the rest goes into
+/// a `SETUP_E820_EXT` node.
+pub const ZERO_PAGE_ENTRIES: usize = 128;
+
+/// Entries that a kernel built without NUMA keeps: `ZERO_PAGE_ENTRIES` plus three for its only
+/// node (arch/x86/include/asm/e820/types.h).
+pub const ENTRIES_WITHOUT_NUMA: usize = 131;
+
+/// Entries beyond which no stock kernel keeps any: `ZERO_PAGE_ENTRIES` plus three for each of the
+/// 1024 nodes that Debian's kernel is built for.
+pub const MOST_ENTRIES: usize = 3200;
+
+/// What a range is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// For any use.
+    Ram = 1,
+    /// Not for use as memory.
+    Reserved = 2,
+}
+
+/// A range of guest-physical addresses and its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The addresses.
+    pub range: Range<Gpa>,
+    /// What they are good for.
+    pub kind: Kind,
+}
+
+/// The map of a guest, in the two parts that the boot protocol has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryMap {
+    /// For the zero page; at most [`ZERO_PAGE_ENTRIES`]. A kernel that moves itself before it
+    /// runs looks at these only.
+    pub first: Vec<Entry>,
+    /// For `SETUP_E820_EXT`.
+    pub more: Vec<Entry>,
+}
+
+impl MemoryMap {
+    /// The map of `plan`'s RAM and the `fixed` entries around it. The memory that holds `kernel`
+    /// is in the first part.
+    ///
+    /// # Errors
+    /// [`PlanError::TooFragmented`] with more than [`MOST_ENTRIES`] entries.
+    pub fn new(plan: &MemoryPlan, fixed: Vec<Entry>, kernel: Gpa) -> Result<Self, PlanError> {
+        let total = fixed.len() + plan.slots().len();
+        if total > MOST_ENTRIES {
+            return Err(PlanError::TooFragmented {
+                runs: total,
+                most: MOST_ENTRIES,
+                what: "a guest kernel keeps of its memory map",
+            });
+        }
+        let (home, rest): (Vec<_>, Vec<_>) = plan
+            .slots()
+            .iter()
+            .map(|slot| Entry {
+                range: slot.range(),
+                kind: Kind::Ram,
+            })
+            .partition(|entry| entry.range.contains(&kernel));
+        let mut first: Vec<Entry> = fixed.into_iter().chain(home).chain(rest).collect();
+        let mut more = first.split_off(first.len().min(ZERO_PAGE_ENTRIES));
+        first.sort_unstable_by_key(|entry| entry.range.start);
+        more.sort_unstable_by_key(|entry| entry.range.start);
+        Ok(Self { first, more })
+    }
+
+    /// Entries in both parts.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.first.len() + self.more.len()
+    }
+
+    /// Whether there is no entry at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use address::Hpa;
+
+    use super::*;
+    use crate::memory::plan::{Constraints, Identity, Run};
+
+    fn plan(count: u64) -> MemoryPlan {
+        let runs = (0..count)
+            .map(|i| Run {
+                hpa: Hpa((2 * i + 1) << 21),
+                length: 1 << 21,
+                pieces: Vec::new(),
+            })
+            .collect();
+        let constraints = Constraints {
+            taken: Vec::new(),
+            address_bits: 48,
+            slots: 32_000,
+        };
+        MemoryPlan::new(runs, &Identity, &constraints).unwrap()
+    }
+
+    fn low() -> Vec<Entry> {
+        vec![Entry {
+            range: Gpa(0)..Gpa(0xa_0000),
+            kind: Kind::Ram,
+        }]
+    }
+
+    #[test]
+    fn the_kernels_memory_is_always_in_the_first_part() {
+        let plan = plan(300);
+        let last = plan.slots()[299].gpa;
+        let map = MemoryMap::new(&plan, low(), last + 4096).unwrap();
+        assert_eq!((map.first.len(), map.more.len()), (128, 173));
+        assert!(map.first.iter().any(|entry| entry.range.start == last));
+        assert!(map.more.iter().all(|entry| entry.range.start != last));
+        assert!(map.first.is_sorted_by_key(|entry| entry.range.start));
+        assert!(map.more.is_sorted_by_key(|entry| entry.range.start));
+    }
+
+    #[test]
+    fn more_than_a_kernel_keeps_is_refused() {
+        let most = plan(3199);
+        let home = most.slots()[0].gpa;
+        assert_eq!(MemoryMap::new(&most, low(), home).unwrap().len(), 3200);
+        assert!(matches!(
+            MemoryMap::new(&plan(3200), low(), home),
+            Err(PlanError::TooFragmented {
+                runs: 3201,
+                most: MOST_ENTRIES,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_small_map_needs_no_extension() {
+        let plan = plan(127);
+        let map = MemoryMap::new(&plan, low(), plan.slots()[0].gpa).unwrap();
+        assert_eq!((map.len(), map.more.len()), (128, 0));
+    }
+}

@@ -1,0 +1,132 @@
+//! Guest RAM in this process and in KVM.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use address::Gpa;
+use iommufd_backend::Mapping;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+
+use super::plan::MemoryPlan;
+
+/// One memslot: a range of guest-physical addresses and the mapping behind it.
+#[derive(Debug)]
+pub struct Slot {
+    gpa: Gpa,
+    mapping: Arc<Mapping>,
+}
+
+impl Slot {
+    /// First guest-physical address.
+    #[must_use]
+    pub fn gpa(&self) -> Gpa {
+        self.gpa
+    }
+
+    /// The memory in this process.
+    #[must_use]
+    pub fn mapping(&self) -> Arc<Mapping> {
+        Arc::clone(&self.mapping)
+    }
+}
+
+/// The guest's RAM, mapped. Dropping it unmaps what no memslot uses any more.
+#[derive(Debug)]
+pub struct GuestRam {
+    // Before `slots`: it points into their mappings.
+    memory: GuestMemoryMmap,
+    slots: Vec<Slot>,
+}
+
+/// Why guest RAM cannot be mapped.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestRamError {
+    /// A mapping failed.
+    #[error(transparent)]
+    Map(#[from] iommufd_backend::Error),
+    /// The mappings do not make a guest memory.
+    #[error("Cannot assemble guest memory of {slots} memslots")]
+    Assemble {
+        /// Memslots in all.
+        slots: usize,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl GuestRam {
+    /// Maps `low` at guest-physical 0 and the pieces of `ram` as `plan` says. Host virtual
+    /// addresses are congruent to physical ones, so that KVM can use large pages.
+    ///
+    /// # Errors
+    /// [`GuestRamError`]
+    pub fn map(low: (&File, u64), ram: &File, plan: &MemoryPlan) -> Result<Self, GuestRamError> {
+        let mut slots = Vec::with_capacity(plan.slots().len() + 1);
+        let (file, length) = low;
+        let mut mapping = Mapping::reserve(length, 0)?;
+        mapping.place(0, length, (file.as_fd(), 0), "low guest memory")?;
+        slots.push(Slot {
+            gpa: Gpa(0),
+            mapping: Arc::new(mapping),
+        });
+        for slot in plan.slots() {
+            let run = &slot.run;
+            let mut mapping = Mapping::reserve(run.length, run.hpa.0)?;
+            let mut at = 0;
+            for piece in &run.pieces {
+                let source = (ram.as_fd(), piece.file_offset);
+                mapping.place(at, piece.length, source, "guest memory")?;
+                at += piece.length;
+            }
+            slots.push(Slot {
+                gpa: slot.gpa,
+                mapping: Arc::new(mapping),
+            });
+        }
+        let memory = assemble(&slots)?;
+        Ok(Self { memory, slots })
+    }
+
+    /// The guest's memory by guest-physical address.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    /// The memslots, ascending; the first is low memory.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+}
+
+fn assemble(slots: &[Slot]) -> Result<GuestMemoryMmap, GuestRamError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| GuestRamError::Assemble {
+        slots: slots.len(),
+        source,
+    };
+    let mut regions = Vec::with_capacity(slots.len());
+    for slot in slots {
+        let length =
+            usize::try_from(slot.mapping.length()).map_err(|error| failed(error.into()))?;
+        let start =
+            usize::try_from(slot.mapping.start().0).map_err(|error| failed(error.into()))?;
+        // SAFETY: the mapping is `length` bytes of shared memory, readable and writable, and
+        // outlives the region: `GuestRam` owns both and drops the region first, and only lends
+        // the region out.
+        let region = unsafe {
+            MmapRegionBuilder::new(length)
+                .with_raw_mmap_pointer(std::ptr::with_exposed_provenance_mut(start))
+        }
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_SHARED)
+        .build()
+        .map_err(|error| failed(error.into()))?;
+        let region = GuestRegionMmap::new(region, GuestAddress(slot.gpa.0))
+            .ok_or_else(|| failed("a region wraps the address space".into()))?;
+        regions.push(region);
+    }
+    GuestMemoryMmap::from_regions(regions).map_err(|error| failed(error.into()))
+}

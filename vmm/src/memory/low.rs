@@ -1,0 +1,66 @@
+//! The first MiB of guest-physical memory: what stands where in it.
+//!
+//! It cannot be identity memory, since the host's own first MiB is in use. It is ordinary memory
+//! that no driver ever gets as a DMA buffer: Linux reserves all of it on x86 since 5.13
+//! (arch/x86/kernel/setup.c early_reserve_memory and reserve_real_mode). It holds what the guest
+//! needs before its memory map is known.
+//!
+//! ```text
+//! 0x00500  GDT
+//! 0x07000  zero page
+//! 0x08000  page tables
+//! 0x20000  command line
+//! 0x30000  setup_data: memory map entries beyond 128
+//! 0xa0000  end of what the guest may use as memory
+//! 0xe0000  RSDP, ACPI tables
+//! ```
+
+use std::fs::File;
+use std::ops::Range;
+
+use address::Gpa;
+use rustix::fs::MemfdFlags;
+
+use super::e820::{Entry, Kind};
+
+/// Bytes in all.
+pub const SIZE: u64 = 1 << 20;
+/// Where the GDT stands.
+pub const GDT: Gpa = Gpa(0x500);
+/// Where the zero page stands.
+pub const ZERO_PAGE: Gpa = Gpa(0x7000);
+/// Room for page tables.
+pub const PAGE_TABLES: Range<Gpa> = Gpa(0x8000)..Gpa(0x2_0000);
+/// Room for the command line.
+pub const COMMAND_LINE: Range<Gpa> = Gpa(0x2_0000)..Gpa(0x3_0000);
+/// Room for setup_data.
+pub const SETUP_DATA: Range<Gpa> = Gpa(0x3_0000)..Gpa(0x4_8000);
+/// End of what the memory map calls RAM.
+pub const RAM_END: Gpa = Gpa(0xa_0000);
+/// Room for ACPI tables, where kernels also look for the RSDP without being told.
+pub const ACPI: Range<Gpa> = Gpa(0xe_0000)..Gpa(0x10_0000);
+
+/// The memory itself, cleared.
+///
+/// # Errors
+/// The errno of `memfd_create` or `ftruncate`.
+pub fn allocate() -> std::io::Result<File> {
+    let file = File::from(rustix::fs::memfd_create("low-memory", MemfdFlags::CLOEXEC)?);
+    file.set_len(SIZE)?;
+    Ok(file)
+}
+
+/// How the memory map describes it.
+#[must_use]
+pub fn memory_map() -> [Entry; 2] {
+    [
+        Entry {
+            range: Gpa(0)..RAM_END,
+            kind: Kind::Ram,
+        },
+        Entry {
+            range: ACPI,
+            kind: Kind::Reserved,
+        },
+    ]
+}

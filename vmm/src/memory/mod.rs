@@ -1,0 +1,6 @@
+//! Guest memory: how it is laid out, described to the guest and mapped.
+
+pub mod e820;
+pub mod guest;
+pub mod low;
+pub mod plan;

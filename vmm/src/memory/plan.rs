@@ -1,0 +1,362 @@
+//! From physical extents to memslots: which guest-physical address every piece of RAM gets.
+
+use std::ops::Range;
+
+use address::{Gpa, Hpa, Iova};
+use iommufd_backend::extent::Extent;
+
+/// A run of host-physical memory, put together of pieces of the backing file.
+///
+/// One run becomes one memslot, since host virtual memory can be laid out to match it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First host-physical address.
+    pub hpa: Hpa,
+    /// Bytes in the run.
+    pub length: u64,
+    /// Where its bytes are in the backing file, in ascending order of address.
+    pub pieces: Vec<Piece>,
+}
+
+/// Part of a [`Run`] that is contiguous in the backing file too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Offset in the file in bytes.
+    pub file_offset: u64,
+    /// Bytes in the piece.
+    pub length: u64,
+}
+
+/// Sorts `extents`, whose file begins at `cookie`, by host-physical address and joins neighbours.
+#[must_use]
+pub fn runs(extents: &[Extent], cookie: Iova) -> Vec<Run> {
+    let mut sorted: Vec<&Extent> = extents.iter().collect();
+    sorted.sort_unstable_by_key(|extent| extent.hpa());
+    let mut runs: Vec<Run> = Vec::new();
+    for extent in sorted {
+        let piece = Piece {
+            file_offset: extent.iova() - cookie,
+            length: extent.len(),
+        };
+        match runs.last_mut() {
+            Some(run) if run.hpa + run.length == extent.hpa() => {
+                run.length += extent.len();
+                run.pieces.push(piece);
+            }
+            _ => runs.push(Run {
+                hpa: extent.hpa(),
+                length: extent.len(),
+                pieces: vec![piece],
+            }),
+        }
+    }
+    runs
+}
+
+/// How guest-physical addresses are chosen.
+pub trait Layout: std::fmt::Debug {
+    /// A guest-physical address for each of `runs`, which ascend in host-physical address.
+    fn place(&self, runs: &[Run]) -> Vec<Gpa>;
+}
+
+/// Guest-physical = host-physical: a driver that programs guest-physical addresses programs the
+/// right ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity;
+
+impl Layout for Identity {
+    fn place(&self, runs: &[Run]) -> Vec<Gpa> {
+        runs.iter().map(|run| Gpa(run.hpa.0)).collect()
+    }
+}
+
+/// A run with its place in the guest: one memslot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RamSlot {
+    /// First guest-physical address.
+    pub gpa: Gpa,
+    /// The memory there.
+    pub run: Run,
+}
+
+impl RamSlot {
+    /// Guest-physical addresses of the slot.
+    #[must_use]
+    pub fn range(&self) -> Range<Gpa> {
+        self.gpa..self.gpa + self.run.length
+    }
+}
+
+/// What a layout must keep clear of and stay within.
+#[derive(Clone, Debug)]
+pub struct Constraints {
+    /// Guest-physical ranges that are taken, each with its name: low memory, ECAM, interrupt
+    /// controllers, windows for BARs.
+    pub taken: Vec<(&'static str, Range<Gpa>)>,
+    /// Guest-physical addresses have this many bits.
+    pub address_bits: u8,
+    /// Memslots that may be used for RAM.
+    pub slots: usize,
+}
+
+/// A layout of guest RAM, in ascending order of guest-physical address, without overlaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    slots: Vec<RamSlot>,
+}
+
+/// Why memory cannot be laid out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Two things want the same addresses.
+    #[error("Guest memory at {:#x}-{:#x} overlaps {name} at {:#x}-{:#x}", range.start, range.end, taken.start, taken.end)]
+    Overlap {
+        /// The memory.
+        range: Range<Gpa>,
+        /// What is there.
+        name: &'static str,
+        /// Where that is.
+        taken: Range<Gpa>,
+    },
+    /// The guest's CPU cannot address the memory.
+    #[error("Guest memory ends at {end}, but the CPU's physical addresses have {bits} bits")]
+    TooHigh {
+        /// End of the memory.
+        end: Gpa,
+        /// Bits of a guest-physical address.
+        bits: u8,
+    },
+    /// KVM has too few memslots, or a guest's E820 map too few entries.
+    #[error("Guest memory is in {runs} pieces, more than the {most} that {what}")]
+    TooFragmented {
+        /// Pieces of memory.
+        runs: usize,
+        /// How many there may be.
+        most: usize,
+        /// Who says so.
+        what: &'static str,
+    },
+}
+
+impl MemoryPlan {
+    /// Lays `runs` out by `layout` within `constraints`.
+    ///
+    /// # Errors
+    /// [`PlanError`]
+    pub fn new(
+        runs: Vec<Run>,
+        layout: &dyn Layout,
+        constraints: &Constraints,
+    ) -> Result<Self, PlanError> {
+        if runs.len() > constraints.slots {
+            return Err(PlanError::TooFragmented {
+                runs: runs.len(),
+                most: constraints.slots,
+                what: "KVM has memslots for",
+            });
+        }
+        let places = layout.place(&runs);
+        let mut slots: Vec<RamSlot> = places
+            .into_iter()
+            .zip(runs)
+            .map(|(gpa, run)| RamSlot { gpa, run })
+            .collect();
+        slots.sort_unstable_by_key(|slot| slot.gpa);
+        let plan = Self { slots };
+        plan.check(constraints)?;
+        Ok(plan)
+    }
+
+    fn check(&self, constraints: &Constraints) -> Result<(), PlanError> {
+        let limit = 1_u64.checked_shl(constraints.address_bits.into());
+        for slot in &self.slots {
+            let too_high = PlanError::TooHigh {
+                end: Gpa(slot.gpa.0.saturating_add(slot.run.length)),
+                bits: constraints.address_bits,
+            };
+            let end = slot
+                .gpa
+                .checked_add(slot.run.length)
+                .ok_or(too_high.clone())?;
+            if limit.is_some_and(|limit| end.0 > limit) {
+                return Err(too_high);
+            }
+        }
+        let memory = self
+            .slots
+            .windows(2)
+            .map(|pair| ("other memory", pair[0].range(), pair[1].range()));
+        let fixed = self.slots.iter().flat_map(|slot| {
+            constraints
+                .taken
+                .iter()
+                .map(|(name, taken)| (*name, taken.clone(), slot.range()))
+        });
+        match memory
+            .chain(fixed)
+            .find(|(_, taken, range)| range.start < taken.end && taken.start < range.end)
+        {
+            Some((name, taken, range)) => Err(PlanError::Overlap { range, name, taken }),
+            None => Ok(()),
+        }
+    }
+
+    /// The memslots, ascending.
+    #[must_use]
+    pub fn slots(&self) -> &[RamSlot] {
+        &self.slots
+    }
+
+    /// Bytes of RAM in all.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.run.length).sum()
+    }
+
+    /// Bytes of RAM that a 32-bit device can reach.
+    #[must_use]
+    pub fn size_below_4g(&self) -> u64 {
+        const LIMIT: Gpa = Gpa(1 << 32);
+        let below = |slot: &RamSlot| slot.range().end.min(LIMIT).0.saturating_sub(slot.gpa.0);
+        self.slots.iter().map(below).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const COOKIE: Iova = Iova(1 << 30);
+    const PAGE: u64 = 2 << 20;
+
+    fn constraints() -> Constraints {
+        Constraints {
+            taken: vec![
+                ("low memory", Gpa(0)..Gpa(1 << 20)),
+                ("ECAM", Gpa(0xb000_0000)..Gpa(0xb010_0000)),
+            ],
+            address_bits: 40,
+            slots: 500,
+        }
+    }
+
+    fn extent(page: u64, frame: u64) -> Extent {
+        Extent::new(COOKIE + page * PAGE, Hpa(frame * PAGE), PAGE).unwrap()
+    }
+
+    #[test]
+    fn neighbours_join_whatever_their_order_in_the_file() {
+        let runs = runs(
+            &[extent(0, 9), extent(1, 7), extent(2, 8), extent(3, 20)],
+            COOKIE,
+        );
+        assert_eq!(runs.len(), 2);
+        assert_eq!((runs[0].hpa, runs[0].length), (Hpa(7 * PAGE), 3 * PAGE));
+        let offsets: Vec<_> = runs[0]
+            .pieces
+            .iter()
+            .map(|piece| piece.file_offset / PAGE)
+            .collect();
+        assert_eq!(offsets, [1, 2, 0]);
+        assert_eq!(runs[1].hpa, Hpa(20 * PAGE));
+    }
+
+    #[test]
+    fn overlaps_are_named() {
+        let on_ecam = runs(&[extent(0, 0xb000_0000 / PAGE)], COOKIE);
+        assert!(matches!(
+            MemoryPlan::new(on_ecam, &Identity, &constraints()),
+            Err(PlanError::Overlap { name: "ECAM", .. })
+        ));
+
+        #[derive(Debug)]
+        struct AllAtOne;
+        impl Layout for AllAtOne {
+            fn place(&self, runs: &[Run]) -> Vec<Gpa> {
+                vec![Gpa(PAGE); runs.len()]
+            }
+        }
+        assert!(matches!(
+            MemoryPlan::new(
+                runs(&[extent(0, 5), extent(1, 9)], COOKIE),
+                &AllAtOne,
+                &constraints()
+            ),
+            Err(PlanError::Overlap {
+                name: "other memory",
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn what_the_cpu_cannot_address_is_refused() {
+        let last = (1 << 40) / PAGE - 1;
+        let fits = runs(&[extent(0, last)], COOKIE);
+        assert!(MemoryPlan::new(fits, &Identity, &constraints()).is_ok());
+        let beyond = runs(&[extent(0, last + 1)], COOKIE);
+        assert!(matches!(
+            MemoryPlan::new(beyond, &Identity, &constraints()),
+            Err(PlanError::TooHigh { bits: 40, .. })
+        ));
+    }
+
+    #[test]
+    fn too_many_pieces_are_refused_with_the_reason() {
+        let scattered: Vec<_> = (0..501).map(|i| extent(i, 100_000 + 2 * i)).collect();
+        assert!(matches!(
+            MemoryPlan::new(runs(&scattered, COOKIE), &Identity, &constraints()),
+            Err(PlanError::TooFragmented {
+                runs: 501,
+                most: 500,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn memory_below_4g_is_counted_up_to_the_border() {
+        let border = (1 << 32) / PAGE;
+        let plan = MemoryPlan::new(
+            runs(&[extent(0, border - 1), extent(1, border)], COOKIE),
+            &Identity,
+            &constraints(),
+        )
+        .unwrap();
+        assert_eq!((plan.slots().len(), plan.size_below_4g()), (1, PAGE));
+    }
+
+    proptest! {
+        /// Identity: every page of the file is at the guest-physical address that is its
+        /// host-physical one, exactly once.
+        #[test]
+        fn every_page_is_where_it_is(frames in prop::collection::btree_set(1000_u64..1200, 1..80)) {
+            // Guest page order as a kernel hands pages out: some order, not sorted.
+            let mut frames: Vec<u64> = frames.into_iter().collect();
+            let half = frames.len() / 2;
+            frames.rotate_left(half);
+            let extents: Vec<_> = (0..).zip(&frames).map(|(page, frame)| extent(page, *frame)).collect();
+            let plan = MemoryPlan::new(runs(&extents, COOKIE), &Identity, &constraints()).unwrap();
+            prop_assert_eq!(plan.size(), frames.len() as u64 * PAGE);
+            let mut seen = 0;
+            for slot in plan.slots() {
+                prop_assert_eq!(slot.gpa.0, slot.run.hpa.0);
+                let mut at = slot.gpa.0;
+                for piece in &slot.run.pieces {
+                    let mut done = 0;
+                    while done < piece.length {
+                        let page = usize::try_from((piece.file_offset + done) / PAGE).unwrap();
+                        prop_assert_eq!(frames[page] * PAGE, at);
+                        at += PAGE;
+                        done += PAGE;
+                        seen += 1;
+                    }
+                }
+                prop_assert_eq!(at, slot.range().end.0);
+            }
+            prop_assert_eq!(seen, frames.len());
+        }
+    }
+}

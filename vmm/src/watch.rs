@@ -1,0 +1,69 @@
+//! What a passed-through device tells its user: that it failed, or that the host wants it back.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use address::Bdf;
+use iommufd_backend::{IrqIndex, VfioDevice};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::error::Error;
+
+/// One of the two notices of a device.
+#[derive(Debug)]
+pub struct DeviceWatch {
+    bdf: Bdf,
+    notice: IrqIndex,
+    event: EventFd,
+}
+
+impl DeviceWatch {
+    /// Asks for both notices, as far as `device` has them.
+    ///
+    /// # Errors
+    /// [`Error::Backend`], [`Error::Process`]
+    pub fn all(device: &Arc<VfioDevice>) -> Result<Vec<Self>, Error> {
+        let mut watches = Vec::new();
+        for notice in [IrqIndex::Error, IrqIndex::Request] {
+            if device.irq_count(notice)? == 0 {
+                continue;
+            }
+            let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(|source| {
+                Error::Process {
+                    operation: "make an eventfd",
+                    source: source.into(),
+                }
+            })?;
+            // SAFETY: the descriptor is open as long as `event` lives, longer than this call.
+            let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
+            device.irq_enable(notice, 0, &[Some(fd)])?;
+            watches.push(Self {
+                bdf: device.bdf(),
+                notice,
+                event,
+            });
+        }
+        Ok(watches)
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn bdf(&self) -> Bdf {
+        self.bdf
+    }
+
+    /// Readable once the device has something to tell.
+    #[must_use]
+    pub fn event(&self) -> &EventFd {
+        &self.event
+    }
+
+    /// What it tells.
+    #[must_use]
+    pub fn text(&self) -> &'static str {
+        match self.notice {
+            IrqIndex::Request => "the host wants it back",
+            _ => "it reported an uncorrectable error",
+        }
+    }
+}
