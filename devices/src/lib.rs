@@ -12,4 +12,6 @@ pub mod i8042;
 pub mod pci;
 pub mod power;
 pub mod serial;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod vfio_pci;

@@ -328,17 +328,22 @@ impl<H: HostFunction> PassthroughFunction<H> {
             }
         }
         let mut control = state.to_le_bytes();
-        let result = self.host.config_write(at, &control);
-        let result = result.and_then(|()| self.host.config_read(at, &mut control));
-        match result {
-            // The device may not have the state that the guest asked for.
-            Ok(()) => self.power_state = u16::from_le_bytes(control) & PM_STATE,
-            Err(error) => {
-                self.power_state = before;
-                self.reporter
-                    .warn(format_args!("power state D{state}: {error}"));
-            }
+        if let Err(error) = self.host.config_write(at, &control) {
+            self.power_state = before;
+            self.map_wanted();
+            self.reporter
+                .warn(format_args!("power state D{state}: {error}"));
+            return;
         }
+        // The device may not have the state that the guest asked for.
+        let mut actual = [0; 2];
+        match self.host.config_read(at, &mut actual) {
+            Ok(()) => control = actual,
+            Err(error) => self
+                .reporter
+                .warn(format_args!("power state D{state}: {error}")),
+        }
+        self.power_state = u16::from_le_bytes(control) & PM_STATE;
         let soft_reset = u16::from_le_bytes(control) & PM_NO_SOFT_RESET == 0;
         if before == PM_STATE && self.power_state == 0 && soft_reset {
             // PCI Power Management 1.2, section 5.4.1: D3hot to D0 is a reset.

@@ -1,0 +1,5 @@
+//! A guest's accesses to config space and BARs, resets, gate moves and host faults, in any order.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| devices::testing::operations::run(bytes));

@@ -1,0 +1,567 @@
+//! A simulated device behind [`HostFunction`]: records calls, keeps the rules of VFIO, and fails
+//! on demand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use address::Gpa;
+
+use crate::pci::{BarKind, MsiMessage, Region};
+use crate::vfio_pci::{BusMasterGate, HostError, HostFunction, HostInfo, InterruptKind};
+
+use super::device::DeviceImage;
+use super::rules::writable_bytes;
+
+const IO: u8 = 1;
+const MEMORY: u8 = 2;
+const BUS_MASTER: u8 = 4;
+const PAGE: u64 = 4096;
+
+/// A call of a [`HostFunction`] method that does something.
+#[expect(missing_docs, reason = "fields are named as the methods' parameters")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    ConfigRead {
+        offset: u16,
+        length: usize,
+    },
+    ConfigWrite {
+        offset: u16,
+        data: Vec<u8>,
+    },
+    RegionRead {
+        region: Region,
+        offset: u64,
+        length: usize,
+    },
+    RegionWrite {
+        region: Region,
+        offset: u64,
+        data: Vec<u8>,
+    },
+    Map {
+        bar: u8,
+        area: Range<u64>,
+        gpa: Gpa,
+    },
+    Unmap {
+        bar: u8,
+        area: Range<u64>,
+    },
+    Enable {
+        kind: InterruptKind,
+        vectors: u16,
+    },
+    Disable,
+    Connect {
+        vector: u16,
+        message: MsiMessage,
+    },
+    Disconnect {
+        vector: u16,
+    },
+    Reset,
+}
+
+type FaultHook = Box<dyn FnMut(&Call) -> bool + Send>;
+
+struct State {
+    info: HostInfo,
+    config: Vec<u8>,
+    writable: Vec<bool>,
+    pm: Option<usize>,
+    express: Option<usize>,
+    msix: Option<(u8, Range<u64>)>,
+    registers: BTreeMap<(Region, u64), u8>,
+    mapped: Vec<(u8, Range<u64>)>,
+    interrupts: Option<(InterruptKind, Vec<Option<MsiMessage>>)>,
+    pending: BTreeSet<u16>,
+    gate: Option<BusMasterGate>,
+    calls: Vec<Call>,
+    violations: Vec<String>,
+    fault: Option<FaultHook>,
+}
+
+/// The device, as the function under test holds it.
+#[derive(Debug)]
+pub struct SimulatedHost {
+    info: HostInfo,
+    witness: Witness,
+}
+
+/// The device, as the test sees it.
+#[derive(Clone)]
+pub struct Witness(Arc<Mutex<State>>);
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness").finish_non_exhaustive()
+    }
+}
+
+impl SimulatedHost {
+    /// The device that `image` describes, and the view of it for the test. If there is a `gate`,
+    /// the device must never be made a bus master while that is closed.
+    #[must_use]
+    pub fn new(image: DeviceImage, gate: Option<BusMasterGate>) -> (Self, Witness) {
+        let DeviceImage { config, info } = image;
+        let find = |id| capability(&config, id);
+        let state = State {
+            writable: writable_bytes(&config),
+            pm: find(0x01),
+            express: find(0x10),
+            msix: find(0x11).and_then(|at| msix_table(&config, at)),
+            info: info.clone(),
+            config,
+            registers: BTreeMap::new(),
+            mapped: Vec::new(),
+            interrupts: None,
+            pending: BTreeSet::new(),
+            gate,
+            calls: Vec::new(),
+            violations: Vec::new(),
+            fault: None,
+        };
+        let witness = Witness(Arc::new(Mutex::new(state)));
+        let host = Self {
+            info,
+            witness: witness.clone(),
+        };
+        (host, witness)
+    }
+
+    /// Records `call` and performs it with `act`, unless a fault is due.
+    fn perform<R>(&self, call: Call, act: impl FnOnce(&mut State) -> R) -> Result<R, HostError> {
+        let mut state = self.witness.lock();
+        let fails = state.fault.as_mut().is_some_and(|fault| fault(&call));
+        let result = if fails {
+            Err(HostError(format!("fault injected into {call:?}").into()))
+        } else {
+            Ok(act(&mut state))
+        };
+        state.calls.push(call);
+        result
+    }
+}
+
+impl Witness {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The calls since the last time, reads left out.
+    #[must_use]
+    pub fn take_calls(&self) -> Vec<Call> {
+        let mut calls = std::mem::take(&mut self.lock().calls);
+        calls.retain(|call| !matches!(call, Call::ConfigRead { .. } | Call::RegionRead { .. }));
+        calls
+    }
+
+    /// The calls since the last time, reads included.
+    #[must_use]
+    pub fn take_all_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.lock().calls)
+    }
+
+    /// What was done that must not be done.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    /// The device's COMMAND register.
+    #[must_use]
+    pub fn command(&self) -> u16 {
+        let state = self.lock();
+        u16::from_le_bytes([state.config[4], state.config[5]])
+    }
+
+    /// Bytes of config space as the device has them.
+    #[must_use]
+    pub fn config(&self, range: Range<usize>) -> Vec<u8> {
+        self.lock().config[range].to_vec()
+    }
+
+    /// Changes a byte of config space, as the device itself might.
+    pub fn set_config(&self, offset: usize, value: u8) {
+        self.lock().config[offset] = value;
+    }
+
+    /// Areas mapped at present.
+    #[must_use]
+    pub fn mapped(&self) -> Vec<(u8, Range<u64>)> {
+        self.lock().mapped.clone()
+    }
+
+    /// The kind of interrupt that is on, and what each of its vectors is connected to.
+    #[must_use]
+    pub fn interrupts(&self) -> Option<(InterruptKind, Vec<Option<MsiMessage>>)> {
+        self.lock().interrupts.clone()
+    }
+
+    /// Lets `vector` be raised; it stays pending until it is connected.
+    pub fn raise(&self, vector: u16) {
+        self.lock().pending.insert(vector);
+    }
+
+    /// Sets bytes of a region, as the device itself might.
+    pub fn set_register(&self, region: Region, offset: u64, data: &[u8]) {
+        let mut state = self.lock();
+        for (at, byte) in (offset..).zip(data) {
+            state.registers.insert((region, at), *byte);
+        }
+    }
+
+    /// Lets those calls fail for which `fault` says so.
+    pub fn inject(&self, fault: impl FnMut(&Call) -> bool + Send + 'static) {
+        self.lock().fault = Some(Box::new(fault));
+    }
+
+    /// Ends [`inject`](Self::inject).
+    pub fn heal(&self) {
+        self.lock().fault = None;
+    }
+}
+
+impl State {
+    fn expect(&mut self, holds: bool, rule: &str, detail: impl fmt::Debug) {
+        if !holds {
+            self.violations.push(format!("{rule}: {detail:x?}"));
+        }
+    }
+
+    fn in_d0(&self) -> bool {
+        self.pm.is_none_or(|at| self.config[at + 4] & 3 == 0)
+    }
+
+    fn decodes(&self, region: Region) -> bool {
+        let enable = match region {
+            Region::Bar(bar) if self.kind(bar) == BarKind::Io => IO,
+            Region::Bar(_) | Region::Rom => MEMORY,
+        };
+        self.config[4] & enable != 0 && self.in_d0()
+    }
+
+    fn kind(&self, bar: u8) -> BarKind {
+        BarKind::from_register(self.config[0x10 + 4 * usize::from(bar)].into())
+    }
+
+    fn check_config(&mut self, offset: u16, length: usize) {
+        let fits = usize::from(offset) + length <= self.config.len();
+        let shape = matches!(length, 1 | 2 | 4) && usize::from(offset).is_multiple_of(length);
+        self.expect(
+            fits && shape,
+            "config access of a wrong shape",
+            (offset, length),
+        );
+    }
+
+    fn write_config(&mut self, offset: u16, data: &[u8]) {
+        self.check_config(offset, data.len());
+        for (at, byte) in (usize::from(offset)..self.config.len()).zip(data) {
+            self.expect(
+                self.writable[at],
+                "write to a forbidden register",
+                (offset, data),
+            );
+            self.write_config_byte(at, *byte);
+        }
+    }
+
+    fn write_config_byte(&mut self, at: usize, byte: u8) {
+        let mapped = !self.mapped.is_empty();
+        let in_register = |start: Option<usize>| start.and_then(|start| at.checked_sub(start));
+        match (at, in_register(self.pm), in_register(self.express)) {
+            (4, ..) => {
+                let mastering = byte & BUS_MASTER != 0;
+                let allowed = self.gate.as_ref().is_none_or(BusMasterGate::is_open);
+                self.expect(
+                    !mastering || allowed,
+                    "bus master behind a closed gate",
+                    byte,
+                );
+                let cleared = byte & MEMORY == 0;
+                self.expect(
+                    !(mapped && cleared),
+                    "memory decode off with BARs mapped",
+                    byte,
+                );
+                self.config[at] = byte;
+            }
+            (_, Some(4), _) => {
+                self.expect(
+                    !(mapped && byte & 3 != 0),
+                    "power state with BARs mapped",
+                    byte,
+                );
+                // D1 and D2 only where the device says that it has them.
+                let offered = self.pm.map_or(0, |pm| self.config[pm + 3]);
+                let supported = match byte & 3 {
+                    1 => offered & 2 != 0,
+                    2 => offered & 4 != 0,
+                    _ => true,
+                };
+                if supported {
+                    self.config[at] = self.config[at] & !3 | byte & 3;
+                }
+            }
+            (_, _, Some(9)) => {
+                self.expect(byte & 0x08 == 0, "No-Snoop enabled", byte);
+                self.expect(byte & 0x80 == 0, "function reset by register", byte);
+                self.config[at] = byte & 0x7f;
+            }
+            _ => self.config[at] = byte,
+        }
+    }
+
+    fn check_region(&mut self, region: Region, offset: u64, length: usize) {
+        let size = match region {
+            Region::Bar(bar) => self.info.bars[usize::from(bar)].size,
+            Region::Rom => self.info.rom.size,
+        };
+        let end = offset.checked_add(length as u64);
+        let inside = end.is_some_and(|end| end <= size.max(0x800)) && offset < size.max(0x800);
+        let shape = matches!(length, 1 | 2 | 4 | 8) && offset.is_multiple_of(length as u64);
+        self.expect(
+            inside && shape,
+            "region access of a wrong shape",
+            (region, offset, length),
+        );
+        let decodes = self.decodes(region);
+        self.expect(decodes, "region access without decode", (region, offset));
+        let table = self
+            .msix
+            .clone()
+            .is_some_and(|(bar, range)| region == Region::Bar(bar) && range.contains(&offset));
+        self.expect(!table, "access to the real MSI-X table", (region, offset));
+    }
+
+    fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) {
+        let region = self.info.bars[usize::from(bar)].clone();
+        let within = region
+            .mappable
+            .iter()
+            .any(|range| range.start <= area.start && area.end <= range.end);
+        self.expect(
+            within && area.start < area.end,
+            "map of what cannot be",
+            (bar, &area),
+        );
+        let home = region.host_address.map(|home| home.0 + area.start);
+        self.expect(
+            home == Some(gpa.0),
+            "map away from the host's address",
+            (bar, gpa),
+        );
+        let decodes = self.decodes(Region::Bar(bar));
+        self.expect(decodes, "map without decode", (bar, &area));
+        let overlaps = |(other, range): &(u8, Range<u64>)| {
+            *other == bar && range.start < area.end && area.start < range.end
+        };
+        let taken = self.mapped.iter().any(overlaps);
+        self.expect(!taken, "area mapped twice", (bar, &area));
+        let table = self.msix.clone().is_some_and(|(table_bar, range)| {
+            let pages = range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE);
+            overlaps(&(table_bar, pages))
+        });
+        self.expect(!table, "MSI-X table mapped", (bar, &area));
+        self.mapped.push((bar, area));
+    }
+
+    fn unmap(&mut self, bar: u8, area: Range<u64>) {
+        let wanted = (bar, area);
+        let place = self.mapped.iter().position(|mapped| *mapped == wanted);
+        self.expect(place.is_some(), "unmap of what is not mapped", &wanted);
+        if let Some(place) = place {
+            self.mapped.swap_remove(place);
+        }
+    }
+
+    fn enable(&mut self, kind: InterruptKind, vectors: u16) {
+        let granted = match kind {
+            InterruptKind::Intx => self.info.intx_vectors,
+            InterruptKind::Msi => self.info.msi_vectors,
+            InterruptKind::Msix => self.info.msix_vectors,
+        };
+        let fits = (1..=granted).contains(&vectors);
+        self.expect(fits, "more vectors than granted", (kind, vectors));
+        let grows = match &self.interrupts {
+            None => true,
+            Some((on, set)) => {
+                *on == kind && kind == InterruptKind::Msix && set.len() < vectors.into()
+            }
+        };
+        self.expect(grows, "enable of what is on", (kind, vectors));
+        let (_, set) = self.interrupts.get_or_insert((kind, Vec::new()));
+        set.resize(vectors.into(), None);
+    }
+
+    fn set_vector(&mut self, vector: u16, message: Option<MsiMessage>) {
+        let set = match &mut self.interrupts {
+            Some((InterruptKind::Msi | InterruptKind::Msix, set)) => {
+                set.get_mut(usize::from(vector))
+            }
+            _ => None,
+        };
+        let known = set.is_some();
+        if let Some(slot) = set {
+            *slot = message;
+        }
+        if message.is_some() {
+            self.pending.remove(&vector);
+        }
+        self.expect(known, "vector that is not on", (vector, message));
+    }
+
+    fn reset(&mut self) {
+        let quiet = self.mapped.is_empty();
+        self.expect(quiet, "reset with BARs mapped", ());
+        let off = self.interrupts.is_none();
+        self.expect(off, "reset with interrupts on", ());
+        if let Some(at) = self.pm {
+            self.config[at + 4] &= !3;
+        }
+        if let Some(at) = self.express {
+            // The default of No-Snoop Enable is 1.
+            self.config[at + 9] |= 0x08;
+        }
+        self.pending.clear();
+        self.registers.clear();
+    }
+}
+
+impl HostFunction for SimulatedHost {
+    fn info(&self) -> &HostInfo {
+        &self.info
+    }
+
+    fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
+        let length = data.len();
+        self.perform(Call::ConfigRead { offset, length }, |state| {
+            state.check_config(offset, length);
+            for (at, byte) in (usize::from(offset)..).zip(data) {
+                *byte = state.config.get(at).copied().unwrap_or(0xff);
+            }
+        })
+    }
+
+    fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {
+        let call = Call::ConfigWrite {
+            offset,
+            data: data.to_vec(),
+        };
+        self.perform(call, |state| state.write_config(offset, data))
+    }
+
+    fn region_read(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), HostError> {
+        let length = data.len();
+        let call = Call::RegionRead {
+            region,
+            offset,
+            length,
+        };
+        self.perform(call, |state| {
+            state.check_region(region, offset, length);
+            for (at, byte) in (offset..).zip(data) {
+                *byte = state.registers.get(&(region, at)).copied().unwrap_or(0);
+            }
+        })
+    }
+
+    fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError> {
+        let call = Call::RegionWrite {
+            region,
+            offset,
+            data: data.to_vec(),
+        };
+        self.perform(call, |state| {
+            state.check_region(region, offset, data.len());
+            state.expect(region != Region::Rom, "write to the ROM", offset);
+            for (at, byte) in (offset..).zip(data) {
+                state.registers.insert((region, at), *byte);
+            }
+        })
+    }
+
+    fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError> {
+        let call = Call::Map {
+            bar,
+            area: area.clone(),
+            gpa,
+        };
+        self.perform(call, |state| state.map(bar, area, gpa))
+    }
+
+    fn unmap(&mut self, bar: u8, area: Range<u64>) -> Result<(), HostError> {
+        let call = Call::Unmap {
+            bar,
+            area: area.clone(),
+        };
+        self.perform(call, |state| state.unmap(bar, area))
+    }
+
+    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<(), HostError> {
+        self.perform(Call::Enable { kind, vectors }, |state| {
+            state.enable(kind, vectors);
+        })
+    }
+
+    fn disable_interrupts(&mut self) -> Result<(), HostError> {
+        self.perform(Call::Disable, |state| state.interrupts = None)
+    }
+
+    fn connect(&mut self, vector: u16, message: MsiMessage) -> Result<(), HostError> {
+        self.perform(Call::Connect { vector, message }, |state| {
+            state.set_vector(vector, Some(message));
+        })
+    }
+
+    fn disconnect(&mut self, vector: u16) -> Result<(), HostError> {
+        self.perform(Call::Disconnect { vector }, |state| {
+            state.set_vector(vector, None);
+        })
+    }
+
+    fn pending(&mut self, vector: u16) -> bool {
+        let mut state = self.witness.lock();
+        let disconnected = match &state.interrupts {
+            Some((_, set)) => set.get(usize::from(vector)) == Some(&None),
+            None => false,
+        };
+        state.expect(disconnected, "pending of a connected vector", vector);
+        state.pending.contains(&vector)
+    }
+
+    fn reset(&mut self) -> Result<(), HostError> {
+        self.perform(Call::Reset, State::reset)
+    }
+}
+
+fn capability(config: &[u8], id: u8) -> Option<usize> {
+    let mut offset = usize::from(config[0x34] & 0xfc);
+    for _ in 0..48 {
+        if offset < 0x40 || config[0x06] & 0x10 == 0 {
+            return None;
+        }
+        if config[offset] == id {
+            return Some(offset);
+        }
+        offset = usize::from(config[offset + 1] & 0xfc);
+    }
+    None
+}
+
+fn msix_table(config: &[u8], at: usize) -> Option<(u8, Range<u64>)> {
+    let vectors =
+        u64::from(u16::from_le_bytes([*config.get(at + 2)?, *config.get(at + 3)?]) & 0x7ff) + 1;
+    let register = u32::from_le_bytes(config.get(at + 4..at + 8)?.try_into().ok()?);
+    let start = u64::from(register & !7);
+    Some((config[at + 4] & 7, start..start + 16 * vectors))
+}

@@ -1,0 +1,30 @@
+//! A simulated device in the place of the host's, and a driver of random operations. For tests
+//! and fuzzing.
+
+mod device;
+mod host;
+pub mod operations;
+mod rules;
+
+pub use device::{DeviceImage, ImageError};
+pub use host::{Call, SimulatedHost, Witness};
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::operations;
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 2000,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn no_sequence_of_operations_breaks_a_rule(bytes in proptest::collection::vec(any::<u8>(), 0..800)) {
+            operations::run(&bytes);
+        }
+    }
+}
