@@ -1,0 +1,7 @@
+//! Walks through tables that hold anything.
+#![no_main]
+
+#[path = "../../tests/bodies/scribble.rs"]
+mod scribble;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| scribble::scribble(data));
