@@ -1,2 +1,185 @@
-//! Runs the testbed.
-fn main() {}
+//! `cargo testbed`: sets up, tries out and runs the real boots.
+
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use guest_tests::machine::{Iommu, Machine, handle_interrupts};
+use guest_tests::setup::{Flavour, setup};
+use guest_tests::{Error, Result, shell};
+
+/// Exit status for what is the testbed's own failure, not the script's.
+const OWN_FAILURE: u8 = 125;
+
+/// Real boots on an emulated machine without an IOMMU.
+#[derive(Debug, Parser)]
+#[command(name = "cargo testbed", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install, download and build what the testbed is made of; a no-op when complete.
+    Setup {
+        /// Take the newest versions on offer.
+        #[arg(long)]
+        update: bool,
+    },
+    /// Run a script on a machine without an IOMMU and exit with its status (124: time-out, 125: no status).
+    ///
+    /// The script runs by /bin/sh as root on an overlay of this machine's files: it reads them all and writes
+    /// to scratch. The release build of pinvisor is in PATH, $TESTBED_BDF_0, $TESTBED_BDF_1, ... say where the
+    /// devices are, `testbed-bind BDF` gives one to vfio-pci.
+    Exec {
+        #[command(flatten)]
+        machine: MachineArgs,
+        /// End the machine after this many seconds.
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u64>,
+        /// The script; `-` reads it from standard input.
+        #[arg(required = true, last = true)]
+        script: Vec<String>,
+    },
+    /// The same, with a shell on this terminal.
+    Shell {
+        #[command(flatten)]
+        machine: MachineArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct MachineArgs {
+    /// Memory of the machine.
+    #[arg(long, default_value = "2G", value_name = "SIZE")]
+    memory: String,
+    /// Processors.
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Hugepages of 2 MiB reserved at boot.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    hugepages_2m: u32,
+    /// Hugepages of 1 GiB reserved at boot.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    hugepages_1g: u32,
+    /// A PCI device, as QEMU's -device takes it, behind a port or bridge of its own. Repeatable.
+    #[arg(long, value_name = "QEMU_DEVICE_ARG")]
+    device: Vec<String>,
+    /// Another argument for QEMU. Repeatable. Disk images are snapshots whatever is said here.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    qemu_arg: Vec<String>,
+    /// A word for the machine's kernel command line. Repeatable.
+    #[arg(long, value_name = "ARG")]
+    kernel_arg: Vec<String>,
+    /// Kernel of the machine.
+    #[arg(long, value_enum, default_value = "groups")]
+    flavour: Flavour,
+    /// IOMMU of the machine.
+    #[arg(long, value_enum, default_value = "none")]
+    iommu: Iommu,
+    /// Take target/release/pinvisor as it is, without building it first.
+    #[arg(long)]
+    no_build: bool,
+}
+
+impl MachineArgs {
+    fn machine(&self) -> Machine {
+        let machine = Machine::builder()
+            .memory(&self.memory)
+            .cpus(self.cpus)
+            .hugepages_2m(self.hugepages_2m)
+            .hugepages_1g(self.hugepages_1g)
+            .flavour(self.flavour)
+            .iommu(self.iommu)
+            .all_disks_are_snapshots();
+        let machine = self
+            .device
+            .iter()
+            .fold(machine, |machine, device| machine.device(device));
+        let machine = self
+            .qemu_arg
+            .iter()
+            .fold(machine, |machine, word| machine.qemu_arg(word));
+        self.kernel_arg
+            .iter()
+            .fold(machine, |machine, word| machine.kernel_arg(word))
+    }
+
+    fn build(&self) -> Result<()> {
+        if self.no_build {
+            return Ok(());
+        }
+        let arguments = [
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "vmm",
+            "--bin",
+            "pinvisor",
+        ];
+        let manifest = guest_tests::paths::checkout().join("Cargo.toml");
+        let mut cargo = shell::command("cargo", arguments);
+        shell::run(cargo.arg("--manifest-path").arg(manifest)).map(drop)
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)),
+        Err(error) => {
+            eprintln!("testbed: {error}");
+            ExitCode::from(OWN_FAILURE)
+        }
+    }
+}
+
+/// Does the task and returns the exit status.
+fn run(task: Task) -> Result<i32> {
+    match task {
+        Task::Setup { update } => setup(update).map(|()| 0),
+        Task::Exec {
+            machine,
+            timeout,
+            script,
+        } => {
+            handle_interrupts()?;
+            machine.build()?;
+            let script = script_text(&script)?;
+            let mut description = machine.machine();
+            if let Some(seconds) = timeout {
+                description = description.timeout(Duration::from_secs(seconds));
+            }
+            let outcome = description.run_streaming(&script, &mut show)?;
+            Ok(outcome.status.code())
+        }
+        Task::Shell { machine } => {
+            handle_interrupts()?;
+            machine.build()?;
+            Ok(machine.machine().shell()?.status.code())
+        }
+    }
+}
+
+fn script_text(words: &[String]) -> Result<String> {
+    if words != ["-"] {
+        return Ok(words.join(" ") + "\n");
+    }
+    let mut text = String::new();
+    io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|source| Error::File {
+            action: "read",
+            path: "standard input".into(),
+            source,
+        })?;
+    Ok(text)
+}
+
+/// Passes the script's output on. A reader that went away is no reason to stop the script.
+fn show(chunk: &[u8]) {
+    let mut output = io::stdout().lock();
+    let _ = output.write_all(chunk).and_then(|()| output.flush());
+}

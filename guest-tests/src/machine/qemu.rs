@@ -1,0 +1,164 @@
+//! QEMU's command line for a test machine.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::place::Placed;
+use super::{Iommu, Machine};
+use crate::setup::QEMU;
+
+/// Against false alarms on a loaded build machine, where emulated time stands still now and then.
+const PATIENCE: &str = "tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_suppress=1 nvme_core.io_timeout=255 mitigations=off";
+
+/// Files of one run.
+#[derive(Debug)]
+pub struct Files<'a> {
+    /// Folder for sockets, logs and snapshots.
+    pub folder: &'a Path,
+    /// The test machine's kernel.
+    pub kernel: &'a Path,
+    /// Its initramfs.
+    pub initramfs: &'a Path,
+}
+
+/// What the script's input and output are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Terminal {
+    /// No input; output to QEMU's standard output.
+    Output,
+    /// A shell on QEMU's standard input and output.
+    Interactive,
+}
+
+/// The whole command.
+pub fn command(
+    machine: &Machine,
+    files: &Files<'_>,
+    placed: &[Placed],
+    terminal: Terminal,
+) -> Command {
+    let mut command = Command::new(QEMU);
+    let folder = files.folder;
+    command.env("TMPDIR", folder);
+    command.args([
+        "-M",
+        "q35",
+        "-cpu",
+        "EPYC,+svm,+npt",
+        "-nodefaults",
+        "-no-user-config",
+    ]);
+    command.args(["-display", "none", "-no-reboot", "-m", &machine.memory]);
+    command.args(["-smp", &machine.cpus.to_string()]);
+    let counts_instructions = machine
+        .qemu_args
+        .iter()
+        .any(|argument| argument == "-icount");
+    command.args([
+        "-accel",
+        if counts_instructions {
+            "tcg"
+        } else {
+            "tcg,thread=multi"
+        },
+    ]);
+    command
+        .arg("-kernel")
+        .arg(files.kernel)
+        .arg("-initrd")
+        .arg(files.initramfs);
+    command.args(["-append", &kernel_command_line(machine, terminal)]);
+    command
+        .arg("-serial")
+        .arg(in_folder("file:", folder, "console"));
+    if machine.iommu == Iommu::Intel {
+        command.args(["-device", "intel-iommu,intremap=on"]);
+    }
+    file_systems(&mut command, folder);
+    ports(&mut command, folder, terminal);
+    for disk in &machine.disks {
+        let snapshot = if disk.keeps_writes { "off" } else { "on" };
+        let file = disk.image.to_string_lossy().replace(',', ",,");
+        let drive = format!(
+            "file={file},if=none,id={},format=raw,snapshot={snapshot}",
+            disk.id
+        );
+        command.args(["-drive", &drive]);
+    }
+    if machine.all_disks_are_snapshots {
+        command.arg("-snapshot");
+    }
+    for argument in placed.iter().flat_map(|placed| &placed.arguments) {
+        command.args(["-device", argument]);
+    }
+    if !machine.traces.is_empty() {
+        command.arg("-D").arg(folder.join("trace"));
+    }
+    for event in &machine.traces {
+        command.args(["-trace", event]);
+    }
+    command.args(&machine.qemu_args);
+    command
+}
+
+fn kernel_command_line(machine: &Machine, terminal: Terminal) -> String {
+    let mut words = vec![
+        "console=ttyS0 loglevel=5 panic=-1".to_string(),
+        PATIENCE.to_string(),
+    ];
+    for (size, count) in [("2M", machine.hugepages_2m), ("1G", machine.hugepages_1g)] {
+        if count > 0 {
+            words.push(format!("hugepagesz={size} hugepages={count}"));
+        }
+    }
+    if terminal == Terminal::Interactive {
+        words.push("testbed.shell".into());
+    }
+    words.extend(machine.kernel_args.iter().cloned());
+    words.join(" ")
+}
+
+/// The build machine's files and the run's own.
+fn file_systems(command: &mut Command, folder: &Path) {
+    let options = "security_model=none,readonly=on,multidevs=remap";
+    let share = folder.join("share").to_string_lossy().replace(',', ",,");
+    for (id, path) in [("build-machine", "/"), ("testbed", share.as_str())] {
+        command.args(["-fsdev", &format!("local,id={id},path={path},{options}")]);
+        command.args([
+            "-device",
+            &format!("virtio-9p-pci,fsdev={id},mount_tag={id}"),
+        ]);
+    }
+}
+
+/// The script's output and status, on ports of their own: kernel messages only reach the console.
+fn ports(command: &mut Command, folder: &Path, terminal: Terminal) {
+    command.args(["-device", "virtio-serial-pci"]);
+    command
+        .arg("-chardev")
+        .arg(in_folder("file,id=status,path=", folder, "status"));
+    command.args([
+        "-device",
+        "virtserialport,chardev=status,name=testbed.status,nr=1",
+    ]);
+    match terminal {
+        Terminal::Output => {
+            command.args(["-chardev", "stdio,id=output,signal=off"]);
+            command.args([
+                "-device",
+                "virtserialport,chardev=output,name=testbed.output,nr=2",
+            ]);
+        }
+        Terminal::Interactive => {
+            command.args(["-chardev", "stdio,id=terminal,signal=off"]);
+            command.args(["-device", "virtconsole,chardev=terminal,nr=0"]);
+        }
+    }
+}
+
+fn in_folder(prefix: &str, folder: &Path, name: &str) -> String {
+    format!(
+        "{prefix}{}",
+        folder.join(name).to_string_lossy().replace(',', ",,")
+    )
+}

@@ -1,0 +1,55 @@
+//! Installs, downloads and builds what the testbed is made of.
+//!
+//! Everything that is not a package of the machine's own lies under [`paths::cache`]. A complete cache
+//! needs no network: versions are chosen once, noted in `selection`, and chosen anew only on request.
+
+mod apt;
+mod busybox;
+mod guest_kernel;
+mod kernel;
+mod selection;
+mod tools;
+
+use std::fs::File;
+
+pub use busybox::installed as busybox;
+pub use guest_kernel::{GuestKernel, installed as guest_kernel};
+pub use kernel::{Flavour, installed as kernel};
+pub use selection::Selection;
+pub use tools::{QEMU, require_qemu};
+
+use crate::error::{AtPath, Error, Result};
+use crate::paths;
+use crate::shell::progress;
+
+/// Makes the testbed complete. With `update`, takes the newest versions on offer.
+///
+/// # Errors
+/// The first thing that could not be had; what was finished before it stays.
+pub fn setup(update: bool) -> Result<()> {
+    let cache = paths::cache()?;
+    paths::create_folder(&cache)?;
+    let lock_path = cache.join("lock");
+    let lock = File::create(&lock_path).at("create", &lock_path)?;
+    lock.lock().at("lock", &lock_path)?;
+
+    tools::install_missing()?;
+    let selection = match Selection::load()? {
+        Some(selection) if !update => selection,
+        _ => Selection::choose()?,
+    };
+    busybox::install(&selection)?;
+    guest_kernel::install(&selection)?;
+    kernel::install(&selection)?;
+    selection.save()?;
+    progress("complete");
+    Ok(())
+}
+
+/// The error for something that [`setup`] makes.
+fn not_set_up(what: &str) -> Error {
+    Error::Missing {
+        what: what.into(),
+        command: "cargo testbed setup".into(),
+    }
+}
