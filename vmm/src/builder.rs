@@ -457,6 +457,7 @@ fn first_vcpu(vm: &Vm, boot: &Boot) -> Result<VcpuFd, Error> {
             what: "CPUID",
             source,
         })?;
+    entry::set_tsc_frequency(&vcpu)?;
     entry::set_reset_state(&vcpu)?;
     entry::set_registers(&vcpu, boot.entry, boot.page_tables)?;
     Ok(vcpu)

@@ -11,7 +11,7 @@ use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EV
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_device::bus::{MmioAddress, PioAddress};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
-use vmm_sys_util::signal::{Killable, register_signal_handler};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::exit::{ExitReason, ExitSender};
 
@@ -20,9 +20,10 @@ thread_local! {
     static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
 }
 
-/// The signal that gets a vCPU out of KVM_RUN: `SIGRTMIN` as vmm-sys-util numbers real-time
-/// signals.
-const KICK: i32 = 0;
+/// The signal that gets a vCPU out of KVM_RUN.
+fn kick_signal() -> i32 {
+    SIGRTMIN()
+}
 
 /// Makes the signal known that [`VcpuThread::stop`] sends. Once for the process.
 ///
@@ -39,8 +40,7 @@ pub fn install_kick_handler() -> io::Result<()> {
             fence(Ordering::SeqCst);
         }
     }
-    let signal = vmm_sys_util::signal::SIGRTMIN() + KICK;
-    register_signal_handler(signal, kick).map_err(io::Error::from)
+    register_signal_handler(kick_signal(), kick).map_err(io::Error::from)
 }
 
 /// A running vCPU.
@@ -77,8 +77,11 @@ impl VcpuThread {
     /// Tells the vCPU to stop, without waiting.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        if let Err(error) = self.thread.kill(KICK) {
-            log::debug!("{:?} is gone already: {error}", self.thread.thread().name());
+        // A thread that has ended by itself needs no signal.
+        if !self.thread.is_finished()
+            && let Err(error) = self.thread.kill(kick_signal())
+        {
+            log::debug!("A vCPU thread takes no signal: {error}");
         }
     }
 
