@@ -4,8 +4,16 @@
 use std::fs::File;
 
 use address::{Hpa, Iova};
+use amdv1::{Attributes, HeapTables, MapError, Table, UnmapError};
+
+pub use amdv1::Run;
 
 use crate::extent::Extent;
+
+/// What every leaf of the table grants, as the kernel's own noiommu table does for guest memory.
+const GUEST_MEMORY: Attributes = Attributes::READ
+    .union(Attributes::WRITE)
+    .union(Attributes::FORCE_COHERENT);
 
 /// Memory to pin, and where.
 #[derive(Clone, Copy, Debug)]
@@ -23,15 +31,6 @@ pub struct PinRequest<'a> {
     /// The cookie: where the range stands in the backend's address space. A multiple of
     /// `page_size`, so that the table can use entries of that size.
     pub iova: Iova,
-}
-
-/// A physically contiguous answer: `len` bytes from `hpa` on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Run {
-    /// Address of the very byte that was asked for.
-    pub hpa: Hpa,
-    /// Contiguous bytes from there, at least 1, at most what was asked for.
-    pub len: u64,
 }
 
 /// Why an address has no translation.
@@ -98,9 +97,14 @@ pub trait DmaBackend {
 }
 
 /// What is pinned where: kept by every backend, asked without system calls.
-#[derive(Debug, Default)]
+///
+/// The same twice: a list of extents for who lays memory out, an AMDv1 table for who
+/// translates.
+#[derive(Clone, Debug, Default)]
 pub struct PinnedMap {
+    /// In IOVA order, without overlaps.
     extents: Vec<Extent>,
+    table: Table<HeapTables>,
 }
 
 /// Why a [`PinnedMap`] refused a change.
@@ -113,6 +117,24 @@ pub enum PinnedMapError {
         iova: Iova,
         /// Its length in bytes.
         len: u64,
+    },
+    /// The table does not take an extent.
+    #[error("Extent at IOVA {iova} does not fit the page table")]
+    Map {
+        /// First address of the extent refused.
+        iova: Iova,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+    /// The table does not let go of a range.
+    #[error("Range at IOVA {iova} cannot be taken out of the page table")]
+    Unmap {
+        /// First address of the range.
+        iova: Iova,
+        /// Why.
+        #[source]
+        source: UnmapError,
     },
 }
 
@@ -138,6 +160,15 @@ impl PinnedMap {
                 len: pair[1].len(),
             });
         }
+        for (nth, extent) in extents.iter().enumerate() {
+            let (iova, hpa, len) = (extent.iova(), extent.hpa(), extent.len());
+            if let Err(source) = self.table.map(iova, hpa, len, GUEST_MEMORY) {
+                for done in &extents[..nth] {
+                    unmap(&mut self.table, done.iova(), done.len())?;
+                }
+                return Err(PinnedMapError::Map { iova, source });
+            }
+        }
         self.extents = all;
         Ok(())
     }
@@ -148,6 +179,7 @@ impl PinnedMap {
     ///
     /// [`PinnedMapError`]; the map is as before then.
     pub fn remove(&mut self, iova: Iova, len: u64) -> Result<(), PinnedMapError> {
+        unmap(&mut self.table, iova, len)?;
         let mut kept = Vec::with_capacity(self.extents.len() + 1);
         for extent in &self.extents {
             kept.extend(outside(*extent, iova, len).into_iter().flatten());
@@ -162,33 +194,104 @@ impl PinnedMap {
         &self.extents
     }
 
+    /// The table with the same content.
+    #[must_use]
+    pub const fn table(&self) -> &Table<HeapTables> {
+        &self.table
+    }
+
     /// See [`DmaBackend::translate`].
     ///
     /// # Errors
     ///
     /// See [`DmaBackend::translate`].
+    #[inline]
     pub fn translate(&self, iova: Iova, len: u64) -> Result<Run, TranslateError> {
         if len == 0 {
             return Err(TranslateError::NoBytes { iova });
         }
-        let first = self.extents.partition_point(|e| e.iova_end() <= iova);
-        let mut run: Option<Run> = None;
-        for extent in &self.extents[first..] {
-            let (at, have) = run.map_or((iova, 0), |r| (iova + r.len, r.len));
-            match (extent.hpa_of(at), run) {
-                (Some(hpa), None) => {
-                    let len = len.min(extent.iova_end() - at);
-                    run = Some(Run { hpa, len });
-                }
-                (Some(hpa), Some(r)) if hpa == r.hpa + r.len && have < len => {
-                    let len = len.min(have + extent.len());
-                    run = Some(Run { len, ..r });
-                }
-                _ => break,
-            }
-        }
+        let run = self.table.run(iova, len);
         run.ok_or(TranslateError::NotPinned { iova })
     }
+
+    /// Translations of single addresses for who makes many of them.
+    #[must_use]
+    pub const fn lookup(&self) -> Lookup<'_> {
+        Lookup {
+            map: self,
+            start: 0,
+            len: 0,
+            delta: 0,
+            missed: NO_DELTA,
+        }
+    }
+
+    /// The extent that covers `iova`.
+    fn extent_at(&self, iova: Iova) -> Option<&Extent> {
+        let nth = self.extents.partition_point(|e| e.iova_end() <= iova);
+        self.extents.get(nth).filter(|e| e.hpa_of(iova).is_some())
+    }
+}
+
+/// No two addresses that are multiples of a page are this far apart.
+const NO_DELTA: u64 = 1;
+
+/// Translates single addresses, and remembers the extent that it uses.
+///
+/// In memory of few extents, as a good layout has, the answer is one compare and one addition
+/// away; elsewhere it is the table's.
+#[derive(Clone, Debug)]
+pub struct Lookup<'a> {
+    map: &'a PinnedMap,
+    /// The extent remembered: its first address, its bytes, and from there to its HPA.
+    start: u64,
+    len: u64,
+    delta: u64,
+    /// From IOVA to HPA in the last lookup outside of it.
+    missed: u64,
+}
+
+impl Lookup<'_> {
+    /// Host-physical address of `iova`, or `None` if it is not pinned.
+    #[must_use]
+    #[inline(always)]
+    pub fn translate(&mut self, iova: Iova) -> Option<Hpa> {
+        if iova.0.wrapping_sub(self.start) < self.len {
+            return Some(Hpa(iova.0.wrapping_add(self.delta)));
+        }
+        self.walk(iova)
+    }
+
+    /// Asks the table. Two lookups outside, one after the other, with the same distance are
+    /// probably in one extent, and then it is worth a search; among many small extents that is
+    /// rare, so that nothing is spent on remembering what will not be used.
+    #[inline]
+    fn walk(&mut self, iova: Iova) -> Option<Hpa> {
+        let hpa = self.map.table.translate(iova)?;
+        let delta = hpa.0.wrapping_sub(iova.0);
+        if delta == self.missed {
+            self.remember(iova);
+        } else {
+            self.missed = delta;
+        }
+        Some(hpa)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remember(&mut self, iova: Iova) {
+        if let Some(extent) = self.map.extent_at(iova) {
+            self.start = extent.iova().0;
+            self.len = extent.len();
+            self.delta = extent.hpa().0.wrapping_sub(extent.iova().0);
+        }
+        self.missed = NO_DELTA;
+    }
+}
+
+fn unmap(table: &mut Table<HeapTables>, iova: Iova, len: u64) -> Result<u64, PinnedMapError> {
+    let unmapped = table.unmap(iova, len);
+    unmapped.map_err(|source| PinnedMapError::Unmap { iova, source })
 }
 
 /// The parts of `extent` before and after `len` bytes from `iova` on.
@@ -204,4 +307,70 @@ fn outside(extent: Extent, iova: Iova, len: u64) -> [Option<Extent>; 2] {
         .split(end.0.saturating_sub(extent.iova().0))
         .map(|(_, tail)| tail);
     [head, tail]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    fn extent(page: u64, frame: u64, pages: u64) -> Extent {
+        Extent::new(Iova(page * PAGE), Hpa(frame * PAGE), pages * PAGE).unwrap()
+    }
+
+    #[test]
+    fn a_run_goes_on_into_the_next_extent_if_that_lies_behind_it() {
+        let mut map = PinnedMap::new();
+        map.insert(&[extent(10, 100, 2), extent(12, 200, 1)])
+            .unwrap();
+        map.insert(&[extent(13, 201, 3)]).unwrap();
+        let run = |page, len| map.translate(Iova(page * PAGE + 5), len).map(|run| run.len);
+        assert_eq!(run(10, u64::MAX), Ok(2 * PAGE - 5));
+        assert_eq!(run(12, u64::MAX), Ok(4 * PAGE - 5));
+        assert_eq!(run(12, PAGE), Ok(PAGE));
+        assert!(matches!(run(16, 1), Err(TranslateError::NotPinned { .. })));
+        assert!(matches!(run(12, 0), Err(TranslateError::NoBytes { .. })));
+        assert_eq!(map.extents().len(), 3);
+    }
+
+    #[test]
+    fn what_is_refused_leaves_no_trace() {
+        let mut map = PinnedMap::new();
+        map.insert(&[extent(10, 100, 2)]).unwrap();
+        let overlap = map.insert(&[extent(20, 300, 1), extent(11, 200, 1)]);
+        assert!(matches!(overlap, Err(PinnedMapError::Overlap { .. })));
+        let odd = Extent::new(Iova(PAGE), Hpa(1), PAGE).unwrap();
+        let refused = map.insert(&[extent(20, 300, 1), odd]);
+        assert!(matches!(refused, Err(PinnedMapError::Map { .. })));
+        assert_eq!(map.extents(), [extent(10, 100, 2)]);
+        assert!(map.translate(Iova(20 * PAGE), 1).is_err());
+        let odd = map.remove(Iova(1), PAGE);
+        assert!(matches!(odd, Err(PinnedMapError::Unmap { .. })));
+    }
+
+    proptest! {
+        /// Extents of eight pages, then a hole in them: list, table and lookup agree.
+        #[test]
+        fn list_and_table_and_lookup_agree(
+            frames in prop::collection::hash_set(0..64_u64, 1..16),
+            hole in 0..128_u64, pages in 0..40_u64,
+            asked in prop::collection::vec(0..140 * PAGE, 64),
+        ) {
+            let mut map = PinnedMap::new();
+            let extents: Vec<_> = (0..).zip(&frames).map(|(i, f)| extent(8 * i, 8 * f, 8)).collect();
+            map.insert(&extents).unwrap();
+            map.remove(Iova(hole * PAGE), pages * PAGE).unwrap();
+            let mut lookup = map.lookup();
+            for iova in asked.into_iter().map(Iova) {
+                let removed = (hole..hole + pages).contains(&(iova.0 / PAGE));
+                let hpa = extents.iter().find_map(|e| e.hpa_of(iova)).filter(|_| !removed);
+                prop_assert_eq!(map.extents().iter().find_map(|e| e.hpa_of(iova)), hpa);
+                prop_assert_eq!(map.translate(iova, 1).ok().map(|run| run.hpa), hpa);
+                prop_assert_eq!(lookup.translate(iova), hpa);
+            }
+        }
+    }
 }

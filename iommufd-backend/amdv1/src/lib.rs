@@ -13,13 +13,13 @@
 //!
 //! ```
 //! use address::{Hpa, Iova};
-//! use amdv1::{Attributes, HeapTables, Table};
+//! use amdv1::{Attributes, Table};
 //!
-//! let mut table = Table::new(HeapTables::new())?;
+//! let mut table = Table::default();
 //! let rw = Attributes::READ | Attributes::WRITE | Attributes::FORCE_COHERENT;
 //! table.map(Iova(0x4020_0000), Hpa(0x1234_0020_0000), 0x20_0000, rw)?;
 //! assert_eq!(table.translate(Iova(0x4020_1234)), Some(Hpa(0x1234_0020_1234)));
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), amdv1::MapError>(())
 //! ```
 
 #![no_std]

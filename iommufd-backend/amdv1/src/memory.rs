@@ -1,5 +1,6 @@
 //! Where tables live.
 
+use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -161,7 +162,7 @@ struct HeapPage([u64; ENTRIES]);
 ///
 /// The first table is at address 0. A lookup costs no more than through pointers: a table's
 /// address is its byte offset from the arena's start.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct HeapTables {
     pages: Vec<HeapPage>,
     free: Vec<TableAddress>,
@@ -175,6 +176,15 @@ impl HeapTables {
             pages: Vec::new(),
             free: Vec::new(),
         }
+    }
+
+    /// One empty table.
+    pub(crate) fn with_one() -> (Self, TableAddress) {
+        let memory = Self {
+            pages: vec![HeapPage([0; ENTRIES])],
+            free: Vec::with_capacity(1),
+        };
+        (memory, TableAddress(0))
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use address::{Hpa, Iova};
 
 use crate::level::{ENTRIES, Level};
-use crate::memory::{EntryRun, OutOfTables, TABLE_BYTES, TableAddress, TableMemory};
+use crate::memory::{EntryRun, HeapTables, OutOfTables, TABLE_BYTES, TableAddress, TableMemory};
 use crate::pte::Entry;
 use crate::walk::{self, Leaf, Leaves, ReadEntry, Root, Run, WalkError};
 
@@ -11,10 +11,22 @@ use crate::walk::{self, Leaf, Leaves, ReadEntry, Root, Run, WalkError};
 ///
 /// It starts as one empty table of 512 GiB ([`Level::START`]) and grows at the top when a
 /// mapping needs more.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Table<M> {
     pub(crate) memory: M,
     pub(crate) root: Root,
+}
+
+/// An empty table on the heap.
+impl Default for Table<HeapTables> {
+    fn default() -> Self {
+        let (memory, table) = HeapTables::with_one();
+        let root = Root {
+            table,
+            level: Level::START,
+        };
+        Self { memory, root }
+    }
 }
 
 impl<M: TableMemory> Table<M> {
