@@ -12,6 +12,8 @@ mod msi;
 mod msix;
 pub(crate) mod regs;
 mod root;
+#[cfg(test)]
+mod tests;
 
 pub use bar::{Bar, BarError, BarKind, Bars};
 pub(crate) use capability_list::{CapabilityHeader, extended_capabilities, standard_capabilities};

@@ -22,17 +22,11 @@ pub enum ImageError {
         /// Why.
         source: ParseIntError,
     },
-    /// A line is neither a region nor bytes of config space.
-    #[error("line {line}: expected three numbers or '<offset>: <bytes>'")]
+    /// A line is neither a region nor bytes of config space nor its size (256 or 4096).
+    #[error("line {line}: expected three numbers, '<offset>: <bytes>' or 'size: <bytes>'")]
     Line {
         /// Line, from 1.
         line: usize,
-    },
-    /// Config space is neither 256 nor 4096 bytes.
-    #[error("{size} bytes of config space")]
-    Size {
-        /// Bytes found.
-        size: usize,
     },
 }
 
@@ -68,51 +62,62 @@ impl DeviceImage {
     }
 
     /// Reads a dump: seven lines with start, end and flags of a region, as sysfs' `resource`
-    /// begins, and lines `<offset>: <bytes>` of config space, as `xxd -g1 -c16` and `lspci -x`
-    /// write them. Lines that begin with `#` are comments.
+    /// begins; lines `<offset>: <bytes>` of config space, as `lspci -x` writes them, where those
+    /// that are missing are zero; and a line `size: <bytes>`. Lines that begin with `#` are
+    /// comments.
     ///
     /// # Errors
     ///
-    /// If a line has another form or config space is not complete.
+    /// If a line has another form.
     pub fn parse(name: &str, text: &str) -> Result<Self, ImageError> {
-        let mut image = Self::new(name, 256);
-        image.config.clear();
+        let mut image = Self::new(name, 4096);
+        image.config.fill(0);
         let mut region = 0;
         for (number, line) in (1..).zip(text.lines()) {
-            let line_error = ImageError::Line { line: number };
-            let number_error = |source| ImageError::Number {
+            let parsed = match line.split_once(": ") {
+                _ if line.starts_with('#') => Ok(Some(())),
+                Some(("size", size)) => size.parse().map(|size| image.set_size(size)),
+                Some((offset, bytes)) => image.set_line(offset, bytes),
+                None => {
+                    region += 1;
+                    image.set_resource(region - 1, line)
+                }
+            };
+            let parsed = parsed.map_err(|source| ImageError::Number {
                 line: number,
                 source,
-            };
-            if line.starts_with('#') || line.trim().is_empty() {
-                continue;
-            }
-            if let Some((_, bytes)) = line.split_once(": ") {
-                for byte in bytes.split_whitespace().take(16) {
-                    let byte = u8::from_str_radix(byte, 16).map_err(number_error)?;
-                    image.config.push(byte);
-                }
-                continue;
-            }
-            let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16);
-            let numbers: Result<Vec<u64>, _> = line.split_whitespace().map(number).collect();
-            let numbers = numbers.map_err(number_error)?;
-            let &[start, end, flags] = numbers.as_slice() else {
-                return Err(line_error);
-            };
-            image
-                .place_resource(region, start, end, flags)
-                .ok_or(line_error)?;
-            region += 1;
+            })?;
+            parsed.ok_or(ImageError::Line { line: number })?;
         }
-        let size = image.config.len();
-        image.info.config_size = match size {
-            256 => 256,
-            4096 => 4096,
-            _ => return Err(ImageError::Size { size }),
-        };
         image.info.intx_vectors = u16::from(image.config[0x3d] != 0);
         Ok(image)
+    }
+
+    fn set_size(&mut self, size: u16) -> Option<()> {
+        self.info.config_size = size;
+        self.config.truncate(size.into());
+        matches!(size, 256 | 4096).then_some(())
+    }
+
+    fn set_line(&mut self, offset: &str, bytes: &str) -> Result<Option<()>, ParseIntError> {
+        let offset = usize::from_str_radix(offset, 16)?;
+        for (at, byte) in (offset..).zip(bytes.split_whitespace()) {
+            let byte = u8::from_str_radix(byte, 16)?;
+            let Some(place) = self.config.get_mut(at) else {
+                return Ok(None);
+            };
+            *place = byte;
+        }
+        Ok(Some(()))
+    }
+
+    fn set_resource(&mut self, index: usize, line: &str) -> Result<Option<()>, ParseIntError> {
+        let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16);
+        let numbers: Result<Vec<u64>, _> = line.split_whitespace().map(number).collect();
+        Ok(match numbers?.as_slice() {
+            &[start, end, flags] => self.place_resource(index, start, end, flags),
+            _ => None,
+        })
     }
 
     /// Places region `index` (6 is the ROM) as a line of sysfs' `resource` describes it.

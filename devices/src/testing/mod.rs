@@ -18,6 +18,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig {
             cases: 2000,
+            max_shrink_iters: 2000,
             failure_persistence: None,
             ..ProptestConfig::default()
         })]

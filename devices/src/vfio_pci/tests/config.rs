@@ -1,0 +1,251 @@
+//! Which bits of config space pass.
+
+use crate::pci::BarKind;
+use crate::testing::{Call, DeviceImage};
+use crate::vfio_pci::{BusMasterGate, Options, PassthroughFunction, SetupError};
+
+use super::Bench;
+
+fn empty() -> DeviceImage {
+    DeviceImage::new("config", 4096)
+}
+
+fn write_call(offset: u16, data: &[u8]) -> Call {
+    Call::ConfigWrite {
+        offset,
+        data: data.to_vec(),
+    }
+}
+
+#[test]
+fn the_header_is_the_devices_but_for_what_the_monitor_keeps() {
+    let mut image = empty();
+    image.config[0x04..0x10]
+        .copy_from_slice(&[7, 4, 0x18, 0xa0, 3, 2, 1, 6, 0x10, 0x20, 0x80, 0x8f]);
+    image.config[0x2c..0x30].copy_from_slice(&[1, 2, 3, 4]);
+    image.config[0x3c..0x40].copy_from_slice(&[99, 2, 8, 9]);
+    let mut bench = Bench::new(image);
+    assert_eq!(bench.read(0x00, 4), 0xabcd_1234);
+    assert_eq!(
+        bench.read(0x04, 4),
+        0xa008_0000,
+        "COMMAND clear, no capabilities"
+    );
+    assert_eq!(bench.read(0x08, 4), 0x0601_0203);
+    assert_eq!(bench.read(0x0c, 4), 0x0080_2010, "no BIST");
+    assert_eq!(bench.read(0x2c, 4), 0x0403_0201);
+    assert_eq!(bench.read(0x3c, 4), 0x0908_020a);
+    let _ = bench.calls();
+    bench.write(0x04, &[0, 0, 0xff, 0xff]);
+    bench.write(0x0c, &[8, 9, 0xff, 0xff]);
+    bench.write(0x00, &[0; 4]);
+    bench.write(0x2c, &[0; 4]);
+    bench.write(0x3c, &[5, 6, 7, 8]);
+    assert_eq!(
+        bench.calls(),
+        [write_call(4, &[0, 0]), write_call(0x0c, &[8, 9])]
+    );
+    assert_eq!(bench.read(0x3c, 4), 0x0908_0205);
+}
+
+#[test]
+fn gaps_are_read_and_never_written() {
+    let mut image = empty().capability(0x40, 0x0d, &[0, 0, 1, 2, 3, 4]);
+    image.config[0x90] = 0x5a;
+    image.config[0x200] = 0xa5;
+    let mut bench = Bench::new(image);
+    assert_eq!(bench.read(0x90, 1), 0x5a);
+    assert_eq!(bench.read(0x200, 4), 0xa5);
+    for offset in (0x40..0x1000).step_by(4) {
+        bench.write(offset, &[0xff; 4]);
+    }
+    assert_eq!(bench.calls(), []);
+}
+
+#[test]
+fn hidden_capabilities_leave_no_trace_in_the_lists() {
+    let image = empty()
+        .capability(0x40, 0x08, &[0, 0])
+        .capability(0x50, 0x0d, &[0, 0])
+        .capability(0x60, 0x14, &[0, 0])
+        .extended(0x100, (0x10, 0x140), &[1; 8])
+        .extended(0x140, (0x03, 0x180), &[2; 8])
+        .extended(0x180, (0x0f, 0x1c0), &[3; 4])
+        .extended(0x1c0, (0x04, 0), &[0; 12]);
+    let mut bench = Bench::new(image);
+    assert_eq!(bench.capabilities(), [(0x0d, 0x50)]);
+    assert_eq!(bench.extended(), [(0x03, 0x140), (0x04, 0x1c0)]);
+    assert_eq!(bench.read(0x100, 4), 0x140 << 20, "an anchor");
+    assert_eq!(bench.read(0x60, 2), 0);
+    assert_eq!(bench.read(0x180, 4), 0);
+
+    let mut none = Bench::new(empty().extended(0x100, (0x10, 0), &[]));
+    assert_eq!(none.read(0x100, 4), 0);
+    let mut conventional = Bench::new(DeviceImage::new("conventional", 256));
+    assert_eq!(conventional.read(0x100, 4), u32::MAX);
+    conventional.write(0x100, &[0; 4]);
+}
+
+#[test]
+fn writes_are_cut_to_what_may_pass() {
+    let mut express = [0; 0x3a];
+    express[0] = 2;
+    let image = empty()
+        .capability(0x40, 0x10, &express)
+        .capability(0x80, 0x09, &[0x0c, 1, 2, 3])
+        .capability(0x90, 0x03, &[0; 6])
+        .capability(0xa0, 0x01, &[3, 0xfe, 8, 0, 0, 0])
+        .extended(0x100, (0x01, 0x140), &[0; 0x28])
+        .extended(0x140, (0x04, 0), &[0; 12]);
+    for (offset, data, calls) in [
+        // Device Control without FLR, phantom functions, No-Snoop and extended tags; not Status.
+        (0x48, &[0xff; 4][..], vec![write_call(0x48, &[0xff, 0x70])]),
+        (0x49, &[0xff], vec![write_call(0x49, &[0x70])]),
+        (0x4a, &[0xff, 0xff], vec![]),
+        (0x50, &[0xff; 4], vec![]),
+        (0x68, &[0xff; 4], vec![write_call(0x68, &[0x5f, 0x03])]),
+        // A vendor's bytes, not the header before them, and nothing behind.
+        (0x80, &[0xff; 4], vec![write_call(0x82, &[0xff, 0xff])]),
+        (0x88, &[1, 2, 3, 4], vec![write_call(0x88, &[1, 2, 3, 4])]),
+        (0x8c, &[0xff; 4], vec![]),
+        (0x90, &[0, 0, 4, 0x80], vec![write_call(0x92, &[4, 0x80])]),
+        (0x94, &[1, 2, 3, 4], vec![write_call(0x94, &[1, 2, 3, 4])]),
+        // The power state does not change, the rest is not the guest's.
+        (0xa4, &[0, 0xff, 0xff, 0xff], vec![]),
+        (0x104, &[0xff; 4], vec![write_call(0x104, &[0xff; 4])]),
+        (0x118, &[0xff; 4], vec![]),
+        (0x144, &[5, 6, 7, 8], vec![write_call(0x144, &[5])]),
+    ] {
+        let mut bench = Bench::new(image.clone());
+        bench.write(offset, data);
+        assert_eq!(bench.calls(), calls, "{offset:#x}");
+    }
+    let mut bench = Bench::new(image);
+    assert_eq!(bench.read(0xa0, 4) >> 16, 0x0603, "no PME#");
+    let reads = |bench: &mut Bench, offset, length| {
+        let _ = bench.witness.take_all_calls();
+        bench.read(offset, length);
+        bench.witness.take_all_calls()
+    };
+    let read = |offset, length| vec![Call::ConfigRead { offset, length }];
+    assert_eq!(
+        reads(&mut bench, 0x84, 4),
+        read(0x84, 4),
+        "as wide as the guest's"
+    );
+    assert_eq!(reads(&mut bench, 0x85, 1), read(0x85, 1));
+    assert_eq!(reads(&mut bench, 0x00, 4), vec![]);
+}
+
+#[test]
+fn an_endpoint_becomes_an_integrated_endpoint_without_a_link() {
+    for (flags, shown) in [
+        (0x0002, 0x0092),
+        (0x0012, 0x0092),
+        (0x0192, 0x0092),
+        (0x3e91_u16, 0x3e91),
+    ] {
+        let mut express = [0xff; 0x3a];
+        express[..2].copy_from_slice(&flags.to_le_bytes());
+        express[6..8].fill(0);
+        let mut bench = Bench::new(empty().capability(0x40, 0x10, &express));
+        assert_eq!(bench.read(0x42, 2), shown);
+        assert_eq!(bench.read(0x4c, 4), 0, "link capabilities");
+        assert_eq!(bench.read(0x50, 4), 0, "link control and status");
+        if flags & 0xf == 2 {
+            assert_eq!(bench.read(0x64, 4) & 0xc_0800, 0, "no LTR, no OBFF");
+            assert_eq!(bench.read(0x6c, 4), 0, "link capabilities 2");
+        } else {
+            assert_eq!(bench.read(0x64, 4), u32::MAX, "version 1 ends before");
+        }
+    }
+}
+
+#[test]
+fn wrong_lengths_cannot_reach_other_capabilities() {
+    // A vendor's capability that claims to contain MSI and MSI-X.
+    let image = empty()
+        .bar(
+            0,
+            BarKind::Memory32 {
+                prefetchable: false,
+            },
+            0x4000,
+            0xfe00_0000,
+        )
+        .capability(0x60, 0x11, &[1, 0, 0, 0x20, 0, 0, 0, 0x30, 0, 0])
+        .capability(0x50, 0x05, &[0x80, 0])
+        .capability(0x40, 0x09, &[0xff])
+        .extended(0x100, (0x0b, 0x120), &[0, 0, 0xf0, 0xff])
+        .extended(0x120, (0x10, 0), &[0; 8]);
+    let mut bench = Bench::new(image);
+    assert_eq!(bench.capabilities(), [(9, 0x40), (5, 0x50), (0x11, 0x60)]);
+    for offset in (0x40..0x70).step_by(4) {
+        bench.write(offset, &[0xfe; 4]);
+    }
+    for offset in (0x100..0x140).step_by(4) {
+        bench.write(offset, &[0xff; 4]);
+    }
+    assert_eq!(bench.read(0x60, 4), 0xc001_0011, "MSI-X works");
+}
+
+#[test]
+fn a_second_of_a_kind_is_hidden() {
+    let image = empty()
+        .capability(0x40, 0x01, &[3, 0, 0, 0, 0, 0])
+        .capability(0x50, 0x01, &[3, 0, 0, 0, 0, 0])
+        .capability(0x60, 0x05, &[0, 0])
+        .capability(0x70, 0x05, &[0, 0])
+        .capability(0x80, 0x09, &[4])
+        .capability(0x88, 0x09, &[4]);
+    let mut bench = Bench::new(image);
+    assert_eq!(
+        bench.capabilities(),
+        [(9, 0x88), (9, 0x80), (5, 0x70), (1, 0x50)]
+    );
+}
+
+#[test]
+fn devices_that_are_no_endpoints_are_refused() {
+    let setup = |image: DeviceImage| {
+        let (host, witness) = crate::testing::SimulatedHost::new(image, None);
+        witness.inject(|call| matches!(call, Call::ConfigRead { offset: 0x80, .. }));
+        let options = Options {
+            bus_master: BusMasterGate::opened(),
+            interrupt_line: 0,
+            on_failure: Box::new(|_| {}),
+        };
+        PassthroughFunction::new(host, options)
+            .map(|_| ())
+            .unwrap_err()
+    };
+    assert!(matches!(
+        setup(empty()),
+        SetupError::Config { offset: 0x80, .. }
+    ));
+    let mut image = DeviceImage::new("odd size", 256);
+    image.info.config_size = 64;
+    assert!(matches!(
+        setup(image),
+        SetupError::ConfigSize { size: 64, .. }
+    ));
+
+    let refuse = |at: usize, value| {
+        let mut image = empty();
+        image.config[at..at + 2].fill(value);
+        let (host, _) = crate::testing::SimulatedHost::new(image, None);
+        let options = Options {
+            bus_master: BusMasterGate::opened(),
+            interrupt_line: 0,
+            on_failure: Box::new(|_| {}),
+        };
+        PassthroughFunction::new(host, options)
+            .map(|_| ())
+            .unwrap_err()
+    };
+    assert!(matches!(refuse(0, 0xff), SetupError::Silent { .. }));
+    assert!(matches!(
+        refuse(0x0e, 0x81),
+        SetupError::NotEndpoint { header_type: 1, .. }
+    ));
+}
