@@ -14,16 +14,16 @@ const ENABLE: u32 = 1 << 31;
 const ADDRESS_BITS: u32 = 0x80ff_fffc;
 const DATA_OFFSET: u16 = 4;
 
-/// Function on bus 0 and config offset that an ECAM offset names (PCIe, section 7.2.2).
+/// Place on bus 0 and config offset that an ECAM offset names (PCIe, section 7.2.2).
 fn ecam_target(offset: u64) -> Option<(usize, u16)> {
-    let function = usize::try_from(offset >> 12).ok()?;
-    Some((function, u16::try_from(offset & 0xfff).ok()?))
+    let place = usize::try_from(offset >> 12).ok()?;
+    Some((place, u16::try_from(offset & 0xfff).ok()?))
 }
 
 /// What an access of `len` bytes to `port` of the config mechanism means.
 enum PortTarget {
     Address,
-    Data { function: usize, offset: u16 },
+    Data { place: usize, offset: u16 },
     Nothing,
 }
 
@@ -33,9 +33,9 @@ fn port_target(address: u32, port: u16, len: usize) -> PortTarget {
         // CONFIG_ADDRESS is only there as a dword; the bytes in it belong to other devices.
         None if port == CONFIG_PORT && len == 4 => PortTarget::Address,
         Some(byte) if address & ENABLE != 0 && address >> 16 & 0xff == 0 => {
-            let [register, function, ..] = address.to_le_bytes();
+            let [register, place, ..] = address.to_le_bytes();
             PortTarget::Data {
-                function: usize::from(function),
+                place: usize::from(place),
                 offset: u16::from(register & 0xfc) + byte,
             }
         }
@@ -57,7 +57,7 @@ impl DevicePio for PciRoot {
         let address = self.config_address().load(Ordering::SeqCst);
         match port_target(address, port, data.len()) {
             PortTarget::Address => data.copy_from_slice(&address.to_le_bytes()),
-            PortTarget::Data { function, offset } => self.config_read(function, offset, data),
+            PortTarget::Data { place, offset } => self.config_read(place, offset, data),
             PortTarget::Nothing => data.fill(0xff),
         }
     }
@@ -73,8 +73,8 @@ impl DevicePio for PciRoot {
                 let value = u32::from_le_bytes([a, b, c, d]) & ADDRESS_BITS;
                 self.config_address().store(value, Ordering::SeqCst);
             }
-            (PortTarget::Data { function, offset }, _) => {
-                self.config_write(function, offset, data);
+            (PortTarget::Data { place, offset }, _) => {
+                self.config_write(place, offset, data);
             }
             _ => {}
         }
@@ -89,7 +89,7 @@ impl DeviceMmio for PciRoot {
             return self.bar_read(Space::Memory, address, data);
         }
         match ecam_target(address - self.ecam().start.0) {
-            Some((function, offset)) => self.config_read(function, offset, data),
+            Some((place, offset)) => self.config_read(place, offset, data),
             None => data.fill(0xff),
         }
     }
@@ -99,8 +99,8 @@ impl DeviceMmio for PciRoot {
         if !self.ecam_contains(address) {
             return self.bar_write(Space::Memory, address, data);
         }
-        if let Some((function, offset)) = ecam_target(address - self.ecam().start.0) {
-            self.config_write(function, offset, data);
+        if let Some((place, offset)) = ecam_target(address - self.ecam().start.0) {
+            self.config_write(place, offset, data);
         }
     }
 }

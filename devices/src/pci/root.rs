@@ -20,7 +20,8 @@ pub const CONFIG_PORT: u16 = 0xcf8;
 /// Ports of the config mechanism.
 pub const CONFIG_PORTS: u16 = 8;
 
-const SLOTS: usize = 256;
+/// 32 devices of 8 functions.
+const PLACES: usize = 256;
 
 /// A root or a function that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -93,15 +94,16 @@ pub struct PciRoot {
     /// CONFIG_ADDRESS, port 0xcf8.
     address: AtomicU32,
     stopped: AtomicBool,
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Slot>,
+    /// For each place on the bus, device number times 8 plus function number, which slot is there.
+    places: [Option<u8>; PLACES],
 }
 
 impl fmt::Debug for PciRoot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let taken = self.slots.iter().flatten().count();
         f.debug_struct("PciRoot")
             .field("ecam", &self.ecam)
-            .field("functions", &taken)
+            .field("functions", &self.slots.len())
             .finish_non_exhaustive()
     }
 }
@@ -122,7 +124,8 @@ impl PciRoot {
             ecam: ecam.0..end.0,
             address: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
-            slots: (0..SLOTS).map(|_| None).collect(),
+            slots: Vec::new(),
+            places: [None; PLACES],
         };
         root.add(0, 0, Box::new(HostBridge::new()))?;
         Ok(root)
@@ -144,15 +147,15 @@ impl PciRoot {
             device,
             function: number,
         })?;
-        let index = usize::from(device) * 8 + usize::from(number);
-        if number != 0 && self.slots[index & !7].is_none() {
+        let place = usize::from(device) * 8 + usize::from(number);
+        if number != 0 && self.places[place & !7].is_none() {
             return Err(RootError::NoFunction0 { bdf });
         }
-        let slot = &mut self.slots[index];
-        if slot.is_some() {
+        if self.places[place].is_some() {
             return Err(RootError::Taken { bdf });
         }
-        *slot = Some(Slot {
+        self.places[place] = u8::try_from(self.slots.len()).ok();
+        self.slots.push(Slot {
             windows: RwLock::new(function.windows()),
             function: Mutex::new(function),
         });
@@ -170,7 +173,7 @@ impl PciRoot {
     /// can turn bus mastering on again. Waits for accesses under way.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
-        for slot in self.slots.iter().flatten() {
+        for slot in &self.slots {
             drop(slot.lock());
         }
     }
@@ -179,7 +182,7 @@ impl PciRoot {
     /// accesses under way; vCPUs should not run. Does nothing after [`stop`](Self::stop).
     pub fn reset(&self) {
         self.address.store(0, Ordering::SeqCst);
-        for slot in self.slots.iter().flatten() {
+        for slot in &self.slots {
             self.with(slot, |function| function.reset());
         }
     }
@@ -192,22 +195,22 @@ impl PciRoot {
         self.ecam.contains(&address)
     }
 
-    /// Config read of the function with requester ID `function` on bus 0.
-    pub(super) fn config_read(&self, function: usize, offset: u16, data: &mut [u8]) {
+    /// Config read of the function at `place`: device number times 8 plus function number.
+    pub(super) fn config_read(&self, place: usize, offset: u16, data: &mut [u8]) {
         data.fill(0xff);
-        let Some(slot) = self.config_slot(function, offset, data.len()) else {
+        let Some(slot) = self.config_slot(place, offset, data.len()) else {
             return;
         };
         let done = self.with(slot, |target| target.config_read(offset, data));
         let header_type = usize::from(HEADER_TYPE.wrapping_sub(offset));
         if let (Some(()), Some(byte)) = (done, data.get_mut(header_type)) {
-            *byte = *byte & !MULTIFUNCTION | self.multifunction_bit(function);
+            *byte = *byte & !MULTIFUNCTION | self.multifunction_bit(place);
         }
     }
 
-    /// Config write to the function with requester ID `function` on bus 0.
-    pub(super) fn config_write(&self, function: usize, offset: u16, data: &[u8]) {
-        if let Some(slot) = self.config_slot(function, offset, data.len()) {
+    /// Config write to the function at `place`.
+    pub(super) fn config_write(&self, place: usize, offset: u16, data: &[u8]) {
+        if let Some(slot) = self.config_slot(place, offset, data.len()) {
             self.with(slot, |target| target.config_write(offset, data));
         }
     }
@@ -233,15 +236,18 @@ impl PciRoot {
         }
     }
 
-    fn config_slot(&self, function: usize, offset: u16, len: usize) -> Option<&Slot> {
+    fn config_slot(&self, place: usize, offset: u16, len: usize) -> Option<&Slot> {
         let valid = offset < CONFIG_SIZE && config_width(offset, len).is_some();
-        self.slots.get(function).filter(|_| valid)?.as_ref()
+        let slot = self.places.get(place).filter(|_| valid)?.as_ref()?;
+        self.slots.get(usize::from(*slot))
     }
 
     /// Bit 7 of the header type: set in all functions of a device that has several.
-    fn multifunction_bit(&self, function: usize) -> u8 {
-        let first = function & !7;
-        let several = self.slots[first + 1..first + 8].iter().any(Option::is_some);
+    fn multifunction_bit(&self, place: usize) -> u8 {
+        let first = place & !7;
+        let several = self.places[first + 1..first + 8]
+            .iter()
+            .any(Option::is_some);
         if several { MULTIFUNCTION } else { 0 }
     }
 
@@ -252,7 +258,7 @@ impl PciRoot {
         access: impl FnOnce(&mut dyn PciFunction, Region, u64),
     ) {
         let answers = |slot: &&Slot| slot.windows().find(space, address).is_some();
-        let Some(slot) = self.slots.iter().flatten().find(answers) else {
+        let Some(slot) = self.slots.iter().find(answers) else {
             return;
         };
         self.with(slot, |function| {

@@ -18,8 +18,9 @@ pub struct DeviceFailure {
     pub source: HostError,
 }
 
-/// Called, on a vCPU's thread, when a device fails its guest. Called once until the function is
-/// reset.
+/// Called when a device fails its guest, once until the function is reset. It runs on a vCPU's
+/// thread with the function locked, so it must not call the [`PciRoot`](crate::pci::PciRoot): it
+/// passes the news on.
 pub type FailureHook = Box<dyn FnMut(DeviceFailure) + Send>;
 
 /// Warnings that a guest can cause are logged so many times between resets.
