@@ -1,4 +1,4 @@
-//! A PCI function bound to `/dev/iommu`: its registers, its reset, and how it is made quiet.
+//! A PCI function bound to `/dev/iommu`, and its registers.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use vfio_bindings::bindings::vfio;
 
 use crate::cdev::{Cdev, CdevKind};
 use crate::error::Error;
-use crate::iommufd::{DeviceId, HwptId, Iommufd};
+use crate::iommufd::{DeviceId, Iommufd};
 use crate::mapping::Mapping;
 use crate::region::Region;
 use crate::sys;
@@ -30,27 +30,13 @@ const REGIONS: u32 = vfio::VFIO_PCI_CONFIG_REGION_INDEX + 1;
 const TRIES: u32 = 20;
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
-mod pci {
-    //! Config space registers (PCI Express Base Specification, section 7.5).
-    pub const COMMAND: u16 = 0x04;
-    pub const COMMAND_BUS_MASTER: u16 = 1 << 2;
-    pub const STATUS: u16 = 0x06;
-    pub const STATUS_CAPABILITIES: u16 = 1 << 4;
-    pub const CAPABILITIES: u16 = 0x34;
-    pub const CAP_EXPRESS: u8 = 0x10;
-    /// Device Status, from the start of the PCI Express capability.
-    pub const EXPRESS_STATUS: u16 = 0x0a;
-    pub const EXPRESS_STATUS_PENDING: u16 = 1 << 5;
-    /// A list of capabilities has no room for more than this.
-    pub const MOST_CAPABILITIES: usize = 48;
-}
-
 /// A VFIO device bound to an [`Iommufd`].
 ///
 /// Dropping it closes the character device, on which the kernel turns bus mastering off, resets
 /// the function and only then lets go of pinned memory (drivers/vfio/vfio_main.c
 /// vfio_df_device_last_close before vfio_df_iommufd_unbind) — unless a mapped BAR or a duplicate
-/// of the file keeps it open. [`quiesce`](Self::quiesce) comes first, always.
+/// of the file keeps it open. [`stop_dma`](Self::stop_dma) and
+/// [`reset`](Self::reset) come first, always.
 #[derive(Debug)]
 pub struct VfioDevice {
     bdf: Bdf,
@@ -107,13 +93,11 @@ impl VfioDevice {
         })
     }
 
-    /// Attaches the device to a page table.
-    ///
-    /// # Errors
-    /// [`Error::Device`]
-    pub fn attach(&self, hwpt: HwptId) -> Result<(), Error> {
+    /// Attaches the device to a page table, or to the address space for which the kernel then
+    /// makes one.
+    pub(crate) fn attach(&self, table: u32) -> Result<(), Error> {
         let mut argument = vfio::vfio_device_attach_iommufd_pt {
-            pt_id: hwpt.0,
+            pt_id: table,
             ..Default::default()
         };
         sys::attach_pt(self.fd(), &mut argument)
@@ -140,8 +124,7 @@ impl VfioDevice {
     }
 
     /// Whether the function can be reset by itself (`VFIO_DEVICE_RESET`).
-    #[must_use]
-    pub fn is_resettable(&self) -> bool {
+    pub(crate) fn is_resettable(&self) -> bool {
         self.resettable
     }
 
@@ -218,93 +201,7 @@ impl VfioDevice {
         Ok(mapping)
     }
 
-    /// Resets the function (`VFIO_DEVICE_RESET`). Config space comes back as it was, bus
-    /// mastering included.
-    ///
-    /// # Errors
-    /// [`Error::Device`], with `EINVAL` where the function has no reset of its own.
-    pub fn reset(&self) -> Result<(), Error> {
-        retried(|| sys::reset(self.fd()))
-            .map(drop)
-            .map_err(|source| self.failed("reset it", source))
-    }
-
-    /// Stops all DMA of the function for good: turns bus mastering off, waits until what it had
-    /// under way has ended, and resets it. Nothing may set bus mastering any more by then.
-    ///
-    /// # Errors
-    /// [`Error::Device`] for the first step that failed; the later ones are tried all the same.
-    pub fn quiesce(&self) -> Result<(), Error> {
-        let off = self.bus_master_off();
-        let ended = self.wait_for_transactions();
-        let reset = if self.resettable {
-            self.reset()
-        } else {
-            Ok(())
-        };
-        off.and(ended).and(reset)
-    }
-
-    /// Turns bus mastering off and reads back that it is. The read also makes sure that what the
-    /// function wrote before has arrived (PCI ordering: a completion pushes posted writes).
-    ///
-    /// # Errors
-    /// [`Error::Device`], [`Error::DeviceUnusable`] if the bit stays on.
-    pub fn bus_master_off(&self) -> Result<(), Error> {
-        let command = self.config_word(pci::COMMAND)?;
-        let quiet = command & !pci::COMMAND_BUS_MASTER;
-        self.config_write(pci::COMMAND, &quiet.to_le_bytes())?;
-        if self.config_word(pci::COMMAND)? & pci::COMMAND_BUS_MASTER != 0 {
-            return Err(Error::DeviceUnusable {
-                bdf: self.bdf,
-                reason: "its bus mastering cannot be turned off".into(),
-            });
-        }
-        log::debug!("{}: bus mastering is off", self.bdf);
-        Ok(())
-    }
-
-    /// Waits until the function's Transactions Pending bit is clear, for as long as the PCI
-    /// specification gives a function for that before a reset (100 ms), times two.
-    fn wait_for_transactions(&self) -> Result<(), Error> {
-        let Some(express) = self.express_capability()? else {
-            return Ok(());
-        };
-        for _ in 0..20 {
-            let status = self.config_word(express + pci::EXPRESS_STATUS)?;
-            // All ones: the function is gone from the bus.
-            if status & pci::EXPRESS_STATUS_PENDING == 0 || status == u16::MAX {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        log::warn!(
-            "{}: transactions are still pending 200 ms after bus mastering went off",
-            self.bdf
-        );
-        Ok(())
-    }
-
-    /// Offset of the PCI Express capability, if there is one.
-    fn express_capability(&self) -> Result<Option<u16>, Error> {
-        if self.config_word(pci::STATUS)? & pci::STATUS_CAPABILITIES == 0 {
-            return Ok(None);
-        }
-        let mut at = self.config_word(pci::CAPABILITIES)? & 0xfc;
-        for _ in 0..pci::MOST_CAPABILITIES {
-            if at < 0x40 {
-                return Ok(None);
-            }
-            let [id, next] = self.config_word(at)?.to_le_bytes();
-            if id == pci::CAP_EXPRESS {
-                return Ok(Some(at));
-            }
-            at = u16::from(next & 0xfc);
-        }
-        Ok(None)
-    }
-
-    fn config_word(&self, offset: u16) -> Result<u16, Error> {
+    pub(crate) fn config_word(&self, offset: u16) -> Result<u16, Error> {
         let mut data = [0; 2];
         self.config_read(offset, &mut data)?;
         Ok(u16::from_le_bytes(data))
@@ -352,7 +249,7 @@ fn region(bdf: Bdf, file: &File, index: u32) -> Result<Region, Error> {
 
 /// Tries again while the kernel says that the device's lock is held elsewhere, as it is while
 /// another function of the same slot is being reset.
-fn retried(mut call: impl FnMut() -> io::Result<u32>) -> io::Result<u32> {
+pub(crate) fn retried(mut call: impl FnMut() -> io::Result<u32>) -> io::Result<u32> {
     for _ in 1..TRIES {
         match call() {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {

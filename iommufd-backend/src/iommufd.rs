@@ -150,6 +150,14 @@ impl Iommufd {
             })
     }
 
+    /// Removes all areas of `ioas`, of which there may be none, as [`unmap`](Self::unmap) does.
+    ///
+    /// # Errors
+    /// [`Error::Iommufd`]
+    pub fn unmap_all(&self, ioas: IoasId) -> Result<(), Error> {
+        self.unmap(ioas, Iova(0), u64::MAX)
+    }
+
     /// Asks for the physical address of the byte at `iova` and for how many bytes, at most
     /// `length` and at most to the end of the area, memory goes on from there
     /// (`IOMMU_IOAS_NOIOMMU_GET_PA`, Linux 7.3). The kernel walks its table once for every 4 KiB

@@ -8,9 +8,9 @@
 //! 3. [`NoiommuSpace::attach`] makes pinning possible.
 //! 4. [`DmaBackend::pin`](backend::DmaBackend::pin) pins memory and tells where it is.
 //!
-//! And back: [`VfioDevice::quiesce`], close, [`NoiommuSpace::release`]. Nothing but that order
-//! keeps a device from writing into memory that is no longer the guest's: without an IOMMU the
-//! kernel unpins at once and does not stop anybody.
+//! And back: [`VfioDevice::stop_dma`], [`VfioDevice::reset`], close, [`NoiommuSpace::release`].
+//! Nothing but that order keeps a device from writing into memory that is no longer the guest's:
+//! without an IOMMU the kernel unpins at once and does not stop anybody.
 
 pub mod backend;
 mod cdev;
@@ -19,12 +19,16 @@ mod error;
 pub mod extent;
 pub mod hugepages;
 mod iomem;
+mod iommu;
 mod iommufd;
 mod irq;
 mod mapping;
 mod noiommu;
 mod pci_sysfs;
+mod quiet;
 mod region;
+mod reset;
+pub mod software;
 mod sys;
 mod uapi;
 
@@ -32,9 +36,11 @@ pub use cdev::{Cdev, CdevKind};
 pub use device::VfioDevice;
 pub use error::{Error, GetPaError};
 pub use iomem::{Entry, IoMem};
+pub use iommu::IommuSpace;
 pub use iommufd::{DEV_IOMMU, DeviceId, HwptId, IoasId, Iommufd};
 pub use irq::IrqIndex;
 pub use mapping::Mapping;
 pub use noiommu::NoiommuSpace;
 pub use pci_sysfs::PciSysfs;
 pub use region::{MalformedRegion, Region};
+pub use reset::ResetMethod;

@@ -56,7 +56,7 @@ impl NoiommuSpace {
                 .hwpt
                 .insert(self.iommufd.hwpt_alloc(device.id(), self.ioas)?),
         };
-        device.attach(hwpt)
+        device.attach(hwpt.0)
     }
 
     /// Asks the kernel again for the first page of every extent and compares.
@@ -86,7 +86,7 @@ impl NoiommuSpace {
     pub fn release(mut self) -> Result<(), Error> {
         let unmapped = self
             .iommufd
-            .unmap(self.ioas, Iova(0), u64::MAX)
+            .unmap_all(self.ioas)
             .inspect(|()| log::debug!("guest memory is unpinned"));
         let destroyed = self
             .hwpt

@@ -4,10 +4,12 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use address::Bdf;
 use iommufd_bindings as iommufd;
 use vfio_bindings::bindings::vfio;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr};
 
+use crate::reset::Affected;
 use crate::uapi::{self, device, iommu};
 
 /// `size_of::<T>()` as the `u32` that leads every structure of this ABI.
@@ -86,6 +88,46 @@ command!(
 pub(crate) fn reset(fd: BorrowedFd<'_>) -> io::Result<u32> {
     // SAFETY: the command takes no argument.
     check(unsafe { ioctl(&fd.as_raw_fd(), device::RESET) })
+}
+
+/// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`: the functions that a reset of the device's bus hits.
+pub(crate) fn hot_reset_info(fd: BorrowedFd<'_>) -> io::Result<Vec<Affected>> {
+    /// Words before the list: size, flags, count.
+    const HEADER: usize = 3;
+    /// Words of an entry: number, then segment, bus and function.
+    const ENTRY: usize = 2;
+    /// A bus has no more functions.
+    const MOST: usize = 256;
+
+    let mut words = [0_u32; HEADER + MOST * ENTRY];
+    words[0] = u32::try_from(size_of_val(&words)).map_err(io::Error::other)?;
+    let pointer = words.as_mut_ptr();
+    // SAFETY: the buffer is laid out as `struct vfio_pci_hot_reset_info` with its list behind it,
+    // and as long as its first field says.
+    check(unsafe { ioctl_with_mut_ptr(&fd.as_raw_fd(), device::GET_PCI_HOT_RESET_INFO, pointer) })?;
+    let count = (words[2] as usize).min(MOST);
+    let entries = words[HEADER..].chunks_exact(ENTRY).take(count);
+    Ok(entries
+        .filter_map(|entry| {
+            let [low, high, bus, devfn] = entry[1].to_ne_bytes();
+            let domain = u16::from_ne_bytes([low, high]).into();
+            let bdf = Bdf::new(domain, bus, devfn >> 3, devfn & 7)?;
+            // -1: not ours. 0 would be ours through a group, which noiommu devices have not.
+            let owned = entry[0] != vfio::VFIO_PCI_DEVID_NOT_OWNED.cast_unsigned();
+            Some(Affected { bdf, owned })
+        })
+        .collect())
+}
+
+/// `VFIO_DEVICE_PCI_HOT_RESET` of functions that all belong to the caller's `/dev/iommu`.
+pub(crate) fn hot_reset(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut argument = vfio::vfio_pci_hot_reset {
+        argsz: size::<vfio::vfio_pci_hot_reset>(),
+        ..Default::default()
+    };
+    // SAFETY: the structure without any list behind it, as its count of 0 says, borrowed for the
+    // call.
+    check(unsafe { ioctl_with_mut_ref(&fd.as_raw_fd(), device::PCI_HOT_RESET, &mut argument) })
 }
 
 /// `VFIO_DEVICE_GET_REGION_INFO` for region `index`: the structure and the capabilities behind

@@ -46,6 +46,10 @@ pub mod device {
     pub const SET_IRQS: libc::c_ulong = command(BASE + 10);
     /// `VFIO_DEVICE_RESET`
     pub const RESET: libc::c_ulong = command(BASE + 11);
+    /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`
+    pub const GET_PCI_HOT_RESET_INFO: libc::c_ulong = command(BASE + 12);
+    /// `VFIO_DEVICE_PCI_HOT_RESET`
+    pub const PCI_HOT_RESET: libc::c_ulong = command(BASE + 13);
     /// `VFIO_DEVICE_BIND_IOMMUFD`
     pub const BIND_IOMMUFD: libc::c_ulong = command(BASE + 18);
     /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`
@@ -90,6 +94,7 @@ const _: () = {
     assert!(iommu::IOAS_MAP_FILE == 0x3b8f);
     assert!(device::GET_INFO == 0x3b6b);
     assert!(device::RESET == 0x3b6f);
+    assert!(device::PCI_HOT_RESET == 0x3b71);
     assert!(device::BIND_IOMMUFD == 0x3b76);
     assert!(device::ATTACH_IOMMUFD_PT == 0x3b77);
 };

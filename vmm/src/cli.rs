@@ -55,9 +55,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE[,hugepage_size=2M|1G]")]
     memory: MemoryConfig,
 
-    /// PCI device to pass through, bound to vfio-pci; may be repeated. One that cannot be reset
-    /// is taken with reset=none only
-    #[arg(long = "device", value_name = "BDF[,reset=none]", required = true)]
+    /// PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the
+    /// default, prefers an IOMMU where there is one; a device that cannot be reset is taken with
+    /// reset=none only
+    #[arg(
+        long = "device",
+        value_name = "BDF[,dma=auto|iommu|identity][,reset=none]",
+        required = true
+    )]
     devices: Vec<DeviceConfig>,
 
     /// Accept that no IOMMU keeps the devices in check: they can read and write all of the

@@ -30,15 +30,29 @@ pub struct Config {
 pub struct MemoryConfig {
     /// Bytes of RAM above the first MiB; a multiple of the hugepage size.
     pub size: u64,
-    /// What it is made of.
-    pub hugepage_size: HugepageSize,
+    /// What it is made of, where the user said so.
+    pub hugepage_size: Option<HugepageSize>,
 }
 
-/// A device to pass through: `BDF[,reset=none]`.
+/// How a device's DMA reaches guest memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DmaMode {
+    /// By the IOMMU if there is one, else by identity.
+    #[default]
+    Auto,
+    /// An IOMMU translates guest-physical addresses.
+    Iommu,
+    /// Guest-physical addresses are host-physical ones.
+    Identity,
+}
+
+/// A device to pass through: `BDF[,dma=auto|iommu|identity][,reset=none]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceConfig {
     /// The function on the host.
     pub bdf: Bdf,
+    /// How its DMA reaches guest memory.
+    pub dma: DmaMode,
     /// Whether it may be used although it cannot be reset.
     pub allow_no_reset: bool,
 }
@@ -99,11 +113,11 @@ impl FromStr for MemoryConfig {
         let mut parts = text.split(',');
         let size_text = parts.next().unwrap_or_default();
         let size = size(size_text)?;
-        let mut hugepage_size = HugepageSize::Mib2;
+        let mut hugepage_size = None;
         for part in parts {
             match part.split_once('=') {
-                Some(("hugepage_size", "2M")) => hugepage_size = HugepageSize::Mib2,
-                Some(("hugepage_size", "1G")) => hugepage_size = HugepageSize::Gib1,
+                Some(("hugepage_size", "2M")) => hugepage_size = Some(HugepageSize::Mib2),
+                Some(("hugepage_size", "1G")) => hugepage_size = Some(HugepageSize::Gib1),
                 Some(("hugepage_size", other)) => {
                     return Err(ConfigError::HugepageSize(other.to_owned()));
                 }
@@ -115,10 +129,11 @@ impl FromStr for MemoryConfig {
                 }
             }
         }
-        if size == 0 || size % hugepage_size.bytes() != 0 {
+        let page_size = hugepage_size.unwrap_or(HugepageSize::Mib2);
+        if size == 0 || size % page_size.bytes() != 0 {
             return Err(ConfigError::NotWholePages {
                 found: size_text.to_owned(),
-                page_size: hugepage_size,
+                page_size,
             });
         }
         Ok(Self {
@@ -149,25 +164,32 @@ impl FromStr for DeviceConfig {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let (bdf, options) = text.split_once(',').unwrap_or((text, ""));
-        let allow_no_reset = match options {
-            "" => false,
-            "reset=none" => true,
-            other => {
-                return Err(ConfigError::Key {
-                    found: other.to_owned(),
-                    expected: "reset=none",
-                });
-            }
-        };
+        let mut parts = text.split(',');
+        let bdf = parts.next().unwrap_or_default();
         let bdf = bdf.parse().map_err(|error| ConfigError::Bdf {
             found: bdf.to_owned(),
             error,
         })?;
-        Ok(Self {
+        let mut device = Self {
             bdf,
-            allow_no_reset,
-        })
+            dma: DmaMode::Auto,
+            allow_no_reset: false,
+        };
+        for part in parts {
+            match part.split_once('=') {
+                Some(("dma", "auto")) => device.dma = DmaMode::Auto,
+                Some(("dma", "iommu")) => device.dma = DmaMode::Iommu,
+                Some(("dma", "identity")) => device.dma = DmaMode::Identity,
+                Some(("reset", "none")) => device.allow_no_reset = true,
+                _ => {
+                    return Err(ConfigError::Key {
+                        found: part.to_owned(),
+                        expected: "dma=auto|iommu|identity or reset=none",
+                    });
+                }
+            }
+        }
+        Ok(device)
     }
 }
 
@@ -194,10 +216,10 @@ mod tests {
     #[test]
     fn memory_takes_sizes_and_hugepage_sizes() {
         for (text, size, hugepage_size) in [
-            ("512M", 512 << 20, HugepageSize::Mib2),
-            ("1G,hugepage_size=1G", 1 << 30, HugepageSize::Gib1),
-            ("4194304", 4 << 20, HugepageSize::Mib2),
-            ("1t,hugepage_size=2M", 1 << 40, HugepageSize::Mib2),
+            ("512M", 512 << 20, None),
+            ("1G,hugepage_size=1G", 1 << 30, Some(HugepageSize::Gib1)),
+            ("4194304", 4 << 20, None),
+            ("1t,hugepage_size=2M", 1 << 40, Some(HugepageSize::Mib2)),
         ] {
             assert_eq!(
                 text.parse(),
@@ -239,11 +261,19 @@ mod tests {
     }
 
     #[test]
-    fn a_device_may_go_without_a_reset_if_asked() {
+    fn a_device_takes_options() {
         let device = |text: &str| text.parse::<DeviceConfig>();
         assert!(!device("01:00.0").unwrap().allow_no_reset);
-        assert!(device("0000:01:00.0,reset=none").unwrap().allow_no_reset);
-        for text in ["", "01:00", "01:00.0,reset=some", "01:00.0,reset=none,x"] {
+        let both = device("0000:01:00.0,reset=none,dma=identity").unwrap();
+        assert!(both.allow_no_reset);
+        assert_eq!(both.dma, DmaMode::Identity);
+        for text in [
+            "",
+            "01:00",
+            "01:00.0,reset=some",
+            "01:00.0,reset=none,x",
+            "01:00.0,dma=x",
+        ] {
             assert!(device(text).is_err(), "{text}");
         }
     }

@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::terminal::Terminal;
 
 use crate::config::SerialConfig;
-use crate::error::Error;
+use crate::error::{Error, process};
 
 /// The key that begins a command to the monitor: Ctrl-a. Twice, it goes to the guest once.
 const ESCAPE: u8 = 0x01;
@@ -237,13 +237,6 @@ impl Drop for Input {
 
 fn event_fd() -> Result<EventFd, Error> {
     EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(process("make an eventfd"))
-}
-
-fn process(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Process {
-        operation,
-        source: source.into(),
-    }
 }
 
 #[cfg(test)]

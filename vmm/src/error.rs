@@ -49,17 +49,29 @@ pub enum Error {
         /// The device.
         bdf: Bdf,
     },
-    /// Only devices in noiommu mode can be passed through.
-    #[error("PCI device {bdf} is behind an IOMMU, which Pinvisor does not drive")]
+    /// Identity was asked for where an IOMMU translates.
+    #[error("PCI device {bdf} is behind an IOMMU, which does not let physical addresses through")]
     BehindIommu {
         /// The device.
         bdf: Bdf,
     },
+    /// An IOMMU was asked for where there is none.
+    #[error("No IOMMU stands between PCI device {bdf} and memory")]
+    NotBehindIommu {
+        /// The device.
+        bdf: Bdf,
+    },
     /// A device that keeps what its last user left in it.
-    #[error("PCI device {bdf} cannot be reset, so the next user inherits what it is doing")]
+    #[error(
+        "PCI device {bdf} cannot be reset, so its next user inherits what it is doing: it has no \
+         reset of its own, and {}",
+        bus_reset(others)
+    )]
     NoReset {
         /// The device.
         bdf: Bdf,
+        /// Functions that a reset of its bus would hit too.
+        others: Vec<Bdf>,
     },
     /// A file named on the command line.
     #[error("Cannot open {what} {}", path.display())]
@@ -191,6 +203,7 @@ impl Error {
             | Self::NoEcam(_)
             | Self::Process { .. } => HOST,
             Self::BehindIommu { .. }
+            | Self::NotBehindIommu { .. }
             | Self::NoReset { .. }
             | Self::Function(_)
             | Self::Passthrough(_)
@@ -208,10 +221,20 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
-            Self::NoReset { bdf } => Some(format!(
-                "give it a slot of its own, where its bus can be reset, or accept it: \
-                 --device {bdf},reset=none"
-            )),
+            Self::BehindIommu { .. } => Some("leave dma=identity out".to_owned()),
+            Self::NotBehindIommu { .. } => {
+                Some("leave dma=iommu out and read what --noiommu means".to_owned())
+            }
+            Self::NoReset { bdf, others } => {
+                let first = match others.as_slice() {
+                    [] => "give it a slot of its own, where its bus can be reset".to_owned(),
+                    _ => format!(
+                        "pass them through together: --device {}",
+                        names(others, " --device ")
+                    ),
+                };
+                Some(format!("{first}; or accept it: --device {bdf},reset=none"))
+            }
             Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => error.hint(),
             Self::Vm(VmError::Open(error)) => Some(
                 match error.errno() {
@@ -269,5 +292,29 @@ fn backend_code(error: &Backend) -> u8 {
         | Backend::Map { .. }
         | Backend::Extent(_)
         | Backend::Pinned(_) => MEMORY,
+    }
+}
+
+/// What stands in the way of a reset of a device's bus.
+fn bus_reset(others: &[Bdf]) -> String {
+    match others {
+        [] => "neither has its bus".to_owned(),
+        _ => format!(
+            "a reset of its bus would hit {} too, not passed through to this guest",
+            names(others, ", ")
+        ),
+    }
+}
+
+fn names(list: &[Bdf], between: &str) -> String {
+    let names: Vec<_> = list.iter().map(Bdf::to_string).collect();
+    names.join(between)
+}
+
+/// Makes an [`Error::Process`] of the error of `operation`, a verb phrase.
+pub(crate) fn process(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Process {
+        operation,
+        source: source.into(),
     }
 }

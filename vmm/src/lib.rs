@@ -7,6 +7,7 @@
 pub mod acpi;
 pub mod arch;
 pub mod boot;
+mod bound;
 mod builder;
 pub mod cli;
 pub mod config;
@@ -20,14 +21,16 @@ pub mod machine;
 pub mod memory;
 pub mod passthrough;
 mod pinned;
+mod topology;
 mod watch;
 
 pub use error::Error;
-pub use memory::plan::{Identity, Layout};
+pub use memory::layout::{Conventional, Identity, Layout};
 
 use config::Config;
 
-/// Runs the microVM that `config` describes, its RAM placed by `layout`, until it ends.
+/// Runs the microVM that `config` describes until it ends. Where devices use physical addresses,
+/// its RAM is placed by `layout`: [`Identity`], unless the harm of another one is to be shown.
 ///
 /// # Errors
 /// [`Error`]; what was set up is torn down by then, devices first.

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use devices::pci::PciRoot;
-use iommufd_backend::{NoiommuSpace, VfioDevice};
+use iommufd_backend::{IommuSpace, NoiommuSpace};
 use vm_device::device_manager::IoManager;
 
+use crate::bound::{self, BoundDevice};
 use crate::console::GuestSerial;
 use crate::error::Error;
 use crate::event_loop::Signals;
@@ -27,8 +28,9 @@ pub struct Machine {
     pub(crate) watches: Vec<DeviceWatch>,
     pub(crate) bus: Option<Arc<IoManager>>,
     pub(crate) pci: Option<Arc<PciRoot>>,
-    pub(crate) devices: Vec<Arc<VfioDevice>>,
-    pub(crate) space: Option<NoiommuSpace>,
+    pub(crate) devices: Vec<BoundDevice>,
+    pub(crate) noiommu: Option<NoiommuSpace>,
+    pub(crate) iommu: Option<IommuSpace>,
     pub(crate) ram_slots: Vec<Memslot>,
     pub(crate) ram: Option<GuestRam>,
 }
@@ -68,11 +70,11 @@ impl Machine {
         if let Some(pci) = &self.pci {
             pci.stop();
         }
-        for device in &self.devices {
-            note(device.quiesce().map_err(Error::from));
+        for error in bound::quiesce(&self.devices) {
+            note(Err(error));
         }
         if cfg!(debug_assertions)
-            && let Some(space) = &self.space
+            && let Some(space) = &self.noiommu
         {
             note(space.verify().map_err(Error::from));
         }
@@ -82,7 +84,7 @@ impl Machine {
         self.bus = None;
         self.pci = None;
         let mut closed = true;
-        for device in self.devices.drain(..) {
+        for BoundDevice { device, .. } in self.devices.drain(..) {
             let bdf = device.bdf();
             if Arc::into_inner(device).is_none() {
                 log::error!("{bdf} is still in use: guest memory stays pinned until the end");
@@ -91,7 +93,10 @@ impl Machine {
                 log::debug!("{bdf}: closed");
             }
         }
-        if let (Some(space), true) = (self.space.take(), closed) {
+        if let (Some(space), true) = (self.noiommu.take(), closed) {
+            note(space.release().map_err(Error::from));
+        }
+        if let (Some(space), true) = (self.iommu.take(), closed) {
             note(space.release().map_err(Error::from));
         }
         self.ram_slots.clear();

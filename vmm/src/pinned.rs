@@ -7,10 +7,11 @@ use address::Iova;
 use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::extent::Extent;
-use iommufd_backend::hugepages::{self, Pool};
+use iommufd_backend::hugepages::{self, HugepageSize, Pool};
+use rustix::fs::MemfdFlags;
 
 use crate::config::MemoryConfig;
-use crate::error::Error;
+use crate::error::{Error, process};
 
 /// Where guest RAM stands in the I/O address space. Any place would do, since no hardware reads
 /// it; below 512 GiB the kernel's table has few levels, and a multiple of 1 GiB keeps its
@@ -33,32 +34,8 @@ impl PinnedRam {
     /// # Errors
     /// [`Error::TooFewHugepages`], [`Error::Backend`]
     pub fn new(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, Error> {
-        let size = memory.hugepage_size;
-        let need = memory.size / size.bytes();
-        let pool = Pool::read(Path::new("/sys"), size)?;
-        let too_few = |pool: Pool| Error::TooFewHugepages {
-            size,
-            need,
-            available: pool.available(),
-            total: pool.total,
-        };
-        if pool.available() < need {
-            return Err(too_few(pool));
-        }
-        let file = hugepages::memfd(size)?;
-        file.set_len(memory.size).map_err(|source| Error::Process {
-            operation: "size guest memory",
-            source: source.into(),
-        })?;
-        // Somebody else may have taken pages since the pool was read.
-        hugepages::populate(&file, 0, memory.size).map_err(|error| match error {
-            iommufd_backend::Error::Map { ref source, .. }
-                if source.raw_os_error() == Some(libc::ENOSPC) =>
-            {
-                Pool::read(Path::new("/sys"), size).map_or(error.into(), too_few)
-            }
-            error => error.into(),
-        })?;
+        let size = memory.hugepage_size.unwrap_or(HugepageSize::Mib2);
+        let file = take_hugepages(memory.size, size)?;
         let extents = space.pin(&PinRequest {
             file: &file,
             offset: 0,
@@ -68,4 +45,47 @@ impl PinnedRam {
         })?;
         Ok(Self { file, extents })
     }
+}
+
+/// Guest RAM of hugepages, or of ordinary memory, that is not pinned yet.
+///
+/// # Errors
+/// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Process`]
+pub fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
+    if let Some(size) = memory.hugepage_size {
+        return take_hugepages(memory.size, size);
+    }
+    let file = rustix::fs::memfd_create("guest-memory", MemfdFlags::CLOEXEC)
+        .map_err(|errno| process("make guest memory")(errno.into()))?;
+    let file = File::from(file);
+    file.set_len(memory.size)
+        .map_err(process("size guest memory"))?;
+    Ok(file)
+}
+
+/// Takes `bytes` of hugepages from the kernel's pool of `size` and clears them.
+fn take_hugepages(bytes: u64, size: HugepageSize) -> Result<File, Error> {
+    let need = bytes / size.bytes();
+    let pool = Pool::read(Path::new("/sys"), size)?;
+    let too_few = |pool: Pool| Error::TooFewHugepages {
+        size,
+        need,
+        available: pool.available(),
+        total: pool.total,
+    };
+    if pool.available() < need {
+        return Err(too_few(pool));
+    }
+    let file = hugepages::memfd(size)?;
+    file.set_len(bytes).map_err(process("size guest memory"))?;
+    // Somebody else may have taken pages since the pool was read.
+    hugepages::populate(&file, 0, bytes).map_err(|error| match error {
+        iommufd_backend::Error::Map { ref source, .. }
+            if source.raw_os_error() == Some(libc::ENOSPC) =>
+        {
+            Pool::read(Path::new("/sys"), size).map_or(error.into(), too_few)
+        }
+        error => error.into(),
+    })?;
+    Ok(file)
 }

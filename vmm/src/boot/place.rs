@@ -142,7 +142,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::memory::plan::{Constraints, Identity, Run};
+    use crate::memory::layout::Identity;
+    use crate::memory::plan::{Constraints, Run};
 
     const MIB: u64 = 1 << 20;
     const DEMAND: Demand = Demand {
@@ -156,7 +157,7 @@ mod tests {
         let runs = ranges
             .iter()
             .map(|(start, length)| Run {
-                hpa: Hpa(*start),
+                hpa: Some(Hpa(*start)),
                 length: *length,
                 pieces: Vec::new(),
             })

@@ -95,12 +95,13 @@ mod tests {
     use address::Hpa;
 
     use super::*;
-    use crate::memory::plan::{Constraints, Identity, Run};
+    use crate::memory::layout::Identity;
+    use crate::memory::plan::{Constraints, Run};
 
     fn plan(count: u64) -> MemoryPlan {
         let runs = (0..count)
             .map(|i| Run {
-                hpa: Hpa((2 * i + 1) << 21),
+                hpa: Some(Hpa((2 * i + 1) << 21)),
                 length: 1 << 21,
                 pieces: Vec::new(),
             })

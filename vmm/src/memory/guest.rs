@@ -73,7 +73,8 @@ impl GuestRam {
         });
         for slot in plan.slots() {
             let run = &slot.run;
-            let mut mapping = Mapping::reserve(run.length, run.hpa.0)?;
+            let mut mapping =
+                Mapping::reserve(run.length, run.hpa.map_or(slot.gpa.0, |hpa| hpa.0))?;
             let mut at = 0;
             for piece in &run.pieces {
                 let source = (ram.as_fd(), piece.file_offset);

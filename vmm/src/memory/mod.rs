@@ -2,5 +2,6 @@
 
 pub mod e820;
 pub mod guest;
+pub mod layout;
 pub mod low;
 pub mod plan;

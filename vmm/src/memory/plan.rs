@@ -1,17 +1,19 @@
-//! From physical extents to memslots: which guest-physical address every piece of RAM gets.
+//! From pieces of memory to memslots: which guest-physical address every piece of RAM gets.
 
 use std::ops::Range;
 
 use address::{Gpa, Hpa, Iova};
 use iommufd_backend::extent::Extent;
 
-/// A run of host-physical memory, put together of pieces of the backing file.
+use super::layout::Layout;
+
+/// Memory that stands in one piece in the guest, put together of pieces of the backing file.
 ///
 /// One run becomes one memslot, since host virtual memory can be laid out to match it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// First host-physical address.
-    pub hpa: Hpa,
+    /// First host-physical address, if the run is one piece of host-physical memory.
+    pub hpa: Option<Hpa>,
     /// Bytes in the run.
     pub length: u64,
     /// Where its bytes are in the backing file, in ascending order of address.
@@ -39,35 +41,18 @@ pub fn runs(extents: &[Extent], cookie: Iova) -> Vec<Run> {
             length: extent.len(),
         };
         match runs.last_mut() {
-            Some(run) if run.hpa + run.length == extent.hpa() => {
+            Some(run) if run.hpa.map(|hpa| hpa + run.length) == Some(extent.hpa()) => {
                 run.length += extent.len();
                 run.pieces.push(piece);
             }
             _ => runs.push(Run {
-                hpa: extent.hpa(),
+                hpa: Some(extent.hpa()),
                 length: extent.len(),
                 pieces: vec![piece],
             }),
         }
     }
     runs
-}
-
-/// How guest-physical addresses are chosen.
-pub trait Layout: std::fmt::Debug {
-    /// A guest-physical address for each of `runs`, which ascend in host-physical address.
-    fn place(&self, runs: &[Run]) -> Vec<Gpa>;
-}
-
-/// Guest-physical = host-physical: a driver that programs guest-physical addresses programs the
-/// right ones.
-#[derive(Clone, Copy, Debug)]
-pub struct Identity;
-
-impl Layout for Identity {
-    fn place(&self, runs: &[Run]) -> Vec<Gpa> {
-        runs.iter().map(|run| Gpa(run.hpa.0)).collect()
-    }
 }
 
 /// A run with its place in the guest: one memslot.
@@ -126,6 +111,17 @@ pub enum PlanError {
         /// Bits of a guest-physical address.
         bits: u8,
     },
+    /// There is no room for memory between what is taken.
+    #[error("No room for {missing} bytes of guest memory below 2^{bits}")]
+    NoRoom {
+        /// Bytes without a place.
+        missing: u64,
+        /// Bits of a guest-physical address.
+        bits: u8,
+    },
+    /// A layout that needs physical addresses was given memory without.
+    #[error("Guest memory has no known physical address")]
+    NotPhysical,
     /// KVM has too few memslots, or a guest's E820 map too few entries.
     #[error("Guest memory is in {runs} pieces, more than the {most} that {what}")]
     TooFragmented {
@@ -148,19 +144,7 @@ impl MemoryPlan {
         layout: &dyn Layout,
         constraints: &Constraints,
     ) -> Result<Self, PlanError> {
-        if runs.len() > constraints.slots {
-            return Err(PlanError::TooFragmented {
-                runs: runs.len(),
-                most: constraints.slots,
-                what: "KVM has memslots for",
-            });
-        }
-        let places = layout.place(&runs);
-        let mut slots: Vec<RamSlot> = places
-            .into_iter()
-            .zip(runs)
-            .map(|(gpa, run)| RamSlot { gpa, run })
-            .collect();
+        let mut slots = layout.place(runs, constraints)?;
         slots.sort_unstable_by_key(|slot| slot.gpa);
         let plan = Self { slots };
         plan.check(constraints)?;
@@ -168,6 +152,13 @@ impl MemoryPlan {
     }
 
     fn check(&self, constraints: &Constraints) -> Result<(), PlanError> {
+        if self.slots.len() > constraints.slots {
+            return Err(PlanError::TooFragmented {
+                runs: self.slots.len(),
+                most: constraints.slots,
+                what: "KVM has memslots for",
+            });
+        }
         let limit = 1_u64.checked_shl(constraints.address_bits.into());
         for slot in &self.slots {
             let too_high = PlanError::TooHigh {
@@ -227,6 +218,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::memory::layout::Identity;
 
     const COOKIE: Iova = Iova(1 << 30);
     const PAGE: u64 = 2 << 20;
@@ -253,14 +245,15 @@ mod tests {
             COOKIE,
         );
         assert_eq!(runs.len(), 2);
-        assert_eq!((runs[0].hpa, runs[0].length), (Hpa(7 * PAGE), 3 * PAGE));
+        assert_eq!(runs[0].hpa, Some(Hpa(7 * PAGE)));
+        assert_eq!(runs[0].length, 3 * PAGE);
         let offsets: Vec<_> = runs[0]
             .pieces
             .iter()
             .map(|piece| piece.file_offset / PAGE)
             .collect();
         assert_eq!(offsets, [1, 2, 0]);
-        assert_eq!(runs[1].hpa, Hpa(20 * PAGE));
+        assert_eq!(runs[1].hpa, Some(Hpa(20 * PAGE)));
     }
 
     #[test]
@@ -274,8 +267,12 @@ mod tests {
         #[derive(Debug)]
         struct AllAtOne;
         impl Layout for AllAtOne {
-            fn place(&self, runs: &[Run]) -> Vec<Gpa> {
-                vec![Gpa(PAGE); runs.len()]
+            fn place(&self, runs: Vec<Run>, _: &Constraints) -> Result<Vec<RamSlot>, PlanError> {
+                let slot = |run| RamSlot {
+                    gpa: Gpa(PAGE),
+                    run,
+                };
+                Ok(runs.into_iter().map(slot).collect())
             }
         }
         assert!(matches!(
@@ -342,7 +339,7 @@ mod tests {
             prop_assert_eq!(plan.size(), frames.len() as u64 * PAGE);
             let mut seen = 0;
             for slot in plan.slots() {
-                prop_assert_eq!(slot.gpa.0, slot.run.hpa.0);
+                prop_assert_eq!(Some(Hpa(slot.gpa.0)), slot.run.hpa);
                 let mut at = slot.gpa.0;
                 for piece in &slot.run.pieces {
                     let mut done = 0;

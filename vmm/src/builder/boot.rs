@@ -1,0 +1,144 @@
+//! Putting the kernel, and everything that it is told, into guest memory.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use address::Gpa;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::acpi::Platform;
+use crate::arch::entry;
+use crate::arch::page_tables::IdentityTables;
+use crate::boot::bzimage::Kernel;
+use crate::boot::params::BootInfo;
+use crate::boot::place::Placement;
+use crate::config::Config;
+use crate::error::Error;
+use crate::host_map::HostMap;
+use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap};
+use crate::memory::low;
+use crate::memory::plan::MemoryPlan;
+
+/// The files that the guest boots from, opened before any device is touched.
+#[derive(Debug)]
+pub(super) struct BootFiles {
+    kernel: Kernel,
+    initramfs: Option<Initramfs>,
+}
+
+#[derive(Debug)]
+struct Initramfs {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+/// What a CPU needs to know to start the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub entry: Gpa,
+    pub page_tables: Gpa,
+}
+
+impl BootFiles {
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let kernel = Kernel::open(&config.kernel)?;
+        let open = |path: &PathBuf| {
+            let file = File::open(path)?;
+            Ok(Initramfs {
+                path: path.clone(),
+                length: file.metadata()?.len(),
+                file,
+            })
+        };
+        let initramfs = config.initramfs.as_ref().map(|path| {
+            open(path).map_err(|source| Error::File {
+                what: "initramfs",
+                path: path.clone(),
+                source,
+            })
+        });
+        Ok(Self {
+            kernel,
+            initramfs: initramfs.transpose()?,
+        })
+    }
+
+    /// Loads kernel and initramfs into `memory` and tells the kernel of `plan`, `host_map` and
+    /// `platform`.
+    pub fn load(
+        mut self,
+        command_line: &str,
+        (plan, host_map): (&MemoryPlan, &HostMap),
+        platform: &Platform,
+        memory: &GuestMemoryMmap,
+    ) -> Result<Start, Error> {
+        let length = self.initramfs.as_ref().map(|initramfs| initramfs.length);
+        let placement = Placement::find(plan, &self.kernel.demand(), length)?;
+        let start = placement.kernel.start;
+        log::info!("kernel gpa={start}");
+        let entry = self.kernel.load(memory, start)?;
+        if let (Some(initramfs), Some(range)) = (self.initramfs, &placement.initramfs) {
+            log::info!("initramfs gpa={}", range.start);
+            initramfs.load(memory, range.start)?;
+        }
+        let memory_map = memory_map(plan, host_map, start)?;
+        BootInfo {
+            header: self.kernel.header(),
+            memory_map: &memory_map,
+            initramfs: placement.initramfs,
+            command_line,
+            rsdp: platform.write(memory)?,
+        }
+        .write(memory)?;
+        entry::write_gdt(memory)?;
+        Ok(Start {
+            entry,
+            page_tables: write_page_tables(memory, &placement.kernel)?,
+        })
+    }
+}
+
+impl Initramfs {
+    fn load(mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<(), Error> {
+        let count = usize::try_from(self.length).unwrap_or(usize::MAX);
+        memory
+            .read_exact_volatile_from(GuestAddress(at.0), &mut self.file, count)
+            .map_err(|source| Error::Load {
+                what: "initramfs",
+                source: format!("{}: {source}", self.path.display()).into(),
+            })
+    }
+}
+
+fn memory_map(plan: &MemoryPlan, host_map: &HostMap, kernel: Gpa) -> Result<MemoryMap, Error> {
+    let mut fixed = low::memory_map().to_vec();
+    fixed.push(Entry {
+        range: host_map.ecam.clone(),
+        kind: Kind::Reserved,
+    });
+    let map = MemoryMap::new(plan, fixed, kernel)?;
+    if map.len() > ENTRIES_WITHOUT_NUMA {
+        log::warn!(
+            "The guest's memory map has {} entries; a kernel built without NUMA keeps {} of them",
+            map.len(),
+            ENTRIES_WITHOUT_NUMA
+        );
+    }
+    Ok(map)
+}
+
+/// Page tables that map low memory and the kernel, as the boot protocol wants.
+fn write_page_tables(memory: &GuestMemoryMmap, kernel: &Range<Gpa>) -> Result<Gpa, Error> {
+    let mut tables = IdentityTables::new(low::PAGE_TABLES);
+    tables.map(&(Gpa(0)..Gpa(low::SIZE)))?;
+    tables.map(kernel)?;
+    memory
+        .write_slice(&tables.bytes(), GuestAddress(tables.root().0))
+        .map_err(|source| Error::Load {
+            what: "page tables",
+            source: source.into(),
+        })?;
+    Ok(tables.root())
+}

@@ -1,0 +1,145 @@
+//! Binding the devices to `/dev/iommu`.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use address::{Bdf, Hpa};
+use devices::vfio_pci::HostInfo;
+use iommufd_backend::{
+    Cdev, CdevKind, IommuSpace, Iommufd, NoiommuSpace, PciSysfs, ResetMethod, VfioDevice,
+};
+
+use crate::bound::{self, BoundDevice};
+use crate::config::{Config, DeviceConfig, DmaMode};
+use crate::error::Error;
+use crate::passthrough;
+use crate::topology::{self, Place};
+
+/// Bound devices, quiet, and the address spaces that they are attached to.
+#[derive(Debug)]
+pub(super) struct Devices {
+    pub bound: Vec<BoundDevice>,
+    pub infos: Vec<HostInfo>,
+    pub places: Vec<Place>,
+    /// For devices in noiommu mode, if there are any.
+    pub noiommu: Option<NoiommuSpace>,
+    /// For devices behind an IOMMU, if there are any. Never the same space: nothing would keep a
+    /// device in noiommu mode inside it.
+    pub iommu: Option<IommuSpace>,
+}
+
+impl Devices {
+    /// Binds what `config` names.
+    pub fn bind(config: &Config) -> Result<Self, Error> {
+        let places = check_names(&config.devices)?;
+        let sysfs = PciSysfs::default();
+        let iommufd = Arc::new(Iommufd::open()?);
+        // All are looked at before the first one is opened.
+        for device in &config.devices {
+            check_mode(device, Cdev::find(&sysfs, device.bdf)?.1, config.noiommu)?;
+        }
+        let (mut noiommu, mut iommu) = (None, None);
+        let mut devices = Vec::new();
+        for DeviceConfig { bdf, .. } in &config.devices {
+            let cdev = Cdev::open(&sysfs, *bdf)?;
+            let device = VfioDevice::bind(cdev, Arc::clone(&iommufd))?;
+            match device.kind() {
+                CdevKind::Noiommu => {
+                    let space = match &mut noiommu {
+                        Some(space) => space,
+                        None => noiommu.insert(NoiommuSpace::new(Arc::clone(&iommufd))?),
+                    };
+                    space.attach(&device)?;
+                    log::info!("{bdf}: bound, in noiommu mode");
+                }
+                CdevKind::Iommu => {
+                    let space = match &mut iommu {
+                        Some(space) => space,
+                        None => iommu.insert(IommuSpace::new(Arc::clone(&iommufd))?),
+                    };
+                    space.attach(&device)?;
+                    log::info!("{bdf}: bound, behind an IOMMU");
+                }
+            }
+            devices.push(device);
+        }
+        let infos = devices
+            .iter()
+            .map(|device| passthrough::host_info(device, &sysfs))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            bound: with_reset(devices, &config.devices)?,
+            infos,
+            places,
+            noiommu,
+            iommu,
+        })
+    }
+
+    /// Where the host has the devices' memory BARs.
+    pub fn bars(&self) -> Vec<Range<Hpa>> {
+        self.infos
+            .iter()
+            .flat_map(|info| &info.bars)
+            .filter_map(|bar| bar.host_address?.span(bar.size))
+            .filter(|range| !range.is_empty())
+            .collect()
+    }
+}
+
+fn check_names(devices: &[DeviceConfig]) -> Result<Vec<Place>, Error> {
+    let names: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
+    for (index, bdf) in names.iter().enumerate() {
+        if names[..index].contains(bdf) {
+            return Err(Error::DeviceTwice { bdf: *bdf });
+        }
+    }
+    topology::places(&names).ok_or(Error::TooManyDevices {
+        count: names.len(),
+        most: topology::MOST_SLOTS,
+    })
+}
+
+/// Whether the device's DMA can reach guest memory as asked.
+fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<(), Error> {
+    let bdf = device.bdf;
+    match (kind, device.dma) {
+        (CdevKind::Noiommu, DmaMode::Iommu) => Err(Error::NotBehindIommu { bdf }),
+        (CdevKind::Noiommu, _) if !accepted => Err(Error::NoiommuNotAccepted { bdf }),
+        (CdevKind::Iommu, DmaMode::Identity) => Err(Error::BehindIommu { bdf }),
+        _ => Ok(()),
+    }
+}
+
+/// Finds out how the devices are reset, which depends on which of them are bound, and resets
+/// those that binding has not.
+fn with_reset(
+    devices: Vec<VfioDevice>,
+    configs: &[DeviceConfig],
+) -> Result<Vec<BoundDevice>, Error> {
+    let mut bound = Vec::new();
+    for (device, config) in devices.into_iter().zip(configs) {
+        let reset = device.reset_method()?;
+        if let ResetMethod::None { others } = &reset {
+            if !config.allow_no_reset {
+                return Err(Error::NoReset {
+                    bdf: config.bdf,
+                    others: others.clone(),
+                });
+            }
+            log::warn!(
+                "{}: cannot be reset: it may be doing what its last user told it, and will keep \
+                 what this guest tells it",
+                config.bdf
+            );
+        }
+        bound.push(BoundDevice {
+            device: Arc::new(device),
+            reset,
+        });
+    }
+    match bound::reset(&bound).into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(bound),
+    }
+}

@@ -1,0 +1,144 @@
+//! Guest memory: taken, pinned, laid out, mapped.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use address::{Gpa, Iova};
+use iommufd_backend::IommuSpace;
+
+use super::devices::Devices;
+use crate::acpi::{IO_APIC, LOCAL_APIC};
+use crate::arch::cpuid;
+use crate::config::MemoryConfig;
+use crate::error::{Error, process};
+use crate::host_map::HostMap;
+use crate::kvm::vm::{Memslot, Vm};
+use crate::memory::guest::GuestRam;
+use crate::memory::layout::{Conventional, Layout};
+use crate::memory::low;
+use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, Run};
+use crate::pinned::{self, COOKIE, PinnedRam};
+
+/// Memslots kept for mapped BARs: six to a function, two parts each.
+const SLOTS_PER_DEVICE: usize = 12;
+
+/// Guest RAM in place: pinned, mapped for the devices, and where the guest expects it.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub plan: MemoryPlan,
+    pub ram: GuestRam,
+    pub slots: Vec<Memslot>,
+}
+
+impl Memory {
+    /// Takes, pins and places guest RAM. `identity` is the layout for devices that use physical
+    /// addresses.
+    pub fn prepare(
+        config: &MemoryConfig,
+        identity: &dyn Layout,
+        devices: &mut Devices,
+        (vm, host_map): (&Arc<Vm>, &HostMap),
+    ) -> Result<Self, Error> {
+        let (file, runs, layout): (_, _, &dyn Layout) = match &mut devices.noiommu {
+            Some(space) => {
+                let pinned = PinnedRam::new(config, space)?;
+                (pinned.file, plan::runs(&pinned.extents, COOKIE), identity)
+            }
+            None => (pinned::unpinned(config)?, whole(config.size), &Conventional),
+        };
+        let constraints = constraints(vm, host_map, devices.bound.len());
+        let plan = MemoryPlan::new(runs, layout, &constraints)?;
+        describe(&plan);
+        if let Some(space) = &devices.iommu {
+            map_for_devices(space, &file, &plan)?;
+        }
+        let low = low::allocate().map_err(process("make low guest memory"))?;
+        let ram = GuestRam::map((&low, low::SIZE), &file, &plan)?;
+        let slots = ram
+            .slots()
+            .iter()
+            .map(|slot| vm.map(slot.gpa(), slot.mapping()))
+            .collect::<Result<_, _>>()?;
+        warn_of_narrow_devices(&plan, devices)?;
+        Ok(Self { plan, ram, slots })
+    }
+}
+
+/// All of a file as one run.
+fn whole(length: u64) -> Vec<Run> {
+    let piece = Piece {
+        file_offset: 0,
+        length,
+    };
+    vec![Run {
+        hpa: None,
+        length,
+        pieces: vec![piece],
+    }]
+}
+
+fn constraints(vm: &Vm, host_map: &HostMap, devices: usize) -> Constraints {
+    let mut taken = vec![
+        ("low memory", Gpa(0)..Gpa(low::SIZE)),
+        ("PCI config space", host_map.ecam.clone()),
+        ("the I/O APIC", IO_APIC),
+        ("the local APICs", LOCAL_APIC),
+        ("KVM's own pages", Vm::reserved()),
+    ];
+    let windows = host_map.windows.iter();
+    taken.extend(windows.map(|window| ("a PCI window", window.clone())));
+    Constraints {
+        taken,
+        address_bits: cpuid::address_bits(vm.cpuid()),
+        slots: vm
+            .most_slots()
+            .saturating_sub(1 + devices * SLOTS_PER_DEVICE),
+    }
+}
+
+fn describe(plan: &MemoryPlan) {
+    for slot in plan.slots() {
+        let length = slot.run.length;
+        match slot.run.hpa {
+            Some(hpa) => log::info!("extent gpa={} hpa={hpa} len={length:#x}", slot.gpa),
+            None => log::info!("memory gpa={} len={length:#x}", slot.gpa),
+        }
+    }
+    log::info!(
+        "guest memory: {} MiB in {} pieces",
+        plan.size() >> 20,
+        plan.slots().len()
+    );
+}
+
+/// Lets devices behind an IOMMU address guest memory by guest-physical addresses. Low memory is
+/// not for DMA.
+fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result<(), Error> {
+    for slot in plan.slots() {
+        let mut iova = Iova(slot.gpa.0);
+        for piece in &slot.run.pieces {
+            space.map(iova, file, piece.file_offset, piece.length)?;
+            iova = iova + piece.length;
+        }
+    }
+    Ok(())
+}
+
+/// A device that can address 32 bits only finds no memory above 4 GiB.
+fn warn_of_narrow_devices(plan: &MemoryPlan, devices: &Devices) -> Result<(), Error> {
+    if plan.size_below_4g() > 0 {
+        return Ok(());
+    }
+    log::info!("no guest memory lies below 4 GiB");
+    for bound in &devices.bound {
+        if !bound.device.is_express()? {
+            log::warn!(
+                "{}: is a conventional PCI device, which may address 32 bits only, and no guest \
+                 memory lies below 4 GiB: its driver may fail. Hugepages below 4 GiB, reserved \
+                 early, would help",
+                bound.device.bdf()
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Which slot of the guest's bus each device gets.
+
+use address::Bdf;
+
+/// First slot for devices; slot 0 is the host bridge's.
+const FIRST_SLOT: u8 = 1;
+/// Slots for devices.
+pub const MOST_SLOTS: usize = 31;
+
+/// A place on the guest's bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Device number, 1 to 31.
+    pub slot: u8,
+    /// Function number, 0 to 7.
+    pub function: u8,
+}
+
+/// Places for `devices` in their order: functions of one device on the host are functions of one
+/// device in the guest, the first of them function 0, as the bus wants it. `None` if there are
+/// too few slots.
+#[must_use]
+pub fn places(devices: &[Bdf]) -> Option<Vec<Place>> {
+    let slot_of = |bdf: &Bdf| (bdf.domain(), bdf.bus(), bdf.device());
+    let mut slots = Vec::new();
+    for bdf in devices {
+        if !slots.contains(&slot_of(bdf)) {
+            slots.push(slot_of(bdf));
+        }
+    }
+    if slots.len() > MOST_SLOTS {
+        return None;
+    }
+    let place = |bdf: &Bdf| {
+        let slot = slots.iter().position(|slot| *slot == slot_of(bdf))?;
+        // Siblings with a lower number come first.
+        let before =
+            |other: &&Bdf| slot_of(other) == slot_of(bdf) && other.function() < bdf.function();
+        Some(Place {
+            slot: FIRST_SLOT + u8::try_from(slot).ok()?,
+            function: u8::try_from(devices.iter().filter(before).count()).ok()?,
+        })
+    };
+    devices.iter().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places_of(names: &[&str]) -> Option<Vec<(u8, u8)>> {
+        let devices: Vec<Bdf> = names.iter().map(|name| name.parse().unwrap()).collect();
+        let pairs = |places: Vec<Place>| places.iter().map(|p| (p.slot, p.function)).collect();
+        places(&devices).map(pairs)
+    }
+
+    #[test]
+    fn devices_have_slots_and_siblings_share_one() {
+        assert_eq!(
+            places_of(&["01:00.0", "02:00.1", "03:00.0", "02:00.3"]),
+            Some(vec![(1, 0), (2, 0), (3, 0), (2, 1)])
+        );
+        assert_eq!(
+            places_of(&["02:00.3", "02:00.0"]),
+            Some(vec![(1, 1), (1, 0)])
+        );
+    }
+
+    #[test]
+    fn slots_run_out() {
+        let names: Vec<_> = (1..=31).map(|bus| format!("{bus:02x}:00.0")).collect();
+        let mut names: Vec<_> = names.iter().map(String::as_str).collect();
+        assert_eq!(places_of(&names).unwrap()[30], (31, 0));
+        names.push("20:00.0");
+        assert_eq!(places_of(&names), None);
+    }
+}
