@@ -12,6 +12,8 @@ use crate::pci::{CapabilityHeader, Msi, extended_capabilities, standard_capabili
 use super::host::{HostError, HostFunction};
 use super::policy::{self, Access, Length, Rule};
 
+/// Interrupt Pin, in the dword of Interrupt Line: INTA#.
+const INTERRUPT_PIN_A: u32 = 1 << 8;
 /// PCI Express Capabilities, upper half of the first dword: version and message number stay;
 /// type and the slot bit change.
 const EXPRESS_TYPE: u32 = 0xf << 20;
@@ -152,8 +154,14 @@ impl ConfigSpace {
                 // BIST would reset the device behind the monitor's back.
                 CACHE_LINE => config[index(offset)] & 0x00ff_ffff,
                 INTERRUPT => {
-                    let pin = if offer.intx { 0x0000_ff00 } else { 0 };
-                    config[index(offset)] & (0xffff_0000 | pin) | u32::from(interrupt_line)
+                    let [_, pin, _, _] = config[index(offset)].to_le_bytes();
+                    // INTA#, whatever the device's place on the host's bus made of it.
+                    let pin = if offer.intx && pin != 0 {
+                        INTERRUPT_PIN_A
+                    } else {
+                        0
+                    };
+                    config[index(offset)] & 0xffff_0000 | pin | u32::from(interrupt_line)
                 }
                 _ => config[index(offset)],
             };

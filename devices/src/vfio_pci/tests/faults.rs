@@ -129,6 +129,13 @@ fn a_line_that_the_host_refuses_is_no_failure() {
         .filter(|call| matches!(call, Call::Enable { .. }))
         .count();
     assert_eq!(asked, 1);
+    bench.witness.heal();
+    bench.function.reset();
+    bench.command(MEMORY);
+    assert!(
+        bench.witness.interrupts().is_some(),
+        "asked again after a reset"
+    );
 }
 
 #[test]

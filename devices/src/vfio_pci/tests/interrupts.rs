@@ -180,7 +180,10 @@ fn msix_follows_every_order_of_five_steps() {
         for (done, step) in steps.into_iter().enumerate() {
             perform(&mut bench, &model, step);
             model.step(step);
-            check(&mut bench, &model, &steps[..=done]);
+            // Each beginning is checked once, in the first order that has it.
+            if order[done + 1..].iter().all(|digit| *digit == 0) {
+                check(&mut bench, &model, &steps[..=done]);
+            }
         }
         let Some(digit) = order.iter().position(|digit| digit + 1 < STEPS.len()) else {
             break;
