@@ -172,10 +172,12 @@ fn check(bench: &mut Bench, model: &Model, steps: &[Step]) {
 #[test]
 fn msix_follows_every_order_of_five_steps() {
     let mut order = [0; 5];
+    let mut bench = Bench::new(image());
     loop {
         let steps = order.map(|step: usize| STEPS[step]);
-        let mut bench = Bench::new(image());
+        crate::pci::PciFunction::reset(&mut bench.function);
         bench.command(MEMORY | BUS_MASTER | INTX_DISABLE);
+        let _ = bench.calls();
         let mut model = Model::new();
         for (done, step) in steps.into_iter().enumerate() {
             perform(&mut bench, &model, step);
