@@ -21,9 +21,10 @@ const EXPRESS_SLOT: u32 = 1 << 24;
 const EXPRESS_VERSION: u32 = 0xf << 16;
 const EXPRESS_INTEGRATED_ENDPOINT: u32 = 9 << 20;
 const EXPRESS_VERSION_2: u32 = 2 << 16;
-/// Bytes of the capability in version 1 that endpoints have.
+/// Bytes of the capability that endpoints with a link have, in version 1.
 const EXPRESS_V1_LENGTH: u16 = 0x14;
-const EXPRESS_V2_LENGTH: u16 = 0x3c;
+/// The same since version 2.
+const EXPRESS_V2_LENGTH: u16 = 0x34;
 
 /// Where the capabilities that the monitor takes part in are, as config offsets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -264,14 +265,14 @@ impl ConfigSpace {
         } else {
             self.size()
         };
-        let end = start
-            .saturating_add(length(config, start, rule))
-            .min(end_of_space);
+        let length = length(config, start, rule);
+        let whole = length <= end_of_space - start;
+        let end = start + length.min(end_of_space - start);
         let header = if standard { 2 } else { 4 };
         match rule.access {
             Access::Hidden => return false,
             Access::Emulated => {
-                if !self.is_free(start + header, end) {
+                if !whole || !self.is_free(start + header, end) {
                     return false;
                 }
                 self.shadow_dwords(config, start, end);
@@ -279,11 +280,11 @@ impl ConfigSpace {
             Access::ReadOnly => self.pass(start + header, end, false),
             Access::Raw => self.pass(start + header, end, true),
             Access::Registers(registers) => {
-                if !self.is_free(start + header, end) {
+                if !whole || !self.is_free(start + header, end) {
                     return false;
                 }
                 for register in registers {
-                    if start + register.offset < end {
+                    if register.offset < length {
                         let at = index(start + register.offset);
                         self.read_host[at] = register.read;
                         self.write_host[at] = register.write;

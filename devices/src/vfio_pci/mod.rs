@@ -3,7 +3,9 @@
 mod config_space;
 mod function;
 mod gate;
+mod guest_access;
 mod host;
+mod in_step;
 mod interrupts;
 mod layout;
 mod policy;

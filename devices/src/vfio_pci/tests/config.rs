@@ -190,6 +190,31 @@ fn wrong_lengths_cannot_reach_other_capabilities() {
 }
 
 #[test]
+fn capabilities_that_run_past_the_end_are_hidden() {
+    for (offset, id) in [
+        (0xf8, 0x05),
+        (0xfc, 0x01),
+        (0xf8, 0x11),
+        (0xf0, 0x10),
+        (0xfc, 0x03),
+    ] {
+        let image = empty()
+            .capability(offset, id, &[0x80, 0])
+            .extended(0x100, (0x03, 0), &[0; 8]);
+        let mut bench = Bench::new(image);
+        assert_eq!(bench.capabilities(), [], "{id:#x}");
+        bench.write(0x100, &[0xff; 4]);
+        assert_eq!(bench.calls(), []);
+        assert_eq!(bench.extended(), [(0x03, 0x100)]);
+    }
+    let image = empty()
+        .extended(0xff8, (0, 0), &[])
+        .extended(0x100, (0x0b, 0xffc), &[0; 4]);
+    let mut last = Bench::new(image.extended(0xffc, (0x0b, 0), &[]));
+    assert_eq!(last.extended(), [(0x0b, 0x100), (0x0b, 0xffc)]);
+}
+
+#[test]
 fn a_second_of_a_kind_is_hidden() {
     let image = empty()
         .capability(0x40, 0x01, &[3, 0, 0, 0, 0, 0])

@@ -1,0 +1,198 @@
+//! How the device is kept in step with what the guest has programmed.
+
+use std::ops::Range;
+
+use crate::pci::regs::{
+    COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY,
+    EXP_DEVICE_CONTROL, EXP_DEVICE_CONTROL_FLR, EXP_DEVICE_CONTROL_NO_SNOOP, INTERRUPT, PM_CONTROL,
+    PM_STATE,
+};
+use crate::pci::{Msix, Space};
+
+use super::function::PassthroughFunction;
+use super::host::{HostError, HostFunction, InterruptKind};
+use super::interrupts::Wanted;
+
+impl<H: HostFunction> PassthroughFunction<H> {
+    /// Puts the device into the state that a guest finds after power-on. On failure, says where.
+    pub(super) fn quiet_device(&mut self) -> Result<(), (u16, HostError)> {
+        let command = self.host.config_write(COMMAND, &[0; 2]);
+        command.map_err(|error| (COMMAND, error))?;
+        if let Some(at) = self.config.located.pm.map(|at| at + PM_CONTROL) {
+            let mut control = [0; 2];
+            let mut wake = self.host.config_read(at, &mut control);
+            if wake.is_ok() && u16::from_le_bytes(control) & PM_STATE != 0 {
+                wake = self.host.config_write(at, &[0; 2]);
+            }
+            wake.map_err(|error| (at, error))?;
+        }
+        self.forbid_no_snoop()
+    }
+
+    /// Clears No-Snoop Enable. KVM is not told that the device may bypass the caches, so a guest
+    /// would not see what such a write leaves in memory. Resets may set it.
+    pub(super) fn forbid_no_snoop(&mut self) -> Result<(), (u16, HostError)> {
+        let Some(at) = self
+            .config
+            .located
+            .express
+            .map(|at| at + EXP_DEVICE_CONTROL)
+        else {
+            return Ok(());
+        };
+        let mut bytes = [0; 2];
+        self.host
+            .config_read(at, &mut bytes)
+            .map_err(|error| (at, error))?;
+        let control = u16::from_le_bytes(bytes);
+        if control & EXP_DEVICE_CONTROL_NO_SNOOP == 0 {
+            return Ok(());
+        }
+        let cleared = control & !(EXP_DEVICE_CONTROL_NO_SNOOP | EXP_DEVICE_CONTROL_FLR);
+        let written = self.host.config_write(at, &cleared.to_le_bytes());
+        written.map_err(|error| (at, error))
+    }
+
+    /// What COMMAND the device should have.
+    pub(super) fn wanted_host_command(&self) -> u16 {
+        let mut command = self.command;
+        if !self.gate.is_open() {
+            command &= !COMMAND_BUS_MASTER;
+        }
+        if self.areas.any_mapped() {
+            // An unmap failed: without decode, the guest's next access would stop its vCPU.
+            command |= COMMAND_MEMORY;
+        }
+        command
+    }
+
+    pub(super) fn write_host_command(&mut self) {
+        let command = self.wanted_host_command();
+        match self.host.config_write(COMMAND, &command.to_le_bytes()) {
+            Ok(()) => self.host_command = command,
+            Err(error) => self.reporter.fail("cannot write COMMAND", error),
+        }
+    }
+
+    /// The gate may have moved since COMMAND was written.
+    pub(super) fn follow_gate(&mut self) {
+        if (self.host_command ^ self.wanted_host_command()) & COMMAND_BUS_MASTER != 0 {
+            self.write_host_command();
+        }
+    }
+
+    /// COMMAND bits that both the guest and the device have set, in a power state that decodes.
+    pub(super) fn decodes(&self) -> u16 {
+        let both = self.command & self.host_command;
+        if self.power_state == 0 { both } else { 0 }
+    }
+
+    pub(super) fn unmap_unwanted(&mut self) {
+        let memory = self.command & COMMAND_MEMORY != 0 && self.power_state == 0;
+        let bars = &self.bars;
+        let wanted = |index| memory && bars.get(index).is_some_and(|bar| bar.is_home());
+        self.areas
+            .unmap_unless(wanted, &mut self.host, &mut self.reporter);
+    }
+
+    pub(super) fn map_wanted(&mut self) {
+        let memory = self.decodes() & COMMAND_MEMORY != 0;
+        let bars = &self.bars;
+        let wanted = |index| memory && bars.get(index).is_some_and(|bar| bar.is_home());
+        self.areas
+            .map_if(wanted, &mut self.host, &mut self.reporter);
+    }
+
+    pub(super) fn warn_of_move(&mut self) {
+        if self.warned_of_move || self.command & COMMAND_MEMORY == 0 {
+            return;
+        }
+        let moved = self.bars.iter().find(|(_, bar)| {
+            bar.kind().space() == Space::Memory && !bar.is_home() && !bar.is_probed()
+        });
+        if let Some((index, bar)) = moved {
+            self.warned_of_move = true;
+            self.reporter.warn(format_args!(
+                "the guest moved BAR {index} from {:#x} to {:#x}; it answers only at the former, \
+                 the device's own address",
+                bar.home(),
+                bar.address()
+            ));
+        }
+    }
+
+    pub(super) fn wanted_interrupts(&self) -> Wanted {
+        if let Some(msix) = self.msix_state().filter(|msix| msix.is_enabled()) {
+            // With no vector unmasked yet, one that stays disconnected turns MSI-X on in the
+            // device. Vectors that were on stay on.
+            let on = match self.interrupts.kind() {
+                Some(InterruptKind::Msix) => self.interrupts.vectors(),
+                _ => 1,
+            };
+            return Some((InterruptKind::Msix, msix.unmasked_vectors().max(on)));
+        }
+        if let Some(msi) = self.msi.as_ref().filter(|msi| msi.is_enabled()) {
+            return Some((InterruptKind::Msi, msi.vectors()));
+        }
+        let [_, pin, ..] = self.config.shadow(INTERRUPT).to_le_bytes();
+        let in_use = COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER;
+        // INTx Disable itself is passed to the device, which is quicker than a change here.
+        let is_on = self.interrupts.kind() == Some(InterruptKind::Intx);
+        let allowed = is_on || self.command & COMMAND_INTX_DISABLE == 0;
+        (pin != 0 && allowed && self.command & in_use != 0).then_some((InterruptKind::Intx, 1))
+    }
+
+    pub(super) fn settle_interrupts(&mut self) {
+        self.settle_vectors(0..u16::MAX);
+    }
+
+    pub(super) fn settle_vectors(&mut self, vectors: Range<u16>) {
+        let wanted = self.wanted_interrupts();
+        let (msi, msix) = (&self.msi, &self.msix);
+        let message = |vector| match wanted {
+            Some((InterruptKind::Msix, _)) => msix.as_ref()?.state.as_ref()?.message(vector),
+            Some((InterruptKind::Msi, _)) => msi.as_ref()?.message(vector),
+            _ => None,
+        };
+        let target = (&mut self.host, &mut self.reporter);
+        self.interrupts.settle(wanted, vectors, message, target);
+    }
+
+    /// Resets the device, and with it what the guest has programmed.
+    pub(super) fn reset_device(&mut self) {
+        self.forget_guest_state();
+        self.settle_interrupts();
+        if self.areas.any_mapped() {
+            return; // Reported; a reset would stop a vCPU that uses the mapping.
+        }
+        self.write_host_command();
+        if let Err(error) = self.host.reset() {
+            self.reporter.warn(format_args!("reset: {error}"));
+        }
+        self.power_state = 0;
+        if let Err((offset, error)) = self.forbid_no_snoop() {
+            self.reporter
+                .warn(format_args!("config space at {offset:#x}: {error}"));
+        }
+    }
+
+    /// All registers back to power-on, all areas unmapped.
+    pub(super) fn forget_guest_state(&mut self) {
+        self.command = 0;
+        self.unmap_unwanted();
+        self.bars.reset();
+        self.config.reset();
+        if let Some(msi) = &mut self.msi {
+            msi.reset();
+        }
+        if let Some(msix) = self.msix.as_mut().and_then(|msix| msix.state.as_mut()) {
+            msix.reset();
+        }
+        self.interrupts.forget_refusal();
+        self.warned_of_move = false;
+    }
+
+    pub(super) fn msix_state(&self) -> Option<&Msix> {
+        self.msix.as_ref()?.state.as_ref()
+    }
+}
