@@ -15,6 +15,17 @@ mod tests {
 
     use super::operations;
 
+    #[test]
+    fn the_fuzzers_sequences_break_no_rule() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/operations");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            operations::run(&std::fs::read(entry.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count >= 64, "{count} sequences");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig {
             cases: 2000,

@@ -1,5 +1,6 @@
 //! The root as vCPUs reach it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -58,6 +59,7 @@ impl PciFunction for Echo {
             begun.send(()).unwrap();
             leave.recv().unwrap();
             self.windows = Windows::default();
+            self.log.lock().unwrap().push((offset.into(), Vec::new()));
         }
     }
 
@@ -303,9 +305,11 @@ fn a_slow_function_delays_nobody_else() {
 fn a_stop_waits_for_accesses_under_way() {
     let (begun, has_begun) = channel();
     let (leave, may_leave) = channel();
-    let mut slow = Echo::at(Space::Memory, BASE);
-    slow.hold = Some((begun, may_leave));
-    let ended = slow.log.clone();
+    let slow = Echo {
+        hold: Some((begun, may_leave)),
+        ..Echo::default()
+    };
+    let log = slow.log.clone();
     let mut root = root();
     root.add(1, 0, Box::new(slow)).unwrap();
     let root = &root;
@@ -314,13 +318,79 @@ fn a_stop_waits_for_accesses_under_way() {
         has_begun.recv().unwrap();
         let stop = scope.spawn(|| {
             root.stop();
-            // The held write published its windows, so it is over.
-            read_memory(root, BASE, 1)
+            log.lock().unwrap().len()
         });
+        // The stop has begun when the host bridge is gone.
+        while read_ecam(root, 0, 0, 0, 1) != [0xff] {
+            thread::yield_now();
+        }
+        for _ in 0..100 {
+            thread::yield_now();
+        }
         leave.send(()).unwrap();
-        assert_eq!(stop.join().unwrap(), [0xff]);
+        assert_eq!(stop.join().unwrap(), 2, "the write had begun and ended");
     });
-    assert_eq!(ended.lock().unwrap().len(), 1);
+}
+
+/// Answers at `BASE` while the flag is set.
+struct Switched(Arc<AtomicBool>);
+
+impl PciFunction for Switched {
+    fn config_read(&mut self, _: u16, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn config_write(&mut self, _: u16, data: &[u8]) {
+        self.0.store(data[0] != 0, Ordering::SeqCst);
+    }
+
+    fn windows(&self) -> Windows {
+        let on = self.0.load(Ordering::SeqCst);
+        if on {
+            Echo::at(Space::Memory, BASE).windows
+        } else {
+            Windows::default()
+        }
+    }
+
+    fn bar_read(&mut self, _: Region, _: u64, data: &mut [u8]) {
+        data.fill(0x11);
+    }
+
+    fn bar_write(&mut self, _: Region, _: u64, data: &[u8]) {
+        self.0.store(data[0] != 0, Ordering::SeqCst);
+    }
+
+    fn reset(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn windows_follow_every_access() {
+    let mut root = root();
+    root.add(1, 0, Box::new(Switched(Arc::default()))).unwrap();
+    let switch = |on| root.mmio_write(MmioAddress(ECAM), 1 << 15, &[on]);
+    assert_eq!(read_memory(&root, BASE, 1), [0xff]);
+    switch(1);
+    assert_eq!(read_memory(&root, BASE, 1), [0x11]);
+    switch(0);
+    assert_eq!(read_memory(&root, BASE, 1), [0xff]);
+    switch(1);
+    root.mmio_write(MmioAddress(BASE), 0, &[0]);
+    assert_eq!(read_memory(&root, BASE, 1), [0xff]);
+    switch(1);
+    root.reset();
+    assert_eq!(read_memory(&root, BASE, 1), [0xff]);
+}
+
+#[test]
+fn a_function_that_stopped_answering_meanwhile_is_not_asked() {
+    let mut root = root();
+    let on = Arc::new(AtomicBool::new(true));
+    root.add(1, 0, Box::new(Switched(on.clone()))).unwrap();
+    on.store(false, Ordering::SeqCst);
+    assert_eq!(read_memory(&root, BASE, 1), [0xff]);
 }
 
 #[test]
