@@ -99,25 +99,18 @@ pub fn set_registers(vcpu: &VcpuFd, entry: Gpa, root: Gpa) -> Result<(), EntryEr
     vcpu.set_regs(&regs).map_err(failed("registers"))
 }
 
-/// Sees to it that the guest's TSC has a frequency.
+/// Lets the guest's TSC run as fast as the host's does now.
 ///
-/// KVM takes the frequency that the host's TSC had when KVM was loaded. If the host has measured
-/// it again since and found it higher, as it does on CPUs that do not tell it, KVM cannot slow
-/// the guest's down, leaves it without any (arch/x86/kvm/x86.c kvm_set_tsc_khz) and never fires
-/// its APIC timer.
-///
-/// # Errors
-/// [`EntryError::Kvm`]
-pub fn set_tsc_frequency(vcpu: &VcpuFd) -> Result<(), EntryError> {
-    /// To `KVM_SET_TSC_KHZ`: the host's frequency as it is now.
+/// By itself KVM takes the frequency that the host had measured when KVM was loaded. If the host
+/// has measured it again since and found it higher, as it does where the CPU does not tell it,
+/// and the CPU cannot scale it, KVM leaves the vCPU without a scale at all (arch/x86/kvm/x86.c
+/// `set_tsc_khz`): it then misjudges the guest's time, and the guest's APIC timer fires minutes
+/// late.
+pub fn set_tsc_frequency(vcpu: &VcpuFd) {
+    /// To `KVM_SET_TSC_KHZ`: the host's frequency.
     const HOST: u32 = 0;
-    match vcpu.get_tsc_khz() {
-        Ok(0) => vcpu.set_tsc_khz(HOST).map_err(|source| EntryError::Kvm {
-            what: "the TSC's frequency",
-            source,
-        }),
-        // A frequency, or a KVM that has none to tell.
-        _ => Ok(()),
+    if let Err(error) = vcpu.set_tsc_khz(HOST) {
+        log::debug!("KVM keeps its own idea of the TSC's frequency: {error}");
     }
 }
 

@@ -116,7 +116,7 @@ fn first_vcpu(vm: &Vm, start: Start) -> Result<VcpuFd, Error> {
             what: "CPUID",
             source,
         })?;
-    entry::set_tsc_frequency(&vcpu)?;
+    entry::set_tsc_frequency(&vcpu);
     entry::set_reset_state(&vcpu)?;
     entry::set_registers(&vcpu, start.entry, start.page_tables)?;
     Ok(vcpu)
