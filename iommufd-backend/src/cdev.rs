@@ -64,7 +64,11 @@ impl Cdev {
         match (found, driver) {
             (Some(found), _) if Path::new(NODES).join(&found.0).exists() => Ok(found),
             (_, Some(driver)) if driver.contains("vfio") => Err(Error::NoCdev { bdf, driver }),
-            (_, driver) => Err(Error::NotBound { bdf, driver }),
+            (_, driver) => Err(Error::NotBound {
+                bdf,
+                driver,
+                unsafe_mode: sysfs.unsafe_noiommu_mode(),
+            }),
         }
     }
 

@@ -35,6 +35,8 @@ pub enum Error {
         bdf: Bdf,
         /// The driver that holds it.
         driver: Option<String>,
+        /// Whether the kernel would give it away without an IOMMU.
+        unsafe_mode: Option<bool>,
     },
 
     /// The device has no VFIO character device.
@@ -184,15 +186,11 @@ impl Error {
                 _ => None,
             },
             Self::NoDevice { .. } => Some("list what there is with: lspci -D".into()),
-            Self::NotBound { bdf, driver } => {
-                let unbind = driver.as_ref().map_or(String::new(), |_| {
-                    format!("echo {bdf} > /sys/bus/pci/devices/{bdf}/driver/unbind; ")
-                });
-                Some(format!(
-                    "{unbind}echo vfio-pci > /sys/bus/pci/devices/{bdf}/driver_override; \
-                     echo {bdf} > /sys/bus/pci/drivers_probe"
-                ))
-            }
+            Self::NotBound {
+                bdf,
+                driver,
+                unsafe_mode,
+            } => Some(how_to_bind(*bdf, driver.is_some(), *unsafe_mode)),
             Self::NoCdev { .. } => {
                 Some("the kernel needs CONFIG_VFIO_DEVICE_CDEV (Linux 7.3 or later)".into())
             }
@@ -220,10 +218,39 @@ impl Error {
                     length / 1024
                 ))
             }
+            Self::Map { source, .. } if source.raw_os_error() == Some(libc::ENOMEM) => Some(
+                "every piece of scattered memory is a mapping of its own: raise the number that \
+                 a process may have with sysctl vm.max_map_count=1048576"
+                    .into(),
+            ),
             Self::Translate { source, .. } => source.hint().map(Into::into),
             Self::AddressesHidden { .. } => Some("run as root".into()),
             _ => None,
         }
+    }
+}
+
+/// The commands that bind a device to vfio-pci.
+fn how_to_bind(bdf: Bdf, has_driver: bool, unsafe_mode: Option<bool>) -> String {
+    let unbind = if has_driver {
+        format!("echo {bdf} > /sys/bus/pci/devices/{bdf}/driver/unbind; ")
+    } else {
+        String::new()
+    };
+    let bind = format!(
+        "{unbind}echo vfio-pci > /sys/bus/pci/devices/{bdf}/driver_override; \
+         echo {bdf} > /sys/bus/pci/drivers_probe"
+    );
+    match unsafe_mode {
+        Some(true) => bind,
+        Some(false) => format!(
+            "without an IOMMU it needs the unsafe mode first: \
+             echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode; {bind}"
+        ),
+        None => format!(
+            "modprobe vfio-pci; {bind}; without an IOMMU the kernel needs CONFIG_VFIO_NOIOMMU \
+             (Linux 7.3 or later), which this one does not have or has not loaded"
+        ),
     }
 }
 

@@ -18,6 +18,7 @@ pub const REGIONS: usize = 7;
 #[derive(Clone, Debug)]
 pub struct PciSysfs {
     devices: PathBuf,
+    unsafe_noiommu_mode: PathBuf,
 }
 
 impl Default for PciSysfs {
@@ -32,7 +33,16 @@ impl PciSysfs {
     pub fn at(sysfs: &Path) -> Self {
         Self {
             devices: sysfs.join("bus/pci/devices"),
+            unsafe_noiommu_mode: sysfs.join("module/vfio/parameters/enable_unsafe_noiommu_mode"),
         }
+    }
+
+    /// Whether the kernel gives devices without an IOMMU away; `None` if it cannot
+    /// (`CONFIG_VFIO_NOIOMMU` is off), or its module `vfio` is not loaded.
+    #[must_use]
+    pub fn unsafe_noiommu_mode(&self) -> Option<bool> {
+        let text = fs::read_to_string(&self.unsafe_noiommu_mode).ok()?;
+        Some(text.trim() == "Y")
     }
 
     /// The directory of `bdf`.
@@ -145,6 +155,18 @@ mod tests {
                 sysfs.memory_regions(DISK.parse().unwrap()),
                 Err(Error::Parse { .. })
             ));
+        }
+    }
+
+    #[test]
+    fn unsafe_mode_is_on_off_or_not_there() {
+        let (root, _device, sysfs) = tree();
+        assert_eq!(sysfs.unsafe_noiommu_mode(), None);
+        let parameters = root.path().join("module/vfio/parameters");
+        fs::create_dir_all(&parameters).unwrap();
+        for (text, mode) in [("Y\n", true), ("N\n", false)] {
+            fs::write(parameters.join("enable_unsafe_noiommu_mode"), text).unwrap();
+            assert_eq!(sysfs.unsafe_noiommu_mode(), Some(mode));
         }
     }
 

@@ -273,6 +273,9 @@ fn backend_code(error: &Backend) -> u8 {
         Backend::OpenIommufd { .. }
         | Backend::Iommufd { .. }
         | Backend::NoCdev { .. }
+        | Backend::NotBound {
+            unsafe_mode: None, ..
+        }
         | Backend::Read { .. }
         | Backend::Parse { .. }
         | Backend::AddressesHidden { .. }

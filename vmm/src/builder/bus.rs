@@ -31,9 +31,6 @@ pub(super) const BAR_PORTS: Range<u16> = 0x1000..0xfff0;
 /// GSIs of the four INTx lines: pins of the I/O APIC above those of ISA interrupts.
 pub(super) const INTX_GSIS: [u32; 4] = [16, 17, 18, 19];
 
-/// Config space register with the pin that a function's INTx uses (PCI 3.0, section 6.2.4).
-const INTERRUPT_PIN: u16 = 0x3d;
-
 /// What a passed-through function is connected to besides its bus.
 pub(super) struct Wiring<'a> {
     pub vm: &'a Arc<Vm>,
@@ -68,12 +65,8 @@ impl Wiring<'_> {
         info: HostInfo,
         place: Place,
     ) -> Result<PassthroughFunction<VfioFunction>, Error> {
-        let mut pin = [0];
-        device.config_read(INTERRUPT_PIN, &mut pin)?;
-        let line = Pin::from_register(pin[0])
-            .unwrap_or(Pin::A)
-            .line(place.slot);
-        let gsi = INTX_GSIS[usize::from(line)];
+        // Every passed-through function shows INTA#.
+        let gsi = INTX_GSIS[usize::from(Pin::A.line(place.slot))];
         let host = VfioFunction::new(
             Arc::clone(device),
             info,
