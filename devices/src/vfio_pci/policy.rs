@@ -117,8 +117,9 @@ const PCIX: [Register; 2] = [register(0, 0xffff_0000, 0x007f_0000), register(4, 
 /// Device capabilities, control and status; device capabilities and control 2. The flags word is
 /// shadowed and the link registers read as 0: see `config_space`.
 const EXPRESS: [Register; 4] = [
-    register(4, ALL, 0),
-    register(EXP_DEVICE_CONTROL, 0xffff_77ff, 0x0000_70ff),
+    // Without extended tags and phantom functions, whose use the path to memory limits.
+    register(4, !0x38, 0),
+    register(EXP_DEVICE_CONTROL, 0xffff_74ff, 0x0000_70ff),
     // Without LTR and OBFF, which need a switch or root port that speaks them.
     register(0x24, !0x000c_0800, 0),
     // Writable: completion timeout, AtomicOp requests, ID-based ordering.
