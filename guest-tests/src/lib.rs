@@ -15,13 +15,20 @@
 //! * [`guest`] makes what a guest boots: kernel and initramfs.
 //! * [`trace`] and [`order`] judge what QEMU and the test machine's kernel saw.
 //! * [`inside`] is what runs on the test machine itself: memory shaping and the canary.
-//! * [`cases`] are the tests that `cargo testbed run` runs.
+//! * [`cases`] are the tests that `cargo testbed run` runs, [`runner`] runs them.
 
+pub mod cases;
 pub mod error;
+pub mod guest;
+pub mod image;
 pub mod initramfs;
+pub mod inside;
 pub mod machine;
+pub mod order;
 pub mod paths;
+pub mod runner;
 pub mod setup;
 pub mod shell;
+pub mod trace;
 
 pub use error::{Error, Result};

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use guest_tests::inside::{canary, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::setup::{Flavour, setup};
-use guest_tests::{Error, Result, shell};
+use guest_tests::{Error, Result, cases, runner, shell};
 
 /// Exit status for what is the testbed's own failure, not the script's.
 const OWN_FAILURE: u8 = 125;
@@ -47,6 +48,41 @@ enum Task {
     Shell {
         #[command(flatten)]
         machine: MachineArgs,
+    },
+    /// Run the cases whose names contain FILTER, one line each.
+    Run {
+        /// Part of a name.
+        #[arg(default_value = "")]
+        filter: String,
+        /// Run the long cases, too.
+        #[arg(long)]
+        long: bool,
+        /// Take target/release/pinvisor as it is, without building it first.
+        #[arg(long)]
+        no_build: bool,
+    },
+    /// For scripts on the test machine.
+    #[command(subcommand)]
+    Inside(Inside),
+}
+
+#[derive(Debug, Subcommand)]
+enum Inside {
+    /// Leave many single hugepages and one block free, and run a command.
+    Shape {
+        #[command(flatten)]
+        shape: shape::Shape,
+        /// The command.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// Hold a pattern in nearly all free memory while a command runs; exit with 9 if a word of it changed.
+    Canary {
+        #[command(flatten)]
+        canary: canary::Canary,
+        /// The command.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
     },
 }
 
@@ -106,24 +142,25 @@ impl MachineArgs {
             .iter()
             .fold(machine, |machine, word| machine.kernel_arg(word))
     }
+}
 
-    fn build(&self) -> Result<()> {
-        if self.no_build {
-            return Ok(());
-        }
-        let arguments = [
-            "build",
-            "--quiet",
-            "--release",
-            "--package",
-            "vmm",
-            "--bin",
-            "pinvisor",
-        ];
-        let manifest = guest_tests::paths::checkout().join("Cargo.toml");
-        let mut cargo = shell::command("cargo", arguments);
-        shell::run(cargo.arg("--manifest-path").arg(manifest)).map(drop)
+/// Builds what runs on the test machine beside this program, unless told not to.
+fn build(no_build: bool) -> Result<()> {
+    if no_build {
+        return Ok(());
     }
+    let arguments = [
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "vmm",
+        "--bin",
+        "pinvisor",
+    ];
+    let manifest = guest_tests::paths::checkout().join("Cargo.toml");
+    let mut cargo = shell::command("cargo", arguments);
+    shell::run(cargo.arg("--manifest-path").arg(manifest)).map(drop)
 }
 
 fn main() -> ExitCode {
@@ -146,7 +183,7 @@ fn run(task: Task) -> Result<i32> {
             script,
         } => {
             handle_interrupts()?;
-            machine.build()?;
+            build(machine.no_build)?;
             let script = script_text(&script)?;
             let mut description = machine.machine();
             if let Some(seconds) = timeout {
@@ -155,9 +192,20 @@ fn run(task: Task) -> Result<i32> {
             let outcome = description.run_streaming(&script, &mut show)?;
             Ok(outcome.status.code())
         }
+        Task::Run {
+            filter,
+            long,
+            no_build,
+        } => {
+            handle_interrupts()?;
+            build(no_build)?;
+            Ok(i32::from(!runner::run(cases::ALL, &filter, long)))
+        }
+        Task::Inside(Inside::Shape { shape, command }) => shape::run(shape, &command),
+        Task::Inside(Inside::Canary { canary, command }) => canary::run(canary, &command),
         Task::Shell { machine } => {
             handle_interrupts()?;
-            machine.build()?;
+            build(machine.no_build)?;
             Ok(machine.machine().shell()?.status.code())
         }
     }

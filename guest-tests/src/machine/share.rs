@@ -15,6 +15,12 @@ use crate::shell::quote;
 /// Programs taken from the folder of this one, those that are built.
 const PROGRAMS: [&str; 3] = ["pinvisor", "testbed", "pinvisor-control"];
 
+/// Scripts beside them.
+const HELPERS: [(&str, &str); 2] = [
+    ("testbed-bind", include_str!("../../machine/testbed-bind")),
+    ("testbed-mark", include_str!("../../machine/testbed-mark")),
+];
+
 /// Fills `folder`.
 ///
 /// # Errors
@@ -28,10 +34,12 @@ pub fn fill(folder: &Path, machine: &Machine, placed: &[Placed], script: &str) -
             fs::copy(&program, bin.join(name)).at("copy", &program)?;
         }
     }
-    let helper = bin.join("testbed-bind");
-    write(&helper, include_str!("../../machine/testbed-bind"))?;
-    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755))
-        .at("make executable", &helper)?;
+    for (name, text) in HELPERS {
+        let helper = bin.join(name);
+        write(&helper, text)?;
+        fs::set_permissions(&helper, fs::Permissions::from_mode(0o755))
+            .at("make executable", &helper)?;
+    }
 
     for (name, source) in &machine.files {
         let target = folder.join(name);

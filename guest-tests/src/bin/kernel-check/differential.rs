@@ -1,0 +1,287 @@
+//! The same mappings in the kernel and in the backend's AMDv1 table, and the same questions to
+//! both and to `/proc/self/pagemap`.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use address::{Bdf, Hpa, Iova};
+use iommufd_backend::backend::{DmaBackend, PinRequest, Run};
+use iommufd_backend::hugepages::{self, HugepageSize, Pool};
+use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, PciSysfs, VfioDevice};
+
+use crate::Outcome;
+
+const SMALL: u64 = 4096;
+const MIB: u64 = 1 << 20;
+/// Questions of up to [`SHORT`] bytes, and longer ones.
+const QUESTIONS: u64 = 100_000;
+const LONG_QUESTIONS: u64 = 100;
+const SHORT: u64 = 64 * 1024;
+const LONG: u64 = 8 * MIB;
+/// One in so many questions is about a place where nothing is mapped.
+const MISSES: u64 = 50;
+
+/// An area: part of a file at an IOVA.
+struct Area {
+    memory: usize,
+    iova: Iova,
+    offset: u64,
+    length: u64,
+}
+
+/// A file of memory and the mapping through which pagemap tells of it.
+struct Memory {
+    file: File,
+    mapping: Mapping,
+    page_size: u64,
+}
+
+pub fn run(bdf: Bdf) -> Outcome {
+    let iommufd = Arc::new(Iommufd::open()?);
+    let device = VfioDevice::bind(Cdev::open(&PciSysfs::default(), bdf)?, Arc::clone(&iommufd))?;
+    let mut space = NoiommuSpace::new(iommufd)?;
+    space.attach(&device)?;
+    let memories = memories()?;
+    let mut areas = areas(&memories);
+    for area in &areas {
+        pin(&mut space, &memories, area)?;
+    }
+    // Holes: areas that were there and are gone.
+    for gone in [1, 3] {
+        let area = areas.remove(gone);
+        space.unpin(area.iova, area.length)?;
+    }
+
+    let mut comparison = Comparison {
+        space: &space,
+        memories: &memories,
+        areas: &areas,
+        pagemap: File::open("/proc/self/pagemap")?,
+        hits: 0,
+        misses: 0,
+        longer: 0,
+    };
+    let mut random = fastrand::Rng::with_seed(7);
+    for number in 0..QUESTIONS {
+        comparison.ask(
+            &mut random,
+            1 + random_below(number, SHORT),
+            number % MISSES == 0,
+        )?;
+    }
+    for number in 0..LONG_QUESTIONS {
+        comparison.ask(&mut random, SHORT + random_below(number, LONG), false)?;
+    }
+    let Comparison {
+        hits,
+        misses,
+        longer,
+        ..
+    } = comparison;
+    let extents = space.extents().len();
+    drop(device);
+    space.release()?;
+    Ok(format!(
+        "{hits} addresses in {} areas and {extents} extents agree with GET_PA and pagemap, {misses} \
+         misses are misses in both, {longer} runs went on into the next area; 0 disagreements",
+        areas.len()
+    ))
+}
+
+/// A length that depends on the question's number only, spread evenly.
+fn random_below(number: u64, limit: u64) -> u64 {
+    fastrand::Rng::with_seed(number).u64(0..limit)
+}
+
+fn memories() -> Result<Vec<Memory>, Box<dyn std::error::Error>> {
+    let mut memories = vec![memory(
+        huge(HugepageSize::Mib2, 64 * MIB)?,
+        64 * MIB,
+        2 * MIB,
+    )?];
+    let small = File::from(rustix::fs::memfd_create(
+        "small",
+        rustix::fs::MemfdFlags::CLOEXEC,
+    )?);
+    small.set_len(96 * MIB)?;
+    memories.push(memory(small, 96 * MIB, SMALL)?);
+    if Pool::read("/sys".as_ref(), HugepageSize::Gib1)?.available() > 0 {
+        memories.push(memory(
+            huge(HugepageSize::Gib1, 1 << 30)?,
+            1 << 30,
+            1 << 30,
+        )?);
+    }
+    Ok(memories)
+}
+
+fn huge(size: HugepageSize, length: u64) -> Result<File, Box<dyn std::error::Error>> {
+    let file = hugepages::memfd(size)?;
+    file.set_len(length)?;
+    hugepages::populate(&file, 0, length)?;
+    Ok(file)
+}
+
+fn memory(file: File, length: u64, page_size: u64) -> Result<Memory, Box<dyn std::error::Error>> {
+    let mut mapping = Mapping::reserve(length, 0)?;
+    mapping.place(0, length, (file.as_fd(), 0), "memory to look up")?;
+    Ok(Memory {
+        file,
+        mapping,
+        page_size,
+    })
+}
+
+/// Areas at offsets, with holes between them and neighbours without, some above 512 GiB.
+fn areas(memories: &[Memory]) -> Vec<Area> {
+    let area = |memory, iova, offset, length| Area {
+        memory,
+        iova: Iova(iova),
+        offset,
+        length,
+    };
+    let base = 1 << 30;
+    let mut areas = vec![
+        area(0, base, 0, 16 * MIB),
+        area(0, base + 16 * MIB, 16 * MIB, 8 * MIB),
+        area(0, base + 24 * MIB, 24 * MIB, 24 * MIB),
+        area(1, base + 64 * MIB, 0, 4 * MIB),
+        area(1, base + 68 * MIB, 4 * MIB, 28 * MIB),
+        area(
+            1,
+            base + 128 * MIB + 3 * SMALL,
+            40 * MIB + SMALL,
+            16 * MIB + 5 * SMALL,
+        ),
+        area(1, (1 << 40) + 7 * SMALL, 64 * MIB, 32 * MIB),
+        area(0, (1 << 41) + 2 * MIB, 48 * MIB, 16 * MIB),
+    ];
+    if memories.len() > 2 {
+        areas.push(area(2, 1 << 34, 0, 1 << 30));
+    }
+    areas
+}
+
+fn pin(
+    space: &mut NoiommuSpace,
+    memories: &[Memory],
+    area: &Area,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let memory = &memories[area.memory];
+    space.pin(&PinRequest {
+        file: &memory.file,
+        offset: area.offset,
+        len: area.length,
+        page_size: memory.page_size,
+        iova: area.iova,
+    })?;
+    // pagemap tells of pages that this process has in its page tables only.
+    let start = memory.mapping.start().0 + area.offset;
+    for page in 0..area.length.div_ceil(SMALL) {
+        let address = usize::try_from(start + page * SMALL)?;
+        // SAFETY: the page is inside the mapping, which is readable and outlives the call.
+        unsafe { std::ptr::with_exposed_provenance::<u8>(address).read_volatile() };
+    }
+    Ok(())
+}
+
+struct Comparison<'a> {
+    space: &'a NoiommuSpace,
+    memories: &'a [Memory],
+    areas: &'a [Area],
+    pagemap: File,
+    hits: u64,
+    misses: u64,
+    longer: u64,
+}
+
+impl Comparison<'_> {
+    /// One question to all three, at a place drawn from `random`.
+    fn ask(
+        &mut self,
+        random: &mut fastrand::Rng,
+        length: u64,
+        miss: bool,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        if miss {
+            return self.ask_outside(random, length);
+        }
+        let area = &self.areas[random.usize(0..self.areas.len())];
+        let at = random.u64(0..area.length);
+        let iova = area.iova + at;
+        let (hpa, kernel) = self.space.ask_kernel(iova, length)?;
+        let ours = self.space.translate(iova, length)?;
+        let page = self.page_frame(area, at)?;
+        if ours.hpa != hpa || page != hpa {
+            return Err(format!("{iova}: kernel {hpa}, table {}, pagemap {page}", ours.hpa).into());
+        }
+        self.check_length(area, (iova, length), ours, kernel)?;
+        self.hits += 1;
+        Ok(())
+    }
+
+    /// The kernel stops at the end of an area, we go on where memory does.
+    fn check_length(
+        &mut self,
+        area: &Area,
+        (iova, length): (Iova, u64),
+        ours: Run,
+        kernel: u64,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        if ours.len == kernel {
+            return Ok(());
+        }
+        let rest = area.iova + area.length - iova;
+        if ours.len > kernel && kernel == rest && kernel < length {
+            self.longer += 1;
+            return Ok(());
+        }
+        Err(format!(
+            "{iova}: {length} bytes: kernel {kernel}, table {}",
+            ours.len
+        )
+        .into())
+    }
+
+    fn ask_outside(
+        &mut self,
+        random: &mut fastrand::Rng,
+        length: u64,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let iova = Iova(random.u64(0..1 << 42));
+        if self
+            .areas
+            .iter()
+            .any(|area| iova >= area.iova && iova < area.iova + area.length)
+        {
+            return Ok(());
+        }
+        match (
+            self.space.ask_kernel(iova, length),
+            self.space.translate(iova, length),
+        ) {
+            (Err(_), Err(_)) => {
+                self.misses += 1;
+                Ok(())
+            }
+            (kernel, table) => Err(format!("{iova} is mapped: {kernel:?} {table:?}").into()),
+        }
+    }
+
+    /// Physical address of byte `at` of `area` by pagemap (Documentation/admin-guide/mm/pagemap).
+    fn page_frame(&self, area: &Area, at: u64) -> Result<Hpa, Box<dyn std::error::Error>> {
+        const PRESENT: u64 = 1 << 63;
+        const FRAME: u64 = (1 << 55) - 1;
+        let address = self.memories[area.memory].mapping.start().0 + area.offset + at;
+        let mut entry = [0; 8];
+        self.pagemap
+            .read_exact_at(&mut entry, address / SMALL * 8)?;
+        let entry = u64::from_ne_bytes(entry);
+        if entry & PRESENT == 0 {
+            return Err(format!("pagemap knows nothing of {address:#x}").into());
+        }
+        Ok(Hpa((entry & FRAME) * SMALL + address % SMALL))
+    }
+}

@@ -1,0 +1,46 @@
+//! Runs on the test machine: holds the backend's table against the kernel's own answers, and the
+//! kernel's refusals against what the backend makes of them.
+//!
+//! `kernel-check differential|refusals|unsupported BDF`, as root, with the function bound to
+//! vfio-pci in noiommu mode. Prints what it compared; exits with 1 at the first difference.
+
+mod differential;
+mod raw;
+mod refusals;
+mod unsupported;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use address::Bdf;
+
+/// What a check that holds has compared.
+type Outcome = Result<String, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [check, bdf] = arguments.as_slice() else {
+        eprintln!("usage: kernel-check differential|refusals|unsupported BDF");
+        return ExitCode::from(2);
+    };
+    match run(check, bdf) {
+        Ok(summary) => {
+            println!("{check}: {summary}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{check}: FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(check: &str, bdf: &str) -> Outcome {
+    let bdf: Bdf = bdf.parse()?;
+    match check {
+        "differential" => differential::run(bdf),
+        "refusals" => refusals::run(bdf),
+        "unsupported" => unsupported::run(bdf),
+        other => Err(format!("there is no check {other}").into()),
+    }
+}

@@ -1,0 +1,108 @@
+//! `/dev/iommu` and a VFIO device without the backend's care, to ask what it never would.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+
+use address::Bdf;
+
+/// Bytes of the longest structure that is tried.
+const LONGEST: usize = 64;
+
+/// A structure as 32-bit words, the first of which is its size in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    words: [u32; LONGEST / 4],
+    length: u32,
+}
+
+impl Request {
+    /// A structure of `length` bytes, all 0 but its size.
+    pub fn new(length: u32) -> Self {
+        let mut words = [0; LONGEST / 4];
+        words[0] = length;
+        Self { words, length }
+    }
+
+    /// With `value` as the word at byte `offset`.
+    pub fn word(mut self, offset: usize, value: u32) -> Self {
+        self.words[offset / 4] = value;
+        self
+    }
+
+    /// With `value` as the two words at byte `offset`.
+    pub fn long(self, offset: usize, value: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+        self.word(offset, u32::from_le_bytes([a, b, c, d]))
+            .word(offset + 4, u32::from_le_bytes([e, f, g, h]))
+    }
+
+    /// The word at byte `offset`.
+    pub fn get(&self, offset: usize) -> u32 {
+        self.words[offset / 4]
+    }
+}
+
+/// Issues command `number` of type `;` and returns the errno, 0 for success.
+pub fn call(file: &File, number: u8, request: &mut Request) -> i32 {
+    debug_assert!(request.length as usize <= LONGEST);
+    let command = u64::from(b';') << 8 | u64::from(number);
+    // SAFETY: the buffer is longer than any structure that is tried, and the kernel writes at
+    // most as many bytes as its first word says. Pointers inside are 0 or given by the caller to
+    // live buffers; the kernel refuses bad ones.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), command, request.words.as_mut_ptr()) };
+    match result {
+        0.. => 0,
+        _ => io::Error::last_os_error().raw_os_error().unwrap_or(-1),
+    }
+}
+
+/// Opens `/dev/iommu`.
+pub fn iommufd() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/iommu")
+}
+
+/// Opens the noiommu device of `bdf`, binds it to `iommufd` and returns it with its number there.
+pub fn bound(bdf: Bdf, iommufd: &File) -> Result<(File, u32), Box<dyn std::error::Error>> {
+    const BIND: u8 = 118;
+    let name = fs::read_dir(format!("/sys/bus/pci/devices/{bdf}/vfio-dev"))?
+        .flatten()
+        .find_map(|entry| entry.file_name().into_string().ok())
+        .ok_or("the device has no character device")?;
+    let path = format!("/dev/vfio/devices/{name}");
+    let device = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut bind = Request::new(24).word(8, iommufd.as_raw_fd().cast_unsigned());
+    match call(&device, BIND, &mut bind) {
+        0 => Ok((device, bind.get(12))),
+        errno => Err(io::Error::from_raw_os_error(errno).into()),
+    }
+}
+
+/// Makes an IOAS.
+pub fn ioas(iommufd: &File) -> Result<u32, Box<dyn std::error::Error>> {
+    let mut alloc = Request::new(12);
+    match call(iommufd, 0x81, &mut alloc) {
+        0 => Ok(alloc.get(8)),
+        errno => Err(io::Error::from_raw_os_error(errno).into()),
+    }
+}
+
+/// The name of an errno that the checks know, for messages.
+pub fn name(errno: i32) -> String {
+    let names = [
+        (0, "success"),
+        (libc::EPERM, "EPERM"),
+        (libc::ENOENT, "ENOENT"),
+        (libc::E2BIG, "E2BIG"),
+        (libc::EBUSY, "EBUSY"),
+        (libc::ENODEV, "ENODEV"),
+        (libc::EINVAL, "EINVAL"),
+        (libc::ENOTTY, "ENOTTY"),
+        (libc::EOVERFLOW, "EOVERFLOW"),
+        (libc::EOPNOTSUPP, "EOPNOTSUPP"),
+    ];
+    names
+        .iter()
+        .find(|(number, _)| *number == errno)
+        .map_or_else(|| format!("errno {errno}"), |(_, name)| (*name).to_owned())
+}

@@ -1,0 +1,240 @@
+//! Everything that a device in noiommu mode cannot do, tried once: the kernel must say no, or what
+//! it says instead, and stay whole.
+
+use std::fs::File;
+
+use address::Bdf;
+
+use crate::Outcome;
+use crate::raw::{self, Request, call, name};
+
+/// A row: what is tried, the command, the request, and the answer.
+type Row = (&'static str, u8, Request, i32);
+
+const HWPT_ALLOC: u8 = 0x89;
+const FAULT_QUEUE_ALLOC: u8 = 0x8e;
+const VFIO_IOAS: u8 = 0x88;
+const ATTACH: u8 = 119;
+/// An object number that nothing has.
+const NOTHING: u32 = 9999;
+
+pub fn run(bdf: Bdf) -> Outcome {
+    let iommufd = raw::iommufd()?;
+    let (device, number) = raw::bound(bdf, &iommufd)?;
+    let ioas = raw::ioas(&iommufd)?;
+    let mut plain = hwpt(number, ioas);
+    if call(&iommufd, HWPT_ALLOC, &mut plain) != 0 {
+        return Err("cannot make a page table".into());
+    }
+    let paging = plain.get(16);
+    let mut queue = Request::new(16);
+    if call(&iommufd, FAULT_QUEUE_ALLOC, &mut queue) != 0 {
+        return Err("cannot make a fault queue".into());
+    }
+    let rows = [
+        page_tables(number, ioas, paging, queue.get(8)),
+        other_objects(number, paging),
+        compatibility(ioas),
+    ]
+    .concat();
+    for row in &rows {
+        expect(&iommufd, row)?;
+    }
+    let on_device = device_rows(ioas, paging);
+    for row in &on_device {
+        expect(&device, row)?;
+    }
+    Ok(format!(
+        "{} calls answered as documented",
+        rows.len() + on_device.len() + 2
+    ))
+}
+
+fn hwpt(device: u32, table: u32) -> Request {
+    Request::new(48).word(8, device).word(12, table)
+}
+
+fn page_tables(device: u32, ioas: u32, paging: u32, queue: u32) -> Vec<Row> {
+    let flags = |flags| hwpt(device, ioas).word(4, flags);
+    vec![
+        (
+            "HWPT_ALLOC for nesting",
+            HWPT_ALLOC,
+            flags(1),
+            libc::EOPNOTSUPP,
+        ),
+        (
+            "HWPT_ALLOC with dirty tracking",
+            HWPT_ALLOC,
+            flags(2),
+            libc::EOPNOTSUPP,
+        ),
+        (
+            "HWPT_ALLOC with PASID",
+            HWPT_ALLOC,
+            flags(8),
+            libc::EOPNOTSUPP,
+        ),
+        (
+            "HWPT_ALLOC with an unknown flag",
+            HWPT_ALLOC,
+            flags(1 << 20),
+            libc::EOPNOTSUPP,
+        ),
+        (
+            "HWPT_ALLOC with a fault queue",
+            HWPT_ALLOC,
+            flags(4).word(40, queue),
+            0,
+        ),
+        (
+            "HWPT_ALLOC with a wrong fault queue",
+            HWPT_ALLOC,
+            flags(4).word(40, NOTHING),
+            libc::ENOENT,
+        ),
+        (
+            "HWPT_ALLOC with a data type but no data",
+            HWPT_ALLOC,
+            hwpt(device, ioas).word(24, 1),
+            libc::EINVAL,
+        ),
+        (
+            "HWPT_ALLOC for an unknown device",
+            HWPT_ALLOC,
+            hwpt(NOTHING, ioas),
+            libc::ENOENT,
+        ),
+        (
+            "HWPT_ALLOC on an unknown table",
+            HWPT_ALLOC,
+            hwpt(device, NOTHING),
+            libc::EINVAL,
+        ),
+        (
+            "HWPT_SET_DIRTY_TRACKING on",
+            0x8b,
+            Request::new(16).word(4, 1).word(8, paging),
+            libc::EOPNOTSUPP,
+        ),
+        (
+            "HWPT_SET_DIRTY_TRACKING off",
+            0x8b,
+            Request::new(16).word(8, paging),
+            libc::EOPNOTSUPP,
+        ),
+        (
+            "HWPT_GET_DIRTY_BITMAP",
+            0x8c,
+            Request::new(48)
+                .word(4, paging)
+                .long(24, 4096)
+                .long(32, 4096),
+            libc::EOPNOTSUPP,
+        ),
+        (
+            "HWPT_INVALIDATE of a paging table",
+            0x8d,
+            Request::new(32).word(4, paging).word(20, 8),
+            libc::EINVAL,
+        ),
+    ]
+}
+
+fn other_objects(device: u32, paging: u32) -> Vec<Row> {
+    vec![
+        (
+            "GET_HW_INFO",
+            0x8a,
+            Request::new(40).word(8, device),
+            libc::EOPNOTSUPP,
+        ),
+        (
+            "VIOMMU_ALLOC",
+            0x90,
+            Request::new(40)
+                .word(8, 1)
+                .word(12, device)
+                .word(16, paging),
+            libc::EOPNOTSUPP,
+        ),
+        (
+            "VDEVICE_ALLOC without a vIOMMU",
+            0x91,
+            Request::new(24).word(4, NOTHING).word(8, device),
+            libc::ENOENT,
+        ),
+        (
+            "VEVENTQ_ALLOC without a vIOMMU",
+            0x93,
+            Request::new(32).word(8, 1).word(4, NOTHING).word(12, 8),
+            libc::ENOENT,
+        ),
+        (
+            "HW_QUEUE_ALLOC without a vIOMMU",
+            0x94,
+            Request::new(40).word(8, NOTHING).word(12, 1).long(32, 4096),
+            libc::ENOENT,
+        ),
+    ]
+}
+
+/// The compat IOAS, through which programs for VFIO containers would come.
+fn compatibility(ioas: u32) -> Vec<Row> {
+    let request = |op: u32| Request::new(12).word(4, ioas).word(8, op);
+    vec![
+        (
+            "VFIO_IOAS get before set",
+            VFIO_IOAS,
+            request(0),
+            libc::ENODEV,
+        ),
+        ("VFIO_IOAS set", VFIO_IOAS, request(1), 0),
+        ("VFIO_IOAS get", VFIO_IOAS, request(0), 0),
+        ("VFIO_IOAS clear", VFIO_IOAS, request(2), 0),
+        (
+            "VFIO_IOAS get after clear",
+            VFIO_IOAS,
+            request(0),
+            libc::ENODEV,
+        ),
+    ]
+}
+
+fn device_rows(ioas: u32, paging: u32) -> Vec<Row> {
+    let attach = |table, flags| Request::new(16).word(4, flags).word(8, table).word(12, 1);
+    vec![
+        (
+            "ATTACH of a PASID to an IOAS",
+            ATTACH,
+            attach(ioas, 1),
+            libc::EINVAL,
+        ),
+        (
+            "ATTACH of a PASID to a table",
+            ATTACH,
+            attach(paging, 1),
+            libc::EINVAL,
+        ),
+        (
+            "ATTACH to nothing",
+            ATTACH,
+            attach(NOTHING, 0),
+            libc::ENOENT,
+        ),
+    ]
+}
+
+fn expect(file: &File, (what, command, request, wanted): &Row) -> Result<(), String> {
+    let found = call(file, *command, &mut request.clone());
+    println!("{what}: {}", name(found));
+    if found == *wanted {
+        Ok(())
+    } else {
+        Err(format!(
+            "{what}: {} instead of {}",
+            name(found),
+            name(*wanted)
+        ))
+    }
+}

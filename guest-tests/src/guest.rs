@@ -1,0 +1,123 @@
+//! What a guest boots: an initramfs of busybox, the stock kernel's own modules, and a script.
+//!
+//! The script runs as `/case` in a shell of busybox's, with its output on the guest's console. What it has
+//! to tell, it tells in lines `guest: KEY=VALUE`, which [`facts`] finds among the kernel's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{AtPath, Error, Result};
+use crate::initramfs::Initramfs;
+use crate::setup::{self, GuestKernel};
+use crate::shell;
+
+/// Writes an initramfs with these modules and their dependencies, in the order in which they load.
+///
+/// # Errors
+/// [`Error::Missing`] before set-up, [`Error::Malformed`] for a module that the kernel does not have.
+pub fn write_initramfs(path: &Path, modules: &[&str], script: &str) -> Result<()> {
+    let kernel = setup::guest_kernel()?;
+    let mut archive = Initramfs::with_busybox(&setup::busybox()?, include_str!("../guest/init"))?;
+    archive.add_file("case", script.as_bytes().to_vec());
+    for (number, module) in load_order(&kernel, modules)?.iter().enumerate() {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.split('.').next().unwrap_or_default();
+        archive.add_file(
+            &format!("modules/{number:03}-{name}.ko"),
+            module_bytes(module)?,
+        );
+    }
+    archive.write(path)
+}
+
+/// The values of the lines `guest: KEY=VALUE` in a console's output; the last of a key counts.
+#[must_use]
+pub fn facts(output: &str) -> BTreeMap<&str, &str> {
+    let lines = output
+        .lines()
+        .filter_map(|line| line.trim_end().strip_prefix("guest: "));
+    lines.filter_map(|line| line.split_once('=')).collect()
+}
+
+fn load_order(kernel: &GuestKernel, modules: &[&str]) -> Result<Vec<PathBuf>> {
+    let folder = kernel.modules();
+    let index = folder.join("modules.dep");
+    let dependencies = fs::read_to_string(&index).at("read", &index)?;
+    let mut order: Vec<&str> = Vec::new();
+    for module in modules {
+        let files = with_dependencies(&dependencies, module).ok_or_else(|| Error::Malformed {
+            path: index.clone(),
+            reason: format!("{} has no module {module}", kernel.release()),
+        })?;
+        for file in files {
+            if !order.contains(&file) {
+                order.push(file);
+            }
+        }
+    }
+    Ok(order.into_iter().map(|file| folder.join(file)).collect())
+}
+
+/// A module's file preceded by those it needs. `modules.dep` names those in reverse order of loading.
+fn with_dependencies<'a>(dependencies: &'a str, module: &str) -> Option<Vec<&'a str>> {
+    let is_named = |file: &str| {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        name.split('.')
+            .next()
+            .is_some_and(|name| name.replace('-', "_") == module.replace('-', "_"))
+    };
+    let (file, needs) = dependencies
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(file, _)| is_named(file))?;
+    Some(needs.split_whitespace().rev().chain([file]).collect())
+}
+
+/// A module, unpacked if it is packed: `.ko` or `.ko.xz`.
+fn module_bytes(module: &Path) -> Result<Vec<u8>> {
+    if module.extension().is_none_or(|extension| extension != "xz") {
+        return fs::read(module).at("read", module);
+    }
+    let plain = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
+    let [from, to] = [module, plain.path()].map(|path| shell::quote(&path.to_string_lossy()));
+    shell::run(&mut shell::command(
+        "sh",
+        ["-c", &format!("xz -dc {from} > {to}")],
+    ))?;
+    fs::read(plain.path()).at("read", plain.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INDEX: &str = "kernel/a/nvme-core.ko: kernel/t10-pi.ko kernel/crc.ko\n\
+                         kernel/a/nvme.ko: kernel/a/nvme-core.ko kernel/t10-pi.ko kernel/crc.ko\n\
+                         kernel/lone.ko.xz:\n";
+
+    #[test]
+    fn needed_modules_come_first() {
+        let order = with_dependencies(INDEX, "nvme").unwrap();
+        let expected = [
+            "kernel/crc.ko",
+            "kernel/t10-pi.ko",
+            "kernel/a/nvme-core.ko",
+            "kernel/a/nvme.ko",
+        ];
+        assert_eq!(order, expected);
+        assert_eq!(with_dependencies(INDEX, "nvme_core").unwrap().len(), 3);
+        assert_eq!(
+            with_dependencies(INDEX, "lone").unwrap(),
+            ["kernel/lone.ko.xz"]
+        );
+        assert_eq!(with_dependencies(INDEX, "nvm"), None);
+    }
+
+    #[test]
+    fn facts_are_found_among_kernel_lines() {
+        let output =
+            "[    0.1] boot\r\nguest: sha256=ab\r\n[ 1.0] guest: sha256=no\nguest: words\n";
+        assert_eq!(facts(output), BTreeMap::from([("sha256", "ab")]));
+    }
+}

@@ -1,0 +1,214 @@
+//! Holds a pattern in nearly all of free memory while a command runs: nothing but this process may change it.
+//!
+//! Of [1 MiB, 512 MiB), where a guest at conventional addresses would have its memory, it holds what it can;
+//! above, it leaves as much as the command needs.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::pages::{Backing, Mapping, PAGE, pagemap};
+use crate::error::{AtPath, Error, Result};
+
+/// Pages of conventional guest memory: [1 MiB, 512 MiB).
+const LOW: std::ops::Range<u64> = 0x100..0x2_0000;
+
+const CHUNK: usize = 2 << 20;
+
+/// Exit status if a word changed or too little was held.
+const REPORTED: i32 = 9;
+
+/// Bit 10 of an entry of kpageflags: the page is free (Linux include/uapi/linux/kernel-page-flags.h).
+const BUDDY: u64 = 1 << 10;
+
+/// What to hold.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Canary {
+    /// MiB to leave to the command, above 512 MiB.
+    #[arg(long, default_value_t = 300)]
+    leave_mib: usize,
+    /// Least share of the free pages in [1 MiB, 512 MiB) to hold, in percent.
+    #[arg(long, default_value_t = 80)]
+    least_percent: usize,
+}
+
+/// Holds the pattern, runs the command, checks every word. Returns the command's status if all is well.
+///
+/// # Errors
+/// [`Error::File`], or what the command's start returns.
+pub fn run(canary: Canary, command: &[String]) -> Result<i32> {
+    let pagemap = pagemap()?;
+    let free = free_low_frames()?;
+    settle_memory()?;
+    let mut chunks = hold(canary.leave_mib, &pagemap)?;
+    for chunk in &mut chunks {
+        chunk.fill();
+    }
+    let held = chunks
+        .iter()
+        .flat_map(Chunk::frames)
+        .filter(|frame| free.contains(frame))
+        .count();
+    let percent = held * 100 / free.len().max(1);
+    println!("testbed: canary_mib={}", chunks.len() * CHUNK >> 20);
+    println!("testbed: canary_percent={percent}");
+
+    let status = super::run(command)?;
+
+    let mut report = Report::default();
+    for chunk in &mut chunks {
+        chunk.check(&mut report);
+        report.moved += usize::from(chunk.frames != chunk.mapping.frames(&pagemap)?);
+    }
+    println!("testbed: canary_changed={}", report.changed);
+    println!("testbed: canary_moved={}", report.moved);
+    for (address, word) in &report.first {
+        println!("canary: physical {address:#x} holds {word:#x}");
+    }
+    let well = report.changed == 0 && report.moved == 0 && percent >= canary.least_percent;
+    Ok(if well { status } else { REPORTED })
+}
+
+/// Words that changed.
+#[derive(Debug, Default)]
+struct Report {
+    changed: usize,
+    moved: usize,
+    first: Vec<(u64, u64)>,
+}
+
+/// 2 MiB of pattern.
+#[derive(Debug)]
+struct Chunk {
+    mapping: Mapping,
+    frames: Vec<Option<u64>>,
+}
+
+impl Chunk {
+    fn fill(&mut self) {
+        for (page, frame) in self.mapping.words().chunks_mut(PAGE / 8).zip(&self.frames) {
+            for (index, word) in (0..).zip(page) {
+                *word = pattern(frame.unwrap_or(0), index);
+            }
+        }
+    }
+
+    fn check(&mut self, report: &mut Report) {
+        for (page, frame) in self.mapping.words().chunks(PAGE / 8).zip(&self.frames) {
+            check_page(frame.unwrap_or(0), page, report);
+        }
+    }
+
+    fn frames(&self) -> impl Iterator<Item = u64> {
+        self.frames.iter().copied().flatten()
+    }
+}
+
+/// A word that tells its place and looks like nothing else.
+fn pattern(frame: u64, index: u64) -> u64 {
+    (frame << 9 | index)
+        .wrapping_add(1)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn check_page(frame: u64, page: &[u64], report: &mut Report) {
+    for (index, word) in (0..).zip(page) {
+        if *word != pattern(frame, index) {
+            report.changed += 1;
+            if report.first.len() < 8 {
+                report.first.push((frame << 12 | index << 3, *word));
+            }
+        }
+    }
+}
+
+/// Frames of [`LOW`] that are free now.
+fn free_low_frames() -> Result<std::collections::HashSet<u64>> {
+    let path = "/proc/kpageflags";
+    let file = File::open(path).at("open", path)?;
+    let mut bytes = vec![0; usize::try_from((LOW.end - LOW.start) * 8).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, LOW.start * 8)
+        .at("read", path)?;
+    let flags = bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|entry| u64::from_le_bytes(*entry));
+    Ok(LOW
+        .zip(flags)
+        .filter(|(_, flags)| flags & BUDDY != 0)
+        .map(|(frame, _)| frame)
+        .collect())
+}
+
+/// Lets user memory reach the low zones, and nothing move pages afterwards.
+fn settle_memory() -> Result<()> {
+    for (path, value) in [
+        ("/proc/sys/vm/lowmem_reserve_ratio", "0 0 0 0"),
+        ("/proc/sys/vm/min_free_kbytes", "2048"),
+        ("/proc/sys/vm/compact_unevictable_allowed", "0"),
+        ("/sys/kernel/mm/transparent_hugepage/khugepaged/defrag", "0"),
+        ("/sys/kernel/mm/transparent_hugepage/defrag", "never"),
+    ] {
+        fs::write(path, value).at("write", path)?;
+    }
+    Ok(())
+}
+
+/// Takes memory until little is left, then gives chunks above [`LOW`] back until `leave_mib` are free.
+fn hold(leave_mib: usize, pagemap: &File) -> Result<Vec<Chunk>> {
+    let mut chunks = Vec::new();
+    while free_mib()? > 48 {
+        match Mapping::new(CHUNK, Backing::Transparent) {
+            Ok(mapping) => {
+                let frames = mapping.frames(pagemap)?;
+                chunks.push(Chunk { mapping, frames });
+            }
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => break,
+            Err(source) => return Err(source).at("map", "memory for the canary"),
+        }
+    }
+    let mut kept = Vec::new();
+    let mut to_leave = leave_mib.saturating_sub(free_mib()?);
+    for chunk in chunks {
+        let is_low = chunk.frames().any(|frame| LOW.contains(&frame));
+        if is_low || to_leave == 0 {
+            kept.push(chunk);
+        } else {
+            to_leave = to_leave.saturating_sub(CHUNK >> 20);
+        }
+    }
+    Ok(kept)
+}
+
+fn free_mib() -> Result<usize> {
+    let path = "/proc/meminfo";
+    let text = fs::read_to_string(path).at("read", path)?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemFree:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<usize>().ok())
+        .map(|kib| kib >> 10)
+        .ok_or_else(|| Error::Malformed {
+            path: path.into(),
+            reason: "no MemFree".into(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_changed_word_is_found_with_its_address() {
+        let mut page: Vec<u64> = (0..512).map(|index| pattern(7, index)).collect();
+        let mut report = Report::default();
+        check_page(7, &page, &mut report);
+        assert_eq!(report.changed, 0);
+        page[3] ^= 1 << 40;
+        check_page(7, &page, &mut report);
+        assert_eq!((report.changed, report.first[0].0), (1, 0x7018));
+        check_page(8, &page, &mut report);
+        assert_eq!(report.changed, 513);
+    }
+}

@@ -1,0 +1,30 @@
+//! What runs on the test machine itself, as `testbed inside …`: it brings memory into a state, runs a command,
+//! and looks at memory again.
+
+pub mod canary;
+mod pages;
+pub mod shape;
+
+use std::process::{Command, ExitStatus};
+
+use crate::error::{Error, Result};
+
+/// Runs a command with this program's input and output and returns its exit status, 128 + N for signal N.
+fn run(words: &[String]) -> Result<i32> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Error::Usage("No command to run".into()));
+    };
+    let status = Command::new(program).args(arguments).status();
+    status.map(code).map_err(|source| Error::Start {
+        program: program.clone(),
+        source,
+    })
+}
+
+fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1)
+}

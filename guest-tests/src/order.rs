@@ -1,0 +1,148 @@
+//! Whether a device was quiet before its memory or its file was given back.
+//!
+//! The test machine's kernel notes, in one timeline of its own, every configuration write that comes from
+//! user space and every call that can unpin memory or release the device. (The kernel's own clearing of bus
+//! mastering at the last close takes another path and does not count.) That the write reached the device is
+//! what QEMU's `pci_cfg_write` shows; see [`crate::trace`].
+
+/// Script lines that start the notes; tracefs is mounted on the test machine.
+/// `$argN` are the probed function's arguments (Linux Documentation/trace/kprobetrace.rst).
+pub const START: &str = "\
+probe() { echo \"$*\" >> /sys/kernel/tracing/kprobe_events; }
+for width in byte word dword; do
+    probe p:testbed/config_$width pci_user_write_config_$width 'where=$arg2:x32' 'value=$arg3:x32'
+done
+probe p:testbed/unmap iommufd_ioas_unmap
+probe p:testbed/detach iommufd_device_detach
+probe p:testbed/destroy iommufd_destroy
+probe p:testbed/close_device vfio_device_fops_release
+probe p:testbed/close_iommufd iommufd_fops_release
+echo global > /sys/kernel/tracing/trace_clock
+echo 1 > /sys/kernel/tracing/events/testbed/enable
+";
+
+/// Script lines that show the notes, oldest first, and empty them.
+pub const SHOW: &str = "\
+echo testbed: notes begin
+grep -v '^#' /sys/kernel/tracing/trace
+echo testbed: notes end
+echo > /sys/kernel/tracing/trace
+";
+
+/// Register and bit of PCI COMMAND.
+const COMMAND: u64 = 4;
+const BUS_MASTER: u64 = 4;
+
+/// What the notes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Bus mastering was on, and was switched off before the first release.
+    QuietFirst,
+    /// Bus mastering was never switched on.
+    NeverMaster,
+    /// Something was released while the device could master the bus.
+    ReleasedWhileMaster,
+    /// Nothing was released at all: the notes are incomplete.
+    NothingReleased,
+}
+
+/// The notes between the lines that [`SHOW`] prints, of each time it was used.
+#[must_use]
+pub fn notes(output: &str) -> Vec<&str> {
+    let parts = output.split("testbed: notes begin\n").skip(1);
+    parts
+        .filter_map(|part| part.split("testbed: notes end").next())
+        .collect()
+}
+
+/// Judges the notes of one run of `pinvisor` with one device.
+#[must_use]
+pub fn judge(notes: &str) -> Verdict {
+    let (mut master, mut was_master, mut released) = (false, false, false);
+    for line in notes.lines() {
+        if let Some(value) = command_value(line) {
+            master = value & BUS_MASTER != 0;
+            was_master |= master;
+        } else if [
+            "unmap",
+            "detach",
+            "destroy",
+            "close_device",
+            "close_iommufd",
+        ]
+        .iter()
+        .any(|name| line.contains(&format!(" {name}: (")))
+        {
+            released = true;
+            if master {
+                return Verdict::ReleasedWhileMaster;
+            }
+        }
+    }
+    match (released, was_master) {
+        (false, _) => Verdict::NothingReleased,
+        (true, true) => Verdict::QuietFirst,
+        (true, false) => Verdict::NeverMaster,
+    }
+}
+
+/// The low byte of COMMAND if the line is a write of it, of whatever width.
+fn command_value(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once(" config_")?;
+    let field = |name: &str| {
+        let (_, value) = rest.split_once(name)?;
+        u64::from_str_radix(value.split_whitespace().next()?, 16).ok()
+    };
+    (field("where=0x")? == COMMAND).then(|| field("value=0x"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ON: &str = " pinvisor-9 [000] ..... 1.0: config_word: (pci_user_write_config_word+0x0/0x60) where=0x4 value=0x507\n";
+    const OFF: &str = " pinvisor-9 [000] ..... 2.0: config_word: (pci_user_write_config_word+0x0/0x60) where=0x4 value=0x503\n";
+    const OTHER: &str = " pinvisor-9 [000] ..... 2.0: config_byte: (pci_user_write_config_byte+0x0/0x60) where=0x3c value=0x0\n";
+    const UNMAP: &str = " pinvisor-9 [001] ..... 3.0: unmap: (iommufd_ioas_unmap+0x0/0x60)\n";
+    const CLOSE: &str =
+        " pinvisor-9 [001] ..... 4.0: close_device: (vfio_device_fops_release+0x0/0x60)\n";
+
+    #[test]
+    fn quiet_before_release_is_right() {
+        assert_eq!(
+            judge(&[ON, OFF, UNMAP, CLOSE].concat()),
+            Verdict::QuietFirst
+        );
+        assert_eq!(judge(&[OFF, OTHER, CLOSE].concat()), Verdict::NeverMaster);
+    }
+
+    #[test]
+    fn every_early_release_is_wrong() {
+        for early in [UNMAP, CLOSE] {
+            assert_eq!(
+                judge(&[ON, early, OFF].concat()),
+                Verdict::ReleasedWhileMaster
+            );
+            assert_eq!(
+                judge(&[ON, OFF, ON, early].concat()),
+                Verdict::ReleasedWhileMaster
+            );
+            assert_eq!(
+                judge(&[ON, OTHER, early].concat()),
+                Verdict::ReleasedWhileMaster
+            );
+        }
+    }
+
+    #[test]
+    fn notes_without_a_release_prove_nothing() {
+        assert_eq!(judge(&[ON, OFF].concat()), Verdict::NothingReleased);
+        assert_eq!(judge(""), Verdict::NothingReleased);
+    }
+
+    #[test]
+    fn notes_are_cut_out_of_the_output() {
+        let output = "x\ntestbed: notes begin\na\ntestbed: notes end\ny\ntestbed: notes begin\nb\ntestbed: notes end\n";
+        assert_eq!(notes(output), ["a\n", "b\n"]);
+    }
+}

@@ -1,0 +1,123 @@
+//! Runs cases, at most two at once, and tells of each in one line.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::machine::interrupted;
+
+/// Result of a case; the error is what the reader needs to know.
+pub type CaseResult = Result<(), String>;
+
+/// A test on the real path.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// Its name; a filter is a part of it.
+    pub name: &'static str,
+    /// What it should take on two idle cores. Printed, never judged.
+    pub budget: Duration,
+    /// Whether it only runs with `--long`.
+    pub long: bool,
+    /// The test.
+    pub run: fn() -> CaseResult,
+}
+
+/// Test machines that run at the same time.
+const AT_ONCE: usize = 2;
+
+/// Runs the cases whose name contains `filter` and returns whether all passed. Prints a line for each when it
+/// is done, the reasons of those that failed, and a last line `N passed, N failed`.
+pub fn run(cases: &[Case], filter: &str, long: bool) -> bool {
+    let chosen: Vec<&Case> = cases
+        .iter()
+        .filter(|case| case.name.contains(filter) && (long || !case.long))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    let passed = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(case) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match run_one(case) {
+                        Ok(()) => _ = passed.fetch_add(1, Ordering::Relaxed),
+                        Err(reason) => failures
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push((case.name, reason)),
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    for (name, reason) in &failures {
+        println!("\n---- {name}\n{reason}");
+    }
+    let passed = passed.into_inner();
+    println!("\n{passed} passed, {} failed", failures.len());
+    failures.is_empty() && passed > 0
+}
+
+fn run_one(case: &Case) -> CaseResult {
+    if interrupted() {
+        return Err("not run: interrupted".into());
+    }
+    let begin = Instant::now();
+    let result = panic::catch_unwind(AssertUnwindSafe(case.run))
+        .unwrap_or_else(|_| Err("the case panicked; see above".into()));
+    let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+    let (took, budget) = (begin.elapsed().as_secs_f64(), case.budget.as_secs());
+    println!(
+        "case {:<28} {verdict:<6} {took:6.1} s (budget {budget} s)",
+        case.name
+    );
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(name: &'static str, long: bool, run: fn() -> CaseResult) -> Case {
+        Case {
+            name,
+            budget: Duration::from_secs(1),
+            long,
+            run,
+        }
+    }
+
+    #[test]
+    fn one_failure_fails_the_run() {
+        let cases = [
+            case("good", false, || Ok(())),
+            case("bad", false, || Err("no".into())),
+        ];
+        assert!(run(&cases[..1], "", false));
+        assert!(!run(&cases, "", false));
+        assert!(run(&cases, "good", false));
+    }
+
+    #[test]
+    fn a_panic_is_a_failure() {
+        assert!(!run(
+            &[case("bad", false, || panic!("on purpose"))],
+            "",
+            false
+        ));
+    }
+
+    #[test]
+    fn long_cases_wait_to_be_asked_and_nothing_run_is_no_success() {
+        let cases = [case("slow", true, || Ok(()))];
+        assert!(!run(&cases, "", false));
+        assert!(run(&cases, "", true));
+        assert!(!run(&cases, "other", true));
+    }
+}
