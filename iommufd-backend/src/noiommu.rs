@@ -66,7 +66,7 @@ impl NoiommuSpace {
     pub fn verify(&self) -> Result<(), Error> {
         for extent in self.pinned.extents() {
             let iova = extent.iova();
-            let (found, _) = self.physical(iova, SMALL_PAGE)?;
+            let (found, _) = self.ask_kernel(iova, SMALL_PAGE)?;
             if found != extent.hpa() {
                 return Err(Error::Moved {
                     iova,
@@ -95,7 +95,12 @@ impl NoiommuSpace {
         unmapped.and(destroyed)
     }
 
-    fn physical(&self, iova: Iova, length: u64) -> Result<(Hpa, u64), Error> {
+    /// Asks the kernel what [`translate`](DmaBackend::translate) answers without it: the physical
+    /// address of `iova` and how many of `length` bytes go on from there.
+    ///
+    /// # Errors
+    /// [`Error::Translate`]
+    pub fn ask_kernel(&self, iova: Iova, length: u64) -> Result<(Hpa, u64), Error> {
         self.iommufd
             .get_pa(self.ioas, iova, length)
             .map_err(|source| Error::Translate { iova, source })
@@ -110,7 +115,7 @@ impl NoiommuSpace {
             // Inside a hugepage contiguity is certain: one short question each, since the cost
             // of a long one grows with its length. Otherwise ask for all the rest.
             let (hpa, len) = if request.page_size > SMALL_PAGE {
-                let (hpa, _) = self.physical(iova, SMALL_PAGE)?;
+                let (hpa, _) = self.ask_kernel(iova, SMALL_PAGE)?;
                 if !hpa.is_aligned(request.page_size) {
                     return Err(Error::Misaligned {
                         iova,
@@ -120,7 +125,7 @@ impl NoiommuSpace {
                 }
                 (hpa, request.page_size)
             } else {
-                self.physical(iova, request.len - done)?
+                self.ask_kernel(iova, request.len - done)?
             };
             found.push(Extent::new(iova, hpa, len)?);
             done += len;

@@ -102,7 +102,8 @@ enum Active {
     None,
     Intx {
         event: EventFd,
-        resample: EventFd,
+        /// Kept open: KVM signals it, the device listens.
+        _resample: EventFd,
     },
     Messages {
         index: IrqIndex,
@@ -172,7 +173,10 @@ impl VfioFunction {
             self.interrupts.detach(&event, self.intx_gsi)?;
             return Err(error.into());
         }
-        self.active = Active::Intx { event, resample };
+        self.active = Active::Intx {
+            event,
+            _resample: resample,
+        };
         Ok(())
     }
 
@@ -210,27 +214,34 @@ impl VfioFunction {
     }
 
     fn disable(&mut self) -> Result<(), PassthroughError> {
+        // The device first, so that nothing is raised any more.
+        match &self.active {
+            Active::None => return Ok(()),
+            Active::Intx { .. } => self.device.irq_disable(IrqIndex::Intx)?,
+            Active::Messages { index, .. } => self.device.irq_disable(*index)?,
+        }
         match std::mem::replace(&mut self.active, Active::None) {
-            Active::None => Ok(()),
-            // The device first, so that nothing is raised any more.
-            Active::Intx { event, resample } => {
-                let off = self.device.irq_disable(IrqIndex::Intx);
-                self.interrupts.detach(&event, self.intx_gsi)?;
-                drop(resample);
-                Ok(off?)
-            }
-            Active::Messages { index, vectors } => {
-                let off = self.device.irq_disable(index);
+            Active::None => {}
+            Active::Intx { event, .. } => self.detach(&event, self.intx_gsi),
+            Active::Messages { vectors, .. } => {
                 for vector in vectors {
-                    if let Some(Route { gsi, .. }) = vector.route {
-                        if vector.attached {
-                            self.interrupts.detach(&vector.event, gsi)?;
-                        }
-                        self.interrupts.release(gsi);
+                    let Some(Route { gsi, .. }) = vector.route else {
+                        continue;
+                    };
+                    if vector.attached {
+                        self.detach(&vector.event, gsi);
                     }
+                    self.interrupts.release(gsi);
                 }
-                Ok(off?)
             }
+        }
+        Ok(())
+    }
+
+    /// Lets go of an eventfd that nothing signals any more; KVM would do so when it is closed.
+    fn detach(&self, event: &EventFd, gsi: u32) {
+        if let Err(error) = self.interrupts.detach(event, gsi) {
+            log::warn!("{}: {error}", self.info.name);
         }
     }
 
@@ -314,7 +325,11 @@ impl HostFunction for VfioFunction {
     }
 
     fn unmap(&mut self, bar: u8, area: Range<u64>) -> Result<(), HostError> {
-        self.slots.remove(&(bar, area.start));
+        let key = (bar, area.start);
+        if let Some(slot) = self.slots.get_mut(&key) {
+            slot.delete().map_err(PassthroughError::from)?;
+            self.slots.remove(&key);
+        }
         Ok(())
     }
 

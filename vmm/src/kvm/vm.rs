@@ -199,20 +199,38 @@ pub struct Memslot {
     mapping: Option<Arc<Mapping>>,
 }
 
-impl Drop for Memslot {
-    fn drop(&mut self) {
+impl Memslot {
+    /// Takes the memory away from the guest. Nothing to do the second time.
+    ///
+    /// # Errors
+    /// [`VmError::Slot`]; the guest has it still.
+    pub fn delete(&mut self) -> Result<(), VmError> {
+        let Some(mapping) = &self.mapping else {
+            return Ok(());
+        };
         let region = kvm_userspace_memory_region {
             slot: self.index,
             guest_phys_addr: self.gpa.0,
             ..Default::default()
         };
         // SAFETY: a length of 0 deletes the slot; no memory is handed over.
-        if let Err(error) = unsafe { self.vm.fd.set_user_memory_region(region) } {
-            log::error!("KVM: cannot take away the memory at {}: {error}", self.gpa);
+        unsafe { self.vm.fd.set_user_memory_region(region) }.map_err(|source| VmError::Slot {
+            gpa: self.gpa,
+            length: mapping.length(),
+            source,
+        })?;
+        self.mapping = None;
+        self.vm.free(self.index);
+        Ok(())
+    }
+}
+
+impl Drop for Memslot {
+    fn drop(&mut self) {
+        if let Err(error) = self.delete() {
+            log::error!("{error}, nor take it away");
             // KVM may still reach it: it must stay mapped.
             std::mem::forget(self.mapping.take());
-            return;
         }
-        self.vm.free(self.index);
     }
 }
