@@ -12,6 +12,7 @@ use vmm_sys_util::terminal::Terminal;
 
 use crate::config::SerialConfig;
 use crate::error::{Error, process};
+use crate::eventfd;
 
 /// The key that begins a command to the monitor: Ctrl-a. Twice, it goes to the guest once.
 const ESCAPE: u8 = 0x01;
@@ -100,7 +101,7 @@ impl Console {
                 (Output::File(file), None)
             }
         };
-        let room = event_fd()?;
+        let room = eventfd::new().map_err(process("make an eventfd"))?;
         Ok(Self {
             output: Some(output),
             input,
@@ -233,10 +234,6 @@ impl Drop for Input {
             log::error!("Cannot restore the terminal: {error}");
         }
     }
-}
-
-fn event_fd() -> Result<EventFd, Error> {
-    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(process("make an eventfd"))
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use address::Bdf;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::eventfd;
+
 /// Why the guest ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExitReason {
@@ -43,7 +45,7 @@ struct Shared {
 /// The errno of `eventfd`.
 pub fn channel() -> io::Result<(ExitSender, ExitReceiver)> {
     let shared = Arc::new(Shared {
-        event: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+        event: eventfd::new()?,
         reason: Mutex::new(None),
     });
     Ok((ExitSender(Arc::clone(&shared)), ExitReceiver(shared)))

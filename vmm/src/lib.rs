@@ -14,6 +14,7 @@ pub mod config;
 mod console;
 mod error;
 mod event_loop;
+mod eventfd;
 pub mod exit;
 pub mod host_map;
 pub mod kvm;

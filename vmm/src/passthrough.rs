@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use address::{Gpa, Hpa};
@@ -13,6 +12,7 @@ use devices::vfio_pci::{
 use iommufd_backend::{CdevKind, IrqIndex, PciSysfs, VfioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::eventfd;
 use crate::kvm::irq::{Interrupts, IrqError};
 use crate::kvm::vm::{Memslot, Vm, VmError};
 
@@ -167,8 +167,8 @@ impl VfioFunction {
             .attach_level(&event, &resample, self.intx_gsi)?;
         let on = self
             .device
-            .irq_enable(IrqIndex::Intx, 0, &[Some(borrow(&event))])
-            .and_then(|()| self.device.intx_unmask_by(borrow(&resample)));
+            .irq_enable(IrqIndex::Intx, 0, &[Some(eventfd::borrow(&event))])
+            .and_then(|()| self.device.intx_unmask_by(eventfd::borrow(&resample)));
         if let Err(error) = on {
             self.interrupts.detach(&event, self.intx_gsi)?;
             return Err(error.into());
@@ -197,7 +197,7 @@ impl VfioFunction {
             .collect::<Result<Vec<_>, PassthroughError>>()?;
         let fds: Vec<_> = added
             .iter()
-            .map(|vector| Some(borrow(&vector.event)))
+            .map(|vector| Some(eventfd::borrow(&vector.event)))
             .collect();
         let start = u32::try_from(have).unwrap_or(u32::MAX);
         self.device.irq_enable(index, start, &fds)?;
@@ -388,10 +388,5 @@ fn number(region: Region) -> u32 {
 }
 
 fn event_fd() -> Result<EventFd, PassthroughError> {
-    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(PassthroughError::EventFd)
-}
-
-fn borrow(event: &EventFd) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor is open as long as `event` lives, which the lifetime says.
-    unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
+    eventfd::new().map_err(PassthroughError::EventFd)
 }

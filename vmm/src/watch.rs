@@ -1,13 +1,13 @@
 //! What a passed-through device tells its user: that it failed, or that the host wants it back.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use address::Bdf;
 use iommufd_backend::{IrqIndex, VfioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::error::Error;
+use crate::error::{Error, process};
+use crate::eventfd;
 
 /// One of the two notices of a device.
 #[derive(Debug)]
@@ -28,15 +28,8 @@ impl DeviceWatch {
             if device.irq_count(notice)? == 0 {
                 continue;
             }
-            let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(|source| {
-                Error::Process {
-                    operation: "make an eventfd",
-                    source: source.into(),
-                }
-            })?;
-            // SAFETY: the descriptor is open as long as `event` lives, longer than this call.
-            let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
-            device.irq_enable(notice, 0, &[Some(fd)])?;
+            let event = eventfd::new().map_err(process("make an eventfd"))?;
+            device.irq_enable(notice, 0, &[Some(eventfd::borrow(&event))])?;
             watches.push(Self {
                 bdf: device.bdf(),
                 notice,

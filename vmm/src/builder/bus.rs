@@ -17,6 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::devices::Devices;
 use crate::console::GuestSerial;
 use crate::error::{Error, process};
+use crate::eventfd;
 use crate::exit::{ExitReason, ExitSender};
 use crate::host_map::HostMap;
 use crate::kvm::irq::Interrupts;
@@ -89,8 +90,7 @@ impl Wiring<'_> {
 
 /// An eventfd that raises the serial port's interrupt.
 pub(super) fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, Error> {
-    let event =
-        EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(process("make an eventfd"))?;
+    let event = eventfd::new().map_err(process("make an eventfd"))?;
     interrupts.attach(&event, serial::IRQ)?;
     Ok(event)
 }
