@@ -120,15 +120,21 @@ impl<M: TableMemory> Table<M> {
         attributes: Attributes,
     ) -> Result<(), MapError> {
         check(iova, hpa, len, attributes)?;
-        let mut rest = Rest {
+        let rest = Rest {
             iova,
             hpa,
             len,
             attributes,
         };
+        let result = self.map_all(rest);
+        self.find_low();
+        result
+    }
+
+    fn map_all(&mut self, mut rest: Rest) -> Result<(), MapError> {
         // A page of 256 TiB fills all that a lower top reaches, but has no entry there.
         let lowest = rest.next_pages().map_or(Level::START, |p| p.size.level());
-        self.grow(lowest, Iova(iova.0 + (len - 1)), iova)?;
+        self.grow(lowest, Iova(rest.iova.0 + (rest.len - 1)), rest.iova)?;
         // Aligned to 4 KiB, so some page size always fits and the loop ends at length 0.
         while let Some(pages) = rest.next_pages() {
             self.map_pages(rest.iova, pages)?;

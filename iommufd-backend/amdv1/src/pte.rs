@@ -35,6 +35,7 @@ const PRESENT: u64 = 1;
 const NEXT_SHIFT: u32 = 9;
 const NEXT_MASK: u64 = 7 << NEXT_SHIFT;
 const SEVERAL_ITEMS: u64 = 7 << NEXT_SHIFT;
+const SEVERAL: u64 = SEVERAL_ITEMS | PRESENT;
 const ADDRESS_MASK: u64 = ((1 << OUTPUT_BITS) - 1) & !0xfff;
 
 /// An entry as it stands in memory.
@@ -115,9 +116,14 @@ impl Entry {
         if level.number() == 0 {
             return None;
         }
+        Some(Self(table.get() | Self::pointer_marks(level)))
+    }
+
+    /// Everything in a pointer from a table of `level` but the address.
+    #[inline(always)]
+    pub(crate) const fn pointer_marks(level: Level) -> u64 {
         let permissions = Attributes::READ.bits() | Attributes::WRITE.bits();
-        let next = (level.number() as u64) << NEXT_SHIFT;
-        Some(Self(table.get() | permissions | next | PRESENT))
+        permissions | (level.number() as u64) << NEXT_SHIFT | PRESENT
     }
 
     /// Whether it maps or points to anything.
@@ -175,11 +181,18 @@ impl Entry {
         ((self.0 & NEXT_MASK) >> NEXT_SHIFT) as u8
     }
 
-    /// Whether it is a leaf of one item. In a well-formed table at level 0, so is everything
-    /// present that is no leaf of several items.
+    /// Where `iova` lies, if this is a leaf of one item, of 2^`lg2` bytes, with all attributes, as
+    /// those of guest memory are.
+    // The address is all that is left after the subtraction, or there are bits left above or,
+    // rotated, from below. Whoever waits for the result waits for one addition.
     #[inline(always)]
-    pub(crate) const fn is_natural_leaf(self) -> bool {
-        self.0 & (NEXT_MASK | PRESENT) == PRESENT
+    pub(crate) const fn usual_hpa(self, iova: u64, lg2: u32) -> Option<u64> {
+        const MARKS: u64 = Attributes::all().bits() | PRESENT;
+        if self.0.wrapping_sub(MARKS).rotate_right(12) >> (OUTPUT_BITS - 12) != 0 {
+            return None;
+        }
+        let offset = iova & ((1 << lg2) - 1);
+        Some(offset.wrapping_sub(MARKS).wrapping_add(self.0))
     }
 
     /// Whether it is a pointer in a table of `level`.
@@ -195,24 +208,38 @@ impl Entry {
         TableAddress::from_masked(self.0 & ADDRESS_MASK)
     }
 
-    /// Where `iova` lies under a natural leaf of 2^`lg2` bytes, and the mask of the offsets
-    /// within it.
-    #[inline(always)]
-    pub(crate) const fn natural_hpa(self, iova: u64, lg2: u32) -> (Hpa, u64) {
-        let within = (1 << lg2) - 1;
-        (Hpa(self.0 & ADDRESS_MASK | iova & within), within)
-    }
-
-    /// The same under a well-formed leaf of several items; `None` for anything else.
-    pub(crate) const fn several_hpa(self, iova: u64) -> Option<(Hpa, u64)> {
-        if self.0 & (NEXT_MASK | PRESENT) != SEVERAL_ITEMS | PRESENT {
-            return None;
-        }
+    /// Where `iova` lies under a well-formed leaf of a table of `level`; `NOWHERE` for anything
+    /// else.
+    pub(crate) const fn place(self, level: Level, iova: u64) -> Place {
         let address = self.0 & ADDRESS_MASK;
-        // x ^ (x + 1) covers the ones of the code and the zero above them.
-        let code = address >> 12 ^ ((address >> 12) + 1);
-        let within = code << 12 | 0xfff;
-        Some((Hpa(address & !within | iova & within), within))
+        let within = match self.0 & (NEXT_MASK | PRESENT) {
+            PRESENT => level.item_bytes() - 1,
+            // x ^ (x + 1) covers the ones of the code and the zero above them.
+            SEVERAL => (address | 0xfff) ^ ((address | 0xfff) + 1),
+            _ => return Place::NOWHERE,
+        };
+        Place {
+            hpa: address & !within | iova & within,
+            within,
+        }
+    }
+}
+
+/// Where an address lies.
+// Two numbers fit two registers on the way out of a function; an `Option` of them does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) hpa: u64,
+    /// Mask of the offsets within its page; 0 if it is not mapped.
+    pub(crate) within: u64,
+}
+
+impl Place {
+    pub(crate) const NOWHERE: Self = Self { hpa: 0, within: 0 };
+
+    #[inline(always)]
+    pub(crate) const fn is_mapped(self) -> bool {
+        self.within != 0
     }
 }
 

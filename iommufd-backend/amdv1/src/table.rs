@@ -4,7 +4,7 @@ use address::{Hpa, Iova};
 
 use crate::level::{ENTRIES, Level};
 use crate::memory::{EntryRun, HeapTables, OutOfTables, TABLE_BYTES, TableAddress, TableMemory};
-use crate::pte::Entry;
+use crate::pte::{Entry, Place};
 use crate::walk::{self, Leaf, Leaves, ReadEntry, Root, Run, WalkError};
 
 /// A page table in memory `M`.
@@ -15,6 +15,9 @@ use crate::walk::{self, Leaf, Leaves, ReadEntry, Root, Run, WalkError};
 pub struct Table<M> {
     pub(crate) memory: M,
     pub(crate) root: Root,
+    /// A pointer to the table of level 2 at IOVA 0, where almost everything is mapped, however
+    /// high the tree is; empty if there is none.
+    low: Entry,
 }
 
 /// An empty table on the heap.
@@ -25,7 +28,7 @@ impl Default for Table<HeapTables> {
             table,
             level: Level::START,
         };
-        Self { memory, root }
+        Self::with_root(memory, root)
     }
 }
 
@@ -40,7 +43,34 @@ impl<M: TableMemory> Table<M> {
             table: memory.alloc()?,
             level: Level::START,
         };
-        Ok(Self { memory, root })
+        Ok(Self::with_root(memory, root))
+    }
+
+    fn with_root(memory: M, root: Root) -> Self {
+        let mut table = Self {
+            memory,
+            root,
+            low: Entry::EMPTY,
+        };
+        table.find_low();
+        table
+    }
+
+    /// Finds the table of level 2 at IOVA 0 again. To be called after every change.
+    pub(crate) fn find_low(&mut self) {
+        self.low = Entry::EMPTY;
+        let Root {
+            mut table,
+            mut level,
+        } = self.root;
+        while level > Level::L2 {
+            let entry = self.memory.load(table, 0).unwrap_or_default();
+            let Some(below) = level.below().filter(|_| entry.is_table(level)) else {
+                return;
+            };
+            (table, level) = (entry.pointee(), below);
+        }
+        self.low = Entry::table(table, Level::L3).unwrap_or_default();
     }
 
     /// Where the tree begins. Changes when the table grows.
@@ -66,6 +96,7 @@ impl<M: TableMemory> Table<M> {
         };
         self.memory.store_run(self.root.table, nothing);
         self.root.level = Level::START;
+        self.find_low();
     }
 
     /// Frees all tables and gives their memory back.
@@ -82,7 +113,11 @@ impl<M: TableMemory> Table<M> {
     #[must_use]
     #[inline(always)]
     pub fn translate(&self, iova: Iova) -> Option<Hpa> {
-        self.find(iova).map(|(hpa, _)| hpa)
+        self.find(
+            iova,
+            |hpa, _| Some(Hpa(hpa)),
+            |place| place.is_mapped().then_some(Hpa(place.hpa)),
+        )
     }
 
     /// Where `iova` lies and how many of the `len` bytes from there on are contiguous, in
@@ -90,7 +125,11 @@ impl<M: TableMemory> Table<M> {
     #[must_use]
     #[inline]
     pub fn run(&self, iova: Iova, len: u64) -> Option<Run> {
-        let (hpa, within) = self.find(iova)?;
+        let Place { hpa, within } = self.place(iova);
+        if within == 0 {
+            return None;
+        }
+        let hpa = Hpa(hpa);
         let more = within - (iova.0 & within);
         match len.checked_sub(1) {
             Some(rest) if rest <= more => Some(Run { hpa, len }),
@@ -99,56 +138,91 @@ impl<M: TableMemory> Table<M> {
         }
     }
 
-    /// Address of `iova` and the mask of the offsets within its page.
-    // One compare per level and no loop. A loop over the levels, or decoding leaves of several
-    // items here, takes up to three times as long; whatever is neither a pointer nor a leaf of
-    // one item is left to functions out of line.
+    /// Where `iova` lies.
     #[inline(always)]
-    fn find(&self, iova: Iova) -> Option<(Hpa, u64)> {
-        let mut table = self.root.table;
-        if self.root.level == Level::START {
-            if iova.0 >> 39 != 0 {
-                return None;
-            }
-        } else {
-            if self.root.level != Level::L3 || iova.0 >> 48 != 0 {
-                return self.find_high(iova);
-            }
-            let entry = self.memory.load(table, Level::L3.index(iova))?;
-            if !entry.is_table(Level::L3) {
-                return self.find_high(iova);
-            }
-            table = entry.pointee();
+    fn place(&self, iova: Iova) -> Place {
+        let usual = |hpa, within| Place { hpa, within };
+        self.find(iova, usual, |place| place)
+    }
+
+    /// Walks to `iova`: `usual` gets its address and the mask of the offsets within its page if
+    /// that is a leaf of one item with all attributes; `other` gets what all else comes to.
+    // One compare per level and no loop. A loop over the levels, or taking all leaves apart
+    // here, takes up to three times as long; the others are left to functions out of line. The
+    // caller makes its result on each way out, so that on the usual ones it is known to be
+    // there.
+    #[inline(always)]
+    fn find<T>(&self, iova: Iova, usual: impl Fn(u64, u64) -> T, other: impl Fn(Place) -> T) -> T {
+        if iova.0 >> 39 != 0 {
+            return other(self.find_above(iova));
         }
-        let entry = self.memory.load(table, Level::L2.index(iova))?;
-        if entry.is_natural_leaf() {
-            return Some(entry.natural_hpa(iova.0, 30));
-        }
-        if !entry.is_table(Level::L2) {
-            return several_items(entry, iova);
-        }
-        let entry = self.memory.load(entry.pointee(), Level::L1.index(iova))?;
-        if entry.is_natural_leaf() {
-            return Some(entry.natural_hpa(iova.0, 21));
-        }
-        if !entry.is_table(Level::L1) {
-            return several_items(entry, iova);
-        }
-        let entry = self
+        match self
             .memory
-            .load(entry.pointee(), Level::BOTTOM.index(iova))?;
-        if entry.is_natural_leaf() {
-            return Some(entry.natural_hpa(iova.0, 12));
+            .follow(self.low, Level::L3, Level::L2.index(iova))
+        {
+            Some(entry) => self.find_below(entry, iova, usual, other),
+            None => other(self.find_high(iova)),
         }
-        several_items(entry, iova)
+    }
+
+    /// The lower half of [`find`](Self::find), from the entry in a table of level 2 on.
+    #[inline(always)]
+    fn find_below<T>(
+        &self,
+        entry: Entry,
+        iova: Iova,
+        usual: impl Fn(u64, u64) -> T,
+        other: impl Fn(Place) -> T,
+    ) -> T {
+        let leaf = |entry: Entry, level: Level| {
+            let within = level.item_bytes() - 1;
+            match entry.usual_hpa(iova.0, level.item_lg2()) {
+                Some(hpa) => usual(hpa, within),
+                None => other(unusual(entry, level, iova)),
+            }
+        };
+        let memory = &self.memory;
+        // Pointers first: large leaves are few, so they are in the nearest cache and can wait.
+        let Some(entry) = memory.follow(entry, Level::L2, Level::L1.index(iova)) else {
+            return leaf(entry, Level::L2);
+        };
+        if let Some(hpa) = entry.usual_hpa(iova.0, Level::L1.item_lg2()) {
+            return usual(hpa, Level::L1.item_bytes() - 1);
+        }
+        match memory.follow(entry, Level::L1, Level::BOTTOM.index(iova)) {
+            Some(entry) => leaf(entry, Level::BOTTOM),
+            None => other(unusual(entry, Level::L1, iova)),
+        }
+    }
+
+    /// [`find`](Self::find) above 512 GiB.
+    #[inline(never)]
+    fn find_above(&self, iova: Iova) -> Place {
+        if self.root.level != Level::L3 || iova.0 >> 48 != 0 {
+            return self.find_high(iova);
+        }
+        let pointer = self.memory.load(self.root.table, Level::L3.index(iova));
+        let pointer = pointer.unwrap_or_default();
+        match self
+            .memory
+            .follow(pointer, Level::L3, Level::L2.index(iova))
+        {
+            Some(entry) => {
+                let usual = |hpa, within| Place { hpa, within };
+                self.find_below(entry, iova, usual, |place| place)
+            }
+            None => self.find_high(iova),
+        }
     }
 
     /// [`find`](Self::find) for pages above level 2 and for trees higher than four levels.
     #[cold]
     #[inline(never)]
-    fn find_high(&self, iova: Iova) -> Option<(Hpa, u64)> {
-        let leaf = self.lookup(iova)?;
-        Some((leaf.hpa_of(iova), leaf.size.bytes() - 1))
+    fn find_high(&self, iova: Iova) -> Place {
+        self.lookup(iova).map_or(Place::NOWHERE, |leaf| Place {
+            hpa: leaf.hpa_of(iova).0,
+            within: leaf.size.bytes() - 1,
+        })
     }
 
     /// [`run`](Self::run) past the end of the first page, of which `more` bytes follow `iova`.
@@ -157,13 +231,12 @@ impl<M: TableMemory> Table<M> {
     fn longer_run(&self, iova: Iova, len: u64, hpa: Hpa, mut more: u64) -> Run {
         while more < len - 1 {
             let next = iova.checked_add(more).and_then(|last| last.checked_add(1));
-            let found = next.and_then(|next| self.find(next));
-            match found {
-                Some((next, within)) if hpa.checked_add(more + 1) == Some(next) => {
-                    more += within + 1;
-                }
-                _ => break,
+            let Some(next) = next else { break };
+            let place = self.place(next);
+            if !place.is_mapped() || hpa.checked_add(more + 1) != Some(Hpa(place.hpa)) {
+                break;
             }
+            more += place.within + 1;
         }
         let len = if more < len { more + 1 } else { len };
         Run { hpa, len }
@@ -253,9 +326,9 @@ impl<M: TableMemory> ReadEntry for Table<M> {
     }
 }
 
-/// [`Table::find`] for an entry that is empty or a leaf of several items.
+/// [`Table::find`] for an entry of a table of `level` that is not the usual leaf.
 #[cold]
 #[inline(never)]
-fn several_items(entry: Entry, iova: Iova) -> Option<(Hpa, u64)> {
-    entry.several_hpa(iova.0)
+fn unusual(entry: Entry, level: Level, iova: Iova) -> Place {
+    entry.place(level, iova.0)
 }

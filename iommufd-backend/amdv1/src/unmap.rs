@@ -209,17 +209,22 @@ impl<M: TableMemory> Table<M> {
             let table = path.tables[usize::from(level.number())];
             let span = level.last_offset();
             let finished = done == last || done.0 & span == span;
-            if !finished
-                || self
-                    .memory
-                    .first_present(table, 0..level.entries())
-                    .is_some()
-            {
+            if !finished || !self.is_empty(table, level, level.index(done)) {
                 return;
             }
             self.free_table(path, level, above, done);
             level = above;
         }
+    }
+
+    /// Whether a table of `level` has no entry. Looks first at both sides of `index`, where the
+    /// others are when pages go one by one.
+    fn is_empty(&self, table: TableAddress, level: Level, index: usize) -> bool {
+        let before = index.saturating_sub(1);
+        let parts = [before..index, index..level.entries(), 0..before];
+        parts
+            .into_iter()
+            .all(|part| self.memory.first_present(table, part).is_none())
     }
 
     /// The way to the entry for `iova`; `None` if the tree does not reach it.

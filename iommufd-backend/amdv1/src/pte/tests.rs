@@ -88,12 +88,11 @@ fn every_size_survives_the_kernels_addresses_and_every_permission() {
                 };
                 assert_eq!(entry.decode(size.level()), Ok(leaf));
                 let offset = 0x0012_3456_789a_bcde & (size.bytes() - 1);
-                let found = if size.items() == 1 {
-                    entry.natural_hpa(offset, size.lg2())
-                } else {
-                    entry.several_hpa(offset).unwrap()
-                };
-                assert_eq!(found, (Hpa(hpa + offset), size.bytes() - 1));
+                let found = entry.place(size.level(), offset);
+                let usual = size.items() == 1 && attributes == all();
+                let hpa_found = entry.usual_hpa(offset, size.lg2());
+                assert_eq!(hpa_found, usual.then_some(hpa + offset));
+                assert_eq!((found.hpa, found.within), (hpa + offset, size.bytes() - 1));
             }
         }
     }
