@@ -166,6 +166,9 @@ impl<M: TableMemory> Table<M> {
         let parent = path.tables[usize::from(above.number())];
         self.memory.store(parent, above.index(iova), Entry::EMPTY);
         self.memory.free(path.tables[usize::from(level.number())]);
+        if level >= Level::L2 {
+            self.find_low();
+        }
     }
 
     /// Unmaps the pages from `iova` on for `len` bytes, none of which reaches over an end, and

@@ -1,5 +1,5 @@
 //! Replays what the fuzzers have found worth keeping, failures of old among it.
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod bodies;
 
