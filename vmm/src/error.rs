@@ -129,8 +129,13 @@ pub enum Error {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// Places for kernel and initramfs.
-    #[error(transparent)]
-    Place(#[from] PlaceError),
+    #[error("Cannot load kernel {}", kernel.display())]
+    Place {
+        /// The kernel.
+        kernel: PathBuf,
+        /// Why it has no place, or its initramfs.
+        source: PlaceError,
+    },
     /// Guest memory in this process.
     #[error(transparent)]
     GuestRam(#[from] GuestRamError),
@@ -209,7 +214,7 @@ impl Error {
             | Self::Passthrough(_)
             | Self::Root(_)
             | Self::DeviceFailed { .. } => DEVICE,
-            Self::TooFewHugepages { .. } | Self::Plan(_) | Self::Place(_) => MEMORY,
+            Self::TooFewHugepages { .. } | Self::Plan(_) | Self::Place { .. } => MEMORY,
             Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => backend_code(error),
             Self::GuestRam(_) => MEMORY,
             Self::GuestCrash(_) => GUEST,
@@ -257,7 +262,10 @@ impl Error {
                 total.saturating_add(need.saturating_sub(*available)),
                 size.pool_name()
             )),
-            Self::Place(PlaceError::TooFragmented { .. })
+            Self::Place {
+                source: PlaceError::TooFragmented { .. },
+                ..
+            }
             | Self::Plan(PlanError::TooFragmented { .. }) => Some(
                 "reserve hugepages on the kernel's command line (hugepages=N), before memory \
                  gets fragmented, or use larger ones (hugepagesz=1G hugepages=N)"

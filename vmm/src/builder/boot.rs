@@ -75,7 +75,12 @@ impl BootFiles {
         memory: &GuestMemoryMmap,
     ) -> Result<Start, Error> {
         let length = self.initramfs.as_ref().map(|initramfs| initramfs.length);
-        let placement = Placement::find(plan, &self.kernel.demand(), length)?;
+        let placement = Placement::find(plan, &self.kernel.demand(), length).map_err(|source| {
+            Error::Place {
+                kernel: self.kernel.path().to_owned(),
+                source,
+            }
+        })?;
         let start = placement.kernel.start;
         log::info!("kernel gpa={start}");
         let entry = self.kernel.load(memory, start)?;
