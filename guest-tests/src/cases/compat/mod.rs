@@ -1,0 +1,301 @@
+//! The compatibility table: device models of every kind, driven by the stock kernel's own drivers.
+//!
+//! A *batch* is one test machine on which guests run one after the other, each with its own devices. Around all of
+//! them the pool of hugepages is shaped, so that no address is right by luck, and a canary holds the rest of memory.
+//! Each row of the table is a *subject* of a batch. When all batches have run, the table is printed and, if every
+//! row is well, written to `docs/compatibility.md`.
+
+mod judge;
+mod script;
+mod server;
+mod subject;
+mod table;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use self::judge::Outside;
+use self::server::Server;
+use self::subject::{Function, Subject, Work};
+use self::table::{Aspect, Row};
+use crate::error::AtPath;
+use crate::machine::{Iommu, Machine};
+use crate::runner::CaseResult;
+use crate::{guest, image, setup};
+
+/// Size of a disk; SD cards want a power of two.
+const DISK_MIB: usize = 8;
+
+/// Size of what a guest fetches.
+const SERVED_MIB: usize = 16;
+
+/// After this a test machine is taken to hang.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+/// Shaped hugepages, which take all of low memory, and a canary in the rest.
+const WATCH: &str = "testbed inside shape -- testbed inside canary --least-percent 0 --";
+
+/// Subjects that share a test machine.
+#[derive(Debug)]
+pub struct Batch {
+    subjects: &'static [Subject],
+    memory: &'static str,
+    hugepages: u32,
+    iommu: Iommu,
+    /// What stands before the command that starts the guests.
+    watch: &'static str,
+}
+
+const BLOCK: Batch = Batch {
+    subjects: subject::BLOCK,
+    memory: "2G",
+    hugepages: 450,
+    iommu: Iommu::None,
+    watch: WATCH,
+};
+const NETWORK: Batch = Batch {
+    subjects: subject::NETWORK,
+    ..BLOCK
+};
+const TOGETHER: Batch = Batch {
+    subjects: subject::TOGETHER,
+    ..BLOCK
+};
+const HIGH: Batch = Batch {
+    subjects: subject::HIGH,
+    memory: "6G",
+    watch: "testbed inside shape -- testbed inside canary --leave-mib 4500 --",
+    ..BLOCK
+};
+const BEHIND_IOMMU: Batch = Batch {
+    subjects: subject::IOMMU,
+    hugepages: 0,
+    iommu: Iommu::Intel,
+    watch: "testbed inside canary --leave-mib 600 --",
+    ..BLOCK
+};
+
+/// In the order of the table.
+const BATCHES: [&Batch; 5] = [&BLOCK, &NETWORK, &TOGETHER, &HIGH, &BEHIND_IOMMU];
+
+/// Controllers with a disk each.
+pub fn block() -> crate::Result<CaseResult> {
+    run(0)
+}
+
+/// Network interfaces.
+pub fn network() -> crate::Result<CaseResult> {
+    run(1)
+}
+
+/// Several functions in one guest.
+pub fn together() -> crate::Result<CaseResult> {
+    run(2)
+}
+
+/// A device of 32 bits, guest memory above 4 GiB.
+pub fn high_memory() -> crate::Result<CaseResult> {
+    run(3)
+}
+
+/// Devices behind an IOMMU.
+pub fn behind_iommu() -> crate::Result<CaseResult> {
+    run(4)
+}
+
+fn run(number: usize) -> crate::Result<CaseResult> {
+    let batch = BATCHES[number];
+    let count = |batches: &[&Batch]| batches.iter().map(|batch| batch.subjects.len()).sum();
+    let rows = rows(batch).unwrap_or_else(|error| without_result(batch, &error.to_string()));
+    let mut problems = String::new();
+    for row in &rows {
+        for (aspect, text) in &row.problems {
+            // Writing to a string cannot fail.
+            let _ = writeln!(problems, "{}: {aspect:?}: {text}", row.name);
+        }
+    }
+    table::add(count(&BATCHES[..number]), rows, count(&BATCHES))?;
+    Ok(if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems)
+    })
+}
+
+/// Rows of a batch whose machine did not come to an end.
+fn without_result(batch: &Batch, error: &str) -> Vec<Row> {
+    let subjects = batch.subjects.iter();
+    let row = |subject: &Subject| Row {
+        name: subject.name,
+        work: "–",
+        interrupts: "–".into(),
+        without: &[],
+        problems: vec![(Aspect::End, error.to_string())],
+    };
+    subjects.map(row).collect()
+}
+
+fn rows(batch: &Batch) -> crate::Result<Vec<Row>> {
+    let rig = Rig::new(batch)?;
+    let served = image::bytes(SERVED_MIB, 0);
+    let served_hashes = [&served[..], &served[..image::MIB]].map(image::sha256);
+    let server = Server::start(served).at("listen on", "the loopback interface")?;
+    let accept = match batch.iommu {
+        Iommu::None => "--noiommu",
+        Iommu::Intel => "",
+    };
+    let starts = script::inner(batch.subjects, server.port(), accept);
+    let machine = rig.machine(&starts)?;
+    let outcome = machine.run(&script::outer(rig.functions.len(), batch.watch))?;
+    let outside = Outside {
+        left: rig.left()?,
+        disks: rig.disks,
+        served: served_hashes,
+    };
+    let mut first_function = 0;
+    let mut rows = Vec::new();
+    for (index, subject) in batch.subjects.iter().enumerate() {
+        rows.push(judge::judge(
+            (batch.subjects, &outside),
+            &outcome,
+            index,
+            first_function,
+        ));
+        first_function += subject.functions.len();
+    }
+    Ok(rows)
+}
+
+/// The files of a batch.
+struct Rig<'a> {
+    batch: &'a Batch,
+    folder: TempDir,
+    functions: Vec<&'static Function>,
+    /// What each disk holds at the start, after the first guest and after the second, by the function's number.
+    disks: BTreeMap<usize, [String; 3]>,
+}
+
+impl<'a> Rig<'a> {
+    fn new(batch: &'a Batch) -> crate::Result<Self> {
+        let folder = tempfile::tempdir().at("create", "a temporary folder")?;
+        let functions: Vec<&Function> = batch.subjects.iter().flat_map(|s| s.functions).collect();
+        let mut rig = Self {
+            batch,
+            folder,
+            functions,
+            disks: BTreeMap::new(),
+        };
+        for (number, function) in rig.functions.iter().enumerate() {
+            if function.work == Work::Disk {
+                let mut contents = image::bytes(DISK_MIB, number as u64 + 1);
+                image::write(&rig.disk(number), &contents)?;
+                let hashes = [0, 1, 2].map(|turn| {
+                    if turn > 0 {
+                        after_guest(&mut contents);
+                    }
+                    image::sha256(&contents)
+                });
+                rig.disks.insert(number, hashes);
+            }
+        }
+        for (index, subject) in batch.subjects.iter().enumerate() {
+            let modules: Vec<&str> = subject
+                .functions
+                .iter()
+                .flat_map(|f| f.modules)
+                .copied()
+                .collect();
+            let script = include_str!("../../../guest/compat");
+            guest::write_initramfs(&rig.path(&format!("initramfs{index}")), &modules, script)?;
+        }
+        Ok(rig)
+    }
+
+    /// The machine, with `starts` as `/testbed/starts`.
+    fn machine(&self, starts: &str) -> crate::Result<Machine> {
+        let path = self.path("starts");
+        std::fs::write(&path, starts).at("write", &path)?;
+        let mut machine = Machine::builder()
+            .memory(self.batch.memory)
+            .hugepages_2m(self.batch.hugepages)
+            .iommu(self.batch.iommu)
+            .file("kernel", setup::guest_kernel()?.bzimage())
+            .file("starts", path)
+            .trace("pci_cfg_write")
+            .timeout(LIMIT);
+        for index in 0..self.batch.subjects.len() {
+            let name = format!("initramfs{index}");
+            machine = machine.file(&name, self.path(&name));
+        }
+        for (number, function) in self.functions.iter().enumerate() {
+            let named = |text: &str| text.replace('@', &number.to_string());
+            machine = match function.work {
+                Work::Disk => machine.writable_disk(&named("disk@"), self.disk(number)),
+                Work::Network => machine.qemu_arg("-netdev").qemu_arg(&named("user,id=net@")),
+            };
+            machine = machine.device(&named(function.model));
+            if let Some(medium) = function.medium {
+                machine = machine.qemu_arg("-device").qemu_arg(&named(medium));
+            }
+        }
+        Ok(machine)
+    }
+
+    /// SHA-256 of every disk's image as it is now.
+    fn left(&self) -> crate::Result<BTreeMap<usize, String>> {
+        let numbers = self.disks.keys();
+        numbers
+            .map(|number| Ok((*number, image::sha256_of_file(&self.disk(*number))?)))
+            .collect()
+    }
+
+    fn disk(&self, number: usize) -> PathBuf {
+        self.path(&format!("disk{number}"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// What `guest/compat` does to a disk.
+fn after_guest(contents: &mut [u8]) {
+    let half = contents.len() / 2;
+    for byte in &mut contents[..half] {
+        *byte = byte.wrapping_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_one_slot_are_the_first_of_their_machine() {
+        for batch in BATCHES {
+            let functions = batch.subjects.iter().flat_map(|subject| subject.functions);
+            for (number, function) in functions.enumerate() {
+                assert_eq!(
+                    function.model.contains("bus=tb0"),
+                    function.model.contains("addr=0.1")
+                );
+                assert!(
+                    number == 1 || !function.model.contains("bus=tb0"),
+                    "{function:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn two_guests_raise_the_first_half_by_two() {
+        let mut contents = [255, 1, 2, 3];
+        after_guest(&mut contents);
+        after_guest(&mut contents);
+        assert_eq!(contents, [1, 3, 2, 3]);
+    }
+}

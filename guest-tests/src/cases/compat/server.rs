@@ -1,0 +1,127 @@
+//! What the guests' networks lead to: a server on this machine that hands out bytes and hashes what it gets.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::image;
+
+/// After this without a byte a client is taken to be gone.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Most bytes that a client may send.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// An HTTP server on the loopback interface; ends when dropped. GET returns its bytes, POST the SHA-256 of what
+/// was posted, on a line of its own.
+#[derive(Debug)]
+pub struct Server {
+    port: u16,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts a server of these bytes on a free port.
+    pub fn start(contents: Vec<u8>) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let ends = Arc::new(AtomicBool::new(false));
+        let (ended, contents) = (Arc::clone(&ends), Arc::new(contents));
+        let thread = thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                let contents = Arc::clone(&contents);
+                // A client that fails says so in the guest, where it is looked at.
+                thread::spawn(move || _ = serve(client, &contents));
+            }
+        });
+        Ok(Self {
+            port,
+            ends,
+            thread: Some(thread),
+        })
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        // Wakes the thread; if it cannot be reached it has ended.
+        if TcpStream::connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port)).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(client: TcpStream, contents: &[u8]) -> io::Result<()> {
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_write_timeout(Some(PATIENCE))?;
+    let mut input = BufReader::new(client.try_clone()?);
+    let mut request = String::new();
+    input.read_line(&mut request)?;
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        if input.read_line(&mut header)? == 0 || header.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = header.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    if request.starts_with("GET ") {
+        return answer(client, contents);
+    }
+    let mut posted = Vec::new();
+    input
+        .take(length.min(MOST_BYTES))
+        .read_to_end(&mut posted)?;
+    answer(client, format!("{}\n", image::sha256(&posted)).as_bytes())
+}
+
+fn answer(mut client: TcpStream, body: &[u8]) -> io::Result<()> {
+    let length = body.len();
+    write!(
+        client,
+        "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n"
+    )?;
+    client.write_all(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(server: &Server, request: &[u8]) -> Vec<u8> {
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
+        client.write_all(request).unwrap();
+        let mut response = Vec::new();
+        client.read_to_end(&mut response).unwrap();
+        response
+    }
+
+    #[test]
+    fn bytes_go_out_and_the_hash_of_bytes_comes_back() {
+        let server = Server::start(vec![0, 1, 2, 255]).unwrap();
+        let got = ask(&server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(got.ends_with(b"\r\n\r\n\x00\x01\x02\xff"), "{got:?}");
+        let got = ask(&server, b"POST / HTTP/1.0\r\ncontent-length: 3\r\n\r\nabc");
+        let hash = image::sha256(b"abc") + "\n";
+        assert!(got.ends_with(hash.as_bytes()), "{got:?}");
+    }
+}

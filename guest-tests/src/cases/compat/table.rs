@@ -1,0 +1,158 @@
+//! The compatibility table: rows come in as cases end, the last one publishes it.
+
+use std::fmt::Write;
+use std::fs;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{AtPath, Result};
+use crate::paths;
+
+/// Where the table is published, in the checkout.
+const FILE: &str = "docs/compatibility.md";
+
+/// What is looked at in every row, as the table's columns name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Aspect {
+    /// The guest's own driver claimed every function.
+    Probe,
+    /// Data and interrupts were right.
+    Work,
+    /// The same in the next guest.
+    Again,
+    /// Nothing was left behind, and the device was quiet before anything was released.
+    End,
+    /// Nobody's memory but the guest's was written.
+    Canary,
+}
+
+impl Aspect {
+    const ALL: [Self; 5] = [
+        Self::Probe,
+        Self::Work,
+        Self::Again,
+        Self::End,
+        Self::Canary,
+    ];
+}
+
+/// A row: what was done and what was found wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The device or devices.
+    pub name: &'static str,
+    /// What the guest did.
+    pub work: &'static str,
+    /// Interrupts used.
+    pub interrupts: String,
+    /// Aspects that do not apply.
+    pub without: &'static [Aspect],
+    /// Everything that was wrong.
+    pub problems: Vec<(Aspect, String)>,
+}
+
+impl Row {
+    fn cell(&self, aspect: Aspect) -> &'static str {
+        if self.problems.iter().any(|(of, _)| *of == aspect) {
+            "**no**"
+        } else if self.without.contains(&aspect) {
+            "–"
+        } else {
+            "yes"
+        }
+    }
+}
+
+/// Rows by their place in the table.
+static ROWS: Mutex<Vec<(usize, Row)>> = Mutex::new(Vec::new());
+
+/// Adds rows from `first` on; when all `count` are there, prints the table, and writes it to the documentation
+/// if every row is well.
+///
+/// # Errors
+/// [`Error::File`](crate::Error::File).
+pub fn add(first: usize, rows: Vec<Row>, count: usize) -> Result<()> {
+    let mut all = ROWS.lock().unwrap_or_else(PoisonError::into_inner);
+    all.extend((first..).zip(rows));
+    if all.len() < count {
+        return Ok(());
+    }
+    let mut rows = std::mem::take(&mut *all);
+    drop(all);
+    rows.sort_by_key(|(place, _)| *place);
+    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
+    let table = render(&rows);
+    println!("\n{table}");
+    if rows.iter().any(|row| !row.problems.is_empty()) {
+        println!("{FILE} stays as it is: not every row is well.\n");
+        return Ok(());
+    }
+    let path = paths::checkout().join(FILE);
+    fs::write(&path, document(&table)).at("write", &path)
+}
+
+fn render(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| Device (QEMU's model) | What the guest does | Interrupts | Probe | Work | After reset | Clean end | Canary |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let cells = Aspect::ALL.map(|aspect| row.cell(aspect)).join(" | ");
+        let Row {
+            name,
+            work,
+            interrupts,
+            ..
+        } = row;
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {name} | {work} | {interrupts} | {cells} |");
+    }
+    text
+}
+
+fn document(table: &str) -> String {
+    include_str!("compatibility.md").replace("@TABLE@\n", table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Row {
+        Row {
+            name: "nvme",
+            work: "disk",
+            interrupts: "MSI-X".into(),
+            without: &[Aspect::Again],
+            problems: vec![(Aspect::Canary, "3 words changed".into())],
+        }
+    }
+
+    #[test]
+    fn a_problem_shows_in_its_column() {
+        let table = render(&[row()]);
+        let last = table.lines().last().unwrap();
+        assert_eq!(
+            last,
+            "| nvme | disk | MSI-X | yes | yes | – | yes | **no** |"
+        );
+    }
+
+    #[test]
+    fn the_document_holds_the_table() {
+        assert!(document("| x |\n").contains("\n| x |\n"));
+    }
+
+    #[test]
+    fn the_documentation_is_this_text() {
+        let path = paths::checkout().join(FILE);
+        let published = fs::read_to_string(path).unwrap();
+        let is_row = |line: &&str| !line.starts_with('|');
+        let words = |text: &str| {
+            text.lines()
+                .filter(is_row)
+                .map(String::from)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(words(&published), words(&document("")));
+    }
+}
