@@ -22,7 +22,7 @@ pub struct Case {
     /// Whether it only runs with `--long`.
     pub long: bool,
     /// The test.
-    pub run: fn() -> CaseResult,
+    pub run: fn() -> crate::Result<CaseResult>,
 }
 
 /// Test machines that run at the same time.
@@ -69,8 +69,10 @@ fn run_one(case: &Case) -> CaseResult {
         return Err("not run: interrupted".into());
     }
     let begin = Instant::now();
-    let result = panic::catch_unwind(AssertUnwindSafe(case.run))
-        .unwrap_or_else(|_| Err("the case panicked; see above".into()));
+    let result = panic::catch_unwind(AssertUnwindSafe(case.run)).map_or_else(
+        |_| Err("the case panicked; see above".into()),
+        |judged| judged.unwrap_or_else(|error| Err(error.to_string())),
+    );
     let verdict = if result.is_ok() { "ok" } else { "FAILED" };
     let (took, budget) = (begin.elapsed().as_secs_f64(), case.budget.as_secs());
     println!(
@@ -84,7 +86,7 @@ fn run_one(case: &Case) -> CaseResult {
 mod tests {
     use super::*;
 
-    fn case(name: &'static str, long: bool, run: fn() -> CaseResult) -> Case {
+    fn case(name: &'static str, long: bool, run: fn() -> crate::Result<CaseResult>) -> Case {
         Case {
             name,
             budget: Duration::from_secs(1),
@@ -96,8 +98,8 @@ mod tests {
     #[test]
     fn one_failure_fails_the_run() {
         let cases = [
-            case("good", false, || Ok(())),
-            case("bad", false, || Err("no".into())),
+            case("good", false, || Ok(Ok(()))),
+            case("bad", false, || Ok(Err("no".into()))),
         ];
         assert!(run(&cases[..1], "", false));
         assert!(!run(&cases, "", false));
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn long_cases_wait_to_be_asked_and_nothing_run_is_no_success() {
-        let cases = [case("slow", true, || Ok(()))];
+        let cases = [case("slow", true, || Ok(Ok(())))];
         assert!(!run(&cases, "", false));
         assert!(run(&cases, "", true));
         assert!(!run(&cases, "other", true));

@@ -5,7 +5,7 @@ use std::ops::Range;
 /// One line of QEMU's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// `pci_nvme_map_addr`: the NVMe model reads or writes these physical addresses.
+    /// The NVMe model reads or writes these physical addresses, or was told to: data, queues, doorbell buffers.
     Dma {
         /// Address.
         address: u64,
@@ -27,10 +27,40 @@ pub enum Event {
 /// which nothing reads.
 const MARK: (u16, u16) = (0x1f << 3 | 3, 0x3c);
 
+/// QEMU's trace events that [`parse`] understands.
+pub const NVME_EVENTS: [&str; 8] = [
+    "pci_nvme_map_addr",
+    "pci_nvme_mmio_asqaddr",
+    "pci_nvme_mmio_asqaddr_hi",
+    "pci_nvme_mmio_acqaddr",
+    "pci_nvme_mmio_acqaddr_hi",
+    "pci_nvme_create_sq",
+    "pci_nvme_create_cq",
+    "pci_nvme_dbbuf_config",
+];
+
 /// Reads QEMU's log; lines of other kinds are left out.
 #[must_use]
 pub fn parse(log: &str) -> Vec<Event> {
-    log.lines().filter_map(parse_line).collect()
+    let mut events = Vec::new();
+    let mut lines = log.lines().peekable();
+    while let Some(line) = lines.next() {
+        // A queue address written in halves is whole in the second line.
+        let is_first_half = |name: &str| line.contains(&format!("{name} "));
+        let mut goes_on = |name: &str| {
+            lines
+                .peek()
+                .is_some_and(|next| next.contains(&format!("{name}_hi ")))
+        };
+        let halves = ["pci_nvme_mmio_asqaddr", "pci_nvme_mmio_acqaddr"];
+        if !halves
+            .iter()
+            .any(|name| is_first_half(name) && goes_on(name))
+        {
+            events.extend(parse_line(line).into_iter().flatten().flatten());
+        }
+    }
+    events
 }
 
 /// The events between the marks `from` and `to`, those before the second if the first never came.
@@ -147,32 +177,53 @@ fn parse_extent(rest: &str) -> Option<Extent> {
     })
 }
 
-/// `pci_nvme_map_addr addr 0xADDRESS len LENGTH`,
-/// `pci_cfg_write MODEL BUS:DEVICE.FUNCTION @0xREGISTER <- 0xVALUE`.
-fn parse_line(line: &str) -> Option<Event> {
-    let mut words = line
-        .split_whitespace()
-        .skip_while(|word| !word.starts_with("pci_"));
-    match words.next()? {
-        "pci_nvme_map_addr" => {
-            let address = number(words.nth(1)?)?;
-            Some(Event::Dma {
-                address,
-                length: words.nth(1)?.parse().ok()?,
-            })
+/// Bytes of a submission and of a completion queue entry, and of a page (NVMe Base Specification, 3.3.3).
+const SUBMISSION: u64 = 64;
+const COMPLETION: u64 = 16;
+const PAGE: u64 = 4096;
+
+/// The events of a line, as QEMU's hw/nvme/trace-events and hw/pci/trace-events write them.
+fn parse_line(line: &str) -> Option<[Option<Event>; 2]> {
+    let start = line.find("pci_")?;
+    let (name, rest) = line.get(start..)?.split_once(' ')?;
+    let after = |key: &str| {
+        let (_, value) = rest.split_once(key)?;
+        value.split([',', ' ']).next()
+    };
+    let address = |key: &str| number(after(key)?);
+    let dma = |address: u64, length: u64| Some(Event::Dma { address, length });
+    let entries = || after("qsize=")?.parse::<u64>().ok()?.checked_add(1);
+    let event = match name {
+        "pci_nvme_map_addr" => dma(address("addr ")?, after("len ")?.parse().ok()?),
+        "pci_nvme_mmio_asqaddr" => dma(address("address=")?, SUBMISSION),
+        "pci_nvme_mmio_asqaddr_hi" => dma(address("new_address=")?, SUBMISSION),
+        "pci_nvme_mmio_acqaddr" => dma(address("address=")?, COMPLETION),
+        "pci_nvme_mmio_acqaddr_hi" => dma(address("new_address=")?, COMPLETION),
+        "pci_nvme_create_sq" => dma(address("addr=")?, entries()?.checked_mul(SUBMISSION)?),
+        "pci_nvme_create_cq" => dma(address("addr=")?, entries()?.checked_mul(COMPLETION)?),
+        "pci_nvme_dbbuf_config" => {
+            return Some([
+                dma(address("dbs_addr=")?, PAGE),
+                dma(address("eis_addr=")?, PAGE),
+            ]);
         }
-        "pci_cfg_write" => {
-            let function = function(words.nth(1)?)?;
-            let register = number(words.next()?.strip_prefix('@')?)?;
-            let value = number(words.nth(1)?)?;
-            Some(Event::ConfigWrite {
-                function,
-                register: u16::try_from(register).ok()?,
-                value: u32::try_from(value).ok()?,
-            })
-        }
-        _ => None,
-    }
+        "pci_cfg_write" => config_write(rest),
+        _ => return None,
+    };
+    Some([event, None])
+}
+
+/// `MODEL BUS:DEVICE.FUNCTION @0xREGISTER <- 0xVALUE`.
+fn config_write(rest: &str) -> Option<Event> {
+    let mut words = rest.split_whitespace();
+    let function = function(words.nth(1)?)?;
+    let register = number(words.next()?.strip_prefix('@')?)?;
+    let value = number(words.nth(1)?)?;
+    Some(Event::ConfigWrite {
+        function,
+        register: u16::try_from(register).ok()?,
+        value: u32::try_from(value).ok()?,
+    })
 }
 
 /// `BUS:DEVICE.FUNCTION` with or without a domain before it.
@@ -219,16 +270,41 @@ mod tests {
         let events = parse(LOG);
         let check = check_dma(between(&events, 1, 2).unwrap(), &extents(LINES));
         assert_eq!((check.transfers, check.bytes, check.outside), (2, 8192, 1));
-        assert_eq!(check.first_outside, Some((0x1003f_f000, 4096)));
+        assert_eq!(check.first_outside, Some((0x1003ff000, 4096)));
+    }
+
+    #[test]
+    fn queues_are_dma_and_halves_are_joined() {
+        let log = "pci_nvme_mmio_asqaddr wrote MMIO, admin submission queue address=0x7ffdd000\n\
+            pci_nvme_mmio_asqaddr_hi wrote MMIO, admin submission queue high half=0x1, new_address=0x17ffdd000\n\
+            pci_nvme_mmio_acqaddr wrote MMIO, admin completion queue address=0x17ffde000\n\
+            pci_nvme_create_sq create submission queue, addr=0x2000, sqid=1, cqid=1, qsize=255, qflags=1\n\
+            pci_nvme_create_cq create completion queue, addr=0x3000, cqid=1, vector=1, qsize=255, qflags=3, ien=1\n\
+            pci_nvme_dbbuf_config dbs_addr=0x5000 eis_addr=0x6000\n";
+        let dma: Vec<(u64, u64)> = parse(log)
+            .iter()
+            .map(|event| match event {
+                Event::Dma { address, length } => (*address, *length),
+                Event::ConfigWrite { .. } => panic!("no configuration write"),
+            })
+            .collect();
+        let queues = [
+            (0x1_7ffd_d000, 64),
+            (0x1_7ffd_e000, 16),
+            (0x2000, 0x4000),
+            (0x3000, 0x1000),
+        ];
+        assert_eq!(dma[..4], queues);
+        assert_eq!(dma[4..], [(0x5000, 4096), (0x6000, 4096)]);
     }
 
     #[test]
     fn dma_may_cross_neighbours_but_not_the_end() {
         let dma =
             |address, length| check_dma(&[Event::Dma { address, length }], &extents(LINES)).outside;
-        assert_eq!(dma(0x1005f_f000, 0x2000), 0);
-        assert_eq!(dma(0x1007f_f000, 0x1000), 0);
-        assert_eq!(dma(0x1007f_f000, 0x1001), 1);
+        assert_eq!(dma(0x1005ff000, 0x2000), 0);
+        assert_eq!(dma(0x1007ff000, 0x1000), 0);
+        assert_eq!(dma(0x1007ff000, 0x1001), 1);
         assert_eq!(dma(u64::MAX, 2), 1);
         assert_eq!(
             check_dma(

@@ -149,17 +149,10 @@ fn build(no_build: bool) -> Result<()> {
     if no_build {
         return Ok(());
     }
-    let arguments = [
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "vmm",
-        "--bin",
-        "pinvisor",
-    ];
+    let arguments = "build --quiet --release --package vmm --package guest-tests \
+                     --bin pinvisor --bin pinvisor-control --bin kernel-check";
     let manifest = guest_tests::paths::checkout().join("Cargo.toml");
-    let mut cargo = shell::command("cargo", arguments);
+    let mut cargo = shell::command("cargo", arguments.split_whitespace());
     shell::run(cargo.arg("--manifest-path").arg(manifest)).map(drop)
 }
 

@@ -27,6 +27,10 @@ impl Findings {
     }
 
     /// Notes a difference.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a call reads like an assertion"
+    )]
     pub fn expect_eq<T: PartialEq + Debug>(&mut self, what: &str, found: T, wanted: T) {
         let text = format!("{what}: found {found:?}, wanted {wanted:?}");
         self.expect(found == wanted, text);

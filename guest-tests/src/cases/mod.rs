@@ -1,17 +1,41 @@
 //! The tests on the real path.
 
+mod canary;
 mod check;
-mod nvme;
+mod compat;
+mod data;
+mod ending;
+mod refusal;
+mod rig;
 mod script;
 
 use std::time::Duration;
 
-use crate::runner::Case;
+use crate::runner::{Case, CaseResult};
 
-/// All cases; long ones first, so that two at once end together.
-pub const ALL: &[Case] = &[Case {
-    name: "nvme",
-    budget: Duration::from_secs(60),
-    long: false,
-    run: nvme::stock_kernel,
-}];
+/// All cases, the longest first, so that two at once end together.
+pub const ALL: &[Case] = &[
+    case("compat-block", 200, compat::block),
+    case("compat-network", 150, compat::network),
+    case("compat-together", 90, compat::together),
+    case("compat-iommu", 60, compat::behind_iommu),
+    case("compat-high-memory", 45, compat::high_memory),
+    case("nvme-canary", 120, canary::untouched),
+    case("nvme-ending", 90, ending::every_end),
+    case("nvme-shaped", 75, data::shaped_hugepages),
+    case("control", 75, canary::control),
+    case("nvme", 60, data::stock_kernel),
+    case("nvme-1g", 60, data::giant_pages),
+    case("nvme-no-groups", 60, data::no_groups),
+    case("refusals", 45, refusal::by_state_and_files),
+    case("refusals-no-noiommu", 20, refusal::kernel_without_noiommu),
+];
+
+const fn case(name: &'static str, budget: u64, run: fn() -> crate::Result<CaseResult>) -> Case {
+    Case {
+        name,
+        budget: Duration::from_secs(budget),
+        long: false,
+        run,
+    }
+}

@@ -38,10 +38,10 @@ pub fn facts(output: &str) -> BTreeMap<&str, &str> {
     lines.filter_map(|line| line.split_once('=')).collect()
 }
 
-/// Runs `pinvisor` between the marks and says its status as `KEY`.
+/// Runs `pinvisor` between the marks, behind a wrapper's words, and says its status as `KEY`.
 #[must_use]
-pub fn pinvisor(key: &str, arguments: &str) -> String {
+pub fn pinvisor(key: &str, wrapper: &str, arguments: &str) -> String {
     format!(
-        "testbed-mark {BEGIN}\npinvisor -vv run {arguments} < /dev/null\nsay {key} $?\ntestbed-mark {END}\n"
+        "testbed-mark {BEGIN}\n{wrapper}pinvisor -vv run {arguments} < /dev/null\nsay {key} $?\ntestbed-mark {END}\n"
     )
 }

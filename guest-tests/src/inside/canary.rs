@@ -50,7 +50,7 @@ pub fn run(canary: Canary, command: &[String]) -> Result<i32> {
         .filter(|frame| free.contains(frame))
         .count();
     let percent = held * 100 / free.len().max(1);
-    println!("testbed: canary_mib={}", chunks.len() * CHUNK >> 20);
+    println!("testbed: canary_mib={}", (chunks.len() * CHUNK) >> 20);
     println!("testbed: canary_percent={percent}");
 
     let status = super::run(command)?;

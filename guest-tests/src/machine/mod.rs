@@ -45,6 +45,7 @@ pub struct Machine {
     flavour: Flavour,
     iommu: Iommu,
     timeout: Option<Duration>,
+    patience: Option<Duration>,
     traces: Vec<String>,
     files: Vec<(String, PathBuf)>,
     all_disks_are_snapshots: bool,
@@ -64,6 +65,7 @@ impl Default for Machine {
             flavour: Flavour::Groups,
             iommu: Iommu::None,
             timeout: None,
+            patience: None,
             traces: Vec::new(),
             files: Vec::new(),
             all_disks_are_snapshots: false,
@@ -174,6 +176,13 @@ impl Machine {
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
+        self
+    }
+
+    /// Ends the machine when neither script, kernel nor trace has said anything for this time.
+    #[must_use]
+    pub fn patience(mut self, limit: Duration) -> Self {
+        self.patience = Some(limit);
         self
     }
 

@@ -8,7 +8,7 @@ use super::{Iommu, Machine};
 use crate::setup::QEMU;
 
 /// Against false alarms on a loaded build machine, where emulated time stands still now and then.
-const PATIENCE: &str = "tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_suppress=1 nvme_core.io_timeout=255 mitigations=off";
+const PATIENCE: &str = "tsc=reliable no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 nvme_core.io_timeout=255 mitigations=off";
 
 /// Files of one run.
 #[derive(Debug)]

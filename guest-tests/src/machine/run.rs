@@ -51,7 +51,7 @@ pub fn run(machine: &Machine, script: &str, sink: &mut dyn FnMut(&[u8])) -> Resu
         .process_group(0);
     let mut qemu = Qemu::start(command)?;
     let chunks = read_in_thread(qemu.0.stdout.take());
-    let begin = Instant::now();
+    let mut clock = Clock::start(machine);
     let mut output = Vec::new();
     loop {
         match chunks.recv_timeout(TICK) {
@@ -65,13 +65,45 @@ pub fn run(machine: &Machine, script: &str, sink: &mut dyn FnMut(&[u8])) -> Resu
         if interrupted() {
             return Err(Error::Interrupted);
         }
-        if machine.timeout.is_some_and(|limit| begin.elapsed() > limit) {
+        if clock.is_over(output.len() + folder.growth()) {
             qemu.kill();
             return folder.outcome(Some(Status::TimedOut), &output, "killed");
         }
     }
     let ended = qemu.0.wait().at("wait for", setup::QEMU)?;
     folder.outcome(None, &output, &ended.to_string())
+}
+
+/// When to give a machine up.
+#[derive(Debug)]
+struct Clock {
+    begin: Instant,
+    timeout: Option<Duration>,
+    patience: Option<Duration>,
+    progress: (usize, Instant),
+}
+
+impl Clock {
+    fn start(machine: &Machine) -> Self {
+        let begin = Instant::now();
+        Self {
+            begin,
+            timeout: machine.timeout,
+            patience: machine.patience,
+            progress: (0, begin),
+        }
+    }
+
+    /// Whether the time is over, or nothing more was said for too long. `said` only grows.
+    fn is_over(&mut self, said: usize) -> bool {
+        if said != self.progress.0 {
+            self.progress = (said, Instant::now());
+        }
+        let is_past = |since: Instant, limit: Option<Duration>| {
+            limit.is_some_and(|limit| since.elapsed() > limit)
+        };
+        is_past(self.begin, self.timeout) || is_past(self.progress.1, self.patience)
+    }
 }
 
 /// See [`Machine::shell`].
@@ -174,6 +206,12 @@ impl Folder {
             console: self.text("console"),
             trace: self.text("trace"),
         })
+    }
+
+    /// Bytes that the kernel and the trace have said so far.
+    fn growth(&self) -> usize {
+        let size = |name| fs::metadata(self.folder.path().join(name)).map_or(0, |file| file.len());
+        usize::try_from(size("console") + size("trace")).unwrap_or(usize::MAX)
     }
 
     /// A file of the folder, empty if it is not there.

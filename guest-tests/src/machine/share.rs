@@ -13,7 +13,7 @@ use crate::paths;
 use crate::shell::quote;
 
 /// Programs taken from the folder of this one, those that are built.
-const PROGRAMS: [&str; 3] = ["pinvisor", "testbed", "pinvisor-control"];
+const PROGRAMS: [&str; 4] = ["pinvisor", "testbed", "pinvisor-control", "kernel-check"];
 
 /// Scripts beside them.
 const HELPERS: [(&str, &str); 2] = [

@@ -1,0 +1,76 @@
+//! Does DMA touch anything but the guest's memory? And would the tests notice?
+
+use super::check::{self, Findings};
+use super::data::{self, Variant};
+use super::rig::{ARGUMENTS, Rig};
+use super::script::{self, PRELUDE};
+use crate::error::{Error, Result};
+use crate::machine::Machine;
+use crate::runner::CaseResult;
+use crate::{setup, trace};
+
+/// What runs `pinvisor` in both cases.
+const WRAPPER: &str = "testbed inside canary -- ";
+
+/// The shape of both cases: hugepages above 4 GiB, a canary nearly everywhere else.
+fn machine(machine: Machine) -> Machine {
+    machine.memory("6G").hugepages_2m(300)
+}
+
+/// Words that changed, as `testbed inside canary` reports them.
+fn changed(output: &str) -> Option<u64> {
+    script::facts(output).get("canary_changed")?.parse().ok()
+}
+
+/// The data checks, with a canary around them.
+pub fn untouched() -> Result<CaseResult> {
+    let (outcome, mut findings) = data::run(&Variant {
+        seed: 5,
+        machine,
+        wrapper: WRAPPER,
+        memory: "512M",
+        mib: 512,
+        before: "",
+    })?;
+    findings.expect_eq("words changed", changed(&outcome.output), Some(0));
+    Ok(findings.into_result(&outcome))
+}
+
+/// A guest at conventional addresses: both the canary and the trace check must report it. A test machine that
+/// dies of it counts as reported by the canary.
+pub fn control() -> Result<CaseResult> {
+    let rig = Rig::new(
+        6,
+        "dd if=/dev/nvme0n1 of=/dev/null bs=1M count=4 iflag=direct\n",
+    )?;
+    let machine = machine(rig.machine(setup::guest_kernel()?.bzimage()));
+    let arguments = ARGUMENTS.replace("quiet", "quiet nvme_core.admin_timeout=3");
+    let run = script::pinvisor("status", WRAPPER, &format!("{arguments} --memory 512M"));
+    let run = run.replace("pinvisor -vv", "timeout 300 pinvisor-control -vv");
+    let script = [PRELUDE, "testbed-bind $TESTBED_BDF_0 || exit 1\n", &run].concat();
+    let outcome = match machine.run(&script) {
+        Err(Error::MachineDied { .. }) => return Ok(Ok(())),
+        outcome => outcome?,
+    };
+    let mut findings = Findings::default();
+    findings.expect(
+        changed(&outcome.output).is_some_and(|words| words > 0),
+        "the canary did not notice DMA at conventional addresses",
+    );
+    let status = script::facts(&outcome.output).get("status").copied();
+    findings.expect_eq("the canary's status", status, Some("9"));
+    let events = trace::parse(&outcome.trace);
+    let events = trace::between(&events, script::BEGIN, script::END).unwrap_or_default();
+    let dma = trace::check_dma(events, &trace::extents(&outcome.output));
+    findings.expect(
+        dma.outside > 0,
+        format!("the trace check did not notice: {dma:?}"),
+    );
+    let mut judged = Findings::default();
+    check::dma_inside(&mut judged, &outcome, 1);
+    findings.expect(
+        judged.into_result(&outcome).is_err(),
+        "the check of the other cases passes it",
+    );
+    Ok(findings.into_result(&outcome))
+}

@@ -1,0 +1,66 @@
+//! A test machine with an NVMe disk, and what the guest on it boots.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::error::{AtPath, Result};
+use crate::machine::Machine;
+use crate::trace::NVME_EVENTS;
+use crate::{guest, image};
+
+/// The disk in MiB.
+pub const DISK_MIB: usize = 64;
+
+/// A machine that is silent for so long is taken to hang, however busy the build machine is.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The arguments of `pinvisor run` for the device and files of a [`Rig`], all but the memory.
+pub const ARGUMENTS: &str = "--noiommu --device $TESTBED_BDF_0 --kernel /testbed/kernel \
+                             --initramfs /testbed/initramfs --cmdline 'console=ttyS0 quiet'";
+
+/// Disk image and initramfs, removed in the end.
+#[derive(Debug)]
+pub struct Rig {
+    folder: TempDir,
+    /// What is on the disk at first.
+    pub contents: Vec<u8>,
+}
+
+impl Rig {
+    /// A disk image from a seed, and an initramfs that runs `guest`.
+    pub fn new(seed: u64, guest: &str) -> Result<Self> {
+        let folder = tempfile::tempdir().at("create", "a temporary folder")?;
+        let rig = Self {
+            folder,
+            contents: image::bytes(DISK_MIB, seed),
+        };
+        image::write(&rig.disk(), &rig.contents)?;
+        guest::write_initramfs(&rig.path("initramfs"), &["nvme"], guest)?;
+        Ok(rig)
+    }
+
+    /// The disk image.
+    pub fn disk(&self) -> PathBuf {
+        self.path("disk")
+    }
+
+    /// A machine with the disk, the kernel as `/testbed/kernel` and the initramfs, and the traces on.
+    pub fn machine(&self, kernel: PathBuf) -> Machine {
+        let machine = NVME_EVENTS
+            .iter()
+            .fold(Machine::builder(), |machine, event| machine.trace(event));
+        machine
+            .writable_disk("disk", self.disk())
+            .device("nvme,drive=disk,serial=testbed")
+            .file("kernel", kernel)
+            .file("initramfs", self.path("initramfs"))
+            .trace("pci_cfg_write")
+            .patience(PATIENCE)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
