@@ -5,6 +5,7 @@ mod check;
 mod compat;
 mod data;
 mod ending;
+mod iommufd;
 mod refusal;
 mod rig;
 mod script;
@@ -28,6 +29,8 @@ pub const ALL: &[Case] = &[
     case("nvme-1g", 60, data::giant_pages),
     case("nvme-no-groups", 60, data::no_groups),
     case("refusals", 45, refusal::by_state_and_files),
+    case("iommufd", 30, iommufd::agreement),
+    case("iommufd-cost", 15, iommufd::cost),
     case("refusals-no-noiommu", 20, refusal::kernel_without_noiommu),
 ];
 

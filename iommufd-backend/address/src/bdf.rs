@@ -97,8 +97,8 @@ impl FromStr for Bdf {
 
 /// Hexadecimal digits only: `from_str_radix` alone would take a sign.
 fn hex(digits: &str, most: usize) -> Option<u32> {
-    let valid = (1..=most).contains(&digits.len())
-        && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let valid =
+        (1..=most).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     valid.then(|| u32::from_str_radix(digits, 16).ok())?
 }
 
@@ -124,8 +124,19 @@ mod tests {
     #[test]
     fn what_is_no_function_is_refused() {
         for text in [
-            "", "1", "01:00", "01:20.0", "01:00.8", "100:00.0", "+1:00.0", "01:00.0 ", ":00.0",
-            "01:00.", "zz:00.0", "123456789:01:00.0", "/sys/bus",
+            "",
+            "1",
+            "01:00",
+            "01:20.0",
+            "01:00.8",
+            "100:00.0",
+            "+1:00.0",
+            "01:00.0 ",
+            ":00.0",
+            "01:00.",
+            "zz:00.0",
+            "123456789:01:00.0",
+            "/sys/bus",
         ] {
             assert_eq!(text.parse::<Bdf>(), Err(ParseBdfError), "{text}");
         }

@@ -16,7 +16,7 @@ use crate::boot::place::Placement;
 use crate::config::Config;
 use crate::error::Error;
 use crate::host_map::HostMap;
-use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap};
+use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_RAM_PIECES};
 use crate::memory::low;
 use crate::memory::plan::MemoryPlan;
 
@@ -129,6 +129,16 @@ fn memory_map(plan: &MemoryPlan, host_map: &HostMap, kernel: Gpa) -> Result<Memo
             "The guest's memory map has {} entries; a kernel built without NUMA keeps {} of them",
             map.len(),
             ENTRIES_WITHOUT_NUMA
+        );
+    }
+    // Low memory is a piece as well.
+    let pieces = plan.slots().len() + 1;
+    if pieces > SAFE_RAM_PIECES {
+        log::warn!(
+            "Guest memory is in {pieces} pieces; with more than {SAFE_RAM_PIECES} a Linux guest frees \
+             some pages below 1 MiB, where memory is not identity, and a driver that gets one for \
+             DMA makes its device use the host's page at that address: reserve hugepages earlier, \
+             or larger ones"
         );
     }
     Ok(map)

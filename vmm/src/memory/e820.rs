@@ -14,6 +14,12 @@ pub const ZERO_PAGE_ENTRIES: usize = 128;
 /// node (arch/x86/include/asm/e820/types.h).
 pub const ENTRIES_WITHOUT_NUMA: usize = 131;
 
+/// Pieces of RAM, low memory among them, that Linux lists without allocating
+/// (mm/memblock.c, INIT_MEMBLOCK_MEMORY_REGIONS). With more, early code moves the list to pages
+/// below 1 MiB, and frees these for any use once the list is not needed any more
+/// (memblock_discard): they are not identity memory, and a driver may get them.
+pub const SAFE_RAM_PIECES: usize = 128;
+
 /// Entries beyond which no stock kernel keeps any: `ZERO_PAGE_ENTRIES` plus three for each of the
 /// 1024 nodes that Debian's kernel is built for.
 pub const MOST_ENTRIES: usize = 3200;

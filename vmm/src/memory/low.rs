@@ -2,8 +2,9 @@
 //!
 //! It cannot be identity memory, since the host's own first MiB is in use. It is ordinary memory
 //! that no driver ever gets as a DMA buffer: Linux reserves all of it on x86 since 5.13
-//! (arch/x86/kernel/setup.c early_reserve_memory and reserve_real_mode). It holds what the guest
-//! needs before its memory map is known.
+//! (arch/x86/kernel/setup.c early_reserve_memory and reserve_real_mode), but for a few pages if
+//! memory is in too many pieces ([`SAFE_RAM_PIECES`](super::e820::SAFE_RAM_PIECES)). It holds what
+//! the guest needs before its memory map is known.
 //!
 //! ```text
 //! 0x00500  GDT

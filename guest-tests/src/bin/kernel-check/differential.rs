@@ -16,7 +16,7 @@ use crate::Outcome;
 const SMALL: u64 = 4096;
 const MIB: u64 = 1 << 20;
 /// Questions of up to [`SHORT`] bytes, and longer ones.
-const QUESTIONS: u64 = 100_000;
+const QUESTIONS: u64 = 110_000;
 const LONG_QUESTIONS: u64 = 100;
 const SHORT: u64 = 64 * 1024;
 const LONG: u64 = 8 * MIB;

@@ -1,9 +1,10 @@
 //! Runs on the test machine: holds the backend's table against the kernel's own answers, and the
 //! kernel's refusals against what the backend makes of them.
 //!
-//! `kernel-check differential|refusals|unsupported BDF`, as root, with the function bound to
+//! `kernel-check differential|refusals|unsupported|cost BDF`, as root, with the function bound to
 //! vfio-pci in noiommu mode. Prints what it compared; exits with 1 at the first difference.
 
+mod cost;
 mod differential;
 mod raw;
 mod refusals;
@@ -20,7 +21,7 @@ type Outcome = Result<String, Box<dyn Error>>;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [check, bdf] = arguments.as_slice() else {
-        eprintln!("usage: kernel-check differential|refusals|unsupported BDF");
+        eprintln!("usage: kernel-check differential|refusals|unsupported|cost BDF");
         return ExitCode::from(2);
     };
     match run(check, bdf) {
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
 fn run(check: &str, bdf: &str) -> Outcome {
     let bdf: Bdf = bdf.parse()?;
     match check {
+        "cost" => cost::run(bdf),
         "differential" => differential::run(bdf),
         "refusals" => refusals::run(bdf),
         "unsupported" => unsupported::run(bdf),

@@ -43,18 +43,35 @@ impl Request {
     }
 }
 
+fn command(number: u8) -> libc::c_ulong {
+    libc::c_ulong::from(b';') << 8 | libc::c_ulong::from(number)
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(-1)
+}
+
+/// Issues command `number` of type `;` with a plain value: what it returned, or the errno.
+pub fn call_value(file: &File, number: u8, value: u64) -> Result<i32, i32> {
+    // SAFETY: the commands that are tried this way take a value and no pointer.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), command(number), value) };
+    if result < 0 { Err(errno()) } else { Ok(result) }
+}
+
 /// Issues command `number` of type `;` and returns the errno, 0 for success.
 pub fn call(file: &File, number: u8, request: &mut Request) -> i32 {
     debug_assert!(request.length as usize <= LONGEST);
-    let command = u64::from(b';') << 8 | u64::from(number);
     // SAFETY: the buffer is longer than any structure that is tried, and the kernel writes at
     // most as many bytes as its first word says. Pointers inside are 0 or given by the caller to
     // live buffers; the kernel refuses bad ones.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), command, request.words.as_mut_ptr()) };
-    match result {
-        0.. => 0,
-        _ => io::Error::last_os_error().raw_os_error().unwrap_or(-1),
-    }
+    let result = unsafe {
+        libc::ioctl(
+            file.as_raw_fd(),
+            command(number),
+            request.words.as_mut_ptr(),
+        )
+    };
+    if result < 0 { errno() } else { 0 }
 }
 
 /// Opens `/dev/iommu`.

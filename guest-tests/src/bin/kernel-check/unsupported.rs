@@ -2,8 +2,10 @@
 //! it says instead, and stay whole.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 
 use address::Bdf;
+use iommufd_backend::Mapping;
 
 use crate::Outcome;
 use crate::raw::{self, Request, call, name};
@@ -33,6 +35,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     }
     let rows = [
         page_tables(number, ioas, paging, queue.get(8)),
+        driver_tables(number, ioas, paging),
         other_objects(number, paging),
         compatibility(ioas),
     ]
@@ -44,9 +47,10 @@ pub fn run(bdf: Bdf) -> Outcome {
     for row in &on_device {
         expect(&device, row)?;
     }
+    let legacy = legacy_container(&iommufd, ioas)?;
     Ok(format!(
         "{} calls answered as documented",
-        rows.len() + on_device.len() + 2
+        rows.len() + on_device.len() + legacy + 2
     ))
 }
 
@@ -141,6 +145,32 @@ fn page_tables(device: u32, ioas: u32, paging: u32, queue: u32) -> Vec<Row> {
     ]
 }
 
+/// Tables with data of an IOMMU driver's own, of which there is none.
+fn driver_tables(device: u32, ioas: u32, paging: u32) -> Vec<Row> {
+    const VTD_STAGE_1: u32 = 1;
+    static DATA: [u8; 16] = [0; 16];
+    let with_data = |table| {
+        hwpt(device, table)
+            .word(24, VTD_STAGE_1)
+            .word(28, 16)
+            .long(32, DATA.as_ptr().expose_provenance() as u64)
+    };
+    vec![
+        (
+            "HWPT_ALLOC with a driver's data",
+            HWPT_ALLOC,
+            with_data(ioas),
+            libc::EOPNOTSUPP,
+        ),
+        (
+            "HWPT_ALLOC nested in a table",
+            HWPT_ALLOC,
+            with_data(paging),
+            libc::EOPNOTSUPP,
+        ),
+    ]
+}
+
 fn other_objects(device: u32, paging: u32) -> Vec<Row> {
     vec![
         (
@@ -167,7 +197,7 @@ fn other_objects(device: u32, paging: u32) -> Vec<Row> {
         (
             "VEVENTQ_ALLOC without a vIOMMU",
             0x93,
-            Request::new(32).word(8, 1).word(4, NOTHING).word(12, 8),
+            Request::new(32).word(8, NOTHING).word(12, 1).word(16, 8),
             libc::ENOENT,
         ),
         (
@@ -202,6 +232,13 @@ fn compatibility(ioas: u32) -> Vec<Row> {
 }
 
 fn device_rows(ioas: u32, paging: u32) -> Vec<Row> {
+    const FEATURE: u8 = 117;
+    /// `VFIO_DEVICE_FEATURE_PROBE` with GET or SET.
+    const PROBE_GET: u32 = 1 << 18 | 1 << 16;
+    const PROBE_SET: u32 = 1 << 18 | 1 << 17;
+    const MIGRATION: u32 = 1;
+    const BUS_MASTER: u32 = 10;
+    let feature = |flags| Request::new(8).word(4, flags);
     let attach = |table, flags| Request::new(16).word(4, flags).word(8, table).word(12, 1);
     vec![
         (
@@ -222,7 +259,74 @@ fn device_rows(ioas: u32, paging: u32) -> Vec<Row> {
             attach(NOTHING, 0),
             libc::ENOENT,
         ),
+        (
+            "FEATURE migration",
+            FEATURE,
+            feature(PROBE_GET | MIGRATION),
+            libc::ENOTTY,
+        ),
+        (
+            "FEATURE bus master",
+            FEATURE,
+            feature(PROBE_SET | BUS_MASTER),
+            libc::ENOTTY,
+        ),
     ]
+}
+
+/// The commands of VFIO containers on an iommufd with a compat IOAS. Returns how many were tried.
+fn legacy_container(iommufd: &File, ioas: u32) -> Result<usize, Box<dyn std::error::Error>> {
+    const CHECK_EXTENSION: u8 = 101;
+    const SET_IOMMU: u8 = 102;
+    const MAP_DMA: u8 = 113;
+    const GET_PA: u8 = 0x95;
+    /// `VFIO_NOIOMMU_IOMMU`
+    const NOIOMMU: u64 = 8;
+    const IOVA: u64 = 1 << 31;
+    const LENGTH: u64 = 4096;
+
+    let extension = raw::call_value(iommufd, CHECK_EXTENSION, NOIOMMU);
+    if extension != Ok(1) {
+        return Err(format!("CHECK_EXTENSION of noiommu: {extension:?}").into());
+    }
+    let set = raw::call_value(iommufd, SET_IOMMU, NOIOMMU);
+    if set != Err(libc::EINVAL) {
+        return Err(format!("SET_IOMMU without a group: {set:?}").into());
+    }
+    let mut memory = Mapping::reserve(LENGTH, 0)?;
+    let file = File::from(rustix::fs::memfd_create(
+        "legacy",
+        rustix::fs::MemfdFlags::CLOEXEC,
+    )?);
+    file.set_len(LENGTH)?;
+    memory.place(0, LENGTH, (file.as_fd(), 0), "memory to map")?;
+    let map = Request::new(32)
+        .word(4, 3)
+        .long(8, memory.start().0)
+        .long(16, IOVA)
+        .long(24, LENGTH);
+    let question = Request::new(40)
+        .word(8, ioas)
+        .long(16, IOVA)
+        .long(24, LENGTH);
+    for row in [
+        (
+            "VFIO_IOAS set again",
+            VFIO_IOAS,
+            Request::new(12).word(4, ioas).word(8, 1),
+            0,
+        ),
+        ("legacy MAP_DMA", MAP_DMA, map, 0),
+        (
+            "GET_PA of what was mapped the legacy way",
+            GET_PA,
+            question,
+            0,
+        ),
+    ] {
+        expect(iommufd, &row)?;
+    }
+    Ok(5)
 }
 
 fn expect(file: &File, (what, command, request, wanted): &Row) -> Result<(), String> {

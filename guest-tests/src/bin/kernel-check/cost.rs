@@ -1,0 +1,64 @@
+//! What it costs to ask where pinned memory is, in instructions: to be run on a machine whose
+//! clock counts them (`-smp 1 -icount shift=0,sleep=off`: a nanosecond is an instruction).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use address::{Bdf, Iova};
+use iommufd_backend::backend::{DmaBackend, PinRequest};
+use iommufd_backend::hugepages::{self, HugepageSize};
+use iommufd_backend::{Cdev, Iommufd, NoiommuSpace, PciSysfs, VfioDevice};
+
+use crate::Outcome;
+
+const GIB: u64 = 1 << 30;
+const COOKIE: Iova = Iova(GIB);
+const SMALL: u64 = 4096;
+/// What a GiB of 2 MiB hugepages may cost on a kernel optimised for size, as the test machine's is.
+const MOST: u128 = 800_000;
+
+pub fn run(bdf: Bdf) -> Outcome {
+    let size = HugepageSize::Mib2;
+    let iommufd = Arc::new(Iommufd::open()?);
+    let device = VfioDevice::bind(Cdev::open(&PciSysfs::default(), bdf)?, Arc::clone(&iommufd))?;
+    let mut space = NoiommuSpace::new(iommufd)?;
+    space.attach(&device)?;
+    let file = hugepages::memfd(size)?;
+    file.set_len(GIB)?;
+    hugepages::populate(&file, 0, GIB)?;
+    space.pin(&PinRequest {
+        file: &file,
+        offset: 0,
+        len: GIB,
+        page_size: size.bytes(),
+        iova: COOKIE,
+    })?;
+
+    let start = Instant::now();
+    let mut asked = 0;
+    for at in (0..GIB).step_by(usize::try_from(size.bytes())?) {
+        space.ask_kernel(COOKIE + at, SMALL)?;
+        asked += 1;
+    }
+    let by_page = start.elapsed().as_nanos();
+
+    let start = Instant::now();
+    let (mut at, mut followed) = (0, 0);
+    while at < GIB {
+        at += space.ask_kernel(COOKIE + at, GIB - at)?.1;
+        followed += 1;
+    }
+    let by_run = start.elapsed().as_nanos();
+
+    drop(device);
+    space.release()?;
+    let summary = format!(
+        "1 GiB of 2 MiB pages: {asked} short questions, {by_page} instructions; {followed} questions \
+         that follow the runs, {by_run} instructions, {} times as many",
+        by_run / by_page.max(1)
+    );
+    if by_page > MOST {
+        return Err(format!("{summary}; more than {MOST}").into());
+    }
+    Ok(summary)
+}

@@ -1,0 +1,119 @@
+//! The backend's table and errors against the kernel's own answers, and what asking costs.
+
+use std::time::Duration;
+
+use super::check::Findings;
+use super::script::{self, PRELUDE};
+use crate::error::Result;
+use crate::machine::Machine;
+use crate::runner::CaseResult;
+use crate::setup;
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Signs of trouble in the kernel's log.
+const TROUBLE: &str = "WARNING|BUG|Oops|NULL pointer|Call Trace|general protection";
+
+/// Notes every question about a physical address with the length asked for. The probed function's
+/// argument is `struct iommufd_ucmd`, whose fourth pointer is the request; its length is at 24.
+const PROBE: &str = "\
+echo 'p:testbed/get_pa iommufd_ioas_noiommu_get_pa length=+24(+24($arg1)):x64' \
+    >> /sys/kernel/tracing/kprobe_events
+echo 1 > /sys/kernel/tracing/events/testbed/enable
+";
+
+/// Runs `pinvisor` as far as memory is pinned: an initramfs larger than the guest ends it there.
+/// Then tells how many questions there were, and how many asked for more or less than 4 KiB.
+const COUNT: &str = "\
+truncate -s 3G /tmp/large
+count() {
+    echo > /sys/kernel/tracing/trace
+    pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/kernel --initramfs /tmp/large \
+        --memory $2 > /tmp/out 2>&1
+    say \"$1_status\" $?
+    say \"$1_asked\" $(grep -c get_pa: /sys/kernel/tracing/trace)
+    say \"$1_longer\" $(grep get_pa: /sys/kernel/tracing/trace | grep -vc length=0x1000)
+}
+count small 1G
+count giant 1G,hugepage_size=1G
+";
+
+/// An emulated device, which is not in noiommu mode and has no name that `--device` takes.
+const EMULATED: &str = "\
+mdev=83b8f4f2-509f-382f-3c1e-e6bfe0fa1001
+echo $mdev > /sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/create
+say emulated \"$(ls /sys/bus/mdev/devices/$mdev/vfio-dev | tr -d 0-9)\"
+pinvisor run --noiommu --device $mdev --kernel /testbed/kernel --memory 64M
+say emulated_status $?
+";
+
+fn machine() -> Result<Machine> {
+    Ok(Machine::builder()
+        .device("e1000e")
+        .file("kernel", setup::guest_kernel()?.bzimage())
+        .timeout(LIMIT))
+}
+
+/// The same mappings and the same questions; every refusal; everything that is not supported; and
+/// one question for each hugepage. Emulated devices are not taken for ones without an IOMMU.
+pub fn agreement() -> Result<CaseResult> {
+    let script = [
+        PRELUDE,
+        "testbed-bind $TESTBED_BDF_0 || exit 1\n",
+        "for check in differential refusals unsupported; do\n",
+        "    kernel-check $check $TESTBED_BDF_0\n    say $check $?\ndone\n",
+        PROBE,
+        COUNT,
+        EMULATED,
+        &format!("say trouble \"$(dmesg | grep -cE '{TROUBLE}')\"\nsay_hugepages after\n"),
+    ]
+    .concat();
+    let outcome = machine()?
+        .memory("5G")
+        .hugepages_2m(544)
+        .hugepages_1g(1)
+        .run(&script)?;
+    let facts = script::facts(&outcome.output);
+    let mut findings = Findings::default();
+    for (key, wanted) in [
+        ("differential", "0"),
+        ("refusals", "0"),
+        ("unsupported", "0"),
+        ("small_status", "4"),
+        ("small_asked", "512"),
+        ("small_longer", "0"),
+        ("giant_status", "4"),
+        ("giant_asked", "1"),
+        ("giant_longer", "0"),
+        ("emulated", "vfio"),
+        ("emulated_status", "1"),
+        ("trouble", "0"),
+        ("after_free", "545"),
+    ] {
+        findings.expect_eq(key, facts.get(key).copied(), Some(wanted));
+    }
+    Ok(findings.into_result(&outcome))
+}
+
+/// Instructions for finding a GiB of hugepages, on a machine whose clock counts them.
+pub fn cost() -> Result<CaseResult> {
+    let script = "testbed-bind $TESTBED_BDF_0 && kernel-check cost $TESTBED_BDF_0\n\
+                  echo \"testbed: cost=$?\"\n";
+    let outcome = machine()?
+        .cpus(1)
+        .hugepages_2m(520)
+        .qemu_arg("-icount")
+        .qemu_arg("shift=0,sleep=off")
+        .run(script)?;
+    let facts = script::facts(&outcome.output);
+    let mut findings = Findings::default();
+    findings.expect_eq("cost", facts.get("cost").copied(), Some("0"));
+    if let Some(line) = outcome
+        .output
+        .lines()
+        .find(|line| line.starts_with("cost: "))
+    {
+        println!("    {line}");
+    }
+    Ok(findings.into_result(&outcome))
+}
