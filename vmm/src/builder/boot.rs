@@ -135,7 +135,7 @@ fn memory_map(plan: &MemoryPlan, host_map: &HostMap, kernel: Gpa) -> Result<Memo
     let pieces = plan.slots().len() + 1;
     if pieces > SAFE_RAM_PIECES {
         log::warn!(
-            "Guest memory is in {pieces} pieces; with more than {SAFE_RAM_PIECES} a Linux guest frees \
+            "Guest memory is in {pieces} pieces; with more than {SAFE_RAM_PIECES} a Linux guest may free \
              some pages below 1 MiB, where memory is not identity, and a driver that gets one for \
              DMA makes its device use the host's page at that address: reserve hugepages earlier, \
              or larger ones"
