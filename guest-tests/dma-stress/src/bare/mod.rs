@@ -1,0 +1,1 @@
+//! The image: everything that needs the machine itself.

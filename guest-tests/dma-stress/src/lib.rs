@@ -1,0 +1,19 @@
+//! What a guest on bare metal needs to try a machine's DMA: engines, transfers of every shape,
+//! and a verdict on every byte.
+//!
+//! Everything here is portable and touches neither memory nor registers by itself: it is handed
+//! them as [`Memory`] and [`Registers`]. The image that boots (`src/bare`) brings the real ones,
+//! tests bring their own.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod memory;
+pub mod registers;
+
+pub use memory::{Memory, OutsideRam};
+pub use registers::Registers;

@@ -1,0 +1,11 @@
+//! The image that boots.
+
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod bare;
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("dma-stress runs on bare metal: build it for x86_64-unknown-none");
+}
