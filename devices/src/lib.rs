@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod edu;
 pub mod i8042;
 pub mod pci;
 pub mod power;
