@@ -27,6 +27,6 @@ mod tap;
 
 pub use record::{
     Engine, Finding, FindingKind, Interrupt, Landed, Latency, Mode, Ram, Record, Sample, Start,
-    Totals,
+    Totals, UnknownName,
 };
 pub use tap::{Line, VERSION_LINE};

@@ -36,11 +36,15 @@ impl<'a> Fields<'a> {
 
     /// The value of `key`, by its name in `names`.
     pub fn one_of<T: Copy>(&self, key: &str, names: &[(&str, T)]) -> Option<T> {
-        let word = self.word(key)?;
-        names
-            .iter()
-            .find_map(|(name, value)| (*name == word).then_some(*value))
+        value_of(names, self.word(key)?)
     }
+}
+
+/// What `word` names in `names`.
+pub fn value_of<T: Copy>(names: &[(&str, T)], word: &str) -> Option<T> {
+    names
+        .iter()
+        .find_map(|(name, value)| (*name == word).then_some(*value))
 }
 
 /// The name of `value` in `names`, which has all of them.

@@ -1,8 +1,9 @@
 //! The records.
 
 use core::fmt;
+use core::str::FromStr;
 
-use crate::parse::{Fields, name_of};
+use crate::parse::{Fields, name_of, value_of};
 
 /// How the guest finds the addresses that it gives to devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +52,18 @@ pub enum FindingKind {
     Timeout,
 }
 
+/// A word that names no mode, interrupt or kind of finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownName;
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unknown name")
+    }
+}
+
+impl core::error::Error for UnknownName {}
+
 const MODES: &[(&str, Mode)] = &[
     ("identity", Mode::Identity),
     ("iommu", Mode::Iommu),
@@ -74,16 +87,24 @@ const KINDS: &[(&str, FindingKind)] = &[
     ("timeout", FindingKind::Timeout),
 ];
 
-macro_rules! display_names {
+macro_rules! names {
     ($($type:ty => $names:ident),*) => {$(
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(name_of($names, self))
             }
         }
+
+        /// By the name that it is written as.
+        impl FromStr for $type {
+            type Err = UnknownName;
+            fn from_str(name: &str) -> Result<Self, UnknownName> {
+                value_of($names, name).ok_or(UnknownName)
+            }
+        }
     )*};
 }
-display_names!(Mode => MODES, Interrupt => INTERRUPTS, FindingKind => KINDS);
+names!(Mode => MODES, Interrupt => INTERRUPTS, FindingKind => KINDS);
 
 /// The first record: what runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

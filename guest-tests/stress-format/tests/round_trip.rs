@@ -142,3 +142,14 @@ fn lines_of_tap_are_told_from_others() {
         assert_eq!(Line::parse(line), expected, "{line:?}");
     }
 }
+
+#[test]
+fn names_come_back() {
+    assert_eq!("translate".parse(), Ok(Mode::Translate));
+    assert_eq!(Interrupt::Msix.to_string().parse(), Ok(Interrupt::Msix));
+    assert_eq!(
+        FindingKind::WrongExtent.to_string().parse(),
+        Ok(FindingKind::WrongExtent)
+    );
+    assert_eq!("Identity".parse::<Mode>(), Err(stress_format::UnknownName));
+}
