@@ -13,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod memory;
+pub mod nvme;
 pub mod registers;
 
 pub use memory::{Memory, OutsideRam};

@@ -3,23 +3,6 @@
 /// Bytes of a memory page, for the controller (CC.MPS = 0) and for [`DmaBuffer`].
 pub const PAGE_BYTES: usize = 4096;
 
-/// The controller's registers: BAR0 (Base 1.4 §3.1; "properties" in 2.0).
-///
-/// Accesses are volatile, of exactly their width, and not reordered with one another. The
-/// driver's offsets are multiples of the width and end at or before [`size`](Self::size).
-pub trait Registers {
-    /// Bytes of BAR0.
-    fn size(&self) -> u64;
-    /// The 32-bit register at `offset`.
-    fn read32(&self, offset: u64) -> u32;
-    /// Sets the 32-bit register at `offset`.
-    fn write32(&self, offset: u64, value: u32);
-    /// The 64-bit register at `offset`.
-    fn read64(&self, offset: u64) -> u64;
-    /// Sets the 64-bit register at `offset`.
-    fn write64(&self, offset: u64, value: u64);
-}
-
 /// Memory that a device reads and writes.
 ///
 /// Offsets count from the start of the first page; the pages follow one another for the CPU,
@@ -55,24 +38,6 @@ pub trait Clock {
     fn ticks(&self) -> u64;
     /// Ticks in a millisecond, at least 1.
     fn ticks_per_ms(&self) -> u64;
-}
-
-impl<T: Registers + ?Sized> Registers for &T {
-    fn size(&self) -> u64 {
-        (**self).size()
-    }
-    fn read32(&self, offset: u64) -> u32 {
-        (**self).read32(offset)
-    }
-    fn write32(&self, offset: u64, value: u32) {
-        (**self).write32(offset, value);
-    }
-    fn read64(&self, offset: u64) -> u64 {
-        (**self).read64(offset)
-    }
-    fn write64(&self, offset: u64, value: u64) {
-        (**self).write64(offset, value);
-    }
 }
 
 impl<T: Clock + ?Sized> Clock for &T {

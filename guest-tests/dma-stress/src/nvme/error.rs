@@ -47,13 +47,17 @@ pub enum CompletionFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NvmeError {
     /// A register reads as all ones.
-    #[error("Register {register:#x} reads as all ones: the controller is gone, or its memory decode is off")]
+    #[error(
+        "Register {register:#x} reads as all ones: the controller is gone, or its memory decode is off"
+    )]
     Gone {
         /// Offset of the register in BAR0.
         register: u64,
     },
     /// BAR0 ends before a register that the driver needs.
-    #[error("BAR0 has {size:#x} bytes; the registers and doorbells (CAP.DSTRD {stride}) need {need:#x}")]
+    #[error(
+        "BAR0 has {size:#x} bytes; the registers and doorbells (CAP.DSTRD {stride}) need {need:#x}"
+    )]
     BarTooSmall {
         /// Bytes of BAR0.
         size: u64,
@@ -120,7 +124,9 @@ pub enum NvmeError {
         status: Status,
     },
     /// Queue entries have other sizes than 64 and 16 bytes.
-    #[error("Queue entries of 64 and 16 bytes are not supported: SQES {sqes:#04x}, CQES {cqes:#04x}")]
+    #[error(
+        "Queue entries of 64 and 16 bytes are not supported: SQES {sqes:#04x}, CQES {cqes:#04x}"
+    )]
     EntrySizes {
         /// Identify Controller: SQES.
         sqes: u8,
@@ -136,7 +142,9 @@ pub enum NvmeError {
         first: u32,
     },
     /// A format that the driver has no use for.
-    #[error("Namespace {nsid}: blocks of 2^{lbads} bytes with {metadata} of metadata; wanted are 2^9 to 2^16 without")]
+    #[error(
+        "Namespace {nsid}: blocks of 2^{lbads} bytes with {metadata} of metadata; wanted are 2^9 to 2^16 without"
+    )]
     Format {
         /// The namespace.
         nsid: u32,

@@ -2,10 +2,10 @@
 //!
 //! Written from the NVM Express Base specification 1.4 and 2.0 (sections are cited as "Base 1.4
 //! §…"), without unsafe code and without knowledge of the machine: registers, DMA memory and
-//! time come from its user through [`Registers`], [`Dma`] and [`Clock`].
+//! time come from its user through [`Registers`](crate::Registers) of BAR0, [`Dma`] and [`Clock`].
 //!
 //! ```text
-//! let mut nvme = Controller::new(registers, &mut dma, clock)?;    // reset, enable, identify, queues
+//! let mut nvme = Controller::new(registers, bar0_bytes, &mut dma, clock)?;  // reset, enable, identify, queues
 //! let list = PrpList { buffer: &lists, first_page: 0, first_entry: 511 };
 //! let prp = PrpBuilder::new(&pages, first_offset, bytes)?.build(&list)?;
 //! let id = nvme.submit(Command::read(lba, blocks, prp))?;
@@ -28,17 +28,16 @@ mod access;
 mod cmb;
 mod command;
 mod controller;
+mod device;
 mod error;
 mod identify;
 mod prp;
 mod queue;
 mod registers;
+mod setup;
 mod status;
 
-#[cfg(test)]
-mod tests;
-
-pub use access::{Clock, Dma, DmaBuffer, PAGE_BYTES, Registers};
+pub use access::{Clock, Dma, DmaBuffer, PAGE_BYTES};
 pub use cmb::Cmb;
 pub use command::{Command, CommandId, Op};
 pub use controller::{Completion, Controller};
