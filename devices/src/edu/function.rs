@@ -185,11 +185,11 @@ impl PciFunction for Edu {
     }
 
     fn reset(&mut self) {
-        let mut buffer = self.shared.buffer();
         let mut state = self.shared.state();
-        buffer.fill(0);
         state.reset();
         state.config.write(INTERRUPT, &[self.interrupt_line]);
+        drop(state);
+        self.shared.buffer().fill(0);
     }
 }
 

@@ -59,6 +59,10 @@ mod outside;
 mod registers;
 pub mod sabotage;
 mod state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod worker;
 

@@ -1,0 +1,7 @@
+//! A guest's accesses to the software DMA engine, in any order, against a plain model of it.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    devices::edu::testing::operations::run(bytes);
+});
