@@ -1,0 +1,28 @@
+//! DMA stress in a Linux guest.
+//!
+//! The program is the init of an initramfs with a stock kernel's modules. What it does stands on the kernel's
+//! command line, see [`options`]; what it finds it tells in the form of [`stress_format`], and then it powers the
+//! machine off. [`init`] is process 1 and outlives whatever happens to its child, which runs [`run`].
+//!
+//! The parts that know what to do and what is wrong are separate from those that need a device: [`stamp`] and
+//! [`diagnose`] say what is on a disk and what went wrong with it, [`disk`] works on anything that reads and
+//! writes at offsets, [`net`] on any stream.
+
+#![deny(unsafe_code)]
+
+pub mod arena;
+pub mod diagnose;
+pub mod disk;
+pub mod histogram;
+pub mod init;
+pub mod kernel_log;
+pub mod meter;
+pub mod net;
+pub mod options;
+pub mod pagemap;
+pub mod pressure;
+pub mod report;
+pub mod run;
+pub mod stamp;
+pub mod sysfs;
+pub mod tsc;
