@@ -33,8 +33,8 @@ pub const fn explain(kind: FindingKind) -> Explanation {
             "The data is intact but lies in another piece of the guest's RAM. A device without an \
              IOMMU uses host-physical addresses, so at least one piece of guest RAM is not at the \
              host-physical address that the guest believes.",
-            "The memory layout: compare guest and host address of each extent below, and what the \
-             monitor registered with KVM. The two extents concerned are probably swapped.",
+            "The memory layout: compare guest and host address of each extent, and what the monitor \
+             registered with KVM. The two extents concerned are probably swapped.",
         ),
         FindingKind::Shifted => (
             "Data a little before or behind its place",
@@ -74,7 +74,7 @@ pub const fn explain(kind: FindingKind) -> Explanation {
         FindingKind::DeviceError => (
             "The device reported an error",
             "The device refused or aborted the transfer itself.",
-            "The guest's words below, the device's own status, and whether it could reach the \
+            "The guest's words, the device's own status, and whether it could reach the \
              address at all (its DMA mask, bus mastering, PCIe errors).",
         ),
         FindingKind::Timeout => (

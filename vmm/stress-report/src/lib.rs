@@ -26,6 +26,7 @@ mod html;
 mod json;
 mod lines;
 mod note;
+mod plot;
 mod report;
 mod serialize;
 mod setup;

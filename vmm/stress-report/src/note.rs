@@ -5,14 +5,16 @@ use stress_format::Mode;
 use thiserror::Error;
 
 use crate::report::Report;
+use crate::units::{counted, hex};
 
 /// A remark on a report.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Note {
     /// In identity mode, extents at an address that is not their host-physical one.
     #[error(
-        "{count} of {all} extents are not at their host-physical address: DMA to them goes \
-         elsewhere"
+        "{count} of {} not at the host-physical address that the guest believes: DMA to it \
+         goes elsewhere",
+        counted(*all as u64, "extent is", "extents are")
     )]
     NotIdentity {
         /// How many.
@@ -21,7 +23,7 @@ pub enum Note {
         all: usize,
     },
     /// The guest used memory for DMA that is in no extent and no BAR.
-    #[error("DMA went to {gpa}, which is neither RAM for DMA nor device memory")]
+    #[error("DMA went to {}, which is neither RAM for DMA nor device memory", hex(gpa.0))]
     Outside {
         /// Where first.
         gpa: Gpa,
@@ -35,7 +37,7 @@ pub enum Note {
         what: &'static str,
     },
     /// Lines that were too long.
-    #[error("{count} lines of the guest were too long and were cut")]
+    #[error("{} too long and cut", counted(*count, "line of the guest was", "lines of the guest were"))]
     CutLines {
         /// How many.
         count: u64,

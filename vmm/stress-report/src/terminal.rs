@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use crate::explain::{Explanation, REFUSED_DMA, explain};
 use crate::report::Report;
 use crate::setup::Extent;
-use crate::units::{grouped, hex, latency, memory, moved, short};
+use crate::units::{counted, grouped, hex, latency, memory, moved, short};
 use crate::verdict::Verdict;
 
 /// What the terminal can show.
@@ -94,7 +94,7 @@ impl Page {
         if let Some(start) = &report.start {
             parts.push(short(&start.program, WORDS));
             parts.push(format!("seed {}", start.seed));
-            parts.push(format!("{} vCPUs", start.cpus));
+            parts.push(counted(start.cpus, "vCPU", "vCPUs"));
             parts.push(format!("{} mode", start.mode));
         }
         if !setup.backend.is_empty() {
@@ -130,7 +130,11 @@ impl Page {
             let count = extents.len();
             self.entry(
                 "RAM for DMA",
-                &format!("{} in {count} extents", memory(sum)),
+                &format!(
+                    "{} in {}",
+                    memory(sum),
+                    counted(count as u64, "extent", "extents")
+                ),
             );
             extents.sort_by_key(|extent| (extent.is_identity(), std::cmp::Reverse(extent.len)));
             for extent in extents.iter().take(EXCERPT) {

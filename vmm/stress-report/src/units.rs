@@ -50,6 +50,11 @@ fn group(digits: &str, every: usize, with: char) -> String {
     grouped
 }
 
+/// `1 test`, `2 tests`.
+pub fn counted(count: u64, one: &str, more: &str) -> String {
+    format!("{} {}", grouped(count), if count == 1 { one } else { more })
+}
+
 /// `text`, or its first `max` characters and `…`.
 pub fn short(text: &str, max: usize) -> String {
     match text.char_indices().nth(max) {
@@ -65,6 +70,11 @@ pub fn latency(report: &Report, ticks: u64) -> String {
         Some(per_us) => micros(ticks as f64 / per_us),
         None => format!("{} ticks", grouped(ticks)),
     }
+}
+
+/// Seconds with one digit behind the point.
+pub fn seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
 /// Microseconds with about three digits.
@@ -94,6 +104,8 @@ mod tests {
         assert_eq!(moved(u64::MAX), "18.4 EB");
         assert_eq!(grouped(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(grouped(12), "12");
+        assert_eq!(counted(1, "test", "tests"), "1 test");
+        assert_eq!(counted(0, "test", "tests"), "0 tests");
         assert_eq!(short("äöü", 3), "äöü");
         assert_eq!(short("äöü", 2), "äö…");
         assert_eq!(hex(0), "0x0");

@@ -8,6 +8,7 @@ use stress_format::FindingKind;
 use crate::report::{Report, Totals};
 use crate::setup::Ending;
 use crate::text::Text;
+use crate::units::counted;
 
 /// The judgement of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub enum Verdict {
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Reason {
     /// Tests that did not pass.
-    #[error("{failed} of {done} tests failed")]
+    #[error("{failed} of {} failed", counted(*done, "test", "tests"))]
     TestsFailed {
         /// How many.
         failed: u64,
@@ -34,31 +35,31 @@ pub enum Reason {
         done: u64,
     },
     /// The totals name transfers with wrong data.
-    #[error("{count} transfers had wrong data")]
+    #[error("{} had wrong data", transfers(*count))]
     Mismatches {
         /// How many.
         count: u64,
     },
     /// The totals name changes around buffers.
-    #[error("{count} transfers changed memory around their buffer")]
+    #[error("{} changed memory around the buffer", transfers(*count))]
     GuardHits {
         /// How many.
         count: u64,
     },
     /// The totals name interrupts that did not come.
-    #[error("{count} interrupts were lost")]
+    #[error("{} lost", counted(*count, "interrupt was", "interrupts were"))]
     LostInterrupts {
         /// How many.
         count: u64,
     },
     /// DMA that the software engine refused.
-    #[error("{count} transfers were refused: they would have left the guest's memory")]
+    #[error("{} refused, which would have left the guest's memory", counted(*count, "transfer was", "transfers were"))]
     RefusedDma {
         /// How many.
         count: u64,
     },
     /// Errors and timeouts of devices, which no total counts.
-    #[error("{count} transfers ended with an error of the device, or not at all")]
+    #[error("{} ended with an error of the device, or did not end", transfers(*count))]
     DeviceErrors {
         /// How many.
         count: u64,
@@ -85,7 +86,7 @@ pub enum Reason {
     #[error("There was nothing to test")]
     NothingTested,
     /// Tests that did not end.
-    #[error("{done} of {planned} tests ended")]
+    #[error("{done} of {} ended", counted(*planned, "test", "tests"))]
     PlanNotMet {
         /// Tests that ended.
         done: u64,
@@ -125,6 +126,10 @@ pub enum Reason {
         /// Why.
         why: Text,
     },
+}
+
+fn transfers(count: u64) -> String {
+    counted(count, "transfer", "transfers")
 }
 
 impl Report {

@@ -1,0 +1,271 @@
+//! The map of physical memory: RAM, device memory, and where DMA landed.
+
+use plotters::prelude::{PathElement, Rectangle, Text as Words};
+use plotters::style::{Color, RGBColor, ShapeStyle};
+use stress_format::Mode;
+
+use super::axis::{Axis, CUT, Cell, Piece, Span};
+use super::{Area, FAINT, INK, RED, WIDTH, font, svg};
+use crate::report::Report;
+use crate::setup::Extent;
+use crate::units::{hex, memory, short};
+use crate::write::Error;
+
+const RAM: RGBColor = RGBColor(0xbf, 0xd7, 0xf5);
+const RAM_EDGE: RGBColor = RGBColor(0x5b, 0x8d, 0xd0);
+const BAR: RGBColor = RGBColor(0xfb, 0xc9, 0x8a);
+const BAR_EDGE: RGBColor = RGBColor(0xc9, 0x7a, 0x1a);
+const MARK: RGBColor = RGBColor(0xd9, 0xc6, 0xec);
+const MARK_EDGE: RGBColor = RGBColor(0x86, 0x5f, 0xb0);
+const WRONG: RGBColor = RGBColor(0xf7, 0xc4, 0xc4);
+const HEAT: RGBColor = RGBColor(0x0b, 0x7a, 0x4b);
+
+/// Pixels left and right of the axis.
+const MARGIN: f64 = 14.0;
+/// Heights within a row: names, pieces, DMA, addresses.
+const ROW: i32 = 84;
+const PIECES: (i32, i32) = (18, 38);
+const DMA: (i32, i32) = (40, 50);
+const ADDRESS: i32 = 55;
+const LENGTH: i32 = 68;
+/// Pixels of a character in names and in addresses.
+const NAME_PITCH: f64 = 6.1;
+/// Most places outside of memory that get onto the map.
+const MAX_STRAY: usize = 16;
+
+/// The drawing; `None` where nothing is known of memory.
+pub fn map(report: &Report) -> Result<Option<String>, Error> {
+    let things = things(report);
+    if things.is_empty() {
+        return Ok(None);
+    }
+    let known = |start: u64| {
+        things
+            .iter()
+            .any(|thing| (thing.start..thing.end).contains(&start))
+    };
+    let stray = report
+        .landed
+        .iter()
+        .filter(|landed| !known(landed.gpa.0))
+        .take(MAX_STRAY);
+    let mut pieces: Vec<_> = stray
+        .map(|landed| Piece::new(landed.gpa.0, landed.len, false))
+        .collect();
+    pieces.extend(things.iter().map(Thing::piece));
+    let axis = Axis::new(&pieces, f64::from(WIDTH) - 2.0 * MARGIN);
+    let height = u32::try_from(axis.rows()).unwrap_or(1) * ROW.unsigned_abs();
+    svg("the map", height.max(1), |area| {
+        let drawing = Drawing { area, axis: &axis };
+        drawing.things(&things)?;
+        drawing.landed(report, &known)?;
+        drawing.scale()
+    })
+    .map(Some)
+}
+
+/// Something that lies in memory.
+struct Thing {
+    start: u64,
+    end: u64,
+    name: String,
+    fill: RGBColor,
+    edge: RGBColor,
+}
+
+impl Thing {
+    fn new(start: u64, len: u64, name: String, (fill, edge): (RGBColor, RGBColor)) -> Self {
+        let end = start.saturating_add(len);
+        Self {
+            start,
+            end,
+            name,
+            fill,
+            edge,
+        }
+    }
+
+    fn piece(&self) -> Piece {
+        Piece::new(self.start, self.end - self.start, !self.name.is_empty())
+    }
+}
+
+/// In the order in which they cover each other.
+fn things(report: &Report) -> Vec<Thing> {
+    let setup = &report.setup;
+    let identity = report
+        .start
+        .as_ref()
+        .is_none_or(|start| start.mode == Mode::Identity);
+    let mut things = Vec::new();
+    things.extend(setup.extents.iter().map(|extent| ram(extent, identity)));
+    if setup.extents.is_empty() {
+        let told = report.ram.iter();
+        things
+            .extend(told.map(|ram| Thing::new(ram.gpa.0, ram.len, String::new(), (RAM, RAM_EDGE))));
+    }
+    things.extend(
+        setup
+            .bars
+            .iter()
+            .map(|bar| Thing::new(bar.gpa.0, bar.len, bar.name.to_string(), (BAR, BAR_EDGE))),
+    );
+    things.extend(setup.landmarks.iter().map(|mark| {
+        Thing::new(
+            mark.gpa.0,
+            mark.len,
+            mark.name.to_string(),
+            (MARK, MARK_EDGE),
+        )
+    }));
+    things
+}
+
+fn ram(extent: &Extent, identity: bool) -> Thing {
+    let wrong = identity && !extent.is_identity();
+    let (name, colours) = match wrong {
+        true => (format!("is {}", hex(extent.hpa.0)), (WRONG, RED)),
+        false => (String::new(), (RAM, RAM_EDGE)),
+    };
+    Thing::new(extent.gpa.0, extent.len, name, colours)
+}
+
+struct Drawing<'a, 'b> {
+    area: &'a Area<'b>,
+    axis: &'a Axis,
+}
+
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+impl Drawing<'_, '_> {
+    fn things(&self, things: &[Thing]) -> Drawn {
+        for thing in things {
+            for span in self.axis.spans(thing.start, thing.end) {
+                self.bar(span, PIECES, thing.fill.filled())?;
+                self.bar(span, PIECES, thing.edge.stroke_width(1))?;
+            }
+        }
+        let mut named: Vec<_> = things
+            .iter()
+            .filter(|thing| !thing.name.is_empty())
+            .collect();
+        named.sort_by_key(|thing| thing.start);
+        let places = named
+            .iter()
+            .map(|thing| self.axis.spans(thing.start, thing.end).next());
+        let places: Vec<_> = places.collect();
+        for (index, (thing, place)) in named.iter().zip(&places).enumerate() {
+            let next = places.get(index + 1).copied().flatten();
+            if let Some(place) = place {
+                let end = match next {
+                    Some(next) if next.row == place.row => next.left,
+                    _ => f64::from(WIDTH) - 2.0 * MARGIN,
+                };
+                self.name(&thing.name, *place, end, thing.edge)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As much of `name` above `place` as fits before `end`.
+    fn name(&self, name: &str, place: Span, end: f64, colour: RGBColor) -> Drawn {
+        let room = pixels((end - place.left) / NAME_PITCH) - 1;
+        if let Ok(room @ 3..) = usize::try_from(room) {
+            let at = (x(place.left), y(place.row) + 4);
+            let style = font("sans-serif", 11.0, colour);
+            self.area.draw(&Words::new(short(name, room), at, style))?;
+        }
+        Ok(())
+    }
+
+    fn landed(&self, report: &Report, known: &dyn Fn(u64) -> bool) -> Drawn {
+        let most = report
+            .landed
+            .iter()
+            .map(|landed| landed.bytes)
+            .max()
+            .unwrap_or(0);
+        for landed in report.landed.iter().filter(|landed| landed.bytes > 0) {
+            let colour = match known(landed.gpa.0) {
+                true => HEAT.mix(heat(landed.bytes, most)),
+                false => RED.mix(1.0),
+            };
+            let end = landed.gpa.0.saturating_add(landed.len);
+            for span in self.axis.spans(landed.gpa.0, end) {
+                self.bar(span, DMA, colour.filled())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Addresses and lengths of islands, and marks where the axis is cut.
+    fn scale(&self) -> Drawn {
+        let mut begin = None;
+        for cell in self.axis.cells() {
+            if cell.first {
+                begin = Some(cell);
+            }
+            if let Some(first) = begin
+                && cell.last
+            {
+                self.island(first, cell)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn island(&self, first: &Cell, last: &Cell) -> Drawn {
+        let (left, top) = (x(first.left), y(first.row));
+        let address = font("monospace", 11.0, INK);
+        let length = font("sans-serif", 11.0, FAINT);
+        self.area.draw(&Words::new(
+            hex(first.start),
+            (left, top + ADDRESS),
+            address,
+        ))?;
+        let len = memory(last.end - first.start);
+        self.area
+            .draw(&Words::new(len, (left, top + LENGTH), length))?;
+        let right = x(last.right + CUT / 2.0);
+        if self.axis.cells().last() != Some(last) {
+            for shift in [-2, 2] {
+                let line = vec![
+                    (right + shift - 2, top + DMA.1),
+                    (right + shift + 2, top + PIECES.0),
+                ];
+                self.area
+                    .draw(&PathElement::new(line, FAINT.stroke_width(1)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bar(&self, span: Span, (top, bottom): (i32, i32), style: impl Into<ShapeStyle>) -> Drawn {
+        let (left, right) = (x(span.left), x(span.right).max(x(span.left) + 1));
+        let corners = [(left, y(span.row) + top), (right, y(span.row) + bottom)];
+        self.area.draw(&Rectangle::new(corners, style))?;
+        Ok(())
+    }
+}
+
+/// How dark `bytes` are, where `most` is the darkest.
+#[expect(clippy::cast_precision_loss, reason = "a colour is coarser")]
+fn heat(bytes: u64, most: u64) -> f64 {
+    0.25 + 0.75 * (bytes as f64 + 1.0).log2() / (most as f64 + 2.0).log2()
+}
+
+fn x(along: f64) -> i32 {
+    pixels(MARGIN + along)
+}
+
+fn y(row: usize) -> i32 {
+    i32::try_from(row).unwrap_or(0).saturating_mul(ROW)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a cast from f64 saturates, and no drawing is that large"
+)]
+fn pixels(pixels: f64) -> i32 {
+    pixels.round() as i32
+}

@@ -1,0 +1,57 @@
+//! Drawings for the page, as SVG elements to stand in HTML.
+
+mod axis;
+mod latency;
+mod map;
+mod throughput;
+
+use std::fmt::Display;
+
+use plotters::coord::Shift;
+use plotters::prelude::{
+    DrawingArea, IntoDrawingArea, IntoFont, RGBColor, SVGBackend, TextStyle, WHITE,
+};
+use plotters::style::Color;
+
+pub use latency::latency;
+pub use map::map;
+pub use throughput::throughput;
+
+use crate::write::Error;
+
+/// Width of every drawing in pixels.
+const WIDTH: u32 = 1100;
+
+const INK: RGBColor = RGBColor(0x33, 0x3d, 0x4b);
+const FAINT: RGBColor = RGBColor(0x8a, 0x94, 0xa3);
+const GRID: RGBColor = RGBColor(0xe6, 0xe9, 0xee);
+const BLUE: RGBColor = RGBColor(0x2f, 0x6f, 0xd0);
+const RED: RGBColor = RGBColor(0xc6, 0x28, 0x28);
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws `what` on a white area of `height` pixels; `draw` may fail with anything.
+fn svg<E: Display>(
+    what: &'static str,
+    height: u32,
+    draw: impl FnOnce(&Area<'_>) -> Result<(), E>,
+) -> Result<String, Error> {
+    let failed = |why: &dyn Display| Error::Drawing {
+        what,
+        why: why.to_string(),
+    };
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
+        area.fill(&WHITE).map_err(|error| failed(&error))?;
+        draw(&area).map_err(|error| failed(&error))?;
+        area.present().map_err(|error| failed(&error))?;
+    }
+    Ok(text)
+}
+
+/// Upright text of `pixels` height.
+fn font(family: &'static str, pixels: f64, colour: RGBColor) -> TextStyle<'static> {
+    // The SVG backend divides sizes by 1.24.
+    (family, pixels * 1.24).into_font().color(&colour.to_rgba())
+}
