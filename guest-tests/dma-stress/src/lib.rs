@@ -12,9 +12,25 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod boot_params;
+pub mod diagnose;
+pub mod dma_address;
+pub mod engine;
+pub mod histogram;
 pub mod memory;
 pub mod nvme;
+pub mod options;
+pub mod pair;
+pub mod pattern;
+pub mod place;
+pub mod probe;
+pub mod ram;
 pub mod registers;
+pub mod report;
+pub mod shape;
+pub mod signals;
+pub mod stress;
+pub mod tally;
 
 pub use memory::{Memory, OutsideRam};
 pub use registers::Registers;

@@ -19,8 +19,17 @@ pub(super) struct Device<R: Registers, C: Clock> {
     pub(super) registers: R,
     clock: C,
     pub(super) capabilities: Capabilities,
-    /// Whether CC.EN is, or may be, 1.
-    enabled: bool,
+    state: State,
+}
+
+/// What is known of CC.EN and CSTS.RDY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Enabled, or never looked at.
+    Enabled,
+    /// Told to be disabled, and did not confirm it.
+    Stuck,
+    Disabled,
 }
 
 impl<R: Registers, C: Clock> Device<R, C> {
@@ -64,7 +73,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
             registers,
             clock,
             capabilities,
-            enabled: true,
+            state: State::Enabled,
         };
         device.command_set()?;
         device.disable()?;
@@ -91,7 +100,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
         self.registers.write32(AQA, last << 16 | last);
         self.registers.write64(ASQ, submissions);
         self.registers.write64(ACQ, completions);
-        self.enabled = true;
+        self.state = State::Enabled;
         self.registers.write32(CC, CC_ENTRY_SIZES | css | CC_EN);
         let ms = self.capabilities.ready_ms();
         self.wait(Waiting::Ready, ms, |csts| {
@@ -104,6 +113,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
 
     /// Resets the controller: after it, it does no DMA.
     pub(super) fn disable(&mut self) -> Result<(), NvmeError> {
+        self.state = State::Stuck;
         let ms = self.capabilities.ready_ms();
         let cc = self.registers.read32(CC);
         if cc & CC_EN != 0 {
@@ -118,7 +128,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
             self.registers.write32(CC, cc & !(CC_EN | CC_SHN));
         }
         self.wait(Waiting::Disabled, ms, |csts| Ok(csts & CSTS_RDY == 0))?;
-        self.enabled = false;
+        self.state = State::Disabled;
         Ok(())
     }
 
@@ -138,7 +148,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
 
     /// Whether the controller has confirmed that it is disabled: it does no DMA.
     pub(super) const fn is_disabled(&self) -> bool {
-        !self.enabled
+        matches!(self.state, State::Disabled)
     }
 
     /// Whether the controller knows Identify's list of active namespaces (since 1.1).
@@ -186,10 +196,9 @@ impl<R: Registers, C: Clock> Device<R, C> {
         }
     }
 
-    /// Looks for a controller memory buffer, and takes back any address that somebody gave it
-    /// before: neither a reset of the controller nor one of the function does (Base 1.4
-    /// §3.1.19), and the controller would take accesses to RAM at that address for its own.
-    /// Must be called while the controller is disabled.
+    /// Looks for a controller memory buffer (Base 1.4 §3.1.16). First it takes back the address
+    /// that somebody may have given it before and that a reset may have left: the controller
+    /// would take RAM at that address for its own. Only while the controller is disabled.
     pub(super) fn find_cmb(&self) -> Result<Option<Cmb>, NvmeError> {
         if self.capabilities.cmbs() {
             self.registers.write64(CMBMSC, 0);
@@ -222,7 +231,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
 
 impl<R: Registers, C: Clock> Drop for Device<R, C> {
     fn drop(&mut self) {
-        if self.enabled {
+        if self.state == State::Enabled {
             // Nobody is left to tell; the queues' memory stays allocated for this case.
             let _ = self.disable();
         }

@@ -37,6 +37,9 @@ mod registers;
 mod setup;
 mod status;
 
+#[cfg(test)]
+mod tests;
+
 pub use access::{Clock, Dma, DmaBuffer, PAGE_BYTES};
 pub use cmb::Cmb;
 pub use command::{Command, CommandId, Op};

@@ -53,10 +53,13 @@ impl<B: DmaBuffer> Queues<B> {
     ) -> Result<(), NvmeError> {
         let [opcode, ..] = command[0].to_le_bytes();
         let admin = &mut self.admin;
-        // Only one is ever in flight, so there is room unless one was lost.
-        let Some(id) = admin.submit(command, &device.registers) else {
-            return device.check();
+        // One at a time: there is room unless earlier ones never ended.
+        let lost = NvmeError::Timeout {
+            waiting: Waiting::Admin { opcode },
+            ms: 0,
+            csts: 0,
         };
+        let id = admin.submit(command, &device.registers).ok_or(lost)?;
         let mut result: Option<Result<(), Status>> = None;
         device.wait(Waiting::Admin { opcode }, ADMIN_MS, |csts| {
             if csts & CSTS_CFS != 0 {

@@ -1,0 +1,13 @@
+//! The driver against a controller in software, on memory whose pages lie anywhere.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the values are small, or halves are wanted"
+)]
+
+mod hostile;
+mod life;
+mod machine;
+mod prp;
+mod simulated;
+mod transfers;

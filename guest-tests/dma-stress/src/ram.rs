@@ -1,0 +1,164 @@
+//! Where buffers may be.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use address::Gpa;
+
+/// End of the memory that is not identity memory and never a DMA buffer.
+const LOW_END: Gpa = Gpa(1 << 20);
+const PAGE: u64 = 4096;
+
+/// Extents of RAM, and the pieces of them that no transfer may touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ram {
+    extents: Vec<Range<Gpa>>,
+    taken: Vec<Range<Gpa>>,
+}
+
+impl Ram {
+    /// The RAM of a memory map, less what is below 1 MiB. Ranges that touch stay apart: the
+    /// monitor may have made them of different pieces.
+    #[must_use]
+    pub fn new(map: &[Range<Gpa>]) -> Self {
+        let mut extents: Vec<_> = map
+            .iter()
+            .filter_map(|range| {
+                let start = range.start.max(LOW_END);
+                (start < range.end).then_some(start..range.end)
+            })
+            .collect();
+        extents.sort_by_key(|range| range.start);
+        Self {
+            extents,
+            taken: Vec::new(),
+        }
+    }
+
+    /// Makes `range` off limits.
+    pub fn take(&mut self, range: Range<Gpa>) {
+        let at = self
+            .taken
+            .partition_point(|other| other.start < range.start);
+        self.taken.insert(at, range);
+    }
+
+    /// The extents by address.
+    #[must_use]
+    pub fn extents(&self) -> &[Range<Gpa>] {
+        &self.extents
+    }
+
+    /// The extent that has all of `range` and nothing taken in it.
+    #[must_use]
+    pub fn holds(&self, range: &Range<Gpa>) -> Option<&Range<Gpa>> {
+        let after = self
+            .extents
+            .partition_point(|extent| extent.start <= range.start);
+        let extent = self.extents.get(after.checked_sub(1)?)?;
+        (range.end <= extent.end && !self.is_taken(range)).then_some(extent)
+    }
+
+    fn is_taken(&self, range: &Range<Gpa>) -> bool {
+        self.taken
+            .iter()
+            .take_while(|taken| taken.start < range.end)
+            .any(|taken| range.start < taken.end)
+    }
+
+    /// Every page that is wholly free.
+    pub fn pages(&self) -> impl Iterator<Item = Gpa> {
+        self.extents
+            .iter()
+            .flat_map(|extent| {
+                let first = extent.start.align_up(PAGE).unwrap_or(extent.end);
+                let count = extent.end.0.saturating_sub(first.0) / PAGE;
+                (0..count).map(move |page| first + page * PAGE)
+            })
+            .filter(|page| !self.is_taken(&(*page..*page + PAGE)))
+    }
+
+    /// Takes a page of about every `extents / most`th extent, away from its ends, and returns
+    /// them: whoever changes one has no business there.
+    pub fn take_canaries(&mut self, most: usize, random: &mut fastrand::Rng) -> Vec<Gpa> {
+        /// Extents too small to spare a page.
+        const LEAST: u64 = 512 << 10;
+        let large: Vec<_> = self
+            .extents
+            .iter()
+            .filter(|extent| extent.end - extent.start >= LEAST)
+            .cloned()
+            .collect();
+        let mut canaries = Vec::new();
+        for extent in large.iter().step_by(large.len().div_ceil(most).max(1)) {
+            let first = (extent.start + LEAST / 4).0 / PAGE + 1;
+            let last = (extent.end - LEAST / 4).0 / PAGE - 1;
+            let page = Gpa(random.u64(first..last) * PAGE);
+            if self.holds(&(page..page + PAGE)).is_some() {
+                self.take(page..page + PAGE);
+                canaries.push(page);
+            }
+        }
+        canaries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn ram() -> Ram {
+        let mut ram = Ram::new(&[
+            Gpa(8 * MIB)..Gpa(10 * MIB),
+            Gpa(0)..Gpa(0xa_0000),
+            Gpa(10 * MIB)..Gpa(12 * MIB),
+        ]);
+        ram.take(Gpa(9 * MIB)..Gpa(9 * MIB + 0x3000));
+        ram
+    }
+
+    #[test]
+    fn low_memory_is_not_for_dma() {
+        assert_eq!(
+            ram().extents(),
+            [Gpa(8 * MIB)..Gpa(10 * MIB), Gpa(10 * MIB)..Gpa(12 * MIB)]
+        );
+        assert_eq!(
+            Ram::new(&[Gpa(0)..Gpa(2 * MIB)]).extents(),
+            [Gpa(MIB)..Gpa(2 * MIB)]
+        );
+    }
+
+    #[test]
+    fn a_range_is_held_by_one_extent_with_nothing_taken() {
+        let ram = ram();
+        let holds = |start, end| ram.holds(&(Gpa(start)..Gpa(end))).is_some();
+        assert!(holds(8 * MIB, 9 * MIB) && holds(9 * MIB + 0x3000, 10 * MIB));
+        assert!(!holds(8 * MIB, 9 * MIB + 1) && !holds(9 * MIB + 0x2fff, 10 * MIB));
+        assert!(!holds(10 * MIB - 1, 10 * MIB + 1) && !holds(12 * MIB - 1, 12 * MIB + 1));
+        assert!(!holds(0x1000, 0x2000) && !holds(13 * MIB, 14 * MIB));
+    }
+
+    #[test]
+    fn pages_are_those_that_are_free() {
+        assert_eq!(ram().pages().count(), 2 * 512 - 3);
+    }
+
+    #[test]
+    fn canaries_are_taken_all_over() {
+        let mut ram = ram();
+        let canaries = ram.take_canaries(2, &mut fastrand::Rng::with_seed(1));
+        assert_eq!(canaries.len(), 2);
+        for page in &canaries {
+            assert!(ram.holds(&(*page..*page + 1)).is_none());
+        }
+        let mut many = Ram::new(&alloc::vec![Gpa(8 * MIB)..Gpa(10 * MIB); 100]);
+        assert!(
+            many.take_canaries(10, &mut fastrand::Rng::with_seed(1))
+                .len()
+                <= 10
+        );
+    }
+}

@@ -1,0 +1,266 @@
+//! Which lengths and places transfers are tried with.
+
+/// Smallest page.
+const PAGE: u64 = 4096;
+/// Large page.
+const LARGE_PAGE: u64 = 2 << 20;
+
+/// What an engine can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Lengths are multiples of this.
+    pub granule: u64,
+    /// Addresses are multiples of this, a power of two.
+    pub align: u64,
+    /// Longest transfer in bytes, a multiple of `granule`.
+    pub most: u64,
+    /// Bytes on the device's side.
+    pub room: u64,
+    /// Transfers that may be under way at once.
+    pub depth: usize,
+    /// Whether the device's side may be written.
+    pub writable: bool,
+}
+
+/// A class of transfers; each is a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Lengths from the shortest to the longest.
+    Lengths,
+    /// Every offset in a page.
+    Alignments,
+    /// Across the border of two pages.
+    CrossPage,
+    /// Across the border of two large pages.
+    CrossLargePage,
+    /// From the first byte of an extent on.
+    ExtentStart,
+    /// Up to the last byte of an extent.
+    ExtentEnd,
+    /// Of the longest length, anywhere.
+    Full,
+}
+
+/// All of them, in the order in which they are tried. The last one goes on until enough is moved.
+pub const CLASSES: [Class; 7] = [
+    Class::Lengths,
+    Class::Alignments,
+    Class::CrossPage,
+    Class::CrossLargePage,
+    Class::ExtentStart,
+    Class::ExtentEnd,
+    Class::Full,
+];
+
+/// Where a buffer is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Anywhere, but at this offset in a page.
+    At(u64),
+    /// With this many bytes of it before a multiple of the border.
+    Across {
+        /// What addresses of borders are multiples of.
+        border: u64,
+        /// Bytes before it.
+        before: u64,
+    },
+    /// At the start of an extent.
+    Start,
+    /// At the end of an extent.
+    End,
+}
+
+/// A buffer to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes.
+    pub len: u64,
+    /// Where.
+    pub place: Place,
+}
+
+impl Class {
+    /// The class in words, for a test's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lengths => "every length",
+            Self::Alignments => "every alignment",
+            Self::CrossPage => "across 4 KiB borders",
+            Self::CrossLargePage => "across 2 MiB borders",
+            Self::ExtentStart => "at the start of extents",
+            Self::ExtentEnd => "at the end of extents",
+            Self::Full => "full length anywhere",
+        }
+    }
+
+    /// The `number`th shape of the class: first those where errors are likely, then by chance.
+    #[must_use]
+    pub fn shape(self, number: u64, limits: &Limits, random: &mut fastrand::Rng) -> Shape {
+        let any_len = |random: &mut fastrand::Rng| {
+            // As many short ones as long ones.
+            let bits = random.u32(0..=limits.most.ilog2());
+            limits.len(random.u64(1_u64 << bits..2 << bits))
+        };
+        let across = |border: u64, random: &mut fastrand::Rng| {
+            let len = limits.len(any_len(random).max(2 * limits.granule.max(limits.align)));
+            let before = match number % 3 {
+                0 => limits.align,
+                1 => len.saturating_sub(limits.align),
+                _ => random.u64(1..len.max(2)),
+            };
+            let before = limits.aligned(before.min(border / 2)).max(limits.align);
+            Shape {
+                len,
+                place: Place::Across { border, before },
+            }
+        };
+        let offset = |random: &mut fastrand::Rng| Place::At(limits.aligned(random.u64(..PAGE)));
+        match self {
+            Self::Lengths => Shape {
+                len: limits.nth_len(number).unwrap_or_else(|| any_len(random)),
+                place: offset(random),
+            },
+            Self::Alignments => {
+                // The first and last bytes of a page in turn, then the rest.
+                let step = number / 2 * limits.align % PAGE;
+                let at = if number.is_multiple_of(2) {
+                    step
+                } else {
+                    PAGE - limits.align - step
+                };
+                Shape {
+                    len: any_len(random),
+                    place: Place::At(at),
+                }
+            }
+            Self::CrossPage => across(PAGE, random),
+            Self::CrossLargePage => across(LARGE_PAGE, random),
+            Self::ExtentStart => Shape {
+                len: any_len(random),
+                place: Place::Start,
+            },
+            Self::ExtentEnd => Shape {
+                len: any_len(random),
+                place: Place::End,
+            },
+            Self::Full => Shape {
+                len: limits.most,
+                place: offset(random),
+            },
+        }
+    }
+}
+
+impl Limits {
+    /// The length nearest to `len` that the engine can do.
+    fn len(&self, len: u64) -> u64 {
+        (len.min(self.most) / self.granule * self.granule).max(self.granule)
+    }
+
+    /// `offset` rounded down as addresses are.
+    fn aligned(&self, offset: u64) -> u64 {
+        offset & !(self.align - 1)
+    }
+
+    /// Lengths one after the other: around powers of two, up to the longest; `None` after that.
+    fn nth_len(&self, number: u64) -> Option<u64> {
+        let power = self.granule.checked_shl(u32::try_from(number / 3).ok()?)?;
+        let len = match number % 3 {
+            0 => power.saturating_sub(self.granule),
+            1 => power,
+            _ => power + self.granule,
+        };
+        (power <= self.most).then(|| self.len(len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    const EDU: Limits = Limits {
+        granule: 1,
+        align: 1,
+        most: 4096,
+        room: 4096,
+        depth: 1,
+        writable: true,
+    };
+    const NVME: Limits = Limits {
+        granule: 512,
+        align: 4,
+        most: 128 << 10,
+        room: 1 << 30,
+        depth: 16,
+        writable: true,
+    };
+
+    fn shapes(class: Class, limits: &Limits) -> Vec<Shape> {
+        let mut random = fastrand::Rng::with_seed(3);
+        (0..3000)
+            .map(|number| class.shape(number, limits, &mut random))
+            .collect()
+    }
+
+    #[test]
+    fn shapes_keep_to_the_limits() {
+        for limits in [EDU, NVME] {
+            for class in CLASSES {
+                for shape in shapes(class, &limits) {
+                    assert!(
+                        (1..=limits.most).contains(&shape.len),
+                        "{class:?} {shape:?}"
+                    );
+                    assert_eq!(shape.len % limits.granule, 0, "{class:?} {shape:?}");
+                    let offset = match shape.place {
+                        Place::At(offset) => offset,
+                        Place::Across { before, border } => {
+                            assert!((1..shape.len).contains(&before), "{class:?} {shape:?}");
+                            assert!(before < border);
+                            before
+                        }
+                        Place::Start | Place::End => 0,
+                    };
+                    assert_eq!(offset % limits.align, 0, "{class:?} {shape:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_go_from_the_shortest_to_the_longest() {
+        for limits in [EDU, NVME] {
+            let lens: Vec<_> = shapes(Class::Lengths, &limits)
+                .iter()
+                .map(|shape| shape.len)
+                .collect();
+            for len in [
+                1,
+                2,
+                3,
+                limits.most / limits.granule - 1,
+                limits.most / limits.granule,
+            ] {
+                assert!(lens.contains(&(len * limits.granule)), "{len}");
+            }
+        }
+    }
+
+    #[test]
+    fn alignments_are_all_there() {
+        let mut offsets: Vec<_> = shapes(Class::Alignments, &NVME)
+            .iter()
+            .map(|shape| match shape.place {
+                Place::At(offset) => offset,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(offsets[..4], [0, 4092, 4, 4088]);
+        offsets.sort_unstable();
+        offsets.dedup();
+        assert_eq!(offsets.len(), 1024);
+    }
+}

@@ -1,0 +1,331 @@
+//! The run of one engine: every class of transfers in every interrupt mode.
+
+use alloc::format;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use stress_format::{Finding, FindingKind, Interrupt, Record, Sample};
+
+use crate::engine::{Direction, Engine, Outcome, Transfer};
+use crate::histogram::Histogram;
+use crate::memory::Memory;
+use crate::options::Options;
+use crate::pair::Pair;
+use crate::place::{Buffer, Reservations};
+use crate::probe::Ground;
+use crate::ram::Ram;
+use crate::report::Report;
+use crate::shape::{CLASSES, Class, Limits};
+use crate::tally::Tally;
+
+/// Milliseconds from one sample to the next.
+const SAMPLE_MS: u64 = 200;
+
+/// What all engines share.
+#[derive(Debug)]
+pub struct Shared<'a, M, W> {
+    /// Memory.
+    pub memory: &'a M,
+    /// Where buffers may be.
+    pub ram: &'a Ram,
+    /// Where they are.
+    pub reservations: &'a Reservations,
+    /// What is printed.
+    pub report: &'a Report<W>,
+    /// What is counted.
+    pub tally: &'a Tally,
+    /// What is asked for.
+    pub options: &'a Options,
+    /// Time.
+    pub clock: &'a Samples,
+}
+
+/// When samples are due.
+#[derive(Debug)]
+pub struct Samples {
+    /// The time-stamp counter.
+    pub now: fn() -> u64,
+    /// Its ticks in a millisecond.
+    pub ticks_per_ms: u64,
+    /// When everything began.
+    pub start: u64,
+    /// Milliseconds after that when the next sample is due.
+    pub next_ms: AtomicU64,
+}
+
+impl Samples {
+    /// Milliseconds since the start, if a sample is due; it is nobody else's then.
+    fn due(&self) -> Option<u64> {
+        let ms = (self.now)().wrapping_sub(self.start) / self.ticks_per_ms;
+        let next = self.next_ms.load(Relaxed);
+        let due = ms >= next
+            && self
+                .next_ms
+                .compare_exchange(next, ms + SAMPLE_MS, Relaxed, Relaxed)
+                .is_ok();
+        due.then_some(ms)
+    }
+}
+
+/// One engine's part.
+#[derive(Debug)]
+pub struct Job<'a, M, W> {
+    /// What it shares with others.
+    pub shared: &'a Shared<'a, M, W>,
+    /// Number in records.
+    pub id: u64,
+    /// What it is called in tests' names.
+    pub name: &'a str,
+}
+
+/// What a class of transfers came to.
+enum Verdict {
+    Done {
+        wrong: u64,
+    },
+    /// No extent has a place for it.
+    NoPlace,
+    /// The engine no longer answers.
+    Dead,
+}
+
+/// What one engine goes through.
+struct Course<'a> {
+    engine: &'a mut dyn Engine,
+    limits: Limits,
+    random: fastrand::Rng,
+    latency: Histogram,
+    busy: u64,
+    pairs: u64,
+}
+
+/// The interrupt modes that are tried.
+#[must_use]
+pub fn kinds(engine: &dyn Engine, options: &Options) -> Vec<Interrupt> {
+    let mut kinds = engine.kinds();
+    kinds.retain(|kind| options.interrupt.is_none_or(|only| only == *kind));
+    kinds
+}
+
+/// How many tests a [`Job`] is.
+#[must_use]
+pub fn tests(engine: &dyn Engine, options: &Options) -> u64 {
+    (kinds(engine, options).len() * CLASSES.len()) as u64
+}
+
+impl<M: Memory, W: Write> Job<'_, M, W> {
+    /// Runs all classes in all modes.
+    pub fn run(&self, engine: &mut dyn Engine) {
+        let kinds = kinds(engine, self.shared.options);
+        let mut course = Course {
+            limits: engine.limits(),
+            engine,
+            random: fastrand::Rng::with_seed(self.shared.options.seed ^ (self.id + 1) << 40),
+            latency: Histogram::default(),
+            busy: 0,
+            pairs: 0,
+        };
+        let mut dead = None;
+        for kind in &kinds {
+            if dead.is_none() {
+                dead = course.engine.select(*kind).err();
+            }
+            let mut bytes = self.shared.options.bytes.div_ceil(kinds.len() as u64);
+            let share = (kinds.len() * CLASSES.len() * 2) as u64;
+            let pairs = self.shared.options.transfers.div_ceil(share);
+            for class in CLASSES {
+                let name = format!("{} {}, {kind}: {}", self.name, self.id, class.name());
+                if let Some(why) = dead {
+                    self.shared
+                        .report
+                        .test(false, format_args!("{name} # {why}"));
+                    continue;
+                }
+                match self.class(&mut course, class, pairs, &mut bytes) {
+                    Verdict::Done { wrong } => {
+                        self.shared.report.test(wrong == 0, format_args!("{name}"));
+                    }
+                    Verdict::NoPlace => self.shared.report.test(
+                        true,
+                        format_args!("{name} # SKIP no extent has a place for it"),
+                    ),
+                    Verdict::Dead => {
+                        dead = Some("the engine no longer answers");
+                        self.shared.report.test(false, format_args!("{name}"));
+                    }
+                }
+            }
+        }
+        self.shared.tally.measured(&course.latency, course.busy);
+    }
+
+    /// Runs `pairs` pairs of transfers of a class, and more of the last one while `bytes` are
+    /// left to be moved.
+    fn class(&self, course: &mut Course<'_>, class: Class, pairs: u64, bytes: &mut u64) -> Verdict {
+        let (mut number, mut wrong) = (0, 0);
+        while number < pairs || class == Class::Full && *bytes > 0 {
+            let mut batch = Vec::new();
+            let most = match number < pairs {
+                true => usize::try_from(pairs - number).unwrap_or(usize::MAX),
+                false => usize::MAX,
+            };
+            for slot in 0..course.limits.depth.min(most) {
+                let shape = class.shape(number + slot as u64, &course.limits, &mut course.random);
+                let pair = Pair::place(self.shared, shape, &course.limits, &mut course.random);
+                let Some(mut pair) = pair else { break };
+                course.pairs += 1;
+                pair.prepare(
+                    self.shared.memory,
+                    course.pairs,
+                    slot,
+                    &course.limits,
+                    &mut course.random,
+                );
+                batch.push(pair);
+            }
+            if batch.is_empty() {
+                return if number == 0 {
+                    Verdict::NoPlace
+                } else {
+                    Verdict::Done { wrong }
+                };
+            }
+            number += batch.len() as u64;
+            match self.batch(course, &batch) {
+                Some(more) => wrong += more,
+                None => return Verdict::Dead,
+            }
+            for pair in &batch {
+                *bytes = bytes.saturating_sub(2 * pair.size());
+                pair.release(self.shared.reservations);
+            }
+            if let Some(ms) = self.shared.clock.due() {
+                self.sample(ms);
+            }
+        }
+        Verdict::Done { wrong }
+    }
+
+    fn sample(&self, ms: u64) {
+        self.shared.report.record(Record::Sample(Sample {
+            ms,
+            transfers: self.shared.tally.transfers.load(Relaxed),
+            bytes: self.shared.tally.bytes.load(Relaxed),
+        }));
+    }
+
+    /// Runs a batch, and returns how many of its pairs went wrong; `None` if a transfer is still
+    /// under way.
+    fn batch(&self, course: &mut Course<'_>, batch: &[Pair]) -> Option<u64> {
+        let first = match course.limits.writable {
+            true => Direction::ToDevice,
+            false => Direction::FromDevice,
+        };
+        let mut failed = alloc::vec![false; batch.len()];
+        let mut wrong = 0;
+        for (direction, buffer) in [
+            (first, Pair::source as fn(&Pair) -> &Buffer),
+            (Direction::FromDevice, Pair::target),
+        ] {
+            let transfers: Vec<_> = batch
+                .iter()
+                .map(|pair| Transfer {
+                    direction,
+                    gpa: buffer(pair).gpa,
+                    device: pair.device(),
+                    len: pair.size(),
+                })
+                .collect();
+            let mut outcomes = Vec::with_capacity(batch.len());
+            let start = (self.shared.clock.now)();
+            course.engine.run(&transfers, &mut outcomes);
+            course.busy += (self.shared.clock.now)().wrapping_sub(start);
+            for ((transfer, outcome), failed) in transfers.iter().zip(outcomes).zip(&mut failed) {
+                course.latency.add(outcome.ticks);
+                if let Some(problem) = self.account(transfer, outcome) {
+                    wrong += 1;
+                    match problem {
+                        FindingKind::Timeout => return None,
+                        FindingKind::LostInterrupt => (),
+                        _ => *failed = true,
+                    }
+                }
+            }
+        }
+        for (pair, failed) in batch.iter().zip(failed) {
+            wrong += u64::from(!self.check(course, pair, failed));
+        }
+        Some(wrong)
+    }
+
+    /// Counts a transfer, and returns its problem if it has one.
+    fn account(&self, transfer: &Transfer, outcome: Outcome) -> Option<FindingKind> {
+        let tally = self.shared.tally;
+        let (kind, text) = match outcome.problem {
+            None => {
+                tally.ended(&(transfer.gpa..transfer.gpa + transfer.len));
+                return None;
+            }
+            Some(problem) => problem,
+        };
+        if kind == FindingKind::LostInterrupt {
+            tally.ended(&(transfer.gpa..transfer.gpa + transfer.len));
+            tally.lost_interrupts.fetch_add(1, Relaxed);
+        } else {
+            tally.failures.fetch_add(1, Relaxed);
+        }
+        self.finding(kind, transfer.gpa.0, transfer.len, text);
+        Some(kind)
+    }
+
+    fn finding(&self, kind: FindingKind, gpa: u64, len: u64, text: &str) {
+        self.shared.report.finding(Finding {
+            kind,
+            engine: self.id,
+            gpa,
+            len,
+            text,
+        });
+    }
+
+    /// Verifies a pair and what is around its buffers.
+    fn check(&self, course: &mut Course<'_>, pair: &Pair, failed: bool) -> bool {
+        let memory = self.shared.memory;
+        let mut ok = true;
+        for hit in pair.guard_hits(memory) {
+            ok = false;
+            self.shared.tally.guard_hits.fetch_add(1, Relaxed);
+            self.finding(FindingKind::GuardHit, hit.gpa.0, pair.size(), &hit.text);
+        }
+        if failed {
+            return ok;
+        }
+        let Some(first) = pair.first_wrong(memory) else {
+            return ok;
+        };
+        self.shared.tally.mismatches.fetch_add(1, Relaxed);
+        if !self.shared.report.wants_findings() {
+            self.finding(FindingKind::Mismatch, pair.target().gpa.0, pair.size(), "");
+            return false;
+        }
+        let complaint = course.engine.complaint();
+        let diagnosis = pair.diagnose(memory, self.shared.ram, first, || {
+            let ground = Ground {
+                memory,
+                ram: self.shared.ram,
+                reservations: self.shared.reservations,
+            };
+            course
+                .limits
+                .writable
+                .then(|| ground.probe(&mut *course.engine, pair.source(), pair.target()))?
+        });
+        let text = match complaint {
+            None => diagnosis.text,
+            Some(complaint) => [complaint, diagnosis.text].join("; "),
+        };
+        self.finding(diagnosis.kind, diagnosis.gpa.0, pair.size(), &text);
+        false
+    }
+}
