@@ -1,6 +1,8 @@
-//! Power-off and reset by the guest: the sleep and reset registers of hardware-reduced ACPI.
+//! Power-off and reset by the guest: the sleep and reset registers of hardware-reduced ACPI, and
+//! a register beside them in which a guest may leave a status for whoever started it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use vm_device::DevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
@@ -9,7 +11,10 @@ use vm_device::bus::{PioAddress, PioAddressOffset};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PowerEvent {
     /// Soft off, ACPI state S5.
-    PowerOff,
+    PowerOff {
+        /// What the guest last wrote to [`STATUS`]; 0 if nothing.
+        status: u8,
+    },
     /// Restart of the machine.
     Reset,
 }
@@ -20,6 +25,9 @@ pub const SLEEP_CONTROL: u16 = 0;
 pub const SLEEP_STATUS: u16 = 1;
 /// Port offset of the FADT's RESET_REG, one byte.
 pub const RESET: u16 = 2;
+/// Port offset of the status register, one byte, write-only: 0 says that all went well. ACPI
+/// does not know it.
+pub const STATUS: u16 = 3;
 /// Ports that the device takes.
 pub const PORTS: u16 = 4;
 
@@ -36,6 +44,7 @@ const SLEEP_TYPE_MASK: u8 = 0b111;
 /// The registers, four I/O ports. All read as 0: the machine never wakes up from a sleep.
 pub struct Power<F> {
     on_event: F,
+    status: AtomicU8,
 }
 
 impl<F> fmt::Debug for Power<F> {
@@ -48,17 +57,25 @@ impl<F: Fn(PowerEvent)> Power<F> {
     /// The registers; `on_event` is called on the vCPU's thread when the guest asks for
     /// something, and may be called again.
     pub fn new(on_event: F) -> Self {
-        Self { on_event }
+        Self {
+            on_event,
+            status: AtomicU8::new(0),
+        }
     }
-}
 
-fn event(register: u16, value: u8) -> Option<PowerEvent> {
-    let sleep = value & SLEEP_ENABLE != 0;
-    let sleep_type = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
-    match register {
-        SLEEP_CONTROL if sleep && sleep_type == S5_SLEEP_TYPE => Some(PowerEvent::PowerOff),
-        RESET if value == RESET_VALUE => Some(PowerEvent::Reset),
-        _ => None,
+    fn event(&self, register: u16, value: u8) -> Option<PowerEvent> {
+        let sleep = value & SLEEP_ENABLE != 0;
+        let sleep_type = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
+        match register {
+            SLEEP_CONTROL if sleep && sleep_type == S5_SLEEP_TYPE => {
+                let status = self.status.load(Ordering::SeqCst);
+                return Some(PowerEvent::PowerOff { status });
+            }
+            RESET if value == RESET_VALUE => return Some(PowerEvent::Reset),
+            STATUS => self.status.store(value, Ordering::SeqCst),
+            _ => {}
+        }
+        None
     }
 }
 
@@ -69,7 +86,7 @@ impl<F: Fn(PowerEvent)> DevicePio for Power<F> {
 
     fn pio_write(&self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
         for (distance, value) in (0..PORTS).zip(data) {
-            if let Some(event) = event(offset.saturating_add(distance), *value) {
+            if let Some(event) = self.event(offset.saturating_add(distance), *value) {
                 (self.on_event)(event);
             }
         }
@@ -83,9 +100,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn power_off_tells_the_status_that_was_written_last() {
+        let seen = RefCell::new(Vec::new());
+        let power = Power::new(|event| seen.borrow_mut().push(event));
+        for value in [7, 3] {
+            power.pio_write(PioAddress(0x600), STATUS, &[value]);
+        }
+        power.pio_write(PioAddress(0x600), SLEEP_CONTROL, &[0x34]);
+        assert_eq!(*seen.borrow(), [PowerEvent::PowerOff { status: 3 }]);
+    }
+
+    #[test]
     fn only_s5_and_the_reset_value_do_something() {
         for (offset, data, expected) in [
-            (SLEEP_CONTROL, &[0x34_u8][..], Some(PowerEvent::PowerOff)),
+            (
+                SLEEP_CONTROL,
+                &[0x34_u8][..],
+                Some(PowerEvent::PowerOff { status: 0 }),
+            ),
             (SLEEP_CONTROL, &[0x14], None),
             (SLEEP_CONTROL, &[0x20], None),
             (SLEEP_CONTROL, &[0x38], None),

@@ -17,12 +17,72 @@ pub struct Config {
     pub command_line: String,
     /// Guest RAM.
     pub memory: MemoryConfig,
+    /// CPUs of the guest, 1 to [`MOST_CPUS`].
+    pub cpus: CpuCount,
     /// Devices to pass through.
     pub devices: Vec<DeviceConfig>,
     /// Whether devices may be used that no IOMMU keeps in check.
     pub noiommu: bool,
+    /// Software in place of devices and of physical memory.
+    pub software: Option<SoftwareConfig>,
     /// Where the first serial port goes.
     pub serial: SerialConfig,
+}
+
+/// CPUs that a guest can have.
+pub const MOST_CPUS: u8 = 32;
+
+/// How many CPUs a guest has, from 1 to [`MOST_CPUS`]: `N` or `boot=N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuCount(u8);
+
+impl CpuCount {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for CpuCount {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl FromStr for CpuCount {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        text.strip_prefix("boot=")
+            .unwrap_or(text)
+            .parse()
+            .ok()
+            .filter(|count| (1..=MOST_CPUS).contains(count))
+            .map(Self)
+            .ok_or_else(|| ConfigError::Cpus(text.to_owned()))
+    }
+}
+
+/// A machine whose physical memory is synthetic and whose only device is a DMA engine in
+/// software, so that it needs nothing of the host but KVM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoftwareConfig {
+    /// Decides where memory is.
+    pub seed: u64,
+    /// What the engine does wrong, if anything.
+    pub fault: Option<EngineFault>,
+}
+
+/// What a DMA engine can be made to do wrong, to see that it is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineFault {
+    /// It adds a page to every bus address.
+    Offset,
+    /// Now and then it does not interrupt.
+    Interrupt,
+    /// Now and then it flips a bit.
+    Bit,
 }
 
 /// Guest RAM: `SIZE[,hugepage_size=2M|1G]`.
@@ -101,6 +161,9 @@ pub enum ConfigError {
         /// What is expected.
         error: ParseBdfError,
     },
+    /// Not a number of CPUs.
+    #[error("expected 1 to {MOST_CPUS} CPUs, found {0:?}")]
+    Cpus(String),
     /// A hugepage size that is not supported.
     #[error("hugepage_size is 2M or 1G, found {0:?}")]
     HugepageSize(String),
@@ -275,6 +338,17 @@ mod tests {
             "01:00.0,dma=x",
         ] {
             assert!(device(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cpus_are_counted_with_and_without_the_word() {
+        let count = |text: &str| text.parse::<CpuCount>().map(CpuCount::get);
+        assert_eq!(count("1"), Ok(1));
+        assert_eq!(count("boot=4"), Ok(4));
+        assert_eq!(count("32"), Ok(MOST_CPUS));
+        for text in ["0", "33", "256", "-1", "", "boot=", "max=4"] {
+            assert!(count(text).is_err(), "{text}");
         }
     }
 

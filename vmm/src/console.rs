@@ -1,6 +1,7 @@
 //! Where the guest's serial port goes on the host, and the terminal that may be there.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Stdin, Write};
 
@@ -56,11 +57,22 @@ pub struct Console {
     room: EventFd,
 }
 
-#[derive(Debug)]
 enum Output {
     Stdout,
     Nowhere,
     File(File),
+    Sink(Box<dyn Write + Send>),
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("Stdout"),
+            Self::Nowhere => f.write_str("Nowhere"),
+            Self::File(file) => f.debug_tuple("File").field(file).finish(),
+            Self::Sink(_) => f.debug_tuple("Sink").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// Standard input, with the terminal in raw mode if it is one.
@@ -101,6 +113,18 @@ impl Console {
                 (Output::File(file), None)
             }
         };
+        Self::new(output, input)
+    }
+
+    /// Gives what the guest prints to `sink`. There is no input.
+    ///
+    /// # Errors
+    /// [`Error::Process`]
+    pub fn into_sink(sink: Box<dyn Write + Send>) -> Result<Self, Error> {
+        Self::new(Output::Sink(sink), None)
+    }
+
+    fn new(output: Output, input: Option<Input>) -> Result<Self, Error> {
         let room = eventfd::new().map_err(process("make an eventfd"))?;
         Ok(Self {
             output: Some(output),
@@ -117,6 +141,7 @@ impl Console {
         let output: Box<dyn Write + Send> = match self.output.take() {
             Some(Output::Stdout) => Box::new(io::stdout()),
             Some(Output::File(file)) => Box::new(file),
+            Some(Output::Sink(sink)) => sink,
             Some(Output::Nowhere) | None => Box::new(io::sink()),
         };
         let room = self.room.try_clone().map_err(process("make an eventfd"))?;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use address::Bdf;
 use devices::pci::RootError;
@@ -9,11 +10,12 @@ use devices::vfio_pci::SetupError;
 use iommufd_backend::Error as Backend;
 use iommufd_backend::GetPaError;
 use iommufd_backend::hugepages::HugepageSize;
+use iommufd_backend::software::SoftwareError;
 
 use crate::acpi::AcpiError;
 use crate::arch::entry::EntryError;
 use crate::arch::page_tables::NoRoomError;
-use crate::boot::bzimage::KernelError;
+use crate::boot::kernel::KernelError;
 use crate::boot::params::ParamsError;
 use crate::boot::place::PlaceError;
 use crate::host_map::NoEcamError;
@@ -110,6 +112,18 @@ pub enum Error {
     /// `/dev/iommu`, a VFIO device, sysfs, memory to pin.
     #[error(transparent)]
     Backend(#[from] Backend),
+    /// A fault that only the engine in software can have.
+    #[error("Only the DMA engine in software can be made to fail like that")]
+    NoSoftwareEngine,
+    /// Synthetic physical memory.
+    #[error(transparent)]
+    Software(#[from] SoftwareError),
+    /// A machine in software has no place for a real device, which knows only real addresses.
+    #[error("PCI device {bdf} cannot use synthetic physical memory")]
+    DeviceWithSoftware {
+        /// The device.
+        bdf: Bdf,
+    },
     /// Too few hugepages.
     #[error(
         "Guest memory needs {need} hugepages of {size}, of which {available} can be had \
@@ -150,6 +164,9 @@ pub enum Error {
     /// A function on the guest's bus.
     #[error(transparent)]
     Function(#[from] SetupError),
+    /// The DMA engine in software.
+    #[error(transparent)]
+    Engine(#[from] devices::edu::SetupError),
     /// The host's side of a device.
     #[error(transparent)]
     Passthrough(#[from] PassthroughError),
@@ -167,6 +184,15 @@ pub enum Error {
     /// The guest did something that no CPU can go on from.
     #[error("The guest crashed: {0}")]
     GuestCrash(String),
+    /// The guest says that something went wrong in it.
+    #[error("The guest switched itself off with status {0}")]
+    GuestStatus(u8),
+    /// The guest took longer than it was given.
+    #[error("The guest did not end within {} s", .0.as_secs())]
+    TimeLimit(Duration),
+    /// A stress run's report.
+    #[error(transparent)]
+    Report(#[from] stress_report::Error),
     /// A device failed while the guest ran.
     #[error("PCI device {bdf}: {reason}")]
     DeviceFailed {
@@ -187,6 +213,8 @@ const DEVICE: u8 = 3;
 const MEMORY: u8 = 4;
 /// The guest crashed.
 const GUEST: u8 = 5;
+/// The guest says that something went wrong in it.
+const GUEST_STATUS: u8 = 6;
 
 impl Error {
     /// The exit code of a process that ends with this error.
@@ -196,9 +224,12 @@ impl Error {
             Self::DeviceTwice { .. }
             | Self::TooManyDevices { .. }
             | Self::NoiommuNotAccepted { .. }
+            | Self::DeviceWithSoftware { .. }
+            | Self::NoSoftwareEngine
             | Self::File { .. }
             | Self::Kernel(_)
             | Self::Params(_)
+            | Self::Report(_)
             | Self::Load { .. } => USAGE,
             Self::Vm(_)
             | Self::Irq(_)
@@ -211,13 +242,18 @@ impl Error {
             | Self::NotBehindIommu { .. }
             | Self::NoReset { .. }
             | Self::Function(_)
+            | Self::Engine(_)
             | Self::Passthrough(_)
             | Self::Root(_)
             | Self::DeviceFailed { .. } => DEVICE,
-            Self::TooFewHugepages { .. } | Self::Plan(_) | Self::Place { .. } => MEMORY,
+            Self::TooFewHugepages { .. }
+            | Self::Software(_)
+            | Self::Plan(_)
+            | Self::Place { .. } => MEMORY,
             Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => backend_code(error),
             Self::GuestRam(_) => MEMORY,
             Self::GuestCrash(_) => GUEST,
+            Self::GuestStatus(_) | Self::TimeLimit(_) => GUEST_STATUS,
         }
     }
 
@@ -226,6 +262,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
+            Self::NoSoftwareEngine => Some("add --software".to_owned()),
             Self::BehindIommu { .. } => Some("leave dma=identity out".to_owned()),
             Self::NotBehindIommu { .. } => {
                 Some("leave dma=iommu out and read what --noiommu means".to_owned())

@@ -3,6 +3,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use nix::sys::signal::{SigSet, Signal};
@@ -42,11 +43,16 @@ impl Signals {
     }
 }
 
-/// Waits until the guest ends.
+/// Waits until the guest ends, for at most `limit`, and tells why it did.
 ///
 /// # Errors
-/// [`Error::GuestCrash`], [`Error::DeviceFailed`]; [`Error::Process`] if waiting itself fails.
-pub fn run(machine: &mut Machine, console: &mut Console) -> Result<(), Error> {
+/// [`Error::Process`] if waiting itself fails.
+pub fn run(
+    machine: &mut Machine,
+    console: &mut Console,
+    limit: Option<Duration>,
+) -> Result<ExitReason, Error> {
+    let began = Instant::now();
     let failed = |error: event_manager::Error| Error::Process {
         operation: "wait for events",
         source: error.into(),
@@ -62,26 +68,43 @@ pub fn run(machine: &mut Machine, console: &mut Console) -> Result<(), Error> {
     });
     loop {
         if let Some(reason) = machine.exits.reason() {
-            return outcome(reason);
+            return Ok(reason);
         }
-        match manager.run() {
+        let timeout = match limit {
+            Some(limit) => match limit.checked_sub(began.elapsed()) {
+                // A moment longer than is left, so that the next time none is.
+                Some(left) => i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX),
+                None => return Ok(ExitReason::TimeLimit(limit)),
+            },
+            None => FOREVER,
+        };
+        match manager.run_with_timeout(timeout) {
             Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => {}
             result => drop(result.map_err(failed)?),
         }
     }
 }
 
-fn outcome(reason: ExitReason) -> Result<(), Error> {
+/// Whether an end for `reason` is a good one.
+///
+/// # Errors
+/// [`Error::GuestCrash`], [`Error::GuestStatus`], [`Error::DeviceFailed`]
+pub fn outcome(reason: ExitReason) -> Result<(), Error> {
     match reason {
-        ExitReason::PowerOff => log::info!("The guest switched itself off"),
+        ExitReason::PowerOff { status: 0 } => log::info!("The guest switched itself off"),
+        ExitReason::PowerOff { status } => return Err(Error::GuestStatus(status)),
         ExitReason::Reset => log::info!("The guest asked for a restart, which ends it"),
         ExitReason::Signal(signal) => log::info!("Signal {signal} ends the guest"),
         ExitReason::Quit => log::info!("Ended from the terminal"),
+        ExitReason::TimeLimit(limit) => return Err(Error::TimeLimit(limit)),
         ExitReason::GuestCrash(text) => return Err(Error::GuestCrash(text)),
         ExitReason::Device(bdf, reason) => return Err(Error::DeviceFailed { bdf, reason }),
     }
     Ok(())
 }
+
+/// To `epoll_wait`: no timeout.
+const FOREVER: i32 = -1;
 
 /// Tags of what is watched; devices follow.
 const EXIT: u32 = 0;

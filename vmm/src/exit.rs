@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use address::Bdf;
 use vmm_sys_util::eventfd::EventFd;
@@ -12,13 +13,18 @@ use crate::eventfd;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExitReason {
     /// The guest switched itself off.
-    PowerOff,
+    PowerOff {
+        /// What it left in the status register: 0 if all went well.
+        status: u8,
+    },
     /// The guest wants to be restarted.
     Reset,
     /// A signal to this process.
     Signal(i32),
     /// The user, from the terminal.
     Quit,
+    /// It was not to take longer than this.
+    TimeLimit(Duration),
     /// The guest cannot go on; the text says what it did.
     GuestCrash(String),
     /// A passed-through device cannot go on; the text says why.
@@ -90,9 +96,9 @@ mod tests {
     fn the_first_reason_counts() {
         let (sender, receiver) = channel().unwrap();
         assert_eq!(receiver.reason(), None);
-        sender.send(ExitReason::PowerOff);
+        sender.send(ExitReason::PowerOff { status: 0 });
         sender.clone().send(ExitReason::Signal(15));
-        assert_eq!(receiver.reason(), Some(ExitReason::PowerOff));
+        assert_eq!(receiver.reason(), Some(ExitReason::PowerOff { status: 0 }));
         assert_eq!(receiver.event().read().unwrap(), 1);
     }
 }

@@ -12,6 +12,7 @@ mod builder;
 pub mod cli;
 pub mod config;
 mod console;
+pub mod description;
 mod error;
 mod event_loop;
 mod eventfd;
@@ -22,13 +23,21 @@ pub mod machine;
 pub mod memory;
 pub mod passthrough;
 mod pinned;
+mod software;
+pub mod stress;
 mod topology;
 mod watch;
 
 pub use error::Error;
-pub use memory::layout::{Conventional, Identity, Layout};
+pub use memory::layout::{Conventional, Identity, Layout, Swapped};
+
+use std::time::Duration;
 
 use config::Config;
+use console::Console;
+use description::Description;
+use exit::ExitReason;
+use software::{Refusals, SoftwareMachine};
 
 /// Runs the microVM that `config` describes until it ends. Where devices use physical addresses,
 /// its RAM is placed by `layout`: [`Identity`], unless the harm of another one is to be shown.
@@ -36,12 +45,37 @@ use config::Config;
 /// # Errors
 /// [`Error`]; what was set up is torn down by then, devices first.
 pub fn run(config: &Config, layout: &dyn Layout) -> Result<(), Error> {
-    let mut console = console::Console::open(&config.serial)?;
+    let console = Console::open(&config.serial)?;
+    let ended = launch(config, layout, (console, None))?;
+    event_loop::outcome(ended.reason)?;
+    ended.torn_down
+}
+
+/// How a guest ended, and what it ran on.
+#[derive(Debug)]
+struct Ended {
+    reason: ExitReason,
+    torn_down: Result<(), Error>,
+    description: Description,
+    refusals: Refusals,
+}
+
+/// Runs a microVM on `console` until it ends, for at most `limit`.
+fn launch(
+    config: &Config,
+    layout: &dyn Layout,
+    (mut console, limit): (Console, Option<Duration>),
+) -> Result<Ended, Error> {
     let mut machine = builder::build(config, layout, &mut console)?;
-    let ended = event_loop::run(&mut machine, &mut console);
+    let ended = event_loop::run(&mut machine, &mut console, limit);
+    let refusals = machine.software.as_ref().map(SoftwareMachine::refusals);
     let torn_down = machine.tear_down();
-    ended?;
-    torn_down
+    Ok(Ended {
+        reason: ended?,
+        torn_down,
+        description: machine.description.clone(),
+        refusals: refusals.unwrap_or_default(),
+    })
 }
 
 /// The low and the high 32 bits.

@@ -9,17 +9,20 @@ use vm_device::device_manager::IoManager;
 
 use crate::bound::{self, BoundDevice};
 use crate::console::GuestSerial;
+use crate::description::Description;
 use crate::error::Error;
 use crate::event_loop::Signals;
 use crate::exit::{ExitReceiver, ExitSender};
 use crate::kvm::vcpu::VcpuThread;
 use crate::kvm::vm::Memslot;
 use crate::memory::guest::GuestRam;
+use crate::software::{EngineThread, SoftwareMachine};
 use crate::watch::DeviceWatch;
 
 /// Everything that a guest runs on. [`tear_down`](Self::tear_down) takes it apart in the only
 /// order that is safe; dropping does the same.
 pub struct Machine {
+    pub(crate) description: Description,
     pub(crate) vcpus: Vec<VcpuThread>,
     pub(crate) serial: Arc<GuestSerial>,
     pub(crate) signals: Signals,
@@ -31,6 +34,8 @@ pub struct Machine {
     pub(crate) devices: Vec<BoundDevice>,
     pub(crate) noiommu: Option<NoiommuSpace>,
     pub(crate) iommu: Option<IommuSpace>,
+    pub(crate) software: Option<SoftwareMachine>,
+    pub(crate) engine: Option<EngineThread>,
     pub(crate) ram_slots: Vec<Memslot>,
     pub(crate) ram: Option<GuestRam>,
 }
@@ -70,6 +75,9 @@ impl Machine {
         if let Some(pci) = &self.pci {
             pci.stop();
         }
+        if let Some(engine) = self.engine.take() {
+            engine.stop();
+        }
         for error in bound::quiesce(&self.devices) {
             note(Err(error));
         }
@@ -101,6 +109,7 @@ impl Machine {
         }
         self.ram_slots.clear();
         self.ram = None;
+        self.software = None;
         first_error.map_or(Ok(()), Err)
     }
 }

@@ -6,11 +6,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use log::LevelFilter;
-use vmm::cli::{Cli, Command};
+use stress_report::Verdict;
+use vmm::cli::{Cli, Command, StressArgs};
 use vmm::{Error, Identity, run};
 
 /// The command line is wrong.
 const USAGE: u8 = 1;
+/// A stress run did not pass.
+const FAILED: u8 = 6;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -25,14 +28,25 @@ fn main() -> ExitCode {
         }
     };
     start_log(cli.verbose);
-    let Command::Run(args) = cli.command;
-    match run(&args.into(), &Identity) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = match cli.command {
+        Command::Run(args) => run(&args.into(), &Identity).map(|()| ExitCode::SUCCESS),
+        Command::Stress(args) => stress(*args),
+    };
+    match result {
+        Ok(code) => code,
         Err(error) => {
             report(&error);
             error.exit_code().into()
         }
     }
+}
+
+fn stress(args: StressArgs) -> Result<ExitCode, Error> {
+    let (config, layout) = args.into_config()?;
+    Ok(match vmm::stress::run(&config, layout)? {
+        Verdict::Passed => ExitCode::SUCCESS,
+        Verdict::Failed(_) | Verdict::Incomplete(_) => FAILED.into(),
+    })
 }
 
 fn start_log(verbose: u8) {

@@ -8,6 +8,7 @@ use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::extent::Extent;
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
+use iommufd_backend::software::SoftwareBackend;
 use rustix::fs::MemfdFlags;
 
 use crate::config::MemoryConfig;
@@ -21,7 +22,7 @@ pub const COOKIE: Iova = Iova(1 << 30);
 /// Guest RAM as a file and as physical extents.
 #[derive(Debug)]
 pub struct PinnedRam {
-    /// The hugepages.
+    /// The memory.
     pub file: File,
     /// Where they are, in the order of the file, which begins at [`COOKIE`].
     pub extents: Vec<Extent>,
@@ -33,14 +34,29 @@ impl PinnedRam {
     ///
     /// # Errors
     /// [`Error::TooFewHugepages`], [`Error::Backend`]
-    pub fn new(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, Error> {
+    pub fn hugepages(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, Error> {
         let size = memory.hugepage_size.unwrap_or(HugepageSize::Mib2);
         let file = take_hugepages(memory.size, size)?;
+        Self::pin(file, memory, space)
+    }
+
+    /// Takes any memory and pins it in `space`, whose physical memory is synthetic.
+    ///
+    /// # Errors
+    /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Software`], [`Error::Process`]
+    pub fn synthetic(memory: &MemoryConfig, space: &mut SoftwareBackend) -> Result<Self, Error> {
+        Self::pin(unpinned(memory)?, memory, space)
+    }
+
+    fn pin<B: DmaBackend>(file: File, memory: &MemoryConfig, space: &mut B) -> Result<Self, Error>
+    where
+        Error: From<B::Error>,
+    {
         let extents = space.pin(&PinRequest {
             file: &file,
             offset: 0,
             len: memory.size,
-            page_size: size.bytes(),
+            page_size: memory.hugepage_size.unwrap_or(HugepageSize::Mib2).bytes(),
             iova: COOKIE,
         })?;
         Ok(Self { file, extents })

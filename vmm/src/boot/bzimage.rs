@@ -11,6 +11,8 @@ use linux_loader::loader::bootparam::{XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64,
 use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::{ByteValued, GuestAddress, GuestMemoryMmap};
 
+use super::kernel::{Demand, Kernel, KernelError};
+
 /// Offset of the setup header in the file.
 const HEADER: u64 = 0x1f1;
 /// Value of `header.boot_flag`.
@@ -28,101 +30,33 @@ const DEFAULT_SETUP_SECTORS: u64 = 4;
 
 /// A bzImage that has passed all checks which do not depend on where it is loaded.
 #[derive(Debug)]
-pub struct Kernel {
+pub struct BzImageKernel {
     path: PathBuf,
     file: File,
     header: setup_header,
     payload: u64,
 }
 
-/// Why a kernel cannot be booted.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelError {
-    /// The file cannot be read.
-    #[error("Cannot read kernel {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The file is something else.
-    #[error("{} is not a bzImage but {found}", path.display())]
-    NotBzImage {
-        /// The file.
-        path: PathBuf,
-        /// What it looks like.
-        found: &'static str,
-    },
-    /// The file is shorter than its header says.
-    #[error("Kernel {} is truncated: {length} of {expected} bytes", path.display())]
-    Truncated {
-        /// The file.
-        path: PathBuf,
-        /// Its length in bytes.
-        length: u64,
-        /// The least that it should be.
-        expected: u64,
-    },
-    /// The kernel does not support what is needed of it.
-    #[error("Kernel {} cannot be used: {reason}", path.display())]
-    Unsupported {
-        /// The file.
-        path: PathBuf,
-        /// What it lacks.
-        reason: String,
-    },
-    /// Memory at the chosen place did not take the kernel.
-    #[error("Cannot load kernel {} at {at}", path.display())]
-    Load {
-        /// The file.
-        path: PathBuf,
-        /// The place.
-        at: Gpa,
-        /// Why not.
-        source: linux_loader::loader::Error,
-    },
-}
+impl BzImageKernel {
+    /// Whether `file` is a bzImage, by its magic numbers.
+    ///
+    /// # Errors
+    /// The errno of reading it.
+    pub fn recognises(file: &File) -> io::Result<bool> {
+        Ok(read_header(file)?.is_some())
+    }
 
-/// What a kernel asks of the place where it is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Demand {
-    /// Bytes of contiguous RAM from the load address on.
-    pub length: u64,
-    /// The load address is a multiple of this.
-    pub alignment: u64,
-    /// Lowest load address: loaded below, the kernel moves itself up to here without asking
-    /// whether there is memory (arch/x86/boot/compressed/head_64.S, LOAD_PHYSICAL_ADDR).
-    pub lowest: Gpa,
-    /// Whether the place may be at 4 GiB or above.
-    pub above_4g: bool,
-}
-
-impl Kernel {
-    /// Opens and checks the file at `path`.
+    /// Checks `file`, a bzImage opened from `path`.
     ///
     /// # Errors
     /// [`KernelError`]
-    pub fn open(path: &Path) -> Result<Self, KernelError> {
+    pub fn new(path: &Path, file: File) -> Result<Self, KernelError> {
         let read_error = |source| KernelError::Read {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(read_error)?;
         let length = file.metadata().map_err(read_error)?.len();
-        let mut header = setup_header::default();
-        match file.read_exact_at(header.as_mut_slice(), HEADER) {
-            Ok(()) if header.boot_flag == BOOT_FLAG && header.header == MAGIC => {}
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-                return Err(read_error(error));
-            }
-            _ => {
-                return Err(KernelError::NotBzImage {
-                    path: path.to_owned(),
-                    found: kind_of(&file),
-                });
-            }
-        }
+        let header = read_header(&file).map_err(read_error)?.unwrap_or_default();
         let sectors = match header.setup_sects {
             0 => DEFAULT_SETUP_SECTORS,
             sectors => u64::from(sectors),
@@ -165,10 +99,14 @@ impl Kernel {
             reason,
         })
     }
+}
 
-    /// What the kernel asks of its place.
-    #[must_use]
-    pub fn demand(&self) -> Demand {
+impl Kernel for BzImageKernel {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn demand(&self) -> Demand {
         let header = self.header;
         Demand {
             length: u64::from(header.init_size).max(self.payload),
@@ -178,50 +116,32 @@ impl Kernel {
         }
     }
 
-    /// Bytes that a command line may have, its end mark not counted.
-    #[must_use]
-    pub fn most_command_line(&self) -> usize {
-        let header = self.header;
-        header.cmdline_size as usize
-    }
-
-    /// The file that the kernel came from.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The setup header, as the file has it.
-    #[must_use]
-    pub fn header(&self) -> &setup_header {
+    fn header(&self) -> &setup_header {
         &self.header
     }
 
-    /// Loads the kernel at `at`, which satisfies its [`demand`](Self::demand). Returns the
-    /// address of its 64-bit entry point.
-    ///
-    /// # Errors
-    /// [`KernelError::Load`]
-    pub fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError> {
+    fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError> {
         BzImage::load(memory, Some(GuestAddress(at.0)), &mut self.file, None).map_err(
             |source| KernelError::Load {
                 path: self.path.clone(),
                 at,
-                source,
+                source: source.into(),
             },
         )?;
         Ok(at + ENTRY_64)
     }
 }
 
-/// A guess at what a file is that is no bzImage.
-fn kind_of(file: &File) -> &'static str {
-    let mut magic = [0; 4];
-    match file.read_exact_at(&mut magic, 0) {
-        Ok(()) if &magic == b"\x7fELF" => "an ELF file, perhaps the vmlinux that belongs to one",
-        Ok(()) if magic.starts_with(&[0x1f, 0x8b]) => "a gzip file",
-        Ok(()) => "an unknown kind of file",
-        Err(_) => "too short for one",
+/// The setup header, if the file has one.
+fn read_header(file: &File) -> io::Result<Option<setup_header>> {
+    let mut header = setup_header::default();
+    match file.read_exact_at(header.as_mut_slice(), HEADER) {
+        Ok(()) => {
+            let known = header.boot_flag == BOOT_FLAG && header.header == MAGIC;
+            Ok(known.then_some(header))
+        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -230,6 +150,10 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    fn open(path: &Path) -> Result<BzImageKernel, KernelError> {
+        BzImageKernel::new(path, File::open(path).unwrap())
+    }
 
     fn image(change: impl FnOnce(&mut setup_header), length: usize) -> tempfile::NamedTempFile {
         let mut header = setup_header {
@@ -259,7 +183,7 @@ mod tests {
     #[test]
     fn a_good_image_says_what_it_needs() {
         let file = image(|_| (), 2048);
-        let kernel = Kernel::open(file.path()).unwrap();
+        let kernel = open(file.path()).unwrap();
         assert_eq!(
             kernel.demand(),
             Demand {
@@ -269,39 +193,24 @@ mod tests {
                 above_4g: true
             }
         );
-        assert_eq!(kernel.most_command_line(), 2047);
     }
 
     #[test]
-    fn missing_truncated_and_foreign_files_are_told_apart() {
+    fn truncated_files_are_refused_and_foreign_ones_not_recognised() {
+        let short = image(|_| (), 2047);
+        assert!(BzImageKernel::recognises(short.as_file()).unwrap());
         assert!(matches!(
-            Kernel::open(Path::new("/nonexistent")),
-            Err(KernelError::Read { .. })
-        ));
-        assert!(matches!(
-            Kernel::open(image(|_| (), 2047).path()),
+            open(short.path()),
             Err(KernelError::Truncated {
                 length: 2047,
                 expected: 2048,
                 ..
             })
         ));
-        for (bytes, what) in [
-            (
-                &b"\x7fELF and more"[..],
-                "an ELF file, perhaps the vmlinux that belongs to one",
-            ),
-            (&b"\x1f\x8b\x08\x00"[..], "a gzip file"),
-            (&b"hello, world"[..], "an unknown kind of file"),
-            (&b""[..], "too short for one"),
-        ] {
-            let mut file = tempfile::NamedTempFile::new().unwrap();
-            file.write_all(bytes).unwrap();
-            let Err(KernelError::NotBzImage { found, .. }) = Kernel::open(file.path()) else {
-                panic!("{what} was taken");
-            };
-            assert_eq!(found, what);
-        }
+        let foreign = image(|header| header.header = 0, 2048);
+        assert!(!BzImageKernel::recognises(foreign.as_file()).unwrap());
+        let tiny = tempfile::NamedTempFile::new().unwrap();
+        assert!(!BzImageKernel::recognises(tiny.as_file()).unwrap());
     }
 
     #[test]
@@ -314,8 +223,7 @@ mod tests {
             (|header| header.init_size = 0, "no memory"),
         ];
         for (change, word) in lacks {
-            let Err(KernelError::Unsupported { reason, .. }) =
-                Kernel::open(image(change, 2048).path())
+            let Err(KernelError::Unsupported { reason, .. }) = open(image(change, 2048).path())
             else {
                 panic!("{word} was not missed");
             };

@@ -1,5 +1,7 @@
 //! Getting a kernel into guest memory and telling it what it needs to know.
 
 pub mod bzimage;
+pub mod elf;
+pub mod kernel;
 pub mod params;
 pub mod place;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use address::Gpa;
 
-use super::bzimage::Demand;
+use super::kernel::Demand;
 use crate::memory::plan::MemoryPlan;
 
 /// Initramfs images are given whole pages.

@@ -10,7 +10,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use crate::acpi::Platform;
 use crate::arch::entry;
 use crate::arch::page_tables::IdentityTables;
-use crate::boot::bzimage::Kernel;
+use crate::boot::kernel::{self, Kernel};
 use crate::boot::params::BootInfo;
 use crate::boot::place::Placement;
 use crate::config::Config;
@@ -23,7 +23,7 @@ use crate::memory::plan::MemoryPlan;
 /// The files that the guest boots from, opened before any device is touched.
 #[derive(Debug)]
 pub(super) struct BootFiles {
-    kernel: Kernel,
+    kernel: Box<dyn Kernel>,
     initramfs: Option<Initramfs>,
 }
 
@@ -35,15 +35,17 @@ struct Initramfs {
 }
 
 /// What a CPU needs to know to start the kernel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Start {
     pub entry: Gpa,
     pub page_tables: Gpa,
+    /// The kernel's own memory.
+    pub image: Range<Gpa>,
 }
 
 impl BootFiles {
     pub fn open(config: &Config) -> Result<Self, Error> {
-        let kernel = Kernel::open(&config.kernel)?;
+        let kernel = kernel::open(&config.kernel)?;
         let open = |path: &PathBuf| {
             let file = File::open(path)?;
             Ok(Initramfs {
@@ -101,6 +103,7 @@ impl BootFiles {
         Ok(Start {
             entry,
             page_tables: write_page_tables(memory, &placement.kernel)?,
+            image: placement.kernel,
         })
     }
 }

@@ -23,6 +23,7 @@ use crate::host_map::HostMap;
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::Vm;
 use crate::passthrough::VfioFunction;
+use crate::software::{EngineThread, SoftwareMachine};
 use crate::topology::Place;
 
 /// Ports of the power device.
@@ -31,6 +32,9 @@ pub(super) const POWER_PORT: u16 = 0x600;
 pub(super) const BAR_PORTS: Range<u16> = 0x1000..0xfff0;
 /// GSIs of the four INTx lines: pins of the I/O APIC above those of ISA interrupts.
 pub(super) const INTX_GSIS: [u32; 4] = [16, 17, 18, 19];
+
+/// Slot of the engine in a machine in software.
+const ENGINE_SLOT: u8 = 1;
 
 /// What a passed-through function is connected to besides its bus.
 pub(super) struct Wiring<'a> {
@@ -41,7 +45,11 @@ pub(super) struct Wiring<'a> {
 
 impl Wiring<'_> {
     /// The root with every device in its place.
-    pub fn plug(&self, host_map: &HostMap, devices: &mut Devices) -> Result<PciRoot, Error> {
+    pub fn plug(
+        &self,
+        host_map: &HostMap,
+        devices: &mut Devices,
+    ) -> Result<(PciRoot, Option<EngineThread>), Error> {
         let mut root = PciRoot::new(host_map.ecam.start)?;
         let mut plugs: Vec<_> = devices
             .bound
@@ -57,7 +65,22 @@ impl Wiring<'_> {
             let guest = root.add(place.slot, place.function, Box::new(function))?;
             log::info!("{}: is {guest} in the guest", device.bdf());
         }
-        Ok(root)
+        let machine = devices.software.as_ref();
+        let engine = machine.map(|machine| self.plug_engine(machine, &mut root));
+        Ok((root, engine.transpose()?))
+    }
+
+    /// Puts the engine of a machine in software on the bus and lets it work.
+    fn plug_engine(
+        &self,
+        machine: &SoftwareMachine,
+        root: &mut PciRoot,
+    ) -> Result<EngineThread, Error> {
+        let gsi = INTX_GSIS[usize::from(Pin::A.line(ENGINE_SLOT))];
+        let (function, worker) = machine.engine(self.interrupts, gsi)?;
+        let guest = root.add(ENGINE_SLOT, 0, Box::new(function))?;
+        log::info!("the DMA engine in software is {guest} in the guest");
+        EngineThread::spawn(worker).map_err(process("start the DMA engine"))
     }
 
     fn function(
@@ -132,7 +155,7 @@ pub(super) fn connect(
 fn power_registers(exits: ExitSender) -> Arc<dyn DevicePio + Send + Sync> {
     Arc::new(Power::new(move |event| {
         exits.send(match event {
-            PowerEvent::PowerOff => ExitReason::PowerOff,
+            PowerEvent::PowerOff { status } => ExitReason::PowerOff { status },
             PowerEvent::Reset => ExitReason::Reset,
         });
     }))

@@ -6,14 +6,19 @@ use std::sync::Arc;
 use address::{Bdf, Hpa};
 use devices::vfio_pci::HostInfo;
 use iommufd_backend::{
-    Cdev, CdevKind, IommuSpace, Iommufd, NoiommuSpace, PciSysfs, ResetMethod, VfioDevice,
+    Cdev, CdevKind, IoMem, IommuSpace, Iommufd, NoiommuSpace, PciSysfs, ResetMethod, VfioDevice,
 };
 
 use crate::bound::{self, BoundDevice};
 use crate::config::{Config, DeviceConfig, DmaMode};
 use crate::error::Error;
+use crate::host_map::HostMap;
 use crate::passthrough;
+use crate::software::SoftwareMachine;
 use crate::topology::{self, Place};
+
+/// The host's physical address map.
+const IOMEM: &str = "/proc/iomem";
 
 /// Bound devices, quiet, and the address spaces that they are attached to.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub(super) struct Devices {
     pub places: Vec<Place>,
     /// For devices in noiommu mode, if there are any.
     pub noiommu: Option<NoiommuSpace>,
+    /// In place of devices, if the machine is one in software.
+    pub software: Option<SoftwareMachine>,
     /// For devices behind an IOMMU, if there are any. Never the same space: nothing would keep a
     /// device in noiommu mode inside it.
     pub iommu: Option<IommuSpace>,
@@ -32,6 +39,19 @@ impl Devices {
     /// Binds what `config` names.
     pub fn bind(config: &Config) -> Result<Self, Error> {
         let places = check_names(&config.devices)?;
+        if let Some(software) = &config.software {
+            if let Some(DeviceConfig { bdf, .. }) = config.devices.first() {
+                return Err(Error::DeviceWithSoftware { bdf: *bdf });
+            }
+            return Ok(Self {
+                bound: Vec::new(),
+                infos: Vec::new(),
+                places,
+                noiommu: None,
+                iommu: None,
+                software: Some(SoftwareMachine::new(software)),
+            });
+        }
         let sysfs = PciSysfs::default();
         let iommufd = Arc::new(Iommufd::open()?);
         // All are looked at before the first one is opened.
@@ -73,16 +93,36 @@ impl Devices {
             places,
             noiommu,
             iommu,
+            software: None,
         })
     }
 
-    /// Where the host has the devices' memory BARs.
-    pub fn bars(&self) -> Vec<Range<Hpa>> {
+    /// The guest's address map outside RAM, which follows from where BARs stand.
+    pub fn host_map(&self) -> Result<HostMap, Error> {
+        if self.software.is_some() {
+            return Ok(SoftwareMachine::host_map());
+        }
+        let bars: Vec<_> = self.bars().into_iter().map(|(_, range)| range).collect();
+        Ok(HostMap::new(&IoMem::read(IOMEM.as_ref())?, &bars)?)
+    }
+
+    /// The memory BARs, each with its device's name, and where the host has them.
+    pub fn bars(&self) -> Vec<(String, Range<Hpa>)> {
+        let engine = self
+            .software
+            .iter()
+            .map(|_| ("edu BAR0".to_owned(), SoftwareMachine::bar()));
         self.infos
             .iter()
-            .flat_map(|info| &info.bars)
-            .filter_map(|bar| bar.host_address?.span(bar.size))
-            .filter(|range| !range.is_empty())
+            .flat_map(|info| {
+                let numbered = (0..).zip(&info.bars);
+                numbered.filter_map(|(number, bar)| {
+                    let range = bar.host_address?.span(bar.size)?;
+                    let name = format!("{} BAR{number}", info.name);
+                    (!range.is_empty()).then_some((name, range))
+                })
+            })
+            .chain(engine)
             .collect()
     }
 }

@@ -39,11 +39,13 @@ impl Memory {
         devices: &mut Devices,
         (vm, host_map): (&Arc<Vm>, &HostMap),
     ) -> Result<Self, Error> {
-        let (file, runs, layout): (_, _, &dyn Layout) = match &mut devices.noiommu {
-            Some(space) => {
-                let pinned = PinnedRam::new(config, space)?;
-                (pinned.file, plan::runs(&pinned.extents, COOKIE), identity)
-            }
+        let pinned = match (&mut devices.noiommu, &mut devices.software) {
+            (Some(space), _) => Some(PinnedRam::hugepages(config, space)?),
+            (None, Some(machine)) => Some(PinnedRam::synthetic(config, &mut machine.memory)?),
+            (None, None) => None,
+        };
+        let (file, runs, layout): (_, _, &dyn Layout) = match pinned {
+            Some(pinned) => (pinned.file, plan::runs(&pinned.extents, COOKIE), identity),
             None => (pinned::unpinned(config)?, whole(config.size), &Conventional),
         };
         let constraints = constraints(vm, host_map, devices.bound.len());

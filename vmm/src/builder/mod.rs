@@ -8,7 +8,6 @@ mod memory;
 
 use std::sync::Arc;
 
-use iommufd_backend::IoMem;
 use kvm_ioctls::VcpuFd;
 
 use crate::acpi::Platform;
@@ -16,6 +15,7 @@ use crate::arch::{cpuid, entry};
 use crate::bound::BoundDevice;
 use crate::config::Config;
 use crate::console::Console;
+use crate::description::Description;
 use crate::error::{Error, process};
 use crate::event_loop::Signals;
 use crate::exit;
@@ -31,11 +31,6 @@ use bus::Wiring;
 use devices::Devices;
 use memory::Memory;
 
-/// vCPUs of a guest.
-const CPUS: u8 = 1;
-/// The host's physical address map.
-const IOMEM: &str = "/proc/iomem";
-
 /// Sets everything up and starts the guest. `identity` is the layout for devices that use
 /// physical addresses.
 pub(crate) fn build(
@@ -46,12 +41,12 @@ pub(crate) fn build(
     let files = BootFiles::open(config)?;
     let mut devices = Devices::bind(config)?;
     let vm = Vm::new()?;
-    let host_map = HostMap::new(&IoMem::read(IOMEM.as_ref())?, &devices.bars())?;
+    let host_map = devices.host_map()?;
     let memory = Memory::prepare(&config.memory, identity, &mut devices, (&vm, &host_map))?;
     let start = files.load(
         &config.command_line,
         (&memory.plan, &host_map),
-        &platform(&host_map),
+        &platform(config, &host_map),
         memory.ram.memory(),
     )?;
 
@@ -62,13 +57,16 @@ pub(crate) fn build(
         interrupts: &interrupts,
         exits: &exit_sender,
     };
-    let pci = Arc::new(wiring.plug(&host_map, &mut devices)?);
+    let bars = devices.bars();
+    let (pci, engine) = wiring.plug(&host_map, &mut devices)?;
+    let pci = Arc::new(pci);
     let serial = Arc::new(console.serial_port(bus::serial_interrupt(&interrupts)?)?);
     let bus = Arc::new(bus::connect(&pci, &host_map, &serial, &exit_sender)?);
     let watches = watch(&devices.bound)?;
-    let vcpu = first_vcpu(&vm, start)?;
+    let vcpus = vcpus(&vm, config.cpus.get(), &start)?;
 
     let mut machine = Machine {
+        description: Description::new(&memory.plan, bars, start.image),
         vcpus: Vec::new(),
         serial,
         signals: Signals::take()?,
@@ -80,19 +78,23 @@ pub(crate) fn build(
         devices: devices.bound,
         noiommu: devices.noiommu,
         iommu: devices.iommu,
+        software: devices.software,
+        engine,
         ram_slots: memory.slots,
         ram: Some(memory.ram),
     };
     console.start()?;
     install_kick_handler().map_err(process("install a signal handler"))?;
-    let thread = VcpuThread::spawn(0, vcpu, bus, exit_sender);
-    machine.vcpus.push(thread.map_err(process("start a vCPU"))?);
+    for (index, vcpu) in (0..).zip(vcpus) {
+        let thread = VcpuThread::spawn(index, vcpu, Arc::clone(&bus), exit_sender.clone());
+        machine.vcpus.push(thread.map_err(process("start a vCPU"))?);
+    }
     Ok(machine)
 }
 
-fn platform(host_map: &HostMap) -> Platform {
+fn platform(config: &Config, host_map: &HostMap) -> Platform {
     Platform {
-        cpus: CPUS,
+        cpus: config.cpus.get(),
         ecam: host_map.ecam.clone(),
         windows: host_map.windows.clone(),
         ports: bus::BAR_PORTS,
@@ -109,15 +111,23 @@ fn watch(devices: &[BoundDevice]) -> Result<Vec<DeviceWatch>, Error> {
     Ok(watches)
 }
 
-fn first_vcpu(vm: &Vm, start: Start) -> Result<VcpuFd, Error> {
-    let vcpu = vm.create_vcpu(0)?;
-    vcpu.set_cpuid2(&cpuid::for_vcpu(vm.cpuid(), 0, CPUS))
-        .map_err(|source| entry::EntryError::Kvm {
-            what: "CPUID",
-            source,
-        })?;
-    entry::set_tsc_frequency(&vcpu);
-    entry::set_reset_state(&vcpu)?;
-    entry::set_registers(&vcpu, start.entry, start.page_tables)?;
-    Ok(vcpu)
+/// All vCPUs. The first one begins at `start`; KVM keeps the others waiting for the INIT and
+/// start-up interrupts of the first.
+fn vcpus(vm: &Vm, count: u8, start: &Start) -> Result<Vec<VcpuFd>, Error> {
+    let mut vcpus = Vec::new();
+    for index in 0..count {
+        let vcpu = vm.create_vcpu(index)?;
+        vcpu.set_cpuid2(&cpuid::for_vcpu(vm.cpuid(), index, count))
+            .map_err(|source| entry::EntryError::Kvm {
+                what: "CPUID",
+                source,
+            })?;
+        entry::set_tsc_frequency(&vcpu);
+        entry::set_reset_state(&vcpu)?;
+        if index == 0 {
+            entry::set_registers(&vcpu, start.entry, start.page_tables)?;
+        }
+        vcpus.push(vcpu);
+    }
+    Ok(vcpus)
 }

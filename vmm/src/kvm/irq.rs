@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KvmIrqRouting,
-    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
+    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi, kvm_msi,
 };
 use vm_allocator::IdAllocator;
 use vmm_sys_util::eventfd::EventFd;
@@ -23,6 +23,14 @@ pub enum IrqError {
     /// All GSIs are in use.
     #[error("KVM has no interrupt route left; {MOST_ROUTES} are in use")]
     NoRoute,
+    /// KVM did not take a message.
+    #[error("KVM: cannot deliver a message to {address:#x}")]
+    Message {
+        /// Where the message goes.
+        address: u64,
+        /// Why not.
+        source: kvm_ioctls::Error,
+    },
     /// KVM refused.
     #[error("KVM: cannot {operation} GSI {gsi}")]
     Refused {
@@ -187,6 +195,40 @@ impl Interrupts {
             .unregister_irqfd(eventfd, gsi)
             .map_err(|source| IrqError::Refused {
                 operation: "stop raising",
+                gsi,
+                source,
+            })
+    }
+
+    /// Delivers the message `data` to `address` once.
+    ///
+    /// # Errors
+    /// [`IrqError::Message`]
+    pub fn signal(&self, address: u64, data: u32) -> Result<(), IrqError> {
+        let (address_lo, address_hi) = crate::halves(address);
+        let message = kvm_msi {
+            address_lo,
+            address_hi,
+            data,
+            ..Default::default()
+        };
+        self.vm
+            .fd()
+            .signal_msi(message)
+            .map(drop)
+            .map_err(|source| IrqError::Message { address, source })
+    }
+
+    /// Holds the level-triggered `gsi` up, or lets go of it.
+    ///
+    /// # Errors
+    /// [`IrqError::Refused`]
+    pub fn set_line(&self, gsi: u32, asserted: bool) -> Result<(), IrqError> {
+        self.vm
+            .fd()
+            .set_irq_line(gsi, asserted)
+            .map_err(|source| IrqError::Refused {
+                operation: "raise",
                 gsi,
                 source,
             })

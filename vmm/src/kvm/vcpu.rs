@@ -168,7 +168,9 @@ fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
             }
             Step::Done
         }
-        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => Step::End(ExitReason::PowerOff),
+        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => {
+            Step::End(ExitReason::PowerOff { status: 0 })
+        }
         Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => Step::End(ExitReason::Reset),
         Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _)) => {
             crashed("it reported a crash".into())

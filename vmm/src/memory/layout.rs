@@ -40,6 +40,32 @@ impl Layout for Identity {
 #[derive(Clone, Copy, Debug)]
 pub struct Conventional;
 
+/// Identity, but for two pieces of memory that have one another's addresses: what a wrong layout
+/// does to DMA is to be seen. The largest piece, where the kernel goes, is not touched.
+#[derive(Clone, Copy, Debug)]
+pub struct Swapped;
+
+impl Layout for Swapped {
+    fn place(&self, runs: Vec<Run>, constraints: &Constraints) -> Result<Vec<RamSlot>, PlanError> {
+        let mut slots = Identity.place(runs, constraints)?;
+        slots.sort_by_key(|slot| slot.run.length);
+        let kept = slots.pop();
+        let (Some(mut first), Some(mut second)) = (slots.pop(), slots.pop()) else {
+            return Err(PlanError::NothingToSwap);
+        };
+        let length = first.run.length.min(second.run.length);
+        let [moved, other] =
+            [&mut first, &mut second].map(|slot| take_front(&mut slot.run, length));
+        for (slot, run) in [(&mut first, other), (&mut second, moved)] {
+            slots.push(RamSlot { gpa: slot.gpa, run });
+            slot.gpa = slot.gpa + length;
+        }
+        let rest = [Some(first), Some(second), kept].into_iter().flatten();
+        slots.extend(rest.filter(|slot| slot.run.length > 0));
+        Ok(slots)
+    }
+}
+
 /// Runs are cut at multiples of this, so that large pages stay whole.
 const GRAIN: u64 = 2 << 20;
 
@@ -173,6 +199,43 @@ mod tests {
             MemoryPlan::new(vec![run(64 << 30)], &Conventional, &constraints()),
             Err(PlanError::NoRoom { bits: 36, .. })
         ));
+    }
+
+    #[test]
+    fn swapped_pieces_have_one_anothers_addresses() {
+        let at = |hpa: u64, length: u64| Run {
+            hpa: Some(Hpa(hpa << 30)),
+            ..run(length * MIB)
+        };
+        let constraints = Constraints {
+            taken: Vec::new(),
+            ..constraints()
+        };
+        let runs = vec![at(5, 8), at(6, 2), at(7, 4), at(8, 6)];
+        let plan = MemoryPlan::new(runs, &Swapped, &constraints).unwrap();
+        let places: Vec<_> = plan
+            .slots()
+            .iter()
+            .map(|slot| {
+                let Hpa(hpa) = slot.run.hpa.unwrap();
+                (slot.gpa.0, hpa, slot.run.length / MIB)
+            })
+            .collect();
+        let [five, six, seven, eight] = [5, 6, 7, 8].map(|number| number << 30);
+        assert_eq!(
+            places,
+            [
+                (five, five, 8),
+                (six, six, 2),
+                (seven, eight, 4),
+                (eight, seven, 4),
+                (eight + 4 * MIB, eight + 4 * MIB, 2),
+            ]
+        );
+        assert_eq!(
+            MemoryPlan::new(vec![at(5, 8), at(6, 2)], &Swapped, &constraints),
+            Err(PlanError::NothingToSwap)
+        );
     }
 
     #[test]

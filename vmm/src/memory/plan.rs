@@ -122,6 +122,9 @@ pub enum PlanError {
     /// A layout that needs physical addresses was given memory without.
     #[error("Guest memory has no known physical address")]
     NotPhysical,
+    /// A layout that swaps pieces has too few.
+    #[error("Guest memory is in fewer than three pieces: no two can be swapped")]
+    NothingToSwap,
     /// KVM has too few memslots, or a guest's E820 map too few entries.
     #[error("Guest memory is in {runs} pieces, more than the {most} that {what}")]
     TooFragmented {

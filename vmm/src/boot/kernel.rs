@@ -1,0 +1,166 @@
+//! A kernel to boot, whatever kind of file it comes in.
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use address::Gpa;
+use linux_loader::loader::bootparam::setup_header;
+use vm_memory::GuestMemoryMmap;
+
+use super::bzimage::BzImageKernel;
+use super::elf::{self, ElfKernel};
+
+/// A kernel that has passed all checks which do not depend on where it is loaded. It is entered
+/// in 64-bit mode with the zero page's address in RSI.
+pub trait Kernel: Debug {
+    /// The file that it came from.
+    fn path(&self) -> &Path;
+
+    /// What it asks of its place.
+    fn demand(&self) -> Demand;
+
+    /// The setup header for its zero page.
+    fn header(&self) -> &setup_header;
+
+    /// Loads it at `at`, which satisfies its [`demand`](Self::demand). Returns the address of its
+    /// 64-bit entry point.
+    ///
+    /// # Errors
+    /// [`KernelError`]
+    fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError>;
+}
+
+/// What a kernel asks of the place where it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Bytes of contiguous RAM from the load address on.
+    pub length: u64,
+    /// The load address is a multiple of this.
+    pub alignment: u64,
+    /// Lowest load address: loaded below, a bzImage moves itself up to here without asking
+    /// whether there is memory (arch/x86/boot/compressed/head_64.S, LOAD_PHYSICAL_ADDR).
+    pub lowest: Gpa,
+    /// Whether the place may be at 4 GiB or above.
+    pub above_4g: bool,
+}
+
+/// Why a kernel cannot be booted.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The file cannot be read.
+    #[error("Cannot read kernel {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file is something else.
+    #[error("{} is neither a bzImage nor an ELF kernel but {found}", path.display())]
+    NotKernel {
+        /// The file.
+        path: PathBuf,
+        /// What it looks like.
+        found: &'static str,
+    },
+    /// The file is shorter than its header says.
+    #[error("Kernel {} is truncated: {length} of {expected} bytes", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: u64,
+        /// The least that it should be.
+        expected: u64,
+    },
+    /// The kernel does not support what is needed of it.
+    #[error("Kernel {} cannot be used: {reason}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        reason: String,
+    },
+    /// Memory at the chosen place did not take the kernel.
+    #[error("Cannot load kernel {} at {at}", path.display())]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// The place.
+        at: Gpa,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Opens and checks the kernel at `path`.
+///
+/// # Errors
+/// [`KernelError`]
+pub fn open(path: &Path) -> Result<Box<dyn Kernel>, KernelError> {
+    let read_error = |source| KernelError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(read_error)?;
+    let mut magic = [0; 4];
+    let start: &[u8] = match file.read_exact_at(&mut magic, 0) {
+        Ok(()) => &magic,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => &[],
+        Err(error) => return Err(read_error(error)),
+    };
+    // A bzImage may begin with the magic number of another format, that of EFI programs.
+    if BzImageKernel::recognises(&file).map_err(read_error)? {
+        return Ok(Box::new(BzImageKernel::new(path, file)?));
+    }
+    if start == elf::MAGIC {
+        return Ok(Box::new(ElfKernel::new(path, file)?));
+    }
+    Err(KernelError::NotKernel {
+        path: path.to_owned(),
+        found: kind_of(start),
+    })
+}
+
+/// A guess at what a file is that begins with `start`.
+fn kind_of(start: &[u8]) -> &'static str {
+    match start {
+        [0x1f, 0x8b, ..] => "a gzip file",
+        [] => "too short for one",
+        _ => "an unknown kind of file",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn missing_and_foreign_files_are_told_apart() {
+        assert!(matches!(
+            open(Path::new("/nonexistent")),
+            Err(KernelError::Read { .. })
+        ));
+        assert!(matches!(
+            open(Path::new("/")),
+            Err(KernelError::Read { .. })
+        ));
+        for (bytes, what) in [
+            (&b"\x1f\x8b\x08\x00"[..], "a gzip file"),
+            (&b"hello, world"[..], "an unknown kind of file"),
+            (&b""[..], "too short for one"),
+        ] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(bytes).unwrap();
+            let Err(KernelError::NotKernel { found, .. }) = open(file.path()) else {
+                panic!("{what} was taken");
+            };
+            assert_eq!(found, what);
+        }
+    }
+}

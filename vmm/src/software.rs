@@ -1,0 +1,192 @@
+//! A machine that needs nothing of the host but KVM: its physical memory is synthetic, and its
+//! device is a DMA engine in software that reaches memory only through the backend's table.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use address::{Gpa, Hpa};
+use devices::edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
+use devices::edu::{
+    self, DmaMemory, DmaRefused, Edu, EduControl, EduWorker, InterruptSink, Options, SetupError,
+};
+use devices::pci::{self, MsiMessage};
+use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
+
+use crate::config::{EngineFault, SoftwareConfig};
+use crate::host_map::HostMap;
+use crate::kvm::irq::Interrupts;
+
+/// Where the synthetic physical memory is: above 4 GiB, within what any CPU can address.
+const RAM: Range<Hpa> = Hpa(4 << 30)..Hpa(32 << 30);
+/// Longest run of physically contiguous memory.
+const LONGEST_RUN: u64 = 16 << 20;
+/// Addresses for BARs; the engine's stands at the start.
+const WINDOW: Range<Gpa> = Gpa(0xd000_0000)..Gpa(0xe000_0000);
+/// Bytes of the engine's BAR.
+const BAR: u64 = 1 << 20;
+/// Where config space is.
+const ECAM: Gpa = Gpa(0xe000_0000);
+
+/// A page, by which [`EngineFault::Offset`] is off.
+const PAGE: i64 = 4096;
+/// Every so manyth interrupt is lost by [`EngineFault::Interrupt`].
+const LOST_EVERY: NonZeroU64 = NonZeroU64::new(100).unwrap();
+/// Every so manyth transfer has a flipped bit by [`EngineFault::Bit`].
+const FLIPPED_EVERY: NonZeroU64 = NonZeroU64::new(1000).unwrap();
+
+/// Synthetic memory, and what its engine is to do wrong.
+#[derive(Debug)]
+pub struct SoftwareMachine {
+    /// The memory.
+    pub memory: SoftwareBackend,
+    fault: Option<EngineFault>,
+}
+
+/// Transfers that were refused because they would have left the guest's memory.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals {
+    /// How many.
+    pub count: u64,
+    /// The last ones, the oldest first.
+    pub last: Vec<DmaFault>,
+}
+
+impl SoftwareMachine {
+    /// A machine with nothing in its memory yet.
+    #[must_use]
+    pub fn new(config: &SoftwareConfig) -> Self {
+        let physical = PhysicalMemory::new([RAM], LONGEST_RUN, config.seed);
+        Self {
+            memory: SoftwareBackend::new(physical),
+            fault: config.fault,
+        }
+    }
+
+    /// The guest's address map outside RAM.
+    #[must_use]
+    pub fn host_map() -> HostMap {
+        HostMap {
+            windows: vec![WINDOW],
+            ecam: ECAM..ECAM + pci::ECAM_SIZE,
+        }
+    }
+
+    /// Where the engine's BAR stands.
+    #[must_use]
+    pub fn bar() -> Range<Hpa> {
+        Hpa(WINDOW.start.0)..Hpa(WINDOW.start.0 + BAR)
+    }
+
+    /// The engine: the function for the guest's bus and what does its work. `gsi` is its INTx
+    /// line.
+    ///
+    /// # Errors
+    /// [`SetupError`] cannot happen with the constants above.
+    pub fn engine(
+        &self,
+        interrupts: &Arc<Interrupts>,
+        gsi: u32,
+    ) -> Result<(Edu, EduWorker), SetupError> {
+        let mut memory: Box<dyn DmaMemory> = Box::new(Port(self.memory.port()));
+        let mut sink: Box<dyn InterruptSink> = Box::new(Lines {
+            interrupts: Arc::clone(interrupts),
+            gsi,
+        });
+        match self.fault {
+            Some(EngineFault::Offset) => memory = Box::new(Misplaced::new(memory, PAGE)),
+            Some(EngineFault::Bit) => memory = Box::new(FlippedBits::new(memory, FLIPPED_EVERY)),
+            Some(EngineFault::Interrupt) => {
+                sink = Box::new(LostInterrupts::new(sink, LOST_EVERY));
+            }
+            None => {}
+        }
+        edu::new(Options {
+            bar: WINDOW.start,
+            interrupt_line: u8::try_from(gsi).unwrap_or(u8::MAX),
+            memory,
+            interrupts: sink,
+        })
+    }
+
+    /// What was refused so far.
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        let port = self.memory.port();
+        Refusals {
+            count: port.fault_count(),
+            last: port.last_faults(),
+        }
+    }
+}
+
+/// The engine's way to memory: without an IOMMU, what the guest programs is a physical address.
+struct Port(DmaPort);
+
+impl DmaMemory for Port {
+    fn read(&self, address: u64, data: &mut [u8]) -> Result<(), DmaRefused> {
+        let address = BusAddress::Hpa(Hpa(address));
+        self.0.read(address, data).map_err(|_| DmaRefused)
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaRefused> {
+        let address = BusAddress::Hpa(Hpa(address));
+        self.0.write(address, data).map_err(|_| DmaRefused)
+    }
+}
+
+/// The engine's interrupts.
+struct Lines {
+    interrupts: Arc<Interrupts>,
+    gsi: u32,
+}
+
+impl InterruptSink for Lines {
+    fn message(&self, message: MsiMessage) {
+        if let Err(error) = self.interrupts.signal(message.address, message.data) {
+            log::warn!("The DMA engine's interrupt is lost: {error}");
+        }
+    }
+
+    fn line(&self, asserted: bool) {
+        if let Err(error) = self.interrupts.set_line(self.gsi, asserted) {
+            log::warn!("The DMA engine's interrupt is lost: {error}");
+        }
+    }
+}
+
+/// An engine at work.
+pub struct EngineThread {
+    control: EduControl,
+    thread: JoinHandle<()>,
+}
+
+impl fmt::Debug for EngineThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineThread").finish_non_exhaustive()
+    }
+}
+
+impl EngineThread {
+    /// Lets `worker` work.
+    ///
+    /// # Errors
+    /// The errno of thread creation.
+    pub fn spawn(mut worker: EduWorker) -> std::io::Result<Self> {
+        let control = worker.control();
+        let thread = thread::Builder::new()
+            .name("dma-engine".to_owned())
+            .spawn(move || worker.run())?;
+        Ok(Self { control, thread })
+    }
+
+    /// Ends it: no access to memory follows.
+    pub fn stop(self) {
+        self.control.stop();
+        if self.thread.join().is_err() {
+            log::error!("The DMA engine's thread panicked");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the monitor itself knows of a stress run.
+
+use std::time::Duration;
+
+use address::{Gpa, Iova};
+use iommufd_backend::software::BusAddress;
+use stress_report::{Bar, Ending, Extent, Landmark, Outcome, Refusal, Refusals, Setup};
+
+use crate::Ended;
+use crate::config::Config;
+use crate::description::Description;
+use crate::exit::ExitReason;
+use crate::memory::low;
+
+/// What ran, and where everything lay.
+pub fn setup(config: &Config, description: &Description) -> Setup {
+    let extents = description.ram.iter().filter_map(|slot| {
+        Some(Extent {
+            gpa: slot.gpa,
+            hpa: slot.run.hpa?,
+            len: slot.run.length,
+        })
+    });
+    let bars = description.bars.iter().map(|(name, range)| Bar {
+        name: name.clone().into(),
+        gpa: range.start,
+        len: range.end - range.start,
+    });
+    let kernel = &description.kernel;
+    let landmarks = [
+        ("low memory", Gpa(0)..Gpa(low::SIZE)),
+        ("kernel", kernel.clone()),
+    ];
+    let arguments: Vec<_> = std::env::args().collect();
+    Setup {
+        monitor: concat!("pinvisor ", env!("CARGO_PKG_VERSION")).into(),
+        host_kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned()
+            .into(),
+        command_line: arguments.join(" ").into(),
+        guest_command_line: config.command_line.clone().into(),
+        backend: backend(config).into(),
+        extents: extents.collect(),
+        bars: bars.collect(),
+        landmarks: landmarks
+            .into_iter()
+            .map(|(name, range)| Landmark {
+                name: name.into(),
+                gpa: range.start,
+                len: range.end - range.start,
+            })
+            .collect(),
+    }
+}
+
+/// Where physical addresses come from.
+fn backend(config: &Config) -> &'static str {
+    match (&config.software, config.noiommu) {
+        (Some(_), _) => "software",
+        (None, true) => "noiommu",
+        (None, false) => "iommu",
+    }
+}
+
+/// How it ended.
+pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
+    let (status, ending) = match &ended.reason {
+        ExitReason::PowerOff { status } => (Some(*status), Ending::PoweredOff),
+        ExitReason::Reset => (None, Ending::Reset),
+        ExitReason::GuestCrash(text) => (None, Ending::Crashed(text.clone().into())),
+        ExitReason::Signal(number) => stopped(format!("signal {number}")),
+        ExitReason::Quit => stopped("from the terminal".to_owned()),
+        ExitReason::TimeLimit(limit) => {
+            stopped(format!("it was not finished after {} s", limit.as_secs()))
+        }
+        ExitReason::Device(bdf, reason) => stopped(format!("PCI device {bdf}: {reason}")),
+    };
+    let last = ended.refusals.last.iter().map(|fault| Refusal {
+        address: match fault.address {
+            BusAddress::Iova(iova) => iova,
+            BusAddress::Hpa(hpa) => Iova(hpa.0),
+        },
+        len: fault.len,
+    });
+    Outcome {
+        status,
+        ending,
+        refusals: Refusals {
+            count: ended.refusals.count,
+            last: last.collect(),
+        },
+        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn stopped(why: String) -> (Option<u8>, Ending) {
+    (None, Ending::Stopped(why.into()))
+}
