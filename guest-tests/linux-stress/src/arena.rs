@@ -20,7 +20,11 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// An arena for buffers of up to `most` bytes at `places` different pages or more.
+    /// Bytes from one place to the next.
+    pub const PLACE: usize = PAGE;
+
+    /// An arena for buffers of up to `most` bytes at `places` different pages or more;
+    /// only those in use take memory.
     #[must_use]
     pub fn new(most: usize, places: usize) -> Self {
         let len = most + (places + 2) * PAGE;

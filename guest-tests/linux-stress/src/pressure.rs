@@ -10,9 +10,6 @@ use stress_format::{Finding, FindingKind};
 use crate::disk::worker::Shared;
 use crate::stamp::{Stamp, Stamper};
 
-/// Part of the available memory that is used, in percent.
-pub const PERCENT: usize = 60;
-
 /// Number of this memory among what holds stamped data; disks come first.
 const MEDIUM: u8 = u8::MAX;
 

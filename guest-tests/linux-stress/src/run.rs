@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use stress_format::{Engine, FindingKind, Mode, Record, Start};
 
+use crate::arena::Arena;
 use crate::disk::worker::{Shared, Worker};
-use crate::disk::{Subject, regions};
+use crate::disk::{MOST_BYTES, Subject, regions};
 use crate::kernel_log::KernelLog;
 use crate::meter::Meter;
 use crate::net::interface;
 use crate::net::worker::{Direction, Worker as NetWorker};
 use crate::options::{Address, Options, Work};
 use crate::pagemap::Pagemap;
-use crate::pressure::{PERCENT, Pressure};
+use crate::pressure::Pressure;
 use crate::report::{Report, Status};
 use crate::stamp::Stamper;
 use crate::sysfs::{self, DiskInfo, InterfaceInfo};
@@ -46,6 +47,29 @@ struct Test<'a> {
 struct Devices {
     disks: Vec<Subject<File>>,
     interfaces: Vec<(InterfaceInfo, Address)>,
+    memory: Memory,
+}
+
+/// How memory is shared, in bytes. All of it together is well below what there is.
+#[derive(Clone, Copy)]
+struct Memory {
+    /// Buffers of one thread.
+    arena: usize,
+    /// What is filled to make memory scarce.
+    pressure: usize,
+}
+
+impl Memory {
+    /// Buffers lie all over memory, so that DMA goes there.
+    fn share(available: usize, work: Work, threads: usize) -> Self {
+        let percent = |part| available / 100 * part;
+        let (arenas, pressure) = match work {
+            Work::Mix => (percent(20), percent(40)),
+            Work::Nvme | Work::Net => (percent(60), 0),
+        };
+        let arena = arenas / threads.max(1);
+        Self { arena, pressure }
+    }
 }
 
 /// Does what `options` say and tells it all.
@@ -150,7 +174,7 @@ fn work<'a>(
     let mut tests = Vec::new();
     for disk in &devices.disks {
         let job = |region| -> Job<'a> {
-            let worker = Worker::new(disk, region, shared, seed());
+            let worker = Worker::new(disk, region, shared, devices.arena(), seed());
             Box::new(move || worker.mix(goes_on))
         };
         let jobs = disk.regions.iter().map(job).collect();
@@ -176,8 +200,7 @@ fn work<'a>(
         }
     }
     if options.work == Work::Mix {
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let limit = sysfs::available_memory(&meminfo).unwrap_or(0) / 100 * PERCENT;
+        let limit = devices.memory.pressure;
         let pressure = Pressure::new(Path::new("/"), limit, seed(), shared);
         tests.push(Test {
             name: format!(
@@ -219,7 +242,7 @@ fn verification<'a>(options: &Options, devices: &'a Devices, shared: Shared<'a>)
     let disks = devices.disks.iter().filter(|disk| disk.writable);
     let test = |disk: &'a Subject<File>| {
         let job = |region| -> Job<'a> {
-            let worker = Worker::new(disk, region, shared, options.seed);
+            let worker = Worker::new(disk, region, shared, devices.arena(), options.seed);
             Box::new(move || worker.verify())
         };
         Test {
@@ -271,9 +294,13 @@ impl Devices {
             .zip(0..)
             .map(|(disk, engine)| open_disk(options, &disk, engine, report))
             .collect::<Result<Vec<_>, _>>()?;
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let available = sysfs::available_memory(&meminfo).unwrap_or(0);
+        let threads = disks.len() * options.threads;
         let mut found = Self {
             disks,
             interfaces: Vec::new(),
+            memory: Memory::share(available, options.work, threads),
         };
         for (interface, address) in interfaces.into_iter().zip(&options.addresses) {
             interface::bring_up(&interface.name, address)
@@ -286,6 +313,13 @@ impl Devices {
             wait_for_carrier(&interface.name);
         }
         Ok(found)
+    }
+}
+
+impl Devices {
+    /// Buffers for a thread.
+    fn arena(&self) -> Arena {
+        Arena::new(MOST_BYTES, self.memory.arena / Arena::PLACE)
     }
 }
 

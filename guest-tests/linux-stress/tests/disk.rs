@@ -7,8 +7,9 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use linux_stress::arena::Arena;
 use linux_stress::disk::worker::{Shared, Worker};
-use linux_stress::disk::{Disk, Subject, regions};
+use linux_stress::disk::{Disk, MOST_BYTES, Subject, regions};
 use linux_stress::meter::Meter;
 use linux_stress::report::{Report, Status};
 use linux_stress::stamp::Stamper;
@@ -112,7 +113,8 @@ fn run(disk: Faulty, threads: usize, writable: bool) -> Run {
             let workers: Vec<_> = (0_u64..)
                 .zip(&subject.regions)
                 .map(|(seed, region)| {
-                    let worker = Worker::new(&subject, region, shared, seed);
+                    let worker =
+                        Worker::new(&subject, region, shared, Arena::new(MOST_BYTES, 64), seed);
                     scope.spawn(move || {
                         if verifies {
                             worker.verify()

@@ -16,9 +16,6 @@ use crate::report::Report;
 use crate::stamp::Stamp;
 use crate::tsc;
 
-/// Pages in which a buffer may begin.
-const PLACES: usize = 768;
-
 /// Spans written last that a read prefers.
 const RECENT: usize = 16;
 
@@ -53,15 +50,22 @@ pub struct Worker<'a, D> {
 }
 
 impl<'a, D: Disk> Worker<'a, D> {
-    /// The thread that writes in `region`, one of the subject's.
+    /// The thread that writes in `region`, one of the subject's, from and to `arena`, which has room for
+    /// [`MOST_BYTES`].
     #[must_use]
-    pub fn new(subject: &'a Subject<D>, region: &'a Region, shared: Shared<'a>, seed: u64) -> Self {
+    pub fn new(
+        subject: &'a Subject<D>,
+        region: &'a Region,
+        shared: Shared<'a>,
+        arena: Arena,
+        seed: u64,
+    ) -> Self {
         Self {
             subject,
             shared,
             region,
             rng: fastrand::Rng::with_seed(seed),
-            arena: Arena::new(MOST_BYTES, PLACES),
+            arena,
             tally: Tally::default(),
             recent: VecDeque::new(),
             oldest: Vec::new(),
