@@ -207,25 +207,21 @@ impl<R: Registers, B: DmaBuffer, C: Clock> Controller<R, B, C> {
     /// flight may or may not be done; after it the device no longer touches their memory.
     ///
     /// # Errors
-    /// [`NvmeError::Timeout`], [`NvmeError::Fatal`], [`NvmeError::Gone`], or
-    /// [`NvmeError::Admin`] and [`NvmeError::Completion`] from the deletion. Only after one of
-    /// the first two with [`Waiting::Disabled`](super::Waiting::Disabled), or after `Gone`,
-    /// the device may still be doing DMA.
+    /// [`NvmeError::Gone`], or [`NvmeError::Timeout`] with
+    /// [`Waiting::Disabled`](super::Waiting::Disabled): the device may still be doing DMA, and
+    /// the queues' memory is leaked. Any other error comes from a step before; the device is
+    /// disabled then.
     pub fn shutdown(self) -> Result<(), NvmeError> {
         let Self {
             mut device,
             mut memory,
-            broken,
             ..
         } = self;
-        let deleted = match broken {
-            None => memory.delete_io_queues(&device),
-            Some(_) => Ok(()),
-        };
+        let deleted = memory.delete_io_queues(&device);
         let shut_down = device.shut_down();
         if device.is_disabled() {
             drop(ManuallyDrop::into_inner(memory));
         }
-        deleted.and(shut_down)
+        shut_down.and(deleted)
     }
 }

@@ -52,22 +52,30 @@ impl Memory {
     }
 
     /// Reads for the device. A range that is not in allocated pages is the driver's error.
-    pub(super) fn read(&self, address: u64, into: &mut [u8]) {
+    pub(super) fn read(&self, address: u64, mut into: &mut [u8]) {
         let memory = self.0.borrow();
-        for (at, byte) in (address..).zip(into) {
-            let page = memory.pages.get(&(at & !(PAGE - 1)));
+        let mut at = address;
+        while !into.is_empty() {
+            let start = (at % PAGE) as usize;
+            let (here, rest) = into.split_at_mut(into.len().min(PAGE_BYTES - start));
+            let page = memory.pages.get(&(at - at % PAGE));
             let page = page.unwrap_or_else(|| panic!("the device was sent to read {at:#x}"));
-            *byte = page[(at % PAGE) as usize];
+            here.copy_from_slice(&page[start..start + here.len()]);
+            (at, into) = (at + here.len() as u64, rest);
         }
     }
 
     /// Writes for the device, as [`read`](Self::read).
-    pub(super) fn write(&self, address: u64, from: &[u8]) {
+    pub(super) fn write(&self, address: u64, mut from: &[u8]) {
         let mut memory = self.0.borrow_mut();
-        for (at, byte) in (address..).zip(from) {
-            let page = memory.pages.get_mut(&(at & !(PAGE - 1)));
+        let mut at = address;
+        while !from.is_empty() {
+            let start = (at % PAGE) as usize;
+            let (here, rest) = from.split_at(from.len().min(PAGE_BYTES - start));
+            let page = memory.pages.get_mut(&(at - at % PAGE));
             let page = page.unwrap_or_else(|| panic!("the device was sent to write {at:#x}"));
-            page[(at % PAGE) as usize] = *byte;
+            page[start..start + here.len()].copy_from_slice(here);
+            (at, from) = (at + here.len() as u64, rest);
         }
     }
 
@@ -104,9 +112,12 @@ impl Buffer {
     }
 
     /// Sets the bytes from `offset` on, which may go over pages.
-    pub(super) fn set(&self, offset: usize, bytes: &[u8]) {
-        for (at, byte) in (offset..).zip(bytes) {
-            self.memory.write(self.address(at), &[*byte]);
+    pub(super) fn set(&self, mut offset: usize, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = PAGE_BYTES - offset % PAGE_BYTES;
+            let (here, rest) = bytes.split_at(bytes.len().min(room));
+            self.memory.write(self.address(offset), here);
+            (offset, bytes) = (offset + here.len(), rest);
         }
     }
 }

@@ -21,7 +21,9 @@ fn reference(pages: &[u64], offset: usize, bytes: usize) -> Vec<(u64, usize)> {
     for at in (offset..offset + bytes).step_by(4) {
         let address = pages[at / PAGE_BYTES] + (at % PAGE_BYTES) as u64;
         match expected.last_mut() {
-            Some((start, len)) if address % 4096 != 0 && *start + *len as u64 == address => {
+            Some((start, len))
+                if !address.is_multiple_of(4096) && *start + *len as u64 == address =>
+            {
                 *len += 4;
             }
             _ => expected.push((address, 4)),

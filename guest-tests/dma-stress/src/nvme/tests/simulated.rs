@@ -359,7 +359,7 @@ pub(super) fn pieces(
     prp2: u64,
     bytes: usize,
 ) -> Result<Vec<(u64, usize)>, u16> {
-    if prp1 % 4 != 0 {
+    if !prp1.is_multiple_of(4) {
         return Err(PRP_OFFSET_INVALID);
     }
     let first = bytes.min(4096 - (prp1 & 0xfff) as usize);
@@ -368,12 +368,12 @@ pub(super) fn pieces(
     if left == 0 {
         assert_eq!(prp2, 0, "reserved");
     } else if left <= 4096 {
-        if prp2 % 4096 != 0 {
+        if !prp2.is_multiple_of(4096) {
             return Err(PRP_OFFSET_INVALID);
         }
         found.push((prp2, left));
     } else {
-        if prp2 % 8 != 0 {
+        if !prp2.is_multiple_of(8) {
             return Err(PRP_OFFSET_INVALID);
         }
         let mut at = prp2;
@@ -381,7 +381,7 @@ pub(super) fn pieces(
             let mut entry = [0; 8];
             memory.read(at, &mut entry);
             let entry = u64::from_le_bytes(entry);
-            if entry % 4096 != 0 {
+            if !entry.is_multiple_of(4096) {
                 return Err(PRP_OFFSET_INVALID);
             }
             if at % 4096 == 4088 && left > 4096 {
