@@ -13,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod boot_params;
+pub mod canary;
 pub mod diagnose;
 pub mod dma_address;
 pub mod engine;
@@ -22,6 +23,7 @@ pub mod nvme;
 pub mod options;
 pub mod pair;
 pub mod pattern;
+pub mod pci;
 pub mod place;
 pub mod probe;
 pub mod ram;

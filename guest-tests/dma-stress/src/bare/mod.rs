@@ -1,1 +1,24 @@
 //! The image: everything that needs the machine itself.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the machine has 64 bits, and fields of registers are cut out by casts"
+)]
+
+mod apic;
+mod clock;
+mod ecam;
+mod engines;
+mod entry;
+mod firmware;
+mod heap;
+mod machine;
+mod mmio;
+mod paging;
+mod physical;
+mod power;
+mod run;
+mod serial;
+mod smp;
+mod traps;
+mod wiring;

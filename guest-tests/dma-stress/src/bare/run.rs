@@ -1,0 +1,210 @@
+//! The run, from the first line of the report to the last.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+
+use address::Gpa;
+use dma_stress::canary::Canaries;
+use dma_stress::dma_address::DmaMap;
+use dma_stress::engine::Engine;
+use dma_stress::options::Options;
+use dma_stress::place::Reservations;
+use dma_stress::report::Report;
+use dma_stress::stress::{self, Job, Samples, Shared};
+use dma_stress::tally::Tally;
+use spin::Mutex;
+use stress_format::{self as format, FindingKind, Interrupt, Record};
+use x86_64::instructions::interrupts;
+
+use super::engines::{self, Extra};
+use super::machine::Machine;
+use super::physical::PhysicalMemory;
+use super::serial::{self, Console};
+use super::{clock, heap, power, smp, traps};
+
+/// Most processors that are used.
+const PROCESSORS: usize = 4;
+/// Most pages that are watched.
+const CANARIES: usize = 256;
+
+/// An engine and its number.
+pub struct Item {
+    /// Name of its kind.
+    pub name: &'static str,
+    /// Its address on the bus.
+    pub bdf: String,
+    /// The driver.
+    pub engine: Mutex<Box<dyn Engine + Send>>,
+}
+
+/// Runs everything and ends the machine.
+pub fn run(zero_page: u64) -> ! {
+    serial::init();
+    traps::init();
+    heap::init();
+    let report = Report::new(Console);
+    let verdict = match Machine::take_over(zero_page) {
+        Ok(machine) => stress(machine, &report),
+        Err(why) => {
+            serial::last_words(format_args!("Bail out! {why}"));
+            power::NOTHING
+        }
+    };
+    power::off(verdict)
+}
+
+fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
+    let line = machine.command_line.clone();
+    let options = match Options::parse(&line) {
+        Ok(options) => options,
+        Err(word) => {
+            serial::last_words(format_args!("Bail out! cannot take {word}"));
+            return power::NOTHING;
+        }
+    };
+    let mut random = fastrand::Rng::with_seed(options.seed);
+    let canaries = Canaries::new(machine.ram.take_canaries(CANARIES, &mut random));
+    let mut ranges = machine.ram.extents().to_vec();
+    ranges.extend(
+        machine
+            .functions
+            .iter()
+            .flat_map(|function| function.memory_bars()),
+    );
+    // SAFETY: all of it is mapped; the image is taken, so nothing of ours is read or written.
+    let memory = unsafe { PhysicalMemory::new(ranges) };
+    canaries.write(&memory);
+
+    interrupts::enable();
+    machine.others.truncate(PROCESSORS - 1);
+    let running = start_processors(&machine, report);
+    let (items, extras) = engines::find(&machine, &options, DmaMap);
+    introduce(&machine, &options, report, &items, running);
+
+    let tally = Tally::new(machine.ram.extents());
+    let reservations = Reservations::default();
+    let clock = Samples {
+        now: clock::now,
+        ticks_per_ms: machine.ticks_per_ms,
+        start: clock::now(),
+        next_ms: AtomicU64::new(0),
+    };
+    let shared = Shared {
+        memory: &memory,
+        ram: &machine.ram,
+        reservations: &reservations,
+        report,
+        tally: &tally,
+        options: &options,
+        clock: &clock,
+    };
+    let tests: u64 = items
+        .iter()
+        .map(|item| stress::tests(&**item.engine.lock(), &options))
+        .sum::<u64>()
+        + extras.iter().map(Extra::tests).sum::<u64>();
+    report.plan(tests + 1);
+    for extra in &extras {
+        extra.run(report, &memory, options.seed);
+    }
+    run_all(&shared, &items, &canaries, running);
+
+    let hits = canaries.check(&memory, |hit| canary_finding(report, hit));
+    tally.guard_hits.fetch_add(hits, SeqCst);
+    report.test(
+        hits == 0,
+        format_args!("{} pages that no transfer may touch", canaries.len()),
+    );
+    conclude(report, &tally, machine.ticks_per_ms);
+    match (items.is_empty() && extras.is_empty(), report.wrong()) {
+        (true, _) => power::NOTHING,
+        (false, 0) => power::PASSED,
+        (false, _) => power::FAILED,
+    }
+}
+
+fn start_processors(machine: &Machine, report: &Report<Console>) -> usize {
+    if !machine.has_trampoline {
+        report.comment(format_args!("no memory to start other processors in"));
+        return 1;
+    }
+    let missing = |id| report.comment(format_args!("processor {id} does not come up"));
+    // SAFETY: the memory map has the trampoline's pages, below 1 MiB, where no buffer is; the boot
+    // data was read.
+    unsafe { smp::start(&machine.others, machine.ticks_per_ms, missing) }
+}
+
+fn introduce(
+    machine: &Machine,
+    options: &Options,
+    report: &Report<Console>,
+    items: &[Item],
+    running: usize,
+) {
+    report.record(Record::Start(format::Start {
+        seed: options.seed,
+        cpus: running as u64,
+        tsc_khz: machine.ticks_per_ms,
+        mode: DmaMap.mode(),
+        program: "dma-stress",
+    }));
+    for extent in machine.ram.extents() {
+        report.record(Record::Ram(format::Ram {
+            gpa: extent.start.0,
+            len: extent.end - extent.start,
+        }));
+    }
+    for (id, item) in (0..).zip(items) {
+        let kinds = stress::kinds(&**item.engine.lock(), options);
+        report.record(Record::Engine(format::Engine {
+            id,
+            interrupt: kinds.last().copied().unwrap_or(Interrupt::Polling),
+            bdf: &item.bdf,
+            name: item.name,
+        }));
+    }
+}
+
+/// Deals the engines out to the processors; one without an engine watches the canaries.
+fn run_all(
+    shared: &Shared<'_, PhysicalMemory, Console>,
+    items: &[Item],
+    canaries: &Canaries,
+    running: usize,
+) {
+    let left = AtomicUsize::new(items.len());
+    let work = |processor: usize| {
+        for (id, item) in items.iter().enumerate().skip(processor).step_by(running) {
+            let name = item.name;
+            let id = id as u64;
+            Job { shared, id, name }.run(&mut **item.engine.lock());
+            left.fetch_sub(1, SeqCst);
+        }
+        let mut changed = false;
+        while processor > 0 && left.load(SeqCst) > 0 && !changed {
+            changed = canaries.check(shared.memory, |_| ()) > 0;
+        }
+    };
+    smp::work_together(running, &work);
+}
+
+fn canary_finding(report: &Report<Console>, gpa: Gpa) {
+    report.finding(format::Finding {
+        kind: FindingKind::GuardHit,
+        engine: 0,
+        gpa: gpa.0,
+        len: 0,
+        text: "memory changed that no transfer may touch",
+    });
+}
+
+fn conclude(report: &Report<Console>, tally: &Tally, ticks_per_ms: u64) {
+    for bar in tally.latency().bars() {
+        report.record(Record::Latency(bar));
+    }
+    for landed in tally.landed() {
+        report.record(Record::Landed(landed));
+    }
+    report.record(Record::Totals(tally.totals(ticks_per_ms)));
+}

@@ -1,0 +1,154 @@
+//! A function's interrupts, whichever way they come.
+
+use alloc::vec::Vec;
+
+use dma_stress::pci::Function;
+use dma_stress::signals::Signals;
+use stress_format::Interrupt;
+use x86_64::instructions::interrupts;
+
+use super::ecam::Ecam;
+use super::mmio::Mmio;
+use super::{apic, clock, traps};
+
+/// Bytes of a vector's entry in an MSI-X table.
+const ENTRY: u64 = 16;
+
+/// The wires of one function. Its one vector is the first of its MSI or MSI-X, or that of its
+/// line.
+#[derive(Debug)]
+pub struct Wiring {
+    function: Function,
+    ecam: Ecam,
+    ticks_per_ms: u64,
+    message: u8,
+    /// Which entry of the MSI-X table is used.
+    entry: u16,
+    current: u8,
+}
+
+impl Wiring {
+    /// The wires of `function`, whose messages have the vector `message`.
+    pub fn new(function: &Function, ecam: Ecam, message: u8, ticks_per_ms: u64) -> Self {
+        Self {
+            function: function.clone(),
+            ecam,
+            ticks_per_ms,
+            message,
+            entry: 0,
+            current: message,
+        }
+    }
+
+    /// Uses that entry of the MSI-X table.
+    pub fn with_entry(mut self, entry: u16) -> Self {
+        self.entry = entry;
+        self
+    }
+
+    fn line_vector(&self) -> Option<u8> {
+        self.function
+            .gsi
+            .filter(|gsi| *gsi < 64)
+            .map(|gsi| traps::LINES + gsi)
+    }
+
+    fn all_off(&mut self) {
+        if let Some(msi) = &self.function.msi {
+            msi.set_enabled(false, self.ecam);
+        }
+        if let Some(msix) = &mut self.function.msix {
+            msix.set_enabled(false, self.ecam);
+        }
+        self.function.enable_line(false, &self.ecam);
+    }
+
+    fn select_msix(&mut self) -> Option<()> {
+        let msix = self.function.msix.as_mut()?;
+        let bar = usize::from(msix.table_bar());
+        if self.entry >= msix.table_size() {
+            return None;
+        }
+        let table = u64::from(msix.table_offset()) + u64::from(self.entry) * ENTRY;
+        msix.set_enabled(true, self.ecam);
+        msix.set_function_mask(false, self.ecam);
+        let range = self.function.memory_bar(bar)?;
+        if range.start.checked_add(table + ENTRY)? > range.end {
+            return None;
+        }
+        let (address, data) = apic::message(self.message);
+        // SAFETY: every BAR is mapped uncached.
+        let registers = unsafe { Mmio::new(range) };
+        registers.set32(table, address as u32);
+        registers.set32(table + 4, (address >> 32) as u32);
+        registers.set32(table + 8, data);
+        registers.set32(table + 12, 0);
+        Some(())
+    }
+}
+
+impl Signals for Wiring {
+    fn now(&self) -> u64 {
+        clock::now()
+    }
+
+    fn ticks_per_ms(&self) -> u64 {
+        self.ticks_per_ms
+    }
+
+    fn kinds(&self) -> Vec<Interrupt> {
+        let function = &self.function;
+        [
+            (true, Interrupt::Polling),
+            (self.line_vector().is_some(), Interrupt::Intx),
+            (function.msi.is_some(), Interrupt::Msi),
+            (function.msix.is_some(), Interrupt::Msix),
+        ]
+        .into_iter()
+        .filter_map(|(has, kind)| has.then_some(kind))
+        .collect()
+    }
+
+    fn select(&mut self, kind: Interrupt) -> Result<(), &'static str> {
+        self.all_off();
+        self.current = self.message;
+        match kind {
+            Interrupt::Polling => (),
+            Interrupt::Intx => {
+                let vector = self.line_vector().ok_or("it has no interrupt line")?;
+                self.current = vector;
+                apic::route(vector - traps::LINES, vector);
+                self.function.enable_line(true, &self.ecam);
+            }
+            Interrupt::Msi => {
+                let msi = self.function.msi.as_ref().ok_or("it has no MSI")?;
+                let (address, data) = apic::message(self.message);
+                msi.set_message_info(address, data, self.ecam);
+                msi.set_enabled(true, self.ecam);
+            }
+            Interrupt::Msix => self.select_msix().ok_or("its MSI-X table cannot be used")?,
+        }
+        Ok(())
+    }
+
+    fn count(&self) -> u64 {
+        traps::count(self.current)
+    }
+
+    fn sleep(&self, seen: u64) {
+        interrupts::disable();
+        // With interrupts off none can come between the look and the sleep, which lets them in
+        // only as it begins.
+        if self.count() == seen {
+            interrupts::enable_and_hlt();
+        } else {
+            interrupts::enable();
+        }
+    }
+
+    fn rearm(&self) {
+        if let Some(vector) = self.line_vector() {
+            apic::unmask(vector - traps::LINES);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Functions on the PCI bus. There is one bus, BARs are assigned, and are never moved: they stand
+//! where the host's do.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+
+use address::Gpa;
+use pci_types::capability::{MsiCapability, MsixCapability, PciCapability};
+use pci_types::{
+    Bar, CommandRegister, ConfigRegionAccess, EndpointHeader, HeaderType, PciAddress, PciHeader,
+};
+
+const SLOTS: u8 = 32;
+const FUNCTIONS: u8 = 8;
+const BARS: u8 = 6;
+const NOBODY: u16 = 0xffff;
+/// An interrupt line that is connected to nothing.
+const NO_LINE: u8 = 0xff;
+
+/// A function.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Its address.
+    pub address: PciAddress,
+    /// Vendor and device.
+    pub id: (u16, u16),
+    /// Class, subclass and programming interface.
+    pub class: (u8, u8, u8),
+    /// Its BARs; the second half of a 64-bit one is `None`.
+    pub bars: [Option<Bar>; BARS as usize],
+    /// Message-signalled interrupts.
+    pub msi: Option<MsiCapability>,
+    /// The same with a table.
+    pub msix: Option<MsixCapability>,
+    /// The interrupt that its pin raises.
+    pub gsi: Option<u8>,
+}
+
+impl fmt::Display for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = &self.address;
+        write!(
+            f,
+            "{:02x}:{:02x}.{}",
+            address.bus(),
+            address.device(),
+            address.function()
+        )
+    }
+}
+
+/// Every function of bus 0 that is not a bridge.
+pub fn scan(access: &impl ConfigRegionAccess) -> Vec<Function> {
+    let mut found = Vec::new();
+    for slot in 0..SLOTS {
+        for function in 0..FUNCTIONS {
+            let header = PciHeader::new(PciAddress::new(0, 0, slot, function));
+            if header.id(access).0 == NOBODY {
+                if function == 0 {
+                    break;
+                }
+                continue;
+            }
+            let alone = function == 0 && !header.has_multiple_functions(access);
+            if header.header_type(access) == HeaderType::Endpoint {
+                found.extend(Function::read(header, access));
+            }
+            if alone {
+                break;
+            }
+        }
+    }
+    found
+}
+
+impl Function {
+    fn read(header: PciHeader, access: &impl ConfigRegionAccess) -> Option<Self> {
+        let (address, id) = (header.address(), header.id(access));
+        let (_, class, subclass, interface) = header.revision_and_class(access);
+        let endpoint = EndpointHeader::from_header(header, access)?;
+        let mut bars = [None; BARS as usize];
+        let mut slot = 0;
+        while slot < BARS {
+            let bar = endpoint.bar(slot, access);
+            bars[usize::from(slot)] = bar;
+            slot += if matches!(bar, Some(Bar::Memory64 { .. })) {
+                2
+            } else {
+                1
+            };
+        }
+        let (mut msi, mut msix) = (None, None);
+        for capability in endpoint.capabilities(access) {
+            match capability {
+                PciCapability::Msi(found) => msi = Some(found),
+                PciCapability::MsiX(found) => msix = Some(found),
+                _ => (),
+            }
+        }
+        let (pin, line) = endpoint.interrupt(access);
+        Some(Self {
+            address,
+            id,
+            class: (class, subclass, interface),
+            bars,
+            msi,
+            msix,
+            gsi: (pin != 0 && line != NO_LINE).then_some(line),
+        })
+    }
+
+    /// Lets it decode its BARs and be a bus master.
+    pub fn enable(&self, access: &impl ConfigRegionAccess) {
+        PciHeader::new(self.address).update_command(access, |command| {
+            command
+                | CommandRegister::MEMORY_ENABLE
+                | CommandRegister::IO_ENABLE
+                | CommandRegister::BUS_MASTER_ENABLE
+        });
+    }
+
+    /// Lets it pull its interrupt line, or not.
+    pub fn enable_line(&self, enabled: bool, access: &impl ConfigRegionAccess) {
+        PciHeader::new(self.address).update_command(access, |mut command| {
+            command.set(CommandRegister::INTERRUPT_DISABLE, !enabled);
+            command
+        });
+    }
+
+    /// The addresses of a memory BAR.
+    #[must_use]
+    pub fn memory_bar(&self, bar: usize) -> Option<Range<Gpa>> {
+        match (*self.bars.get(bar)?)? {
+            Bar::Memory32 { address, size, .. } => Gpa(address.into()).span(size.into()),
+            Bar::Memory64 { address, size, .. } => Gpa(address).span(size),
+            Bar::Io { .. } => None,
+        }
+    }
+
+    /// The first port of an I/O BAR.
+    #[must_use]
+    pub fn port_bar(&self, bar: usize) -> Option<u16> {
+        match (*self.bars.get(bar)?)? {
+            Bar::Io { port } => u16::try_from(port).ok(),
+            _ => None,
+        }
+    }
+
+    /// All of its memory BARs.
+    pub fn memory_bars(&self) -> impl Iterator<Item = Range<Gpa>> {
+        (0..self.bars.len()).filter_map(|bar| self.memory_bar(bar))
+    }
+}
