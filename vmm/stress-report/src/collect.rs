@@ -157,6 +157,17 @@ fn keep<T>(list: &mut Vec<T>, max: usize, left: &mut u64, entry: T) {
     }
 }
 
+/// The name of a test and why it was left out, if it has TAP's directive `# SKIP`, in any case.
+fn skipped(name: &str) -> Option<(&str, &str)> {
+    const DIRECTIVE: &str = "# skip";
+    let at = name.to_ascii_lowercase().find(DIRECTIVE)?;
+    let (name, rest) = name.split_at_checked(at)?;
+    Some((
+        name.trim_end(),
+        rest.get(DIRECTIVE.len()..)?.trim_start_matches([':', ' ']),
+    ))
+}
+
 impl Heard {
     fn done(&self) -> u64 {
         (self.tests.len() as u64).saturating_add(self.left.tests)
@@ -177,7 +188,7 @@ impl Heard {
     fn line(&mut self, line: &str) {
         match Line::parse(line) {
             Some(Line::Plan(count)) => self.once("plan", |heard| &mut heard.planned, count),
-            Some(Line::Test { ok, number, name }) => self.test(ok, number, name.into()),
+            Some(Line::Test { ok, number, name }) => self.test(ok, number, name),
             Some(Line::BailOut(why)) => {
                 self.once("bail-out", |heard| &mut heard.bail_out, why.into());
             }
@@ -196,10 +207,19 @@ impl Heard {
         }
     }
 
-    fn test(&mut self, ok: bool, number: u64, name: Text) {
+    fn test(&mut self, ok: bool, number: u64, name: &str) {
         self.failed_tests += u64::from(!ok);
+        let (name, skipped) = match skipped(name) {
+            Some((name, why)) if ok => (name.into(), Some(why.into())),
+            _ => (name.into(), None),
+        };
         self.last_test.clone_from(&name);
-        let test = Test { number, ok, name };
+        let test = Test {
+            number,
+            ok,
+            name,
+            skipped,
+        };
         keep(&mut self.tests, MAX_TESTS, &mut self.left.tests, test);
     }
 

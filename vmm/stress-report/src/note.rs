@@ -4,7 +4,7 @@ use address::Gpa;
 use stress_format::Mode;
 use thiserror::Error;
 
-use crate::report::Report;
+use crate::report::{Landed, Report};
 use crate::units::{counted, hex};
 
 /// A remark on a report.
@@ -27,6 +27,12 @@ pub enum Note {
     Outside {
         /// Where first.
         gpa: Gpa,
+    },
+    /// Tests that were left out.
+    #[error("{} skipped", counted(*count as u64, "test was", "tests were"))]
+    Skipped {
+        /// How many.
+        count: usize,
     },
     /// A list is not complete.
     #[error("{count} more {what} are not in this report")]
@@ -60,10 +66,13 @@ impl Report {
         {
             notes.push(Note::NotIdentity { count, all });
         }
-        if !extents.is_empty()
-            && let Some(landed) = self.landed.iter().find(|landed| !self.is_known(landed.gpa))
-        {
+        if let Some(landed) = self.landed.iter().find(|landed| self.is_stray(landed)) {
             notes.push(Note::Outside { gpa: landed.gpa });
+        }
+        let skipped = self.tests.iter().filter(|test| test.skipped.is_some());
+        let count = skipped.count();
+        if count > 0 {
+            notes.push(Note::Skipped { count });
         }
         let left = &self.left;
         for (count, what) in [
@@ -86,16 +95,15 @@ impl Report {
         notes
     }
 
-    /// Whether `gpa` is in an extent or a BAR.
-    fn is_known(&self, gpa: Gpa) -> bool {
-        let extents = self
-            .setup
-            .extents
-            .iter()
-            .map(|extent| (extent.gpa, extent.len));
+    /// Whether DMA went where neither RAM for DMA nor a BAR is, as far as that is known.
+    pub(crate) fn is_stray(&self, landed: &Landed) -> bool {
+        let extents = self.setup.extents.iter();
+        let extents = extents.map(|extent| (extent.gpa, extent.len));
         let bars = self.setup.bars.iter().map(|bar| (bar.gpa, bar.len));
-        extents
-            .chain(bars)
-            .any(|(start, len)| gpa >= start && gpa.0 - start.0 < len)
+        let overlaps = |(start, len): (Gpa, u64)| {
+            let (end, landed_end) = (start.0.saturating_add(len), landed.end());
+            landed.gpa.0 < end && start.0 < landed_end
+        };
+        !self.setup.extents.is_empty() && !extents.chain(bars).any(overlaps)
     }
 }

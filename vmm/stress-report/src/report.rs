@@ -73,6 +73,8 @@ pub struct Test {
     pub ok: bool,
     /// What it tests.
     pub name: Text,
+    /// Why it was left out, if it was (TAP's directive `# SKIP`). It counts as passed.
+    pub skipped: Option<Text>,
 }
 
 /// A piece of RAM that DMA may use.
@@ -156,6 +158,13 @@ pub struct Landed {
     pub len: u64,
     /// Bytes moved, either way.
     pub bytes: u64,
+}
+
+impl Landed {
+    /// Behind the last address.
+    pub(crate) fn end(&self) -> u64 {
+        self.gpa.0.saturating_add(self.len)
+    }
 }
 
 /// The guest's own sums.

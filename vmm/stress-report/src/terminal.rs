@@ -178,7 +178,8 @@ impl Page {
 
     fn findings(&mut self, report: &Report) {
         for entry in &report.finding_counts {
-            self.explanation(entry.count, explain(entry.kind));
+            let findings = counted(entry.count, "finding", "findings");
+            self.explanation(&findings, explain(entry.kind));
             let first = report
                 .findings
                 .iter()
@@ -192,7 +193,8 @@ impl Page {
         }
         let refusals = &report.outcome.refusals;
         if refusals.count > 0 {
-            self.explanation(refusals.count, REFUSED_DMA);
+            let transfers = counted(refusals.count, "transfer", "transfers");
+            self.explanation(&transfers, REFUSED_DMA);
             if let Some(last) = refusals.last.last() {
                 let text = format!("{} at {}", memory(last.len), hex(last.address.0));
                 self.entry("  last", &text);
@@ -200,10 +202,12 @@ impl Page {
         }
     }
 
-    fn explanation(&mut self, count: u64, explanation: Explanation) {
+    fn explanation(&mut self, count: &str, explanation: Explanation) {
         self.line(Style::new(), "");
-        let title = format!("{}: {}", explanation.title, grouped(count));
-        self.line(AnsiColor::Red.on_default().bold(), &title);
+        let title = format!("{}: {count}", explanation.title);
+        for line in textwrap::wrap(&title, self.width) {
+            self.line(AnsiColor::Red.on_default().bold(), &line);
+        }
         self.entry("  meaning", explanation.meaning);
         self.entry("  look at", explanation.look_at);
     }

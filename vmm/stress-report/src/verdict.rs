@@ -162,6 +162,10 @@ impl Report {
             .fold(0, |sum, entry| sum.saturating_add(entry.count))
     }
 
+    fn device_errors(&self) -> u64 {
+        self.count(&[FindingKind::DeviceError, FindingKind::Timeout])
+    }
+
     fn failures(&self) -> Vec<Reason> {
         let totals = self.totals.unwrap_or_default();
         let counts = [
@@ -201,7 +205,7 @@ impl Report {
             .into_iter()
             .filter_map(|(count, reason)| (count > 0).then_some(reason))
             .collect();
-        let errors = self.count(&[FindingKind::DeviceError, FindingKind::Timeout]);
+        let errors = self.device_errors();
         if errors > 0 {
             reasons.push(Reason::DeviceErrors { count: errors });
         }
@@ -230,10 +234,14 @@ impl Report {
         }
         match self.planned {
             None => reasons.push(Reason::NoPlan),
-            Some(planned) if false => reasons.push(Reason::PlanNotMet { done, planned }),
+            Some(planned) if done < planned => reasons.push(Reason::PlanNotMet { done, planned }),
             Some(_) => (),
         }
-        if self.planned == Some(0) || self.outcome.status == Some(2) {
+        let skipped = self.tests.iter().all(|test| test.skipped.is_some());
+        if self.planned == Some(0)
+            || self.outcome.status == Some(2)
+            || skipped && !self.tests.is_empty()
+        {
             reasons.push(Reason::NothingTested);
         }
         if self.left.tests > 0 {
@@ -341,7 +349,8 @@ impl Report {
             .latency
             .iter()
             .fold(0_u64, |sum, bar| sum.saturating_add(bar.count));
-        if counted > totals.transfers {
+        // Transfers that did not end well may be in the one and not in the other.
+        if counted > totals.transfers && self.device_errors() == 0 {
             wrong.push(format!(
                 "its histogram has {counted} transfers, its totals have {}",
                 totals.transfers

@@ -58,7 +58,7 @@ fn pages_need_nothing_else_and_show_what_matters() {
             failing(),
             &[
                 "failed",
-                "Data in the wrong piece of RAM: 3",
+                "Data in the wrong piece of RAM: 3 findings",
                 "is 0x1_0e20_0000",
                 "0x7fff_ffff_f000",
             ],

@@ -193,6 +193,41 @@ fn every_gap_is_incomplete() {
 }
 
 #[test]
+fn tests_that_are_skipped_pass_unless_all_are() {
+    let mut run = passing(1);
+    run.serial = run
+        .serial
+        .replace("borders of extents", "borders of extents # Skip: one only");
+    let report = run.clone().report();
+    assert_eq!(report.verdict(), Verdict::Passed);
+    assert_eq!(report.notes(), [Note::Skipped { count: 1 }]);
+    assert_eq!(&*report.tests[4].name, "edu 0: borders of extents");
+    assert_eq!(report.tests[4].skipped.as_deref(), Some("one only"));
+    run.serial = run.serial.replace("ok 5 -", "not ok 5 -");
+    assert!(matches!(run.report().verdict(), Verdict::Failed(_)));
+    assert_eq!(
+        replaced(": ", ": # SKIP "),
+        ("incomplete", vec!["There was nothing to test".into()])
+    );
+}
+
+#[test]
+fn pieces_that_reach_over_the_edge_of_an_extent_are_not_astray() {
+    let mut run = passing(1);
+    let gpa = run.setup.extents[0].gpa.0;
+    run.serial.push_str(&format!(
+        "# landed gpa={:#x} len=0x200000 bytes=1\n",
+        gpa - 0x1000
+    ));
+    assert!(run.clone().report().notes().is_empty());
+    run.serial.push_str(&format!(
+        "# landed gpa={:#x} len=0x1000 bytes=1\n",
+        gpa - 0x1000
+    ));
+    assert_eq!(run.report().notes().len(), 1);
+}
+
+#[test]
 fn tests_that_are_too_many_to_check_do_not_pass() {
     let (name, reasons) = after(|run| {
         let tests: String = (13..=5000)
@@ -258,7 +293,7 @@ fn the_terminal_shows_what_matters() {
         "not ok 5 - edu 0: borders of extents",
         "at 0x1_0e20_0000, on the host at 0x1_0880_0000",
         explain(stress_format::FindingKind::WrongExtent).title,
-        "Refused DMA: 2",
+        "Refused DMA: 2 transfers",
         "64 B at 0x7fff_ffff_f000",
         "FAILED",
     ] {

@@ -39,15 +39,10 @@ pub fn map(report: &Report) -> Result<Option<String>, Error> {
     if things.is_empty() {
         return Ok(None);
     }
-    let known = |start: u64| {
-        things
-            .iter()
-            .any(|thing| (thing.start..thing.end).contains(&start))
-    };
     let stray = report
         .landed
         .iter()
-        .filter(|landed| !known(landed.gpa.0))
+        .filter(|landed| report.is_stray(landed))
         .take(MAX_STRAY);
     let mut pieces: Vec<_> = stray
         .map(|landed| Piece::new(landed.gpa.0, landed.len, false))
@@ -58,7 +53,7 @@ pub fn map(report: &Report) -> Result<Option<String>, Error> {
     svg("the map", height.max(1), |area| {
         let drawing = Drawing { area, axis: &axis };
         drawing.things(&things)?;
-        drawing.landed(report, &known)?;
+        drawing.landed(report)?;
         drawing.scale()
     })
     .map(Some)
@@ -178,7 +173,7 @@ impl Drawing<'_, '_> {
         Ok(())
     }
 
-    fn landed(&self, report: &Report, known: &dyn Fn(u64) -> bool) -> Drawn {
+    fn landed(&self, report: &Report) -> Drawn {
         let most = report
             .landed
             .iter()
@@ -186,12 +181,11 @@ impl Drawing<'_, '_> {
             .max()
             .unwrap_or(0);
         for landed in report.landed.iter().filter(|landed| landed.bytes > 0) {
-            let colour = match known(landed.gpa.0) {
-                true => HEAT.mix(heat(landed.bytes, most)),
-                false => RED.mix(1.0),
+            let colour = match report.is_stray(landed) {
+                true => RED.mix(1.0),
+                false => HEAT.mix(heat(landed.bytes, most)),
             };
-            let end = landed.gpa.0.saturating_add(landed.len);
-            for span in self.axis.spans(landed.gpa.0, end) {
+            for span in self.axis.spans(landed.gpa.0, landed.end()) {
                 self.bar(span, DMA, colour.filled())?;
             }
         }
