@@ -41,15 +41,13 @@ impl Interrupts {
 
     /// Something was raised, with `status` as the result.
     pub fn raise(&mut self, status: u32, command: u16) {
-        if status != 0 && self.msi.is_enabled() {
-            self.pending = true;
-        }
+        self.pending = true;
         self.settle(status, command);
     }
 
     /// Follows a change of the interrupt status, COMMAND or the MSI capability.
     pub fn settle(&mut self, status: u32, command: u16) {
-        // What was satisfied while masked must not be sent later (PCI 3.0, section 6.8.3.4).
+        // Nothing to send, or satisfied while masked (PCI 3.0, section 6.8.3.4).
         self.pending &= status != 0 && self.msi.is_enabled();
         if let Some(message) = self.msi.message(0).filter(|_| self.pending) {
             self.pending = false;

@@ -21,7 +21,10 @@ fn misplaced_memory_is_off_by_the_distance() {
 #[test]
 fn one_bit_flips_in_every_third_transfer() {
     let every = NonZeroU64::new(3).unwrap();
-    let spoil = |memory| -> Box<dyn DmaMemory> { Box::new(FlippedBits::new(memory, every)) };
+    let spoil = |memory| -> Box<dyn DmaMemory> {
+        let spoilt = Box::new(FlippedBits::new(memory, every));
+        Box::new(Misplaced::new(spoilt, 0))
+    };
     let mut rig = Rig::with(spoil, |events| events);
     let original = rig.bytes(RAM, 1000);
     let wrong_bits = |bytes: &[u8]| -> u32 {
