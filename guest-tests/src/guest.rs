@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{AtPath, Error, Result};
 use crate::initramfs::Initramfs;
+use crate::paths;
 use crate::setup::{self, GuestKernel};
 use crate::shell;
 
@@ -17,9 +18,27 @@ use crate::shell;
 /// # Errors
 /// [`Error::Missing`] before set-up, [`Error::Malformed`] for a module that the kernel does not have.
 pub fn write_initramfs(path: &Path, modules: &[&str], script: &str) -> Result<()> {
-    let kernel = setup::guest_kernel()?;
     let mut archive = Initramfs::with_busybox(&setup::busybox()?, include_str!("../guest/init"))?;
     archive.add_file("case", script.as_bytes().to_vec());
+    add_modules(&mut archive, modules)?;
+    archive.write(path)
+}
+
+/// Writes an initramfs whose init is `linux-stress`, with these modules and their dependencies. What it is to do
+/// stands on the kernel's command line.
+///
+/// # Errors
+/// Those of [`write_initramfs`], and [`Error::Missing`] before `linux-stress` is built.
+pub fn write_stress_initramfs(path: &Path, modules: &[&str]) -> Result<()> {
+    let program = paths::static_program("linux-stress")?;
+    let mut archive = Initramfs::with_init(&program)?;
+    add_modules(&mut archive, modules)?;
+    archive.write(path)
+}
+
+/// Adds modules and their dependencies as `modules/NNN-NAME.ko`.
+fn add_modules(archive: &mut Initramfs, modules: &[&str]) -> Result<()> {
+    let kernel = setup::guest_kernel()?;
     for (number, module) in load_order(&kernel, modules)?.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         let name = name.split('.').next().unwrap_or_default();
@@ -28,7 +47,7 @@ pub fn write_initramfs(path: &Path, modules: &[&str], script: &str) -> Result<()
             module_bytes(module)?,
         );
     }
-    archive.write(path)
+    Ok(())
 }
 
 /// The values of the lines `guest: KEY=VALUE` in a console's output; the last of a key counts.

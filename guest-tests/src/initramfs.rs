@@ -37,15 +37,30 @@ impl Initramfs {
         let mut archive = Self::default();
         archive.add_file("init", init.as_bytes().to_vec());
         archive.add_path("bin/busybox", busybox)?;
-        archive.entries.push(Entry {
+        archive.add_console();
+        Ok(archive)
+    }
+
+    /// An archive with a static program as `/init`, and a console device.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the program cannot be read.
+    pub fn with_init(program: &Path) -> Result<Self> {
+        let mut archive = Self::default();
+        archive.add_path("init", program)?;
+        archive.add_console();
+        Ok(archive)
+    }
+
+    fn add_console(&mut self) {
+        self.entries.push(Entry {
             name: "dev".into(),
             kind: Kind::Folder,
         });
-        archive.entries.push(Entry {
+        self.entries.push(Entry {
             name: "dev/console".into(),
             kind: Kind::Console,
         });
-        Ok(archive)
     }
 
     /// Adds an executable file with these contents, and its parent folders.

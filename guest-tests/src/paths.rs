@@ -46,6 +46,24 @@ pub fn sibling_program(name: &str) -> Result<PathBuf> {
     Ok(folder.join(name))
 }
 
+/// A static program of this workspace, built beside this one for another target.
+///
+/// # Errors
+/// [`Error::Missing`] if it has not been built; [`Error::File`] if the system does not tell where this program is.
+pub fn static_program(name: &str) -> Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-musl";
+    let profile = sibling_program("")?;
+    let target = profile.parent().unwrap_or(&profile);
+    let path = target.join(TARGET).join("release").join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::Missing {
+        what: path.display().to_string(),
+        command: format!("cargo build --release --package {name} --target {TARGET}"),
+    })
+}
+
 /// Creates a folder and its parents.
 ///
 /// # Errors

@@ -9,6 +9,8 @@ mod iommufd;
 mod refusal;
 mod rig;
 mod script;
+mod server;
+mod stress_linux;
 
 use std::time::Duration;
 
@@ -22,7 +24,12 @@ pub const ALL: &[Case] = &[
     case("compat-iommu", 60, compat::behind_iommu),
     case("compat-high-memory", 45, compat::high_memory),
     case("nvme-canary", 120, canary::untouched),
+    Case {
+        long: true,
+        ..case("stress-linux-long", 180, stress_linux::long)
+    },
     case("nvme-ending", 90, ending::every_end),
+    case("stress-linux", 80, stress_linux::short),
     case("nvme-shaped", 75, data::shaped_hugepages),
     case("control", 75, canary::control),
     case("nvme", 60, data::stock_kernel),

@@ -1,6 +1,6 @@
 //! A test machine with an NVMe disk, and what the guest on it boots.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -31,13 +31,18 @@ pub struct Rig {
 impl Rig {
     /// A disk image from a seed, and an initramfs that runs `guest`.
     pub fn new(seed: u64, guest: &str) -> Result<Self> {
+        Self::with_initramfs(seed, |path| guest::write_initramfs(path, &["nvme"], guest))
+    }
+
+    /// A disk image from a seed, and an initramfs that `write` writes.
+    pub fn with_initramfs(seed: u64, write: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let folder = tempfile::tempdir().at("create", "a temporary folder")?;
         let rig = Self {
             folder,
             contents: image::bytes(DISK_MIB, seed),
         };
         image::write(&rig.disk(), &rig.contents)?;
-        guest::write_initramfs(&rig.path("initramfs"), &["nvme"], guest)?;
+        write(&rig.path("initramfs"))?;
         Ok(rig)
     }
 

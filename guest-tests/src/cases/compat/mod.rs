@@ -7,7 +7,6 @@
 
 mod judge;
 mod script;
-mod server;
 mod subject;
 mod table;
 
@@ -19,9 +18,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use self::judge::Outside;
-use self::server::Server;
 use self::subject::{Function, Subject, Work};
 use self::table::{Aspect, Row};
+use super::server::Server;
 use crate::error::AtPath;
 use crate::machine::{Iommu, Machine};
 use crate::runner::CaseResult;

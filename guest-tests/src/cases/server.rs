@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Most bytes that a client may send.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// An HTTP server on the loopback interface; ends when dropped. GET returns its bytes, POST the SHA-256 of what
-/// was posted, on a line of its own.
+/// An HTTP server on the loopback interface; ends when dropped. GET returns its bytes, and their SHA-256 in
+/// the header `X-SHA256`; POST the SHA-256 of what was posted, on a line of its own.
 #[derive(Debug)]
 pub struct Server {
     port: u16,
@@ -30,15 +30,16 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let ends = Arc::new(AtomicBool::new(false));
-        let (ended, contents) = (Arc::clone(&ends), Arc::new(contents));
+        let hash = image::sha256(&contents);
+        let (ended, served) = (Arc::clone(&ends), Arc::new((contents, hash)));
         let thread = thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if ended.load(Ordering::Relaxed) {
                     break;
                 }
-                let contents = Arc::clone(&contents);
+                let served = Arc::clone(&served);
                 // A client that fails says so in the guest, where it is looked at.
-                thread::spawn(move || _ = serve(client, &contents));
+                thread::spawn(move || _ = serve(client, &served.0, &served.1));
             }
         });
         Ok(Self {
@@ -66,7 +67,7 @@ impl Drop for Server {
     }
 }
 
-fn serve(client: TcpStream, contents: &[u8]) -> io::Result<()> {
+fn serve(client: TcpStream, contents: &[u8], hash: &str) -> io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
     let mut input = BufReader::new(client.try_clone()?);
@@ -85,20 +86,22 @@ fn serve(client: TcpStream, contents: &[u8]) -> io::Result<()> {
         }
     }
     if request.starts_with("GET ") {
-        return answer(client, contents);
+        return answer(client, &format!("X-SHA256: {hash}\r\n"), contents);
     }
     let mut posted = Vec::new();
     input
         .take(length.min(MOST_BYTES))
         .read_to_end(&mut posted)?;
-    answer(client, format!("{}\n", image::sha256(&posted)).as_bytes())
+    let posted = image::sha256(&posted) + "\n";
+    answer(client, "", posted.as_bytes())
 }
 
-fn answer(mut client: TcpStream, body: &[u8]) -> io::Result<()> {
+/// `header` is a whole line, or nothing.
+fn answer(mut client: TcpStream, header: &str, body: &[u8]) -> io::Result<()> {
     let length = body.len();
     write!(
         client,
-        "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n"
+        "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n{header}\r\n"
     )?;
     client.write_all(body)
 }
@@ -120,6 +123,8 @@ mod tests {
         let server = Server::start(vec![0, 1, 2, 255]).unwrap();
         let got = ask(&server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(got.ends_with(b"\r\n\r\n\x00\x01\x02\xff"), "{got:?}");
+        let header = format!("\r\nX-SHA256: {}\r\n", image::sha256(&[0, 1, 2, 255]));
+        assert!(String::from_utf8_lossy(&got).contains(&header), "{got:?}");
         let got = ask(&server, b"POST / HTTP/1.0\r\ncontent-length: 3\r\n\r\nabc");
         let hash = image::sha256(b"abc") + "\n";
         assert!(got.ends_with(hash.as_bytes()), "{got:?}");
