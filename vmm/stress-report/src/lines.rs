@@ -33,13 +33,17 @@ impl Lines {
     fn push(&mut self, bytes: &[u8]) {
         let room = MAX_LINE - self.line.len();
         self.cut |= bytes.len() > room;
-        self.line.extend(bytes.iter().take(room));
+        self.line
+            .extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
 
     fn end(&mut self, each: &mut impl FnMut(&str)) {
         if !self.line.is_empty() {
             let text = String::from_utf8_lossy(&self.line);
-            each(&anstream::adapter::strip_str(&text).to_string());
+            match text.contains(char::is_control) {
+                true => each(&anstream::adapter::strip_str(&text).to_string()),
+                false => each(&text),
+            }
         }
         self.cut_lines += u64::from(self.cut);
         self.cut = false;

@@ -1,7 +1,6 @@
 //! What is worth knowing of a run without being a reason to fail.
 
 use address::Gpa;
-use stress_format::Mode;
 use thiserror::Error;
 
 use crate::report::{Landed, Report};
@@ -58,12 +57,7 @@ impl Report {
         let extents = &self.setup.extents;
         let displaced = extents.iter().filter(|extent| !extent.is_identity());
         let (count, all) = (displaced.count(), extents.len());
-        if count > 0
-            && self
-                .start
-                .as_ref()
-                .is_none_or(|start| start.mode == Mode::Identity)
-        {
+        if count > 0 && self.wants_identity() {
             notes.push(Note::NotIdentity { count, all });
         }
         if let Some(landed) = self.landed.iter().find(|landed| self.is_stray(landed)) {

@@ -216,9 +216,15 @@ impl Report {
     #[must_use]
     pub fn engine_name(&self, id: u64) -> String {
         match self.engines.iter().find(|engine| engine.id == id) {
-            Some(engine) => format!("{} {id} ({})", engine.name, engine.interrupt),
+            Some(engine) => format!("{} {id}", engine.name),
             None => format!("engine {id}"),
         }
+    }
+
+    /// Whether extents are to be at their host-physical addresses, as far as is known.
+    pub(crate) fn wants_identity(&self) -> bool {
+        let start = self.start.as_ref();
+        start.is_none_or(|start| start.mode == Mode::Identity)
     }
 
     /// TSC ticks per microsecond, if the guest knew them.

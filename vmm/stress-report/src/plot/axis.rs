@@ -100,6 +100,15 @@ impl Axis {
         self.rows
     }
 
+    /// Behind the last pixel of the island that `span` is in.
+    pub fn island_end(&self, span: Span) -> f64 {
+        let here = |cell: &&Cell| (cell.row, cell.right) >= (span.row, span.right) && cell.last;
+        self.cells
+            .iter()
+            .find(here)
+            .map_or(span.right, |cell| cell.right)
+    }
+
     /// Where the addresses from `start` to `end` are: one span for each cell that they touch.
     pub fn spans(&self, start: u64, end: u64) -> impl Iterator<Item = Span> {
         let from = self.cells.partition_point(|cell| cell.end <= start);
@@ -281,6 +290,8 @@ mod tests {
         assert_eq!(starts, [0, MIB, 2 * MIB, 4 * MIB]);
         assert_eq!(axis.spans(0, 3 * MIB).count(), 3);
         assert_eq!(axis.spans(5 * MIB, 6 * MIB).count(), 0);
+        let first = axis.spans(0, 1).next().unwrap();
+        assert_eq!(axis.island_end(first), axis.cells()[3].right);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use plotters::prelude::{PathElement, Rectangle, Text as Words};
 use plotters::style::{Color, RGBColor, ShapeStyle};
-use stress_format::Mode;
 
 use super::axis::{Axis, CUT, Cell, Piece, Span};
 use super::{Area, FAINT, INK, RED, WIDTH, font, svg};
@@ -28,8 +27,8 @@ const PIECES: (i32, i32) = (18, 38);
 const DMA: (i32, i32) = (40, 50);
 const ADDRESS: i32 = 55;
 const LENGTH: i32 = 68;
-/// Pixels of a character in names and in addresses.
-const NAME_PITCH: f64 = 6.1;
+/// Pixels of a character of a name, at most on average: ASCII, and others.
+const NAME_PITCH: (f64, f64) = (6.2, 12.0);
 /// Most places outside of memory that get onto the map.
 const MAX_STRAY: usize = 16;
 
@@ -88,10 +87,7 @@ impl Thing {
 /// In the order in which they cover each other.
 fn things(report: &Report) -> Vec<Thing> {
     let setup = &report.setup;
-    let identity = report
-        .start
-        .as_ref()
-        .is_none_or(|start| start.mode == Mode::Identity);
+    let identity = report.wants_identity();
     let mut things = Vec::new();
     things.extend(setup.extents.iter().map(|extent| ram(extent, identity)));
     if setup.extents.is_empty() {
@@ -140,35 +136,28 @@ impl Drawing<'_, '_> {
                 self.bar(span, PIECES, thing.edge.stroke_width(1))?;
             }
         }
+        self.names(things)
+    }
+
+    /// Names above pieces, each cut before the next one and at the end of its island.
+    fn names(&self, things: &[Thing]) -> Drawn {
         let mut named: Vec<_> = things
             .iter()
             .filter(|thing| !thing.name.is_empty())
+            .filter_map(|thing| Some((thing, self.axis.spans(thing.start, thing.end).next()?)))
             .collect();
-        named.sort_by_key(|thing| thing.start);
-        let places = named
-            .iter()
-            .map(|thing| self.axis.spans(thing.start, thing.end).next());
-        let places: Vec<_> = places.collect();
-        for (index, (thing, place)) in named.iter().zip(&places).enumerate() {
-            let next = places.get(index + 1).copied().flatten();
-            if let Some(place) = place {
-                let end = match next {
-                    Some(next) if next.row == place.row => next.left,
-                    _ => f64::from(WIDTH) - 2.0 * MARGIN,
-                };
-                self.name(&thing.name, *place, end, thing.edge)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// As much of `name` above `place` as fits before `end`.
-    fn name(&self, name: &str, place: Span, end: f64, colour: RGBColor) -> Drawn {
-        let room = pixels((end - place.left) / NAME_PITCH) - 1;
-        if let Ok(room @ 3..) = usize::try_from(room) {
+        named.sort_by_key(|(thing, _)| thing.start);
+        let next = named.iter().skip(1).map(|(_, place)| Some(*place));
+        for ((thing, place), next) in named.iter().zip(next.chain([None])) {
+            let island = self.axis.island_end(*place) + CUT / 2.0;
+            let end = match next {
+                Some(next) if next.row == place.row => island.min(next.left),
+                _ => island,
+            };
+            let name = fitting(&thing.name, end - place.left);
             let at = (x(place.left), y(place.row) + 4);
-            let style = font("sans-serif", 11.0, colour);
-            self.area.draw(&Words::new(short(name, room), at, style))?;
+            let style = font("sans-serif", 11.0, thing.edge);
+            self.area.draw(&Words::new(name, at, style))?;
         }
         Ok(())
     }
@@ -242,6 +231,27 @@ impl Drawing<'_, '_> {
     }
 }
 
+/// As much of `name` as fits into `room` pixels; nothing where that says nothing.
+fn fitting(name: &str, room: f64) -> String {
+    let mut width = 0.0;
+    let mut fits = |character: char| {
+        width += match character.is_ascii() {
+            true => NAME_PITCH.0,
+            false => NAME_PITCH.1,
+        };
+        width <= room
+    };
+    let count = name
+        .chars()
+        .take_while(|character| fits(*character))
+        .count();
+    match name.chars().nth(count) {
+        None => name.to_owned(),
+        Some(_) if count < 4 => String::new(),
+        Some(_) => short(name, count - 2),
+    }
+}
+
 /// How dark `bytes` are, where `most` is the darkest.
 #[expect(clippy::cast_precision_loss, reason = "a colour is coarser")]
 fn heat(bytes: u64, most: u64) -> f64 {
@@ -262,4 +272,17 @@ fn y(row: usize) -> i32 {
 )]
 fn pixels(pixels: f64) -> i32 {
     pixels.round() as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_to_their_room() {
+        assert_eq!(fitting("kernel", 38.0), "kernel");
+        assert_eq!(fitting("kernel image", 50.0), "kernel…");
+        assert_eq!(fitting("äöüäöüäöü", 62.0), "äöü…");
+        assert_eq!(fitting("kernel", 20.0), "");
+    }
 }
