@@ -59,17 +59,13 @@ impl<B: DmaBuffer> Queues<B> {
             ms: 0,
             csts: 0,
         };
-        let id = admin.submit(command, &device.registers).ok_or(lost)?;
+        admin.submit(command, &device.registers).ok_or(lost)?;
         let mut result: Option<Result<(), Status>> = None;
         device.wait(Waiting::Admin { opcode }, ADMIN_MS, |csts| {
             if csts & CSTS_CFS != 0 {
                 return Err(NvmeError::Fatal { csts });
             }
-            admin.poll(&device.registers, |done| {
-                if done.id == id {
-                    result = Some(done.result);
-                }
-            })?;
+            admin.poll(&device.registers, |done| result = Some(done.result))?;
             Ok(result.is_some())
         })?;
         match result {

@@ -43,12 +43,16 @@ fn a_driver_knows_its_device() {
 
 #[test]
 fn a_device_that_someone_left_enabled_is_reset() {
-    let (_, mut device) = machine();
-    device.leave_enabled();
-    let device = device.share();
-    for _ in 0..2 {
-        // Dropped, not shut down.
-        assert!(device.start().is_ok());
+    // Ready, fatally wrong, or on the way to ready for ever.
+    for csts in [1, 3, 2, 0] {
+        let (_, mut device) = machine();
+        device.leave_enabled(csts);
+        let device = device.share();
+        for _ in 0..2 {
+            // Dropped, not shut down.
+            assert!(device.start().is_ok(), "CSTS {csts}");
+            assert!(!device.0.borrow().is_enabled());
+        }
     }
 }
 
@@ -214,6 +218,7 @@ fn devices_that_do_not_answer_time_out() {
     let cases = [
         (Quirk::NeverReady, timeout(Waiting::Ready, 1500, 0)),
         (Quirk::Fatal, NvmeError::Fatal { csts: 3 }),
+        (Quirk::FatalAtEnable, NvmeError::Fatal { csts: 2 }),
         (Quirk::Silent(6), admin(6)),
         (Quirk::Silent(9), admin(9)),
         (Quirk::Silent(5), admin(5)),
@@ -222,11 +227,13 @@ fn devices_that_do_not_answer_time_out() {
     for (quirk, expected) in cases {
         let (memory, mut device) = machine();
         device.quirk = quirk;
-        assert_eq!(error(device), expected, "{quirk:?}");
+        let device = device.share();
+        assert_eq!(device.start().map(|_| ()), Err(expected), "{quirk:?}");
+        assert!(!device.0.borrow().is_enabled(), "{quirk:?}");
         assert_eq!(memory.given_back(), 0, "{quirk:?}");
     }
     let (_, mut device) = machine();
-    device.leave_enabled();
+    device.leave_enabled(1);
     device.quirk = Quirk::NeverDisabled;
     assert_eq!(error(device), timeout(Waiting::Disabled, 1500, 1));
 }

@@ -189,3 +189,36 @@ fn a_list_that_fills_its_page_has_no_pointer_at_its_end() {
     assert_eq!(buffer.bytes()[4096..4104], pages[512].to_le_bytes());
     assert_eq!(buffer.bytes()[4104..4112], pages[513].to_le_bytes());
 }
+
+#[test]
+fn every_list_page_but_the_last_holds_a_pointer() {
+    let need = |entries: usize, first_entry| {
+        let pages = addresses(entries + 1);
+        PrpBuilder::new(&pages, 0, pages.len() as u64 * 4096)
+            .unwrap()
+            .list_pages(first_entry)
+    };
+    for (first_entry, entries, pages) in [
+        (0, 1, 0), // the second page is no list
+        (0, 2, 1),
+        (0, 512, 1),
+        (0, 513, 2),
+        (0, 511 + 512, 2),
+        (0, 511 + 513, 3),
+        (0, 511 * 2 + 512, 3),
+        (0, 511 * 2 + 513, 4),
+        (511, 2, 2),
+        (511, 512, 2),
+        (511, 513, 3),
+        (100, 412, 1),
+        (100, 413, 2),
+        (100, 411 + 512, 2),
+        (100, 411 + 513, 3),
+    ] {
+        assert_eq!(
+            need(entries, first_entry),
+            pages,
+            "{entries} from {first_entry}"
+        );
+    }
+}

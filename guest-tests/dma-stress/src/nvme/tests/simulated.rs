@@ -39,6 +39,8 @@ pub(super) enum Quirk {
     Fails(u8, u16),
     /// A fatal error at the first admin command.
     Fatal,
+    /// A fatal error instead of CSTS.RDY.
+    FatalAtEnable,
     /// Shutdown is never complete.
     NeverShutDown,
     /// Every register reads as all ones after so many reads.
@@ -133,10 +135,15 @@ impl Simulated {
         Handle(Rc::new(RefCell::new(self)))
     }
 
-    /// Leaves it as another driver would: enabled.
-    pub(super) fn leave_enabled(&mut self) {
+    /// Leaves it as another driver would: enabled, and with this CSTS.
+    pub(super) fn leave_enabled(&mut self, csts: u32) {
         self.cc = 0x0046_0001;
-        self.csts = 1;
+        self.csts = csts;
+    }
+
+    /// CC.EN.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.cc & 1 != 0
     }
 
     fn set_cc(&mut self, value: u32) {
@@ -159,8 +166,10 @@ impl Simulated {
             };
             self.submissions.insert(0, admin(self.asq, self.aqa));
             self.completions.insert(0, admin(self.acq, self.aqa >> 16));
-            if self.quirk != Quirk::NeverReady {
-                self.csts |= 1;
+            match self.quirk {
+                Quirk::NeverReady => {}
+                Quirk::FatalAtEnable => self.csts |= 2,
+                _ => self.csts |= 1,
             }
         } else if was == 1 && is == 0 {
             self.submissions.clear();
