@@ -5,6 +5,9 @@ const PAGE: u64 = 4096;
 /// Large page.
 const LARGE_PAGE: u64 = 2 << 20;
 
+/// One transfer by chance of so many may be of any length that the engine can do.
+const LONG_EVERY: u64 = 8;
+
 /// What an engine can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -14,6 +17,9 @@ pub struct Limits {
     pub align: u64,
     /// Longest transfer in bytes, a multiple of `granule`.
     pub most: u64,
+    /// Most transfers by chance are no longer than this; [`most`](Self::most) if all lengths are
+    /// as likely.
+    pub usual: u64,
     /// Bytes on the device's side.
     pub room: u64,
     /// Transfers that may be under way at once.
@@ -37,8 +43,8 @@ pub enum Class {
     ExtentStart,
     /// Up to the last byte of an extent.
     ExtentEnd,
-    /// Of the longest length, anywhere.
-    Full,
+    /// Long and short ones, anywhere.
+    Mixed,
 }
 
 /// All of them, in the order in which they are tried. The last one goes on until enough is moved.
@@ -49,7 +55,7 @@ pub const CLASSES: [Class; 7] = [
     Class::CrossLargePage,
     Class::ExtentStart,
     Class::ExtentEnd,
-    Class::Full,
+    Class::Mixed,
 ];
 
 /// Where a buffer is to be.
@@ -90,7 +96,7 @@ impl Class {
             Self::CrossLargePage => "across 2 MiB borders",
             Self::ExtentStart => "at the start of extents",
             Self::ExtentEnd => "at the end of extents",
-            Self::Full => "full length anywhere",
+            Self::Mixed => "long and short, anywhere",
         }
     }
 
@@ -98,8 +104,12 @@ impl Class {
     #[must_use]
     pub fn shape(self, number: u64, limits: &Limits, random: &mut fastrand::Rng) -> Shape {
         let any_len = |random: &mut fastrand::Rng| {
+            let most = match random.u64(..LONG_EVERY) {
+                0 => limits.most,
+                _ => limits.usual.clamp(1, limits.most),
+            };
             // As many short ones as long ones.
-            let bits = random.u32(0..=limits.most.ilog2());
+            let bits = random.u32(0..=most.ilog2());
             limits.len(random.u64(1_u64 << bits..2 << bits))
         };
         let across = |border: u64, random: &mut fastrand::Rng| {
@@ -144,8 +154,11 @@ impl Class {
                 len: any_len(random),
                 place: Place::End,
             },
-            Self::Full => Shape {
-                len: limits.most,
+            Self::Mixed => Shape {
+                len: match number % LONG_EVERY {
+                    0 => limits.most,
+                    _ => any_len(random),
+                },
                 place: offset(random),
             },
         }
@@ -185,6 +198,7 @@ mod tests {
         granule: 1,
         align: 1,
         most: 4096,
+        usual: 4096,
         room: 4096,
         depth: 1,
         writable: true,
@@ -193,6 +207,7 @@ mod tests {
         granule: 512,
         align: 4,
         most: 128 << 10,
+        usual: 8 << 10,
         room: 1 << 30,
         depth: 16,
         writable: true,

@@ -22,6 +22,12 @@ use crate::tally::Tally;
 /// Milliseconds from one sample to the next.
 const SAMPLE_MS: u64 = 200;
 
+/// Shapes of a class without a place, after which it ends.
+const MOST_MISSES: u64 = 32;
+
+/// Usual lengths are not limited to less than this.
+const LEAST_USUAL: u64 = 1024;
+
 /// What all engines share.
 #[derive(Debug)]
 pub struct Shared<'a, M, W> {
@@ -119,7 +125,7 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
     pub fn run(&self, engine: &mut dyn Engine) {
         let kinds = kinds(engine, self.shared.options);
         let mut course = Course {
-            limits: engine.limits(),
+            limits: self.limits(engine),
             engine,
             random: fastrand::Rng::with_seed(self.shared.options.seed ^ (self.id + 1) << 40),
             latency: Histogram::default(),
@@ -160,18 +166,35 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
         self.shared.tally.measured(&course.latency, course.busy);
     }
 
+    /// What the engine can do where RAM is in pieces.
+    fn limits(&self, engine: &dyn Engine) -> Limits {
+        let mut limits = engine.limits();
+        let extents = self.shared.ram.extents().iter();
+        let largest = extents.map(|extent| extent.end - extent.start).max();
+        let most = limits.most.min(largest.unwrap_or(0) / 2);
+        limits.most = (most / limits.granule).max(1) * limits.granule;
+        let options = self.shared.options;
+        let average = options.bytes / options.transfers.max(1);
+        limits.usual = limits.usual.min(average.max(LEAST_USUAL));
+        limits
+    }
+
     /// Runs `pairs` pairs of transfers of a class, and more of the last one while `bytes` are
     /// left to be moved.
     fn class(&self, course: &mut Course<'_>, class: Class, pairs: u64, bytes: &mut u64) -> Verdict {
-        let (mut number, mut wrong) = (0, 0);
-        while number < pairs || class == Class::Full && *bytes > 0 {
+        let (mut number, mut wrong, mut misses) = (0, 0, 0);
+        while (number < pairs || class == Class::Mixed && *bytes > 0) && misses < MOST_MISSES {
             let mut batch = Vec::new();
             let most = match number < pairs {
                 true => usize::try_from(pairs - number).unwrap_or(usize::MAX),
                 false => usize::MAX,
             };
             for slot in 0..course.limits.depth.min(most) {
-                let shape = class.shape(number + slot as u64, &course.limits, &mut course.random);
+                let shape = class.shape(
+                    number + misses + slot as u64,
+                    &course.limits,
+                    &mut course.random,
+                );
                 let pair = Pair::place(self.shared, shape, &course.limits, &mut course.random);
                 let Some(mut pair) = pair else { break };
                 course.pairs += 1;
@@ -185,11 +208,8 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
                 batch.push(pair);
             }
             if batch.is_empty() {
-                return if number == 0 {
-                    Verdict::NoPlace
-                } else {
-                    Verdict::Done { wrong }
-                };
+                misses += 1;
+                continue;
             }
             number += batch.len() as u64;
             match self.batch(course, &batch) {
@@ -204,7 +224,10 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
                 self.sample(ms);
             }
         }
-        Verdict::Done { wrong }
+        match number {
+            0 => Verdict::NoPlace,
+            _ => Verdict::Done { wrong },
+        }
     }
 
     fn sample(&self, ms: u64) {
@@ -243,7 +266,7 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
             course.busy += (self.shared.clock.now)().wrapping_sub(start);
             for ((transfer, outcome), failed) in transfers.iter().zip(outcomes).zip(&mut failed) {
                 course.latency.add(outcome.ticks);
-                if let Some(problem) = self.account(transfer, outcome) {
+                if let Some(problem) = self.account(course, transfer, outcome) {
                     wrong += 1;
                     match problem {
                         FindingKind::Timeout => return None,
@@ -260,7 +283,12 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
     }
 
     /// Counts a transfer, and returns its problem if it has one.
-    fn account(&self, transfer: &Transfer, outcome: Outcome) -> Option<FindingKind> {
+    fn account(
+        &self,
+        course: &mut Course<'_>,
+        transfer: &Transfer,
+        outcome: Outcome,
+    ) -> Option<FindingKind> {
         let tally = self.shared.tally;
         let (kind, text) = match outcome.problem {
             None => {
@@ -275,7 +303,9 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
         } else {
             tally.failures.fetch_add(1, Relaxed);
         }
-        self.finding(kind, transfer.gpa.0, transfer.len, text);
+        let complaint = course.engine.complaint();
+        let text = complaint.map_or_else(|| text.into(), |why| [text, &why].join(": "));
+        self.finding(kind, transfer.gpa.0, transfer.len, &text);
         Some(kind)
     }
 

@@ -1,71 +1,212 @@
 //! Which of the functions on the bus are tested, and how.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
 
+use address::Gpa;
+use dma_stress::device::{ivshmem, pci_testdev};
 use dma_stress::dma_address::DmaMap;
+use dma_stress::engine::Engine;
 use dma_stress::engine::edu::{self, Edu};
+use dma_stress::engine::nvme::{self, Nvme, Parts};
 use dma_stress::options::Options;
+use dma_stress::pci::Function;
 use dma_stress::report::Report;
+use dma_stress::signals::Signals;
 use spin::Mutex;
 
+use super::dma_pages::HeapDma;
 use super::machine::Machine;
 use super::mmio::Mmio;
 use super::physical::PhysicalMemory;
-use super::run::Item;
+use super::ports::Ports;
 use super::serial::Console;
 use super::traps;
 use super::wiring::Wiring;
 
+/// An engine.
+pub struct Item {
+    /// Name of its kind.
+    pub name: &'static str,
+    /// Its address on the bus.
+    pub bdf: String,
+    /// The driver.
+    pub engine: Mutex<Box<dyn Engine + Send>>,
+}
+
 /// A test of a device that is no matter of transfers.
 pub struct Extra {
     name: String,
-    result: Result<(), &'static str>,
+    check: Box<dyn Fn(&PhysicalMemory, u64) -> Result<String, String>>,
 }
 
 impl Extra {
-    /// How many tests it is.
-    pub fn tests(&self) -> u64 {
-        1
+    fn new(
+        name: String,
+        check: impl Fn(&PhysicalMemory, u64) -> Result<String, String> + 'static,
+    ) -> Self {
+        Self {
+            name,
+            check: Box::new(check),
+        }
     }
 
-    /// Reports it.
-    pub fn run(&self, report: &Report<Console>, _: &PhysicalMemory, _: u64) {
-        match self.result {
-            Ok(()) => report.test(true, format_args!("{}", self.name)),
-            Err(why) => report.test(false, format_args!("{} # {why}", self.name)),
+    /// Does and reports it.
+    pub fn run(&self, report: &Report<Console>, memory: &PhysicalMemory, seed: u64) {
+        match (self.check)(memory, seed) {
+            Ok(more) => report.test(true, format_args!("{}{more}", self.name)),
+            Err(why) => report.test(false, format_args!("{}: {why}", self.name)),
         }
     }
 }
 
-/// Finds them. What is found is enabled.
-pub fn find(machine: &Machine, options: &Options, dma: DmaMap) -> (Vec<Item>, Vec<Extra>) {
-    let (mut items, mut extras) = (Vec::new(), Vec::new());
-    let mut vector = traps::MESSAGES;
+/// All that is tested.
+#[derive(Default)]
+pub struct Found {
+    /// Engines.
+    pub items: Vec<Item>,
+    /// Tests without transfers.
+    pub extras: Vec<Extra>,
+    /// Memory of devices, for others to do DMA to.
+    pub peers: Vec<Range<Gpa>>,
+}
+
+struct Search<'a> {
+    machine: &'a Machine,
+    options: &'a Options,
+    dma: DmaMap,
+    vector: u8,
+    found: Found,
+}
+
+/// Finds it. What is found is enabled.
+pub fn find(machine: &Machine, options: &Options, dma: DmaMap) -> Found {
+    let mut search = Search {
+        machine,
+        options,
+        dma,
+        vector: traps::MESSAGES,
+        found: Found::default(),
+    };
     for function in &machine.functions {
-        let wiring = Wiring::new(function, machine.ecam, vector, machine.ticks_per_ms);
-        if function.id == edu::ID
-            && options.wants("edu")
-            && let Some(bar) = function.memory_bar(0)
-        {
-            function.enable(&machine.ecam);
-            // SAFETY: every BAR is mapped uncached.
-            let registers = unsafe { Mmio::new(bar) };
-            let Some(mut edu) = Edu::new(registers, wiring, dma) else {
-                continue;
-            };
-            extras.push(Extra {
-                name: alloc::format!("edu {function}: liveness and factorial"),
-                result: edu.self_test(),
-            });
-            items.push(Item {
-                name: "edu",
-                bdf: function.to_string(),
-                engine: Mutex::new(Box::new(edu)),
-            });
-            vector += 1;
-        }
+        let wants = |name| options.wants(name);
+        match function.id {
+            edu::ID if wants("edu") || wants("p2p") => search.edu(function),
+            pci_testdev::ID if wants("pci-testdev") => search.testdev(function),
+            ivshmem::ID if wants("ivshmem") || wants("p2p") => search.ivshmem(function),
+            _ if function.class == nvme::CLASS && wants("nvme") => search.nvme(function),
+            _ => continue,
+        };
     }
-    (items, extras)
+    search.found
+}
+
+impl Search<'_> {
+    fn registers(&self, function: &Function) -> Option<Mmio> {
+        let bar = function.memory_bar(0)?;
+        function.enable(&self.machine.ecam);
+        // SAFETY: every BAR is mapped uncached.
+        Some(unsafe { Mmio::new(bar) })
+    }
+
+    fn wiring(&mut self, function: &Function) -> Wiring {
+        let (machine, vector) = (self.machine, self.vector);
+        self.vector = vector.saturating_add(1).min(traps::LINES - 1);
+        Wiring::new(function, machine.ecam, vector, machine.ticks_per_ms)
+    }
+
+    fn item(
+        &mut self,
+        name: &'static str,
+        function: &Function,
+        engine: impl Engine + Send + 'static,
+    ) {
+        self.found.items.push(Item {
+            name,
+            bdf: function.to_string(),
+            engine: Mutex::new(Box::new(engine)),
+        });
+    }
+
+    fn edu(&mut self, function: &Function) -> Option<()> {
+        let registers = self.registers(function)?;
+        let wiring = self.wiring(function);
+        let mut edu = Edu::new(registers, wiring, self.dma)?;
+        let result = edu.self_test();
+        let name = format!("edu {function}: liveness and factorial");
+        let extra = Extra::new(name, move |_, _| {
+            result.map(|()| String::new()).map_err(String::from)
+        });
+        self.found.extras.push(extra);
+        self.item("edu", function, edu);
+        Some(())
+    }
+
+    fn nvme(&mut self, function: &Function) -> Option<()> {
+        let registers = self.registers(function)?;
+        let mut wiring = self.wiring(function);
+        let _ = wiring.select(stress_format::Interrupt::Polling);
+        let clock = wiring.clock();
+        let bar = function.memory_bar(0)?;
+        let parts = Parts {
+            memory: &mut HeapDma(self.dma),
+            clock,
+            signals: wiring,
+            dma: self.dma,
+            destroy: self.options.destroy,
+        };
+        match Nvme::new(registers, bar.end - bar.start, parts) {
+            Ok(nvme) => self.item("nvme", function, nvme),
+            Err(error) => {
+                let (name, error) = (format!("nvme {function}"), error.to_string());
+                self.found
+                    .extras
+                    .push(Extra::new(name, move |_, _| Err(error.clone())));
+            }
+        }
+        Some(())
+    }
+
+    fn testdev(&mut self, function: &Function) -> Option<()> {
+        function.enable(&self.machine.ecam);
+        for bar in 0..2 {
+            let name = |kind| format!("pci-testdev {function}, {kind}: ");
+            let told = |result: Result<u8, &str>| {
+                result
+                    .map(|tests| format!("{tests} tests, every width"))
+                    .map_err(String::from)
+            };
+            if let Some(range) = function.memory_bar(bar) {
+                // SAFETY: every BAR is mapped uncached.
+                let space = unsafe { Mmio::new(range) };
+                let check = move |_: &_, _| told(pci_testdev::run(&space));
+                self.found.extras.push(Extra::new(name("memory"), check));
+            } else if let Some(port) = function.port_bar(bar) {
+                // SAFETY: these ports are the device's, and do nothing but count.
+                let space = unsafe { Ports::new(port) };
+                let check = move |_: &_, _| told(pci_testdev::run(&space));
+                self.found.extras.push(Extra::new(name("ports"), check));
+            }
+        }
+        Some(())
+    }
+
+    fn ivshmem(&mut self, function: &Function) -> Option<()> {
+        function.enable(&self.machine.ecam);
+        let bar = function.memory_bar(ivshmem::MEMORY_BAR)?;
+        let name = format!("ivshmem {function}: {} MiB", (bar.end - bar.start) >> 20);
+        let range = bar.clone();
+        let extra = Extra::new(name, move |memory, seed| {
+            match ivshmem::sample(memory, &range, seed) {
+                Ok(hash) => Ok(format!(", hash of samples {hash:#018x}")),
+                Err(place) => Err(format!("other data at {place}")),
+            }
+        });
+        self.found.extras.push(extra);
+        self.found.peers.push(bar);
+        Some(())
+    }
 }

@@ -7,6 +7,7 @@
 
 mod apic;
 mod clock;
+mod dma_pages;
 mod ecam;
 mod engines;
 mod entry;
@@ -16,6 +17,7 @@ mod machine;
 mod mmio;
 mod paging;
 mod physical;
+mod ports;
 mod power;
 mod run;
 mod serial;

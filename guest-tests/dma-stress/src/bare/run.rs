@@ -1,23 +1,19 @@
 //! The run, from the first line of the report to the last.
 
-use alloc::boxed::Box;
-use alloc::string::String;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use address::Gpa;
 use dma_stress::canary::Canaries;
 use dma_stress::dma_address::DmaMap;
-use dma_stress::engine::Engine;
 use dma_stress::options::Options;
 use dma_stress::place::Reservations;
 use dma_stress::report::Report;
 use dma_stress::stress::{self, Job, Samples, Shared};
 use dma_stress::tally::Tally;
-use spin::Mutex;
 use stress_format::{self as format, FindingKind, Interrupt, Record};
 use x86_64::instructions::interrupts;
 
-use super::engines::{self, Extra};
+use super::engines::{self, Item};
 use super::machine::Machine;
 use super::physical::PhysicalMemory;
 use super::serial::{self, Console};
@@ -27,16 +23,6 @@ use super::{clock, heap, power, smp, traps};
 const PROCESSORS: usize = 4;
 /// Most pages that are watched.
 const CANARIES: usize = 256;
-
-/// An engine and its number.
-pub struct Item {
-    /// Name of its kind.
-    pub name: &'static str,
-    /// Its address on the bus.
-    pub bdf: String,
-    /// The driver.
-    pub engine: Mutex<Box<dyn Engine + Send>>,
-}
 
 /// Runs everything and ends the machine.
 pub fn run(zero_page: u64) -> ! {
@@ -79,8 +65,9 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
     interrupts::enable();
     machine.others.truncate(PROCESSORS - 1);
     let running = start_processors(&machine, report);
-    let (items, extras) = engines::find(&machine, &options, DmaMap);
-    introduce(&machine, &options, report, &items, running);
+    let found = engines::find(&machine, &options, DmaMap);
+    let items = &found.items;
+    introduce(&machine, &options, report, items, running);
 
     let tally = Tally::new(machine.ram.extents());
     let reservations = Reservations::default();
@@ -103,12 +90,12 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
         .iter()
         .map(|item| stress::tests(&**item.engine.lock(), &options))
         .sum::<u64>()
-        + extras.iter().map(Extra::tests).sum::<u64>();
+        + found.extras.len() as u64;
     report.plan(tests + 1);
-    for extra in &extras {
+    for extra in &found.extras {
         extra.run(report, &memory, options.seed);
     }
-    run_all(&shared, &items, &canaries, running);
+    run_all(&shared, items, &canaries, running);
 
     let hits = canaries.check(&memory, |hit| canary_finding(report, hit));
     tally.guard_hits.fetch_add(hits, SeqCst);
@@ -117,7 +104,7 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
         format_args!("{} pages that no transfer may touch", canaries.len()),
     );
     conclude(report, &tally, machine.ticks_per_ms);
-    match (items.is_empty() && extras.is_empty(), report.wrong()) {
+    match (items.is_empty() && found.extras.is_empty(), report.wrong()) {
         (true, _) => power::NOTHING,
         (false, 0) => power::PASSED,
         (false, _) => power::FAILED,

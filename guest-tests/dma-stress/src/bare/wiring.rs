@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use dma_stress::nvme::Clock;
 use dma_stress::pci::Function;
 use dma_stress::signals::Signals;
 use stress_format::Interrupt;
@@ -22,8 +23,6 @@ pub struct Wiring {
     ecam: Ecam,
     ticks_per_ms: u64,
     message: u8,
-    /// Which entry of the MSI-X table is used.
-    entry: u16,
     current: u8,
 }
 
@@ -35,15 +34,13 @@ impl Wiring {
             ecam,
             ticks_per_ms,
             message,
-            entry: 0,
             current: message,
         }
     }
 
-    /// Uses that entry of the MSI-X table.
-    pub fn with_entry(mut self, entry: u16) -> Self {
-        self.entry = entry;
-        self
+    /// Time without interrupts.
+    pub fn clock(&self) -> Tsc {
+        Tsc(self.ticks_per_ms)
     }
 
     fn line_vector(&self) -> Option<u8> {
@@ -66,10 +63,7 @@ impl Wiring {
     fn select_msix(&mut self) -> Option<()> {
         let msix = self.function.msix.as_mut()?;
         let bar = usize::from(msix.table_bar());
-        if self.entry >= msix.table_size() {
-            return None;
-        }
-        let table = u64::from(msix.table_offset()) + u64::from(self.entry) * ENTRY;
+        let table = u64::from(msix.table_offset());
         msix.set_enabled(true, self.ecam);
         msix.set_function_mask(false, self.ecam);
         let range = self.function.memory_bar(bar)?;
@@ -84,6 +78,19 @@ impl Wiring {
         registers.set32(table + 8, data);
         registers.set32(table + 12, 0);
         Some(())
+    }
+}
+
+/// The time-stamp counter, with its ticks in a millisecond.
+#[derive(Clone, Copy, Debug)]
+pub struct Tsc(u64);
+
+impl Clock for Tsc {
+    fn ticks(&self) -> u64 {
+        clock::now()
+    }
+    fn ticks_per_ms(&self) -> u64 {
+        self.0
     }
 }
 

@@ -216,6 +216,7 @@ impl<R: Registers, S: Signals> Engine for Edu<R, S> {
             granule: 1,
             align: 1,
             most: self.buffer,
+            usual: self.buffer,
             room: self.buffer,
             depth: 1,
             writable: true,

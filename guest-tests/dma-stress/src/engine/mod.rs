@@ -1,6 +1,7 @@
 //! What moves data.
 
 pub mod edu;
+pub mod nvme;
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -252,7 +252,6 @@ impl<'a> PrpBuilder<'a> {
         }
         let mut entry = list.first_entry;
         for page in list.first_page..end {
-            let here = list.buffer.dma_address(page + 1);
             let mut at = page * PAGE_BYTES + entry * 8;
             let room = LIST_ENTRIES - entry;
             let (data, later) = match rest.len() <= room {
@@ -263,7 +262,9 @@ impl<'a> PrpBuilder<'a> {
                 list.buffer.write64(at, address);
                 at += 8;
             }
-            if let Some(next) = here.filter(|_| !later.is_empty()) {
+            if !later.is_empty()
+                && let Some(next) = list.buffer.dma_address(page + 1)
+            {
                 list.buffer.write64(at, next);
             }
             (rest, entry) = (later, 0);

@@ -1,6 +1,7 @@
 //! Offsets and fields of the controller's registers (Base 1.4 §3.1, 2.0 §3.1.3).
 
 pub(super) const CAP: u64 = 0x00;
+pub(super) const VS: u64 = 0x08;
 pub(super) const CC: u64 = 0x14;
 pub(super) const CSTS: u64 = 0x1c;
 pub(super) const AQA: u64 = 0x24;
@@ -10,8 +11,6 @@ pub(super) const CMBLOC: u64 = 0x38;
 pub(super) const CMBSZ: u64 = 0x3c;
 pub(super) const CMBMSC: u64 = 0x50;
 pub(super) const CMBSTS: u64 = 0x58;
-/// VS is read before CAP: its all-ones value is no version, CAP's could be taken for one.
-pub(super) const VS: u64 = 0x08;
 const DOORBELLS: u64 = 0x1000;
 
 /// CC.EN.

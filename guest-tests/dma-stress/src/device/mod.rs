@@ -1,0 +1,4 @@
+//! Devices that do no DMA, tried by the processor.
+
+pub mod ivshmem;
+pub mod pci_testdev;
