@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     match Options::parse(cmdline) {
         Ok(options) => exit(run(&options, &report)),
         Err(bad) => {
+            report.version();
             report.bail_out(bad);
             exit(Status::NotRun)
         }

@@ -20,10 +20,13 @@ const WISHES: &[(&str, &str)] = &[
     // Linux Documentation/admin-guide/sysctl/vm.rst
     ("proc/sys/vm/compact_memory", "1"),
     ("proc/sys/vm/drop_caches", "3"),
-    // Linux Documentation/admin-guide/mm/transhuge.rst
-    ("sys/kernel/mm/transparent_hugepage/enabled", "always"),
-    ("sys/kernel/mm/transparent_hugepage/enabled", "never"),
+    (HUGEPAGES, "always"),
+    (HUGEPAGES, "never"),
 ];
+
+/// Which memory is made of hugepages where possible
+/// (Linux Documentation/admin-guide/mm/transhuge.rst).
+const HUGEPAGES: &str = "sys/kernel/mm/transparent_hugepage/enabled";
 
 /// Memory that is held.
 #[derive(Debug)]
@@ -59,6 +62,7 @@ impl<'a> Pressure<'a> {
     /// Goes on as long as `goes_on`, which is asked with the number of steps done. Returns how many pieces of
     /// memory had changed.
     pub fn run(mut self, goes_on: &(dyn Fn(u64) -> bool + Sync)) -> u64 {
+        let hugepages = fs::read_to_string(self.root.join(HUGEPAGES)).unwrap_or_default();
         let mut done = 0;
         while goes_on(done) {
             match self.rng.u32(0..100) {
@@ -70,6 +74,9 @@ impl<'a> Pressure<'a> {
         }
         while !self.pieces.is_empty() {
             self.look_and_free();
+        }
+        if let Some(before) = chosen(&hugepages) {
+            self.tell(HUGEPAGES, before);
         }
         self.problems
     }
@@ -126,9 +133,19 @@ impl<'a> Pressure<'a> {
 
     fn wish(&mut self) {
         let (path, text) = WISHES[self.rng.usize(0..WISHES.len())];
+        self.tell(path, text);
+    }
+
+    fn tell(&self, path: &str, text: &str) {
         // A kernel without it is under less pressure.
         let _ = fs::write(self.root.join(path), text);
     }
+}
+
+/// The word in brackets.
+fn chosen(words: &str) -> Option<&str> {
+    let (_, rest) = words.split_once('[')?;
+    Some(rest.split_once(']')?.0)
 }
 
 #[cfg(test)]
@@ -159,6 +176,25 @@ mod tests {
         assert_eq!(lines.text(), "");
         let told = fs::read_to_string(folder.path().join("proc/sys/vm/compact_memory"));
         assert_eq!(told.unwrap(), "1");
+    }
+
+    #[test]
+    fn the_choice_of_hugepages_is_put_back() {
+        let (lines, meter) = (Lines::default(), Meter::new());
+        let report = lines.report();
+        let shared = Shared {
+            meter: &meter,
+            report: &report,
+            pagemap: None,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(HUGEPAGES);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "always [madvise] never\n").unwrap();
+        let pressure = Pressure::new(folder.path(), 1 << 20, 3, shared);
+        assert_eq!(pressure.run(&|done| done < 500), 0);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "madvise");
+        assert_eq!(chosen("always"), None);
     }
 
     #[test]

@@ -387,3 +387,43 @@ fn wait_for_carrier(interface: &str) {
         thread::sleep(TICK / 2);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing::Lines;
+
+    #[test]
+    fn memory_in_use_leaves_room_for_the_kernel() {
+        let available = 400 << 20;
+        for (work, pressure) in [(Work::Mix, true), (Work::Nvme, false)] {
+            let memory = Memory::share(available, work, 4);
+            let sum = memory.arena * 4 + memory.pressure;
+            assert!(sum <= available / 100 * 60, "{work:?} {sum}");
+            assert_eq!(memory.pressure > 0, pressure);
+            assert!(memory.arena >= 10 << 20);
+        }
+        assert_eq!(Memory::share(0, Work::Net, 0).arena, 0);
+    }
+
+    #[test]
+    fn a_test_fails_by_any_of_its_threads() {
+        let lines = Lines::default();
+        let report = lines.report();
+        let test = |name: &str, jobs: Vec<Job<'static>>| Test {
+            name: name.into(),
+            jobs,
+        };
+        let tests = vec![
+            test("good", vec![Box::new(|| 0), Box::new(|| 0)]),
+            test("bad", vec![Box::new(|| 0), Box::new(|| 3)]),
+            test("worse", vec![Box::new(|| panic!("on purpose"))]),
+        ];
+        do_all(tests, &report);
+        assert_eq!(
+            lines.text(),
+            "ok 1 - good\nnot ok 2 - bad\nnot ok 3 - worse\n"
+        );
+        assert_eq!(report.status(), Status::Failed);
+    }
+}

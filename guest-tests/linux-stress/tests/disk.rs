@@ -18,6 +18,9 @@ use stress_format::{FindingKind, Line, Record, Totals};
 const BYTES: u64 = 6 << 20;
 const BLOCK: usize = 512;
 
+/// Random transfers of each thread.
+const TRANSFERS: u64 = 100;
+
 /// Does something to the numbered call's data.
 type Fault = fn(u64, &mut [u8], &File, u64) -> io::Result<()>;
 
@@ -89,7 +92,7 @@ impl Run {
     }
 }
 
-/// 200 random transfers in each of `threads` threads, then a look at everything.
+/// [`TRANSFERS`] random transfers in each of `threads` threads, then a look at everything.
 fn run(disk: Faulty, threads: usize, writable: bool) -> Run {
     let subject = Subject {
         disk,
@@ -119,7 +122,7 @@ fn run(disk: Faulty, threads: usize, writable: bool) -> Run {
                         if verifies {
                             worker.verify()
                         } else {
-                            worker.mix(&|done| done < 200)
+                            worker.mix(&|done| done < TRANSFERS)
                         }
                     })
                 })
@@ -153,7 +156,7 @@ fn a_good_disk_has_no_problem() {
         "{:?}",
         run.findings
     );
-    assert!(run.totals.transfers > 800, "{:?}", run.totals);
+    assert!(run.totals.transfers > 4 * TRANSFERS, "{:?}", run.totals);
     assert!(run.totals.bytes > BYTES, "{:?}", run.totals);
     assert!(run.totals.max >= run.totals.p99 && run.totals.p99 >= run.totals.p50);
 }
@@ -164,7 +167,7 @@ fn nothing_is_written_without_leave() {
     disk.on_write = |_, _, _, _| panic!("a write");
     let run = run(disk, 2, false);
     assert_eq!((run.status, run.problems), (Status::Passed, 0));
-    assert_eq!(run.totals.transfers, 800);
+    assert_eq!(run.totals.transfers, 4 * TRANSFERS);
 }
 
 #[test]
@@ -263,6 +266,22 @@ fn a_transfer_that_stops_short_is_named() {
     let run = run(disk, 1, true);
     assert!(
         run.has(FindingKind::Mismatch, "from byte 496 on nothing arrived"),
+        "{:?}",
+        run.findings
+    );
+}
+
+#[test]
+fn what_went_bad_after_the_last_read_is_found_in_the_end() {
+    let mut disk = Faulty::new();
+    disk.on_read = |call, data, file, offset| {
+        file.read(data, offset)?;
+        data[0] ^= u8::from(call >= TRANSFERS);
+        Ok(())
+    };
+    let run = run(disk, 1, true);
+    assert!(
+        run.has(FindingKind::BitFlip, "the first in byte 0"),
         "{:?}",
         run.findings
     );
