@@ -4,7 +4,7 @@ mod common;
 
 use common::{failing, passing};
 use serde_json::Value;
-use stress_report::{from_json, html, json, write_html, write_json};
+use stress_report::{Landmark, from_json, html, json, write_html, write_json};
 
 #[test]
 fn json_has_the_names_that_are_documented() {
@@ -87,6 +87,28 @@ fn what_the_guest_says_is_shown_and_not_obeyed() {
     assert!(!page.contains("<script") && !page.contains("<b>K") && !page.contains("<i>\""));
     assert!(page.contains("&#60;script&#62;alert(&#39;&#38;amp;&#39;)"));
     assert!(page.contains("&lt;b&gt;K"));
+}
+
+#[test]
+fn names_on_the_map_do_not_run_into_each_other() {
+    let mut run = passing(1);
+    let gpa = run.setup.landmarks[1].gpa;
+    let names = ["a name that needs more room than it has", "its neighbour"];
+    run.setup.landmarks = (0..)
+        .zip(names)
+        .map(|(number, name)| Landmark {
+            name: name.into(),
+            gpa: gpa + number * 0x1000,
+            len: 0x1000,
+        })
+        .collect();
+    let page = html(&run.report()).unwrap();
+    let seen = names.map(|name| page.matches(name).count());
+    assert_eq!(
+        seen,
+        [1, 2],
+        "whole in the table, and on the map if there is room"
+    );
 }
 
 #[test]
