@@ -179,8 +179,12 @@ mod tests {
         meter.mismatch();
         meter.guard_hit();
         meter.lost_interrupt();
+        let mut tally = Tally::default();
+        tally.histogram.add(9);
+        meter.add(&tally);
         let totals = meter.totals();
         assert_eq!((totals.transfers, totals.bytes), (1, 512));
+        assert_eq!((totals.p50, totals.p99, totals.max), (8, 8, 9));
         assert_eq!(
             (totals.mismatches, totals.guard_hits, totals.lost_interrupts),
             (1, 1, 1)

@@ -160,6 +160,14 @@ mod tests {
     }
 
     #[test]
+    fn chunks_lie_at_equal_distances() {
+        let region = Region::new(100, 1000, 45, 10);
+        assert_eq!(region.slots(), 40);
+        let blocks = [0, 9, 10, 39].map(|slot| region.block(slot));
+        assert_eq!(blocks, [100, 109, 350, 859]);
+    }
+
+    #[test]
     fn lengths_are_mixed() {
         let region = Region::new(0, 4096, 4096, 4096);
         let mut rng = fastrand::Rng::with_seed(1);
