@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{AtPath, Error, Result};
 use crate::initramfs::Initramfs;
-use crate::paths;
+use crate::paths::{self, GuestTarget};
 use crate::setup::{self, GuestKernel};
 use crate::shell;
 
@@ -30,7 +30,7 @@ pub fn write_initramfs(path: &Path, modules: &[&str], script: &str) -> Result<()
 /// # Errors
 /// Those of [`write_initramfs`], and [`Error::Missing`] before `linux-stress` is built.
 pub fn write_stress_initramfs(path: &Path, modules: &[&str]) -> Result<()> {
-    let program = paths::static_program("linux-stress")?;
+    let program = paths::guest_program("linux-stress", GuestTarget::Linux)?;
     let mut archive = Initramfs::with_init(&program)?;
     add_modules(&mut archive, modules)?;
     archive.write(path)

@@ -46,21 +46,41 @@ pub fn sibling_program(name: &str) -> Result<PathBuf> {
     Ok(folder.join(name))
 }
 
-/// A static program of this workspace, built beside this one for another target.
+/// What programs that run in a guest are built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestTarget {
+    /// Static programs for Linux.
+    Linux,
+    /// No operating system.
+    BareMetal,
+}
+
+impl GuestTarget {
+    /// Its name for cargo.
+    #[must_use]
+    pub fn triple(self) -> &'static str {
+        match self {
+            Self::Linux => "x86_64-unknown-linux-musl",
+            Self::BareMetal => "x86_64-unknown-none",
+        }
+    }
+}
+
+/// A program of this workspace for guests, built beside this one.
 ///
 /// # Errors
 /// [`Error::Missing`] if it has not been built; [`Error::File`] if the system does not tell where this program is.
-pub fn static_program(name: &str) -> Result<PathBuf> {
-    const TARGET: &str = "x86_64-unknown-linux-musl";
+pub fn guest_program(name: &str, target: GuestTarget) -> Result<PathBuf> {
+    let triple = target.triple();
     let profile = sibling_program("")?;
-    let target = profile.parent().unwrap_or(&profile);
-    let path = target.join(TARGET).join("release").join(name);
+    let folder = profile.parent().unwrap_or(&profile);
+    let path = folder.join(triple).join("release").join(name);
     if path.is_file() {
         return Ok(path);
     }
     Err(Error::Missing {
         what: path.display().to_string(),
-        command: format!("cargo build --release --package {name} --target {TARGET}"),
+        command: format!("cargo build --release --package {name} --target {triple}"),
     })
 }
 

@@ -37,7 +37,7 @@ use config::Config;
 use console::Console;
 use description::Description;
 use exit::ExitReason;
-use software::{Refusals, SoftwareMachine};
+use software::Refusals;
 
 /// Runs the microVM that `config` describes until it ends. Where devices use physical addresses,
 /// its RAM is placed by `layout`: [`Identity`], unless the harm of another one is to be shown.
@@ -68,13 +68,16 @@ fn launch(
 ) -> Result<Ended, Error> {
     let mut machine = builder::build(config, layout, &mut console)?;
     let ended = event_loop::run(&mut machine, &mut console, limit);
-    let refusals = machine.software.as_ref().map(SoftwareMachine::refusals);
+    let refusals = match (&machine.software, &machine.engine) {
+        (Some(software), Some(engine)) => software.refusals(engine),
+        _ => Refusals::default(),
+    };
     let torn_down = machine.tear_down();
     Ok(Ended {
         reason: ended?,
         torn_down,
         description: machine.description.clone(),
-        refusals: refusals.unwrap_or_default(),
+        refusals,
     })
 }
 

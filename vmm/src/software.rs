@@ -45,12 +45,12 @@ pub struct SoftwareMachine {
     fault: Option<EngineFault>,
 }
 
-/// Transfers that were refused because they would have left the guest's memory.
+/// Transfers that were refused.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
     /// How many.
     pub count: u64,
-    /// The last ones, the oldest first.
+    /// The last ones that would have left the guest's memory, the oldest first.
     pub last: Vec<DmaFault>,
 }
 
@@ -111,13 +111,12 @@ impl SoftwareMachine {
         })
     }
 
-    /// What was refused so far.
+    /// What `engine` has refused so far.
     #[must_use]
-    pub fn refusals(&self) -> Refusals {
-        let port = self.memory.port();
+    pub fn refusals(&self, engine: &EngineThread) -> Refusals {
         Refusals {
-            count: port.fault_count(),
-            last: port.last_faults(),
+            count: engine.control.statistics().refused,
+            last: self.memory.port().last_faults(),
         }
     }
 }

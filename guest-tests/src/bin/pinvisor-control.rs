@@ -13,7 +13,10 @@ fn main() -> ExitCode {
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Info)
         .init();
-    let Command::Run(args) = Cli::parse().command;
+    let Command::Run(args) = Cli::parse().command else {
+        eprintln!("pinvisor-control: it can run, and nothing else");
+        return ExitCode::FAILURE;
+    };
     match run(&args.into(), &Conventional) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use guest_tests::inside::{canary, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::setup::{Flavour, setup};
+use guest_tests::paths::{self, GuestTarget};
 use guest_tests::{Error, Result, cases, runner, shell};
 
 /// Exit status for what is the testbed's own failure, not the script's.
@@ -149,10 +150,23 @@ fn build(no_build: bool) -> Result<()> {
     if no_build {
         return Ok(());
     }
-    let arguments = "build --quiet --release --package vmm --package guest-tests \
-                     --bin pinvisor --bin pinvisor-control --bin kernel-check";
-    let manifest = guest_tests::paths::checkout().join("Cargo.toml");
-    let mut cargo = shell::command("cargo", arguments.split_whitespace());
+    cargo_build(
+        "--package vmm --package guest-tests --bin pinvisor --bin pinvisor-control --bin kernel-check",
+    )?;
+    for (program, target) in [
+        ("dma-stress", GuestTarget::BareMetal),
+        ("linux-stress", GuestTarget::Linux),
+    ] {
+        let triple = target.triple();
+        cargo_build(&format!("--package {program} --bin {program} --target {triple}"))?;
+    }
+    Ok(())
+}
+
+fn cargo_build(arguments: &str) -> Result<()> {
+    let manifest = paths::checkout().join("Cargo.toml");
+    let mut cargo = shell::command("cargo", ["build", "--quiet", "--release"]);
+    cargo.args(arguments.split_whitespace());
     shell::run(cargo.arg("--manifest-path").arg(manifest)).map(drop)
 }
 

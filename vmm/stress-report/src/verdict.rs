@@ -128,6 +128,14 @@ pub enum Reason {
     },
 }
 
+/// What makes a transfer one with wrong data.
+const WRONG_DATA: [FindingKind; 4] = [
+    FindingKind::BitFlip,
+    FindingKind::Shifted,
+    FindingKind::WrongExtent,
+    FindingKind::Mismatch,
+];
+
 fn transfers(count: u64) -> String {
     counted(count, "transfer", "transfers")
 }
@@ -167,7 +175,13 @@ impl Report {
     }
 
     fn failures(&self) -> Vec<Reason> {
-        let totals = self.totals.unwrap_or_default();
+        // A guest that did not get to its totals has said what it found all the same.
+        let totals = self.totals.unwrap_or_else(|| Totals {
+            mismatches: self.count(&WRONG_DATA),
+            guard_hits: self.count(&[FindingKind::GuardHit]),
+            lost_interrupts: self.count(&[FindingKind::LostInterrupt]),
+            ..Totals::default()
+        });
         let counts = [
             (
                 self.failed_tests,
@@ -308,14 +322,8 @@ impl Report {
     /// Totals that disagree with tests, findings, samples or the histogram.
     fn wrong_totals(&self, totals: &Totals) -> Vec<String> {
         let mut wrong = Vec::new();
-        let data = [
-            FindingKind::BitFlip,
-            FindingKind::Shifted,
-            FindingKind::WrongExtent,
-            FindingKind::Mismatch,
-        ];
         for (what, total, kinds) in [
-            ("wrong data", totals.mismatches, &data[..]),
+            ("wrong data", totals.mismatches, &WRONG_DATA[..]),
             (
                 "changes around buffers",
                 totals.guard_hits,

@@ -139,6 +139,23 @@ fn every_flaw_fails() {
 }
 
 #[test]
+fn what_was_found_counts_without_totals() {
+    for (kind, reason) in [
+        ("wrong-extent", "1 transfer had wrong data"),
+        ("guard-hit", "1 transfer changed memory around the buffer"),
+        ("lost-interrupt", "1 interrupt was lost"),
+    ] {
+        let (name, reasons) = after(|run| {
+            run.serial.truncate(run.serial.find("# totals").unwrap());
+            let finding = format!("# finding kind={kind} engine=0 gpa=0 len=1 text=x\n");
+            run.serial.push_str(&finding);
+        });
+        assert_eq!(name, "failed", "{kind}");
+        assert_eq!(reasons[0], reason);
+    }
+}
+
+#[test]
 fn every_gap_is_incomplete() {
     let one = |reason: &str| ("incomplete", vec![reason.to_owned()]);
     assert_eq!(

@@ -1,0 +1,106 @@
+//! `cargo demo`: builds the monitor and the stress guest, and lets the guest drive a DMA engine in
+//! software over fragmented memory. Arguments go to `pinvisor stress`.
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// This machine cannot run it: the exit code of `pinvisor` for that.
+const HOST: u8 = 2;
+/// What the guest is built for.
+const BARE_METAL: &str = "x86_64-unknown-none";
+/// RAM of the guest.
+const MEMORY: &str = "64M";
+
+const INTRODUCTION: &str = "\
+A guest of Pinvisor's drives a DMA engine that no IOMMU keeps in check. The engine puts the
+addresses that the guest gives it on the bus as they are, so guest RAM has to stand at its
+physical addresses: in many pieces, wherever the host had memory. The guest moves data to and
+from all of them and looks at every byte.
+";
+
+fn main() -> ExitCode {
+    if let Err(text) = look_for_kvm() {
+        eprintln!("demo: {text}");
+        return HOST.into();
+    }
+    match build() {
+        Ok(target) => show(&target),
+        Err(text) => {
+            eprintln!("demo: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether a guest can be run at all, before anything is built.
+fn look_for_kvm() -> Result<(), String> {
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    match opened.map_err(|error| error.kind()) {
+        Ok(_) => Ok(()),
+        Err(ErrorKind::NotFound) => Err(
+            "there is no /dev/kvm: virtualisation must be on in the firmware (or, in a virtual \
+             machine, nested virtualisation in the one that runs it), and the module loaded: \
+             modprobe kvm_intel, or modprobe kvm_amd"
+                .to_owned(),
+        ),
+        Err(ErrorKind::PermissionDenied) => Err(
+            "/dev/kvm may not be used by you: sudo usermod -aG kvm $USER, and log in again"
+                .to_owned(),
+        ),
+        Err(kind) => Err(format!("/dev/kvm cannot be opened: {kind}")),
+    }
+}
+
+/// Builds both programs and returns where cargo puts them.
+fn build() -> Result<PathBuf, String> {
+    cargo(&["--package", "vmm", "--bin", "pinvisor"])?;
+    cargo(&[
+        "--package",
+        "dma-stress",
+        "--bin",
+        "dma-stress",
+        "--target",
+        BARE_METAL,
+    ])
+    .map_err(|text| format!("{text} (perhaps: rustup target add {BARE_METAL})"))?;
+    let own = env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
+    // target/release/demo
+    own.ancestors()
+        .nth(2)
+        .map(Path::to_owned)
+        .ok_or_else(|| format!("{} is in no target folder", own.display()))
+}
+
+fn cargo(arguments: &[&str]) -> Result<(), String> {
+    let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command
+        .args(["build", "--quiet", "--release"])
+        .args(arguments)
+        .arg("--manifest-path")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"));
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{command:?} failed: {status}")),
+        Err(error) => Err(format!("cannot run {command:?}: {error}")),
+    }
+}
+
+/// Becomes `pinvisor stress`.
+fn show(target: &Path) -> ExitCode {
+    println!("{INTRODUCTION}");
+    let mut command = Command::new(target.join("release/pinvisor"));
+    command
+        .args(["stress", "--software", "--memory", MEMORY, "--kernel"])
+        .arg(target.join(BARE_METAL).join("release/dma-stress"))
+        .arg("--html")
+        .arg(target.join("demo.html"))
+        .args(env::args_os().skip(1));
+    let error = command.exec();
+    eprintln!("demo: cannot run {command:?}: {error}");
+    ExitCode::FAILURE
+}
