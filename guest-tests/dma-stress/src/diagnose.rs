@@ -17,7 +17,8 @@ pub const NEAR: u64 = 64 << 10;
 /// Bytes of the data that are looked for.
 const NEEDLE: usize = 24;
 /// Data shorter than this is found by chance.
-const SHORTEST_NEEDLE: usize = 8;
+const SHORTEST_NEEDLE: usize = WORD;
+const WORD: usize = 8;
 /// More flipped bits than this are other data.
 const FLIPPED: u32 = 2;
 
@@ -80,21 +81,16 @@ impl Wrong<'_> {
             return None;
         }
         let should = self.gpa + self.first as u64;
-        let found = near(memory, ram, should)
-            .and_then(|(start, bytes)| {
-                let mut places = bytes
-                    .windows(needle.len())
-                    .enumerate()
-                    .filter(|(_, window)| *window == needle)
-                    .map(|(offset, _)| start + offset as u64);
-                places.find(|place| self.is_news(*place))
-            })
-            .or_else(|| {
-                pages_like(ram, should).find(|place| {
-                    let mut bytes = [0; NEEDLE];
-                    let bytes = &mut bytes[..needle.len()];
-                    self.is_news(*place) && memory.read(*place, bytes).is_ok() && bytes == needle
-                })
+        let word = needle.first_chunk().map(|word| u64::from_le_bytes(*word))?;
+        let found = near(ram, should)
+            .chain(pages_like(ram, should))
+            .find(|place| {
+                let mut bytes = [0; NEEDLE];
+                let bytes = &mut bytes[..needle.len()];
+                memory.read_word(*place) == Ok(word)
+                    && self.is_news(*place)
+                    && memory.read(*place, bytes).is_ok()
+                    && bytes == needle
             })?;
         Some(moved("the data was written", should, found))
     }
@@ -113,7 +109,7 @@ impl Wrong<'_> {
             kind: FindingKind::Mismatch,
             gpa: self.gpa + self.first as u64,
             text: format!(
-                "byte {:#x} and on: {:02x?} instead of {:02x?}, which is nowhere else",
+                "byte {:#x} and on: {:02x?} instead of {:02x?}",
                 self.first,
                 word(self.actual),
                 word(self.expected)
@@ -141,15 +137,20 @@ pub fn moved(what: &str, should: Gpa, found: Gpa) -> Diagnosis {
     }
 }
 
-/// What is around `gpa` in its extent, and where that begins.
-#[must_use]
-pub fn near(memory: &impl Memory, ram: &Ram, gpa: Gpa) -> Option<(Gpa, Vec<u8>)> {
-    let extent = ram.extents().iter().find(|extent| extent.contains(&gpa))?;
-    let start = Gpa(gpa.0.saturating_sub(NEAR)).max(extent.start);
-    let end = (gpa + NEAR).min(extent.end);
-    let mut bytes = alloc::vec![0; usize::try_from(end - start).ok()?];
-    memory.read(start, &mut bytes).ok()?;
-    Some((start, bytes))
+/// Places in the extent of `gpa` that are before or behind it: all that are very near, then those
+/// that are words away, then blocks.
+pub fn near(ram: &Ram, gpa: Gpa) -> impl Iterator<Item = Gpa> {
+    const VERY_NEAR: u64 = 64;
+    const BLOCK: usize = 512;
+    let extent = ram.extents().iter().find(|extent| extent.contains(&gpa));
+    let extent = extent.cloned().unwrap_or(gpa..gpa);
+    let words = (VERY_NEAR..PAGE).step_by(WORD);
+    let blocks = (PAGE..=NEAR).step_by(BLOCK);
+    let bytes = (1..VERY_NEAR).chain(words).chain(blocks);
+    bytes
+        .flat_map(move |far| [gpa.0.wrapping_sub(far), gpa.0.wrapping_add(far)])
+        .map(Gpa)
+        .filter(move |place| extent.contains(place))
 }
 
 /// Every place in RAM at the offset that `gpa` has in its page.

@@ -34,4 +34,14 @@ pub trait Memory {
     /// # Errors
     /// [`OutsideRam`]
     fn read(&self, gpa: Gpa, into: &mut [u8]) -> Result<(), OutsideRam>;
+
+    /// The word at `gpa`.
+    ///
+    /// # Errors
+    /// [`OutsideRam`]
+    fn read_word(&self, gpa: Gpa) -> Result<u64, OutsideRam> {
+        let mut word = [0; 8];
+        self.read(gpa, &mut word)?;
+        Ok(u64::from_le_bytes(word))
+    }
 }

@@ -31,9 +31,9 @@ pub struct Ground<'a, M> {
 }
 
 impl<M: Memory> Ground<'_, M> {
-    /// Moves a word from `source` to the device and on to `target`, both large enough for the
-    /// engine's shortest transfer, and tells what went wrong on the way; `None` if nothing did,
-    /// or it cannot be told. Contents of all memory that nobody uses are lost.
+    /// Moves a word from `source` to the device and on to `target`, and tells what went wrong on
+    /// the way; `None` if nothing did, or it cannot be told. Contents of all memory that nobody
+    /// uses are lost.
     pub fn probe(
         &self,
         engine: &mut dyn Engine,
@@ -41,13 +41,10 @@ impl<M: Memory> Ground<'_, M> {
         target: &Buffer,
     ) -> Option<Diagnosis> {
         let len = engine.limits().granule.max(WORD);
-        if source.len < len || target.len < len {
-            return None;
-        }
-        self.stamp(source);
-        self.memory
-            .fill(target.gpa, usize::try_from(target.len).ok()?, || 0)
-            .ok()?;
+        let (from, to) = (spot(source, len)?, spot(target, len)?);
+        self.stamp(source, from);
+        let bytes = usize::try_from(len).ok()?;
+        self.memory.fill(to, bytes, || 0).ok()?;
         let transfer = |direction, gpa| Transfer {
             direction,
             gpa,
@@ -55,33 +52,37 @@ impl<M: Memory> Ground<'_, M> {
             len,
         };
         let mut outcomes = Vec::new();
-        engine.run(&[transfer(Direction::ToDevice, source.gpa)], &mut outcomes);
-        engine.run(
-            &[transfer(Direction::FromDevice, target.gpa)],
-            &mut outcomes,
-        );
+        engine.run(&[transfer(Direction::ToDevice, from)], &mut outcomes);
+        engine.run(&[transfer(Direction::FromDevice, to)], &mut outcomes);
 
-        let (read, written) = self.stray(source.gpa, target.gpa)?;
-        if read != source.gpa {
-            Some(moved("the device read", source.gpa, read))
-        } else if written != target.gpa {
-            Some(moved("the device wrote", target.gpa, written))
+        let (read, written) = self.stray(from, to)?;
+        if read != from {
+            Some(moved("the device read", from, read))
+        } else if written != to {
+            Some(moved("the device wrote", to, written))
         } else {
             None
         }
     }
 
-    /// Stamps what is near the source, and every page at its offset.
-    fn stamp(&self, source: &Buffer) {
-        let start = source.gpa.0.saturating_sub(NEAR);
-        let neighbours = (0..2 * NEAR / WORD).map(|word| Gpa(start + word * WORD));
-        for place in neighbours.chain(pages_like(self.ram, source.gpa)) {
+    /// Stamps what is near `from`, and every page at its offset.
+    fn stamp(&self, source: &Buffer, from: Gpa) {
+        let stamp = |place: Gpa| {
+            // Places are in RAM.
+            let _ = self.memory.fill(place, 8, || STAMP | place.0);
+        };
+        for place in near(self.ram, from).chain(pages_like(self.ram, from)) {
             let range = place..place + WORD;
-            let own = source.whole.start <= range.start && range.end <= source.whole.end;
+            let apart = (place.0.wrapping_sub(from.0)).is_multiple_of(WORD);
             let free = self.ram.holds(&range).is_some() && !self.reservations.touches(&range);
-            if own || free {
-                let _ = self.memory.fill(place, 8, || STAMP | place.0);
+            if apart && free {
+                stamp(place);
             }
+        }
+        let mut place = from;
+        while place + WORD <= source.whole.end {
+            stamp(place);
+            place = place + WORD;
         }
     }
 
@@ -98,20 +99,19 @@ impl<M: Memory> Ground<'_, M> {
             (word & STAMP_MASK == STAMP && gpa != place && known).then_some((gpa, place))
         };
         let at = |place: Gpa| {
-            let mut word = [0; 8];
-            self.memory.read(place, &mut word).ok()?;
-            told(place, u64::from_le_bytes(word))
+            let word = self.memory.read_word(place).ok()?;
+            told(place, word)
         };
         at(target)
-            .or_else(|| {
-                let (start, bytes) = near(self.memory, self.ram, target)?;
-                bytes.windows(8).enumerate().find_map(|(offset, word)| {
-                    told(
-                        start + offset as u64,
-                        u64::from_le_bytes(*word.first_chunk()?),
-                    )
-                })
-            })
+            .or_else(|| near(self.ram, target).find_map(at))
             .or_else(|| pages_like(self.ram, target).find_map(at))
     }
+}
+
+/// Where in a buffer or what is around it `len` bytes have room, as near to its start as can be.
+fn spot(buffer: &Buffer, len: u64) -> Option<Gpa> {
+    let last = buffer.whole.end.0.checked_sub(len)?;
+    let align = buffer.gpa.0 & buffer.gpa.0.wrapping_neg();
+    let spot = Gpa(last.min(buffer.gpa.0)).align_down(align.clamp(1, WORD));
+    (spot >= buffer.whole.start).then_some(spot)
 }

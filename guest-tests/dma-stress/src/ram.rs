@@ -35,7 +35,7 @@ impl Ram {
         }
     }
 
-    /// Makes `range` off limits.
+    /// Makes `range` off limits, which overlaps none that is so already.
     pub fn take(&mut self, range: Range<Gpa>) {
         let at = self
             .taken
@@ -49,6 +49,19 @@ impl Ram {
         &self.extents
     }
 
+    /// The extents without `hole`.
+    #[must_use]
+    pub fn around(&self, hole: &Range<Gpa>) -> Vec<Range<Gpa>> {
+        let mut parts = Vec::new();
+        for extent in &self.extents {
+            parts.push(extent.start..extent.end.min(hole.start.max(extent.start)));
+            parts.push(extent.start.max(hole.end.min(extent.end))..extent.end);
+        }
+        parts.retain(|part| part.start < part.end);
+        parts.dedup();
+        parts
+    }
+
     /// The extent that has all of `range` and nothing taken in it.
     #[must_use]
     pub fn holds(&self, range: &Range<Gpa>) -> Option<&Range<Gpa>> {
@@ -60,22 +73,10 @@ impl Ram {
     }
 
     fn is_taken(&self, range: &Range<Gpa>) -> bool {
-        self.taken
-            .iter()
-            .take_while(|taken| taken.start < range.end)
-            .any(|taken| range.start < taken.end)
-    }
-
-    /// Every page that is wholly free.
-    pub fn pages(&self) -> impl Iterator<Item = Gpa> {
-        self.extents
-            .iter()
-            .flat_map(|extent| {
-                let first = extent.start.align_up(PAGE).unwrap_or(extent.end);
-                let count = extent.end.0.saturating_sub(first.0) / PAGE;
-                (0..count).map(move |page| first + page * PAGE)
-            })
-            .filter(|page| !self.is_taken(&(*page..*page + PAGE)))
+        // They are sorted and do not overlap: the last one that begins before the end decides.
+        let after = self.taken.partition_point(|taken| taken.start < range.end);
+        let last = after.checked_sub(1).and_then(|at| self.taken.get(at));
+        last.is_some_and(|taken| range.start < taken.end)
     }
 
     /// Takes a page of about every `extents / most`th extent, away from its ends, and returns
@@ -142,8 +143,22 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_those_that_are_free() {
-        assert_eq!(ram().pages().count(), 2 * 512 - 3);
+    fn what_is_around_a_hole_is_the_rest() {
+        let ram = ram();
+        assert_eq!(
+            ram.around(&(Gpa(9 * MIB)..Gpa(11 * MIB))),
+            [Gpa(8 * MIB)..Gpa(9 * MIB), Gpa(11 * MIB)..Gpa(12 * MIB)]
+        );
+        assert_eq!(
+            ram.around(&(Gpa(9 * MIB)..Gpa(9 * MIB + 1))),
+            [
+                Gpa(8 * MIB)..Gpa(9 * MIB),
+                Gpa(9 * MIB + 1)..Gpa(10 * MIB),
+                Gpa(10 * MIB)..Gpa(12 * MIB)
+            ]
+        );
+        assert_eq!(ram.around(&(Gpa(0)..Gpa(MIB))), ram.extents());
+        assert_eq!(ram.around(&(Gpa(20 * MIB)..Gpa(21 * MIB))), ram.extents());
     }
 
     #[test]
@@ -154,7 +169,10 @@ mod tests {
         for page in &canaries {
             assert!(ram.holds(&(*page..*page + 1)).is_none());
         }
-        let mut many = Ram::new(&alloc::vec![Gpa(8 * MIB)..Gpa(10 * MIB); 100]);
+        let extents: Vec<_> = (4..104)
+            .map(|n| Gpa(2 * n * MIB)..Gpa(2 * (n + 1) * MIB))
+            .collect();
+        let mut many = Ram::new(&extents);
         assert!(
             many.take_canaries(10, &mut fastrand::Rng::with_seed(1))
                 .len()

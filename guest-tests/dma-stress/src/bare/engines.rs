@@ -17,10 +17,12 @@ use dma_stress::pci::Function;
 use dma_stress::report::Report;
 use dma_stress::signals::Signals;
 use spin::Mutex;
+use stress_format::Interrupt;
 
 use super::dma_pages::HeapDma;
 use super::machine::Machine;
 use super::mmio::Mmio;
+use super::peers::Peer;
 use super::physical::PhysicalMemory;
 use super::ports::Ports;
 use super::serial::Console;
@@ -71,7 +73,7 @@ pub struct Found {
     /// Tests without transfers.
     pub extras: Vec<Extra>,
     /// Memory of devices, for others to do DMA to.
-    pub peers: Vec<Range<Gpa>>,
+    pub peers: Vec<Peer>,
 }
 
 struct Search<'a> {
@@ -131,6 +133,13 @@ impl Search<'_> {
         });
     }
 
+    fn peer(&mut self, function: &Function, memory: Range<Gpa>) {
+        self.found.peers.push(Peer {
+            bdf: function.to_string(),
+            memory,
+        });
+    }
+
     fn edu(&mut self, function: &Function) -> Option<()> {
         let registers = self.registers(function)?;
         let wiring = self.wiring(function);
@@ -148,7 +157,9 @@ impl Search<'_> {
     fn nvme(&mut self, function: &Function) -> Option<()> {
         let registers = self.registers(function)?;
         let mut wiring = self.wiring(function);
-        let _ = wiring.select(stress_format::Interrupt::Polling);
+        // A controller may bind its queues to vectors of the kind that is on when they are made.
+        let best = wiring.kinds().last().copied();
+        wiring.select(best.unwrap_or(Interrupt::Polling)).ok()?;
         let clock = wiring.clock();
         let bar = function.memory_bar(0)?;
         let parts = Parts {
@@ -159,7 +170,16 @@ impl Search<'_> {
             destroy: self.options.destroy,
         };
         match Nvme::new(registers, bar.end - bar.start, parts) {
-            Ok(nvme) => self.item("nvme", function, nvme),
+            Ok(nvme) => {
+                if let Ok(Some(cmb)) = nvme.controller().cmb()
+                    && let Some(bar) = function.memory_bar(cmb.bar.into())
+                    && let Some(memory) = (bar.start + cmb.offset).span(cmb.bytes)
+                    && memory.end <= bar.end
+                {
+                    self.peer(function, memory);
+                }
+                self.item("nvme", function, nvme);
+            }
             Err(error) => {
                 let (name, error) = (format!("nvme {function}"), error.to_string());
                 self.found
@@ -206,7 +226,7 @@ impl Search<'_> {
             }
         });
         self.found.extras.push(extra);
-        self.found.peers.push(bar);
+        self.peer(function, bar);
         Some(())
     }
 }

@@ -16,6 +16,7 @@ mod heap;
 mod machine;
 mod mmio;
 mod paging;
+mod peers;
 mod physical;
 mod ports;
 mod power;

@@ -95,4 +95,11 @@ impl Memory for PhysicalMemory {
         unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
         Ok(())
     }
+
+    fn read_word(&self, gpa: Gpa) -> Result<u64, OutsideRam> {
+        let from = self.pointer(gpa, 8)?.cast::<u64>();
+        compiler_fence(SeqCst);
+        // SAFETY: `pointer` checked the range, and `new`'s caller vouches for it.
+        Ok(unsafe { from.read_unaligned() })
+    }
 }

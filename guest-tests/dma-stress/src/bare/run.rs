@@ -15,9 +15,10 @@ use x86_64::instructions::interrupts;
 
 use super::engines::{self, Item};
 use super::machine::Machine;
+use super::peers::{self, Couple};
 use super::physical::PhysicalMemory;
 use super::serial::{self, Console};
-use super::{clock, heap, power, smp, traps};
+use super::{clock, entry, heap, power, smp, traps};
 
 /// Most processors that are used.
 const PROCESSORS: usize = 4;
@@ -51,14 +52,15 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
     };
     let mut random = fastrand::Rng::with_seed(options.seed);
     let canaries = Canaries::new(machine.ram.take_canaries(CANARIES, &mut random));
-    let mut ranges = machine.ram.extents().to_vec();
+    let image = entry::image();
+    let mut ranges = machine.ram.around(&(Gpa(image.start)..Gpa(image.end)));
     ranges.extend(
         machine
             .functions
             .iter()
             .flat_map(|function| function.memory_bars()),
     );
-    // SAFETY: all of it is mapped; the image is taken, so nothing of ours is read or written.
+    // SAFETY: all of it is mapped; the image, where everything of ours is, is no part of it.
     let memory = unsafe { PhysicalMemory::new(ranges) };
     canaries.write(&memory);
 
@@ -68,6 +70,10 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
     let found = engines::find(&machine, &options, DmaMap);
     let items = &found.items;
     introduce(&machine, &options, report, items, running);
+    let couples = peers::find(&found, &options);
+    for couple in &couples {
+        couple.introduce(report);
+    }
 
     let tally = Tally::new(machine.ram.extents());
     let reservations = Reservations::default();
@@ -90,6 +96,7 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
         .iter()
         .map(|item| stress::tests(&**item.engine.lock(), &options))
         .sum::<u64>()
+        + couples.iter().map(Couple::tests).sum::<u64>()
         + found.extras.len() as u64;
     report.plan(tests + 1);
     for extra in &found.extras {
@@ -97,6 +104,9 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
     }
     run_all(&shared, items, &canaries, running);
 
+    for couple in &couples {
+        couple.run(&shared);
+    }
     let hits = canaries.check(&memory, |hit| canary_finding(report, hit));
     tally.guard_hits.fetch_add(hits, SeqCst);
     report.test(
