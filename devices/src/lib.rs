@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dma_window;
 pub mod edu;
 pub mod i8042;
 pub mod pci;

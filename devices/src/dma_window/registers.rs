@@ -1,0 +1,238 @@
+//! The register file.
+
+use address::{Bdf, Gpa};
+
+use crate::vfio_pci::BusMasterGate;
+
+use super::memory::GuestMemory;
+use super::table::WindowTable;
+
+/// Vendor ID: not assigned by the PCI-SIG, used by emulated devices.
+pub const VENDOR: u16 = 0x1234;
+/// Device ID: not registered with anyone.
+pub const DEVICE: u16 = 0x7057;
+/// Register 0x00: "PVDW" in ASCII.
+pub const MAGIC: u32 = 0x5744_5650;
+/// Register 0x04, and the function's revision ID.
+pub const VERSION: u8 = 1;
+/// Register 0x08: table, query and enable registers are there.
+pub const FEATURES: u32 = 0b111;
+/// Bytes of BAR 0.
+pub const REGISTERS_SIZE: u64 = 0x1000;
+
+/// Register 0x64: no function was named since reset.
+pub const STATUS_NONE: u32 = 0;
+/// Register 0x64: the function may be a bus master.
+pub const STATUS_ENABLED: u32 = 1;
+/// Register 0x64: the function may not be a bus master.
+pub const STATUS_DISABLED: u32 = 2;
+/// Register 0x64: there is no such function, or it does not need the window.
+pub const STATUS_UNKNOWN: u32 = 3;
+/// Register 0x64: what was written has no meaning.
+pub const STATUS_REFUSED: u32 = 4;
+
+const LENGTH_HIGH: u64 = 0x4c;
+const FUNCTION: u64 = 0x60;
+
+/// Bits of the function register that name the function.
+const FUNCTION_ADDRESS: u32 = 0xffff;
+const FUNCTION_DISABLE: u32 = 1 << 31;
+
+/// The table of a window does not change, so this is its first and only generation.
+const GENERATION: u64 = 1;
+
+/// So many changes of functions are logged as news between resets.
+const NEWS: u32 = 16;
+
+/// A 64-bit register that is written in halves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wide(u64);
+
+impl Wide {
+    fn set_low(&mut self, value: u32) {
+        self.0 = self.0 & !u64::from(u32::MAX) | u64::from(value);
+    }
+
+    fn set_high(&mut self, value: u32) {
+        self.0 = self.0 & u64::from(u32::MAX) | u64::from(value) << 32;
+    }
+}
+
+/// A function whose bus mastering the guest enables here.
+#[derive(Clone, Debug)]
+pub(super) struct Gated {
+    pub bdf: Bdf,
+    pub gate: BusMasterGate,
+}
+
+/// What reset clears.
+#[derive(Clone, Debug, Default)]
+struct State {
+    gpa: Wide,
+    len: Wide,
+    hpa: u64,
+    contiguous: u64,
+    refused: u64,
+    function: u32,
+    news: u32,
+}
+
+/// The registers.
+#[derive(Clone, Debug)]
+pub(super) struct Registers {
+    /// Those at 0x08, 0x10 and 0x18, which say where the table is.
+    table: [u64; 3],
+    functions: Vec<Gated>,
+    state: State,
+    /// A function was named since reset.
+    is_named: bool,
+}
+
+impl Registers {
+    /// Registers of a window with this table, for these functions, whose gates are closed.
+    pub fn new(table: &WindowTable, functions: Vec<Gated>) -> Self {
+        let root = table.root();
+        let levels = u64::from(root.level.number()) + 1;
+        let registers = Self {
+            table: [
+                u64::from(FEATURES) | levels << 32,
+                root.table.get(),
+                table.bytes(),
+            ],
+            functions,
+            state: State::default(),
+            is_named: false,
+        };
+        registers.close_gates();
+        registers
+    }
+
+    /// Reads `data.len()` bytes, at most 8 and not across a multiple of 8, at `offset`.
+    pub fn read(&self, offset: u64, data: &mut [u8]) {
+        read_part(self.word(offset & !7), offset, data);
+    }
+
+    /// Writes 4 or 8 bytes; anything else is dropped. 8 bytes are the lower 4 and then the upper.
+    pub fn write(&mut self, offset: u64, data: &[u8], memory: &GuestMemory) {
+        match *data {
+            [a, b, c, d] => self.write_dword(offset, u32::from_le_bytes([a, b, c, d]), memory),
+            [a, b, c, d, e, f, g, h] => {
+                self.write_dword(offset, u32::from_le_bytes([a, b, c, d]), memory);
+                self.write_dword(offset | 4, u32::from_le_bytes([e, f, g, h]), memory);
+            }
+            _ => {}
+        }
+    }
+
+    /// Back to power-on: nothing asked, no function a bus master.
+    pub fn reset(&mut self) {
+        self.state = State::default();
+        self.is_named = false;
+        self.close_gates();
+    }
+
+    fn word(&self, offset: u64) -> u64 {
+        let state = &self.state;
+        match offset {
+            0x00 => u64::from(MAGIC) | u64::from(VERSION) << 32,
+            0x08 => self.table[0],
+            0x10 => self.table[1],
+            0x18 => self.table[2],
+            0x20 => GENERATION,
+            0x28 => state.refused,
+            0x40 => state.gpa.0,
+            0x48 => state.len.0,
+            0x50 => state.hpa,
+            0x58 => state.contiguous,
+            FUNCTION => u64::from(state.function) | u64::from(self.status()) << 32,
+            _ => 0,
+        }
+    }
+
+    fn write_dword(&mut self, offset: u64, value: u32, memory: &GuestMemory) {
+        match offset {
+            0x40 => self.state.gpa.set_low(value),
+            0x44 => self.state.gpa.set_high(value),
+            0x48 => self.state.len.set_low(value),
+            LENGTH_HIGH => {
+                self.state.len.set_high(value);
+                self.query(memory);
+            }
+            FUNCTION => self.name(value),
+            _ => {}
+        }
+    }
+
+    fn query(&mut self, memory: &GuestMemory) {
+        let run = memory.translate(Gpa(self.state.gpa.0), self.state.len.0);
+        let state = &mut self.state;
+        (state.hpa, state.contiguous) = run.map_or((0, 0), |run| (run.hpa.0, run.len));
+        state.refused = state.refused.saturating_add(u64::from(run.is_none()));
+    }
+
+    /// Names a function, and opens or closes its gate.
+    fn name(&mut self, value: u32) {
+        self.state.function = value;
+        self.is_named = true;
+        let Some(named) = self.named() else {
+            return;
+        };
+        let (before, now) = (named.gate.is_open(), value & FUNCTION_DISABLE == 0);
+        if before == now {
+            return;
+        }
+        let (bdf, what) = if now {
+            named.gate.open();
+            (named.bdf, "lets")
+        } else {
+            named.gate.close();
+            (named.bdf, "no longer lets")
+        };
+        let level = match self.state.news {
+            ..NEWS => log::Level::Info,
+            NEWS.. => log::Level::Debug,
+        };
+        self.state.news = self.state.news.saturating_add(1);
+        log::log!(level, "DMA window: the guest {what} {bdf} be a bus master");
+    }
+
+    /// The function that the register names, if there is one.
+    fn named(&self) -> Option<&Gated> {
+        let value = self.state.function;
+        let is_valid = self.is_named && value & !(FUNCTION_ADDRESS | FUNCTION_DISABLE) == 0;
+        let address = value & FUNCTION_ADDRESS;
+        self.functions
+            .iter()
+            .find(|gated| is_valid && routing_id(gated.bdf) == address)
+    }
+
+    fn status(&self) -> u32 {
+        let reserved = self.state.function & !(FUNCTION_ADDRESS | FUNCTION_DISABLE);
+        match self.named() {
+            _ if !self.is_named => STATUS_NONE,
+            _ if reserved != 0 => STATUS_REFUSED,
+            None => STATUS_UNKNOWN,
+            Some(named) if named.gate.is_open() => STATUS_ENABLED,
+            Some(_) => STATUS_DISABLED,
+        }
+    }
+
+    fn close_gates(&self) {
+        for gated in &self.functions {
+            gated.gate.close();
+        }
+    }
+}
+
+/// The 16 bits that name a function on the bus (PCI Express 6.0, section 2.2.4.2).
+fn routing_id(bdf: Bdf) -> u32 {
+    u32::from(bdf.bus()) << 8 | u32::from(bdf.device()) << 3 | u32::from(bdf.function())
+}
+
+/// Copies from `word` the bytes that an access at `offset` covers.
+pub(super) fn read_part(word: u64, offset: u64, data: &mut [u8]) {
+    let shifted = word >> (8 * (offset & 7));
+    for (byte, value) in data.iter_mut().zip(shifted.to_le_bytes()) {
+        *byte = value;
+    }
+}
