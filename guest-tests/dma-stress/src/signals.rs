@@ -44,8 +44,11 @@ pub enum Ended {
     TimedOut,
 }
 
-/// How long an interrupt may take from when the device says by itself that it is done.
-const GRACE_MS: u64 = 100;
+/// How long an interrupt may take from when the device says by itself that it is done: a busy host
+/// may keep it for long.
+const GRACE_MS: u64 = 2000;
+/// How long the device is left alone before it is asked without an interrupt.
+const LOOK_MS: u64 = 50;
 /// How long polling goes without sleep.
 const SPIN_MS: u64 = 2;
 
@@ -75,7 +78,7 @@ impl Wait {
         loop {
             let count = signals.count();
             let arrived = count != seen;
-            if self.kind == Interrupt::Polling || arrived || since(start) >= GRACE_MS / 2 {
+            if self.kind == Interrupt::Polling || arrived || since(start) >= LOOK_MS {
                 seen = count;
                 let is_done = done(arrived);
                 if arrived && self.kind == Interrupt::Intx {
