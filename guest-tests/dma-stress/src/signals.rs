@@ -70,11 +70,21 @@ impl Wait {
     /// none comes: a lost interrupt costs time, and never hangs. It is not quieted before its
     /// interrupt was there, which might be on its way.
     pub fn until(self, signals: &impl Signals, mut done: impl FnMut(bool) -> bool) -> Ended {
+        // The line may have been pulled once more after the last wait: where the monitor lets it
+        // through again before the device was quieted.
+        if self.kind == Interrupt::Intx {
+            signals.rearm();
+        }
         let start = signals.now();
         let ticks = signals.ticks_per_ms();
         let since = |from: u64| signals.now().wrapping_sub(from) / ticks;
         let mut seen = self.seen;
         let mut done_at = None;
+        // One that came late after the last wait, when the device had been quieted already, keeps
+        // the line away too.
+        if self.kind == Interrupt::Intx {
+            signals.rearm();
+        }
         loop {
             let count = signals.count();
             let arrived = count != seen;
@@ -175,7 +185,7 @@ pub(crate) mod tests {
             ..Script::default()
         };
         assert_eq!(wait(Interrupt::Intx, &script, 2000), Ended::Done);
-        assert_eq!(script.rearmed.get(), 2);
+        assert_eq!(script.rearmed.get(), 3);
     }
 
     #[test]
