@@ -235,7 +235,8 @@ mod tests {
         while let Some(buffer) = all.place(&ram, shape, 1, 0, &mut random) {
             found.push(buffer);
         }
-        assert_eq!(found.len(), 4);
+        // A page tried by chance 64 times may be missed.
+        assert!((3..=4).contains(&found.len()));
         assert!(all.touches(&(Gpa(2 * MIB)..Gpa(2 * MIB + 1))));
         for buffer in &found {
             all.release(buffer);

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use address::Gpa;
 
-use crate::diagnose::{Diagnosis, NEAR, moved, near, pages_like};
+use crate::diagnose::{Diagnosis, moved, near, pages_like};
 use crate::engine::{Direction, Engine, Transfer};
 use crate::memory::Memory;
 use crate::place::{Buffer, Reservations};

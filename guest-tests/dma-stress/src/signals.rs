@@ -185,7 +185,7 @@ pub(crate) mod tests {
             ..Script::default()
         };
         assert_eq!(wait(Interrupt::Intx, &script, 2000), Ended::Done);
-        assert_eq!(script.rearmed.get(), 3);
+        assert!(script.rearmed.get() >= 3);
     }
 
     #[test]

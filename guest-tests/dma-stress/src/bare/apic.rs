@@ -1,7 +1,8 @@
 //! Local APICs in xAPIC mode, and the I/O APIC (Intel SDM volume 3, chapter 12; 82093AA).
 
 use core::ptr;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use spin::Mutex;
 use x86_64::instructions::interrupts::without_interrupts;
@@ -174,12 +175,19 @@ pub fn route(gsi: u8, vector: u8) {
     redirect(gsi, Some(id()), |_| LEVEL | ACTIVE_LOW | u32::from(vector));
 }
 
+/// Which lines [`mask`] keeps away, a bit for each.
+static KEPT_AWAY: AtomicU64 = AtomicU64::new(0);
+
 /// Keeps a line from raising anything.
 pub fn mask(gsi: u8) {
+    KEPT_AWAY.fetch_or(1 << (gsi % 64), SeqCst);
     redirect(gsi, None, |old| old | MASKED);
 }
 
 /// Lets it again.
 pub fn unmask(gsi: u8) {
-    redirect(gsi, None, |old| old & !MASKED);
+    let line = 1 << (gsi % 64);
+    if KEPT_AWAY.fetch_and(!line, SeqCst) & line != 0 {
+        redirect(gsi, None, |old| old & !MASKED);
+    }
 }

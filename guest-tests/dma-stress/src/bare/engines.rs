@@ -39,10 +39,13 @@ pub struct Item {
     pub engine: Mutex<Box<dyn Engine + Send>>,
 }
 
+/// Does a test, given memory and the seed, and says more about it.
+type Check = dyn Fn(&PhysicalMemory, u64) -> Result<String, String>;
+
 /// A test of a device that is no matter of transfers.
 pub struct Extra {
     name: String,
-    check: Box<dyn Fn(&PhysicalMemory, u64) -> Result<String, String>>,
+    check: Box<Check>,
 }
 
 impl Extra {

@@ -59,3 +59,72 @@ pub fn sample(memory: &impl Memory, bar: &Range<Gpa>, seed: u64) -> Result<u64, 
     }
     Ok(hash)
 }
+
+#[cfg(test)]
+mod tests {
+    use core::cell::RefCell;
+
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    const BASE: u64 = 0x1000;
+
+    /// Memory of which some address bits may be ignored.
+    struct Bar(RefCell<Vec<u8>>, u64);
+
+    impl Bar {
+        fn at(&self, gpa: Gpa, len: usize) -> Result<usize, OutsideRam> {
+            let at = gpa.0.checked_sub(BASE).ok_or(OutsideRam)? & self.1;
+            let at = usize::try_from(at).map_err(|_| OutsideRam)?;
+            (at + len <= self.0.borrow().len())
+                .then_some(at)
+                .ok_or(OutsideRam)
+        }
+    }
+
+    impl Memory for Bar {
+        fn fill(
+            &self,
+            gpa: Gpa,
+            len: usize,
+            mut next: impl FnMut() -> u64,
+        ) -> Result<(), OutsideRam> {
+            let at = self.at(gpa, len)?;
+            self.0.borrow_mut()[at..at + len].copy_from_slice(&next().to_le_bytes());
+            Ok(())
+        }
+        fn first_difference(
+            &self,
+            _: Gpa,
+            _: usize,
+            _: impl FnMut() -> u64,
+        ) -> Result<Option<usize>, OutsideRam> {
+            Err(OutsideRam)
+        }
+        fn read(&self, gpa: Gpa, into: &mut [u8]) -> Result<(), OutsideRam> {
+            let at = self.at(gpa, into.len())?;
+            into.copy_from_slice(&self.0.borrow()[at..at + into.len()]);
+            Ok(())
+        }
+    }
+
+    fn sample(bytes: usize, mask: u64, seed: u64) -> Result<u64, Gpa> {
+        let bar = Bar(RefCell::new(alloc::vec![0; bytes]), mask);
+        super::sample(&bar, &(Gpa(BASE)..Gpa(BASE + bytes as u64)), seed)
+    }
+
+    #[test]
+    fn memory_that_keeps_what_is_written_passes() {
+        assert_eq!(sample(1 << 20, u64::MAX, 1), sample(1 << 20, u64::MAX, 1));
+        assert_ne!(sample(1 << 20, u64::MAX, 1), sample(1 << 20, u64::MAX, 2));
+        assert!(sample(1 << 20, u64::MAX, 3).is_ok());
+    }
+
+    #[test]
+    fn an_address_line_that_is_missing_is_noticed() {
+        for line in [3, 12, 19] {
+            assert!(sample(1 << 20, !(1 << line), 1).is_err(), "{line}");
+        }
+    }
+}
