@@ -70,11 +70,6 @@ impl Wait {
     /// none comes: a lost interrupt costs time, and never hangs. It is not quieted before its
     /// interrupt was there, which might be on its way.
     pub fn until(self, signals: &impl Signals, mut done: impl FnMut(bool) -> bool) -> Ended {
-        // The line may have been pulled once more after the last wait: where the monitor lets it
-        // through again before the device was quieted.
-        if self.kind == Interrupt::Intx {
-            signals.rearm();
-        }
         let start = signals.now();
         let ticks = signals.ticks_per_ms();
         let since = |from: u64| signals.now().wrapping_sub(from) / ticks;
