@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use guest_tests::inside::{canary, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
-use guest_tests::setup::{Flavour, setup};
 use guest_tests::paths::{self, GuestTarget};
+use guest_tests::setup::{Flavour, setup};
 use guest_tests::{Error, Result, cases, runner, shell};
 
 /// Exit status for what is the testbed's own failure, not the script's.
@@ -158,7 +158,9 @@ fn build(no_build: bool) -> Result<()> {
         ("linux-stress", GuestTarget::Linux),
     ] {
         let triple = target.triple();
-        cargo_build(&format!("--package {program} --bin {program} --target {triple}"))?;
+        cargo_build(&format!(
+            "--package {program} --bin {program} --target {triple}"
+        ))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod refusal;
 mod rig;
 mod script;
 mod server;
+mod stress;
 mod stress_linux;
 
 use std::time::Duration;
@@ -18,6 +19,10 @@ use crate::runner::{Case, CaseResult};
 
 /// All cases, the longest first, so that two at once end together.
 pub const ALL: &[Case] = &[
+    case("compat-bare-metal", 250, compat::bare_metal),
+    case("stress-nvme", 240, stress::nvme),
+    case("stress-edu", 150, stress::edu),
+    case("stress-software", 150, stress::software),
     case("compat-block", 200, compat::block),
     case("compat-network", 150, compat::network),
     case("compat-together", 90, compat::together),
@@ -30,6 +35,7 @@ pub const ALL: &[Case] = &[
     },
     case("nvme-ending", 90, ending::every_end),
     case("stress-linux", 80, stress_linux::short),
+    case("stress-wrong-extent", 100, stress::wrong_extent),
     case("nvme-shaped", 75, data::shaped_hugepages),
     case("control", 75, canary::control),
     case("nvme", 60, data::stock_kernel),

@@ -5,6 +5,7 @@
 //! Each row of the table is a *subject* of a batch. When all batches have run, the table is printed and, if every
 //! row is well, written to `docs/compatibility.md`.
 
+mod bare;
 mod judge;
 mod script;
 mod subject;
@@ -106,10 +107,27 @@ pub fn behind_iommu() -> crate::Result<CaseResult> {
     run(4)
 }
 
+/// Devices that the stock kernel has no driver for.
+pub fn bare_metal() -> crate::Result<CaseResult> {
+    bare::case()
+}
+
 fn run(number: usize) -> crate::Result<CaseResult> {
     let batch = BATCHES[number];
-    let count = |batches: &[&Batch]| batches.iter().map(|batch| batch.subjects.len()).sum();
     let rows = rows(batch).unwrap_or_else(|error| without_result(batch, &error.to_string()));
+    publish(subjects(number), rows)
+}
+
+/// Subjects of the first `batches`.
+fn subjects(batches: usize) -> usize {
+    BATCHES[..batches]
+        .iter()
+        .map(|batch| batch.subjects.len())
+        .sum()
+}
+
+/// Puts rows into the table, from `first` on, and tells what is wrong with them.
+fn publish(first: usize, rows: Vec<Row>) -> crate::Result<CaseResult> {
     let mut problems = String::new();
     for row in &rows {
         for (aspect, text) in &row.problems {
@@ -117,7 +135,7 @@ fn run(number: usize) -> crate::Result<CaseResult> {
             let _ = writeln!(problems, "{}: {aspect:?}: {text}", row.name);
         }
     }
-    table::add(count(&BATCHES[..number]), rows, count(&BATCHES))?;
+    table::add(first, rows, subjects(BATCHES.len()) + bare::COUNT)?;
     Ok(if problems.is_empty() {
         Ok(())
     } else {

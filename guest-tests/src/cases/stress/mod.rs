@@ -1,0 +1,88 @@
+//! The bare-metal guest that stresses DMA: on the real path, and in software with faults that it must find.
+
+mod faults;
+mod volume;
+
+use serde_json::Value;
+
+use super::check::Findings;
+use super::script;
+use crate::error::Result;
+use crate::machine::{Machine, Outcome};
+use crate::paths::{self, GuestTarget};
+
+pub use faults::software;
+pub use volume::{edu, nvme, wrong_extent};
+
+/// A test machine with the guest as `/testbed/dma-stress`.
+pub fn machine() -> Result<Machine> {
+    let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal)?;
+    Ok(Machine::builder()
+        .file("dma-stress", guest)
+        .trace("pci_cfg_write"))
+}
+
+/// Script: runs `pinvisor stress` between the marks, behind a wrapper's words, says its status as `KEY` and its
+/// report, as JSON in one line, as `KEY_report`.
+pub fn run(key: &str, wrapper: &str, arguments: &str) -> String {
+    let (begin, end) = (script::BEGIN, script::END);
+    format!(
+        "testbed-mark {begin}\n\
+         {wrapper}pinvisor -vv stress --kernel /testbed/dma-stress {arguments} \
+         --json /tmp/{key}.json --log /tmp/{key}.tap < /dev/null\n\
+         say {key} $?\n\
+         testbed-mark {end}\n\
+         grep -v '^# sample' /tmp/{key}.tap | tail -n 100\n\
+         say {key}_report \"$(tr -d '\\n' < /tmp/{key}.json)\"\n"
+    )
+}
+
+/// The report that [`run`] said.
+fn report(findings: &mut Findings, outcome: &Outcome, key: &str) -> Value {
+    let facts = script::facts(&outcome.output);
+    let text = facts.get(format!("{key}_report").as_str());
+    let report = text.and_then(|text| serde_json::from_str(text).ok());
+    findings.expect(report.is_some(), format!("{key}: there is no report"));
+    report.unwrap_or_default()
+}
+
+/// The run ended as `wanted`. Returns its report.
+pub fn verdict(findings: &mut Findings, outcome: &Outcome, key: &str, wanted: &str) -> Value {
+    let report = report(findings, outcome, key);
+    let status = script::facts(&outcome.output).get(key).copied();
+    let expected = if wanted == "passed" { "0" } else { "6" };
+    findings.expect_eq(&format!("{key}: status"), status, Some(expected));
+    let verdict = report["verdict"].as_str();
+    findings.expect_eq(&format!("{key}: verdict"), verdict, Some(wanted));
+    report
+}
+
+/// All passed, with at least so many transfers and bytes.
+fn passed(findings: &mut Findings, outcome: &Outcome, key: &str, least: (u64, u64)) {
+    let report = verdict(findings, outcome, key, "passed");
+    let total = |name: &str| report["totals"][name].as_u64();
+    for name in ["mismatches", "guard_hits", "lost_interrupts"] {
+        findings.expect_eq(&format!("{key}: {name}"), total(name), Some(0));
+    }
+    for (name, least) in [("transfers", least.0), ("bytes", least.1)] {
+        findings.expect(
+            total(name) >= Some(least),
+            format!("{key}: {name} are {:?}, less than {least}", total(name)),
+        );
+    }
+}
+
+/// Something went wrong, and the report names it.
+fn found(findings: &mut Findings, outcome: &Outcome, key: &str, kind: &str) {
+    let report = verdict(findings, outcome, key, "failed");
+    let kinds: Vec<_> = report["finding_counts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry["kind"].as_str())
+        .collect();
+    findings.expect(
+        kinds.contains(&kind),
+        format!("{key}: found {kinds:?}, not {kind}"),
+    );
+}
