@@ -43,6 +43,8 @@ impl ConfigRegionAccess for Config {
         let value = match word {
             BAR0 => value & 0xfff0_0000 | 4,
             BAR2 => value & 0xffff_fff0 | 1,
+            // No such BAR.
+            7..=9 => 0,
             _ => value,
         };
         self.0.borrow_mut()[word] = value;
