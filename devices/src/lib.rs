@@ -11,6 +11,7 @@
 pub mod dma_window;
 pub mod edu;
 pub mod i8042;
+pub mod mediate;
 pub mod pci;
 pub mod power;
 pub mod serial;

@@ -1,0 +1,220 @@
+//! A host function whose DMA registers are mediated.
+
+use std::fmt;
+use std::ops::Range;
+
+use address::Gpa;
+
+use crate::pci::regs::HEADER_END;
+use crate::vfio_pci::{
+    FailureHook, HostError, HostFunction, HostInfo, InterruptKind, MsiMessage, Region,
+};
+
+use super::profile::Profile;
+use super::routes::{Routes, Target};
+use super::setup::{self, SetupError};
+use super::statistics::Counters;
+use super::translate::Translate;
+
+/// What the monitor decides for a mediated function.
+pub struct Options {
+    /// The guest's memory.
+    pub translate: Box<dyn Translate>,
+    /// Called when a transfer is refused whose profile wants the VM to be stopped for that, once
+    /// until the function is reset.
+    pub on_stop: FailureHook,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").finish_non_exhaustive()
+    }
+}
+
+/// A [`HostFunction`] between a passed-through function and its device, which lets no DMA address
+/// through that it has not checked.
+pub struct MediatedFunction<H> {
+    pub(super) host: H,
+    /// As the device has it, but for the pages that trap.
+    info: HostInfo,
+    trapped: Vec<(u8, Range<u64>)>,
+    /// Config space that the guest may write behind the header.
+    writable: Vec<Range<u16>>,
+    pub(super) profile: Profile,
+    routes: Routes,
+    /// For each register what the guest wrote.
+    pub(super) values: Vec<u64>,
+    /// For each transfer whether its status register shows a refusal.
+    pub(super) shows_refusal: Vec<bool>,
+    pub(super) stopped: bool,
+    pub(super) counters: Counters,
+    pub(super) translate: Box<dyn Translate>,
+    pub(super) on_stop: FailureHook,
+}
+
+impl<H: fmt::Debug> fmt::Debug for MediatedFunction<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MediatedFunction")
+            .field("host", &self.host)
+            .field("profile", &self.profile.name())
+            .field("statistics", &self.counters.read())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: HostFunction> MediatedFunction<H> {
+    /// Puts `profile` in front of `host`.
+    ///
+    /// # Errors
+    ///
+    /// If the profile is for another device, or config space cannot be read.
+    pub fn new(mut host: H, profile: Profile, options: Options) -> Result<Self, SetupError> {
+        setup::check(&mut host, &profile)?;
+        let found = setup::find(&mut host)?;
+        let (info, trapped) = setup::trim(host.info().clone(), &profile);
+        let sizes = [0, 1, 2, 3, 4, 5].map(|bar: usize| info.bars[bar].size);
+        Ok(Self {
+            info,
+            trapped,
+            writable: found.writable,
+            routes: Routes::new(&profile, sizes, found.msix_table),
+            values: vec![0; profile.registers.len()],
+            shows_refusal: vec![false; profile.transfers.len()],
+            stopped: false,
+            counters: Counters::default(),
+            translate: options.translate,
+            on_stop: options.on_stop,
+            profile,
+            host,
+        })
+    }
+
+    /// What the function has done, readable from anywhere.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
+    /// Counts an access that the device does not have.
+    pub(super) fn ignore(&self) {
+        self.counters.update(|statistics| statistics.ignored += 1);
+    }
+
+    /// Whether a write to config space cannot reach anything that only the device knows.
+    fn is_known_config(&self, offset: u16, length: usize) -> bool {
+        let end = u16::try_from(length)
+            .ok()
+            .and_then(|length| offset.checked_add(length));
+        let Some(end) = end else {
+            return false;
+        };
+        let inside = |range: &Range<u16>| range.start <= offset && end <= range.end;
+        end <= HEADER_END || self.writable.iter().any(inside)
+    }
+}
+
+impl<H: HostFunction> HostFunction for MediatedFunction<H> {
+    fn info(&self) -> &HostInfo {
+        &self.info
+    }
+
+    fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
+        self.host.config_read(offset, data)
+    }
+
+    /// Vendor-specific capabilities can be a second way to a device's registers, so of config
+    /// space behind the header only power state and PCI Express device control are written.
+    fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {
+        if self.is_known_config(offset, data.len()) {
+            self.host.config_write(offset, data)
+        } else {
+            self.ignore();
+            Ok(())
+        }
+    }
+
+    fn region_read(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), HostError> {
+        let Region::Bar(bar) = region else {
+            return self.host.region_read(region, offset, data);
+        };
+        match self.routes.target(bar, offset, data.len()) {
+            Target::Registers { bar, offset } => self.read_registers(bar, offset, data),
+            Target::Index { port, byte } => {
+                self.routes.read_index(port, byte, data);
+                Ok(())
+            }
+            Target::Nothing => {
+                self.ignore();
+                data.fill(0xff);
+                Ok(())
+            }
+        }
+    }
+
+    fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError> {
+        let Region::Bar(bar) = region else {
+            return self.host.region_write(region, offset, data);
+        };
+        match self.routes.target(bar, offset, data.len()) {
+            Target::Registers { bar, offset } => self.write_registers(bar, offset, data),
+            Target::Index { port, byte } => {
+                self.routes.write_index(port, byte, data);
+                Ok(())
+            }
+            Target::Nothing => {
+                self.ignore();
+                Ok(())
+            }
+        }
+    }
+
+    fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError> {
+        let traps = |(trapped, pages): &(u8, Range<u64>)| {
+            *trapped == bar && pages.start < area.end && area.start < pages.end
+        };
+        if self.trapped.iter().any(traps) {
+            let reason = format!("BAR {bar} at {area:#x?} holds mediated registers");
+            return Err(HostError(reason.into()));
+        }
+        self.host.map(bar, area, gpa)
+    }
+
+    fn unmap(&mut self, bar: u8, area: Range<u64>) -> Result<(), HostError> {
+        self.host.unmap(bar, area)
+    }
+
+    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<(), HostError> {
+        self.host.enable_interrupts(kind, vectors)
+    }
+
+    fn disable_interrupts(&mut self) -> Result<(), HostError> {
+        self.host.disable_interrupts()
+    }
+
+    fn connect(&mut self, vector: u16, message: MsiMessage) -> Result<(), HostError> {
+        self.host.connect(vector, message)
+    }
+
+    fn disconnect(&mut self, vector: u16) -> Result<(), HostError> {
+        self.host.disconnect(vector)
+    }
+
+    fn pending(&mut self, vector: u16) -> bool {
+        self.host.pending(vector)
+    }
+
+    /// Whether the device could be reset or not, nothing remains of what the guest wrote; a
+    /// function that was stopped goes on.
+    fn reset(&mut self) -> Result<(), HostError> {
+        self.routes.reset();
+        self.values.fill(0);
+        self.shows_refusal.fill(false);
+        self.stopped = false;
+        self.host.reset()
+    }
+}

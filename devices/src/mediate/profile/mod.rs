@@ -1,0 +1,132 @@
+//! Which registers of a device hold DMA addresses, and what is allowed to be in them.
+
+mod error;
+mod format;
+mod registers;
+mod transfers;
+
+pub use error::{Invalid, ProfileError};
+pub(super) use format::{Device, Otherwise, Partial, RefusalShown};
+pub(super) use registers::{Alias, Kind, Port, Register};
+pub use transfers::Direction;
+pub(super) use transfers::{Addresses, Directed, Length, Transfer};
+
+use format::File;
+
+/// The profiles that come with the monitor: their names, and the text for [`Profile::parse`].
+pub const SHIPPED: &[(&str, &str)] = &[("edu", include_str!("../../../profiles/edu.toml"))];
+
+/// Most bytes of a profile.
+const LIMIT: usize = 64 << 10;
+
+/// A device's registers as its profile describes them, checked.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    name: String,
+    pub(super) devices: Vec<Device>,
+    pub(super) refusal: RefusalShown,
+    pub(super) registers: Vec<Register>,
+    pub(super) aliases: Vec<Alias>,
+    pub(super) ports: Vec<Port>,
+    pub(super) transfers: Vec<Transfer>,
+}
+
+impl Profile {
+    /// Reads the profile `text`, which messages call `file`. `docs/mediate.md` describes the
+    /// format.
+    ///
+    /// # Errors
+    ///
+    /// [`ProfileError`], with the first thing that is wrong.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ProfileError> {
+        if text.len() > LIMIT {
+            return Err(ProfileError::TooLarge {
+                file: file.to_owned(),
+                length: text.len(),
+                limit: LIMIT,
+            });
+        }
+        let parsed = toml::from_str(text).map_err(|source| ProfileError::Syntax {
+            file: file.to_owned(),
+            source,
+        })?;
+        Self::check(parsed).map_err(|Problem { key, reason }| ProfileError::Invalid {
+            file: file.to_owned(),
+            key,
+            reason,
+        })
+    }
+
+    /// What the profile calls itself.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn check(file: File) -> Result<Self, Problem> {
+        if file.version != 1 {
+            let found = file.version;
+            return Err(problem("version", Invalid::Version { found }));
+        }
+        check_name(&file.name).map_err(|reason| problem("name", reason))?;
+        if file.descriptors_in_memory {
+            return Err(problem("descriptors_in_memory", Invalid::Descriptors));
+        }
+        for (key, found, least, limit) in [
+            ("devices", file.devices.len(), 1, 64),
+            ("register", file.register.len(), 1, 64),
+            ("alias", file.alias.len(), 0, 64),
+            ("port", file.port.len(), 0, 8),
+            ("transfer", file.transfer.len(), 1, 16),
+        ] {
+            if !(least..=limit).contains(&found) {
+                return Err(problem(key, Invalid::Count { found, limit }));
+            }
+        }
+        let mut registers = registers::check_registers(file.register)?;
+        let aliases = registers::check_aliases(&file.alias)?;
+        let ports = registers::check_ports(file.port)?;
+        registers::check_overlap(&registers, &aliases, &ports)?;
+        let transfers = transfers::check(file.transfer, file.refusal, &mut registers)?;
+        Ok(Self {
+            name: file.name,
+            devices: file.devices,
+            refusal: file.refusal,
+            registers,
+            aliases,
+            ports,
+            transfers,
+        })
+    }
+}
+
+/// A key and what is wrong with its value.
+struct Problem {
+    key: String,
+    reason: Invalid,
+}
+
+fn problem(key: impl Into<String>, reason: Invalid) -> Problem {
+    Problem {
+        key: key.into(),
+        reason,
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Invalid> {
+    let plain = |byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_');
+    if (1..=32).contains(&name.len()) && name.bytes().all(plain) {
+        Ok(())
+    } else {
+        let name = name.to_owned();
+        Err(Invalid::Name { name })
+    }
+}
+
+fn number(holds: bool, found: u64, expected: &'static str) -> Result<(), Invalid> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Invalid::Number { found, expected })
+    }
+}

@@ -1,0 +1,213 @@
+//! What a mediated function learns of its device before the guest runs.
+
+use std::ops::Range;
+
+use thiserror::Error;
+
+use crate::pci::regs::{
+    CAP_EXPRESS, CAP_MSIX, CAP_PM, CAPABILITIES, COMMAND, CONVENTIONAL_CONFIG_SIZE,
+    EXP_DEVICE_CONTROL, HEADER_END, PM_CONTROL, STATUS_CAPABILITIES,
+};
+use crate::vfio_pci::{HostError, HostFunction, HostInfo};
+
+use super::profile::Profile;
+
+const PAGE: u64 = 4096;
+
+/// A device that cannot be mediated with a profile.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// The profile is for other devices.
+    #[error("{device}: the profile {profile:?} is not for {vendor:04x}:{id:04x}")]
+    OtherDevice {
+        /// The device.
+        device: String,
+        /// The profile's name.
+        profile: String,
+        /// The device's vendor ID.
+        vendor: u16,
+        /// The device's device ID.
+        id: u16,
+    },
+    /// A register of the profile is outside of the device's BAR.
+    #[error(
+        "{device}: {what} of the profile {profile:?} ends at {end:#x} of BAR {bar}, which has \
+         {size:#x} bytes"
+    )]
+    Outside {
+        /// The device.
+        device: String,
+        /// The profile's name.
+        profile: String,
+        /// The register, alias or port.
+        what: String,
+        /// Which BAR.
+        bar: u8,
+        /// End of the register.
+        end: u64,
+        /// Bytes of the BAR; 0 if there is none.
+        size: u64,
+    },
+    /// Config space cannot be read.
+    #[error("{device}: config space at {offset:#x}: {source}")]
+    Config {
+        /// The device.
+        device: String,
+        /// Where.
+        offset: u16,
+        /// Why.
+        source: HostError,
+    },
+}
+
+/// What the guest may write in config space, and must not in the BARs.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Config space that can be written behind the header.
+    pub writable: Vec<Range<u16>>,
+    pub msix_table: Option<(u8, Range<u64>)>,
+}
+
+/// Checks that `profile` fits the device.
+pub(super) fn check<H: HostFunction>(host: &mut H, profile: &Profile) -> Result<(), SetupError> {
+    let [vendor_low, vendor_high, id_low, id_high] = read(host, 0)?;
+    let vendor = u16::from_le_bytes([vendor_low, vendor_high]);
+    let id = u16::from_le_bytes([id_low, id_high]);
+    let known = |known: &super::profile::Device| known.vendor == vendor && known.device == id;
+    let device = host.info().name.clone();
+    let name = || profile.name().to_owned();
+    if !profile.devices.iter().any(known) {
+        return Err(SetupError::OtherDevice {
+            device,
+            profile: name(),
+            vendor,
+            id,
+        });
+    }
+    for (what, bar, range) in profile.places() {
+        let size = host
+            .info()
+            .bars
+            .get(usize::from(bar))
+            .map_or(0, |bar| bar.size);
+        if range.end > size {
+            let end = range.end;
+            let profile = name();
+            return Err(SetupError::Outside {
+                device,
+                profile,
+                what,
+                bar,
+                end,
+                size,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Looks through the capabilities.
+pub(super) fn find<H: HostFunction>(host: &mut H) -> Result<Found, SetupError> {
+    let mut found = Found {
+        writable: Vec::new(),
+        msix_table: None,
+    };
+    if u32::from_le_bytes(read(host, COMMAND)?) & STATUS_CAPABILITIES == 0 {
+        return Ok(found);
+    }
+    let [first, ..] = read(host, CAPABILITIES)?;
+    let mut next = first;
+    // There is room for 48 capabilities; a longer list is a loop.
+    for _ in 0..48 {
+        let at = u16::from(next & !3);
+        if at < HEADER_END {
+            break;
+        }
+        let [id, behind, low, high] = read(host, at)?;
+        let mut allow = |register: u16, length: u16| {
+            let start = at + register;
+            if start + length <= CONVENTIONAL_CONFIG_SIZE {
+                found.writable.push(start..start + length);
+            }
+        };
+        match id {
+            CAP_PM => allow(PM_CONTROL, 2),
+            CAP_EXPRESS => allow(EXP_DEVICE_CONTROL, 2),
+            CAP_MSIX if at + 8 <= CONVENTIONAL_CONFIG_SIZE => {
+                let table = u32::from_le_bytes(read(host, at + 4)?);
+                let vectors = u64::from(u16::from_le_bytes([low, high]) & 0x7ff) + 1;
+                let [bar, ..] = (table & 7).to_le_bytes();
+                let start = u64::from(table & !7);
+                found.msix_table = Some((bar, start..start + 16 * vectors));
+            }
+            _ => {}
+        }
+        next = behind;
+    }
+    Ok(found)
+}
+
+fn read<H: HostFunction>(host: &mut H, offset: u16) -> Result<[u8; 4], SetupError> {
+    let mut dword = [0; 4];
+    match host.config_read(offset, &mut dword) {
+        Ok(()) => Ok(dword),
+        Err(source) => Err(SetupError::Config {
+            device: host.info().name.clone(),
+            offset,
+            source,
+        }),
+    }
+}
+
+/// `info` without the pages that have to trap, and those pages.
+pub(super) fn trim(mut info: HostInfo, profile: &Profile) -> (HostInfo, Vec<(u8, Range<u64>)>) {
+    let mut trapped = Vec::new();
+    for (_, bar, range) in profile.places() {
+        let pages = range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE);
+        if let Some(region) = info.bars.get_mut(usize::from(bar)) {
+            let parts = region
+                .mappable
+                .iter()
+                .flat_map(|range| without(range, &pages));
+            region.mappable = parts.filter(|range| range.start < range.end).collect();
+        }
+        trapped.push((bar, pages));
+    }
+    (info, trapped)
+}
+
+fn without(range: &Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
+    [
+        range.start..range.end.min(hole.start),
+        range.start.max(hole.end)..range.end,
+    ]
+}
+
+impl Profile {
+    /// All that is not the guest's to map: how messages call it, its BAR and its bytes.
+    fn places(&self) -> impl Iterator<Item = (String, u8, Range<u64>)> {
+        let registers = self.registers.iter().flat_map(|register| {
+            let what = format!("register {:?}", register.name);
+            let spans = register.spans.iter();
+            spans.map(move |span| (what.clone(), register.bar, span.range()))
+        });
+        let aliases = (1..).zip(&self.aliases).flat_map(|(at, alias)| {
+            let length = alias.range.end - alias.range.start;
+            let target = alias.to_offset..alias.to_offset + length;
+            [
+                (format!("alias {at}"), alias.bar, alias.range.clone()),
+                (format!("the target of alias {at}"), alias.to_bar, target),
+            ]
+        });
+        let ports = (1..).zip(&self.ports).flat_map(|(at, port)| {
+            [("index", &port.index), ("data", &port.data)].map(|(part, place)| {
+                (
+                    format!("the {part} of port {at}"),
+                    place.bar,
+                    place.range.clone(),
+                )
+            })
+        });
+        registers.chain(aliases).chain(ports)
+    }
+}

@@ -1,0 +1,115 @@
+//! From a start that the guest asks for to one that the device sees.
+
+use crate::vfio_pci::{DeviceFailure, HostError, HostFunction, Region};
+
+use super::check::{Reason, Refusal, Replacements};
+use super::function::MediatedFunction;
+use super::profile::RefusalShown;
+
+impl<H: HostFunction> MediatedFunction<H> {
+    /// Starts transfer `number` as the registers have it, if it may be.
+    pub(super) fn start(&mut self, number: usize) -> Result<(), HostError> {
+        let transfer = &self.profile.transfers[number];
+        let checked = if self.stopped {
+            Err(Refusal {
+                direction: None,
+                length: 0,
+                reason: Reason::Stopped,
+            })
+        } else {
+            transfer.check(&self.values, self.translate.as_ref())
+        };
+        let replacements = match checked {
+            Ok(replacements) => replacements,
+            Err(refusal) => {
+                self.refuse(number, refusal);
+                return Ok(());
+            }
+        };
+        let result = self.program(number, replacements);
+        self.counters.update(|statistics| match result {
+            Ok(true) => statistics.started += 1,
+            Ok(false) => statistics.busy += 1,
+            Err(_) => statistics.failed += 1,
+        });
+        result.map(|_| ())
+    }
+
+    /// Programs the device and starts it; `false` if a transfer is under way.
+    fn program(&mut self, number: usize, replaced: Replacements) -> Result<bool, HostError> {
+        // A device that is busy may ignore some of what follows and take the rest, and so start
+        // something that nobody checked. One that is not stays so: nobody else can start it.
+        if self.is_busy(number)? {
+            return Ok(false);
+        }
+        for place in 0..self.profile.transfers[number].programmed.len() {
+            let register = self.profile.transfers[number].programmed[place];
+            let replaced = replaced.iter().flatten().find(|(at, _)| *at == register);
+            let value = replaced.map_or(self.values[register], |(_, hpa)| hpa.0);
+            self.store(register, value)?;
+        }
+        let start = self.profile.transfers[number].start.register;
+        self.store(start, self.values[start])?;
+        self.shows_refusal[number] = false;
+        Ok(true)
+    }
+
+    fn refuse(&mut self, number: usize, refusal: Refusal) {
+        let device = &self.host.info().name;
+        let transfer = &self.profile.transfers[number].name;
+        self.counters.refuse(device, transfer, refusal);
+        match self.profile.refusal {
+            RefusalShown::Drop => {}
+            RefusalShown::AllOnes => self.shows_refusal[number] = true,
+            RefusalShown::Stop if self.stopped => {}
+            RefusalShown::Stop => {
+                self.stopped = true;
+                (self.on_stop)(DeviceFailure {
+                    device: device.clone(),
+                    operation: "mediated DMA",
+                    source: HostError(Box::new(refusal)),
+                });
+            }
+        }
+    }
+
+    /// Whether a transfer is under way, as the device says.
+    pub(super) fn is_busy(&mut self, number: usize) -> Result<bool, HostError> {
+        match self.profile.transfers[number].busy {
+            Some(busy) => Ok(self.load(busy.register)? & busy.mask == busy.value),
+            None => Ok(false),
+        }
+    }
+
+    /// Reads a register of the device.
+    fn load(&mut self, index: usize) -> Result<u64, HostError> {
+        let register = &self.profile.registers[index];
+        let (region, step) = (Region::Bar(register.bar), register.store);
+        let mut bytes = [0; 8];
+        for span in &register.spans {
+            for at in (0..span.length).step_by(step.into()) {
+                let first = usize::from(span.first + at);
+                let data = &mut bytes[first..first + usize::from(step)];
+                let offset = span.offset + u64::from(at);
+                self.host.region_read(region, offset, data)?;
+            }
+        }
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Writes a register of the device, with stores as it needs them.
+    pub(super) fn store(&mut self, index: usize, value: u64) -> Result<(), HostError> {
+        let register = &self.profile.registers[index];
+        let (region, step) = (Region::Bar(register.bar), register.store);
+        let bytes = value.to_le_bytes();
+        for span in &register.spans {
+            for at in (0..span.length).step_by(step.into()) {
+                let first = usize::from(span.first + at);
+                let data = &bytes[first..first + usize::from(step)];
+                let offset = span.offset + u64::from(at);
+                self.host.region_write(region, offset, data)?;
+            }
+        }
+        Ok(())
+    }
+}

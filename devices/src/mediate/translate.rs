@@ -1,0 +1,28 @@
+//! From the addresses that a guest programs to those that its device needs.
+
+use address::{Gpa, Hpa};
+
+pub use amdv1::Run;
+
+/// The guest's memory as its device must be told of it.
+///
+/// It is asked on vCPU threads with the function locked: it must answer at once and must not
+/// access the function. Each address that it gives must stay the guest's for as long as the
+/// function exists.
+pub trait Translate: Send {
+    /// Where `gpa` lies and how many of the `length` bytes from there on are physically
+    /// contiguous, at least one; `None` if `gpa` is not the guest's memory. An answer that is
+    /// longer than `length` is taken as `length`.
+    fn translate(&self, gpa: Gpa, length: u64) -> Option<Run>;
+}
+
+impl<F: Fn(Gpa, u64) -> Option<Run> + Send> Translate for F {
+    fn translate(&self, gpa: Gpa, length: u64) -> Option<Run> {
+        self(gpa, length)
+    }
+}
+
+/// The first byte of a contiguous piece of memory and its last.
+pub(super) fn last_of(first: Hpa, length: u64) -> Option<Hpa> {
+    first.checked_add(length.checked_sub(1)?)
+}
