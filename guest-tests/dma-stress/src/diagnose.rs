@@ -12,6 +12,9 @@ use crate::memory::Memory;
 use crate::ram::Ram;
 
 const PAGE: u64 = 4096;
+/// Sizes of the pieces that memory is made of and that may be confused: the large ones first,
+/// which are few.
+pub const SIZES: [u64; 2] = [2 << 20, PAGE];
 /// How far away data counts as shifted.
 pub const NEAR: u64 = 64 << 10;
 /// Bytes of the data that are looked for.
@@ -83,7 +86,7 @@ impl Wrong<'_> {
         let should = self.gpa + self.first as u64;
         let word = needle.first_chunk().map(|word| u64::from_le_bytes(*word))?;
         let found = near(ram, should)
-            .chain(pages_like(ram, should))
+            .chain(SIZES.into_iter().flat_map(|size| alike(ram, should, size)))
             .find(|place| {
                 let mut bytes = [0; NEEDLE];
                 let bytes = &mut bytes[..needle.len()];
@@ -153,15 +156,15 @@ pub fn near(ram: &Ram, gpa: Gpa) -> impl Iterator<Item = Gpa> {
         .filter(move |place| extent.contains(place))
 }
 
-/// Every place in RAM at the offset that `gpa` has in its page.
-pub fn pages_like(ram: &Ram, gpa: Gpa) -> impl Iterator<Item = Gpa> {
-    let offset = gpa.0 % PAGE;
+/// Every place in RAM at the offset that `gpa` has in its piece of `size` bytes.
+pub fn alike(ram: &Ram, gpa: Gpa, size: u64) -> impl Iterator<Item = Gpa> {
+    let offset = gpa.0 % size;
     ram.extents().iter().flat_map(move |extent| {
-        let first = extent.start.align_down(PAGE);
-        let count = (extent.end - first).div_ceil(PAGE);
+        let first = extent.start.align_down(size);
+        let count = (extent.end - first).div_ceil(size);
         let extent = extent.clone();
         (0..count)
-            .map(move |page| first + (page * PAGE + offset))
+            .map(move |piece| first + (piece * size + offset))
             .filter(move |place| extent.contains(place))
     })
 }

@@ -12,7 +12,7 @@ use crate::memory::{Memory, OutsideRam};
 use crate::pattern::{KINDS, Pattern, Sink};
 use crate::place::{Buffer, Reservations};
 use crate::ram::Ram;
-use crate::shape::{Limits, Shape};
+use crate::shape::{Limits, Place, Shape};
 use crate::stress::Shared;
 
 /// Smallest and usual largest guard zone in bytes, and the one that some buffers have.
@@ -79,14 +79,14 @@ fn bytes(len: u64) -> usize {
 }
 
 impl Pair {
-    /// Places two buffers of `shape`; the second is anywhere else of the same shape.
+    /// Places two buffers of `shape`; if there is but one such place, the other is anywhere.
     pub fn place<M, W: Write>(
         shared: &Shared<'_, M, W>,
         shape: Shape,
         limits: &Limits,
         random: &mut fastrand::Rng,
     ) -> Option<Self> {
-        let place = |random: &mut fastrand::Rng| {
+        let place = |shape: Shape, random: &mut fastrand::Rng| {
             let guard = match random.u64(..LARGE_GUARD_EVERY) {
                 0 => LARGE_GUARD,
                 _ => random.u64(GUARD),
@@ -94,10 +94,20 @@ impl Pair {
             let all = shared.reservations;
             all.place(shared.ram, shape, limits.align, guard, random)
         };
-        let source = place(random)?;
-        let Some(target) = place(random) else {
-            shared.reservations.release(&source);
+        let first = place(shape, random)?;
+        // There may be only one such place.
+        let anywhere = Shape {
+            place: Place::At(0),
+            ..shape
+        };
+        let second = place(shape, random).or_else(|| place(anywhere, random));
+        let Some(second) = second else {
+            shared.reservations.release(&first);
             return None;
+        };
+        let (source, target) = match random.bool() {
+            true => (first, second),
+            false => (second, first),
         };
         Some(Self {
             source,

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use address::Gpa;
 
-use crate::diagnose::{Diagnosis, moved, near, pages_like};
+use crate::diagnose::{Diagnosis, SIZES, alike, moved, near};
 use crate::engine::{Direction, Engine, Transfer};
 use crate::memory::Memory;
 use crate::place::{Buffer, Reservations};
@@ -42,7 +42,26 @@ impl<M: Memory> Ground<'_, M> {
     ) -> Option<Diagnosis> {
         let len = engine.limits().granule.max(WORD);
         let (from, to) = (spot(source, len)?, spot(target, len)?);
-        self.stamp(source, from);
+        let (read, written) = SIZES
+            .into_iter()
+            .find_map(|size| self.probe_pieces(engine, source, (from, to), size))?;
+        Some(match read == from {
+            true => moved("the device wrote", to, written),
+            false => moved("the device read", from, read),
+        })
+    }
+
+    /// The same with stamps in every piece of `size` bytes: where the device really read and
+    /// wrote, if it is not where it was told.
+    fn probe_pieces(
+        &self,
+        engine: &mut dyn Engine,
+        source: &Buffer,
+        (from, to): (Gpa, Gpa),
+        size: u64,
+    ) -> Option<(Gpa, Gpa)> {
+        let len = engine.limits().granule.max(WORD);
+        self.stamp(source, from, size);
         let bytes = usize::try_from(len).ok()?;
         self.memory.fill(to, bytes, || 0).ok()?;
         let transfer = |direction, gpa| Transfer {
@@ -55,23 +74,17 @@ impl<M: Memory> Ground<'_, M> {
         engine.run(&[transfer(Direction::ToDevice, from)], &mut outcomes);
         engine.run(&[transfer(Direction::FromDevice, to)], &mut outcomes);
 
-        let (read, written) = self.stray(from, to)?;
-        if read != from {
-            Some(moved("the device read", from, read))
-        } else if written != to {
-            Some(moved("the device wrote", to, written))
-        } else {
-            None
-        }
+        let found = self.stray(from, to, size)?;
+        (found != (from, to)).then_some(found)
     }
 
-    /// Stamps what is near `from`, and every page at its offset.
-    fn stamp(&self, source: &Buffer, from: Gpa) {
+    /// Stamps what is near `from`, and every piece at its offset.
+    fn stamp(&self, source: &Buffer, from: Gpa, size: u64) {
         let stamp = |place: Gpa| {
             // Places are in RAM.
             let _ = self.memory.fill(place, 8, || STAMP | place.0);
         };
-        for place in near(self.ram, from).chain(pages_like(self.ram, from)) {
+        for place in near(self.ram, from).chain(alike(self.ram, from, size)) {
             let range = place..place + WORD;
             let apart = (place.0.wrapping_sub(from.0)).is_multiple_of(WORD);
             let free = self.ram.holds(&range).is_some() && !self.reservations.touches(&range);
@@ -87,7 +100,7 @@ impl<M: Memory> Ground<'_, M> {
     }
 
     /// The stamp that is not where it was made: the address that it tells, and its place.
-    fn stray(&self, source: Gpa, target: Gpa) -> Option<(Gpa, Gpa)> {
+    fn stray(&self, source: Gpa, target: Gpa, size: u64) -> Option<(Gpa, Gpa)> {
         let told = |place: Gpa, word: u64| {
             let gpa = Gpa(word & !STAMP_MASK);
             let known = gpa.0.wrapping_sub(source.0).is_multiple_of(WORD)
@@ -104,7 +117,7 @@ impl<M: Memory> Ground<'_, M> {
         };
         at(target)
             .or_else(|| near(self.ram, target).find_map(at))
-            .or_else(|| pages_like(self.ram, target).find_map(at))
+            .or_else(|| alike(self.ram, target, size).find_map(at))
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Wait {
     pub kind: Interrupt,
     /// [`Signals::count`] from before it was told to start.
     pub seen: u64,
+    /// Milliseconds after which the device is asked even if no interrupt came.
+    pub ask_after_ms: u64,
     /// Milliseconds that it may take.
     pub timeout_ms: u64,
 }
@@ -157,6 +159,7 @@ pub(crate) mod tests {
         let wait = Wait {
             kind,
             seen: 0,
+            ask_after_ms: 50,
             timeout_ms: 20_000,
         };
         wait.until(script, |_| script.time.get() >= done_at)

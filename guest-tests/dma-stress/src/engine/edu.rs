@@ -55,6 +55,8 @@ const QEMU_BUFFER: u64 = 4096;
 /// Largest buffer that an engine is believed to have.
 const MOST_BUFFER: u64 = 1 << 20;
 
+/// A little less than QEMU takes.
+const ASK_AFTER_MS: u64 = 50;
 /// A transfer takes 100 ms of the emulator's time.
 const TIMEOUT_MS: u64 = 20_000;
 
@@ -137,6 +139,7 @@ impl<R: Registers, S: Signals> Edu<R, S> {
         let wait = Wait {
             kind,
             seen,
+            ask_after_ms: ASK_AFTER_MS,
             timeout_ms: TIMEOUT_MS,
         };
         wait.until(&self.signals, |quiet| {

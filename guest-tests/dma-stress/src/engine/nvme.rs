@@ -29,6 +29,9 @@ const MOST: u64 = 256 << 10;
 const LIST_PAGES: usize = 2;
 /// Entries with which lists start in turn; from the last one on they cross a page.
 const FIRST_ENTRIES: [usize; 6] = [0, 511, 1, 510, 448, 509];
+/// To ask is to take the completions, after which the controller lowers its line: an interrupt
+/// that is only late must have come by then.
+const ASK_AFTER_MS: u64 = 2_000;
 const TIMEOUT_MS: u64 = 20_000;
 
 /// The engine.
@@ -135,6 +138,7 @@ impl<R: Registers, B: DmaBuffer, C: Clock, S: Signals> Nvme<R, B, C, S> {
         let wait = Wait {
             kind: self.kind,
             seen,
+            ask_after_ms: ASK_AFTER_MS,
             timeout_ms: TIMEOUT_MS,
         };
         let mut done = Vec::with_capacity(flights.len());
