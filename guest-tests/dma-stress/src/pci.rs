@@ -133,7 +133,11 @@ impl Function {
     pub fn memory_bar(&self, bar: usize) -> Option<Range<Gpa>> {
         match (*self.bars.get(bar)?)? {
             Bar::Memory32 { address, size, .. } => Gpa(address.into()).span(size.into()),
-            Bar::Memory64 { address, size, .. } => Gpa(address).span(size),
+            Bar::Memory64 { address, size, .. } => {
+                // pci_types 0.10 extends the sign of a size of 2 GiB.
+                let size = size & size.wrapping_neg();
+                Gpa(address).span(size)
+            }
             Bar::Io { .. } => None,
         }
     }
