@@ -44,10 +44,14 @@ pub enum Command {
     Stress(Box<StressArgs>),
 }
 
-const DEVICE_VALUE: &str = "BDF[,dma=auto|iommu|identity][,reset=none]";
+const DEVICE_VALUE: &str =
+    "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";
 const DEVICE_HELP: &str = "\
 PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the default, \
-prefers an IOMMU where there is one; a device that cannot be reset is taken with reset=none only";
+prefers an IOMMU where there is one, and takes identity else; translate shows the guest a table of \
+its memory (docs/dma-window.md), mediate checks and translates what is written to the device's \
+registers, which profile=FILE describes (docs/mediate.md). A device that cannot be reset is taken \
+with reset=none only";
 
 /// What every microVM has.
 #[derive(Args, Debug)]

@@ -104,15 +104,23 @@ pub enum DmaMode {
     Iommu,
     /// Guest-physical addresses are host-physical ones.
     Identity,
+    /// The guest looks physical addresses up in a table that it is shown.
+    Translate,
+    /// The monitor checks and translates what the guest writes to the device's registers.
+    Mediate,
 }
 
-/// A device to pass through: `BDF[,dma=auto|iommu|identity][,reset=none]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A device to pass through:
+/// `BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceConfig {
     /// The function on the host.
     pub bdf: Bdf,
     /// How its DMA reaches guest memory.
     pub dma: DmaMode,
+    /// With [`DmaMode::Mediate`]: what its registers mean, if not one of the shipped profiles
+    /// tells it.
+    pub profile: Option<PathBuf>,
     /// Whether it may be used although it cannot be reset.
     pub allow_no_reset: bool,
 }
@@ -164,6 +172,9 @@ pub enum ConfigError {
     /// Not a number of CPUs.
     #[error("expected 1 to {MOST_CPUS} CPUs, found {0:?}")]
     Cpus(String),
+    /// A profile for a device whose registers nobody looks at.
+    #[error("profile=FILE goes with dma=mediate only")]
+    ProfileWithoutMediate,
     /// A hugepage size that is not supported.
     #[error("hugepage_size is 2M or 1G, found {0:?}")]
     HugepageSize(String),
@@ -236,6 +247,7 @@ impl FromStr for DeviceConfig {
         let mut device = Self {
             bdf,
             dma: DmaMode::Auto,
+            profile: None,
             allow_no_reset: false,
         };
         for part in parts {
@@ -243,14 +255,22 @@ impl FromStr for DeviceConfig {
                 Some(("dma", "auto")) => device.dma = DmaMode::Auto,
                 Some(("dma", "iommu")) => device.dma = DmaMode::Iommu,
                 Some(("dma", "identity")) => device.dma = DmaMode::Identity,
+                Some(("dma", "translate")) => device.dma = DmaMode::Translate,
+                Some(("dma", "mediate")) => device.dma = DmaMode::Mediate,
+                Some(("profile", path)) if !path.is_empty() => {
+                    device.profile = Some(path.into());
+                }
                 Some(("reset", "none")) => device.allow_no_reset = true,
                 _ => {
                     return Err(ConfigError::Key {
                         found: part.to_owned(),
-                        expected: "dma=auto|iommu|identity or reset=none",
+                        expected: "dma=auto|iommu|identity|translate|mediate, profile=FILE or reset=none",
                     });
                 }
             }
+        }
+        if device.profile.is_some() && device.dma != DmaMode::Mediate {
+            return Err(ConfigError::ProfileWithoutMediate);
         }
         Ok(device)
     }
@@ -330,12 +350,20 @@ mod tests {
         let both = device("0000:01:00.0,reset=none,dma=identity").unwrap();
         assert!(both.allow_no_reset);
         assert_eq!(both.dma, DmaMode::Identity);
+        let mediated = device("01:00.0,dma=mediate,profile=a=b").unwrap();
+        assert_eq!(mediated.profile, Some("a=b".into()));
+        assert_eq!(
+            device("01:00.0,dma=translate").unwrap().dma,
+            DmaMode::Translate
+        );
         for text in [
             "",
             "01:00",
             "01:00.0,reset=some",
             "01:00.0,reset=none,x",
             "01:00.0,dma=x",
+            "01:00.0,profile=x",
+            "01:00.0,dma=mediate,profile=",
         ] {
             assert!(device(text).is_err(), "{text}");
         }

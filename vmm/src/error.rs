@@ -57,6 +57,39 @@ pub enum Error {
         /// The device.
         bdf: Bdf,
     },
+    /// Guest memory cannot be laid out for both of two devices.
+    #[error(
+        "PCI device {other} needs guest memory at addresses that its guest need not translate, and \
+         {translate} (dma=translate) has it anywhere"
+    )]
+    MixedModes {
+        /// The device whose guest translates.
+        translate: Bdf,
+        /// The other one.
+        other: Bdf,
+    },
+    /// A profile is not sound.
+    #[error(transparent)]
+    Profile(#[from] devices::mediate::ProfileError),
+    /// None of the shipped profiles is for the device.
+    #[error("PCI device {bdf}: no profile is known for {vendor:04x}:{device:04x}")]
+    NoProfile {
+        /// The device.
+        bdf: Bdf,
+        /// Its vendor ID.
+        vendor: u16,
+        /// Its device ID.
+        device: u16,
+    },
+    /// A device cannot be mediated.
+    #[error(transparent)]
+    Mediate(#[from] devices::mediate::SetupError),
+    /// Physical addresses that no table can hold.
+    #[error(transparent)]
+    Physical(#[from] devices::dma_window::MemoryError),
+    /// The DMA window.
+    #[error(transparent)]
+    Window(#[from] crate::window::WindowError),
     /// An IOMMU was asked for where there is none.
     #[error("No IOMMU stands between PCI device {bdf} and memory")]
     NotBehindIommu {
@@ -226,6 +259,8 @@ impl Error {
             | Self::NoiommuNotAccepted { .. }
             | Self::DeviceWithSoftware { .. }
             | Self::NoSoftwareEngine
+            | Self::MixedModes { .. }
+            | Self::Profile(_)
             | Self::File { .. }
             | Self::Kernel(_)
             | Self::Params(_)
@@ -243,11 +278,15 @@ impl Error {
             | Self::NoReset { .. }
             | Self::Function(_)
             | Self::Engine(_)
+            | Self::NoProfile { .. }
+            | Self::Mediate(_)
             | Self::Passthrough(_)
             | Self::Root(_)
             | Self::DeviceFailed { .. } => DEVICE,
             Self::TooFewHugepages { .. }
             | Self::Software(_)
+            | Self::Window(_)
+            | Self::Physical(_)
             | Self::Plan(_)
             | Self::Place { .. } => MEMORY,
             Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => backend_code(error),
@@ -263,7 +302,13 @@ impl Error {
         match self {
             Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
             Self::NoSoftwareEngine => Some("add --software".to_owned()),
-            Self::BehindIommu { .. } => Some("leave dma=identity out".to_owned()),
+            Self::BehindIommu { .. } => {
+                Some("leave dma= out: the IOMMU translates for the device".to_owned())
+            }
+            Self::MixedModes { .. } => Some("run them in two guests".to_owned()),
+            Self::NoProfile { bdf, .. } => Some(format!(
+                "describe its registers: --device {bdf},dma=mediate,profile=FILE"
+            )),
             Self::NotBehindIommu { .. } => {
                 Some("leave dma=iommu out and read what --noiommu means".to_owned())
             }

@@ -72,6 +72,27 @@ impl HostMap {
     }
 }
 
+impl HostMap {
+    /// The lowest place in the windows, a multiple of `size` (a power of two), where `size` bytes
+    /// touch nothing that is `taken`.
+    #[must_use]
+    pub fn free(&self, size: u64, taken: &[Range<Gpa>]) -> Option<Gpa> {
+        self.windows.iter().find_map(|window| {
+            let mut at = window.start.align_up(size)?;
+            loop {
+                let end = at.checked_add(size).filter(|end| *end <= window.end)?;
+                match taken
+                    .iter()
+                    .find(|range| range.start < end && at < range.end)
+                {
+                    Some(range) => at = range.end.align_up(size)?,
+                    None => return Some(at),
+                }
+            }
+        })
+    }
+}
+
 /// What is left of `window` outside `hole`, in whole pages.
 fn without(window: &Range<Gpa>, hole: &Range<Gpa>) -> impl Iterator<Item = Range<Gpa>> + use<> {
     let before = window.start..window.end.min(hole.start);
@@ -152,5 +173,24 @@ c000000000-c7ffffffff : PCI Bus 0000:00
         assert_eq!(map.ecam, Gpa(0xfeb0_0000)..Gpa(0xfec0_0000));
         let full = "00000000-ffffffff : PCI Bus 0000:00\n";
         assert_eq!(HostMap::new(&iomem(full), &[]), Err(NoEcamError));
+    }
+
+    #[test]
+    fn free_places_are_aligned_and_clear() {
+        let map = HostMap {
+            windows: vec![
+                Gpa(0x1000_1000)..Gpa(0x1000_8000),
+                Gpa(0x2000_0000)..Gpa(0x3000_0000),
+            ],
+            ecam: Gpa(0)..Gpa(0),
+        };
+        assert_eq!(map.free(0x1000, &[]), Some(Gpa(0x1000_1000)));
+        assert_eq!(map.free(0x4000, &[]), Some(Gpa(0x1000_4000)));
+        let taken = [
+            Gpa(0x1000_5000)..Gpa(0x1000_5010),
+            Gpa(0x2000_0000)..Gpa(0x2000_0001),
+        ];
+        assert_eq!(map.free(0x4000, &taken), Some(Gpa(0x2000_4000)));
+        assert_eq!(map.free(0x1000_0000, &taken), None);
     }
 }

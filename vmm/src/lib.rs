@@ -27,6 +27,7 @@ mod software;
 pub mod stress;
 mod topology;
 mod watch;
+mod window;
 
 pub use error::Error;
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};

@@ -19,6 +19,9 @@ use crate::error::{Error, process};
 /// entries large.
 pub const COOKIE: Iova = Iova(1 << 30);
 
+/// What ordinary memory is certain to be made of.
+const PAGE: u64 = 4096;
+
 /// Guest RAM as a file and as physical extents.
 #[derive(Debug)]
 pub struct PinnedRam {
@@ -37,7 +40,16 @@ impl PinnedRam {
     pub fn hugepages(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, Error> {
         let size = memory.hugepage_size.unwrap_or(HugepageSize::Mib2);
         let file = take_hugepages(memory.size, size)?;
-        Self::pin(file, memory, space)
+        Self::pin((file, size.bytes()), memory, space)
+    }
+
+    /// Takes memory of any kind and pins it in `space`, to which a device is attached.
+    ///
+    /// # Errors
+    /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Process`]
+    pub fn scattered(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, Error> {
+        let page_size = memory.hugepage_size.map_or(PAGE, HugepageSize::bytes);
+        Self::pin((unpinned(memory)?, page_size), memory, space)
     }
 
     /// Takes any memory and pins it in `space`, whose physical memory is synthetic.
@@ -45,10 +57,15 @@ impl PinnedRam {
     /// # Errors
     /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Software`], [`Error::Process`]
     pub fn synthetic(memory: &MemoryConfig, space: &mut SoftwareBackend) -> Result<Self, Error> {
-        Self::pin(unpinned(memory)?, memory, space)
+        let page_size = memory.hugepage_size.unwrap_or(HugepageSize::Mib2).bytes();
+        Self::pin((unpinned(memory)?, page_size), memory, space)
     }
 
-    fn pin<B: DmaBackend>(file: File, memory: &MemoryConfig, space: &mut B) -> Result<Self, Error>
+    fn pin<B: DmaBackend>(
+        (file, page_size): (File, u64),
+        memory: &MemoryConfig,
+        space: &mut B,
+    ) -> Result<Self, Error>
     where
         Error: From<B::Error>,
     {
@@ -56,7 +73,7 @@ impl PinnedRam {
             file: &file,
             offset: 0,
             len: memory.size,
-            page_size: memory.hugepage_size.unwrap_or(HugepageSize::Mib2).bytes(),
+            page_size,
             iova: COOKIE,
         })?;
         Ok(Self { file, extents })

@@ -33,7 +33,7 @@ const ECAM: Gpa = Gpa(0xe000_0000);
 /// A page, by which [`EngineFault::Offset`] is off.
 const PAGE: i64 = 4096;
 /// Every so manyth interrupt is lost by [`EngineFault::Interrupt`].
-const LOST_EVERY: NonZeroU64 = NonZeroU64::new(100).unwrap();
+const LOST_EVERY: NonZeroU64 = NonZeroU64::new(400).unwrap();
 /// Every so manyth transfer has a flipped bit by [`EngineFault::Bit`].
 const FLIPPED_EVERY: NonZeroU64 = NonZeroU64::new(1000).unwrap();
 

@@ -3,28 +3,32 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use address::{Bdf, Gpa};
+use devices::dma_window::GuestMemory;
 use devices::i8042::{self, I8042};
-use devices::pci::{self, PciRoot, Pin};
+use devices::mediate::{self, MediatedFunction, Profile};
+use devices::pci::{self, PciFunction, PciRoot, Pin};
 use devices::power::{self, Power, PowerEvent};
 use devices::serial;
-use devices::vfio_pci::{BusMasterGate, HostInfo, Options, PassthroughFunction};
+use devices::vfio_pci::{BusMasterGate, HostFunction, HostInfo, Options, PassthroughFunction};
 use iommufd_backend::VfioDevice;
 use vm_device::DevicePio;
 use vm_device::bus::{BusRange, MmioAddress, PioAddress};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::devices::Devices;
+use super::devices::{Devices, Reach};
 use crate::console::GuestSerial;
 use crate::error::{Error, process};
 use crate::eventfd;
 use crate::exit::{ExitReason, ExitSender};
 use crate::host_map::HostMap;
 use crate::kvm::irq::Interrupts;
-use crate::kvm::vm::Vm;
+use crate::kvm::vm::{Memslot, Vm};
 use crate::passthrough::VfioFunction;
 use crate::software::{EngineThread, SoftwareMachine};
 use crate::topology::Place;
+use crate::window;
 
 /// Ports of the power device.
 pub(super) const POWER_PORT: u16 = 0x600;
@@ -36,38 +40,70 @@ pub(super) const INTX_GSIS: [u32; 4] = [16, 17, 18, 19];
 /// Slot of the engine in a machine in software.
 const ENGINE_SLOT: u8 = 1;
 
+/// The guest's bus and what belongs to it.
+pub(super) struct Plugged {
+    pub root: PciRoot,
+    pub engine: Option<EngineThread>,
+    /// The DMA window's table in the guest.
+    pub window: Option<Memslot>,
+}
+
 /// What a passed-through function is connected to besides its bus.
 pub(super) struct Wiring<'a> {
     pub vm: &'a Arc<Vm>,
+    /// Guest memory, for those who translate.
+    pub physical: &'a Arc<GuestMemory>,
     pub interrupts: &'a Arc<Interrupts>,
     pub exits: &'a ExitSender,
 }
 
 impl Wiring<'_> {
     /// The root with every device in its place.
-    pub fn plug(
-        &self,
-        host_map: &HostMap,
-        devices: &mut Devices,
-    ) -> Result<(PciRoot, Option<EngineThread>), Error> {
+    pub fn plug(&self, host_map: &HostMap, devices: &mut Devices) -> Result<Plugged, Error> {
         let mut root = PciRoot::new(host_map.ecam.start)?;
+        let mut gates = Vec::new();
+        let bars = devices.bars();
         let mut plugs: Vec<_> = devices
             .bound
             .iter()
             .map(|bound| &bound.device)
             .zip(devices.infos.drain(..))
             .zip(&devices.places)
+            .zip(&devices.reaches)
             .collect();
         // Function 0 of a slot goes in first.
-        plugs.sort_by_key(|(_, place)| (place.slot, place.function));
-        for ((device, info), place) in plugs {
-            let function = self.function(device, info, *place)?;
-            let guest = root.add(place.slot, place.function, Box::new(function))?;
+        plugs.sort_by_key(|((_, place), _)| (place.slot, place.function));
+        let mut last_slot = 0;
+        for (((device, info), place), reach) in plugs {
+            let gate = BusMasterGate::opened();
+            let function = self.function(device, info, (*place, reach), gate.clone())?;
+            let guest = root.add(place.slot, place.function, function)?;
             log::info!("{}: is {guest} in the guest", device.bdf());
+            if matches!(reach, Reach::Translate) {
+                gates.push((guest, gate));
+            }
+            last_slot = last_slot.max(place.slot);
         }
+        let window = if gates.is_empty() {
+            None
+        } else {
+            let bars: Vec<_> = bars
+                .into_iter()
+                .map(|(_, range)| Gpa(range.start.0)..Gpa(range.end.0))
+                .collect();
+            let place = (host_map, &bars[..]);
+            let (window, table) = window::open(self.physical, place, self.vm, gates)?;
+            let guest = root.add(last_slot + 1, 0, Box::new(window))?;
+            log::info!("the DMA window is {guest} in the guest");
+            Some(table)
+        };
         let machine = devices.software.as_ref();
         let engine = machine.map(|machine| self.plug_engine(machine, &mut root));
-        Ok((root, engine.transpose()?))
+        Ok(Plugged {
+            root,
+            engine: engine.transpose()?,
+            window,
+        })
     }
 
     /// Puts the engine of a machine in software on the bus and lets it work.
@@ -87,8 +123,9 @@ impl Wiring<'_> {
         &self,
         device: &Arc<VfioDevice>,
         info: HostInfo,
-        place: Place,
-    ) -> Result<PassthroughFunction<VfioFunction>, Error> {
+        (place, reach): (Place, &Reach),
+        bus_master: BusMasterGate,
+    ) -> Result<Box<dyn PciFunction>, Error> {
         // Every passed-through function shows INTA#.
         let gsi = INTX_GSIS[usize::from(Pin::A.line(place.slot))];
         let host = VfioFunction::new(
@@ -101,14 +138,63 @@ impl Wiring<'_> {
         let bdf = device.bdf();
         let exits = self.exits.clone();
         let options = Options {
-            bus_master: BusMasterGate::opened(),
+            bus_master,
             interrupt_line: u8::try_from(gsi).unwrap_or(u8::MAX),
             on_failure: Box::new(move |failure| {
                 exits.send(ExitReason::Device(bdf, failure.to_string()));
             }),
         };
-        Ok(PassthroughFunction::new(host, options)?)
+        let Reach::Mediate(profile) = reach else {
+            return Ok(Box::new(PassthroughFunction::new(host, options)?));
+        };
+        let host = self.mediated(host, bdf, profile.as_ref())?;
+        Ok(Box::new(PassthroughFunction::new(host, options)?))
     }
+
+    /// Puts the monitor between `host` and its guest, by `profile` or a shipped one.
+    fn mediated(
+        &self,
+        mut host: VfioFunction,
+        bdf: Bdf,
+        profile: Option<&Profile>,
+    ) -> Result<MediatedFunction<VfioFunction>, Error> {
+        let profile = match profile {
+            Some(profile) => profile.clone(),
+            None => shipped(&mut host, bdf)?,
+        };
+        let physical = Arc::clone(self.physical);
+        let exits = self.exits.clone();
+        let options = mediate::Options {
+            translate: Box::new(move |gpa, length| physical.translate(gpa, length)),
+            on_stop: Box::new(move |failure| {
+                exits.send(ExitReason::Device(bdf, failure.to_string()));
+            }),
+        };
+        Ok(MediatedFunction::new(host, profile, options)?)
+    }
+}
+
+/// The shipped profile for a device.
+fn shipped(host: &mut VfioFunction, bdf: Bdf) -> Result<Profile, Error> {
+    let mut identity = [0; 4];
+    host.config_read(0, &mut identity)
+        .map_err(|error| Error::Process {
+            operation: "read the identity of a device",
+            source: error.into(),
+        })?;
+    let [vendor, device] =
+        [[identity[0], identity[1]], [identity[2], identity[3]]].map(u16::from_le_bytes);
+    for (name, text) in mediate::SHIPPED {
+        let profile = Profile::parse(name, text)?;
+        if profile.is_for(vendor, device) {
+            return Ok(profile);
+        }
+    }
+    Err(Error::NoProfile {
+        bdf,
+        vendor,
+        device,
+    })
 }
 
 /// An eventfd that raises the serial port's interrupt.

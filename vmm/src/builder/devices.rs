@@ -1,9 +1,12 @@
 //! Binding the devices to `/dev/iommu`.
 
+use std::fs;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa};
+use devices::mediate::Profile;
 use devices::vfio_pci::HostInfo;
 use iommufd_backend::{
     Cdev, CdevKind, IoMem, IommuSpace, Iommufd, NoiommuSpace, PciSysfs, ResetMethod, VfioDevice,
@@ -26,6 +29,8 @@ pub(super) struct Devices {
     pub bound: Vec<BoundDevice>,
     pub infos: Vec<HostInfo>,
     pub places: Vec<Place>,
+    /// How each one's DMA reaches guest memory.
+    pub reaches: Vec<Reach>,
     /// For devices in noiommu mode, if there are any.
     pub noiommu: Option<NoiommuSpace>,
     /// In place of devices, if the machine is one in software.
@@ -39,6 +44,7 @@ impl Devices {
     /// Binds what `config` names.
     pub fn bind(config: &Config) -> Result<Self, Error> {
         let places = check_names(&config.devices)?;
+        let profiles = profiles(&config.devices)?;
         if let Some(software) = &config.software {
             if let Some(DeviceConfig { bdf, .. }) = config.devices.first() {
                 return Err(Error::DeviceWithSoftware { bdf: *bdf });
@@ -47,6 +53,7 @@ impl Devices {
                 bound: Vec::new(),
                 infos: Vec::new(),
                 places,
+                reaches: Vec::new(),
                 noiommu: None,
                 iommu: None,
                 software: Some(SoftwareMachine::new(software)),
@@ -58,9 +65,10 @@ impl Devices {
         for device in &config.devices {
             check_mode(device, Cdev::find(&sysfs, device.bdf)?.1, config.noiommu)?;
         }
+        let mut reaches = Vec::new();
         let (mut noiommu, mut iommu) = (None, None);
         let mut devices = Vec::new();
-        for DeviceConfig { bdf, .. } in &config.devices {
+        for (DeviceConfig { bdf, dma, .. }, profile) in config.devices.iter().zip(profiles) {
             let cdev = Cdev::open(&sysfs, *bdf)?;
             let device = VfioDevice::bind(cdev, Arc::clone(&iommufd))?;
             match device.kind() {
@@ -81,8 +89,15 @@ impl Devices {
                     log::info!("{bdf}: bound, behind an IOMMU");
                 }
             }
+            reaches.push(match (device.kind(), dma) {
+                (CdevKind::Iommu, _) => Reach::Iommu,
+                (CdevKind::Noiommu, DmaMode::Translate) => Reach::Translate,
+                (CdevKind::Noiommu, DmaMode::Mediate) => Reach::Mediate(profile),
+                (CdevKind::Noiommu, _) => Reach::Identity,
+            });
             devices.push(device);
         }
+        check_mix(config, &reaches)?;
         let infos = devices
             .iter()
             .map(|device| passthrough::host_info(device, &sysfs))
@@ -91,10 +106,17 @@ impl Devices {
             bound: with_reset(devices, &config.devices)?,
             infos,
             places,
+            reaches,
             noiommu,
             iommu,
             software: None,
         })
+    }
+
+    /// Whether guest-physical addresses have to be physical ones.
+    pub fn need_identity(&self) -> bool {
+        let is_identity = |reach: &Reach| matches!(reach, Reach::Identity);
+        self.software.is_some() || self.reaches.iter().any(is_identity)
     }
 
     /// The guest's address map outside RAM, which follows from where BARs stand.
@@ -127,6 +149,51 @@ impl Devices {
     }
 }
 
+/// How a device's DMA reaches guest memory, once that is known.
+#[derive(Clone, Debug)]
+pub(super) enum Reach {
+    /// An IOMMU translates.
+    Iommu,
+    /// Guest-physical addresses are host-physical ones.
+    Identity,
+    /// The guest translates.
+    Translate,
+    /// The monitor translates, by this profile or by that of the shipped ones which fits.
+    Mediate(Option<Profile>),
+}
+
+/// The profiles that devices were given.
+fn profiles(devices: &[DeviceConfig]) -> Result<Vec<Option<Profile>>, Error> {
+    let read = |path: &PathBuf| {
+        let text = fs::read_to_string(path).map_err(|source| Error::File {
+            what: "profile",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Profile::parse(&path.display().to_string(), &text)?)
+    };
+    devices
+        .iter()
+        .map(|device| device.profile.as_ref().map(read).transpose())
+        .collect()
+}
+
+/// The layout of memory belongs to all devices together: one whose guest translates has memory
+/// at addresses that are wrong for one that takes them as they are.
+fn check_mix(config: &Config, reaches: &[Reach]) -> Result<(), Error> {
+    let find = |wanted: fn(&Reach) -> bool| {
+        let both = config.devices.iter().zip(reaches);
+        both.into_iter()
+            .find_map(|(device, reach)| wanted(reach).then_some(device.bdf))
+    };
+    let translate = find(|reach| matches!(reach, Reach::Translate));
+    let other = find(|reach| matches!(reach, Reach::Identity | Reach::Iommu));
+    match (translate, other) {
+        (Some(translate), Some(other)) => Err(Error::MixedModes { translate, other }),
+        _ => Ok(()),
+    }
+}
+
 fn check_names(devices: &[DeviceConfig]) -> Result<Vec<Place>, Error> {
     let names: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
     for (index, bdf) in names.iter().enumerate() {
@@ -146,7 +213,9 @@ fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<(
     match (kind, device.dma) {
         (CdevKind::Noiommu, DmaMode::Iommu) => Err(Error::NotBehindIommu { bdf }),
         (CdevKind::Noiommu, _) if !accepted => Err(Error::NoiommuNotAccepted { bdf }),
-        (CdevKind::Iommu, DmaMode::Identity) => Err(Error::BehindIommu { bdf }),
+        (CdevKind::Iommu, DmaMode::Identity | DmaMode::Translate | DmaMode::Mediate) => {
+            Err(Error::BehindIommu { bdf })
+        }
         _ => Ok(()),
     }
 }

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use address::{Gpa, Iova};
+use devices::dma_window::{GuestMemory, Piece as PhysicalPiece};
 use iommufd_backend::IommuSpace;
+use iommufd_backend::extent::Extent;
 
 use super::devices::Devices;
 use crate::acpi::{IO_APIC, LOCAL_APIC};
@@ -27,6 +29,8 @@ const SLOTS_PER_DEVICE: usize = 12;
 pub(super) struct Memory {
     pub plan: MemoryPlan,
     pub ram: GuestRam,
+    /// What of it is where, for those who translate; empty where nobody does.
+    pub physical: GuestMemory,
     pub slots: Vec<Memslot>,
 }
 
@@ -39,18 +43,26 @@ impl Memory {
         devices: &mut Devices,
         (vm, host_map): (&Arc<Vm>, &HostMap),
     ) -> Result<Self, Error> {
+        let at_identity = devices.need_identity();
         let pinned = match (&mut devices.noiommu, &mut devices.software) {
+            (Some(space), _) if !at_identity => Some(PinnedRam::scattered(config, space)?),
             (Some(space), _) => Some(PinnedRam::hugepages(config, space)?),
             (None, Some(machine)) => Some(PinnedRam::synthetic(config, &mut machine.memory)?),
             (None, None) => None,
         };
-        let (file, runs, layout): (_, _, &dyn Layout) = match pinned {
-            Some(pinned) => (pinned.file, plan::runs(&pinned.extents, COOKIE), identity),
-            None => (pinned::unpinned(config)?, whole(config.size), &Conventional),
+        let (file, extents) = match pinned {
+            Some(PinnedRam { file, extents }) => (file, extents),
+            None => (pinned::unpinned(config)?, Vec::new()),
+        };
+        let (runs, layout): (_, &dyn Layout) = if at_identity {
+            (plan::runs(&extents, COOKIE), identity)
+        } else {
+            (whole(config.size), &Conventional)
         };
         let constraints = constraints(vm, host_map, devices.bound.len());
         let plan = MemoryPlan::new(runs, layout, &constraints)?;
         describe(&plan);
+        let physical = GuestMemory::new(physical(&plan, &extents))?;
         if let Some(space) = &devices.iommu {
             map_for_devices(space, &file, &plan)?;
         }
@@ -62,8 +74,39 @@ impl Memory {
             .map(|slot| vm.map(slot.gpa(), slot.mapping()))
             .collect::<Result<_, _>>()?;
         warn_of_narrow_devices(&plan, devices)?;
-        Ok(Self { plan, ram, slots })
+        Ok(Self {
+            plan,
+            ram,
+            physical,
+            slots,
+        })
     }
+}
+
+/// Where the memory of `plan` is, which stands at [`COOKIE`] in `extents`, both ascending.
+fn physical(plan: &MemoryPlan, extents: &[Extent]) -> Vec<PhysicalPiece> {
+    let mut all = Vec::new();
+    for slot in plan.slots() {
+        let mut gpa = slot.gpa;
+        for piece in &slot.run.pieces {
+            let start = COOKIE + piece.file_offset;
+            let end = start + piece.length;
+            let first = extents.partition_point(|extent| extent.iova_end() <= start);
+            let inside = extents[first..]
+                .iter()
+                .take_while(|extent| extent.iova() < end);
+            all.extend(inside.map(|extent| {
+                let from = extent.iova().max(start);
+                PhysicalPiece {
+                    gpa: gpa + (from - start),
+                    hpa: extent.hpa() + (from - extent.iova()),
+                    len: extent.iova_end().min(end) - from,
+                }
+            }));
+            gpa = gpa + piece.length;
+        }
+    }
+    all
 }
 
 /// All of a file as one run.

@@ -52,14 +52,16 @@ pub(crate) fn build(
 
     let (exit_sender, exits) = exit::channel().map_err(process("make an eventfd"))?;
     let interrupts = Interrupts::new(Arc::clone(&vm))?;
+    let physical = Arc::new(memory.physical);
     let wiring = Wiring {
         vm: &vm,
+        physical: &physical,
         interrupts: &interrupts,
         exits: &exit_sender,
     };
     let bars = devices.bars();
-    let (pci, engine) = wiring.plug(&host_map, &mut devices)?;
-    let pci = Arc::new(pci);
+    let plugged = wiring.plug(&host_map, &mut devices)?;
+    let pci = Arc::new(plugged.root);
     let serial = Arc::new(console.serial_port(bus::serial_interrupt(&interrupts)?)?);
     let bus = Arc::new(bus::connect(&pci, &host_map, &serial, &exit_sender)?);
     let watches = watch(&devices.bound)?;
@@ -79,8 +81,8 @@ pub(crate) fn build(
         noiommu: devices.noiommu,
         iommu: devices.iommu,
         software: devices.software,
-        engine,
-        ram_slots: memory.slots,
+        engine: plugged.engine,
+        ram_slots: memory.slots.into_iter().chain(plugged.window).collect(),
         ram: Some(memory.ram),
     };
     console.start()?;

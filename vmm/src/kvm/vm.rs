@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use address::Gpa;
 use iommufd_backend::Mapping;
-use kvm_bindings::{CpuId, KVM_API_VERSION, kvm_userspace_memory_region};
+use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_allocator::IdAllocator;
 
@@ -149,6 +149,28 @@ impl Vm {
     /// # Errors
     /// [`VmError::Slot`], [`VmError::NoSlot`]
     pub fn map(self: &Arc<Self>, gpa: Gpa, mapping: Arc<Mapping>) -> Result<Memslot, VmError> {
+        self.map_with(gpa, mapping, 0)
+    }
+
+    /// The same for memory that the guest can only read. What it writes there is an access that
+    /// the bus sees.
+    ///
+    /// # Errors
+    /// [`VmError::Slot`], [`VmError::NoSlot`]
+    pub fn map_read_only(
+        self: &Arc<Self>,
+        gpa: Gpa,
+        mapping: Arc<Mapping>,
+    ) -> Result<Memslot, VmError> {
+        self.map_with(gpa, mapping, KVM_MEM_READONLY)
+    }
+
+    fn map_with(
+        self: &Arc<Self>,
+        gpa: Gpa,
+        mapping: Arc<Mapping>,
+        flags: u32,
+    ) -> Result<Memslot, VmError> {
         let length = mapping.length();
         let index = self
             .slots()
@@ -156,7 +178,7 @@ impl Vm {
             .map_err(|_| VmError::NoSlot { gpa, length })?;
         let region = kvm_userspace_memory_region {
             slot: index,
-            flags: 0,
+            flags,
             guest_phys_addr: gpa.0,
             memory_size: length,
             userspace_addr: mapping.start().0,

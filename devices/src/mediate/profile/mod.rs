@@ -63,6 +63,14 @@ impl Profile {
         &self.name
     }
 
+    /// Whether it is for the device with these IDs.
+    #[must_use]
+    pub fn is_for(&self, vendor: u16, device: u16) -> bool {
+        self.devices
+            .iter()
+            .any(|known| known.vendor == vendor && known.device == device)
+    }
+
     fn check(file: File) -> Result<Self, Problem> {
         if file.version != 1 {
             let found = file.version;
