@@ -18,6 +18,7 @@
 //! * [`cases`] are the tests that `cargo testbed run` runs, [`runner`] runs them.
 
 pub mod cases;
+pub mod demo;
 pub mod error;
 pub mod guest;
 pub mod image;

@@ -9,7 +9,7 @@ use guest_tests::inside::{canary, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
 use guest_tests::setup::{Flavour, setup};
-use guest_tests::{Error, Result, cases, runner, shell};
+use guest_tests::{Error, Result, cases, demo, runner, shell};
 
 /// Exit status for what is the testbed's own failure, not the script's.
 const OWN_FAILURE: u8 = 125;
@@ -49,6 +49,12 @@ enum Task {
     Shell {
         #[command(flatten)]
         machine: MachineArgs,
+    },
+    /// Show a real NVMe controller driven by the guest that stresses DMA, on the real path.
+    Demo {
+        /// Take what is built as it is, without building it first.
+        #[arg(long)]
+        no_build: bool,
     },
     /// Run the cases whose names contain FILTER, one line each.
     Run {
@@ -200,6 +206,11 @@ fn run(task: Task) -> Result<i32> {
             }
             let outcome = description.run_streaming(&script, &mut show)?;
             Ok(outcome.status.code())
+        }
+        Task::Demo { no_build } => {
+            handle_interrupts()?;
+            build(no_build)?;
+            demo::show(show)
         }
         Task::Run {
             filter,

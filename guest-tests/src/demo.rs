@@ -1,0 +1,103 @@
+//! `cargo testbed demo`: the stress guest drives a real NVMe controller on the real path, and its report is brought
+//! out of the test machine.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::error::{AtPath, Error, Result};
+use crate::image;
+use crate::machine::Machine;
+use crate::paths::{self, GuestTarget};
+
+/// Size of the disk, all of which is written to.
+const DISK_MIB: usize = 64;
+
+/// Stands before the report's page in the output.
+const PAGE: &str = "=== the page ===\n";
+
+const SCRIPT: &str = "\
+testbed-bind $TESTBED_BDF_0 || exit 1
+testbed inside shape --singles 20 --block 40 -- \
+    pinvisor stress --noiommu --device $TESTBED_BDF_0 --memory 120M --cpus 2 \
+    --kernel /testbed/dma-stress --cmdline destroy=yes --html /tmp/page
+status=$?
+echo '=== the page ==='
+cat /tmp/page
+exit $status
+";
+
+/// Shows it, and returns the exit status of `pinvisor stress`.
+///
+/// # Errors
+/// Those of [`Machine::run`], and [`Error::Missing`] before the guest is built.
+pub fn show(mut out: impl FnMut(&[u8])) -> Result<i32> {
+    let disk = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
+    image::write(disk.path(), &image::bytes(DISK_MIB, 1))?;
+    let machine = Machine::builder()
+        .hugepages_2m(120)
+        .disk("disk", disk.path().to_owned())
+        .device("nvme,drive=disk,serial=demo")
+        .file(
+            "dma-stress",
+            paths::guest_program("dma-stress", GuestTarget::BareMetal)?,
+        );
+    let mut page = Splitter::default();
+    let outcome = machine.run_streaming(SCRIPT, &mut |chunk: &[u8]| {
+        out(&page.before(chunk));
+    })?;
+    let path = target()?.join("testbed-demo.html");
+    if let Some((_, text)) = outcome.output.split_once(PAGE) {
+        fs::write(&path, text).at("write", &path)?;
+        out(format!("The page is in {}\n", path.display()).as_bytes());
+    }
+    Ok(outcome.status.code())
+}
+
+/// Where cargo puts what it builds.
+fn target() -> Result<PathBuf> {
+    let profile = paths::sibling_program("")?;
+    profile
+        .ancestors()
+        .nth(1)
+        .map(PathBuf::from)
+        .ok_or_else(|| Error::Usage(format!("{} is in no target folder", profile.display())))
+}
+
+/// Passes on what comes before [`PAGE`], a line at a time.
+#[derive(Debug, Default)]
+struct Splitter {
+    line: Vec<u8>,
+    over: bool,
+}
+
+impl Splitter {
+    fn before(&mut self, chunk: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::new();
+        for byte in chunk {
+            self.line.push(*byte);
+            if *byte == b'\n' {
+                let line = std::mem::take(&mut self.line);
+                self.over |= line == PAGE.as_bytes();
+                if !self.over {
+                    shown.extend(line);
+                }
+            }
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_not_shown() {
+        let mut splitter = Splitter::default();
+        let mut shown = Vec::new();
+        for chunk in ["one\ntw", "o\n=== the", " page ===\n<html>", "\n"] {
+            shown.extend(splitter.before(chunk.as_bytes()));
+        }
+        assert_eq!(shown, b"one\ntwo\n");
+    }
+}
