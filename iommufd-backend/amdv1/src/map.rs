@@ -127,7 +127,7 @@ impl<M: TableMemory> Table<M> {
             attributes,
         };
         let result = self.map_all(rest);
-        self.find_low();
+        self.find_low(iova, Iova(iova.0 + (len - 1)));
         result
     }
 

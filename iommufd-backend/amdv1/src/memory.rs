@@ -6,6 +6,8 @@ mod pages;
 
 use core::ops::Range;
 
+use address::{Hpa, Iova};
+
 use crate::level::{Level, OUTPUT_BITS};
 use crate::pte::Entry;
 
@@ -124,6 +126,27 @@ pub trait TableMemory {
         } else {
             None
         }
+    }
+
+    /// Notes what the table of level 2 at IOVA 0 has for the `gib`-th GiB, for memory that can
+    /// make a shortcut of it; the provided one forgets it.
+    fn note(&mut self, gib: usize, entry: Entry) {
+        let _ = (gib, entry);
+    }
+
+    /// The entry for `iova` in the table of level 1 that was noted for its GiB, an empty one if
+    /// none was; `None` from 512 GiB on, and from memory that keeps no notes.
+    #[inline(always)]
+    fn noted_entry(&self, iova: Iova) -> Option<Entry> {
+        let _ = iova;
+        None
+    }
+
+    /// The address of the leaf of 1 GiB that was noted for the GiB of `iova`.
+    #[inline(always)]
+    fn noted_leaf(&self, iova: Iova) -> Option<Hpa> {
+        let _ = iova;
+        None
     }
 
     /// Sets the entry `index` of `table`.

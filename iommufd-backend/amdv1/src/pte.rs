@@ -195,6 +195,19 @@ impl Entry {
         Some(offset.wrapping_sub(MARKS).wrapping_add(self.0))
     }
 
+    /// Where `iova` lies, if this is a leaf of 2 MiB.
+    // The low bits of its address are 0, so one compare of 16 bits tells it from all else. Whoever
+    // waits for the result waits for one step more than with `usual_hpa`, but it is fewer in all.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits only")]
+    pub(crate) const fn hpa_in_2mib(self, iova: u64) -> Option<u64> {
+        const OFFSET: u64 = Level::L1.item_bytes() - 1;
+        if self.0 as u16 != PRESENT as u16 {
+            return None;
+        }
+        Some((self.0 & ADDRESS_MASK & !OFFSET) + (iova & OFFSET))
+    }
+
     /// Whether it is a pointer in a table of `level`.
     #[inline(always)]
     pub(crate) const fn is_table(self, level: Level) -> bool {

@@ -52,25 +52,37 @@ impl<M: TableMemory> Table<M> {
             root,
             low: Entry::EMPTY,
         };
-        table.find_low();
+        table.find_low(Iova(0), Iova(u64::MAX));
         table
     }
 
-    /// Finds the table of level 2 at IOVA 0 again. To be called after every change.
-    pub(crate) fn find_low(&mut self) {
-        self.low = Entry::EMPTY;
+    /// Finds the table of level 2 at IOVA 0 again, and notes its entries for `first` to `last`. To
+    /// be called after every change there.
+    pub(crate) fn find_low(&mut self, first: Iova, last: Iova) {
+        let table = self.low_table();
+        self.low = table
+            .and_then(|table| Entry::table(table, Level::L3))
+            .unwrap_or_default();
+        let gib = |iova: Iova| iova.0 >> Level::L2.item_lg2();
+        for nth in gib(first)..=gib(last).min(ENTRIES as u64 - 1) {
+            let nth = Level::L2.index(Iova(nth << Level::L2.item_lg2()));
+            let entry = table.and_then(|table| self.memory.load(table, nth));
+            self.memory.note(nth, entry.unwrap_or_default());
+        }
+    }
+
+    /// The table of level 2 at IOVA 0.
+    fn low_table(&self) -> Option<TableAddress> {
         let Root {
             mut table,
             mut level,
         } = self.root;
         while level > Level::L2 {
-            let entry = self.memory.load(table, 0).unwrap_or_default();
-            let Some(below) = level.below().filter(|_| entry.is_table(level)) else {
-                return;
-            };
+            let entry = self.memory.load(table, 0)?;
+            let below = level.below().filter(|_| entry.is_table(level))?;
             (table, level) = (entry.pointee(), below);
         }
-        self.low = Entry::table(table, Level::L3).unwrap_or_default();
+        Some(table)
     }
 
     /// Where the tree begins. Changes when the table grows.
@@ -96,7 +108,7 @@ impl<M: TableMemory> Table<M> {
         };
         self.memory.store_run(self.root.table, nothing);
         self.root.level = Level::START;
-        self.find_low();
+        self.find_low(Iova(0), Iova(u64::MAX));
     }
 
     /// Frees all tables and gives their memory back.
@@ -147,71 +159,65 @@ impl<M: TableMemory> Table<M> {
 
     /// Walks to `iova`: `usual` gets its address and the mask of the offsets within its page if
     /// that is a leaf of one item with all attributes; `other` gets what all else comes to.
-    // One compare per level and no loop. A loop over the levels, or taking all leaves apart
-    // here, takes up to three times as long; the others are left to functions out of line. The
-    // caller makes its result on each way out, so that on the usual ones it is known to be
-    // there.
+    // The caller makes its result on each way out, so that on the usual ones it is known to be
+    // there. A loop over the levels, or taking all leaves apart here, takes up to three times as
+    // long; the others are left to functions out of line.
     #[inline(always)]
     fn find<T>(&self, iova: Iova, usual: impl Fn(u64, u64) -> T, other: impl Fn(Place) -> T) -> T {
-        if iova.0 >> 39 != 0 {
-            return other(self.find_above(iova));
-        }
-        match self
-            .memory
-            .follow(self.low, Level::L3, Level::L2.index(iova))
-        {
-            Some(entry) => self.find_below(entry, iova, usual, other),
-            None => other(self.find_high(iova)),
-        }
-    }
-
-    /// The lower half of [`find`](Self::find), from the entry in a table of level 2 on.
-    #[inline(always)]
-    fn find_below<T>(
-        &self,
-        entry: Entry,
-        iova: Iova,
-        usual: impl Fn(u64, u64) -> T,
-        other: impl Fn(Place) -> T,
-    ) -> T {
-        let leaf = |entry: Entry, level: Level| {
-            let within = level.item_bytes() - 1;
-            match entry.usual_hpa(iova.0, level.item_lg2()) {
-                Some(hpa) => usual(hpa, within),
-                None => other(unusual(entry, level, iova)),
-            }
+        let Some(entry) = self.memory.noted_entry(iova) else {
+            return other(self.find_far(iova));
         };
-        let memory = &self.memory;
-        // Pointers first: large leaves are few, so they are in the nearest cache and can wait.
-        let Some(entry) = memory.follow(entry, Level::L2, Level::L1.index(iova)) else {
-            return leaf(entry, Level::L2);
-        };
-        if let Some(hpa) = entry.usual_hpa(iova.0, Level::L1.item_lg2()) {
+        if let Some(hpa) = entry.hpa_in_2mib(iova.0) {
             return usual(hpa, Level::L1.item_bytes() - 1);
         }
-        match memory.follow(entry, Level::L1, Level::BOTTOM.index(iova)) {
-            Some(entry) => leaf(entry, Level::BOTTOM),
-            None => other(unusual(entry, Level::L1, iova)),
+        if let Some(hpa) = self.memory.noted_leaf(iova) {
+            let within = Level::L2.item_bytes() - 1;
+            return usual(hpa.0 + (iova.0 & within), within);
+        }
+        other(self.find_near(entry, iova))
+    }
+
+    /// [`find`](Self::find) below 512 GiB, from `entry` on in a table of level 1. It is empty if
+    /// there is no such table.
+    #[cold]
+    #[inline(never)]
+    fn find_near(&self, entry: Entry, iova: Iova) -> Place {
+        match self
+            .memory
+            .follow(entry, Level::L1, Level::BOTTOM.index(iova))
+        {
+            Some(entry) => entry.place(Level::BOTTOM, iova.0),
+            None if entry.is_present() => entry.place(Level::L1, iova.0),
+            None => self.find_far(iova),
         }
     }
 
-    /// [`find`](Self::find) above 512 GiB.
+    /// [`find`](Self::find) where there are no shortcuts.
+    #[cold]
     #[inline(never)]
-    fn find_above(&self, iova: Iova) -> Place {
-        if self.root.level != Level::L3 || iova.0 >> 48 != 0 {
-            return self.find_high(iova);
-        }
-        let pointer = self.memory.load(self.root.table, Level::L3.index(iova));
-        let pointer = pointer.unwrap_or_default();
-        match self
-            .memory
-            .follow(pointer, Level::L3, Level::L2.index(iova))
-        {
-            Some(entry) => {
-                let usual = |hpa, within| Place { hpa, within };
-                self.find_below(entry, iova, usual, |place| place)
+    fn find_far(&self, iova: Iova) -> Place {
+        let pointer = match (iova.0 >> 39, self.root.level) {
+            (0, _) => self.low,
+            (1..512, Level::L3) => {
+                let pointer = self.memory.load(self.root.table, Level::L3.index(iova));
+                pointer.unwrap_or_default()
             }
-            None => self.find_high(iova),
+            _ => return self.find_high(iova),
+        };
+        let memory = &self.memory;
+        let Some(entry) = memory.follow(pointer, Level::L3, Level::L2.index(iova)) else {
+            return self.find_high(iova);
+        };
+        let usual = |hpa, within| Place { hpa, within };
+        match memory.follow(entry, Level::L2, Level::L1.index(iova)) {
+            Some(entry) => match entry.usual_hpa(iova.0, Level::L1.item_lg2()) {
+                Some(hpa) => usual(hpa, Level::L1.item_bytes() - 1),
+                None => match memory.follow(entry, Level::L1, Level::BOTTOM.index(iova)) {
+                    Some(entry) => entry.place(Level::BOTTOM, iova.0),
+                    None => entry.place(Level::L1, iova.0),
+                },
+            },
+            None => entry.place(Level::L2, iova.0),
         }
     }
 
@@ -324,11 +330,4 @@ impl<M: TableMemory> ReadEntry for Table<M> {
         let index = usize::try_from(address % TABLE_BYTES / 8).ok()?;
         self.memory.load(table, index)
     }
-}
-
-/// [`Table::find`] for an entry of a table of `level` that is not the usual leaf.
-#[cold]
-#[inline(never)]
-fn unusual(entry: Entry, level: Level, iova: Iova) -> Place {
-    entry.place(level, iova.0)
 }

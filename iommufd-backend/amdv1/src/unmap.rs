@@ -114,6 +114,7 @@ impl<M: TableMemory> Table<M> {
             self.free_covered(&path, (iova, last), end_iova);
             next = end_iova.checked_add(1);
         }
+        self.find_low(iova, last);
         unmapped
     }
 
@@ -166,9 +167,6 @@ impl<M: TableMemory> Table<M> {
         let parent = path.tables[usize::from(above.number())];
         self.memory.store(parent, above.index(iova), Entry::EMPTY);
         self.memory.free(path.tables[usize::from(level.number())]);
-        if level >= Level::L2 {
-            self.find_low();
-        }
     }
 
     /// Unmaps the pages from `iova` on for `len` bytes, none of which reaches over an end, and
@@ -201,6 +199,7 @@ impl<M: TableMemory> Table<M> {
             };
             next = done.checked_add(1);
         }
+        self.find_low(iova, last);
         unmapped
     }
 

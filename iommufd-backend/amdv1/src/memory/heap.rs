@@ -3,15 +3,17 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use address::{Hpa, Iova};
+
 use super::arena::Arena;
-use super::{EntryRun, OutOfTables, TABLE_BYTES, TableAddress, TableMemory};
+use super::{EntryRun, OutOfTables, TableAddress, TableMemory};
 use crate::level::Level;
 use crate::pte::Entry;
 
 /// Tables on the heap, addressed by their place in one growing arena.
 ///
-/// The first table is at address 0. A lookup costs no more than through pointers: a table's
-/// address is its byte offset from the arena's start.
+/// A lookup costs no more than through pointers: a table's address is its byte offset from the
+/// arena's start. No table is at address 0.
 #[derive(Clone, Debug, Default)]
 pub struct HeapTables {
     arena: Arena,
@@ -30,11 +32,10 @@ impl HeapTables {
 
     /// One empty table.
     pub(crate) fn with_one() -> (Self, TableAddress) {
-        let memory = Self {
-            arena: Arena::with_one(),
-            free: Vec::with_capacity(1),
-        };
-        (memory, TableAddress(0))
+        let mut memory = Self::new();
+        memory.free.reserve(1);
+        let table = TableAddress::from_masked(memory.arena.push());
+        (memory, table)
     }
 
     fn out_of_tables(&self, tables: usize) -> OutOfTables {
@@ -63,10 +64,7 @@ impl TableMemory for HeapTables {
             return Ok(table);
         }
         self.reserve(1)?;
-        let table = TableAddress::new(self.arena.len() as u64 * TABLE_BYTES)
-            .ok_or_else(|| self.out_of_tables(1))?;
-        self.arena.push();
-        Ok(table)
+        TableAddress::new(self.arena.push()).ok_or_else(|| self.out_of_tables(1))
     }
 
     fn free(&mut self, table: TableAddress) {
@@ -88,6 +86,22 @@ impl TableMemory for HeapTables {
     #[inline(always)]
     fn follow(&self, pointer: Entry, level: Level, index: usize) -> Option<Entry> {
         self.arena.follow(pointer, level, index).map(Entry)
+    }
+
+    fn note(&mut self, gib: usize, entry: Entry) {
+        self.arena.set_shortcut(gib, entry);
+    }
+
+    #[inline(always)]
+    fn noted_entry(&self, iova: Iova) -> Option<Entry> {
+        let gib = usize::try_from(iova.0 >> Level::L2.item_lg2()).ok()?;
+        self.arena.through(gib, Level::L1.index(iova)).map(Entry)
+    }
+
+    #[inline(always)]
+    fn noted_leaf(&self, iova: Iova) -> Option<Hpa> {
+        let gib = usize::try_from(iova.0 >> Level::L2.item_lg2()).ok()?;
+        self.arena.leaf(gib).map(Hpa)
     }
 
     fn store(&mut self, table: TableAddress, index: usize, entry: Entry) {
