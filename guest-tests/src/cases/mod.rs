@@ -8,6 +8,7 @@ mod ending;
 mod iommufd;
 mod refusal;
 mod rig;
+mod scattered;
 mod script;
 mod server;
 mod stress;
@@ -23,6 +24,9 @@ pub const ALL: &[Case] = &[
     case("stress-nvme", 240, stress::nvme),
     case("stress-edu", 150, stress::edu),
     case("stress-software", 150, stress::software),
+    case("translate", 200, scattered::translate),
+    case("translate-stock", 120, scattered::stock_driver),
+    case("mediate", 100, scattered::mediate),
     case("compat-block", 200, compat::block),
     case("compat-network", 150, compat::network),
     case("compat-together", 90, compat::together),

@@ -63,6 +63,9 @@ impl Memory {
         let plan = MemoryPlan::new(runs, layout, &constraints)?;
         describe(&plan);
         let physical = GuestMemory::new(physical(&plan, &extents))?;
+        if !extents.is_empty() {
+            log::info!("physical memory: {} pieces", physical.pieces().len());
+        }
         if let Some(space) = &devices.iommu {
             map_for_devices(space, &file, &plan)?;
         }

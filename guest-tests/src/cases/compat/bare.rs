@@ -62,7 +62,7 @@ const SUBJECTS: [Subject; COUNT] = [
         work: "bare metal: blocks into the other's BAR and back",
         interrupts: "MSI-X",
         devices: &[3, 4],
-        words: "engines=p2p transfers=400 bytes=0 destroy=yes",
+        words: "engines=nvme,p2p transfers=400 bytes=0 destroy=yes",
     },
 ];
 

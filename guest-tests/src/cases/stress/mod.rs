@@ -38,7 +38,7 @@ pub fn run(key: &str, wrapper: &str, arguments: &str) -> String {
 }
 
 /// The report that [`run`] said.
-fn report(findings: &mut Findings, outcome: &Outcome, key: &str) -> Value {
+pub fn report(findings: &mut Findings, outcome: &Outcome, key: &str) -> Value {
     let facts = script::facts(&outcome.output);
     let text = facts.get(format!("{key}_report").as_str());
     let report = text.and_then(|text| serde_json::from_str(text).ok());
@@ -58,7 +58,7 @@ pub fn verdict(findings: &mut Findings, outcome: &Outcome, key: &str, wanted: &s
 }
 
 /// All passed, with at least so many transfers and bytes.
-fn passed(findings: &mut Findings, outcome: &Outcome, key: &str, least: (u64, u64)) {
+pub fn passed(findings: &mut Findings, outcome: &Outcome, key: &str, least: (u64, u64)) {
     let report = verdict(findings, outcome, key, "passed");
     let total = |name: &str| report["totals"][name].as_u64();
     for name in ["mismatches", "guard_hits", "lost_interrupts"] {

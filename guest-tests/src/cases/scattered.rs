@@ -1,0 +1,141 @@
+//! Guest memory that does not stand at its physical addresses: the guest translates, or the monitor does. No
+//! hugepages; the memory is what the test machine has.
+
+use super::check::{self, Findings};
+use super::rig::{ARGUMENTS, Rig};
+use super::script::{self, PRELUDE};
+use super::stress;
+use crate::error::AtPath;
+use crate::image;
+use crate::machine::Outcome;
+use crate::runner::CaseResult;
+use crate::trace::{self, NVME_EVENTS};
+use crate::{Result, guest, setup};
+
+const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
+/// A canary in what the guest leaves.
+const CANARY: &str = "testbed inside canary --leave-mib 500 -- ";
+/// Pieces of memory that guests must be in, at least, so that no address is right by luck.
+const LEAST_PIECES: u64 = 16;
+
+/// A stock driver that knows nothing of the window programs guest-physical addresses: its device must never become
+/// bus master.
+pub fn stock_driver() -> Result<CaseResult> {
+    let rig = Rig::new(
+        12,
+        "if [ -b /dev/nvme0n1 ]; then echo guest: disk=there; else echo guest: disk=none; fi\n",
+    )?;
+    let machine = rig.machine(setup::guest_kernel()?.bzimage());
+    let arguments = ARGUMENTS
+        .replace("$TESTBED_BDF_0", "$TESTBED_BDF_0,dma=translate")
+        .replace("quiet", "quiet nvme_core.admin_timeout=3");
+    let run = script::pinvisor("status", CANARY, &format!("{arguments} --memory 256M"));
+    let script = [
+        PRELUDE,
+        "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
+        &run,
+    ]
+    .concat();
+    let outcome = machine.run(&script)?;
+    let mut findings = Findings::default();
+    let facts = script::facts(&outcome.output);
+    findings.expect_eq("status", facts.get("status").copied(), Some("0"));
+    let disk = guest::facts(&outcome.output).get("disk").copied();
+    findings.expect_eq("the guest's disk", disk, Some("none"));
+    canary_lives(&mut findings, &outcome);
+    let events = trace::parse(&outcome.trace);
+    let during = trace::between(&events, script::BEGIN, script::END).unwrap_or_default();
+    let function = facts.get("bdf").and_then(|bdf| trace::function(bdf));
+    let writes = trace::command_writes(during, function.unwrap_or(u16::MAX));
+    findings.expect(!writes.is_empty(), "nobody wrote to COMMAND");
+    findings.expect(
+        writes.iter().all(|value| value & 4 == 0),
+        format!("the device became bus master: {writes:x?}"),
+    );
+    Ok(findings.into_result(&outcome))
+}
+
+/// The bare-metal guest translates for NVMe and for edu.
+pub fn translate() -> Result<CaseResult> {
+    let disk = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
+    image::write(disk.path(), &image::bytes(64, 13))?;
+    let machine = NVME_EVENTS
+        .iter()
+        .fold(stress::machine()?, |machine, event| machine.trace(event))
+        .writable_disk("disk", disk.path().to_owned())
+        .device("nvme,drive=disk,serial=translate")
+        .device(EDU);
+    let nvme = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=translate --cpus 2 \
+                --cmdline 'transfers=20000 bytes=268435456 destroy=yes'";
+    let edu = "--noiommu --memory 128M --device $TESTBED_BDF_1,dma=translate \
+               --cmdline 'transfers=60 bytes=0'";
+    let script = [
+        PRELUDE,
+        "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
+        "testbed-bind $TESTBED_BDF_1 || exit 1\n",
+        &stress::run("edu", CANARY, edu),
+        &stress::run("nvme", CANARY, nvme),
+    ]
+    .concat();
+    let outcome = machine.run(&script)?;
+    let mut findings = Findings::default();
+    stress::passed(&mut findings, &outcome, "nvme", (20_000, 256 << 20));
+    stress::passed(&mut findings, &outcome, "edu", (60, 1));
+    for key in ["nvme", "edu"] {
+        let report = stress::report(&mut findings, &outcome, key);
+        findings.expect_eq("mode", report["start"]["mode"].as_str(), Some("translate"));
+    }
+    canary_lives(&mut findings, &outcome);
+    is_scattered(&mut findings, &outcome);
+    check::device_saw_quiet(
+        &mut findings,
+        &outcome,
+        script::facts(&outcome.output).get("bdf"),
+    );
+    Ok(findings.into_result(&outcome))
+}
+
+/// The monitor translates for edu, whose driver knows of nothing.
+pub fn mediate() -> Result<CaseResult> {
+    let machine = stress::machine()?.device(EDU);
+    let arguments = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate \
+                     --cmdline 'mode=mediate transfers=200 bytes=0'";
+    let script = [
+        PRELUDE,
+        "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
+        &stress::run("edu", CANARY, arguments),
+    ]
+    .concat();
+    let outcome = machine.run(&script)?;
+    let mut findings = Findings::default();
+    stress::passed(&mut findings, &outcome, "edu", (170, 1));
+    canary_lives(&mut findings, &outcome);
+    is_scattered(&mut findings, &outcome);
+    check::device_saw_quiet(
+        &mut findings,
+        &outcome,
+        script::facts(&outcome.output).get("bdf"),
+    );
+    Ok(findings.into_result(&outcome))
+}
+
+fn canary_lives(findings: &mut Findings, outcome: &Outcome) {
+    let changed = script::facts(&outcome.output)
+        .get("canary_changed")
+        .copied();
+    findings.expect_eq("words changed", changed, Some("0"));
+}
+
+/// Guest memory was in many pieces.
+fn is_scattered(findings: &mut Findings, outcome: &Outcome) {
+    let counts: Vec<u64> = outcome
+        .output
+        .lines()
+        .filter_map(|line| line.split_once("physical memory: "))
+        .filter_map(|(_, rest)| rest.split(' ').next()?.parse().ok())
+        .collect();
+    findings.expect(
+        !counts.is_empty() && counts.iter().all(|count| *count >= LEAST_PIECES),
+        format!("guest memory was in {counts:?} pieces"),
+    );
+}
