@@ -1,0 +1,7 @@
+//! A guest's accesses to a mediated DMA engine, in any order, against a plain model of it.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    devices::mediate::testing::operations::run(bytes);
+});

@@ -1,0 +1,7 @@
+//! Any text as a profile of a mediated device, and any access to what it describes.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    devices::mediate::testing::profiles::run(bytes);
+});

@@ -1,0 +1,24 @@
+//! Choices made by bytes.
+
+/// Bytes, then zeros.
+pub(super) struct Input<'a>(pub &'a [u8]);
+
+impl Input<'_> {
+    pub fn byte(&mut self) -> u8 {
+        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        self.0 = rest;
+        *first
+    }
+
+    pub fn word(&mut self) -> u64 {
+        u64::from(self.byte()) | u64::from(self.byte()) << 8
+    }
+
+    pub fn value(&mut self) -> u64 {
+        (0..8).fold(0, |value, _| value << 8 | u64::from(self.byte()))
+    }
+
+    pub fn choose<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::from(self.byte()) % from.len()]
+    }
+}
