@@ -19,11 +19,12 @@ mod function;
 mod memory;
 mod registers;
 mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use function::{DmaWindow, Options, SetupError};
 pub use memory::{GuestMemory, MemoryError, Piece};
-pub use registers::{
-    DEVICE, FEATURES, MAGIC, REGISTERS_SIZE, STATUS_DISABLED, STATUS_ENABLED, STATUS_NONE,
-    STATUS_REFUSED, STATUS_UNKNOWN, VENDOR, VERSION,
-};
+pub use registers::{DEVICE, REGISTERS_SIZE, VENDOR, VERSION};
 pub use table::{BuildError, WindowTable};

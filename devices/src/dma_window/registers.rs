@@ -7,36 +7,36 @@ use crate::vfio_pci::BusMasterGate;
 use super::memory::GuestMemory;
 use super::table::WindowTable;
 
-/// Vendor ID: not assigned by the PCI-SIG, used by emulated devices.
+/// Vendor ID: the one under which emulated devices go, not registered for this.
 pub const VENDOR: u16 = 0x1234;
-/// Device ID: not registered with anyone.
+/// Device ID: not registered either.
 pub const DEVICE: u16 = 0x7057;
 /// Register 0x00: "PVDW" in ASCII.
-pub const MAGIC: u32 = 0x5744_5650;
+pub(super) const MAGIC: u32 = 0x5744_5650;
 /// Register 0x04, and the function's revision ID.
 pub const VERSION: u8 = 1;
 /// Register 0x08: table, query and enable registers are there.
-pub const FEATURES: u32 = 0b111;
+pub(super) const FEATURES: u32 = 0b111;
 /// Bytes of BAR 0.
 pub const REGISTERS_SIZE: u64 = 0x1000;
 
 /// Register 0x64: no function was named since reset.
-pub const STATUS_NONE: u32 = 0;
+pub(super) const STATUS_NONE: u32 = 0;
 /// Register 0x64: the function may be a bus master.
-pub const STATUS_ENABLED: u32 = 1;
+pub(super) const STATUS_ENABLED: u32 = 1;
 /// Register 0x64: the function may not be a bus master.
-pub const STATUS_DISABLED: u32 = 2;
+pub(super) const STATUS_DISABLED: u32 = 2;
 /// Register 0x64: there is no such function, or it does not need the window.
-pub const STATUS_UNKNOWN: u32 = 3;
+pub(super) const STATUS_UNKNOWN: u32 = 3;
 /// Register 0x64: what was written has no meaning.
-pub const STATUS_REFUSED: u32 = 4;
+pub(super) const STATUS_REFUSED: u32 = 4;
 
 const LENGTH_HIGH: u64 = 0x4c;
 const FUNCTION: u64 = 0x60;
 
-/// Bits of the function register that name the function.
-const FUNCTION_ADDRESS: u32 = 0xffff;
 const FUNCTION_DISABLE: u32 = 1 << 31;
+/// Neither that nor the function's name.
+const FUNCTION_RESERVED: u32 = 0x7fff_0000;
 
 /// The table of a window does not change, so this is its first and only generation.
 const GENERATION: u64 = 1;
@@ -73,7 +73,8 @@ struct State {
     hpa: u64,
     contiguous: u64,
     refused: u64,
-    function: u32,
+    /// The function register; nothing was named before it was written.
+    function: Option<u32>,
     news: u32,
 }
 
@@ -84,8 +85,6 @@ pub(super) struct Registers {
     table: [u64; 3],
     functions: Vec<Gated>,
     state: State,
-    /// A function was named since reset.
-    is_named: bool,
 }
 
 impl Registers {
@@ -101,7 +100,6 @@ impl Registers {
             ],
             functions,
             state: State::default(),
-            is_named: false,
         };
         registers.close_gates();
         registers
@@ -127,7 +125,6 @@ impl Registers {
     /// Back to power-on: nothing asked, no function a bus master.
     pub fn reset(&mut self) {
         self.state = State::default();
-        self.is_named = false;
         self.close_gates();
     }
 
@@ -144,7 +141,7 @@ impl Registers {
             0x48 => state.len.0,
             0x50 => state.hpa,
             0x58 => state.contiguous,
-            FUNCTION => u64::from(state.function) | u64::from(self.status()) << 32,
+            FUNCTION => u64::from(state.function.unwrap_or(0)) | u64::from(self.status()) << 32,
             _ => 0,
         }
     }
@@ -172,8 +169,7 @@ impl Registers {
 
     /// Names a function, and opens or closes its gate.
     fn name(&mut self, value: u32) {
-        self.state.function = value;
-        self.is_named = true;
+        self.state.function = Some(value);
         let Some(named) = self.named() else {
             return;
         };
@@ -198,22 +194,18 @@ impl Registers {
 
     /// The function that the register names, if there is one.
     fn named(&self) -> Option<&Gated> {
-        let value = self.state.function;
-        let is_valid = self.is_named && value & !(FUNCTION_ADDRESS | FUNCTION_DISABLE) == 0;
-        let address = value & FUNCTION_ADDRESS;
-        self.functions
-            .iter()
-            .find(|gated| is_valid && routing_id(gated.bdf) == address)
+        let value = self.state.function?;
+        let mut functions = self.functions.iter();
+        functions.find(|gated| routing_id(gated.bdf) == value & !FUNCTION_DISABLE)
     }
 
     fn status(&self) -> u32 {
-        let reserved = self.state.function & !(FUNCTION_ADDRESS | FUNCTION_DISABLE);
-        match self.named() {
-            _ if !self.is_named => STATUS_NONE,
-            _ if reserved != 0 => STATUS_REFUSED,
-            None => STATUS_UNKNOWN,
-            Some(named) if named.gate.is_open() => STATUS_ENABLED,
-            Some(_) => STATUS_DISABLED,
+        match (self.state.function, self.named()) {
+            (None, _) => STATUS_NONE,
+            (_, Some(named)) if named.gate.is_open() => STATUS_ENABLED,
+            (_, Some(_)) => STATUS_DISABLED,
+            (Some(value), None) if value & FUNCTION_RESERVED != 0 => STATUS_REFUSED,
+            (Some(_), None) => STATUS_UNKNOWN,
         }
     }
 

@@ -1,0 +1,8 @@
+//! A guest's accesses to the DMA window, in any order, against a plain model of it; its memory
+//! is made up as well.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    devices::dma_window::testing::operations::run(bytes);
+});
