@@ -36,6 +36,8 @@
 
 mod locate;
 mod registers;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use amdv1::{Run, WalkError};
