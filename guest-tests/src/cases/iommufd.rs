@@ -54,15 +54,15 @@ fn machine() -> Result<Machine> {
         .timeout(LIMIT))
 }
 
-/// The same mappings and the same questions; every refusal; everything that is not supported; and
-/// one question for each hugepage. Emulated devices are not taken for ones without an IOMMU.
+/// The same mappings and the same questions; every refusal; everything that is not supported; one
+/// question for each run of pages, and for each hugepage. Emulated devices are not taken for ones without an IOMMU.
 pub fn agreement() -> Result<CaseResult> {
     let script = [
         PRELUDE,
         "testbed-bind $TESTBED_BDF_0 || exit 1\n",
-        "for check in differential refusals unsupported; do\n",
-        "    kernel-check $check $TESTBED_BDF_0\n    say $check $?\ndone\n",
         PROBE,
+        "for check in differential refusals revoked unsupported runs; do\n",
+        "    kernel-check $check $TESTBED_BDF_0\n    say $check $?\ndone\n",
         COUNT,
         EMULATED,
         &format!("say trouble \"$(dmesg | grep -cE '{TROUBLE}')\"\nsay_hugepages after\n"),
@@ -78,7 +78,9 @@ pub fn agreement() -> Result<CaseResult> {
     for (key, wanted) in [
         ("differential", "0"),
         ("refusals", "0"),
+        ("revoked", "0"),
         ("unsupported", "0"),
+        ("runs", "0"),
         ("small_status", "4"),
         ("small_asked", "512"),
         ("small_longer", "0"),

@@ -3,15 +3,15 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use address::{Bdf, Hpa, Iova};
+use address::{Bdf, Iova};
 use iommufd_backend::backend::{DmaBackend, PinRequest, Run};
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
 use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, PciSysfs, VfioDevice};
 
 use crate::Outcome;
+use crate::pagemap::{self, Pagemap};
 
 const SMALL: u64 = 4096;
 const MIB: u64 = 1 << 20;
@@ -58,7 +58,7 @@ pub fn run(bdf: Bdf) -> Outcome {
         space: &space,
         memories: &memories,
         areas: &areas,
-        pagemap: File::open("/proc/self/pagemap")?,
+        pagemap: Pagemap::open()?,
         hits: 0,
         misses: 0,
         longer: 0,
@@ -177,13 +177,8 @@ fn pin(
         page_size: memory.page_size,
         iova: area.iova,
     })?;
-    // pagemap tells of pages that this process has in its page tables only.
-    let start = memory.mapping.start().0 + area.offset;
-    for page in 0..area.length.div_ceil(SMALL) {
-        let address = usize::try_from(start + page * SMALL)?;
-        // SAFETY: the page is inside the mapping, which is readable and outlives the call.
-        unsafe { std::ptr::with_exposed_provenance::<u8>(address).read_volatile() };
-    }
+    let first = area.offset / SMALL;
+    pagemap::touch(&memory.mapping, first..first + area.length.div_ceil(SMALL));
     Ok(())
 }
 
@@ -191,7 +186,7 @@ struct Comparison<'a> {
     space: &'a NoiommuSpace,
     memories: &'a [Memory],
     areas: &'a [Area],
-    pagemap: File,
+    pagemap: Pagemap,
     hits: u64,
     misses: u64,
     longer: u64,
@@ -213,7 +208,10 @@ impl Comparison<'_> {
         let iova = area.iova + at;
         let (hpa, kernel) = self.space.ask_kernel(iova, length)?;
         let ours = self.space.translate(iova, length)?;
-        let page = self.page_frame(area, at)?;
+        let memory = &self.memories[area.memory];
+        let page = self
+            .pagemap
+            .hpa(memory.mapping.start().0 + area.offset + at)?;
         if ours.hpa != hpa || page != hpa {
             return Err(format!("{iova}: kernel {hpa}, table {}, pagemap {page}", ours.hpa).into());
         }
@@ -268,20 +266,5 @@ impl Comparison<'_> {
             }
             (kernel, table) => Err(format!("{iova} is mapped: {kernel:?} {table:?}").into()),
         }
-    }
-
-    /// Physical address of byte `at` of `area` by pagemap (Documentation/admin-guide/mm/pagemap).
-    fn page_frame(&self, area: &Area, at: u64) -> Result<Hpa, Box<dyn std::error::Error>> {
-        const PRESENT: u64 = 1 << 63;
-        const FRAME: u64 = (1 << 55) - 1;
-        let address = self.memories[area.memory].mapping.start().0 + area.offset + at;
-        let mut entry = [0; 8];
-        self.pagemap
-            .read_exact_at(&mut entry, address / SMALL * 8)?;
-        let entry = u64::from_ne_bytes(entry);
-        if entry & PRESENT == 0 {
-            return Err(format!("pagemap knows nothing of {address:#x}").into());
-        }
-        Ok(Hpa((entry & FRAME) * SMALL + address % SMALL))
     }
 }

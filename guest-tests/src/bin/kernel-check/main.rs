@@ -1,13 +1,16 @@
 //! Runs on the test machine: holds the backend's table against the kernel's own answers, and the
 //! kernel's refusals against what the backend makes of them.
 //!
-//! `kernel-check differential|refusals|unsupported|cost BDF`, as root, with the function bound to
+//! `kernel-check differential|refusals|revoked|unsupported|runs|cost BDF`, as root, with the function bound to
 //! vfio-pci in noiommu mode. Prints what it compared; exits with 1 at the first difference.
 
 mod cost;
 mod differential;
+mod pagemap;
 mod raw;
 mod refusals;
+mod revoked;
+mod runs;
 mod unsupported;
 
 use std::error::Error;
@@ -21,7 +24,7 @@ type Outcome = Result<String, Box<dyn Error>>;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [check, bdf] = arguments.as_slice() else {
-        eprintln!("usage: kernel-check differential|refusals|unsupported|cost BDF");
+        eprintln!("usage: kernel-check differential|refusals|revoked|unsupported|runs|cost BDF");
         return ExitCode::from(2);
     };
     match run(check, bdf) {
@@ -42,6 +45,8 @@ fn run(check: &str, bdf: &str) -> Outcome {
         "cost" => cost::run(bdf),
         "differential" => differential::run(bdf),
         "refusals" => refusals::run(bdf),
+        "revoked" => revoked::run(bdf),
+        "runs" => runs::run(bdf),
         "unsupported" => unsupported::run(bdf),
         other => Err(format!("there is no check {other}").into()),
     }

@@ -41,6 +41,11 @@ impl Request {
     pub fn get(&self, offset: usize) -> u32 {
         self.words[offset / 4]
     }
+
+    /// The two words at byte `offset`.
+    pub fn long_at(&self, offset: usize) -> u64 {
+        u64::from(self.get(offset + 4)) << 32 | u64::from(self.get(offset))
+    }
 }
 
 fn command(number: u8) -> libc::c_ulong {
@@ -58,8 +63,8 @@ pub fn call_value(file: &File, number: u8, value: u64) -> Result<i32, i32> {
     if result < 0 { Err(errno()) } else { Ok(result) }
 }
 
-/// Issues command `number` of type `;` and returns the errno, 0 for success.
-pub fn call(file: &File, number: u8, request: &mut Request) -> i32 {
+/// Issues command `number` of type `;`: what it returned, or the errno.
+pub fn call_result(file: &File, number: u8, request: &mut Request) -> Result<i32, i32> {
     debug_assert!(request.length as usize <= LONGEST);
     // SAFETY: the buffer is longer than any structure that is tried, and the kernel writes at
     // most as many bytes as its first word says. Pointers inside are 0 or given by the caller to
@@ -71,7 +76,12 @@ pub fn call(file: &File, number: u8, request: &mut Request) -> i32 {
             request.words.as_mut_ptr(),
         )
     };
-    if result < 0 { errno() } else { 0 }
+    if result < 0 { Err(errno()) } else { Ok(result) }
+}
+
+/// Issues command `number` of type `;` and returns the errno, 0 for success.
+pub fn call(file: &File, number: u8, request: &mut Request) -> i32 {
+    call_result(file, number, request).err().unwrap_or(0)
 }
 
 /// Opens `/dev/iommu`.

@@ -17,7 +17,8 @@ const SIZE: u32 = 40;
 const AREA: u64 = 1 << 30;
 const LENGTH: u64 = 1 << 20;
 
-fn question(ioas: u32, iova: u64) -> Request {
+/// A question about 4 KiB at `iova`.
+pub fn question(ioas: u32, iova: u64) -> Request {
     Request::new(SIZE)
         .word(8, ioas)
         .long(16, iova)
@@ -132,7 +133,7 @@ fn map(iommufd: &File, ioas: u32, memory: &File) -> Result<(), Box<dyn std::erro
     }
 }
 
-fn expect(
+pub fn expect(
     iommufd: &File,
     what: &str,
     mut request: Request,
