@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use address::Bdf;
+use devices::mediate::Counters;
 use devices::pci::PciRoot;
 use iommufd_backend::{IommuSpace, NoiommuSpace};
 use vm_device::device_manager::IoManager;
@@ -36,6 +38,7 @@ pub struct Machine {
     pub(crate) iommu: Option<IommuSpace>,
     pub(crate) software: Option<SoftwareMachine>,
     pub(crate) engine: Option<EngineThread>,
+    pub(crate) mediated: Vec<(Bdf, Counters)>,
     pub(crate) ram_slots: Vec<Memslot>,
     pub(crate) ram: Option<GuestRam>,
 }
@@ -80,6 +83,18 @@ impl Machine {
         }
         for error in bound::quiesce(&self.devices) {
             note(Err(error));
+        }
+        for (bdf, counters) in self.mediated.drain(..) {
+            let done = counters.read();
+            log::info!(
+                "{bdf}: mediated transfers: {} started, {} refused, {} while busy, {} failed; \
+                 {} accesses ignored",
+                done.started,
+                done.refused,
+                done.busy,
+                done.failed,
+                done.ignored
+            );
         }
         if cfg!(debug_assertions)
             && let Some(space) = &self.noiommu

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use address::{Bdf, Gpa};
+use address::{Bdf, Gpa, Hpa};
 use devices::dma_window::GuestMemory;
 use devices::i8042::{self, I8042};
-use devices::mediate::{self, MediatedFunction, Profile};
+use devices::mediate::{self, Counters, MediatedFunction, Profile};
 use devices::pci::{self, PciFunction, PciRoot, Pin};
 use devices::power::{self, Power, PowerEvent};
 use devices::serial;
@@ -46,6 +46,8 @@ pub(super) struct Plugged {
     pub engine: Option<EngineThread>,
     /// The DMA window's table in the guest.
     pub window: Option<Memslot>,
+    /// What mediated functions count.
+    pub mediated: Vec<(Bdf, Counters)>,
 }
 
 /// What a passed-through function is connected to besides its bus.
@@ -73,36 +75,39 @@ impl Wiring<'_> {
             .collect();
         // Function 0 of a slot goes in first.
         plugs.sort_by_key(|((_, place), _)| (place.slot, place.function));
+        let mut mediated = Vec::new();
         let mut last_slot = 0;
         for (((device, info), place), reach) in plugs {
-            let gate = BusMasterGate::opened();
-            let function = self.function(device, info, (*place, reach), gate.clone())?;
+            let gate = match reach {
+                Reach::Translate => BusMasterGate::closed(),
+                _ => BusMasterGate::opened(),
+            };
+            let (function, counters) =
+                self.function(device, info, (*place, reach), gate.clone())?;
             let guest = root.add(place.slot, place.function, function)?;
             log::info!("{}: is {guest} in the guest", device.bdf());
             if matches!(reach, Reach::Translate) {
                 gates.push((guest, gate));
             }
+            mediated.extend(counters.map(|counters| (device.bdf(), counters)));
             last_slot = last_slot.max(place.slot);
         }
-        let window = if gates.is_empty() {
-            None
-        } else {
-            let bars: Vec<_> = bars
-                .into_iter()
-                .map(|(_, range)| Gpa(range.start.0)..Gpa(range.end.0))
-                .collect();
-            let place = (host_map, &bars[..]);
-            let (window, table) = window::open(self.physical, place, self.vm, gates)?;
-            let guest = root.add(last_slot + 1, 0, Box::new(window))?;
+        let mut window = None;
+        if !gates.is_empty() {
+            let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
+            let bars: Vec<_> = bars.into_iter().map(|(_, range)| identity(range)).collect();
+            let (function, table) = window::open(self.physical, (host_map, &bars), self.vm, gates)?;
+            let guest = root.add(last_slot + 1, 0, Box::new(function))?;
             log::info!("the DMA window is {guest} in the guest");
-            Some(table)
-        };
+            window = Some(table);
+        }
         let machine = devices.software.as_ref();
         let engine = machine.map(|machine| self.plug_engine(machine, &mut root));
         Ok(Plugged {
             root,
             engine: engine.transpose()?,
             window,
+            mediated,
         })
     }
 
@@ -125,7 +130,7 @@ impl Wiring<'_> {
         info: HostInfo,
         (place, reach): (Place, &Reach),
         bus_master: BusMasterGate,
-    ) -> Result<Box<dyn PciFunction>, Error> {
+    ) -> Result<(Box<dyn PciFunction>, Option<Counters>), Error> {
         // Every passed-through function shows INTA#.
         let gsi = INTX_GSIS[usize::from(Pin::A.line(place.slot))];
         let host = VfioFunction::new(
@@ -145,10 +150,14 @@ impl Wiring<'_> {
             }),
         };
         let Reach::Mediate(profile) = reach else {
-            return Ok(Box::new(PassthroughFunction::new(host, options)?));
+            return Ok((Box::new(PassthroughFunction::new(host, options)?), None));
         };
         let host = self.mediated(host, bdf, profile.as_ref())?;
-        Ok(Box::new(PassthroughFunction::new(host, options)?))
+        let counters = host.counters();
+        Ok((
+            Box::new(PassthroughFunction::new(host, options)?),
+            Some(counters),
+        ))
     }
 
     /// Puts the monitor between `host` and its guest, by `profile` or a shipped one.

@@ -82,6 +82,7 @@ pub(crate) fn build(
         iommu: devices.iommu,
         software: devices.software,
         engine: plugged.engine,
+        mediated: plugged.mediated,
         ram_slots: memory.slots.into_iter().chain(plugged.window).collect(),
         ram: Some(memory.ram),
     };
