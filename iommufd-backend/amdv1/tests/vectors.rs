@@ -305,3 +305,25 @@ fn a_table_that_is_used_again_is_not_found_where_it_was() {
     t.clear();
     assert_eq!(phys(&t, 0x1000), None);
 }
+
+/// A mapping of many GiB takes the place of empty tables, which are used again elsewhere.
+#[test]
+fn pages_in_place_of_tables_are_found_in_every_gib() {
+    const GIB: u64 = 1 << 30;
+    let mut t = table();
+    for gib in 0..4 {
+        map(&mut t, gib * GIB, 0x5000, 0x1000).unwrap();
+        assert_eq!(t.unmap_whole_pages(Iova(gib * GIB), 0x1000), 0x1000);
+    }
+    assert_eq!(t.memory().in_use(), 9);
+    map(&mut t, 0, GIB, 4 * GIB).unwrap();
+    for gib in 0..16 {
+        map(&mut t, (1 << 40) + gib * GIB, 64 * GIB, 0x20_0000).unwrap();
+    }
+    for gib in 0..4 {
+        assert_eq!(phys(&t, gib * GIB + 5), Some((gib + 1) * GIB + 5));
+    }
+    assert_eq!(t.unmap(Iova(GIB), 2 * GIB), Ok(2 * GIB));
+    let found = [0, 1, 2, 3].map(|gib| phys(&t, gib * GIB).map(|hpa| hpa / GIB));
+    assert_eq!(found, [Some(1), None, None, Some(4)]);
+}
