@@ -1,10 +1,21 @@
 //! From a start that the guest asks for to one that the device sees.
 
+use thiserror::Error;
+
 use crate::vfio_pci::{DeviceFailure, HostError, HostFunction, Region};
 
 use super::check::{Reason, Refusal, Replacements};
 use super::function::MediatedFunction;
 use super::profile::RefusalShown;
+
+/// A device that does not hold what was stored.
+#[derive(Debug, Error)]
+#[error("register {register:?} reads as {found:#x} after {stored:#x} was stored")]
+struct NotTaken {
+    register: String,
+    stored: u64,
+    found: u64,
+}
 
 impl<H: HostFunction> MediatedFunction<H> {
     /// Starts transfer `number` as the registers have it, if it may be.
@@ -42,16 +53,42 @@ impl<H: HostFunction> MediatedFunction<H> {
         if self.is_busy(number)? {
             return Ok(false);
         }
-        for place in 0..self.profile.transfers[number].programmed.len() {
-            let register = self.profile.transfers[number].programmed[place];
+        let value_of = |values: &[u64], register: usize| {
             let replaced = replaced.iter().flatten().find(|(at, _)| *at == register);
-            let value = replaced.map_or(self.values[register], |(_, hpa)| hpa.0);
-            self.store(register, value)?;
+            replaced.map_or(values[register], |(_, hpa)| hpa.0)
+        };
+        let count = self.profile.transfers[number].programmed.len();
+        for place in 0..count {
+            let register = self.profile.transfers[number].programmed[place];
+            self.store(register, value_of(&self.values, register))?;
+        }
+        for place in 0..count {
+            let register = self.profile.transfers[number].programmed[place];
+            self.read_back(register, value_of(&self.values, register))?;
         }
         let start = self.profile.transfers[number].start.register;
         self.store(start, self.values[start])?;
         self.shows_refusal[number] = false;
         Ok(true)
+    }
+
+    /// Fails if the device does not hold `stored`, where the profile says that it can be asked.
+    fn read_back(&mut self, index: usize, stored: u64) -> Result<(), HostError> {
+        if !self.profile.registers[index].read_back {
+            return Ok(());
+        }
+        let found = self.load(index)?;
+        let register = &self.profile.registers[index];
+        if found == stored & register.bits() {
+            return Ok(());
+        }
+        let register = register.name.clone();
+        let error = NotTaken {
+            register,
+            stored,
+            found,
+        };
+        Err(HostError(Box::new(error)))
     }
 
     fn refuse(&mut self, number: usize, refusal: Refusal) {

@@ -17,8 +17,8 @@ pub struct Statistics {
     pub refused: u64,
     /// Transfers that would have been started, had none been under way.
     pub busy: u64,
-    /// Transfers whose registers the host could not write. They were not started, except
-    /// perhaps by the last store.
+    /// Transfers whose registers the host could not write, or the device did not take. They were
+    /// not started, except perhaps where the last store failed.
     pub failed: u64,
     /// Accesses to mediated registers, or through aliases and ports, of a shape that the device
     /// does not have: stores without effect, and loads of all-ones.

@@ -50,6 +50,8 @@ pub(super) struct Register {
     pub store: Option<u8>,
     #[serde(default)]
     pub high_first: bool,
+    #[serde(default)]
+    pub read_back: bool,
     pub accesses: Option<Vec<u8>>,
     #[serde(default)]
     pub partial: Partial,

@@ -47,6 +47,8 @@ pub(in super::super) struct Register {
     pub store: u8,
     /// Bit n: accesses of n bytes are taken.
     accesses: u16,
+    /// The device is asked before a start whether it has taken what was stored.
+    pub read_back: bool,
     pub partial: Partial,
     pub kind: Kind,
     /// Which transfer it belongs to.
@@ -144,6 +146,7 @@ fn check_register(register: format::Register) -> Result<Register, (&'static str,
         spans,
         store,
         accesses,
+        read_back: register.read_back,
         partial: register.partial,
         kind: Kind::Status,
         transfer: 0,

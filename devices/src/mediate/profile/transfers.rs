@@ -127,6 +127,11 @@ pub(super) fn check(
             Role::Start => Kind::Start,
             Role::Status => Kind::Status,
         };
+        if register.read_back && register.kind != Kind::Shadow {
+            let key = format!("register {:?}: read_back", register.name);
+            let reason = "only for a register that the device gets before the start";
+            return Err(problem(key, Invalid::Combination(reason)));
+        }
     }
     Ok(checked)
 }

@@ -78,16 +78,27 @@ impl Rig {
     /// # Panics
     ///
     /// If it cannot be made.
-    #[expect(clippy::panic, reason = "a test without its subject has failed")]
     #[must_use]
     pub fn new(guest: &GuestMemory) -> Self {
-        match Self::try_new(guest) {
+        let (_, text) = SHIPPED[0];
+        Self::with(guest, text)
+    }
+
+    /// The same with another profile.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be made.
+    #[expect(clippy::panic, reason = "a test without its subject has failed")]
+    #[must_use]
+    pub fn with(guest: &GuestMemory, profile: &str) -> Self {
+        match Self::try_new(guest, profile) {
             Ok(rig) => rig,
             Err(error) => panic!("{error}"),
         }
     }
 
-    fn try_new(guest: &GuestMemory) -> Result<Self, Box<dyn std::error::Error>> {
+    fn try_new(guest: &GuestMemory, profile: &str) -> Result<Self, Box<dyn std::error::Error>> {
         let memory = TestMemory::new(guest.ram());
         let (edu, worker) = edu::new(edu::Options {
             bar: Gpa(BAR),
@@ -96,12 +107,11 @@ impl Rig {
             interrupts: Box::new(Events::default()),
         })?;
         let (host, violations) = EduHost::new(edu, guest.clone());
-        let (file, text) = SHIPPED[0];
         let options = Options {
             translate: Box::new(guest.translate()),
             on_stop: Box::new(|_| {}),
         };
-        let mediated = MediatedFunction::new(host, Profile::parse(file, text)?, options)?;
+        let mediated = MediatedFunction::new(host, Profile::parse("rig", profile)?, options)?;
         let counters = mediated.counters();
         let function = PassthroughFunction::new(
             mediated,

@@ -4,6 +4,7 @@ use std::thread;
 
 use proptest::prelude::*;
 
+use crate::mediate::SHIPPED;
 use crate::mediate::testing::{Bus, GuestMemory, Rig, operations};
 
 /// Numbers without a pattern that matters here: SplitMix64.
@@ -125,6 +126,23 @@ fn a_mediated_transfer_moves_the_guests_bytes() {
     }
     assert_eq!(rig.counters.read().started, 4);
     rig.check_host(&guest, guest.ram());
+}
+
+#[test]
+fn a_device_that_does_not_take_an_address_is_not_started() {
+    let guest = GuestMemory::default();
+    let (_, text) = SHIPPED[0];
+    // The engine takes the low half for the whole, which is an address of the host.
+    let text = text.replacen(
+        "offset = 0x80\nwidth = 8",
+        "offset = 0x80\nwidth = 8\nstore = 4",
+        1,
+    );
+    let mut rig = Rig::with(&guest, &text);
+    rig.bus.start([guest.gpas()[0], 0x40000, 16, 1]);
+    assert!(!rig.worker.step());
+    let counts = rig.counters.read();
+    assert_eq!((counts.started, counts.failed), (0, 1));
 }
 
 proptest! {

@@ -305,6 +305,11 @@ fn each_wrong_value_is_named() {
             "start = 0xffffffffffffff00, length = 0x101",
             "transfer \"dma\": window: 0x101",
         ),
+        (
+            "offset = 0x24",
+            "offset = 0x24\nread_back = true",
+            "register \"command\": read_back: only for",
+        ),
     ];
     for (from, to, expected) in cases {
         let text = error(&profile(&[(from, to)]));

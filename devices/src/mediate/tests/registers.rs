@@ -248,6 +248,9 @@ fn stores_that_do_not_start_pass_only_while_the_device_is_idle() {
     device.program(0x10_0000, 0x8000, 4, FROM_MEMORY);
     device.stores();
     device.write32(0x24, 0x40);
+    assert_eq!(device.stores(), []);
+    // Without the bytes of the start bit it would pass that bit as it was.
+    device.witness.set_register(BAR, 0x24, &[0]);
     device.write(0x25, &[1]);
     assert_eq!(device.stores(), []);
 }
