@@ -34,6 +34,7 @@ pub mod shape;
 pub mod signals;
 pub mod stress;
 pub mod tally;
+pub mod window;
 
 pub use memory::{Memory, OutsideRam};
 pub use registers::Registers;

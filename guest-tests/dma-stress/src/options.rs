@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use stress_format::Interrupt;
+use stress_format::{Interrupt, Mode};
 
 /// The options. Words of the command line that are none are somebody else's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Options {
     pub engines: Vec<String>,
     /// The one way to say that a transfer is done; every one that an engine has if `None`.
     pub interrupt: Option<Interrupt>,
+    /// How DMA addresses are found; as the machine shows if `None`.
+    pub mode: Option<Mode>,
     /// Whether what is on disks may be destroyed.
     pub destroy: bool,
 }
@@ -30,6 +32,7 @@ impl Default for Options {
             bytes: 4 << 20,
             engines: Vec::new(),
             interrupt: None,
+            mode: None,
             destroy: false,
         }
     }
@@ -53,7 +56,7 @@ impl Options {
                 "bytes" => options.bytes = number()?,
                 "engines" => options.engines = value.split(',').map(String::from).collect(),
                 "irq" => options.interrupt = interrupt(value).ok_or(word)?,
-                "mode" if value != "identity" => return Err(word),
+                "mode" => options.mode = Some(mode(value).ok_or(word)?),
                 "destroy" => options.destroy = value == "yes",
                 _ => (),
             }
@@ -65,6 +68,15 @@ impl Options {
     #[must_use]
     pub fn wants(&self, name: &str) -> bool {
         self.engines.is_empty() || self.engines.iter().any(|engine| engine == name)
+    }
+}
+
+fn mode(value: &str) -> Option<Mode> {
+    match value {
+        "identity" => Some(Mode::Identity),
+        "translate" => Some(Mode::Translate),
+        "mediate" => Some(Mode::Mediate),
+        _ => None,
     }
 }
 
@@ -97,6 +109,7 @@ mod tests {
         assert!(options.wants("edu") && options.wants("p2p") && !options.wants("nvme"));
         assert_eq!(options.interrupt, Some(Interrupt::Msi));
         assert!(options.destroy);
+        assert_eq!(options.mode, Some(Mode::Identity));
     }
 
     #[test]
@@ -114,7 +127,7 @@ mod tests {
             "transfers=-1",
             "bytes=",
             "irq=nmi",
-            "mode=translate",
+            "mode=swiotlb",
         ] {
             assert_eq!(Options::parse(word), Err(word));
         }

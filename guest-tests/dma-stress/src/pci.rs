@@ -110,6 +110,13 @@ impl Function {
         })
     }
 
+    /// Lets it decode its BARs.
+    pub fn decode(&self, access: &impl ConfigRegionAccess) {
+        PciHeader::new(self.address).update_command(access, |command| {
+            command | CommandRegister::MEMORY_ENABLE | CommandRegister::IO_ENABLE
+        });
+    }
+
     /// Lets it decode its BARs and be a bus master.
     pub fn enable(&self, access: &impl ConfigRegionAccess) {
         PciHeader::new(self.address).update_command(access, |command| {

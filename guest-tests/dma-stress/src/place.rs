@@ -58,7 +58,7 @@ impl Reservations {
             .chain((0..extents.len()).map(|step| Some((first + step) % extents.len())));
         for extent in tries {
             let extent = &extents[extent.unwrap_or_else(|| random.usize(..extents.len()))];
-            let Some(gpa) = shape.within(extent, align, random) else {
+            let Some(gpa) = shape.within(extent, ram.seams_in(extent), align, random) else {
                 continue;
             };
             let start = gpa.0.saturating_sub(guard).max(extent.start.0);
@@ -104,7 +104,13 @@ fn overlap(left: &Range<Gpa>, right: &Range<Gpa>) -> bool {
 
 impl Shape {
     /// A first byte in `extent`, if the shape has a place there.
-    fn within(&self, extent: &Range<Gpa>, align: u64, random: &mut fastrand::Rng) -> Option<Gpa> {
+    fn within(
+        &self,
+        extent: &Range<Gpa>,
+        seams: &[Gpa],
+        align: u64,
+        random: &mut fastrand::Rng,
+    ) -> Option<Gpa> {
         let size = extent.end - extent.start;
         let room = size.checked_sub(self.len)?;
         let gpa = match self.place {
@@ -121,6 +127,10 @@ impl Shape {
                     return None;
                 }
                 Gpa(random.u64(first..=last) * border - before)
+            }
+            Place::AcrossSeam { before } => {
+                let seam = seams.get(random.usize(..seams.len().max(1)))?;
+                Gpa(seam.0.checked_sub(before)?)
             }
         };
         (gpa >= extent.start && gpa.checked_add(self.len)? <= extent.end).then_some(gpa)
@@ -220,6 +230,22 @@ mod tests {
             ),
             None
         );
+    }
+
+    #[test]
+    fn a_seam_is_crossed_where_it_is() {
+        let mut ram = ram();
+        let shape = Shape {
+            len: 100,
+            place: Place::AcrossSeam { before: 30 },
+        };
+        let place = |ram: &Ram| {
+            let all = Reservations::default();
+            all.place(ram, shape, 1, 64, &mut fastrand::Rng::with_seed(2))
+        };
+        assert_eq!(place(&ram), None);
+        ram.set_seams(Some([Gpa(3 * MIB), Gpa(11 * MIB + 0x1000)].into()));
+        assert_eq!(place(&ram).unwrap().gpa, Gpa(11 * MIB + 0x1000 - 30));
     }
 
     #[test]

@@ -14,6 +14,7 @@ const PAGE: u64 = 4096;
 pub struct Ram {
     extents: Vec<Range<Gpa>>,
     taken: Vec<Range<Gpa>>,
+    seams: Option<Vec<Gpa>>,
 }
 
 impl Ram {
@@ -32,7 +33,31 @@ impl Ram {
         Self {
             extents,
             taken: Vec::new(),
+            seams: None,
         }
+    }
+
+    /// Notes places where bytes of an extent do not follow one another in the host, sorted;
+    /// `None` if there are none by design. Those with something taken are left out.
+    pub fn set_seams(&mut self, mut seams: Option<Vec<Gpa>>) {
+        if let Some(seams) = &mut seams {
+            seams.retain(|seam| self.holds(&(*seam - 1..*seam + 1)).is_some());
+        }
+        self.seams = seams;
+    }
+
+    /// Whether extents may be in pieces.
+    #[must_use]
+    pub fn may_have_seams(&self) -> bool {
+        self.seams.is_some()
+    }
+
+    /// The known seams in `extent`.
+    #[must_use]
+    pub fn seams_in(&self, extent: &Range<Gpa>) -> &[Gpa] {
+        let seams = self.seams.as_deref().unwrap_or_default();
+        let place = |gpa: Gpa| seams.partition_point(|seam| *seam < gpa);
+        &seams[place(extent.start)..place(extent.end)]
     }
 
     /// Makes `range` off limits, which overlaps none that is so already.
@@ -79,25 +104,44 @@ impl Ram {
         last.is_some_and(|taken| range.start < taken.end)
     }
 
-    /// Takes a page of about every `extents / most`th extent, away from its ends, and returns
-    /// them: whoever changes one has no business there.
+    /// Takes up to `most` pages from all over, away from extents' ends, and returns them: whoever
+    /// changes one has no business there.
     pub fn take_canaries(&mut self, most: usize, random: &mut fastrand::Rng) -> Vec<Gpa> {
         /// Extents too small to spare a page.
         const LEAST: u64 = 512 << 10;
+        /// Least bytes from one canary to the next, to leave room for long transfers.
+        const APART: u64 = 1 << 20;
+        /// Bytes at the ends of large extents that have none.
+        const CLEAR: u64 = 512 << 10;
         let large: Vec<_> = self
             .extents
             .iter()
-            .filter(|extent| extent.end - extent.start >= LEAST)
-            .cloned()
+            .map(|extent| {
+                let clear = ((extent.end - extent.start) / 4).min(CLEAR);
+                (extent.end - extent.start >= LEAST)
+                    .then(|| (extent.start + clear).0 / PAGE..(extent.end - clear).0 / PAGE)
+            })
             .collect();
-        let mut canaries = Vec::new();
-        for extent in large.iter().step_by(large.len().div_ceil(most).max(1)) {
-            let first = (extent.start + LEAST / 4).0 / PAGE + 1;
-            let last = (extent.end - LEAST / 4).0 / PAGE - 1;
-            let page = Gpa(random.u64(first..last) * PAGE);
-            if self.holds(&(page..page + PAGE)).is_some() {
+        let large: Vec<_> = large.into_iter().flatten().collect();
+        let pages = |range: &Range<u64>| range.end - range.start;
+        let total: u64 = large.iter().map(pages).sum();
+        let step = total.div_ceil(most.max(1) as u64).max(1);
+        let (mut canaries, mut last) = (Vec::new(), None);
+        for number in 0..most as u64 {
+            // One by chance of each share, counted through all extents.
+            let mut at = number * step + random.u64(..step);
+            let page = large.iter().find_map(|range| {
+                let inside = at < pages(range);
+                let page = Gpa((range.start + at) * PAGE);
+                at = at.saturating_sub(pages(range));
+                inside.then_some(page)
+            });
+            let Some(page) = page else { break };
+            let crowded = last.is_some_and(|last| page - last < APART);
+            if !crowded && self.holds(&(page..page + PAGE)).is_some() {
                 self.take(page..page + PAGE);
                 canaries.push(page);
+                last = Some(page);
             }
         }
         canaries
@@ -159,6 +203,29 @@ mod tests {
         );
         assert_eq!(ram.around(&(Gpa(0)..Gpa(MIB))), ram.extents());
         assert_eq!(ram.around(&(Gpa(20 * MIB)..Gpa(21 * MIB))), ram.extents());
+    }
+
+    #[test]
+    fn seams_are_told_by_extent() {
+        let mut ram = ram();
+        assert!(!ram.may_have_seams() && ram.seams_in(&(Gpa(0)..Gpa(u64::MAX))).is_empty());
+        ram.set_seams(Some(
+            [16, 17, 18, 21].map(|n| Gpa(n * MIB / 2 + 0x1000)).into(),
+        ));
+        let seams = ram.seams_in(&(Gpa(8 * MIB)..Gpa(10 * MIB)));
+        // The third one is taken.
+        assert_eq!(seams, [16, 17].map(|n| Gpa(n * MIB / 2 + 0x1000)));
+        assert!(ram.may_have_seams());
+    }
+
+    #[test]
+    fn one_large_extent_has_many_canaries() {
+        let mut ram = Ram::new(&[Gpa(MIB)..Gpa(129 * MIB)]);
+        let canaries = ram.take_canaries(256, &mut fastrand::Rng::with_seed(1));
+        assert!((64..=128).contains(&canaries.len()), "{}", canaries.len());
+        let (first, last) = (canaries[0], canaries[canaries.len() - 1]);
+        assert!(first >= Gpa(MIB + (512 << 10)) && last < Gpa(129 * MIB - (512 << 10)));
+        assert!(first < Gpa(8 * MIB) && last > Gpa(120 * MIB));
     }
 
     #[test]

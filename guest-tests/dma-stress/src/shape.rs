@@ -43,18 +43,21 @@ pub enum Class {
     ExtentStart,
     /// Up to the last byte of an extent.
     ExtentEnd,
+    /// Across places where guest memory goes on elsewhere in the host's.
+    CrossSeam,
     /// Long and short ones, anywhere.
     Mixed,
 }
 
 /// All of them, in the order in which they are tried. The last one goes on until enough is moved.
-pub const CLASSES: [Class; 7] = [
+pub const CLASSES: [Class; 8] = [
     Class::Lengths,
     Class::Alignments,
     Class::CrossPage,
     Class::CrossLargePage,
     Class::ExtentStart,
     Class::ExtentEnd,
+    Class::CrossSeam,
     Class::Mixed,
 ];
 
@@ -67,6 +70,11 @@ pub enum Place {
     Across {
         /// What addresses of borders are multiples of.
         border: u64,
+        /// Bytes before it.
+        before: u64,
+    },
+    /// With this many bytes of it before a place where the next byte is elsewhere in the host.
+    AcrossSeam {
         /// Bytes before it.
         before: u64,
     },
@@ -96,6 +104,7 @@ impl Class {
             Self::CrossLargePage => "across 2 MiB borders",
             Self::ExtentStart => "at the start of extents",
             Self::ExtentEnd => "at the end of extents",
+            Self::CrossSeam => "across physical discontinuities",
             Self::Mixed => "long and short, anywhere",
         }
     }
@@ -120,10 +129,7 @@ impl Class {
                 _ => random.u64(1..len.max(2)),
             };
             let before = limits.aligned(before.min(border / 2)).max(limits.align);
-            Shape {
-                len,
-                place: Place::Across { border, before },
-            }
+            (len, before)
         };
         let offset = |random: &mut fastrand::Rng| Place::At(limits.aligned(random.u64(..PAGE)));
         match self {
@@ -144,8 +150,24 @@ impl Class {
                     place: Place::At(at),
                 }
             }
-            Self::CrossPage => across(PAGE, random),
-            Self::CrossLargePage => across(LARGE_PAGE, random),
+            Self::CrossPage | Self::CrossLargePage => {
+                let border = match self {
+                    Self::CrossPage => PAGE,
+                    _ => LARGE_PAGE,
+                };
+                let (len, before) = across(border, random);
+                Shape {
+                    len,
+                    place: Place::Across { border, before },
+                }
+            }
+            Self::CrossSeam => {
+                let (len, before) = across(PAGE, random);
+                Shape {
+                    len,
+                    place: Place::AcrossSeam { before },
+                }
+            }
             Self::ExtentStart => Shape {
                 len: any_len(random),
                 place: Place::Start,
@@ -235,6 +257,10 @@ mod tests {
                         Place::Across { before, border } => {
                             assert!((1..shape.len).contains(&before), "{class:?} {shape:?}");
                             assert!(before < border);
+                            before
+                        }
+                        Place::AcrossSeam { before } => {
+                            assert!((1..shape.len).contains(&before), "{class:?} {shape:?}");
                             before
                         }
                         Place::Start | Place::End => 0,

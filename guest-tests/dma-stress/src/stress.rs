@@ -119,10 +119,18 @@ pub fn kinds(engine: &dyn Engine, options: &Options) -> Vec<Interrupt> {
     kinds
 }
 
-/// How many tests a [`Job`] is.
+/// The classes that `ram` calls for.
+fn classes(ram: &Ram) -> impl Iterator<Item = Class> {
+    let in_pieces = ram.may_have_seams();
+    CLASSES
+        .into_iter()
+        .filter(move |class| in_pieces || *class != Class::CrossSeam)
+}
+
+/// How many tests a [`Job`] with buffers in `ram` is.
 #[must_use]
-pub fn tests(engine: &dyn Engine, options: &Options) -> u64 {
-    (kinds(engine, options).len() * CLASSES.len()) as u64
+pub fn tests(engine: &dyn Engine, options: &Options, ram: &Ram) -> u64 {
+    (kinds(engine, options).len() * classes(ram).count()) as u64
 }
 
 impl<M: Memory, W: Write> Job<'_, M, W> {
@@ -144,9 +152,9 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
                 dead = course.engine.select(*kind).err();
             }
             let mut bytes = self.shared.options.bytes.div_ceil(kinds.len() as u64);
-            let share = (kinds.len() * CLASSES.len() * 2) as u64;
+            let share = (kinds.len() * classes(self.shared.ram).count() * 2) as u64;
             let pairs = self.shared.options.transfers.div_ceil(share);
-            for class in CLASSES {
+            for class in classes(self.shared.ram) {
                 let name = format!("{} {}, {kind}: {}", self.name, self.id, class.name());
                 if let Some(why) = dead {
                     self.shared

@@ -19,7 +19,7 @@ use dma_stress::ram::Ram;
 use dma_stress::report::Report;
 use dma_stress::stress::{Job, Samples, Shared, tests};
 use dma_stress::tally::Tally;
-use machine::{BASE, Fault, Machine, SIZE};
+use machine::{BASE, Fault, Machine, SIZE, Scattered};
 use stress_format::{FindingKind, Line, Record, Totals};
 
 #[derive(Clone, Default)]
@@ -66,10 +66,15 @@ impl Outcome {
 }
 
 fn run(fault: Fault, options: &str) -> Outcome {
+    run_with(&DmaMap::Identity, fault, options)
+}
+
+fn run_with(dma: &DmaMap, fault: Fault, options: &str) -> Outcome {
     let end = BASE + SIZE as u64 - 8192;
     let ram =
         [(BASE, BASE + (2 << 20)), (BASE + (2 << 20), end)].map(|(from, to)| Gpa(from)..Gpa(to));
     let mut ram = Ram::new(&ram);
+    ram.set_seams(dma.seams(ram.extents(), 100, &mut fastrand::Rng::with_seed(9)));
     let canaries = Canaries::new(ram.take_canaries(8, &mut fastrand::Rng::with_seed(9)));
     let machine = Machine::new(fault);
     canaries.write(&machine);
@@ -92,9 +97,9 @@ fn run(fault: Fault, options: &str) -> Outcome {
         options: &options,
         clock: &clock,
     };
-    let mut edu = Edu::new(machine.clone(), machine.clone(), DmaMap).unwrap();
+    let mut edu = Edu::new(machine.clone(), machine.clone(), dma.clone()).unwrap();
     assert_eq!(edu.self_test(), Ok(()));
-    let planned = tests(&edu, &options);
+    let planned = tests(&edu, &options, &ram);
     Job {
         shared: &shared,
         id: 0,
@@ -129,6 +134,30 @@ fn a_machine_that_is_well_passes() {
             .filter(|line| line.starts_with("ok"))
             .count(),
         21
+    );
+}
+
+#[test]
+fn scattered_memory_is_reached_through_the_table() {
+    let options = "transfers=400 bytes=1";
+    let translate = DmaMap::Translate(Arc::new(Scattered));
+    let outcome = run_with(&translate, Fault::Scattered, options);
+    assert_eq!((outcome.failed(), outcome.findings()), (0, vec![]));
+    assert!(outcome.log.contains("ok 7 - edu 0, polling: across phys"));
+
+    // A monitor that finds addresses itself is given pieces that it can find.
+    let outcome = run_with(&DmaMap::Mediate, Fault::None, options);
+    assert_eq!((outcome.failed(), outcome.findings()), (0, vec![]));
+}
+
+#[test]
+fn a_table_that_is_wrong_is_told() {
+    let translate = DmaMap::Translate(Arc::new(Scattered));
+    let outcome = run_with(&translate, Fault::ScatteredSwap, "transfers=400 bytes=1");
+    assert!(
+        outcome.has(FindingKind::Shifted, "0x1000)"),
+        "{}",
+        outcome.log
     );
 }
 
@@ -227,6 +256,11 @@ fn an_engine_that_hangs_is_given_up_and_all_its_tests_fail() {
     let outcome = run(Fault::Hang, "transfers=100 bytes=1 irq=intx");
     assert!(outcome.has(FindingKind::Timeout, "does not end"));
     assert_eq!(outcome.failed(), 7);
-    let edu = Edu::new(Machine::new(Fault::None), Machine::new(Fault::None), DmaMap).unwrap();
+    let edu = Edu::new(
+        Machine::new(Fault::None),
+        Machine::new(Fault::None),
+        DmaMap::Identity,
+    )
+    .unwrap();
     assert_eq!(edu.limits().most, 4096);
 }

@@ -7,7 +7,7 @@ use address::Gpa;
 use dma_stress::dma_address::DmaMap;
 use dma_stress::nvme::{Dma, DmaBuffer, PAGE_BYTES};
 
-/// Pages of the heap, which is in identity RAM as all of the image is.
+/// Pages of the heap, which is in RAM that devices reach, as all of the image is.
 #[derive(Debug)]
 pub struct DmaPages {
     base: *mut u8,
@@ -37,7 +37,8 @@ impl DmaBuffer for DmaPages {
     fn dma_address(&self, page: usize) -> Option<u64> {
         let inside = page < self.pages();
         let gpa = Gpa(self.base.expose_provenance() as u64 + (page * PAGE_BYTES) as u64);
-        inside.then(|| self.dma.address(gpa, PAGE_BYTES as u64).start.0)
+        let run = inside.then(|| self.dma.address(gpa, PAGE_BYTES as u64))?;
+        Some(run.ok()?.start.0)
     }
 
     fn read32(&self, offset: usize) -> u32 {
@@ -78,7 +79,7 @@ impl Dma for HeapDma {
         (!base.is_null()).then_some(DmaPages {
             base,
             layout,
-            dma: self.0,
+            dma: self.0.clone(),
         })
     }
 }

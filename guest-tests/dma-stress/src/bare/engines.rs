@@ -27,6 +27,7 @@ use super::physical::PhysicalMemory;
 use super::ports::Ports;
 use super::serial::Console;
 use super::traps;
+use super::window::Window;
 use super::wiring::Wiring;
 
 /// An engine.
@@ -82,20 +83,30 @@ pub struct Found {
 struct Search<'a> {
     machine: &'a Machine,
     options: &'a Options,
-    dma: DmaMap,
+    way: Way,
     vector: u8,
     found: Found,
 }
 
+/// How devices reach memory.
+#[derive(Debug)]
+pub struct Way {
+    /// How their addresses are found.
+    pub dma: DmaMap,
+    /// Who lets them be bus masters, if somebody must.
+    pub window: Option<Window>,
+}
+
 /// Finds it. What is found is enabled.
-pub fn find(machine: &Machine, options: &Options, dma: DmaMap) -> Found {
+pub fn find(machine: &Machine, options: &Options, way: Way) -> Found {
     let mut search = Search {
         machine,
         options,
-        dma,
+        way,
         vector: traps::MESSAGES,
         found: Found::default(),
     };
+    search.window();
     for function in &machine.functions {
         let wants = |name| options.wants(name);
         match function.id {
@@ -110,8 +121,29 @@ pub fn find(machine: &Machine, options: &Options, dma: DmaMap) -> Found {
 }
 
 impl Search<'_> {
-    fn registers(&self, function: &Function) -> Option<Mmio> {
+    /// Tests the window itself.
+    fn window(&mut self) {
+        let Some(window) = &mut self.way.window else {
+            return;
+        };
+        for (name, outcome) in window.check(&self.machine.ram, self.options.seed) {
+            let told = move |_: &_, _| outcome.clone().map(|more| format!(": {more}"));
+            let extra = Extra::new(format!("DMA window, {name}"), told);
+            self.found.extras.push(extra);
+        }
+    }
+
+    /// Makes a function with DMA a bus master, and returns its registers.
+    fn registers(&mut self, function: &Function) -> Option<Mmio> {
         let bar = function.memory_bar(0)?;
+        if let Some(window) = &mut self.way.window
+            && let Err(error) = window.enable(function)
+        {
+            let check = move |_: &_, _| Err(error.clone());
+            let extra = Extra::new(format!("{function} as a bus master"), check);
+            self.found.extras.push(extra);
+            return None;
+        }
         function.enable(&self.machine.ecam);
         // SAFETY: every BAR is mapped uncached.
         Some(unsafe { Mmio::new(bar) })
@@ -146,7 +178,7 @@ impl Search<'_> {
     fn edu(&mut self, function: &Function) -> Option<()> {
         let registers = self.registers(function)?;
         let wiring = self.wiring(function);
-        let mut edu = Edu::new(registers, wiring, self.dma)?;
+        let mut edu = Edu::new(registers, wiring, self.way.dma.clone())?;
         let result = edu.self_test();
         let name = format!("edu {function}: liveness and factorial");
         let extra = Extra::new(name, move |_, _| {
@@ -166,10 +198,10 @@ impl Search<'_> {
         let clock = wiring.clock();
         let bar = function.memory_bar(0)?;
         let parts = Parts {
-            memory: &mut HeapDma(self.dma),
+            memory: &mut HeapDma(self.way.dma.clone()),
             clock,
             signals: wiring,
-            dma: self.dma,
+            dma: self.way.dma.clone(),
             destroy: self.options.destroy,
         };
         match Nvme::new(registers, bar.end - bar.start, parts) {

@@ -24,4 +24,5 @@ mod run;
 mod serial;
 mod smp;
 mod traps;
+mod window;
 mod wiring;

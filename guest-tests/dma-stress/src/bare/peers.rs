@@ -56,7 +56,7 @@ pub fn find<'a>(found: &'a Found, options: &Options) -> Vec<Couple<'a>> {
 impl Couple<'_> {
     /// How many tests it is.
     pub fn tests(&self) -> u64 {
-        stress::tests(&**self.item.engine.lock(), &self.options)
+        stress::tests(&**self.item.engine.lock(), &self.options, &self.memory)
     }
 
     /// Its record.

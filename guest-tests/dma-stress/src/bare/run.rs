@@ -1,5 +1,7 @@
 //! The run, from the first line of the report to the last.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use address::Gpa;
@@ -10,20 +12,23 @@ use dma_stress::place::Reservations;
 use dma_stress::report::Report;
 use dma_stress::stress::{self, Job, Samples, Shared};
 use dma_stress::tally::Tally;
-use stress_format::{self as format, FindingKind, Interrupt, Record};
+use stress_format::{self as format, FindingKind, Interrupt, Mode, Record};
 use x86_64::instructions::interrupts;
 
-use super::engines::{self, Item};
+use super::engines::{self, Item, Way};
 use super::machine::Machine;
 use super::peers::{self, Couple};
 use super::physical::PhysicalMemory;
 use super::serial::{self, Console};
+use super::window::Window;
 use super::{clock, entry, heap, power, smp, traps};
 
 /// Most processors that are used.
 const PROCESSORS: usize = 4;
 /// Most pages that are watched.
 const CANARIES: usize = 256;
+/// Most places that are looked for where memory goes on elsewhere in the host.
+const SEAMS: usize = 1024;
 
 /// Runs everything and ends the machine.
 pub fn run(zero_page: u64) -> ! {
@@ -50,7 +55,17 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
             return power::NOTHING;
         }
     };
+    let way = match way(&machine, &options) {
+        Ok(way) => way,
+        Err(why) => {
+            serial::last_words(format_args!("Bail out! {why}"));
+            return power::NOTHING;
+        }
+    };
+    let mode = way.dma.mode();
     let mut random = fastrand::Rng::with_seed(options.seed);
+    let seams = way.dma.seams(machine.ram.extents(), SEAMS, &mut random);
+    machine.ram.set_seams(seams);
     let canaries = Canaries::new(machine.ram.take_canaries(CANARIES, &mut random));
     let image = entry::image();
     let mut ranges = machine.ram.around(&(Gpa(image.start)..Gpa(image.end)));
@@ -67,10 +82,14 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
     interrupts::enable();
     machine.others.truncate(PROCESSORS - 1);
     let running = start_processors(&machine, report);
-    let found = engines::find(&machine, &options, DmaMap);
+    let found = engines::find(&machine, &options, way);
     let items = &found.items;
-    introduce(&machine, &options, report, items, running);
-    let couples = peers::find(&found, &options);
+    introduce(&machine, &options, (report, mode), items, running);
+    let couples = match mode {
+        Mode::Identity | Mode::Iommu => peers::find(&found, &options),
+        // Neither the window nor the monitor knows where other devices' memory is.
+        Mode::Translate | Mode::Mediate => Vec::new(),
+    };
     for couple in &couples {
         couple.introduce(report);
     }
@@ -94,7 +113,7 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
     };
     let tests: u64 = items
         .iter()
-        .map(|item| stress::tests(&**item.engine.lock(), &options))
+        .map(|item| stress::tests(&**item.engine.lock(), &options, &machine.ram))
         .sum::<u64>()
         + couples.iter().map(Couple::tests).sum::<u64>()
         + found.extras.len() as u64;
@@ -121,6 +140,25 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
     }
 }
 
+/// How devices reach memory here: as the command line says, or through the DMA window if there is
+/// one.
+fn way(machine: &Machine, options: &Options) -> Result<Way, String> {
+    let without = |dma| Ok(Way { dma, window: None });
+    match options.mode {
+        Some(Mode::Mediate) => return without(DmaMap::Mediate),
+        Some(Mode::Identity) => return without(DmaMap::Identity),
+        _ => (),
+    }
+    match Window::find(machine) {
+        Some(window) => window.map(|window| Way {
+            dma: window.map.clone(),
+            window: Some(window),
+        }),
+        None if options.mode == Some(Mode::Translate) => Err("there is no DMA window".into()),
+        None => without(DmaMap::Identity),
+    }
+}
+
 fn start_processors(machine: &Machine, report: &Report<Console>) -> usize {
     if !machine.has_trampoline {
         report.comment(format_args!("no memory to start other processors in"));
@@ -135,7 +173,7 @@ fn start_processors(machine: &Machine, report: &Report<Console>) -> usize {
 fn introduce(
     machine: &Machine,
     options: &Options,
-    report: &Report<Console>,
+    (report, mode): (&Report<Console>, Mode),
     items: &[Item],
     running: usize,
 ) {
@@ -143,7 +181,7 @@ fn introduce(
         seed: options.seed,
         cpus: running as u64,
         tsc_khz: machine.ticks_per_ms,
-        mode: DmaMap.mode(),
+        mode,
         program: "dma-stress",
     }));
     for extent in machine.ram.extents() {

@@ -185,6 +185,9 @@ impl<R: Registers, S: Signals> Edu<R, S> {
         let mut problem = None;
         while moved < transfer.len {
             let run = self.dma.address(transfer.gpa + moved, transfer.len - moved);
+            let Ok(run) = run else {
+                return Some((FindingKind::DeviceError, "no address to give to the device"));
+            };
             let seen = self.signals.count();
             self.start(
                 transfer.direction,

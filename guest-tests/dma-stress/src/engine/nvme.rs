@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use address::Gpa;
+use dma_window::TranslateError;
 use stress_format::{FindingKind, Interrupt};
 
 use super::{Direction, Engine, Outcome, Transfer};
@@ -101,16 +102,18 @@ impl<R: Registers, B: DmaBuffer, C: Clock, S: Signals> Nvme<R, B, C, S> {
     }
 
     /// The addresses of the pages that `len` bytes at `gpa` are in.
-    fn pages(&self, gpa: Gpa, len: u64) -> Vec<u64> {
+    fn pages(&self, gpa: Gpa, len: u64) -> Result<Vec<u64>, TranslateError> {
         let first = gpa.align_down(PAGE);
         let count = (gpa + len - first).div_ceil(PAGE);
         (0..count)
-            .map(|page| self.dma.address(first + page * PAGE, PAGE).start.0)
+            .map(|page| Ok(self.dma.address(first + page * PAGE, PAGE)?.start.0))
             .collect()
     }
 
     fn submit(&mut self, slot: usize, transfer: &Transfer) -> Result<CommandId, String> {
-        let pages = self.pages(transfer.gpa, transfer.len);
+        let pages = self
+            .pages(transfer.gpa, transfer.len)
+            .map_err(|error| format!("{error}"))?;
         let list = PrpList {
             buffer: &self.lists,
             first_page: slot * LIST_PAGES,

@@ -5,10 +5,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use address::Gpa;
+use address::{Gpa, Hpa};
+use dma_stress::dma_address::Translate;
 use dma_stress::memory::{Memory, OutsideRam};
 use dma_stress::registers::Registers;
 use dma_stress::signals::Signals;
+use dma_window::{Run, TranslateError};
 use stress_format::Interrupt;
 
 pub const BASE: u64 = 0x1_0000_0000;
@@ -33,6 +35,32 @@ pub enum Fault {
     Overrun,
     /// Nothing ever ends.
     Hang,
+    /// Memory stands at other addresses for devices, in single pages, as [`Scattered`] has it.
+    Scattered,
+    /// The same, but the table has every second page in place of the one before it.
+    ScatteredSwap,
+}
+
+/// Where devices find memory that is scattered.
+const SCATTER: u64 = 0x40_0000_0000;
+const PAGE: u64 = 4096;
+const PAGES: u64 = SIZE as u64 / PAGE;
+/// One is the other's inverse modulo the number of pages.
+const SPREAD: (u64, u64) = (5, 1229);
+
+/// The table of memory that is scattered.
+#[derive(Debug)]
+pub struct Scattered;
+
+impl Translate for Scattered {
+    fn translate(&self, gpa: Gpa, len: u64) -> Result<Run, TranslateError> {
+        let place = gpa.0.checked_sub(BASE).filter(|at| at / PAGE < PAGES);
+        let at = place.ok_or(TranslateError::NotMemory { gpa, len })?;
+        Ok(Run {
+            hpa: Hpa(SCATTER + at / PAGE * SPREAD.0 % PAGES * PAGE + at % PAGE),
+            len: len.min(PAGE - at % PAGE),
+        })
+    }
 }
 
 #[derive(Default)]
@@ -68,7 +96,13 @@ impl Machine {
     /// Where the device ends up.
     fn bus(&self, address: u64, to_memory: bool) -> usize {
         let at = address.wrapping_sub(BASE);
+        let scattered = |flip| {
+            let at = address - SCATTER;
+            ((at / PAGE * SPREAD.1 % PAGES) ^ flip) * PAGE + at % PAGE
+        };
         let at = match self.0.fault {
+            Fault::Scattered => scattered(0),
+            Fault::ScatteredSwap => scattered(1),
             Fault::Offset(by) => at.wrapping_add_signed(by),
             Fault::WriteOffset(by) if to_memory => at.wrapping_add_signed(by),
             Fault::Swap if at < 4 << 20 => at ^ 2 << 20,
