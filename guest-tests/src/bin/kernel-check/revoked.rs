@@ -66,7 +66,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     expect(&iommufd, "a dma-buf mapped again", question(ioas, AREA), 0)?;
     raw::call_value(&device, DEVICE_RESET, 0).map_err(name)?;
     refused("a dma-buf of a BAR of a function that was reset")?;
-    Ok("BARs that were switched off and reset are EINVAL, each its own variant".into())
+    Ok("dma-bufs of a BAR that was switched off or reset are EINVAL".into())
 }
 
 /// Whether this kernel was built with `CONFIG_VFIO_PCI_DMABUF`.
