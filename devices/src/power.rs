@@ -69,13 +69,11 @@ impl<F: Fn(PowerEvent)> Power<F> {
         match register {
             SLEEP_CONTROL if sleep && sleep_type == S5_SLEEP_TYPE => {
                 let status = self.status.load(Ordering::SeqCst);
-                return Some(PowerEvent::PowerOff { status });
+                Some(PowerEvent::PowerOff { status })
             }
-            RESET if value == RESET_VALUE => return Some(PowerEvent::Reset),
-            STATUS => self.status.store(value, Ordering::SeqCst),
-            _ => {}
+            RESET if value == RESET_VALUE => Some(PowerEvent::Reset),
+            _ => None,
         }
-        None
     }
 }
 
@@ -85,8 +83,14 @@ impl<F: Fn(PowerEvent)> DevicePio for Power<F> {
     }
 
     fn pio_write(&self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
-        for (distance, value) in (0..PORTS).zip(data) {
-            if let Some(event) = self.event(offset.saturating_add(distance), *value) {
+        let register = |(distance, value)| (offset.saturating_add(distance), value);
+        let registers = || (0..PORTS).zip(data).map(register);
+        // A wide store may have the status behind the power-off that it is for.
+        if let Some((_, status)) = registers().find(|(register, _)| *register == STATUS) {
+            self.status.store(*status, Ordering::SeqCst);
+        }
+        for (register, value) in registers() {
+            if let Some(event) = self.event(register, *value) {
                 (self.on_event)(event);
             }
         }
@@ -107,7 +111,9 @@ mod tests {
             power.pio_write(PioAddress(0x600), STATUS, &[value]);
         }
         power.pio_write(PioAddress(0x600), SLEEP_CONTROL, &[0x34]);
-        assert_eq!(*seen.borrow(), [PowerEvent::PowerOff { status: 3 }]);
+        power.pio_write(PioAddress(0x600), SLEEP_CONTROL, &[0x34, 0, 0, 9]);
+        let off = |status| PowerEvent::PowerOff { status };
+        assert_eq!(*seen.borrow(), [off(3), off(9)]);
     }
 
     #[test]

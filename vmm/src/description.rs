@@ -3,32 +3,26 @@
 use std::ops::Range;
 
 use address::{Gpa, Hpa};
-
-use crate::memory::plan::{MemoryPlan, RamSlot};
+use devices::dma_window::Piece;
 
 /// Where things are in a machine.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// Guest RAM above the first MiB, ascending.
-    pub ram: Vec<RamSlot>,
+    /// What stands between devices and memory.
+    pub backend: &'static str,
+    /// Guest RAM above the first MiB, as far as its physical addresses are known, ascending.
+    pub ram: Vec<Piece>,
     /// Memory BARs, each with its device's name.
     pub bars: Vec<(String, Range<Gpa>)>,
     /// The kernel's own memory.
     pub kernel: Range<Gpa>,
 }
 
-impl Description {
-    /// Describes a machine with `plan`. The BARs stand where the host has them.
-    #[must_use]
-    pub fn new(plan: &MemoryPlan, bars: Vec<(String, Range<Hpa>)>, kernel: Range<Gpa>) -> Self {
-        let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
-        Self {
-            ram: plan.slots().to_vec(),
-            bars: bars
-                .into_iter()
-                .map(|(name, range)| (name, identity(range)))
-                .collect(),
-            kernel,
-        }
-    }
+/// `bars` as the guest has them: where the host does.
+#[must_use]
+pub fn in_guest(bars: Vec<(String, Range<Hpa>)>) -> Vec<(String, Range<Gpa>)> {
+    let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
+    bars.into_iter()
+        .map(|(name, range)| (name, identity(range)))
+        .collect()
 }

@@ -57,6 +57,11 @@ pub enum Error {
         /// The device.
         bdf: Bdf,
     },
+    /// A layout was asked to be broken that there is not.
+    #[error(
+        "No device here needs guest memory at its physical addresses, so that cannot be broken"
+    )]
+    NoIdentity,
     /// Guest memory cannot be laid out for both of two devices.
     #[error(
         "PCI device {other} needs guest memory at addresses that its guest need not translate, and \
@@ -259,6 +264,7 @@ impl Error {
             | Self::NoiommuNotAccepted { .. }
             | Self::DeviceWithSoftware { .. }
             | Self::NoSoftwareEngine
+            | Self::NoIdentity
             | Self::MixedModes { .. }
             | Self::Profile(_)
             | Self::File { .. }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use address::{Gpa, Hpa};
@@ -17,7 +18,7 @@ use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, S
 
 use crate::config::{EngineFault, SoftwareConfig};
 use crate::host_map::HostMap;
-use crate::kvm::irq::Interrupts;
+use crate::kvm::irq::{Interrupts, IrqError};
 
 /// Where the synthetic physical memory is: above 4 GiB, within what any CPU can address.
 const RAM: Range<Hpa> = Hpa(4 << 30)..Hpa(32 << 30);
@@ -30,6 +31,8 @@ const BAR: u64 = 1 << 20;
 /// Where config space is.
 const ECAM: Gpa = Gpa(0xe000_0000);
 
+/// Lost interrupts that are told aloud.
+const WARNINGS: u64 = 16;
 /// A page, by which [`EngineFault::Offset`] is off.
 const PAGE: i64 = 4096;
 /// Every so manyth interrupt is lost by [`EngineFault::Interrupt`].
@@ -94,6 +97,7 @@ impl SoftwareMachine {
         let mut sink: Box<dyn InterruptSink> = Box::new(Lines {
             interrupts: Arc::clone(interrupts),
             gsi,
+            refused: AtomicU64::new(0),
         });
         match self.fault {
             Some(EngineFault::Offset) => memory = Box::new(Misplaced::new(memory, PAGE)),
@@ -140,19 +144,29 @@ impl DmaMemory for Port {
 struct Lines {
     interrupts: Arc<Interrupts>,
     gsi: u32,
+    /// How many KVM did not take: the guest chooses where its messages go.
+    refused: AtomicU64,
+}
+
+impl Lines {
+    fn note(&self, result: Result<(), IrqError>) {
+        if let Err(error) = result {
+            let level = match self.refused.fetch_add(1, Ordering::Relaxed) {
+                ..WARNINGS => log::Level::Warn,
+                _ => log::Level::Debug,
+            };
+            log::log!(level, "The DMA engine's interrupt is lost: {error}");
+        }
+    }
 }
 
 impl InterruptSink for Lines {
     fn message(&self, message: MsiMessage) {
-        if let Err(error) = self.interrupts.signal(message.address, message.data) {
-            log::warn!("The DMA engine's interrupt is lost: {error}");
-        }
+        self.note(self.interrupts.signal(message.address, message.data));
     }
 
     fn line(&self, asserted: bool) {
-        if let Err(error) = self.interrupts.set_line(self.gsi, asserted) {
-            log::warn!("The DMA engine's interrupt is lost: {error}");
-        }
+        self.note(self.interrupts.set_line(self.gsi, asserted));
     }
 }
 

@@ -4,13 +4,13 @@ use address::Bdf;
 
 /// First slot for devices; slot 0 is the host bridge's.
 const FIRST_SLOT: u8 = 1;
-/// Slots for devices.
-pub const MOST_SLOTS: usize = 31;
+/// Slots for devices; the last one of the bus is kept for the DMA window.
+pub const MOST_SLOTS: usize = 30;
 
 /// A place on the guest's bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Device number, 1 to 31.
+    /// Device number, 1 to 30.
     pub slot: u8,
     /// Function number, 0 to 7.
     pub function: u8,
@@ -68,9 +68,9 @@ mod tests {
 
     #[test]
     fn slots_run_out() {
-        let names: Vec<_> = (1..=31).map(|bus| format!("{bus:02x}:00.0")).collect();
+        let names: Vec<_> = (1..=30).map(|bus| format!("{bus:02x}:00.0")).collect();
         let mut names: Vec<_> = names.iter().map(String::as_str).collect();
-        assert_eq!(places_of(&names).unwrap()[30], (31, 0));
+        assert_eq!(places_of(&names).unwrap()[29], (30, 0));
         names.push("20:00.0");
         assert_eq!(places_of(&names), None);
     }

@@ -113,6 +113,16 @@ impl Devices {
         })
     }
 
+    /// What stands between devices and memory, for reports.
+    pub fn backend(&self) -> &'static str {
+        match (&self.software, &self.noiommu, &self.iommu) {
+            (Some(_), ..) => "software",
+            (None, Some(_), None) => "noiommu",
+            (None, Some(_), Some(_)) => "noiommu and iommu",
+            (None, None, _) => "iommu",
+        }
+    }
+
     /// Whether guest-physical addresses have to be physical ones.
     pub fn need_identity(&self) -> bool {
         let is_identity = |reach: &Reach| matches!(reach, Reach::Identity);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use address::{Gpa, Iova};
+use address::{Gpa, Hpa, Iova};
 use devices::dma_window::{GuestMemory, Piece as PhysicalPiece};
 use iommufd_backend::IommuSpace;
 use iommufd_backend::extent::Extent;
@@ -44,6 +44,9 @@ impl Memory {
         (vm, host_map): (&Arc<Vm>, &HostMap),
     ) -> Result<Self, Error> {
         let at_identity = devices.need_identity();
+        if identity.needs_identity() && !at_identity {
+            return Err(Error::NoIdentity);
+        }
         let pinned = match (&mut devices.noiommu, &mut devices.software) {
             (Some(space), _) if !at_identity => Some(PinnedRam::scattered(config, space)?),
             (Some(space), _) => Some(PinnedRam::hugepages(config, space)?),
@@ -76,7 +79,7 @@ impl Memory {
             .iter()
             .map(|slot| vm.map(slot.gpa(), slot.mapping()))
             .collect::<Result<_, _>>()?;
-        warn_of_narrow_devices(&plan, devices)?;
+        warn_of_narrow_devices(&physical, devices)?;
         Ok(Self {
             plan,
             ram,
@@ -172,9 +175,13 @@ fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result
     Ok(())
 }
 
+/// What an address of 32 bits does not reach.
+const LIMIT_4G: Hpa = Hpa(1 << 32);
+
 /// A device that can address 32 bits only finds no memory above 4 GiB.
-fn warn_of_narrow_devices(plan: &MemoryPlan, devices: &Devices) -> Result<(), Error> {
-    if plan.size_below_4g() > 0 {
+fn warn_of_narrow_devices(physical: &GuestMemory, devices: &Devices) -> Result<(), Error> {
+    let mut pieces = physical.pieces().iter();
+    if physical.pieces().is_empty() || pieces.any(|piece| piece.hpa < LIMIT_4G) {
         return Ok(());
     }
     log::info!("no guest memory lies below 4 GiB");

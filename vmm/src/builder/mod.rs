@@ -15,7 +15,7 @@ use crate::arch::{cpuid, entry};
 use crate::bound::BoundDevice;
 use crate::config::Config;
 use crate::console::Console;
-use crate::description::Description;
+use crate::description::{Description, in_guest};
 use crate::error::{Error, process};
 use crate::event_loop::Signals;
 use crate::exit;
@@ -50,6 +50,8 @@ pub(crate) fn build(
         memory.ram.memory(),
     )?;
 
+    // Threads inherit what is blocked.
+    let signals = Signals::take()?;
     let (exit_sender, exits) = exit::channel().map_err(process("make an eventfd"))?;
     let interrupts = Interrupts::new(Arc::clone(&vm))?;
     let physical = Arc::new(memory.physical);
@@ -68,10 +70,15 @@ pub(crate) fn build(
     let vcpus = vcpus(&vm, config.cpus.get(), &start)?;
 
     let mut machine = Machine {
-        description: Description::new(&memory.plan, bars, start.image),
+        description: Description {
+            backend: devices.backend(),
+            ram: physical.pieces().to_vec(),
+            bars: in_guest(bars),
+            kernel: start.image,
+        },
         vcpus: Vec::new(),
         serial,
-        signals: Signals::take()?,
+        signals,
         exit_sender: exit_sender.clone(),
         exits,
         watches,

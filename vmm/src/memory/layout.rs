@@ -14,6 +14,11 @@ pub trait Layout: std::fmt::Debug {
     /// [`PlanError`] if there is no place. What is returned is checked against `constraints`
     /// by the caller.
     fn place(&self, runs: Vec<Run>, constraints: &Constraints) -> Result<Vec<RamSlot>, PlanError>;
+
+    /// Whether it makes sense only where devices use physical addresses.
+    fn needs_identity(&self) -> bool {
+        false
+    }
 }
 
 /// Guest-physical = host-physical: a driver that programs guest-physical addresses programs the
@@ -63,6 +68,10 @@ impl Layout for Swapped {
         let rest = [Some(first), Some(second), kept].into_iter().flatten();
         slots.extend(rest.filter(|slot| slot.run.length > 0));
         Ok(slots)
+    }
+
+    fn needs_identity(&self) -> bool {
+        true
     }
 }
 

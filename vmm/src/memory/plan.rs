@@ -206,14 +206,6 @@ impl MemoryPlan {
     pub fn size(&self) -> u64 {
         self.slots.iter().map(|slot| slot.run.length).sum()
     }
-
-    /// Bytes of RAM that a 32-bit device can reach.
-    #[must_use]
-    pub fn size_below_4g(&self) -> u64 {
-        const LIMIT: Gpa = Gpa(1 << 32);
-        let below = |slot: &RamSlot| slot.range().end.min(LIMIT).0.saturating_sub(slot.gpa.0);
-        self.slots.iter().map(below).sum()
-    }
 }
 
 #[cfg(test)]
@@ -325,7 +317,7 @@ mod tests {
             &constraints(),
         )
         .unwrap();
-        assert_eq!((plan.slots().len(), plan.size_below_4g()), (1, PAGE));
+        assert_eq!(plan.slots().len(), 1);
     }
 
     proptest! {

@@ -14,12 +14,10 @@ use crate::memory::low;
 
 /// What ran, and where everything lay.
 pub fn setup(config: &Config, description: &Description) -> Setup {
-    let extents = description.ram.iter().filter_map(|slot| {
-        Some(Extent {
-            gpa: slot.gpa,
-            hpa: slot.run.hpa?,
-            len: slot.run.length,
-        })
+    let extents = description.ram.iter().map(|piece| Extent {
+        gpa: piece.gpa,
+        hpa: piece.hpa,
+        len: piece.len,
     });
     let bars = description.bars.iter().map(|(name, range)| Bar {
         name: name.clone().into(),
@@ -31,7 +29,9 @@ pub fn setup(config: &Config, description: &Description) -> Setup {
         ("low memory", Gpa(0)..Gpa(low::SIZE)),
         ("kernel", kernel.clone()),
     ];
-    let arguments: Vec<_> = std::env::args().collect();
+    let arguments: Vec<_> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     Setup {
         monitor: concat!("pinvisor ", env!("CARGO_PKG_VERSION")).into(),
         host_kernel: rustix::system::uname()
@@ -41,7 +41,7 @@ pub fn setup(config: &Config, description: &Description) -> Setup {
             .into(),
         command_line: arguments.join(" ").into(),
         guest_command_line: config.command_line.clone().into(),
-        backend: backend(config).into(),
+        backend: description.backend.into(),
         extents: extents.collect(),
         bars: bars.collect(),
         landmarks: landmarks
@@ -52,15 +52,6 @@ pub fn setup(config: &Config, description: &Description) -> Setup {
                 len: range.end - range.start,
             })
             .collect(),
-    }
-}
-
-/// Where physical addresses come from.
-fn backend(config: &Config) -> &'static str {
-    match (&config.software, config.noiommu) {
-        (Some(_), _) => "software",
-        (None, true) => "noiommu",
-        (None, false) => "iommu",
     }
 }
 

@@ -46,15 +46,14 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
     let outcome = facts::outcome(&ended, began.elapsed());
     let setup = facts::setup(&config.vm, &ended.description);
     let report = ear.finish().finish(setup, outcome);
-    if let Some(path) = &config.html {
-        write_html(&report, path)?;
-    }
-    if let Some(path) = &config.json {
-        write_json(&report, path)?;
-    }
     show(&text(&report, terminal()));
-    if let Some(path) = &config.html {
+    let page = config.html.as_deref().map(|path| write_html(&report, path));
+    let json = config.json.as_deref().map(|path| write_json(&report, path));
+    if let (Some(path), Some(Ok(()))) = (&config.html, &page) {
         show(&format!("Report: {}\n", path.display()));
+    }
+    for written in [page, json].into_iter().flatten() {
+        written?;
     }
     ended.torn_down?;
     Ok(report.verdict())

@@ -53,7 +53,7 @@ pub enum Reason {
         count: u64,
     },
     /// DMA that the software engine refused.
-    #[error("{} refused, which would have left the guest's memory", counted(*count, "transfer was", "transfers were"))]
+    #[error("{} refused", counted(*count, "transfer was", "transfers were"))]
     RefusedDma {
         /// How many.
         count: u64,
@@ -251,10 +251,12 @@ impl Report {
             Some(planned) if done < planned => reasons.push(Reason::PlanNotMet { done, planned }),
             Some(_) => (),
         }
+        let moved = self.totals.map(|totals| totals.transfers);
         let skipped = self.tests.iter().all(|test| test.skipped.is_some());
         if self.planned == Some(0)
             || self.outcome.status == Some(2)
             || skipped && !self.tests.is_empty()
+            || moved == Some(0) && !self.engines.is_empty()
         {
             reasons.push(Reason::NothingTested);
         }
