@@ -92,6 +92,21 @@ pub fn dma_inside(findings: &mut Findings, outcome: &Outcome, least_bytes: u64) 
     );
 }
 
+/// Nobody wrote to the rest of the machine's memory, which was `least_mib` at least.
+pub fn canary_lives(findings: &mut Findings, outcome: &Outcome, least_mib: u64) {
+    let facts = script::facts(&outcome.output);
+    findings.expect_eq(
+        "words changed",
+        facts.get("canary_changed").copied(),
+        Some("0"),
+    );
+    let held = facts.get("canary_mib").and_then(|mib| mib.parse().ok());
+    findings.expect(
+        held >= Some(least_mib),
+        format!("the canary held {held:?} MiB, less than {least_mib}"),
+    );
+}
+
 /// COMMAND as QEMU's device saw it: bus mastering on while the guest ran, off by a write in the end.
 pub fn device_saw_quiet(findings: &mut Findings, outcome: &Outcome, bdf: Option<&&str>) {
     let events: Vec<Event> = trace::parse(&outcome.trace);

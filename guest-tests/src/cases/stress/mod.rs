@@ -22,13 +22,19 @@ pub fn machine() -> Result<Machine> {
         .trace("pci_cfg_write"))
 }
 
+/// Script: runs the bare-metal guest as [`run_with`] does.
+pub fn run(key: &str, wrapper: &str, arguments: &str) -> String {
+    let arguments = format!("--kernel /testbed/dma-stress {arguments}");
+    run_with(key, wrapper, &arguments)
+}
+
 /// Script: runs `pinvisor stress` between the marks, behind a wrapper's words, says its status as `KEY` and its
 /// report, as JSON in one line, as `KEY_report`.
-pub fn run(key: &str, wrapper: &str, arguments: &str) -> String {
+pub fn run_with(key: &str, wrapper: &str, arguments: &str) -> String {
     let (begin, end) = (script::BEGIN, script::END);
     format!(
         "testbed-mark {begin}\n\
-         {wrapper}pinvisor -vv stress --kernel /testbed/dma-stress {arguments} \
+         {wrapper}pinvisor -vv stress {arguments} \
          --json /tmp/{key}.json --log /tmp/{key}.tap < /dev/null\n\
          say {key} $?\n\
          testbed-mark {end}\n\
@@ -58,7 +64,7 @@ pub fn verdict(findings: &mut Findings, outcome: &Outcome, key: &str, wanted: &s
 }
 
 /// All passed, with at least so many transfers and bytes.
-pub fn passed(findings: &mut Findings, outcome: &Outcome, key: &str, least: (u64, u64)) {
+pub fn passed(findings: &mut Findings, outcome: &Outcome, key: &str, least: (u64, u64)) -> Value {
     let report = verdict(findings, outcome, key, "passed");
     let total = |name: &str| report["totals"][name].as_u64();
     for name in ["mismatches", "guard_hits", "lost_interrupts"] {
@@ -68,6 +74,23 @@ pub fn passed(findings: &mut Findings, outcome: &Outcome, key: &str, least: (u64
         findings.expect(
             total(name) >= Some(least),
             format!("{key}: {name} are {:?}, less than {least}", total(name)),
+        );
+    }
+    report
+}
+
+/// A test with each of these in its name passed and was not left out.
+pub fn tested(findings: &mut Findings, report: &Value, key: &str, names: &[&str]) {
+    let tests = report["tests"].as_array();
+    let tests: Vec<_> = tests.into_iter().flatten().collect();
+    for name in names {
+        let is_good = |test: &&Value| {
+            let found = test["name"].as_str().unwrap_or_default();
+            found.contains(name) && test["ok"] == true && test["skipped"].is_null()
+        };
+        findings.expect(
+            tests.iter().any(is_good),
+            format!("{key}: no test {name:?} that passed"),
         );
     }
 }
