@@ -9,7 +9,7 @@ use iommufd_backend::hugepages::HugepageSize;
 /// A microVM to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The kernel's bzImage.
+    /// The kernel: a bzImage or an ELF file.
     pub kernel: PathBuf,
     /// An initramfs for it.
     pub initramfs: Option<PathBuf>,
@@ -88,7 +88,7 @@ pub enum EngineFault {
 /// Guest RAM: `SIZE[,hugepage_size=2M|1G]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryConfig {
-    /// Bytes of RAM above the first MiB; a multiple of the hugepage size.
+    /// Bytes of RAM above the first MiB; a multiple of the hugepage size, or of 2 MiB.
     pub size: u64,
     /// What it is made of, where the user said so.
     pub hugepage_size: Option<HugepageSize>,
