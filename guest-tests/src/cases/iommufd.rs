@@ -61,7 +61,7 @@ pub fn agreement() -> Result<CaseResult> {
         PRELUDE,
         "testbed-bind $TESTBED_BDF_0 || exit 1\n",
         PROBE,
-        "for check in differential refusals revoked unsupported runs; do\n",
+        "for check in differential refusals revoked unsupported runs window; do\n",
         "    kernel-check $check $TESTBED_BDF_0\n    say $check $?\ndone\n",
         COUNT,
         EMULATED,
@@ -77,6 +77,7 @@ pub fn agreement() -> Result<CaseResult> {
     let mut findings = Findings::default();
     for (key, wanted) in [
         ("differential", "0"),
+        ("window", "0"),
         ("refusals", "0"),
         ("revoked", "0"),
         ("unsupported", "0"),

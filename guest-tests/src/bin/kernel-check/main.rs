@@ -1,7 +1,7 @@
 //! Runs on the test machine: holds the backend's table against the kernel's own answers, and the
 //! kernel's refusals against what the backend makes of them.
 //!
-//! `kernel-check differential|refusals|revoked|unsupported|runs|cost BDF`, as root, with the function bound to
+//! `kernel-check differential|refusals|revoked|unsupported|runs|window|cost BDF`, as root, with the function bound to
 //! vfio-pci in noiommu mode. Prints what it compared; exits with 1 at the first difference.
 
 mod cost;
@@ -12,6 +12,7 @@ mod refusals;
 mod revoked;
 mod runs;
 mod unsupported;
+mod window;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -24,7 +25,9 @@ type Outcome = Result<String, Box<dyn Error>>;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [check, bdf] = arguments.as_slice() else {
-        eprintln!("usage: kernel-check differential|refusals|revoked|unsupported|runs|cost BDF");
+        eprintln!(
+            "usage: kernel-check differential|refusals|revoked|unsupported|runs|window|cost BDF"
+        );
         return ExitCode::from(2);
     };
     match run(check, bdf) {
@@ -48,6 +51,7 @@ fn run(check: &str, bdf: &str) -> Outcome {
         "revoked" => revoked::run(bdf),
         "runs" => runs::run(bdf),
         "unsupported" => unsupported::run(bdf),
+        "window" => window::run(bdf),
         other => Err(format!("there is no check {other}").into()),
     }
 }
