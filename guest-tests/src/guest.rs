@@ -18,10 +18,26 @@ use crate::shell;
 /// # Errors
 /// [`Error::Missing`] before set-up, [`Error::Malformed`] for a module that the kernel does not have.
 pub fn write_initramfs(path: &Path, modules: &[&str], script: &str) -> Result<()> {
-    let mut archive = Initramfs::with_busybox(&setup::busybox()?, include_str!("../guest/init"))?;
-    archive.add_file("case", script.as_bytes().to_vec());
+    let mut archive = with_script(script)?;
     add_modules(&mut archive, modules)?;
     archive.write(path)
+}
+
+/// Writes an initramfs with this program of the workspace's as `/bin/PROGRAM`, and no modules.
+///
+/// # Errors
+/// Those of [`write_initramfs`], and [`Error::Missing`] before the program is built.
+pub fn write_program_initramfs(path: &Path, program: &str, script: &str) -> Result<()> {
+    let mut archive = with_script(script)?;
+    let source = paths::guest_program(program, GuestTarget::Linux)?;
+    archive.add_path(&format!("bin/{program}"), &source)?;
+    archive.write(path)
+}
+
+fn with_script(script: &str) -> Result<Initramfs> {
+    let mut archive = Initramfs::with_busybox(&setup::busybox()?, include_str!("../guest/init"))?;
+    archive.add_file("case", script.as_bytes().to_vec());
+    Ok(archive)
 }
 
 /// Writes an initramfs whose init is `linux-stress`, with these modules and their dependencies. What it is to do

@@ -162,6 +162,7 @@ fn build(no_build: bool) -> Result<()> {
     for (program, target) in [
         ("dma-stress", GuestTarget::BareMetal),
         ("linux-stress", GuestTarget::Linux),
+        ("window-example", GuestTarget::Linux),
     ] {
         let triple = target.triple();
         cargo_build(&format!(

@@ -26,6 +26,7 @@ pub const ALL: &[Case] = &[
     case("stress-software", 150, stress::software),
     case("translate", 200, scattered::translate),
     case("translate-stock", 120, scattered::stock_driver),
+    case("translate-linux", 100, scattered::translate_linux),
     case("mediate", 100, scattered::mediate),
     case("compat-block", 200, compat::block),
     case("compat-network", 150, compat::network),

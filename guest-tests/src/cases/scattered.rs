@@ -7,7 +7,7 @@ use super::script::{self, PRELUDE};
 use super::stress;
 use crate::error::AtPath;
 use crate::image;
-use crate::machine::Outcome;
+use crate::machine::{Machine, Outcome};
 use crate::runner::CaseResult;
 use crate::trace::{self, NVME_EVENTS};
 use crate::{Result, guest, setup};
@@ -17,6 +17,15 @@ const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
 const CANARY: &str = "testbed inside canary --leave-mib 500 -- ";
 /// Pieces of memory that guests must be in, at least, so that no address is right by luck.
 const LEAST_PIECES: u64 = 16;
+
+/// What the example moves in each direction: 8 times the device's buffer.
+const EXAMPLE_BYTES: u64 = 8 * 4096;
+/// What the Linux guest runs: the example for users.
+const EXAMPLE: &str = "\
+echo 4 > /proc/sys/vm/nr_hugepages
+window-example
+echo guest: status=$?
+";
 
 /// A stock driver that knows nothing of the window programs guest-physical addresses: its device must never become
 /// bus master.
@@ -95,6 +104,67 @@ pub fn translate() -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
+/// A user-space driver in a stock Linux guest translates for edu.
+pub fn translate_linux() -> Result<CaseResult> {
+    let initramfs = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
+    guest::write_program_initramfs(initramfs.path(), "window-example", EXAMPLE)?;
+    let machine = Machine::builder()
+        .device(EDU)
+        .file("kernel", setup::guest_kernel()?.bzimage())
+        .file("initramfs", initramfs.path().to_owned());
+    let arguments = ARGUMENTS.replace("$TESTBED_BDF_0", "$TESTBED_BDF_0,dma=translate");
+    let run = script::pinvisor("status", CANARY, &format!("{arguments} --memory 256M"));
+    let script = [PRELUDE, "testbed-bind $TESTBED_BDF_0 || exit 1\n", &run].concat();
+    let outcome = machine.run(&script)?;
+    let mut findings = Findings::default();
+    let status = script::facts(&outcome.output).get("status").copied();
+    findings.expect_eq("status", status, Some("0"));
+    let status = guest::facts(&outcome.output).get("status").copied();
+    findings.expect_eq("the example's status", status, Some("0"));
+    moved_elsewhere(&mut findings, &outcome.output);
+    canary_lives(&mut findings, &outcome);
+    is_scattered(&mut findings, &outcome);
+    Ok(findings.into_result(&outcome))
+}
+
+/// The example moved all its data in both directions, and gave the device addresses that are not the guest's.
+fn moved_elsewhere(findings: &mut Findings, output: &str) {
+    for direction in ["ToDevice: ", "ToMemory: "] {
+        let moved: Vec<Moved> = output
+            .lines()
+            .filter_map(|line| moved(line.strip_prefix(direction)?.trim_end()))
+            .collect();
+        let bytes: u64 = moved.iter().map(|one| one.bytes).sum();
+        findings.expect_eq(direction, bytes, EXAMPLE_BYTES);
+        let is_elsewhere = |one: &Moved| one.host_physical != one.guest_physical;
+        findings.expect(
+            moved.iter().all(is_elsewhere),
+            format!("{direction}host-physical is guest-physical in {moved:x?}"),
+        );
+    }
+}
+
+/// One transfer, as the example tells of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Moved {
+    bytes: u64,
+    guest_physical: u64,
+    host_physical: u64,
+}
+
+fn moved(line: &str) -> Option<Moved> {
+    let fields: Vec<&str> = line.split(", ").collect();
+    let [bytes, _, guest, host] = fields[..] else {
+        return None;
+    };
+    let hex = |field: &str, name| u64::from_str_radix(field.strip_prefix(name)?, 16).ok();
+    Some(Moved {
+        bytes: bytes.strip_suffix(" bytes")?.parse().ok()?,
+        guest_physical: hex(guest, "guest-physical 0x")?,
+        host_physical: hex(host, "host-physical 0x")?,
+    })
+}
+
 /// The monitor translates for edu, whose driver knows of nothing.
 pub fn mediate() -> Result<CaseResult> {
     let machine = stress::machine()?.device(EDU);
@@ -138,4 +208,37 @@ fn is_scattered(findings: &mut Findings, outcome: &Outcome) {
         !counts.is_empty() && counts.iter().all(|count| *count >= LEAST_PIECES),
         format!("guest memory was in {counts:?} pieces"),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str =
+        "2048 bytes, virtual 0x7f00, guest-physical 0x1800, host-physical 0x12345800";
+
+    #[test]
+    fn the_examples_lines_are_understood() {
+        let expected = Moved {
+            bytes: 2048,
+            guest_physical: 0x1800,
+            host_physical: 0x1234_5800,
+        };
+        assert_eq!(moved(LINE), Some(expected));
+        assert_eq!(moved("2048 bytes, virtual 0x7f00"), None);
+    }
+
+    #[test]
+    fn data_that_stays_or_is_missing_is_found() {
+        let found = |host: &str| {
+            let one = LINE.replace("0x12345800", host);
+            let output = format!("ToDevice: {one}\r\nToMemory: {one}\r\n").repeat(16);
+            let mut findings = Findings::default();
+            moved_elsewhere(&mut findings, &output);
+            format!("{findings:?}")
+        };
+        assert_eq!(found("0x12345800"), format!("{:?}", Findings::default()));
+        assert!(found("0x1800").contains("host-physical is"));
+        assert!(found("none").contains("wanted 32768"));
+    }
 }
