@@ -15,6 +15,7 @@ use crate::{Result, guest, setup};
 const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
 /// A canary in what the guest leaves.
 const CANARY: &str = "testbed inside canary --leave-mib 500 -- ";
+const LEAST_CANARY_MIB: u64 = 256;
 /// Pieces of memory that guests must be in, at least, so that no address is right by luck.
 const LEAST_PIECES: u64 = 16;
 
@@ -51,7 +52,7 @@ pub fn stock_driver() -> Result<CaseResult> {
     findings.expect_eq("status", facts.get("status").copied(), Some("0"));
     let disk = guest::facts(&outcome.output).get("disk").copied();
     findings.expect_eq("the guest's disk", disk, Some("none"));
-    canary_lives(&mut findings, &outcome);
+    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
     let events = trace::parse(&outcome.trace);
     let during = trace::between(&events, script::BEGIN, script::END).unwrap_or_default();
     let function = facts.get("bdf").and_then(|bdf| trace::function(bdf));
@@ -75,13 +76,13 @@ pub fn translate() -> Result<CaseResult> {
         .device("nvme,drive=disk,serial=translate")
         .device(EDU);
     let nvme = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=translate --cpus 2 \
-                --cmdline 'transfers=20000 bytes=268435456 destroy=yes'";
+                --cmdline 'transfers=22000 bytes=268435456 destroy=yes'";
     let edu = "--noiommu --memory 128M --device $TESTBED_BDF_1,dma=translate \
-               --cmdline 'transfers=60 bytes=0'";
+               --cmdline 'transfers=240 bytes=0'";
     let script = [
         PRELUDE,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
-        "testbed-bind $TESTBED_BDF_1 || exit 1\n",
+        "say edu_bdf $TESTBED_BDF_1\ntestbed-bind $TESTBED_BDF_1 || exit 1\n",
         &stress::run("edu", CANARY, edu),
         &stress::run("nvme", CANARY, nvme),
     ]
@@ -89,18 +90,17 @@ pub fn translate() -> Result<CaseResult> {
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
     stress::passed(&mut findings, &outcome, "nvme", (20_000, 256 << 20));
-    stress::passed(&mut findings, &outcome, "edu", (60, 1));
+    stress::passed(&mut findings, &outcome, "edu", (200, 1));
     for key in ["nvme", "edu"] {
         let report = stress::report(&mut findings, &outcome, key);
         findings.expect_eq("mode", report["start"]["mode"].as_str(), Some("translate"));
     }
-    canary_lives(&mut findings, &outcome);
+    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
     is_scattered(&mut findings, &outcome);
-    check::device_saw_quiet(
-        &mut findings,
-        &outcome,
-        script::facts(&outcome.output).get("bdf"),
-    );
+    let facts = script::facts(&outcome.output);
+    for function in ["bdf", "edu_bdf"] {
+        check::device_saw_quiet(&mut findings, &outcome, facts.get(function));
+    }
     Ok(findings.into_result(&outcome))
 }
 
@@ -122,7 +122,7 @@ pub fn translate_linux() -> Result<CaseResult> {
     let status = guest::facts(&outcome.output).get("status").copied();
     findings.expect_eq("the example's status", status, Some("0"));
     moved_elsewhere(&mut findings, &outcome.output);
-    canary_lives(&mut findings, &outcome);
+    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
     is_scattered(&mut findings, &outcome);
     Ok(findings.into_result(&outcome))
 }
@@ -169,7 +169,7 @@ fn moved(line: &str) -> Option<Moved> {
 pub fn mediate() -> Result<CaseResult> {
     let machine = stress::machine()?.device(EDU);
     let arguments = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate \
-                     --cmdline 'mode=mediate transfers=200 bytes=0'";
+                     --cmdline 'mode=mediate transfers=240 bytes=0'";
     let script = [
         PRELUDE,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
@@ -178,8 +178,10 @@ pub fn mediate() -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    stress::passed(&mut findings, &outcome, "edu", (170, 1));
-    canary_lives(&mut findings, &outcome);
+    let report = stress::passed(&mut findings, &outcome, "edu", (200, 1));
+    findings.expect_eq("mode", report["start"]["mode"].as_str(), Some("mediate"));
+    nothing_was_refused(&mut findings, &outcome);
+    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
     is_scattered(&mut findings, &outcome);
     check::device_saw_quiet(
         &mut findings,
@@ -189,11 +191,19 @@ pub fn mediate() -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
-fn canary_lives(findings: &mut Findings, outcome: &Outcome) {
-    let changed = script::facts(&outcome.output)
-        .get("canary_changed")
-        .copied();
-    findings.expect_eq("words changed", changed, Some("0"));
+/// The monitor started what the guest did, and had nothing to refuse.
+fn nothing_was_refused(findings: &mut Findings, outcome: &Outcome) {
+    let told = outcome
+        .output
+        .lines()
+        .find_map(|line| line.split_once("mediated transfers: "))
+        .map(|(_, rest)| rest);
+    let started = told.and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    findings.expect(
+        started >= Some(200)
+            && told.is_some_and(|rest| rest.contains(" 0 refused, 0 while busy, 0 failed")),
+        format!("the monitor says {told:?}"),
+    );
 }
 
 /// Guest memory was in many pieces.
