@@ -19,6 +19,7 @@ pub mod diagnose;
 pub mod dma_address;
 pub mod engine;
 pub mod histogram;
+pub mod hostile;
 pub mod memory;
 pub mod nvme;
 pub mod options;

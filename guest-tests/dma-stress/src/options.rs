@@ -20,6 +20,10 @@ pub struct Options {
     pub interrupt: Option<Interrupt>,
     /// How DMA addresses are found; as the machine shows if `None`.
     pub mode: Option<Mode>,
+    /// Attempts of a hostile guest.
+    pub attempts: u64,
+    /// Transfers among them that are right.
+    pub accepted: u64,
     /// Whether what is on disks may be destroyed.
     pub destroy: bool,
 }
@@ -33,6 +37,8 @@ impl Default for Options {
             engines: Vec::new(),
             interrupt: None,
             mode: None,
+            attempts: 100_000,
+            accepted: 200,
             destroy: false,
         }
     }
@@ -52,7 +58,11 @@ impl Options {
             let number = || value.parse().map_err(|_| word);
             match key {
                 "seed" => options.seed = number()?,
-                "transfers" => options.transfers = number()?,
+                "transfers" => {
+                    options.transfers = number()?;
+                    options.attempts = options.transfers;
+                }
+                "accepted" => options.accepted = number()?,
                 "bytes" => options.bytes = number()?,
                 "engines" => options.engines = value.split(',').map(String::from).collect(),
                 "irq" => options.interrupt = interrupt(value).ok_or(word)?,
@@ -67,7 +77,13 @@ impl Options {
     /// Whether engines of that name are to run.
     #[must_use]
     pub fn wants(&self, name: &str) -> bool {
-        self.engines.is_empty() || self.engines.iter().any(|engine| engine == name)
+        self.engines.is_empty() || self.names(name)
+    }
+
+    /// Whether engines of that name are asked for, and not just everything.
+    #[must_use]
+    pub fn names(&self, name: &str) -> bool {
+        self.engines.iter().any(|engine| engine == name)
     }
 }
 
@@ -99,13 +115,14 @@ mod tests {
     fn words_are_read_and_others_left_alone() {
         let options = Options::parse(
             "console=ttyS0 quiet seed=7 transfers=200 bytes=1 engines=edu,p2p irq=msi \
-             mode=identity destroy=yes",
+             mode=identity destroy=yes accepted=5",
         )
         .unwrap();
         assert_eq!(
             (options.seed, options.transfers, options.bytes),
             (7, 200, 1)
         );
+        assert_eq!((options.attempts, options.accepted), (200, 5));
         assert!(options.wants("edu") && options.wants("p2p") && !options.wants("nvme"));
         assert_eq!(options.interrupt, Some(Interrupt::Msi));
         assert!(options.destroy);
@@ -116,7 +133,8 @@ mod tests {
     fn nothing_asked_for_is_everything_but_destruction() {
         let options = Options::parse("").unwrap();
         assert_eq!(options, Options::default());
-        assert!(options.wants("nvme") && !options.destroy);
+        assert!(options.wants("nvme") && !options.names("nvme") && !options.destroy);
+        assert_eq!((options.attempts, options.accepted), (100_000, 200));
         assert_eq!(Options::parse("irq=all destroy=no"), Ok(options));
     }
 

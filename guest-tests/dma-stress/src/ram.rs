@@ -74,6 +74,21 @@ impl Ram {
         &self.extents
     }
 
+    /// What of the extents is not taken.
+    pub fn free(&self) -> impl Iterator<Item = Range<Gpa>> {
+        self.extents.iter().flat_map(move |extent| {
+            let inside = |taken: &&Range<Gpa>| taken.start < extent.end && extent.start < taken.end;
+            let holes = self.taken.iter().filter(inside);
+            let starts = holes.clone().map(|hole| hole.end);
+            let ends = holes.map(|hole| hole.start);
+            core::iter::once(extent.start)
+                .chain(starts)
+                .zip(ends.chain([extent.end]))
+                .filter(|(start, end)| start < end)
+                .map(|(start, end)| start..end)
+        })
+    }
+
     /// The extents without `hole`.
     #[must_use]
     pub fn around(&self, hole: &Range<Gpa>) -> Vec<Range<Gpa>> {
@@ -184,6 +199,21 @@ mod tests {
         assert!(!holds(8 * MIB, 9 * MIB + 1) && !holds(9 * MIB + 0x2fff, 10 * MIB));
         assert!(!holds(10 * MIB - 1, 10 * MIB + 1) && !holds(12 * MIB - 1, 12 * MIB + 1));
         assert!(!holds(0x1000, 0x2000) && !holds(13 * MIB, 14 * MIB));
+    }
+
+    #[test]
+    fn what_is_not_taken_is_free() {
+        let mut ram = ram();
+        ram.take(Gpa(10 * MIB)..Gpa(10 * MIB + 0x1000));
+        let free: Vec<_> = ram.free().collect();
+        assert_eq!(
+            free,
+            [
+                Gpa(8 * MIB)..Gpa(9 * MIB),
+                Gpa(9 * MIB + 0x3000)..Gpa(10 * MIB),
+                Gpa(10 * MIB + 0x1000)..Gpa(12 * MIB),
+            ]
+        );
     }
 
     #[test]

@@ -77,6 +77,19 @@ impl Samples {
     }
 }
 
+impl<M, W: Write> Shared<'_, M, W> {
+    /// Prints a sample if one is due.
+    pub(crate) fn sample(&self) {
+        if let Some(ms) = self.clock.due() {
+            self.report.record(Record::Sample(Sample {
+                ms,
+                transfers: self.tally.transfers.load(Relaxed),
+                bytes: self.tally.bytes.load(Relaxed),
+            }));
+        }
+    }
+}
+
 /// One engine's part.
 #[derive(Debug)]
 pub struct Job<'a, M, W> {
@@ -234,22 +247,12 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
                 *bytes = bytes.saturating_sub(2 * pair.size());
                 pair.release(self.shared.reservations);
             }
-            if let Some(ms) = self.shared.clock.due() {
-                self.sample(ms);
-            }
+            self.shared.sample();
         }
         match number {
             0 => Verdict::NoPlace,
             _ => Verdict::Done { wrong },
         }
-    }
-
-    fn sample(&self, ms: u64) {
-        self.shared.report.record(Record::Sample(Sample {
-            ms,
-            transfers: self.shared.tally.transfers.load(Relaxed),
-            bytes: self.shared.tally.bytes.load(Relaxed),
-        }));
     }
 
     /// Runs a batch, and returns how many of its pairs went wrong; `None` if a transfer is still

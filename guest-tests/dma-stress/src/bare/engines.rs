@@ -12,12 +12,13 @@ use dma_stress::dma_address::DmaMap;
 use dma_stress::engine::Engine;
 use dma_stress::engine::edu::{self, Edu};
 use dma_stress::engine::nvme::{self, Nvme, Parts};
+use dma_stress::hostile::{self, Race};
 use dma_stress::options::Options;
 use dma_stress::pci::Function;
 use dma_stress::report::Report;
 use dma_stress::signals::Signals;
 use spin::Mutex;
-use stress_format::Interrupt;
+use stress_format::{Interrupt, Mode};
 
 use super::dma_pages::HeapDma;
 use super::machine::Machine;
@@ -41,7 +42,7 @@ pub struct Item {
 }
 
 /// Does a test, given memory and the seed, and says more about it.
-type Check = dyn Fn(&PhysicalMemory, u64) -> Result<String, String>;
+type Check = dyn Fn(&PhysicalMemory, u64) -> Result<String, String> + Sync;
 
 /// A test of a device that is no matter of transfers.
 pub struct Extra {
@@ -52,7 +53,7 @@ pub struct Extra {
 impl Extra {
     fn new(
         name: String,
-        check: impl Fn(&PhysicalMemory, u64) -> Result<String, String> + 'static,
+        check: impl Fn(&PhysicalMemory, u64) -> Result<String, String> + Sync + 'static,
     ) -> Self {
         Self {
             name,
@@ -69,6 +70,18 @@ impl Extra {
     }
 }
 
+/// A device that is told what is wrong.
+pub struct Attacked {
+    /// Its address on the bus.
+    pub bdf: String,
+    /// Its registers.
+    pub registers: Mmio,
+    /// Where they are.
+    pub own: Gpa,
+    /// The race for them.
+    pub race: Race,
+}
+
 /// All that is tested.
 #[derive(Default)]
 pub struct Found {
@@ -76,8 +89,17 @@ pub struct Found {
     pub items: Vec<Item>,
     /// Tests without transfers.
     pub extras: Vec<Extra>,
+    /// Devices to attack.
+    pub attacked: Vec<Attacked>,
     /// Memory of devices, for others to do DMA to.
     pub peers: Vec<Peer>,
+}
+
+impl Found {
+    /// Whether there is nothing to test.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.extras.is_empty() && self.attacked.is_empty()
+    }
 }
 
 struct Search<'a> {
@@ -110,6 +132,7 @@ pub fn find(machine: &Machine, options: &Options, way: Way) -> Found {
     for function in &machine.functions {
         let wants = |name| options.wants(name);
         match function.id {
+            edu::ID if options.names(hostile::NAME) => search.hostile(function),
             edu::ID if wants("edu") || wants("p2p") => search.edu(function),
             pci_testdev::ID if wants("pci-testdev") => search.testdev(function),
             ivshmem::ID if wants("ivshmem") || wants("p2p") => search.ivshmem(function),
@@ -186,6 +209,26 @@ impl Search<'_> {
         });
         self.found.extras.push(extra);
         self.item("edu", function, edu);
+        Some(())
+    }
+
+    /// Only where somebody checks what the device is told: QEMU's ends the machine if it is told
+    /// what is wrong.
+    fn hostile(&mut self, function: &Function) -> Option<()> {
+        if self.way.dma.mode() != Mode::Mediate {
+            let name = format!("{} {function}", hostile::NAME);
+            let check = |_: &_, _| Err("not without mode=mediate".into());
+            self.found.extras.push(Extra::new(name, check));
+            return None;
+        }
+        let own = function.memory_bar(0)?.start;
+        let registers = self.registers(function)?;
+        self.found.attacked.push(Attacked {
+            bdf: function.to_string(),
+            registers,
+            own,
+            race: Race::default(),
+        });
         Some(())
     }
 

@@ -1,9 +1,11 @@
 //! Registers in memory.
 
+use core::arch::asm;
 use core::ops::Range;
 use core::ptr;
 
 use address::Gpa;
+use dma_stress::hostile::Stores;
 use dma_stress::registers::Registers;
 
 /// A device's memory-mapped registers.
@@ -53,6 +55,30 @@ impl Mmio {
     }
 
     access!(get8 set8 u8, get16 set16 u16, get32 set32 u32, get64 set64 u64);
+}
+
+impl Stores for Mmio {
+    fn store(&self, offset: u64, width: u8, value: u64) {
+        assert!(
+            offset.checked_add(8).is_some_and(|end| end <= self.size),
+            "a register outside of its device"
+        );
+        let at = self.base + offset as usize;
+        // SAFETY: the range was just checked, and `new`'s caller vouches for it. These are single
+        // instructions for which no alignment is needed.
+        unsafe {
+            match width {
+                1 => asm!("mov [{}], {:l}", in(reg) at, in(reg_abcd) value, options(nostack)),
+                2 => asm!("mov [{}], {:x}", in(reg) at, in(reg) value, options(nostack)),
+                4 => asm!("mov [{}], {:e}", in(reg) at, in(reg) value, options(nostack)),
+                _ => asm!("mov [{}], {:r}", in(reg) at, in(reg) value, options(nostack)),
+            }
+        }
+    }
+
+    fn load(&self, offset: u64) -> u64 {
+        self.get64(offset)
+    }
 }
 
 impl Registers for Mmio {

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use address::Gpa;
 use dma_stress::canary::Canaries;
 use dma_stress::dma_address::DmaMap;
+use dma_stress::hostile::{self, Attack};
 use dma_stress::options::Options;
 use dma_stress::place::Reservations;
 use dma_stress::report::Report;
@@ -15,7 +16,7 @@ use dma_stress::tally::Tally;
 use stress_format::{self as format, FindingKind, Interrupt, Mode, Record};
 use x86_64::instructions::interrupts;
 
-use super::engines::{self, Item, Way};
+use super::engines::{self, Attacked, Found, Way};
 use super::machine::Machine;
 use super::peers::{self, Couple};
 use super::physical::PhysicalMemory;
@@ -84,7 +85,7 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
     let running = start_processors(&machine, report);
     let found = engines::find(&machine, &options, way);
     let items = &found.items;
-    introduce(&machine, &options, (report, mode), items, running);
+    introduce(&machine, &options, (report, mode), &found, running);
     let couples = match mode {
         Mode::Identity | Mode::Iommu => peers::find(&found, &options),
         // Neither the window nor the monitor knows where other devices' memory is.
@@ -116,12 +117,13 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
         .map(|item| stress::tests(&**item.engine.lock(), &options, &machine.ram))
         .sum::<u64>()
         + couples.iter().map(Couple::tests).sum::<u64>()
-        + found.extras.len() as u64;
+        + found.extras.len() as u64
+        + found.attacked.len() as u64 * hostile::TESTS;
     report.plan(tests + 1);
     for extra in &found.extras {
         extra.run(report, &memory, options.seed);
     }
-    run_all(&shared, items, &canaries, running);
+    run_all(&shared, &found, &canaries, running);
 
     for couple in &couples {
         couple.run(&shared);
@@ -133,7 +135,7 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
         format_args!("{} pages that no transfer may touch", canaries.len()),
     );
     conclude(report, &tally, machine.ticks_per_ms);
-    match (items.is_empty() && found.extras.is_empty(), report.wrong()) {
+    match (found.is_empty(), report.wrong()) {
         (true, _) => power::NOTHING,
         (false, 0) => power::PASSED,
         (false, _) => power::FAILED,
@@ -174,7 +176,7 @@ fn introduce(
     machine: &Machine,
     options: &Options,
     (report, mode): (&Report<Console>, Mode),
-    items: &[Item],
+    found: &Found,
     running: usize,
 ) {
     report.record(Record::Start(format::Start {
@@ -190,7 +192,7 @@ fn introduce(
             len: extent.end - extent.start,
         }));
     }
-    for (id, item) in (0..).zip(items) {
+    for (id, item) in (0..).zip(&found.items) {
         let kinds = stress::kinds(&**item.engine.lock(), options);
         report.record(Record::Engine(format::Engine {
             id,
@@ -199,17 +201,29 @@ fn introduce(
             name: item.name,
         }));
     }
+    for (id, attacked) in (found.items.len() as u64..).zip(&found.attacked) {
+        report.record(Record::Engine(format::Engine {
+            id,
+            interrupt: Interrupt::Polling,
+            bdf: &attacked.bdf,
+            name: hostile::NAME,
+        }));
+    }
 }
 
 /// Deals the engines out to the processors; one without an engine watches the canaries.
 fn run_all(
     shared: &Shared<'_, PhysicalMemory, Console>,
-    items: &[Item],
+    found: &Found,
     canaries: &Canaries,
     running: usize,
 ) {
+    let items = &found.items;
     let left = AtomicUsize::new(items.len());
     let work = |processor: usize| {
+        for (id, attacked) in (items.len() as u64..).zip(&found.attacked) {
+            attack(shared, (id, attacked), processor, running);
+        }
         for (id, item) in items.iter().enumerate().skip(processor).step_by(running) {
             let name = item.name;
             let id = id as u64;
@@ -222,6 +236,28 @@ fn run_all(
         }
     };
     smp::work_together(running, &work);
+}
+
+/// One processor attacks, and the others disturb it.
+fn attack(
+    shared: &Shared<'_, PhysicalMemory, Console>,
+    (id, attacked): (u64, &Attacked),
+    processor: usize,
+    running: usize,
+) {
+    let (registers, race) = (&attacked.registers, &attacked.race);
+    if processor > 0 {
+        race.take_part(registers, shared.options.seed + processor as u64);
+        return;
+    }
+    let attack = Attack {
+        shared,
+        id,
+        registers,
+        own: attacked.own,
+        race: (running > 1).then_some(race),
+    };
+    attack.run();
 }
 
 fn canary_finding(report: &Report<Console>, gpa: Gpa) {
