@@ -264,3 +264,29 @@ fn an_engine_that_hangs_is_given_up_and_all_its_tests_fail() {
     .unwrap();
     assert_eq!(edu.limits().most, 4096);
 }
+
+#[test]
+fn classes_without_a_place_leave_no_transfer_out() {
+    #[derive(Debug)]
+    struct Whole;
+    impl dma_stress::dma_address::Translate for Whole {
+        fn translate(
+            &self,
+            gpa: Gpa,
+            len: u64,
+        ) -> Result<dma_window::Run, dma_window::TranslateError> {
+            Ok(dma_window::Run {
+                hpa: address::Hpa(gpa.0),
+                len,
+            })
+        }
+    }
+    let translate = DmaMap::Translate(Arc::new(Whole));
+    let outcome = run_with(&translate, Fault::None, "transfers=2400 bytes=1");
+    assert!(outcome.log.contains("discontinuities # SKIP"));
+    assert!(
+        outcome.totals.transfers >= 2400,
+        "{}",
+        outcome.totals.transfers
+    );
+}

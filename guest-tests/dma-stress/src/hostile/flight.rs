@@ -116,11 +116,12 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
         let Some(flight) = self.flight.take() else {
             return;
         };
+        let ticks = (self.attack.shared.clock.now)().wrapping_sub(flight.since);
         let range = flight.range();
         if !flight.values.is_to_memory() {
             let moved = self.ground.expected(&range);
             self.buffer[flight.device()].copy_from_slice(&moved);
-            self.accepted(&range);
+            self.accepted(&range, ticks);
             return;
         }
         let pages = Ground::<M>::pages(&range);
@@ -143,10 +144,12 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
             let text = "a transfer that is right did not move what it should";
             self.wrong_data(pages.start + at as u64, text);
         }
-        self.accepted(&range);
+        self.accepted(&range, ticks);
     }
 
-    fn accepted(&mut self, range: &Range<Gpa>) {
+    fn accepted(&mut self, range: &Range<Gpa>, ticks: u64) {
+        self.latency.add(ticks);
+        self.busy += ticks;
         self.counts.accepted += 1;
         self.attack.shared.tally.ended(range);
     }

@@ -23,6 +23,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use address::Gpa;
 use stress_format::{Finding, FindingKind};
 
+use crate::histogram::Histogram;
 use crate::memory::Memory;
 use crate::stress::Shared;
 use flight::Flight;
@@ -107,6 +108,8 @@ struct Course<'a, M, W, R> {
     buffer: Vec<u8>,
     flight: Option<Flight>,
     begun: u64,
+    latency: Histogram,
+    busy: u64,
     counts: Counts,
     failures: Failures,
 }
@@ -124,6 +127,8 @@ impl<M: Memory, W: Write, R: Stores> Attack<'_, M, W, R> {
             buffer: vec![0; usize::try_from(BUFFER_BYTES).unwrap_or(0)],
             flight: None,
             begun: 0,
+            latency: Histogram::default(),
+            busy: 0,
             counts: Counts::default(),
             failures: Failures::default(),
         };
@@ -167,9 +172,12 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
                 self.attack.shared.sample();
             }
         }
-        while self.flight.is_some() || self.begun < options.accepted {
+        while self.flight.is_some() || self.counts.accepted < options.accepted {
             if self.flight.is_none() {
                 self.begin();
+            }
+            if self.flight.is_none() {
+                break;
             }
             self.attempt();
             self.look()?;
@@ -245,6 +253,7 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
             let text = "memory changed that no transfer was started for";
             self.attack.finding(FindingKind::GuardHit, gpa.0, text);
         });
+        shared.tally.measured(&self.latency, self.busy);
         shared.tally.guard_hits.fetch_add(changed, Relaxed);
         let (counts, failures) = (self.counts, self.failures);
         let attempts = counts.refused + counts.malformed + counts.accepted;
