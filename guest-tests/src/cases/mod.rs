@@ -33,7 +33,7 @@ pub const ALL: &[Case] = &[
     case("compat-network", 150, compat::network),
     case("translate-stock", 120, scattered::stock_driver),
     case("nvme-canary", 120, canary::untouched),
-    case("translate-linux", 100, scattered::translate_linux),
+    case("translate-linux", 150, scattered::translate_linux),
     case("mediate", 100, scattered::mediate),
     case("stress-wrong-extent", 100, stress::wrong_extent),
     case("compat-together", 90, compat::together),
