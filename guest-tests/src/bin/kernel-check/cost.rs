@@ -14,6 +14,8 @@ use crate::Outcome;
 const GIB: u64 = 1 << 30;
 const COOKIE: Iova = Iova(GIB);
 const SMALL: u64 = 4096;
+/// How often the short questions are asked.
+const ROUNDS: u32 = 8;
 /// Instructions that a GiB of 2 MiB hugepages may cost.
 const MOST: u128 = 600_000;
 
@@ -34,13 +36,17 @@ pub fn run(bdf: Bdf) -> Outcome {
         iova: COOKIE,
     })?;
 
-    let start = Instant::now();
-    let mut asked = 0;
-    for at in (0..GIB).step_by(usize::try_from(size.bytes())?) {
-        space.ask_kernel(COOKIE + at, SMALL)?;
-        asked += 1;
+    // What the kernel does beside is in some of the rounds: the smallest is the cost.
+    let (mut by_page, mut asked) = (u128::MAX, 0);
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        asked = 0;
+        for at in (0..GIB).step_by(usize::try_from(size.bytes())?) {
+            space.ask_kernel(COOKIE + at, SMALL)?;
+            asked += 1;
+        }
+        by_page = by_page.min(start.elapsed().as_nanos());
     }
-    let by_page = start.elapsed().as_nanos();
 
     let start = Instant::now();
     let (mut at, mut followed) = (0, 0);
