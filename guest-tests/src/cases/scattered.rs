@@ -123,6 +123,7 @@ pub fn translate_linux() -> Result<CaseResult> {
     let initramfs = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
     guest::write_program_initramfs(initramfs.path(), "window-example", EXAMPLE)?;
     let machine = Machine::builder()
+        .patience(stress::PATIENCE)
         .device(EDU)
         .file("kernel", setup::guest_kernel()?.bzimage())
         .file("initramfs", initramfs.path().to_owned());

@@ -3,6 +3,8 @@
 mod faults;
 mod volume;
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::check::Findings;
@@ -14,11 +16,15 @@ use crate::paths::{self, GuestTarget};
 pub use faults::software;
 pub use volume::{edu, nvme, wrong_extent};
 
+/// A machine that is silent for so long is taken to hang. While a guest is listened to nothing is printed.
+pub const PATIENCE: Duration = Duration::from_secs(480);
+
 /// A test machine with the guest as `/testbed/dma-stress`.
 pub fn machine() -> Result<Machine> {
     let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal)?;
     Ok(Machine::builder()
         .file("dma-stress", guest)
+        .patience(PATIENCE)
         .trace("pci_cfg_write"))
 }
 
