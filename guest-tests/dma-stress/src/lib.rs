@@ -18,7 +18,6 @@ pub mod device;
 pub mod diagnose;
 pub mod dma_address;
 pub mod engine;
-pub mod histogram;
 pub mod hostile;
 pub mod memory;
 pub mod nvme;

@@ -5,10 +5,9 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use stress_format::{Finding, FindingKind, Interrupt, Record, Sample};
+use stress_format::{Finding, FindingKind, Histogram, Interrupt, Record, Sample};
 
 use crate::engine::{Direction, Engine, Outcome, Transfer};
-use crate::histogram::Histogram;
 use crate::memory::Memory;
 use crate::options::Options;
 use crate::pair::Pair;

@@ -6,9 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use address::Gpa;
 use spin::Mutex;
-use stress_format::{Landed, Totals};
-
-use crate::histogram::Histogram;
+use stress_format::{Histogram, Landed, Totals};
 
 /// Least bytes of a piece of RAM that is accounted for.
 const PIECE: u64 = 2 << 20;
@@ -113,8 +111,8 @@ impl Tally {
             guard_hits: self.guard_hits.load(Relaxed),
             lost_interrupts: self.lost_interrupts.load(Relaxed),
             kb_s: u64::try_from(kb_s).unwrap_or(u64::MAX),
-            p50: latency.percentile(50),
-            p99: latency.percentile(99),
+            p50: *latency.percentile(50).end(),
+            p99: *latency.percentile(99).end(),
             max: latency.max(),
         }
     }

@@ -13,7 +13,6 @@
 pub mod arena;
 pub mod diagnose;
 pub mod disk;
-pub mod histogram;
 pub mod init;
 pub mod kernel_log;
 pub mod meter;

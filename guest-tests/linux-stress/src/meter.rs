@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use stress_format::{Landed, Sample, Totals};
-
-use crate::histogram::Histogram;
+use stress_format::{Histogram, Landed, Sample, Totals};
 
 /// Bytes of a piece of RAM in [`Tally::landed`].
 const PIECE: u64 = 2 << 20;
@@ -138,8 +136,8 @@ impl Meter {
             lost_interrupts: self.lost_interrupts.load(Ordering::Relaxed),
             // Bytes in a millisecond are kilobytes in a second.
             kb_s: sample.bytes / sample.ms.max(1),
-            p50: histogram.percentile(50),
-            p99: histogram.percentile(99),
+            p50: *histogram.percentile(50).start(),
+            p99: *histogram.percentile(99).start(),
             max: histogram.max(),
         }
     }

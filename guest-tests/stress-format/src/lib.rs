@@ -21,10 +21,12 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod histogram;
 mod parse;
 mod record;
 mod tap;
 
+pub use histogram::Histogram;
 pub use record::{
     Engine, Finding, FindingKind, Interrupt, Landed, Latency, Mode, Ram, Record, Sample, Start,
     Totals, UnknownName,

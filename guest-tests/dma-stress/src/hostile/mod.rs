@@ -21,9 +21,8 @@ use core::fmt::Write;
 use core::sync::atomic::Ordering::Relaxed;
 
 use address::Gpa;
-use stress_format::{Finding, FindingKind};
+use stress_format::{Finding, FindingKind, Histogram};
 
-use crate::histogram::Histogram;
 use crate::memory::Memory;
 use crate::stress::Shared;
 use flight::Flight;

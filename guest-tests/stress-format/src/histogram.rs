@@ -1,6 +1,8 @@
 //! How long transfers took, in four buckets for each power of two.
 
-use stress_format::Latency;
+use core::ops::RangeInclusive;
+
+use crate::record::Latency;
 
 /// Buckets of a power of two, as a power of two.
 const FINE_BITS: u32 = 2;
@@ -43,29 +45,34 @@ impl Histogram {
         self.max
     }
 
-    /// The begin of the bucket of the latency that `percent` of all are not longer than; 0 if there are none.
+    /// The bucket of the latency that `percent` of all are not longer than, cut at the longest;
+    /// 0 if there are none.
     #[must_use]
-    pub fn percentile(&self, percent: u64) -> u64 {
+    pub fn percentile(&self, percent: u64) -> RangeInclusive<u64> {
         let total: u64 = self.counts.iter().sum();
         let wanted = (u128::from(total) * u128::from(percent)).div_ceil(100);
         let mut seen = 0_u128;
-        for latency in self.bars() {
-            seen += u128::from(latency.count);
+        for (index, count) in self.filled() {
+            seen += u128::from(count);
             if seen >= wanted {
-                return latency.from;
+                let end = lowest(index + 1).saturating_sub(1);
+                return lowest(index)..=end.min(self.max);
             }
         }
-        0
+        0..=0
     }
 
     /// The buckets that are not empty, in order.
     pub fn bars(&self) -> impl Iterator<Item = Latency> {
-        let bars = self.counts.iter().enumerate();
-        bars.filter(|(_, count)| **count > 0)
-            .map(|(index, count)| Latency {
-                from: start(index),
-                count: *count,
-            })
+        self.filled().map(|(index, count)| Latency {
+            from: lowest(index),
+            count,
+        })
+    }
+
+    fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
+        let counts = self.counts.iter().copied().enumerate();
+        counts.filter(|(_, count)| *count > 0)
     }
 }
 
@@ -81,13 +88,13 @@ fn bucket(ticks: u64) -> usize {
 }
 
 /// The lowest latency of a bucket.
-fn start(index: usize) -> u64 {
+fn lowest(index: usize) -> u64 {
     let fine = 1_usize << FINE_BITS;
     if index < fine {
         return index as u64;
     }
     let (power, mantissa) = (index / fine - 1, index % fine);
-    ((fine + mantissa) as u64) << power
+    u64::try_from(((fine + mantissa) as u128) << power).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -99,16 +106,27 @@ mod tests {
     proptest! {
         #[test]
         fn a_bucket_is_at_most_a_quarter_wide(ticks: u64) {
-            let from = start(bucket(ticks));
+            let from = lowest(bucket(ticks));
             prop_assert!(from <= ticks);
             prop_assert!(ticks - from <= from / 4);
         }
     }
 
     #[test]
-    fn percentiles_are_begins_of_buckets() {
+    fn every_latency_is_in_its_bucket() {
+        let some = [1 << 40, (1 << 40) + 1, u64::MAX / 3, u64::MAX];
+        for ticks in (1..5000).chain(some) {
+            let bucket = bucket(ticks);
+            assert!(lowest(bucket) <= ticks, "{ticks}");
+            let next = lowest(bucket + 1);
+            assert!(ticks < next || next == u64::MAX, "{ticks}");
+        }
+        assert_eq!(bucket(0), 0);
+    }
+
+    #[test]
+    fn percentiles_are_buckets() {
         let mut histogram = Histogram::default();
-        assert_eq!(histogram.percentile(50), 0);
         for ticks in [10, 10, 10, 4097] {
             histogram.add(ticks);
         }
@@ -116,9 +134,10 @@ mod tests {
         sum.merge(&histogram);
         assert_eq!(
             (sum.percentile(50), sum.percentile(99), sum.max()),
-            (10, 4096, 4097)
+            (10..=11, 4096..=4097, 4097)
         );
-        let bars: Vec<Latency> = sum.bars().collect();
+        extern crate alloc;
+        let bars: alloc::vec::Vec<Latency> = sum.bars().collect();
         assert_eq!(
             bars,
             [
@@ -129,5 +148,33 @@ mod tests {
                 }
             ]
         );
+    }
+
+    #[test]
+    fn percentiles_are_near() {
+        let mut histogram = Histogram::default();
+        for ticks in 1..=1000 {
+            histogram.add(ticks);
+        }
+        assert!((500..=640).contains(histogram.percentile(50).end()));
+        assert!((990..=1000).contains(histogram.percentile(99).end()));
+        assert_eq!(histogram.max(), 1000);
+        assert_eq!(histogram.bars().map(|bar| bar.count).sum::<u64>(), 1000);
+    }
+
+    #[test]
+    fn nothing_measured_is_nothing() {
+        let histogram = Histogram::default();
+        assert_eq!((histogram.percentile(50), histogram.max()), (0..=0, 0));
+        assert_eq!(histogram.bars().count(), 0);
+    }
+
+    #[test]
+    fn two_make_one() {
+        let (mut left, mut right) = (Histogram::default(), Histogram::default());
+        left.add(10);
+        right.add(1000);
+        left.merge(&right);
+        assert_eq!((left.max(), left.bars().count()), (1000, 2));
     }
 }
