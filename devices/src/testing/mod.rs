@@ -9,20 +9,29 @@ mod rules;
 pub use device::{DeviceImage, ImageError};
 pub use host::{Call, SimulatedHost, Witness};
 
+/// The inputs kept from the fuzz target `name`.
+#[cfg(test)]
+pub(crate) fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus");
+    let entries = std::fs::read_dir(std::path::Path::new(folder).join(name)).unwrap();
+    entries
+        .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::operations;
+    use super::{corpus, operations};
 
     #[test]
     fn the_fuzzers_sequences_break_no_rule() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/operations");
-        let mut count = 0;
-        for entry in std::fs::read_dir(folder).unwrap() {
-            operations::run(&std::fs::read(entry.unwrap().path()).unwrap());
-            count += 1;
+        let inputs = corpus("operations");
+        for bytes in &inputs {
+            operations::run(bytes);
         }
+        let count = inputs.len();
         assert!(count >= 64, "{count} sequences");
     }
 

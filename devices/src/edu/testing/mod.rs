@@ -20,12 +20,9 @@ mod tests {
 
     #[test]
     fn the_fuzzers_sequences_agree_with_the_model() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/edu");
         let mut seen = operations::Seen::default();
-        for entry in std::fs::read_dir(folder).unwrap() {
-            seen.add(&operations::run(
-                &std::fs::read(entry.unwrap().path()).unwrap(),
-            ));
+        for bytes in crate::testing::corpus("edu") {
+            seen.add(&operations::run(&bytes));
         }
         assert!(seen.is_all(), "the sequences miss something: {seen:?}");
     }

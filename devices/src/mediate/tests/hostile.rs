@@ -40,12 +40,9 @@ fn a_hundred_thousand_attempts_reach_nothing_but_the_guests_memory() {
 
 #[test]
 fn the_fuzzers_sequences_agree_with_the_model() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/mediate");
     let mut seen = operations::Seen::default();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        seen.add(&operations::run(
-            &std::fs::read(entry.unwrap().path()).unwrap(),
-        ));
+    for bytes in crate::testing::corpus("mediate") {
+        seen.add(&operations::run(&bytes));
     }
     assert!(seen.is_all(), "the sequences miss something: {seen:?}");
 }

@@ -397,12 +397,9 @@ fn syntax_errors_say_where() {
 
 #[test]
 fn the_fuzzers_profiles_do_no_harm() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/profile");
     let mut usable = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        usable += usize::from(profiles::run(
-            &std::fs::read(entry.unwrap().path()).unwrap(),
-        ));
+    for bytes in crate::testing::corpus("profile") {
+        usable += usize::from(profiles::run(&bytes));
     }
     assert!(usable >= 3, "{usable} usable profiles");
 }
