@@ -31,11 +31,13 @@ pub enum Flavour {
     NoGroups,
     /// No noiommu mode.
     NoNoiommu,
+    /// No KVM, no `/dev/iommu`, no VFIO, no hugepages.
+    Bare,
 }
 
 impl Flavour {
     /// All of them, in the order in which they are built.
-    pub const ALL: [Self; 3] = [Self::Groups, Self::NoGroups, Self::NoNoiommu];
+    pub const ALL: [Self; 4] = [Self::Groups, Self::NoGroups, Self::NoNoiommu, Self::Bare];
 
     /// Its name on the command line.
     #[must_use]
@@ -44,6 +46,7 @@ impl Flavour {
             Self::Groups => "groups",
             Self::NoGroups => "no-groups",
             Self::NoNoiommu => "no-noiommu",
+            Self::Bare => "bare",
         }
     }
 
@@ -52,8 +55,9 @@ impl Flavour {
             Self::Groups => include_str!("../../kernel/groups.config"),
             Self::NoGroups => include_str!("../../kernel/no-groups.config"),
             Self::NoNoiommu => include_str!("../../kernel/no-noiommu.config"),
+            Self::Bare => include_str!("../../kernel/bare.config"),
         };
-        format!("{COMMON}\n{own}")
+        overruled(COMMON, own)
     }
 }
 
@@ -203,6 +207,26 @@ fn make(tree: &Path) -> Command {
     command
 }
 
+/// The lines of both, without those of `common` that `own` sets otherwise.
+fn overruled(common: &str, own: &str) -> String {
+    let kept = common.lines().filter(|line| {
+        option(line).is_none_or(|name| own.lines().all(|other| option(other) != Some(name)))
+    });
+    kept.chain(own.lines())
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+/// The option that a line sets or unsets.
+fn option(line: &str) -> Option<&str> {
+    let unset = line
+        .strip_prefix("# ")
+        .and_then(|rest| rest.strip_suffix(" is not set"));
+    unset
+        .or_else(|| line.split_once('=').map(|(name, _)| name))
+        .filter(|name| name.starts_with("CONFIG_"))
+}
+
 /// The first line of `wanted` that `config` contradicts. `# X is not set` is fulfilled by silence, too.
 fn first_unfulfilled<'a>(wanted: &'a str, config: &str) -> Option<&'a str> {
     let is_set = |option: &str| {
@@ -224,6 +248,8 @@ fn first_unfulfilled<'a>(wanted: &'a str, config: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -246,7 +272,21 @@ mod tests {
 
     #[test]
     fn flavours_differ() {
-        let keys = Flavour::ALL.map(|flavour| paths::key(&[&flavour.config()]));
-        assert!(keys[0] != keys[1] && keys[1] != keys[2] && keys[0] != keys[2]);
+        let keys: HashSet<_> = Flavour::ALL
+            .map(|flavour| paths::key(&[&flavour.config()]))
+            .into();
+        assert_eq!(keys.len(), Flavour::ALL.len());
+    }
+
+    #[test]
+    fn a_flavour_overrules_what_all_share() {
+        let all = overruled(
+            "# words\nCONFIG_A=y\nCONFIG_AB=y\n# CONFIG_C is not set",
+            "# CONFIG_A is not set\nCONFIG_C=m",
+        );
+        assert_eq!(
+            all,
+            "# words\nCONFIG_AB=y\n# CONFIG_A is not set\nCONFIG_C=m\n"
+        );
     }
 }

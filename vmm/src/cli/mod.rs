@@ -1,0 +1,55 @@
+//! The command line.
+
+mod run;
+mod stress;
+mod vm;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+pub use run::RunArgs;
+pub use stress::StressArgs;
+
+/// A microVM monitor that passes real PCI devices through to unmodified guests on machines
+/// without an IOMMU.
+#[derive(Debug, Parser)]
+#[command(name = "pinvisor", version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Say more: once for what is done, twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  the guest switched itself off or was restarted, or a signal ended it
+  1  the command line is wrong, or a file named on it
+  2  this machine cannot run it
+  3  a device cannot be used
+  4  guest memory cannot be had or does not suit the kernel
+  5  the guest crashed
+  6  the guest switched itself off with a status other than 0, or a stress run did not pass";
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a microVM until it switches itself off
+    Run(RunArgs),
+    /// Run a guest that stresses DMA, judge what it says, and report
+    Stress(Box<StressArgs>),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,59 @@
+//! Options that every microVM has.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{Config, CpuCount, DeviceConfig, MemoryConfig, SerialConfig};
+
+pub(super) const DEVICE_VALUE: &str =
+    "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";
+pub(super) const DEVICE_HELP: &str = "\
+PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the default, \
+prefers an IOMMU where there is one, and takes identity else; translate shows the guest a table of \
+its memory (docs/dma-window.md), mediate checks and translates what is written to the device's \
+registers, which profile=FILE describes (docs/mediate.md). A device that cannot be reset is taken \
+with reset=none only";
+
+/// What every microVM has.
+#[derive(Args, Debug)]
+pub(super) struct VmArgs {
+    /// Kernel to boot: a bzImage, a vmlinux, or another ELF file entered in 64-bit mode with the
+    /// zero page's address in RSI
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+
+    /// Initramfs to boot it with
+    #[arg(long, value_name = "FILE")]
+    initramfs: Option<PathBuf>,
+
+    /// Guest RAM: SIZE[,hugepage_size=2M|1G], for example 512M
+    #[arg(long, value_name = "SIZE[,hugepage_size=2M|1G]")]
+    memory: MemoryConfig,
+
+    /// CPUs of the guest
+    #[arg(long, value_name = "N", default_value = "1")]
+    cpus: CpuCount,
+
+    /// Accept that no IOMMU keeps the devices in check: they can read and write all of the
+    /// host's memory, so the guest is trusted like root
+    #[arg(long)]
+    noiommu: bool,
+}
+
+impl VmArgs {
+    /// A microVM with these, and a serial port that goes nowhere.
+    pub fn into_config(self, devices: Vec<DeviceConfig>, command_line: String) -> Config {
+        Config {
+            kernel: self.kernel,
+            initramfs: self.initramfs,
+            command_line,
+            memory: self.memory,
+            cpus: self.cpus,
+            devices,
+            noiommu: self.noiommu,
+            software: None,
+            serial: SerialConfig::Off,
+        }
+    }
+}
