@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use iommufd_backend::{ResetMethod, VfioDevice};
+use iommufd_backend::{IommuSpace, NoiommuSpace, ResetMethod, VfioDevice};
 
 use crate::error::Error;
 
@@ -44,4 +44,29 @@ pub fn quiesce(devices: &[BoundDevice]) -> Vec<Error> {
         .collect();
     errors.extend(reset(devices));
     errors
+}
+
+/// Closes `devices`, which are quiet, and then lets go of the memory that was pinned for them.
+/// As long as one of them stays open, memory stays pinned.
+pub fn release(
+    devices: Vec<BoundDevice>,
+    noiommu: Option<NoiommuSpace>,
+    iommu: Option<IommuSpace>,
+) -> Vec<Error> {
+    let mut closed = true;
+    for BoundDevice { device, .. } in devices {
+        let bdf = device.bdf();
+        if Arc::into_inner(device).is_none() {
+            log::error!("{bdf} is still in use: guest memory stays pinned until the end");
+            closed = false;
+        } else {
+            log::debug!("{bdf}: closed");
+        }
+    }
+    if !closed {
+        return Vec::new();
+    }
+    let noiommu = noiommu.and_then(|space| space.release().err());
+    let iommu = iommu.and_then(|space| space.release().err());
+    noiommu.into_iter().chain(iommu).map(Error::from).collect()
 }

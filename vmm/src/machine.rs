@@ -106,21 +106,9 @@ impl Machine {
         self.watches.clear();
         self.bus = None;
         self.pci = None;
-        let mut closed = true;
-        for BoundDevice { device, .. } in self.devices.drain(..) {
-            let bdf = device.bdf();
-            if Arc::into_inner(device).is_none() {
-                log::error!("{bdf} is still in use: guest memory stays pinned until the end");
-                closed = false;
-            } else {
-                log::debug!("{bdf}: closed");
-            }
-        }
-        if let (Some(space), true) = (self.noiommu.take(), closed) {
-            note(space.release().map_err(Error::from));
-        }
-        if let (Some(space), true) = (self.iommu.take(), closed) {
-            note(space.release().map_err(Error::from));
+        let devices = std::mem::take(&mut self.devices);
+        for error in bound::release(devices, self.noiommu.take(), self.iommu.take()) {
+            note(Err(error));
         }
         self.ram_slots.clear();
         self.ram = None;

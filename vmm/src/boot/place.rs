@@ -5,7 +5,6 @@ use std::ops::Range;
 use address::Gpa;
 
 use super::kernel::Demand;
-use crate::memory::plan::MemoryPlan;
 
 /// Initramfs images are given whole pages.
 const PAGE: u64 = 4096;
@@ -48,7 +47,8 @@ pub enum PlaceError {
 }
 
 impl Placement {
-    /// Finds places for a kernel with `demand` and an initramfs of `initramfs` bytes in `plan`.
+    /// Finds places for a kernel with `demand` and an initramfs of `initramfs` bytes in pieces of
+    /// guest RAM, which ascend and do not touch.
     ///
     /// The kernel goes as low as it can in the largest piece of memory, the initramfs to the end
     /// of the highest piece that it fits in.
@@ -56,15 +56,14 @@ impl Placement {
     /// # Errors
     /// [`PlaceError`]
     pub fn find(
-        plan: &MemoryPlan,
+        ranges: &[Range<Gpa>],
         demand: &Demand,
         initramfs: Option<u64>,
     ) -> Result<Self, PlaceError> {
-        let ranges: Vec<_> = plan.slots().iter().map(|slot| slot.range()).collect();
-        let kernel = place_kernel(&ranges, demand)?;
+        let kernel = place_kernel(ranges, demand)?;
         let initramfs = initramfs
             .filter(|length| *length > 0)
-            .map(|length| place_initramfs(&ranges, &kernel, length))
+            .map(|length| place_initramfs(ranges, &kernel, length))
             .transpose()?;
         Ok(Self { kernel, initramfs })
     }
@@ -143,7 +142,7 @@ mod tests {
 
     use super::*;
     use crate::memory::layout::Identity;
-    use crate::memory::plan::{Constraints, Run};
+    use crate::memory::plan::{Constraints, MemoryPlan, Run};
 
     const MIB: u64 = 1 << 20;
     const DEMAND: Demand = Demand {
@@ -174,10 +173,10 @@ mod tests {
     fn a_kernel_does_not_go_where_it_would_move_away_from() {
         // 64 MiB fit at 2 MiB, but the kernel would run from 16 MiB on.
         let low = plan(&[(2 * MIB, 70 * MIB), (1 << 32, 65 * MIB)]);
-        let placement = Placement::find(&low, &DEMAND, None).unwrap();
+        let placement = Placement::find(&low.ranges(), &DEMAND, None).unwrap();
         assert_eq!(placement.kernel.start, Gpa(1 << 32));
         let enough = plan(&[(2 * MIB, 78 * MIB)]);
-        let placement = Placement::find(&enough, &DEMAND, None).unwrap();
+        let placement = Placement::find(&enough.ranges(), &DEMAND, None).unwrap();
         assert_eq!(placement.kernel, Gpa(16 * MIB)..Gpa(80 * MIB));
     }
 
@@ -185,13 +184,13 @@ mod tests {
     fn fragments_are_refused_with_need_and_largest() {
         let small = plan(&[(32 * MIB, 20 * MIB), (64 * MIB, 62 * MIB)]);
         assert!(matches!(
-            Placement::find(&small, &DEMAND, None),
+            Placement::find(&small.ranges(), &DEMAND, None),
             Err(PlaceError::TooFragmented { what: "kernel", need, largest, .. })
                 if need == 64 * MIB && largest == 62 * MIB
         ));
         let tight = plan(&[(16 * MIB, 64 * MIB), (128 * MIB, 2 * MIB)]);
         assert!(matches!(
-            Placement::find(&tight, &DEMAND, Some(3 * MIB)),
+            Placement::find(&tight.ranges(), &DEMAND, Some(3 * MIB)),
             Err(PlaceError::TooFragmented { what: "initramfs", largest, .. }) if largest == 2 * MIB
         ));
     }
@@ -204,16 +203,16 @@ mod tests {
             ..DEMAND
         };
         assert_eq!(
-            Placement::find(&high, &demand, None),
+            Placement::find(&high.ranges(), &demand, None),
             Err(PlaceError::Above4G)
         );
         let across = plan(&[((1 << 32) - 32 * MIB, 512 * MIB)]);
         assert_eq!(
-            Placement::find(&across, &demand, None),
+            Placement::find(&across.ranges(), &demand, None),
             Err(PlaceError::Above4G)
         );
         let both = plan(&[(64 * MIB, 64 * MIB), (1 << 32, 512 * MIB)]);
-        let placement = Placement::find(&both, &demand, None).unwrap();
+        let placement = Placement::find(&both.ranges(), &demand, None).unwrap();
         assert_eq!(placement.kernel.start, Gpa(64 * MIB));
     }
 
@@ -230,7 +229,7 @@ mod tests {
                 range
             }).collect();
             let plan = plan(&ranges);
-            if let Ok(placement) = Placement::find(&plan, &DEMAND, Some(initramfs)) {
+            if let Ok(placement) = Placement::find(&plan.ranges(), &DEMAND, Some(initramfs)) {
                 let within = |inner: &Range<Gpa>| plan.slots().iter().any(|slot| {
                     slot.range().start <= inner.start && inner.end <= slot.range().end
                 });

@@ -10,7 +10,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use crate::acpi::Platform;
 use crate::arch::entry;
 use crate::arch::page_tables::IdentityTables;
-use crate::boot::kernel::{self, Kernel};
+use crate::boot::kernel::{self, Demand, Kernel};
 use crate::boot::params::BootInfo;
 use crate::boot::place::Placement;
 use crate::config::Config;
@@ -22,7 +22,7 @@ use crate::memory::plan::MemoryPlan;
 
 /// The files that the guest boots from, opened before any device is touched.
 #[derive(Debug)]
-pub(super) struct BootFiles {
+pub(crate) struct BootFiles {
     kernel: Box<dyn Kernel>,
     initramfs: Option<Initramfs>,
 }
@@ -36,7 +36,7 @@ struct Initramfs {
 
 /// What a CPU needs to know to start the kernel.
 #[derive(Clone, Debug)]
-pub(super) struct Start {
+pub(crate) struct Start {
     pub entry: Gpa,
     pub page_tables: Gpa,
     /// The kernel's own memory.
@@ -67,22 +67,30 @@ impl BootFiles {
         })
     }
 
-    /// Loads kernel and initramfs into `memory` and tells the kernel of `plan`, `host_map` and
-    /// `platform`.
+    /// What the kernel asks of its place, and the bytes of the initramfs.
+    pub fn demand(&self) -> (Demand, Option<u64>) {
+        let initramfs = self.initramfs.as_ref().map(|initramfs| initramfs.length);
+        (self.kernel.demand(), initramfs)
+    }
+
+    /// Where kernel and initramfs go in the memory of `plan`.
+    pub fn place(&self, plan: &MemoryPlan) -> Result<Placement, Error> {
+        let (demand, initramfs) = self.demand();
+        Placement::find(&plan.ranges(), &demand, initramfs).map_err(|source| Error::Place {
+            kernel: self.kernel.path().to_owned(),
+            source,
+        })
+    }
+
+    /// Loads kernel and initramfs into `memory`, at their places in `plan`, and tells the kernel
+    /// of `plan`, `host_map` and `platform`.
     pub fn load(
         mut self,
         command_line: &str,
+        placement: Placement,
         (plan, host_map): (&MemoryPlan, &HostMap),
-        platform: &Platform,
-        memory: &GuestMemoryMmap,
+        (platform, memory): (&Platform, &GuestMemoryMmap),
     ) -> Result<Start, Error> {
-        let length = self.initramfs.as_ref().map(|initramfs| initramfs.length);
-        let placement = Placement::find(plan, &self.kernel.demand(), length).map_err(|source| {
-            Error::Place {
-                kernel: self.kernel.path().to_owned(),
-                source,
-            }
-        })?;
         let start = placement.kernel.start;
         log::info!("kernel gpa={start}");
         let entry = self.kernel.load(memory, start)?;
@@ -91,6 +99,9 @@ impl BootFiles {
             initramfs.load(memory, range.start)?;
         }
         let memory_map = memory_map(plan, host_map, start)?;
+        for warning in warnings(plan, &memory_map) {
+            log::warn!("{warning}");
+        }
         BootInfo {
             header: self.kernel.header(),
             memory_map: &memory_map,
@@ -120,31 +131,41 @@ impl Initramfs {
     }
 }
 
-fn memory_map(plan: &MemoryPlan, host_map: &HostMap, kernel: Gpa) -> Result<MemoryMap, Error> {
+/// The memory map that a guest with its kernel at `kernel` is told.
+pub(crate) fn memory_map(
+    plan: &MemoryPlan,
+    host_map: &HostMap,
+    kernel: Gpa,
+) -> Result<MemoryMap, Error> {
     let mut fixed = low::memory_map().to_vec();
     fixed.push(Entry {
         range: host_map.ecam.clone(),
         kind: Kind::Reserved,
     });
-    let map = MemoryMap::new(plan, fixed, kernel)?;
+    Ok(MemoryMap::new(plan, fixed, kernel)?)
+}
+
+/// What may come of memory in as many pieces as `plan` has, which `map` tells the guest.
+pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
+    let mut warnings = Vec::new();
     if map.len() > ENTRIES_WITHOUT_NUMA {
-        log::warn!(
+        warnings.push(format!(
             "The guest's memory map has {} entries; a kernel built without NUMA keeps {} of them",
             map.len(),
             ENTRIES_WITHOUT_NUMA
-        );
+        ));
     }
     // Low memory is a piece as well.
     let pieces = plan.slots().len() + 1;
     if pieces > SAFE_RAM_PIECES {
-        log::warn!(
+        warnings.push(format!(
             "Guest memory is in {pieces} pieces; with more than {SAFE_RAM_PIECES} a Linux guest may free \
              some pages below 1 MiB, where memory is not identity, and a driver that gets one for \
              DMA makes its device use the host's page at that address: reserve hugepages earlier, \
              or larger ones"
-        );
+        ));
     }
-    Ok(map)
+    warnings
 }
 
 /// Page tables that map low memory and the kernel, as the boot protocol wants.

@@ -25,7 +25,7 @@ const IOMEM: &str = "/proc/iomem";
 
 /// Bound devices, quiet, and the address spaces that they are attached to.
 #[derive(Debug)]
-pub(super) struct Devices {
+pub(crate) struct Devices {
     pub bound: Vec<BoundDevice>,
     pub infos: Vec<HostInfo>,
     pub places: Vec<Place>,
@@ -161,7 +161,7 @@ impl Devices {
 
 /// How a device's DMA reaches guest memory, once that is known.
 #[derive(Clone, Debug)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// An IOMMU translates.
     Iommu,
     /// Guest-physical addresses are host-physical ones.

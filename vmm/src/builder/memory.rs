@@ -26,7 +26,7 @@ const SLOTS_PER_DEVICE: usize = 12;
 
 /// Guest RAM in place: pinned, mapped for the devices, and where the guest expects it.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     pub plan: MemoryPlan,
     pub ram: GuestRam,
     /// What of it is where, for those who translate; empty where nobody does.

@@ -5,6 +5,7 @@ mod boot;
 mod bus;
 mod devices;
 mod memory;
+mod prepared;
 
 use std::sync::Arc;
 
@@ -26,10 +27,10 @@ use crate::kvm::vm::Vm;
 use crate::machine::Machine;
 use crate::memory::layout::Layout;
 use crate::watch::DeviceWatch;
-use boot::{BootFiles, Start};
+use boot::Start;
 use bus::Wiring;
-use devices::Devices;
-use memory::Memory;
+
+pub(crate) use prepared::Prepared;
 
 /// Sets everything up and starts the guest. `identity` is the layout for devices that use
 /// physical addresses.
@@ -38,16 +39,19 @@ pub(crate) fn build(
     identity: &dyn Layout,
     console: &mut Console,
 ) -> Result<Machine, Error> {
-    let files = BootFiles::open(config)?;
-    let mut devices = Devices::bind(config)?;
-    let vm = Vm::new()?;
-    let host_map = devices.host_map()?;
-    let memory = Memory::prepare(&config.memory, identity, &mut devices, (&vm, &host_map))?;
+    let Prepared {
+        files,
+        mut devices,
+        vm,
+        host_map,
+        memory,
+        placement,
+    } = Prepared::new(config, identity)?;
     let start = files.load(
         &config.command_line,
+        placement?,
         (&memory.plan, &host_map),
-        &platform(config, &host_map),
-        memory.ram.memory(),
+        (&platform(config, &host_map), memory.ram.memory()),
     )?;
 
     // Threads inherit what is blocked.

@@ -201,6 +201,12 @@ impl MemoryPlan {
         &self.slots
     }
 
+    /// Guest-physical addresses of the memslots, ascending.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<Range<Gpa>> {
+        self.slots.iter().map(RamSlot::range).collect()
+    }
+
     /// Bytes of RAM in all.
     #[must_use]
     pub fn size(&self) -> u64 {
