@@ -6,6 +6,7 @@ use kvm_bindings::{Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use super::cpuid::TooManyLeavesError;
 use crate::memory::low;
 
 const CR0_PE: u64 = 1;
@@ -48,6 +49,9 @@ pub enum EntryError {
     /// Low memory did not take the descriptors.
     #[error("Cannot write the GDT")]
     Write(#[from] vm_memory::GuestMemoryError),
+    /// The CPU has too much to tell.
+    #[error(transparent)]
+    Cpuid(#[from] TooManyLeavesError),
 }
 
 /// Writes the descriptor table to [`low::GDT`].

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use kvm_ioctls::VcpuFd;
 
 use crate::acpi::Platform;
-use crate::arch::{cpuid, entry};
+use crate::arch::cpuid;
+use crate::arch::entry::{self, EntryError};
 use crate::bound::BoundDevice;
 use crate::config::Config;
 use crate::console::Console;
@@ -131,11 +132,11 @@ fn vcpus(vm: &Vm, count: u8, start: &Start) -> Result<Vec<VcpuFd>, Error> {
     let mut vcpus = Vec::new();
     for index in 0..count {
         let vcpu = vm.create_vcpu(index)?;
-        vcpu.set_cpuid2(&cpuid::for_vcpu(vm.cpuid(), index, count))
-            .map_err(|source| entry::EntryError::Kvm {
-                what: "CPUID",
-                source,
-            })?;
+        let leaves = cpuid::for_vcpu(vm.cpuid(), index, count).map_err(EntryError::from)?;
+        vcpu.set_cpuid2(&leaves).map_err(|source| EntryError::Kvm {
+            what: "CPUID",
+            source,
+        })?;
         entry::set_tsc_frequency(&vcpu);
         entry::set_reset_state(&vcpu)?;
         if index == 0 {
