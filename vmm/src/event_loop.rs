@@ -1,7 +1,6 @@
 //! The main thread while the guest runs: waits for the guest's end, signals, input and notices
 //! of devices.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::console::{Console, GuestSerial, InputState};
+use crate::console::{Console, ConsoleWatcher};
 use crate::error::Error;
 use crate::exit::{ExitReason, ExitReceiver, ExitSender};
 use crate::machine::Machine;
@@ -57,15 +56,17 @@ pub fn run(
         operation: "wait for events",
         source: error.into(),
     };
-    let mut manager = EventManager::new().map_err(failed)?;
-    manager.add_subscriber(Watcher {
-        console,
-        serial: Arc::clone(&machine.serial),
+    let mut manager: EventManager<Box<dyn MutEventSubscriber + '_>> =
+        EventManager::new().map_err(failed)?;
+    let exit = machine.exit_sender.clone();
+    let serial = Arc::clone(&machine.serial);
+    manager.add_subscriber(Box::new(ConsoleWatcher::new(console, serial, exit.clone())));
+    manager.add_subscriber(Box::new(Watcher {
         signals: &machine.signals,
         watches: &machine.watches,
         exits: &machine.exits,
-        exit: machine.exit_sender.clone(),
-    });
+        exit,
+    }));
     loop {
         if let Some(reason) = machine.exits.reason() {
             return Ok(reason);
@@ -96,6 +97,7 @@ pub fn outcome(reason: ExitReason) -> Result<(), Error> {
         ExitReason::Reset => log::info!("The guest asked for a restart, which ends it"),
         ExitReason::Signal(signal) => log::info!("Signal {signal} ends the guest"),
         ExitReason::Quit => log::info!("Ended from the terminal"),
+        ExitReason::TerminalGone => log::info!("The terminal is gone, which ends the guest"),
         ExitReason::TimeLimit(limit) => return Err(Error::TimeLimit(limit)),
         ExitReason::GuestCrash(text) => return Err(Error::GuestCrash(text)),
         ExitReason::Device(bdf, reason) => return Err(Error::DeviceFailed { bdf, reason }),
@@ -109,63 +111,13 @@ const FOREVER: i32 = -1;
 /// Tags of what is watched; devices follow.
 const EXIT: u32 = 0;
 const SIGNAL: u32 = 1;
-const INPUT: u32 = 2;
-const ROOM: u32 = 3;
-const FIRST_DEVICE: u32 = 4;
+const FIRST_DEVICE: u32 = 2;
 
 struct Watcher<'a> {
-    console: &'a mut Console,
-    serial: Arc<GuestSerial>,
     signals: &'a Signals,
     watches: &'a [DeviceWatch],
     exits: &'a ExitReceiver,
     exit: ExitSender,
-}
-
-impl Watcher<'_> {
-    fn input_events(&mut self) -> Option<Events> {
-        let input = self.console.input()?;
-        Some(Events::with_data(
-            &input.stdin().as_fd(),
-            INPUT,
-            EventSet::IN,
-        ))
-    }
-
-    fn read_input(&mut self, ops: &mut EventOps<'_>) {
-        let Some(input) = self.console.input() else {
-            return;
-        };
-        let state = input.read(&self.serial);
-        let full = input.is_waiting();
-        if state == InputState::Quit {
-            self.exit.send(ExitReason::Quit);
-        }
-        if (state == InputState::Closed || full)
-            && let Some(events) = self.input_events()
-            && let Err(error) = ops.remove(events)
-        {
-            log::warn!("Cannot stop reading input: {error}");
-        }
-    }
-
-    fn resume_input(&mut self, ops: &mut EventOps<'_>) {
-        // The count does not matter.
-        let _ = self.console.room().read();
-        let Some(input) = self.console.input() else {
-            return;
-        };
-        if !input.is_waiting() {
-            return;
-        }
-        input.hand_over(&self.serial);
-        if !input.is_waiting()
-            && let Some(events) = self.input_events()
-            && let Err(error) = ops.add(events)
-        {
-            log::warn!("Cannot go on reading input: {error}");
-        }
-    }
 }
 
 impl MutEventSubscriber for Watcher<'_> {
@@ -173,7 +125,6 @@ impl MutEventSubscriber for Watcher<'_> {
         let mut wanted = vec![
             Events::with_data(self.exits.event(), EXIT, EventSet::IN),
             Events::with_data(&self.signals.0, SIGNAL, EventSet::IN),
-            Events::with_data(self.console.room(), ROOM, EventSet::IN),
         ];
         for (tag, watch) in (FIRST_DEVICE..).zip(self.watches) {
             wanted.push(Events::with_data(watch.event(), tag, EventSet::IN));
@@ -183,15 +134,9 @@ impl MutEventSubscriber for Watcher<'_> {
                 log::error!("Cannot watch descriptor {}: {error}", events.fd());
             }
         }
-        // Not every input can be waited for: a file or /dev/null cannot, and has nothing to say.
-        if let Some(events) = self.input_events()
-            && let Err(error) = ops.add(events)
-        {
-            log::debug!("Standard input is not read: {error}");
-        }
     }
 
-    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+    fn process(&mut self, events: Events, _: &mut EventOps<'_>) {
         match events.data() {
             EXIT => {}
             SIGNAL => {
@@ -200,8 +145,6 @@ impl MutEventSubscriber for Watcher<'_> {
                     self.exit.send(ExitReason::Signal(number));
                 }
             }
-            INPUT => self.read_input(ops),
-            ROOM => self.resume_input(ops),
             tag => {
                 let index = usize::try_from(tag - FIRST_DEVICE).unwrap_or(usize::MAX);
                 if let Some(watch) = self.watches.get(index) {

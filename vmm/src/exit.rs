@@ -23,6 +23,8 @@ pub enum ExitReason {
     Signal(i32),
     /// The user, from the terminal.
     Quit,
+    /// The terminal that the user was at is gone.
+    TerminalGone,
     /// It was not to take longer than this.
     TimeLimit(Duration),
     /// The guest cannot go on; the text says what it did.

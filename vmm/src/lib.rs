@@ -32,7 +32,7 @@ mod window;
 pub use error::Error;
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::Config;
 use console::Console;
@@ -47,6 +47,9 @@ use software::Refusals;
 /// [`Error`]; what was set up is torn down by then, devices first.
 pub fn run(config: &Config, layout: &dyn Layout) -> Result<(), Error> {
     let console = Console::open(&config.serial)?;
+    if let Some(path) = console.path() {
+        eprintln!("pinvisor: the guest's serial port is {}", path.display());
+    }
     let ended = launch(config, layout, (console, None))?;
     event_loop::outcome(ended.reason)?;
     ended.torn_down
@@ -67,6 +70,7 @@ fn launch(
     layout: &dyn Layout,
     (mut console, limit): (Console, Option<Duration>),
 ) -> Result<Ended, Error> {
+    let began = Instant::now();
     let mut machine = builder::build(config, layout, &mut console)?;
     let ended = event_loop::run(&mut machine, &mut console, limit);
     let refusals = match (&machine.software, &machine.engine) {
@@ -74,6 +78,10 @@ fn launch(
         _ => Refusals::default(),
     };
     let torn_down = machine.tear_down();
+    if let Some(first) = console.first_output() {
+        let after = first.duration_since(began).as_millis();
+        log::info!("The guest printed something first after {after} ms");
+    }
     Ok(Ended {
         reason: ended?,
         torn_down,

@@ -18,8 +18,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "STRING", default_value = "console=ttyS0")]
     cmdline: String,
 
-    /// Where the guest's serial port goes: stdio, off or file=PATH
-    #[arg(long, value_name = "stdio|off|file=PATH", default_value = "stdio")]
+    /// Where the guest's serial port goes. pty makes a terminal for others to open and prints its
+    /// path; socket=PATH serves one client at a time. Nobody who reads slowly keeps the guest
+    /// waiting: of what is not read the last MiB is kept
+    #[arg(
+        long,
+        value_name = "stdio|off|file=PATH|pty|socket=PATH",
+        default_value = "stdio"
+    )]
     serial: SerialConfig,
 }
 

@@ -63,6 +63,7 @@ pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
         ExitReason::GuestCrash(text) => (None, Ending::Crashed(text.clone().into())),
         ExitReason::Signal(number) => stopped(format!("signal {number}")),
         ExitReason::Quit => stopped("from the terminal".to_owned()),
+        ExitReason::TerminalGone => stopped("its terminal is gone".to_owned()),
         ExitReason::TimeLimit(limit) => {
             stopped(format!("it was not finished after {} s", limit.as_secs()))
         }

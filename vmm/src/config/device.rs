@@ -1,0 +1,112 @@
+//! Which device is passed through, and how its DMA reaches guest memory.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use address::Bdf;
+
+use super::ConfigError;
+
+/// How a device's DMA reaches guest memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DmaMode {
+    /// By the IOMMU if there is one, else by identity.
+    #[default]
+    Auto,
+    /// An IOMMU translates guest-physical addresses.
+    Iommu,
+    /// Guest-physical addresses are host-physical ones.
+    Identity,
+    /// The guest looks physical addresses up in a table that it is shown.
+    Translate,
+    /// The monitor checks and translates what the guest writes to the device's registers.
+    Mediate,
+}
+
+/// A device to pass through:
+/// `BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// The function on the host.
+    pub bdf: Bdf,
+    /// How its DMA reaches guest memory.
+    pub dma: DmaMode,
+    /// With [`DmaMode::Mediate`]: what its registers mean, if not one of the shipped profiles
+    /// tells it.
+    pub profile: Option<PathBuf>,
+    /// Whether it may be used although it cannot be reset.
+    pub allow_no_reset: bool,
+}
+
+impl FromStr for DeviceConfig {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let mut parts = text.split(',');
+        let bdf = parts.next().unwrap_or_default();
+        let bdf = bdf.parse().map_err(|error| ConfigError::Bdf {
+            found: bdf.to_owned(),
+            error,
+        })?;
+        let mut device = Self {
+            bdf,
+            dma: DmaMode::Auto,
+            profile: None,
+            allow_no_reset: false,
+        };
+        for part in parts {
+            match part.split_once('=') {
+                Some(("dma", "auto")) => device.dma = DmaMode::Auto,
+                Some(("dma", "iommu")) => device.dma = DmaMode::Iommu,
+                Some(("dma", "identity")) => device.dma = DmaMode::Identity,
+                Some(("dma", "translate")) => device.dma = DmaMode::Translate,
+                Some(("dma", "mediate")) => device.dma = DmaMode::Mediate,
+                Some(("profile", path)) if !path.is_empty() => {
+                    device.profile = Some(path.into());
+                }
+                Some(("reset", "none")) => device.allow_no_reset = true,
+                _ => {
+                    return Err(ConfigError::Key {
+                        found: part.to_owned(),
+                        expected: "dma=auto|iommu|identity|translate|mediate, profile=FILE or reset=none",
+                    });
+                }
+            }
+        }
+        if device.profile.is_some() && device.dma != DmaMode::Mediate {
+            return Err(ConfigError::ProfileWithoutMediate);
+        }
+        Ok(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_takes_options() {
+        let device = |text: &str| text.parse::<DeviceConfig>();
+        assert!(!device("01:00.0").unwrap().allow_no_reset);
+        let both = device("0000:01:00.0,reset=none,dma=identity").unwrap();
+        assert!(both.allow_no_reset);
+        assert_eq!(both.dma, DmaMode::Identity);
+        let mediated = device("01:00.0,dma=mediate,profile=a=b").unwrap();
+        assert_eq!(mediated.profile, Some("a=b".into()));
+        assert_eq!(
+            device("01:00.0,dma=translate").unwrap().dma,
+            DmaMode::Translate
+        );
+        for text in [
+            "",
+            "01:00",
+            "01:00.0,reset=some",
+            "01:00.0,reset=none,x",
+            "01:00.0,dma=x",
+            "01:00.0,profile=x",
+            "01:00.0,dma=mediate,profile=",
+        ] {
+            assert!(device(text).is_err(), "{text}");
+        }
+    }
+}

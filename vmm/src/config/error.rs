@@ -1,0 +1,49 @@
+//! What is wrong with an option's value.
+
+use address::ParseBdfError;
+use iommufd_backend::hugepages::HugepageSize;
+
+use super::MOST_CPUS;
+
+/// An option's value cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Not a size.
+    #[error("expected a size such as 512M or 2G, found {0:?}")]
+    Size(String),
+    /// Not a whole number of hugepages.
+    #[error(
+        "the size must be a multiple of the hugepage size {page_size} and not 0, found {found:?}"
+    )]
+    NotWholePages {
+        /// The size as given.
+        found: String,
+        /// The hugepage size.
+        page_size: HugepageSize,
+    },
+    /// A key that is not known.
+    #[error("unknown option {found:?}, expected {expected}")]
+    Key {
+        /// The option as given.
+        found: String,
+        /// What there is.
+        expected: &'static str,
+    },
+    /// Not the name of a PCI function.
+    #[error("{error}, found {found:?}")]
+    Bdf {
+        /// The name as given.
+        found: String,
+        /// What is expected.
+        error: ParseBdfError,
+    },
+    /// Not a number of CPUs.
+    #[error("expected 1 to {MOST_CPUS} CPUs, found {0:?}")]
+    Cpus(String),
+    /// A profile for a device whose registers nobody looks at.
+    #[error("profile=FILE goes with dma=mediate only")]
+    ProfileWithoutMediate,
+    /// A hugepage size that is not supported.
+    #[error("hugepage_size is 2M or 1G, found {0:?}")]
+    HugepageSize(String),
+}

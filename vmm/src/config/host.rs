@@ -1,0 +1,27 @@
+//! What a run leaves on the host for those who watch over it.
+
+use std::path::PathBuf;
+
+/// Log, events and pidfile of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostConfig {
+    /// How much is logged: 0 for warnings, 1 for what is done, 2 and more for everything.
+    pub verbose: u8,
+    /// Where the log goes, if not to standard error.
+    pub log_file: Option<PathBuf>,
+    /// A file that gets the events.
+    pub event_file: Option<PathBuf>,
+    /// An open descriptor that gets the events.
+    pub event_fd: Option<u32>,
+    /// The file that holds the process ID.
+    pub pidfile: Option<PathBuf>,
+}
+
+/// A microVM to run, and what is told about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunConfig {
+    /// The microVM.
+    pub guest: super::Config,
+    /// What is told about it.
+    pub host: HostConfig,
+}

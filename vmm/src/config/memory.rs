@@ -1,0 +1,122 @@
+//! How much memory a guest has, and what it is made of.
+
+use std::str::FromStr;
+
+use iommufd_backend::hugepages::HugepageSize;
+
+use super::ConfigError;
+
+/// Guest RAM: `SIZE[,hugepage_size=2M|1G]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Bytes of RAM above the first MiB; a multiple of the hugepage size, or of 2 MiB.
+    pub size: u64,
+    /// What it is made of, where the user said so.
+    pub hugepage_size: Option<HugepageSize>,
+}
+
+impl FromStr for MemoryConfig {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let mut parts = text.split(',');
+        let size_text = parts.next().unwrap_or_default();
+        let size = size(size_text)?;
+        let mut hugepage_size = None;
+        for part in parts {
+            match part.split_once('=') {
+                Some(("hugepage_size", "2M")) => hugepage_size = Some(HugepageSize::Mib2),
+                Some(("hugepage_size", "1G")) => hugepage_size = Some(HugepageSize::Gib1),
+                Some(("hugepage_size", other)) => {
+                    return Err(ConfigError::HugepageSize(other.to_owned()));
+                }
+                _ => {
+                    return Err(ConfigError::Key {
+                        found: part.to_owned(),
+                        expected: "hugepage_size=2M|1G",
+                    });
+                }
+            }
+        }
+        let page_size = hugepage_size.unwrap_or(HugepageSize::Mib2);
+        if size == 0 || size % page_size.bytes() != 0 {
+            return Err(ConfigError::NotWholePages {
+                found: size_text.to_owned(),
+                page_size,
+            });
+        }
+        Ok(Self {
+            size,
+            hugepage_size,
+        })
+    }
+}
+
+/// Bytes that a number with the suffix K, M, G or T means; without one, bytes.
+fn size(text: &str) -> Result<u64, ConfigError> {
+    let error = || ConfigError::Size(text.to_owned());
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        Some(b'T' | b't') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(error());
+    }
+    let number: u64 = digits.parse().map_err(|_| error())?;
+    number.checked_mul(1 << shift).ok_or_else(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_takes_sizes_and_hugepage_sizes() {
+        for (text, size, hugepage_size) in [
+            ("512M", 512 << 20, None),
+            ("1G,hugepage_size=1G", 1 << 30, Some(HugepageSize::Gib1)),
+            ("4194304", 4 << 20, None),
+            ("1t,hugepage_size=2M", 1 << 40, Some(HugepageSize::Mib2)),
+        ] {
+            assert_eq!(
+                text.parse(),
+                Ok(MemoryConfig {
+                    size,
+                    hugepage_size
+                }),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_memory_is_refused_with_the_reason() {
+        let refusal = |text: &str| text.parse::<MemoryConfig>().unwrap_err();
+        for text in [
+            "",
+            "M",
+            "-1M",
+            "+1M",
+            "1.5G",
+            "99999999999999999999",
+            "17179869184T",
+            "1é",
+        ] {
+            assert!(matches!(refusal(text), ConfigError::Size(_)), "{text}");
+        }
+        for text in ["0", "3M", "513M,hugepage_size=1G"] {
+            assert!(
+                matches!(refusal(text), ConfigError::NotWholePages { .. }),
+                "{text}"
+            );
+        }
+        assert!(matches!(
+            refusal("2M,hugepage_size=4K"),
+            ConfigError::HugepageSize(_)
+        ));
+        assert!(matches!(refusal("2M,hugepages"), ConfigError::Key { .. }));
+    }
+}

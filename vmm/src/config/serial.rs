@@ -1,0 +1,57 @@
+//! Where the guest's serial port goes.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::ConfigError;
+
+/// Where the first serial port goes: `stdio`, `off`, `file=PATH`, `pty` or `socket=PATH`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SerialConfig {
+    /// To standard output, and from standard input.
+    #[default]
+    Stdio,
+    /// Nowhere.
+    Off,
+    /// To a file, which is emptied first.
+    File(PathBuf),
+    /// To a pseudoterminal, and from it.
+    Pty,
+    /// To whoever connects to a Unix stream socket, and from there.
+    Socket(PathBuf),
+}
+
+impl FromStr for SerialConfig {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        match text.split_once('=') {
+            None if text == "stdio" => Ok(Self::Stdio),
+            None if text == "off" => Ok(Self::Off),
+            None if text == "pty" => Ok(Self::Pty),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            Some(("socket", path)) if !path.is_empty() => Ok(Self::Socket(path.into())),
+            _ => Err(ConfigError::Key {
+                found: text.to_owned(),
+                expected: "stdio, off, file=PATH, pty or socket=PATH",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serial_goes_to_five_places() {
+        assert_eq!("stdio".parse(), Ok(SerialConfig::Stdio));
+        assert_eq!("off".parse(), Ok(SerialConfig::Off));
+        assert_eq!("file=a=b".parse(), Ok(SerialConfig::File("a=b".into())));
+        assert_eq!("pty".parse(), Ok(SerialConfig::Pty));
+        assert_eq!("socket=/s".parse(), Ok(SerialConfig::Socket("/s".into())));
+        for text in ["", "file", "file=", "stdio=x", "pty=x", "socket", "socket="] {
+            assert!(text.parse::<SerialConfig>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the guest's user types, or sends, on its way to the serial port.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use super::GuestSerial;
+use super::keys::{self, Key, Keys};
+use super::terminal::RawMode;
+
+/// Keys that wait at most for a guest that does not read; what is typed after them is lost.
+const TYPED_AHEAD: usize = 4096;
+
+/// Where input comes from, and what of it the guest has had no room for yet.
+#[derive(Debug)]
+pub struct Input {
+    source: OwnedFd,
+    user: Option<User>,
+    waiting: VecDeque<u8>,
+}
+
+/// Somebody at a terminal, whose keys may be commands.
+#[derive(Debug)]
+struct User {
+    keys: Keys,
+    _raw: RawMode,
+}
+
+/// What came of reading input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputState {
+    /// More may come.
+    Open,
+    /// The end, or an error.
+    Closed,
+    /// The user wants to end the guest.
+    Quit,
+    /// The user's terminal is gone.
+    Gone,
+}
+
+impl Input {
+    /// Input from `source`, all of which is for the guest.
+    pub fn plain(source: OwnedFd) -> Self {
+        Self {
+            source,
+            user: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Input from a user at `terminal`, which is in raw mode until the input is dropped.
+    ///
+    /// # Errors
+    /// The errno of setting the mode.
+    pub fn of_user(terminal: OwnedFd) -> io::Result<Self> {
+        let user = User {
+            keys: Keys::default(),
+            _raw: RawMode::enter(&terminal)?,
+        };
+        Ok(Self {
+            user: Some(user),
+            ..Self::plain(terminal)
+        })
+    }
+
+    /// Readable when there is input.
+    #[must_use]
+    pub fn source(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+
+    /// Whether no more is to be read until the guest has had what waits. A user's keys are always
+    /// read: a command may be among them.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.user.is_none() && !self.waiting.is_empty()
+    }
+
+    /// Reads what there is and hands it to `serial`. To be called when the source is readable.
+    pub fn read(&mut self, serial: &GuestSerial) -> InputState {
+        let mut buffer = [0; 256];
+        let count = match rustix::io::read(&self.source, &mut buffer) {
+            Ok(0) => return self.end(),
+            Ok(count) => count,
+            Err(Errno::INTR | Errno::AGAIN) => return InputState::Open,
+            // What reading from a terminal that is gone gives, or from a client that is.
+            Err(Errno::IO | Errno::CONNRESET) => return self.end(),
+            Err(error) => {
+                log::warn!("Cannot read input for the guest: {error}");
+                return InputState::Closed;
+            }
+        };
+        for byte in &buffer[..count] {
+            if self.take(*byte) == InputState::Quit {
+                return InputState::Quit;
+            }
+        }
+        self.hand_over(serial);
+        InputState::Open
+    }
+
+    /// What the end of the source means.
+    #[must_use]
+    pub fn end(&self) -> InputState {
+        if self.user.is_some() {
+            InputState::Gone
+        } else {
+            InputState::Closed
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> InputState {
+        let key = match &mut self.user {
+            Some(user) => user.keys.take(byte),
+            None => Key::Guest(byte),
+        };
+        match key {
+            Key::Guest(_) if self.user.is_some() && self.waiting.len() >= TYPED_AHEAD => {}
+            Key::Guest(byte) => self.waiting.push_back(byte),
+            Key::Begin => {}
+            Key::Quit => return InputState::Quit,
+            Key::Help => eprint!("\n{}", keys::HELP),
+        }
+        InputState::Open
+    }
+
+    /// Hands waiting input to `serial` as far as it has room.
+    pub fn hand_over(&mut self, serial: &GuestSerial) {
+        let waiting = self.waiting.make_contiguous();
+        match serial.enqueue(waiting) {
+            Ok(taken) => drop(self.waiting.drain(..taken)),
+            Err(error) => {
+                log::warn!("{error}");
+                self.waiting.clear();
+            }
+        }
+    }
+}

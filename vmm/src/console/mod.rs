@@ -1,0 +1,317 @@
+//! Where the guest's serial port goes on the host: standard input and output, a file, a
+//! pseudoterminal, or a socket.
+//!
+//! Nobody on the host makes the guest wait: what it prints goes through a [`pump`].
+
+mod input;
+mod keys;
+mod pty;
+mod pump;
+mod socket;
+mod terminal;
+mod watch;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use devices::serial::SerialPort;
+use vm_superio::Trigger;
+use vm_superio::serial::SerialEvents;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::config::SerialConfig;
+use crate::error::{Error, process};
+use crate::eventfd;
+use input::Input;
+use pty::Pty;
+use pump::Pump;
+use socket::Listener;
+
+pub use watch::ConsoleWatcher;
+
+/// In the end standard output, a file or a client may take nothing for so long before the rest is
+/// given up.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for a pseudoterminal, which nobody may be looking at.
+const PTY_PATIENCE: Duration = Duration::from_millis(200);
+
+/// The guest's serial port as this process drives it.
+pub type GuestSerial = SerialPort<IrqTrigger, Box<dyn Write + Send>, RoomNotice>;
+
+/// Raises an interrupt through an eventfd.
+#[derive(Debug)]
+pub struct IrqTrigger(pub EventFd);
+
+impl Trigger for IrqTrigger {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+/// Tells that the guest has read its input, so that more can follow.
+#[derive(Debug)]
+pub struct RoomNotice(pub EventFd);
+
+impl SerialEvents for RoomNotice {
+    fn buffer_read(&self) {}
+    fn out_byte(&self) {}
+    fn tx_lost_byte(&self) {}
+    fn in_buffer_empty(&self) {
+        // A full counter has told already.
+        let _ = self.0.write(1);
+    }
+}
+
+/// The host's end of the serial port.
+#[derive(Debug)]
+pub struct Console {
+    // Before the input, whose terminal is restored after the last output.
+    outlet: Outlet,
+    input: Option<Input>,
+    room: EventFd,
+    first_output: Arc<OnceLock<Instant>>,
+}
+
+enum Outlet {
+    Nowhere,
+    Stdio(Pump),
+    File(Pump),
+    Pty(Pump, Pty),
+    Socket(Client, Listener),
+    Sink(Option<Box<dyn Write + Send>>),
+}
+
+/// Who is connected to the socket, if anybody is.
+#[derive(Clone, Debug, Default)]
+struct Client(Arc<Mutex<Option<Connection>>>);
+
+#[derive(Debug)]
+struct Connection {
+    pump: Pump,
+    socket: UnixStream,
+}
+
+impl Console {
+    /// Opens what `config` names. A terminal is left as it is until [`start`](Self::start).
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Process`]
+    pub fn open(config: &SerialConfig) -> Result<Self, Error> {
+        let pump = |target: io::Result<_>, patience| Pump::start(target?, patience);
+        let outlet = match config {
+            SerialConfig::Stdio => {
+                let stdout = io::stdout().as_fd().try_clone_to_owned();
+                let pump = pump(stdout, PATIENCE).map_err(process("use standard output"))?;
+                Outlet::Stdio(pump)
+            }
+            SerialConfig::Off => Outlet::Nowhere,
+            SerialConfig::File(path) => {
+                let file = File::create(path).map(Into::into);
+                Outlet::File(pump(file, PATIENCE).map_err(in_file(path, "the serial port's file"))?)
+            }
+            SerialConfig::Pty => {
+                let failed = "make a pseudoterminal";
+                let pty = Pty::open().map_err(process(failed))?;
+                let pump = pump(pty.controller().try_clone(), PTY_PATIENCE);
+                Outlet::Pty(pump.map_err(process(failed))?, pty)
+            }
+            SerialConfig::Socket(path) => {
+                let listener =
+                    Listener::bind(path).map_err(in_file(path, "the serial port's socket"))?;
+                Outlet::Socket(Client::default(), listener)
+            }
+        };
+        Self::new(outlet)
+    }
+
+    /// Gives what the guest prints to `sink`. There is no input.
+    ///
+    /// # Errors
+    /// [`Error::Process`]
+    pub fn into_sink(sink: Box<dyn Write + Send>) -> Result<Self, Error> {
+        Self::new(Outlet::Sink(Some(sink)))
+    }
+
+    fn new(outlet: Outlet) -> Result<Self, Error> {
+        let room = eventfd::new().map_err(process("make an eventfd"))?;
+        Ok(Self {
+            outlet,
+            input: None,
+            room,
+            first_output: Arc::default(),
+        })
+    }
+
+    /// Makes the serial port that writes to the console; `irq` raises its interrupt. Once.
+    ///
+    /// # Errors
+    /// [`Error::Process`]
+    pub fn serial_port(&mut self, irq: EventFd) -> Result<GuestSerial, Error> {
+        let output: Box<dyn Write + Send> = match &mut self.outlet {
+            Outlet::Stdio(pump) | Outlet::File(pump) | Outlet::Pty(pump, _) => {
+                Box::new(pump.writer())
+            }
+            Outlet::Socket(client, _) => Box::new(client.clone()),
+            Outlet::Sink(sink) => sink.take().unwrap_or_else(|| Box::new(io::sink())),
+            Outlet::Nowhere => Box::new(io::sink()),
+        };
+        let room = self.room.try_clone().map_err(process("make an eventfd"))?;
+        Ok(SerialPort::with_events(
+            IrqTrigger(irq),
+            Box::new(Timed {
+                output,
+                first: Arc::clone(&self.first_output),
+            }),
+            RoomNotice(room),
+        ))
+    }
+
+    /// Opens the input. A terminal is put into raw mode until the console is dropped; in the
+    /// background it is left alone.
+    ///
+    /// # Errors
+    /// [`Error::Process`]
+    pub fn start(&mut self) -> Result<(), Error> {
+        self.input = match &self.outlet {
+            Outlet::Stdio(_) => standard_input().map_err(process("use standard input"))?,
+            Outlet::Pty(_, pty) => {
+                let controller = pty.controller().try_clone();
+                Some(Input::plain(
+                    controller.map_err(process("use a pseudoterminal"))?,
+                ))
+            }
+            _ => None,
+        };
+        Ok(())
+    }
+
+    /// Where others find the serial port, if it is a pseudoterminal or a socket.
+    #[must_use]
+    pub fn path(&self) -> Option<&PathBuf> {
+        match &self.outlet {
+            Outlet::Pty(_, pty) => Some(pty.path()),
+            Outlet::Socket(_, listener) => Some(listener.path()),
+            _ => None,
+        }
+    }
+
+    /// When the guest printed something first.
+    #[must_use]
+    pub fn first_output(&self) -> Option<Instant> {
+        self.first_output.get().copied()
+    }
+
+    fn listener(&self) -> Option<&UnixListener> {
+        match &self.outlet {
+            Outlet::Socket(_, listener) => Some(listener.socket()),
+            _ => None,
+        }
+    }
+
+    /// Takes a client that wants to connect. Whether it is the one client now.
+    fn accept(&mut self) -> io::Result<bool> {
+        let Outlet::Socket(current, listener) = &self.outlet else {
+            return Ok(false);
+        };
+        let Some(socket) = listener.accept()? else {
+            return Ok(false);
+        };
+        if self.input.is_some() {
+            socket::send_away(socket);
+            return Ok(false);
+        }
+        self.input = Some(Input::plain(socket.try_clone()?.into()));
+        let pump = Pump::start(socket.try_clone()?.into(), PATIENCE)?;
+        *current.lock() = Some(Connection { pump, socket });
+        Ok(true)
+    }
+
+    /// Lets the input go; a client with it.
+    fn disconnect(&mut self) {
+        self.input = None;
+        if let Outlet::Socket(client, _) = &self.outlet {
+            let connection = client.lock().take();
+            if let Some(Connection { pump, socket }) = connection {
+                // Else the pump might wait for a reader.
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+                drop(pump);
+            }
+        }
+    }
+}
+
+/// Standard input, if it is anything that a guest can be given.
+fn standard_input() -> io::Result<Option<Input>> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    if !rustix::termios::isatty(&stdin) {
+        return Ok(Some(Input::plain(stdin)));
+    }
+    if !terminal::is_ours(&stdin) {
+        log::info!("In the background nothing is read from the terminal");
+        return Ok(None);
+    }
+    Input::of_user(stdin).map(Some)
+}
+
+impl Client {
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Client {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &*self.lock() {
+            Some(connection) => connection.pump.writer().write(bytes),
+            None => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Notes when something is written first.
+struct Timed {
+    output: Box<dyn Write + Send>,
+    first: Arc<OnceLock<Instant>>,
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.first.get_or_init(Instant::now);
+        self.output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+impl fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nowhere => "Nowhere",
+            Self::Stdio(_) => "Stdio",
+            Self::File(_) => "File",
+            Self::Pty(..) => "Pty",
+            Self::Socket(..) => "Socket",
+            Self::Sink(_) => "Sink",
+        })
+    }
+}
+
+/// Makes an [`Error::File`] of what went wrong with `path`.
+fn in_file(path: &std::path::Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { what, path, source }
+}
