@@ -197,7 +197,8 @@ impl Transfer {
 }
 
 impl Length {
-    fn of(self, values: &[u64]) -> u64 {
+    /// Bytes, with the registers' `values`.
+    pub fn of(self, values: &[u64]) -> u64 {
         match self {
             Self::Fixed(length) => length,
             Self::Bits {

@@ -38,12 +38,28 @@ impl<H: HostFunction> MediatedFunction<H> {
             }
         };
         let result = self.program(number, replacements);
+        if let Ok(true) = result {
+            self.log_start(number, replacements);
+        }
         self.counters.update(|statistics| match result {
             Ok(true) => statistics.started += 1,
             Ok(false) => statistics.busy += 1,
             Err(_) => statistics.failed += 1,
         });
         result.map(|_| ())
+    }
+
+    fn log_start(&self, number: usize, replaced: Replacements) {
+        let transfer = &self.profile.transfers[number];
+        for (register, hpa) in replaced.into_iter().flatten() {
+            log::debug!(
+                "{}: {}: {:#x} bytes started, {} is {hpa}",
+                self.host.info().name,
+                transfer.name,
+                transfer.length.of(&self.values),
+                self.profile.registers[register].name
+            );
+        }
     }
 
     /// Programs the device and starts it; `false` if a transfer is under way.

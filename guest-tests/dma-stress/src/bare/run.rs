@@ -247,7 +247,9 @@ fn attack(
 ) {
     let (registers, race) = (&attacked.registers, &attacked.race);
     if processor > 0 {
-        race.take_part(registers, shared.options.seed + processor as u64);
+        // The timer ends the sleep.
+        let seed = shared.options.seed + processor as u64;
+        race.take_part(registers, seed, interrupts::enable_and_hlt);
         return;
     }
     let attack = Attack {

@@ -65,7 +65,7 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
 
     fn launch(&mut self, values: Values) {
         self.write(values);
-        self.attack.registers.store(COMMAND, 8, values.command);
+        self.store(COMMAND, 8, values.command);
         self.flight = Some(Flight {
             values,
             since: (self.attack.shared.clock.now)(),

@@ -83,6 +83,10 @@ pub struct Counts {
     pub accepted: u64,
     /// Stores of ours while others raced.
     pub raced: u64,
+    /// Starts by all processors in the race: refused, busy or run, as it happens.
+    pub raced_starts: u64,
+    /// Pieces of stores that no register takes.
+    pub dropped: u64,
 }
 
 /// The device has been busy for too long.
@@ -101,6 +105,8 @@ struct Course<'a, M, W, R> {
     attack: &'a Attack<'a, M, W, R>,
     ground: Ground<'a, M>,
     random: fastrand::Rng,
+    /// What is spoiled to make attempts.
+    right: Values,
     /// What the registers hold.
     held: Values,
     /// What the device's buffer holds.
@@ -122,6 +128,7 @@ impl<M: Memory, W: Write, R: Stores> Attack<'_, M, W, R> {
             attack: self,
             ground: Ground::lay(shared.memory, shared.ram, seed),
             random: fastrand::Rng::with_seed(seed ^ (self.id + 1) << 40),
+            right: Values::default(),
             held: Values::default(),
             buffer: vec![0; usize::try_from(BUFFER_BYTES).unwrap_or(0)],
             flight: None,
@@ -212,6 +219,7 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
             }
         }
         race.stop();
+        self.counts.raced_starts = race.starts();
         self.wait()?;
         self.read_back(0);
         for gpa in sandbox {
@@ -257,12 +265,14 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
         let (counts, failures) = (self.counts, self.failures);
         let attempts = counts.refused + counts.malformed + counts.accepted;
         shared.report.comment(format_args!(
-            "hostile attempts={attempts} accepted={} refused={} malformed={} raced={} raced_by_others={}",
+            "hostile attempts={attempts} accepted={} refused={} malformed={} dropped={} raced={} raced_by_others={} raced_starts={}",
             counts.accepted,
             counts.refused,
             counts.malformed,
+            counts.dropped,
             counts.raced,
             self.attack.race.map_or(0, Race::stores),
+            counts.raced_starts,
         ));
         let test = |wrong: u64, what| {
             let name = format_args!("{NAME} {}: {what}", self.attack.id);

@@ -47,6 +47,7 @@ pub struct Race {
     over: AtomicBool,
     inside: AtomicU64,
     stores: AtomicU64,
+    starts: AtomicU64,
 }
 
 impl Race {
@@ -82,17 +83,26 @@ impl Race {
         self.stores.load(SeqCst)
     }
 
-    /// Takes part as another processor, until the [`end`](Self::end).
-    pub fn take_part(&self, registers: &impl Stores, seed: u64) {
+    /// Starts asked for so far, by all.
+    pub fn starts(&self) -> u64 {
+        self.starts.load(SeqCst)
+    }
+
+    /// Takes part as another processor, until the [`end`](Self::end). Calls `idle` while there is
+    /// no race.
+    pub fn take_part(&self, registers: &impl Stores, seed: u64, idle: impl Fn()) {
         let mut random = fastrand::Rng::with_seed(seed);
         while !self.over.load(SeqCst) {
             self.inside.fetch_add(1, SeqCst);
-            if self.running.load(SeqCst) {
+            let runs = self.running.load(SeqCst);
+            if runs {
                 self.store(registers, &mut random);
                 self.stores.fetch_add(1, SeqCst);
             }
             self.inside.fetch_sub(1, SeqCst);
-            spin_loop();
+            if !runs {
+                idle();
+            }
         }
     }
 
@@ -106,7 +116,10 @@ impl Race {
                 (DESTINATION, chosen.copied().unwrap_or(0))
             }
             3 => (COUNT, COUNTS[random.usize(..COUNTS.len())]),
-            _ => (COMMAND, COMMANDS[random.usize(..COMMANDS.len())]),
+            _ => {
+                self.starts.fetch_add(1, SeqCst);
+                (COMMAND, COMMANDS[random.usize(..COMMANDS.len())])
+            }
         };
         registers.store(offset, 8, value);
     }
