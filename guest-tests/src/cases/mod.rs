@@ -5,6 +5,7 @@ mod check;
 mod compat;
 mod data;
 mod ending;
+mod hostile;
 mod iommufd;
 mod refusal;
 mod rig;
@@ -28,6 +29,7 @@ pub const ALL: &[Case] = &[
         long: true,
         ..case("stress-linux-long", 180, stress_linux::long)
     },
+    case("hostile", 180, hostile::hostile),
     case("stress-edu", 150, stress::edu),
     case("stress-software", 150, stress::software),
     case("compat-network", 150, compat::network),

@@ -12,16 +12,18 @@ use crate::runner::CaseResult;
 use crate::trace::{self, NVME_EVENTS};
 use crate::{Result, guest, setup};
 
-const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
+/// QEMU's `edu`, addressing all of memory.
+pub const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
 /// A canary in what the guest leaves.
 const CANARY: &str = "testbed inside canary --leave-mib 500 -- ";
-const LEAST_CANARY_MIB: u64 = 256;
+/// What a canary has to hold at least.
+pub const LEAST_CANARY_MIB: u64 = 256;
 /// Pieces of memory that guests must be in, at least, so that no address is right by luck.
 const LEAST_PIECES: u64 = 16;
 
 /// Script, a wrapper of a command's: leaves 250 MiB of free memory as single pages, each between two that are taken.
 /// A file of zeros and ones by turns loses its zeros.
-const SCATTER: &str = "\
+pub const SCATTER: &str = "\
 cat > /tmp/scatter <<'EOF'
 mkdir -p /tmp/pages && mount -t tmpfs -o size=1G pages /tmp/pages && cd /tmp/pages || exit 1
 { head -c 4096 /dev/zero | tr '\\0' '\\1'; head -c 4096 /dev/zero; } > pair
@@ -31,7 +33,7 @@ fallocate --dig-holes file && cd / && \"$@\"
 EOF
 ";
 /// A canary in what the guest and [`SCATTER`] leave.
-const SCATTERED: &str = "testbed inside canary --leave-mib 560 -- sh /tmp/scatter ";
+pub const SCATTERED: &str = "testbed inside canary --leave-mib 560 -- sh /tmp/scatter ";
 
 /// What the example moves in each direction: 8 times the device's buffer.
 const EXAMPLE_BYTES: u64 = 8 * 4096;
