@@ -44,7 +44,7 @@ fn run(seconds: u64, least_bytes: u64) -> Result<CaseResult> {
     let served = image::bytes(SERVED_MIB, SEED);
     let server = Server::start(served).at("listen on", "the loopback interface")?;
     let machine: Machine = rig
-        .machine(setup::guest_kernel()?.bzimage())
+        .machine(setup::guest_kernel()?.vmlinux())
         .hugepages_2m(300)
         .qemu_arg("-netdev")
         .qemu_arg("user,id=net")

@@ -240,7 +240,7 @@ impl<'a> Rig<'a> {
             .memory(self.batch.memory)
             .hugepages_2m(self.batch.hugepages)
             .iommu(self.batch.iommu)
-            .file("kernel", setup::guest_kernel()?.bzimage())
+            .file("kernel", setup::guest_kernel()?.vmlinux())
             .file("starts", path)
             .trace("pci_cfg_write")
             .timeout(LIMIT);
