@@ -28,6 +28,18 @@ use crate::passthrough::PassthroughError;
 /// Why a guest could not be run, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// An option is needed that was not given.
+    #[error(transparent)]
+    OptionMissing(#[from] crate::cli::Missing),
+    /// A file with options.
+    #[error(transparent)]
+    ConfigFile(#[from] crate::cli::FileError),
+    /// Where events go.
+    #[error(transparent)]
+    Events(#[from] crate::events::EventsError),
+    /// The file with the process ID.
+    #[error(transparent)]
+    Pidfile(#[from] crate::pidfile::PidfileError),
     /// The same device was named twice.
     #[error("--device names {bdf} twice")]
     DeviceTwice {
@@ -259,7 +271,11 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::DeviceTwice { .. }
+            Self::OptionMissing(_)
+            | Self::ConfigFile(_)
+            | Self::Events(_)
+            | Self::Pidfile(_)
+            | Self::DeviceTwice { .. }
             | Self::TooManyDevices { .. }
             | Self::NoiommuNotAccepted { .. }
             | Self::DeviceWithSoftware { .. }
@@ -302,10 +318,23 @@ impl Error {
         }
     }
 
+    /// The error and what is behind it, on one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        text
+    }
+
     /// What the user can do about it, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Events(error) => error.hint(),
             Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
             Self::NoSoftwareEngine => Some("add --software".to_owned()),
             Self::BehindIommu { .. } => {

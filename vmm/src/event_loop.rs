@@ -1,6 +1,7 @@
 //! The main thread while the guest runs: waits for the guest's end, signals, input and notices
 //! of devices.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,15 +21,18 @@ use crate::watch::DeviceWatch;
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// Takes SIGTERM, SIGINT and SIGHUP over. To be called before any thread is started, since
-    /// they inherit what is blocked.
+    /// Takes SIGTERM, SIGINT and, unless nohup(1) said not to, SIGHUP over. To be called before
+    /// any thread is started that handles one, since they inherit what is blocked.
     ///
     /// # Errors
     /// [`Error::Process`]
     pub fn take() -> Result<Self, Error> {
         let mut set = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
             set.add(signal);
+        }
+        if !ignores_hangup() {
+            set.add(Signal::SIGHUP);
         }
         set.thread_block()
             .and_then(|()| {
@@ -40,6 +44,16 @@ impl Signals {
                 source: errno.into(),
             })
     }
+}
+
+/// Whether SIGHUP was ignored when this process was started (proc_pid_status(5), `SigIgn`).
+fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (Signal::SIGHUP as u32 - 1)) != 0)
 }
 
 /// Waits until the guest ends, for at most `limit`, and tells why it did.

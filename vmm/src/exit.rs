@@ -33,6 +33,23 @@ pub enum ExitReason {
     Device(Bdf, String),
 }
 
+impl ExitReason {
+    /// One word for it, as `docs/events.md` lists them.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::PowerOff { .. } => "power-off",
+            Self::Reset => "reset",
+            Self::Signal(_) => "signal",
+            Self::Quit => "user",
+            Self::TerminalGone => "terminal-gone",
+            Self::TimeLimit(_) => "time-limit",
+            Self::GuestCrash(_) => "guest-crash",
+            Self::Device(..) => "device",
+        }
+    }
+}
+
 /// The sending end: cheap to clone, for any thread.
 #[derive(Clone, Debug)]
 pub struct ExitSender(Arc<Shared>);

@@ -16,43 +16,69 @@ pub mod description;
 mod error;
 mod event_loop;
 mod eventfd;
+pub mod events;
 pub mod exit;
+mod host;
 pub mod host_map;
 pub mod kvm;
+pub mod logging;
 pub mod machine;
 pub mod memory;
 pub mod passthrough;
+mod phases;
+pub mod pidfile;
 mod pinned;
 mod software;
 pub mod stress;
 mod topology;
+mod unblocked;
 mod watch;
 mod window;
 
 pub use error::Error;
+pub use host::Host;
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};
+pub use unblocked::say;
 
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use config::Config;
 use console::Console;
 use description::Description;
+use events::Event;
 use exit::ExitReason;
 use software::Refusals;
 
-/// Runs the microVM that `config` describes until it ends. Where devices use physical addresses,
-/// its RAM is placed by `layout`: [`Identity`], unless the harm of another one is to be shown.
+/// The version, with the commit where it is known.
+pub const VERSION: &str = env!("PINVISOR_VERSION");
+
+/// Runs the microVM that `config` describes until it ends, and tells `host` about it. Where
+/// devices use physical addresses, its RAM is placed by `layout`: [`Identity`], unless the harm of
+/// another one is to be shown.
 ///
 /// # Errors
 /// [`Error`]; what was set up is torn down by then, devices first.
-pub fn run(config: &Config, layout: &dyn Layout) -> Result<(), Error> {
-    let console = Console::open(&config.serial)?;
-    if let Some(path) = console.path() {
-        eprintln!("pinvisor: the guest's serial port is {}", path.display());
-    }
-    let ended = launch(config, layout, (console, None))?;
-    event_loop::outcome(ended.reason)?;
-    ended.torn_down
+pub fn run(config: &Config, layout: &dyn Layout, mut host: Host) -> Result<(), Error> {
+    host.events.started();
+    let ended = Console::open(&config.serial).and_then(|console| {
+        if let Some(path) = console.path() {
+            say(&format!(
+                "pinvisor: the guest's serial port is {}\n",
+                path.display()
+            ));
+        }
+        launch(config, layout, (console, None), &mut host)
+    });
+    let (reason, result) = match ended {
+        Ok(ended) => {
+            let outcome = event_loop::outcome(ended.reason.clone());
+            (Some(ended.reason), outcome.and(ended.torn_down))
+        }
+        Err(error) => (None, Err(error)),
+    };
+    host.ended(reason.as_ref(), &result);
+    result
 }
 
 /// How a guest ended, and what it ran on.
@@ -69,23 +95,40 @@ fn launch(
     config: &Config,
     layout: &dyn Layout,
     (mut console, limit): (Console, Option<Duration>),
+    host: &mut Host,
 ) -> Result<Ended, Error> {
-    let began = Instant::now();
-    let mut machine = builder::build(config, layout, &mut console)?;
+    let mut machine = builder::build(config, layout, &mut console, &mut host.phases)?;
+    host.events.tell(&Event::Ready {
+        serial: console.path().map(PathBuf::as_path),
+    });
     let ended = event_loop::run(&mut machine, &mut console, limit);
+    if let Ok(ExitReason::Device(device, message)) = &ended {
+        host.events.tell(&Event::DeviceError {
+            device: *device,
+            message,
+        });
+    }
+    if let Some(first) = console.first_output() {
+        host.phases.note("first output", first);
+    }
+    host.phases.done("guest");
     let refusals = match (&machine.software, &machine.engine) {
         (Some(software), Some(engine)) => software.refusals(engine),
         _ => Refusals::default(),
     };
     let torn_down = machine.tear_down();
-    if let Some(first) = console.first_output() {
-        let after = first.duration_since(began).as_millis();
-        log::info!("The guest printed something first after {after} ms");
-    }
+    let description = machine.description.clone();
+    drop(machine);
+    host.phases.done("tear-down");
+    log::info!(
+        "phases: {}; total {} ms",
+        host.phases,
+        host.phases.total().as_millis()
+    );
     Ok(Ended {
         reason: ended?,
         torn_down,
-        description: machine.description.clone(),
+        description,
         refusals,
     })
 }

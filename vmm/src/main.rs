@@ -1,14 +1,13 @@
 //! `pinvisor`: from the command line to an exit code.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use log::LevelFilter;
 use stress_report::Verdict;
 use vmm::cli::{Cli, Command, StressArgs};
-use vmm::{Error, Identity, run};
+use vmm::config::HostConfig;
+use vmm::{Error, Host, Identity, logging, run, say};
 
 /// The command line is wrong.
 const USAGE: u8 = 1;
@@ -27,18 +26,34 @@ fn main() -> ExitCode {
             };
         }
     };
-    start_log(cli.verbose);
-    let result = match cli.command {
-        Command::Run(args) => run(&args.into(), &Identity).map(|()| ExitCode::SUCCESS),
-        Command::Stress(args) => stress(*args),
-    };
-    match result {
+    match execute(cli) {
         Ok(code) => code,
         Err(error) => {
             report(&error);
             error.exit_code().into()
         }
     }
+}
+
+fn execute(cli: Cli) -> Result<ExitCode, Error> {
+    let verbose = cli.verbose;
+    // A run's log may go elsewhere.
+    if !matches!(cli.command, Command::Run(_)) {
+        logging::start(&HostConfig {
+            verbose,
+            ..HostConfig::default()
+        })?;
+    }
+    match cli.command {
+        Command::Run(args) => {
+            let config = args.into_config(verbose)?;
+            run(&config.guest, &Identity, Host::open(&config.host)?)?;
+        }
+        Command::Stress(args) => return stress(*args),
+        Command::Completions(args) => args.write(),
+        Command::Man(args) => args.write()?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn stress(args: StressArgs) -> Result<ExitCode, Error> {
@@ -49,31 +64,11 @@ fn stress(args: StressArgs) -> Result<ExitCode, Error> {
     })
 }
 
-fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => LevelFilter::Warn,
-        1 => LevelFilter::Info,
-        _ => LevelFilter::Debug,
-    };
-    env_logger::Builder::new()
-        .filter_level(level)
-        .format(|out, record| {
-            let level = record.level().as_str().to_ascii_lowercase();
-            writeln!(out, "pinvisor: {level}: {}", record.args())
-        })
-        .init();
-}
-
 /// Prints the error, what is behind it, and the way out.
 fn report(error: &Error) {
-    eprint!("pinvisor: error: {error}");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        eprint!(": {cause}");
-        source = cause.source();
-    }
-    eprintln!();
+    let mut text = format!("pinvisor: error: {}\n", error.chain());
     if let Some(hint) = error.hint() {
-        eprintln!("pinvisor: hint: {hint}");
+        text.push_str(&format!("pinvisor: hint: {hint}\n"));
     }
+    say(&text);
 }

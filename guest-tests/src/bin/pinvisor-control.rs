@@ -7,17 +7,19 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use vmm::cli::{Cli, Command};
-use vmm::{Conventional, run};
+use vmm::{Conventional, Host, run};
 
 fn main() -> ExitCode {
-    env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Info)
-        .init();
-    let Command::Run(args) = Cli::parse().command else {
+    let cli = Cli::parse();
+    let Command::Run(args) = cli.command else {
         eprintln!("pinvisor-control: it can run, and nothing else");
         return ExitCode::FAILURE;
     };
-    match run(&args.into(), &Conventional) {
+    let ended = args.into_config(cli.verbose.max(1)).and_then(|config| {
+        let host = Host::open(&config.host)?;
+        run(&config.guest, &Conventional, host)
+    });
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pinvisor-control: {error}");

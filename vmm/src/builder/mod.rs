@@ -27,6 +27,7 @@ use crate::kvm::vcpu::{VcpuThread, install_kick_handler};
 use crate::kvm::vm::Vm;
 use crate::machine::Machine;
 use crate::memory::layout::Layout;
+use crate::phases::Phases;
 use crate::watch::DeviceWatch;
 use boot::Start;
 use bus::Wiring;
@@ -39,6 +40,7 @@ pub(crate) fn build(
     config: &Config,
     identity: &dyn Layout,
     console: &mut Console,
+    phases: &mut Phases,
 ) -> Result<Machine, Error> {
     let Prepared {
         files,
@@ -48,12 +50,14 @@ pub(crate) fn build(
         memory,
         placement,
     } = Prepared::new(config, identity)?;
+    phases.done("prepare");
     let start = files.load(
         &config.command_line,
         placement?,
         (&memory.plan, &host_map),
         (&platform(config, &host_map), memory.ram.memory()),
     )?;
+    phases.done("load");
 
     // Threads inherit what is blocked.
     let signals = Signals::take()?;
@@ -104,6 +108,7 @@ pub(crate) fn build(
         let thread = VcpuThread::spawn(index, vcpu, Arc::clone(&bus), exit_sender.clone());
         machine.vcpus.push(thread.map_err(process("start a vCPU"))?);
     }
+    phases.done("start");
     Ok(machine)
 }
 

@@ -1,18 +1,24 @@
 //! The command line.
 
+mod file;
+mod generate;
+mod guest;
 mod run;
 mod stress;
 mod vm;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+pub use file::FileError;
+pub use generate::{CompletionsArgs, ManArgs};
+pub use guest::GuestArgs;
 pub use run::RunArgs;
 pub use stress::StressArgs;
 
 /// A microVM monitor that passes real PCI devices through to unmodified guests on machines
 /// without an IOMMU.
 #[derive(Debug, Parser)]
-#[command(name = "pinvisor", version, about, after_help = EXIT_CODES)]
+#[command(name = "pinvisor", version = crate::VERSION, about, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Say more: once for what is done, twice for everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -37,10 +43,19 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a microVM until it switches itself off
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Run a guest that stresses DMA, judge what it says, and report
     Stress(Box<StressArgs>),
+    /// Print what makes a shell complete the command line
+    Completions(CompletionsArgs),
+    /// Print or write manual pages
+    Man(ManArgs),
 }
+
+/// An option that is needed and was not given, neither on the command line nor in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{0} is missing on the command line and in the file of --config")]
+pub struct Missing(&'static str);
 
 #[cfg(test)]
 mod tests {

@@ -25,6 +25,10 @@ enum Break {
 
 /// Options of `pinvisor stress`.
 #[derive(Args, Debug)]
+#[command(
+    mut_arg("kernel", |kernel| kernel.required(true)),
+    mut_arg("memory", |memory| memory.required(true)),
+)]
 pub struct StressArgs {
     #[command(flatten)]
     vm: VmArgs,
@@ -87,7 +91,7 @@ impl StressArgs {
         };
         let seed = self.seed;
         let command_line = format!("seed={seed} {}", self.cmdline);
-        let mut vm = self.vm.into_config(self.devices, command_line);
+        let mut vm = self.vm.into_config(self.devices, command_line)?;
         vm.software = self.software.then_some(SoftwareConfig { seed, fault });
         let config = StressConfig {
             vm,

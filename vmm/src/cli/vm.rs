@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Missing;
 use crate::config::{Config, CpuCount, DeviceConfig, MemoryConfig, SerialConfig};
 
 pub(super) const DEVICE_VALUE: &str =
@@ -16,44 +17,62 @@ registers, which profile=FILE describes (docs/mediate.md). A device that cannot 
 with reset=none only";
 
 /// What every microVM has.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct VmArgs {
     /// Kernel to boot: a bzImage, a vmlinux, or another ELF file entered in 64-bit mode with the
     /// zero page's address in RSI
     #[arg(long, value_name = "FILE")]
-    kernel: PathBuf,
+    pub kernel: Option<PathBuf>,
 
     /// Initramfs to boot it with
     #[arg(long, value_name = "FILE")]
-    initramfs: Option<PathBuf>,
+    pub initramfs: Option<PathBuf>,
 
     /// Guest RAM: SIZE[,hugepage_size=2M|1G], for example 512M
     #[arg(long, value_name = "SIZE[,hugepage_size=2M|1G]")]
-    memory: MemoryConfig,
+    pub memory: Option<MemoryConfig>,
 
-    /// CPUs of the guest
-    #[arg(long, value_name = "N", default_value = "1")]
-    cpus: CpuCount,
+    /// CPUs of the guest, 1 to 32 [default: 1]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<CpuCount>,
 
     /// Accept that no IOMMU keeps the devices in check: they can read and write all of the
     /// host's memory, so the guest is trusted like root
     #[arg(long)]
-    noiommu: bool,
+    pub noiommu: bool,
 }
 
 impl VmArgs {
+    /// These, and what they leave open from `file`.
+    pub fn or(self, file: Self) -> Self {
+        Self {
+            kernel: self.kernel.or(file.kernel),
+            initramfs: self.initramfs.or(file.initramfs),
+            memory: self.memory.or(file.memory),
+            cpus: self.cpus.or(file.cpus),
+            noiommu: self.noiommu || file.noiommu,
+        }
+    }
+
     /// A microVM with these, and a serial port that goes nowhere.
-    pub fn into_config(self, devices: Vec<DeviceConfig>, command_line: String) -> Config {
-        Config {
-            kernel: self.kernel,
+    ///
+    /// # Errors
+    /// [`Missing`]
+    pub fn into_config(
+        self,
+        devices: Vec<DeviceConfig>,
+        command_line: String,
+    ) -> Result<Config, Missing> {
+        Ok(Config {
+            kernel: self.kernel.ok_or(Missing("kernel"))?,
             initramfs: self.initramfs,
             command_line,
-            memory: self.memory,
-            cpus: self.cpus,
+            memory: self.memory.ok_or(Missing("memory"))?,
+            cpus: self.cpus.unwrap_or_default(),
             devices,
             noiommu: self.noiommu,
             software: None,
             serial: SerialConfig::Off,
-        }
+        })
     }
 }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::GuestSerial;
 use super::keys::{self, Key, Keys};
 use super::terminal::RawMode;
+use crate::unblocked::say;
 
 /// Keys that wait at most for a guest that does not read; what is typed after them is lost.
 const TYPED_AHEAD: usize = 4096;
@@ -122,7 +123,7 @@ impl Input {
             Key::Guest(byte) => self.waiting.push_back(byte),
             Key::Begin => {}
             Key::Quit => return InputState::Quit,
-            Key::Help => eprint!("\n{}", keys::HELP),
+            Key::Help => say(&format!("\n{}", keys::HELP)),
         }
         InputState::Open
     }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -153,9 +154,13 @@ impl Pump {
     pub fn start(target: OwnedFd, patience: Duration) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let working = Arc::clone(&shared);
+        // Signals are for the main thread, which may not have taken them over yet.
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let thread = thread::Builder::new()
             .name("serial-output".to_owned())
-            .spawn(move || working.work(&target))?;
+            .spawn(move || working.work(&target));
+        before.thread_set_mask()?;
+        let thread = thread?;
         Ok(Self {
             shared,
             patience,

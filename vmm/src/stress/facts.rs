@@ -33,7 +33,7 @@ pub fn setup(config: &Config, description: &Description) -> Setup {
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     Setup {
-        monitor: concat!("pinvisor ", env!("CARGO_PKG_VERSION")).into(),
+        monitor: format!("pinvisor {}", crate::VERSION).into(),
         host_kernel: rustix::system::uname()
             .release()
             .to_string_lossy()

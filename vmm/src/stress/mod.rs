@@ -14,7 +14,7 @@ use stress_report::{Collector, Terminal, Verdict, text, write_html, write_json};
 use crate::config::Config;
 use crate::console::Console;
 use crate::error::Error;
-use crate::{Layout, launch};
+use crate::{Host, Layout, launch};
 use display::Display;
 
 /// A stress guest, and what becomes of what it says.
@@ -42,7 +42,12 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
     let ear = Ear::open(config)?;
     let began = Instant::now();
     let console = Console::into_sink(Box::new(ear.clone()))?;
-    let ended = launch(&config.vm, layout, (console, Some(config.limit)))?;
+    let ended = launch(
+        &config.vm,
+        layout,
+        (console, Some(config.limit)),
+        &mut Host::default(),
+    )?;
     let outcome = facts::outcome(&ended, began.elapsed());
     let setup = facts::setup(&config.vm, &ended.description);
     let report = ear.finish().finish(setup, outcome);

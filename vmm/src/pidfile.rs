@@ -1,0 +1,194 @@
+//! A file with the number of this process, for those who want to signal it.
+//!
+//! The file is locked (flock(2)) as long as the process lives, so that one that was left behind
+//! is told from one in use, whatever process has its number by now.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+/// A number and a newline have room in so many bytes (the largest is 2^22, proc_sys_kernel(5)).
+const LONGEST: usize = 8;
+
+/// Attempts at a file that others take away meanwhile.
+const ATTEMPTS: u32 = 16;
+
+/// A pidfile cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PidfileError {
+    /// Another process has it.
+    #[error("The pidfile {} is in use by {owner}", path.display())]
+    Taken {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        owner: String,
+    },
+    /// It is something else.
+    #[error("{} is not a pidfile: there is something other than a process number in it", path.display())]
+    NotPidfile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system.
+    #[error("Cannot write the pidfile {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The file, which is removed when dropped.
+#[derive(Debug)]
+pub struct Pidfile {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Pidfile {
+    /// Makes `path` say which process this is. One that a process left behind is taken over.
+    ///
+    /// # Errors
+    /// [`PidfileError`]
+    pub fn create(path: &Path) -> Result<Self, PidfileError> {
+        let failed = |source| PidfileError::File {
+            path: path.to_owned(),
+            source,
+        };
+        for _ in 0..ATTEMPTS {
+            let file = open(path).map_err(failed)?;
+            let taken = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => false,
+                Err(Errno::AGAIN) => true,
+                Err(error) => return Err(failed(error.into())),
+            };
+            // Its owner may have removed it since it was opened.
+            if !is_at(&file, path) {
+                continue;
+            }
+            let mut text = String::new();
+            let read = (&file).take(LONGEST as u64 + 1).read_to_string(&mut text);
+            let number = text.strip_suffix('\n').unwrap_or(&text);
+            let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+            if read.is_err() || text.len() > LONGEST || !is_number {
+                return Err(PidfileError::NotPidfile {
+                    path: path.to_owned(),
+                });
+            }
+            if taken {
+                return Err(PidfileError::Taken {
+                    path: path.to_owned(),
+                    owner: match number {
+                        "" => "another process".to_owned(),
+                        number => format!("process {number}"),
+                    },
+                });
+            }
+            let mut pidfile = Self {
+                path: path.to_owned(),
+                lock: file,
+            };
+            return pidfile.write().map(|()| pidfile).map_err(failed);
+        }
+        Err(failed(io::Error::other("others keep removing it")))
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.lock.set_len(0)?;
+        self.lock.rewind()?;
+        writeln!(self.lock, "{}", std::process::id())
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("Cannot remove the pidfile {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Not through a symbolic link that somebody planted, and without waiting at a FIFO.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok(file)
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> String {
+        format!("{}\n", std::process::id())
+    }
+
+    #[test]
+    fn a_pidfile_is_there_while_it_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let held = Pidfile::create(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), own());
+        let Err(PidfileError::Taken { owner, .. }) = Pidfile::create(&path) else {
+            panic!("held twice");
+        };
+        assert_eq!(owner, format!("process {}", own().trim()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), own());
+        drop(held);
+        assert!(!path.exists());
+        Pidfile::create(&path).unwrap();
+    }
+
+    #[test]
+    fn one_that_was_left_behind_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        for left in ["1\n", "", "4194304\n"] {
+            fs::write(&path, left).unwrap();
+            let _held = Pidfile::create(&path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), own());
+        }
+    }
+
+    #[test]
+    fn other_files_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("precious");
+        for precious in [&b"root:x:0:0"[..], b"\xff", b"1\n2\n", b"123456789"] {
+            fs::write(&path, precious).unwrap();
+            let error = Pidfile::create(&path).unwrap_err();
+            assert!(matches!(error, PidfileError::NotPidfile { .. }), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), precious);
+        }
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), &link).unwrap();
+        for wrong in [&link, folder.path(), Path::new("/dev/null")] {
+            let error = Pidfile::create(wrong).unwrap_err();
+            assert!(matches!(error, PidfileError::File { .. }), "{error}");
+        }
+        assert!(!folder.path().join("elsewhere").exists());
+    }
+}

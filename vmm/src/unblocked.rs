@@ -1,0 +1,78 @@
+//! Writing to somebody who may not be reading, without waiting for them.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+/// Writes what there is room for now, or within `patience`; else fails with
+/// [`io::ErrorKind::WouldBlock`]. The descriptor may be shared with others and stays as it is.
+#[derive(Debug)]
+pub struct Unblocked<T> {
+    target: T,
+    patience: Duration,
+}
+
+impl<T: AsFd> Unblocked<T> {
+    /// Writes to `target`, for which it waits at most `patience`.
+    pub fn new(target: T, patience: Duration) -> Self {
+        Self { target, patience }
+    }
+
+    fn has_room(&self) -> io::Result<bool> {
+        let timeout = Timespec::try_from(self.patience).map_err(io::Error::other)?;
+        let mut wanted = [PollFd::new(&self.target, PollFlags::OUT)];
+        match poll(&mut wanted, Some(&timeout)) {
+            // An error counts as room: writing tells which.
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl<T: AsFd> Write for Unblocked<T> {
+    /// A pipe with room has it for `PIPE_BUF` bytes (pipe(7)), so no more are written at once.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.has_room()? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = bytes.len().min(rustix::pipe::PIPE_BUF);
+        Ok(rustix::io::write(&self.target, &bytes[..count])?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How long what is printed may wait for a paused terminal.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Prints to standard error. A terminal that is paused, or gone, misses it.
+pub fn say(text: &str) {
+    let _ = Unblocked::new(io::stderr(), PATIENCE).write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_pipe_and_a_closed_one_are_told_apart_and_nobody_waits() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut writer = Unblocked::new(writer, Duration::ZERO);
+        writer.write_all(b"x").unwrap();
+        let full = loop {
+            if let Err(error) = writer.write_all(&[0; 1000]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        drop(reader);
+        let closed = writer.write_all(b"x").unwrap_err();
+        assert_eq!(closed.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
