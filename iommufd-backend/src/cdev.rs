@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::pci_sysfs::PciSysfs;
 
 /// Where the kernel puts the nodes.
-const NODES: &str = "/dev/vfio/devices";
+pub const NODES: &str = "/dev/vfio/devices";
 
 /// Whether an IOMMU stands between the device and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +51,7 @@ impl Cdev {
     /// device; [`Error::NoCdev`] if the kernel made none.
     pub fn find(sysfs: &PciSysfs, bdf: Bdf) -> Result<(String, CdevKind), Error> {
         let driver = sysfs.driver(bdf)?;
-        let directory = sysfs.directory(bdf)?.join("vfio-dev");
-        let found = fs::read_dir(directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .find_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                CdevKind::of_name(&name).map(|kind| (name, kind))
-            });
+        let found = Self::name(sysfs, bdf)?;
         // Kernels before 7.3 list a noiommu device here without making a node for it.
         match (found, driver) {
             (Some(found), _) if Path::new(NODES).join(&found.0).exists() => Ok(found),
@@ -70,6 +62,23 @@ impl Cdev {
                 unsafe_mode: sysfs.unsafe_noiommu_mode(),
             }),
         }
+    }
+
+    /// The name and kind of the character device that sysfs lists for `bdf`, whether it has a
+    /// node or not.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`]
+    pub fn name(sysfs: &PciSysfs, bdf: Bdf) -> Result<Option<(String, CdevKind)>, Error> {
+        let directory = sysfs.directory(bdf)?.join("vfio-dev");
+        Ok(fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                CdevKind::of_name(&name).map(|kind| (name, kind))
+            }))
     }
 
     /// Opens the character device of `bdf`.

@@ -4,10 +4,17 @@ use std::io;
 use std::path::PathBuf;
 
 use address::{Bdf, Hpa, Iova};
+use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
 
 /// Failure of an operation on `/dev/iommu`, a VFIO device, sysfs or a hugepage pool. The kernel's
 /// errno is the source.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, EnumDiscriminants)]
+#[strum_discriminants(
+    name(ErrorKind),
+    derive(EnumIter, IntoStaticStr),
+    strum(serialize_all = "kebab-case"),
+    doc = "The kinds of [`Error`]; their names stay."
+)]
 pub enum Error {
     /// `/dev/iommu` does not open.
     #[error("Cannot open {path}")]
@@ -185,12 +192,10 @@ impl Error {
                 io::ErrorKind::PermissionDenied => Some("run as root".into()),
                 _ => None,
             },
-            Self::NoDevice { .. } => Some("list what there is with: lspci -D".into()),
+            Self::NoDevice { .. } => Some("pinvisor list tells what there is".into()),
             Self::NotBound {
-                bdf,
-                driver,
-                unsafe_mode,
-            } => Some(how_to_bind(*bdf, driver.is_some(), *unsafe_mode)),
+                bdf, unsafe_mode, ..
+            } => Some(how_to_bind(*bdf, *unsafe_mode)),
             Self::NoCdev { .. } => {
                 Some("the kernel needs CONFIG_VFIO_DEVICE_CDEV (Linux 7.3 or later)".into())
             }
@@ -231,25 +236,17 @@ impl Error {
 }
 
 /// The commands that bind a device to vfio-pci.
-fn how_to_bind(bdf: Bdf, has_driver: bool, unsafe_mode: Option<bool>) -> String {
-    let unbind = if has_driver {
-        format!("echo {bdf} > /sys/bus/pci/devices/{bdf}/driver/unbind; ")
-    } else {
-        String::new()
-    };
-    let bind = format!(
-        "{unbind}echo vfio-pci > /sys/bus/pci/devices/{bdf}/driver_override; \
-         echo {bdf} > /sys/bus/pci/drivers_probe"
-    );
+fn how_to_bind(bdf: Bdf, unsafe_mode: Option<bool>) -> String {
+    let bind = format!("pinvisor bind {bdf}");
     match unsafe_mode {
         Some(true) => bind,
         Some(false) => format!(
-            "without an IOMMU it needs the unsafe mode first: \
-             echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode; {bind}"
+            "{bind}; without an IOMMU it needs the unsafe mode first: \
+             echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
         ),
         None => format!(
-            "modprobe vfio-pci; {bind}; without an IOMMU the kernel needs CONFIG_VFIO_NOIOMMU \
-             (Linux 7.3 or later), which this one does not have or has not loaded"
+            "{bind}; without an IOMMU the kernel needs CONFIG_VFIO_NOIOMMU (Linux 7.3 or later), \
+             which this one does not have or has not loaded: pinvisor check"
         ),
     }
 }

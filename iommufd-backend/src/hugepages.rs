@@ -18,6 +18,9 @@ pub enum HugepageSize {
 }
 
 impl HugepageSize {
+    /// Both sizes.
+    pub const ALL: [Self; 2] = [Self::Mib2, Self::Gib1];
+
     /// Bytes in a page.
     #[must_use]
     pub const fn bytes(self) -> u64 {
@@ -68,7 +71,37 @@ impl Pool {
     /// # Errors
     /// [`Error::Read`], [`Error::Parse`]
     pub fn read(sysfs: &Path, size: HugepageSize) -> Result<Self, Error> {
-        let directory = sysfs.join("kernel/mm/hugepages").join(size.pool_name());
+        Self::below(&sysfs.join("kernel/mm/hugepages"), size)
+    }
+
+    /// The parts of the pool on each NUMA node, with the node's number. Pages are promised by
+    /// the whole pool, so none is reserved on a node.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Parse`]
+    pub fn read_nodes(sysfs: &Path, size: HugepageSize) -> Result<Vec<(u32, Self)>, Error> {
+        let directory = sysfs.join("devices/system/node");
+        let mut nodes: Vec<u32> = fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                name.strip_prefix("node")?.parse().ok()
+            })
+            .collect();
+        nodes.sort_unstable();
+        nodes
+            .into_iter()
+            .map(|node| {
+                let place = format!("devices/system/node/node{node}/hugepages");
+                Ok((node, Self::below(&sysfs.join(place), size)?))
+            })
+            .collect()
+    }
+
+    fn below(directory: &Path, size: HugepageSize) -> Result<Self, Error> {
+        let directory = directory.join(size.pool_name());
         let count = |name| number(directory.join(name));
         Ok(Self {
             total: count("nr_hugepages")?,
@@ -144,6 +177,14 @@ mod tests {
         assert_eq!(read.available(), 50);
         let none = Pool::read(root.path(), HugepageSize::Gib1).unwrap();
         assert_eq!((none.total, none.available()), (0, 0));
+        let node = root
+            .path()
+            .join("devices/system/node/node1/hugepages/hugepages-2048kB");
+        fs::create_dir_all(&node).unwrap();
+        fs::write(node.join("free_hugepages"), "7\n").unwrap();
+        let nodes = Pool::read_nodes(root.path(), HugepageSize::Mib2).unwrap();
+        assert_eq!(nodes.len(), 1);
+        assert_eq!((nodes[0].0, nodes[0].1.available()), (1, 7));
         fs::write(pool.join("free_hugepages"), "many").unwrap();
         assert!(matches!(
             Pool::read(root.path(), HugepageSize::Mib2),

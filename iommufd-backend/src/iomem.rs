@@ -157,6 +157,13 @@ fee00000-fee00fff : Local APIC
         ));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in ".*") {
+            let _ = entry(&line);
+        }
+    }
+
     #[test]
     fn a_malformed_line_is_named() {
         for line in ["nonsense", "00-zz : x", "10-0 : x", "1-2"] {

@@ -32,15 +32,15 @@ pub mod software;
 mod sys;
 mod uapi;
 
-pub use cdev::{Cdev, CdevKind};
+pub use cdev::{Cdev, CdevKind, NODES};
 pub use device::VfioDevice;
-pub use error::{Error, GetPaError};
+pub use error::{Error, ErrorKind, GetPaError};
 pub use iomem::{Entry, IoMem};
 pub use iommu::IommuSpace;
 pub use iommufd::{DEV_IOMMU, DeviceId, HwptId, IoasId, Iommufd};
 pub use irq::IrqIndex;
 pub use mapping::Mapping;
 pub use noiommu::NoiommuSpace;
-pub use pci_sysfs::PciSysfs;
+pub use pci_sysfs::{IommuGroup, PciSysfs, RegionKind, Resource};
 pub use region::{MalformedRegion, Region};
 pub use reset::ResetMethod;

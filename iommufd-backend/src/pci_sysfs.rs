@@ -9,10 +9,42 @@ use address::{Bdf, Hpa};
 use crate::error::Error;
 
 /// Bits of the flags column of a `resource` file (include/linux/ioport.h).
+const IORESOURCE_IO: u64 = 0x100;
 const IORESOURCE_MEM: u64 = 0x200;
+const IORESOURCE_UNSET: u64 = 0x2000_0000;
 
 /// Number of regions of a function that have a line of their own: six BARs and the ROM.
 pub const REGIONS: usize = 7;
+
+/// What a region of a function is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionKind {
+    /// I/O ports.
+    Ports,
+    /// Memory.
+    Memory,
+}
+
+/// A region of a function: a BAR or the ROM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// What it is made of.
+    pub kind: RegionKind,
+    /// Where the host placed it; `None` if it found no place.
+    pub start: Option<u64>,
+    /// Bytes, or ports.
+    pub size: u64,
+}
+
+/// The IOMMU group of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IommuGroup {
+    /// Its number.
+    pub number: String,
+    /// Whether it is the one that VFIO makes up for a device that no IOMMU stands before
+    /// (drivers/vfio/group.c vfio_noiommu_group_alloc).
+    pub is_made_up: bool,
+}
 
 /// PCI devices as a sysfs tree shows them.
 #[derive(Clone, Debug)]
@@ -58,6 +90,104 @@ impl PciSysfs {
         }
     }
 
+    /// All PCI functions, in order.
+    ///
+    /// # Errors
+    /// [`Error::Read`], also where the kernel knows no PCI at all.
+    pub fn functions(&self) -> Result<Vec<Bdf>, Error> {
+        let entries = fs::read_dir(&self.devices).map_err(|source| Error::Read {
+            path: self.devices.clone(),
+            source,
+        })?;
+        let mut functions: Vec<Bdf> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        functions.sort_unstable();
+        Ok(functions)
+    }
+
+    /// A number that the file `name` of `bdf` holds in hexadecimal: `vendor`, `device`, `class`.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::Read`], [`Error::Parse`]
+    pub fn number(&self, bdf: Bdf, name: &str) -> Result<u32, Error> {
+        let (path, text) = self.text(bdf, name)?;
+        let text = text.trim();
+        u32::from_str_radix(text.trim_start_matches("0x"), 16).map_err(|_| Error::Parse {
+            path,
+            found: text.to_owned(),
+        })
+    }
+
+    /// Config space of `bdf`: 64 bytes of it without CAP_SYS_ADMIN (drivers/pci/pci-sysfs.c
+    /// pci_read_config).
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::Read`]
+    pub fn config_space(&self, bdf: Bdf) -> Result<Vec<u8>, Error> {
+        let path = self.directory(bdf)?.join("config");
+        fs::read(&path).map_err(|source| Error::Read { path, source })
+    }
+
+    /// The ways in which the kernel can reset `bdf`, the preferred first, in its words
+    /// (drivers/pci/pci.c pci_reset_fn_methods). None of them where it has none.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::Read`]
+    pub fn reset_methods(&self, bdf: Bdf) -> Result<Vec<String>, Error> {
+        match self.text(bdf, "reset_method") {
+            Ok((_, text)) => Ok(text.split_whitespace().map(str::to_owned).collect()),
+            Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The IOMMU group of `bdf`, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`]
+    pub fn iommu_group(&self, bdf: Bdf) -> Result<Option<IommuGroup>, Error> {
+        let path = self.directory(bdf)?.join("iommu_group");
+        let Some(number) = fs::read_link(&path)
+            .ok()
+            .and_then(|target| Some(target.file_name()?.to_string_lossy().into_owned()))
+        else {
+            return Ok(None);
+        };
+        let name = fs::read_to_string(path.join("name")).unwrap_or_default();
+        Ok(Some(IommuGroup {
+            number,
+            is_made_up: name.trim() == "vfio-noiommu",
+        }))
+    }
+
+    /// The regions of `bdf`: BAR0 to BAR5, then the ROM; `None` for those that it has not.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::Read`], [`Error::Parse`]
+    pub fn resources(&self, bdf: Bdf) -> Result<[Option<Resource>; REGIONS], Error> {
+        let (path, text) = self.text(bdf, "resource")?;
+        let mut regions = [None; REGIONS];
+        for (region, line) in regions.iter_mut().zip(text.lines()) {
+            *region = resource(line).ok_or_else(|| Error::Parse {
+                path: path.clone(),
+                found: line.to_owned(),
+            })?;
+        }
+        Ok(regions)
+    }
+
+    fn text(&self, bdf: Bdf, name: &str) -> Result<(PathBuf, String), Error> {
+        let path = self.directory(bdf)?.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok((path, text)),
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    }
+
     /// Name of the driver that holds `bdf`, if any does.
     ///
     /// # Errors
@@ -79,29 +209,30 @@ impl PciSysfs {
     /// # Errors
     /// [`Error::NoDevice`], [`Error::Read`], [`Error::Parse`]
     pub fn memory_regions(&self, bdf: Bdf) -> Result<[Option<Hpa>; REGIONS], Error> {
-        let path = self.directory(bdf)?.join("resource");
-        let text = fs::read_to_string(&path).map_err(|source| Error::Read {
-            path: path.clone(),
-            source,
-        })?;
-        let mut regions = [None; REGIONS];
-        for (region, line) in regions.iter_mut().zip(text.lines()) {
-            *region = memory_region(line).ok_or_else(|| Error::Parse {
-                path: path.clone(),
-                found: line.to_owned(),
-            })?;
-        }
-        Ok(regions)
+        let place = |region: Option<Resource>| {
+            let region = region.filter(|region| region.kind == RegionKind::Memory)?;
+            region.start.map(Hpa)
+        };
+        Ok(self.resources(bdf)?.map(place))
     }
 }
 
-/// Start of a line `START END FLAGS` if it describes placed memory; `None` if it is malformed.
-fn memory_region(line: &str) -> Option<Option<Hpa>> {
+/// The region that a line `START END FLAGS` describes, if any; `None` if it is malformed.
+fn resource(line: &str) -> Option<Option<Resource>> {
     let mut columns = line
         .split_whitespace()
         .map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
-    let (start, _end, flags) = (columns.next()??, columns.next()??, columns.next()??);
-    Some((flags & IORESOURCE_MEM != 0 && start != 0).then_some(Hpa(start)))
+    let (start, end, flags) = (columns.next()??, columns.next()??, columns.next()??);
+    let kind = match (flags & IORESOURCE_MEM, flags & IORESOURCE_IO) {
+        (0, 0) => return Some(None),
+        (0, _) => RegionKind::Ports,
+        _ => RegionKind::Memory,
+    };
+    Some(Some(Resource {
+        kind,
+        start: (start != 0 && flags & IORESOURCE_UNSET == 0).then_some(start),
+        size: end.checked_sub(start)?.saturating_add(1),
+    }))
 }
 
 #[cfg(test)]
@@ -181,5 +312,64 @@ mod tests {
             sysfs.driver("0000:02:00.0".parse().unwrap()),
             Err(Error::NoDevice { .. })
         ));
+    }
+
+    #[test]
+    fn what_a_function_is_can_be_read() {
+        let (_root, device, sysfs) = tree();
+        let bdf: Bdf = DISK.parse().unwrap();
+        assert_eq!(sysfs.functions().unwrap(), [bdf]);
+        fs::write(device.join("class"), "0x010802\n").unwrap();
+        fs::write(device.join("vendor"), "words\n").unwrap();
+        assert_eq!(sysfs.number(bdf, "class").unwrap(), 0x01_0802);
+        assert!(matches!(
+            sysfs.number(bdf, "vendor"),
+            Err(Error::Parse { .. })
+        ));
+        assert!(matches!(
+            sysfs.number(bdf, "device"),
+            Err(Error::Read { .. })
+        ));
+        assert!(sysfs.reset_methods(bdf).unwrap().is_empty());
+        fs::write(device.join("reset_method"), "flr bus\n").unwrap();
+        assert_eq!(sysfs.reset_methods(bdf).unwrap(), ["flr", "bus"]);
+    }
+
+    #[test]
+    fn a_made_up_group_is_no_iommu() {
+        let (root, device, sysfs) = tree();
+        let bdf = DISK.parse().unwrap();
+        assert_eq!(sysfs.iommu_group(bdf).unwrap(), None);
+        let group = root.path().join("kernel/iommu_groups/7");
+        fs::create_dir_all(&group).unwrap();
+        symlink(&group, device.join("iommu_group")).unwrap();
+        assert!(!sysfs.iommu_group(bdf).unwrap().unwrap().is_made_up);
+        fs::write(group.join("name"), "vfio-noiommu\n").unwrap();
+        let made_up = sysfs.iommu_group(bdf).unwrap().unwrap();
+        assert_eq!(made_up.number, "7");
+        assert!(made_up.is_made_up);
+    }
+
+    #[test]
+    fn a_region_has_a_size_and_perhaps_a_place() {
+        let region = |line| resource(line).unwrap().unwrap();
+        let ports = region("0xc000 0xc01f 0x40101");
+        assert_eq!((ports.kind, ports.size), (RegionKind::Ports, 32));
+        let unset = region("0x0 0x3fff 0x20140204");
+        assert_eq!((unset.start, unset.size), (None, 0x4000));
+        assert_eq!(resource("0x2 0x1 0x200"), None);
+        assert_eq!(region("0x0 0xffffffffffffffff 0x200").size, u64::MAX);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in ".*") {
+            let _ = resource(&line);
+        }
+
+        #[test]
+        fn no_numbers_make_it_panic(start: u64, end: u64, flags: u64) {
+            let _ = resource(&format!("{start:#x} {end:#x} {flags:#x}"));
+        }
     }
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use address::Bdf;
 use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
+use host_check::{BindError, BindErrorKind, Encryption};
 use iommufd_backend::Error as Backend;
-use iommufd_backend::GetPaError;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
+use iommufd_backend::{ErrorKind as BackendKind, GetPaError};
+use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::acpi::AcpiError;
 use crate::arch::entry::EntryError;
@@ -26,7 +28,13 @@ use crate::memory::plan::PlanError;
 use crate::passthrough::PassthroughError;
 
 /// Why a guest could not be run, or did not end well.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, EnumDiscriminants)]
+#[strum_discriminants(
+    name(ErrorKind),
+    derive(EnumIter, IntoStaticStr),
+    strum(serialize_all = "kebab-case"),
+    doc = "The kinds of [`Error`]; their names stay."
+)]
 pub enum Error {
     /// An option is needed that was not given.
     #[error(transparent)]
@@ -63,6 +71,17 @@ pub enum Error {
         /// The device.
         bdf: Bdf,
     },
+    /// Memory is encrypted by address.
+    #[error("{}; PCI device {bdf} cannot be used without an IOMMU", encryption.meaning())]
+    MemoryEncrypted {
+        /// The device.
+        bdf: Bdf,
+        /// By what.
+        encryption: Encryption,
+    },
+    /// A device that was not to be bound or unbound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// Identity was asked for where an IOMMU translates.
     #[error("PCI device {bdf} is behind an IOMMU, which does not let physical addresses through")]
     BehindIommu {
@@ -267,6 +286,31 @@ const GUEST: u8 = 5;
 const GUEST_STATUS: u8 = 6;
 
 impl Error {
+    /// The name of what went wrong, which stays from version to version.
+    #[must_use]
+    pub fn id(&self) -> &'static str {
+        match self {
+            Self::Backend(error)
+            | Self::GuestRam(GuestRamError::Map(error))
+            | Self::Bind(BindError::BindFacts(error)) => BackendKind::from(error).into(),
+            Self::Bind(error) => BindErrorKind::from(error).into(),
+            _ => ErrorKind::from(self).into(),
+        }
+    }
+
+    /// All names that [`id`](Self::id) can give.
+    pub fn ids() -> impl Iterator<Item = &'static str> {
+        // These have no name of their own.
+        let own = ErrorKind::iter()
+            .filter(|kind| !matches!(kind, ErrorKind::Backend | ErrorKind::Bind))
+            .map(Into::into);
+        let backend = BackendKind::iter().map(Into::into);
+        let bind = BindErrorKind::iter()
+            .filter(|kind| *kind != BindErrorKind::BindFacts)
+            .map(Into::into);
+        own.chain(backend).chain(bind)
+    }
+
     /// The exit code of a process that ends with this error.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -294,6 +338,7 @@ impl Error {
             | Self::PageTables(_)
             | Self::Acpi(_)
             | Self::NoEcam(_)
+            | Self::MemoryEncrypted { .. }
             | Self::Process { .. } => HOST,
             Self::BehindIommu { .. }
             | Self::NotBehindIommu { .. }
@@ -312,6 +357,14 @@ impl Error {
             | Self::Plan(_)
             | Self::Place { .. } => MEMORY,
             Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => backend_code(error),
+            Self::Bind(BindError::BindFacts(error)) => backend_code(error),
+            Self::Bind(
+                BindError::BindUnsafeModeOff { .. }
+                | BindError::BindNoNoiommu { .. }
+                | BindError::BindNoVfioPci { .. }
+                | BindError::BindNoCdev { .. },
+            ) => HOST,
+            Self::Bind(_) => DEVICE,
             Self::GuestRam(_) => MEMORY,
             Self::GuestCrash(_) => GUEST,
             Self::GuestStatus(_) | Self::TimeLimit(_) => GUEST_STATUS,
@@ -336,6 +389,8 @@ impl Error {
         match self {
             Self::Events(error) => error.hint(),
             Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
+            Self::MemoryEncrypted { encryption, .. } => Some(encryption.way_out().to_owned()),
+            Self::Bind(error) => error.hint(),
             Self::NoSoftwareEngine => Some("add --software".to_owned()),
             Self::BehindIommu { .. } => {
                 Some("leave dma= out: the IOMMU translates for the device".to_owned())

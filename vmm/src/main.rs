@@ -50,6 +50,10 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
             run(&config.guest, &Identity, Host::open(&config.host)?)?;
         }
         Command::Stress(args) => return stress(*args),
+        Command::Check(args) => return args.run(),
+        Command::List(args) => return args.run(),
+        Command::Bind(args) => return args.run(),
+        Command::Unbind(args) => return args.run(),
         Command::Completions(args) => args.write(),
         Command::Man(args) => args.write()?,
     }
@@ -66,7 +70,7 @@ fn stress(args: StressArgs) -> Result<ExitCode, Error> {
 
 /// Prints the error, what is behind it, and the way out.
 fn report(error: &Error) {
-    let mut text = format!("pinvisor: error: {}\n", error.chain());
+    let mut text = format!("pinvisor: error[{}]: {}\n", error.id(), error.chain());
     if let Some(hint) = error.hint() {
         text.push_str(&format!("pinvisor: hint: {hint}\n"));
     }

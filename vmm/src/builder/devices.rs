@@ -8,6 +8,7 @@ use std::sync::Arc;
 use address::{Bdf, Hpa};
 use devices::mediate::Profile;
 use devices::vfio_pci::HostInfo;
+use host_check::Host;
 use iommufd_backend::{
     Cdev, CdevKind, IoMem, IommuSpace, Iommufd, NoiommuSpace, PciSysfs, ResetMethod, VfioDevice,
 };
@@ -63,7 +64,9 @@ impl Devices {
         let iommufd = Arc::new(Iommufd::open()?);
         // All are looked at before the first one is opened.
         for device in &config.devices {
-            check_mode(device, Cdev::find(&sysfs, device.bdf)?.1, config.noiommu)?;
+            let kind = Cdev::find(&sysfs, device.bdf)?.1;
+            check_mode(device, kind, config.noiommu)?;
+            check_encryption(device.bdf, kind)?;
         }
         let mut reaches = Vec::new();
         let (mut noiommu, mut iommu) = (None, None);
@@ -225,6 +228,20 @@ fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<(
         (CdevKind::Noiommu, _) if !accepted => Err(Error::NoiommuNotAccepted { bdf }),
         (CdevKind::Iommu, DmaMode::Identity | DmaMode::Translate | DmaMode::Mediate) => {
             Err(Error::BehindIommu { bdf })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the physical addresses that the kernel tells are those that the device needs.
+fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
+    match (kind, host_check::memory_encryption(&Host::default())) {
+        (CdevKind::Noiommu, Ok(Some(encryption))) => {
+            Err(Error::MemoryEncrypted { bdf, encryption })
+        }
+        (CdevKind::Noiommu, Err(unknown)) => {
+            log::warn!("{unknown}");
+            Ok(())
         }
         _ => Ok(()),
     }

@@ -1,17 +1,27 @@
 //! The command line.
 
+mod bind;
+mod check;
 mod file;
 mod generate;
 mod guest;
+mod list;
 mod run;
 mod stress;
 mod vm;
 
+use std::io;
+
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::error::{Error, process};
+
+pub use bind::{BindArgs, UnbindArgs};
+pub use check::CheckArgs;
 pub use file::FileError;
 pub use generate::{CompletionsArgs, ManArgs};
 pub use guest::GuestArgs;
+pub use list::ListArgs;
 pub use run::RunArgs;
 pub use stress::StressArgs;
 
@@ -46,6 +56,14 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Run a guest that stresses DMA, judge what it says, and report
     Stress(Box<StressArgs>),
+    /// Look at all that must hold before a run, and tell what to do about the rest
+    Check(CheckArgs),
+    /// List the PCI devices that could be passed through
+    List(ListArgs),
+    /// Give PCI devices to vfio-pci
+    Bind(BindArgs),
+    /// Give PCI devices back to their own drivers
+    Unbind(UnbindArgs),
     /// Print what makes a shell complete the command line
     Completions(CompletionsArgs),
     /// Print or write manual pages
@@ -56,6 +74,16 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("--{0} is missing on the command line and in the file of --config")]
 pub struct Missing(&'static str);
+
+/// What became of writing to standard output. A reader that went away has read enough.
+fn written(result: io::Result<()>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(process("write to standard output")(error))
+        }
+        _ => Ok(()),
+    }
+}
 
 #[cfg(test)]
 mod tests {

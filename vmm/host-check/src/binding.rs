@@ -1,0 +1,390 @@
+//! Giving devices to vfio-pci, and back.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use address::Bdf;
+use iommufd_backend::{Cdev, CdevKind, NODES};
+
+use crate::config_space::ConfigSpace;
+use crate::error::BindError;
+use crate::host::Host;
+use crate::in_use;
+
+/// The driver.
+const VFIO_PCI: &str = "vfio-pci";
+/// How long a node of `/dev` may take to come: devtmpfs makes it at once, others do not.
+const NODE_LIMIT: Duration = Duration::from_secs(5);
+const NODE_POLL: Duration = Duration::from_millis(10);
+/// Base class of bridges.
+const BRIDGE: u32 = 0x06;
+
+/// A device that a VFIO driver has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The driver.
+    pub driver: String,
+    /// The driver that had it before; `None` if none had.
+    pub before: Option<String>,
+    /// Whether it was bound already, so that nothing was done.
+    pub already: bool,
+    /// Its node.
+    pub node: String,
+    /// Whether an IOMMU stands before it.
+    pub kind: CdevKind,
+}
+
+/// A device that no VFIO driver has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unbound {
+    /// Its own driver; `None` if none claimed it.
+    pub driver: Option<String>,
+    /// The VFIO driver that had it; `None` if none had, so that nothing was done.
+    pub before: Option<String>,
+}
+
+fn is_vfio(driver: &str) -> bool {
+    driver.contains("vfio")
+}
+
+/// Whether the function is a bridge, by its class or its header.
+pub(crate) fn is_bridge(host: &Host, bdf: Bdf) -> bool {
+    let class = host.pci().number(bdf, "class").unwrap_or(0);
+    let config = host.pci().config_space(bdf).unwrap_or_default();
+    let header = ConfigSpace::read(&config).map_or(0, |config| config.header_type);
+    class >> 16 == BRIDGE || header != 0
+}
+
+/// Finds out whether [`bind`] would be refused, without touching the device. With `force`, a
+/// device is taken that the host uses.
+///
+/// # Errors
+/// [`BindError`]
+pub fn prepare(host: &Host, bdf: Bdf, force: bool) -> Result<(), BindError> {
+    let driver = host.pci().driver(bdf)?;
+    if is_bridge(host, bdf) {
+        let class = host.pci().number(bdf, "class").unwrap_or(0);
+        return Err(BindError::BindBridge { bdf, class });
+    }
+    if driver.as_deref().is_some_and(is_vfio) {
+        return Ok(());
+    }
+    let uses = in_use::by_host(host, bdf);
+    if !uses.is_empty() && !force {
+        return Err(BindError::BindInUse { bdf, uses });
+    }
+    load_driver(host)?;
+    if host.is_behind_iommu(bdf) {
+        return Ok(());
+    }
+    match host.pci().unsafe_noiommu_mode() {
+        Some(true) => Ok(()),
+        Some(false) => Err(BindError::BindUnsafeModeOff { bdf }),
+        None => Err(BindError::BindNoNoiommu { bdf }),
+    }
+}
+
+fn load_driver(host: &Host) -> Result<(), BindError> {
+    let is_there = || host.exists("sys/bus/pci/drivers/vfio-pci");
+    if is_there() {
+        return Ok(());
+    }
+    let failed = |reason: String| Err(BindError::BindNoVfioPci { reason });
+    match Command::new("modprobe").arg(VFIO_PCI).output() {
+        Ok(_) if is_there() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            failed(match said.trim() {
+                "" => output.status.to_string(),
+                said => said.to_owned(),
+            })
+        }
+        Err(error) => failed(format!("cannot start modprobe: {error}")),
+    }
+}
+
+/// What to go back to.
+#[derive(Debug)]
+struct Before {
+    driver: Option<String>,
+    driver_override: String,
+}
+
+/// Gives `bdf` to vfio-pci. One that a VFIO driver has already stays as it is.
+///
+/// # Errors
+/// [`BindError`]; the device is with its driver of before then.
+pub fn bind(host: &Host, bdf: Bdf, force: bool) -> Result<Bound, BindError> {
+    prepare(host, bdf, force)?;
+    let before = host.pci().driver(bdf)?;
+    if let Some(driver) = before.clone().filter(|driver| is_vfio(driver)) {
+        return match node(host, bdf)? {
+            Some((node, kind)) => Ok(Bound {
+                driver,
+                before,
+                already: true,
+                node,
+                kind,
+            }),
+            None => Err(BindError::BindNoCdev {
+                bdf,
+                restored: Some(driver),
+            }),
+        };
+    }
+    let before = Before {
+        driver: before,
+        driver_override: driver_override(host, bdf),
+    };
+    take(host, bdf, &before).map_err(|error| {
+        let restored = restore(host, bdf, &before);
+        match error {
+            BindError::BindNotTaken { bdf, .. } => BindError::BindNotTaken { bdf, restored },
+            BindError::BindNoCdev { bdf, .. } => BindError::BindNoCdev { bdf, restored },
+            error => error,
+        }
+    })
+}
+
+fn take(host: &Host, bdf: Bdf, before: &Before) -> Result<Bound, BindError> {
+    write(host, &of_device(bdf, "driver_override"), VFIO_PCI)?;
+    if before.driver.is_some() {
+        write(host, &of_device(bdf, "driver/unbind"), &bdf.to_string())?;
+    }
+    // Succeeds whether a driver takes the device or not.
+    write(host, "sys/bus/pci/drivers_probe", &bdf.to_string())?;
+    if host.pci().driver(bdf)?.as_deref() != Some(VFIO_PCI) {
+        return Err(BindError::BindNotTaken {
+            bdf,
+            restored: None,
+        });
+    }
+    let end = Instant::now() + NODE_LIMIT;
+    loop {
+        if let Some((node, kind)) = node(host, bdf)? {
+            return Ok(Bound {
+                driver: VFIO_PCI.to_owned(),
+                before: before.driver.clone(),
+                already: false,
+                node,
+                kind,
+            });
+        }
+        // Without its name in sysfs the kernel makes none, and waiting is in vain.
+        if Cdev::name(host.pci(), bdf)?.is_none() || Instant::now() >= end {
+            return Err(BindError::BindNoCdev {
+                bdf,
+                restored: None,
+            });
+        }
+        thread::sleep(NODE_POLL);
+    }
+}
+
+/// Takes a half-done binding back and returns the driver that has the device then.
+fn restore(host: &Host, bdf: Bdf, before: &Before) -> Option<String> {
+    let text = match before.driver_override.as_str() {
+        "" => "\n",
+        text => text,
+    };
+    let mut steps = vec![(of_device(bdf, "driver_override"), text.to_owned())];
+    let now = host.pci().driver(bdf).ok().flatten();
+    if now != before.driver {
+        if now.is_some() {
+            steps.push((of_device(bdf, "driver/unbind"), bdf.to_string()));
+        }
+        steps.push(("sys/bus/pci/drivers_probe".to_owned(), bdf.to_string()));
+    }
+    for (name, text) in steps {
+        if let Err(error) = write(host, &name, &text) {
+            log::warn!("{bdf}: {error}");
+        }
+    }
+    host.pci().driver(bdf).ok().flatten()
+}
+
+/// Gives `bdf` back to the driver that claims it by itself. One that no VFIO driver has stays as
+/// it is.
+///
+/// # Errors
+/// [`BindError`]
+pub fn unbind(host: &Host, bdf: Bdf) -> Result<Unbound, BindError> {
+    let driver = host.pci().driver(bdf)?;
+    let is_ours = driver.as_deref().is_some_and(is_vfio);
+    if is_ours && let Some(by) = in_use::by_user(host, bdf) {
+        return Err(BindError::UnbindOpen { bdf, by });
+    }
+    let overridden = is_vfio(&driver_override(host, bdf));
+    if !is_ours && !overridden {
+        return Ok(Unbound {
+            driver,
+            before: None,
+        });
+    }
+    if overridden {
+        write(host, &of_device(bdf, "driver_override"), "\n")?;
+    }
+    if is_ours {
+        write(host, &of_device(bdf, "driver/unbind"), &bdf.to_string())?;
+    }
+    if is_ours || driver.is_none() {
+        write(host, "sys/bus/pci/drivers_probe", &bdf.to_string())?;
+    }
+    Ok(Unbound {
+        driver: host.pci().driver(bdf)?,
+        before: driver.filter(|_| is_ours),
+    })
+}
+
+/// The function's character device, if its node is there.
+fn node(host: &Host, bdf: Bdf) -> Result<Option<(String, CdevKind)>, BindError> {
+    let found = Cdev::name(host.pci(), bdf)?;
+    Ok(found.and_then(|(name, kind)| {
+        let node = format!("{NODES}/{name}");
+        host.exists(node.trim_start_matches('/'))
+            .then_some((node, kind))
+    }))
+}
+
+/// The driver that alone may claim the device; empty if any may.
+fn driver_override(host: &Host, bdf: Bdf) -> String {
+    match host.word(of_device(bdf, "driver_override")).as_str() {
+        // How the kernel prints that there is none.
+        "(null)" => String::new(),
+        name => name.to_owned(),
+    }
+}
+
+fn of_device(bdf: Bdf, file: &str) -> String {
+    format!("sys/bus/pci/devices/{bdf}/{file}")
+}
+
+fn write(host: &Host, name: &str, text: &str) -> Result<(), BindError> {
+    let path = host.path(name);
+    OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|source| BindError::BindWrite {
+            what: text.trim().to_owned(),
+            path,
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+    use crate::in_use::Use;
+
+    const DISK: &str = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0";
+    const SWITCH: &str = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+
+    /// A machine whose disk its own driver has, and on which writing to sysfs does nothing.
+    fn machine() -> (Fake, Bdf) {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        fake.directory("sys/bus/pci/drivers/vfio-pci");
+        fake.write("sys/bus/pci/drivers/nvme/unbind", "");
+        fake.write("sys/bus/pci/drivers_probe", "");
+        fake.write(&format!("{DISK}/driver_override"), "(null)\n");
+        fake.link(&format!("{DISK}/driver"), "sys/bus/pci/drivers/nvme");
+        fake.write(SWITCH, "Y\n");
+        (fake, disk)
+    }
+
+    #[test]
+    fn refusals_come_before_anything_is_touched() {
+        let (fake, disk) = machine();
+        let refusal = |force| prepare(&fake.host, disk, force).unwrap_err();
+        fake.write(SWITCH, "N\n");
+        let off = refusal(false);
+        assert!(matches!(off, BindError::BindUnsafeModeOff { .. }));
+        assert!(off.hint().unwrap().contains("echo 1 >"));
+        std::fs::remove_file(fake.root.path().join(SWITCH)).unwrap();
+        assert!(matches!(refusal(false), BindError::BindNoNoiommu { .. }));
+        fake.write(
+            "proc/self/mountinfo",
+            "1 1 259:0 / /x rw - ext2 /dev/x rw\n",
+        );
+        fake.write(&format!("{DISK}/nvme/nvme0/nvme0n1/dev"), "259:0\n");
+        fake.link(
+            "sys/class/block/nvme0n1",
+            &format!("{DISK}/nvme/nvme0/nvme0n1"),
+        );
+        let used = refusal(false);
+        assert!(matches!(&used, BindError::BindInUse { uses, .. } if uses.len() == 1));
+        assert!(used.hint().unwrap().starts_with("umount /x; or"));
+        assert!(matches!(refusal(true), BindError::BindNoNoiommu { .. }));
+        fake.write(&format!("{DISK}/class"), "0x060400\n");
+        assert!(matches!(refusal(true), BindError::BindBridge { .. }));
+        assert!(matches!(
+            prepare(&fake.host, "09:00.0".parse().unwrap(), true),
+            Err(BindError::BindFacts(_))
+        ));
+        assert_eq!(fake.host.word("sys/bus/pci/drivers_probe"), "");
+    }
+
+    #[test]
+    fn a_device_that_is_not_taken_is_as_it_was() {
+        let (fake, disk) = machine();
+        fake.write(&format!("{DISK}/driver_override"), "nvme\n");
+        let error = bind(&fake.host, disk, false).unwrap_err();
+        assert!(
+            matches!(&error, BindError::BindNotTaken { restored, .. } if restored.as_deref() == Some("nvme"))
+        );
+        assert!(
+            fake.host
+                .word(format!("{DISK}/driver_override"))
+                .starts_with("nvme")
+        );
+    }
+
+    #[test]
+    fn a_bound_device_stays_bound() {
+        let (fake, disk) = machine();
+        std::fs::remove_file(fake.root.path().join(DISK).join("driver")).unwrap();
+        fake.link(&format!("{DISK}/driver"), "sys/bus/pci/drivers/vfio-pci");
+        assert!(matches!(
+            bind(&fake.host, disk, false),
+            Err(BindError::BindNoCdev { .. })
+        ));
+        fake.directory(&format!("{DISK}/vfio-dev/noiommu-vfio3"));
+        fake.write("dev/vfio/devices/noiommu-vfio3", "");
+        let bound = bind(&fake.host, disk, false).unwrap();
+        assert!(bound.already);
+        assert_eq!(bound.node, "/dev/vfio/devices/noiommu-vfio3");
+        assert_eq!(bound.kind, CdevKind::Noiommu);
+        fake.directory("proc/77/fd");
+        let fd = fake.root.path().join("proc/77/fd/3");
+        std::os::unix::fs::symlink(&bound.node, fd).unwrap();
+        assert!(matches!(
+            unbind(&fake.host, disk),
+            Err(BindError::UnbindOpen {
+                by: Use::Open { process: 77, .. },
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_device_with_its_own_driver_is_left_alone() {
+        let (fake, disk) = machine();
+        let unbound = unbind(&fake.host, disk).unwrap();
+        assert_eq!(unbound.driver.as_deref(), Some("nvme"));
+        assert_eq!(unbound.before, None);
+        assert_eq!(fake.host.word("sys/bus/pci/drivers_probe"), "");
+        fake.write(&format!("{DISK}/driver_override"), "vfio-pci\n");
+        unbind(&fake.host, disk).unwrap();
+        assert!(
+            !fake
+                .host
+                .word(format!("{DISK}/driver_override"))
+                .starts_with("vfio")
+        );
+    }
+}

@@ -1,0 +1,217 @@
+//! The CPU: virtualisation, and whether memory is encrypted.
+
+use std::arch::x86_64::__cpuid;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use crate::host::Host;
+use crate::id::Id;
+use crate::line::Line;
+
+/// `MSR_AMD64_SEV`, by which an AMD guest knows that its memory is encrypted (AMD64 Architecture
+/// Programmer's Manual, volume 2, 15.34.10); bit 0 is set then.
+const MSR_SEV: u64 = 0xc001_0131;
+/// The highest extended CPUID leaf is asked for by leaf 0x80000000; encryption is in this one.
+const CPUID_ENCRYPTION: u32 = 0x8000_001f;
+/// EAX of that leaf: SEV.
+const CPUID_SEV: u32 = 1 << 1;
+
+/// Encryption by which the address that the kernel tells is not the one that a device needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// AMD SME: the kernel's own DMA addresses carry a bit (the C-bit) that those it tells about
+    /// pinned memory lack.
+    Sme,
+    /// A guest of AMD SEV: devices cannot reach its memory.
+    Sev,
+    /// A guest of Intel TDX: devices cannot reach its memory.
+    Tdx,
+}
+
+impl Encryption {
+    /// What is on, and what it means, in a sentence.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Sme => {
+                "AMD memory encryption (SME) is active: a device that is given the physical \
+                 addresses which the kernel tells would read and write ciphertext"
+            }
+            Self::Sev => {
+                "This machine is an AMD SEV guest: its memory is encrypted, and devices cannot \
+                 reach it"
+            }
+            Self::Tdx => {
+                "This machine is an Intel TDX guest: its memory is encrypted, and devices cannot \
+                 reach it"
+            }
+        }
+    }
+
+    /// The way out.
+    #[must_use]
+    pub fn way_out(self) -> &'static str {
+        match self {
+            Self::Sme => "boot this machine's kernel with mem_encrypt=off",
+            Self::Sev | Self::Tdx => "run on a machine that is no confidential guest",
+        }
+    }
+}
+
+fn flags(host: &Host) -> BTreeSet<String> {
+    let text = host.text("proc/cpuinfo").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("flags")?.split_once(':'))
+        .map(|(_, flags)| flags.split_whitespace().map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
+/// [`Id::CpuVirtualisation`]
+pub(crate) fn check_virtualisation(host: &Host) -> Line {
+    let id = Id::CpuVirtualisation;
+    let flags = flags(host);
+    if let Some(flag) = ["svm", "vmx"]
+        .into_iter()
+        .find(|flag| flags.contains(*flag))
+    {
+        return Line::ok(id, format!("The CPU offers virtualisation ({flag})"));
+    }
+    if host.exists("dev/kvm") {
+        return Line::warn(
+            id,
+            "The CPU offers no virtualisation (neither svm nor vmx); KVM is there all the same, \
+             so guests run, but stock kernels may be too slow to boot",
+            "cargo demo",
+        );
+    }
+    let next = if flags.contains("hypervisor") {
+        "switch nested virtualisation on in this machine's hypervisor (QEMU: -cpu host)"
+    } else {
+        "switch virtualisation (VT-x, AMD-V, SVM) on in the firmware: systemctl reboot \
+         --firmware-setup"
+    };
+    Line::fail(
+        id,
+        "The CPU offers no virtualisation (neither svm nor vmx in /proc/cpuinfo)",
+        next,
+    )
+}
+
+/// Whether memory is encrypted in a way that keeps devices without an IOMMU from it; `Err` if it
+/// cannot be told.
+///
+/// # Errors
+/// Why it cannot be told.
+pub fn memory_encryption(host: &Host) -> Result<Option<Encryption>, &'static str> {
+    let flags = flags(host);
+    // Since Linux 6.0 the flag is cleared unless the kernel uses it (arch/x86/kernel/cpu/amd.c
+    // early_detect_mem_encrypt).
+    if flags.contains("sme") {
+        return Ok(Some(Encryption::Sme));
+    }
+    if flags.contains("tdx_guest") {
+        return Ok(Some(Encryption::Tdx));
+    }
+    // Exists in SEV-SNP guests only (arch/x86/coco/sev/core.c).
+    if host.exists("sys/devices/system/cpu/sev/vmpl") {
+        return Ok(Some(Encryption::Sev));
+    }
+    if !flags.contains("hypervisor") || !cpu_may_be_sev() {
+        return Ok(None);
+    }
+    let mut status = [0; 8];
+    match File::open(host.path("dev/cpu/0/msr"))
+        .and_then(|msr| msr.read_exact_at(&mut status, MSR_SEV))
+    {
+        Ok(()) => Ok((status[0] & 1 != 0).then_some(Encryption::Sev)),
+        Err(_) => Err(
+            "The CPU may encrypt this virtual machine's memory (SEV), and /dev/cpu/0/msr, which \
+             tells, cannot be read",
+        ),
+    }
+}
+
+fn cpu_may_be_sev() -> bool {
+    __cpuid(0x8000_0000).eax >= CPUID_ENCRYPTION && __cpuid(CPUID_ENCRYPTION).eax & CPUID_SEV != 0
+}
+
+/// [`Id::MemoryEncryption`]
+pub(crate) fn check_encryption(host: &Host, noiommu: bool) -> Line {
+    let id = Id::MemoryEncryption;
+    match memory_encryption(host) {
+        Ok(None) => Line::ok(id, "Memory is not encrypted by address"),
+        Ok(Some(Encryption::Sme)) if !noiommu => {
+            Line::ok(id, "AMD memory encryption is active; the IOMMU knows of it")
+        }
+        Ok(Some(encryption)) => Line::fail(id, encryption.meaning(), encryption.way_out()),
+        Err(why) => Line::warn(id, why, "modprobe msr && pinvisor check"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+    use crate::line::Verdict;
+
+    fn with_flags(flags: &str) -> Fake {
+        let fake = Fake::new();
+        fake.write(
+            "proc/cpuinfo",
+            &format!("processor\t: 0\nflags\t\t: fpu {flags}\nbugs\t\t:\n"),
+        );
+        fake
+    }
+
+    #[test]
+    fn virtualisation_is_a_flag_or_kvm_does_without() {
+        assert_eq!(
+            check_virtualisation(&with_flags("svm").host).verdict,
+            Verdict::Ok
+        );
+        assert_eq!(
+            check_virtualisation(&with_flags("vmx").host).verdict,
+            Verdict::Ok
+        );
+        let none = with_flags("vmx_other");
+        let line = check_virtualisation(&none.host);
+        assert_eq!(line.verdict, Verdict::Fail);
+        assert!(line.next.unwrap().contains("firmware"));
+        none.write("dev/kvm", "");
+        assert_eq!(check_virtualisation(&none.host).verdict, Verdict::Warn);
+        let line = check_virtualisation(&with_flags("hypervisor").host);
+        assert!(line.next.unwrap().contains("nested"));
+    }
+
+    #[test]
+    fn active_encryption_is_refused_and_capability_alone_is_not() {
+        let judge = |flags| memory_encryption(&with_flags(flags).host);
+        assert_eq!(judge("svm sev sev_es"), Ok(None));
+        assert_eq!(judge("svm sme"), Ok(Some(Encryption::Sme)));
+        assert_eq!(judge("hypervisor tdx_guest"), Ok(Some(Encryption::Tdx)));
+        let snp = with_flags("hypervisor");
+        snp.write("sys/devices/system/cpu/sev/vmpl", "0\n");
+        assert_eq!(memory_encryption(&snp.host), Ok(Some(Encryption::Sev)));
+    }
+
+    #[test]
+    fn an_iommu_knows_of_sme() {
+        let fake = with_flags("sme");
+        assert_eq!(check_encryption(&fake.host, true).verdict, Verdict::Fail);
+        assert_eq!(check_encryption(&fake.host, false).verdict, Verdict::Ok);
+    }
+
+    proptest::proptest! {
+        // A tree of files is made for each.
+        #![proptest_config(proptest::test_runner::Config::with_cases(32))]
+
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*") {
+            let fake = Fake::new();
+            fake.write("proc/cpuinfo", &text);
+            check_virtualisation(&fake.host);
+            let _ = memory_encryption(&fake.host);
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! Judging one PCI function.
+
+use address::Bdf;
+use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource};
+
+use crate::binding::is_bridge;
+use crate::config_space::ConfigSpace;
+use crate::host::{Host, size};
+use crate::id::Id;
+use crate::in_use;
+use crate::line::Line;
+use crate::memory::has_high_memory;
+
+/// All lines about `bdf`.
+pub(crate) fn check(host: &Host, bdf: Bdf) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let driver = match host.pci().driver(bdf) {
+        Ok(driver) => {
+            lines.push(Line::ok(Id::DeviceExists, identity(host, bdf)));
+            driver
+        }
+        Err(error) => {
+            let line = Line::fail(Id::DeviceExists, error.to_string(), "pinvisor list");
+            return vec![line.of(bdf)];
+        }
+    };
+    if is_bridge(host, bdf) {
+        lines.push(Line::fail(
+            Id::DeviceType,
+            "This is a bridge: pass through the devices behind it",
+            "pinvisor list",
+        ));
+    } else {
+        let siblings = Siblings::of(host, bdf);
+        lines.push(Line::ok(Id::DeviceType, "A device, no bridge"));
+        lines.push(check_use(host, bdf));
+        lines.push(check_driver(bdf, driver.as_deref()));
+        if driver.as_deref().is_some_and(is_vfio) {
+            lines.push(check_cdev(host, bdf));
+        }
+        lines.push(check_reset(host, bdf, &siblings));
+        lines.push(check_bars(host, bdf));
+        lines.push(check_interrupts(host, bdf));
+        lines.push(check_dma_width(host, bdf));
+        lines.push(check_siblings(host, bdf, &siblings));
+    }
+    lines.into_iter().map(|line| line.of(bdf)).collect()
+}
+
+fn is_vfio(driver: &str) -> bool {
+    driver.contains("vfio")
+}
+
+fn identity(host: &Host, bdf: Bdf) -> String {
+    let number = |name| host.pci().number(bdf, name).unwrap_or(0);
+    format!(
+        "{:04x}:{:04x}, class {:06x}",
+        number("vendor"),
+        number("device"),
+        number("class")
+    )
+}
+
+fn check_use(host: &Host, bdf: Bdf) -> Line {
+    let id = Id::DeviceInUse;
+    let mut uses = in_use::by_host(host, bdf);
+    uses.extend(in_use::by_user(host, bdf));
+    if uses.is_empty() {
+        return Line::ok(id, "Nothing uses it");
+    }
+    let texts: Vec<_> = uses.iter().map(ToString::to_string).collect();
+    let ways: Vec<_> = uses.iter().map(in_use::Use::way_out).collect();
+    Line::fail(id, format!("In use: {}", texts.join("; ")), ways.join("; "))
+}
+
+fn check_driver(bdf: Bdf, driver: Option<&str>) -> Line {
+    let id = Id::DeviceDriver;
+    match driver {
+        Some(driver) if is_vfio(driver) => Line::ok(id, format!("Bound to {driver}")),
+        Some(driver) => Line::fail(
+            id,
+            format!("Its own driver, {driver}, has it, not vfio-pci"),
+            format!("pinvisor bind {bdf}"),
+        ),
+        None => Line::fail(
+            id,
+            "No driver has it, not vfio-pci either",
+            format!("pinvisor bind {bdf}"),
+        ),
+    }
+}
+
+fn check_cdev(host: &Host, bdf: Bdf) -> Line {
+    let id = Id::DeviceCdev;
+    let found = Cdev::name(host.pci(), bdf).ok().flatten();
+    let node = found.map(|(name, kind)| (format!("{NODES}/{name}"), kind));
+    match node {
+        Some((node, kind)) if host.exists(node.trim_start_matches('/')) => match kind {
+            CdevKind::Noiommu => Line::ok(
+                id,
+                format!(
+                    "{node}: no IOMMU stands before it, so its guest is trusted like root. Other \
+                     monitors refuse such a device, or start and let its DMA overwrite the host"
+                ),
+            ),
+            CdevKind::Iommu => Line::ok(
+                id,
+                format!("{node}: an IOMMU stands before it; --noiommu is not needed"),
+            ),
+        },
+        Some((node, _)) => Line::fail(
+            id,
+            format!("{node} is not there, though the kernel lists it"),
+            "mount | grep /dev  # devtmpfs? If it is: Linux 7.3 or later is needed",
+        ),
+        None => Line::fail(
+            id,
+            "A VFIO driver has it, but made no character device",
+            "in the kernel's source: scripts/config -e VFIO_DEVICE_CDEV && make olddefconfig \
+             bzImage",
+        ),
+    }
+}
+
+/// The functions on a function's bus.
+struct Siblings {
+    /// All others on the same bus.
+    others: Vec<Bdf>,
+    /// Whether the bus belongs to a bridge, which can reset it.
+    is_behind_bridge: bool,
+    /// Whether the bus is a conventional one, on which all have the bridge's requester ID.
+    is_conventional: bool,
+}
+
+impl Siblings {
+    fn of(host: &Host, bdf: Bdf) -> Self {
+        let on_bus = |other: &Bdf| {
+            *other != bdf && (other.domain(), other.bus()) == (bdf.domain(), bdf.bus())
+        };
+        let mut others = host.pci().functions().unwrap_or_default();
+        others.retain(on_bus);
+        let function = host.function(bdf);
+        let above = function.as_deref().and_then(|function| function.parent());
+        let is_behind_bridge = above
+            .and_then(|above| above.file_name()?.to_str()?.parse::<Bdf>().ok())
+            .is_some();
+        Self {
+            others,
+            is_behind_bridge,
+            is_conventional: is_behind_bridge && !is_express(host, bdf),
+        }
+    }
+}
+
+/// Whether it is a PCI Express function: only those have the speed of a link
+/// (drivers/pci/pci-sysfs.c pcie_dev_attrs_are_visible).
+fn is_express(host: &Host, bdf: Bdf) -> bool {
+    host.exists(&format!("sys/bus/pci/devices/{bdf}/max_link_speed"))
+}
+
+/// Resets that hit nobody else.
+fn own_resets(methods: &[String]) -> Vec<&str> {
+    let is_own = |method: &&str| !method.contains("bus");
+    methods.iter().map(String::as_str).filter(is_own).collect()
+}
+
+fn check_reset(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
+    let id = Id::DeviceReset;
+    let methods = host.pci().reset_methods(bdf).unwrap_or_default();
+    let own = own_resets(&methods);
+    let accept = format!("pinvisor run --device {bdf},reset=none ...");
+    if !own.is_empty() {
+        return Line::ok(id, format!("By itself ({})", own.join(", ")));
+    }
+    if !siblings.is_behind_bridge {
+        return Line::fail(
+            id,
+            "It cannot be reset, and neither can its bus: its next user inherits what it is doing",
+            format!("move it behind a bridge; or accept that: {accept}"),
+        );
+    }
+    if siblings.others.is_empty() {
+        return Line::ok(id, "With its bus, on which it is alone");
+    }
+    Line::warn(
+        id,
+        format!(
+            "Only with its bus, together with {}: all of them go to one guest",
+            names(&siblings.others, ", ")
+        ),
+        format!(
+            "pinvisor run --device {bdf} --device {} ...",
+            names(&siblings.others, " --device ")
+        ),
+    )
+}
+
+fn check_bars(host: &Host, bdf: Bdf) -> Line {
+    let id = Id::DeviceBars;
+    let resources = match host.pci().resources(bdf) {
+        Ok(resources) => resources,
+        Err(error) => {
+            return Line::fail(id, error.to_string(), format!("lspci -vs {bdf}"));
+        }
+    };
+    let bars: Vec<(usize, Resource)> = resources
+        .into_iter()
+        .take(6)
+        .enumerate()
+        .filter_map(|(index, bar)| Some((index, bar?)))
+        .collect();
+    if bars.is_empty() {
+        return Line::ok(id, "It has none");
+    }
+    let texts: Vec<_> = bars
+        .iter()
+        .map(|(index, bar)| bar_text(*index, *bar))
+        .collect();
+    let text = texts.join(", ");
+    let is_lost = |bar: &Resource| bar.kind == RegionKind::Memory && bar.start.is_none();
+    if bars.iter().any(|(_, bar)| is_lost(bar)) {
+        return Line::fail(
+            id,
+            format!("{text}: the host has no place for a BAR, so the guest has none either"),
+            "boot with pci=realloc",
+        );
+    }
+    Line::ok(id, text)
+}
+
+fn bar_text(index: usize, bar: Resource) -> String {
+    match (bar.kind, bar.start) {
+        (RegionKind::Ports, _) => format!("BAR{index} {} ports", bar.size),
+        (RegionKind::Memory, Some(start)) => {
+            format!("BAR{index} {} at {start:#x}", size(bar.size))
+        }
+        (RegionKind::Memory, None) => format!("BAR{index} {} nowhere", size(bar.size)),
+    }
+}
+
+fn check_interrupts(host: &Host, bdf: Bdf) -> Line {
+    let id = Id::DeviceInterrupts;
+    let bytes = host.pci().config_space(bdf).unwrap_or_default();
+    let Some(config) = ConfigSpace::read(&bytes) else {
+        return Line::warn(
+            id,
+            "Its config space cannot be read",
+            format!("xxd /sys/bus/pci/devices/{bdf}/config"),
+        );
+    };
+    let mut kinds = Vec::new();
+    if config.intx {
+        kinds.push("INTx".to_owned());
+    }
+    let Some((msi, msix)) = config.messages else {
+        kinds.push("whether MSI and MSI-X, only root can see".to_owned());
+        return Line::ok(id, kinds.join(", "));
+    };
+    if msi > 0 {
+        let one = if msi > 1 && !host.is_behind_iommu(bdf) {
+            ", of which a guest gets 1 where there is no IOMMU"
+        } else {
+            ""
+        };
+        kinds.push(format!("MSI ({msi}{one})"));
+    }
+    if msix > 0 {
+        kinds.push(format!("MSI-X ({msix})"));
+    }
+    if kinds.is_empty() {
+        return Line::warn(
+            id,
+            "It has no interrupts: only a driver that polls can use it",
+            format!("lspci -vvs {bdf}"),
+        );
+    }
+    Line::ok(id, kinds.join(", "))
+}
+
+fn check_dma_width(host: &Host, bdf: Bdf) -> Line {
+    let id = Id::DeviceDmaWidth;
+    if is_express(host, bdf) {
+        return Line::ok(id, "PCI Express: its addresses have 64 bits");
+    }
+    if host.is_behind_iommu(bdf) {
+        return Line::ok(id, "Conventional PCI; an IOMMU translates");
+    }
+    if !has_high_memory(host) {
+        return Line::ok(id, "Conventional PCI; all memory is below 4 GiB");
+    }
+    Line::warn(
+        id,
+        "Conventional PCI: it may reach the first 4 GiB only, and this machine has memory above, \
+         where hugepages often are. A guest without memory below cannot use such a device",
+        format!("pinvisor plan --noiommu --device {bdf} ...  # tells what lies below 4 GiB"),
+    )
+}
+
+fn check_siblings(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
+    let id = Id::DeviceSiblings;
+    if siblings.others.is_empty() || !siblings.is_behind_bridge {
+        return Line::ok(id, "It shares neither reset nor requester ID");
+    }
+    let methods = host.pci().reset_methods(bdf).unwrap_or_default();
+    let shares_reset = own_resets(&methods).is_empty();
+    let shared = match (shares_reset, siblings.is_conventional) {
+        (false, false) => {
+            return Line::ok(
+                id,
+                format!(
+                    "On a bus with {}, but with a reset of its own",
+                    names(&siblings.others, ", ")
+                ),
+            );
+        }
+        (true, false) => "its bus's reset",
+        (false, true) => "its bridge's requester ID (DMA alias)",
+        (true, true) => "its bus's reset and its bridge's requester ID (DMA alias)",
+    };
+    let is_foreign = |other: &Bdf| {
+        let driver = host.pci().driver(*other).ok().flatten();
+        !driver.as_deref().is_some_and(is_vfio)
+    };
+    let foreign: Vec<Bdf> = siblings.others.iter().copied().filter(is_foreign).collect();
+    let text = format!("Shares {shared} with {}", names(&siblings.others, ", "));
+    if foreign.is_empty() {
+        return Line::ok(id, format!("{text}, all with VFIO drivers"));
+    }
+    Line::warn(
+        id,
+        format!("{text}: what is done to one is done to all"),
+        format!("pinvisor bind {}", names(&foreign, " ")),
+    )
+}
+
+fn names(list: &[Bdf], between: &str) -> String {
+    let names: Vec<_> = list.iter().map(Bdf::to_string).collect();
+    names.join(between)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+    use crate::line::Verdict;
+
+    const BELOW: &str = "sys/devices/pci0000:00/0000:00:08.0";
+
+    fn line(fake: &Fake, bdf: Bdf, id: Id) -> Line {
+        let lines = check(&fake.host, bdf);
+        lines.into_iter().find(|line| line.id == id).unwrap()
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_one_line() {
+        let fake = Fake::new();
+        let lines = check(&fake.host, "01:00.0".parse().unwrap());
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0].verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_disk_with_its_own_driver_wants_binding() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let of = |id| line(&fake, disk, id);
+        assert!(of(Id::DeviceDriver).text.starts_with("No driver"));
+        fake.link(
+            &format!("{BELOW}/0000:01:00.0/driver"),
+            "sys/bus/pci/drivers/nvme",
+        );
+        let driver = of(Id::DeviceDriver);
+        assert_eq!(driver.next.as_deref(), Some("pinvisor bind 0000:01:00.0"));
+        assert_eq!(of(Id::DeviceBars).text, "BAR0 16 KiB at 0xfe800000");
+        assert_eq!(of(Id::DeviceReset).text, "By itself (flr)");
+        assert_eq!(of(Id::DeviceInterrupts).verdict, Verdict::Warn);
+        assert_eq!(of(Id::DeviceSiblings).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn what_shares_a_bus_is_named() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let of = |id| line(&fake, disk, id);
+        fake.write(&format!("{BELOW}/0000:01:00.1/class"), "0x020000");
+        fake.link(
+            "sys/bus/pci/devices/0000:01:00.1",
+            &format!("{BELOW}/0000:01:00.1"),
+        );
+        fake.write(&format!("{BELOW}/0000:01:00.0/max_link_speed"), "8");
+        assert!(of(Id::DeviceSiblings).text.contains("a reset of its own"));
+        fake.write(&format!("{BELOW}/0000:01:00.0/reset_method"), "bus\n");
+        assert!(
+            of(Id::DeviceReset)
+                .text
+                .contains("together with 0000:01:00.1")
+        );
+        let siblings = of(Id::DeviceSiblings);
+        assert_eq!(siblings.verdict, Verdict::Warn);
+        assert_eq!(siblings.next.as_deref(), Some("pinvisor bind 0000:01:00.1"));
+        std::fs::remove_file(
+            fake.root
+                .path()
+                .join(BELOW)
+                .join("0000:01:00.0/max_link_speed"),
+        )
+        .unwrap();
+        assert!(of(Id::DeviceSiblings).text.contains("DMA alias"));
+    }
+
+    #[test]
+    fn a_device_on_the_root_bus_without_reset_is_refused() {
+        let fake = Fake::new();
+        fake.write("sys/devices/pci0000:00/0000:00:03.0/class", "0x00ff00");
+        fake.link(
+            "sys/bus/pci/devices/0000:00:03.0",
+            "sys/devices/pci0000:00/0000:00:03.0",
+        );
+        let bdf = "00:03.0".parse().unwrap();
+        let reset = line(&fake, bdf, Id::DeviceReset);
+        assert_eq!(reset.verdict, Verdict::Fail);
+        assert!(reset.next.unwrap().contains("reset=none"));
+        fake.write("proc/iomem", "100000000-1ffffffff : System RAM\n");
+        assert_eq!(line(&fake, bdf, Id::DeviceDmaWidth).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn a_bar_without_a_place_and_a_garbled_one_are_refused() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        for text in ["0x0 0x3fff 0x140204\n", "nonsense\n"] {
+            fake.write(&format!("{BELOW}/0000:01:00.0/resource"), text);
+            assert_eq!(line(&fake, disk, Id::DeviceBars).verdict, Verdict::Fail);
+        }
+    }
+
+    #[test]
+    fn the_node_tells_whether_an_iommu_stands_before() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let directory = format!("{BELOW}/0000:01:00.0");
+        fake.directory("sys/bus/pci/drivers/vfio-pci");
+        fake.link(
+            &format!("{directory}/driver"),
+            "sys/bus/pci/drivers/vfio-pci",
+        );
+        let cdev = || line(&fake, disk, Id::DeviceCdev);
+        assert!(cdev().text.contains("made no character device"));
+        fake.directory(&format!("{directory}/vfio-dev/noiommu-vfio0"));
+        assert!(cdev().text.contains("is not there"));
+        fake.write("dev/vfio/devices/noiommu-vfio0", "");
+        let line = cdev();
+        assert_eq!(line.verdict, Verdict::Ok);
+        assert!(line.text.contains("trusted like root"));
+    }
+}

@@ -1,0 +1,159 @@
+//! The names of checks.
+
+use serde::Serialize;
+use strum::{EnumIter, IntoStaticStr};
+
+/// A check. Its name, in lower case with hyphens, stays the same from version to version.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumIter, IntoStaticStr, Serialize,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Id {
+    /// The kernel's version.
+    KernelVersion,
+    /// The kernel's configuration.
+    KernelConfig,
+    /// Virtualisation by the CPU.
+    CpuVirtualisation,
+    /// `/dev/kvm`.
+    Kvm,
+    /// `/dev/iommu`.
+    Iommufd,
+    /// IOMMUs of the machine.
+    Iommu,
+    /// The kernel's switch for devices that no IOMMU stands before.
+    UnsafeMode,
+    /// Memory encryption.
+    MemoryEncryption,
+    /// The capability that noiommu mode needs.
+    CapabilityRawio,
+    /// The host's map of physical addresses.
+    AddressMap,
+    /// The limit on locked memory.
+    Memlock,
+    /// Hugepages.
+    Hugepages,
+    /// What moves or takes memory that is to be pinned.
+    PinnedMemory,
+    /// Memory that failed.
+    MemoryErrors,
+    /// The kernel's taint.
+    Taint,
+    /// The kernel's lockdown.
+    Lockdown,
+    /// A device: whether it is there.
+    DeviceExists,
+    /// A device: what kind of function it is.
+    DeviceType,
+    /// A device: whether the host uses it.
+    DeviceInUse,
+    /// A device: its driver.
+    DeviceDriver,
+    /// A device: its character device.
+    DeviceCdev,
+    /// A device: how it is reset.
+    DeviceReset,
+    /// A device: its BARs.
+    DeviceBars,
+    /// A device: its interrupts.
+    DeviceInterrupts,
+    /// A device: which memory it can address.
+    DeviceDmaWidth,
+    /// A device: the functions that share something with it.
+    DeviceSiblings,
+}
+
+impl Id {
+    /// The name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// All checks in the order in which they are made.
+    pub fn all() -> impl Iterator<Item = Self> {
+        <Self as strum::IntoEnumIterator>::iter()
+    }
+
+    /// What must hold, in a sentence.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::KernelVersion => {
+                "Linux 7.3 or later, the first that tells the physical addresses of pinned memory \
+                 (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.6 where an IOMMU translates"
+            }
+            Self::KernelConfig => {
+                "The kernel was built with everything that is needed, by `/proc/config.gz` or \
+                 `/boot/config-VERSION`"
+            }
+            Self::CpuVirtualisation => "The CPU offers virtualisation (`svm` or `vmx`)",
+            Self::Kvm => "`/dev/kvm` is there and opens",
+            Self::Iommufd => "`/dev/iommu` is there and opens",
+            Self::Iommu => "The machine has no IOMMU; with one, noiommu mode is not what is wanted",
+            Self::UnsafeMode => {
+                "The kernel gives away devices that no IOMMU stands before \
+                 (`enable_unsafe_noiommu_mode`); it looks when a device is bound, not later"
+            }
+            Self::MemoryEncryption => {
+                "Memory is not encrypted by address (AMD SME, SEV; Intel TDX guests): a device \
+                 that is given a plain physical address would read and write ciphertext"
+            }
+            Self::CapabilityRawio => {
+                "The caller has CAP_SYS_RAWIO in the first user namespace, which noiommu devices \
+                 and physical addresses need"
+            }
+            Self::AddressMap => "`/proc/iomem` shows its addresses to the caller",
+            Self::Memlock => {
+                "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
+                 lifts it"
+            }
+            Self::Hugepages => "There are hugepages for the guest's memory",
+            Self::PinnedMemory => {
+                "No balloon takes memory before it is pinned, and no hugepage stands where the \
+                 kernel must move it first"
+            }
+            Self::MemoryErrors => "No memory has failed so far",
+            Self::Taint => {
+                "The kernel has not reported trouble; bit 6 (U) only says that a device was \
+                 bound in noiommu mode"
+            }
+            Self::Lockdown => "The kernel is not locked down, which a device would undo",
+            Self::DeviceExists => "There is such a PCI function",
+            Self::DeviceType => "It is no bridge",
+            Self::DeviceInUse => {
+                "The host does not use it: no mounted file system, swap, default route, other \
+                 exclusive user, or open VFIO node"
+            }
+            Self::DeviceDriver => "A VFIO driver holds it",
+            Self::DeviceCdev => "It has a VFIO character device",
+            Self::DeviceReset => "It can be reset without its neighbours",
+            Self::DeviceBars => "All its BARs have a place",
+            Self::DeviceInterrupts => "It has interrupts",
+            Self::DeviceDmaWidth => "It can address all memory of the machine",
+            Self::DeviceSiblings => {
+                "No function that another driver holds shares its reset or its requester ID"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_plain() {
+        let names: BTreeSet<_> = Id::all().map(Id::name).collect();
+        assert_eq!(names.len(), Id::all().count());
+        for id in Id::all() {
+            let name = id.name();
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+            assert!(name.bytes().all(plain), "{name}");
+            assert_eq!(serde_json::to_value(id).unwrap(), name);
+        }
+    }
+}

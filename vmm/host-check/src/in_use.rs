@@ -1,0 +1,137 @@
+//! What the host uses a PCI function for.
+
+use std::fmt;
+use std::fs;
+
+use address::Bdf;
+use iommufd_backend::{Cdev, NODES};
+
+use crate::host::Host;
+use crate::{network, storage};
+
+/// A use that taking the device away would end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A file system.
+    Mounted {
+        /// The block device.
+        block: String,
+        /// Where it is mounted.
+        at: String,
+    },
+    /// Swap.
+    Swap {
+        /// The block device.
+        block: String,
+    },
+    /// Somebody holds a block device for himself.
+    Exclusive {
+        /// The block device.
+        block: String,
+    },
+    /// The default route.
+    DefaultRoute {
+        /// The network interface.
+        interface: String,
+    },
+    /// A process has its VFIO device open.
+    Open {
+        /// The node.
+        node: String,
+        /// The process.
+        process: u32,
+    },
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mounted { block, at } => write!(f, "{block} is mounted on {at}"),
+            Self::Swap { block } => write!(f, "{block} is swap"),
+            Self::Exclusive { block } => {
+                write!(f, "{block} is held by the kernel or a program for itself")
+            }
+            Self::DefaultRoute { interface } => {
+                write!(f, "the default route goes through {interface}")
+            }
+            Self::Open { node, process } => write!(f, "process {process} has {node} open"),
+        }
+    }
+}
+
+impl Use {
+    /// The command that ends it.
+    #[must_use]
+    pub fn way_out(&self) -> String {
+        match self {
+            Self::Mounted { at, .. } => format!("umount {at}"),
+            Self::Swap { block } => format!("swapoff /dev/{block}"),
+            Self::Exclusive { block } => format!("lsblk /dev/{block}; fuser -v /dev/{block}"),
+            Self::DefaultRoute { interface } => format!("ip route del default dev {interface}"),
+            Self::Open { process, .. } => format!("kill {process}"),
+        }
+    }
+}
+
+/// All uses of a function that the host's own drivers make possible.
+pub(crate) fn by_host(host: &Host, bdf: Bdf) -> Vec<Use> {
+    let Some(function) = host.function(bdf) else {
+        return Vec::new();
+    };
+    let mut uses = storage::uses(host, &function);
+    uses.extend(network::uses(host, &function));
+    uses
+}
+
+/// The process that has the function's VFIO device open, if the caller may see it.
+pub(crate) fn by_user(host: &Host, bdf: Bdf) -> Option<Use> {
+    let mut nodes = Vec::new();
+    if let Ok(Some((name, _))) = Cdev::name(host.pci(), bdf) {
+        nodes.push(format!("{NODES}/{name}"));
+    }
+    if let Ok(Some(group)) = host.pci().iommu_group(bdf) {
+        let kind = if group.is_made_up { "noiommu-" } else { "" };
+        nodes.push(format!("/dev/vfio/{kind}{}", group.number));
+    }
+    if nodes.is_empty() {
+        return None;
+    }
+    let processes = host.names("proc").into_iter();
+    processes
+        .filter_map(|name| name.parse::<u32>().ok())
+        .filter(|process| *process != std::process::id())
+        .find_map(|process| {
+            let directory = format!("proc/{process}/fd");
+            host.names(&directory).into_iter().find_map(|fd| {
+                let target = fs::read_link(host.path(&directory).join(fd)).ok()?;
+                let node = nodes
+                    .iter()
+                    .find(|node| target.as_os_str() == node.as_str())?;
+                Some(Use::Open {
+                    node: node.clone(),
+                    process,
+                })
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+
+    #[test]
+    fn an_open_node_names_the_process() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        fake.directory("proc/77/fd");
+        let fd = fake.root.path().join("proc/77/fd/3");
+        std::os::unix::fs::symlink("/dev/vfio/devices/noiommu-vfio0", fd).unwrap();
+        assert_eq!(by_user(&fake.host, disk), None);
+        fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
+        let found = by_user(&fake.host, disk).unwrap();
+        assert_eq!(found.way_out(), "kill 77");
+        assert_eq!(by_host(&fake.host, disk), []);
+        assert_eq!(by_host(&fake.host, "09:00.0".parse().unwrap()), []);
+    }
+}

@@ -1,0 +1,38 @@
+//! What must hold on a host before a PCI device can be passed through, and the steps that make a
+//! device ready.
+//!
+//! [`check`] looks at everything in order and judges it line by line ([`Line`]); each line has an
+//! [`Id`] that stays, a verdict, and the next command to type unless all is well. [`list`] tells
+//! what there is; [`bind`] gives a device to vfio-pci and [`unbind`] back to its own driver.
+//!
+//! Everything is read below one [`Host`] root, so that a tree of files can stand for a machine.
+//! What the kernel's files say is taken with care: a text that makes no sense is as good as none.
+
+mod binding;
+mod check;
+mod config_space;
+mod cpu;
+mod device;
+mod error;
+mod host;
+mod id;
+mod in_use;
+mod kernel;
+mod line;
+mod list;
+mod memory;
+mod names;
+mod network;
+mod nodes;
+mod privilege;
+mod storage;
+
+pub use binding::{Bound, Unbound, bind, prepare, unbind};
+pub use check::{Wanted, WantedMemory, check};
+pub use cpu::{Encryption, memory_encryption};
+pub use error::{BindError, BindErrorKind};
+pub use host::Host;
+pub use id::Id;
+pub use in_use::Use;
+pub use line::{Line, Report, Verdict};
+pub use list::{Device, Devices, Mode, list};

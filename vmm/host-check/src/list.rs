@@ -1,0 +1,223 @@
+//! The devices that could be passed through.
+
+use std::io::{self, Write};
+
+use address::Bdf;
+use iommufd_backend::{Cdev, CdevKind, NODES};
+use serde::Serialize;
+
+use crate::binding::is_bridge;
+use crate::host::Host;
+use crate::in_use;
+use crate::names::Names;
+
+/// Version of the form of [`Devices::write_json`].
+const JSON_VERSION: u32 = 1;
+
+/// Whether an IOMMU stands before a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// None does.
+    Noiommu,
+    /// One does.
+    Iommu,
+}
+
+impl Mode {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Noiommu => "noiommu",
+            Self::Iommu => "iommu",
+        }
+    }
+}
+
+/// A PCI device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// Its name, `DDDD:BB:DD.F`.
+    pub bdf: String,
+    /// Vendor ID, four hexadecimal digits.
+    pub vendor: String,
+    /// Device ID, four hexadecimal digits.
+    pub device: String,
+    /// Class code, six hexadecimal digits.
+    pub class: String,
+    /// The class's name.
+    pub class_name: Option<String>,
+    /// The vendor's name, where a list of names is installed.
+    pub vendor_name: Option<String>,
+    /// The device's name, where a list of names is installed.
+    pub device_name: Option<String>,
+    /// The driver that has it.
+    pub driver: Option<String>,
+    /// How it is bound to a VFIO driver; `None` if it is not.
+    pub mode: Option<Mode>,
+    /// Path of its VFIO character device.
+    pub cdev: Option<String>,
+    /// How it can be reset, in the kernel's words.
+    pub reset: Vec<String>,
+    /// What the host uses it for.
+    pub in_use: Vec<String>,
+}
+
+/// The devices of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Devices {
+    version: u32,
+    /// The node that every run needs beside the device's own; `None` if it is not there.
+    pub iommufd: Option<String>,
+    /// The devices, in order of their names.
+    pub devices: Vec<Device>,
+}
+
+/// All PCI functions but bridges.
+#[must_use]
+pub fn list(host: &Host) -> Devices {
+    let names = Names::read(host);
+    let functions = host.pci().functions().unwrap_or_default();
+    Devices {
+        version: JSON_VERSION,
+        iommufd: host.exists("dev/iommu").then(|| "/dev/iommu".to_owned()),
+        devices: functions
+            .into_iter()
+            .filter(|bdf| !is_bridge(host, *bdf))
+            .map(|bdf| device(host, &names, bdf))
+            .collect(),
+    }
+}
+
+fn device(host: &Host, names: &Names, bdf: Bdf) -> Device {
+    let number = |name| host.pci().number(bdf, name).unwrap_or(0);
+    let (vendor, device, class) = (number("vendor"), number("device"), number("class"));
+    let owned = |name: Option<&str>| name.map(str::to_owned);
+    let cdev = Cdev::name(host.pci(), bdf).ok().flatten();
+    let mut uses = in_use::by_host(host, bdf);
+    uses.extend(in_use::by_user(host, bdf));
+    Device {
+        bdf: bdf.to_string(),
+        vendor: format!("{vendor:04x}"),
+        device: format!("{device:04x}"),
+        class: format!("{class:06x}"),
+        class_name: owned(names.class(class)),
+        vendor_name: owned(names.vendor(vendor)),
+        device_name: owned(names.device(vendor, device)),
+        driver: host.pci().driver(bdf).ok().flatten(),
+        mode: cdev.as_ref().map(|(_, kind)| match kind {
+            CdevKind::Noiommu => Mode::Noiommu,
+            CdevKind::Iommu => Mode::Iommu,
+        }),
+        cdev: cdev
+            .map(|(name, _)| format!("{NODES}/{name}"))
+            .filter(|node| host.exists(node.trim_start_matches('/'))),
+        reset: host.pci().reset_methods(bdf).unwrap_or_default(),
+        in_use: uses.iter().map(ToString::to_string).collect(),
+    }
+}
+
+impl Devices {
+    /// Writes a table for a person.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        if self.devices.is_empty() {
+            return writeln!(out, "There are no PCI devices");
+        }
+        let head = ["DEVICE", "ID", "DRIVER", "MODE", "RESET", "IN USE", "WHAT"];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(self.devices.iter().map(Device::row));
+        let width = |column: usize| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        for row in &rows {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
+            writeln!(out, "{}", cells.join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// Writes an object for a program: `version` (1), `iommufd` (a path or null) and `devices`, a
+    /// list of objects with the fields of [`Device`].
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut *out, self)?;
+        writeln!(out)
+    }
+}
+
+impl Device {
+    fn row(&self) -> [String; 7] {
+        let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+        let joined = |list: &[String], between: &str| match list {
+            [] => "-".to_owned(),
+            list => list.join(between),
+        };
+        let class = self.class_name.as_deref().unwrap_or(&self.class);
+        let name = self.device_name.as_deref().or(self.vendor_name.as_deref());
+        [
+            self.bdf.clone(),
+            format!("{}:{}", self.vendor, self.device),
+            or_dash(self.driver.as_deref()),
+            or_dash(self.mode.map(Mode::word)),
+            joined(&self.reset, ","),
+            joined(&self.in_use, "; "),
+            name.map_or(class.to_owned(), |name| format!("{class}: {name}")),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+
+    #[test]
+    fn bridges_are_left_out_and_the_rest_is_told() {
+        let fake = Fake::new();
+        fake.disk();
+        fake.write("sys/devices/pci0000:00/0000:00:08.0/class", "0x060400\n");
+        fake.link(
+            "sys/bus/pci/devices/0000:00:08.0",
+            "sys/devices/pci0000:00/0000:00:08.0",
+        );
+        fake.write("dev/iommu", "");
+        fake.write("dev/vfio/devices/noiommu-vfio0", "");
+        fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
+        let devices = list(&fake.host);
+        let mut json = Vec::new();
+        devices.write_json(&mut json).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json["iommufd"], "/dev/iommu");
+        assert_eq!(json["devices"].as_array().unwrap().len(), 1);
+        let disk = &json["devices"][0];
+        assert_eq!(disk["cdev"], "/dev/vfio/devices/noiommu-vfio0");
+        assert_eq!(disk["mode"], "noiommu");
+        assert_eq!(disk["class_name"], "Non-volatile memory controller");
+        assert_eq!(disk["driver"], serde_json::Value::Null);
+        let mut text = Vec::new();
+        devices.write_text(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let row = text.lines().nth(1).unwrap();
+        assert_eq!(
+            row,
+            "0000:01:00.0  1b36:0010  -       noiommu  flr,bus  -       Non-volatile memory controller"
+        );
+    }
+
+    #[test]
+    fn a_machine_without_pci_has_no_devices() {
+        let mut text = Vec::new();
+        list(&Fake::new().host).write_text(&mut text).unwrap();
+        assert_eq!(text, b"There are no PCI devices\n");
+    }
+}

@@ -1,0 +1,317 @@
+//! Memory: the address map, hugepages, and what befalls pinned pages.
+
+use iommufd_backend::IoMem;
+use iommufd_backend::hugepages::{HugepageSize, Pool};
+
+use crate::check::WantedMemory;
+use crate::host::{Host, size};
+use crate::id::Id;
+use crate::line::Line;
+
+/// Drivers that give a virtual machine's free memory back to its hypervisor, by bus.
+const BALLOONS: [(&str, &str); 3] = [
+    ("virtio", "virtio_balloon"),
+    ("virtio", "virtio_mem"),
+    ("vmbus", "hv_balloon"),
+];
+
+/// Words of the kernel's command line after which hugepages may stand where nothing can be pinned
+/// (Linux Documentation/admin-guide/kernel-parameters.txt).
+const MOVABLE: [&str; 4] = [
+    "hugetlb_cma=",
+    "movablecore=",
+    "kernelcore=",
+    "movable_node",
+];
+
+/// [`Id::AddressMap`]
+pub(crate) fn check_address_map(host: &Host) -> Line {
+    let id = Id::AddressMap;
+    match IoMem::read(&host.path("proc/iomem")) {
+        Ok(map) => {
+            let ram = map.system_ram().count();
+            Line::ok(id, format!("/proc/iomem shows {ram} pieces of memory"))
+        }
+        Err(iommufd_backend::Error::AddressesHidden { .. }) => Line::fail(
+            id,
+            "/proc/iomem shows this caller no addresses (CAP_SYS_ADMIN), and a guest's memory \
+             must stand clear of what the host has where",
+            "run as root: sudo pinvisor ...",
+        ),
+        Err(error) => Line::fail(
+            id,
+            format!("{error}, and a guest's memory must stand clear of what the host has where"),
+            "ls -l /proc/iomem",
+        ),
+    }
+}
+
+/// Whether the machine has memory above 4 GiB, as far as the caller can see.
+pub(crate) fn has_high_memory(host: &Host) -> bool {
+    if let Ok(map) = IoMem::read(&host.path("proc/iomem")) {
+        return map.system_ram().any(|range| range.end.0 > 1 << 32);
+    }
+    meminfo(host, "MemTotal").is_some_and(|kib| kib > 4 << 20)
+}
+
+/// A number of `/proc/meminfo`, in KiB.
+fn meminfo(host: &Host, name: &str) -> Option<u64> {
+    let text = host.text("proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// [`Id::Hugepages`]: a line for the pages that the guest's memory is to be made of, or for each
+/// size that there is.
+pub(crate) fn check_hugepages(host: &Host, memory: Option<&WantedMemory>) -> Vec<Line> {
+    let id = Id::Hugepages;
+    if !host.exists("sys/kernel/mm/hugepages") {
+        return vec![Line::fail(
+            id,
+            "This kernel has no hugepages (CONFIG_HUGETLBFS), of which guest memory is made",
+            "in the kernel's source: scripts/config -e HUGETLBFS && make olddefconfig bzImage",
+        )];
+    }
+    if let Some(memory) = memory {
+        let size = memory.hugepage_size.unwrap_or(HugepageSize::Mib2);
+        return vec![check_pool(host, size, Some(memory.bytes))];
+    }
+    let offered = HugepageSize::ALL
+        .into_iter()
+        .filter(|size| host.exists(&format!("sys/kernel/mm/hugepages/{}", size.pool_name())));
+    let lines: Vec<Line> = offered.map(|size| check_pool(host, size, None)).collect();
+    let any = |line: &Line| line.next.is_none();
+    if lines.iter().any(any) {
+        return lines.into_iter().filter(any).collect();
+    }
+    lines.into_iter().take(1).collect()
+}
+
+fn check_pool(host: &Host, page: HugepageSize, need: Option<u64>) -> Line {
+    let id = Id::Hugepages;
+    let sysfs = host.path("sys");
+    let (pool, nodes) = match (Pool::read(&sysfs, page), Pool::read_nodes(&sysfs, page)) {
+        (Ok(pool), Ok(nodes)) => (pool, nodes),
+        (Err(error), _) | (_, Err(error)) => {
+            return Line::fail(id, error.to_string(), "ls -R /sys/kernel/mm/hugepages");
+        }
+    };
+    let per_node = match nodes.as_slice() {
+        [] | [_] => String::new(),
+        nodes => {
+            let free: Vec<_> = nodes
+                .iter()
+                .map(|(node, pool)| format!("node{node} {}", pool.free))
+                .collect();
+            format!(" (free: {})", free.join(", "))
+        }
+    };
+    let have = format!(
+        "{} in the pool, {} free, {} of those promised to others{per_node}",
+        pool.total, pool.free, pool.reserved
+    );
+    let file = format!("/sys/kernel/mm/hugepages/{}/nr_hugepages", page.pool_name());
+    let early = "or early, on the kernel's command line";
+    let Some(bytes) = need else {
+        if pool.available() > 0 {
+            return Line::ok(id, format!("Pages of {page}: {have}"));
+        }
+        return Line::warn(
+            id,
+            format!("No page of {page} can be had ({have}); a guest's memory is made of them"),
+            format!(
+                "echo 512 > {file}  # 512 pages for 1 GiB; {early}: hugepagesz={page} hugepages=512"
+            ),
+        );
+    };
+    let need = bytes.div_ceil(page.bytes());
+    let wanted = format!("{need} pages of {page} for {}", size(bytes));
+    if need <= pool.available() {
+        return Line::ok(id, format!("{wanted}: {have}"));
+    }
+    let total = pool
+        .total
+        .saturating_add(need.saturating_sub(pool.available()));
+    Line::fail(
+        id,
+        format!(
+            "{wanted} are needed, of which {} can be had: {have}",
+            pool.available()
+        ),
+        format!("echo {total} > {file}  # {early}: hugepagesz={page} hugepages={total}"),
+    )
+}
+
+/// [`Id::PinnedMemory`]. A pinned page stays whatever the host does: nothing here is about pages
+/// that a guest has, all about pages that it may not get.
+pub(crate) fn check_pinned_memory(host: &Host) -> Line {
+    let id = Id::PinnedMemory;
+    for (bus, driver) in BALLOONS {
+        let directory = format!("sys/bus/{bus}/drivers/{driver}");
+        let held = host.names(&directory).into_iter().find(|name| {
+            // Beside attributes, a driver's directory has a link for each device that it holds.
+            host.path(&directory).join(name).is_symlink() && name != "module"
+        });
+        if let Some(device) = held {
+            return Line::warn(
+                id,
+                format!(
+                    "This virtual machine's hypervisor takes free memory away through {driver} \
+                     ({device}). It cannot take pinned pages, but may leave none to reserve"
+                ),
+                format!("echo {device} > /sys/bus/{bus}/drivers/{driver}/unbind"),
+            );
+        }
+    }
+    let command_line = host.word("proc/cmdline");
+    let movable = command_line
+        .split_whitespace()
+        .find(|word| MOVABLE.iter().any(|start| word.starts_with(start)));
+    match movable {
+        Some(word) => Line::warn(
+            id,
+            format!(
+                "The kernel was booted with {word}: hugepages that stand in movable memory are \
+                 moved elsewhere before they can be pinned, which fails where no other is free"
+            ),
+            format!("boot without {word}, or reserve twice the hugepages"),
+        ),
+        None => Line::ok(
+            id,
+            "No balloon and no movable hugepages; what is pinned stays where it is",
+        ),
+    }
+}
+
+/// [`Id::MemoryErrors`]
+pub(crate) fn check_memory_errors(host: &Host) -> Line {
+    let id = Id::MemoryErrors;
+    match meminfo(host, "HardwareCorrupted") {
+        Some(kib) if kib > 0 => Line::warn(
+            id,
+            format!(
+                "{kib} KiB of memory have failed since boot. The kernel keeps its own programs \
+                 from such pages; a device that no IOMMU stands before it cannot"
+            ),
+            "dmesg | grep -i -e 'memory failure' -e mce",
+        ),
+        _ => Line::ok(id, "No memory has failed since boot"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+    use crate::line::Verdict;
+
+    const POOL: &str = "sys/kernel/mm/hugepages/hugepages-2048kB";
+
+    fn pool(fake: &Fake, directory: &str, (total, free, reserved): (u64, u64, u64)) {
+        for (name, count) in [
+            ("nr_hugepages", total),
+            ("free_hugepages", free),
+            ("resv_hugepages", reserved),
+        ] {
+            fake.write(&format!("{directory}/{name}"), &format!("{count}\n"));
+        }
+    }
+
+    #[test]
+    fn too_few_hugepages_end_in_the_number_to_write() {
+        let fake = Fake::new();
+        let wanted = WantedMemory {
+            bytes: 1 << 30,
+            hugepage_size: None,
+        };
+        let judge = |memory| check_hugepages(&fake.host, memory);
+        assert!(judge(None)[0].text.contains("CONFIG_HUGETLBFS"));
+        pool(&fake, POOL, (0, 0, 0));
+        assert_eq!(judge(None)[0].verdict, Verdict::Warn);
+        pool(&fake, POOL, (600, 550, 50));
+        let line = &judge(Some(&wanted))[0];
+        assert_eq!(line.verdict, Verdict::Fail);
+        assert!(
+            line.text
+                .starts_with("512 pages of 2M for 1 GiB are needed, of which 500")
+        );
+        assert!(line.next.as_ref().unwrap().starts_with("echo 612 > "));
+        pool(&fake, POOL, (600, 562, 50));
+        for (node, free) in [(0, 300), (1, 262)] {
+            let place = format!(
+                "sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/free_hugepages"
+            );
+            fake.write(&place, &free.to_string());
+        }
+        let line = &judge(Some(&wanted))[0];
+        assert_eq!(line.verdict, Verdict::Ok);
+        assert!(
+            line.text.ends_with("(free: node0 300, node1 262)"),
+            "{line:?}"
+        );
+        assert_eq!(judge(None).len(), 1);
+        fake.write(&format!("{POOL}/free_hugepages"), "many");
+        assert_eq!(judge(None)[0].verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn balloons_and_movable_memory_are_warnings() {
+        let fake = Fake::new();
+        let judge = || check_pinned_memory(&fake.host);
+        fake.write("sys/bus/virtio/drivers/virtio_balloon/bind", "");
+        assert_eq!(judge().verdict, Verdict::Ok);
+        fake.write("proc/cmdline", "quiet hugetlb_cma=1G\n");
+        assert!(judge().text.contains("hugetlb_cma=1G"));
+        fake.link(
+            "sys/bus/virtio/drivers/virtio_balloon/virtio3",
+            "sys/devices/x",
+        );
+        let line = judge();
+        assert_eq!(line.verdict, Verdict::Warn);
+        assert!(line.next.unwrap().starts_with("echo virtio3 > "));
+    }
+
+    #[test]
+    fn the_address_map_needs_root() {
+        let fake = Fake::new();
+        let judge = || check_address_map(&fake.host);
+        assert!(judge().text.contains("Cannot read"));
+        fake.write("proc/iomem", "00000000-00000000 : System RAM\n");
+        assert!(judge().text.contains("no addresses"));
+        assert!(!has_high_memory(&fake.host));
+        fake.write("proc/meminfo", "MemTotal:       8000000 kB\n");
+        assert!(has_high_memory(&fake.host));
+        fake.write("proc/iomem", "00001000-7fffffff : System RAM\n");
+        assert_eq!(judge().verdict, Verdict::Ok);
+        assert!(!has_high_memory(&fake.host));
+    }
+
+    #[test]
+    fn failed_memory_is_a_warning() {
+        let fake = Fake::new();
+        fake.write("proc/meminfo", "HardwareCorrupted:     0 kB\n");
+        assert_eq!(check_memory_errors(&fake.host).verdict, Verdict::Ok);
+        fake.write("proc/meminfo", "HardwareCorrupted:     4 kB\n");
+        assert_eq!(check_memory_errors(&fake.host).verdict, Verdict::Warn);
+    }
+
+    proptest::proptest! {
+        // A tree of files is made for each.
+        #![proptest_config(proptest::test_runner::Config::with_cases(32))]
+
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*", count in "\\PC*") {
+            let fake = Fake::new();
+            fake.write("proc/iomem", &text);
+            fake.write("proc/meminfo", &format!("MemTotal:{text}"));
+            fake.write("proc/cmdline", &text);
+            fake.write(&format!("{POOL}/nr_hugepages"), &count);
+            check_address_map(&fake.host);
+            has_high_memory(&fake.host);
+            check_pinned_memory(&fake.host);
+            check_hugepages(&fake.host, None);
+        }
+    }
+}

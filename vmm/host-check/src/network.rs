@@ -1,0 +1,143 @@
+//! Network interfaces of a PCI function, and whether the default route goes through one.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::host::Host;
+use crate::in_use::Use;
+
+/// `RTF_UP` and `RTF_REJECT` (include/uapi/linux/route.h).
+const UP: u32 = 1;
+const REJECT: u32 = 0x200;
+
+/// Uses of the network interfaces of the function whose directory is `function`.
+pub(crate) fn uses(host: &Host, function: &Path) -> Vec<Use> {
+    let interfaces = interfaces(host, function);
+    let text = |name| host.text(name).unwrap_or_default();
+    let (v4, v6) = (text("proc/net/route"), text("proc/net/ipv6_route"));
+    let v4 = v4.lines().filter_map(default_v4);
+    let routes: BTreeSet<&str> = v4.chain(v6.lines().filter_map(default_v6)).collect();
+    routes
+        .into_iter()
+        .filter(|route| interfaces.contains(*route))
+        .map(|interface| Use::DefaultRoute {
+            interface: interface.to_owned(),
+        })
+        .collect()
+}
+
+/// Names of the interfaces that stand below `function`, and of the bridges, bonds and VLANs that
+/// stand upon them.
+fn interfaces(host: &Host, function: &Path) -> BTreeSet<String> {
+    let is_below = |name: &String| {
+        let real = host.real(format!("sys/class/net/{name}"));
+        real.is_some_and(|real| real.starts_with(function))
+    };
+    let mut new: Vec<String> = host.names("sys/class/net");
+    new.retain(is_below);
+    let mut found = BTreeSet::new();
+    while let Some(name) = new.pop() {
+        let entries = host.names(format!("sys/class/net/{name}"));
+        if found.insert(name) {
+            let upper = entries
+                .iter()
+                .filter_map(|entry| entry.strip_prefix("upper_"));
+            new.extend(upper.map(str::to_owned));
+        }
+    }
+    found
+}
+
+/// The interface of a line of `/proc/net/route` that is a default route.
+fn default_v4(line: &str) -> Option<&str> {
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    let [
+        interface,
+        "00000000",
+        _gateway,
+        flags,
+        _,
+        _,
+        _,
+        "00000000",
+        ..,
+    ] = columns[..]
+    else {
+        return None;
+    };
+    is_usable(flags).then_some(interface)
+}
+
+/// The interface of a line of `/proc/net/ipv6_route` that is a default route.
+fn default_v6(line: &str) -> Option<&str> {
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    let [destination, "00", _, _, _, _, _, _, flags, interface] = columns[..] else {
+        return None;
+    };
+    let is_any = destination.bytes().all(|digit| digit == b'0');
+    (is_any && is_usable(flags)).then_some(interface)
+}
+
+fn is_usable(flags: &str) -> bool {
+    u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & (UP | REJECT) == UP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+
+    const FUNCTION: &str = "sys/devices/pci0000:00/0000:00:09.0/0000:02:00.0";
+    const V4: &str = "\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+br0\t00000000\t0102000A\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+";
+
+    fn machine() -> (Fake, std::path::PathBuf) {
+        let fake = Fake::new();
+        fake.directory(&format!("{FUNCTION}/net/eth0"));
+        fake.link("sys/class/net/eth0", &format!("{FUNCTION}/net/eth0"));
+        fake.directory("sys/class/net/br0");
+        let function = fake.host.real(FUNCTION).unwrap();
+        (fake, function)
+    }
+
+    #[test]
+    fn the_default_route_is_found_through_a_bridge() {
+        let (fake, function) = machine();
+        fake.write("proc/net/route", V4);
+        assert_eq!(uses(&fake.host, &function), []);
+        fake.directory(&format!("{FUNCTION}/net/eth0/upper_br0"));
+        assert_eq!(
+            uses(&fake.host, &function),
+            [Use::DefaultRoute {
+                interface: "br0".into()
+            }]
+        );
+    }
+
+    #[test]
+    fn the_kernels_own_unreachable_default_is_none() {
+        let route = |flags: &str, interface: &str| {
+            format!(
+                "{0} 00 {0} 00 {0} ffffffff 00000001 00000000 {flags} {interface}",
+                "0".repeat(32)
+            )
+        };
+        assert_eq!(default_v6(&route("00200200", "lo")), None);
+        assert_eq!(default_v6(&route("00000003", "eth0")), Some("eth0"));
+        assert_eq!(
+            default_v6(&route("00000003", "eth0").replacen("00 ", "40 ", 1)),
+            None
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(line in "\\PC*") {
+            default_v4(&line);
+            default_v6(&line);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What the kernel offers: `/dev/kvm`, `/dev/iommu`, IOMMUs, unsafe mode.
+
+use std::fs::OpenOptions;
+use std::io;
+
+use address::Bdf;
+use iommufd_backend::{Cdev, CdevKind};
+
+use crate::host::Host;
+use crate::id::Id;
+use crate::line::Line;
+
+/// Opens a node of `/dev` as a run would.
+fn open(host: &Host, name: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.open(host.path(name)).map(drop)
+}
+
+/// [`Id::Kvm`]
+pub(crate) fn check_kvm(host: &Host) -> Line {
+    let id = Id::Kvm;
+    match open(host, "dev/kvm") {
+        Ok(()) => Line::ok(id, "/dev/kvm opens"),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => Line::fail(
+                id,
+                "There is no /dev/kvm: virtualisation is off in the firmware, or the kernel lacks \
+                 KVM or has not loaded it",
+                "modprobe -a kvm_amd kvm_intel; dmesg | grep -i kvm",
+            ),
+            io::ErrorKind::PermissionDenied => Line::fail(
+                id,
+                "/dev/kvm does not open: the caller is not allowed to",
+                "usermod -aG kvm $USER  # and log in again, or run as root",
+            ),
+            _ => Line::fail(
+                id,
+                format!("/dev/kvm does not open: {error}"),
+                "ls -l /dev/kvm",
+            ),
+        },
+    }
+}
+
+/// [`Id::Iommufd`]
+pub(crate) fn check_iommufd(host: &Host) -> Line {
+    let id = Id::Iommufd;
+    match open(host, "dev/iommu") {
+        Ok(()) => Line::ok(id, "/dev/iommu opens"),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => Line::fail(
+                id,
+                "There is no /dev/iommu: the kernel lacks CONFIG_IOMMUFD or has not loaded it",
+                "modprobe iommufd",
+            ),
+            io::ErrorKind::PermissionDenied => Line::fail(
+                id,
+                "/dev/iommu does not open: the caller is not allowed to",
+                "run as root: sudo pinvisor ...",
+            ),
+            _ => Line::fail(
+                id,
+                format!("/dev/iommu does not open: {error}"),
+                "ls -l /dev/iommu",
+            ),
+        },
+    }
+}
+
+/// [`Id::Iommu`]
+pub(crate) fn check_iommu(host: &Host) -> Line {
+    let id = Id::Iommu;
+    let iommus = host.names("sys/class/iommu");
+    if iommus.is_empty() {
+        return Line::ok(
+            id,
+            "This machine has no IOMMU, or it is off: noiommu mode is for such machines",
+        );
+    }
+    Line::warn(
+        id,
+        format!(
+            "This machine has an IOMMU ({}): it keeps devices in check, and noiommu mode is not \
+             what is wanted; devices behind it need no --noiommu",
+            iommus.join(", ")
+        ),
+        "leave --noiommu out; to have none all the same, boot with intel_iommu=off or \
+         amd_iommu=off",
+    )
+}
+
+/// [`Id::UnsafeMode`]
+pub(crate) fn check_unsafe_mode(host: &Host, devices: &[Bdf], noiommu: bool) -> Line {
+    let id = Id::UnsafeMode;
+    const SWITCH: &str = "echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+    if !noiommu {
+        return Line::ok(id, "Not needed: an IOMMU translates");
+    }
+    let kind = |bdf: &Bdf| Cdev::name(host.pci(), *bdf).ok().flatten();
+    let is_bound = |bdf: &Bdf| matches!(kind(bdf), Some((_, CdevKind::Noiommu)));
+    match host.pci().unsafe_noiommu_mode() {
+        Some(true) => Line::ok(
+            id,
+            "On. It is looked at when a device is bound; it can be switched off after that",
+        ),
+        Some(false) if !devices.is_empty() && devices.iter().all(is_bound) => Line::ok(
+            id,
+            "Off, but it is looked at when a device is bound, and these were bound while it was \
+             on: they go on working",
+        ),
+        Some(false) => Line::fail(
+            id,
+            "Off: the kernel gives no device away that no IOMMU stands before. It looks when a \
+             device is bound",
+            SWITCH,
+        ),
+        None if host.exists("sys/module/vfio") => Line::fail(
+            id,
+            "This kernel has no such mode: it was built without CONFIG_VFIO_NOIOMMU",
+            "in the kernel's source: scripts/config -e VFIO_NOIOMMU && make olddefconfig bzImage",
+        ),
+        None => Line::fail(
+            id,
+            "The kernel's module vfio is not loaded, or there is none",
+            format!("modprobe vfio-pci && {SWITCH}"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+    use crate::line::Verdict;
+
+    #[test]
+    fn absent_and_present_nodes_are_told_apart() {
+        let fake = Fake::new();
+        assert!(check_kvm(&fake.host).text.contains("no /dev/kvm"));
+        assert!(check_iommufd(&fake.host).text.contains("no /dev/iommu"));
+        fake.write("dev/kvm", "");
+        fake.write("dev/iommu", "");
+        assert_eq!(check_kvm(&fake.host).verdict, Verdict::Ok);
+        assert_eq!(check_iommufd(&fake.host).verdict, Verdict::Ok);
+        let strange = Fake::new();
+        strange.directory("dev/kvm");
+        strange.directory("dev/iommu");
+        assert!(check_kvm(&strange.host).text.contains("does not open"));
+        assert!(check_iommufd(&strange.host).text.contains("does not open"));
+    }
+
+    #[test]
+    fn an_iommu_is_a_warning() {
+        let fake = Fake::new();
+        assert_eq!(check_iommu(&fake.host).verdict, Verdict::Ok);
+        fake.directory("sys/class/iommu/dmar0");
+        let line = check_iommu(&fake.host);
+        assert_eq!(line.verdict, Verdict::Warn);
+        assert!(line.text.contains("dmar0"));
+    }
+
+    #[test]
+    fn unsafe_mode_matters_until_devices_are_bound() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let judge = |devices: &[Bdf]| check_unsafe_mode(&fake.host, devices, true);
+        assert!(judge(&[]).text.contains("not loaded"));
+        fake.directory("sys/module/vfio");
+        assert!(judge(&[]).text.contains("CONFIG_VFIO_NOIOMMU"));
+        let switch = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+        fake.write(switch, "N\n");
+        assert_eq!(judge(&[disk]).verdict, Verdict::Fail);
+        fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
+        let off = judge(&[disk]);
+        assert_eq!(off.verdict, Verdict::Ok);
+        assert!(off.text.contains("go on working"));
+        assert_eq!(judge(&[]).verdict, Verdict::Fail);
+        fake.write(switch, "Y\n");
+        assert_eq!(judge(&[]).verdict, Verdict::Ok);
+        let behind = check_unsafe_mode(&fake.host, &[], false);
+        assert_eq!(behind.verdict, Verdict::Ok);
+    }
+}

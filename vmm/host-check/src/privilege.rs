@@ -1,0 +1,186 @@
+//! What the caller may do.
+
+use crate::host::{Host, size};
+use crate::id::Id;
+use crate::line::Line;
+
+/// Numbers of capabilities (include/uapi/linux/capability.h).
+const SYS_RAWIO: u32 = 17;
+const IPC_LOCK: u32 = 14;
+
+/// `/proc/self/uid_map` in the first user namespace.
+const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
+
+/// The caller's capabilities.
+#[derive(Clone, Copy, Debug)]
+struct Privilege {
+    effective: u64,
+    /// The kernel asks for them in the first user namespace, whatever they are elsewhere.
+    is_first_namespace: bool,
+}
+
+impl Privilege {
+    fn of_caller(host: &Host) -> Self {
+        let map = host.word("proc/self/uid_map");
+        Self {
+            effective: effective(&host.word("proc/self/status")),
+            // A kernel without user namespaces has no such file, and nobody is elsewhere.
+            is_first_namespace: map.is_empty() || map.split_whitespace().eq(EVERY_ID),
+        }
+    }
+
+    fn has(self, capability: u32) -> bool {
+        self.is_first_namespace && self.effective & (1 << capability) != 0
+    }
+}
+
+fn effective(status: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// [`Id::CapabilityRawio`]
+pub(crate) fn check_rawio(host: &Host, noiommu: bool) -> Line {
+    let id = Id::CapabilityRawio;
+    let privilege = Privilege::of_caller(host);
+    if privilege.has(SYS_RAWIO) {
+        return Line::ok(id, "The caller has CAP_SYS_RAWIO");
+    }
+    if !noiommu {
+        return Line::ok(id, "CAP_SYS_RAWIO is not needed: an IOMMU translates");
+    }
+    let why = if privilege.is_first_namespace {
+        "The caller lacks CAP_SYS_RAWIO"
+    } else {
+        "The caller is in a user namespace of its own, whose CAP_SYS_RAWIO does not count"
+    };
+    Line::fail(
+        id,
+        format!(
+            "{why}: the kernel opens a device in noiommu mode, and tells where pinned memory is \
+             (IOMMU_IOAS_NOIOMMU_GET_PA), for that capability only"
+        ),
+        "run as root outside a container: sudo pinvisor ...",
+    )
+}
+
+/// Soft limit on locked memory in bytes, `None` for none.
+fn memlock(limits: &str) -> Option<Option<u64>> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(None),
+        bytes => bytes.parse().ok().map(Some),
+    }
+}
+
+/// [`Id::Memlock`], for `need` bytes of guest memory where that is known.
+pub(crate) fn check_memlock(host: &Host, need: Option<u64>) -> Line {
+    let id = Id::Memlock;
+    let needs = need.map_or_else(
+        || "A guest needs the bytes of its memory, once, for all its devices together".to_owned(),
+        |bytes| {
+            format!(
+                "{bytes} bytes ({}) are needed, once, for all devices together",
+                size(bytes)
+            )
+        },
+    );
+    if Privilege::of_caller(host).has(IPC_LOCK) {
+        return Line::ok(id, format!("{needs}; no limit applies (CAP_IPC_LOCK)"));
+    }
+    match (memlock(&host.word("proc/self/limits")), need) {
+        (Some(None), _) => Line::ok(id, format!("{needs}; the limit is unlimited")),
+        (Some(Some(limit)), Some(need)) if limit < need => Line::fail(
+            id,
+            format!(
+                "{needs}, and the limit on locked memory is {limit} bytes ({})",
+                size(limit)
+            ),
+            format!(
+                "ulimit -l {}  # in KiB; or run with CAP_IPC_LOCK",
+                need.div_ceil(1024)
+            ),
+        ),
+        (Some(Some(limit)), _) => Line::ok(
+            id,
+            format!("{needs}; the limit is {limit} bytes ({})", size(limit)),
+        ),
+        (None, _) => Line::warn(
+            id,
+            format!("{needs}; the limit cannot be read from /proc/self/limits"),
+            "ulimit -l",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+    use crate::line::Verdict;
+
+    fn caller(capabilities: u64, uid_map: &str, limits: &str) -> Fake {
+        let fake = Fake::new();
+        fake.write(
+            "proc/self/status",
+            &format!("Name:\tx\nCapPrm:\tffff\nCapEff:\t{capabilities:016x}\n"),
+        );
+        fake.write("proc/self/uid_map", uid_map);
+        fake.write("proc/self/limits", limits);
+        fake
+    }
+
+    const FIRST: &str = "         0          0 4294967295\n";
+    const OTHER: &str = "         0       1000          1\n";
+    const LIMIT: &str =
+        "Max locked memory         8388608              8388608              bytes     \n";
+
+    #[test]
+    fn only_the_first_namespaces_capability_counts() {
+        let judge = |bits, map| check_rawio(&caller(bits, map, "").host, true);
+        assert_eq!(judge(1 << SYS_RAWIO, FIRST).verdict, Verdict::Ok);
+        assert_eq!(judge(1 << SYS_RAWIO, "").verdict, Verdict::Ok);
+        assert_eq!(judge(!(1 << SYS_RAWIO), FIRST).verdict, Verdict::Fail);
+        let elsewhere = judge(u64::MAX, OTHER);
+        assert_eq!(elsewhere.verdict, Verdict::Fail);
+        assert!(elsewhere.text.contains("user namespace"));
+        assert_eq!(
+            check_rawio(&caller(0, FIRST, "").host, false).verdict,
+            Verdict::Ok
+        );
+    }
+
+    #[test]
+    fn the_need_is_compared_with_the_limit() {
+        let judge = |limits: &str, need| check_memlock(&caller(0, FIRST, limits).host, need);
+        assert_eq!(judge(LIMIT, Some(8 << 20)).verdict, Verdict::Ok);
+        let over = judge(LIMIT, Some((8 << 20) + 1));
+        assert_eq!(over.verdict, Verdict::Fail);
+        assert!(over.text.contains("8388609 bytes") && over.text.contains("8 MiB"));
+        assert!(over.next.unwrap().starts_with("ulimit -l 8193 "));
+        assert_eq!(judge(LIMIT, None).verdict, Verdict::Ok);
+        let unlimited = LIMIT.replace("8388608", "unlimited");
+        assert!(judge(&unlimited, Some(1 << 40)).text.contains("unlimited"));
+        assert_eq!(judge("", Some(1)).verdict, Verdict::Warn);
+        let lifted = caller(1 << IPC_LOCK, FIRST, LIMIT);
+        assert_eq!(
+            check_memlock(&lifted.host, Some(1 << 40)).verdict,
+            Verdict::Ok
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*") {
+            effective(&text);
+            effective(&format!("CapEff:{text}"));
+            memlock(&text);
+            memlock(&format!("Max locked memory{text}"));
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! `pinvisor list`.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Args;
+use host_check::Host;
+
+use super::written;
+use crate::error::Error;
+
+/// Options of `pinvisor list`.
+#[derive(Args, Debug)]
+#[command(after_help = AFTER)]
+pub struct ListArgs {
+    /// Write JSON: an object with version (1), iommufd (the node that every run needs, or null)
+    /// and devices, a list of objects with bdf, vendor, device, class, class_name, vendor_name,
+    /// device_name, driver, mode (noiommu, iommu or null), cdev (the device's node, or null), reset
+    /// and in_use
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER: &str = "\
+MODE is how a device is bound to vfio-pci: noiommu where no IOMMU stands before it, iommu where one \
+does, - where it is not bound. RESET are the kernel's ways to reset it. Names come from a pci.ids \
+file where one is installed.";
+
+impl ListArgs {
+    /// Looks, and writes to standard output.
+    ///
+    /// # Errors
+    /// [`Error::Process`] if standard output takes nothing.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let devices = host_check::list(&Host::default());
+        let out = &mut io::stdout().lock();
+        written(if self.json {
+            devices.write_json(out)
+        } else {
+            devices.write_text(out)
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
