@@ -501,3 +501,23 @@ pub(crate) fn process(operation: &'static str) -> impl FnOnce(io::Error) -> Erro
         source: source.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<_> = Error::ids().collect();
+        assert_eq!(names.len(), Error::ids().count());
+        assert!(names.contains("not-bound") && names.contains("bind-in-use"));
+        let bdf = "01:00.0".parse().unwrap();
+        assert_eq!(Error::DeviceTwice { bdf }.id(), "device-twice");
+        assert_eq!(
+            Error::Bind(Backend::NoDevice { bdf }.into()).id(),
+            "no-device"
+        );
+    }
+}
