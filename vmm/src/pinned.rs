@@ -52,12 +52,21 @@ impl PinnedRam {
         Self::pin((unpinned(memory)?, page_size), memory, space)
     }
 
-    /// Takes any memory and pins it in `space`, whose physical memory is synthetic.
+    /// Takes any memory and pins it in `space`, whose physical memory is synthetic: in large pages
+    /// if it has to stand `at_identity`.
     ///
     /// # Errors
     /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Software`], [`Error::Process`]
-    pub fn synthetic(memory: &MemoryConfig, space: &mut SoftwareBackend) -> Result<Self, Error> {
-        let page_size = memory.hugepage_size.unwrap_or(HugepageSize::Mib2).bytes();
+    pub fn synthetic(
+        memory: &MemoryConfig,
+        space: &mut SoftwareBackend,
+        at_identity: bool,
+    ) -> Result<Self, Error> {
+        let page_size = match memory.hugepage_size {
+            Some(size) => size.bytes(),
+            None if at_identity => HugepageSize::Mib2.bytes(),
+            None => PAGE,
+        };
         Self::pin((unpinned(memory)?, page_size), memory, space)
     }
 

@@ -8,26 +8,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use address::{Gpa, Hpa};
+use address::{Bdf, Gpa, Hpa};
 use devices::edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
 use devices::edu::{
-    self, DmaMemory, DmaRefused, Edu, EduControl, EduWorker, InterruptSink, Options, SetupError,
+    BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduControl, EduHost, EduWorker, InterruptSink,
+    Options, QEMU_BUFFER_SIZE, SetupError,
 };
 use devices::pci::{self, MsiMessage};
 use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
 
-use crate::config::{EngineFault, SoftwareConfig};
+use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
 use crate::host_map::HostMap;
 use crate::kvm::irq::{Interrupts, IrqError};
 
 /// Where the synthetic physical memory is: above 4 GiB, within what any CPU can address.
 const RAM: Range<Hpa> = Hpa(4 << 30)..Hpa(32 << 30);
-/// Longest run of physically contiguous memory.
+/// Longest run of physically contiguous memory, of 2 MiB pages, where the guest's memory stands at
+/// its physical addresses; and of ordinary pages where it does not.
 const LONGEST_RUN: u64 = 16 << 20;
+const LONGEST_SCATTERED_RUN: u64 = 256 << 10;
 /// Addresses for BARs; the engine's stands at the start.
 const WINDOW: Range<Gpa> = Gpa(0xd000_0000)..Gpa(0xe000_0000);
-/// Bytes of the engine's BAR.
-const BAR: u64 = 1 << 20;
+/// Slot of the engine on the guest's bus.
+pub const ENGINE_SLOT: u8 = 1;
+/// The engine's name, as nobody else gives it one: its place in the guest.
+pub const ENGINE: Bdf = Bdf::new(0, 0, ENGINE_SLOT, 0).unwrap();
 /// Where config space is.
 const ECAM: Gpa = Gpa(0xe000_0000);
 
@@ -45,6 +50,7 @@ const FLIPPED_EVERY: NonZeroU64 = NonZeroU64::new(1000).unwrap();
 pub struct SoftwareMachine {
     /// The memory.
     pub memory: SoftwareBackend,
+    dma: SoftwareDma,
     fault: Option<EngineFault>,
 }
 
@@ -61,9 +67,14 @@ impl SoftwareMachine {
     /// A machine with nothing in its memory yet.
     #[must_use]
     pub fn new(config: &SoftwareConfig) -> Self {
-        let physical = PhysicalMemory::new([RAM], LONGEST_RUN, config.seed);
+        let longest_run = match config.dma {
+            SoftwareDma::Identity => LONGEST_RUN,
+            SoftwareDma::Translate | SoftwareDma::Mediate => LONGEST_SCATTERED_RUN,
+        };
+        let physical = PhysicalMemory::new([RAM], longest_run, config.seed);
         Self {
             memory: SoftwareBackend::new(physical),
+            dma: config.dma,
             fault: config.fault,
         }
     }
@@ -80,10 +91,10 @@ impl SoftwareMachine {
     /// Where the engine's BAR stands.
     #[must_use]
     pub fn bar() -> Range<Hpa> {
-        Hpa(WINDOW.start.0)..Hpa(WINDOW.start.0 + BAR)
+        Hpa(WINDOW.start.0)..Hpa(WINDOW.start.0 + BAR_SIZE)
     }
 
-    /// The engine: the function for the guest's bus and what does its work. `gsi` is its INTx
+    /// The engine: the device that is passed through, and what does its work. `gsi` is its INTx
     /// line.
     ///
     /// # Errors
@@ -92,7 +103,7 @@ impl SoftwareMachine {
         &self,
         interrupts: &Arc<Interrupts>,
         gsi: u32,
-    ) -> Result<(Edu, EduWorker), SetupError> {
+    ) -> Result<(EduHost, EduWorker), SetupError> {
         let mut memory: Box<dyn DmaMemory> = Box::new(Port(self.memory.port()));
         let mut sink: Box<dyn InterruptSink> = Box::new(Lines {
             interrupts: Arc::clone(interrupts),
@@ -107,12 +118,19 @@ impl SoftwareMachine {
             }
             None => {}
         }
-        edu::new(Options {
+        let options = Options {
             bar: WINDOW.start,
             interrupt_line: u8::try_from(gsi).unwrap_or(u8::MAX),
+            // What a profile for QEMU's device lets through is all that there is: more of it would
+            // be refused.
+            buffer: match self.dma {
+                SoftwareDma::Identity | SoftwareDma::Translate => BUFFER_SIZE,
+                SoftwareDma::Mediate => QEMU_BUFFER_SIZE,
+            },
             memory,
             interrupts: sink,
-        })
+        };
+        EduHost::new("edu", options)
     }
 
     /// What `engine` has refused so far.

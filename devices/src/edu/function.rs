@@ -15,6 +15,7 @@ use crate::pci::{
 
 use super::interrupts::Interrupts;
 use super::outside::{DmaMemory, InterruptSink};
+use super::registers::BUFFER_SIZE;
 use super::state::{Shared, State};
 use super::worker::EduWorker;
 
@@ -29,7 +30,8 @@ const IDENTITY: Identity = Identity {
     pin: Some(Pin::A),
 };
 
-const BAR_SIZE: u64 = 1 << 20;
+/// Bytes of BAR 0.
+pub const BAR_SIZE: u64 = 1 << 20;
 
 /// Interrupt Status, in the dword of COMMAND.
 const STATUS_INTERRUPT: u32 = 1 << (16 + 3);
@@ -40,6 +42,8 @@ pub struct Options {
     pub bar: Gpa,
     /// Value of the Interrupt Line register at power-on: the line that INTA# is wired to.
     pub interrupt_line: u8,
+    /// Bytes of its own memory, at most [`BUFFER_SIZE`](super::BUFFER_SIZE): more are not there.
+    pub buffer: u32,
     /// What transfers reach.
     pub memory: Box<dyn DmaMemory>,
     /// Where interrupts go.
@@ -51,6 +55,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("bar", &self.bar)
             .field("interrupt_line", &self.interrupt_line)
+            .field("buffer", &self.buffer)
             .finish_non_exhaustive()
     }
 }
@@ -75,7 +80,7 @@ pub struct Edu {
     shared: Arc<Shared>,
     interrupt_line: u8,
     /// Offset of the MSI capability.
-    msi: u16,
+    pub(super) msi: u16,
 }
 
 impl fmt::Debug for Edu {
@@ -102,7 +107,8 @@ pub fn new(options: Options) -> Result<(Edu, EduWorker), SetupError> {
     let body = vec![0; usize::from(interrupts.msi.length()) - 2];
     let msi = config.add_capability(CAP_MSI, &body, &body)?;
     config.write(INTERRUPT, &[options.interrupt_line]);
-    let shared = Shared::new(config, interrupts);
+    let size = options.buffer.min(BUFFER_SIZE);
+    let shared = Shared::new(config, interrupts, size);
     let edu = Edu {
         shared: Arc::clone(&shared),
         interrupt_line: options.interrupt_line,

@@ -3,7 +3,7 @@
 //! The function has the identity of QEMU's device (`1234:11e8`, revision 0x10, class 0xff), one
 //! memory BAR of 1 MiB (64-bit here), INTA#, and MSI with one 64-bit vector (maskable here). A
 //! driver for `edu` works unchanged. What is different: transfers take as long as they take
-//! instead of 100 ms, the engine's buffer is larger, DMA addresses have 64 bits, and a transfer
+//! instead of 100 ms, the engine's buffer can be larger, DMA addresses have 64 bits, and a transfer
 //! that memory refuses is counted and can be read back instead of going nowhere.
 //!
 //! # Registers
@@ -27,12 +27,12 @@
 //! | 0x90 | 64 | RW | DMA count in bytes |
 //! | 0x98 | 64 | RW | DMA command: bit 0 start, bit 1 direction (0 memory to buffer, 1 buffer to memory), bit 2 raise interrupt 0x100 at the end; stores without bit 0 are dropped |
 //! | 0xa0 | 32 | RO | 0x45535650, "PVSE": this is the software engine |
-//! | 0xa4 | 32 | RO | bytes of the buffer, 65536 |
+//! | 0xa4 | 32 | RO | bytes of the buffer, 65536 at most |
 //! | 0xa8 | 64 | RO | refused transfers since reset |
 //! | 0xb0 | 64 | RO | bus address of the last refusal |
 //! | 0xb8 | 64 | RO | bytes of the last refusal |
 //!
-//! The buffer is at device addresses 0x40000 to 0x50000, which name it in the source or
+//! The buffer is at device addresses from 0x40000 on, which name it in the source or
 //! destination register; it is not in the BAR. DMA registers cannot be written while a transfer
 //! is under way.
 //!
@@ -54,6 +54,7 @@
 //! COMMAND's interrupt-disable bit is clear.
 
 mod function;
+mod host;
 mod interrupts;
 mod outside;
 mod registers;
@@ -66,9 +67,10 @@ mod tests;
 mod transfer;
 mod worker;
 
-pub use function::{Edu, Options, SetupError, new};
+pub use function::{BAR_SIZE, Edu, Options, SetupError, new};
+pub use host::EduHost;
 pub use outside::{DmaMemory, DmaRefused, InterruptSink};
-pub use registers::{BUFFER_ADDRESS, BUFFER_SIZE, SOFTWARE_ENGINE};
+pub use registers::{BUFFER_ADDRESS, BUFFER_SIZE, QEMU_BUFFER_SIZE, SOFTWARE_ENGINE};
 pub use state::Statistics;
 pub use transfer::{Direction, Reason, Refusal};
 pub use worker::{EduControl, EduWorker};

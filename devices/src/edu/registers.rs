@@ -4,8 +4,10 @@ use super::transfer::{Direction, Refusal, Request};
 
 /// Device address of the engine's buffer.
 pub const BUFFER_ADDRESS: u64 = 0x40000;
-/// Bytes of the engine's buffer.
+/// Bytes of the engine's buffer, at most.
 pub const BUFFER_SIZE: u32 = 0x10000;
+/// Bytes of QEMU's buffer.
+pub const QEMU_BUFFER_SIZE: u32 = 0x1000;
 /// What register 0xa0 reads as: "PVSE" in ASCII.
 pub const SOFTWARE_ENGINE: u32 = 0x4553_5650;
 
@@ -45,6 +47,7 @@ pub(super) enum Work {
 /// The registers. The interrupt status is kept here; what follows from it is not.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Registers {
+    buffer_size: u32,
     liveness: u32,
     factorial: u32,
     status: u32,
@@ -58,6 +61,19 @@ pub(super) struct Registers {
 }
 
 impl Registers {
+    /// At power-on, of an engine with a buffer of so many bytes.
+    pub fn new(buffer_size: u32) -> Self {
+        Self {
+            buffer_size,
+            ..Self::default()
+        }
+    }
+
+    /// Bytes of the buffer.
+    pub fn buffer_size(&self) -> u32 {
+        self.buffer_size
+    }
+
     /// Reads `width` bytes at `offset`; all-ones in 64 bits where there is nothing to read.
     pub fn read(&self, offset: u64, width: usize) -> u64 {
         if !is_access(offset, width) {
@@ -74,7 +90,7 @@ impl Registers {
             0x90 => self.count,
             0x98 => self.command,
             0xa0 => SOFTWARE_ENGINE.into(),
-            0xa4 => BUFFER_SIZE.into(),
+            0xa4 => self.buffer_size.into(),
             0xa8 => self.refused,
             0xb0 => self.last_refused.0,
             0xb8 => self.last_refused.1,

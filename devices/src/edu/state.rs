@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::pci::EmulatedConfig;
 
 use super::interrupts::Interrupts;
-use super::registers::{BUFFER_SIZE, Effect, Registers, Work};
+use super::registers::{Effect, Registers, Work};
 use super::transfer::{Direction, Refusal};
 
 /// So many refusals are logged as warnings between resets.
@@ -107,7 +107,7 @@ impl State {
     pub fn reset(&mut self) {
         self.epoch += 1;
         self.config.reset();
-        self.registers = Registers::default();
+        self.registers = Registers::new(self.registers.buffer_size());
         self.interrupts.reset();
     }
 
@@ -144,18 +144,19 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(config: EmulatedConfig, interrupts: Interrupts) -> Arc<Self> {
+    /// At power-on, with a buffer of `size` bytes.
+    pub fn new(config: EmulatedConfig, interrupts: Interrupts, size: u32) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 config,
-                registers: Registers::default(),
+                registers: Registers::new(size),
                 interrupts,
                 statistics: Statistics::default(),
                 epoch: 0,
                 stopped: false,
             }),
             news: Condvar::new(),
-            buffer: Mutex::new(vec![0; BUFFER_SIZE as usize].into()),
+            buffer: Mutex::new(vec![0; size as usize].into()),
         })
     }
 

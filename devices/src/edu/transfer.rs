@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use super::registers::{BUFFER_ADDRESS, BUFFER_SIZE};
+use super::registers::BUFFER_ADDRESS;
 
 /// Longest burst in bytes. Bursts end at multiples of it on the bus, so none crosses a page.
 const BURST: u64 = 256;
@@ -32,8 +32,11 @@ impl fmt::Display for Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum Reason {
     /// The count is 0 or larger than the buffer.
-    #[error("the count is not 1 to {BUFFER_SIZE:#x}")]
-    Count,
+    #[error("the count is not 1 to {size:#x}")]
+    Count {
+        /// Bytes of the buffer.
+        size: u64,
+    },
     /// Not all device addresses are in the buffer.
     #[error("device address {device:#x} to its end is not inside the buffer")]
     Buffer {
@@ -86,12 +89,12 @@ pub(super) struct Burst {
 }
 
 impl Request {
-    /// The bursts of the transfer.
-    pub fn bursts(self) -> Result<impl Iterator<Item = Burst>, Refusal> {
-        let size = u64::from(BUFFER_SIZE);
+    /// The bursts of the transfer, in a buffer of `size` bytes.
+    pub fn bursts(self, size: u32) -> Result<impl Iterator<Item = Burst>, Refusal> {
+        let size = u64::from(size);
         let refuse = |reason| self.refuse(self.bus, self.count, reason);
         if self.count == 0 || self.count > size {
-            return Err(refuse(Reason::Count));
+            return Err(refuse(Reason::Count { size }));
         }
         let device = self.device;
         let start = device

@@ -103,7 +103,8 @@ impl EduWorker {
     }
 
     fn transfer(&self, job: &Job, request: Request) -> Result<(), End> {
-        let bursts = request.bursts().map_err(End::Refused)?;
+        let size = self.shared.state().registers.buffer_size();
+        let bursts = request.bursts(size).map_err(End::Refused)?;
         self.memory.begin();
         for burst in bursts {
             self.burst(job, request, burst)?;

@@ -10,8 +10,7 @@ use devices::mediate::{self, Counters, MediatedFunction, Profile};
 use devices::pci::{self, PciFunction, PciRoot, Pin};
 use devices::power::{self, Power, PowerEvent};
 use devices::serial;
-use devices::vfio_pci::{BusMasterGate, HostFunction, HostInfo, Options, PassthroughFunction};
-use iommufd_backend::VfioDevice;
+use devices::vfio_pci::{BusMasterGate, HostFunction, Options, PassthroughFunction};
 use vm_device::DevicePio;
 use vm_device::bus::{BusRange, MmioAddress, PioAddress};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
@@ -26,8 +25,7 @@ use crate::host_map::HostMap;
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::{Memslot, Vm};
 use crate::passthrough::VfioFunction;
-use crate::software::{EngineThread, SoftwareMachine};
-use crate::topology::Place;
+use crate::software::{ENGINE, ENGINE_SLOT, EngineThread, SoftwareMachine};
 use crate::window;
 
 /// Ports of the power device.
@@ -37,9 +35,6 @@ pub(super) const BAR_PORTS: Range<u16> = 0x1000..0xfff0;
 /// GSIs of the four INTx lines: pins of the I/O APIC above those of ISA interrupts.
 pub(super) const INTX_GSIS: [u32; 4] = [16, 17, 18, 19];
 
-/// Slot of the engine in a machine in software.
-const ENGINE_SLOT: u8 = 1;
-
 /// The guest's bus and what belongs to it.
 pub(super) struct Plugged {
     pub root: PciRoot,
@@ -48,6 +43,38 @@ pub(super) struct Plugged {
     pub window: Option<Memslot>,
     /// What mediated functions count.
     pub mediated: Vec<(Bdf, Counters)>,
+}
+
+/// A function for the guest's bus, and what else there is of it.
+struct Passed {
+    function: Box<dyn PciFunction>,
+    /// Closed, where the guest's driver has to say that it translates.
+    gate: Option<BusMasterGate>,
+    /// Where the monitor translates.
+    counters: Option<Counters>,
+}
+
+/// The bus while functions are put on it.
+struct Slots {
+    root: PciRoot,
+    /// The last slot in use.
+    last: u8,
+    /// Of the functions whose guest translates.
+    gates: Vec<(Bdf, BusMasterGate)>,
+    mediated: Vec<(Bdf, Counters)>,
+}
+
+impl Slots {
+    /// Puts the function of the device `bdf` at a slot and function number, and says what it is
+    /// called in the guest.
+    fn add(&mut self, (slot, function): (u8, u8), bdf: Bdf, passed: Passed) -> Result<Bdf, Error> {
+        let guest = self.root.add(slot, function, passed.function)?;
+        self.gates.extend(passed.gate.map(|gate| (guest, gate)));
+        let counters = passed.counters.map(|counters| (bdf, counters));
+        self.mediated.extend(counters);
+        self.last = self.last.max(slot);
+        Ok(guest)
+    }
 }
 
 /// What a passed-through function is connected to besides its bus.
@@ -62,8 +89,12 @@ pub(super) struct Wiring<'a> {
 impl Wiring<'_> {
     /// The root with every device in its place.
     pub fn plug(&self, host_map: &HostMap, devices: &mut Devices) -> Result<Plugged, Error> {
-        let mut root = PciRoot::new(host_map.ecam.start)?;
-        let mut gates = Vec::new();
+        let mut slots = Slots {
+            root: PciRoot::new(host_map.ecam.start)?,
+            last: 0,
+            gates: Vec::new(),
+            mediated: Vec::new(),
+        };
         let bars = devices.bars();
         let mut plugs: Vec<_> = devices
             .bound
@@ -75,39 +106,39 @@ impl Wiring<'_> {
             .collect();
         // Function 0 of a slot goes in first.
         plugs.sort_by_key(|((_, place), _)| (place.slot, place.function));
-        let mut mediated = Vec::new();
-        let mut last_slot = 0;
         for (((device, info), place), reach) in plugs {
-            let gate = match reach {
-                Reach::Translate => BusMasterGate::closed(),
-                _ => BusMasterGate::opened(),
-            };
-            let (function, counters) =
-                self.function(device, info, (*place, reach), gate.clone())?;
-            let guest = root.add(place.slot, place.function, function)?;
-            log::info!("{}: is {guest} in the guest", device.bdf());
-            if matches!(reach, Reach::Translate) {
-                gates.push((guest, gate));
-            }
-            mediated.extend(counters.map(|counters| (device.bdf(), counters)));
-            last_slot = last_slot.max(place.slot);
+            let bdf = device.bdf();
+            let gsi = intx_gsi(place.slot);
+            let host = VfioFunction::new(
+                Arc::clone(device),
+                info,
+                Arc::clone(self.vm),
+                Arc::clone(self.interrupts),
+                gsi,
+            );
+            let passed = self.function(host, (bdf, gsi), reach)?;
+            let guest = slots.add((place.slot, place.function), bdf, passed)?;
+            log::info!("{bdf}: is {guest} in the guest");
         }
+        let engine = match (&devices.software, devices.reaches.first()) {
+            (Some(machine), Some(reach)) => Some(self.plug_engine(machine, reach, &mut slots)?),
+            _ => None,
+        };
         let mut window = None;
-        if !gates.is_empty() {
+        if !slots.gates.is_empty() {
             let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
             let bars: Vec<_> = bars.into_iter().map(|(_, range)| identity(range)).collect();
-            let (function, table) = window::open(self.physical, (host_map, &bars), self.vm, gates)?;
-            let guest = root.add(last_slot + 1, 0, Box::new(function))?;
+            let place = (host_map, bars.as_slice());
+            let (function, table) = window::open(self.physical, place, self.vm, slots.gates)?;
+            let guest = slots.root.add(slots.last + 1, 0, Box::new(function))?;
             log::info!("the DMA window is {guest} in the guest");
             window = Some(table);
         }
-        let machine = devices.software.as_ref();
-        let engine = machine.map(|machine| self.plug_engine(machine, &mut root));
         Ok(Plugged {
-            root,
-            engine: engine.transpose()?,
+            root: slots.root,
+            engine,
             window,
-            mediated,
+            mediated: slots.mediated,
         })
     }
 
@@ -115,58 +146,56 @@ impl Wiring<'_> {
     fn plug_engine(
         &self,
         machine: &SoftwareMachine,
-        root: &mut PciRoot,
+        reach: &Reach,
+        slots: &mut Slots,
     ) -> Result<EngineThread, Error> {
-        let gsi = INTX_GSIS[usize::from(Pin::A.line(ENGINE_SLOT))];
-        let (function, worker) = machine.engine(self.interrupts, gsi)?;
-        let guest = root.add(ENGINE_SLOT, 0, Box::new(function))?;
+        let gsi = intx_gsi(ENGINE_SLOT);
+        let (host, worker) = machine.engine(self.interrupts, gsi)?;
+        let passed = self.function(host, (ENGINE, gsi), reach)?;
+        let guest = slots.add((ENGINE_SLOT, 0), ENGINE, passed)?;
         log::info!("the DMA engine in software is {guest} in the guest");
         EngineThread::spawn(worker).map_err(process("start the DMA engine"))
     }
 
-    fn function(
+    /// Shows `host`, called `bdf` in messages, to the guest, with its DMA by `reach`.
+    fn function<H: HostFunction + 'static>(
         &self,
-        device: &Arc<VfioDevice>,
-        info: HostInfo,
-        (place, reach): (Place, &Reach),
-        bus_master: BusMasterGate,
-    ) -> Result<(Box<dyn PciFunction>, Option<Counters>), Error> {
-        // Every passed-through function shows INTA#.
-        let gsi = INTX_GSIS[usize::from(Pin::A.line(place.slot))];
-        let host = VfioFunction::new(
-            Arc::clone(device),
-            info,
-            Arc::clone(self.vm),
-            Arc::clone(self.interrupts),
-            gsi,
-        );
-        let bdf = device.bdf();
+        host: H,
+        (bdf, gsi): (Bdf, u32),
+        reach: &Reach,
+    ) -> Result<Passed, Error> {
+        let gate = matches!(reach, Reach::Translate).then(BusMasterGate::closed);
         let exits = self.exits.clone();
         let options = Options {
-            bus_master,
+            bus_master: gate.clone().unwrap_or_else(BusMasterGate::opened),
             interrupt_line: u8::try_from(gsi).unwrap_or(u8::MAX),
             on_failure: Box::new(move |failure| {
                 exits.send(ExitReason::Device(bdf, failure.to_string()));
             }),
         };
         let Reach::Mediate(profile) = reach else {
-            return Ok((Box::new(PassthroughFunction::new(host, options)?), None));
+            return Ok(Passed {
+                function: Box::new(PassthroughFunction::new(host, options)?),
+                gate,
+                counters: None,
+            });
         };
         let host = self.mediated(host, bdf, profile.as_ref())?;
-        let counters = host.counters();
-        Ok((
-            Box::new(PassthroughFunction::new(host, options)?),
-            Some(counters),
-        ))
+        let counters = Some(host.counters());
+        Ok(Passed {
+            function: Box::new(PassthroughFunction::new(host, options)?),
+            gate,
+            counters,
+        })
     }
 
     /// Puts the monitor between `host` and its guest, by `profile` or a shipped one.
-    fn mediated(
+    fn mediated<H: HostFunction>(
         &self,
-        mut host: VfioFunction,
+        mut host: H,
         bdf: Bdf,
         profile: Option<&Profile>,
-    ) -> Result<MediatedFunction<VfioFunction>, Error> {
+    ) -> Result<MediatedFunction<H>, Error> {
         let profile = match profile {
             Some(profile) => profile.clone(),
             None => shipped(&mut host, bdf)?,
@@ -183,8 +212,13 @@ impl Wiring<'_> {
     }
 }
 
+/// The line of INTA#, which every passed-through function shows.
+fn intx_gsi(slot: u8) -> u32 {
+    INTX_GSIS[usize::from(Pin::A.line(slot))]
+}
+
 /// The shipped profile for a device.
-fn shipped(host: &mut VfioFunction, bdf: Bdf) -> Result<Profile, Error> {
+fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, Error> {
     let mut identity = [0; 4];
     host.config_read(0, &mut identity)
         .map_err(|error| Error::Process {

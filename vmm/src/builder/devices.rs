@@ -14,7 +14,7 @@ use iommufd_backend::{
 };
 
 use crate::bound::{self, BoundDevice};
-use crate::config::{Config, DeviceConfig, DmaMode};
+use crate::config::{Config, DeviceConfig, DmaMode, SoftwareDma};
 use crate::error::Error;
 use crate::host_map::HostMap;
 use crate::passthrough;
@@ -30,7 +30,7 @@ pub(crate) struct Devices {
     pub bound: Vec<BoundDevice>,
     pub infos: Vec<HostInfo>,
     pub places: Vec<Place>,
-    /// How each one's DMA reaches guest memory.
+    /// How each one's DMA reaches guest memory, or that of the engine in software.
     pub reaches: Vec<Reach>,
     /// For devices in noiommu mode, if there are any.
     pub noiommu: Option<NoiommuSpace>,
@@ -54,7 +54,11 @@ impl Devices {
                 bound: Vec::new(),
                 infos: Vec::new(),
                 places,
-                reaches: Vec::new(),
+                reaches: vec![match software.dma {
+                    SoftwareDma::Identity => Reach::Identity,
+                    SoftwareDma::Translate => Reach::Translate,
+                    SoftwareDma::Mediate => Reach::Mediate(None),
+                }],
                 noiommu: None,
                 iommu: None,
                 software: Some(SoftwareMachine::new(software)),
@@ -129,7 +133,7 @@ impl Devices {
     /// Whether guest-physical addresses have to be physical ones.
     pub fn need_identity(&self) -> bool {
         let is_identity = |reach: &Reach| matches!(reach, Reach::Identity);
-        self.software.is_some() || self.reaches.iter().any(is_identity)
+        self.reaches.iter().any(is_identity)
     }
 
     /// The guest's address map outside RAM, which follows from where BARs stand.

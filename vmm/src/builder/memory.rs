@@ -50,7 +50,10 @@ impl Memory {
         let pinned = match (&mut devices.noiommu, &mut devices.software) {
             (Some(space), _) if !at_identity => Some(PinnedRam::scattered(config, space)?),
             (Some(space), _) => Some(PinnedRam::hugepages(config, space)?),
-            (None, Some(machine)) => Some(PinnedRam::synthetic(config, &mut machine.memory)?),
+            (None, Some(machine)) => {
+                let memory = &mut machine.memory;
+                Some(PinnedRam::synthetic(config, memory, at_identity)?)
+            }
             (None, None) => None,
         };
         let (file, extents) = match pinned {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::vm::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
-use crate::config::{DeviceConfig, EngineFault, SoftwareConfig};
+use crate::config::{DeviceConfig, DmaMode, EngineFault, SoftwareConfig, SoftwareDma};
 use crate::stress::StressConfig;
 use crate::{Error, Identity, Layout, Swapped};
 
@@ -21,6 +21,17 @@ enum Break {
     Interrupt,
     /// The software engine flips bits
     Bit,
+}
+
+/// How the DMA of the engine in software reaches guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Software {
+    /// Guest RAM stands at its physical addresses
+    Identity,
+    /// The guest looks physical addresses up in the DMA window
+    Translate,
+    /// The monitor checks and translates what is written to the engine's registers
+    Mediate,
 }
 
 /// Options of `pinvisor stress`.
@@ -42,8 +53,9 @@ pub struct StressArgs {
 
     /// In place of devices: synthetic physical memory, deliberately fragmented, and a DMA engine
     /// in software. Needs nothing but /dev/kvm
-    #[arg(long, conflicts_with_all = ["devices", "noiommu"])]
-    software: bool,
+    #[arg(long, value_name = "DMA", value_enum, conflicts_with_all = ["devices", "noiommu"],
+          num_args = 0..=1, require_equals = true, default_missing_value = "identity")]
+    software: Option<Software>,
 
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -82,7 +94,7 @@ impl StressArgs {
             Some(Break::Interrupt) => Some(EngineFault::Interrupt),
             Some(Break::Bit) => Some(EngineFault::Bit),
         };
-        if fault.is_some() && !self.software {
+        if fault.is_some() && self.software.is_none() {
             return Err(Error::NoSoftwareEngine);
         }
         let layout: &dyn Layout = match self.sabotage {
@@ -90,9 +102,24 @@ impl StressArgs {
             _ => &Identity,
         };
         let seed = self.seed;
-        let command_line = format!("seed={seed} {}", self.cmdline);
+        // In this mode nothing in the guest shows how its DMA has to be.
+        let all_mediated = |devices: &[DeviceConfig]| {
+            let is_mediated = |device: &DeviceConfig| device.dma == DmaMode::Mediate;
+            !devices.is_empty() && devices.iter().all(is_mediated)
+        };
+        let mediate = self.software == Some(Software::Mediate) || all_mediated(&self.devices);
+        let mode = if mediate { "mode=mediate " } else { "" };
+        let command_line = format!("seed={seed} {mode}{}", self.cmdline);
         let mut vm = self.vm.into_config(self.devices, command_line)?;
-        vm.software = self.software.then_some(SoftwareConfig { seed, fault });
+        vm.software = self.software.map(|software| SoftwareConfig {
+            seed,
+            dma: match software {
+                Software::Identity => SoftwareDma::Identity,
+                Software::Translate => SoftwareDma::Translate,
+                Software::Mediate => SoftwareDma::Mediate,
+            },
+            fault,
+        });
         let config = StressConfig {
             vm,
             limit: Duration::from_secs(self.timeout),
@@ -127,6 +154,7 @@ mod tests {
         let software = config.vm.software.unwrap();
         assert_eq!(software.seed, 7);
         assert_eq!(software.fault, Some(EngineFault::Bit));
+        assert_eq!(software.dma, SoftwareDma::Identity);
         assert!(config.vm.command_line.starts_with("seed=7 "));
 
         let device = ["--device", "01:00.0", "--noiommu"];
@@ -140,9 +168,33 @@ mod tests {
             stress(&[&device[..], &["--break", "offset"]].concat()).into_config(),
             Err(Error::NoSoftwareEngine)
         ));
-        for wrong in [&[][..], &["--software", "--device", "01:00.0"]] {
+        for wrong in [
+            &[][..],
+            &["--software", "--device", "01:00.0"],
+            &["--software=iommu"],
+            &["--software", "mediate"],
+        ] {
             let words = ["pinvisor", "stress", "--kernel", "k", "--memory", "64M"];
             assert!(Cli::try_parse_from(words.iter().chain(wrong)).is_err());
         }
+    }
+
+    #[test]
+    fn a_guest_whose_dma_is_mediated_is_told() {
+        let mediated = ["--noiommu", "--device", "01:00.0,dma=mediate"];
+        for (words, told) in [
+            (&["--software=mediate"][..], true),
+            (&["--software=translate"], false),
+            (&mediated, true),
+            (&[&mediated[..], &["--device", "02:00.0"]].concat(), false),
+        ] {
+            let words = [words, &["--cmdline", "engines=edu"]].concat();
+            let (config, _) = stress(&words).into_config().unwrap();
+            let line = config.vm.command_line;
+            assert!(line.ends_with(" engines=edu"), "{line}");
+            assert_eq!(line.contains(" mode=mediate "), told, "{line}");
+        }
+        let (config, _) = stress(&["--software=mediate"]).into_config().unwrap();
+        assert_eq!(config.vm.software.unwrap().dma, SoftwareDma::Mediate);
     }
 }

@@ -6,6 +6,7 @@ mod error;
 mod host;
 mod memory;
 mod serial;
+mod software;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub use error::ConfigError;
 pub use host::{HostConfig, RunConfig};
 pub use memory::MemoryConfig;
 pub use serial::SerialConfig;
+pub use software::{EngineFault, SoftwareConfig, SoftwareDma};
 
 /// A microVM to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,25 +39,4 @@ pub struct Config {
     pub software: Option<SoftwareConfig>,
     /// Where the first serial port goes.
     pub serial: SerialConfig,
-}
-
-/// A machine whose physical memory is synthetic and whose only device is a DMA engine in
-/// software, so that it needs nothing of the host but KVM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SoftwareConfig {
-    /// Decides where memory is.
-    pub seed: u64,
-    /// What the engine does wrong, if anything.
-    pub fault: Option<EngineFault>,
-}
-
-/// What a DMA engine can be made to do wrong, to see that it is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EngineFault {
-    /// It adds a page to every bus address.
-    Offset,
-    /// Now and then it does not interrupt.
-    Interrupt,
-    /// Now and then it flips a bit.
-    Bit,
 }

@@ -7,7 +7,7 @@ use vm_device::bus::MmioAddress;
 
 use crate::pci::PciRoot;
 
-use super::super::{EduControl, EduWorker, Options, new};
+use super::super::{BUFFER_SIZE, EduControl, EduWorker, Options, new};
 use super::model::Model;
 use super::outside::{Event, Events, PAGE, Ram, TestMemory};
 
@@ -135,6 +135,7 @@ impl Machine {
         let options = Options {
             bar: Gpa(BAR),
             interrupt_line: LINE,
+            buffer: BUFFER_SIZE,
             memory: Box::new(memory.clone()),
             interrupts: Box::new(events.clone()),
         };

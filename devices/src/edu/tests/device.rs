@@ -29,6 +29,7 @@ fn a_bar_stands_only_on_its_own_size() {
     let result = new(Options {
         bar: Gpa(0x8000),
         interrupt_line: 0,
+        buffer: BUFFER_SIZE,
         memory: Box::new(memory),
         interrupts: Box::new(events),
     });
@@ -120,9 +121,14 @@ fn what_memory_refuses_is_counted_and_named() {
 
 #[test]
 fn impossible_transfers_move_nothing() {
-    let mut rig = Rig::new();
+    for size in [BUFFER_SIZE, QEMU_BUFFER_SIZE, 1] {
+        refuse_impossible(Rig::with_buffer(size), size.into());
+    }
+}
+
+fn refuse_impossible(mut rig: Rig, size: u64) {
+    assert_eq!(u64::from(read32(&mut rig.edu, 0xa4)), size);
     let before = rig.memory.ram().clone();
-    let size = u64::from(BUFFER_SIZE);
     let mut refused = 0;
     for (device, bus, count) in [
         (BUFFER, RAM, 0),

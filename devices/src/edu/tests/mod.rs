@@ -1,6 +1,7 @@
 //! The engine as drivers use it.
 
 mod device;
+mod host;
 mod sabotage;
 mod threads;
 
@@ -26,10 +27,22 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        Self::with(|memory| memory, |events| events)
+        Self::with_buffer(BUFFER_SIZE)
+    }
+
+    fn with_buffer(size: u32) -> Self {
+        Self::make(size, |memory| memory, |events| events)
     }
 
     fn with(
+        memory_through: impl FnOnce(Box<dyn DmaMemory>) -> Box<dyn DmaMemory>,
+        events_through: impl FnOnce(Box<dyn InterruptSink>) -> Box<dyn InterruptSink>,
+    ) -> Self {
+        Self::make(BUFFER_SIZE, memory_through, events_through)
+    }
+
+    fn make(
+        buffer: u32,
         memory_through: impl FnOnce(Box<dyn DmaMemory>) -> Box<dyn DmaMemory>,
         events_through: impl FnOnce(Box<dyn InterruptSink>) -> Box<dyn InterruptSink>,
     ) -> Self {
@@ -38,6 +51,7 @@ impl Rig {
         let (mut edu, worker) = new(Options {
             bar: Gpa(0xfe00_0000),
             interrupt_line: 18,
+            buffer,
             memory: memory_through(Box::new(memory.clone())),
             interrupts: events_through(Box::new(events.clone())),
         })

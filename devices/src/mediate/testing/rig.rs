@@ -103,6 +103,7 @@ impl Rig {
         let (edu, worker) = edu::new(edu::Options {
             bar: Gpa(BAR),
             interrupt_line: 17,
+            buffer: edu::QEMU_BUFFER_SIZE,
             memory: Box::new(memory.clone()),
             interrupts: Box::new(Events::default()),
         })?;

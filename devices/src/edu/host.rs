@@ -1,0 +1,249 @@
+//! The engine as a device of the host's: what a passed-through function needs of one, in software.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use address::{Gpa, Hpa};
+
+use crate::pci::regs::{COMMAND, CONVENTIONAL_CONFIG_SIZE};
+use crate::pci::{MsiMessage, PciFunction, Region, Space};
+use crate::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
+
+use super::function::{self, BAR_SIZE, Edu, Options, SetupError};
+use super::outside::InterruptSink;
+use super::worker::EduWorker;
+
+/// Message Control's enable bit, in the lower half of the word behind the capability's header.
+const MSI_ENABLE: [u8; 2] = [1, 0];
+const MSI_DISABLE: [u8; 2] = [0, 0];
+
+/// An engine whose function a guest gets as it gets that of a real device: through
+/// [`PassthroughFunction`](crate::vfio_pci::PassthroughFunction).
+///
+/// Its BAR stands at [`Options::bar`] and can only be trapped. It has INTx and one MSI vector. The
+/// guest's message is not in its MSI capability but with [`connect`](HostFunction::connect), as for
+/// a device whose interrupts the host receives first.
+#[derive(Debug)]
+pub struct EduHost {
+    edu: Edu,
+    info: HostInfo,
+    wires: Wires,
+}
+
+impl EduHost {
+    /// An engine at power-on, which messages call `name`, and its worker for a thread.
+    ///
+    /// # Errors
+    ///
+    /// If BAR 0 cannot stand at [`Options::bar`].
+    pub fn new(name: &str, options: Options) -> Result<(Self, EduWorker), SetupError> {
+        let mut bars: [RegionInfo; 6] = Default::default();
+        bars[0] = RegionInfo {
+            size: BAR_SIZE,
+            host_address: Some(Hpa(options.bar.0)),
+            mappable: Vec::new(),
+        };
+        let wires = Wires(Arc::new(Mutex::new(Wiring {
+            sink: options.interrupts,
+            kind: None,
+            line: false,
+            message: None,
+            is_pending: false,
+        })));
+        let (edu, worker) = function::new(Options {
+            interrupts: Box::new(wires.clone()),
+            ..options
+        })?;
+        let info = HostInfo {
+            name: name.to_owned(),
+            bars,
+            rom: RegionInfo::default(),
+            config_size: CONVENTIONAL_CONFIG_SIZE,
+            intx_vectors: 1,
+            msi_vectors: 1,
+            msix_vectors: 0,
+        };
+        Ok((Self { edu, info, wires }, worker))
+    }
+
+    fn program_msi(&mut self, control: [u8; 2]) {
+        self.edu.config_write(self.edu.msi + 2, &control);
+    }
+
+    /// Fails unless the BAR answers at `offset`.
+    fn check_decode(&self, region: Region, offset: u64) -> Result<(), HostError> {
+        let base = self.info.bars[0]
+            .host_address
+            .map_or(0, |address| address.0);
+        let address = base.saturating_add(offset);
+        match self.edu.windows().find(Space::Memory, address) {
+            Some(found) if found == (region, offset) => Ok(()),
+            _ => Err(HostError(
+                format!("{region:?} does not answer at {offset:#x}").into(),
+            )),
+        }
+    }
+}
+
+impl HostFunction for EduHost {
+    fn info(&self) -> &HostInfo {
+        &self.info
+    }
+
+    fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
+        self.edu.config_read(offset, data);
+        Ok(())
+    }
+
+    fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {
+        self.edu.config_write(offset, data);
+        Ok(())
+    }
+
+    fn region_read(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), HostError> {
+        self.check_decode(region, offset)?;
+        self.edu.bar_read(region, offset, data);
+        Ok(())
+    }
+
+    fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError> {
+        self.check_decode(region, offset)?;
+        self.edu.bar_write(region, offset, data);
+        Ok(())
+    }
+
+    fn map(&mut self, bar: u8, area: Range<u64>, _: Gpa) -> Result<(), HostError> {
+        let reason = format!("BAR {bar} has nothing to map at {area:#x?}");
+        Err(HostError(reason.into()))
+    }
+
+    fn unmap(&mut self, _: u8, _: Range<u64>) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn enable_interrupts(&mut self, kind: InterruptKind, _: u16) -> Result<(), HostError> {
+        match kind {
+            InterruptKind::Intx => self.wires.wiring().turn_on(kind),
+            InterruptKind::Msi => {
+                self.wires.wiring().turn_on(kind);
+                self.program_msi(MSI_ENABLE);
+            }
+            InterruptKind::Msix => return Err(HostError("there is no MSI-X".into())),
+        }
+        Ok(())
+    }
+
+    fn disable_interrupts(&mut self) -> Result<(), HostError> {
+        self.program_msi(MSI_DISABLE);
+        self.wires.wiring().turn_off();
+        Ok(())
+    }
+
+    fn connect(&mut self, vector: u16, message: MsiMessage) -> Result<(), HostError> {
+        let mut wiring = self.wires.wiring();
+        if wiring.kind != Some(InterruptKind::Msi) || vector != 0 {
+            return Err(HostError(
+                format!("there is no interrupt vector {vector}").into(),
+            ));
+        }
+        wiring.message = Some(message);
+        if std::mem::take(&mut wiring.is_pending) {
+            wiring.sink.message(message);
+        }
+        Ok(())
+    }
+
+    fn disconnect(&mut self, _: u16) -> Result<(), HostError> {
+        self.wires.wiring().message = None;
+        Ok(())
+    }
+
+    fn pending(&mut self, _: u16) -> bool {
+        self.wires.wiring().is_pending
+    }
+
+    fn reset(&mut self) -> Result<(), HostError> {
+        let mut command = [0; 2];
+        self.edu.config_read(COMMAND, &mut command);
+        self.edu.reset();
+        let kind = self.wires.wiring().kind;
+        if kind == Some(InterruptKind::Msi) {
+            self.program_msi(MSI_ENABLE);
+        }
+        self.edu.config_write(COMMAND, &command);
+        Ok(())
+    }
+}
+
+/// The way from the engine's interrupts to the guest's. Clones are the same one.
+///
+/// The engine calls it with its own state locked, so nothing here calls the engine.
+#[derive(Clone)]
+struct Wires(Arc<Mutex<Wiring>>);
+
+struct Wiring {
+    sink: Box<dyn InterruptSink>,
+    /// What is on.
+    kind: Option<InterruptKind>,
+    /// Level of the engine's INTA#.
+    line: bool,
+    /// What the vector's message is in the guest; none while it is disconnected.
+    message: Option<MsiMessage>,
+    /// Something was raised while it was.
+    is_pending: bool,
+}
+
+impl fmt::Debug for Wires {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wires").finish_non_exhaustive()
+    }
+}
+
+impl Wires {
+    fn wiring(&self) -> MutexGuard<'_, Wiring> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wiring {
+    fn turn_on(&mut self, kind: InterruptKind) {
+        self.kind = Some(kind);
+        if kind == InterruptKind::Intx && self.line {
+            self.sink.line(true);
+        }
+    }
+
+    fn turn_off(&mut self) {
+        if self.kind == Some(InterruptKind::Intx) && self.line {
+            self.sink.line(false);
+        }
+        self.kind = None;
+        self.message = None;
+        self.is_pending = false;
+    }
+}
+
+impl InterruptSink for Wires {
+    /// The engine's own message does not matter: MSI is on or it would not be sent.
+    fn message(&self, _: MsiMessage) {
+        let mut wiring = self.wiring();
+        match wiring.message {
+            Some(message) => wiring.sink.message(message),
+            None => wiring.is_pending = wiring.kind == Some(InterruptKind::Msi),
+        }
+    }
+
+    fn line(&self, asserted: bool) {
+        let mut wiring = self.wiring();
+        wiring.line = asserted;
+        if wiring.kind == Some(InterruptKind::Intx) {
+            wiring.sink.line(asserted);
+        }
+    }
+}
