@@ -43,9 +43,11 @@ pub use unblocked::say;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use address::Bdf;
 use config::Config;
 use console::Console;
 use description::Description;
+use devices::mediate::Statistics;
 use events::Event;
 use exit::ExitReason;
 use software::Refusals;
@@ -88,6 +90,8 @@ struct Ended {
     torn_down: Result<(), Error>,
     description: Description,
     refusals: Refusals,
+    /// What the monitor did with the transfers of mediated devices.
+    mediated: Vec<(Bdf, Statistics)>,
 }
 
 /// Runs a microVM on `console` until it ends, for at most `limit`.
@@ -116,6 +120,7 @@ fn launch(
         (Some(software), Some(engine)) => software.refusals(engine),
         _ => Refusals::default(),
     };
+    let mediated = machine.mediated.clone();
     let torn_down = machine.tear_down();
     let description = machine.description.clone();
     drop(machine);
@@ -130,6 +135,11 @@ fn launch(
         torn_down,
         description,
         refusals,
+        // By now no vCPU adds to it.
+        mediated: mediated
+            .into_iter()
+            .map(|(bdf, counters)| (bdf, counters.read()))
+            .collect(),
     })
 }
 

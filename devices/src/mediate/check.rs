@@ -85,6 +85,25 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    /// A short name of its kind, without what is particular.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Direction => "direction",
+            Self::Length { .. } => "length",
+            Self::Alignment { .. } => "alignment",
+            Self::Window { .. } => "outside-window",
+            Self::WrapAround { .. } => "wrap-around",
+            Self::NotMemory { .. } => "not-memory",
+            Self::NotContiguous { .. } => "not-contiguous",
+            Self::Boundary { .. } => "boundary",
+            Self::Unreachable { .. } => "unreachable",
+        }
+    }
+}
+
 /// A transfer that was refused: nothing of it reached the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("DMA of {length:#x} bytes refused: {reason}")]

@@ -1,5 +1,6 @@
 //! What was done and what was refused.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::check::Refusal;
@@ -9,12 +10,14 @@ use super::check::Refusal;
 const WARNINGS: u64 = 16;
 
 /// What a mediated function has done since it was made, resets or not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Transfers that were started.
     pub started: u64,
     /// Transfers that were refused: not a byte of them reached the device's registers.
     pub refused: u64,
+    /// How many of those for which reason, by [`Reason::name`](super::Reason::name).
+    pub refused_for: BTreeMap<&'static str, u64>,
     /// Transfers that would have been started, had none been under way.
     pub busy: u64,
     /// Transfers whose registers the host could not write, or the device did not take. They were
@@ -35,7 +38,7 @@ impl Counters {
     /// The numbers at this moment.
     #[must_use]
     pub fn read(&self) -> Statistics {
-        *self.lock()
+        self.lock().clone()
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Statistics)) {
@@ -46,6 +49,8 @@ impl Counters {
     pub(super) fn refuse(&self, device: &str, transfer: &str, refusal: Refusal) {
         let mut statistics = self.lock();
         statistics.refused += 1;
+        let name = refusal.reason.name();
+        *statistics.refused_for.entry(name).or_default() += 1;
         statistics.last_refusal = Some(refusal);
         match statistics.refused {
             ..WARNINGS => log::warn!("{device}: {transfer}: {refusal}"),

@@ -13,6 +13,7 @@
 //! not ok 2 - edu 0: every length from the device
 //! # latency from=4096 count=300
 //! # landed gpa=0x140200000 len=0x200000 bytes=81920
+//! # provoked least=0 most=0
 //! # totals transfers=620 bytes=812311 mismatches=1 guard_hits=0 lost_interrupts=0 kb_s=6841 p50=4100 p99=9000 max=12345
 //! ```
 //!
@@ -28,7 +29,7 @@ mod tap;
 
 pub use histogram::Histogram;
 pub use record::{
-    Engine, Finding, FindingKind, Interrupt, Landed, Latency, Mode, Ram, Record, Sample, Start,
-    Totals, UnknownName,
+    Engine, Finding, FindingKind, Interrupt, Landed, Latency, Mode, Provoked, Ram, Record, Sample,
+    Start, Totals, UnknownName,
 };
 pub use tap::{Line, VERSION_LINE};

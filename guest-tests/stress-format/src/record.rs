@@ -189,6 +189,16 @@ pub struct Landed {
     pub bytes: u64,
 }
 
+/// How many transfers the guest has started on purpose that the monitor must refuse. Without this
+/// record there are none; of several the sums count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Provoked {
+    /// Refusals that the monitor must count, at least.
+    pub least: u64,
+    /// And at most: what is refused in a race is not known.
+    pub most: u64,
+}
+
 /// The last record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -223,6 +233,7 @@ pub enum Record<'a> {
     Finding(Finding<'a>),
     Latency(Latency),
     Landed(Landed),
+    Provoked(Provoked),
     Totals(Totals),
 }
 
@@ -262,6 +273,13 @@ impl fmt::Display for Record<'_> {
                 "landed gpa={:#x} len={:#x} bytes={}",
                 landed.gpa, landed.len, landed.bytes
             ),
+            Self::Provoked(provoked) => {
+                write!(
+                    f,
+                    "provoked least={} most={}",
+                    provoked.least, provoked.most
+                )
+            }
             Self::Totals(totals) => write!(
                 f,
                 "totals transfers={} bytes={} mismatches={} guard_hits={} lost_interrupts={} \
@@ -325,6 +343,10 @@ impl<'a> Record<'a> {
                 gpa: fields.number("gpa")?,
                 len: fields.number("len")?,
                 bytes: fields.number("bytes")?,
+            }),
+            "provoked" => Self::Provoked(Provoked {
+                least: fields.number("least")?,
+                most: fields.number("most")?,
             }),
             "totals" => Self::Totals(Totals {
                 transfers: fields.number("transfers")?,

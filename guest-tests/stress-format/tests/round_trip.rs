@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use stress_format::{
-    Engine, Finding, FindingKind, Interrupt, Landed, Latency, Line, Mode, Ram, Record, Sample,
-    Start, Totals,
+    Engine, Finding, FindingKind, Interrupt, Landed, Latency, Line, Mode, Provoked, Ram, Record,
+    Sample, Start, Totals,
 };
 
 fn record() -> impl Strategy<Value = Record<'static>> {
@@ -40,7 +40,7 @@ fn record() -> impl Strategy<Value = Record<'static>> {
         interrupts,
         kinds,
         texts,
-        0..8_usize,
+        0..9_usize,
     )
         .prop_map(|(n, mode, interrupt, kind, text, which)| {
             let [a, b, c, d, e, f, g, h, i] = n;
@@ -77,6 +77,7 @@ fn record() -> impl Strategy<Value = Record<'static>> {
                     len: b,
                     bytes: c,
                 }),
+                7 => Record::Provoked(Provoked { least: a, most: b }),
                 _ => Record::Totals(Totals {
                     transfers: a,
                     bytes: b,

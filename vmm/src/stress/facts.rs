@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use address::{Gpa, Iova};
+use address::{Bdf, Gpa, Iova};
+use devices::mediate::Statistics;
 use iommufd_backend::software::BusAddress;
-use stress_report::{Bar, Ending, Extent, Landmark, Outcome, Refusal, Refusals, Setup};
+use stress_report::{
+    Bar, Ending, Extent, Landmark, Mediated, Outcome, Refusal, Refusals, RefusedFor, Setup,
+};
 
 use crate::Ended;
 use crate::config::Config;
@@ -83,7 +86,24 @@ pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
             count: ended.refusals.count,
             last: last.collect(),
         },
+        mediated: ended.mediated.iter().map(mediated).collect(),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn mediated((bdf, done): &(Bdf, Statistics)) -> Mediated {
+    let reasons = done.refused_for.iter().map(|(reason, count)| RefusedFor {
+        reason: (*reason).into(),
+        count: *count,
+    });
+    Mediated {
+        device: bdf.to_string().into(),
+        started: done.started,
+        refused: done.refused,
+        reasons: reasons.collect(),
+        busy: done.busy,
+        failed: done.failed,
+        ignored: done.ignored,
     }
 }
 

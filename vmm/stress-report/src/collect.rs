@@ -6,6 +6,7 @@ use address::Gpa;
 use stress_format::{FindingKind, Line, Record};
 
 use crate::lines::Lines;
+use crate::mediated::Expected;
 use crate::report::{
     Engine, Finding, KindCount, Landed, Latency, Left, Ram, Report, Sample, Start, Test, Totals,
 };
@@ -67,6 +68,7 @@ struct Heard {
     finding_counts: BTreeMap<FindingKind, u64>,
     latency: Vec<Latency>,
     landed: Vec<Landed>,
+    provoked: Expected,
     totals: Option<Totals>,
     bail_out: Option<Text>,
     repeated: Vec<Text>,
@@ -136,6 +138,7 @@ impl Collector {
                 .collect(),
             latency: heard.latency,
             landed: heard.landed,
+            provoked: heard.provoked,
             totals: heard.totals,
             bail_out: heard.bail_out,
             repeated: heard.repeated,
@@ -268,6 +271,7 @@ impl Heard {
                 };
                 keep(&mut self.landed, MAX_LANDED, &mut left.landed, landed);
             }
+            Record::Provoked(provoked) => self.provoked.add(provoked),
             Record::Totals(totals) => self.totals(&totals),
         }
     }

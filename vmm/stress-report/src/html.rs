@@ -91,6 +91,13 @@ fn figures(report: &Report) -> Vec<Figure> {
         figures.extend(counts.map(errors));
     }
     figures.push(errors(("refused DMA", report.outcome.refusals.count)));
+    if !report.outcome.mediated.is_empty() {
+        figures.push(Figure {
+            name: "refused by the monitor",
+            value: grouped(report.refused_by_monitor()),
+            bad: !report.wrong_mediation().is_empty(),
+        });
+    }
     figures
 }
 

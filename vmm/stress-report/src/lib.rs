@@ -25,6 +25,7 @@ mod explain;
 mod html;
 mod json;
 mod lines;
+mod mediated;
 mod note;
 mod plot;
 mod report;
@@ -41,6 +42,7 @@ pub use collect::{Collector, Progress};
 pub use explain::{Explanation, REFUSED_DMA, explain};
 pub use html::html;
 pub use json::{FORMAT, from_json, json};
+pub use mediated::{Expected, Mediated, RefusedFor};
 pub use note::Note;
 pub use report::{
     Engine, Finding, KindCount, Landed, Latency, Left, Ram, Report, Sample, Start, Test, Totals,

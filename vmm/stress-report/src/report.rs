@@ -4,6 +4,7 @@ use address::Gpa;
 use serde::{Deserialize, Serialize};
 use stress_format::{FindingKind, Interrupt, Mode};
 
+use crate::mediated::Expected;
 use crate::serialize::{hex, name};
 use crate::setup::{Outcome, Setup};
 use crate::text::Text;
@@ -38,6 +39,9 @@ pub struct Report {
     pub latency: Vec<Latency>,
     /// Where DMA went, ascending.
     pub landed: Vec<Landed>,
+    /// Refusals by the monitor that the guest provoked.
+    #[serde(default)]
+    pub provoked: Expected,
     /// The guest's last record.
     pub totals: Option<Totals>,
     /// Why the guest gave up.

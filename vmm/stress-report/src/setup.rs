@@ -3,6 +3,7 @@
 use address::{Gpa, Hpa, Iova};
 use serde::{Deserialize, Serialize};
 
+use crate::mediated::Mediated;
 use crate::serialize::hex;
 use crate::text::Text;
 
@@ -82,6 +83,9 @@ pub struct Outcome {
     pub ending: Ending,
     /// What the software DMA engine refused.
     pub refusals: Refusals,
+    /// What the monitor did with the transfers of each device whose DMA it mediates.
+    #[serde(default)]
+    pub mediated: Vec<Mediated>,
     /// Milliseconds from the guest's first instruction to its end; 0 if not known.
     pub duration_ms: u64,
 }
@@ -94,6 +98,7 @@ impl Outcome {
             status,
             ending,
             refusals: Refusals::default(),
+            mediated: Vec::new(),
             duration_ms: 0,
         }
     }

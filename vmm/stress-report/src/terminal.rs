@@ -48,6 +48,7 @@ pub fn text(report: &Report, terminal: Terminal) -> String {
     page.what_ran(report);
     page.layout(report);
     page.transfers(report);
+    page.mediated(report);
     page.tests(report);
     page.findings(report);
     for note in report.notes() {
@@ -160,6 +161,27 @@ impl Page {
         let [p50, p99, max] = [totals.p50, totals.p99, totals.max].map(|t| latency(report, t));
         let text = format!("median {p50}, 99 % within {p99}, longest {max}");
         self.entry("Latency", &text);
+    }
+
+    fn mediated(&mut self, report: &Report) {
+        let devices = &report.outcome.mediated;
+        for (device, heading) in devices.iter().zip(headings("Mediated")).take(EXCERPT) {
+            let name = short(&device.device, WORDS);
+            self.entry(heading, &format!("{name}: {}", device.counts()));
+            if !device.reasons.is_empty() {
+                self.entry("", &format!("refused for: {}", device.reasons()));
+            }
+        }
+        self.more(devices.len().saturating_sub(EXCERPT));
+        let provoked = report.provoked;
+        if provoked.most > 0 {
+            let text = format!(
+                "the guest provoked {} to {} refusals",
+                grouped(provoked.least),
+                grouped(provoked.most)
+            );
+            self.entry("", &text);
+        }
     }
 
     fn tests(&mut self, report: &Report) {

@@ -8,13 +8,14 @@ use stress_format::FindingKind;
 use crate::report::{Report, Totals};
 use crate::setup::Ending;
 use crate::text::Text;
-use crate::units::counted;
+use crate::units::{counted, grouped};
 
 /// The judgement of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The plan is complete, every test passed, the totals are there and name nothing wrong, the
-    /// status is 0, no DMA was refused, and nothing contradicts anything else.
+    /// status is 0, no DMA was refused but what the guest provoked, and nothing contradicts
+    /// anything else.
     Passed,
     /// Something was wrong. Reasons for being incomplete are listed behind it.
     Failed(Vec<Reason>),
@@ -55,6 +56,36 @@ pub enum Reason {
     /// DMA that the software engine refused.
     #[error("{} refused", counted(*count, "transfer was", "transfers were"))]
     RefusedDma {
+        /// How many.
+        count: u64,
+    },
+    /// More was refused by the monitor than the guest says that it provoked.
+    #[error(
+        "The monitor refused {}, of which the guest provoked {}",
+        transfers(*refused),
+        match most { 0 => "none".to_owned(), most => format!("at most {}", grouped(*most)) }
+    )]
+    UnprovokedRefusals {
+        /// How many.
+        refused: u64,
+        /// Most that the guest provoked.
+        most: u64,
+    },
+    /// Less was refused by the monitor than the guest provoked.
+    #[error(
+        "The monitor refused {}, but the guest provoked {}",
+        transfers(*refused),
+        grouped(*least)
+    )]
+    MissingRefusals {
+        /// How many.
+        refused: u64,
+        /// Fewest that the guest provoked.
+        least: u64,
+    },
+    /// Transfers that the monitor let through and the device did not take.
+    #[error("{} not taken by the device", counted(*count, "mediated transfer was", "mediated transfers were"))]
+    FailedStarts {
         /// How many.
         count: u64,
     },
@@ -219,6 +250,7 @@ impl Report {
             .into_iter()
             .filter_map(|(count, reason)| (count > 0).then_some(reason))
             .collect();
+        reasons.extend(self.wrong_mediation());
         let errors = self.device_errors();
         if errors > 0 {
             reasons.push(Reason::DeviceErrors { count: errors });

@@ -42,7 +42,7 @@ fn line() -> impl Strategy<Value = String> {
         Just("x".repeat(5000)),
         ".{0,30}",
     ];
-    (prop::collection::vec(number, 3), word, 0..11).prop_map(|(numbers, word, which)| {
+    (prop::collection::vec(number, 3), word, 0..12).prop_map(|(numbers, word, which)| {
         let [a, b, c] = [numbers[0], numbers[1], numbers[2]];
         match which {
             0 => format!("# stress version=1 seed={a} cpus={b} tsc_khz={c} mode=identity program={word}"),
@@ -58,6 +58,7 @@ fn line() -> impl Strategy<Value = String> {
             ),
             8 => format!("1..{a}"),
             9 => format!("not ok {a} - {word}"),
+            10 => format!("# provoked least={a} most={b}"),
             _ => format!("Bail out! {word}"),
         }
     })

@@ -31,12 +31,24 @@ fn json_has_the_names_that_are_documented() {
         ("/outcome/status", 1.into()),
         ("/outcome/ending/kind", "powered-off".into()),
         ("/outcome/refusals/last/0/address", "0x9f000".into()),
+        ("/outcome/mediated/0/device", "0000:01:00.0".into()),
+        ("/outcome/mediated/0/refused", 5.into()),
+        ("/outcome/mediated/0/reasons/0/reason", "length".into()),
+        ("/outcome/mediated/0/reasons/1/count", 4.into()),
+        ("/provoked/most", 3.into()),
         ("/bail_out", Value::Null),
         ("/left/tests", 0.into()),
     ] {
         assert_eq!(value.pointer(pointer), Some(&expected), "{pointer}");
     }
     assert_eq!(from_json(&text).unwrap(), report);
+    let mut before = value;
+    before["outcome"]
+        .as_object_mut()
+        .unwrap()
+        .remove("mediated");
+    before.as_object_mut().unwrap().remove("provoked");
+    assert!(from_json(&before.to_string()).is_ok(), "the fields are new");
     assert!(from_json(&text.replace("0x9f000", "9f000")).is_err());
     assert!(from_json(&text.replace("wrong-extent", "wrong")).is_err());
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Run, failing, passing};
+use common::{Run, failing, mediated, passing};
 use stress_report::{
     Ending, Extent, Note, Reason, Refusals, Report, Terminal, Verdict, explain, text,
 };
@@ -318,6 +318,56 @@ fn a_layout_that_is_not_the_identity_is_noted() {
     );
 }
 
+#[test]
+fn the_monitor_refuses_what_the_guest_provokes_and_nothing_else() {
+    let judged = |refused, provoked: &str| {
+        after(|run| {
+            run.outcome.mediated = vec![mediated(&[("window", refused)]), mediated(&[])];
+            run.serial += provoked;
+        })
+    };
+    let provoked = "# provoked least=30 most=35\n# provoked least=0 most=5\n";
+    for (refused, provoked) in [(0, ""), (30, provoked), (40, provoked)] {
+        assert_eq!(judged(refused, provoked), ("passed", vec![]));
+    }
+    for (refused, provoked, reason) in [
+        (
+            1,
+            "",
+            "The monitor refused 1 transfer, of which the guest provoked none",
+        ),
+        (
+            41,
+            provoked,
+            "The monitor refused 41 transfers, of which the guest provoked at most 40",
+        ),
+        (
+            29,
+            provoked,
+            "The monitor refused 29 transfers, but the guest provoked 30",
+        ),
+    ] {
+        assert_eq!(
+            judged(refused, provoked),
+            ("failed", vec![reason.to_owned()])
+        );
+    }
+    // Nobody mediates, and nobody refuses.
+    let (name, _) = after(|run| run.serial += provoked);
+    assert_eq!(name, "failed");
+    let (name, reasons) = after(|run| {
+        run.outcome.mediated = vec![mediated(&[])];
+        run.outcome.mediated[0].failed = 2;
+    });
+    assert_eq!(
+        (name, reasons.as_slice()),
+        (
+            "failed",
+            &["2 mediated transfers were not taken by the device".to_owned()][..]
+        )
+    );
+}
+
 fn shown(report: &Report, width: usize, colour: bool) -> String {
     text(report, Terminal { width, colour })
 }
@@ -330,6 +380,9 @@ fn the_terminal_shows_what_matters() {
         "at 0x1_0e20_0000, on the host at 0x1_0880_0000",
         explain(stress_format::FindingKind::WrongExtent).title,
         "Refused DMA: 2 transfers",
+        "Mediated    0000:01:00.0: 210 started, 5 refused",
+        "            refused for: length 1, not-memory 4",
+        "            the guest provoked 1 to 3 refusals",
         "64 B at 0x7fff_ffff_f000",
         "FAILED",
         "            1 of 12 tests failed\n",

@@ -9,6 +9,13 @@ fn refused(changes: &[(&str, &str)], registers: (u64, u64, u32, u32)) -> Option<
     let counts = device.counts();
     assert_eq!(counts.started + counts.refused, 1);
     assert_eq!(device.stores().is_empty(), counts.refused == 1);
+    let name = counts.last_refusal.map(|refusal| refusal.reason.name());
+    assert!(
+        counts
+            .refused_for
+            .into_iter()
+            .eq(name.map(|name| (name, 1)))
+    );
     device.refusal()
 }
 

@@ -21,7 +21,7 @@ use core::fmt::Write;
 use core::sync::atomic::Ordering::Relaxed;
 
 use address::Gpa;
-use stress_format::{Finding, FindingKind, Histogram};
+use stress_format::{Finding, FindingKind, Histogram, Provoked, Record};
 
 use crate::memory::Memory;
 use crate::stress::Shared;
@@ -274,6 +274,10 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
             self.attack.race.map_or(0, Race::stores),
             counts.raced_starts,
         ));
+        shared.report.record(Record::Provoked(Provoked {
+            least: counts.refused,
+            most: counts.refused + counts.raced_starts,
+        }));
         let test = |wrong: u64, what| {
             let name = format_args!("{NAME} {}: {what}", self.attack.id);
             shared.report.test(wrong == 0, name);

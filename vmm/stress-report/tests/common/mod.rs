@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use address::{Gpa, Hpa, Iova};
 use stress_format::{Engine, Interrupt, Landed, Latency, Mode, Record, Sample, Start, Totals};
-use stress_report::{Bar, Collector, Ending, Extent, Landmark, Outcome, Refusal, Report, Setup};
+use stress_report::{
+    Bar, Collector, Ending, Extent, Landmark, Mediated, Outcome, Refusal, RefusedFor, Report, Setup,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -203,6 +205,21 @@ fn setup(count: u64) -> Setup {
     }
 }
 
+/// A device of which the monitor refused transfers for these reasons.
+pub fn mediated(refused: &[(&str, u64)]) -> Mediated {
+    let reasons = refused.iter().map(|(reason, count)| RefusedFor {
+        reason: (*reason).into(),
+        count: *count,
+    });
+    Mediated {
+        device: "0000:01:00.0".into(),
+        started: 210,
+        refused: refused.iter().map(|(_, count)| count).sum(),
+        reasons: reasons.collect(),
+        ..Mediated::default()
+    }
+}
+
 /// A run on a layout in which two extents are swapped, and a driver that goes astray.
 pub fn failing() -> Run {
     let mut run = passing(8);
@@ -229,6 +246,8 @@ pub fn failing() -> Run {
         .replace("lost_interrupts=0", "lost_interrupts=1");
     run.serial
         .push_str("# landed gpa=0x90000000 len=0x200000 bytes=4096\r\n");
+    run.serial.push_str("# provoked least=1 most=3\r\n");
+    run.outcome.mediated = vec![mediated(&[("length", 1), ("not-memory", 4)])];
     run.outcome.status = Some(1);
     run.outcome.refusals.count = 2;
     run.outcome.refusals.last = vec![
