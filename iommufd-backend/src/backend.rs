@@ -151,10 +151,17 @@ impl PinnedMap {
     ///
     /// [`PinnedMapError`]; the map is as before then.
     pub fn insert(&mut self, extents: &[Extent]) -> Result<(), PinnedMapError> {
-        let mut all = self.extents.clone();
-        all.extend_from_slice(extents);
-        all.sort_unstable_by_key(Extent::iova);
-        if let Some(pair) = all.windows(2).find(|p| p[0].iova_end() > p[1].iova()) {
+        // Most pins go behind all others, one hugepage after the other.
+        let behind = extents
+            .iter()
+            .map(Extent::iova)
+            .min()
+            .unwrap_or(Iova(u64::MAX));
+        let at = self.extents.partition_point(|e| e.iova_end() <= behind);
+        let mut tail = self.extents[at..].to_vec();
+        tail.extend_from_slice(extents);
+        tail.sort_unstable_by_key(Extent::iova);
+        if let Some(pair) = tail.windows(2).find(|p| p[0].iova_end() > p[1].iova()) {
             return Err(PinnedMapError::Overlap {
                 iova: pair[1].iova(),
                 len: pair[1].len(),
@@ -169,7 +176,8 @@ impl PinnedMap {
                 return Err(PinnedMapError::Map { iova, source });
             }
         }
-        self.extents = all;
+        self.extents.truncate(at);
+        self.extents.append(&mut tail);
         Ok(())
     }
 
@@ -180,11 +188,16 @@ impl PinnedMap {
     /// [`PinnedMapError`]; the map is as before then.
     pub fn remove(&mut self, iova: Iova, len: u64) -> Result<(), PinnedMapError> {
         unmap(&mut self.table, iova, len)?;
-        let mut kept = Vec::with_capacity(self.extents.len() + 1);
-        for extent in &self.extents {
-            kept.extend(outside(*extent, iova, len).into_iter().flatten());
+        let end = Iova(iova.0.saturating_add(len));
+        let first = self.extents.partition_point(|e| e.iova_end() <= iova);
+        let last = self.extents.partition_point(|e| e.iova() < end);
+        if first < last {
+            let touched = self.extents[first..last].iter();
+            let kept: Vec<Extent> = touched
+                .flat_map(|extent| outside(*extent, iova, len).into_iter().flatten())
+                .collect();
+            self.extents.splice(first..last, kept);
         }
-        self.extents = kept;
         Ok(())
     }
 

@@ -157,6 +157,21 @@ pub fn populate(file: &File, offset: u64, length: u64) -> Result<(), Error> {
     })
 }
 
+/// Gives the pages of `file` from `offset` on for `length` bytes back to the pool, unless somebody
+/// still has them mapped or pinned: then they go when that ends. The file keeps its length; **who
+/// touches or pins the range again gets other pages**.
+///
+/// # Errors
+/// [`Error::Map`]
+pub fn give_back(file: &File, offset: u64, length: u64) -> Result<(), Error> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(file, flags, offset, length).map_err(|errno| Error::Map {
+        length,
+        what: "a hole in hugepages",
+        source: errno.into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,10 @@
 //! Guest memory: how it is laid out, described to the guest and mapped.
 
+mod candidates;
+pub mod choice;
 pub mod e820;
 pub mod guest;
 pub mod layout;
 pub mod low;
+pub mod overhead;
 pub mod plan;
