@@ -28,6 +28,8 @@ pub mod passthrough;
 mod phases;
 pub mod pidfile;
 mod pinned;
+pub mod plan;
+mod progress;
 mod software;
 pub mod stress;
 mod topology;

@@ -49,6 +49,10 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
             let config = args.into_config(verbose)?;
             run(&config.guest, &Identity, Host::open(&config.host)?)?;
         }
+        Command::Plan(args) => {
+            let output = args.output();
+            vmm::plan::run(&args.run.into_config(verbose)?.guest, &output)?;
+        }
         Command::Stress(args) => return stress(*args),
         Command::Check(args) => return args.run(),
         Command::List(args) => return args.run(),

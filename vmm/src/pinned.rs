@@ -1,18 +1,21 @@
 //! Guest RAM before it has guest-physical addresses: hugepages, pinned, and where they are.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
-use address::Iova;
+use address::{Hpa, Iova};
 use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
-use iommufd_backend::extent::Extent;
+use iommufd_backend::extent::{Extent, merge};
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
 use iommufd_backend::software::SoftwareBackend;
 use rustix::fs::MemfdFlags;
 
 use crate::config::MemoryConfig;
 use crate::error::{Error, process};
+use crate::memory::choice::{self, Choice, Wish};
+use crate::progress::Progress;
 
 /// Where guest RAM stands in the I/O address space. Any place would do, since no hardware reads
 /// it; below 512 GiB the kernel's table has few levels, and a multiple of 1 GiB keeps its
@@ -22,25 +25,60 @@ pub const COOKIE: Iova = Iova(1 << 30);
 /// What ordinary memory is certain to be made of.
 const PAGE: u64 = 4096;
 
+/// Memory is cleared and pinned in steps of so many bytes, so that progress can be shown.
+const STEP: u64 = 256 << 20;
+
 /// Guest RAM as a file and as physical extents.
 #[derive(Debug)]
 pub struct PinnedRam {
-    /// The memory.
+    /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM.
     pub file: File,
-    /// Where they are, in the order of the file, which begins at [`COOKIE`].
+    /// Where it is, in the order of the file, which begins at [`COOKIE`].
     pub extents: Vec<Extent>,
+    /// The choice of its pages, if there was one.
+    pub choice: Option<Choice>,
 }
 
 impl PinnedRam {
     /// Takes hugepages from the kernel's pool and pins them in `space`, to which a device is
-    /// attached.
+    /// attached: as many as are wished for, and where these are scattered, more, of which the
+    /// best are kept. Nobody may know of the memory yet.
     ///
     /// # Errors
     /// [`Error::TooFewHugepages`], [`Error::Backend`]
-    pub fn hugepages(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, Error> {
-        let size = memory.hugepage_size.unwrap_or(HugepageSize::Mib2);
-        let file = take_hugepages(memory.size, size)?;
-        Self::pin((file, size.bytes()), memory, space)
+    pub fn hugepages(
+        memory: &MemoryConfig,
+        space: &mut NoiommuSpace,
+        wish: &Wish<'_>,
+    ) -> Result<Self, Error> {
+        let size = memory.page_size();
+        let spare = check_pool(memory.size, size)?.min(memory.spare() / size.bytes());
+        let file = hugepages::memfd(size)?;
+        let length = memory.size + spare * size.bytes();
+        file.set_len(length).map_err(process("size guest memory"))?;
+        let mut taking = Taking {
+            file,
+            size,
+            wanted: memory.size / size.bytes(),
+            space,
+            pages: Vec::new(),
+        };
+        let progress = Progress::new("Pinning guest memory", memory.size);
+        // What is to be given back page by page has to be pinned page by page.
+        let step = match spare {
+            0 => STEP.max(size.bytes()),
+            _ => size.bytes(),
+        };
+        for range in steps(memory.size, step) {
+            taking.more(range.end - range.start)?;
+            progress.advance(range.end - range.start);
+        }
+        if spare > 0 && !choice::is_good(&taking.pages, size.bytes(), wish) {
+            progress.expect(spare * size.bytes());
+            taking.spare(spare, &progress);
+        }
+        let choice = choice::choose(&taking.pages, size.bytes(), wish);
+        taking.keep(choice)
     }
 
     /// Takes memory of any kind and pins it in `space`, to which a device is attached.
@@ -78,15 +116,127 @@ impl PinnedRam {
     where
         Error: From<B::Error>,
     {
-        let extents = space.pin(&PinRequest {
-            file: &file,
-            offset: 0,
-            len: memory.size,
-            page_size,
-            iova: COOKIE,
-        })?;
-        Ok(Self { file, extents })
+        let progress = Progress::new("Pinning guest memory", memory.size);
+        let mut extents = Vec::new();
+        for range in steps(memory.size, STEP.max(page_size)) {
+            let len = range.end - range.start;
+            extents.extend(space.pin(&PinRequest {
+                file: &file,
+                offset: range.start,
+                len,
+                page_size,
+                iova: COOKIE + range.start,
+            })?);
+            progress.advance(len);
+        }
+        Ok(Self {
+            file,
+            extents: merge(extents),
+            choice: None,
+        })
     }
+}
+
+/// Hugepages that are being taken and pinned, in the order of their file.
+struct Taking<'a> {
+    file: File,
+    size: HugepageSize,
+    /// How many the guest is to have.
+    wanted: u64,
+    space: &'a mut NoiommuSpace,
+    /// Where each one is.
+    pages: Vec<Hpa>,
+}
+
+impl Taking<'_> {
+    /// Takes `bytes` more.
+    fn more(&mut self, bytes: u64) -> Result<(), Error> {
+        let page_size = self.size.bytes();
+        let taken = self.pages.len() as u64;
+        let offset = taken * page_size;
+        let need = self.wanted.saturating_sub(taken);
+        populate(&self.file, offset..offset + bytes, (self.size, need))?;
+        let extents = self.space.pin(&PinRequest {
+            file: &self.file,
+            offset,
+            len: bytes,
+            page_size,
+            iova: COOKIE + offset,
+        })?;
+        for extent in extents {
+            let count = extent.len() / page_size;
+            let page = |number| extent.hpa() + number * page_size;
+            self.pages.extend((0..count).map(page));
+        }
+        Ok(())
+    }
+
+    /// Takes up to `count` pages more. That there are fewer of them than there seemed to be, or
+    /// that no more memory may be locked, is no error.
+    fn spare(&mut self, count: u64, progress: &Progress) {
+        for done in 0..count {
+            if let Err(error) = self.more(self.size.bytes()) {
+                log::debug!("no more than {done} spare hugepages: {error}");
+                return;
+            }
+            progress.advance(self.size.bytes());
+        }
+    }
+
+    /// Gives back what is not chosen.
+    fn keep(self, choice: Choice) -> Result<PinnedRam, Error> {
+        let page_size = self.size.bytes();
+        let bytes = |number: usize| number as u64 * page_size;
+        // The file may hold a page that could not be pinned.
+        let file_end = self
+            .file
+            .metadata()
+            .map_err(process("size guest memory"))?
+            .len();
+        for gap in gaps(&choice.kept, self.pages.len()).into_iter().rev() {
+            let (offset, len) = (bytes(gap.start), bytes(gap.len()));
+            self.space.unpin(COOKIE + offset, len)?;
+            hugepages::give_back(&self.file, offset, len)?;
+        }
+        let taken = bytes(self.pages.len());
+        if taken < file_end {
+            hugepages::give_back(&self.file, taken, file_end - taken)?;
+        }
+        let extents = choice.kept.iter().map(|number| {
+            let iova = COOKIE + bytes(*number);
+            Extent::new(iova, self.pages[*number], page_size)
+        });
+        let extents: Vec<_> = extents
+            .collect::<Result<_, _>>()
+            .map_err(iommufd_backend::Error::from)?;
+        let spare = self.pages.len() - choice.kept.len();
+        if spare > 0 {
+            log::info!(
+                "hugepages: {} more were pinned and given back: {} extents instead of {}, {} KiB \
+                 less for the guest's kernel to spend on them",
+                spare,
+                choice.chosen.extents,
+                choice.naive.extents,
+                choice.naive.bytes().saturating_sub(choice.chosen.bytes()) / 1024
+            );
+        }
+        Ok(PinnedRam {
+            file: self.file,
+            extents: merge(extents),
+            choice: Some(choice),
+        })
+    }
+}
+
+/// What `kept`, which ascend, leave out of `count` numbers.
+fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
+    let starts = std::iter::once(0).chain(kept.iter().map(|number| number + 1));
+    let ends = kept.iter().copied().chain([count]);
+    starts
+        .zip(ends)
+        .map(|(start, end)| start..end)
+        .filter(|gap| !gap.is_empty())
+        .collect()
 }
 
 /// Guest RAM of hugepages, or of ordinary memory, that is not pinned yet.
@@ -95,7 +245,17 @@ impl PinnedRam {
 /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Process`]
 pub fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
     if let Some(size) = memory.hugepage_size {
-        return take_hugepages(memory.size, size);
+        check_pool(memory.size, size)?;
+        let file = hugepages::memfd(size)?;
+        file.set_len(memory.size)
+            .map_err(process("size guest memory"))?;
+        let progress = Progress::new("Clearing guest memory", memory.size);
+        for range in steps(memory.size, STEP.max(size.bytes())) {
+            let need = (memory.size - range.start) / size.bytes();
+            populate(&file, range.clone(), (size, need))?;
+            progress.advance(range.end - range.start);
+        }
+        return Ok(file);
     }
     let file = rustix::fs::memfd_create("guest-memory", MemfdFlags::CLOEXEC)
         .map_err(|errno| process("make guest memory")(errno.into()))?;
@@ -105,29 +265,60 @@ pub fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Takes `bytes` of hugepages from the kernel's pool of `size` and clears them.
-fn take_hugepages(bytes: u64, size: HugepageSize) -> Result<File, Error> {
-    let need = bytes / size.bytes();
+/// `0..bytes` in steps of `step` bytes.
+fn steps(bytes: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
+    let count = bytes.div_ceil(step);
+    (0..count).map(move |number| number * step..bytes.min((number + 1) * step))
+}
+
+/// How many hugepages the pool has beyond those for `bytes`.
+fn check_pool(bytes: u64, size: HugepageSize) -> Result<u64, Error> {
     let pool = Pool::read(Path::new("/sys"), size)?;
-    let too_few = |pool: Pool| Error::TooFewHugepages {
+    let need = bytes / size.bytes();
+    pool.available()
+        .checked_sub(need)
+        .ok_or_else(|| too_few(size, need, pool))
+}
+
+fn too_few(size: HugepageSize, need: u64, pool: Pool) -> Error {
+    Error::TooFewHugepages {
         size,
         need,
         available: pool.available(),
         total: pool.total,
-    };
-    if pool.available() < need {
-        return Err(too_few(pool));
     }
-    let file = hugepages::memfd(size)?;
-    file.set_len(bytes).map_err(process("size guest memory"))?;
+}
+
+/// Gives `file` its pages in `range`, cleared, the first ones of `need`.
+fn populate(
+    file: &File,
+    range: Range<u64>,
+    (size, need): (HugepageSize, u64),
+) -> Result<(), Error> {
+    let bytes = range.end - range.start;
     // Somebody else may have taken pages since the pool was read.
-    hugepages::populate(&file, 0, bytes).map_err(|error| match error {
+    hugepages::populate(file, range.start, bytes).map_err(|error| match error {
         iommufd_backend::Error::Map { ref source, .. }
             if source.raw_os_error() == Some(libc::ENOSPC) =>
         {
-            Pool::read(Path::new("/sys"), size).map_or(error.into(), too_few)
+            let pool = Pool::read(Path::new("/sys"), size);
+            pool.map_or(error.into(), |pool| too_few(size, need, pool))
         }
         error => error.into(),
-    })?;
-    Ok(file)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_and_gaps_leave_nothing_out() {
+        let found: Vec<_> = steps(10, 4).collect();
+        assert_eq!(found, [0..4, 4..8, 8..10]);
+        assert_eq!(steps(0, 4).count(), 0);
+        assert_eq!(gaps(&[1, 2, 5], 8), [0..1, 3..5, 6..8]);
+        assert_eq!(gaps(&[0, 1, 2], 3), []);
+        assert_eq!(gaps(&[], 2), [0..2]);
+    }
 }

@@ -34,7 +34,7 @@ count() {
     say \"$1_asked\" $(grep -c get_pa: /sys/kernel/tracing/trace)
     say \"$1_longer\" $(grep get_pa: /sys/kernel/tracing/trace | grep -vc length=0x1000)
 }
-count small 1G
+count small 1G,spare=0
 count giant 1G,hugepage_size=1G
 ";
 

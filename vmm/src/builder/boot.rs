@@ -10,9 +10,9 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use crate::acpi::Platform;
 use crate::arch::entry;
 use crate::arch::page_tables::IdentityTables;
-use crate::boot::kernel::{self, Demand, Kernel};
+use crate::boot::kernel::{self, Kernel};
 use crate::boot::params::BootInfo;
-use crate::boot::place::Placement;
+use crate::boot::place::{PlaceError, Placement};
 use crate::config::Config;
 use crate::error::Error;
 use crate::host_map::HostMap;
@@ -67,19 +67,22 @@ impl BootFiles {
         })
     }
 
-    /// What the kernel asks of its place, and the bytes of the initramfs.
-    pub fn demand(&self) -> (Demand, Option<u64>) {
-        let initramfs = self.initramfs.as_ref().map(|initramfs| initramfs.length);
-        (self.kernel.demand(), initramfs)
-    }
-
     /// Where kernel and initramfs go in the memory of `plan`.
     pub fn place(&self, plan: &MemoryPlan) -> Result<Placement, Error> {
-        let (demand, initramfs) = self.demand();
-        Placement::find(&plan.ranges(), &demand, initramfs).map_err(|source| Error::Place {
+        self.find(&plan.ranges()).map_err(|source| Error::Place {
             kernel: self.kernel.path().to_owned(),
             source,
         })
+    }
+
+    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs.
+    pub fn fit(&self, ranges: &[Range<Gpa>]) -> bool {
+        self.find(ranges).is_ok()
+    }
+
+    fn find(&self, ranges: &[Range<Gpa>]) -> Result<Placement, PlaceError> {
+        let initramfs = self.initramfs.as_ref().map(|initramfs| initramfs.length);
+        Placement::find(ranges, &self.kernel.demand(), initramfs)
     }
 
     /// Loads kernel and initramfs into `memory`, at their places in `plan`, and tells the kernel

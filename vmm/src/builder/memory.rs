@@ -1,20 +1,22 @@
 //! Guest memory: taken, pinned, laid out, mapped.
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
-use address::{Gpa, Hpa, Iova};
+use address::{Bdf, Gpa, Hpa, Iova};
 use devices::dma_window::{GuestMemory, Piece as PhysicalPiece};
 use iommufd_backend::IommuSpace;
 use iommufd_backend::extent::Extent;
 
-use super::devices::Devices;
+use super::devices::{Devices, Reach};
 use crate::acpi::{IO_APIC, LOCAL_APIC};
 use crate::arch::cpuid;
 use crate::config::MemoryConfig;
 use crate::error::{Error, process};
 use crate::host_map::HostMap;
 use crate::kvm::vm::{Memslot, Vm};
+use crate::memory::choice::{Choice, Wish};
 use crate::memory::guest::GuestRam;
 use crate::memory::layout::{Conventional, Layout};
 use crate::memory::low;
@@ -22,7 +24,7 @@ use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, Run};
 use crate::pinned::{self, COOKIE, PinnedRam};
 
 /// Memslots kept for mapped BARs: six to a function, two parts each.
-const SLOTS_PER_DEVICE: usize = 12;
+pub(crate) const SLOTS_PER_DEVICE: usize = 12;
 
 /// Guest RAM in place: pinned, mapped for the devices, and where the guest expects it.
 #[derive(Debug)]
@@ -32,14 +34,19 @@ pub(crate) struct Memory {
     /// What of it is where, for those who translate; empty where nobody does.
     pub physical: GuestMemory,
     pub slots: Vec<Memslot>,
+    /// The choice of its pages, if there was one.
+    pub choice: Option<Choice>,
 }
+
+/// Whether kernel and initramfs have places in RAM at these ranges.
+pub(crate) type Fits<'a> = &'a dyn Fn(&[Range<Gpa>]) -> bool;
 
 impl Memory {
     /// Takes, pins and places guest RAM. `identity` is the layout for devices that use physical
-    /// addresses.
+    /// addresses, where pages are chosen so that `fits` is true.
     pub fn prepare(
         config: &MemoryConfig,
-        identity: &dyn Layout,
+        (identity, fits): (&dyn Layout, Fits<'_>),
         devices: &mut Devices,
         (vm, host_map): (&Arc<Vm>, &HostMap),
     ) -> Result<Self, Error> {
@@ -47,18 +54,34 @@ impl Memory {
         if identity.needs_identity() && !at_identity {
             return Err(Error::NoIdentity);
         }
+        let wish = Wish {
+            pages: usize::try_from(config.size / config.page_size().bytes()).unwrap_or(usize::MAX),
+            below_4g: match narrow_devices(devices)?.is_empty() {
+                true => 0,
+                false => WANTED_BELOW_4G,
+            },
+            fits,
+        };
         let pinned = match (&mut devices.noiommu, &mut devices.software) {
             (Some(space), _) if !at_identity => Some(PinnedRam::scattered(config, space)?),
-            (Some(space), _) => Some(PinnedRam::hugepages(config, space)?),
+            (Some(space), _) => Some(PinnedRam::hugepages(config, space, &wish)?),
             (None, Some(machine)) => {
                 let memory = &mut machine.memory;
                 Some(PinnedRam::synthetic(config, memory, at_identity)?)
             }
             (None, None) => None,
         };
-        let (file, extents) = match pinned {
-            Some(PinnedRam { file, extents }) => (file, extents),
-            None => (pinned::unpinned(config)?, Vec::new()),
+        let PinnedRam {
+            file,
+            extents,
+            choice,
+        } = match pinned {
+            Some(pinned) => pinned,
+            None => PinnedRam {
+                file: pinned::unpinned(config)?,
+                extents: Vec::new(),
+                choice: None,
+            },
         };
         let (runs, layout): (_, &dyn Layout) = if at_identity {
             (plan::runs(&extents, COOKIE), identity)
@@ -82,12 +105,15 @@ impl Memory {
             .iter()
             .map(|slot| vm.map(slot.gpa(), slot.mapping()))
             .collect::<Result<_, _>>()?;
-        warn_of_narrow_devices(&physical, devices)?;
+        for warning in narrow_warnings(&physical, devices)? {
+            log::warn!("{warning}");
+        }
         Ok(Self {
             plan,
             ram,
             physical,
             slots,
+            choice,
         })
     }
 }
@@ -181,22 +207,38 @@ fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result
 /// What an address of 32 bits does not reach.
 const LIMIT_4G: Hpa = Hpa(1 << 32);
 
-/// A device that can address 32 bits only finds no memory above 4 GiB.
-fn warn_of_narrow_devices(physical: &GuestMemory, devices: &Devices) -> Result<(), Error> {
-    let mut pieces = physical.pieces().iter();
-    if physical.pieces().is_empty() || pieces.any(|piece| piece.hpa < LIMIT_4G) {
-        return Ok(());
-    }
-    log::info!("no guest memory lies below 4 GiB");
-    for bound in &devices.bound {
-        if !bound.device.is_express()? {
-            log::warn!(
-                "{}: is a conventional PCI device, which may address 32 bits only, and no guest \
-                 memory lies below 4 GiB: its driver may fail. Hugepages below 4 GiB, reserved \
-                 early, would help",
-                bound.device.bdf()
-            );
+/// Bytes below 4 GiB for devices that may reach no others: Linux makes its bounce buffers so large
+/// (IO_TLB_DEFAULT_SIZE in include/linux/swiotlb.h).
+const WANTED_BELOW_4G: u64 = 64 << 20;
+
+/// Devices that may be able to address 32 bits only: conventional PCI ones that use physical
+/// addresses.
+fn narrow_devices(devices: &Devices) -> Result<Vec<Bdf>, Error> {
+    let mut narrow = Vec::new();
+    for (bound, reach) in devices.bound.iter().zip(&devices.reaches) {
+        if !matches!(reach, Reach::Iommu) && !bound.device.is_express()? {
+            narrow.push(bound.device.bdf());
         }
     }
-    Ok(())
+    Ok(narrow)
+}
+
+/// What a device that can address 32 bits only misses.
+pub(crate) fn narrow_warnings(
+    physical: &GuestMemory,
+    devices: &Devices,
+) -> Result<Vec<String>, Error> {
+    let mut pieces = physical.pieces().iter();
+    if physical.pieces().is_empty() || pieces.any(|piece| piece.hpa < LIMIT_4G) {
+        return Ok(Vec::new());
+    }
+    log::info!("no guest memory lies below 4 GiB");
+    let warning = |bdf| {
+        format!(
+            "{bdf}: is a conventional PCI device, which may address 32 bits only, and no guest \
+             memory lies below 4 GiB: its driver may fail. Hugepages below 4 GiB, reserved \
+             early, would help"
+        )
+    };
+    Ok(narrow_devices(devices)?.into_iter().map(warning).collect())
 }

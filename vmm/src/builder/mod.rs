@@ -32,6 +32,9 @@ use crate::watch::DeviceWatch;
 use boot::Start;
 use bus::Wiring;
 
+pub(crate) use boot::{memory_map, warnings};
+pub(crate) use devices::{Devices, Reach};
+pub(crate) use memory::{SLOTS_PER_DEVICE, narrow_warnings};
 pub(crate) use prepared::Prepared;
 
 /// Sets everything up and starts the guest. `identity` is the layout for devices that use

@@ -6,6 +6,7 @@ use super::boot::BootFiles;
 use super::devices::Devices;
 use super::memory::Memory;
 use crate::boot::place::Placement;
+use crate::bound;
 use crate::config::Config;
 use crate::error::Error;
 use crate::host_map::HostMap;
@@ -33,7 +34,12 @@ impl Prepared {
         let mut devices = Devices::bind(config)?;
         let vm = Vm::new()?;
         let host_map = devices.host_map()?;
-        let memory = Memory::prepare(&config.memory, identity, &mut devices, (&vm, &host_map))?;
+        let memory = Memory::prepare(
+            &config.memory,
+            (identity, &|ranges| files.fit(ranges)),
+            &mut devices,
+            (&vm, &host_map),
+        )?;
         let placement = files.place(&memory.plan);
         Ok(Self {
             files,
@@ -43,5 +49,18 @@ impl Prepared {
             memory,
             placement,
         })
+    }
+
+    /// Gives everything back: the devices first, then memory. Returns why the kernel has no
+    /// place, if so, and the first thing that went wrong; the later steps are taken all the same.
+    pub fn take_apart(self) -> (Option<Error>, Result<(), Error>) {
+        let mut errors = bound::quiesce(&self.devices.bound);
+        errors.extend(bound::release(
+            self.devices.bound,
+            self.devices.noiommu,
+            self.devices.iommu,
+        ));
+        let first = errors.into_iter().next().map_or(Ok(()), Err);
+        (self.placement.err(), first)
     }
 }

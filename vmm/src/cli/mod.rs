@@ -6,6 +6,7 @@ mod file;
 mod generate;
 mod guest;
 mod list;
+mod plan;
 mod run;
 mod stress;
 mod vm;
@@ -22,6 +23,7 @@ pub use file::FileError;
 pub use generate::{CompletionsArgs, ManArgs};
 pub use guest::GuestArgs;
 pub use list::ListArgs;
+pub use plan::PlanArgs;
 pub use run::RunArgs;
 pub use stress::StressArgs;
 
@@ -54,6 +56,8 @@ Exit codes:
 pub enum Command {
     /// Run a microVM until it switches itself off
     Run(Box<RunArgs>),
+    /// Show what the microVM of a run would look like, without running it
+    Plan(Box<PlanArgs>),
     /// Run a guest that stresses DMA, judge what it says, and report
     Stress(Box<StressArgs>),
     /// Look at all that must hold before a run, and tell what to do about the rest

@@ -28,8 +28,9 @@ pub(super) struct VmArgs {
     #[arg(long, value_name = "FILE")]
     pub initramfs: Option<PathBuf>,
 
-    /// Guest RAM: SIZE[,hugepage_size=2M|1G], for example 512M
-    #[arg(long, value_name = "SIZE[,hugepage_size=2M|1G]")]
+    /// Guest RAM, for example 512M. Where hugepages are scattered, up to spare=SIZE more are pinned for
+    /// a moment and the worst given back, by default half as much again
+    #[arg(long, value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE]")]
     pub memory: Option<MemoryConfig>,
 
     /// CPUs of the guest, 1 to 32 [default: 1]

@@ -6,13 +6,36 @@ use iommufd_backend::hugepages::HugepageSize;
 
 use super::ConfigError;
 
-/// Guest RAM: `SIZE[,hugepage_size=2M|1G]`.
+/// Guest RAM: `SIZE[,hugepage_size=2M|1G][,spare=SIZE]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryConfig {
     /// Bytes of RAM above the first MiB; a multiple of the hugepage size, or of 2 MiB.
     pub size: u64,
     /// What it is made of, where the user said so.
     pub hugepage_size: Option<HugepageSize>,
+    /// Bytes of hugepages beyond `size` that may be pinned for a while, to choose the best from,
+    /// where the user said so.
+    pub spare: Option<u64>,
+}
+
+/// Fewer spare bytes than this would leave small guests without a choice.
+const LEAST_SPARE: u64 = 64 << 20;
+
+impl MemoryConfig {
+    /// The size of the hugepages where hugepages it must be.
+    #[must_use]
+    pub fn page_size(&self) -> HugepageSize {
+        self.hugepage_size.unwrap_or(HugepageSize::Mib2)
+    }
+
+    /// Bytes of hugepages beyond `size` that may be pinned for a while: half as much again, and
+    /// 64 MiB at least, unless the user said something else.
+    #[must_use]
+    pub fn spare(&self) -> u64 {
+        self.spare
+            .unwrap_or_else(|| LEAST_SPARE.max(self.size / 2))
+            .min(u64::MAX - self.size)
+    }
 }
 
 impl FromStr for MemoryConfig {
@@ -22,7 +45,7 @@ impl FromStr for MemoryConfig {
         let mut parts = text.split(',');
         let size_text = parts.next().unwrap_or_default();
         let size = size(size_text)?;
-        let mut hugepage_size = None;
+        let (mut hugepage_size, mut spare) = (None, None);
         for part in parts {
             match part.split_once('=') {
                 Some(("hugepage_size", "2M")) => hugepage_size = Some(HugepageSize::Mib2),
@@ -30,10 +53,11 @@ impl FromStr for MemoryConfig {
                 Some(("hugepage_size", other)) => {
                     return Err(ConfigError::HugepageSize(other.to_owned()));
                 }
+                Some(("spare", text)) => spare = Some(self::size(text)?),
                 _ => {
                     return Err(ConfigError::Key {
                         found: part.to_owned(),
-                        expected: "hugepage_size=2M|1G",
+                        expected: "hugepage_size=2M|1G or spare=SIZE",
                     });
                 }
             }
@@ -48,6 +72,7 @@ impl FromStr for MemoryConfig {
         Ok(Self {
             size,
             hugepage_size,
+            spare,
         })
     }
 }
@@ -75,21 +100,34 @@ mod tests {
 
     #[test]
     fn memory_takes_sizes_and_hugepage_sizes() {
-        for (text, size, hugepage_size) in [
-            ("512M", 512 << 20, None),
-            ("1G,hugepage_size=1G", 1 << 30, Some(HugepageSize::Gib1)),
-            ("4194304", 4 << 20, None),
-            ("1t,hugepage_size=2M", 1 << 40, Some(HugepageSize::Mib2)),
+        let (small, giant) = (Some(HugepageSize::Mib2), Some(HugepageSize::Gib1));
+        for (text, size, hugepage_size, spare) in [
+            ("512M", 512 << 20, None, None),
+            ("1G,hugepage_size=1G", 1 << 30, giant, None),
+            ("4194304", 4 << 20, None, None),
+            ("1t,hugepage_size=2M,spare=0", 1 << 40, small, Some(0)),
+            ("64M,spare=1G", 64 << 20, None, Some(1 << 30)),
         ] {
             assert_eq!(
                 text.parse(),
                 Ok(MemoryConfig {
                     size,
-                    hugepage_size
+                    hugepage_size,
+                    spare
                 }),
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn spare_memory_is_half_as_much_unless_said() {
+        let spare = |text: &str| text.parse::<MemoryConfig>().unwrap().spare();
+        assert_eq!(spare("512M"), 256 << 20);
+        assert_eq!(spare("16M"), 64 << 20);
+        assert_eq!(spare("512M,spare=0"), 0);
+        assert_eq!(spare("512M,spare=7M"), 7 << 20);
+        assert_eq!(spare("2T,spare=16777215T"), u64::MAX - (2 << 40));
     }
 
     #[test]
@@ -118,5 +156,6 @@ mod tests {
             ConfigError::HugepageSize(_)
         ));
         assert!(matches!(refusal("2M,hugepages"), ConfigError::Key { .. }));
+        assert!(matches!(refusal("2M,spare=some"), ConfigError::Size(_)));
     }
 }

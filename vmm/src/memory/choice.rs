@@ -47,6 +47,8 @@ impl std::fmt::Debug for Wish<'_> {
 /// Pages to keep, and what the guest pays for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
+    /// Pages to choose from.
+    pub pinned: usize,
     /// Numbers of the pages, ascending.
     pub kept: Vec<usize>,
     /// What they cost.
@@ -101,7 +103,9 @@ pub fn choose(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
     let first = &pages[..pages.len().min(wish.pages)];
     let naive_ranges = ranges(first, page_size);
     let naive = Overhead::of(&naive_ranges);
+    let pinned = pages.len();
     let naive_choice = Choice {
+        pinned,
         kept: (0..first.len()).collect(),
         chosen: naive,
         naive,
@@ -126,6 +130,7 @@ pub fn choose(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
                     best = (
                         cost,
                         Choice {
+                            pinned,
                             kept,
                             chosen,
                             naive,
@@ -352,9 +357,9 @@ mod tests {
         /// said of them is true.
         #[test]
         fn a_choice_is_sound_and_never_worse(
-            pages in pool(), share in 0.0..1.2_f64, below_4g in 0..200 * PAGE, needs_block: bool,
+            pages in pool(), percent in 0_usize..120, below_4g in 0..200 * PAGE, needs_block: bool,
         ) {
-            let count = usize::min((pages.len() as f64 * share) as usize, pages.len() + 5);
+            let count = pages.len() * percent / 100;
             let fits: &dyn Fn(&[Range<Gpa>]) -> bool = if needs_block { &block } else { &anywhere };
             let wish = Wish { pages: count, below_4g, fits };
             let choice = choose(&pages, PAGE, &wish);

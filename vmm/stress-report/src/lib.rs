@@ -27,14 +27,14 @@ mod json;
 mod lines;
 mod mediated;
 mod note;
-mod plot;
+pub mod plot;
 mod report;
 mod serialize;
 mod setup;
 mod terminal;
 mod text;
 mod thin;
-mod units;
+pub mod units;
 mod verdict;
 mod write;
 

@@ -1,8 +1,9 @@
-//! Drawings for the page, as SVG elements to stand in HTML.
+//! Drawings for the page, as SVG elements to stand in HTML, and what others draw with.
 
-mod axis;
+pub mod axis;
 mod latency;
 mod map;
+pub mod rows;
 mod throughput;
 
 use std::fmt::Display;
@@ -13,25 +14,31 @@ use plotters::prelude::{
 };
 use plotters::style::Color;
 
-pub use latency::latency;
-pub use map::map;
-pub use throughput::throughput;
+pub(crate) use latency::latency;
+pub(crate) use map::map;
+pub(crate) use throughput::throughput;
 
 use crate::write::Error;
 
 /// Width of every drawing in pixels.
-const WIDTH: u32 = 1100;
+pub const WIDTH: u32 = 1100;
 
-const INK: RGBColor = RGBColor(0x33, 0x3d, 0x4b);
-const FAINT: RGBColor = RGBColor(0x8a, 0x94, 0xa3);
+/// Colour of text.
+pub const INK: RGBColor = RGBColor(0x33, 0x3d, 0x4b);
+/// Colour of what is less important.
+pub const FAINT: RGBColor = RGBColor(0x8a, 0x94, 0xa3);
 const GRID: RGBColor = RGBColor(0xe6, 0xe9, 0xee);
 const BLUE: RGBColor = RGBColor(0x2f, 0x6f, 0xd0);
 const RED: RGBColor = RGBColor(0xc6, 0x28, 0x28);
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// What is drawn on.
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws `what` on a white area of `height` pixels; `draw` may fail with anything.
-fn svg<E: Display>(
+///
+/// # Errors
+/// [`Error::Drawing`], with `what` and why.
+pub fn svg<E: Display>(
     what: &'static str,
     height: u32,
     draw: impl FnOnce(&Area<'_>) -> Result<(), E>,
@@ -51,7 +58,8 @@ fn svg<E: Display>(
 }
 
 /// Upright text of `pixels` height.
-fn font(family: &'static str, pixels: f64, colour: RGBColor) -> TextStyle<'static> {
+#[must_use]
+pub fn font(family: &'static str, pixels: f64, colour: RGBColor) -> TextStyle<'static> {
     // The SVG backend divides sizes by 1.24.
     (family, pixels * 1.24).into_font().color(&colour.to_rgba())
 }

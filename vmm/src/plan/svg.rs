@@ -1,0 +1,187 @@
+//! A plan as a drawing: what it costs, and where everything is.
+
+use plotters::prelude::{PathElement, Rectangle, Text as Words};
+use plotters::style::{Color, RGBColor};
+use stress_report::plot::axis::Axis;
+use stress_report::plot::rows::{Drawn, MARGIN, ROW, Rows, STRIP, Thing};
+use stress_report::plot::{Area, FAINT, INK, WIDTH, font, svg};
+use stress_report::units::memory;
+
+use super::report::{Cost, Place, Plan};
+use crate::memory::low;
+
+/// Why there is no drawing.
+pub type DrawError = stress_report::Error;
+
+type Colours = (RGBColor, RGBColor);
+const RAM: Colours = (RGBColor(0xbf, 0xd7, 0xf5), RGBColor(0x5b, 0x8d, 0xd0));
+const KERNEL: Colours = (RGBColor(0xd9, 0xc6, 0xec), RGBColor(0x86, 0x5f, 0xb0));
+const LOW: Colours = (RGBColor(0xe6, 0xe9, 0xee), RGBColor(0x8a, 0x94, 0xa3));
+const BAR: Colours = (RGBColor(0xfb, 0xc9, 0x8a), RGBColor(0xc9, 0x7a, 0x1a));
+const WINDOW: Colours = (RGBColor(0xfd, 0xf3, 0xe4), RGBColor(0xe0, 0xb8, 0x80));
+const PLATFORM: Colours = (RGBColor(0xcf, 0xe8, 0xd8), RGBColor(0x3f, 0x8f, 0x62));
+/// What addresses of 32 bits reach.
+const BELOW: RGBColor = RGBColor(0x0b, 0x7a, 0x4b);
+
+/// What colours mean.
+const LEGEND: [(&str, Colours); 6] = [
+    ("RAM", RAM),
+    ("kernel, initramfs", KERNEL),
+    ("low memory, not for DMA", LOW),
+    ("BAR", BAR),
+    ("PCI window", WINDOW),
+    ("config space, interrupt controllers", PLATFORM),
+];
+
+const LIMIT_4G: u64 = 1 << 32;
+/// Heights of title, costs and legend in pixels.
+const TITLE: i32 = 52;
+const COST: i32 = 24;
+const KEY: i32 = 40;
+/// Where the bars of costs begin and end, and the text behind the longest one.
+const COST_LEFT: i32 = 150;
+const COST_WIDTH: u64 = 420;
+/// Pixels of a character at most on average.
+const PITCH: f64 = 6.6;
+
+/// The drawing.
+pub fn draw(plan: &Plan) -> Result<String, DrawError> {
+    let things = things(plan);
+    let pieces: Vec<_> = things.iter().map(Thing::piece).collect();
+    let axis = Axis::new(&pieces, f64::from(WIDTH) - 2.0 * MARGIN);
+    let costs = costs(plan);
+    let rows = i32::try_from(axis.rows()).unwrap_or(i32::MAX / ROW);
+    let costs_height = i32::try_from(costs.len()).unwrap_or(0) * COST;
+    let top = TITLE + costs_height + KEY;
+    let height = top.saturating_add(rows.saturating_mul(ROW));
+    svg("the plan", height.unsigned_abs(), |area| {
+        title(area, plan)?;
+        let most = costs.iter().map(|(_, cost)| bytes(cost)).max().unwrap_or(0);
+        for (number, (name, cost)) in (0..).zip(&costs) {
+            cost_bar(area, TITLE + number * COST, (name, cost), most)?;
+        }
+        legend(area, TITLE + costs_height + 10)?;
+        let rows = Rows::new(area, &axis, top);
+        rows.things(&things)?;
+        for span in axis.spans(0, LIMIT_4G) {
+            rows.bar(span, (STRIP.0, STRIP.0 + 3), BELOW.filled())?;
+        }
+        rows.scale()
+    })
+}
+
+fn bytes(cost: &Cost) -> u64 {
+    cost.memmap + cost.page_tables
+}
+
+/// The layout beside what it might be.
+fn costs(plan: &Plan) -> Vec<(&'static str, Cost)> {
+    let mut costs = vec![("this layout", plan.cost)];
+    costs.extend(plan.choice.map(|choice| ("without a choice", choice.naive)));
+    costs.push(("in one extent", plan.cost_in_one_extent));
+    costs
+}
+
+/// In the order in which they cover each other.
+fn things(plan: &Plan) -> Vec<Thing> {
+    let mut things: Vec<_> = plan
+        .places
+        .iter()
+        .filter(|place| place.kind == "window")
+        .map(|place| thing(place, WINDOW))
+        .collect();
+    things.push(Thing::new(0, low::SIZE, "low memory".to_owned(), LOW));
+    let ram = plan.extents.iter();
+    things.extend(ram.map(|extent| Thing::new(extent.gpa, extent.length, String::new(), RAM)));
+    things.extend(plan.places.iter().filter_map(|place| match place.kind {
+        "kernel" | "initramfs" => Some(thing(place, KERNEL)),
+        "bar" => Some(thing(place, BAR)),
+        "platform" => Some(thing(place, PLATFORM)),
+        _ => None,
+    }));
+    things
+}
+
+fn thing(place: &Place, colours: Colours) -> Thing {
+    Thing::new(
+        place.start,
+        place.end - place.start,
+        place.name.clone(),
+        colours,
+    )
+}
+
+fn title(area: &Area<'_>, plan: &Plan) -> Drawn {
+    let layout = match plan.memory.layout {
+        "identity" => "guest-physical = host-physical",
+        _ => "guest-physical addresses are conventional",
+    };
+    let count = plan.extents.len();
+    let text = format!(
+        "{} of guest memory in {count} {}",
+        memory(plan.memory.length),
+        if count == 1 { "piece" } else { "pieces" }
+    );
+    let at = (margin(), 8);
+    area.draw(&Words::new(text, at, font("sans-serif", 17.0, INK)))?;
+    let text = format!("{layout}; what the guest's kernel spends on where its memory is:");
+    let at = (margin(), 30);
+    area.draw(&Words::new(text, at, font("sans-serif", 12.0, FAINT)))?;
+    Ok(())
+}
+
+fn cost_bar(area: &Area<'_>, top: i32, (name, cost): (&str, &Cost), most: u64) -> Drawn {
+    let text = font("sans-serif", 12.0, INK);
+    area.draw(&Words::new(
+        name.to_owned(),
+        (margin(), top + 4),
+        text.clone(),
+    ))?;
+    let width = u128::from(bytes(cost)) * u128::from(COST_WIDTH) / u128::from(most.max(1));
+    let right = COST_LEFT + i32::try_from(width).unwrap_or(0).max(1);
+    let corners = [(COST_LEFT, top + 3), (right, top + COST - 5)];
+    area.draw(&Rectangle::new(corners, RAM.0.filled()))?;
+    area.draw(&Rectangle::new(corners, RAM.1.stroke_width(1)))?;
+    let what = format!(
+        "{}: {} extents, {} sections of 128 MiB, page tables {}",
+        memory(bytes(cost)),
+        cost.extents,
+        cost.sections,
+        memory(cost.page_tables)
+    );
+    area.draw(&Words::new(what, (right + 8, top + 4), text))?;
+    Ok(())
+}
+
+fn legend(area: &Area<'_>, top: i32) -> Drawn {
+    let mut left = margin();
+    let style = font("sans-serif", 12.0, INK);
+    for (name, (fill, edge)) in LEGEND {
+        let corners = [(left, top), (left + 14, top + 14)];
+        area.draw(&Rectangle::new(corners, fill.filled()))?;
+        area.draw(&Rectangle::new(corners, edge.stroke_width(1)))?;
+        area.draw(&Words::new(name, (left + 20, top), style.clone()))?;
+        left += 20 + text_width(name) + 16;
+    }
+    let line = vec![(left, top + 8), (left + 20, top + 8)];
+    area.draw(&PathElement::new(line, BELOW.stroke_width(3)))?;
+    area.draw(&Words::new("below 4 GiB", (left + 26, top), style))?;
+    Ok(())
+}
+
+fn margin() -> i32 {
+    pixels(MARGIN)
+}
+
+fn text_width(text: &str) -> i32 {
+    let characters = i32::try_from(text.chars().count()).unwrap_or(0);
+    pixels(f64::from(characters) * PITCH)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a cast from f64 saturates, and no drawing is that large"
+)]
+fn pixels(pixels: f64) -> i32 {
+    pixels.round() as i32
+}
