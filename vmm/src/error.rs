@@ -250,6 +250,9 @@ pub enum Error {
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A thread of the monitor panicked; it has printed why.
+    #[error("A part of Pinvisor failed, which is a bug of its own")]
+    Panicked,
     /// The guest did something that no CPU can go on from.
     #[error("The guest crashed: {0}")]
     GuestCrash(String),
@@ -339,6 +342,7 @@ impl Error {
             | Self::Acpi(_)
             | Self::NoEcam(_)
             | Self::MemoryEncrypted { .. }
+            | Self::Panicked
             | Self::Process { .. } => HOST,
             Self::BehindIommu { .. }
             | Self::NotBehindIommu { .. }

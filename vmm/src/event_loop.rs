@@ -114,6 +114,7 @@ pub fn outcome(reason: ExitReason) -> Result<(), Error> {
         ExitReason::TerminalGone => log::info!("The terminal is gone, which ends the guest"),
         ExitReason::TimeLimit(limit) => return Err(Error::TimeLimit(limit)),
         ExitReason::GuestCrash(text) => return Err(Error::GuestCrash(text)),
+        ExitReason::Panic => return Err(Error::Panicked),
         ExitReason::Device(bdf, reason) => return Err(Error::DeviceFailed { bdf, reason }),
     }
     Ok(())

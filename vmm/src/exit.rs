@@ -31,6 +31,8 @@ pub enum ExitReason {
     GuestCrash(String),
     /// A passed-through device cannot go on; the text says why.
     Device(Bdf, String),
+    /// A thread of the monitor panicked.
+    Panic,
 }
 
 impl ExitReason {
@@ -46,6 +48,7 @@ impl ExitReason {
             Self::TimeLimit(_) => "time-limit",
             Self::GuestCrash(_) => "guest-crash",
             Self::Device(..) => "device",
+            Self::Panic => "panic",
         }
     }
 }
@@ -89,6 +92,26 @@ impl ExitSender {
     }
 }
 
+/// Ends the guest if the thread that holds it panics.
+#[derive(Debug)]
+pub struct PanicNotice(ExitSender);
+
+impl ExitSender {
+    /// A notice for the thread that calls this.
+    #[must_use]
+    pub fn on_panic(&self) -> PanicNotice {
+        PanicNotice(self.clone())
+    }
+}
+
+impl Drop for PanicNotice {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.send(ExitReason::Panic);
+        }
+    }
+}
+
 impl ExitReceiver {
     /// Readable once a reason was sent.
     #[must_use]
@@ -110,6 +133,19 @@ impl ExitReceiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_ends_the_guest_and_a_return_does_not() {
+        let (sender, receiver) = channel().unwrap();
+        drop(sender.on_panic());
+        assert_eq!(receiver.reason(), None);
+        let thread = std::thread::spawn(move || {
+            let _notice = sender.on_panic();
+            panic!("on purpose");
+        });
+        assert!(thread.join().is_err());
+        assert_eq!(receiver.reason(), Some(ExitReason::Panic));
+    }
 
     #[test]
     fn the_first_reason_counts() {

@@ -70,6 +70,7 @@ impl VcpuThread {
         let thread = thread::Builder::new()
             .name(format!("vcpu{index}"))
             .spawn(move || {
+                let _notice = exits.on_panic();
                 if let Some(reason) = run(&mut vcpu, &bus, &seen) {
                     exits.send(reason);
                 }

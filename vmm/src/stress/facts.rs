@@ -67,6 +67,7 @@ pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
         ExitReason::Signal(number) => stopped(format!("signal {number}")),
         ExitReason::Quit => stopped("from the terminal".to_owned()),
         ExitReason::TerminalGone => stopped("its terminal is gone".to_owned()),
+        ExitReason::Panic => stopped("a part of the monitor failed".to_owned()),
         ExitReason::TimeLimit(limit) => {
             stopped(format!("it was not finished after {} s", limit.as_secs()))
         }
