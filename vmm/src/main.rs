@@ -58,7 +58,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
         Command::List(args) => return args.run(),
         Command::Bind(args) => return args.run(),
         Command::Unbind(args) => return args.run(),
-        Command::Completions(args) => args.write(),
+        Command::Completions(args) => args.write()?,
         Command::Man(args) => args.write()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -19,6 +19,7 @@ use crate::host_map::HostMap;
 use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_RAM_PIECES};
 use crate::memory::low;
 use crate::memory::plan::MemoryPlan;
+use crate::progress::Progress;
 
 /// The files that the guest boots from, opened before any device is touched.
 #[derive(Debug)]
@@ -122,15 +123,27 @@ impl BootFiles {
     }
 }
 
+/// An initramfs is loaded in steps of so many bytes, so that progress can be shown.
+const STEP: u64 = 16 << 20;
+
 impl Initramfs {
     fn load(mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<(), Error> {
-        let count = usize::try_from(self.length).unwrap_or(usize::MAX);
-        memory
-            .read_exact_volatile_from(GuestAddress(at.0), &mut self.file, count)
-            .map_err(|source| Error::Load {
-                what: "initramfs",
-                source: format!("{}: {source}", self.path.display()).into(),
-            })
+        let progress = Progress::new("Loading the initramfs", self.length);
+        let mut done = 0;
+        while done < self.length {
+            let count = STEP.min(self.length - done);
+            let address = GuestAddress(at.0 + done);
+            let bytes = usize::try_from(count).unwrap_or(usize::MAX);
+            memory
+                .read_exact_volatile_from(address, &mut self.file, bytes)
+                .map_err(|source| Error::Load {
+                    what: "initramfs",
+                    source: format!("{}: {source}", self.path.display()).into(),
+                })?;
+            done += count;
+            progress.advance(count);
+        }
+        Ok(())
     }
 }
 

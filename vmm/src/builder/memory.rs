@@ -21,6 +21,7 @@ use crate::memory::guest::GuestRam;
 use crate::memory::layout::{Conventional, Layout};
 use crate::memory::low;
 use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, Run};
+use crate::phases::Phases;
 use crate::pinned::{self, COOKIE, PinnedRam};
 
 /// Memslots kept for mapped BARs: six to a function, two parts each.
@@ -49,6 +50,7 @@ impl Memory {
         (identity, fits): (&dyn Layout, Fits<'_>),
         devices: &mut Devices,
         (vm, host_map): (&Arc<Vm>, &HostMap),
+        phases: &mut Phases,
     ) -> Result<Self, Error> {
         let at_identity = devices.need_identity();
         if identity.needs_identity() && !at_identity {
@@ -83,6 +85,7 @@ impl Memory {
                 choice: None,
             },
         };
+        phases.done("pin");
         let (runs, layout): (_, &dyn Layout) = if at_identity {
             (plan::runs(&extents, COOKIE), identity)
         } else {
@@ -95,6 +98,7 @@ impl Memory {
         if !extents.is_empty() {
             log::info!("physical memory: {} pieces", physical.pieces().len());
         }
+        phases.done("lay out");
         if let Some(space) = &devices.iommu {
             map_for_devices(space, &file, &plan)?;
         }
@@ -105,6 +109,7 @@ impl Memory {
             .iter()
             .map(|slot| vm.map(slot.gpa(), slot.mapping()))
             .collect::<Result<_, _>>()?;
+        phases.done("map");
         for warning in narrow_warnings(&physical, devices)? {
             log::warn!("{warning}");
         }

@@ -52,8 +52,7 @@ pub(crate) fn build(
         host_map,
         memory,
         placement,
-    } = Prepared::new(config, identity)?;
-    phases.done("prepare");
+    } = Prepared::new(config, identity, phases)?;
     let start = files.load(
         &config.command_line,
         placement?,

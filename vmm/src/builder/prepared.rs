@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::host_map::HostMap;
 use crate::kvm::vm::Vm;
 use crate::memory::layout::Layout;
+use crate::phases::Phases;
 
 /// Everything that decides the layout of a guest is done: devices are bound and quiet, memory is
 /// pinned and placed. Dropping it gives all of it back, the devices first.
@@ -29,16 +30,20 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Binds the devices, pins and places memory. `identity` is the layout for devices that use
     /// physical addresses.
-    pub fn new(config: &Config, identity: &dyn Layout) -> Result<Self, Error> {
+    pub fn new(config: &Config, identity: &dyn Layout, phases: &mut Phases) -> Result<Self, Error> {
         let files = BootFiles::open(config)?;
+        phases.done("open files");
         let mut devices = Devices::bind(config)?;
+        phases.done("bind");
         let vm = Vm::new()?;
         let host_map = devices.host_map()?;
+        phases.done("create VM");
         let memory = Memory::prepare(
             &config.memory,
             (identity, &|ranges| files.fit(ranges)),
             &mut devices,
             (&vm, &host_map),
+            phases,
         )?;
         let placement = files.place(&memory.plan);
         Ok(Self {

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::run::RunArgs;
 
-/// Keys of the file. Those with a table instead of a string, and the table's keys, follow.
+/// Keys of the file.
 const KEYS: [&str; 13] = [
     "cmdline",
     "cpus",
@@ -28,10 +28,10 @@ const KEYS: [&str; 13] = [
     "verbose",
 ];
 
-/// Of a device; the first one stands alone on the command line.
+/// Keys of a device's table; what the first one names comes first on the command line, without the name.
 const DEVICE_KEYS: &[&str] = &["bdf", "dma", "profile", "reset"];
-/// Of `memory`.
-const MEMORY_KEYS: &[&str] = &["size", "hugepage_size"];
+/// The same of `memory`.
+const MEMORY_KEYS: &[&str] = &["size", "hugepage_size", "spare"];
 
 /// Names that are more alike than this are taken for one another: the measure and the limit of
 /// clap. So are those that one slip makes the same.

@@ -7,7 +7,7 @@ use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::Cli;
+use super::{Cli, written};
 use crate::Error;
 
 /// Options of `pinvisor man`.
@@ -30,14 +30,13 @@ impl ManArgs {
     /// Writes the pages.
     ///
     /// # Errors
-    /// [`Error::File`]
+    /// [`Error::File`], [`Error::Process`]
     pub fn write(&self) -> Result<(), Error> {
         let Some(folder) = &self.folder else {
             let mut page = Vec::new();
             // Memory takes everything.
             let _ = Man::new(Cli::command()).render(&mut page);
-            print(&page);
-            return Ok(());
+            return print(&page);
         };
         pages(Cli::command(), folder).map_err(|source| Error::File {
             what: "the directory for manual pages",
@@ -49,8 +48,11 @@ impl ManArgs {
 
 impl CompletionsArgs {
     /// Prints the script.
-    pub fn write(&self) {
-        print(&script(self.shell));
+    ///
+    /// # Errors
+    /// [`Error::Process`]
+    pub fn write(&self) -> Result<(), Error> {
+        print(&script(self.shell))
     }
 }
 
@@ -65,10 +67,9 @@ fn script(shell: Shell) -> Vec<u8> {
     script
 }
 
-/// A reader that has gone away has seen enough.
-fn print(text: &[u8]) {
+fn print(text: &[u8]) -> Result<(), Error> {
     let mut out = io::stdout();
-    let _ = out.write_all(text).and_then(|()| out.flush());
+    written(out.write_all(text).and_then(|()| out.flush()))
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
-//! Options that say what is to run: of `run`, and of all that looks at the same without running it.
+//! Options that say what is to run.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Missing;
 use super::vm::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
-use super::{Missing, file};
-use crate::Error;
 use crate::config::{Config, DeviceConfig};
 
 /// Word for word the kernel's, if nothing else is asked for.
@@ -18,7 +17,7 @@ const COMMAND_LINE: &str = "console=ttyS0";
     mut_arg("kernel", |kernel| kernel.required_unless_present("config")),
     mut_arg("memory", |memory| memory.required_unless_present("config")),
 )]
-pub struct GuestArgs {
+pub(super) struct GuestArgs {
     /// Take options from a TOML file, by the same names (docs/config.toml). The command line
     /// overrides the file; devices add up, and --noiommu in one of them is enough
     #[arg(long, value_name = "FILE")]
@@ -48,20 +47,10 @@ impl GuestArgs {
         }
     }
 
-    /// The microVM, with a serial port that goes nowhere. Reads the file, if one is named; what
-    /// does not belong to the microVM itself in it is checked and left out.
+    /// The microVM, with a serial port that goes nowhere.
     ///
     /// # Errors
-    /// [`Error::ConfigFile`], [`Error::OptionMissing`]
-    pub fn into_config(self) -> Result<Config, Error> {
-        let file = match &self.config {
-            Some(path) => file::read(path)?.guest,
-            None => Self::default(),
-        };
-        Ok(self.or(file).complete()?)
-    }
-
-    /// The microVM, without a look at the file.
+    /// [`Missing`]
     pub(super) fn complete(self) -> Result<Config, Missing> {
         if self.devices.is_empty() {
             return Err(Missing("device"));

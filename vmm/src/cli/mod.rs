@@ -21,7 +21,6 @@ pub use bind::{BindArgs, UnbindArgs};
 pub use check::CheckArgs;
 pub use file::FileError;
 pub use generate::{CompletionsArgs, ManArgs};
-pub use guest::GuestArgs;
 pub use list::ListArgs;
 pub use plan::PlanArgs;
 pub use run::RunArgs;

@@ -14,6 +14,7 @@ use crate::builder::Prepared;
 use crate::config::Config;
 use crate::error::{Error, process};
 use crate::memory::layout::Identity;
+use crate::phases::Phases;
 
 pub use report::{
     AddressMapEntry, Choice, Cost, Device, Extent, FORMAT, Memory, Memslots, Mode, Place, Plan,
@@ -35,7 +36,7 @@ pub struct Output {
 /// [`Error`], in particular for what would keep it from running; where that is a kernel without a
 /// place, the plan is told before.
 pub fn run(config: &Config, output: &Output) -> Result<(), Error> {
-    let prepared = Prepared::new(config, &Identity)?;
+    let prepared = Prepared::new(config, &Identity, &mut Phases::default())?;
     let plan = gather::plan(config, &prepared);
     let (unplaced, apart) = prepared.take_apart();
     let plan = plan?;
