@@ -14,6 +14,7 @@ use crate::console::{Console, ConsoleWatcher};
 use crate::error::Error;
 use crate::exit::{ExitReason, ExitReceiver, ExitSender};
 use crate::machine::Machine;
+use crate::power_button::{PowerButton, Press};
 use crate::watch::DeviceWatch;
 
 /// Signals that end the guest, as a descriptor.
@@ -56,15 +57,20 @@ fn ignores_hangup() -> bool {
     mask.is_some_and(|mask| mask & (1 << (Signal::SIGHUP as u32 - 1)) != 0)
 }
 
-/// Waits until the guest ends, for at most `limit`, and tells why it did.
+/// How long a guest may run, and what SIGTERM means to it.
+#[derive(Clone, Copy, Debug)]
+pub enum Stay {
+    /// As long as it likes. SIGTERM asks it to switch itself off, and stops it the second time.
+    AsLongAsItLikes,
+    /// For at most this time. SIGTERM stops it.
+    AtMost(Duration),
+}
+
+/// Waits until the guest ends and tells why it did.
 ///
 /// # Errors
 /// [`Error::Process`] if waiting itself fails.
-pub fn run(
-    machine: &mut Machine,
-    console: &mut Console,
-    limit: Option<Duration>,
-) -> Result<ExitReason, Error> {
+pub fn run(machine: &mut Machine, console: &mut Console, stay: Stay) -> Result<ExitReason, Error> {
     let began = Instant::now();
     let failed = |error: event_manager::Error| Error::Process {
         operation: "wait for events",
@@ -77,6 +83,10 @@ pub fn run(
     manager.add_subscriber(Box::new(ConsoleWatcher::new(console, serial, exit.clone())));
     manager.add_subscriber(Box::new(Watcher {
         signals: &machine.signals,
+        button: match stay {
+            Stay::AsLongAsItLikes => Some(&machine.power_button),
+            Stay::AtMost(_) => None,
+        },
         watches: &machine.watches,
         exits: &machine.exits,
         exit,
@@ -85,13 +95,13 @@ pub fn run(
         if let Some(reason) = machine.exits.reason() {
             return Ok(reason);
         }
-        let timeout = match limit {
-            Some(limit) => match limit.checked_sub(began.elapsed()) {
+        let timeout = match stay {
+            Stay::AtMost(limit) => match limit.checked_sub(began.elapsed()) {
                 // A moment longer than is left, so that the next time none is.
                 Some(left) => i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX),
                 None => return Ok(ExitReason::TimeLimit(limit)),
             },
-            None => FOREVER,
+            Stay::AsLongAsItLikes => FOREVER,
         };
         match manager.run_with_timeout(timeout) {
             Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => {}
@@ -130,9 +140,36 @@ const FIRST_DEVICE: u32 = 2;
 
 struct Watcher<'a> {
     signals: &'a Signals,
+    /// The power button, until it was pressed.
+    button: Option<&'a PowerButton>,
     watches: &'a [DeviceWatch],
     exits: &'a ExitReceiver,
     exit: ExitSender,
+}
+
+impl Watcher<'_> {
+    /// SIGTERM asks the guest first, if there is anybody to ask; everything else stops it.
+    fn take_signal(&mut self, signal: i32) {
+        let button = self
+            .button
+            .take_if(|_| signal == Signal::SIGTERM as i32)
+            .map(PowerButton::press);
+        match button {
+            Some(Ok(Press::Heard)) => {
+                log::warn!(
+                    "Asked the guest to switch itself off, by its power button; another SIGTERM \
+                     stops it"
+                );
+                return;
+            }
+            Some(Ok(Press::Unheard)) => {
+                log::warn!("The guest does not listen to its power button");
+            }
+            Some(Err(error)) => log::warn!("Cannot press the guest's power button: {error}"),
+            None => {}
+        }
+        self.exit.send(ExitReason::Signal(signal));
+    }
 }
 
 impl MutEventSubscriber for Watcher<'_> {
@@ -155,9 +192,8 @@ impl MutEventSubscriber for Watcher<'_> {
         match events.data() {
             EXIT => {}
             SIGNAL => {
-                if let Ok(Some(signal)) = self.signals.0.read_signal() {
-                    let number = signal.ssi_signo.cast_signed();
-                    self.exit.send(ExitReason::Signal(number));
+                while let Ok(Some(signal)) = self.signals.0.read_signal() {
+                    self.take_signal(signal.ssi_signo.cast_signed());
                 }
             }
             tag => {

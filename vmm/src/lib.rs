@@ -29,6 +29,7 @@ mod phases;
 pub mod pidfile;
 mod pinned;
 pub mod plan;
+mod power_button;
 mod progress;
 mod software;
 pub mod stress;
@@ -43,13 +44,13 @@ pub use memory::layout::{Conventional, Identity, Layout, Swapped};
 pub use unblocked::say;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use address::Bdf;
 use config::Config;
 use console::Console;
 use description::Description;
 use devices::mediate::Statistics;
+use event_loop::Stay;
 use events::Event;
 use exit::ExitReason;
 use software::Refusals;
@@ -72,7 +73,7 @@ pub fn run(config: &Config, layout: &dyn Layout, mut host: Host) -> Result<(), E
                 path.display()
             ));
         }
-        launch(config, layout, (console, None), &mut host)
+        launch(config, layout, (console, Stay::AsLongAsItLikes), &mut host)
     });
     let (reason, result) = match ended {
         Ok(ended) => {
@@ -96,18 +97,18 @@ struct Ended {
     mediated: Vec<(Bdf, Statistics)>,
 }
 
-/// Runs a microVM on `console` until it ends, for at most `limit`.
+/// Runs a microVM on `console` until it ends.
 fn launch(
     config: &Config,
     layout: &dyn Layout,
-    (mut console, limit): (Console, Option<Duration>),
+    (mut console, stay): (Console, Stay),
     host: &mut Host,
 ) -> Result<Ended, Error> {
     let mut machine = builder::build(config, layout, &mut console, &mut host.phases)?;
     host.events.tell(&Event::Ready {
         serial: console.path().map(PathBuf::as_path),
     });
-    let ended = event_loop::run(&mut machine, &mut console, limit);
+    let ended = event_loop::run(&mut machine, &mut console, stay);
     if let Ok(ExitReason::Device(device, message)) = &ended {
         host.events.tell(&Event::DeviceError {
             device: *device,

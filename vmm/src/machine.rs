@@ -18,6 +18,7 @@ use crate::exit::{ExitReceiver, ExitSender};
 use crate::kvm::vcpu::VcpuThread;
 use crate::kvm::vm::Memslot;
 use crate::memory::guest::GuestRam;
+use crate::power_button::PowerButton;
 use crate::software::{EngineThread, SoftwareMachine};
 use crate::watch::DeviceWatch;
 
@@ -28,6 +29,7 @@ pub struct Machine {
     pub(crate) vcpus: Vec<VcpuThread>,
     pub(crate) serial: Arc<GuestSerial>,
     pub(crate) signals: Signals,
+    pub(crate) power_button: PowerButton,
     pub(crate) exit_sender: ExitSender,
     pub(crate) exits: ExitReceiver,
     pub(crate) watches: Vec<DeviceWatch>,

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, ONE,
-    Package, PackageBuilder, ResourceTemplate, Scope, ZERO,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Method,
+    Name, Notify, ONE, Package, PackageBuilder, Path, ResourceTemplate, Scope, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
@@ -36,6 +36,8 @@ pub(super) fn table(platform: &Platform) -> Vec<u8> {
             &Raw(root_bridge(platform)),
             &Raw(motherboard(platform)),
             &Raw(serial_port()),
+            &Raw(power_button()),
+            &Raw(events(platform)),
         ],
     )
     .to_vec();
@@ -136,6 +138,41 @@ fn serial_port() -> Vec<u8> {
                     &Interrupt::new(true, true, false, false, serial::IRQ),
                     &IO::new(serial::BASE_PORT, serial::BASE_PORT, 1, ports),
                 ]),
+            ),
+        ],
+    )
+    .to_vec()
+}
+
+/// The power button as a device, since the machine has no fixed registers for one (ACPI 6.5,
+/// section 4.8.2.2.1.2).
+fn power_button() -> Vec<u8> {
+    Device::new(
+        "PWRB".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0C0C")),
+            &Name::new("_UID".into(), &ZERO),
+        ],
+    )
+    .to_vec()
+}
+
+/// The generic event device (ACPI 6.5, section 5.6.9), whose one interrupt says that the power
+/// button was pressed.
+fn events(platform: &Platform) -> Vec<u8> {
+    const PRESSED: u8 = 0x80;
+    let interrupt = Interrupt::new(true, true, false, false, platform.power_button);
+    Device::new(
+        "GED_".into(),
+        vec![
+            &Name::new("_HID".into(), &"ACPI0013"),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&interrupt])),
+            &Method::new(
+                "_EVT".into(),
+                1,
+                true,
+                vec![&Notify::new(&Path::new("\\_SB_.PWRB"), &PRESSED)],
             ),
         ],
     )

@@ -1,7 +1,7 @@
 //! The ACPI tables: which CPUs, buses, windows and interrupts the guest has.
 //!
 //! The machine is a hardware-reduced one (ACPI 6.5, section 4.1): no legacy timers, no PIC, no
-//! fixed registers but those for sleep and reset.
+//! fixed registers but those for sleep and reset. Its power button is a device.
 
 mod dsdt;
 
@@ -52,6 +52,8 @@ pub struct Platform {
     pub ports: Range<u16>,
     /// First of the ports of the power device.
     pub power: u16,
+    /// Interrupt, edge-triggered, that says that the power button was pressed.
+    pub power_button: u32,
     /// Interrupts that the four INTx lines raise.
     pub intx: [u32; 4],
 }
@@ -194,6 +196,7 @@ mod tests {
             ],
             ports: 0x1000..0xffff,
             power: 0x600,
+            power_button: 20,
             intx: [16, 17, 18, 19],
         }
     }
@@ -239,6 +242,16 @@ mod tests {
             }
         }
         assert_eq!(found, [b"FACP", b"APIC", b"MCFG"]);
+    }
+
+    #[test]
+    fn the_interrupt_of_the_event_device_presses_the_power_button() {
+        let dsdt = dsdt::table(&platform());
+        let has = |code: &[u8]| dsdt.windows(code.len()).any(|window| window == code);
+        // Extended interrupt descriptor: consumer, edge-triggered, active high, one, GSI 20.
+        assert!(has(&[0x89, 6, 0, 0b11, 1, 20, 0, 0, 0]));
+        assert!(has(b"\x14\x13_EVT\x09\x86\\\x2e_SB_PWRB\x0a\x80"));
+        assert!(has(b"PWRB\x08_HID\x0c\x41\xd0\x0c\x0c"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::kvm::vm::Vm;
 use crate::machine::Machine;
 use crate::memory::layout::Layout;
 use crate::phases::Phases;
+use crate::power_button::{self, PowerButton};
 use crate::watch::DeviceWatch;
 use boot::Start;
 use bus::Wiring;
@@ -90,6 +91,7 @@ pub(crate) fn build(
         vcpus: Vec::new(),
         serial,
         signals,
+        power_button: PowerButton::new(interrupts),
         exit_sender: exit_sender.clone(),
         exits,
         watches,
@@ -121,6 +123,7 @@ fn platform(config: &Config, host_map: &HostMap) -> Platform {
         windows: host_map.windows.clone(),
         ports: bus::BAR_PORTS,
         power: bus::POWER_PORT,
+        power_button: power_button::GSI,
         intx: bus::INTX_GSIS,
     }
 }

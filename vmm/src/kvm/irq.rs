@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KvmIrqRouting,
-    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi, kvm_msi,
+    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi, kvm_irqchip, kvm_msi,
 };
 use vm_allocator::IdAllocator;
 use vmm_sys_util::eventfd::EventFd;
@@ -232,6 +232,37 @@ impl Interrupts {
                 gsi,
                 source,
             })
+    }
+
+    /// Whether the guest lets the I/O APIC's pin `gsi` interrupt it: it has a handler there.
+    ///
+    /// # Errors
+    /// [`IrqError::Refused`]
+    pub fn is_handled(&self, gsi: u32) -> Result<bool, IrqError> {
+        /// Redirection table entry: masked (Intel 82093AA, section 3.2.4).
+        const MASKED: u64 = 1 << 16;
+        let mut controller = kvm_irqchip {
+            chip_id: KVM_IRQCHIP_IOAPIC,
+            ..Default::default()
+        };
+        self.vm
+            .fd()
+            .get_irqchip(&mut controller)
+            .map_err(|source| IrqError::Refused {
+                operation: "look at",
+                gsi,
+                source,
+            })?;
+        // SAFETY: KVM fills this variant of the union in for the chip that was asked for; every
+        // bit pattern of it is valid.
+        let pins = unsafe { controller.chip.ioapic }.redirtbl;
+        let pin = usize::try_from(gsi).ok().and_then(|pin| pins.get(pin));
+        Ok(pin.is_some_and(|pin| {
+            // SAFETY: both variants of the union are eight bytes of which every bit pattern is
+            // valid.
+            let entry = unsafe { pin.bits };
+            entry & MASKED == 0
+        }))
     }
 
     fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {

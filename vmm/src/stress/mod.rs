@@ -14,6 +14,7 @@ use stress_report::{Collector, Terminal, Verdict, text, write_html, write_json};
 use crate::config::Config;
 use crate::console::Console;
 use crate::error::Error;
+use crate::event_loop::Stay;
 use crate::{Host, Layout, launch};
 use display::Display;
 
@@ -45,7 +46,7 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
     let ended = launch(
         &config.vm,
         layout,
-        (console, Some(config.limit)),
+        (console, Stay::AtMost(config.limit)),
         &mut Host::default(),
     )?;
     let outcome = facts::outcome(&ended, began.elapsed());

@@ -1,0 +1,59 @@
+//! The guest's power button: how it is asked to switch itself off.
+
+use std::sync::Arc;
+
+use crate::kvm::irq::{Interrupts, IrqError};
+
+/// The interrupt that a press raises, by which the guest's generic event device hears of it: a
+/// pin of the I/O APIC above those of PCI's INTx lines.
+pub const GSI: u32 = 20;
+
+/// The power button.
+#[derive(Debug)]
+pub struct PowerButton(Arc<Interrupts>);
+
+/// What a press did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Press {
+    /// The guest's handler was told. Whether anything comes of it is the guest's affair.
+    Heard,
+    /// The guest has no handler for it: it does not use ACPI, not yet, or no more.
+    Unheard,
+}
+
+impl PowerButton {
+    /// The button of the machine with these interrupts.
+    pub fn new(interrupts: Arc<Interrupts>) -> Self {
+        Self(interrupts)
+    }
+
+    /// Presses the button.
+    ///
+    /// # Errors
+    /// [`IrqError::Refused`]
+    pub fn press(&self) -> Result<Press, IrqError> {
+        if !self.0.is_handled(GSI)? {
+            return Ok(Press::Unheard);
+        }
+        // An edge.
+        self.0.set_line(GSI, true)?;
+        self.0.set_line(GSI, false)?;
+        Ok(Press::Heard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm::vm::Vm;
+
+    #[test]
+    fn a_guest_without_a_handler_does_not_hear_it() {
+        let Ok(vm) = Vm::new() else {
+            eprintln!("skipped: no /dev/kvm");
+            return;
+        };
+        let button = PowerButton::new(Interrupts::new(vm).unwrap());
+        assert_eq!(button.press().unwrap(), Press::Unheard);
+    }
+}
