@@ -439,6 +439,15 @@ impl Error {
                 size.pool_name()
             )),
             Self::Place {
+                source: PlaceError::OutOfReach { .. },
+                ..
+            } => Some(
+                "boot a kernel that can be moved, such as a bzImage or vmlinux of Linux; or let no \
+                 device need identity memory (dma=iommu, translate or mediate): guest memory then \
+                 begins at 2 MiB"
+                    .to_owned(),
+            ),
+            Self::Place {
                 source: PlaceError::TooFragmented { .. },
                 ..
             }

@@ -12,20 +12,44 @@ use crate::setup;
 /// In the guest: read a little, then end as the command line says.
 const GUEST: &str = r#"
 echo "guest: read=$(dd if=/dev/nvme0n1 bs=1M count=4 iflag=direct 2>/dev/null | wc -c)"
+work() { while :; do dd if=/dev/nvme0n1 of=/dev/null bs=1M iflag=direct 2>/dev/null; done; }
 for word in $(cat /proc/cmdline); do
     case $word in
-        end=wait) echo "guest: waits"; while :; do dd if=/dev/nvme0n1 of=/dev/null bs=1M iflag=direct 2>/dev/null; done ;;
+        end=wait) echo "guest: waits"; work ;;
+        end=button)
+            for input in /sys/class/input/event*; do
+                grep -q 'Power Button' "$input/device/name" && button=/dev/input/${input##*/}
+            done
+            work &
+            echo "guest: waits"
+            # struct input_event: type, code and value behind 16 bytes of time.
+            echo "guest: event=$(dd if=$button bs=24 count=1 2>/dev/null | od -An -tx2 -j16 -N6)" ;;
+        end=reset) echo "guest: resets"; reboot -f ;;
         end=crash) echo "guest: crashes"; echo c > /proc/sysrq-trigger ;;
     esac
 done
 "#;
 
-/// SIGTERM while the device works, a crash of the guest, an error before the guest starts, and power-off with
-/// the unsafe mode switched off after binding.
+/// The modules without which a guest does not hear its power button.
+const MODULES: &[&str] = &["nvme", "button", "evdev"];
+
+/// Functions of the script: a guest that runs in the background, until it waits.
+const BACKGROUND: &str = "\
+start() {
+    rm -f /tmp/serial; touch /tmp/serial
+    eval \"pinvisor -vv run $1 --serial file=/tmp/serial\" < /dev/null 2> /tmp/log &
+    for second in $(seq 120); do grep -q 'guest: waits' /tmp/serial && break; sleep 1; done
+    sleep 1
+}
+";
+
+/// SIGTERM while the device works, to a guest that listens to its power button and, twice, to one that does
+/// not; restart and crash of the guest, an error before it starts, and power-off with the unsafe mode
+/// switched off after binding.
 pub fn every_end() -> Result<CaseResult> {
-    let rig = Rig::new(7, GUEST)?;
+    let rig = Rig::with_initramfs(7, |path| guest::write_initramfs(path, MODULES, GUEST))?;
     let machine = rig
-        .machine(setup::guest_kernel()?.bzimage())
+        .machine(setup::guest_kernel()?.vmlinux())
         .hugepages_2m(150);
     let arguments = |end: &str| {
         format!(
@@ -33,22 +57,31 @@ pub fn every_end() -> Result<CaseResult> {
             ARGUMENTS.replace("quiet", &format!("quiet {end}"))
         )
     };
-    let until_waits = "\
-        for second in $(seq 120); do grep -q 'guest: waits' /tmp/serial && break; sleep 1; done\nsleep 1\n";
+    let start = |end: &str| format!("start \"{}\"\n", arguments(end));
+    let end_show = ["cat /tmp/serial /tmp/log\n", order::SHOW].concat();
+    let run = |key: &str, end: &str| {
+        let arguments = arguments(end);
+        format!("pinvisor -vv run {arguments} < /dev/null; say {key} $?\n")
+    };
     let script = [
         PRELUDE,
+        BACKGROUND,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
         order::START,
         // An error after memory was pinned: no room for the kernel.
         "pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/kernel --memory 32M; say error $?\n",
         order::SHOW,
-        "touch /tmp/serial\n",
-        &format!("pinvisor -vv run {} --serial file=/tmp/serial < /dev/null &\n", arguments("end=wait")),
-        until_waits,
-        "kill -TERM $!; wait $!; say terminated $?\ncat /tmp/serial\n",
-        order::SHOW,
+        &start("end=button"),
+        "kill -TERM $!; wait $!; say asked $?\n",
+        &end_show,
+        &start("end=wait"),
+        "kill -TERM $!; sleep 3; kill -0 $!; say goes_on $?\n",
+        "kill -TERM $!; wait $!; say terminated $?\n",
+        &end_show,
         "say_hugepages between\n",
-        &format!("pinvisor -vv run {} < /dev/null; say crashed $?\n", arguments("end=crash panic=-1 reboot=t")),
+        &run("reset", "end=reset"),
+        order::SHOW,
+        &run("crashed", "end=crash panic=-1 reboot=t"),
         order::SHOW,
         "echo 0 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode\n",
         &script::pinvisor("status", "", &arguments("end=off")),
@@ -67,23 +100,38 @@ pub fn every_end() -> Result<CaseResult> {
     );
     for (end, status) in [
         ("error", "4"),
+        ("asked", "0"),
+        ("goes_on", "0"),
         ("terminated", "0"),
+        ("reset", "0"),
         ("crashed", "5"),
         ("status", "0"),
     ] {
         findings.expect_eq(end, facts.get(end).copied(), Some(status));
     }
     let reads = outcome.output.matches("guest: read=4194304").count();
-    findings.expect_eq("guests that read the disk", reads, 3);
-    findings.expect(
-        guest::facts(&outcome.output).contains_key("read"),
-        "no guest read",
+    findings.expect_eq("guests that read the disk", reads, 5);
+    // A key (type 1), the power button (code 116), pressed.
+    findings.expect_eq(
+        "what the guest heard",
+        guest::facts(&outcome.output)
+            .get("event")
+            .map(|event| event.trim()),
+        Some("0001 0074 0001"),
     );
+    for (text, count) in [
+        ("Asked the guest to switch itself off", 2),
+        ("The guest switched itself off", 2),
+        ("Signal 15 ends the guest", 1),
+        ("The guest asked for a restart", 1),
+    ] {
+        findings.expect_eq(text, outcome.output.matches(text).count(), count);
+    }
     let quiet = Verdict::QuietFirst;
     check::quiet_before_release(
         &mut findings,
         &outcome,
-        &[Verdict::NeverMaster, quiet, quiet, quiet],
+        &[Verdict::NeverMaster, quiet, quiet, quiet, quiet, quiet],
     );
     check::device_saw_quiet(&mut findings, &outcome, facts.get("bdf"));
     findings.expect_eq(

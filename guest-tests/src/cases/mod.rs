@@ -7,6 +7,7 @@ mod data;
 mod ending;
 mod hostile;
 mod iommufd;
+mod kernels;
 mod refusal;
 mod rig;
 mod scattered;
@@ -44,6 +45,7 @@ pub const ALL: &[Case] = &[
     case("nvme-shaped", 75, data::shaped_hugepages),
     case("control", 75, canary::control),
     case("compat-iommu", 60, compat::behind_iommu),
+    case("kernels", 75, kernels::every_kind),
     case("nvme", 60, data::stock_kernel),
     case("nvme-1g", 60, data::giant_pages),
     case("nvme-no-groups", 60, data::no_groups),

@@ -134,6 +134,52 @@ pub fn extract_vmlinux(bzimage: &Path, vmlinux: &Path) -> Result<()> {
     result.map(drop)
 }
 
+/// Writes a copy of vmlinux that nothing knows for Linux any more: its notes in that name have another. What
+/// is left to enter it by is PVH.
+///
+/// # Errors
+/// [`Error::Malformed`] if `vmlinux` has no such notes, or a file operation's error.
+pub fn write_pvh_only(vmlinux: &Path, copy: &Path) -> Result<()> {
+    let mut image = fs::read(vmlinux).at("read", vmlinux)?;
+    let renamed = rename_notes(&mut image).unwrap_or(0);
+    if renamed == 0 {
+        return Err(Error::Malformed {
+            path: vmlinux.into(),
+            reason: "no notes of Linux's".into(),
+        });
+    }
+    fs::write(copy, image).at("write", copy)
+}
+
+/// Renames the notes of Linux's in a 64-bit ELF file and tells how many there were.
+fn rename_notes(image: &mut [u8]) -> Option<usize> {
+    const PT_NOTE: u64 = 4;
+    const OWNER: &[u8] = b"Linux\0\0\0";
+    let number = |image: &[u8], at: usize, width: usize| {
+        let bytes = image.get(at..at.checked_add(width)?)?.iter().rev();
+        Some(bytes.fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    let place = |image: &[u8], at: usize| usize::try_from(number(image, at, 8)?).ok();
+    let headers = place(image, 0x20)?;
+    let mut renamed = 0;
+    for index in 0..usize::try_from(number(image, 0x38, 2)?).ok()? {
+        let header = headers.checked_add(index * 56)?;
+        if number(image, header, 4)? != PT_NOTE {
+            continue;
+        }
+        let start = place(image, header + 8)?;
+        let end = start.checked_add(place(image, header + 32)?)?;
+        let notes = image.get_mut(start..end)?;
+        for at in 0..notes.len().saturating_sub(OWNER.len()) {
+            if notes[at..].starts_with(OWNER) {
+                notes[at..at + 5].copy_from_slice(b"Other");
+                renamed += 1;
+            }
+        }
+    }
+    Some(renamed)
+}
+
 /// The compressed kernel in a bzImage, without the four bytes of its length that follow it
 /// (Linux Documentation/arch/x86/boot.rst: setup_sects, payload_offset, payload_length).
 fn payload(image: &[u8]) -> Option<&[u8]> {
@@ -171,6 +217,25 @@ mod tests {
     #[test]
     fn payload_lies_behind_the_setup_sectors() {
         assert_eq!(payload(&image(16, 12)).unwrap(), [7, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn only_notes_are_renamed() {
+        let mut image = vec![0; 0x200];
+        image[0x20] = 0x40;
+        image[0x38] = 2;
+        image[0x40] = 1;
+        image[0x78] = 4;
+        image[0x80..0x82].copy_from_slice(&[0, 1]);
+        image[0x98] = 0x40;
+        for at in [0x104, 0x180] {
+            image[at..at + 5].copy_from_slice(b"Linux");
+        }
+        assert_eq!(rename_notes(&mut image), Some(1));
+        assert_eq!(&image[0x104..0x109], b"Other");
+        assert_eq!(&image[0x180..0x185], b"Linux");
+        assert_eq!(rename_notes(&mut image), Some(0));
+        assert_eq!(rename_notes(&mut [0; 16]), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Registers, descriptors and MSRs with which a CPU enters a kernel in 64-bit mode
-//! (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+//! Registers, descriptors and MSRs with which a CPU enters a kernel: in 64-bit mode
+//! (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"), or in 32-bit mode as PVH has it
+//! (Xen, docs/misc/pvh.pandoc).
 
 use address::Gpa;
 use kvm_bindings::{Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
@@ -22,15 +23,16 @@ const MTRR_ENABLE_WRITE_BACK: u64 = 0x806;
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const MISC_ENABLE_FAST_STRING: u64 = 1;
 
-/// Descriptors by index: null, none, code, data, task. The boot protocol wants code at selector
-/// 0x10 and data at 0x18.
+/// Descriptors by index: null, 32-bit code, 64-bit code, data, task. Linux's boot protocol wants
+/// its code at selector 0x10 and data at 0x18.
 const GDT: [u64; 5] = [
     0,
-    0,
+    0x00cf_9b00_0000_ffff,
     0x00af_9b00_0000_ffff,
     0x00cf_9300_0000_ffff,
     0x008f_8b00_0000_ffff,
 ];
+const CODE_32: u16 = 1;
 const CODE: u16 = 2;
 const DATA: u16 = 3;
 const TASK: u16 = 4;
@@ -63,19 +65,35 @@ pub fn write_gdt(memory: &GuestMemoryMmap) -> Result<(), EntryError> {
     Ok(memory.write_slice(&bytes, GuestAddress(low::GDT.0))?)
 }
 
-/// Makes the CPU start at `entry` in 64-bit mode with page tables at `root` and the zero page's
-/// address in RSI.
+/// Where and how a kernel is entered. What it is told about its machine is at
+/// [`low::ZERO_PAGE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// In 64-bit mode.
+    Linux64 {
+        /// Where it begins.
+        at: Gpa,
+        /// Root of the page tables.
+        page_tables: Gpa,
+    },
+    /// In 32-bit mode without paging.
+    Pvh {
+        /// Where it begins.
+        at: Gpa,
+    },
+}
+
+/// Makes the CPU start at `entry`.
 ///
 /// # Errors
 /// [`EntryError::Kvm`]
-pub fn set_registers(vcpu: &VcpuFd, entry: Gpa, root: Gpa) -> Result<(), EntryError> {
+pub fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), EntryError> {
     let failed = |what| move |source| EntryError::Kvm { what, source };
     let mut sregs = vcpu.get_sregs().map_err(failed("special registers"))?;
     sregs.gdt.base = low::GDT.0;
     sregs.gdt.limit = u16::try_from(size_of_val(&GDT) - 1).unwrap_or(u16::MAX);
     sregs.idt.base = 0;
     sregs.idt.limit = 0;
-    sregs.cs = segment(CODE);
     for data in [
         &mut sregs.ds,
         &mut sregs.es,
@@ -86,20 +104,30 @@ pub fn set_registers(vcpu: &VcpuFd, entry: Gpa, root: Gpa) -> Result<(), EntryEr
         *data = segment(DATA);
     }
     sregs.tr = segment(TASK);
-    sregs.cr0 = CR0_PE | CR0_PG;
-    sregs.cr3 = root.0;
-    sregs.cr4 = CR4_PAE;
-    sregs.efer = EFER_LME | EFER_LMA;
-    vcpu.set_sregs(&sregs)
-        .map_err(failed("special registers"))?;
-
-    let regs = kvm_regs {
-        // Bit 1 is always set; interrupts are off.
+    // Bit 1 is always set; interrupts are off.
+    let mut regs = kvm_regs {
         rflags: 2,
-        rip: entry.0,
-        rsi: low::ZERO_PAGE.0,
         ..Default::default()
     };
+    match entry {
+        Entry::Linux64 { at, page_tables } => {
+            sregs.cs = segment(CODE);
+            sregs.cr0 = CR0_PE | CR0_PG;
+            sregs.cr3 = page_tables.0;
+            sregs.cr4 = CR4_PAE;
+            sregs.efer = EFER_LME | EFER_LMA;
+            (regs.rip, regs.rsi) = (at.0, low::ZERO_PAGE.0);
+        }
+        Entry::Pvh { at } => {
+            sregs.cs = segment(CODE_32);
+            sregs.cr0 = CR0_PE;
+            sregs.cr4 = 0;
+            sregs.efer = 0;
+            (regs.rip, regs.rbx) = (at.0, low::ZERO_PAGE.0);
+        }
+    }
+    vcpu.set_sregs(&sregs)
+        .map_err(failed("special registers"))?;
     vcpu.set_regs(&regs).map_err(failed("registers"))
 }
 
@@ -172,7 +200,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_descriptors_are_what_64_bit_mode_needs() {
+    fn the_descriptors_are_what_each_mode_needs() {
+        let old = segment(CODE_32);
+        assert_eq!((old.selector, old.type_, old.s), (0x8, 0xb, 1));
+        assert_eq!((old.present, old.l, old.db, old.g), (1, 0, 1, 1));
         let code = segment(CODE);
         assert_eq!((code.selector, code.type_, code.s), (0x10, 0xb, 1));
         assert_eq!((code.present, code.l, code.db), (1, 1, 0));

@@ -11,7 +11,7 @@ use linux_loader::loader::bootparam::{XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64,
 use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::{ByteValued, GuestAddress, GuestMemoryMmap};
 
-use super::kernel::{Demand, Kernel, KernelError};
+use super::kernel::{Demand, Kernel, KernelError, Protocol};
 
 /// Offset of the setup header in the file.
 const HEADER: u64 = 0x1f1;
@@ -108,16 +108,23 @@ impl Kernel for BzImageKernel {
 
     fn demand(&self) -> Demand {
         let header = self.header;
+        let anywhere = header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G != 0;
         Demand {
             length: u64::from(header.init_size).max(self.payload),
             alignment: ALIGNMENT.max(u64::from(header.kernel_alignment).next_power_of_two()),
             lowest: Gpa(header.pref_address),
-            above_4g: header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G != 0,
+            below: if anywhere {
+                Demand::NO_LIMIT
+            } else {
+                Demand::LIMIT_4G
+            },
+            reason: "it is not built to be loaded above 4 GiB (CONFIG_RELOCATABLE)",
+            initramfs_below: Demand::NO_LIMIT,
         }
     }
 
-    fn header(&self) -> &setup_header {
-        &self.header
+    fn protocol(&self) -> Protocol<'_> {
+        Protocol::Linux64(&self.header)
     }
 
     fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError> {
@@ -190,7 +197,9 @@ mod tests {
                 length: 0x300_0000,
                 alignment: 0x20_0000,
                 lowest: Gpa(0x100_0000),
-                above_4g: true
+                below: Demand::NO_LIMIT,
+                reason: "it is not built to be loaded above 4 GiB (CONFIG_RELOCATABLE)",
+                initramfs_below: Demand::NO_LIMIT,
             }
         );
     }

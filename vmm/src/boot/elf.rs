@@ -2,6 +2,10 @@
 //! together, the first of them to the place that was found for it, and it is entered at
 //! `e_entry` in 64-bit mode. It applies its own relocations, as vmlinux does and static
 //! position-independent executables do.
+//!
+//! A file with a PVH entry point is entered there instead, unless it is a 64-bit Linux, which has
+//! both: by its 64-bit entry point it can be anywhere, by PVH only below 4 GiB, and only where it
+//! is linked unless it says that it can be moved.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -9,19 +13,26 @@ use std::path::{Path, PathBuf};
 
 use address::Gpa;
 use elf::ElfStream;
-use elf::abi::{EM_X86_64, ET_DYN, ET_EXEC, PT_LOAD};
+use elf::abi::{EM_386, EM_X86_64, ET_DYN, ET_EXEC, PT_LOAD};
 use elf::endian::LittleEndian;
 use elf::file::Class;
 use elf::segment::ProgramHeader;
 use linux_loader::loader::bootparam::setup_header;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::kernel::{Demand, Kernel, KernelError};
+use super::kernel::{Demand, Kernel, KernelError, Protocol};
+use super::pvh::{Notes, Relocation};
 
 /// The first bytes of the file.
 pub const MAGIC: &[u8] = b"\x7fELF";
-/// Steps in which vmlinux can be moved (arch/x86/kernel/head_64.S checks it).
+/// Steps in which vmlinux can be moved (arch/x86/kernel/head_64.S checks it), and what the boot
+/// page tables map.
 const ALIGNMENT: u64 = 2 << 20;
+/// Steps in which everything else is given memory.
+const PAGE: u64 = 4096;
+/// Why a PVH kernel is where it is.
+const NOT_MOVABLE: &str = "it is entered by PVH and cannot be moved from where it is linked";
+const MOVABLE: &str = "it is entered by PVH, in 32-bit mode";
 /// What the boot protocol has in these fields (Documentation/arch/x86/boot.rst); an ELF file has
 /// no header of its own to copy.
 const BOOT_FLAG: u16 = 0xaa55;
@@ -35,11 +46,20 @@ const MOST_COMMAND_LINE: u32 = 2047;
 pub struct ElfKernel {
     path: PathBuf,
     file: File,
-    header: setup_header,
+    entered: Entered,
     segments: Vec<Segment>,
     /// From the start of the first segment to the entry point.
     entry: u64,
     length: u64,
+}
+
+/// How it is entered, and what that takes.
+#[derive(Debug)]
+enum Entered {
+    /// By Linux's protocol, with this setup header.
+    Linux64(Box<setup_header>),
+    /// By PVH, which asks this of its place.
+    Pvh(Demand),
 }
 
 /// Part of the file that is loaded.
@@ -57,18 +77,26 @@ impl ElfKernel {
     /// # Errors
     /// [`KernelError`]
     pub fn new(path: &Path, mut file: File) -> Result<Self, KernelError> {
-        let unsupported = |reason: String| KernelError::Unsupported {
+        let unsupported = |reason: &str| KernelError::Unsupported {
             path: path.to_owned(),
-            reason,
+            reason: reason.to_owned(),
         };
-        let stream = ElfStream::<LittleEndian, _>::open_stream(&mut file)
-            .map_err(|error| unsupported(format!("its ELF headers are broken: {error}")))?;
+        let mut stream = ElfStream::<LittleEndian, _>::open_stream(&mut file)
+            .map_err(|error| unsupported(&format!("its ELF headers are broken: {error}")))?;
         let header = stream.ehdr;
-        if header.class != Class::ELF64 || header.e_machine != EM_X86_64 {
-            return Err(unsupported("it is not for 64-bit x86".to_owned()));
-        }
+        let notes = Notes::read(&mut stream);
+        let is_64_bit = match (header.class, header.e_machine) {
+            (Class::ELF64, EM_X86_64) => true,
+            (Class::ELF32, EM_386 | EM_X86_64) if notes.entry.is_some() => false,
+            (Class::ELF32, EM_386) => {
+                return Err(unsupported(
+                    "it is for 32-bit x86 and has no PVH entry point",
+                ));
+            }
+            _ => return Err(unsupported("it is not for 64-bit x86")),
+        };
         if ![ET_EXEC, ET_DYN].contains(&header.e_type) {
-            return Err(unsupported("it is not an executable".to_owned()));
+            return Err(unsupported("it is not an executable"));
         }
         let loaded: Vec<ProgramHeader> = stream
             .segments()
@@ -83,24 +111,33 @@ impl ElfKernel {
                 source,
             })?
             .len();
-        let base = base(&loaded).ok_or_else(|| unsupported("it has nothing to load".to_owned()))?;
-        let (segments, length) = place(&loaded, base, file_length)
-            .ok_or_else(|| unsupported("a segment does not fit its file or memory".to_owned()))?;
-        let entry = header
-            .e_entry
+        let pvh = notes.entry.filter(|_| !(is_64_bit && notes.is_linux));
+        let step = if pvh.is_some() { PAGE } else { ALIGNMENT };
+        let base = base(&loaded, step).ok_or_else(|| unsupported("it has nothing to load"))?;
+        let (segments, length) = place(&loaded, (base, step), file_length)
+            .ok_or_else(|| unsupported("a segment does not fit its file or memory"))?;
+        let entry = pvh
+            .unwrap_or(header.e_entry)
             .checked_sub(base)
             .filter(|entry| *entry < length)
-            .ok_or_else(|| unsupported("its entry point is in no segment".to_owned()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            header: setup_header {
+            .ok_or_else(|| unsupported("its entry point is in no segment"))?;
+        let entered = match pvh {
+            None => Entered::Linux64(Box::new(setup_header {
                 boot_flag: BOOT_FLAG,
                 header: HEADER,
                 version: PROTOCOL,
                 cmdline_size: MOST_COMMAND_LINE,
                 ..Default::default()
-            },
+            })),
+            Some(_) => {
+                let demand = pvh_demand(base, length, notes.relocation);
+                Entered::Pvh(demand.map_err(unsupported)?)
+            }
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            entered,
             segments,
             entry,
             length,
@@ -108,14 +145,56 @@ impl ElfKernel {
     }
 }
 
-/// Where the file's own addresses begin, in steps in which it can be moved.
-fn base(loaded: &[ProgramHeader]) -> Option<u64> {
-    let lowest = loaded.iter().map(|segment| segment.p_paddr).min()?;
-    Some(lowest - lowest % ALIGNMENT)
+/// What a PVH kernel of `length` bytes that is linked at `base` asks of its place, or why there
+/// cannot be any.
+fn pvh_demand(
+    base: u64,
+    length: u64,
+    relocation: Option<Relocation>,
+) -> Result<Demand, &'static str> {
+    let end = Gpa(base.saturating_add(length));
+    if end > Demand::LIMIT_4G {
+        return Err("it is entered by PVH, in 32-bit mode, but linked above 4 GiB");
+    }
+    let (alignment, lowest, below, reason) = match relocation {
+        None => (PAGE, Gpa(base), end, NOT_MOVABLE),
+        Some(Relocation {
+            alignment,
+            lowest,
+            last,
+        }) => {
+            let alignment = u64::from(alignment).max(PAGE);
+            let below = Gpa(u64::from(last) + 1);
+            (alignment, Gpa(lowest.into()), below, MOVABLE)
+        }
+    };
+    if !alignment.is_power_of_two() {
+        return Err("its PVH note wants an alignment that is no power of two");
+    }
+    Ok(Demand {
+        length,
+        alignment,
+        lowest,
+        below,
+        reason,
+        // Linux takes the low half of its address (arch/x86/platform/pvh/enlighten.c).
+        initramfs_below: Demand::LIMIT_4G,
+    })
 }
 
-/// The segments from `base` on, and the length of all of them; `None` if one is not sound.
-fn place(loaded: &[ProgramHeader], base: u64, file_length: u64) -> Option<(Vec<Segment>, u64)> {
+/// Where the file's own addresses begin, in steps of `step` bytes.
+fn base(loaded: &[ProgramHeader], step: u64) -> Option<u64> {
+    let lowest = loaded.iter().map(|segment| segment.p_paddr).min()?;
+    Some(lowest - lowest % step)
+}
+
+/// The segments from `base` on, and the length of all of them in whole steps; `None` if one is
+/// not sound.
+fn place(
+    loaded: &[ProgramHeader],
+    (base, step): (u64, u64),
+    file_length: u64,
+) -> Option<(Vec<Segment>, u64)> {
     let mut length = 0;
     let mut segments = Vec::with_capacity(loaded.len());
     for segment in loaded {
@@ -131,8 +210,7 @@ fn place(loaded: &[ProgramHeader], base: u64, file_length: u64) -> Option<(Vec<S
             file_length: segment.p_filesz,
         });
     }
-    // Whole pages, which the boot page tables map.
-    Some((segments, length.checked_next_multiple_of(ALIGNMENT)?))
+    Some((segments, length.checked_next_multiple_of(step)?))
 }
 
 impl Kernel for ElfKernel {
@@ -141,16 +219,24 @@ impl Kernel for ElfKernel {
     }
 
     fn demand(&self) -> Demand {
-        Demand {
-            length: self.length,
-            alignment: ALIGNMENT,
-            lowest: Gpa(0),
-            above_4g: true,
+        match &self.entered {
+            Entered::Pvh(demand) => *demand,
+            Entered::Linux64(_) => Demand {
+                length: self.length,
+                alignment: ALIGNMENT,
+                lowest: Gpa(0),
+                below: Demand::NO_LIMIT,
+                reason: "addresses end there",
+                initramfs_below: Demand::NO_LIMIT,
+            },
         }
     }
 
-    fn header(&self) -> &setup_header {
-        &self.header
+    fn protocol(&self) -> Protocol<'_> {
+        match &self.entered {
+            Entered::Pvh(_) => Protocol::Pvh,
+            Entered::Linux64(header) => Protocol::Linux64(header),
+        }
     }
 
     fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError> {
@@ -176,120 +262,4 @@ impl Kernel for ElfKernel {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    /// An ELF file with one segment of `memory` bytes at `address` in memory.
-    struct Image {
-        class: u8,
-        machine: u16,
-        kind: u16,
-        entry: u64,
-        address: u64,
-        offset: u64,
-        in_file: u64,
-        in_memory: u64,
-    }
-
-    const GOOD: Image = Image {
-        class: 2,
-        machine: EM_X86_64,
-        kind: ET_EXEC,
-        entry: 0x100_0010,
-        address: 0x100_0000,
-        offset: 0x1000,
-        in_file: 0x20,
-        in_memory: 0x3000,
-    };
-
-    impl Image {
-        fn write(&self) -> tempfile::NamedTempFile {
-            let mut bytes = vec![0x7f, b'E', b'L', b'F', self.class, 1, 1];
-            bytes.resize(16, 0);
-            bytes.extend(self.kind.to_le_bytes());
-            bytes.extend(self.machine.to_le_bytes());
-            bytes.extend(1_u32.to_le_bytes());
-            for word in [self.entry, 64, 0] {
-                bytes.extend(word.to_le_bytes());
-            }
-            bytes.extend(0_u32.to_le_bytes());
-            for half in [64_u16, 56, 1, 64, 0, 0] {
-                bytes.extend(half.to_le_bytes());
-            }
-            for word in [PT_LOAD, 7] {
-                bytes.extend(word.to_le_bytes());
-            }
-            let (in_file, in_memory) = (self.in_file, self.in_memory);
-            for word in [
-                self.offset,
-                self.address,
-                self.address,
-                in_file,
-                in_memory,
-                0x1000,
-            ] {
-                bytes.extend(word.to_le_bytes());
-            }
-            bytes.resize(0x1000, 0);
-            bytes.extend((0..0x20).map(|byte: u8| byte ^ 0x55));
-            let mut file = tempfile::NamedTempFile::new().unwrap();
-            file.write_all(&bytes).unwrap();
-            file
-        }
-
-        fn open(&self) -> Result<ElfKernel, KernelError> {
-            let file = self.write();
-            ElfKernel::new(file.path(), file.reopen().unwrap())
-        }
-    }
-
-    #[test]
-    fn a_good_image_is_moved_as_a_whole() {
-        let mut kernel = GOOD.open().unwrap();
-        assert_eq!(kernel.demand().length, 2 << 20);
-        let at = GuestAddress(0x1_4000_0000);
-        let memory = GuestMemoryMmap::from_ranges(&[(at, 4 << 20)]).unwrap();
-        let entry = kernel.load(&memory, Gpa(at.0)).unwrap();
-        assert_eq!(entry, Gpa(at.0 + 0x10));
-        let found: u64 = memory.read_obj(GuestAddress(entry.0)).unwrap();
-        assert_eq!(found.to_le_bytes()[0], 0x10 ^ 0x55);
-    }
-
-    #[test]
-    fn segments_keep_their_distance_from_a_whole_step() {
-        let image = Image {
-            address: 0x23_4000,
-            entry: 0x23_4000,
-            ..GOOD
-        };
-        let mut kernel = image.open().unwrap();
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 8 << 20)]).unwrap();
-        assert_eq!(kernel.load(&memory, Gpa(4 << 20)).unwrap(), Gpa(0x43_4000));
-    }
-
-    #[test]
-    fn unsound_images_are_refused() {
-        type Change = fn(&mut Image);
-        let faults: [(Change, &str); 9] = [
-            (|image| image.class = 1, "ELF headers"),
-            (|image| image.machine = 62 + 1, "64-bit"),
-            (|image| image.kind = 1, "executable"),
-            (|image| image.in_memory = 0, "nothing to load"),
-            (|image| image.in_file = 0x21, "segment"),
-            (|image| image.offset = u64::MAX - 4, "segment"),
-            (|image| image.in_memory = 0x1f, "segment"),
-            (|image| image.in_memory = u64::MAX, "segment"),
-            (|image| image.entry = 0x1000, "entry"),
-        ];
-        for (change, word) in faults {
-            let mut image = GOOD;
-            change(&mut image);
-            let Err(KernelError::Unsupported { reason, .. }) = image.open() else {
-                panic!("{word} was not missed");
-            };
-            assert!(reason.contains(word), "{reason} is not about {word}");
-        }
-    }
-}
+mod tests;

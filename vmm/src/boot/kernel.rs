@@ -13,8 +13,7 @@ use vm_memory::GuestMemoryMmap;
 use super::bzimage::BzImageKernel;
 use super::elf::{self, ElfKernel};
 
-/// A kernel that has passed all checks which do not depend on where it is loaded. It is entered
-/// in 64-bit mode with the zero page's address in RSI.
+/// A kernel that has passed all checks which do not depend on where it is loaded.
 pub trait Kernel: Debug {
     /// The file that it came from.
     fn path(&self) -> &Path;
@@ -22,15 +21,25 @@ pub trait Kernel: Debug {
     /// What it asks of its place.
     fn demand(&self) -> Demand;
 
-    /// The setup header for its zero page.
-    fn header(&self) -> &setup_header;
+    /// How it is entered.
+    fn protocol(&self) -> Protocol<'_>;
 
     /// Loads it at `at`, which satisfies its [`demand`](Self::demand). Returns the address of its
-    /// 64-bit entry point.
+    /// entry point.
     ///
     /// # Errors
     /// [`KernelError`]
     fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError>;
+}
+
+/// How a kernel is entered, and by what it is told about its machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Protocol<'a> {
+    /// Linux's, in 64-bit mode, with the zero page's address in RSI. The setup header in it is
+    /// this one.
+    Linux64(&'a setup_header),
+    /// Xen's PVH, in 32-bit mode without paging, with the address of `hvm_start_info` in EBX.
+    Pvh,
 }
 
 /// What a kernel asks of the place where it is loaded.
@@ -43,8 +52,20 @@ pub struct Demand {
     /// Lowest load address: loaded below, a bzImage moves itself up to here without asking
     /// whether there is memory (arch/x86/boot/compressed/head_64.S, LOAD_PHYSICAL_ADDR).
     pub lowest: Gpa,
-    /// Whether the place may be at 4 GiB or above.
-    pub above_4g: bool,
+    /// All of it is below this.
+    pub below: Gpa,
+    /// Why it must be [`below`](Self::below), for whoever reads the error.
+    pub reason: &'static str,
+    /// All of the initramfs is below this.
+    pub initramfs_below: Gpa,
+}
+
+impl Demand {
+    /// Where all addresses are below: the most bits of one that a CPU has (Intel SDM, volume 3,
+    /// section 4.1.4).
+    pub const NO_LIMIT: Gpa = Gpa(1 << 52);
+    /// What 32 bits do not reach.
+    pub const LIMIT_4G: Gpa = Gpa(1 << 32);
 }
 
 /// Why a kernel cannot be booted.

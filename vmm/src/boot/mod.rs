@@ -5,3 +5,5 @@ pub mod elf;
 pub mod kernel;
 pub mod params;
 pub mod place;
+mod pvh;
+pub mod start_info;

@@ -13,11 +13,9 @@ use crate::memory::low;
 /// `type_of_loader` of a boot loader that has no number of its own.
 const LOADER_UNDEFINED: u8 = 0xff;
 
-/// What goes into the zero page besides the kernel's own header.
+/// What a kernel is told, whatever its protocol.
 #[derive(Debug)]
 pub struct BootInfo<'a> {
-    /// The kernel's setup header.
-    pub header: &'a setup_header,
     /// The memory map.
     pub memory_map: &'a MemoryMap,
     /// Where the initramfs is, if there is one.
@@ -54,14 +52,20 @@ pub enum ParamsError {
 }
 
 impl BootInfo<'_> {
-    /// Writes everything into low memory. The zero page is at [`low::ZERO_PAGE`] afterwards.
+    /// Writes everything into low memory, for a kernel with the setup header `header`. The zero
+    /// page is at [`low::ZERO_PAGE`] afterwards.
     ///
     /// # Errors
     /// [`ParamsError`]
-    pub fn write(&self, memory: &GuestMemoryMmap) -> Result<(), ParamsError> {
-        self.write_command_line(memory)?;
+    pub fn write(
+        &self,
+        header: &setup_header,
+        memory: &GuestMemoryMmap,
+    ) -> Result<(), ParamsError> {
+        let most = usize::try_from(header.cmdline_size).unwrap_or(usize::MAX);
+        self.write_command_line(memory, most)?;
         let mut params = boot_params {
-            hdr: *self.header,
+            hdr: *header,
             acpi_rsdp_addr: self.rsdp.0,
             ..Default::default()
         };
@@ -86,9 +90,14 @@ impl BootInfo<'_> {
         Ok(())
     }
 
-    fn write_command_line(&self, memory: &GuestMemoryMmap) -> Result<(), ParamsError> {
+    /// Writes the command line, for a kernel that takes `most` bytes.
+    pub(super) fn write_command_line(
+        &self,
+        memory: &GuestMemoryMmap,
+        most: usize,
+    ) -> Result<(), ParamsError> {
         let room = low::COMMAND_LINE.end - low::COMMAND_LINE.start - 1;
-        let most = ({ self.header.cmdline_size } as usize).min(usize::try_from(room).unwrap_or(0));
+        let most = most.min(usize::try_from(room).unwrap_or(0));
         let line = self.command_line.as_bytes();
         if line.len() > most {
             return Err(ParamsError::CommandLineTooLong {
@@ -176,13 +185,12 @@ mod tests {
         let memory = memory();
         let initramfs = Gpa(0x1_2345_6000)..Gpa(0x1_2345_6010);
         BootInfo {
-            header: &header(),
             memory_map: &map(200),
             initramfs: Some(initramfs),
             command_line: "quiet",
             rsdp: Gpa(0xe_0000),
         }
-        .write(&memory)
+        .write(&header(), &memory)
         .unwrap();
         let params: boot_params = memory.read_obj(GuestAddress(low::ZERO_PAGE.0)).unwrap();
         assert_eq!({ params.hdr.ramdisk_image }, 0x2345_6000);
@@ -209,13 +217,12 @@ mod tests {
         let most = crate::memory::e820::MOST_ENTRIES as u64;
         let info = |entries| {
             BootInfo {
-                header: &header(),
                 memory_map: &map(entries),
                 initramfs: None,
                 command_line: "",
                 rsdp: Gpa(0xe_0000),
             }
-            .write(&memory())
+            .write(&header(), &memory())
         };
         assert!(info(most).is_ok());
         assert!(matches!(info(6000), Err(ParamsError::MapTooLong { .. })));
@@ -225,13 +232,12 @@ mod tests {
     fn a_command_line_is_checked() {
         let write = |command_line| {
             BootInfo {
-                header: &header(),
                 memory_map: &map(1),
                 initramfs: None,
                 command_line,
                 rsdp: Gpa(0xe_0000),
             }
-            .write(&memory())
+            .write(&header(), &memory())
         };
         assert!(write("twenty characters ok").is_ok());
         assert!(matches!(

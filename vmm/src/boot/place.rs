@@ -8,8 +8,6 @@ use super::kernel::Demand;
 
 /// Initramfs images are given whole pages.
 const PAGE: u64 = 4096;
-/// From here on a kernel must say that it can be loaded there.
-const LIMIT_4G: Gpa = Gpa(1 << 32);
 
 /// Where things go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +36,21 @@ pub enum PlaceError {
         /// Bytes in the largest piece that is left.
         largest: u64,
     },
-    /// There is a place, but not below 4 GiB.
+    /// There is a place, but not where the kernel must be.
     #[error(
-        "The kernel cannot be loaded above 4 GiB, and guest memory has no room for it below \
-         (it would have to be built with CONFIG_RELOCATABLE)"
+        "The kernel needs {need} bytes in one piece between {from} and {below}, where guest memory \
+         has no such piece: {reason}"
     )]
-    Above4G,
+    OutOfReach {
+        /// Bytes that it needs.
+        need: u64,
+        /// Lowest address that it can be at.
+        from: Gpa,
+        /// All of it is below this.
+        below: Gpa,
+        /// Why.
+        reason: &'static str,
+    },
 }
 
 impl Placement {
@@ -63,7 +70,7 @@ impl Placement {
         let kernel = place_kernel(ranges, demand)?;
         let initramfs = initramfs
             .filter(|length| *length > 0)
-            .map(|length| place_initramfs(ranges, &kernel, length))
+            .map(|length| place_initramfs(ranges, &kernel, (length, demand.initramfs_below)))
             .transpose()?;
         Ok(Self { kernel, initramfs })
     }
@@ -76,7 +83,7 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
         (start < range.end).then_some(start..range.end)
     };
     let fits = |range: &Range<Gpa>| range.end - range.start >= demand.length;
-    let allowed = |range: &Range<Gpa>| demand.above_4g || range.start + demand.length <= LIMIT_4G;
+    let allowed = |range: &Range<Gpa>| range.start + demand.length <= demand.below;
     let usable: Vec<_> = ranges.iter().filter_map(usable).collect();
     usable
         .iter()
@@ -85,7 +92,12 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
         .map(|range| range.start..range.start + demand.length)
         .ok_or_else(|| {
             if usable.iter().any(fits) {
-                return PlaceError::Above4G;
+                return PlaceError::OutOfReach {
+                    need: demand.length,
+                    from: demand.lowest,
+                    below: demand.below,
+                    reason: demand.reason,
+                };
             }
             PlaceError::TooFragmented {
                 what: "kernel",
@@ -102,7 +114,7 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
 fn place_initramfs(
     ranges: &[Range<Gpa>],
     kernel: &Range<Gpa>,
-    length: u64,
+    (length, below): (u64, Gpa),
 ) -> Result<Range<Gpa>, PlaceError> {
     let free: Vec<_> = ranges
         .iter()
@@ -111,6 +123,7 @@ fn place_initramfs(
             let after = range.start.max(kernel.end)..range.end;
             [before, after]
         })
+        .map(|range| range.start..range.end.min(below))
         .filter(|range| range.start < range.end)
         .collect();
     free.iter()
@@ -122,7 +135,11 @@ fn place_initramfs(
         .ok_or_else(|| PlaceError::TooFragmented {
             what: "initramfs",
             need: length,
-            lowest: String::new(),
+            lowest: if below < Demand::NO_LIMIT {
+                format!(" below {below}")
+            } else {
+                String::new()
+            },
             largest: largest(&free),
         })
 }
@@ -149,7 +166,9 @@ mod tests {
         length: 64 * MIB,
         alignment: 2 * MIB,
         lowest: Gpa(16 * MIB),
-        above_4g: true,
+        below: Demand::NO_LIMIT,
+        reason: "it is so",
+        initramfs_below: Demand::NO_LIMIT,
     };
 
     fn plan(ranges: &[(u64, u64)]) -> MemoryPlan {
@@ -199,21 +218,53 @@ mod tests {
     fn a_kernel_that_cannot_live_above_4g_says_so() {
         let high = plan(&[(1 << 32, 512 * MIB)]);
         let demand = Demand {
-            above_4g: false,
+            below: Demand::LIMIT_4G,
             ..DEMAND
+        };
+        let out_of_reach = PlaceError::OutOfReach {
+            need: 64 * MIB,
+            from: Gpa(16 * MIB),
+            below: Gpa(1 << 32),
+            reason: "it is so",
         };
         assert_eq!(
             Placement::find(&high.ranges(), &demand, None),
-            Err(PlaceError::Above4G)
+            Err(out_of_reach.clone())
         );
         let across = plan(&[((1 << 32) - 32 * MIB, 512 * MIB)]);
         assert_eq!(
             Placement::find(&across.ranges(), &demand, None),
-            Err(PlaceError::Above4G)
+            Err(out_of_reach.clone())
         );
         let both = plan(&[(64 * MIB, 64 * MIB), (1 << 32, 512 * MIB)]);
         let placement = Placement::find(&both.ranges(), &demand, None).unwrap();
         assert_eq!(placement.kernel.start, Gpa(64 * MIB));
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_be_moved_is_where_it_wants_to_be() {
+        let fixed = Demand {
+            alignment: PAGE,
+            below: Gpa(80 * MIB),
+            initramfs_below: Demand::LIMIT_4G,
+            ..DEMAND
+        };
+        let ranges = [
+            Gpa(2 * MIB)..Gpa(80 * MIB),
+            Gpa(1 << 32)..Gpa((1 << 32) + 512 * MIB),
+        ];
+        let placement = Placement::find(&ranges, &fixed, Some(MIB)).unwrap();
+        assert_eq!(placement.kernel, Gpa(16 * MIB)..Gpa(80 * MIB));
+        assert_eq!(placement.initramfs, Some(Gpa(15 * MIB)..Gpa(16 * MIB)));
+        assert!(matches!(
+            Placement::find(&ranges, &fixed, Some(15 * MIB)),
+            Err(PlaceError::TooFragmented { what: "initramfs", largest, .. }) if largest == 14 * MIB
+        ));
+        let elsewhere = [Gpa(16 * MIB + PAGE)..Gpa(512 * MIB)];
+        assert!(matches!(
+            Placement::find(&elsewhere, &fixed, None),
+            Err(PlaceError::OutOfReach { .. })
+        ));
     }
 
     proptest! {

@@ -10,9 +10,10 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use crate::acpi::Platform;
 use crate::arch::entry;
 use crate::arch::page_tables::IdentityTables;
-use crate::boot::kernel::{self, Kernel};
+use crate::boot::kernel::{self, Kernel, Protocol};
 use crate::boot::params::BootInfo;
 use crate::boot::place::{PlaceError, Placement};
+use crate::boot::start_info;
 use crate::config::Config;
 use crate::error::Error;
 use crate::host_map::HostMap;
@@ -38,8 +39,7 @@ struct Initramfs {
 /// What a CPU needs to know to start the kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Start {
-    pub entry: Gpa,
-    pub page_tables: Gpa,
+    pub entry: entry::Entry,
     /// The kernel's own memory.
     pub image: Range<Gpa>,
 }
@@ -97,7 +97,7 @@ impl BootFiles {
     ) -> Result<Start, Error> {
         let start = placement.kernel.start;
         log::info!("kernel gpa={start}");
-        let entry = self.kernel.load(memory, start)?;
+        let at = self.kernel.load(memory, start)?;
         if let (Some(initramfs), Some(range)) = (self.initramfs, &placement.initramfs) {
             log::info!("initramfs gpa={}", range.start);
             initramfs.load(memory, range.start)?;
@@ -106,18 +106,26 @@ impl BootFiles {
         for warning in warnings(plan, &memory_map) {
             log::warn!("{warning}");
         }
-        BootInfo {
-            header: self.kernel.header(),
+        let info = BootInfo {
             memory_map: &memory_map,
             initramfs: placement.initramfs,
             command_line,
             rsdp: platform.write(memory)?,
-        }
-        .write(memory)?;
+        };
         entry::write_gdt(memory)?;
+        let entry = match self.kernel.protocol() {
+            Protocol::Linux64(header) => {
+                info.write(header, memory)?;
+                let page_tables = write_page_tables(memory, &placement.kernel)?;
+                entry::Entry::Linux64 { at, page_tables }
+            }
+            Protocol::Pvh => {
+                start_info::write(&info, memory)?;
+                entry::Entry::Pvh { at }
+            }
+        };
         Ok(Start {
             entry,
-            page_tables: write_page_tables(memory, &placement.kernel)?,
             image: placement.kernel,
         })
     }

@@ -150,7 +150,7 @@ fn vcpus(vm: &Vm, count: u8, start: &Start) -> Result<Vec<VcpuFd>, Error> {
         entry::set_tsc_frequency(&vcpu);
         entry::set_reset_state(&vcpu)?;
         if index == 0 {
-            entry::set_registers(&vcpu, start.entry, start.page_tables)?;
+            entry::set_registers(&vcpu, &start.entry)?;
         }
         vcpus.push(vcpu);
     }

@@ -19,8 +19,8 @@ with reset=none only";
 /// What every microVM has.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct VmArgs {
-    /// Kernel to boot: a bzImage, a vmlinux, or another ELF file entered in 64-bit mode with the
-    /// zero page's address in RSI
+    /// Kernel to boot: a bzImage, a vmlinux, or another ELF file, which is entered by PVH if it
+    /// has such an entry point, else in 64-bit mode with the zero page's address in RSI
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
 

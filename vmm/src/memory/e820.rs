@@ -54,6 +54,11 @@ pub struct MemoryMap {
 }
 
 impl MemoryMap {
+    /// All entries, those of the first part first.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.first.iter().chain(&self.more)
+    }
+
     /// The map of `plan`'s RAM and the `fixed` entries around it. The memory that holds `kernel`
     /// is in the first part.
     ///

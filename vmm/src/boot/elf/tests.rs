@@ -1,0 +1,285 @@
+//! What is made of good files and of unsound ones.
+
+use std::io::Write;
+
+use elf::abi::PT_NOTE;
+
+use super::*;
+
+/// A note: type, owner, contents.
+type NoteOf = (u32, &'static str, &'static [u8]);
+
+/// An ELF file with one segment of `in_memory` bytes at `address`, and perhaps notes.
+struct Image {
+    class: u8,
+    machine: u16,
+    kind: u16,
+    entry: u64,
+    address: u64,
+    offset: u64,
+    in_file: u64,
+    in_memory: u64,
+    notes: &'static [NoteOf],
+}
+
+const GOOD: Image = Image {
+    class: 2,
+    machine: EM_X86_64,
+    kind: ET_EXEC,
+    entry: 0x100_0010,
+    address: 0x100_0000,
+    offset: 0x1000,
+    in_file: 0x20,
+    in_memory: 0x3000,
+    notes: &[],
+};
+
+/// Where notes are in the file.
+const NOTES: u64 = 0x800;
+
+impl Image {
+    fn write(&self) -> tempfile::NamedTempFile {
+        let mut bytes = vec![0x7f, b'E', b'L', b'F', self.class, 1, 1];
+        bytes.resize(16, 0);
+        bytes.extend(self.kind.to_le_bytes());
+        bytes.extend(self.machine.to_le_bytes());
+        bytes.extend(1_u32.to_le_bytes());
+        let [header, segment] = if self.class == 1 { [52, 32] } else { [64, 56] };
+        for word in [self.entry, header, 0] {
+            bytes.extend(self.word(word));
+        }
+        bytes.extend(0_u32.to_le_bytes());
+        let segments = 1 + u64::from(!self.notes.is_empty());
+        for half in [header, segment, segments, 64, 0, 0] {
+            bytes.extend(&half.to_le_bytes()[..2]);
+        }
+        bytes.extend(self.segment(PT_LOAD, self.offset, self.in_file));
+        let notes = self.note_bytes();
+        bytes.extend(self.segment(PT_NOTE, NOTES, notes.len() as u64));
+        bytes.resize(0x800, 0);
+        bytes.extend(notes);
+        bytes.resize(0x1000, 0);
+        bytes.extend((0..0x20).map(|byte: u8| byte ^ 0x55));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        file
+    }
+
+    /// A number as wide as an address of the file's class.
+    fn word(&self, value: u64) -> Vec<u8> {
+        let width = if self.class == 1 { 4 } else { 8 };
+        value.to_le_bytes()[..width].to_vec()
+    }
+
+    /// A program header.
+    fn segment(&self, kind: u32, offset: u64, in_file: u64) -> Vec<u8> {
+        const FLAGS: u32 = 7;
+        let alignment = if kind == PT_NOTE { 4 } else { 0x1000 };
+        let place = [offset, self.address, self.address, in_file, self.in_memory];
+        let place = place.map(|word| self.word(word)).concat();
+        let kind = kind.to_le_bytes().to_vec();
+        let flags = FLAGS.to_le_bytes().to_vec();
+        let alignment = self.word(alignment);
+        if self.class == 1 {
+            [kind, place, flags, alignment].concat()
+        } else {
+            [kind, flags, place, alignment].concat()
+        }
+    }
+
+    fn note_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, owner, contents) in self.notes {
+            for length in [owner.len() + 1, contents.len()] {
+                bytes.extend(u32::try_from(length).unwrap().to_le_bytes());
+            }
+            bytes.extend(kind.to_le_bytes());
+            for part in [owner.as_bytes(), b"\0"] {
+                bytes.extend(part);
+            }
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes.extend(*contents);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    fn open(&self) -> Result<ElfKernel, KernelError> {
+        let file = self.write();
+        ElfKernel::new(file.path(), file.reopen().unwrap())
+    }
+}
+
+#[test]
+fn a_good_image_is_moved_as_a_whole() {
+    let mut kernel = GOOD.open().unwrap();
+    assert_eq!(kernel.demand().length, 2 << 20);
+    let at = GuestAddress(0x1_4000_0000);
+    let memory = GuestMemoryMmap::from_ranges(&[(at, 4 << 20)]).unwrap();
+    let entry = kernel.load(&memory, Gpa(at.0)).unwrap();
+    assert_eq!(entry, Gpa(at.0 + 0x10));
+    let found: u64 = memory.read_obj(GuestAddress(entry.0)).unwrap();
+    assert_eq!(found.to_le_bytes()[0], 0x10 ^ 0x55);
+}
+
+#[test]
+fn segments_keep_their_distance_from_a_whole_step() {
+    let image = Image {
+        address: 0x23_4000,
+        entry: 0x23_4000,
+        ..GOOD
+    };
+    let mut kernel = image.open().unwrap();
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 8 << 20)]).unwrap();
+    assert_eq!(kernel.load(&memory, Gpa(4 << 20)).unwrap(), Gpa(0x43_4000));
+}
+
+#[test]
+fn unsound_images_are_refused() {
+    type Change = fn(&mut Image);
+    let faults: [(Change, &str); 9] = [
+        (|image| image.class = 3, "ELF headers"),
+        (|image| image.machine = 62 + 1, "64-bit"),
+        (|image| image.kind = 1, "executable"),
+        (|image| image.in_memory = 0, "nothing to load"),
+        (|image| image.in_file = 0x21, "segment"),
+        (|image| image.offset = u64::MAX - 4, "segment"),
+        (|image| image.in_memory = 0x1f, "segment"),
+        (|image| image.in_memory = u64::MAX, "segment"),
+        (|image| image.entry = 0x1000, "entry"),
+    ];
+    for (change, word) in faults {
+        let mut image = GOOD;
+        change(&mut image);
+        let Err(KernelError::Unsupported { reason, .. }) = image.open() else {
+            panic!("{word} was not missed");
+        };
+        assert!(reason.contains(word), "{reason} is not about {word}");
+    }
+}
+
+const PVH: NoteOf = (18, "Xen", &[0x20, 0, 0, 1, 0, 0, 0, 0]);
+const MAY_MOVE: NoteOf = (19, "Xen", &[0, 0, 0x40, 0, 0, 0, 0x80, 0]);
+const LINUX: NoteOf = (0x101, "Linux", &[0; 4]);
+
+fn is_pvh(kernel: &ElfKernel) -> bool {
+    matches!(kernel.protocol(), Protocol::Pvh)
+}
+
+#[test]
+fn pvh_is_for_what_is_not_a_64_bit_linux() {
+    let old = |notes| Image {
+        class: 1,
+        machine: EM_386,
+        notes,
+        ..GOOD
+    };
+    for (image, expected) in [
+        (
+            Image {
+                notes: &[LINUX, PVH],
+                ..GOOD
+            },
+            false,
+        ),
+        (
+            Image {
+                notes: &[LINUX],
+                ..GOOD
+            },
+            false,
+        ),
+        (
+            Image {
+                notes: &[PVH],
+                ..GOOD
+            },
+            true,
+        ),
+        (old(&[PVH]), true),
+        (old(&[LINUX, PVH]), true),
+    ] {
+        assert_eq!(
+            is_pvh(&image.open().unwrap()),
+            expected,
+            "{:x?}",
+            image.notes
+        );
+    }
+}
+
+#[test]
+fn a_pvh_kernel_stays_where_it_is_linked() {
+    let image = Image {
+        notes: &[PVH],
+        ..GOOD
+    };
+    let mut kernel = image.open().unwrap();
+    let demand = kernel.demand();
+    assert_eq!(
+        (demand.lowest, demand.below),
+        (Gpa(0x100_0000), Gpa(0x100_3000))
+    );
+    assert_eq!((demand.length, demand.alignment), (0x3000, PAGE));
+    assert_eq!(demand.initramfs_below, Demand::LIMIT_4G);
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap();
+    let entry = kernel.load(&memory, Gpa(0x100_0000)).unwrap();
+    assert_eq!(entry, Gpa(0x100_0020));
+}
+
+#[test]
+fn a_pvh_kernel_that_may_be_moved_says_where_to() {
+    let image = Image {
+        notes: &[PVH, MAY_MOVE],
+        ..GOOD
+    };
+    let mut kernel = image.open().unwrap();
+    let demand = kernel.demand();
+    assert_eq!(
+        (demand.lowest, demand.below),
+        (Gpa(8 << 20), Demand::LIMIT_4G)
+    );
+    assert_eq!(demand.alignment, 4 << 20);
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap();
+    let entry = kernel.load(&memory, Gpa(12 << 20)).unwrap();
+    assert_eq!(entry, Gpa((12 << 20) + 0x20));
+}
+
+#[test]
+fn unsound_pvh_images_are_refused() {
+    const BEYOND: NoteOf = (18, "Xen", &[0x20, 0, 0, 1, 1, 0, 0, 0]);
+    const ODD: NoteOf = (19, "Xen", &[0, 0, 0x30, 0]);
+    let high = Image {
+        address: 0xffff_f000,
+        notes: &[(18, "Xen", &[0, 0xf0, 0xff, 0xff])],
+        ..GOOD
+    };
+    let plain = Image {
+        class: 1,
+        machine: EM_386,
+        ..GOOD
+    };
+    for (image, word) in [
+        (plain, "no PVH entry"),
+        (
+            Image {
+                notes: &[BEYOND],
+                ..GOOD
+            },
+            "entry",
+        ),
+        (
+            Image {
+                notes: &[PVH, ODD],
+                ..GOOD
+            },
+            "power of two",
+        ),
+        (high, "above 4 GiB"),
+    ] {
+        let Err(KernelError::Unsupported { reason, .. }) = image.open() else {
+            panic!("{word} was not missed");
+        };
+        assert!(reason.contains(word), "{reason} is not about {word}");
+    }
+}
