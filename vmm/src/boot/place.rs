@@ -91,7 +91,7 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
         .max_by_key(|range| range.end - range.start)
         .map(|range| range.start..range.start + demand.length)
         .ok_or_else(|| {
-            if usable.iter().any(fits) {
+            if demand.below < Demand::NO_LIMIT {
                 return PlaceError::OutOfReach {
                     need: demand.length,
                     from: demand.lowest,
