@@ -196,23 +196,4 @@ fn segment(index: u16) -> kvm_segment {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_descriptors_are_what_each_mode_needs() {
-        let old = segment(CODE_32);
-        assert_eq!((old.selector, old.type_, old.s), (0x8, 0xb, 1));
-        assert_eq!((old.present, old.l, old.db, old.g), (1, 0, 1, 1));
-        let code = segment(CODE);
-        assert_eq!((code.selector, code.type_, code.s), (0x10, 0xb, 1));
-        assert_eq!((code.present, code.l, code.db), (1, 1, 0));
-        let data = segment(DATA);
-        assert_eq!(
-            (data.selector, data.type_, data.s, data.db),
-            (0x18, 3, 1, 1)
-        );
-        let task = segment(TASK);
-        assert_eq!((task.type_, task.s, task.present), (0xb, 0, 1));
-    }
-}
+mod tests;
