@@ -14,6 +14,7 @@ extern crate std;
 
 pub mod boot_params;
 pub mod canary;
+pub mod cost;
 pub mod device;
 pub mod diagnose;
 pub mod dma_address;

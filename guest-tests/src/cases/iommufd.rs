@@ -1,4 +1,4 @@
-//! The backend's table and errors against the kernel's own answers, and what asking costs.
+//! The backend's table and errors against the kernel's own answers.
 
 use std::time::Duration;
 
@@ -94,29 +94,6 @@ pub fn agreement() -> Result<CaseResult> {
         ("after_free", "545"),
     ] {
         findings.expect_eq(key, facts.get(key).copied(), Some(wanted));
-    }
-    Ok(findings.into_result(&outcome))
-}
-
-/// Instructions for finding a GiB of hugepages, on a machine whose clock counts them.
-pub fn cost() -> Result<CaseResult> {
-    let script = "testbed-bind $TESTBED_BDF_0 && kernel-check cost $TESTBED_BDF_0\n\
-                  echo \"testbed: cost=$?\"\n";
-    let outcome = machine()?
-        .cpus(1)
-        .hugepages_2m(520)
-        .qemu_arg("-icount")
-        .qemu_arg("shift=0,sleep=off")
-        .run(script)?;
-    let facts = script::facts(&outcome.output);
-    let mut findings = Findings::default();
-    findings.expect_eq("cost", facts.get("cost").copied(), Some("0"));
-    if let Some(line) = outcome
-        .output
-        .lines()
-        .find(|line| line.starts_with("cost: "))
-    {
-        println!("    {line}");
     }
     Ok(findings.into_result(&outcome))
 }

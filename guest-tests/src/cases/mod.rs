@@ -3,6 +3,7 @@
 mod canary;
 mod check;
 mod compat;
+mod cost;
 mod data;
 mod ending;
 mod hostile;
@@ -33,6 +34,7 @@ pub const ALL: &[Case] = &[
     case("hostile", 180, hostile::hostile),
     case("stress-edu", 150, stress::edu),
     case("stress-software", 150, stress::software),
+    case("scattered-software", 150, stress::scattered),
     case("compat-network", 150, compat::network),
     case("translate-stock", 120, scattered::stock_driver),
     case("nvme-canary", 120, canary::untouched),
@@ -44,6 +46,7 @@ pub const ALL: &[Case] = &[
     case("stress-linux", 80, stress_linux::short),
     case("nvme-shaped", 75, data::shaped_hugepages),
     case("control", 75, canary::control),
+    case("translation-cost", 60, cost::translation),
     case("compat-iommu", 60, compat::behind_iommu),
     case("kernels", 75, kernels::every_kind),
     case("nvme", 60, data::stock_kernel),
@@ -53,7 +56,6 @@ pub const ALL: &[Case] = &[
     case("refusals", 45, refusal::by_state_and_files),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-no-noiommu", 20, refusal::kernel_without_noiommu),
-    case("iommufd-cost", 15, iommufd::cost),
 ];
 
 const fn case(name: &'static str, budget: u64, run: fn() -> crate::Result<CaseResult>) -> Case {

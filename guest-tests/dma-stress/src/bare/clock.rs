@@ -1,5 +1,6 @@
 //! The time-stamp counter, and how fast it runs.
 
+use core::arch::asm;
 use core::arch::x86_64::{__cpuid, _rdtsc};
 
 use super::apic;
@@ -32,6 +33,14 @@ pub fn ticks_per_ms() -> u64 {
         let khz = u128::from(ticks) * u128::from(apic::TIMER_PER_MS) / u128::from(timer.max(1));
         u64::try_from(khz).unwrap_or(1).max(1)
     })
+}
+
+/// Executes `2 * turns` instructions in a loop; `turns` is not 0.
+pub fn count_down(turns: u64) {
+    // SAFETY: a register is counted down; nothing else changes but flags.
+    unsafe {
+        asm!("2: dec {}", "jnz 2b", inout(reg) turns => _, options(nomem, nostack));
+    }
 }
 
 /// Waits without sleep.

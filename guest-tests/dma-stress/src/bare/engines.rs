@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use address::Gpa;
+use dma_stress::cost::{self, Cost, Meter};
 use dma_stress::device::{ivshmem, pci_testdev};
 use dma_stress::dma_address::DmaMap;
 use dma_stress::engine::Engine;
@@ -20,6 +21,7 @@ use dma_stress::signals::Signals;
 use spin::Mutex;
 use stress_format::{Interrupt, Mode};
 
+use super::clock;
 use super::dma_pages::HeapDma;
 use super::machine::Machine;
 use super::mmio::Mmio;
@@ -91,11 +93,27 @@ pub struct Found {
     pub extras: Vec<Extra>,
     /// Devices to attack.
     pub attacked: Vec<Attacked>,
+    /// Starts that the monitor has refused.
+    pub provoked: u64,
     /// Memory of devices, for others to do DMA to.
     pub peers: Vec<Peer>,
 }
 
 impl Found {
+    /// Tells costs.
+    fn costs(&mut self, costs: Result<Vec<Cost>, String>) {
+        match costs {
+            Ok(costs) => self.extras.extend(costs.iter().map(|cost| {
+                let nothing_wrong = |_: &_, _| Ok(String::new());
+                Extra::new(cost.to_string(), nothing_wrong)
+            })),
+            Err(why) => {
+                let check = move |_: &_, _| Err(why.clone());
+                self.extras.push(Extra::new(cost::NAME.into(), check));
+            }
+        }
+    }
+
     /// Whether there is nothing to test.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty() && self.extras.is_empty() && self.attacked.is_empty()
@@ -133,6 +151,7 @@ pub fn find(machine: &Machine, options: &Options, way: Way) -> Found {
         let wants = |name| options.wants(name);
         match function.id {
             edu::ID if options.names(hostile::NAME) => search.hostile(function),
+            edu::ID if options.names(cost::NAME) => search.cost(function),
             edu::ID if wants("edu") || wants("p2p") => search.edu(function),
             pci_testdev::ID if wants("pci-testdev") => search.testdev(function),
             ivshmem::ID if wants("ivshmem") || wants("p2p") => search.ivshmem(function),
@@ -149,6 +168,10 @@ impl Search<'_> {
         let Some(window) = &mut self.way.window else {
             return;
         };
+        if self.options.names(cost::NAME) {
+            let costs = window.cost(&self.machine.ram, self.options.seed);
+            return self.found.costs(costs);
+        }
         for (name, outcome) in window.check(&self.machine.ram, self.options.seed) {
             let told = move |_: &_, _| outcome.clone().map(|more| format!(": {more}"));
             let extra = Extra::new(format!("DMA window, {name}"), told);
@@ -209,6 +232,22 @@ impl Search<'_> {
         });
         self.found.extras.push(extra);
         self.item("edu", function, edu);
+        Some(())
+    }
+
+    /// Only where the monitor translates: elsewhere a start needs nothing of it.
+    fn cost(&mut self, function: &Function) -> Option<()> {
+        let meter = Meter(clock::now);
+        let tick = meter.tick(20_000, || clock::count_down(10_000));
+        self.found.costs(Ok([tick].into()));
+        if self.way.dma.mode() != Mode::Mediate {
+            return None;
+        }
+        let gpa = self.machine.ram.extents().first()?.start;
+        let registers = self.registers(function)?;
+        self.found.provoked += cost::REFUSALS;
+        let costs = meter.registers(&registers, gpa);
+        self.found.costs(costs.map_err(String::from));
         Some(())
     }
 

@@ -123,6 +123,12 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
     for extra in &found.extras {
         extra.run(report, &memory, options.seed);
     }
+    if found.provoked > 0 {
+        report.record(Record::Provoked(format::Provoked {
+            least: found.provoked,
+            most: found.provoked,
+        }));
+    }
     run_all(&shared, &found, &canaries, running);
 
     for couple in &couples {

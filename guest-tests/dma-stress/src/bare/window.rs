@@ -5,12 +5,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use address::Bdf;
+use dma_stress::cost::{Cost, Meter};
 use dma_stress::dma_address::DmaMap;
 use dma_stress::pci::Function;
 use dma_stress::ram::Ram;
 use dma_stress::window;
 use dma_window::{Bars, DEVICE, DmaWindow, VENDOR};
 
+use super::clock;
 use super::ecam::Ecam;
 use super::machine::Machine;
 use super::mmio::Mmio;
@@ -86,6 +88,17 @@ impl Window {
         let bdf = Bdf::new(0, address.bus(), address.device(), address.function());
         let bdf = bdf.ok_or("no such function")?;
         self.control.enable(bdf).map_err(|error| error.to_string())
+    }
+
+    /// What translating costs.
+    ///
+    /// # Errors
+    /// Memory that cannot be translated.
+    pub fn cost(&mut self, ram: &Ram, seed: u64) -> Result<Vec<Cost>, String> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        Meter(clock::now)
+            .window(&mut self.control, ram.extents(), &mut random)
+            .map_err(|error| error.to_string())
     }
 
     /// Tests of the window itself.

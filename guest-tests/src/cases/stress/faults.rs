@@ -2,7 +2,7 @@
 
 use super::super::check::Findings;
 use super::super::script::PRELUDE;
-use super::{found, machine, passed, run};
+use super::{found, machine, passed, run, tested};
 use crate::error::Result;
 use crate::runner::CaseResult;
 
@@ -13,6 +13,43 @@ const FAULTS: [(&str, &str); 4] = [
     ("interrupt", "lost-interrupt"),
     ("bit", "bit-flip"),
 ];
+
+/// Memory anywhere, looked up by the guest or by the monitor; and 100,000 attempts of a guest that tries everything,
+/// addresses that would crash QEMU's engine among them, and 200 transfers that are right. The engine refuses and
+/// counts any address that it should not have been given, and a run with such a one does not pass.
+pub fn scattered() -> Result<CaseResult> {
+    let run = |key, dma, words| {
+        let arguments =
+            format!("--software={dma} --memory 64M --cpus 2 --timeout 400 --cmdline '{words}'");
+        run(key, "", &arguments).replace("pinvisor -vv", "pinvisor")
+    };
+    let script = [
+        PRELUDE,
+        &run("translate", "translate", "transfers=200 bytes=0"),
+        &run("mediate", "mediate", "transfers=200 bytes=0"),
+        &run("hostile", "mediate", "engines=hostile transfers=108000"),
+    ]
+    .concat();
+    let outcome = machine()?.run(&script)?;
+    let mut findings = Findings::default();
+    for key in ["translate", "mediate"] {
+        let report = passed(&mut findings, &outcome, key, (200, 1));
+        findings.expect_eq("mode", report["start"]["mode"].as_str(), Some(key));
+    }
+    let report = passed(&mut findings, &outcome, "hostile", (200, 1));
+    let mediated = &report["outcome"]["mediated"][0];
+    findings.expect(
+        mediated["refused"].as_u64() >= Some(100_000),
+        format!("the monitor refused {mediated}"),
+    );
+    tested(
+        &mut findings,
+        &report,
+        "hostile",
+        &["races start nothing else"],
+    );
+    Ok(findings.into_result(&outcome))
+}
 
 /// What `cargo demo` shows, unbroken and broken in every way. No device, no hugepage.
 pub fn software() -> Result<CaseResult> {

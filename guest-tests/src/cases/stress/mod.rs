@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::machine::{Machine, Outcome};
 use crate::paths::{self, GuestTarget};
 
-pub use faults::software;
+pub use faults::{scattered, software};
 pub use volume::{edu, nvme, wrong_extent};
 
 /// A machine that is silent for so long is taken to hang. While a guest is listened to nothing is printed.
