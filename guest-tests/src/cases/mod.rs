@@ -9,6 +9,7 @@ mod ending;
 mod hostile;
 mod iommufd;
 mod kernels;
+mod plan;
 mod refusal;
 mod rig;
 mod scattered;
@@ -50,6 +51,7 @@ pub const ALL: &[Case] = &[
     case("compat-iommu", 60, compat::behind_iommu),
     case("kernels", 75, kernels::every_kind),
     case("nvme", 60, data::stock_kernel),
+    case("plan", 75, plan::chosen_memory),
     case("nvme-1g", 60, data::giant_pages),
     case("nvme-no-groups", 60, data::no_groups),
     case("compat-high-memory", 45, compat::high_memory),

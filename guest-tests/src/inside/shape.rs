@@ -2,7 +2,8 @@
 //!
 //! All pages of the pool are taken, and those that are wanted free are given back one by one. The kernel hands
 //! out first what came back last (mm/hugetlb.c, `enqueue_hugetlb_folio` puts it at the head of its list), so
-//! the block, given back last, is where a kernel image finds room.
+//! the block, given back last, is where a kernel image finds room; given back first, it is there only for who
+//! takes all pages.
 
 use super::pages::{Backing, Mapping, pagemap};
 use crate::error::{AtPath, Error, Result};
@@ -23,6 +24,9 @@ pub struct Shape {
     /// Seed of the order.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Give the block back first, so that it is taken last.
+    #[arg(long)]
+    block_first: bool,
 }
 
 /// Shapes the pool, runs the command, and returns its status.
@@ -60,7 +64,7 @@ fn take_all() -> Result<Vec<(u64, Mapping)>> {
     Ok(held)
 }
 
-/// Which pages to give back, in this order: the singles in no order, then the block.
+/// Which pages to give back, in this order: the singles in no order, then the block; or the other way round.
 fn to_free(frames: &[u64], shape: Shape) -> Option<Vec<u64>> {
     let mut sorted = frames.to_vec();
     sorted.sort_unstable();
@@ -81,7 +85,10 @@ fn to_free(frames: &[u64], shape: Shape) -> Option<Vec<u64>> {
         return None;
     }
     singles.truncate(shape.singles);
-    Some(singles.into_iter().chain(block).collect())
+    Some(match shape.block_first {
+        true => block.into_iter().chain(singles).collect(),
+        false => singles.into_iter().chain(block).collect(),
+    })
 }
 
 /// Number of contiguous runs.
@@ -103,10 +110,23 @@ mod tests {
         singles: 4,
         block: 3,
         seed: 1,
+        block_first: false,
     };
 
     fn pool(count: u64) -> Vec<u64> {
         (0..count).map(|page| (page + 1) * FRAMES).rev().collect()
+    }
+
+    #[test]
+    fn block_comes_first_where_that_is_wanted() {
+        let first = Shape {
+            block_first: true,
+            ..SHAPE
+        };
+        let last = to_free(&pool(20), SHAPE).unwrap();
+        let freed = to_free(&pool(20), first).unwrap();
+        assert_eq!(freed[..3], last[4..]);
+        assert_eq!(freed[3..], last[..4]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ const RAM: Colours = (RGBColor(0xbf, 0xd7, 0xf5), RGBColor(0x5b, 0x8d, 0xd0));
 const KERNEL: Colours = (RGBColor(0xd9, 0xc6, 0xec), RGBColor(0x86, 0x5f, 0xb0));
 const LOW: Colours = (RGBColor(0xe6, 0xe9, 0xee), RGBColor(0x8a, 0x94, 0xa3));
 const BAR: Colours = (RGBColor(0xfb, 0xc9, 0x8a), RGBColor(0xc9, 0x7a, 0x1a));
-const WINDOW: Colours = (RGBColor(0xfd, 0xf3, 0xe4), RGBColor(0xe0, 0xb8, 0x80));
+const WINDOW: Colours = (RGBColor(0xfd, 0xf3, 0xe4), RGBColor(0xa8, 0x7c, 0x38));
 const PLATFORM: Colours = (RGBColor(0xcf, 0xe8, 0xd8), RGBColor(0x3f, 0x8f, 0x62));
 /// What addresses of 32 bits reach.
 const BELOW: RGBColor = RGBColor(0x0b, 0x7a, 0x4b);
@@ -184,4 +184,77 @@ fn text_width(text: &str) -> i32 {
 )]
 fn pixels(pixels: f64) -> i32 {
     pixels.round() as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::Extent;
+    use super::super::report::tests::sample;
+    use super::*;
+    use crate::memory::overhead::Overhead;
+
+    /// Whether every element that begins ends, in the right order.
+    fn is_well_formed(svg: &str) -> bool {
+        let mut open = Vec::new();
+        for tag in svg.split('<').skip(1) {
+            let Some((tag, _)) = tag.split_once('>') else {
+                return false;
+            };
+            let name = tag.split_whitespace().next().unwrap_or_default();
+            match name.strip_prefix('/') {
+                Some(name) if open.pop() != Some(name) => return false,
+                Some(_) => {}
+                None if tag.ends_with('/') => {}
+                None => open.push(name),
+            }
+        }
+        open.is_empty() && svg.starts_with("<svg")
+    }
+
+    #[test]
+    fn everything_has_its_name_and_its_address() {
+        let svg = draw(&sample()).unwrap();
+        assert!(is_well_formed(&svg));
+        for word in [
+            "kernel",
+            "initramfs",
+            "0000:01:00.0 BAR0",
+            "PCI window",
+            "low memory",
+            "0x1_0800_0000",
+            "0xc0_0000_0000",
+            "128 MiB",
+            "without a choice",
+            "below 4 GiB",
+        ] {
+            assert!(svg.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn thousands_of_pieces_and_none_are_no_harm() {
+        let mut plan = sample();
+        let scattered = (0..5000).map(|number| Extent {
+            gpa: (1 << 33) + number * (6 << 20),
+            hpa: None,
+            length: 2 << 20,
+            file_pieces: 1,
+        });
+        plan.extents = scattered.collect();
+        assert!(is_well_formed(&draw(&plan).unwrap()));
+        plan.extents.clear();
+        plan.places.clear();
+        plan.choice = None;
+        plan.cost = Overhead::default().into();
+        plan.cost_in_one_extent = plan.cost;
+        assert!(is_well_formed(&draw(&plan).unwrap()));
+    }
+
+    #[test]
+    fn a_broken_drawing_is_seen() {
+        assert!(is_well_formed("<svg><g a=\"b\"/></svg>"));
+        for broken in ["<svg>", "<svg><g></svg></g>", "<svg></svg", "x"] {
+            assert!(!is_well_formed(broken), "{broken}");
+        }
+    }
 }

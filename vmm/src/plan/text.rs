@@ -164,3 +164,29 @@ fn notes(out: &mut String, plan: &Plan) -> std::fmt::Result {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::sample;
+    use super::*;
+
+    #[test]
+    fn what_lies_in_something_else_is_moved_in() {
+        let text = text(&sample());
+        let ends = |end: &str| text.lines().any(|line| line.ends_with(end));
+        assert!(ends("128 MiB  ram"), "{text}");
+        assert!(ends("64 MiB    kernel"), "{text}");
+        assert!(ends("16 KiB    0000:01:00.0 BAR0"), "{text}");
+        assert!(ends("4 KiB  I/O APIC"), "{text}");
+        let line = |word: &str| {
+            let mut lines = text.lines();
+            lines.find(|line| line.contains(word)).unwrap_or_default()
+        };
+        assert!(line("150 hugepages").contains("104 of them kept"));
+        assert!(line("this layout").contains(" 41 "));
+        assert!(line("without a choice").contains(" 97 "));
+        assert!(line("warning").ends_with("one"));
+        assert!(line("conventional PCI").contains("dma=identity"));
+        assert!(line("No memory lies").contains("4 GiB"));
+    }
+}
