@@ -22,6 +22,14 @@ const LEAST_REFUSED: u64 = 100_000;
 const LEAST_ACCEPTED: u64 = 200;
 /// Pieces that the guest's 64 MiB are in: hardly two pages are neighbours.
 const LEAST_PIECES: usize = 8192;
+/// All reasons for which a start can be refused with the profile for `edu`, and memory anywhere.
+const REASONS: [&str; 5] = [
+    "length",
+    "not-contiguous",
+    "not-memory",
+    "outside-window",
+    "wrap-around",
+];
 /// Of 17 attempts, 16 are starts that are refused, and one is none.
 const WORDS: &str = "engines=hostile mode=mediate transfers=108000 accepted=210";
 const TESTS: [&str; 4] = [
@@ -50,11 +58,12 @@ pub fn hostile() -> Result<CaseResult> {
     let report = stress::passed(&mut findings, &outcome, "hostile", (LEAST_ACCEPTED, 1));
     stress::tested(&mut findings, &report, "hostile", &TESTS);
     let guest = numbers_behind(&outcome.output, "# hostile ");
-    let monitor = monitor(&outcome.output);
-    counts_agree(&mut findings, &guest, &monitor);
+    let monitor = &report["outcome"]["mediated"][0];
+    counts_agree(&mut findings, &guest, monitor);
+    refused_for_all(&mut findings, monitor);
     let device = Device::replay(&outcome.trace, &bar(&report), &memory(&report));
-    let started = monitor.get("started").copied().unwrap_or(0);
-    findings.expect_eq("transfers of the device's", device.started, started);
+    let started = monitor["started"].as_u64();
+    findings.expect_eq("transfers of the device's", Some(device.started), started);
     findings.expect(
         device.strange.is_empty(),
         format!("stores that reached the device: {:?}", device.strange),
@@ -80,37 +89,14 @@ fn numbers_behind<'a>(output: &'a str, mark: &str) -> BTreeMap<&'a str, u64> {
         .collect()
 }
 
-/// The monitor's counts: `mediated transfers: 1 started, 2 refused, …; 5 accesses ignored`.
-fn monitor(output: &str) -> BTreeMap<&str, u64> {
-    let told = output
-        .lines()
-        .find_map(|line| line.split_once("mediated transfers: "));
-    let parts = told.map_or("", |(_, rest)| rest).split([',', ';']);
-    let counts = parts.filter_map(|part| {
-        let (number, name) = part.trim().split_once(' ')?;
-        Some((name, number.parse().ok()?))
-    });
-    counts.collect()
-}
-
 /// Every start that the guest asked for is in exactly one of the monitor's counts. What happens in a race is not
 /// known before; all else is where the guest has it.
-fn counts_agree(
-    findings: &mut Findings,
-    guest: &BTreeMap<&str, u64>,
-    monitor: &BTreeMap<&str, u64>,
-) {
-    let of =
-        |counts: &BTreeMap<&str, u64>, name| counts.get(name).copied().unwrap_or(u64::MAX >> 8);
-    let [started, refused, busy, failed, ignored] = [
-        "started",
-        "refused",
-        "while busy",
-        "failed",
-        "accesses ignored",
-    ]
-    .map(|name| of(monitor, name));
-    let guest_has = |name| of(guest, name);
+fn counts_agree(findings: &mut Findings, guest: &BTreeMap<&str, u64>, monitor: &Value) {
+    // Another one for each side, so that nothing agrees with nothing.
+    let guest_has = |name| guest.get(name).copied().unwrap_or(1 << 61);
+    let [started, refused, busy, failed, ignored] =
+        ["started", "refused", "busy", "failed", "ignored"]
+            .map(|name| monitor[name].as_u64().unwrap_or(1 << 60));
     let raced = guest_has("raced_starts");
     findings.expect_eq("failed starts", failed, 0);
     findings.expect_eq("dropped pieces", ignored, guest_has("dropped"));
@@ -141,6 +127,20 @@ fn counts_agree(
             format!("{name}: {} are less than {least}", guest_has(name)),
         );
     }
+}
+
+/// The guest was wrong in every way, many times.
+fn refused_for_all(findings: &mut Findings, monitor: &Value) {
+    let reasons = monitor["reasons"].as_array().into_iter().flatten();
+    let counts: BTreeMap<_, _> = reasons
+        .filter_map(|entry| Some((entry["reason"].as_str()?, entry["count"].as_u64()?)))
+        .collect();
+    findings.expect(
+        REASONS
+            .iter()
+            .all(|reason| counts.get(reason) >= Some(&100)),
+        format!("refused for {counts:?}"),
+    );
 }
 
 fn hex(value: &Value) -> Option<u64> {
@@ -251,43 +251,64 @@ mod tests {
 
     const GUEST: &str = "# hostile attempts=101500 accepted=203 refused=100000 malformed=6000 dropped=9000 \
                          raced=12000 raced_by_others=20000 raced_starts=10000\n";
-    const MONITOR: &str = "[INFO] 0000:01:00.0: mediated transfers: 205 started, 109000 refused, 998 while busy, \
-                           0 failed; 9000 accesses ignored\r\n";
+    const MONITOR: [(&str, u64); 5] = [
+        ("started", 205),
+        ("refused", 109_000),
+        ("busy", 998),
+        ("failed", 0),
+        ("ignored", 9000),
+    ];
 
-    fn judged(guest: &str, monitors: &str) -> String {
+    /// With changes of the monitor's counts.
+    fn judged(guest: &str, changes: &[(&str, u64)]) -> String {
         let mut findings = Findings::default();
         let guest = numbers_behind(guest, "# hostile ");
-        counts_agree(&mut findings, &guest, &monitor(monitors));
+        let counts = MONITOR.iter().chain(changes).copied();
+        let monitor: BTreeMap<_, _> = counts.collect();
+        counts_agree(&mut findings, &guest, &serde_json::json!(monitor));
         format!("{findings:?}")
     }
 
     #[test]
     fn counts_have_to_agree() {
         let well = format!("{:?}", Findings::default());
-        assert_eq!(judged(GUEST, MONITOR), well);
-        for (from, to, found) in [
+        assert_eq!(judged(GUEST, &[]), well);
+        let sum = "starts that the monitor counts";
+        let cases: [(&[(&str, u64)], &str); 5] = [
+            (&[("started", 206)], sum),
+            (&[("busy", 997)], sum),
+            (&[("failed", 1)], "failed starts"),
+            (&[("ignored", 9001)], "dropped pieces"),
             (
-                "205 started",
-                "206 started",
-                "starts that the monitor counts",
-            ),
-            ("998 while", "997 while", "starts that the monitor counts"),
-            ("0 failed", "1 failed", "failed starts"),
-            ("9000 accesses", "9001 accesses", "dropped pieces"),
-            (
-                "205 started, 109000 refused",
-                "109206 started, 99999 refused",
+                &[("started", 9206), ("refused", 99_999)],
                 "refused: 99999 by the monitor",
             ),
-            ("mediated", "", "starts that the monitor counts"),
-        ] {
-            let judged = judged(GUEST, &MONITOR.replace(from, to));
-            assert!(judged.contains(found), "{to}: {judged}");
+        ];
+        for (changes, found) in cases {
+            let judged = judged(GUEST, changes);
+            assert!(judged.contains(found), "{changes:?}: {judged}");
         }
         let few = GUEST.replace("refused=100000", "refused=99999");
-        assert!(judged(&few, MONITOR).contains("refused: 99999 are less than"));
-        assert_ne!(judged("", MONITOR), well);
-        assert_ne!(judged("", ""), well);
+        assert!(judged(&few, &[]).contains("refused: 99999 are less than"));
+        assert_ne!(judged("", &[]), well);
+        let mut findings = Findings::default();
+        counts_agree(&mut findings, &BTreeMap::new(), &Value::Null);
+        assert!(format!("{findings:?}").contains(sum));
+    }
+
+    #[test]
+    fn every_reason_has_to_occur() {
+        let judged = |reasons: &[&str]| {
+            let reasons: Vec<_> = reasons
+                .iter()
+                .map(|reason| serde_json::json!({ "reason": reason, "count": 100 }))
+                .collect();
+            let mut findings = Findings::default();
+            refused_for_all(&mut findings, &serde_json::json!({ "reasons": reasons }));
+            format!("{findings:?}") == format!("{:?}", Findings::default())
+        };
+        assert!(judged(&REASONS));
+        assert!(!judged(&REASONS[1..]) && !judged(&[]));
     }
 
     /// Two pages that touch, and one.
