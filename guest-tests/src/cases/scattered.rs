@@ -22,9 +22,11 @@ pub const LEAST_CANARY_MIB: u64 = 256;
 const LEAST_PIECES: u64 = 16;
 
 /// Script, a wrapper of a command's: leaves 250 MiB of free memory as single pages, each between two that are taken.
-/// A file of zeros and ones by turns loses its zeros.
+/// A file of zeros and ones by turns loses its zeros. The kernel must not put the pieces together again: it would
+/// take the guest's pages away for moments, to find that they are pinned.
 pub const SCATTER: &str = "\
 cat > /tmp/scatter <<'EOF'
+echo 0 > /proc/sys/vm/compaction_proactiveness
 mkdir -p /tmp/pages && mount -t tmpfs -o size=1G pages /tmp/pages && cd /tmp/pages || exit 1
 { head -c 4096 /dev/zero | tr '\\0' '\\1'; head -c 4096 /dev/zero; } > pair
 for pair in $(seq 128); do cat pair; done > mib
