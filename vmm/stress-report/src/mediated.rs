@@ -46,6 +46,16 @@ pub struct Expected {
 }
 
 impl Expected {
+    /// `the guest provoked 3 refusals`, if it provoked any.
+    pub(crate) fn in_words(self) -> Option<String> {
+        let Self { least, most } = self;
+        let range = match least == most {
+            true => grouped(most),
+            false => format!("{} to {}", grouped(least), grouped(most)),
+        };
+        (most > 0).then(|| format!("the guest provoked {range} refusals"))
+    }
+
     pub(crate) fn add(&mut self, provoked: Provoked) {
         self.least = self.least.saturating_add(provoked.least);
         self.most = self.most.saturating_add(provoked.most);

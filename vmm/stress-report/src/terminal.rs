@@ -173,14 +173,8 @@ impl Page {
             }
         }
         self.more(devices.len().saturating_sub(EXCERPT));
-        let provoked = report.provoked;
-        if provoked.most > 0 {
-            let text = format!(
-                "the guest provoked {} to {} refusals",
-                grouped(provoked.least),
-                grouped(provoked.most)
-            );
-            self.entry("", &text);
+        if let Some(provoked) = report.provoked.in_words() {
+            self.entry("", &provoked);
         }
     }
 
