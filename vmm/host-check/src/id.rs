@@ -156,4 +156,16 @@ mod tests {
             assert_eq!(serde_json::to_value(id).unwrap(), name);
         }
     }
+
+    #[test]
+    fn the_documentation_lists_every_check_in_order() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/checks.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let rows: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        let row = |id: Id| format!("| `{}` | {} |", id.name(), id.meaning());
+        assert_eq!(rows, Id::all().map(row).collect::<Vec<_>>());
+    }
 }

@@ -193,7 +193,7 @@ pub(crate) fn check_memory_errors(host: &Host) -> Line {
             id,
             format!(
                 "{kib} KiB of memory have failed since boot. The kernel keeps its own programs \
-                 from such pages; a device that no IOMMU stands before it cannot"
+                 from such pages, and cannot keep a device from them"
             ),
             "dmesg | grep -i -e 'memory failure' -e mce",
         ),
