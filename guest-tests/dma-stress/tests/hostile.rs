@@ -68,7 +68,8 @@ impl Machine {
     fn new(fault: Fault) -> Self {
         let state = State {
             memory: vec![0; SIZE],
-            buffer: vec![0; 4096],
+            // An earlier guest's.
+            buffer: vec![0x77; 4096],
             registers: [0; 3],
             flight: None,
             counts: Monitor::default(),
@@ -343,6 +344,13 @@ fn a_monitor_that_is_well_passes() {
     assert_eq!(outcome.monitor.refused, counts.refused);
     assert_eq!(outcome.monitor.busy, 0);
     assert!(outcome.log.contains("# SKIP one processor"));
+}
+
+#[test]
+fn what_an_earlier_guest_left_does_not_matter() {
+    let outcome = attack(Fault::None, None, "transfers=1000 accepted=0");
+    assert_eq!(outcome.failed(), Vec::<&str>::new(), "{}", outcome.log);
+    check_counts(&outcome);
 }
 
 #[test]

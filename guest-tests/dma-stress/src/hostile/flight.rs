@@ -38,7 +38,7 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
     /// Starts the next one; to the device and back in turn.
     pub(super) fn begin(&mut self) {
         let random = &mut self.random;
-        let whole = self.begun < 2 || random.u64(..4) == 0;
+        let whole = random.u64(..4) == 0;
         let count = match whole {
             true => BUFFER_BYTES,
             false => random.u64(1..=BUFFER_BYTES),
@@ -78,6 +78,14 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
         self.wait()?;
         self.land();
         Ok(())
+    }
+
+    /// Fills all of the device.
+    pub(super) fn fill_all(&mut self) -> Result<(), Stuck> {
+        match self.ground.place(1, &mut self.random) {
+            Some(gpa) => self.run_one(Values::from_memory(gpa.0, BUFFER, BUFFER_BYTES)),
+            None => Ok(()),
+        }
     }
 
     /// Fetches all that the device has.

@@ -28,7 +28,7 @@ use crate::stress::Shared;
 use flight::Flight;
 use ground::Ground;
 pub use race::Race;
-use values::{BUFFER, BUFFER_BYTES, Values};
+use values::{BUFFER_BYTES, Values};
 
 /// What it is called on the command line.
 pub const NAME: &str = "hostile";
@@ -167,6 +167,8 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
     fn attempts(&mut self) -> Result<(), Stuck> {
         let options = self.attack.shared.options;
         let every = (options.attempts / options.accepted.max(1)).max(1);
+        // What an earlier guest has left in the device is not known.
+        self.fill_all()?;
         for number in 0..options.attempts {
             let due = self.begun < options.accepted && number / every >= self.begun;
             if self.flight.is_none() && due {
@@ -198,11 +200,7 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
         let Some(race) = self.attack.race else {
             return Ok(());
         };
-        let page = BUFFER_BYTES;
-        let Some(marker) = self.ground.place(1, &mut self.random) else {
-            return Ok(());
-        };
-        self.run_one(Values::from_memory(marker.0, BUFFER, page))?;
+        self.fill_all()?;
         let sandbox: Vec<_> = (0..SANDBOX)
             .filter_map(|_| self.ground.place(1, &mut self.random))
             .collect();
