@@ -39,7 +39,7 @@ const START: u64 = 1;
 /// Where the device's buffer begins for its DMA engine.
 const BUFFER: u64 = 0x4_0000;
 
-/// Starts that [`registers`] provokes refusals with.
+/// Refusals that [`Meter::registers`] provokes.
 pub const REFUSALS: u64 = ROUNDS;
 
 /// What something costs.
