@@ -52,9 +52,15 @@ impl PinnedRam {
         wish: &Wish<'_>,
     ) -> Result<Self, Error> {
         let size = memory.page_size();
-        let spare = check_pool(memory.size, size)?.min(memory.spare() / size.bytes());
+        let left = check_pool(memory.size, size)?;
+        let spare = left.min(memory.spare() / size.bytes());
+        // More than that only if the kernel has no place else, and nobody forbade it.
+        let most = match memory.spare {
+            Some(_) => spare,
+            None => left,
+        };
         let file = hugepages::memfd(size)?;
-        let length = memory.size + spare * size.bytes();
+        let length = memory.size + most * size.bytes();
         file.set_len(length).map_err(process("size guest memory"))?;
         let mut taking = Taking {
             file,
@@ -74,8 +80,15 @@ impl PinnedRam {
             progress.advance(range.end - range.start);
         }
         if spare > 0 && !choice::is_good(&taking.pages, size.bytes(), wish) {
-            progress.expect(spare * size.bytes());
-            taking.spare(spare, &progress);
+            let mut left = most;
+            while left > 0 {
+                let count = left.min(spare);
+                let all = taking.spare(count, &progress);
+                left -= count;
+                if !all || choice::has_places(&taking.pages, size.bytes(), wish) {
+                    break;
+                }
+            }
         }
         let choice = choice::choose(&taking.pages, size.bytes(), wish);
         taking.keep(choice)
@@ -171,16 +184,18 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// Takes up to `count` pages more. That there are fewer of them than there seemed to be, or
-    /// that no more memory may be locked, is no error.
-    fn spare(&mut self, count: u64, progress: &Progress) {
+    /// Takes `count` pages more; returns whether it got them. That there are fewer than there
+    /// seemed to be, or that no more memory may be locked, is no error.
+    fn spare(&mut self, count: u64, progress: &Progress) -> bool {
+        progress.expect(count * self.size.bytes());
         for done in 0..count {
             if let Err(error) = self.more(self.size.bytes()) {
                 log::debug!("no more than {done} spare hugepages: {error}");
-                return;
+                return false;
             }
             progress.advance(self.size.bytes());
         }
+        true
     }
 
     /// Gives back what is not chosen.

@@ -96,6 +96,12 @@ pub fn is_good(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> bool {
         && cost.bytes.saturating_sub(least) < size / 128
 }
 
+/// Whether kernel and initramfs have places in all of `pages` together.
+#[must_use]
+pub fn has_places(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> bool {
+    (wish.fits)(&ranges(pages, page_size))
+}
+
 /// Chooses among `pages`, distinct pages of `page_size` bytes in the order in which they were
 /// got. With no more than are wanted, all are kept. The same pages give the same choice.
 #[must_use]
