@@ -268,6 +268,23 @@ mod tests {
     }
 
     #[test]
+    fn small_runs_of_a_full_section_go_back() {
+        // Two runs of four and two singles in a section, a run of five in each of two others.
+        let section = 10 * PER_SECTION;
+        let full = [0, 1, 2, 3, 5, 6, 7, 8, 10, 12].map(|place| section + place);
+        let others = [20, 30].map(|other| other * PER_SECTION..other * PER_SECTION + 5);
+        let pages: Vec<u64> = full
+            .into_iter()
+            .chain(others.into_iter().flatten())
+            .collect();
+        let (choice, _) = of_choice(&hpas(&pages), &wish(8));
+        assert_eq!(choice.kept, (0..8).collect::<Vec<_>>());
+        let backwards: Vec<u64> = pages.into_iter().rev().collect();
+        let (choice, _) = of_choice(&hpas(&backwards), &wish(8));
+        assert_eq!((choice.chosen.extents, choice.chosen.sections), (2, 1));
+    }
+
+    #[test]
     fn low_memorys_section_costs_nothing() {
         // Two pages beside low memory, or two neighbours in a section of their own.
         let pages = hpas(&[1000, 1001, 3, 9]);

@@ -103,12 +103,10 @@ fn things(plan: &Plan) -> Vec<Thing> {
 }
 
 fn thing(place: &Place, colours: Colours) -> Thing {
-    Thing::new(
-        place.start,
-        place.end - place.start,
-        place.name.clone(),
-        colours,
-    )
+    // Room is short, and the first domain is nearly always the only one.
+    let name = place.name.strip_prefix("0000:").unwrap_or(&place.name);
+    let length = place.end - place.start;
+    Thing::new(place.start, length, name.to_owned(), colours)
 }
 
 fn title(area: &Area<'_>, plan: &Plan) -> Drawn {
@@ -143,9 +141,14 @@ fn cost_bar(area: &Area<'_>, top: i32, (name, cost): (&str, &Cost), most: u64) -
     area.draw(&Rectangle::new(corners, RAM.0.filled()))?;
     area.draw(&Rectangle::new(corners, RAM.1.stroke_width(1)))?;
     let what = format!(
-        "{}: {} extents, {} sections of 128 MiB, page tables {}",
+        "{}: {} {}, {} sections of 128 MiB, page tables {}",
         memory(bytes(cost)),
         cost.extents,
+        if cost.extents == 1 {
+            "extent"
+        } else {
+            "extents"
+        },
         cost.sections,
         memory(cost.page_tables)
     );
@@ -218,7 +221,7 @@ mod tests {
         for word in [
             "kernel",
             "initramfs",
-            "0000:01:00.0 BAR0",
+            ">\n01:00.0 BAR0",
             "PCI window",
             "low memory",
             "0x1_0800_0000",
