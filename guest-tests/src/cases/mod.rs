@@ -1,7 +1,9 @@
 //! The tests on the real path.
 
+mod bind;
 mod canary;
 mod check;
+mod check_host;
 mod compat;
 mod cost;
 mod data;
@@ -10,11 +12,14 @@ mod hostile;
 mod iommufd;
 mod kernels;
 mod plan;
+#[cfg(test)]
+mod provoked;
 mod refusal;
 mod rig;
 mod scattered;
 mod script;
 mod server;
+mod step;
 mod stress;
 mod stress_linux;
 
@@ -56,8 +61,10 @@ pub const ALL: &[Case] = &[
     case("nvme-no-groups", 60, data::no_groups),
     case("compat-high-memory", 45, compat::high_memory),
     case("refusals", 45, refusal::by_state_and_files),
+    case("host-check", 45, check_host::on_a_full_machine),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-no-noiommu", 20, refusal::kernel_without_noiommu),
+    case("host-check-bare", 15, check_host::on_a_bare_machine),
 ];
 
 const fn case(name: &'static str, budget: u64, run: fn() -> crate::Result<CaseResult>) -> Case {

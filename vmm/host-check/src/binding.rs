@@ -190,7 +190,10 @@ fn restore(host: &Host, bdf: Bdf, before: &Before) -> Option<String> {
         "" => "\n",
         text => text,
     };
-    let mut steps = vec![(of_device(bdf, "driver_override"), text.to_owned())];
+    let mut steps = Vec::new();
+    if driver_override(host, bdf) != before.driver_override {
+        steps.push((of_device(bdf, "driver_override"), text.to_owned()));
+    }
     let now = host.pci().driver(bdf).ok().flatten();
     if now != before.driver {
         if now.is_some() {

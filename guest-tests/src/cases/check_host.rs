@@ -1,0 +1,511 @@
+//! Every line of `pinvisor check`, brought about.
+
+use super::bind::BIND;
+use super::refusal::{machine, run};
+use super::rig::Rig;
+use super::step::{STEP, Step};
+use crate::error::Result;
+use crate::runner::CaseResult;
+use crate::setup::Flavour;
+
+/// On a machine that has all. Devices: an NVMe disk (0), a network interface (1), and two `edu` behind one
+/// conventional bridge (2, 3); one more `edu` on the root bus.
+pub const CHECK: &[Step] = &[
+    Step {
+        name: "nothing-bound",
+        command: "pinvisor check --memory 64M $TESTBED_BDF_0",
+        status: "2",
+        shows: &[
+            "OK taint",
+            "OK unsafe-mode",
+            "FAIL device-driver",
+            "OK device-in-use",
+        ],
+        says: &[
+            "is not tainted; binding a device will do so",
+            "next: pinvisor bind $BDF",
+            "Not ready: 1 failed",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "unsafe-off",
+        before: "echo 0 > $unsafe\n",
+        command: "pinvisor check $TESTBED_BDF_0",
+        status: "2",
+        shows: &["FAIL unsafe-mode", "FAIL device-driver"],
+        says: &[
+            "when a device is bound",
+            "echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "unsafe-off-at-bind",
+        command: "pinvisor bind $TESTBED_BDF_0",
+        status: "2",
+        error: "bind-unsafe-mode-off",
+        says: &["$BDF", "unsafe mode", "echo 1 >", "&& pinvisor bind $BDF"],
+        ..STEP
+    },
+    Step {
+        name: "unsafe-on-at-bind",
+        before: "echo 1 > $unsafe\n",
+        command: "pinvisor bind $TESTBED_BDF_0",
+        says: &["taken from nvme", "/dev/vfio/devices/noiommu-vfio"],
+        ..STEP
+    },
+    Step {
+        name: "unsafe-off-later",
+        before: "echo 0 > $unsafe\n",
+        command: "pinvisor check --memory 64M $TESTBED_BDF_0",
+        shows: &[
+            "OK kernel-version",
+            "OK kernel-config",
+            "OK cpu-virtualisation",
+            "OK kvm",
+            "OK iommufd",
+            "OK iommu",
+            "OK unsafe-mode",
+            "OK memory-encryption",
+            "OK capability-rawio",
+            "OK address-map",
+            "OK memlock",
+            "OK hugepages",
+            "OK pinned-memory",
+            "OK memory-errors",
+            "OK taint",
+            "OK lockdown",
+            "OK device-exists",
+            "OK device-type",
+            "OK device-in-use",
+            "OK device-driver",
+            "OK device-cdev",
+            "OK device-reset",
+            "OK device-bars",
+            "OK device-interrupts",
+            "OK device-dma-width",
+            "OK device-siblings",
+        ],
+        says: &[
+            "they go on working",
+            "U says that a device was bound in noiommu mode",
+            "67108864 bytes (64 MiB) are needed, once",
+            "32 pages of 2M for 64 MiB: 150 in the pool",
+            "MSI-X (",
+            "By itself (flr",
+            "trusted like root",
+            "Ready, with 0 warnings",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "unsafe-off-runs",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0",
+        after: "echo 1 > $unsafe\n",
+        status: "6",
+        error: "guest-status",
+        ..STEP
+    },
+    Step {
+        name: "json",
+        command: "pinvisor check --json $TESTBED_BDF_0 7f:00.0",
+        status: "2",
+        says: &[
+            "\"version\": 1",
+            "\"ok\": false",
+            "\"id\": \"device-exists\"",
+            "\"device\": \"$BDF\"",
+            "\"verdict\": \"fail\"",
+            "\"next\": \"pinvisor list\"",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "old-kernel",
+        before: "echo 7.2.9 | fake /proc/sys/kernel/osrelease\n",
+        command: "pinvisor check",
+        after: "umount /proc/sys/kernel/osrelease\n",
+        status: "2",
+        shows: &["FAIL kernel-version"],
+        says: &["Linux 7.2.9 is too old: Linux 7.3"],
+        ..STEP
+    },
+    Step {
+        name: "strange-kernel",
+        before: "echo best | fake /proc/sys/kernel/osrelease\n",
+        command: "pinvisor check",
+        after: "umount /proc/sys/kernel/osrelease\n",
+        shows: &["WARN kernel-version"],
+        says: &["best"],
+        ..STEP
+    },
+    Step {
+        name: "option-off",
+        before: "zcat /proc/config.gz | sed '/^CONFIG_VFIO_DEVICE_CDEV=/d; /^CONFIG_VFIO_CONTAINER=/d' | gzip | fake /proc/config.gz\n",
+        command: "pinvisor check",
+        after: "umount /proc/config.gz\n",
+        status: "2",
+        shows: &["FAIL kernel-config"],
+        says: &[
+            "without CONFIG_VFIO_DEVICE_CDEV, CONFIG_VFIO_CONTAINER (/proc/config.gz)",
+            "only beside VFIO_CONTAINER",
+            "scripts/config -e VFIO_DEVICE_CDEV -e VFIO_CONTAINER",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "no-options",
+        before: "echo x | fake /proc/config.gz\n",
+        command: "pinvisor check",
+        after: "umount /proc/config.gz\n",
+        shows: &["WARN kernel-config"],
+        says: &["Neither /proc/config.gz nor /boot/config-7"],
+        ..STEP
+    },
+    Step {
+        name: "no-virtualisation",
+        before: "sed 's/ svm / /' /proc/cpuinfo | fake /proc/cpuinfo\n",
+        command: "pinvisor check",
+        shows: &["WARN cpu-virtualisation"],
+        ..STEP
+    },
+    Step {
+        name: "no-kvm-node",
+        before: "mv /dev/kvm /dev/kvm.away\n",
+        command: "pinvisor check",
+        after: "mv /dev/kvm.away /dev/kvm; umount /proc/cpuinfo\n",
+        status: "2",
+        shows: &["FAIL cpu-virtualisation", "FAIL kvm"],
+        says: &["nested virtualisation", "There is no /dev/kvm"],
+        ..STEP
+    },
+    Step {
+        name: "no-iommufd-node",
+        before: "mv /dev/iommu /dev/iommu.away\n",
+        command: "pinvisor check",
+        after: "mv /dev/iommu.away /dev/iommu\n",
+        status: "2",
+        shows: &["FAIL iommufd"],
+        says: &["modprobe iommufd"],
+        ..STEP
+    },
+    Step {
+        name: "with-iommu",
+        before: "cover /sys/class/iommu /tmp/iommus; mkdir /tmp/iommus/dmar0\n",
+        command: "pinvisor check",
+        after: "umount /sys/class/iommu\n",
+        shows: &["WARN iommu", "OK unsafe-mode"],
+        says: &["(dmar0)", "leave --noiommu out", "an IOMMU translates"],
+        ..STEP
+    },
+    Step {
+        name: "encrypted-sme",
+        before: "sed 's/^flags.*/& sme/' /proc/cpuinfo | fake /proc/cpuinfo\n",
+        command: "pinvisor check",
+        after: "umount /proc/cpuinfo\n",
+        status: "2",
+        shows: &["FAIL memory-encryption"],
+        says: &["SME", "mem_encrypt=off"],
+        ..STEP
+    },
+    Step {
+        name: "encrypted-tdx",
+        before: "sed 's/^flags.*/& tdx_guest/' /proc/cpuinfo | fake /proc/cpuinfo\n",
+        command: "pinvisor check",
+        after: "umount /proc/cpuinfo\n",
+        status: "2",
+        shows: &["FAIL memory-encryption"],
+        says: &["TDX guest"],
+        ..STEP
+    },
+    Step {
+        name: "unprivileged",
+        command: "$unprivileged check --memory 64M $TESTBED_BDF_0",
+        status: "2",
+        shows: &[
+            "FAIL kvm",
+            "FAIL iommufd",
+            "FAIL capability-rawio",
+            "FAIL address-map",
+            "FAIL memlock",
+        ],
+        says: &[
+            "IOMMU_IOAS_NOIOMMU_GET_PA",
+            "usermod -aG kvm",
+            "sudo",
+            "8388608 bytes (8 MiB)",
+            "ulimit -l 65536",
+        ],
+        ..STEP
+    },
+    Step {
+        // In a chroot nobody can make one, so what the process sees of its own is covered.
+        name: "user-namespace",
+        before: "echo 0 1000 1 > /tmp/uid_map\n",
+        command: "sh -c 'mount --bind /tmp/uid_map /proc/$$/uid_map && exec pinvisor check'",
+        status: "2",
+        shows: &["FAIL capability-rawio"],
+        says: &["user namespace"],
+        ..STEP
+    },
+    Step {
+        name: "few-hugepages",
+        command: "pinvisor check --memory 1G",
+        status: "2",
+        shows: &["FAIL hugepages"],
+        says: &[
+            "512 pages of 2M for 1 GiB are needed, of which 150 can be had",
+            "echo 512 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "empty-pool",
+        before: "echo 0 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages\n",
+        command: "pinvisor check",
+        after: "echo 150 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages\n",
+        shows: &["WARN hugepages"],
+        says: &["No page of 2M can be had"],
+        ..STEP
+    },
+    Step {
+        name: "movable",
+        before: "echo quiet hugetlb_cma=1G | fake /proc/cmdline\n",
+        command: "pinvisor check",
+        after: "umount /proc/cmdline\n",
+        shows: &["WARN pinned-memory"],
+        says: &["hugetlb_cma=1G"],
+        ..STEP
+    },
+    Step {
+        name: "memory-failed",
+        before: "sed 's/^HardwareCorrupted.*/HardwareCorrupted: 4 kB/' /proc/meminfo > /tmp/meminfo\n\
+                 echo 'HardwareCorrupted: 4 kB' >> /tmp/meminfo; fake /proc/meminfo < /tmp/meminfo\n",
+        command: "pinvisor check",
+        after: "umount /proc/meminfo\n",
+        shows: &["WARN memory-errors"],
+        says: &["4 KiB of memory have failed"],
+        ..STEP
+    },
+    Step {
+        name: "kernel-in-trouble",
+        before: "echo 192 | fake /proc/sys/kernel/tainted\n",
+        command: "pinvisor check",
+        after: "umount /proc/sys/kernel/tainted\n",
+        shows: &["WARN taint"],
+        says: &["D, the kernel crashed and went on (taint 192)", "; U says"],
+        ..STEP
+    },
+    Step {
+        name: "locked-down",
+        before: "mkdir -p /tmp/locked/security; echo 'none [integrity] confidentiality' > /tmp/locked/security/lockdown\n\
+                 mount --bind /tmp/locked /sys/kernel\n",
+        command: "pinvisor check",
+        after: "umount /sys/kernel\n",
+        // What covers the directory covers hugepages, too.
+        status: "2",
+        shows: &["WARN lockdown", "FAIL hugepages"],
+        says: &["locked down (integrity)"],
+        ..STEP
+    },
+    Step {
+        name: "absent-device",
+        command: "pinvisor check 7f:00.0",
+        status: "2",
+        shows: &["FAIL device-exists"],
+        says: &["0000:7f:00.0"],
+        ..STEP
+    },
+    Step {
+        name: "bridge",
+        command: "pinvisor check 00:08.0",
+        status: "2",
+        shows: &["FAIL device-type"],
+        says: &["bridge"],
+        ..STEP
+    },
+    Step {
+        name: "no-node",
+        before: "cover /dev/vfio/devices /tmp/no-nodes\n",
+        command: "pinvisor check $TESTBED_BDF_0",
+        after: "umount /dev/vfio/devices\n",
+        status: "2",
+        shows: &["FAIL device-cdev"],
+        says: &["is not there, though the kernel lists it"],
+        ..STEP
+    },
+    Step {
+        name: "open-elsewhere",
+        before: "sleep 1000 7<> /dev/vfio/devices/noiommu-vfio0 & holder=$!\n\
+                 until [ -e /proc/$holder/fd/7 ]; do sleep 0.1; done\n",
+        command: "pinvisor check $TESTBED_BDF_0",
+        status: "2",
+        shows: &["FAIL device-in-use"],
+        says: &["/dev/vfio/devices/noiommu-vfio0 open", "next: kill "],
+        ..STEP
+    },
+    Step {
+        name: "unbind-open",
+        command: "pinvisor unbind $TESTBED_BDF_0",
+        after: "kill $holder; wait $holder 2> /dev/null\n",
+        status: "3",
+        error: "unbind-open",
+        says: &["$BDF", "/dev/vfio/devices/noiommu-vfio0 open", "kill "],
+        ..STEP
+    },
+    Step {
+        name: "no-own-reset",
+        command: "pinvisor check 00:05.0",
+        status: "2",
+        shows: &["FAIL device-reset", "WARN device-dma-width"],
+        says: &["neither can its bus", "reset=none", "first 4 GiB only"],
+        ..STEP
+    },
+    Step {
+        name: "two-on-a-bus",
+        command: "pinvisor check $TESTBED_BDF_2",
+        status: "2",
+        shows: &["WARN device-reset", "WARN device-siblings"],
+        says: &["DMA alias", "pinvisor bind "],
+        ..STEP
+    },
+    Step {
+        name: "homeless-bar",
+        before: "echo '0x0 0x3fff 0x20140204' | fake /sys/bus/pci/devices/$TESTBED_BDF_0/resource\n",
+        command: "pinvisor check $TESTBED_BDF_0",
+        after: "umount /sys/bus/pci/devices/$TESTBED_BDF_0/resource\n",
+        status: "2",
+        shows: &["FAIL device-bars"],
+        says: &["BAR0 16 KiB nowhere", "pci=realloc"],
+        ..STEP
+    },
+    Step {
+        name: "no-interrupts",
+        before: "head -c 256 /dev/zero | fake /sys/bus/pci/devices/$TESTBED_BDF_0/config\n",
+        command: "pinvisor check $TESTBED_BDF_0",
+        after: "umount /sys/bus/pci/devices/$TESTBED_BDF_0/config\n",
+        shows: &["WARN device-interrupts"],
+        says: &["no interrupts"],
+        ..STEP
+    },
+    Step {
+        name: "list",
+        command: "pinvisor list",
+        says: &[
+            "$BDF  1b36:0010  vfio-pci",
+            "noiommu",
+            "flr",
+            "Non-volatile memory controller",
+            "Ethernet controller",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "list-json",
+        command: "pinvisor list --json",
+        says: &[
+            "\"iommufd\": \"/dev/iommu\"",
+            "\"cdev\": \"/dev/vfio/devices/noiommu-vfio0\"",
+            "\"mode\": \"noiommu\"",
+            "\"driver\": \"e1000e\"",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "check-unbind",
+        command: "pinvisor unbind $TESTBED_BDF_0",
+        says: &["nvme has it again"],
+        ..STEP
+    },
+];
+
+/// On a kernel that has nothing.
+pub const BARE: &[Step] = &[
+    Step {
+        name: "bare-check",
+        command: "pinvisor check --memory 64M $TESTBED_BDF_0",
+        status: "2",
+        shows: &[
+            "OK kernel-version",
+            "FAIL kernel-config",
+            "FAIL kvm",
+            "FAIL iommufd",
+            "FAIL unsafe-mode",
+            "FAIL hugepages",
+            "FAIL device-driver",
+        ],
+        says: &[
+            "CONFIG_IOMMUFD, CONFIG_VFIO, CONFIG_VFIO_DEVICE_CDEV, CONFIG_VFIO_PCI, CONFIG_KVM, \
+             CONFIG_HUGETLBFS, CONFIG_KVM_INTEL or CONFIG_KVM_AMD, CONFIG_VFIO_NOIOMMU",
+            "modprobe vfio-pci",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "bare-list",
+        command: "pinvisor list --json",
+        says: &["\"iommufd\": null", "\"bdf\": \"$BDF\"", "\"mode\": null"],
+        ..STEP
+    },
+    Step {
+        name: "bare-bind",
+        command: "pinvisor bind $TESTBED_BDF_0",
+        status: "2",
+        error: "bind-no-vfio-pci",
+        says: &["modprobe vfio-pci", "CONFIG_VFIO_PCI"],
+        ..STEP
+    },
+    Step {
+        name: "bare-unbind",
+        command: "pinvisor unbind $TESTBED_BDF_0",
+        says: &["nvme has it already"],
+        ..STEP
+    },
+    Step {
+        name: "bare-run",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0",
+        status: "2",
+        error: "open-iommufd",
+        says: &["CONFIG_IOMMUFD"],
+        ..STEP
+    },
+];
+
+/// On a kernel without noiommu mode.
+pub const WITHOUT_NOIOMMU: &[Step] = &[
+    Step {
+        name: "no-noiommu-check",
+        command: "pinvisor check",
+        status: "2",
+        shows: &["FAIL kernel-config", "FAIL unsafe-mode"],
+        says: &["without CONFIG_VFIO_NOIOMMU"],
+        ..STEP
+    },
+    Step {
+        name: "no-noiommu-bind",
+        command: "pinvisor bind $TESTBED_BDF_0",
+        status: "2",
+        error: "bind-no-noiommu",
+        says: &["$BDF", "CONFIG_VFIO_NOIOMMU", "pinvisor check"],
+        ..STEP
+    },
+];
+
+/// `check`, `list`, `bind` and `unbind` where all is there.
+pub fn on_a_full_machine() -> Result<CaseResult> {
+    let rig = Rig::new(9, "")?;
+    let machine = machine(&rig)?
+        .device("e1000e")
+        .device("edu")
+        .device("edu,bus=tbc2,addr=2")
+        .qemu_arg("-device")
+        .qemu_arg("edu,bus=pcie.0,addr=5");
+    run(&machine, &[CHECK, BIND])
+}
+
+/// The same where nothing is.
+pub fn on_a_bare_machine() -> Result<CaseResult> {
+    let rig = Rig::new(9, "")?;
+    run(&machine(&rig)?.flavour(Flavour::Bare), &[BARE])
+}
