@@ -9,9 +9,14 @@ fn main() {
     let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     let checkout = Path::new(&folder).parent().unwrap_or(Path::new("/"));
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
-    let version = match commit(checkout) {
-        Some(commit) => format!("{version} ({commit})"),
-        None => version,
+    // Debug builds need not be built anew for every commit.
+    let version = if env::var("PROFILE").is_ok_and(|profile| profile == "debug") {
+        format!("{version} (debug build)")
+    } else {
+        match commit(checkout) {
+            Some(commit) => format!("{version} ({commit})"),
+            None => version,
+        }
     };
     println!("cargo::rustc-env=PINVISOR_VERSION={version}");
 }

@@ -16,12 +16,14 @@ mod plan;
 mod provoked;
 mod refusal;
 mod rig;
+mod run_options;
 mod scattered;
 mod script;
 mod server;
 mod step;
 mod stress;
 mod stress_linux;
+mod terminal;
 
 use std::time::Duration;
 
@@ -62,6 +64,8 @@ pub const ALL: &[Case] = &[
     case("compat-high-memory", 45, compat::high_memory),
     case("refusals", 45, refusal::by_state_and_files),
     case("host-check", 45, check_host::on_a_full_machine),
+    case("run-options", 60, run_options::options),
+    case("terminal", 45, terminal::modes),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-no-noiommu", 20, refusal::kernel_without_noiommu),
     case("host-check-bare", 15, check_host::on_a_bare_machine),

@@ -12,7 +12,7 @@ pub const QEMU: &str = "qemu-system-x86_64";
 /// Before 10, the emulated XSAVE reports empty CPUID leaves, and guests crash on them.
 const QEMU_OLDEST: u32 = 10;
 
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 11] = [
     "bc",
     "bison",
     "build-essential",
@@ -21,6 +21,7 @@ const PACKAGES: [&str; 10] = [
     "libelf-dev",
     "libssl-dev",
     "strace",
+    "tmux",
     "xz-utils",
     "zstd",
 ];
