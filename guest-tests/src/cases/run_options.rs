@@ -49,7 +49,7 @@ talk() {
     perl -MIO::Socket::UNIX -e '
         my ($path, $words, $until) = @ARGV;
         my $socket = IO::Socket::UNIX->new(Peer => $path) or die "connect: $!";
-        alarm 120;
+        alarm 600;
         print $socket "$words\n" if length $words;
         $socket->flush;
         while (<$socket>) { $| = 1; print; last if length $until and /$until/ }' "$@"
@@ -156,7 +156,7 @@ fn judge(outcome: &Outcome) -> CaseResult {
         ("phases", "1"),
         (
             "other_client",
-            "pinvisor: another client has the serial port\r",
+            "pinvisor: another client has the serial port",
         ),
         ("client_three", "1"),
         ("client_four", "1"),
