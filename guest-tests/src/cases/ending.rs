@@ -20,10 +20,12 @@ for word in $(cat /proc/cmdline); do
             for input in /sys/class/input/event*; do
                 grep -q 'Power Button' "$input/device/name" && button=/dev/input/${input##*/}
             done
+            # Whoever opens it later misses what was pressed before.
+            exec 3< "$button"
             work &
             echo "guest: waits"
             # struct input_event: type, code and value behind 16 bytes of time.
-            echo "guest: event=$(dd if=$button bs=24 count=1 2>/dev/null | od -An -tx2 -j16 -N6)" ;;
+            echo "guest: event=$(dd bs=24 count=1 <&3 2>/dev/null | od -An -tx2 -j16 -N6)" ;;
         end=reset) echo "guest: resets"; reboot -f ;;
         end=crash) echo "guest: crashes"; echo c > /proc/sysrq-trigger ;;
     esac
@@ -37,7 +39,7 @@ const MODULES: &[&str] = &["nvme", "button", "evdev"];
 const BACKGROUND: &str = "\
 start() {
     rm -f /tmp/serial; touch /tmp/serial
-    eval \"pinvisor -vv run $1 --serial file=/tmp/serial\" < /dev/null 2> /tmp/log &
+    eval \"exec pinvisor -vv run $1 --serial file=/tmp/serial\" < /dev/null 2> /tmp/log &
     for second in $(seq 120); do grep -q 'guest: waits' /tmp/serial && break; sleep 1; done
     sleep 1
 }

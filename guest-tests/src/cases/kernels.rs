@@ -22,10 +22,10 @@ tell packages "$(several physical_package_id)"
 tell cores "$(several core_id)"
 tell threads "$(cat $cpus/cpu0/topology/thread_siblings_list)"
 tell apicids "$(echo $(sed -n 's/^apicid.*: //p' /proc/cpuinfo))"
-# How the kernel was entered: 15 by Linux's protocol, 9 by Xen's.
+# How the kernel was entered: 15 by Linux's protocol, 11 by PVH.
 tell loader "$(($(cat /proc/sys/kernel/bootloader_type) >> 4))"
 tell code "0x$(sed -n 's/^ *\([0-9a-f]*\)-.*Kernel code$/\1/p' /proc/iomem)"
-complaints='firmware bug|borken|mismatch|not on the same node|unchecked MSR|WARNING:|nobody cared'
+complaints='firmware bug|borken|mismatch|not on the same node|unchecked MSR|WARNING: CPU|nobody cared'
 dmesg | grep -iE "smpboot|smp:|topology|APIC: |$complaints" | sed "s/^/guest's $name: /"
 tell complaints "$(dmesg | grep -ciE "$complaints")"
 "#;
@@ -50,7 +50,7 @@ const IDENTITY: [Boot; 4] = [
 ];
 
 /// In conventional layout.
-const CONVENTIONAL: [Boot; 1] = [("pvh", "pvh", 2, "", "9", 2)];
+const CONVENTIONAL: [Boot; 1] = [("pvh", "pvh", 2, "", "11", 2)];
 
 /// A stock kernel as bzImage, vmlinux and PVH image, on 1, 2 and 4 CPUs.
 pub fn every_kind() -> Result<CaseResult> {
