@@ -1,6 +1,7 @@
 //! Why a guest ends, told by whoever notices first.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +66,7 @@ pub struct ExitReceiver(Arc<Shared>);
 struct Shared {
     event: EventFd,
     reason: Mutex<Option<ExitReason>>,
+    decided: AtomicBool,
 }
 
 /// Makes a pair of ends.
@@ -75,6 +77,7 @@ pub fn channel() -> io::Result<(ExitSender, ExitReceiver)> {
     let shared = Arc::new(Shared {
         event: eventfd::new()?,
         reason: Mutex::new(None),
+        decided: AtomicBool::new(false),
     });
     Ok((ExitSender(Arc::clone(&shared)), ExitReceiver(shared)))
 }
@@ -85,10 +88,17 @@ impl ExitSender {
         let mut first = self.0.reason.lock().unwrap_or_else(PoisonError::into_inner);
         if first.is_none() {
             *first = Some(reason);
+            self.0.decided.store(true, Ordering::SeqCst);
             if let Err(error) = self.0.event.write(1) {
                 log::error!("Cannot wake the event loop: {error}");
             }
         }
+    }
+
+    /// Whether a reason was sent.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        self.0.decided.load(Ordering::SeqCst)
     }
 }
 
@@ -151,7 +161,9 @@ mod tests {
     fn the_first_reason_counts() {
         let (sender, receiver) = channel().unwrap();
         assert_eq!(receiver.reason(), None);
+        assert!(!sender.is_decided());
         sender.send(ExitReason::PowerOff { status: 0 });
+        assert!(sender.is_decided());
         sender.clone().send(ExitReason::Signal(15));
         assert_eq!(receiver.reason(), Some(ExitReason::PowerOff { status: 0 }));
         assert_eq!(receiver.event().read().unwrap(), 1);

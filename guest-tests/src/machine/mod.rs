@@ -1,5 +1,6 @@
 //! A machine without an IOMMU, booted to run one script.
 
+mod autopsy;
 mod place;
 mod qemu;
 mod run;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::place::Placed;
-use super::{Iommu, Machine};
+use super::{Iommu, Machine, autopsy};
 use crate::setup::QEMU;
 
 /// Against false alarms on a loaded build machine, where emulated time stands still now and then.
@@ -68,9 +68,7 @@ pub fn command(
         .arg("-initrd")
         .arg(files.initramfs);
     command.args(["-append", &kernel_command_line(machine, terminal)]);
-    command
-        .arg("-serial")
-        .arg(in_folder("file:", folder, "console"));
+    console(&mut command, folder);
     if machine.iommu == Iommu::Intel {
         command.args(["-device", "intel-iommu,intremap=on"]);
     }
@@ -116,6 +114,19 @@ fn kernel_command_line(machine: &Machine, terminal: Terminal) -> String {
     }
     words.extend(machine.kernel_args.iter().cloned());
     words.join(" ")
+}
+
+/// The kernel's console, in a file; and two sockets by which a silent machine is asked what it does.
+fn console(command: &mut Command, folder: &Path) {
+    let socket = |id: &str, name| {
+        let prefix = format!("socket,id={id},server=on,wait=off,path=");
+        in_folder(&prefix, folder, name)
+    };
+    let log = in_folder("logfile=", folder, "console");
+    let serial = format!("{},{log}", socket("console", autopsy::SERIAL));
+    command.args(["-chardev", &serial, "-serial", "chardev:console"]);
+    command.args(["-chardev", &socket("monitor", autopsy::MONITOR)]);
+    command.args(["-mon", "chardev=monitor,mode=readline"]);
 }
 
 /// The build machine's files and the run's own.

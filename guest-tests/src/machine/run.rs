@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::place::{Placed, place};
 use super::qemu::{self, Files, Terminal};
-use super::{Machine, Outcome, Status, share};
+use super::{Machine, Outcome, Status, autopsy, share};
 use crate::error::{AtPath, Error, Result};
 use crate::initramfs::Initramfs;
 use crate::{setup, shell};
@@ -66,8 +66,11 @@ pub fn run(machine: &Machine, script: &str, sink: &mut dyn FnMut(&[u8])) -> Resu
             return Err(Error::Interrupted);
         }
         if clock.is_over(output.len() + folder.growth()) {
+            let registers = autopsy::perform(folder.folder.path());
             qemu.kill();
-            return folder.outcome(Some(Status::TimedOut), &output, "killed");
+            let outcome = folder.outcome(Some(Status::TimedOut), &output, "killed")?;
+            autopsy::keep(&outcome, &registers)?;
+            return Ok(outcome);
         }
     }
     let ended = qemu.0.wait().at("wait for", setup::QEMU)?;

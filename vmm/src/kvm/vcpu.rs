@@ -71,7 +71,11 @@ impl VcpuThread {
             .name(format!("vcpu{index}"))
             .spawn(move || {
                 let _notice = exits.on_panic();
-                if let Some(reason) = run(&mut vcpu, &bus, &seen) {
+                // What asked for the machine's end, a power-off or a restart, is not to be
+                // returned from: a guest that goes on tries other ways, down to a BIOS that is not
+                // there.
+                let ends = || seen.load(Ordering::SeqCst) || exits.is_decided();
+                if let Some(reason) = run(&mut vcpu, &bus, ends) {
                     exits.send(reason);
                 }
             })?;
@@ -97,12 +101,12 @@ impl VcpuThread {
     }
 }
 
-/// Runs the vCPU until `stopping`; otherwise returns why it cannot go on.
-fn run(vcpu: &mut VcpuFd, bus: &IoManager, stopping: &AtomicBool) -> Option<ExitReason> {
+/// Runs the vCPU until it `ends`; otherwise returns why it cannot go on.
+fn run(vcpu: &mut VcpuFd, bus: &IoManager, ends: impl Fn() -> bool) -> Option<ExitReason> {
     IMMEDIATE_EXIT.set(&raw mut vcpu.get_kvm_run().immediate_exit);
     let mut reason = None;
     let mut vectoring = 0;
-    while !stopping.load(Ordering::SeqCst) && reason.is_none() {
+    while !ends() && reason.is_none() {
         reason = match step(vcpu, bus) {
             Step::Done => {
                 vectoring = 0;
