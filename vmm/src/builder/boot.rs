@@ -8,8 +8,8 @@ use address::Gpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::acpi::Platform;
-use crate::arch::entry;
 use crate::arch::page_tables::IdentityTables;
+use crate::arch::{entry, reset_vector};
 use crate::boot::kernel::{self, Kernel, Protocol};
 use crate::boot::params::BootInfo;
 use crate::boot::place::{PlaceError, Placement};
@@ -113,6 +113,10 @@ impl BootFiles {
             rsdp: platform.write(memory)?,
         };
         entry::write_gdt(memory)?;
+        reset_vector::write(memory, platform.power).map_err(|source| Error::Load {
+            what: "the reset vector",
+            source: source.into(),
+        })?;
         let entry = match self.kernel.protocol() {
             Protocol::Linux64(header) => {
                 info.write(header, memory)?;

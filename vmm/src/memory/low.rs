@@ -14,6 +14,7 @@
 //! 0x30000  setup_data: memory map entries beyond 128
 //! 0xa0000  end of what the guest may use as memory
 //! 0xe0000  RSDP, ACPI tables
+//! 0xffff0  reset vector
 //! ```
 
 use std::fs::File;
@@ -39,7 +40,9 @@ pub const SETUP_DATA: Range<Gpa> = Gpa(0x3_0000)..Gpa(0x4_8000);
 /// End of what the memory map calls RAM.
 pub const RAM_END: Gpa = Gpa(0xa_0000);
 /// Room for ACPI tables, where kernels also look for the RSDP without being told.
-pub const ACPI: Range<Gpa> = Gpa(0xe_0000)..Gpa(0x10_0000);
+pub const ACPI: Range<Gpa> = Gpa(0xe_0000)..Gpa(0xf_0000);
+/// Where a CPU in real mode goes to restart the machine: F000:FFF0.
+pub const RESET_VECTOR: Gpa = Gpa(0xf_fff0);
 
 /// The memory itself, cleared.
 ///
@@ -60,7 +63,7 @@ pub fn memory_map() -> [Entry; 2] {
             kind: Kind::Ram,
         },
         Entry {
-            range: ACPI,
+            range: ACPI.start..Gpa(SIZE),
             kind: Kind::Reserved,
         },
     ]

@@ -1,13 +1,16 @@
 //! What a CPU finds at its first instruction, where there is `/dev/kvm`.
 
 use std::fs::File;
+use std::sync::Arc;
 
-use kvm_ioctls::VcpuExit;
+use devices::power;
+use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::*;
 use crate::arch::cpuid;
 use crate::arch::page_tables::IdentityTables;
-use crate::kvm::vm::Vm;
+use crate::arch::reset_vector;
+use crate::kvm::vm::{Memslot, Vm};
 use crate::memory::guest::GuestRam;
 use crate::memory::layout::Conventional;
 use crate::memory::plan::{Constraints, MemoryPlan, Piece, Run};
@@ -38,6 +41,23 @@ const TOLD: u32 = 0x336e_c578;
 /// Runs `code` at [`RAM`] on a CPU set up for `entry` until it has written `count` times to an
 /// I/O port, and returns that; `None` where there is no KVM.
 fn written(code: &[u8], entry: &Entry, count: usize) -> Option<Vec<u32>> {
+    let (vm, _ram, _slots) = machine(code)?;
+    let mut vcpu = cpu(&vm);
+    set_registers(&vcpu, entry).unwrap();
+    let mut written = Vec::new();
+    while written.len() < count {
+        match vcpu.run() {
+            Ok(VcpuExit::IoOut(_, data)) => {
+                written.push(u32::from_le_bytes(data.try_into().unwrap()));
+            }
+            other => panic!("{other:?} after {written:x?}"),
+        }
+    }
+    Some(written)
+}
+
+/// A machine with `code` at [`RAM`]; `None` where there is no KVM.
+fn machine(code: &[u8]) -> Option<(Arc<Vm>, GuestRam, Vec<Memslot>)> {
     let Ok(vm) = Vm::new() else {
         eprintln!("skipped: no /dev/kvm");
         return None;
@@ -62,7 +82,7 @@ fn written(code: &[u8], entry: &Entry, count: usize) -> Option<Vec<u32>> {
     file.set_len(RAM).unwrap();
     let ram = GuestRam::map((&low::allocate().unwrap(), low::SIZE), &file, &plan).unwrap();
     let slots = ram.slots().iter();
-    let _slots: Vec<_> = slots
+    let slots = slots
         .map(|slot| vm.map(slot.gpa(), slot.mapping()).unwrap())
         .collect();
 
@@ -76,22 +96,38 @@ fn written(code: &[u8], entry: &Entry, count: usize) -> Option<Vec<u32>> {
         .write_obj(TOLD, GuestAddress(low::ZERO_PAGE.0))
         .unwrap();
     write_gdt(memory).unwrap();
+    Some((vm, ram, slots))
+}
 
-    let mut vcpu = vm.create_vcpu(0).unwrap();
+fn cpu(vm: &Vm) -> VcpuFd {
+    let vcpu = vm.create_vcpu(0).unwrap();
     vcpu.set_cpuid2(&cpuid::for_vcpu(vm.cpuid(), 0, 1).unwrap())
         .unwrap();
     set_reset_state(&vcpu).unwrap();
-    set_registers(&vcpu, entry).unwrap();
-    let mut written = Vec::new();
-    while written.len() < count {
-        match vcpu.run() {
-            Ok(VcpuExit::IoOut(_, data)) => {
-                written.push(u32::from_le_bytes(data.try_into().unwrap()));
-            }
-            other => panic!("{other:?} after {written:x?}"),
+    vcpu
+}
+
+#[test]
+fn a_jump_to_the_bios_restarts_the_machine() {
+    let Some((vm, ram, _slots)) = machine(&[]) else {
+        return;
+    };
+    reset_vector::write(ram.memory(), 0x600).unwrap();
+    let mut vcpu = cpu(&vm);
+    let mut special = vcpu.get_sregs().unwrap();
+    special.cs.selector = 0xf000;
+    special.cs.base = 0xf_0000;
+    vcpu.set_sregs(&special).unwrap();
+    let mut registers = vcpu.get_regs().unwrap();
+    registers.rip = 0xfff0;
+    vcpu.set_regs(&registers).unwrap();
+    match vcpu.run() {
+        Ok(VcpuExit::IoOut(port, data)) => {
+            assert_eq!(port, 0x600 + power::RESET);
+            assert_eq!(data, [power::RESET_VALUE]);
         }
+        other => panic!("{other:?}"),
     }
-    Some(written)
 }
 
 #[test]
