@@ -5,6 +5,7 @@ use super::rig::{ARGUMENTS, Rig};
 use super::script::{self, PRELUDE};
 use crate::error::Result;
 use crate::guest;
+use crate::machine::Outcome;
 use crate::order::{self, Verdict};
 use crate::runner::CaseResult;
 use crate::setup;
@@ -53,6 +54,14 @@ pub fn every_end() -> Result<CaseResult> {
     let machine = rig
         .machine(setup::guest_kernel()?.vmlinux())
         .hugepages_2m(150);
+    let outcome = machine.run(&every_way())?;
+    let mut findings = Findings::default();
+    judge(&mut findings, &outcome, &rig);
+    Ok(findings.into_result(&outcome))
+}
+
+/// Script: a guest that ends in each way, one after the other.
+fn every_way() -> String {
     let arguments = |end: &str| {
         format!(
             "{} --memory 256M",
@@ -65,7 +74,7 @@ pub fn every_end() -> Result<CaseResult> {
         let arguments = arguments(end);
         format!("pinvisor -vv run {arguments} < /dev/null; say {key} $?\n")
     };
-    let script = [
+    [
         PRELUDE,
         BACKGROUND,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
@@ -90,11 +99,12 @@ pub fn every_end() -> Result<CaseResult> {
         order::SHOW,
         "say_hugepages after\nsay_processes\nsay_disk disk\n",
     ]
-    .concat();
-    let outcome = machine.run(&script)?;
+    .concat()
+}
+
+fn judge(findings: &mut Findings, outcome: &Outcome, rig: &Rig) {
     let facts = script::facts(&outcome.output);
-    let mut findings = Findings::default();
-    check::left_clean(&mut findings, &outcome, &facts);
+    check::left_clean(findings, outcome, &facts);
     findings.expect_eq(
         "hugepages between",
         facts.get("between_free"),
@@ -131,15 +141,14 @@ pub fn every_end() -> Result<CaseResult> {
     }
     let quiet = Verdict::QuietFirst;
     check::quiet_before_release(
-        &mut findings,
-        &outcome,
+        findings,
+        outcome,
         &[Verdict::NeverMaster, quiet, quiet, quiet, quiet, quiet],
     );
-    check::device_saw_quiet(&mut findings, &outcome, facts.get("bdf"));
+    check::device_saw_quiet(findings, outcome, facts.get("bdf"));
     findings.expect_eq(
         "disk afterwards",
         facts.get("disk").copied(),
         Some(crate::image::sha256(&rig.contents).as_str()),
     );
-    Ok(findings.into_result(&outcome))
 }

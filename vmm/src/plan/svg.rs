@@ -4,7 +4,7 @@ use plotters::prelude::{PathElement, Rectangle, Text as Words};
 use plotters::style::{Color, RGBColor};
 use stress_report::plot::axis::Axis;
 use stress_report::plot::rows::{Drawn, MARGIN, ROW, Rows, STRIP, Thing};
-use stress_report::plot::{Area, FAINT, INK, WIDTH, font, svg};
+use stress_report::plot::{Area, FAINT, INK, WIDTH, font, pixels, svg};
 use stress_report::units::memory;
 
 use super::report::{Cost, Place, Plan};
@@ -179,14 +179,6 @@ fn margin() -> i32 {
 fn text_width(text: &str) -> i32 {
     let characters = i32::try_from(text.chars().count()).unwrap_or(0);
     pixels(f64::from(characters) * PITCH)
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a cast from f64 saturates, and no drawing is that large"
-)]
-fn pixels(pixels: f64) -> i32 {
-    pixels.round() as i32
 }
 
 #[cfg(test)]

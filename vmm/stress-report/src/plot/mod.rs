@@ -63,3 +63,13 @@ pub fn font(family: &'static str, pixels: f64, colour: RGBColor) -> TextStyle<'s
     // The SVG backend divides sizes by 1.24.
     (family, pixels * 1.24).into_font().color(&colour.to_rgba())
 }
+
+/// The nearest whole pixel.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a cast from f64 saturates, and no drawing is that large"
+)]
+#[must_use]
+pub fn pixels(pixels: f64) -> i32 {
+    pixels.round() as i32
+}

@@ -5,7 +5,7 @@ use plotters::prelude::{PathElement, Rectangle, Text as Words};
 use plotters::style::{Color, RGBColor, ShapeStyle};
 
 use super::axis::{Axis, CUT, Cell, Piece, Span};
-use super::{Area, FAINT, INK, font};
+use super::{Area, FAINT, INK, font, pixels};
 use crate::units::{hex, memory, short};
 
 /// Pixels left and right of the axis.
@@ -214,14 +214,6 @@ fn fitting(name: &str, room: f64) -> String {
 
 fn x(along: f64) -> i32 {
     pixels(MARGIN + along)
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a cast from f64 saturates, and no drawing is that large"
-)]
-fn pixels(pixels: f64) -> i32 {
-    pixels.round() as i32
 }
 
 #[cfg(test)]
