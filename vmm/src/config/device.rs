@@ -65,6 +65,8 @@ impl FromStr for DeviceConfig {
                     device.profile = Some(path.into());
                 }
                 Some(("reset", "none")) => device.allow_no_reset = true,
+                // As other monitors spell it.
+                Some(("iommu", "on")) => return Err(ConfigError::GuestIommu),
                 _ => {
                     return Err(ConfigError::Key {
                         found: part.to_owned(),
@@ -108,5 +110,14 @@ mod tests {
         ] {
             assert!(device(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_iommu_for_the_guest_is_refused_with_the_reason() {
+        for mode in ["auto", "iommu", "identity", "translate", "mediate"] {
+            let device = format!("01:00.0,dma={mode},iommu=on").parse::<DeviceConfig>();
+            assert_eq!(device, Err(ConfigError::GuestIommu), "{mode}");
+        }
+        assert!(ConfigError::GuestIommu.to_string().contains("enforce"));
     }
 }

@@ -43,6 +43,12 @@ pub enum ConfigError {
     /// A profile for a device whose registers nobody looks at.
     #[error("profile=FILE goes with dma=mediate only")]
     ProfileWithoutMediate,
+    /// A virtual IOMMU.
+    #[error(
+        "iommu=on: there is no IOMMU for guests, since nothing would enforce its mappings on the \
+         device, which would take the guest's I/O virtual addresses for physical ones"
+    )]
+    GuestIommu,
     /// A hugepage size that is not supported.
     #[error("hugepage_size is 2M or 1G, found {0:?}")]
     HugepageSize(String),
