@@ -185,7 +185,7 @@ impl Judge<'_> {
         let sibling = self.bdf(self.first_function + 1).to_string();
         let is_named = text
             .lines()
-            .any(|line| line.contains("error:") && line.contains(&sibling));
+            .any(|line| line.contains("error[no-reset]:") && line.contains(&sibling));
         self.expect(is_named, Aspect::Work, || {
             format!("no error names {sibling}")
         });

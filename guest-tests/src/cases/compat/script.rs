@@ -60,7 +60,7 @@ start() {
     say_hugepages before
     dmesg -C
     testbed-mark $begin
-    timeout -k 10 @LIMIT@ pinvisor -v run "$@" --memory @MEMORY@M --kernel /testbed/kernel \
+    timeout -k 10 @LIMIT@ pinvisor -v run "$@" --memory @MEMORY@M --kernel /tmp/kernel \
         --initramfs "/testbed/$initramfs" --cmdline "$cmdline" < /dev/null
     say status $?
     testbed-mark $end
@@ -83,6 +83,8 @@ pub fn outer(functions: usize, watch: &str) -> String {
         let _ = writeln!(script, "say bdf_{number} $TESTBED_BDF_{number}");
         let _ = writeln!(script, "testbed-bind $TESTBED_BDF_{number} || exit 1");
     }
+    // From memory: the kernel is read anew for every guest.
+    script += "cp /testbed/kernel /tmp/kernel\n";
     script + order::START + watch + " sh /testbed/starts\nsay watched $?\n"
 }
 

@@ -153,7 +153,7 @@ fn one_of_two_functions_is_to_be_refused_and_both_to_be_reset() {
         .replace("status=0", "status=3")
         .replace(
             "info: extent gpa=0x200000",
-            "error: would hit 0000:01:00.1 too",
+            "error[no-reset]: would hit 0000:01:00.1 too",
         );
     let output = [
         "testbed: bdf_0=0000:01:00.0\ntestbed: bdf_1=0000:01:00.1\n".to_string(),
