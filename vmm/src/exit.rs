@@ -1,8 +1,7 @@
 //! Why a guest ends, told by whoever notices first.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use address::Bdf;
@@ -65,8 +64,7 @@ pub struct ExitReceiver(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     event: EventFd,
-    reason: Mutex<Option<ExitReason>>,
-    decided: AtomicBool,
+    reason: OnceLock<ExitReason>,
 }
 
 /// Makes a pair of ends.
@@ -76,8 +74,7 @@ struct Shared {
 pub fn channel() -> io::Result<(ExitSender, ExitReceiver)> {
     let shared = Arc::new(Shared {
         event: eventfd::new()?,
-        reason: Mutex::new(None),
-        decided: AtomicBool::new(false),
+        reason: OnceLock::new(),
     });
     Ok((ExitSender(Arc::clone(&shared)), ExitReceiver(shared)))
 }
@@ -85,20 +82,17 @@ pub fn channel() -> io::Result<(ExitSender, ExitReceiver)> {
 impl ExitSender {
     /// Tells why the guest ends. Only the first reason counts.
     pub fn send(&self, reason: ExitReason) {
-        let mut first = self.0.reason.lock().unwrap_or_else(PoisonError::into_inner);
-        if first.is_none() {
-            *first = Some(reason);
-            self.0.decided.store(true, Ordering::SeqCst);
-            if let Err(error) = self.0.event.write(1) {
-                log::error!("Cannot wake the event loop: {error}");
-            }
+        if self.0.reason.set(reason).is_ok()
+            && let Err(error) = self.0.event.write(1)
+        {
+            log::error!("Cannot wake the event loop: {error}");
         }
     }
 
     /// Whether a reason was sent.
     #[must_use]
     pub fn is_decided(&self) -> bool {
-        self.0.decided.load(Ordering::SeqCst)
+        self.0.reason.get().is_some()
     }
 }
 
@@ -132,11 +126,7 @@ impl ExitReceiver {
     /// The reason that was sent, if one was.
     #[must_use]
     pub fn reason(&self) -> Option<ExitReason> {
-        self.0
-            .reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.reason.get().cloned()
     }
 }
 
