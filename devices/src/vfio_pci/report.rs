@@ -1,5 +1,6 @@
 //! How a function tells of its troubles: the log, and the monitor when the guest cannot go on.
 
+use std::error::Error as _;
 use std::fmt;
 
 use thiserror::Error;
@@ -16,6 +17,20 @@ pub struct DeviceFailure {
     pub operation: &'static str,
     /// Why.
     pub source: HostError,
+}
+
+impl DeviceFailure {
+    /// What happened, with all that is behind it, for those who know which device it is about.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let mut text = format!("{}: {}", self.operation, self.source);
+        let mut cause = self.source.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
+    }
 }
 
 /// Called when a device fails its guest, once until the function is reset. It runs on a vCPU's
@@ -69,16 +84,42 @@ impl Reporter {
             return;
         }
         self.failed = true;
-        log::error!("{}: {operation}: {source}", self.device);
-        (self.hook)(DeviceFailure {
+        let failure = DeviceFailure {
             device: self.device.clone(),
             operation,
             source,
-        });
+        };
+        log::error!("{}: {}", failure.device, failure.reason());
+        (self.hook)(failure);
     }
 
     pub(super) fn reset(&mut self) {
         self.warnings = 0;
         self.failed = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, Error)]
+    #[error("cannot do it")]
+    struct Refused(#[source] io::Error);
+
+    #[test]
+    fn a_reason_goes_down_to_the_errno_and_leaves_the_device_out() {
+        let errno = io::Error::from_raw_os_error(22);
+        let failure = DeviceFailure {
+            device: "0000:01:00.0".to_owned(),
+            operation: "cannot turn MSI on",
+            source: HostError(Box::new(Refused(errno))),
+        };
+        assert_eq!(
+            failure.reason(),
+            "cannot turn MSI on: cannot do it: Invalid argument (os error 22)"
+        );
     }
 }

@@ -170,7 +170,7 @@ impl Wiring<'_> {
             bus_master: gate.clone().unwrap_or_else(BusMasterGate::opened),
             interrupt_line: u8::try_from(gsi).unwrap_or(u8::MAX),
             on_failure: Box::new(move |failure| {
-                exits.send(ExitReason::Device(bdf, failure.to_string()));
+                exits.send(ExitReason::Device(bdf, failure.reason()));
             }),
         };
         let Reach::Mediate(profile) = reach else {
@@ -205,7 +205,7 @@ impl Wiring<'_> {
         let options = mediate::Options {
             translate: Box::new(move |gpa, length| physical.translate(gpa, length)),
             on_stop: Box::new(move |failure| {
-                exits.send(ExitReason::Device(bdf, failure.to_string()));
+                exits.send(ExitReason::Device(bdf, failure.reason()));
             }),
         };
         Ok(MediatedFunction::new(host, profile, options)?)
