@@ -31,8 +31,11 @@ const SILENT: &str = "The script ended with timed out";
 /// Test machines that run at the same time.
 const AT_ONCE: usize = 2;
 
+/// Lines of a failure's reason that the end of a run repeats.
+const REPEATED: usize = 3;
+
 /// Runs the cases whose name contains `filter` and returns whether all passed. Prints a line for each when it
-/// is done, the reasons of those that failed, and a last line `N passed, N failed`.
+/// is done, with the reason if it failed; in the end the first lines of all reasons, and `N passed, N failed`.
 pub fn run(cases: &[Case], filter: &str, long: bool) -> bool {
     let chosen: Vec<&Case> = cases
         .iter()
@@ -60,7 +63,8 @@ pub fn run(cases: &[Case], filter: &str, long: bool) -> bool {
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
     for (name, reason) in &failures {
-        println!("\n---- {name}\n{reason}");
+        let lines: Vec<_> = reason.lines().take(REPEATED).collect();
+        println!("\n---- {name}\n{}", lines.join("\n"));
     }
     let passed = passed.into_inner();
     println!("\n{passed} passed, {} failed", failures.len());
@@ -78,10 +82,13 @@ fn run_one(case: &Case) -> CaseResult {
         println!("case {:<28} fell silent: once more", case.name);
         result = attempt(case);
     }
-    let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+    let (verdict, reason) = match &result {
+        Ok(()) => ("ok", String::new()),
+        Err(reason) => ("FAILED", format!("\n{reason}\n")),
+    };
     let (took, budget) = (begin.elapsed().as_secs_f64(), case.budget.as_secs());
     println!(
-        "case {:<28} {verdict:<6} {took:6.1} s (budget {budget} s)",
+        "case {:<28} {verdict:<6} {took:6.1} s (budget {budget} s){reason}",
         case.name
     );
     result
