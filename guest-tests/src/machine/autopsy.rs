@@ -19,8 +19,12 @@ pub const SERIAL: &str = "serial";
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The kernel's magic keys (Linux Documentation/admin-guide/sysrq.rst): what all processors do, then all tasks.
-const KEYS: &[u8] = b"lt";
+/// The kernel's magic keys (Linux Documentation/admin-guide/sysrq.rst): print everything; what all processors do,
+/// which timers are due, which tasks are blocked, and all tasks.
+const KEYS: &[u8] = b"9lqwt";
+
+/// Lines of QEMU's trace that are kept.
+const TRACE_LINES: usize = 200;
 
 /// Writes what is known of a silent machine to a file of its own under `target`, and says where.
 pub fn keep(outcome: &Outcome, registers: &str) -> Result<()> {
@@ -29,9 +33,15 @@ pub fn keep(outcome: &Outcome, registers: &str) -> Result<()> {
     let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let path = folder.join(format!("{}.txt", since_epoch.as_millis()));
     let Outcome {
-        output, console, ..
+        output,
+        console,
+        trace,
+        ..
     } = outcome;
-    let text = format!("{output}\n---- console\n{console}\n---- processors\n{registers}\n");
+    let trace = shell::last_lines(trace, TRACE_LINES);
+    let text = format!(
+        "{output}\n---- trace\n{trace}\n---- console\n{console}\n---- processors\n{registers}\n"
+    );
     fs::write(&path, text).at("write", &path)?;
     shell::progress(&format!("what the silent machine did: {}", path.display()));
     Ok(())
