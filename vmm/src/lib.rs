@@ -31,6 +31,7 @@ mod pinned;
 pub mod plan;
 mod power_button;
 mod progress;
+mod screen;
 mod software;
 pub mod stress;
 mod topology;
@@ -41,7 +42,7 @@ mod window;
 pub use error::Error;
 pub use host::Host;
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};
-pub use unblocked::say;
+pub use screen::say;
 
 use std::path::PathBuf;
 

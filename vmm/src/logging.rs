@@ -10,6 +10,7 @@ use log::LevelFilter;
 
 use crate::Error;
 use crate::config::HostConfig;
+use crate::screen::Messages;
 use crate::unblocked::Unblocked;
 
 /// A line is dropped if it cannot be written in this time: a paused terminal stops nobody.
@@ -42,10 +43,7 @@ pub fn start(config: &HostConfig) -> Result<(), Error> {
             });
     } else {
         builder
-            .target(Target::Pipe(Box::new(Unblocked::new(
-                io::stderr(),
-                PATIENCE,
-            ))))
+            .target(Target::Pipe(Box::new(Messages)))
             .format(|out, record| {
                 let level = record.level().as_str().to_ascii_lowercase();
                 writeln!(out, "pinvisor: {level}: {}", record.args())

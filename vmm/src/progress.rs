@@ -4,8 +4,18 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::screen;
+
 /// Steps that take less are not worth a bar.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Shows `bar`, hidden so far, if what it is about `began` more than a second ago and standard
+/// error is a terminal.
+pub fn reveal(bar: &ProgressBar, began: Instant) {
+    if bar.is_hidden() && began.elapsed() > PATIENCE {
+        bar.set_draw_target(screen::line());
+    }
+}
 
 /// A bar on standard error, shown once a step has taken a second, if that is a terminal; gone
 /// when dropped.
@@ -31,10 +41,7 @@ impl Progress {
 
     /// `bytes` more are done.
     pub fn advance(&self, bytes: u64) {
-        if self.bar.is_hidden() && self.began.elapsed() > PATIENCE {
-            // Hides itself where there is no terminal.
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
+        reveal(&self.bar, self.began);
         self.bar.inc(bytes);
     }
 

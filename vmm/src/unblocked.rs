@@ -48,14 +48,6 @@ impl<T: AsFd> Write for Unblocked<T> {
     }
 }
 
-/// How long what is printed may wait for a paused terminal.
-const PATIENCE: Duration = Duration::from_millis(200);
-
-/// Prints to standard error. A terminal that is paused, or gone, misses it.
-pub fn say(text: &str) {
-    let _ = Unblocked::new(io::stderr(), PATIENCE).write_all(text.as_bytes());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

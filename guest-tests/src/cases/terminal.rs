@@ -5,6 +5,7 @@ use super::rig::{ARGUMENTS, Rig};
 use super::script::{self, PRELUDE};
 use crate::error::Result;
 use crate::machine::Outcome;
+use crate::paths::{self, GuestTarget};
 use crate::runner::CaseResult;
 use crate::setup;
 
@@ -26,7 +27,7 @@ begin() {
 ended() { await 'pane | grep -q "status=[0-9]*\."'; pane | sed -n 's/.*status=\([0-9]*\)\..*/\1/p'; }
 "#;
 
-/// Ended by keys; by a signal; by the terminal's end.
+/// Ended by keys; by a signal; while it shows how far it is; by the terminal's end.
 const STEPS: &str = r#"
 begin new
 say raw "$(modes)"
@@ -51,6 +52,14 @@ tmux send-keys -t case C-j 'stty sane' C-j
 await 'modes | grep -q " icanon"'
 say after_sane "$(modes)"
 
+progress='/[0-9]+ tests'
+tmux send-keys -t case 'clear; pinvisor -v stress --software --kernel /testbed/dma-stress --memory 64M; echo "status=$?."' Enter
+await 'pane | grep -qE "$progress"'
+tmux send-keys -t case C-c
+say by_break "$(ended)"
+say after_break "$(modes)"
+say progress_left "$(pane | grep -cE "$progress")"
+
 begin ''
 tmux kill-session -t case
 await '! [ -e "/proc/$pinvisor" ]'
@@ -64,6 +73,10 @@ pub fn modes() -> Result<CaseResult> {
     let rig = Rig::new(12, "while :; do sleep 1; done")?;
     let machine = rig
         .machine(setup::guest_kernel()?.vmlinux())
+        .file(
+            "dma-stress",
+            paths::guest_program("dma-stress", GuestTarget::BareMetal)?,
+        )
         .hugepages_2m(150);
     let arguments = ARGUMENTS
         .replace(" quiet", "")
@@ -100,6 +113,9 @@ fn judge(outcome: &Outcome) -> CaseResult {
         // Nobody can do anything then; what the documentation says to type does.
         ("after_kill", raw),
         ("after_sane", sane),
+        ("by_break", "6"),
+        ("after_break", sane),
+        ("progress_left", "0"),
         ("pidfile_left", "1"),
     ] {
         findings.expect_eq(key, facts.get(key).copied(), Some(value));

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::GuestSerial;
 use super::keys::{self, Key, Keys};
 use super::terminal::RawMode;
-use crate::unblocked::say;
+use crate::screen::say;
 
 /// Keys that wait at most for a guest that does not read; what is typed after them is lost.
 const TYPED_AHEAD: usize = 4096;

@@ -1,31 +1,43 @@
 //! How far a stress run is, on a terminal, while it runs.
 
+use std::time::Instant;
+
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use stress_report::Progress;
 
-/// A line that is drawn over again; nothing where nobody looks.
+use crate::progress::reveal;
+
+/// A line on standard error that is drawn over again, once the guest has been heard of for a
+/// second; nothing where nobody looks.
 #[derive(Debug)]
-pub struct Display(ProgressBar);
+pub struct Display {
+    bar: ProgressBar,
+    /// When the guest was first heard of.
+    began: Option<Instant>,
+}
 
 impl Display {
-    /// A display on standard error if `terminal`, else none.
-    pub fn new(terminal: bool) -> Self {
-        let target = if terminal {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let style = ProgressStyle::with_template("{spinner} {wide_bar} {pos}/{len} tests  {msg}");
-        let bar = ProgressBar::with_draw_target(None, target);
-        Self(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+    /// A display of nothing yet.
+    pub fn new() -> Self {
+        let style = ProgressStyle::with_template("{spinner} {msg}");
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        Self {
+            bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())),
+            began: None,
+        }
     }
 
     /// Shows `progress`.
-    pub fn show(&self, progress: &Progress<'_>) {
-        if let Some(planned) = progress.planned {
-            self.0.set_length(planned);
-        }
-        self.0.set_position(progress.done);
+    pub fn show(&mut self, progress: &Progress<'_>) {
+        reveal(&self.bar, *self.began.get_or_insert_with(Instant::now));
+        let tests = match progress.planned {
+            Some(planned) => {
+                self.plan(planned);
+                self.bar.set_position(progress.done);
+                String::new()
+            }
+            None => format!("{} tests  ", progress.done),
+        };
         let wrong = match progress.findings + progress.failed {
             0 => String::new(),
             _ => format!(
@@ -33,13 +45,25 @@ impl Display {
                 progress.failed, progress.findings
             ),
         };
-        let bytes = HumanBytes(progress.bytes);
-        self.0
-            .set_message(format!("{} transfers, {bytes}{wrong}", progress.transfers));
+        let (transfers, bytes) = (progress.transfers, HumanBytes(progress.bytes));
+        self.bar
+            .set_message(format!("{tests}{transfers} transfers, {bytes}{wrong}"));
+        self.bar.tick();
+    }
+
+    /// From here on there is a bar, since it is known how long it is.
+    fn plan(&self, tests: u64) {
+        if self.bar.length().is_none() {
+            let template = "{spinner} {wide_bar} {pos}/{len} tests  {msg}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                self.bar.set_style(style);
+            }
+        }
+        self.bar.set_length(tests);
     }
 
     /// Takes the line away.
     pub fn clear(&self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

@@ -4,7 +4,7 @@ mod display;
 mod facts;
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ impl Ear {
         };
         Ok(Self(Arc::new(Mutex::new(Listening {
             collector: Collector::new(),
-            display: Display::new(io::stderr().is_terminal()),
+            display: Display::new(),
             log: config.log.as_ref().map(create).transpose()?,
         }))))
     }
