@@ -125,11 +125,11 @@ pub enum Error {
     },
 
     /// The kernel's answers make no extent.
-    #[error(transparent)]
+    #[error("The kernel cannot be right about where guest memory is")]
     Extent(#[from] crate::extent::ExtentError),
 
-    /// Memory was pinned twice, or unpinned where nothing is.
-    #[error(transparent)]
+    /// Memory was pinned twice or unpinned where nothing is, or is where no memory can be.
+    #[error("Cannot keep account of pinned memory")]
     Pinned(#[from] crate::backend::PinnedMapError),
 
     /// A pinned page is not where it was.
@@ -230,6 +230,16 @@ impl Error {
             ),
             Self::Translate { source, .. } => source.hint().map(Into::into),
             Self::AddressesHidden { .. } => Some("run as root".into()),
+            Self::Misaligned { .. } | Self::Extent(_) | Self::Pinned(_) => Some(
+                "the kernel's answers contradict one another, which is a bug: please report it \
+                 with what pinvisor check says"
+                    .into(),
+            ),
+            Self::Moved { .. } => Some(
+                "devices may have read and written memory that was no longer the guest's: \
+                 restart this machine, and report the bug with what pinvisor check says"
+                    .into(),
+            ),
             _ => None,
         }
     }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use address::Bdf;
 use devices::pci::RootError;
@@ -25,7 +24,7 @@ use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
 use crate::memory::plan::PlanError;
-use crate::passthrough::PassthroughError;
+use crate::software::SoftwareMachine;
 
 /// Why a guest could not be run, or did not end well.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -236,9 +235,6 @@ pub enum Error {
     /// The DMA engine in software.
     #[error(transparent)]
     Engine(#[from] devices::edu::SetupError),
-    /// The host's side of a device.
-    #[error(transparent)]
-    Passthrough(#[from] PassthroughError),
     /// The guest's bus.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -259,9 +255,6 @@ pub enum Error {
     /// The guest says that something went wrong in it.
     #[error("The guest switched itself off with status {0}")]
     GuestStatus(u8),
-    /// The guest took longer than it was given.
-    #[error("The guest did not end within {} s", .0.as_secs())]
-    TimeLimit(Duration),
     /// A stress run's report.
     #[error(transparent)]
     Report(#[from] stress_report::Error),
@@ -341,6 +334,7 @@ impl Error {
             | Self::PageTables(_)
             | Self::Acpi(_)
             | Self::NoEcam(_)
+            | Self::Root(_)
             | Self::MemoryEncrypted { .. }
             | Self::Panicked
             | Self::Process { .. } => HOST,
@@ -351,8 +345,6 @@ impl Error {
             | Self::Engine(_)
             | Self::NoProfile { .. }
             | Self::Mediate(_)
-            | Self::Passthrough(_)
-            | Self::Root(_)
             | Self::DeviceFailed { .. } => DEVICE,
             Self::TooFewHugepages { .. }
             | Self::Software(_)
@@ -371,7 +363,7 @@ impl Error {
             Self::Bind(_) => DEVICE,
             Self::GuestRam(_) => MEMORY,
             Self::GuestCrash(_) => GUEST,
-            Self::GuestStatus(_) | Self::TimeLimit(_) => GUEST_STATUS,
+            Self::GuestStatus(_) => GUEST_STATUS,
         }
     }
 
@@ -428,6 +420,10 @@ impl Error {
                 }
                 .to_owned(),
             ),
+            Self::Software(SoftwareError::OutOfMemory(_)) => Some(format!(
+                "give the guest less memory: there are {} GiB",
+                SoftwareMachine::memory_size() >> 30
+            )),
             Self::TooFewHugepages {
                 size,
                 need,

@@ -122,7 +122,9 @@ pub fn outcome(reason: ExitReason) -> Result<(), Error> {
         ExitReason::Signal(signal) => log::info!("Signal {signal} ends the guest"),
         ExitReason::Quit => log::info!("Ended from the terminal"),
         ExitReason::TerminalGone => log::info!("The terminal is gone, which ends the guest"),
-        ExitReason::TimeLimit(limit) => return Err(Error::TimeLimit(limit)),
+        ExitReason::TimeLimit(limit) => {
+            log::info!("{} s are over, which ends the guest", limit.as_secs());
+        }
         ExitReason::GuestCrash(text) => return Err(Error::GuestCrash(text)),
         ExitReason::Panic => return Err(Error::Panicked),
         ExitReason::Device(bdf, reason) => return Err(Error::DeviceFailed { bdf, reason }),

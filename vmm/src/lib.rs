@@ -18,6 +18,7 @@ mod event_loop;
 mod eventfd;
 pub mod events;
 pub mod exit;
+mod files;
 mod host;
 pub mod host_map;
 pub mod kvm;
@@ -79,6 +80,9 @@ pub fn run(config: &Config, layout: &dyn Layout, mut host: Host) -> Result<(), E
     let (reason, result) = match ended {
         Ok(ended) => {
             let outcome = event_loop::outcome(ended.reason.clone());
+            if let (Err(_), Err(error)) = (&outcome, &ended.torn_down) {
+                log::error!("{}", error.chain());
+            }
             (Some(ended.reason), outcome.and(ended.torn_down))
         }
         Err(error) => (None, Err(error)),

@@ -63,11 +63,10 @@ impl Machine {
     /// memory stays pinned as long as a device that may use it is open.
     pub fn tear_down(&mut self) -> Result<(), Error> {
         let mut first_error = None;
-        let mut note = |result: Result<(), Error>| {
-            if let Err(error) = result {
-                log::error!("{error}");
-                first_error.get_or_insert(error);
-            }
+        let mut note = |result: Result<(), Error>| match (result, &first_error) {
+            (Ok(()), _) => {}
+            (Err(error), None) => first_error = Some(error),
+            (Err(error), Some(_)) => log::error!("{}", error.chain()),
         };
 
         // Nobody can turn bus mastering on again after this.
@@ -98,9 +97,7 @@ impl Machine {
                 done.ignored
             );
         }
-        if cfg!(debug_assertions)
-            && let Some(space) = &self.noiommu
-        {
+        if let Some(space) = &self.noiommu {
             note(space.verify().map_err(Error::from));
         }
         // The functions turn their interrupts off and take their memslots and mapped BARs away,
@@ -122,7 +119,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if let Err(error) = self.tear_down() {
-            log::error!("The machine was not taken apart cleanly: {error}");
+            log::error!("The machine was not taken apart cleanly: {}", error.chain());
         }
     }
 }

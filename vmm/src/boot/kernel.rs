@@ -1,7 +1,6 @@
 //! A kernel to boot, whatever kind of file it comes in.
 
 use std::fmt::Debug;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::bzimage::BzImageKernel;
 use super::elf::{self, ElfKernel};
+use crate::files;
 
 /// A kernel that has passed all checks which do not depend on where it is loaded.
 pub trait Kernel: Debug {
@@ -126,7 +126,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Kernel>, KernelError> {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(read_error)?;
+    let file = files::open(path).map_err(read_error)?;
     let mut magic = [0; 4];
     let start: &[u8] = match file.read_exact_at(&mut magic, 0) {
         Ok(()) => &magic,

@@ -16,6 +16,7 @@ use crate::boot::place::{PlaceError, Placement};
 use crate::boot::start_info;
 use crate::config::Config;
 use crate::error::Error;
+use crate::files;
 use crate::host_map::HostMap;
 use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_RAM_PIECES};
 use crate::memory::low;
@@ -48,7 +49,7 @@ impl BootFiles {
     pub fn open(config: &Config) -> Result<Self, Error> {
         let kernel = kernel::open(&config.kernel)?;
         let open = |path: &PathBuf| {
-            let file = File::open(path)?;
+            let file = files::open(path)?;
             Ok(Initramfs {
                 path: path.clone(),
                 length: file.metadata()?.len(),

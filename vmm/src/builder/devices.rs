@@ -1,6 +1,5 @@
 //! Binding the devices to `/dev/iommu`.
 
-use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use iommufd_backend::{
 use crate::bound::{self, BoundDevice};
 use crate::config::{Config, DeviceConfig, DmaMode, SoftwareDma};
 use crate::error::Error;
+use crate::files;
 use crate::host_map::HostMap;
 use crate::passthrough;
 use crate::software::SoftwareMachine;
@@ -182,7 +182,7 @@ pub(crate) enum Reach {
 /// The profiles that devices were given.
 fn profiles(devices: &[DeviceConfig]) -> Result<Vec<Option<Profile>>, Error> {
     let read = |path: &PathBuf| {
-        let text = fs::read_to_string(path).map_err(|source| Error::File {
+        let text = files::read_text(path).map_err(|source| Error::File {
             what: "profile",
             path: path.clone(),
             source,

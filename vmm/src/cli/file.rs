@@ -1,8 +1,7 @@
 //! Options from a file: TOML, with the names of the command line.
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -10,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::run::RunArgs;
+use crate::files;
 
 /// Keys of the file.
 const KEYS: [&str; 13] = [
@@ -36,9 +36,6 @@ const MEMORY_KEYS: &[&str] = &["size", "hugepage_size", "spare"];
 /// Names that are more alike than this are taken for one another: the measure and the limit of
 /// clap. So are those that one slip makes the same.
 const ALIKE: f64 = 0.7;
-
-/// No file with options is longer, in bytes.
-const LONGEST: u64 = 1 << 20;
 
 /// A file with options cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +73,7 @@ struct Problem {
 /// # Errors
 /// [`FileError`]
 pub(super) fn read(path: &Path) -> Result<RunArgs, FileError> {
-    let text = load(path).map_err(|source| FileError::Read {
+    let text = files::read_text(path).map_err(|source| FileError::Read {
         path: path.to_owned(),
         source,
     })?;
@@ -89,16 +86,6 @@ pub(super) fn read(path: &Path) -> Result<RunArgs, FileError> {
             .count(),
         problem: problem.text,
     })
-}
-
-fn load(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let mut file = File::open(path)?.take(LONGEST + 1);
-    file.read_to_string(&mut text)?;
-    if text.len() as u64 > LONGEST {
-        return Err(io::Error::other("it is longer than 1 MiB"));
-    }
-    Ok(text)
 }
 
 fn parse(text: &str) -> Result<RunArgs, Problem> {

@@ -131,3 +131,24 @@ fn assemble(slots: &[Slot]) -> Result<GuestMemoryMmap, GuestRamError> {
     }
     GuestMemoryMmap::from_regions(regions).map_err(|error| failed(error.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_that_overlap_are_refused() {
+        let slot = |gpa| Slot {
+            gpa: Gpa(gpa),
+            mapping: Arc::new(Mapping::reserve(0x2000, 0).unwrap()),
+        };
+        assert!(assemble(&[slot(0), slot(0x2000)]).is_ok());
+        for wrong in [[slot(0), slot(0x1000)], [slot(0x2000), slot(0)]] {
+            let refused = assemble(&wrong);
+            assert!(matches!(
+                refused,
+                Err(GuestRamError::Assemble { slots: 2, .. })
+            ));
+        }
+    }
+}

@@ -58,10 +58,10 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
     if let (Some(path), Some(Ok(()))) = (&config.html, &page) {
         show(&format!("Report: {}\n", path.display()));
     }
+    ended.torn_down?;
     for written in [page, json].into_iter().flatten() {
         written?;
     }
-    ended.torn_down?;
     Ok(report.verdict())
 }
 

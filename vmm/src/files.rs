@@ -1,0 +1,67 @@
+//! Files that users name.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Longest file of text in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// Opens a file to be loaded, whose length must be known before. Does not wait at a FIFO.
+///
+/// # Errors
+/// The errno; that it is not a regular file.
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Reads a file of text, of any kind, which must not be longer than 1 MiB.
+///
+/// # Errors
+/// The errno; that it is too long or no UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let mut file = File::open(path)?.take(LONGEST + 1);
+    file.read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        return Err(io::Error::other("it is longer than 1 MiB"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_loaded_and_nobody_waits_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, fifo) = (folder.path().join("file"), folder.path().join("fifo"));
+        fs::write(&file, "text").unwrap();
+        mkfifoat(CWD, &fifo, Mode::RUSR).unwrap();
+        assert!(open(&file).is_ok());
+        for other in [&fifo, folder.path(), Path::new("/dev/null")] {
+            assert!(open(other).is_err(), "{}", other.display());
+        }
+    }
+
+    #[test]
+    fn text_without_end_is_refused() {
+        assert!(read_text(Path::new("/dev/zero")).is_err());
+        assert_eq!(read_text(Path::new("/dev/null")).unwrap(), "");
+    }
+}
