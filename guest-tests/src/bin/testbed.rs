@@ -157,7 +157,8 @@ fn build(no_build: bool) -> Result<()> {
         return Ok(());
     }
     cargo_build(
-        "--package vmm --package guest-tests --bin pinvisor --bin pinvisor-control --bin kernel-check",
+        "--package vmm --package guest-tests --package falsify --lib --bin pinvisor --bin pinvisor-control \
+         --bin kernel-check",
     )?;
     for (program, target) in [
         ("dma-stress", GuestTarget::BareMetal),

@@ -8,7 +8,7 @@ use super::rig::Rig;
 use super::script;
 use super::step::{self, STEP, Step};
 use crate::error::{AtPath, Result};
-use crate::machine::{Machine, Status};
+use crate::machine::{Machine, Outcome, Status};
 use crate::runner::CaseResult;
 use crate::setup::{self, Flavour};
 
@@ -82,6 +82,15 @@ pub const BY_FILE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "initramfs-pipe",
+        before: "mkfifo /tmp/pipe\n",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0 --initramfs /tmp/pipe",
+        status: "1",
+        error: "file",
+        says: &["/tmp/pipe", "not a regular file"],
+        ..STEP
+    },
+    Step {
         name: "device-twice",
         command: "pinvisor run $ready --device $TESTBED_BDF_0 --device $TESTBED_BDF_0",
         status: "1",
@@ -139,6 +148,14 @@ pub const BY_FILE: &[Step] = &[
         status: "1",
         error: "no-software-engine",
         says: &["--software"],
+        ..STEP
+    },
+    Step {
+        name: "too-much-synthetic-memory",
+        command: "pinvisor stress --software --kernel /testbed/status --memory 30G",
+        status: "4",
+        error: "software",
+        says: &["synthetic", "28 GiB"],
         ..STEP
     },
     Step {
@@ -375,6 +392,26 @@ pub const BY_STATE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "initramfs-ends-early",
+        // A file of sysfs is as long as a page, as stat(2) has it.
+        command: "pinvisor run $ready --device $TESTBED_BDF_0 --initramfs $pool",
+        before: "pool=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages\n",
+        status: "1",
+        error: "load",
+        says: &["initramfs", "/hugepages-2048kB/nr_hugepages"],
+        ..STEP
+    },
+    Step {
+        name: "config-space-askew",
+        before: "echo 'b0080000-bfffffff : PCI ECAM 0000 [bus 00-ff]' | fake /proc/iomem\n",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0",
+        after: "umount /proc/iomem\n",
+        status: "2",
+        error: "root",
+        says: &["0xb0080000", "1 MiB"],
+        ..STEP
+    },
+    Step {
         name: "command-line-too-long",
         before: "long=$(head -c 5000 /dev/zero | tr '\\0' x)\n",
         command: "pinvisor run $ready --device $TESTBED_BDF_0 --cmdline $long",
@@ -445,6 +482,10 @@ pub const BY_KERNEL: &[Step] = &[Step {
 const STATUS: &[u8] = &[
     0x66, 0xba, 0x00, 0x06, 0xb8, 0x34, 0x00, 0x00, 0x03, 0xef, 0xf4, 0xeb, 0xfd,
 ];
+/// The same with status 0, which is a good end.
+const OFF: &[u8] = &[
+    0x66, 0xba, 0x00, 0x06, 0xb8, 0x34, 0x00, 0x00, 0x00, 0xef, 0xf4, 0xeb, 0xfd,
+];
 /// Code of a guest that does nothing: hlt; jmp back.
 const ENDLESS: &[u8] = &[0xf4, 0xeb, 0xfd];
 /// Code of a guest that has no handler for what it does: ud2.
@@ -475,7 +516,12 @@ pub(super) fn machine(rig: &Rig) -> Result<Machine> {
         .memory("6G")
         .hugepages_2m(150)
         .file("edu.toml", edu);
-    for (name, code) in [("status", STATUS), ("endless", ENDLESS), ("crash", CRASH)] {
+    for (name, code) in [
+        ("status", STATUS),
+        ("off", OFF),
+        ("endless", ENDLESS),
+        ("crash", CRASH),
+    ] {
         let path = rig.disk().with_file_name(name);
         write_guest(&path, code)?;
         machine = machine.file(name, path);
@@ -485,24 +531,37 @@ pub(super) fn machine(rig: &Rig) -> Result<Machine> {
 
 /// Takes the steps in one boot.
 pub(super) fn run(machine: &Machine, lists: &[&'static [Step]]) -> Result<CaseResult> {
-    let steps = || lists.iter().flat_map(|list| list.iter());
-    let script: String = steps().map(Step::script).collect();
+    let steps: Vec<&Step> = lists.iter().flat_map(|list| list.iter()).collect();
+    let (findings, outcome) = take(machine, &steps, |_| String::new())?;
+    Ok(findings.into_result(&outcome))
+}
+
+/// Takes the steps in one boot, runs the lines that `more` gives after each, and judges all but those.
+pub(super) fn take(
+    machine: &Machine,
+    steps: &[&Step],
+    more: impl Fn(&Step) -> String,
+) -> Result<(Findings, Outcome)> {
+    let script: String = steps
+        .iter()
+        .map(|step| step.script() + &more(step))
+        .collect();
     let outcome = machine.run(
         &[
             script::PRELUDE,
             step::PRELUDE,
             "say bdf $TESTBED_BDF_0\n",
             &script,
-            "true\n",
+            "say_hugepages after\nsay_processes\ntrue\n",
         ]
         .concat(),
     )?;
     let mut findings = Findings::default();
     findings.expect_eq("script", outcome.status, Status::Exited(0));
-    for step in steps() {
+    for step in steps {
         step.judge(&mut findings, &outcome);
     }
-    Ok(findings.into_result(&outcome))
+    Ok((findings, outcome))
 }
 
 /// Writes an ELF file with one segment, entered at its first byte.

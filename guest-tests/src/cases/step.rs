@@ -11,6 +11,8 @@ pub struct Step {
     pub name: &'static str,
     /// Script lines that bring it about.
     pub before: &'static str,
+    /// What the kernel says falsely to the command: rules of the package `falsify`.
+    pub lie: &'static str,
     /// The command.
     pub command: &'static str,
     /// Script lines that take `before` back.
@@ -29,6 +31,7 @@ pub struct Step {
 pub const STEP: Step = Step {
     name: "",
     before: "",
+    lie: "",
     command: "",
     after: "",
     status: "0",
@@ -62,12 +65,17 @@ impl Step {
         let Self {
             name,
             before,
+            lie,
             command,
             after,
             ..
         } = self;
+        let preload = match *lie {
+            "" => String::new(),
+            lie => format!("LD_PRELOAD=/testbed/bin/libfalsify.so FALSIFY='{lie}' "),
+        };
         format!(
-            "{before}\necho 'step {name}'\n{command} < /dev/null 2>&1\nsay {name} $?\n{after}\n"
+            "{before}\necho 'step {name}'\n{preload}{command} < /dev/null 2>&1\nsay {name} $?\n{after}\n"
         )
     }
 

@@ -12,8 +12,14 @@ use crate::error::{AtPath, Result};
 use crate::paths;
 use crate::shell::quote;
 
-/// Programs taken from the folder of this one, those that are built.
-const PROGRAMS: [&str; 4] = ["pinvisor", "testbed", "pinvisor-control", "kernel-check"];
+/// Programs, and a library for them, taken from the folder of this one, those that are built.
+const PROGRAMS: [&str; 5] = [
+    "pinvisor",
+    "testbed",
+    "pinvisor-control",
+    "kernel-check",
+    "libfalsify.so",
+];
 
 /// Scripts beside them.
 const HELPERS: [(&str, &str); 2] = [
