@@ -236,8 +236,8 @@ impl Error {
                     .into(),
             ),
             Self::Moved { .. } => Some(
-                "devices may have read and written memory that was no longer the guest's: \
-                 restart this machine, and report the bug with what pinvisor check says"
+                "devices went on using the page where it had been: restart this machine; a memory \
+                 error may be why (dmesg | grep -i 'memory failure'), else please report it"
                     .into(),
             ),
             _ => None,
