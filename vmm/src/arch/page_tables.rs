@@ -24,7 +24,10 @@ pub struct IdentityTables {
 
 /// The tables need more room than there is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Page tables for {range:#x?} do not fit into {place:#x?}")]
+#[error(
+    "Page tables for {:#x}-{:#x} do not fit into {:#x}-{:#x}",
+    range.start, range.end, place.start, place.end
+)]
 pub struct NoRoomError {
     range: Range<Gpa>,
     place: Range<Gpa>,

@@ -187,7 +187,7 @@ fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
         Ok(VcpuExit::InternalError) => match internal_error(vcpu) {
             (KVM_INTERNAL_ERROR_DELIVERY_EV, _) => Step::WhileVectoring,
             (number, data) => crashed(format!(
-                "KVM cannot emulate what it did (internal error {number}, {data:#x?})"
+                "KVM cannot emulate what it did (internal error {number}, {data:x?})"
             )),
         },
         Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Step::Done,
