@@ -7,8 +7,10 @@ use super::place::Placed;
 use super::{Iommu, Machine, autopsy};
 use crate::setup::QEMU;
 
-/// Against false alarms on a loaded build machine, where emulated time stands still now and then.
-const PATIENCE: &str = "tsc=reliable no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 nvme_core.io_timeout=255 mitigations=off";
+/// Against false alarms on a loaded build machine, where emulated time stands still now and then; and a timer that is
+/// periodic: QEMU 10.0 loses an interrupt of a local APIC's timer now and then, and a processor that loses its only
+/// one has no timers any more.
+const PATIENCE: &str = "tsc=reliable no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 nvme_core.io_timeout=255 mitigations=off nohz=off highres=off";
 
 /// Files of one run.
 #[derive(Debug)]
