@@ -9,7 +9,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::check::{self, Findings};
-use super::scattered::{EDU, LEAST_CANARY_MIB, SCATTER, SCATTERED};
+use super::scattered::{EDU, LEAST_CANARY_MIB, LEAST_PIECES, SCATTER, SCATTERED};
 use super::script::{self, PRELUDE};
 use super::stress;
 use crate::Result;
@@ -20,9 +20,6 @@ const STORES: &str = "memory_region_ops_write";
 /// Starts that have to be refused.
 const LEAST_REFUSED: u64 = 100_000;
 const LEAST_ACCEPTED: u64 = 200;
-/// Pieces that the guest's 128 MiB are in: the machine has some large ones left, which come first, and of the rest
-/// hardly two pages are neighbours.
-const LEAST_PIECES: usize = 4096;
 /// All reasons for which a start can be refused with the profile for `edu`, and memory anywhere.
 const REASONS: [&str; 5] = [
     "length",

@@ -14,12 +14,11 @@ use crate::{Result, guest, setup};
 
 /// QEMU's `edu`, addressing all of memory.
 pub const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
-/// A canary in what the guest leaves.
-const CANARY: &str = "testbed inside canary --leave-mib 500 -- ";
 /// What a canary has to hold at least.
 pub const LEAST_CANARY_MIB: u64 = 256;
-/// Pieces of memory that guests must be in, at least, so that no address is right by luck.
-const LEAST_PIECES: u64 = 16;
+/// Pieces that a guest's 128 MiB are in, so that no address is right by luck: the machine has some large ones left,
+/// which come first, and of the rest hardly two pages are neighbours.
+pub const LEAST_PIECES: usize = 4096;
 
 /// Script, a wrapper of a command's: leaves 250 MiB of free memory as single pages, each between two that are taken.
 /// A file of zeros and ones by turns loses its zeros. The kernel must not put the pieces together again: it would
@@ -32,6 +31,9 @@ mkdir -p /tmp/pages && mount -t tmpfs -o size=1G pages /tmp/pages && cd /tmp/pag
 for pair in $(seq 128); do cat pair; done > mib
 for mib in $(seq 500); do cat mib; done > file
 fallocate --dig-holes file && cd / && \"$@\"
+status=$?
+umount /tmp/pages
+exit $status
 EOF
 ";
 /// A canary in what the guest and [`SCATTER`] leave.
@@ -58,9 +60,10 @@ pub fn stock_driver() -> Result<CaseResult> {
     let arguments = ARGUMENTS
         .replace("$TESTBED_BDF_0", "$TESTBED_BDF_0,dma=translate")
         .replace("quiet", "quiet nvme_core.admin_timeout=3");
-    let run = script::pinvisor("status", CANARY, &format!("{arguments} --memory 256M"));
+    let run = script::pinvisor("status", SCATTERED, &format!("{arguments} --memory 256M"));
     let script = [
         PRELUDE,
+        SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
         &run,
     ]
@@ -100,10 +103,11 @@ pub fn translate() -> Result<CaseResult> {
                --cmdline 'transfers=240 bytes=0'";
     let script = [
         PRELUDE,
+        SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
         "testbed-bind $TESTBED_BDF_1 || exit 1\n",
-        &stress::run("nvme", CANARY, nvme),
-        &stress::run("edu", CANARY, edu),
+        &stress::run("nvme", SCATTERED, nvme),
+        &stress::run("edu", SCATTERED, edu),
     ]
     .concat();
     let outcome = machine.run(&script)?;
@@ -203,8 +207,9 @@ pub fn mediate() -> Result<CaseResult> {
                      --cmdline 'mode=mediate transfers=240 bytes=0'";
     let script = [
         PRELUDE,
+        SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
-        &stress::run("edu", CANARY, arguments),
+        &stress::run("edu", SCATTERED, arguments),
     ]
     .concat();
     let outcome = machine.run(&script)?;
@@ -239,7 +244,7 @@ fn nothing_was_refused(findings: &mut Findings, outcome: &Outcome) {
 
 /// Guest memory was in many pieces.
 fn is_scattered(findings: &mut Findings, outcome: &Outcome) {
-    let counts: Vec<u64> = outcome
+    let counts: Vec<usize> = outcome
         .output
         .lines()
         .filter_map(|line| line.split_once("physical memory: "))
