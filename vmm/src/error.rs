@@ -515,6 +515,8 @@ pub(crate) fn process(operation: &'static str) -> impl FnOnce(io::Error) -> Erro
 mod tests {
     use std::collections::BTreeSet;
 
+    use devices::vfio_pci::HostError;
+
     use super::*;
 
     #[test]
@@ -528,5 +530,19 @@ mod tests {
             Error::Bind(Backend::NoDevice { bdf }.into()).id(),
             "no-device"
         );
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = Error::Function(SetupError::Config {
+            device: "01:00.0".into(),
+            offset: 0x10,
+            source: HostError(Box::new(Backend::Read {
+                path: "/dev/x".into(),
+                source: io::Error::from_raw_os_error(libc::EIO),
+            })),
+        });
+        let text = error.chain();
+        assert_eq!(text.matches("Input/output error").count(), 1, "{text}");
     }
 }

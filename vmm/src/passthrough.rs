@@ -165,12 +165,8 @@ impl VfioFunction {
         let resample = event_fd()?;
         self.interrupts
             .attach_level(&event, &resample, self.intx_gsi)?;
-        let on = self
-            .device
-            .irq_enable(IrqIndex::Intx, 0, &[Some(eventfd::borrow(&event))])
-            .and_then(|()| self.device.intx_unmask_by(eventfd::borrow(&resample)));
-        if let Err(error) = on {
-            self.interrupts.detach(&event, self.intx_gsi)?;
+        if let Err(error) = self.raise_intx(&event, &resample) {
+            self.detach(&event, self.intx_gsi);
             return Err(error.into());
         }
         self.active = Active::Intx {
@@ -178,6 +174,24 @@ impl VfioFunction {
             _resample: resample,
         };
         Ok(())
+    }
+
+    /// Lets the device raise `event`, until `resample` says that the guest has seen it. Both or nothing: messages
+    /// are refused while a device has INTx.
+    fn raise_intx(
+        &self,
+        event: &EventFd,
+        resample: &EventFd,
+    ) -> Result<(), iommufd_backend::Error> {
+        self.device
+            .irq_enable(IrqIndex::Intx, 0, &[Some(eventfd::borrow(event))])?;
+        self.device
+            .intx_unmask_by(eventfd::borrow(resample))
+            .inspect_err(|_| {
+                if let Err(error) = self.device.irq_disable(IrqIndex::Intx) {
+                    log::warn!("{}: {error}", self.info.name);
+                }
+            })
     }
 
     fn enable_messages(&mut self, index: IrqIndex, count: u16) -> Result<(), PassthroughError> {

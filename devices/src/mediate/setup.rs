@@ -49,7 +49,7 @@ pub enum SetupError {
         size: u64,
     },
     /// Config space cannot be read.
-    #[error("{device}: config space at {offset:#x}: {source}")]
+    #[error("{device}: cannot read config space at {offset:#x}")]
     Config {
         /// The device.
         device: String,

@@ -56,15 +56,18 @@ pub struct HostError(pub Box<dyn std::error::Error + Send + Sync>);
 
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.0.fmt(f)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
-impl std::error::Error for HostError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
-}
+/// Without a source: the text has it.
+impl std::error::Error for HostError {}
 
 /// The host's side of one passed-through function: its registers, the mapping of its BARs into
 /// the guest and the delivery of its interrupts. Implemented over VFIO and KVM by the monitor and

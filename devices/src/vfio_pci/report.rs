@@ -1,6 +1,5 @@
 //! How a function tells of its troubles: the log, and the monitor when the guest cannot go on.
 
-use std::error::Error as _;
 use std::fmt;
 
 use thiserror::Error;
@@ -23,13 +22,7 @@ impl DeviceFailure {
     /// What happened, with all that is behind it, for those who know which device it is about.
     #[must_use]
     pub fn reason(&self) -> String {
-        let mut text = format!("{}: {}", self.operation, self.source);
-        let mut cause = self.source.source();
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        text
+        format!("{}: {}", self.operation, self.source)
     }
 }
 

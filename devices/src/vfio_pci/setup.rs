@@ -16,7 +16,7 @@ use super::report::Reporter;
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// Its config space cannot be accessed.
-    #[error("{device}: config space at {offset:#x}: {source}")]
+    #[error("{device}: cannot read config space at {offset:#x}")]
     Config {
         /// The device.
         device: String,

@@ -7,6 +7,7 @@ use super::rig::Rig;
 use super::script;
 use super::step::{STEP, Step};
 use crate::error::Result;
+use crate::paths::{self, GuestTarget};
 use crate::runner::CaseResult;
 
 /// A run whose guest ends with a status; but for the lie it is refused for nothing else.
@@ -63,6 +64,15 @@ pub const FALSE_KERNEL: &[Step] = &[
         status: "3",
         error: "function",
         says: &["$BDF", "bridges cannot be passed through"],
+        ..RUN
+    },
+    Step {
+        name: "register-unreadable",
+        // BAR 0: EIO
+        lie: "pread 0x70000000010 1 returns=-5",
+        status: "3",
+        error: "function",
+        says: &["$BDF", "config space at 0x10", "Input/output error"],
         ..RUN
     },
     Step {
@@ -182,6 +192,15 @@ pub const FALSE_KERNEL: &[Step] = &[
         ..END
     },
     Step {
+        name: "intx-not-unmasked",
+        // VFIO_DEVICE_SET_IRQS: two for notices of the device, then INTx and what unmasks it: EINVAL. The guest's
+        // driver wants MSI-X, which VFIO refuses as long as INTx is on.
+        lie: "ioctl 0x3b6e 4 returns=-22",
+        command: "pinvisor run --noiommu --kernel /testbed/dma-stress --memory 16M,spare=0 --device $TESTBED_BDF_0 --cmdline 'engines=nvme destroy=yes irq=msix transfers=1 bytes=4096'",
+        says: &["$BDF", "no INTx interrupts", "Invalid argument"],
+        ..STEP
+    },
+    Step {
         name: "truth",
         ..END
     },
@@ -190,7 +209,8 @@ pub const FALSE_KERNEL: &[Step] = &[
 /// Takes the steps in one boot. After each the device is no bus master, and not in use.
 pub fn broken_promises() -> Result<CaseResult> {
     let rig = Rig::new(9, "")?;
-    let machine = refusal::machine(&rig)?;
+    let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal)?;
+    let machine = refusal::machine(&rig)?.file("dma-stress", guest);
     let steps: Vec<_> = FALSE_KERNEL.iter().collect();
     let command = "od -An -tu2 -j4 -N2 /sys/bus/pci/devices/$TESTBED_BDF_0/config";
     let (mut findings, outcome) = refusal::take(&machine, &steps, |step| {

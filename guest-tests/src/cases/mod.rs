@@ -68,7 +68,7 @@ pub const ALL: &[Case] = &[
     case("run-options", 60, run_options::options),
     case("terminal", 45, terminal::modes),
     case("iommufd", 30, iommufd::agreement),
-    case("refusals-false-kernel", 40, false_kernel::broken_promises),
+    case("refusals-false-kernel", 45, false_kernel::broken_promises),
     case("refusals-no-noiommu", 20, refusal::kernel_without_noiommu),
     case("host-check-bare", 15, check_host::on_a_bare_machine),
 ];
