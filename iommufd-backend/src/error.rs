@@ -209,11 +209,18 @@ impl Error {
                 _ => None,
             },
             Self::Device {
-                operation, source, ..
+                bdf,
+                operation,
+                source,
             } if *operation == crate::device::BIND => match source.raw_os_error() {
                 Some(libc::EINVAL | libc::EBUSY) => {
                     Some("another process may be using the device".into())
                 }
+                // Behind an IOMMU only: a device without one is refused when it is opened.
+                Some(libc::EPERM) => Some(format!(
+                    "a function that the IOMMU cannot tell from it has another driver, or the IOMMU \
+                     does not remap interrupts: pinvisor check {bdf}"
+                )),
                 _ => None,
             },
             Self::Pin { length, source } if source.raw_os_error() == Some(libc::ENOMEM) => {

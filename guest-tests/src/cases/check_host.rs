@@ -192,9 +192,10 @@ pub const CHECK: &[Step] = &[
     },
     Step {
         name: "with-iommu",
-        before: "cover /sys/class/iommu /tmp/iommus; mkdir /tmp/iommus/dmar0\n",
+        before: "cover /sys/class/iommu /tmp/iommus; mkdir /tmp/iommus/dmar0\n\
+                 echo ' 0: 9 IR-IO-APIC 2-edge timer' | fake /proc/interrupts\n",
         command: "pinvisor check",
-        after: "umount /sys/class/iommu\n",
+        after: "umount /proc/interrupts /sys/class/iommu\n",
         shows: &["WARN iommu", "OK unsafe-mode"],
         says: &["(dmar0)", "leave --noiommu out", "an IOMMU translates"],
         ..STEP

@@ -40,18 +40,18 @@ pub fn check(host: &Host, wanted: &Wanted) -> Report {
         cpu::check_virtualisation(host),
         nodes::check_kvm(host),
         nodes::check_iommufd(host),
-        nodes::check_iommu(host),
+        nodes::check_iommu(host, &wanted.devices, noiommu),
         nodes::check_unsafe_mode(host, &wanted.devices, noiommu),
         cpu::check_encryption(host, noiommu),
         privilege::check_rawio(host, noiommu),
         memory::check_address_map(host),
         privilege::check_memlock(host, memory.map(|memory| memory.bytes)),
     ];
-    lines.extend(memory::check_hugepages(host, memory));
+    lines.extend(memory::check_hugepages(host, memory, noiommu));
     lines.extend([
         memory::check_pinned_memory(host),
         memory::check_memory_errors(host),
-        kernel::check_taint(host),
+        kernel::check_taint(host, noiommu),
         kernel::check_lockdown(host),
     ]);
     for bdf in &wanted.devices {

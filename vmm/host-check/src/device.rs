@@ -296,8 +296,38 @@ fn check_dma_width(host: &Host, bdf: Bdf) -> Line {
     )
 }
 
+/// The functions that the device's IOMMU cannot tell from it, and that a driver of their own has: the
+/// kernel gives a group of them away as a whole, ports and bridges apart
+/// (drivers/iommu/iommu.c iommu_device_claim_dma_owner).
+fn driven_in_group(host: &Host, bdf: Bdf) -> Vec<Bdf> {
+    if !host.is_behind_iommu(bdf) {
+        return Vec::new();
+    }
+    let members = host.names(format!("sys/bus/pci/devices/{bdf}/iommu_group/devices"));
+    let members = members.iter().filter_map(|name| name.parse::<Bdf>().ok());
+    let has_own_driver = |other: &Bdf| {
+        let driver = host.pci().driver(*other).ok().flatten();
+        driver.is_some_and(|driver| !is_vfio(&driver))
+    };
+    members
+        .filter(|other| *other != bdf && !is_bridge(host, *other) && has_own_driver(other))
+        .collect()
+}
+
 fn check_siblings(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
     let id = Id::DeviceSiblings;
+    let driven = driven_in_group(host, bdf);
+    if !driven.is_empty() {
+        return Line::fail(
+            id,
+            format!(
+                "The IOMMU cannot tell it from {}, which has a driver of its own: the kernel \
+                 gives a group away as a whole",
+                names(&driven, ", ")
+            ),
+            format!("pinvisor bind {}", names(&driven, " ")),
+        );
+    }
     if siblings.others.is_empty() || !siblings.is_behind_bridge {
         return Line::ok(id, "It shares neither reset nor requester ID");
     }
@@ -406,6 +436,40 @@ mod tests {
         )
         .unwrap();
         assert!(of(Id::DeviceSiblings).text.contains("DMA alias"));
+    }
+
+    #[test]
+    fn an_iommu_group_is_given_away_as_a_whole() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let group = "sys/kernel/iommu_groups/7";
+        for (member, class) in [
+            ("0000:01:00.0", "0x010802"),
+            ("0000:01:00.1", "0x020000"),
+            ("0000:00:08.0", "0x060400"),
+        ] {
+            let real = format!("{BELOW}/{member}");
+            fake.write(&format!("{real}/class"), class);
+            fake.link(&format!("{group}/devices/{member}"), &real);
+            fake.link(&format!("{real}/iommu_group"), group);
+            if member != "0000:01:00.0" {
+                fake.link(&format!("sys/bus/pci/devices/{member}"), &real);
+            }
+        }
+        let siblings = || line(&fake, disk, Id::DeviceSiblings);
+        let drive = |member: &str, driver: &str| {
+            let driver = format!("sys/bus/pci/drivers/{driver}");
+            fake.directory(&driver);
+            fake.link(&format!("{BELOW}/{member}/driver"), &driver);
+        };
+        drive("0000:00:08.0", "pcieport");
+        assert_ne!(siblings().verdict, Verdict::Fail);
+        drive("0000:01:00.1", "e1000e");
+        assert_eq!(siblings().verdict, Verdict::Fail);
+        assert_eq!(
+            siblings().next.as_deref(),
+            Some("pinvisor bind 0000:01:00.1")
+        );
     }
 
     #[test]

@@ -91,7 +91,10 @@ impl Id {
             Self::CpuVirtualisation => "The CPU offers virtualisation (`svm` or `vmx`)",
             Self::Kvm => "`/dev/kvm` is there and opens",
             Self::Iommufd => "`/dev/iommu` is there and opens",
-            Self::Iommu => "The machine has no IOMMU; with one, noiommu mode is not what is wanted",
+            Self::Iommu => {
+                "The machine has no IOMMU, and noiommu mode is what is wanted; or the devices \
+                 stand behind one, which remaps interrupts, too"
+            }
             Self::UnsafeMode => {
                 "The kernel gives away devices that no IOMMU stands before \
                  (`enable_unsafe_noiommu_mode`); it looks when a device is bound, not later"
@@ -109,7 +112,9 @@ impl Id {
                 "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
                  lifts it"
             }
-            Self::Hugepages => "There are hugepages for the guest's memory",
+            Self::Hugepages => {
+                "There are hugepages for the guest's memory, where no IOMMU stands before a device"
+            }
             Self::PinnedMemory => {
                 "No balloon takes memory before it is pinned, and no hugepage stands where the \
                  kernel must move it first"
@@ -133,7 +138,8 @@ impl Id {
             Self::DeviceInterrupts => "It has interrupts",
             Self::DeviceDmaWidth => "It can address all memory of the machine",
             Self::DeviceSiblings => {
-                "No function that another driver holds shares its reset or its requester ID"
+                "No function that another driver holds shares its reset, its requester ID or its \
+                 IOMMU group"
             }
         }
     }

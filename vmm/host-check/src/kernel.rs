@@ -18,15 +18,16 @@ const FIRST_CDEV: (u32, u32) = (6, 6);
 const MOST_CONFIG: u64 = 4 << 20;
 
 /// Options that are needed whether there is an IOMMU or not (Linux Kconfig).
-const ALWAYS: [&str; 7] = [
+const ALWAYS: [&str; 6] = [
     "IOMMU_SUPPORT",
     "IOMMUFD",
     "VFIO",
     "VFIO_DEVICE_CDEV",
     "VFIO_PCI",
     "KVM",
-    "HUGETLBFS",
 ];
+/// Those for devices that no IOMMU stands before: guest memory of hugepages, and the mode itself.
+const NOIOMMU: [&str; 3] = ["HUGETLBFS", "VFIO_NOIOMMU", "IOMMUFD_NOIOMMU"];
 
 /// Bits of the taint that tell of trouble (include/linux/panic.h), with the kernel's letters.
 const TROUBLE: [(u32, &str); 3] = [
@@ -113,11 +114,7 @@ fn missing(options: &BTreeMap<String, String>, noiommu: bool) -> Vec<&'static st
         if has(&"VFIO_GROUP") && !backends.iter().any(has) {
             missing.push("VFIO_CONTAINER");
         }
-        missing.extend(
-            ["VFIO_NOIOMMU", "IOMMUFD_NOIOMMU"]
-                .into_iter()
-                .filter(lacks),
-        );
+        missing.extend(NOIOMMU.into_iter().filter(lacks));
     }
     missing
 }
@@ -169,7 +166,7 @@ pub(crate) fn check_config(host: &Host, noiommu: bool) -> Line {
 }
 
 /// [`Id::Taint`]
-pub(crate) fn check_taint(host: &Host) -> Line {
+pub(crate) fn check_taint(host: &Host, noiommu: bool) -> Line {
     let id = Id::Taint;
     let word = host.word("proc/sys/kernel/tainted");
     let Ok(taint) = word.parse::<u64>() else {
@@ -201,10 +198,11 @@ pub(crate) fn check_taint(host: &Host) -> Line {
         );
     }
     match (taint, user) {
-        (0, _) => Line::ok(
+        (0, _) if noiommu => Line::ok(
             id,
             "The kernel is not tainted; binding a device will do so (U)",
         ),
+        (0, _) => Line::ok(id, "The kernel is not tainted"),
         _ => Line::ok(id, format!("Taint {taint}{user}")),
     }
 }
@@ -306,9 +304,10 @@ CONFIG_IOMMUFD_NOIOMMU=y\n";
         let judge = |text: &str| {
             let fake = Fake::new();
             fake.write("proc/sys/kernel/tainted", text);
-            check_taint(&fake.host)
+            check_taint(&fake.host, true)
         };
         assert_eq!(judge("0\n").verdict, Verdict::Ok);
+        assert!(judge("0\n").text.contains("will do so"));
         let user = judge("64\n");
         assert_eq!(user.verdict, Verdict::Ok);
         assert!(user.text.contains("noiommu mode"));
@@ -342,7 +341,7 @@ CONFIG_IOMMUFD_NOIOMMU=y\n";
             fake.write("proc/sys/kernel/tainted", &text);
             fake.write("sys/kernel/security/lockdown", &text);
             check_version(&fake.host, true);
-            check_taint(&fake.host);
+            check_taint(&fake.host, false);
             check_lockdown(&fake.host);
             missing(&options(&text), true);
         }

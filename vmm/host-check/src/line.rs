@@ -144,10 +144,14 @@ impl Report {
             let lines = self.lines.iter();
             lines.filter(|line| line.verdict == verdict).count()
         };
-        let (failed, warned) = (count(Verdict::Fail), count(Verdict::Warn));
+        let failed = count(Verdict::Fail);
+        let warned = match count(Verdict::Warn) {
+            1 => "1 warning".to_owned(),
+            count => format!("{count} warnings"),
+        };
         match failed {
-            0 => writeln!(out, "\nReady, with {warned} warnings"),
-            _ => writeln!(out, "\nNot ready: {failed} failed, {warned} warnings"),
+            0 => writeln!(out, "\nReady, with {warned}"),
+            _ => writeln!(out, "\nNot ready: {failed} failed, {warned}"),
         }
     }
 

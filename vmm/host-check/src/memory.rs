@@ -65,8 +65,18 @@ fn meminfo(host: &Host, name: &str) -> Option<u64> {
 
 /// [`Id::Hugepages`]: a line for the pages that the guest's memory is to be made of, or for each
 /// size that there is.
-pub(crate) fn check_hugepages(host: &Host, memory: Option<&WantedMemory>) -> Vec<Line> {
+pub(crate) fn check_hugepages(
+    host: &Host,
+    memory: Option<&WantedMemory>,
+    noiommu: bool,
+) -> Vec<Line> {
     let id = Id::Hugepages;
+    if !noiommu && memory.is_none_or(|memory| memory.hugepage_size.is_none()) {
+        return vec![Line::ok(
+            id,
+            "Not needed: behind an IOMMU any memory will do",
+        )];
+    }
     if !host.exists("sys/kernel/mm/hugepages") {
         return vec![Line::fail(
             id,
@@ -226,7 +236,7 @@ mod tests {
             bytes: 1 << 30,
             hugepage_size: None,
         };
-        let judge = |memory| check_hugepages(&fake.host, memory);
+        let judge = |memory| check_hugepages(&fake.host, memory, true);
         assert!(judge(None)[0].text.contains("CONFIG_HUGETLBFS"));
         pool(&fake, POOL, (0, 0, 0));
         assert_eq!(judge(None)[0].verdict, Verdict::Warn);
@@ -254,6 +264,25 @@ mod tests {
         assert_eq!(judge(None).len(), 1);
         fake.write(&format!("{POOL}/free_hugepages"), "many");
         assert_eq!(judge(None)[0].verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn behind_an_iommu_hugepages_are_needed_only_where_they_are_wanted() {
+        let fake = Fake::new();
+        pool(&fake, POOL, (0, 0, 0));
+        let judge = |hugepage_size| {
+            let wanted = WantedMemory {
+                bytes: 1 << 30,
+                hugepage_size,
+            };
+            check_hugepages(&fake.host, Some(&wanted), false)[0].verdict
+        };
+        assert_eq!(judge(None), Verdict::Ok);
+        assert_eq!(judge(Some(HugepageSize::Mib2)), Verdict::Fail);
+        assert_eq!(
+            check_hugepages(&fake.host, None, false)[0].verdict,
+            Verdict::Ok
+        );
     }
 
     #[test]
@@ -311,7 +340,7 @@ mod tests {
             check_address_map(&fake.host);
             has_high_memory(&fake.host);
             check_pinned_memory(&fake.host);
-            check_hugepages(&fake.host, None);
+            check_hugepages(&fake.host, None, true);
         }
     }
 }

@@ -68,26 +68,64 @@ pub(crate) fn check_iommufd(host: &Host) -> Line {
     }
 }
 
+/// The kernel's switch for IOMMUs that keep no interrupts in check
+/// (drivers/iommu/iommufd/device.c iommufd_device_bind).
+const UNSAFE_INTERRUPTS: &str = "sys/module/iommufd/parameters/allow_unsafe_interrupts";
+
 /// [`Id::Iommu`]
-pub(crate) fn check_iommu(host: &Host) -> Line {
+pub(crate) fn check_iommu(host: &Host, devices: &[Bdf], noiommu: bool) -> Line {
     let id = Id::Iommu;
-    let iommus = host.names("sys/class/iommu");
+    let iommus = host.names("sys/class/iommu").join(", ");
     if iommus.is_empty() {
         return Line::ok(
             id,
             "This machine has no IOMMU, or it is off: noiommu mode is for such machines",
         );
     }
+    if !noiommu && !remaps_interrupts(host) {
+        let text = format!(
+            "This machine's IOMMU ({iommus}) does not remap interrupts: a device behind it can \
+             raise any interrupt of the host's"
+        );
+        return if host.word(UNSAFE_INTERRUPTS) == "Y" {
+            Line::warn(
+                id,
+                format!("{text}, which the kernel was told to allow"),
+                format!("echo 0 > /{UNSAFE_INTERRUPTS}  # to forbid it again"),
+            )
+        } else {
+            Line::fail(
+                id,
+                format!("{text}, so the kernel gives none away"),
+                format!(
+                    "switch interrupt remapping on in the firmware, and boot without intremap=off; \
+                     or, if the guest is trusted: echo 1 > /{UNSAFE_INTERRUPTS}"
+                ),
+            )
+        };
+    }
+    if !noiommu && !devices.is_empty() {
+        return Line::ok(
+            id,
+            format!("An IOMMU ({iommus}) keeps the devices in check; --noiommu is not needed"),
+        );
+    }
     Line::warn(
         id,
         format!(
-            "This machine has an IOMMU ({}): it keeps devices in check, and noiommu mode is not \
-             what is wanted; devices behind it need no --noiommu",
-            iommus.join(", ")
+            "This machine has an IOMMU ({iommus}): it keeps devices in check, and noiommu mode is \
+             not what is wanted; devices behind it need no --noiommu"
         ),
         "leave --noiommu out; to have none all the same, boot with intel_iommu=off or \
          amd_iommu=off",
     )
+}
+
+/// Whether an IOMMU stands between devices and the CPUs' interrupts, too: the names of interrupt
+/// controllers behind one begin with `IR-` (drivers/iommu/intel/irq_remapping.c,
+/// drivers/iommu/amd/iommu.c).
+fn remaps_interrupts(host: &Host) -> bool {
+    host.word("proc/interrupts").contains(" IR-")
 }
 
 /// [`Id::UnsafeMode`]
@@ -151,13 +189,34 @@ mod tests {
     }
 
     #[test]
-    fn an_iommu_is_a_warning() {
+    fn an_iommu_is_a_warning_to_those_who_have_no_device_behind_it() {
         let fake = Fake::new();
-        assert_eq!(check_iommu(&fake.host).verdict, Verdict::Ok);
+        let disk = fake.disk();
+        let judge = |devices: &[Bdf], noiommu| check_iommu(&fake.host, devices, noiommu);
+        assert_eq!(judge(&[], true).verdict, Verdict::Ok);
         fake.directory("sys/class/iommu/dmar0");
-        let line = check_iommu(&fake.host);
+        fake.write("proc/interrupts", "  0:  9   IR-IO-APIC   2-edge  timer\n");
+        let line = judge(&[], false);
         assert_eq!(line.verdict, Verdict::Warn);
         assert!(line.text.contains("dmar0"));
+        assert_eq!(judge(&[disk], true).verdict, Verdict::Warn);
+        assert_eq!(judge(&[disk], false).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn an_iommu_that_does_not_remap_interrupts_is_not_enough() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        fake.directory("sys/class/iommu/dmar0");
+        fake.write("proc/interrupts", "  0:  9   IO-APIC   2-edge  timer\n");
+        let judge = |noiommu| check_iommu(&fake.host, &[disk], noiommu);
+        let line = judge(false);
+        assert_eq!(line.verdict, Verdict::Fail);
+        assert!(line.next.unwrap().contains("intremap"));
+        // The others' interrupts are nobody's either.
+        assert!(judge(true).text.contains("not what is wanted"));
+        fake.write(UNSAFE_INTERRUPTS, "Y\n");
+        assert_eq!(judge(false).verdict, Verdict::Warn);
     }
 
     #[test]

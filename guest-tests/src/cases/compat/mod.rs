@@ -6,6 +6,7 @@
 //! row is well, written to `docs/compatibility.md`.
 
 mod bare;
+mod iommu;
 mod judge;
 mod script;
 mod subject;
@@ -22,6 +23,7 @@ use self::judge::Outside;
 use self::subject::{Function, Subject, Work};
 use self::table::{Aspect, Row};
 use super::server::Server;
+use super::step::Step;
 use crate::error::AtPath;
 use crate::machine::{Iommu, Machine};
 use crate::runner::CaseResult;
@@ -48,6 +50,8 @@ pub struct Batch {
     iommu: Iommu,
     /// What stands before the command that starts the guests.
     watch: &'static str,
+    /// What is looked at before that, of the first device.
+    steps: &'static [Step],
 }
 
 const BLOCK: Batch = Batch {
@@ -56,6 +60,7 @@ const BLOCK: Batch = Batch {
     hugepages: 450,
     iommu: Iommu::None,
     watch: WATCH,
+    steps: &[],
 };
 const NETWORK: Batch = Batch {
     subjects: subject::NETWORK,
@@ -76,6 +81,7 @@ const BEHIND_IOMMU: Batch = Batch {
     hugepages: 0,
     iommu: Iommu::Intel,
     watch: "testbed inside canary --leave-mib 600 --",
+    steps: iommu::STEPS,
     ..BLOCK
 };
 
@@ -167,7 +173,8 @@ fn rows(batch: &Batch) -> crate::Result<Vec<Row>> {
     };
     let starts = script::inner(batch.subjects, server.port(), accept);
     let machine = rig.machine(&starts)?;
-    let outcome = machine.run(&script::outer(rig.functions.len(), batch.watch))?;
+    let steps = iommu::script(batch.steps);
+    let outcome = machine.run(&script::outer(rig.functions.len(), &steps, batch.watch))?;
     let outside = Outside {
         left: rig.left()?,
         disks: rig.disks,
@@ -183,6 +190,9 @@ fn rows(batch: &Batch) -> crate::Result<Vec<Row>> {
             first_function,
         ));
         first_function += subject.functions.len();
+    }
+    if let (Some(row), Some(problem)) = (rows.first_mut(), iommu::problem(batch.steps, &outcome)) {
+        row.problems.push((Aspect::Probe, problem));
     }
     Ok(rows)
 }

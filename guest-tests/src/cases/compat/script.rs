@@ -74,9 +74,9 @@ const FUNCTIONS_END: &str = r#"
 }
 "#;
 
-/// What the test machine runs first: it gives all functions to vfio-pci and starts `/testbed/starts` with memory
-/// shaped and watched.
-pub fn outer(functions: usize, watch: &str) -> String {
+/// What the test machine runs first: it gives all functions to vfio-pci, takes `steps`, and starts `/testbed/starts`
+/// with memory shaped and watched.
+pub fn outer(functions: usize, steps: &str, watch: &str) -> String {
     let mut script = String::from(PRELUDE);
     for number in 0..functions {
         // Writing to a string cannot fail.
@@ -85,7 +85,7 @@ pub fn outer(functions: usize, watch: &str) -> String {
     }
     // From memory: the kernel is read anew for every guest.
     script += "cp /testbed/kernel /tmp/kernel\n";
-    script + order::START + watch + " sh /testbed/starts\nsay watched $?\n"
+    script + steps + order::START + watch + " sh /testbed/starts\nsay watched $?\n"
 }
 
 /// `/testbed/starts`: all starts of a batch.
