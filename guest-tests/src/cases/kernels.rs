@@ -17,6 +17,7 @@ tell() { echo "guest: ${name}_$1=$2"; }
 cpus=/sys/devices/system/cpu
 several() { cat $cpus/cpu[0-9]*/topology/$1 | sort -u | wc -l; }
 tell online "$(cat $cpus/online)"
+tell possible "$(cat $cpus/possible)"
 tell nproc "$(nproc)"
 tell packages "$(several physical_package_id)"
 tell cores "$(several core_id)"
@@ -45,8 +46,8 @@ const IDENTITY: [Boot; 4] = [
     ("bzimage", "bzimage", 1, "", "15", 1),
     ("two", "kernel", 2, "", "15", 2),
     ("four", "kernel", 4, "", "15", 4),
-    // The second CPU is never started.
-    ("alone", "kernel", 2, "maxcpus=1", "15", 1),
+    // As many as nobody has, of which all but two are never started.
+    ("odd", "kernel", 31, "maxcpus=2", "15", 2),
 ];
 
 /// In conventional layout.
@@ -113,18 +114,15 @@ pub fn every_kind() -> Result<CaseResult> {
 
 /// One socket of as many cores as there are CPUs, numbered from 0, and no complaints.
 fn cpus_as_wanted(findings: &mut Findings, guest: &BTreeMap<&str, &str>, boot: &Boot) {
-    let (name, .., entered, online) = boot;
+    let (name, _, cpus, _, entered, online) = boot;
     let ids: Vec<_> = (0..*online).map(|id| id.to_string()).collect();
-    let last = online - 1;
+    let list = |count: u32| match count {
+        1 => "0".to_owned(),
+        _ => format!("0-{}", count - 1),
+    };
     let wanted = [
-        (
-            "online",
-            if last == 0 {
-                "0".into()
-            } else {
-                format!("0-{last}")
-            },
-        ),
+        ("online", list(*online)),
+        ("possible", list(*cpus)),
         ("nproc", online.to_string()),
         ("packages", "1".into()),
         ("cores", online.to_string()),
@@ -154,7 +152,7 @@ fn places_as_wanted(findings: &mut Findings, output: &str, guest: &BTreeMap<&str
         .filter_map(|line| number(line.split_once("kernel gpa=")?.1.trim()))
         .collect();
     findings.expect_eq("kernels loaded", loaded.len(), 5);
-    for name in ["two", "four", "alone"] {
+    for name in ["two", "four", "odd"] {
         let place = code(name);
         findings.expect(
             place.is_some_and(|at| at > 1 << 32 && at % STEP == 0 && loaded.contains(&at)),
