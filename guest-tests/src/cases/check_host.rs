@@ -438,7 +438,7 @@ pub const BARE: &[Step] = &[
         ],
         says: &[
             "CONFIG_IOMMUFD, CONFIG_VFIO, CONFIG_VFIO_DEVICE_CDEV, CONFIG_VFIO_PCI, CONFIG_KVM, \
-             CONFIG_HUGETLBFS, CONFIG_KVM_INTEL or CONFIG_KVM_AMD, CONFIG_VFIO_NOIOMMU",
+             CONFIG_KVM_INTEL or CONFIG_KVM_AMD, CONFIG_HUGETLBFS, CONFIG_VFIO_NOIOMMU",
             "modprobe vfio-pci",
         ],
         ..STEP

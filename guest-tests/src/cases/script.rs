@@ -15,6 +15,7 @@ say() { echo \"testbed: $1=$2\"; }
 say_hugepages() {
     free=0 total=0
     for pool in /sys/kernel/mm/hugepages/*; do
+        [ -e \"$pool\" ] || continue
         free=$((free + $(cat \"$pool/free_hugepages\")))
         total=$((total + $(cat \"$pool/nr_hugepages\")))
     done
