@@ -66,7 +66,7 @@ pub const ALL: &[Case] = &[
     case("refusals", 45, refusal::by_state_and_files),
     case("host-check", 45, check_host::on_a_full_machine),
     case("run-options", 60, run_options::options),
-    case("terminal", 45, terminal::modes),
+    case("terminal", 60, terminal::modes),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-false-kernel", 45, false_kernel::broken_promises),
     case("refusals-no-noiommu", 20, refusal::kernel_without_noiommu),
