@@ -31,9 +31,6 @@ mkdir -p /tmp/pages && mount -t tmpfs -o size=1G pages /tmp/pages && cd /tmp/pag
 for pair in $(seq 128); do cat pair; done > mib
 for mib in $(seq 500); do cat mib; done > file
 fallocate --dig-holes file && cd / && \"$@\"
-status=$?
-umount /tmp/pages
-exit $status
 EOF
 ";
 /// A canary in what the guest and [`SCATTER`] leave.
@@ -105,15 +102,25 @@ pub fn translate() -> Result<CaseResult> {
         PRELUDE,
         SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
-        "testbed-bind $TESTBED_BDF_1 || exit 1\n",
-        &stress::run("nvme", SCATTERED, nvme),
-        &stress::run("edu", SCATTERED, edu),
+        "testbed-bind $TESTBED_BDF_1 || exit 1\ncat > /tmp/runs << 'END'\n",
+        PRELUDE,
+        &stress::run("nvme", "", nvme),
+        &stress::run("edu", "", edu),
+        "END\n",
+        SCATTERED,
+        "sh /tmp/runs\nsay watched $?\n",
     ]
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
     stress::passed(&mut findings, &outcome, "nvme", (20_000, 256 << 20));
     stress::passed(&mut findings, &outcome, "edu", (200, 1));
+    let facts = script::facts(&outcome.output);
+    findings.expect_eq(
+        "the canary's status",
+        facts.get("watched").copied(),
+        Some("0"),
+    );
     for key in ["nvme", "edu"] {
         let report = stress::report(&mut findings, &outcome, key);
         findings.expect_eq("mode", report["start"]["mode"].as_str(), Some("translate"));
@@ -121,7 +128,6 @@ pub fn translate() -> Result<CaseResult> {
     check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
     is_scattered(&mut findings, &outcome);
     // The marks are those of the first run.
-    let facts = script::facts(&outcome.output);
     check::device_saw_quiet(&mut findings, &outcome, facts.get("bdf"));
     Ok(findings.into_result(&outcome))
 }
