@@ -31,10 +31,18 @@ mkdir -p /tmp/pages && mount -t tmpfs -o size=1G pages /tmp/pages && cd /tmp/pag
 for pair in $(seq 128); do cat pair; done > mib
 for mib in $(seq 500); do cat mib; done > file
 fallocate --dig-holes file && cd / && \"$@\"
+status=$?
+umount /tmp/pages
+exit $status
 EOF
 ";
 /// A canary in what the guest and [`SCATTER`] leave.
 pub const SCATTERED: &str = "testbed inside canary --leave-mib 560 -- sh /tmp/scatter ";
+/// The same for several guests, which are started by a file.
+const SCATTERED_EACH: [&str; 2] = [
+    "sh /tmp/scatter ",
+    "testbed inside canary --leave-mib 560 -- sh ",
+];
 
 /// What the example moves in each direction: 8 times the device's buffer.
 const EXAMPLE_BYTES: u64 = 8 * 4096;
@@ -98,17 +106,18 @@ pub fn translate() -> Result<CaseResult> {
                 --cmdline 'transfers=22000 bytes=268435456 destroy=yes'";
     let edu = "--noiommu --memory 128M --device $TESTBED_BDF_1,dma=translate \
                --cmdline 'transfers=240 bytes=0'";
+    let [scatter, watch] = SCATTERED_EACH;
     let script = [
         PRELUDE,
         SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
         "testbed-bind $TESTBED_BDF_1 || exit 1\ncat > /tmp/runs << 'END'\n",
         PRELUDE,
-        &stress::run("nvme", "", nvme),
-        &stress::run("edu", "", edu),
+        &stress::run("nvme", scatter, nvme),
+        &stress::run("edu", scatter, edu),
         "END\n",
-        SCATTERED,
-        "sh /tmp/runs\nsay watched $?\n",
+        watch,
+        "/tmp/runs\nsay watched $?\n",
     ]
     .concat();
     let outcome = machine.run(&script)?;
