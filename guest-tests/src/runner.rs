@@ -25,15 +25,9 @@ pub struct Case {
     pub run: fn() -> crate::Result<CaseResult>,
 }
 
-/// What a failure tells of a fault of the emulator's, and what to call it.
-const EMULATOR: [(&str, &str); 2] = [
-    ("The script ended with timed out", "fell silent"),
-    // A processor uses the memory map while another one changes it (QEMU 10.0, system/physmem.c).
-    (
-        "iotlb_to_section: Assertion",
-        "was ended by QEMU's assertion",
-    ),
-];
+/// How often a case is tried, and told of each time. In an emulated machine (QEMU 10.0) a guest now and then waits for
+/// ever for a lock, or crashes, for reasons that are not known; a fault that a case looks for comes again.
+const ATTEMPTS: u32 = 3;
 
 /// Test machines that run at the same time.
 const AT_ONCE: usize = 2;
@@ -84,14 +78,21 @@ fn run_one(case: &Case) -> CaseResult {
     }
     let begin = Instant::now();
     let mut result = attempt(case);
-    if let Some(fault) = result.as_ref().err().and_then(|reason| fault(reason))
+    let mut attempts = 1;
+    while let Err(reason) = &result
+        && attempts < ATTEMPTS
         && !interrupted()
     {
-        println!("case {:<28} {fault}: once more", case.name);
+        println!(
+            "case {:<28} attempt {attempts} failed\n{reason}\n",
+            case.name
+        );
         result = attempt(case);
+        attempts += 1;
     }
     let (verdict, reason) = match &result {
-        Ok(()) => ("ok", String::new()),
+        Ok(()) if attempts == 1 => ("ok", String::new()),
+        Ok(()) => ("ok", format!(", at attempt {attempts}")),
         Err(reason) => ("FAILED", format!("\n{reason}\n")),
     };
     let (took, budget) = (begin.elapsed().as_secs_f64(), case.budget.as_secs());
@@ -100,12 +101,6 @@ fn run_one(case: &Case) -> CaseResult {
         case.name
     );
     result
-}
-
-/// The emulator's fault that a reason tells of.
-fn fault(reason: &str) -> Option<&'static str> {
-    let (_, fault) = EMULATOR.iter().find(|(words, _)| reason.contains(words))?;
-    Some(fault)
 }
 
 fn attempt(case: &Case) -> CaseResult {
@@ -117,6 +112,8 @@ fn attempt(case: &Case) -> CaseResult {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
 
     fn case(name: &'static str, long: bool, run: fn() -> crate::Result<CaseResult>) -> Case {
@@ -140,24 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_the_emulator_gets_one_more_chance() {
-        static RUNS: AtomicUsize = AtomicUsize::new(0);
-        const DEATH: &str = "QEMU said:\nx.c:1: iotlb_to_section: Assertion `a < b' failed.";
-        let silent = || {
-            Ok(Err(
-                "a\nThe script ended with timed out. End of its output:".into(),
-            ))
-        };
-        let once = case("once", false, || {
-            match RUNS.fetch_add(1, Ordering::Relaxed) {
-                0 => Ok(Err(DEATH.into())),
-                _ => Ok(Ok(())),
-            }
+    fn a_case_fails_if_all_attempts_do() {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let last = case("last", false, || {
+            let number = RUNS.fetch_add(1, Ordering::Relaxed) + 1;
+            let is_last = number == ATTEMPTS;
+            Ok(is_last.then_some(()).ok_or("no".into()))
         });
-        assert!(run(&[once], "", false));
-        assert_eq!(RUNS.load(Ordering::Relaxed), 2);
-        assert!(!run(&[case("always", false, silent)], "", false));
-        assert_eq!(fault("QEMU said:\nhw_error"), None);
+        assert!(run(&[last], "", false));
+        assert!(!run(&[last], "", false));
+        assert_eq!(RUNS.load(Ordering::Relaxed), 2 * ATTEMPTS);
     }
 
     #[test]
