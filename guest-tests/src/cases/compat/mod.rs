@@ -24,6 +24,7 @@ use self::subject::{Function, Subject, Work};
 use self::table::{Aspect, Row};
 use super::server::Server;
 use super::step::Step;
+use super::stress;
 use crate::error::AtPath;
 use crate::machine::{Iommu, Machine};
 use crate::runner::CaseResult;
@@ -253,7 +254,8 @@ impl<'a> Rig<'a> {
             .file("kernel", setup::guest_kernel()?.vmlinux())
             .file("starts", path)
             .trace("pci_cfg_write")
-            .timeout(LIMIT);
+            .timeout(LIMIT)
+            .patience(stress::PATIENCE);
         for index in 0..self.batch.subjects.len() {
             let name = format!("initramfs{index}");
             machine = machine.file(&name, self.path(&name));

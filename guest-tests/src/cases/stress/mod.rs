@@ -17,7 +17,7 @@ pub use faults::{scattered, software};
 pub use volume::{edu, nvme, wrong_extent};
 
 /// A machine that is silent for so long is taken to hang. While a guest is listened to nothing is printed.
-pub const PATIENCE: Duration = Duration::from_secs(480);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A test machine with the guest as `/testbed/dma-stress`.
 pub fn machine() -> Result<Machine> {
