@@ -69,7 +69,7 @@ pub const STEPS: &[Step] = &[
     },
     Step {
         name: "iommu-identity",
-        command: "pinvisor run $ready --device $TESTBED_BDF_0,dma=identity",
+        command: "pinvisor run --noiommu --kernel /testbed/kernel --memory 64M --device $TESTBED_BDF_0,dma=identity",
         status: "3",
         error: "behind-iommu",
         says: &["$BDF", "leave dma= out"],
