@@ -46,6 +46,9 @@ pub enum Error {
         /// The command that installs it.
         command: String,
     },
+    /// Rust cannot build for a target.
+    #[error(transparent)]
+    RustTarget(#[from] rust_target::Error),
     /// An option of the test machine's kernel did not come true.
     #[error("Kernel {flavour}: the configuration does not take `{line}`")]
     KernelOption {

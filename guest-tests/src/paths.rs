@@ -56,12 +56,15 @@ pub enum GuestTarget {
 }
 
 impl GuestTarget {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Linux, Self::BareMetal];
+
     /// Its name for cargo.
     #[must_use]
     pub fn triple(self) -> &'static str {
         match self {
-            Self::Linux => "x86_64-unknown-linux-musl",
-            Self::BareMetal => "x86_64-unknown-none",
+            Self::Linux => rust_target::LINUX,
+            Self::BareMetal => rust_target::BARE_METAL,
         }
     }
 }

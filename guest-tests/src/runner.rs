@@ -12,6 +12,15 @@ use crate::machine::interrupted;
 /// Result of a case; the error is what the reader needs to know.
 pub type CaseResult = Result<(), String>;
 
+/// When a case runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// In every run.
+    Default,
+    /// Only with `--long`.
+    Long,
+}
+
 /// A test on the real path.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
@@ -19,15 +28,11 @@ pub struct Case {
     pub name: &'static str,
     /// What it should take on two idle cores. Printed, never judged.
     pub budget: Duration,
-    /// Whether it only runs with `--long`.
-    pub long: bool,
+    /// When it runs.
+    pub list: List,
     /// The test.
     pub run: fn() -> crate::Result<CaseResult>,
 }
-
-/// How often a case is tried, and told of each time. In an emulated machine (QEMU 10.0) a guest now and then waits for
-/// ever for a lock, or crashes, for reasons that are not known; a fault that a case looks for comes again.
-const ATTEMPTS: u32 = 3;
 
 /// Test machines that run at the same time.
 const AT_ONCE: usize = 2;
@@ -40,7 +45,7 @@ const REPEATED: usize = 3;
 pub fn run(cases: &[Case], filter: &str, long: bool) -> bool {
     let chosen: Vec<&Case> = cases
         .iter()
-        .filter(|case| case.name.contains(filter) && (long || !case.long))
+        .filter(|case| case.name.contains(filter) && (long || case.list == List::Default))
         .collect();
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
@@ -77,22 +82,12 @@ fn run_one(case: &Case) -> CaseResult {
         return Err("not run: interrupted".into());
     }
     let begin = Instant::now();
-    let mut result = attempt(case);
-    let mut attempts = 1;
-    while let Err(reason) = &result
-        && attempts < ATTEMPTS
-        && !interrupted()
-    {
-        println!(
-            "case {:<28} attempt {attempts} failed\n{reason}\n",
-            case.name
-        );
-        result = attempt(case);
-        attempts += 1;
-    }
+    let result = panic::catch_unwind(AssertUnwindSafe(case.run)).map_or_else(
+        |_| Err("the case panicked; see above".into()),
+        |judged| judged.unwrap_or_else(|error| Err(error.to_string())),
+    );
     let (verdict, reason) = match &result {
-        Ok(()) if attempts == 1 => ("ok", String::new()),
-        Ok(()) => ("ok", format!(", at attempt {attempts}")),
+        Ok(()) => ("ok", String::new()),
         Err(reason) => ("FAILED", format!("\n{reason}\n")),
     };
     let (took, budget) = (begin.elapsed().as_secs_f64(), case.budget.as_secs());
@@ -103,24 +98,15 @@ fn run_one(case: &Case) -> CaseResult {
     result
 }
 
-fn attempt(case: &Case) -> CaseResult {
-    panic::catch_unwind(AssertUnwindSafe(case.run)).map_or_else(
-        |_| Err("the case panicked; see above".into()),
-        |judged| judged.unwrap_or_else(|error| Err(error.to_string())),
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
-
     use super::*;
 
-    fn case(name: &'static str, long: bool, run: fn() -> crate::Result<CaseResult>) -> Case {
+    fn case(name: &'static str, list: List, run: fn() -> crate::Result<CaseResult>) -> Case {
         Case {
             name,
             budget: Duration::from_secs(1),
-            long,
+            list,
             run,
         }
     }
@@ -128,8 +114,8 @@ mod tests {
     #[test]
     fn one_failure_fails_the_run() {
         let cases = [
-            case("good", false, || Ok(Ok(()))),
-            case("bad", false, || Ok(Err("no".into()))),
+            case("good", List::Default, || Ok(Ok(()))),
+            case("bad", List::Default, || Ok(Err("no".into()))),
         ];
         assert!(run(&cases[..1], "", false));
         assert!(!run(&cases, "", false));
@@ -137,22 +123,24 @@ mod tests {
     }
 
     #[test]
-    fn a_case_fails_if_all_attempts_do() {
-        static RUNS: AtomicU32 = AtomicU32::new(0);
-        let last = case("last", false, || {
-            let number = RUNS.fetch_add(1, Ordering::Relaxed) + 1;
-            let is_last = number == ATTEMPTS;
-            Ok(is_last.then_some(()).ok_or("no".into()))
+    fn a_case_that_fails_is_not_run_again() {
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        let fails_once = case("once", List::Default, || {
+            let number = RUNS.fetch_add(1, Ordering::Relaxed);
+            Ok(if number == 0 {
+                Err("no".into())
+            } else {
+                Ok(())
+            })
         });
-        assert!(run(&[last], "", false));
-        assert!(!run(&[last], "", false));
-        assert_eq!(RUNS.load(Ordering::Relaxed), 2 * ATTEMPTS);
+        assert!(!run(&[fails_once], "", false));
+        assert_eq!(RUNS.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn a_panic_is_a_failure() {
         assert!(!run(
-            &[case("bad", false, || panic!("on purpose"))],
+            &[case("bad", List::Default, || panic!("on purpose"))],
             "",
             false
         ));
@@ -160,7 +148,7 @@ mod tests {
 
     #[test]
     fn long_cases_wait_to_be_asked_and_nothing_run_is_no_success() {
-        let cases = [case("slow", true, || Ok(Ok(())))];
+        let cases = [case("slow", List::Long, || Ok(Ok(())))];
         assert!(!run(&cases, "", false));
         assert!(run(&cases, "", true));
         assert!(!run(&cases, "other", true));

@@ -8,10 +8,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use rust_target::BARE_METAL;
+
 /// This machine cannot run it: the exit code of `pinvisor` for that.
 const HOST: u8 = 2;
-/// What the guest is built for.
-const BARE_METAL: &str = "x86_64-unknown-none";
 /// RAM of the guest.
 const MEMORY: &str = "64M";
 
@@ -57,6 +57,8 @@ fn look_for_kvm() -> Result<(), String> {
 
 /// Builds both programs and returns where cargo puts them.
 fn build() -> Result<PathBuf, String> {
+    rust_target::ensure(BARE_METAL, |line| eprintln!("demo: {line}"))
+        .map_err(|error| error.to_string())?;
     cargo(&["--package", "vmm", "--bin", "pinvisor"])?;
     cargo(&[
         "--package",
@@ -65,8 +67,7 @@ fn build() -> Result<PathBuf, String> {
         "dma-stress",
         "--target",
         BARE_METAL,
-    ])
-    .map_err(|text| format!("{text} (perhaps: rustup target add {BARE_METAL})"))?;
+    ])?;
     let own = env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
     // target/release/demo
     own.ancestors()

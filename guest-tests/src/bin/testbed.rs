@@ -30,6 +30,8 @@ enum Task {
         #[arg(long)]
         update: bool,
     },
+    /// Install the Rust targets that guests are built for; a no-op when they are there.
+    Targets,
     /// Run a script on a machine without an IOMMU and exit with its status (124: time-out, 125: no status).
     ///
     /// The script runs by /bin/sh as root on an overlay of this machine's files: it reads them all and writes
@@ -98,8 +100,8 @@ struct MachineArgs {
     /// Memory of the machine.
     #[arg(long, default_value = "2G", value_name = "SIZE")]
     memory: String,
-    /// Processors.
-    #[arg(long, default_value_t = 2)]
+    /// Processors. QEMU loses stores to devices with more than one.
+    #[arg(long, default_value_t = 1)]
     cpus: u32,
     /// Hugepages of 2 MiB reserved at boot.
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -156,6 +158,7 @@ fn build(no_build: bool) -> Result<()> {
     if no_build {
         return Ok(());
     }
+    install_targets()?;
     cargo_build(
         "--package vmm --package guest-tests --package falsify --lib --bin pinvisor --bin pinvisor-control \
          --bin kernel-check",
@@ -169,6 +172,13 @@ fn build(no_build: bool) -> Result<()> {
         cargo_build(&format!(
             "--package {program} --bin {program} --target {triple}"
         ))?;
+    }
+    Ok(())
+}
+
+fn install_targets() -> Result<()> {
+    for target in GuestTarget::ALL {
+        rust_target::ensure(target.triple(), shell::progress)?;
     }
     Ok(())
 }
@@ -194,6 +204,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<i32> {
     match task {
         Task::Setup { update } => setup(update).map(|()| 0),
+        Task::Targets => install_targets().map(|()| 0),
         Task::Exec {
             machine,
             timeout,

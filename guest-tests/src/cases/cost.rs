@@ -47,7 +47,6 @@ pub fn translation() -> Result<CaseResult> {
     let outcome = stress::machine()?
         .device("e1000e")
         .device(EDU)
-        .cpus(1)
         .hugepages_2m(520)
         .timeout(LIMIT)
         .qemu_arg("-icount")

@@ -28,7 +28,7 @@ mod terminal;
 
 use std::time::Duration;
 
-use crate::runner::{Case, CaseResult};
+use crate::runner::{Case, CaseResult, List};
 
 /// All cases, the longest first, so that two at once end together.
 pub const ALL: &[Case] = &[
@@ -37,7 +37,7 @@ pub const ALL: &[Case] = &[
     case("translate", 200, scattered::translate),
     case("compat-block", 200, compat::block),
     Case {
-        long: true,
+        list: List::Long,
         ..case("stress-linux-long", 180, stress_linux::long)
     },
     case("hostile", 180, hostile::hostile),
@@ -77,7 +77,7 @@ const fn case(name: &'static str, budget: u64, run: fn() -> crate::Result<CaseRe
     Case {
         name,
         budget: Duration::from_secs(budget),
-        long: false,
+        list: List::Default,
         run,
     }
 }

@@ -7,11 +7,9 @@ use super::place::Placed;
 use super::{Iommu, Machine, autopsy};
 use crate::setup::QEMU;
 
-/// Against false alarms on a loaded build machine, where emulated time stands still now and then; and a periodic timer:
-/// with a thread for each processor QEMU 10.0 sends a store to another device when it meets a change of the memory map
-/// (system/physmem.c iotlb_to_section), and a one-shot timer takes many stores, after the loss of one of which a
-/// processor has no timers any more.
-const PATIENCE: &str = "tsc=reliable no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 nvme_core.io_timeout=255 mitigations=off nohz=off highres=off";
+/// Against false alarms on a loaded build machine, where emulated time stands still now and then.
+const PATIENCE: &str = "tsc=reliable no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 \
+                        nvme_core.io_timeout=255 mitigations=off";
 
 /// Files of one run.
 #[derive(Debug)]
@@ -53,7 +51,7 @@ pub fn command(
     ]);
     command.args(["-display", "none", "-no-reboot", "-m", &machine.memory]);
     command.args(["-smp", &machine.cpus.to_string()]);
-    command.args(["-accel", accelerator(machine)]);
+    command.args(["-accel", "tcg"]);
     command
         .arg("-kernel")
         .arg(files.kernel)
@@ -89,16 +87,6 @@ pub fn command(
     }
     command.args(&machine.qemu_args);
     command
-}
-
-/// One thread for all processors is no way out: guests inside the machine then wait for locks for ever.
-fn accelerator(machine: &Machine) -> &'static str {
-    let counts_instructions = |argument: &String| argument == "-icount";
-    if machine.qemu_args.iter().any(counts_instructions) {
-        "tcg"
-    } else {
-        "tcg,thread=multi"
-    }
 }
 
 fn kernel_command_line(machine: &Machine, terminal: Terminal) -> String {

@@ -40,6 +40,11 @@ impl Apt {
         )
     }
 
+    /// Debian 11, whose kernel gives its first MiB to drivers. Fetches the package lists.
+    pub fn of_debian_11() -> Result<Self> {
+        Self::open("debian-11", [(ARCHIVE, "bullseye".to_string())])
+    }
+
     fn open(name: &str, suites: impl IntoIterator<Item = (&'static str, String)>) -> Result<Self> {
         let apt = Self {
             folder: paths::cache()?.join("apt").join(name),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::apt::Apt;
 use super::not_set_up;
-use super::selection::Selection;
+use super::selection::{Package, Selection};
 use crate::error::{AtPath, Error, Result};
 use crate::paths;
 use crate::shell::{self, progress};
@@ -44,8 +44,7 @@ impl GuestKernel {
         &self.release
     }
 
-    fn of(selection: &Selection) -> Result<Self> {
-        let package = &selection.guest_kernel;
+    fn of(package: &Package) -> Result<Self> {
         let release = package
             .name
             .strip_prefix("linux-image-")
@@ -63,8 +62,23 @@ impl GuestKernel {
 /// # Errors
 /// [`Error::Missing`] if the testbed is not set up.
 pub fn installed() -> Result<GuestKernel> {
-    let missing = || not_set_up("the guest kernel");
-    let kernel = GuestKernel::of(&Selection::load()?.ok_or_else(missing)?)?;
+    find("the guest kernel", |selection| &selection.guest_kernel)
+}
+
+/// The guest kernel that is older than Linux 5.13.
+///
+/// # Errors
+/// [`Error::Missing`] if the testbed is not set up.
+pub fn old_installed() -> Result<GuestKernel> {
+    find("Debian 11's kernel", |selection| {
+        &selection.old_guest_kernel
+    })
+}
+
+fn find(what: &str, choose: fn(&Selection) -> &Package) -> Result<GuestKernel> {
+    let missing = || not_set_up(what);
+    let selection = Selection::load()?.ok_or_else(missing)?;
+    let kernel = GuestKernel::of(choose(&selection))?;
     if kernel.folder.exists() {
         Ok(kernel)
     } else {
@@ -72,14 +86,18 @@ pub fn installed() -> Result<GuestKernel> {
     }
 }
 
-/// Downloads and unpacks the guest kernel if the cache has none.
+/// Downloads and unpacks the guest kernels that the cache lacks.
 pub fn install(selection: &Selection) -> Result<()> {
-    let kernel = GuestKernel::of(selection)?;
+    install_from(Apt::of_machine, &selection.guest_kernel)?;
+    install_from(Apt::of_debian_11, &selection.old_guest_kernel)
+}
+
+fn install_from(suites: fn() -> Result<Apt>, package: &Package) -> Result<()> {
+    let kernel = GuestKernel::of(package)?;
     if kernel.folder.exists() {
         return Ok(());
     }
-    let package = &selection.guest_kernel;
-    let apt = Apt::of_machine()?;
+    let apt = suites()?;
     paths::publish_folder(&kernel.folder, |partial| {
         apt.unpack(&package.name, &package.version, partial)?;
         let unpacked = GuestKernel {

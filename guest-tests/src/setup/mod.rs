@@ -13,7 +13,9 @@ mod tools;
 use std::fs::File;
 
 pub use busybox::installed as busybox;
-pub use guest_kernel::{GuestKernel, installed as guest_kernel, write_pvh_only};
+pub use guest_kernel::{
+    GuestKernel, installed as guest_kernel, old_installed as old_guest_kernel, write_pvh_only,
+};
 pub use kernel::{Flavour, installed as kernel};
 pub use selection::Selection;
 pub use tools::{QEMU, require_qemu};

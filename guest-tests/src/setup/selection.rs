@@ -27,6 +27,8 @@ pub struct Selection {
     pub kernel_source: Package,
     /// The guest's kernel: the stock kernel of this machine's release.
     pub guest_kernel: Package,
+    /// Another guest's kernel: that of Debian 11, which is older than Linux 5.13.
+    pub old_guest_kernel: Package,
     /// The guest's and the test machine's first programs.
     pub busybox: Package,
 }
@@ -38,28 +40,14 @@ impl Selection {
     /// If apt cannot fetch its lists or a package is not on offer.
     pub fn choose() -> Result<Self> {
         let machine = Apt::of_machine()?;
-        let meta = machine.candidate("linux-image-amd64")?;
-        let image = machine
-            .dependencies("linux-image-amd64", &meta)?
-            .into_iter();
-        let image = image
-            .into_iter()
-            .find(|name| name.starts_with("linux-image-"));
-        let image =
-            image.ok_or_else(|| Error::Usage("linux-image-amd64 depends on no kernel".into()))?;
         let sources = Apt::of_kernel_sources()?;
         let source = newest_source(&sources.names("linux-source-")?).ok_or_else(|| {
             Error::Usage("No kernel source of version 7.3 or later is on offer".into())
         })?;
-        let package = |apt: &Apt, name: &str| {
-            Ok::<_, Error>(Package {
-                name: name.into(),
-                version: apt.candidate(name)?,
-            })
-        };
         let selection = Self {
             kernel_source: package(&sources, &source)?,
-            guest_kernel: package(&machine, &image)?,
+            guest_kernel: stock_kernel(&machine)?,
+            old_guest_kernel: stock_kernel(&Apt::of_debian_11()?)?,
             busybox: package(&machine, "busybox-static")?,
         };
         for package in selection.packages() {
@@ -93,9 +81,32 @@ impl Selection {
         })
     }
 
-    fn packages(&self) -> [&Package; 3] {
-        [&self.kernel_source, &self.guest_kernel, &self.busybox]
+    fn packages(&self) -> [&Package; 4] {
+        [
+            &self.kernel_source,
+            &self.guest_kernel,
+            &self.old_guest_kernel,
+            &self.busybox,
+        ]
     }
+}
+
+fn package(apt: &Apt, name: &str) -> Result<Package> {
+    Ok(Package {
+        name: name.into(),
+        version: apt.candidate(name)?,
+    })
+}
+
+/// The kernel image that the meta package of these suites depends on.
+fn stock_kernel(apt: &Apt) -> Result<Package> {
+    const META: &str = "linux-image-amd64";
+    let dependencies = apt.dependencies(META, &apt.candidate(META)?)?;
+    let image = dependencies
+        .iter()
+        .find(|name| name.starts_with("linux-image-"))
+        .ok_or_else(|| Error::Usage(format!("The package {META} depends on no kernel image")))?;
+    package(apt, image)
 }
 
 fn path() -> Result<PathBuf> {
@@ -113,6 +124,7 @@ fn parse(text: &str) -> Option<Selection> {
     Some(Selection {
         kernel_source: packages.next()??,
         guest_kernel: packages.next()??,
+        old_guest_kernel: packages.next()??,
         busybox: packages.next()??,
     })
 }
@@ -151,7 +163,8 @@ mod tests {
 
     #[test]
     fn damaged_note_is_no_selection() {
-        let whole = "linux-source-7.3 7.3.4-1\nlinux-image-6.1.0-56-amd64 6.1.192-2\nbusybox-static 1:1.35\n";
+        let whole = "linux-source-7.3 7.3.4-1\nlinux-image-6.1.0-56-amd64 6.1.192-2\n\
+                     linux-image-5.10.0-32-amd64 5.10.223-1\nbusybox-static 1:1.35\n";
         assert_eq!(parse(whole).unwrap().busybox.version, "1:1.35");
         assert_eq!(parse("linux-source-7.3 7.3.4-1\nlinux-im"), None);
     }
