@@ -56,9 +56,6 @@ pub enum GuestTarget {
 }
 
 impl GuestTarget {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Linux, Self::BareMetal];
-
     /// Its name for cargo.
     #[must_use]
     pub fn triple(self) -> &'static str {

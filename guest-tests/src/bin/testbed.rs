@@ -30,8 +30,6 @@ enum Task {
         #[arg(long)]
         update: bool,
     },
-    /// Install the Rust targets that guests are built for; a no-op when they are there.
-    Targets,
     /// Run a script on a machine without an IOMMU and exit with its status (124: time-out, 125: no status).
     ///
     /// The script runs by /bin/sh as root on an overlay of this machine's files: it reads them all and writes
@@ -158,7 +156,6 @@ fn build(no_build: bool) -> Result<()> {
     if no_build {
         return Ok(());
     }
-    install_targets()?;
     cargo_build(
         "--package vmm --package guest-tests --package falsify --lib --bin pinvisor --bin pinvisor-control \
          --bin kernel-check",
@@ -169,16 +166,10 @@ fn build(no_build: bool) -> Result<()> {
         ("window-example", GuestTarget::Linux),
     ] {
         let triple = target.triple();
+        rust_target::ensure(triple, shell::progress)?;
         cargo_build(&format!(
             "--package {program} --bin {program} --target {triple}"
         ))?;
-    }
-    Ok(())
-}
-
-fn install_targets() -> Result<()> {
-    for target in GuestTarget::ALL {
-        rust_target::ensure(target.triple(), shell::progress)?;
     }
     Ok(())
 }
@@ -204,7 +195,6 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<i32> {
     match task {
         Task::Setup { update } => setup(update).map(|()| 0),
-        Task::Targets => install_targets().map(|()| 0),
         Task::Exec {
             machine,
             timeout,

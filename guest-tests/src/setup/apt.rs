@@ -58,7 +58,7 @@ impl Apt {
             .collect();
         let list = apt.folder.join("sources.list");
         fs::write(&list, lines).at("write", &list)?;
-        progress(&format!("fetching package lists ({name})"));
+        progress(&format!("fetching package lists ({name}; a few seconds)"));
         shell::run(apt.command("apt-get").args(["-qq", "update"]))?;
         Ok(apt)
     }
@@ -89,7 +89,9 @@ impl Apt {
 
     /// Downloads one package and unpacks it into `target`, without installing it.
     pub fn unpack(&self, package: &str, version: &str, target: &Path) -> Result<()> {
-        progress(&format!("downloading {package} {version}"));
+        progress(&format!(
+            "downloading {package} {version} (seconds to minutes, by your network)"
+        ));
         let folder = tempfile::tempdir_in(&self.folder).at("create a folder in", &self.folder)?;
         let spec = format!("{package}={version}");
         shell::run(
@@ -111,7 +113,10 @@ impl Apt {
 
     /// Installs packages on the machine, from backports if so asked. Needs root.
     pub fn install(&self, packages: &[&str], from_backports: bool) -> Result<()> {
-        progress(&format!("installing {}", packages.join(" ")));
+        progress(&format!(
+            "installing {} (about 15 seconds)",
+            packages.join(" ")
+        ));
         let mut command = self.command("apt-get");
         command.env("DEBIAN_FRONTEND", "noninteractive");
         command.args(["-qq", "install", "--yes", "--no-install-recommends"]);

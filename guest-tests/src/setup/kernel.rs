@@ -14,7 +14,8 @@ use crate::error::{AtPath, Error, Result};
 use crate::paths;
 use crate::shell::{self, progress};
 
-const COMMON: &str = include_str!("../../kernel/common.config");
+const BASE: &str = include_str!("../../kernel/base.config");
+const FULL: &str = include_str!("../../kernel/full.config");
 
 /// Changes whenever the steps that make a kernel do, so that kernels made otherwise are made anew.
 const STEPS: &str = "tinyconfig, merge_config -m, olddefconfig, bzImage";
@@ -50,14 +51,24 @@ impl Flavour {
         }
     }
 
+    /// What building it takes on two cores, after the flavours before it: objects are shared.
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Groups => "5 minutes",
+            Self::NoGroups | Self::NoNoiommu => "30 seconds",
+            Self::Bare => "2 minutes",
+        }
+    }
+
     fn config(self) -> String {
-        let own = match self {
-            Self::Groups => include_str!("../../kernel/groups.config"),
-            Self::NoGroups => include_str!("../../kernel/no-groups.config"),
-            Self::NoNoiommu => include_str!("../../kernel/no-noiommu.config"),
-            Self::Bare => include_str!("../../kernel/bare.config"),
-        };
-        overruled(COMMON, own)
+        match self {
+            Self::Groups => [BASE, FULL, include_str!("../../kernel/groups.config")].concat(),
+            Self::NoGroups => [BASE, FULL, include_str!("../../kernel/no-groups.config")].concat(),
+            Self::NoNoiommu => {
+                [BASE, FULL, include_str!("../../kernel/no-noiommu.config")].concat()
+            }
+            Self::Bare => BASE.to_owned(),
+        }
     }
 }
 
@@ -115,7 +126,7 @@ fn source_tree(selection: &Selection) -> Result<PathBuf> {
     paths::publish_folder(&tree, |partial| {
         let folder = tempfile::tempdir_in(partial).at("create a folder in", partial)?;
         apt.unpack(&package.name, &package.version, folder.path())?;
-        progress("unpacking the kernel source");
+        progress("unpacking the kernel source (about 20 seconds)");
         let archive = folder
             .path()
             .join("usr/src")
@@ -132,7 +143,11 @@ fn source_tree(selection: &Selection) -> Result<PathBuf> {
 }
 
 fn build(tree: &Path, flavour: Flavour) -> Result<()> {
-    progress(&format!("building kernel {}", flavour.name()));
+    progress(&format!(
+        "building kernel {} (about {} on two cores)",
+        flavour.name(),
+        flavour.expected()
+    ));
     let wanted = flavour.config();
     let fragment = tree.join("testbed.config");
     fs::write(&fragment, &wanted).at("write", &fragment)?;
@@ -207,26 +222,6 @@ fn make(tree: &Path) -> Command {
     command
 }
 
-/// The lines of both, without those of `common` that `own` sets otherwise.
-fn overruled(common: &str, own: &str) -> String {
-    let kept = common.lines().filter(|line| {
-        option(line).is_none_or(|name| own.lines().all(|other| option(other) != Some(name)))
-    });
-    kept.chain(own.lines())
-        .map(|line| format!("{line}\n"))
-        .collect()
-}
-
-/// The option that a line sets or unsets.
-fn option(line: &str) -> Option<&str> {
-    let unset = line
-        .strip_prefix("# ")
-        .and_then(|rest| rest.strip_suffix(" is not set"));
-    unset
-        .or_else(|| line.split_once('=').map(|(name, _)| name))
-        .filter(|name| name.starts_with("CONFIG_"))
-}
-
 /// The first line of `wanted` that `config` contradicts. `# X is not set` is fulfilled by silence, too.
 fn first_unfulfilled<'a>(wanted: &'a str, config: &str) -> Option<&'a str> {
     let is_set = |option: &str| {
@@ -276,17 +271,5 @@ mod tests {
             .map(|flavour| paths::key(&[&flavour.config()]))
             .into();
         assert_eq!(keys.len(), Flavour::ALL.len());
-    }
-
-    #[test]
-    fn a_flavour_overrules_what_all_share() {
-        let all = overruled(
-            "# words\nCONFIG_A=y\nCONFIG_AB=y\n# CONFIG_C is not set",
-            "# CONFIG_A is not set\nCONFIG_C=m",
-        );
-        assert_eq!(
-            all,
-            "# words\nCONFIG_AB=y\n# CONFIG_A is not set\nCONFIG_C=m\n"
-        );
     }
 }
