@@ -4,7 +4,7 @@ use std::thread;
 
 use proptest::prelude::*;
 
-use crate::mediate::SHIPPED;
+use crate::mediate::ON_REQUEST;
 use crate::mediate::testing::{Bus, GuestMemory, Rig, operations};
 
 /// Numbers without a pattern that matters here: SplitMix64.
@@ -128,10 +128,10 @@ fn a_mediated_transfer_moves_the_guests_bytes() {
 #[test]
 fn a_device_that_does_not_take_an_address_is_not_started() {
     let guest = GuestMemory::default();
-    let (_, text) = SHIPPED[0];
+    let (_, text) = ON_REQUEST[0];
     // The engine takes the low half for the whole, which is an address of the host.
     let text = text.replacen(
-        "offset = 0x80\nwidth = 8",
+        "offset = 0x80\nwidth = 8\naccesses = [4, 8]\npartial = \"replace\"",
         "offset = 0x80\nwidth = 8\nstore = 4",
         1,
     );
