@@ -251,8 +251,8 @@ impl Device {
                     && end(device).is_some_and(|end| window.contains(&end));
                 in_window && end(inside).is_some_and(|end| is_memory(memory, &(inside..end)))
             }
-            // Registers that are none, behind those of the DMA engine.
-            _ => offset >= 0xa0,
+            // Not of the DMA engine.
+            _ => !(0x80..0xa0).contains(&offset),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::numbers::Numbers;
-use crate::mediate::ON_REQUEST;
 use crate::mediate::testing::{Bus, GuestMemory, Rig, operations};
+use crate::mediate::{ON_REQUEST, Reason, SHIPPED};
 
 #[test]
 fn a_hundred_thousand_attempts_reach_nothing_but_the_guests_memory() {
@@ -124,6 +124,33 @@ fn a_device_that_does_not_take_an_address_is_not_started() {
     assert!(!rig.worker.step());
     let counts = rig.counters.read();
     assert_eq!((counts.started, counts.failed), (0, 1));
+}
+
+#[test]
+fn the_profile_that_edus_ids_pick_has_28_address_bits() {
+    let (_, text) = SHIPPED[0];
+    for (host, reached) in [
+        (0x0f00_0000, true),
+        (0x1000_0000, false),
+        (0x20_0000_0000, false),
+    ] {
+        let guest = GuestMemory::at(host);
+        let rig = Rig::with(&guest, text);
+        let gpa = guest.gpas()[0];
+        for transfer in [[gpa, 0x40000, 16, 1], [0x40000, gpa, 16, 3]] {
+            rig.bus.start(transfer);
+            rig.bus.reset();
+            rig.bus.config_write(4, &[6, 0]);
+        }
+        let counts = rig.counters.read();
+        let expected = if reached { (2, 0) } else { (0, 2) };
+        assert_eq!((counts.started, counts.refused), expected);
+        let reason = counts.last_refusal.map(|refusal| refusal.reason);
+        let is_unreachable =
+            |reason| matches!(reason, Reason::Unreachable { last, .. } if last == 0x0fff_ffff);
+        assert_eq!(reason.is_some_and(is_unreachable), !reached);
+        assert_eq!(rig.violations.list(), Vec::<String>::new());
+    }
 }
 
 proptest! {

@@ -24,6 +24,23 @@ fn shipped_profiles_are_profiles() {
 }
 
 #[test]
+fn the_profiles_for_edu_differ_in_name_and_address_bits_only() {
+    let keys = |text: &str| {
+        let (_, keys) = text.split_once("version = 1").unwrap();
+        keys.to_owned()
+    };
+    let ([(_, edu)], [(_, edu64)]) = (SHIPPED, ON_REQUEST) else {
+        panic!("other profiles");
+    };
+    let wide = keys(edu).replacen("\"edu\"", "\"edu64\"", 1).replacen(
+        "address_bits = 28",
+        "address_bits = 64",
+        1,
+    );
+    assert_eq!(wide, keys(edu64));
+}
+
+#[test]
 fn descriptors_have_to_be_denied() {
     let text = profile(&[(
         "descriptors_in_memory = false",
@@ -513,5 +530,5 @@ fn the_fuzzers_profiles_do_no_harm() {
     for bytes in crate::testing::corpus("profile") {
         usable += usize::from(profiles::run(&bytes));
     }
-    assert!(usable >= 3, "{usable} usable profiles");
+    assert!(usable >= 8, "{usable} usable profiles");
 }

@@ -65,7 +65,11 @@ impl Maker<'_, '_> {
                 self.high += 8;
             }
             5 => register.replace = true,
-            6 if self.one_in(4) => register.replace = true,
+            6 if self.one_in(6) => {
+                // Not to be accepted, if it is of more than one byte.
+                register.replace = true;
+                register.store = width.div_ceil(2);
+            }
             _ => {}
         }
         if self.one_in(6) {
@@ -227,7 +231,7 @@ impl Maker<'_, '_> {
         let (register, mask) = match choice {
             0 => return (None, Quirk::ReadOnly),
             1 if start.mask != 0 => return (Some(*start), Quirk::ReadOnly),
-            2 => {
+            2 | 3 => {
                 let free = self.registers[start.register].bits() & !used[start.register];
                 (start.register, self.bit(free))
             }
@@ -273,7 +277,7 @@ impl Maker<'_, '_> {
         }
         let free = bits & !named & !busy.map_or(0, |busy| busy.mask);
         match self.input.byte() % 8 {
-            0 => self.registers[register].reserved = Some("pass"),
+            0 | 3 => self.registers[register].reserved = Some("pass"),
             1 => self.registers[register].reserved = Some("zero"),
             2 => self.registers[register].writable = Some(self.bit(free)),
             _ => {}

@@ -279,7 +279,17 @@ impl Guest {
             self.register(register, values[register], input);
         }
         let start = channel.start;
-        self.register(start.register, values[start.register] | start.value, input);
+        let mut value = values[start.register] | start.value;
+        // An order to clear the busy bits at once.
+        let busy = channel
+            .busy
+            .filter(|busy| busy.register == start.register && busy.mask != start.mask);
+        if let Some(busy) = busy
+            && input.byte().is_multiple_of(2)
+        {
+            value |= busy.mask;
+        }
+        self.register(start.register, value, input);
     }
 
     /// Where `length` bytes are in one piece, most often at the end of one.
