@@ -31,6 +31,15 @@ impl fmt::Debug for Options {
     }
 }
 
+/// What has been logged: a guest must not fill the log.
+#[derive(Clone, Copy, Debug, Default)]
+struct Logged {
+    /// Of which BARs an access was kept from the device.
+    closed: [bool; 6],
+    /// A store to a register of `busy` or `status` was dropped.
+    status: bool,
+}
+
 /// A [`HostFunction`] between a passed-through function and its device, which lets no DMA address
 /// through that it has not checked.
 pub struct MediatedFunction<H> {
@@ -47,6 +56,7 @@ pub struct MediatedFunction<H> {
     /// For each transfer whether its status register shows a refusal.
     pub(super) shows_refusal: Vec<bool>,
     pub(super) stopped: bool,
+    logged: Logged,
     pub(super) counters: Counters,
     pub(super) translate: Box<dyn Translate>,
     pub(super) on_stop: FailureHook,
@@ -71,7 +81,8 @@ impl<H: HostFunction> MediatedFunction<H> {
     pub fn new(mut host: H, profile: Profile, options: Options) -> Result<Self, SetupError> {
         setup::check(&mut host, &profile)?;
         let found = setup::find(&mut host)?;
-        let (info, trapped) = setup::trim(host.info().clone(), &profile);
+        let msix = found.msix_table.as_ref().map(|(bar, _)| *bar);
+        let (info, trapped) = setup::trim(host.info().clone(), &profile, msix);
         let sizes = [0, 1, 2, 3, 4, 5].map(|bar: usize| info.bars[bar].size);
         Ok(Self {
             info,
@@ -81,6 +92,7 @@ impl<H: HostFunction> MediatedFunction<H> {
             values: vec![0; profile.registers.len()],
             shows_refusal: vec![false; profile.transfers.len()],
             stopped: false,
+            logged: Logged::default(),
             counters: Counters::default(),
             translate: options.translate,
             on_stop: options.on_stop,
@@ -98,6 +110,41 @@ impl<H: HostFunction> MediatedFunction<H> {
     /// Counts an access that the device does not have.
     pub(super) fn ignore(&self) {
         self.counters.update(|statistics| statistics.ignored += 1);
+    }
+
+    /// Counts an access to a closed BAR.
+    fn ignore_closed(&mut self, bar: u8) {
+        self.ignore();
+        let logged = &mut self.logged.closed[usize::from(bar)];
+        if !std::mem::replace(logged, true) {
+            log::warn!(
+                "{}: BAR {bar} is closed: the guest's accesses to it reach nothing but the \
+                 registers of the profile {:?}, if it has any there (open_bars = [{bar}] opens it)",
+                self.info.name,
+                self.profile.name()
+            );
+        }
+    }
+
+    /// Counts a store to a register of `busy` or `status`.
+    pub(super) fn ignore_status(&mut self, register: usize) {
+        self.ignore();
+        if !std::mem::replace(&mut self.logged.status, true) {
+            log::warn!(
+                "{}: the guest's store to register {:?} is dropped, as all that follow will be: no \
+                 bit of it is writable",
+                self.info.name,
+                self.profile.registers[register].name
+            );
+        }
+    }
+
+    /// Forgets what the guest wrote; a function that was stopped goes on.
+    fn forget(&mut self) {
+        self.routes.reset();
+        self.values.fill(0);
+        self.shows_refusal.fill(false);
+        self.stopped = false;
     }
 
     /// Whether a write to config space cannot reach anything that only the device knows.
@@ -148,6 +195,11 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
                 self.routes.read_index(port, byte, data);
                 Ok(())
             }
+            Target::Closed { bar } => {
+                self.ignore_closed(bar);
+                data.fill(0xff);
+                Ok(())
+            }
             Target::Nothing => {
                 self.ignore();
                 data.fill(0xff);
@@ -166,6 +218,10 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
                 self.routes.write_index(port, byte, data);
                 Ok(())
             }
+            Target::Closed { bar } => {
+                self.ignore_closed(bar);
+                Ok(())
+            }
             Target::Nothing => {
                 self.ignore();
                 Ok(())
@@ -178,7 +234,7 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
             *trapped == bar && pages.start < area.end && area.start < pages.end
         };
         if self.trapped.iter().any(traps) {
-            let reason = format!("BAR {bar} at {area:#x?} holds mediated registers");
+            let reason = format!("BAR {bar} at {area:#x?} holds mediated registers or is closed");
             return Err(HostError(reason.into()));
         }
         self.host.map(bar, area, gpa)
@@ -208,13 +264,14 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
         self.host.pending(vector)
     }
 
-    /// Whether the device could be reset or not, nothing remains of what the guest wrote; a
-    /// function that was stopped goes on.
+    /// Whether the device could be reset or not, nothing remains of what the guest wrote.
     fn reset(&mut self) -> Result<(), HostError> {
-        self.routes.reset();
-        self.values.fill(0);
-        self.shows_refusal.fill(false);
-        self.stopped = false;
+        self.forget();
         self.host.reset()
+    }
+
+    fn was_reset(&mut self) {
+        self.forget();
+        self.host.was_reset();
     }
 }

@@ -25,7 +25,7 @@ mod translate;
 
 pub use check::{Reason, Refusal};
 pub use function::{MediatedFunction, Options};
-pub use profile::{Direction, Invalid, Profile, ProfileError, SHIPPED};
+pub use profile::{Direction, Invalid, ON_REQUEST, Profile, ProfileError, SHIPPED};
 pub use setup::SetupError;
 pub use statistics::{Counters, Statistics};
 pub use translate::{Run, Translate};

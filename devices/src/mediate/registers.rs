@@ -64,7 +64,7 @@ impl<H: HostFunction> MediatedFunction<H> {
 
     /// A store that touches a mediated register must be of such registers only, and of a shape
     /// that each of them takes; else nothing of it has an effect. What starts a transfer comes
-    /// last.
+    /// last. One that touches a register of `busy` or `status` must be of that register only.
     pub(super) fn write_registers(
         &mut self,
         bar: u8,
@@ -74,20 +74,25 @@ impl<H: HostFunction> MediatedFunction<H> {
         let access = offset..offset + data.len() as u64;
         let mut stores = [None; 8];
         let (mut count, mut covered, mut odd) = (0, 0, false);
+        let mut status = None;
         for (index, register) in self.touched(bar, &access) {
-            if register.kind != Kind::Status {
-                covered += register.bytes_in(access.clone()).count();
-                odd |= !register.takes(offset, data.len());
-                stores[count] = Some(index);
-                count += 1;
+            covered += register.bytes_in(access.clone()).count();
+            odd |= !register.takes(offset, data.len());
+            if register.kind == Kind::Status {
+                status = Some(index);
             }
+            stores[count] = Some(index);
+            count += 1;
         }
         if count == 0 {
             return self.host.region_write(Region::Bar(bar), offset, data);
         }
-        if odd || covered != data.len() {
+        if odd || covered != data.len() || status.is_some() && count != 1 {
             self.ignore();
             return Ok(());
+        }
+        if let Some(index) = status {
+            return self.write_status(index, (bar, access), data);
         }
         let mut starts = [None; 8];
         for (index, start) in stores.into_iter().flatten().zip(&mut starts) {
@@ -99,10 +104,38 @@ impl<H: HostFunction> MediatedFunction<H> {
                 self.values[index] = value;
             }
         }
-        for (index, value, written) in starts.into_iter().flatten() {
-            self.write_start(index, value, written)?;
+        // The guest has asked for each of them, so each is counted, whether others fail or not.
+        starts
+            .into_iter()
+            .flatten()
+            .map(|(index, value, written)| self.write_start(index, value, written))
+            .fold(Ok(()), Result::and)
+    }
+
+    /// A store to a register that says whether a transfer is under way, or of a refusal. If the
+    /// guest could change what it says, a transfer could be started during another one. Only bits
+    /// that the profile allows pass; the others are zeros.
+    fn write_status(
+        &mut self,
+        index: usize,
+        (bar, access): (u8, Range<u64>),
+        data: &[u8],
+    ) -> Result<(), HostError> {
+        let register = &self.profile.registers[index];
+        let passed = register.passed.to_le_bytes();
+        let mut bytes = [0; 8];
+        let mut any = 0;
+        for (place, byte) in register.bytes_in(access.clone()) {
+            let mask = passed[usize::from(byte)];
+            bytes[place] = data[place] & mask;
+            any |= mask;
         }
-        Ok(())
+        if any == 0 {
+            self.ignore_status(index);
+            return Ok(());
+        }
+        let data = &bytes[..data.len()];
+        self.host.region_write(Region::Bar(bar), access.start, data)
     }
 
     /// The start register has `value` after a store of the bits in `written`.

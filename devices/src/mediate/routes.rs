@@ -11,6 +11,8 @@ pub(super) enum Target {
     Registers { bar: u8, offset: u64 },
     /// The index of a port, from this byte on.
     Index { port: usize, byte: usize },
+    /// Bytes of a BAR that is closed to the guest, and that no register of the profile has.
+    Closed { bar: u8 },
     /// Nothing that the device has.
     Nothing,
 }
@@ -24,11 +26,23 @@ pub(super) struct Routes {
     sizes: [u64; 6],
     /// The MSI-X table, whose entries are addresses too: the host's.
     forbidden: Option<(u8, Range<u64>)>,
+    /// Of which BARs the guest reaches the profile's registers only.
+    closed: [bool; 6],
+    registers: Vec<(u8, Range<u64>)>,
 }
 
 impl Routes {
     pub fn new(profile: &Profile, sizes: [u64; 6], forbidden: Option<(u8, Range<u64>)>) -> Self {
         Self {
+            closed: profile.closed_bars(forbidden.as_ref().map(|(bar, _)| *bar)),
+            registers: profile
+                .registers
+                .iter()
+                .flat_map(|register| {
+                    let spans = register.spans.iter();
+                    spans.map(|span| (register.bar, span.range()))
+                })
+                .collect(),
             aliases: profile.aliases.clone(),
             ports: profile
                 .ports
@@ -73,8 +87,30 @@ impl Routes {
             Target::Registers { bar, offset } if !self.exists(bar, offset, length) => {
                 Target::Nothing
             }
+            Target::Registers { bar, offset } if !self.is_open(bar, offset, length) => {
+                Target::Closed { bar }
+            }
             target => target,
         }
+    }
+
+    /// Whether the guest may reach all of an access that a BAR takes.
+    fn is_open(&self, bar: u8, offset: u64, length: usize) -> bool {
+        if !self.closed[usize::from(bar)] {
+            return true;
+        }
+        let access = offset..offset + length as u64;
+        // Registers share no bytes.
+        let named: u64 = self
+            .registers
+            .iter()
+            .filter(|(other, _)| *other == bar)
+            .map(|(_, range)| {
+                let end = range.end.min(access.end);
+                end.saturating_sub(range.start.max(access.start))
+            })
+            .sum();
+        named == length as u64
     }
 
     /// Whether it is an access that a BAR takes.

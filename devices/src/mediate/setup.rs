@@ -159,11 +159,21 @@ fn read<H: HostFunction>(host: &mut H, offset: u16) -> Result<[u8; 4], SetupErro
     }
 }
 
-/// `info` without the pages that have to trap, and those pages.
-pub(super) fn trim(mut info: HostInfo, profile: &Profile) -> (HostInfo, Vec<(u8, Range<u64>)>) {
+/// `info` without the pages that have to trap, and those pages. Nothing of a closed BAR can be
+/// mapped; `msix` is the BAR with the MSI-X table.
+pub(super) fn trim(
+    mut info: HostInfo,
+    profile: &Profile,
+    msix: Option<u8>,
+) -> (HostInfo, Vec<(u8, Range<u64>)>) {
     let mut trapped = Vec::new();
-    for (_, bar, range) in profile.places() {
+    let places = profile.places().map(|(_, bar, range)| {
         let pages = range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE);
+        (bar, pages)
+    });
+    let closed = (0..).zip(profile.closed_bars(msix));
+    let closed = closed.filter_map(|(bar, closed)| closed.then_some((bar, 0..u64::MAX)));
+    for (bar, pages) in places.chain(closed) {
         if let Some(region) = info.bars.get_mut(usize::from(bar)) {
             let parts = region
                 .mappable
@@ -184,6 +194,22 @@ fn without(range: &Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
 }
 
 impl Profile {
+    /// Which BARs are closed: those that the profile does not mention, in which there may be
+    /// anything, and the one with the MSI-X table (`msix`), which there may be twice. `open_bars`
+    /// opens them.
+    pub(super) fn closed_bars(&self, msix: Option<u8>) -> [bool; 6] {
+        let selected = self.ports.iter().map(|port| port.to_bar);
+        let mentioned: Vec<u8> = self
+            .places()
+            .map(|(_, bar, _)| bar)
+            .chain(selected)
+            .collect();
+        [0, 1, 2, 3, 4, 5].map(|bar| {
+            let closed = !mentioned.contains(&bar) || msix == Some(bar);
+            closed && !self.open_bars.contains(&bar)
+        })
+    }
+
     /// All that is not the guest's to map: how messages call it, its BAR and its bytes.
     fn places(&self) -> impl Iterator<Item = (String, u8, Range<u64>)> {
         let registers = self.registers.iter().flat_map(|register| {

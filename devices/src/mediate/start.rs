@@ -95,7 +95,8 @@ impl<H: HostFunction> MediatedFunction<H> {
         }
         let found = self.load(index)?;
         let register = &self.profile.registers[index];
-        if found == stored & register.bits() {
+        let stored = stored & register.passed;
+        if found == stored {
             return Ok(());
         }
         let register = register.name.clone();
@@ -150,11 +151,12 @@ impl<H: HostFunction> MediatedFunction<H> {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Writes a register of the device, with stores as it needs them.
+    /// Writes a register of the device, with stores as it needs them. Bits that no field names are
+    /// zeros, unless the profile says otherwise.
     pub(super) fn store(&mut self, index: usize, value: u64) -> Result<(), HostError> {
         let register = &self.profile.registers[index];
         let (region, step) = (Region::Bar(register.bar), register.store);
-        let bytes = value.to_le_bytes();
+        let bytes = (value & register.passed).to_le_bytes();
         for span in &register.spans {
             for at in (0..span.length).step_by(step.into()) {
                 let first = usize::from(span.first + at);

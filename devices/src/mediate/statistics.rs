@@ -24,7 +24,8 @@ pub struct Statistics {
     /// not started, except perhaps where the last store failed.
     pub failed: u64,
     /// Accesses to mediated registers, or through aliases and ports, of a shape that the device
-    /// does not have: stores without effect, and loads of all-ones.
+    /// does not have, accesses to closed BARs, and stores to registers of `busy` and `status`:
+    /// stores without effect, and loads of all-ones.
     pub ignored: u64,
     /// The last refusal.
     pub last_refusal: Option<Refusal>,

@@ -190,6 +190,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         let soft_reset = u16::from_le_bytes(control) & PM_NO_SOFT_RESET == 0;
         if before == PM_STATE && self.power_state == 0 && soft_reset {
             // PCI Power Management 1.2, section 5.4.1: D3hot to D0 is a reset.
+            self.host.was_reset();
             self.forget_guest_state();
             self.settle_interrupts();
             self.write_host_command();

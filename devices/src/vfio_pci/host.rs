@@ -126,4 +126,8 @@ pub trait HostFunction: Send {
 
     /// Resets the function. Config space and BAR addresses come back as they were.
     fn reset(&mut self) -> Result<(), HostError>;
+
+    /// The function has reset itself: the guest took it from D3hot to D0, and its `No_Soft_Reset`
+    /// is 0 (PCI Power Management 1.2, section 5.4.1). By default nothing is to be forgotten.
+    fn was_reset(&mut self) {}
 }

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(400);
 const GUESTS: [(&str, &str, &str); 3] = [
     ("small", "64M", "translate"),
     ("large", "64M,hugepage_size=2M", "translate"),
-    ("mediate", "64M", "mediate"),
+    ("mediate", "64M", "mediate,profile=edu64"),
 ];
 
 /// Ratios that must hold: this guest's cost of something must be so many times another one's, at least.

@@ -49,6 +49,7 @@ pub const ALL: &[Case] = &[
     case("nvme-canary", 120, canary::untouched),
     case("translate-linux", 150, scattered::translate_linux),
     case("mediate", 100, scattered::mediate),
+    case("mediate-default", 75, hostile::narrow),
     case("stress-wrong-extent", 100, stress::wrong_extent),
     case("compat-together", 90, compat::together),
     case("nvme-ending", 90, ending::every_end),

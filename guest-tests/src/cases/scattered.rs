@@ -218,7 +218,7 @@ fn moved(line: &str) -> Option<Moved> {
 /// The monitor translates for edu, whose driver knows of nothing.
 pub fn mediate() -> Result<CaseResult> {
     let machine = stress::machine()?.device(EDU);
-    let arguments = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate \
+    let arguments = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate,profile=edu64 \
                      --cmdline 'mode=mediate transfers=240 bytes=0'";
     let script = [
         PRELUDE,

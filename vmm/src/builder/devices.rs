@@ -57,7 +57,8 @@ impl Devices {
                 reaches: vec![match software.dma {
                     SoftwareDma::Identity => Reach::Identity,
                     SoftwareDma::Translate => Reach::Translate,
-                    SoftwareDma::Mediate => Reach::Mediate(None),
+                    // The engine has all 64 address bits.
+                    SoftwareDma::Mediate => Reach::Mediate(Profile::shipped("edu64")?),
                 }],
                 noiommu: None,
                 iommu: None,
@@ -179,9 +180,12 @@ pub(crate) enum Reach {
     Mediate(Option<Profile>),
 }
 
-/// The profiles that devices were given.
+/// The profiles that devices were given: names of shipped ones, or else files.
 fn profiles(devices: &[DeviceConfig]) -> Result<Vec<Option<Profile>>, Error> {
     let read = |path: &PathBuf| {
+        if let Some(shipped) = path.to_str().map(Profile::shipped).transpose()?.flatten() {
+            return Ok(shipped);
+        }
         let text = files::read_text(path).map_err(|source| Error::File {
             what: "profile",
             path: path.clone(),

@@ -13,7 +13,7 @@ pub(super) const DEVICE_HELP: &str = "\
 PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the default, \
 prefers an IOMMU where there is one, and takes identity else; translate shows the guest a table of \
 its memory (docs/dma-window.md), mediate checks and translates what is written to the device's \
-registers, which profile=FILE describes (docs/mediate.md). A device that cannot be reset is taken \
+registers, which profile=FILE, or the name of a shipped profile, describes (docs/mediate.md). A device that cannot be reset is taken \
 with reset=none only";
 
 /// What every microVM has.

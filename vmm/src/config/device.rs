@@ -31,8 +31,8 @@ pub struct DeviceConfig {
     pub bdf: Bdf,
     /// How its DMA reaches guest memory.
     pub dma: DmaMode,
-    /// With [`DmaMode::Mediate`]: what its registers mean, if not one of the shipped profiles
-    /// tells it.
+    /// With [`DmaMode::Mediate`]: what its registers mean, if not the shipped profile for its IDs
+    /// is to be used: the name of a shipped profile, or a file.
     pub profile: Option<PathBuf>,
     /// Whether it may be used although it cannot be reset.
     pub allow_no_reset: bool,

@@ -96,6 +96,16 @@ pub enum Invalid {
         /// The register.
         name: String,
     },
+    /// A register that the device takes in several stores, where only one will do.
+    #[error("register {name:?} is written in {stores} stores: {rule}")]
+    Stores {
+        /// The register.
+        name: String,
+        /// How many stores write all of it.
+        stores: usize,
+        /// What is required.
+        rule: &'static str,
+    },
     /// Keys do not go together, or one is missing.
     #[error("{0}")]
     Combination(&'static str),

@@ -12,6 +12,8 @@ pub(super) struct File {
     pub descriptors_in_memory: bool,
     pub devices: Vec<Device>,
     pub refusal: RefusalShown,
+    #[serde(default)]
+    pub open_bars: Vec<u8>,
     pub register: Vec<Register>,
     #[serde(default)]
     pub alias: Vec<Alias>,
@@ -55,6 +57,18 @@ pub(super) struct Register {
     pub accesses: Option<Vec<u8>>,
     #[serde(default)]
     pub partial: Partial,
+    pub reserved: Option<Reserved>,
+    pub writable: Option<u64>,
+}
+
+/// What the device gets in the bits of a register that no field of the transfer names.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Reserved {
+    /// Zeros.
+    Zero,
+    /// What the guest wrote.
+    Pass,
 }
 
 /// What a store does that is narrower than its register.

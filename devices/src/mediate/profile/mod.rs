@@ -3,6 +3,7 @@
 mod error;
 mod format;
 mod registers;
+mod roles;
 mod transfers;
 
 pub use error::{Invalid, ProfileError};
@@ -13,8 +14,13 @@ pub(super) use transfers::{Addresses, Directed, Length, Transfer};
 
 use format::File;
 
-/// The profiles that come with the monitor: their names, and the text for [`Profile::parse`].
+/// The profiles that come with the monitor and are picked by a device's IDs: their names, and the
+/// text for [`Profile::parse`].
 pub const SHIPPED: &[(&str, &str)] = &[("edu", include_str!("../../../profiles/edu.toml"))];
+
+/// Profiles that come with the monitor too, for devices whose IDs do not say that they fit: they
+/// have to be asked for by name.
+pub const ON_REQUEST: &[(&str, &str)] = &[("edu64", include_str!("../../../profiles/edu64.toml"))];
 
 /// Most bytes of a profile.
 const LIMIT: usize = 64 << 10;
@@ -25,6 +31,8 @@ pub struct Profile {
     name: String,
     pub(super) devices: Vec<Device>,
     pub(super) refusal: RefusalShown,
+    /// BARs whose unnamed bytes the guest reaches, although nothing else says so.
+    pub(super) open_bars: Vec<u8>,
     pub(super) registers: Vec<Register>,
     pub(super) aliases: Vec<Alias>,
     pub(super) ports: Vec<Port>,
@@ -55,6 +63,19 @@ impl Profile {
             key,
             reason,
         })
+    }
+
+    /// The profile of this name that comes with the monitor, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn shipped(name: &str) -> Result<Option<Self>, ProfileError> {
+        let known = SHIPPED.iter().chain(ON_REQUEST);
+        let found = known.into_iter().find(|(known, _)| *known == name);
+        found
+            .map(|(name, text)| Self::parse(name, text))
+            .transpose()
     }
 
     /// What the profile calls itself.
@@ -91,6 +112,9 @@ impl Profile {
                 return Err(problem(key, Invalid::Count { found, limit }));
             }
         }
+        for bar in &file.open_bars {
+            number(*bar < 6, (*bar).into(), "0 to 5").map_err(|e| problem("open_bars", e))?;
+        }
         let mut registers = registers::check_registers(file.register)?;
         let aliases = registers::check_aliases(&file.alias)?;
         let ports = registers::check_ports(file.port)?;
@@ -100,6 +124,7 @@ impl Profile {
             name: file.name,
             devices: file.devices,
             refusal: file.refusal,
+            open_bars: file.open_bars,
             registers,
             aliases,
             ports,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::format::{self, Partial};
+use super::format::{self, Partial, Reserved};
 use super::{Invalid, Problem, check_name, number, problem};
 
 /// No BAR is as large; sums of two offsets cannot overflow.
@@ -50,6 +50,13 @@ pub(in super::super) struct Register {
     /// The device is asked before a start whether it has taken what was stored.
     pub read_back: bool,
     pub partial: Partial,
+    /// What becomes of bits that no field names, if the profile says so.
+    pub(super) reserved: Option<Reserved>,
+    /// More bits that the device gets as the guest wrote them.
+    pub(super) writable: Option<u64>,
+    /// The bits that the device gets as the guest wrote them, or the monitor for it; the others
+    /// it gets as zeros.
+    pub passed: u64,
     pub kind: Kind,
     /// Which transfer it belongs to.
     pub transfer: usize,
@@ -59,6 +66,19 @@ impl Register {
     /// All bits of the register.
     pub fn bits(&self) -> u64 {
         u64::MAX >> (64 - 8 * u32::from(self.width))
+    }
+
+    /// How many stores the device takes it in.
+    pub fn stores(&self) -> usize {
+        usize::from(self.width / self.store)
+    }
+
+    /// The bits that the device gets with the last of them.
+    pub fn last_store(&self) -> u64 {
+        let end = self.spans.last().map_or(0, |span| span.first + span.length);
+        let first = end.saturating_sub(self.store);
+        let ones = u64::MAX >> (64 - 8 * u32::from(self.store));
+        ones << (8 * u32::from(first))
     }
 
     /// Whether the device takes an access of `length` bytes at `offset`, which is in the
@@ -134,10 +154,21 @@ fn check_register(register: format::Register) -> Result<Register, (&'static str,
         number(aligned, span.offset, "a multiple of the bytes of a store")
             .map_err(|e| ("offset", e))?;
     }
+    if register.partial == Partial::Replace && store != register.width {
+        // The upper bytes would be zeros in the device.
+        let reason = "with partial = \"replace\" the device needs all of the register in one store";
+        return Err(("store", Invalid::Combination(reason)));
+    }
     let mut accesses = 0;
     for width in register.accesses.unwrap_or_else(|| vec![1, 2, 4, 8]) {
         number(is_width(width), width.into(), "1, 2, 4 or 8").map_err(|e| ("accesses", e))?;
         accesses |= 1 << width;
+    }
+    if accesses & 1 << store == 0 {
+        // The device would keep what an earlier transfer left in it.
+        let expected = "widths that include that of a store to the device";
+        let found = store.into();
+        return Err(("accesses", Invalid::Number { found, expected }));
     }
     Ok(Register {
         name: register.name,
@@ -148,6 +179,9 @@ fn check_register(register: format::Register) -> Result<Register, (&'static str,
         accesses,
         read_back: register.read_back,
         partial: register.partial,
+        reserved: register.reserved,
+        writable: register.writable,
+        passed: 0,
         kind: Kind::Status,
         transfer: 0,
     })

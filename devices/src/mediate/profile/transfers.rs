@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use serde::Deserialize;
 
 use super::format::{self, Otherwise, RefusalShown};
-use super::registers::{Kind, Register};
+use super::registers::Register;
+use super::roles::{self, Role, Roles};
 use super::{Invalid, Problem, check_name, number, problem};
 
 /// Which way data goes.
@@ -98,11 +99,7 @@ pub(super) fn check(
     refusal: RefusalShown,
     registers: &mut [Register],
 ) -> Result<Vec<Transfer>, Problem> {
-    let mut roles = Roles {
-        registers,
-        taken: vec![None; registers.len()],
-        transfer: 0,
-    };
+    let mut roles = Roles::new(registers);
     let mut checked: Vec<Transfer> = Vec::new();
     for (index, transfer) in transfers.into_iter().enumerate() {
         let name = transfer.name.clone();
@@ -116,96 +113,8 @@ pub(super) fn check(
         checked.push(transfer.map_err(|(at, reason)| problem(key(at), reason))?);
     }
     let taken = roles.taken;
-    for (register, taken) in registers.iter_mut().zip(taken) {
-        let Some((transfer, role)) = taken else {
-            let key = format!("register {:?}", register.name);
-            return Err(problem(key, Invalid::Unused));
-        };
-        register.transfer = transfer;
-        register.kind = match role {
-            Role::Address | Role::Parameter => Kind::Shadow,
-            Role::Start => Kind::Start,
-            Role::Status => Kind::Status,
-        };
-        if register.read_back && register.kind != Kind::Shadow {
-            let key = format!("register {:?}: read_back", register.name);
-            let reason = "only for a register that the device gets before the start";
-            return Err(problem(key, Invalid::Combination(reason)));
-        }
-    }
+    roles::settle(registers, &taken, &checked)?;
     Ok(checked)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Address,
-    Parameter,
-    Start,
-    Status,
-}
-
-/// Who uses which register.
-struct Roles<'a> {
-    registers: &'a [Register],
-    taken: Vec<Option<(usize, Role)>>,
-    transfer: usize,
-}
-
-impl Roles<'_> {
-    /// The register `name`, in `role` from now on.
-    fn take(&mut self, name: &str, role: Role) -> Result<usize, Invalid> {
-        let place = self
-            .registers
-            .iter()
-            .position(|register| register.name == name);
-        let Some(place) = place else {
-            let name = name.to_owned();
-            return Err(Invalid::NoRegister { name });
-        };
-        let role = match self.taken[place] {
-            None => role,
-            Some((transfer, taken)) if transfer == self.transfer => match (taken, role) {
-                (Role::Parameter, Role::Parameter) => Role::Parameter,
-                (Role::Start, Role::Parameter | Role::Status) => Role::Start,
-                (Role::Status, Role::Status) => Role::Status,
-                _ => return Err(self.conflict(place)),
-            },
-            Some(_) => return Err(self.conflict(place)),
-        };
-        self.taken[place] = Some((self.transfer, role));
-        Ok(place)
-    }
-
-    fn conflict(&self, place: usize) -> Invalid {
-        let name = self.registers[place].name.clone();
-        Invalid::Role { name }
-    }
-
-    /// `bits` of a register, in `role` from now on.
-    fn bits(&mut self, bits: &format::Bits, role: Role) -> Result<Bits, Invalid> {
-        let register = self.take(&bits.register, role)?;
-        self.check_bits(register, bits.mask, &[bits.value])?;
-        let (mask, value) = (bits.mask, bits.value);
-        Ok(Bits {
-            register,
-            mask,
-            value,
-        })
-    }
-
-    /// `mask` is of bits that the register has, and `values` have no others.
-    fn check_bits(&self, register: usize, mask: u64, values: &[u64]) -> Result<(), Invalid> {
-        let bits = self.registers[register].bits();
-        number(
-            mask & !bits == 0,
-            mask,
-            "a mask of bits that the register has",
-        )?;
-        for value in values {
-            number(value & !mask == 0, *value, "a value within the mask")?;
-        }
-        Ok(())
-    }
 }
 
 fn check_transfer(
@@ -222,6 +131,7 @@ fn check_transfer(
     };
     let otherwise = start.otherwise;
     let start = roles.bits(&bits, Role::Start).map_err(at("start"))?;
+    check_stores(&roles.registers[start.register], start.mask, otherwise).map_err(at("start"))?;
     let directed = check_direction(&transfer.direction, roles).map_err(at("direction"))?;
     let addresses = check_addresses(&transfer, directed, roles)?;
     let length = check_length(&transfer.length, roles).map_err(at("length"))?;
@@ -236,13 +146,6 @@ fn check_transfer(
             return Err(("status", reason));
         }
     };
-    let mine = |place: &usize| {
-        let role = roles.taken[*place];
-        role.is_some_and(|(owner, role)| {
-            owner == roles.transfer && matches!(role, Role::Address | Role::Parameter)
-        })
-    };
-    let programmed = (0..roles.registers.len()).filter(mine).collect();
     check_limits(&transfer)?;
     Ok(Transfer {
         addresses,
@@ -252,7 +155,7 @@ fn check_transfer(
         otherwise,
         busy,
         status,
-        programmed,
+        programmed: roles.programmed(),
         max_length: transfer.max_length,
         address_mask: check_mask(&transfer, addresses, directed, roles)?,
         alignment: transfer.alignment,
@@ -260,6 +163,26 @@ fn check_transfer(
         window: check_window(&transfer, addresses, directed)?,
         name: transfer.name,
     })
+}
+
+/// The device acts on each store by itself: one that starts a transfer must not come before
+/// another that says what the transfer is.
+fn check_stores(register: &Register, mask: u64, otherwise: Otherwise) -> Result<(), Invalid> {
+    let stores = register.stores();
+    let rule = if stores == 1 {
+        return Ok(());
+    } else if mask == 0 {
+        "mask = 0 starts with each store, so it needs a register that is written in one"
+    } else if otherwise == Otherwise::Pass {
+        "otherwise = \"pass\" needs a register that is written in one"
+    } else if mask & !register.last_store() != 0 {
+        "all bits of the start mask have to be in the last one, or the device starts before it has \
+         the rest"
+    } else {
+        return Ok(());
+    };
+    let name = register.name.clone();
+    Err(Invalid::Stores { name, stores, rule })
 }
 
 fn check_direction(

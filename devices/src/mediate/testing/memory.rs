@@ -24,11 +24,19 @@ pub struct GuestMemory(BTreeMap<u64, u64>);
 
 impl Default for GuestMemory {
     fn default() -> Self {
+        Self::at(HOST)
+    }
+}
+
+impl GuestMemory {
+    /// With its pieces from the host address `host` on.
+    #[must_use]
+    pub fn at(host: u64) -> Self {
         let mut pages = BTreeMap::new();
         let (mut low, mut high) = (LOW, HIGH);
         for (piece, count) in (0..).zip(PIECES) {
             let gpa = if piece < 6 { &mut low } else { &mut high };
-            let hpa = HOST + piece * 7 % 10 * SLOT;
+            let hpa = host + piece * 7 % 10 * SLOT;
             for page in 0..count {
                 pages.insert(*gpa, hpa + page * PAGE);
                 *gpa += PAGE;
@@ -36,9 +44,7 @@ impl Default for GuestMemory {
         }
         Self(pages)
     }
-}
 
-impl GuestMemory {
     /// The pages' GPAs.
     #[must_use]
     pub fn gpas(&self) -> Vec<u64> {

@@ -6,6 +6,7 @@
     reason = "lengths and offsets are small, and register values are cut on purpose"
 )]
 
+pub mod generated;
 mod host;
 mod input;
 mod memory;

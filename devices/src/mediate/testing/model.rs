@@ -115,7 +115,8 @@ impl Model {
             Some(_) if self.command & 1 != 0 => self.busy += 1,
             Some(work) => {
                 self.started += 1;
-                self.command = command;
+                // Start, direction, and an interrupt at the end.
+                self.command = command & 7;
                 self.work = work;
             }
         }

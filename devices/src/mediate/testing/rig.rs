@@ -9,7 +9,7 @@ use crate::edu::{self, EduWorker};
 use crate::pci::PciRoot;
 use crate::vfio_pci::{self, BusMasterGate, PassthroughFunction};
 
-use super::super::{Counters, MediatedFunction, Options, Profile, SHIPPED};
+use super::super::{Counters, MediatedFunction, ON_REQUEST, Options, Profile};
 use super::host::{BAR, EduHost, Violations};
 use super::memory::GuestMemory;
 
@@ -73,14 +73,14 @@ impl Bus {
 }
 
 impl Rig {
-    /// An engine with the shipped profile, with memory decode and bus mastering on.
+    /// An engine with the shipped profile for 64 address bits, with memory decode and bus mastering on.
     ///
     /// # Panics
     ///
     /// If it cannot be made.
     #[must_use]
     pub fn new(guest: &GuestMemory) -> Self {
-        let (_, text) = SHIPPED[0];
+        let (_, text) = ON_REQUEST[0];
         Self::with(guest, text)
     }
 

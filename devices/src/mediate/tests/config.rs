@@ -16,9 +16,10 @@ fn the_registers_pages_are_not_mappable() {
     let mut device = Device::with(PROFILE, image().mappable(0, &[0..0x3000, 0x8000..0x10000]));
     let info = device.function.info();
     assert_eq!(info.bars[0].mappable, [0x1000..0x3000, 0x8000..0x10000]);
-    assert_eq!(info.bars[1].mappable, [0..0x10000]);
-    for area in [0..0x1000, 0..0x3000] {
-        let mapped = device.function.map(0, area, Gpa(0xfe00_0000));
+    // A BAR that the profile does not mention.
+    assert_eq!(info.bars[1].mappable, []);
+    for (bar, area) in [(0, 0..0x1000), (0, 0..0x3000), (1, 0x1000..0x2000)] {
+        let mapped = device.function.map(bar, area, Gpa(0xfe00_0000));
         let text = mapped.unwrap_err().to_string();
         assert!(text.contains("holds mediated registers"), "{text}");
     }
@@ -66,25 +67,79 @@ fn config_space_that_only_the_device_knows_is_not_written() {
     assert_eq!(device.witness.violations(), Vec::<String>::new());
 }
 
+/// BAR 1 has a table of two entries at 0x8000, and pending bits at 0xc000.
+const MSIX: [u8; 10] = [1, 0, 1, 0x80, 0, 0, 1, 0xc0, 0, 0];
+const ALIAS: &str =
+    "[[alias]]\nbar = 1\noffset = 0x100\nlength = 0x40\nto_bar = 1\nto_offset = 0x8000\n";
+const OPEN: (&str, &str) = ("refusal =", "open_bars = [1]\nrefusal =");
+
 #[test]
 fn no_way_leads_to_the_msix_table() {
-    let msix = [1, 0, 1, 0x80, 0, 0, 1, 0xc0, 0, 0];
-    let text = PROFILE.to_owned()
-        + "[[alias]]\nbar = 1\noffset = 0x100\nlength = 0x40\nto_bar = 1\nto_offset = 0x8000\n";
-    let mut device = Device::with(&text, image().capability(0x40, 0x11, &msix));
+    let text = profile(&[OPEN]) + ALIAS;
+    let mut device = Device::with(&text, image().capability(0x40, 0x11, &MSIX));
     for offset in [0x8000, 0x8018, 0x100, 0x118] {
-        let bar = Region::Bar(1);
-        device.function.region_write(bar, offset, &[1; 8]).unwrap();
-        let mut data = [0; 8];
-        device.function.region_read(bar, offset, &mut data).unwrap();
-        assert_eq!(data, [0xff; 8]);
+        device.reaches_nothing(1, offset);
     }
-    assert_eq!(device.witness.take_all_calls(), []);
     device
         .function
         .region_write(Region::Bar(1), 0x8020, &[1; 8])
         .unwrap();
     assert_eq!(device.stores().len(), 1);
+}
+
+#[test]
+fn what_may_be_the_msix_table_again_is_closed() {
+    // The profile mentions the table's BAR, but the table can be in it a second time.
+    for text in [PROFILE.to_owned() + ALIAS, PROFILE.to_owned()] {
+        let mut device = Device::with(&text, image().capability(0x40, 0x11, &MSIX));
+        assert_eq!(device.function.info().bars[1].mappable, []);
+        for offset in [0, 0x100, 0x8000, 0x8020, 0x9000, 0xfff8] {
+            device.reaches_nothing(1, offset);
+        }
+        assert_eq!(device.counts().ignored, 12);
+    }
+    // Registers of the profile are reached there too.
+    let (mut image, mut msix) = (image(), MSIX);
+    (msix[2], image.config[4]) = (0, 2);
+    let mut device = Device::with(PROFILE, image.capability(0x40, 0x11, &msix));
+    device.program(0x10_0000, 0x8000, 4, 1);
+    assert_eq!(device.counts().started, 1);
+    drop(device.witness.take_all_calls());
+    device.reaches_nothing(0, 0x28);
+    device.reaches_nothing(0, 0x8020);
+    device.write64(0x8, 0);
+    assert_eq!(device.stores(), []);
+}
+
+#[test]
+fn a_bar_that_the_profile_does_not_mention_is_closed() {
+    let mut device = Device::new(PROFILE);
+    device.reaches_nothing(1, 0);
+    device.reaches_nothing(1, 0x10);
+    assert_eq!(device.counts().ignored, 4);
+    let mut device = Device::new(&profile(&[OPEN]));
+    let bar = Region::Bar(1);
+    device.function.region_write(bar, 0x10, &[1; 8]).unwrap();
+    assert_eq!(device.stores(), [(0x10, vec![1; 8])]);
+    let mut data = [0; 8];
+    device.function.region_read(bar, 0x10, &mut data).unwrap();
+    assert_eq!(data, [1; 8]);
+    let info = Device::with(&profile(&[OPEN]), image().mappable(1, &[0..0x10000]));
+    assert_eq!(info.function.info().bars[1].mappable, [0..0x10000]);
+}
+
+impl Device {
+    /// A load of all-ones and a store without effect.
+    fn reaches_nothing(&mut self, bar: u8, offset: u64) {
+        let region = Region::Bar(bar);
+        self.function.region_write(region, offset, &[1; 8]).unwrap();
+        let mut data = [0; 8];
+        self.function
+            .region_read(region, offset, &mut data)
+            .unwrap();
+        assert_eq!(data, [0xff; 8], "BAR {bar} at {offset:#x}");
+        assert_eq!(self.witness.take_all_calls(), []);
+    }
 }
 
 #[test]

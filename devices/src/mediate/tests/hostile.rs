@@ -4,25 +4,9 @@ use std::thread;
 
 use proptest::prelude::*;
 
-use crate::mediate::SHIPPED;
+use super::numbers::Numbers;
 use crate::mediate::testing::{Bus, GuestMemory, Rig, operations};
-
-/// Numbers without a pattern that matters here: SplitMix64.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn choose<T: Copy>(&mut self, from: &[T]) -> T {
-        let [.., low, high] = self.next().to_be_bytes();
-        from[usize::from(u16::from_be_bytes([low, high])) % from.len()]
-    }
-}
+use crate::mediate::{ON_REQUEST, Reason, SHIPPED};
 
 #[test]
 fn a_hundred_thousand_attempts_reach_nothing_but_the_guests_memory() {
@@ -128,10 +112,10 @@ fn a_mediated_transfer_moves_the_guests_bytes() {
 #[test]
 fn a_device_that_does_not_take_an_address_is_not_started() {
     let guest = GuestMemory::default();
-    let (_, text) = SHIPPED[0];
+    let (_, text) = ON_REQUEST[0];
     // The engine takes the low half for the whole, which is an address of the host.
     let text = text.replacen(
-        "offset = 0x80\nwidth = 8",
+        "offset = 0x80\nwidth = 8\naccesses = [4, 8]\npartial = \"replace\"",
         "offset = 0x80\nwidth = 8\nstore = 4",
         1,
     );
@@ -140,6 +124,33 @@ fn a_device_that_does_not_take_an_address_is_not_started() {
     assert!(!rig.worker.step());
     let counts = rig.counters.read();
     assert_eq!((counts.started, counts.failed), (0, 1));
+}
+
+#[test]
+fn the_profile_that_edus_ids_pick_has_28_address_bits() {
+    let (_, text) = SHIPPED[0];
+    for (host, reached) in [
+        (0x0f00_0000, true),
+        (0x1000_0000, false),
+        (0x20_0000_0000, false),
+    ] {
+        let guest = GuestMemory::at(host);
+        let rig = Rig::with(&guest, text);
+        let gpa = guest.gpas()[0];
+        for transfer in [[gpa, 0x40000, 16, 1], [0x40000, gpa, 16, 3]] {
+            rig.bus.start(transfer);
+            rig.bus.reset();
+            rig.bus.config_write(4, &[6, 0]);
+        }
+        let counts = rig.counters.read();
+        let expected = if reached { (2, 0) } else { (0, 2) };
+        assert_eq!((counts.started, counts.refused), expected);
+        let reason = counts.last_refusal.map(|refusal| refusal.reason);
+        let is_unreachable =
+            |reason| matches!(reason, Reason::Unreachable { last, .. } if last == 0x0fff_ffff);
+        assert_eq!(reason.is_some_and(is_unreachable), !reached);
+        assert_eq!(rig.violations.list(), Vec::<String>::new());
+    }
 }
 
 proptest! {

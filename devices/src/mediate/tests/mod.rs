@@ -2,7 +2,9 @@
 
 mod checks;
 mod config;
+mod generated;
 mod hostile;
+mod numbers;
 mod profile;
 mod registers;
 mod shown;

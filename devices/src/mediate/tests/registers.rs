@@ -60,11 +60,6 @@ fn other_registers_are_the_devices() {
         [store32(0x0c, 0x1234_5678), store64(0x28, 7)]
     );
     assert_eq!(device.read32(0x0c), 0x1234_5678);
-    device
-        .function
-        .region_write(Region::Bar(1), 0x10, &[1; 8])
-        .unwrap();
-    assert_eq!(device.stores(), [(0x10, vec![1; 8])]);
 }
 
 #[test]
@@ -243,11 +238,12 @@ fn stores_that_do_not_start_pass_only_while_the_device_is_idle() {
         "mask = 1, value = 1, otherwise = \"pass\" }\nbusy",
     )]);
     let mut device = Device::new(&text);
-    device.write32(0x24, 0x40);
-    assert_eq!(device.stores(), [store32(0x24, 0x40)]);
+    // Bit 6 is no field's.
+    device.write32(0x24, 0x140);
+    assert_eq!(device.stores(), [store32(0x24, 0x100)]);
     device.program(0x10_0000, 0x8000, 4, FROM_MEMORY);
     device.stores();
-    device.write32(0x24, 0x40);
+    device.write32(0x24, 0x100);
     assert_eq!(device.stores(), []);
     // Without the bytes of the start bit it would pass that bit as it was.
     device.witness.set_register(BAR, 0x24, &[0]);
@@ -400,4 +396,125 @@ fn a_reset_forgets_what_the_guest_wrote() {
     assert_eq!(device.read64(0x10), 0);
     device.write32(0x24, FROM_MEMORY);
     assert_eq!(device.refusal(), Some(Reason::Length { limit: 0x1000 }));
+}
+
+const STATUS: (&str, &str) = (
+    "[[transfer]]",
+    "[[register]]\nname = \"status\"\nbar = 0\noffset = 0x30\nwidth = 4\n\n[[transfer]]",
+);
+const BUSY: (&str, &str) = (
+    "busy = { register = \"command\", mask = 1, value = 1 }",
+    "busy = { register = \"status\", mask = 1, value = 1 }",
+);
+
+#[test]
+fn a_guest_cannot_say_whether_the_device_is_busy() {
+    let mut device = Device::new(&profile(&[STATUS, BUSY]));
+    device.witness.set_register(BAR, 0x30, &[1]);
+    for value in [0, 1, u32::MAX] {
+        device.write32(0x30, value);
+        device.write(0x30, &value.to_le_bytes()[..1]);
+        // Nor in a store of what is behind it.
+        device.write64(0x30, value.into());
+    }
+    device.program(0x10_0000, 0x8000, 4, FROM_MEMORY);
+    assert_eq!(device.stores(), []);
+    assert_eq!((device.counts().busy, device.counts().ignored), (1, 9));
+    assert_eq!(device.read32(0x30), 1);
+}
+
+#[test]
+fn only_named_bits_of_the_status_pass() {
+    let writable = STATUS
+        .1
+        .replace("width = 4", "width = 4\nwritable = 0x10002");
+    let text = profile(&[(STATUS.0, &writable), BUSY]);
+    let mut device = Device::new(&text);
+    device.write32(0x30, u32::MAX);
+    device.write(0x32, &[0xff]);
+    device.write(0x31, &[0xff]);
+    assert_eq!(device.stores(), [store32(0x30, 0x10002), (0x32, vec![1])]);
+    assert_eq!(device.counts().ignored, 1);
+}
+
+#[test]
+fn bits_that_no_field_names_are_zeros() {
+    for (keys, expected) in [
+        ("", 0x101),
+        ("reserved = \"zero\"", 0x101),
+        ("writable = 0x8004", 0x8105),
+        ("reserved = \"pass\"", 0x4_810d),
+    ] {
+        let with = format!("offset = 0x24\nwidth = 4\n{keys}");
+        let mut device = Device::new(&profile(&[("offset = 0x24\nwidth = 4", &with)]));
+        device.program(0x8000, 0x10_0000, 4, 0x4_810d);
+        let last = device.stores().pop();
+        assert_eq!(last, Some(store32(0x24, expected)), "{keys}");
+    }
+    let text = profile(&[(
+        "{ register = \"length\" }",
+        "{ register = \"length\", mask = 0xffff }",
+    )]);
+    let mut device = Device::new(&text);
+    device.program(0x10_0000, 0x8000, 0xabcd_0004, FROM_MEMORY);
+    assert_eq!(device.stores()[2], store32(0x20, 4));
+}
+
+#[test]
+fn busy_bits_of_the_start_register_never_pass() {
+    let pass = "offset = 0x24\nwidth = 4\nreserved = \"pass\"";
+    let text = profile(&[
+        ("offset = 0x24\nwidth = 4", pass),
+        (
+            BUSY.0,
+            "busy = { register = \"command\", mask = 2, value = 2 }",
+        ),
+    ]);
+    let mut device = Device::new(&text);
+    device.program(0x10_0000, 0x8000, 4, FROM_MEMORY | 6);
+    assert_eq!(device.stores().pop(), Some(store32(0x24, 5)));
+}
+
+#[test]
+fn two_starts_in_one_store_are_two_if_the_first_fails() {
+    let (_, transfer) = PROFILE.split_once("[[register]]").unwrap();
+    let mut second = format!("[[register]]{transfer}");
+    for (from, to) in [
+        ("source\"", "source2\""),
+        ("destination\"", "destination2\""),
+        ("length\"", "length2\""),
+        ("command\"", "command2\""),
+        ("\"dma\"", "\"dma2\""),
+        ("offset = 0x10\n", "offset = 0x40\n"),
+        ("offset = 0x18\n", "offset = 0x48\n"),
+        ("offset = 0x20\n", "offset = 0x50\n"),
+        ("offset = 0x24\n", "offset = 0x28\n"),
+    ] {
+        second = second.replace(from, to);
+    }
+    let mut device = Device::new(&(PROFILE.to_owned() + &second).replacen(
+        "offset = 0x24\n",
+        "offset = 0x2c\n",
+        1,
+    ));
+    device.program_but_start(0x10_0000, 0x8000, 4);
+    device.write64(0x40, 0x10_0100);
+    device.write64(0x48, 0x8100);
+    device.write32(0x50, 8);
+    device
+        .witness
+        .inject(|call| matches!(call, Call::RegionWrite { offset: 0x10, .. }));
+    let both = 1_u64 << 32 | 1;
+    let started = device.function.region_write(BAR, 0x28, &both.to_le_bytes());
+    assert!(started.is_err());
+    assert_eq!((device.counts().failed, device.counts().started), (1, 1));
+    assert_eq!(device.stores().pop(), Some(store32(0x28, 1)));
+}
+
+#[test]
+fn a_reset_that_the_guest_made_itself_forgets_too() {
+    let mut device = Device::new(PROFILE);
+    device.program(0x10_0000, 0x8000, 4, 0x100);
+    device.function.was_reset();
+    assert_eq!(device.read64(0x10), 0);
 }

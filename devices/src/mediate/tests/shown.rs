@@ -35,8 +35,7 @@ fn a_register_of_its_own_can_show_it() {
         ("max_length", "status = \"status\"\nmax_length"),
     ]);
     let mut device = Device::new(&text);
-    device.write32(0x30, 7);
-    assert_eq!(device.stores(), [store32(0x30, 7)]);
+    device.witness.set_register(BAR, 0x30, &[7]);
     device.program(0, 0x8000, 4, 1);
     assert_eq!(device.read32(0x30), u32::MAX);
     assert_eq!(device.read32(0x24), 0);

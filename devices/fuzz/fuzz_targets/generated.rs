@@ -1,0 +1,7 @@
+//! A mediated device and its profile, made up from the bytes, and a guest's accesses to it.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    devices::mediate::testing::generated::run(bytes);
+});
