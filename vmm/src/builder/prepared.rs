@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use super::boot::BootFiles;
 use super::devices::Devices;
+use super::low_memory::LowMemoryUse;
 use super::memory::Memory;
 use crate::boot::place::Placement;
 use crate::bound;
-use crate::config::Config;
+use crate::config::{Config, MemoryConfig};
 use crate::error::Error;
 use crate::host_map::HostMap;
 use crate::kvm::vm::Vm;
+use crate::memory::choice::Choice;
 use crate::memory::layout::Layout;
 use crate::phases::Phases;
 
@@ -25,6 +27,10 @@ pub(crate) struct Prepared {
     pub memory: Memory,
     /// Where kernel and initramfs go, if there is room for them.
     pub placement: Result<Placement, Error>,
+    /// Whether memory is in no more pieces than are safe, or than the user accepts.
+    pub pieces: Result<(), Error>,
+    /// What the guest is told of its first MiB.
+    pub low: LowMemoryUse,
 }
 
 impl Prepared {
@@ -46,6 +52,12 @@ impl Prepared {
             phases,
         )?;
         let placement = files.place(&memory.plan);
+        let pieces = check_pieces(&config.memory, memory.choice.as_ref());
+        let low = if devices.need_identity() {
+            LowMemoryUse::identity(config.low_memory, files.release()?)
+        } else {
+            LowMemoryUse::conventional(config.low_memory)
+        };
         Ok(Self {
             files,
             devices,
@@ -53,11 +65,19 @@ impl Prepared {
             host_map,
             memory,
             placement,
+            pieces,
+            low,
         })
     }
 
-    /// Gives everything back: the devices first, then memory. Returns why the kernel has no
-    /// place, if so, and the first thing that went wrong; the later steps are taken all the same.
+    /// Why the guest cannot run, if so.
+    pub fn obstacle(&self) -> Option<&Error> {
+        let unplaced = self.placement.as_ref().err();
+        unplaced.or(self.pieces.as_ref().err())
+    }
+
+    /// Gives everything back: the devices first, then memory. Returns why the guest cannot run, if
+    /// so, and the first thing that went wrong; the later steps are taken all the same.
     pub fn take_apart(self) -> (Option<Error>, Result<(), Error>) {
         let mut errors = bound::quiesce(&self.devices.bound);
         errors.extend(bound::release(
@@ -66,6 +86,21 @@ impl Prepared {
             self.devices.iommu,
         ));
         let first = errors.into_iter().next().map_or(Ok(()), Err);
-        (self.placement.err(), first)
+        (self.placement.err().or(self.pieces.err()), first)
+    }
+}
+
+/// Whether pages that were chosen for identity memory are in no more pieces than are safe.
+fn check_pieces(memory: &MemoryConfig, choice: Option<&Choice>) -> Result<(), Error> {
+    match choice {
+        Some(choice) if !choice.is_safe() && !memory.any_pieces => {
+            let size = memory.page_size();
+            Err(Error::TooManyPieces {
+                pieces: choice.chosen.extents,
+                size,
+                safe: choice.safe_pages.map(|pages| pages as u64 * size.bytes()),
+            })
+        }
+        _ => Ok(()),
     }
 }

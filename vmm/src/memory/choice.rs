@@ -3,21 +3,21 @@
 //! Where hugepages are scattered, more are pinned than the guest has, the best of them are kept
 //! and the others go back. What is best, the most important first:
 //! 1. Kernel and initramfs have their places.
-//! 2. There is memory below 4 GiB, as much as devices of 32 bits want.
-//! 3. No more pieces than a Linux guest lists without allocating, low memory among them
-//!    ([`SAFE_RAM_PIECES`]).
+//! 2. No more extents than are safe: than a Linux guest lists without allocating ([`SAFE_EXTENTS`]).
+//! 3. There is memory below 4 GiB, as much as devices of 32 bits want.
 //! 4. The guest's kernel spends the fewest bytes ([`Overhead`]).
 //! 5. The fewest extents: memslots and entries of the guest's memory map.
 //!
 //! Several selections are made and compared by these, that of a monitor without a choice among them:
 //! the pages as the kernel's pool gave them. So the choice is never worse.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use address::{Gpa, Hpa};
 
 use super::candidates::{Frames, Selection, Strategy};
-use super::e820::SAFE_RAM_PIECES;
+use super::e820::SAFE_EXTENTS;
 use super::overhead::{Overhead, SECTION};
 
 /// Addresses of 32 bits end here.
@@ -55,14 +55,27 @@ pub struct Choice {
     pub chosen: Overhead,
     /// What the first pages would have cost.
     pub naive: Overhead,
+    /// Whether kernel and initramfs have places.
+    pub placed: bool,
+    /// If there are more extents than are safe ([`SAFE_EXTENTS`]): how many of the pages a guest
+    /// can have in no more, with places for kernel and initramfs. `None` if there are none such.
+    pub safe_pages: Option<usize>,
+}
+
+impl Choice {
+    /// Whether there are no more extents than are safe.
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        self.chosen.extents <= SAFE_EXTENTS
+    }
 }
 
 /// Lower is better; the fields in the order of their weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Cost {
     unplaced: bool,
+    unsafe_extents: usize,
     missing_below_4g: u64,
-    unsafe_pieces: usize,
     bytes: u64,
     extents: usize,
 }
@@ -71,9 +84,8 @@ impl Cost {
     fn of(overhead: &Overhead, ranges: &[Range<Gpa>], wish: &Wish<'_>) -> Self {
         Self {
             unplaced: !(wish.fits)(ranges),
+            unsafe_extents: overhead.extents.saturating_sub(SAFE_EXTENTS),
             missing_below_4g: wish.below_4g.saturating_sub(overhead.below_4g),
-            // Low memory is a piece, too.
-            unsafe_pieces: (overhead.extents + 1).saturating_sub(SAFE_RAM_PIECES),
             bytes: overhead.bytes(),
             extents: overhead.extents,
         }
@@ -92,36 +104,56 @@ pub fn is_good(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> bool {
     let least = Overhead::of_one_extent(size).bytes();
     !cost.unplaced
         && cost.missing_below_4g == 0
-        && cost.unsafe_pieces == 0
+        && cost.unsafe_extents == 0
         && cost.bytes.saturating_sub(least) < size / 128
-}
-
-/// Whether kernel and initramfs have places in all of `pages` together.
-#[must_use]
-pub fn has_places(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> bool {
-    (wish.fits)(&ranges(pages, page_size))
 }
 
 /// Chooses among `pages`, distinct pages of `page_size` bytes in the order in which they were
 /// got. With no more than are wanted, all are kept. The same pages give the same choice.
 #[must_use]
 pub fn choose(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
+    let mut choice = best(pages, page_size, wish);
+    if !choice.is_safe() {
+        choice.safe_pages = safe_pages(pages, page_size, wish);
+    }
+    choice
+}
+
+/// The most of `pages` that make no more extents than are safe: those of the longest runs.
+fn safe_pages(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Option<usize> {
+    let mut lengths: Vec<u64> = ranges(pages, page_size)
+        .iter()
+        .map(|run| (run.end - run.start) / page_size)
+        .collect();
+    lengths.sort_unstable_by_key(|length| Reverse(*length));
+    let count = lengths.iter().take(SAFE_EXTENTS).sum::<u64>();
+    let wish = Wish {
+        pages: usize::try_from(count).ok()?,
+        ..*wish
+    };
+    let choice = best(pages, page_size, &wish);
+    (choice.placed && choice.is_safe()).then_some(wish.pages)
+}
+
+fn best(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
     let first = &pages[..pages.len().min(wish.pages)];
     let naive_ranges = ranges(first, page_size);
     let naive = Overhead::of(&naive_ranges);
-    let pinned = pages.len();
+    let naive_cost = Cost::of(&naive, &naive_ranges, wish);
     let naive_choice = Choice {
-        pinned,
+        pinned: pages.len(),
         kept: (0..first.len()).collect(),
         chosen: naive,
         naive,
+        placed: !naive_cost.unplaced,
+        safe_pages: None,
     };
     if pages.len() <= wish.pages {
         return naive_choice;
     }
     let sorted = Sorted::new(pages, page_size);
     let low = usize::try_from(wish.below_4g.div_ceil(page_size)).unwrap_or(usize::MAX);
-    let mut best = (Cost::of(&naive, &naive_ranges, wish), naive_choice);
+    let mut best = (naive_cost, naive_choice);
     for thorough in [false, true] {
         if thorough && !best.0.unplaced {
             break;
@@ -136,10 +168,10 @@ pub fn choose(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
                     best = (
                         cost,
                         Choice {
-                            pinned,
                             kept,
                             chosen,
-                            naive,
+                            placed: !cost.unplaced,
+                            ..best.1
                         },
                     );
                 }
@@ -328,8 +360,41 @@ mod tests {
         let pairs = (0..100).flat_map(|index| [10_000 + 80 * index, 10_001 + 80 * index]);
         let pages: Vec<u64> = singles.chain(pairs).collect();
         let (choice, cost) = of_choice(&hpas(&pages), &wish(200));
-        assert_eq!(cost.unsafe_pieces, 0);
+        assert_eq!(cost.unsafe_extents, 0);
         assert!(choice.chosen.sections > choice.naive.sections);
+    }
+
+    #[test]
+    fn safety_comes_before_memory_below_4g() {
+        // 120 pairs above 4 GiB are all that is wanted; each of the singles below breaks one.
+        let pairs = (0..120).flat_map(|index| [10_000 + 8 * index, 10_001 + 8 * index]);
+        let singles = (0..100).map(|index| 100 + 2 * index);
+        let pages: Vec<u64> = singles.chain(pairs).collect();
+        let wish = Wish {
+            below_4g: 32 * PAGE,
+            ..wish(240)
+        };
+        let (choice, cost) = of_choice(&hpas(&pages), &wish);
+        assert_eq!(cost.unsafe_extents, 0);
+        // As many as there can be; half of them at least are found.
+        let low = choice.chosen.below_4g / PAGE;
+        assert!((7..=14).contains(&low), "{low}");
+    }
+
+    #[test]
+    fn what_is_offered_has_room_for_the_kernel() {
+        let singles = |count| (0..count).map(|index| 4000 + 2 * index);
+        let pages: Vec<u64> = singles(140).chain(9000..9008).collect();
+        let wish = Wish {
+            fits: &block,
+            ..wish(140)
+        };
+        let choice = choose(&hpas(&pages), PAGE, &wish);
+        assert!(choice.placed && !choice.is_safe());
+        assert_eq!(choice.safe_pages, Some(8 + 126));
+        let homeless: Vec<u64> = singles(140).collect();
+        let choice = choose(&hpas(&homeless), PAGE, &wish);
+        assert_eq!((choice.placed, choice.safe_pages), (false, None));
     }
 
     #[test]
@@ -395,6 +460,28 @@ mod tests {
             prop_assert_eq!(choice.chosen, Overhead::of(&ranges(&kept, PAGE)));
             prop_assert_eq!(choice.naive, Overhead::of(&ranges(first, PAGE)));
             prop_assert_eq!(&choice, &choose(&pages, PAGE, &wish));
+        }
+
+        /// A choice is safe if any is; if not, the size that is offered is the largest that is.
+        #[test]
+        fn the_choice_is_safe_or_the_largest_safe_size_offered(
+            lengths in prop::collection::vec(1_u64..4, 100..180), percent in 50_usize..=100,
+            below_4g in prop_oneof![Just(0), 0..64 * PAGE], seed: u64,
+        ) {
+            let run = |(index, length): (u64, &u64)| 100 + 40 * index..100 + 40 * index + length;
+            let mut frames: Vec<u64> = (0..).zip(&lengths).flat_map(run).collect();
+            frames.sort_by_key(|frame| frame.wrapping_mul(seed | 1).rotate_left(17));
+            let pages = hpas(&frames);
+            let mut longest = lengths.clone();
+            longest.sort_unstable_by_key(|length| Reverse(*length));
+            let most: u64 = longest.iter().take(SAFE_EXTENTS).sum();
+            let most = usize::try_from(most).unwrap();
+            let wish = Wish { below_4g, ..wish(pages.len() * percent / 100) };
+            let choice = choose(&pages, PAGE, &wish);
+            prop_assert_eq!(choice.is_safe(), wish.pages <= most);
+            prop_assert_eq!(choice.safe_pages, (wish.pages > most).then_some(most));
+            let offered = choose(&pages, PAGE, &Wish { pages: most, ..wish });
+            prop_assert!(offered.is_safe() && offered.kept.len() == most);
         }
 
         /// A kernel that fits into some of the pages has its place in the choice.
