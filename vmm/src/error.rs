@@ -22,9 +22,9 @@ use crate::boot::place::PlaceError;
 use crate::host_map::NoEcamError;
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
-use crate::memory::e820::SAFE_EXTENTS;
 use crate::memory::guest::GuestRamError;
 use crate::memory::low;
+use crate::memory::pieces::TooManyPieces;
 use crate::memory::plan::PlanError;
 use crate::software::SoftwareMachine;
 
@@ -209,20 +209,9 @@ pub enum Error {
         /// Pages in the pool.
         total: u64,
     },
-    /// Identity memory in so many pieces that a guest may use low memory for DMA.
-    #[error(
-        "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: with more, \
-         Linux may free some pages of its first MiB, which are not at their physical addresses, \
-         and a device that gets one for DMA uses the host's memory at that address"
-    )]
-    TooManyPieces {
-        /// Pieces of memory.
-        pieces: usize,
-        /// Size of its hugepages.
-        size: HugepageSize,
-        /// Bytes of hugepages that can be had in no more pieces than are safe.
-        safe: Option<u64>,
-    },
+    /// Identity memory in more pieces than are safe.
+    #[error(transparent)]
+    TooManyPieces(#[from] TooManyPieces),
     /// The layout of guest memory.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -366,7 +355,7 @@ impl Error {
             | Self::Software(_)
             | Self::Window(_)
             | Self::Physical(_)
-            | Self::TooManyPieces { .. }
+            | Self::TooManyPieces(_)
             | Self::Plan(_)
             | Self::Place { .. } => MEMORY,
             Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => backend_code(error),
@@ -451,7 +440,7 @@ impl Error {
                 total.saturating_add(need.saturating_sub(*available)),
                 size.pool_name()
             )),
-            Self::TooManyPieces { size, safe, .. } => Some(fewer_pieces(*size, *safe)),
+            Self::TooManyPieces(error) => Some(error.hint()),
             Self::Place {
                 source: PlaceError::OutOfReach { from, .. },
                 ..
@@ -513,32 +502,6 @@ fn backend_code(error: &Backend) -> u8 {
     }
 }
 
-/// Ways to memory in fewer pieces, of which `safe` bytes can be had.
-fn fewer_pieces(size: HugepageSize, safe: Option<u64>) -> String {
-    let size_option = match size {
-        HugepageSize::Mib2 => "",
-        HugepageSize::Gib1 => ",hugepage_size=1G",
-    };
-    let less = safe.map(|safe| {
-        format!(
-            "--memory {}M{size_option} is in no more than {SAFE_EXTENTS} pieces; or ",
-            safe >> 20
-        )
-    });
-    let larger = match size {
-        HugepageSize::Mib2 => {
-            "use hugepages of 1 GiB (hugepagesz=1G hugepages=N on the kernel's \
-                               command line and --memory SIZE,hugepage_size=1G); or "
-        }
-        HugepageSize::Gib1 => "",
-    };
-    format!(
-        "{}{larger}reserve hugepages at boot (hugepages=N on the kernel's command line), before \
-         memory gets fragmented; or accept it: --memory SIZE,pieces=any",
-        less.unwrap_or_default()
-    )
-}
-
 /// What stands in the way of a reset of a device's bus.
 fn bus_reset(others: &[Bdf]) -> String {
     match others {
@@ -582,29 +545,6 @@ mod tests {
             Error::Bind(Backend::NoDevice { bdf }.into()).id(),
             "no-device"
         );
-    }
-
-    #[test]
-    fn too_many_pieces_have_ways_out() {
-        let error = |size, safe| Error::TooManyPieces {
-            pieces: 140,
-            size,
-            safe,
-        };
-        let small = error(HugepageSize::Mib2, Some(388 << 20));
-        assert_eq!((small.id(), small.exit_code()), ("too-many-pieces", 4));
-        let hint = small.hint().unwrap();
-        for part in ["--memory 388M is", "hugepagesz=1G", "at boot", "pieces=any"] {
-            assert!(hint.contains(part), "{hint}");
-        }
-        let giant = error(HugepageSize::Gib1, Some(130 << 30)).hint().unwrap();
-        assert!(
-            giant.starts_with("--memory 133120M,hugepage_size=1G is"),
-            "{giant}"
-        );
-        assert!(!giant.contains("hugepagesz"), "{giant}");
-        let hint = error(HugepageSize::Mib2, None).hint().unwrap();
-        assert!(hint.starts_with("use hugepages of 1 GiB"), "{hint}");
     }
 
     #[test]

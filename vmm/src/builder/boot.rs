@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::files;
 use crate::host_map::HostMap;
-use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_RAM_PIECES};
+use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_EXTENTS};
 use crate::memory::low;
 use crate::memory::plan::MemoryPlan;
 use crate::progress::Progress;
@@ -191,14 +191,11 @@ pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
             ENTRIES_WITHOUT_NUMA
         ));
     }
-    // Low memory is a piece as well.
-    let pieces = plan.slots().len() + 1;
-    if pieces > SAFE_RAM_PIECES {
+    let pieces = plan.slots().len();
+    if pieces > SAFE_EXTENTS {
         warnings.push(format!(
-            "Guest memory is in {pieces} pieces; with more than {SAFE_RAM_PIECES} a Linux guest may free \
-             some pages below 1 MiB, where memory is not identity, and a driver that gets one for \
-             DMA makes its device use the host's page at that address: reserve hugepages earlier, \
-             or larger ones"
+            "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: a device \
+             of a Linux guest may use the host's memory below 1 MiB"
         ));
     }
     warnings

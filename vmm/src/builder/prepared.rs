@@ -8,12 +8,12 @@ use super::low_memory::LowMemoryUse;
 use super::memory::Memory;
 use crate::boot::place::Placement;
 use crate::bound;
-use crate::config::{Config, MemoryConfig};
+use crate::config::Config;
 use crate::error::Error;
 use crate::host_map::HostMap;
 use crate::kvm::vm::Vm;
-use crate::memory::choice::Choice;
 use crate::memory::layout::Layout;
+use crate::memory::pieces;
 use crate::phases::Phases;
 
 /// Everything that decides the layout of a guest is done: devices are bound and quiet, memory is
@@ -52,7 +52,12 @@ impl Prepared {
             phases,
         )?;
         let placement = files.place(&memory.plan);
-        let pieces = check_pieces(&config.memory, memory.choice.as_ref());
+        let pieces = match &memory.choice {
+            Some(choice) if !config.memory.any_pieces => {
+                pieces::check(choice, config.memory.page_size()).map_err(Error::from)
+            }
+            _ => Ok(()),
+        };
         let low = if devices.need_identity() {
             LowMemoryUse::identity(config.low_memory, files.release()?)
         } else {
@@ -87,20 +92,5 @@ impl Prepared {
         ));
         let first = errors.into_iter().next().map_or(Ok(()), Err);
         (self.placement.err().or(self.pieces.err()), first)
-    }
-}
-
-/// Whether pages that were chosen for identity memory are in no more pieces than are safe.
-fn check_pieces(memory: &MemoryConfig, choice: Option<&Choice>) -> Result<(), Error> {
-    match choice {
-        Some(choice) if !choice.is_safe() && !memory.any_pieces => {
-            let size = memory.page_size();
-            Err(Error::TooManyPieces {
-                pieces: choice.chosen.extents,
-                size,
-                safe: choice.safe_pages.map(|pages| pages as u64 * size.bytes()),
-            })
-        }
-        _ => Ok(()),
     }
 }
