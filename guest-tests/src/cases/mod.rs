@@ -62,7 +62,7 @@ pub const ALL: &[Case] = &[
     case("kernels", 75, kernels::every_kind),
     case("nvme", 60, data::stock_kernel),
     case("plan", 75, plan::chosen_memory),
-    case("old-guest", 60, low_memory::old_guest),
+    case("old-guest", 75, low_memory::old_guest),
     case("nvme-1g", 60, data::giant_pages),
     case("nvme-no-groups", 60, data::no_groups),
     case("compat-high-memory", 45, compat::high_memory),

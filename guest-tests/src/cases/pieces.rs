@@ -58,7 +58,7 @@ pub const PIECES: &[Step] = &[
         command: shaped!("plan --memory 420M"),
         status: "4",
         error: "too-many-pieces",
-        says: &["--memory 380M", "148 extents"],
+        says: &["--memory 380M", "this layout"],
         ..STEP
     },
     Step {
