@@ -18,8 +18,21 @@ use crate::shell;
 /// # Errors
 /// [`Error::Missing`] before set-up, [`Error::Malformed`] for a module that the kernel does not have.
 pub fn write_initramfs(path: &Path, modules: &[&str], script: &str) -> Result<()> {
+    write_initramfs_of(&setup::guest_kernel()?, path, modules, script)
+}
+
+/// The same with the modules of this kernel.
+///
+/// # Errors
+/// Those of [`write_initramfs`].
+pub fn write_initramfs_of(
+    kernel: &GuestKernel,
+    path: &Path,
+    modules: &[&str],
+    script: &str,
+) -> Result<()> {
     let mut archive = with_script(script)?;
-    add_modules(&mut archive, modules)?;
+    add_modules(&mut archive, kernel, modules)?;
     archive.write(path)
 }
 
@@ -48,14 +61,13 @@ fn with_script(script: &str) -> Result<Initramfs> {
 pub fn write_stress_initramfs(path: &Path, modules: &[&str]) -> Result<()> {
     let program = paths::guest_program("linux-stress", GuestTarget::Linux)?;
     let mut archive = Initramfs::with_init(&program)?;
-    add_modules(&mut archive, modules)?;
+    add_modules(&mut archive, &setup::guest_kernel()?, modules)?;
     archive.write(path)
 }
 
 /// Adds modules and their dependencies as `modules/NNN-NAME.ko`.
-fn add_modules(archive: &mut Initramfs, modules: &[&str]) -> Result<()> {
-    let kernel = setup::guest_kernel()?;
-    for (number, module) in load_order(&kernel, modules)?.iter().enumerate() {
+fn add_modules(archive: &mut Initramfs, kernel: &GuestKernel, modules: &[&str]) -> Result<()> {
+    for (number, module) in load_order(kernel, modules)?.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         let name = name.split('.').next().unwrap_or_default();
         archive.add_file(

@@ -23,6 +23,8 @@ use crate::host_map::NoEcamError;
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
+use crate::memory::low;
+use crate::memory::pieces::TooManyPieces;
 use crate::memory::plan::PlanError;
 use crate::software::SoftwareMachine;
 
@@ -207,6 +209,9 @@ pub enum Error {
         /// Pages in the pool.
         total: u64,
     },
+    /// Identity memory in more pieces than are safe.
+    #[error(transparent)]
+    TooManyPieces(#[from] TooManyPieces),
     /// The layout of guest memory.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -350,6 +355,7 @@ impl Error {
             | Self::Software(_)
             | Self::Window(_)
             | Self::Physical(_)
+            | Self::TooManyPieces(_)
             | Self::Plan(_)
             | Self::Place { .. } => MEMORY,
             Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => backend_code(error),
@@ -434,6 +440,15 @@ impl Error {
                 total.saturating_add(need.saturating_sub(*available)),
                 size.pool_name()
             )),
+            Self::TooManyPieces(error) => Some(error.hint()),
+            Self::Place {
+                source: PlaceError::OutOfReach { from, .. },
+                ..
+            } if from.0 < low::SIZE => Some(
+                "link it above the first MiB, or boot it by a 64-bit entry point, at which it can \
+                 be anywhere"
+                    .to_owned(),
+            ),
             Self::Place {
                 source: PlaceError::OutOfReach { .. },
                 ..

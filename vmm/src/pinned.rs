@@ -54,7 +54,8 @@ impl PinnedRam {
         let size = memory.page_size();
         let left = check_pool(memory.size, size)?;
         let spare = left.min(memory.spare() / size.bytes());
-        // More than that only if the kernel has no place else, and nobody forbade it.
+        // More than that only if the kernel has no place else or memory is in too many pieces,
+        // and nobody forbade it.
         let most = match memory.spare {
             Some(_) => spare,
             None => left,
@@ -79,18 +80,7 @@ impl PinnedRam {
             taking.more(range.end - range.start)?;
             progress.advance(range.end - range.start);
         }
-        if spare > 0 && !choice::is_good(&taking.pages, size.bytes(), wish) {
-            let mut left = most;
-            while left > 0 {
-                let count = left.min(spare);
-                let all = taking.spare(count, &progress);
-                left -= count;
-                if !all || choice::has_places(&taking.pages, size.bytes(), wish) {
-                    break;
-                }
-            }
-        }
-        let choice = choice::choose(&taking.pages, size.bytes(), wish);
+        let choice = taking.choose((spare, most), wish, &progress);
         taking.keep(choice)
     }
 
@@ -196,6 +186,37 @@ impl Taking<'_> {
             progress.advance(self.size.bytes());
         }
         true
+    }
+
+    /// Takes `spare` pages more where those that were taken are not good, and as many as that up to
+    /// `most` until the kernel has its place and memory is in no more pieces than are safe; then
+    /// chooses among all.
+    fn choose(
+        &mut self,
+        (spare, most): (u64, u64),
+        wish: &Wish<'_>,
+        progress: &Progress,
+    ) -> Choice {
+        let page_size = self.size.bytes();
+        let mut left = match choice::is_good(&self.pages, page_size, wish) {
+            true => 0,
+            false if spare == 0 => 0,
+            false => most,
+        };
+        loop {
+            let choice = choice::choose(&self.pages, page_size, wish);
+            // Spare pages are looked at once, even where the first ones would do: they may be better.
+            let is_enough = choice.placed && choice.is_safe();
+            if left == 0 || is_enough && self.pages.len() > wish.pages {
+                return choice;
+            }
+            // Ever more, so that a large pool is not searched hundreds of times.
+            let count = left.min(spare.max(self.pages.len() as u64 / 2));
+            left -= count;
+            if !self.spare(count, progress) {
+                left = 0;
+            }
+        }
     }
 
     /// Gives back what is not chosen.

@@ -19,6 +19,7 @@ const E820_TABLE: usize = 0x2d0;
 const E820_MAX: usize = 128;
 const E820_ENTRY: usize = 20;
 const E820_RAM: u32 = 1;
+const E820_RESERVED: u32 = 2;
 
 const SETUP_E820_EXT: u32 = 1;
 /// Bytes of a node's header: next (8), type (4), length (4).
@@ -33,6 +34,8 @@ const MOST_COMMAND_LINE: usize = 2048;
 pub struct BootParams {
     /// What the memory map calls RAM, as it is listed.
     pub ram: Vec<core::ops::Range<Gpa>>,
+    /// What the memory map calls reserved.
+    pub reserved: Vec<core::ops::Range<Gpa>>,
     /// The command line; characters that are not ASCII are replaced.
     pub command_line: String,
     /// Where the ACPI root pointer is.
@@ -87,11 +90,12 @@ impl BootParams {
     fn add_entries(&mut self, table: &[u8]) {
         for entry in table.chunks_exact(E820_ENTRY) {
             let (start, len) = (Gpa(long(entry, 0)), long(entry, 8));
-            if word(entry, 16) == E820_RAM
-                && let Some(range) = start.span(len)
-            {
-                self.ram.push(range);
-            }
+            let list = match word(entry, 16) {
+                E820_RAM => &mut self.ram,
+                E820_RESERVED => &mut self.reserved,
+                _ => continue,
+            };
+            list.extend(start.span(len));
         }
     }
 }
@@ -168,6 +172,7 @@ mod tests {
                 Gpa(0x1_0000_0000)..Gpa(0x1_0020_0000)
             ]
         );
+        assert_eq!(params.reserved, [Gpa(0xe_0000)..Gpa(0x10_0000)]);
         assert_eq!(params.rsdp, Gpa(0xe_0000));
         assert_eq!(params.command_line, "seed=5 ?");
     }

@@ -12,6 +12,8 @@ mod false_kernel;
 mod hostile;
 mod iommufd;
 mod kernels;
+mod low_memory;
+mod pieces;
 mod plan;
 #[cfg(test)]
 mod provoked;
@@ -61,12 +63,14 @@ pub const ALL: &[Case] = &[
     case("kernels", 75, kernels::every_kind),
     case("nvme", 60, data::stock_kernel),
     case("plan", 75, plan::chosen_memory),
+    case("old-guest", 75, low_memory::old_guest),
     case("nvme-1g", 60, data::giant_pages),
     case("nvme-no-groups", 60, data::no_groups),
     case("compat-high-memory", 45, compat::high_memory),
     case("refusals", 45, refusal::by_state_and_files),
     case("host-check", 45, check_host::on_a_full_machine),
     case("run-options", 60, run_options::options),
+    case("pieces", 45, pieces::too_many),
     case("terminal", 60, terminal::modes),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-false-kernel", 45, false_kernel::broken_promises),

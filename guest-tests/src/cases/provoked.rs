@@ -65,7 +65,7 @@ mod tests {
     use std::fs;
 
     use super::super::step::Step;
-    use super::super::{bind, check_host, false_kernel, refusal};
+    use super::super::{bind, check_host, false_kernel, low_memory, pieces, refusal};
     use super::*;
     use crate::paths;
 
@@ -79,6 +79,8 @@ mod tests {
             check_host::BARE,
             check_host::WITHOUT_NOIOMMU,
             bind::BIND,
+            low_memory::STEPS,
+            pieces::PIECES,
         ]
         .into_iter()
         .flatten()

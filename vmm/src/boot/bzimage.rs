@@ -12,6 +12,7 @@ use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::{ByteValued, GuestAddress, GuestMemoryMmap};
 
 use super::kernel::{Demand, Kernel, KernelError, Protocol};
+use super::release::Release;
 
 /// Offset of the setup header in the file.
 const HEADER: u64 = 0x1f1;
@@ -21,6 +22,10 @@ const BOOT_FLAG: u16 = 0xaa55;
 const MAGIC: u32 = 0x5372_6448;
 /// First version of the protocol with everything that is used here (`init_size`, `xloadflags`).
 const OLDEST_PROTOCOL: u16 = 0x020c;
+/// What `header.kernel_version` counts from.
+const VERSION_BASE: u64 = 0x200;
+/// Bytes of the version that are looked at: all numbers that matter are among them.
+const VERSION_LENGTH: usize = 16;
 /// From the start of the loaded part to its 64-bit entry point.
 const ENTRY_64: u64 = 0x200;
 /// The kernel may only be moved by multiples of this.
@@ -127,6 +132,23 @@ impl Kernel for BzImageKernel {
         Protocol::Linux64(&self.header)
     }
 
+    fn release(&self) -> Result<Option<Release>, KernelError> {
+        let offset = u64::from(self.header.kernel_version);
+        if offset == 0 {
+            return Ok(None);
+        }
+        let mut text = [0; VERSION_LENGTH];
+        // The setup sectors and the payload follow: a file that ends before has no version.
+        match self.file.read_exact_at(&mut text, VERSION_BASE + offset) {
+            Ok(()) => Ok(Release::parse(&text)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(source) => Err(KernelError::Read {
+                path: self.path.clone(),
+                source,
+            }),
+        }
+    }
+
     fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError> {
         BzImage::load(memory, Some(GuestAddress(at.0)), &mut self.file, None).map_err(
             |source| KernelError::Load {
@@ -202,6 +224,25 @@ mod tests {
                 initramfs_below: Demand::NO_LIMIT,
             }
         );
+    }
+
+    #[test]
+    fn the_release_is_read_where_the_header_says() {
+        let release = |version: &str, offset: u16| {
+            let file = image(|header| header.kernel_version = offset, 2048);
+            let at = VERSION_BASE + 0x100;
+            file.as_file().write_all_at(version.as_bytes(), at).unwrap();
+            open(file.path()).unwrap().release().unwrap()
+        };
+        let expected = Release {
+            major: 5,
+            minor: 10,
+        };
+        assert_eq!(release("5.10.0-32-amd64", 0x100), Some(expected));
+        assert_eq!(release("5.10.0-32-amd64", 0), None);
+        assert_eq!(release("5.10.0-32-amd64", 0x200), None);
+        assert_eq!(release("5.10.0-32-amd64", u16::MAX), None);
+        assert_eq!(release("Memtest86+ 6.20", 0x100), None);
     }
 
     #[test]

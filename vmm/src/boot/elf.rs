@@ -22,6 +22,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::kernel::{Demand, Kernel, KernelError, Protocol};
 use super::pvh::{Notes, Relocation};
+use super::release::Release;
+use crate::memory::low;
 
 /// The first bytes of the file.
 pub const MAGIC: &[u8] = b"\x7fELF";
@@ -33,6 +35,8 @@ const PAGE: u64 = 4096;
 /// Why a PVH kernel is where it is.
 const NOT_MOVABLE: &str = "it is entered by PVH and cannot be moved from where it is linked";
 const MOVABLE: &str = "it is entered by PVH, in 32-bit mode";
+const LINKED_LOW: &str = "it is linked in the first MiB, which holds boot data and is no memory for \
+                          devices";
 /// What the boot protocol has in these fields (Documentation/arch/x86/boot.rst); an ELF file has
 /// no header of its own to copy.
 const BOOT_FLAG: u16 = 0xaa55;
@@ -171,6 +175,11 @@ fn pvh_demand(
     if !alignment.is_power_of_two() {
         return Err("its PVH note wants an alignment that is no power of two");
     }
+    let reason = if below.0.saturating_sub(length) < low::SIZE {
+        LINKED_LOW
+    } else {
+        reason
+    };
     Ok(Demand {
         length,
         alignment,
@@ -237,6 +246,15 @@ impl Kernel for ElfKernel {
             Entered::Pvh(_) => Protocol::Pvh,
             Entered::Linux64(header) => Protocol::Linux64(header),
         }
+    }
+
+    fn release(&self) -> Result<Option<Release>, KernelError> {
+        let segments = self.segments.iter();
+        let parts = segments.map(|segment| (segment.file_offset, segment.file_length));
+        Release::search(&self.file, parts).map_err(|source| KernelError::Read {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError> {

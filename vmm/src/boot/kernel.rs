@@ -11,6 +11,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::bzimage::BzImageKernel;
 use super::elf::{self, ElfKernel};
+use super::release::Release;
 use crate::files;
 
 /// A kernel that has passed all checks which do not depend on where it is loaded.
@@ -23,6 +24,12 @@ pub trait Kernel: Debug {
 
     /// How it is entered.
     fn protocol(&self) -> Protocol<'_>;
+
+    /// Which release of Linux it is; `None` if it does not say so.
+    ///
+    /// # Errors
+    /// [`KernelError::Read`]
+    fn release(&self) -> Result<Option<Release>, KernelError>;
 
     /// Loads it at `at`, which satisfies its [`demand`](Self::demand). Returns the address of its
     /// entry point.

@@ -6,4 +6,5 @@ pub mod kernel;
 pub mod params;
 pub mod place;
 mod pvh;
+pub mod release;
 pub mod start_info;

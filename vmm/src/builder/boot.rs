@@ -7,18 +7,20 @@ use std::path::PathBuf;
 use address::Gpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use super::low_memory::LowMemoryUse;
 use crate::acpi::Platform;
 use crate::arch::page_tables::IdentityTables;
 use crate::arch::{entry, reset_vector};
 use crate::boot::kernel::{self, Kernel, Protocol};
 use crate::boot::params::BootInfo;
 use crate::boot::place::{PlaceError, Placement};
+use crate::boot::release::Release;
 use crate::boot::start_info;
 use crate::config::Config;
 use crate::error::Error;
 use crate::files;
 use crate::host_map::HostMap;
-use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_RAM_PIECES};
+use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_EXTENTS};
 use crate::memory::low;
 use crate::memory::plan::MemoryPlan;
 use crate::progress::Progress;
@@ -69,6 +71,11 @@ impl BootFiles {
         })
     }
 
+    /// Which release of Linux the kernel is; `None` if it does not say so.
+    pub fn release(&self) -> Result<Option<Release>, Error> {
+        Ok(self.kernel.release()?)
+    }
+
     /// Where kernel and initramfs go in the memory of `plan`.
     pub fn place(&self, plan: &MemoryPlan) -> Result<Placement, Error> {
         self.find(&plan.ranges()).map_err(|source| Error::Place {
@@ -88,10 +95,10 @@ impl BootFiles {
     }
 
     /// Loads kernel and initramfs into `memory`, at their places in `plan`, and tells the kernel
-    /// of `plan`, `host_map` and `platform`.
+    /// of `plan`, `host_map` and `platform`, and of low memory as `low` says.
     pub fn load(
         mut self,
-        command_line: &str,
+        (command_line, low): (&str, LowMemoryUse),
         placement: Placement,
         (plan, host_map): (&MemoryPlan, &HostMap),
         (platform, memory): (&Platform, &GuestMemoryMmap),
@@ -103,14 +110,14 @@ impl BootFiles {
             log::info!("initramfs gpa={}", range.start);
             initramfs.load(memory, range.start)?;
         }
-        let memory_map = memory_map(plan, host_map, start)?;
+        let memory_map = memory_map(plan, host_map, (start, low))?;
         for warning in warnings(plan, &memory_map) {
             log::warn!("{warning}");
         }
         let info = BootInfo {
             memory_map: &memory_map,
             initramfs: placement.initramfs,
-            command_line,
+            command_line: &low.command_line(command_line),
             rsdp: platform.write(memory)?,
         };
         entry::write_gdt(memory)?;
@@ -160,13 +167,13 @@ impl Initramfs {
     }
 }
 
-/// The memory map that a guest with its kernel at `kernel` is told.
+/// The memory map that a guest with its kernel at `kernel`, and this use of low memory, is told.
 pub(crate) fn memory_map(
     plan: &MemoryPlan,
     host_map: &HostMap,
-    kernel: Gpa,
+    (kernel, low): (Gpa, LowMemoryUse),
 ) -> Result<MemoryMap, Error> {
-    let mut fixed = low::memory_map().to_vec();
+    let mut fixed = low::memory_map(low.kind).to_vec();
     fixed.push(Entry {
         range: host_map.ecam.clone(),
         kind: Kind::Reserved,
@@ -184,14 +191,11 @@ pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
             ENTRIES_WITHOUT_NUMA
         ));
     }
-    // Low memory is a piece as well.
-    let pieces = plan.slots().len() + 1;
-    if pieces > SAFE_RAM_PIECES {
+    let pieces = plan.slots().len();
+    if pieces > SAFE_EXTENTS {
         warnings.push(format!(
-            "Guest memory is in {pieces} pieces; with more than {SAFE_RAM_PIECES} a Linux guest may free \
-             some pages below 1 MiB, where memory is not identity, and a driver that gets one for \
-             DMA makes its device use the host's page at that address: reserve hugepages earlier, \
-             or larger ones"
+            "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: a device \
+             of a Linux guest may use the host's memory below 1 MiB"
         ));
     }
     warnings

@@ -4,6 +4,7 @@
 mod boot;
 mod bus;
 mod devices;
+mod low_memory;
 mod memory;
 mod prepared;
 
@@ -53,9 +54,12 @@ pub(crate) fn build(
         host_map,
         memory,
         placement,
+        pieces,
+        low,
     } = Prepared::new(config, identity, phases)?;
+    pieces?;
     let start = files.load(
-        &config.command_line,
+        (&config.command_line, low),
         placement?,
         (&memory.plan, &host_map),
         (&platform(config, &host_map), memory.ram.memory()),

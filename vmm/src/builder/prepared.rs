@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::boot::BootFiles;
 use super::devices::Devices;
+use super::low_memory::LowMemoryUse;
 use super::memory::Memory;
 use crate::boot::place::Placement;
 use crate::bound;
@@ -12,6 +13,7 @@ use crate::error::Error;
 use crate::host_map::HostMap;
 use crate::kvm::vm::Vm;
 use crate::memory::layout::Layout;
+use crate::memory::pieces;
 use crate::phases::Phases;
 
 /// Everything that decides the layout of a guest is done: devices are bound and quiet, memory is
@@ -25,6 +27,10 @@ pub(crate) struct Prepared {
     pub memory: Memory,
     /// Where kernel and initramfs go, if there is room for them.
     pub placement: Result<Placement, Error>,
+    /// Whether memory is in no more pieces than are safe, or than the user accepts.
+    pub pieces: Result<(), Error>,
+    /// What the guest is told of its first MiB.
+    pub low: LowMemoryUse,
 }
 
 impl Prepared {
@@ -46,6 +52,17 @@ impl Prepared {
             phases,
         )?;
         let placement = files.place(&memory.plan);
+        let pieces = match &memory.choice {
+            Some(choice) if !config.memory.any_pieces => {
+                pieces::check(choice, config.memory.page_size()).map_err(Error::from)
+            }
+            _ => Ok(()),
+        };
+        let low = if devices.need_identity() {
+            LowMemoryUse::identity(config.low_memory, files.release()?)
+        } else {
+            LowMemoryUse::conventional(config.low_memory)
+        };
         Ok(Self {
             files,
             devices,
@@ -53,11 +70,19 @@ impl Prepared {
             host_map,
             memory,
             placement,
+            pieces,
+            low,
         })
     }
 
-    /// Gives everything back: the devices first, then memory. Returns why the kernel has no
-    /// place, if so, and the first thing that went wrong; the later steps are taken all the same.
+    /// Why the guest cannot run, if so.
+    pub fn obstacle(&self) -> Option<&Error> {
+        let unplaced = self.placement.as_ref().err();
+        unplaced.or(self.pieces.as_ref().err())
+    }
+
+    /// Gives everything back: the devices first, then memory. Returns why the guest cannot run, if
+    /// so, and the first thing that went wrong; the later steps are taken all the same.
     pub fn take_apart(self) -> (Option<Error>, Result<(), Error>) {
         let mut errors = bound::quiesce(&self.devices.bound);
         errors.extend(bound::release(
@@ -66,6 +91,6 @@ impl Prepared {
             self.devices.iommu,
         ));
         let first = errors.into_iter().next().map_or(Ok(()), Err);
-        (self.placement.err(), first)
+        (self.placement.err().or(self.pieces.err()), first)
     }
 }

@@ -12,7 +12,7 @@ use super::run::RunArgs;
 use crate::files;
 
 /// Keys of the file.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "cmdline",
     "cpus",
     "device",
@@ -21,6 +21,7 @@ const KEYS: [&str; 13] = [
     "initramfs",
     "kernel",
     "log-file",
+    "low-memory",
     "memory",
     "noiommu",
     "pidfile",
@@ -31,7 +32,7 @@ const KEYS: [&str; 13] = [
 /// Keys of a device's table; what the first one names comes first on the command line, without the name.
 const DEVICE_KEYS: &[&str] = &["bdf", "dma", "profile", "reset"];
 /// The same of `memory`.
-const MEMORY_KEYS: &[&str] = &["size", "hugepage_size", "spare"];
+const MEMORY_KEYS: &[&str] = &["size", "hugepage_size", "spare", "pieces"];
 
 /// Names that are more alike than this are taken for one another: the measure and the limit of
 /// clap. So are those that one slip makes the same.
@@ -162,6 +163,7 @@ impl<'a> Entry<'a> {
                 let words = self.words(self.value, MEMORY_KEYS)?;
                 guest.vm.memory = Some(self.parsed(self.value, &words)?);
             }
+            "low-memory" => guest.vm.low_memory = Some(self.parsed(self.value, self.text()?)?),
             "noiommu" => guest.vm.noiommu = self.boolean()?,
             "event-fd" => host.event_fd = Some(self.number()?),
             "event-file" => host.event_file = Some(self.path()?),
@@ -398,6 +400,11 @@ mod tests {
                 "device = [{ bdf = '01:00.0', reset = true }]",
                 1,
                 &["device: expected a string"],
+            ),
+            (
+                "low-memory = 'all'",
+                1,
+                &["low-memory: low memory is auto, ram or reserved"],
             ),
             ("serial = 'tty'", 1, &["serial: ", "pty or socket=PATH"]),
             (

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Missing;
-use crate::config::{Config, CpuCount, DeviceConfig, MemoryConfig, SerialConfig};
+use crate::config::{Config, CpuCount, DeviceConfig, LowMemory, MemoryConfig, SerialConfig};
 
 pub(super) const DEVICE_VALUE: &str =
     "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";
@@ -29,9 +29,20 @@ pub(super) struct VmArgs {
     pub initramfs: Option<PathBuf>,
 
     /// Guest RAM, for example 512M. Where hugepages are scattered, up to spare=SIZE more are pinned for
-    /// a moment and the worst given back, by default half as much again
-    #[arg(long, value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE]")]
+    /// a moment and the worst given back, by default half as much again. Memory at physical addresses
+    /// in more than 127 pieces is refused, since Linux may then give memory that is not there to
+    /// devices, unless pieces=any accepts it
+    #[arg(
+        long,
+        value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]"
+    )]
     pub memory: Option<MemoryConfig>,
+
+    /// What the memory map calls the first 640 KiB, which devices that use physical addresses must not
+    /// get: with auto RAM for Linux, which is kept from giving it to drivers, and reserved for other
+    /// programs; ram is for programs that need it and do not use it for DMA [default: auto]
+    #[arg(long, value_name = "auto|ram|reserved")]
+    pub low_memory: Option<LowMemory>,
 
     /// CPUs of the guest, 1 to 32 [default: 1]
     #[arg(long, value_name = "N")]
@@ -50,6 +61,7 @@ impl VmArgs {
             kernel: self.kernel.or(file.kernel),
             initramfs: self.initramfs.or(file.initramfs),
             memory: self.memory.or(file.memory),
+            low_memory: self.low_memory.or(file.low_memory),
             cpus: self.cpus.or(file.cpus),
             noiommu: self.noiommu || file.noiommu,
         }
@@ -69,6 +81,7 @@ impl VmArgs {
             initramfs: self.initramfs,
             command_line,
             memory: self.memory.ok_or(Missing("memory"))?,
+            low_memory: self.low_memory.unwrap_or_default(),
             cpus: self.cpus.unwrap_or_default(),
             devices,
             noiommu: self.noiommu,

@@ -37,6 +37,9 @@ pub enum ConfigError {
         /// What is expected.
         error: ParseBdfError,
     },
+    /// Not what low memory can be.
+    #[error("low memory is auto, ram or reserved, found {0:?}")]
+    LowMemory(String),
     /// Not a number of CPUs.
     #[error("expected 1 to {MOST_CPUS} CPUs, found {0:?}")]
     Cpus(String),

@@ -6,7 +6,7 @@ use iommufd_backend::hugepages::HugepageSize;
 
 use super::ConfigError;
 
-/// Guest RAM: `SIZE[,hugepage_size=2M|1G][,spare=SIZE]`.
+/// Guest RAM: `SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryConfig {
     /// Bytes of RAM above the first MiB; a multiple of the hugepage size, or of 2 MiB.
@@ -16,6 +16,9 @@ pub struct MemoryConfig {
     /// Bytes of hugepages beyond `size` that may be pinned for a while, to choose the best from,
     /// where the user said so.
     pub spare: Option<u64>,
+    /// Whether identity memory may be in more pieces than are safe
+    /// ([`SAFE_RAM_PIECES`](crate::memory::e820::SAFE_RAM_PIECES)).
+    pub any_pieces: bool,
 }
 
 /// Fewer spare bytes than this would leave small guests without a choice.
@@ -45,7 +48,7 @@ impl FromStr for MemoryConfig {
         let mut parts = text.split(',');
         let size_text = parts.next().unwrap_or_default();
         let size = size(size_text)?;
-        let (mut hugepage_size, mut spare) = (None, None);
+        let (mut hugepage_size, mut spare, mut any_pieces) = (None, None, false);
         for part in parts {
             match part.split_once('=') {
                 Some(("hugepage_size", "2M")) => hugepage_size = Some(HugepageSize::Mib2),
@@ -54,10 +57,11 @@ impl FromStr for MemoryConfig {
                     return Err(ConfigError::HugepageSize(other.to_owned()));
                 }
                 Some(("spare", text)) => spare = Some(self::size(text)?),
+                Some(("pieces", "any")) => any_pieces = true,
                 _ => {
                     return Err(ConfigError::Key {
                         found: part.to_owned(),
-                        expected: "hugepage_size=2M|1G or spare=SIZE",
+                        expected: "hugepage_size=2M|1G, spare=SIZE or pieces=any",
                     });
                 }
             }
@@ -73,6 +77,7 @@ impl FromStr for MemoryConfig {
             size,
             hugepage_size,
             spare,
+            any_pieces,
         })
     }
 }
@@ -101,19 +106,32 @@ mod tests {
     #[test]
     fn memory_takes_sizes_and_hugepage_sizes() {
         let (small, giant) = (Some(HugepageSize::Mib2), Some(HugepageSize::Gib1));
-        for (text, size, hugepage_size, spare) in [
-            ("512M", 512 << 20, None, None),
-            ("1G,hugepage_size=1G", 1 << 30, giant, None),
-            ("4194304", 4 << 20, None, None),
-            ("1t,hugepage_size=2M,spare=0", 1 << 40, small, Some(0)),
-            ("64M,spare=1G", 64 << 20, None, Some(1 << 30)),
+        for (text, size, hugepage_size, spare, any_pieces) in [
+            ("512M", 512 << 20, None, None, false),
+            ("1G,hugepage_size=1G", 1 << 30, giant, None, false),
+            ("4194304", 4 << 20, None, None, false),
+            (
+                "1t,hugepage_size=2M,spare=0",
+                1 << 40,
+                small,
+                Some(0),
+                false,
+            ),
+            (
+                "64M,pieces=any,spare=1G",
+                64 << 20,
+                None,
+                Some(1 << 30),
+                true,
+            ),
         ] {
             assert_eq!(
                 text.parse(),
                 Ok(MemoryConfig {
                     size,
                     hugepage_size,
-                    spare
+                    spare,
+                    any_pieces
                 }),
                 "{text}"
             );
@@ -155,7 +173,9 @@ mod tests {
             refusal("2M,hugepage_size=4K"),
             ConfigError::HugepageSize(_)
         ));
-        assert!(matches!(refusal("2M,hugepages"), ConfigError::Key { .. }));
+        for text in ["2M,hugepages", "2M,pieces=200", "2M,pieces"] {
+            assert!(matches!(refusal(text), ConfigError::Key { .. }), "{text}");
+        }
         assert!(matches!(refusal("2M,spare=some"), ConfigError::Size(_)));
     }
 }

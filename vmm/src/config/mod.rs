@@ -4,6 +4,7 @@ mod cpus;
 mod device;
 mod error;
 mod host;
+mod low_memory;
 mod memory;
 mod serial;
 mod software;
@@ -14,6 +15,7 @@ pub use cpus::{CpuCount, MOST_CPUS};
 pub use device::{DeviceConfig, DmaMode};
 pub use error::ConfigError;
 pub use host::{HostConfig, RunConfig};
+pub use low_memory::LowMemory;
 pub use memory::MemoryConfig;
 pub use serial::SerialConfig;
 pub use software::{EngineFault, SoftwareConfig, SoftwareDma};
@@ -29,6 +31,8 @@ pub struct Config {
     pub command_line: String,
     /// Guest RAM.
     pub memory: MemoryConfig,
+    /// What the memory map says of the first MiB.
+    pub low_memory: LowMemory,
     /// CPUs of the guest, 1 to [`MOST_CPUS`].
     pub cpus: CpuCount,
     /// Devices to pass through.

@@ -65,8 +65,9 @@ impl Frames {
     }
 
     /// What selections start from: nothing; one or two of the longest runs, where a kernel
-    /// finds room; `low` pages below 4 GiB, and with them the longest run. With `thorough`, each
-    /// end of each of the longest runs.
+    /// finds room; `low` pages below 4 GiB, and with them the longest run; half as many below 4 GiB,
+    /// and so on, for where more would be in too many pieces. With `thorough`, each end of each of
+    /// the longest runs.
     pub fn seeds(&self, pages: usize, low: usize, thorough: bool) -> Vec<Selection> {
         let none = Selection::none(self.numbers.len());
         let all = self.longest_first(0..self.numbers.len());
@@ -80,6 +81,10 @@ impl Frames {
             let seed = self.with_runs(none.clone(), &below, wanted);
             seeds.push(self.with_runs(seed.clone(), all.iter().take(1), pages));
             seeds.push(seed);
+            let fewer = std::iter::successors(Some(low / 2), |count| Some(count / 2));
+            for count in fewer.take_while(|count| *count > 0) {
+                seeds.push(self.with_runs(none.clone(), &below, count.min(pages)));
+            }
         }
         if thorough {
             for run in all.iter().take(THOROUGH) {

@@ -3,21 +3,21 @@
 //! Where hugepages are scattered, more are pinned than the guest has, the best of them are kept
 //! and the others go back. What is best, the most important first:
 //! 1. Kernel and initramfs have their places.
-//! 2. There is memory below 4 GiB, as much as devices of 32 bits want.
-//! 3. No more pieces than a Linux guest lists without allocating, low memory among them
-//!    ([`SAFE_RAM_PIECES`]).
+//! 2. No more extents than are safe: than a Linux guest lists without allocating ([`SAFE_EXTENTS`]).
+//! 3. There is memory below 4 GiB, as much as devices of 32 bits want.
 //! 4. The guest's kernel spends the fewest bytes ([`Overhead`]).
 //! 5. The fewest extents: memslots and entries of the guest's memory map.
 //!
 //! Several selections are made and compared by these, that of a monitor without a choice among them:
 //! the pages as the kernel's pool gave them. So the choice is never worse.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use address::{Gpa, Hpa};
 
 use super::candidates::{Frames, Selection, Strategy};
-use super::e820::SAFE_RAM_PIECES;
+use super::e820::SAFE_EXTENTS;
 use super::overhead::{Overhead, SECTION};
 
 /// Addresses of 32 bits end here.
@@ -55,14 +55,27 @@ pub struct Choice {
     pub chosen: Overhead,
     /// What the first pages would have cost.
     pub naive: Overhead,
+    /// Whether kernel and initramfs have places.
+    pub placed: bool,
+    /// If there are more extents than are safe ([`SAFE_EXTENTS`]): how many of the pages a guest
+    /// can have in no more, with places for kernel and initramfs. `None` if there are none such.
+    pub safe_pages: Option<usize>,
+}
+
+impl Choice {
+    /// Whether there are no more extents than are safe.
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        self.chosen.extents <= SAFE_EXTENTS
+    }
 }
 
 /// Lower is better; the fields in the order of their weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Cost {
     unplaced: bool,
+    unsafe_extents: usize,
     missing_below_4g: u64,
-    unsafe_pieces: usize,
     bytes: u64,
     extents: usize,
 }
@@ -71,9 +84,8 @@ impl Cost {
     fn of(overhead: &Overhead, ranges: &[Range<Gpa>], wish: &Wish<'_>) -> Self {
         Self {
             unplaced: !(wish.fits)(ranges),
+            unsafe_extents: overhead.extents.saturating_sub(SAFE_EXTENTS),
             missing_below_4g: wish.below_4g.saturating_sub(overhead.below_4g),
-            // Low memory is a piece, too.
-            unsafe_pieces: (overhead.extents + 1).saturating_sub(SAFE_RAM_PIECES),
             bytes: overhead.bytes(),
             extents: overhead.extents,
         }
@@ -92,36 +104,56 @@ pub fn is_good(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> bool {
     let least = Overhead::of_one_extent(size).bytes();
     !cost.unplaced
         && cost.missing_below_4g == 0
-        && cost.unsafe_pieces == 0
+        && cost.unsafe_extents == 0
         && cost.bytes.saturating_sub(least) < size / 128
-}
-
-/// Whether kernel and initramfs have places in all of `pages` together.
-#[must_use]
-pub fn has_places(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> bool {
-    (wish.fits)(&ranges(pages, page_size))
 }
 
 /// Chooses among `pages`, distinct pages of `page_size` bytes in the order in which they were
 /// got. With no more than are wanted, all are kept. The same pages give the same choice.
 #[must_use]
 pub fn choose(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
+    let mut choice = best(pages, page_size, wish);
+    if !choice.is_safe() {
+        choice.safe_pages = safe_pages(pages, page_size, wish);
+    }
+    choice
+}
+
+/// The most of `pages` that make no more extents than are safe: those of the longest runs.
+fn safe_pages(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Option<usize> {
+    let mut lengths: Vec<u64> = ranges(pages, page_size)
+        .iter()
+        .map(|run| (run.end - run.start) / page_size)
+        .collect();
+    lengths.sort_unstable_by_key(|length| Reverse(*length));
+    let count = lengths.iter().take(SAFE_EXTENTS).sum::<u64>();
+    let wish = Wish {
+        pages: usize::try_from(count).ok()?,
+        ..*wish
+    };
+    let choice = best(pages, page_size, &wish);
+    (choice.placed && choice.is_safe()).then_some(wish.pages)
+}
+
+fn best(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
     let first = &pages[..pages.len().min(wish.pages)];
     let naive_ranges = ranges(first, page_size);
     let naive = Overhead::of(&naive_ranges);
-    let pinned = pages.len();
+    let naive_cost = Cost::of(&naive, &naive_ranges, wish);
     let naive_choice = Choice {
-        pinned,
+        pinned: pages.len(),
         kept: (0..first.len()).collect(),
         chosen: naive,
         naive,
+        placed: !naive_cost.unplaced,
+        safe_pages: None,
     };
     if pages.len() <= wish.pages {
         return naive_choice;
     }
     let sorted = Sorted::new(pages, page_size);
     let low = usize::try_from(wish.below_4g.div_ceil(page_size)).unwrap_or(usize::MAX);
-    let mut best = (Cost::of(&naive, &naive_ranges, wish), naive_choice);
+    let mut best = (naive_cost, naive_choice);
     for thorough in [false, true] {
         if thorough && !best.0.unplaced {
             break;
@@ -136,10 +168,10 @@ pub fn choose(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
                     best = (
                         cost,
                         Choice {
-                            pinned,
                             kept,
                             chosen,
-                            naive,
+                            placed: !cost.unplaced,
+                            ..best.1
                         },
                     );
                 }
@@ -201,234 +233,4 @@ impl<'a> Sorted<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-    use proptest::strategy::Strategy;
-
-    use super::*;
-
-    const PAGE: u64 = 2 << 20;
-    const PER_SECTION: u64 = SECTION / PAGE;
-    const LIMIT: u64 = LIMIT_4G / PAGE;
-
-    fn anywhere(_: &[Range<Gpa>]) -> bool {
-        true
-    }
-
-    /// A block of at least 8 pages.
-    fn block(ranges: &[Range<Gpa>]) -> bool {
-        ranges
-            .iter()
-            .any(|range| range.end - range.start >= 8 * PAGE)
-    }
-
-    fn hpas(frames: &[u64]) -> Vec<Hpa> {
-        frames.iter().map(|frame| Hpa(frame * PAGE)).collect()
-    }
-
-    fn wish(pages: usize) -> Wish<'static> {
-        Wish {
-            pages,
-            below_4g: 0,
-            fits: &anywhere,
-        }
-    }
-
-    fn cost(pages: &[Hpa], wish: &Wish<'_>) -> Cost {
-        let ranges = ranges(pages, PAGE);
-        Cost::of(&Overhead::of(&ranges), &ranges, wish)
-    }
-
-    fn of_choice(pages: &[Hpa], wish: &Wish<'_>) -> (Choice, Cost) {
-        let choice = choose(pages, PAGE, wish);
-        let kept: Vec<Hpa> = choice.kept.iter().map(|number| pages[*number]).collect();
-        let cost = cost(&kept, wish);
-        (choice, cost)
-    }
-
-    #[test]
-    fn singles_go_back_and_blocks_stay() {
-        // Four singles in four sections, then a block in one.
-        let singles = (1..=4).map(|section| section * PER_SECTION);
-        let pages: Vec<u64> = singles.chain(500..508).collect();
-        let (choice, _) = of_choice(&hpas(&pages), &wish(8));
-        assert_eq!(choice.kept, (4..12).collect::<Vec<_>>());
-        assert_eq!((choice.naive.extents, choice.naive.sections), (5, 5));
-        assert_eq!((choice.chosen.extents, choice.chosen.sections), (1, 1));
-    }
-
-    #[test]
-    fn a_run_is_cut_where_a_section_begins() {
-        let run: Vec<u64> = (5 * PER_SECTION - 3..6 * PER_SECTION).collect();
-        let (choice, _) = of_choice(&hpas(&run), &wish(64));
-        assert_eq!(choice.chosen.sections, 1);
-        assert_eq!(choice.kept, (3..67).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn small_runs_of_a_full_section_go_back() {
-        // Two runs of four and two singles in a section, a run of five in each of two others.
-        let section = 10 * PER_SECTION;
-        let full = [0, 1, 2, 3, 5, 6, 7, 8, 10, 12].map(|place| section + place);
-        let others = [20, 30].map(|other| other * PER_SECTION..other * PER_SECTION + 5);
-        let pages: Vec<u64> = full
-            .into_iter()
-            .chain(others.into_iter().flatten())
-            .collect();
-        let (choice, _) = of_choice(&hpas(&pages), &wish(8));
-        assert_eq!(choice.kept, (0..8).collect::<Vec<_>>());
-        let backwards: Vec<u64> = pages.into_iter().rev().collect();
-        let (choice, _) = of_choice(&hpas(&backwards), &wish(8));
-        assert_eq!((choice.chosen.extents, choice.chosen.sections), (2, 1));
-    }
-
-    #[test]
-    fn low_memorys_section_costs_nothing() {
-        // Two pages beside low memory, or two neighbours in a section of their own.
-        let pages = hpas(&[1000, 1001, 3, 9]);
-        assert_eq!(of_choice(&pages, &wish(2)).0.kept, [2, 3]);
-    }
-
-    #[test]
-    fn the_kernel_comes_before_the_price() {
-        // A block over a border costs two sections; the section of singles is fuller.
-        let singles = (0..32).map(|index| 10 * PER_SECTION + 2 * index);
-        let block_at = 20 * PER_SECTION - 4..20 * PER_SECTION + 4;
-        let pages: Vec<u64> = singles.chain(block_at).collect();
-        let pages = hpas(&pages);
-        let wish = Wish {
-            fits: &block,
-            ..wish(32)
-        };
-        let (choice, cost) = of_choice(&pages, &wish);
-        assert!(!cost.unplaced);
-        assert!((32..40).all(|number| choice.kept.contains(&number)));
-    }
-
-    #[test]
-    fn devices_of_32_bits_get_low_memory() {
-        let pages: Vec<u64> = (LIMIT..LIMIT + 40).chain([700, 800, 900]).collect();
-        let pages = hpas(&pages);
-        let kept = |below_4g| {
-            let wish = Wish {
-                below_4g,
-                ..wish(40)
-            };
-            of_choice(&pages, &wish).0.chosen.below_4g / PAGE
-        };
-        assert_eq!([0, 1, PAGE, PAGE + 1, 64 * PAGE].map(kept), [0, 1, 1, 2, 3]);
-    }
-
-    #[test]
-    fn no_more_pieces_than_are_safe() {
-        // 200 singles in few sections, or pairs in many.
-        let singles = (0..200).map(|index| 4000 + 2 * index);
-        let pairs = (0..100).flat_map(|index| [10_000 + 80 * index, 10_001 + 80 * index]);
-        let pages: Vec<u64> = singles.chain(pairs).collect();
-        let (choice, cost) = of_choice(&hpas(&pages), &wish(200));
-        assert_eq!(cost.unsafe_pieces, 0);
-        assert!(choice.chosen.sections > choice.naive.sections);
-    }
-
-    #[test]
-    fn good_pages_need_no_others() {
-        let one: Vec<u64> = (4000..4256).collect();
-        assert!(is_good(&hpas(&one), PAGE, &wish(256)));
-        let low = Wish {
-            below_4g: 1,
-            ..wish(256)
-        };
-        assert!(!is_good(&hpas(&one), PAGE, &low));
-        let scattered: Vec<u64> = (0..256).map(|index| 4000 + 4 * index).collect();
-        assert!(!is_good(&hpas(&scattered), PAGE, &wish(256)));
-        let kernel = Wish {
-            fits: &|_| false,
-            ..wish(256)
-        };
-        assert!(!is_good(&hpas(&one), PAGE, &kernel));
-    }
-
-    #[test]
-    fn pages_of_a_gib_are_chosen_too() {
-        let gib = 1 << 30;
-        let pages = [9, 4, 5, 2].map(|number| Hpa(number * gib));
-        let choice = choose(&pages, gib, &wish(2));
-        assert_eq!(choice.kept, [1, 2]);
-        assert_eq!(choice.chosen.extents, 1);
-    }
-
-    fn pool() -> impl Strategy<Value = Vec<Hpa>> {
-        let runs = prop::collection::vec((0_u64..8_000, 1_u64..40), 1..24);
-        (runs, any::<u64>()).prop_map(|(runs, seed)| {
-            let frames: BTreeSet<u64> = runs
-                .iter()
-                .flat_map(|(start, length)| *start..start + length)
-                .filter(|frame| *frame != 0)
-                .collect();
-            let mut frames: Vec<u64> = frames.into_iter().collect();
-            // Some order, as a pool gives pages.
-            frames.sort_by_key(|frame| frame.wrapping_mul(seed | 1).rotate_left(17));
-            hpas(&frames)
-        })
-    }
-
-    proptest! {
-
-        /// The right number of pages, each one once, never worse than the first ones, and what is
-        /// said of them is true.
-        #[test]
-        fn a_choice_is_sound_and_never_worse(
-            pages in pool(), percent in 0_usize..120, below_4g in 0..200 * PAGE, needs_block: bool,
-        ) {
-            let count = pages.len() * percent / 100;
-            let fits: &dyn Fn(&[Range<Gpa>]) -> bool = if needs_block { &block } else { &anywhere };
-            let wish = Wish { pages: count, below_4g, fits };
-            let choice = choose(&pages, PAGE, &wish);
-            prop_assert_eq!(choice.kept.len(), count.min(pages.len()));
-            prop_assert!(choice.kept.windows(2).all(|pair| pair[0] < pair[1]));
-            prop_assert!(choice.kept.iter().all(|number| *number < pages.len()));
-            let kept: Vec<Hpa> = choice.kept.iter().map(|number| pages[*number]).collect();
-            let first = &pages[..kept.len()];
-            prop_assert!(cost(&kept, &wish) <= cost(first, &wish));
-            prop_assert_eq!(choice.chosen, Overhead::of(&ranges(&kept, PAGE)));
-            prop_assert_eq!(choice.naive, Overhead::of(&ranges(first, PAGE)));
-            prop_assert_eq!(&choice, &choose(&pages, PAGE, &wish));
-        }
-
-        /// A kernel that fits into some of the pages has its place in the choice.
-        #[test]
-        fn a_block_is_found_if_there_is_one(pages in pool(), more in 0_usize..200) {
-            let wish = Wish { pages: 8 + more, below_4g: 0, fits: &block };
-            let (_, cost) = of_choice(&pages, &wish);
-            prop_assert_eq!(cost.unplaced, !block(&ranges(&pages, PAGE)) || pages.len() < 8);
-        }
-
-        /// As few sections as the best of all selections, and as few extents as the best of those
-        /// that are as cheap, or one more.
-        #[test]
-        fn nothing_is_cheaper(
-            frames in prop::collection::btree_set(0_u64..40, 6..12), count in 1_usize..6,
-        ) {
-            // Four sections of ten places each.
-            let at = |frame: &u64| (frame / 10 + 40) * PER_SECTION + frame % 10 + 27;
-            let frames: Vec<u64> = frames.iter().map(at).collect();
-            let pages = hpas(&frames);
-            let wish = wish(count);
-            let (_, found) = of_choice(&pages, &wish);
-            let selections = 0_u32..1 << pages.len();
-            let best = selections
-                .filter(|bits| bits.count_ones() as usize == count)
-                .map(|bits| {
-                    let has = |number: &usize| bits & 1 << number != 0;
-                    let numbers = (0..pages.len()).filter(has);
-                    cost(&numbers.map(|number| pages[number]).collect::<Vec<_>>(), &wish)
-                })
-                .min();
-            let best = best.unwrap();
-            prop_assert_eq!(found.bytes, best.bytes);
-            prop_assert!(found.extents <= best.extents + 1, "{:?} {:?}", found, best);
-        }
-    }
-}
+mod tests;

@@ -20,6 +20,9 @@ pub const ENTRIES_WITHOUT_NUMA: usize = 131;
 /// (memblock_discard): they are not identity memory, and a driver may get them.
 pub const SAFE_RAM_PIECES: usize = 128;
 
+/// [`SAFE_RAM_PIECES`] less low memory: extents that identity memory may have.
+pub const SAFE_EXTENTS: usize = SAFE_RAM_PIECES - 1;
+
 /// Entries beyond which no stock kernel keeps any: `ZERO_PAGE_ENTRIES` plus three for each of the
 /// 1024 nodes that Debian's kernel is built for.
 pub const MOST_ENTRIES: usize = 3200;

@@ -1,10 +1,10 @@
 //! The first MiB of guest-physical memory: what stands where in it.
 //!
 //! It cannot be identity memory, since the host's own first MiB is in use. It is ordinary memory
-//! that no driver ever gets as a DMA buffer: Linux reserves all of it on x86 since 5.13
-//! (arch/x86/kernel/setup.c early_reserve_memory and reserve_real_mode), but for a few pages if
-//! memory is in too many pieces ([`SAFE_RAM_PIECES`](super::e820::SAFE_RAM_PIECES)). It holds what
-//! the guest needs before its memory map is known.
+//! that no driver may get as a DMA buffer: the guest is told of it so that none does
+//! (`builder::low_memory`), and memory is not in so many pieces that Linux would use some of it all
+//! the same ([`SAFE_RAM_PIECES`](super::e820::SAFE_RAM_PIECES)). It holds what the guest needs
+//! before its memory map is known.
 //!
 //! ```text
 //! 0x00500  GDT
@@ -12,7 +12,7 @@
 //! 0x08000  page tables
 //! 0x20000  command line
 //! 0x30000  setup_data: memory map entries beyond 128
-//! 0xa0000  end of what the guest may use as memory
+//! 0xa0000  end of what the guest may use as memory, even where the map calls it reserved
 //! 0xe0000  RSDP, ACPI tables
 //! 0xffff0  reset vector
 //! ```
@@ -54,13 +54,13 @@ pub fn allocate() -> std::io::Result<File> {
     Ok(file)
 }
 
-/// How the memory map describes it.
+/// How the memory map describes it, with `kind` for what may be used as memory.
 #[must_use]
-pub fn memory_map() -> [Entry; 2] {
+pub fn memory_map(kind: Kind) -> [Entry; 2] {
     [
         Entry {
             range: Gpa(0)..RAM_END,
-            kind: Kind::Ram,
+            kind,
         },
         Entry {
             range: ACPI.start..Gpa(SIZE),

@@ -7,4 +7,5 @@ pub mod guest;
 pub mod layout;
 pub mod low;
 pub mod overhead;
+pub mod pieces;
 pub mod plan;

@@ -25,7 +25,7 @@ pub fn plan(config: &Config, prepared: &Prepared) -> Result<Plan, Error> {
     let mut map = Vec::new();
     if let Ok(placement) = &prepared.placement {
         let start = placement.kernel.start;
-        let found = memory_map(&memory.plan, &prepared.host_map, start)?;
+        let found = memory_map(&memory.plan, &prepared.host_map, (start, prepared.low))?;
         all_warnings.extend(warnings(&memory.plan, &found));
         map = entries(&found);
     }
@@ -58,7 +58,7 @@ pub fn plan(config: &Config, prepared: &Prepared) -> Result<Plan, Error> {
         places: places(prepared),
         devices,
         warnings: all_warnings,
-        error: prepared.placement.as_ref().err().map(Error::chain),
+        error: prepared.obstacle().map(Error::chain),
     })
 }
 

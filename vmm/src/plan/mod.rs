@@ -34,11 +34,11 @@ pub struct Output {
 ///
 /// # Errors
 /// [`Error`], in particular for what would keep it from running; where that is a kernel without a
-/// place, the plan is told before.
+/// place, or memory in too many pieces, the plan is printed before.
 pub fn run(config: &Config, output: &Output) -> Result<(), Error> {
     let prepared = Prepared::new(config, &Identity, &mut Phases::default())?;
     let plan = gather::plan(config, &prepared);
-    let (unplaced, apart) = prepared.take_apart();
+    let (obstacle, apart) = prepared.take_apart();
     let plan = plan?;
     apart?;
     let text = match output.json {
@@ -56,5 +56,5 @@ pub fn run(config: &Config, output: &Output) -> Result<(), Error> {
             source,
         })?;
     }
-    unplaced.map_or(Ok(()), Err)
+    obstacle.map_or(Ok(()), Err)
 }

@@ -69,10 +69,10 @@ impl Machine {
         let mut ram = Ram::new(&params.ram);
         ram.take(Gpa(image.start)..Gpa(image.end));
         let trampoline = smp::TRAMPOLINE;
-        let has_trampoline = params
-            .ram
-            .iter()
-            .any(|range| range.start <= trampoline.start && trampoline.end <= range.end);
+        // The monitor reserves low memory so that no device gets any; processors may use it.
+        let mut low = params.ram.iter().chain(&params.reserved);
+        let has_trampoline =
+            low.any(|range| range.start <= trampoline.start && trampoline.end <= range.end);
         Ok(Self {
             command_line: params.command_line,
             ram,

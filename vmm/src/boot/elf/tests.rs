@@ -1,6 +1,7 @@
 //! What is made of good files and of unsound ones.
 
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 
 use elf::abi::PT_NOTE;
 
@@ -243,6 +244,47 @@ fn a_pvh_kernel_that_may_be_moved_says_where_to() {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap();
     let entry = kernel.load(&memory, Gpa(12 << 20)).unwrap();
     assert_eq!(entry, Gpa((12 << 20) + 0x20));
+}
+
+#[test]
+fn a_pvh_kernel_linked_in_the_first_mib_says_so() {
+    const LOW_ENTRY: NoteOf = (18, "Xen", &[0x20, 0, 8, 0]);
+    const LOW_ONLY: NoteOf = (19, "Xen", &[0, 0, 1, 0, 0, 0, 8, 0, 0xff, 0xff, 0xf, 0]);
+    let reason = |address, notes| {
+        let image = Image {
+            address,
+            notes,
+            ..GOOD
+        };
+        image.open().unwrap().demand().reason
+    };
+    assert_eq!(reason(0x8_0000, &[LOW_ENTRY]), LINKED_LOW);
+    assert_eq!(reason(0x100_0000, &[PVH, LOW_ONLY]), LINKED_LOW);
+    assert_eq!(reason(0x100_0000, &[PVH]), NOT_MOVABLE);
+    assert_eq!(reason(0x100_0000, &[PVH, MAY_MOVE]), MOVABLE);
+}
+
+#[test]
+fn the_release_is_that_of_the_banner_in_the_segments() {
+    let release = |at: u64| {
+        let file = Image {
+            in_file: 0x40,
+            ..GOOD
+        }
+        .write();
+        file.as_file().set_len(0x2000).unwrap();
+        let banner = b"Linux version 5.10.0-32-amd64 (debian";
+        file.as_file().write_all_at(banner, at).unwrap();
+        let kernel = ElfKernel::new(file.path(), file.reopen().unwrap()).unwrap();
+        kernel.release().unwrap()
+    };
+    let expected = Release {
+        major: 5,
+        minor: 10,
+    };
+    assert_eq!(release(0x1004), Some(expected));
+    // What is in no segment is not part of the kernel.
+    assert_eq!(release(0x1800), None);
 }
 
 #[test]

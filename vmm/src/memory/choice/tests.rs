@@ -1,0 +1,286 @@
+//! What is chosen of pools of every shape, beside what brute force finds.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use proptest::strategy::Strategy;
+
+use super::*;
+
+const PAGE: u64 = 2 << 20;
+const PER_SECTION: u64 = SECTION / PAGE;
+const LIMIT: u64 = LIMIT_4G / PAGE;
+
+fn anywhere(_: &[Range<Gpa>]) -> bool {
+    true
+}
+
+/// A block of at least 8 pages.
+fn block(ranges: &[Range<Gpa>]) -> bool {
+    ranges
+        .iter()
+        .any(|range| range.end - range.start >= 8 * PAGE)
+}
+
+fn hpas(frames: &[u64]) -> Vec<Hpa> {
+    frames.iter().map(|frame| Hpa(frame * PAGE)).collect()
+}
+
+fn wish(pages: usize) -> Wish<'static> {
+    Wish {
+        pages,
+        below_4g: 0,
+        fits: &anywhere,
+    }
+}
+
+fn cost(pages: &[Hpa], wish: &Wish<'_>) -> Cost {
+    let ranges = ranges(pages, PAGE);
+    Cost::of(&Overhead::of(&ranges), &ranges, wish)
+}
+
+fn of_choice(pages: &[Hpa], wish: &Wish<'_>) -> (Choice, Cost) {
+    let choice = choose(pages, PAGE, wish);
+    let kept: Vec<Hpa> = choice.kept.iter().map(|number| pages[*number]).collect();
+    let cost = cost(&kept, wish);
+    (choice, cost)
+}
+
+#[test]
+fn singles_go_back_and_blocks_stay() {
+    // Four singles in four sections, then a block in one.
+    let singles = (1..=4).map(|section| section * PER_SECTION);
+    let pages: Vec<u64> = singles.chain(500..508).collect();
+    let (choice, _) = of_choice(&hpas(&pages), &wish(8));
+    assert_eq!(choice.kept, (4..12).collect::<Vec<_>>());
+    assert_eq!((choice.naive.extents, choice.naive.sections), (5, 5));
+    assert_eq!((choice.chosen.extents, choice.chosen.sections), (1, 1));
+}
+
+#[test]
+fn a_run_is_cut_where_a_section_begins() {
+    let run: Vec<u64> = (5 * PER_SECTION - 3..6 * PER_SECTION).collect();
+    let (choice, _) = of_choice(&hpas(&run), &wish(64));
+    assert_eq!(choice.chosen.sections, 1);
+    assert_eq!(choice.kept, (3..67).collect::<Vec<_>>());
+}
+
+#[test]
+fn small_runs_of_a_full_section_go_back() {
+    // Two runs of four and two singles in a section, a run of five in each of two others.
+    let section = 10 * PER_SECTION;
+    let full = [0, 1, 2, 3, 5, 6, 7, 8, 10, 12].map(|place| section + place);
+    let others = [20, 30].map(|other| other * PER_SECTION..other * PER_SECTION + 5);
+    let pages: Vec<u64> = full
+        .into_iter()
+        .chain(others.into_iter().flatten())
+        .collect();
+    let (choice, _) = of_choice(&hpas(&pages), &wish(8));
+    assert_eq!(choice.kept, (0..8).collect::<Vec<_>>());
+    let backwards: Vec<u64> = pages.into_iter().rev().collect();
+    let (choice, _) = of_choice(&hpas(&backwards), &wish(8));
+    assert_eq!((choice.chosen.extents, choice.chosen.sections), (2, 1));
+}
+
+#[test]
+fn low_memorys_section_costs_nothing() {
+    // Two pages beside low memory, or two neighbours in a section of their own.
+    let pages = hpas(&[1000, 1001, 3, 9]);
+    assert_eq!(of_choice(&pages, &wish(2)).0.kept, [2, 3]);
+}
+
+#[test]
+fn the_kernel_comes_before_the_price() {
+    // A block over a border costs two sections; the section of singles is fuller.
+    let singles = (0..32).map(|index| 10 * PER_SECTION + 2 * index);
+    let block_at = 20 * PER_SECTION - 4..20 * PER_SECTION + 4;
+    let pages: Vec<u64> = singles.chain(block_at).collect();
+    let pages = hpas(&pages);
+    let wish = Wish {
+        fits: &block,
+        ..wish(32)
+    };
+    let (choice, cost) = of_choice(&pages, &wish);
+    assert!(!cost.unplaced);
+    assert!((32..40).all(|number| choice.kept.contains(&number)));
+}
+
+#[test]
+fn devices_of_32_bits_get_low_memory() {
+    let pages: Vec<u64> = (LIMIT..LIMIT + 40).chain([700, 800, 900]).collect();
+    let pages = hpas(&pages);
+    let kept = |below_4g| {
+        let wish = Wish {
+            below_4g,
+            ..wish(40)
+        };
+        of_choice(&pages, &wish).0.chosen.below_4g / PAGE
+    };
+    assert_eq!([0, 1, PAGE, PAGE + 1, 64 * PAGE].map(kept), [0, 1, 1, 2, 3]);
+}
+
+#[test]
+fn no_more_pieces_than_are_safe() {
+    // 200 singles in few sections, or pairs in many.
+    let singles = (0..200).map(|index| 4000 + 2 * index);
+    let pairs = (0..100).flat_map(|index| [10_000 + 80 * index, 10_001 + 80 * index]);
+    let pages: Vec<u64> = singles.chain(pairs).collect();
+    let (choice, cost) = of_choice(&hpas(&pages), &wish(200));
+    assert_eq!(cost.unsafe_extents, 0);
+    assert!(choice.chosen.sections > choice.naive.sections);
+}
+
+#[test]
+fn safety_comes_before_memory_below_4g() {
+    // 120 pairs above 4 GiB are all that is wanted; each of the singles below breaks one.
+    let pairs = (0..120).flat_map(|index| [10_000 + 8 * index, 10_001 + 8 * index]);
+    let singles = (0..100).map(|index| 100 + 2 * index);
+    let pages: Vec<u64> = singles.chain(pairs).collect();
+    let wish = Wish {
+        below_4g: 32 * PAGE,
+        ..wish(240)
+    };
+    let (choice, cost) = of_choice(&hpas(&pages), &wish);
+    assert_eq!(cost.unsafe_extents, 0);
+    // As many as there can be; half of them at least are found.
+    let low = choice.chosen.below_4g / PAGE;
+    assert!((7..=14).contains(&low), "{low}");
+}
+
+#[test]
+fn what_is_offered_has_room_for_the_kernel() {
+    let singles = |count| (0..count).map(|index| 4000 + 2 * index);
+    let pages: Vec<u64> = singles(140).chain(9000..9008).collect();
+    let wish = Wish {
+        fits: &block,
+        ..wish(140)
+    };
+    let choice = choose(&hpas(&pages), PAGE, &wish);
+    assert!(choice.placed && !choice.is_safe());
+    assert_eq!(choice.safe_pages, Some(8 + 126));
+    let homeless: Vec<u64> = singles(140).collect();
+    let choice = choose(&hpas(&homeless), PAGE, &wish);
+    assert_eq!((choice.placed, choice.safe_pages), (false, None));
+}
+
+#[test]
+fn good_pages_need_no_others() {
+    let one: Vec<u64> = (4000..4256).collect();
+    assert!(is_good(&hpas(&one), PAGE, &wish(256)));
+    let low = Wish {
+        below_4g: 1,
+        ..wish(256)
+    };
+    assert!(!is_good(&hpas(&one), PAGE, &low));
+    let scattered: Vec<u64> = (0..256).map(|index| 4000 + 4 * index).collect();
+    assert!(!is_good(&hpas(&scattered), PAGE, &wish(256)));
+    let kernel = Wish {
+        fits: &|_| false,
+        ..wish(256)
+    };
+    assert!(!is_good(&hpas(&one), PAGE, &kernel));
+}
+
+#[test]
+fn pages_of_a_gib_are_chosen_too() {
+    let gib = 1 << 30;
+    let pages = [9, 4, 5, 2].map(|number| Hpa(number * gib));
+    let choice = choose(&pages, gib, &wish(2));
+    assert_eq!(choice.kept, [1, 2]);
+    assert_eq!(choice.chosen.extents, 1);
+}
+
+fn pool() -> impl Strategy<Value = Vec<Hpa>> {
+    let runs = prop::collection::vec((0_u64..8_000, 1_u64..40), 1..24);
+    (runs, any::<u64>()).prop_map(|(runs, seed)| {
+        let frames: BTreeSet<u64> = runs
+            .iter()
+            .flat_map(|(start, length)| *start..start + length)
+            .filter(|frame| *frame != 0)
+            .collect();
+        let mut frames: Vec<u64> = frames.into_iter().collect();
+        // Some order, as a pool gives pages.
+        frames.sort_by_key(|frame| frame.wrapping_mul(seed | 1).rotate_left(17));
+        hpas(&frames)
+    })
+}
+
+proptest! {
+
+    /// The right number of pages, each one once, never worse than the first ones, and what is
+    /// said of them is true.
+    #[test]
+    fn a_choice_is_sound_and_never_worse(
+        pages in pool(), percent in 0_usize..120, below_4g in 0..200 * PAGE, needs_block: bool,
+    ) {
+        let count = pages.len() * percent / 100;
+        let fits: &dyn Fn(&[Range<Gpa>]) -> bool = if needs_block { &block } else { &anywhere };
+        let wish = Wish { pages: count, below_4g, fits };
+        let choice = choose(&pages, PAGE, &wish);
+        prop_assert_eq!(choice.kept.len(), count.min(pages.len()));
+        prop_assert!(choice.kept.windows(2).all(|pair| pair[0] < pair[1]));
+        prop_assert!(choice.kept.iter().all(|number| *number < pages.len()));
+        let kept: Vec<Hpa> = choice.kept.iter().map(|number| pages[*number]).collect();
+        let first = &pages[..kept.len()];
+        prop_assert!(cost(&kept, &wish) <= cost(first, &wish));
+        prop_assert_eq!(choice.chosen, Overhead::of(&ranges(&kept, PAGE)));
+        prop_assert_eq!(choice.naive, Overhead::of(&ranges(first, PAGE)));
+        prop_assert_eq!(&choice, &choose(&pages, PAGE, &wish));
+    }
+
+    /// A choice is safe if any is; if not, the size that is offered is the largest that is.
+    #[test]
+    fn the_choice_is_safe_or_the_largest_safe_size_offered(
+        lengths in prop::collection::vec(1_u64..4, 100..180), percent in 50_usize..=100,
+        below_4g in prop_oneof![Just(0), 0..64 * PAGE], seed: u64,
+    ) {
+        let run = |(index, length): (u64, &u64)| 100 + 40 * index..100 + 40 * index + length;
+        let mut frames: Vec<u64> = (0..).zip(&lengths).flat_map(run).collect();
+        frames.sort_by_key(|frame| frame.wrapping_mul(seed | 1).rotate_left(17));
+        let pages = hpas(&frames);
+        let mut longest = lengths.clone();
+        longest.sort_unstable_by_key(|length| Reverse(*length));
+        let most: u64 = longest.iter().take(SAFE_EXTENTS).sum();
+        let most = usize::try_from(most).unwrap();
+        let wish = Wish { below_4g, ..wish(pages.len() * percent / 100) };
+        let choice = choose(&pages, PAGE, &wish);
+        prop_assert_eq!(choice.is_safe(), wish.pages <= most);
+        prop_assert_eq!(choice.safe_pages, (wish.pages > most).then_some(most));
+        let offered = choose(&pages, PAGE, &Wish { pages: most, ..wish });
+        prop_assert!(offered.is_safe() && offered.kept.len() == most);
+    }
+
+    /// A kernel that fits into some of the pages has its place in the choice.
+    #[test]
+    fn a_block_is_found_if_there_is_one(pages in pool(), more in 0_usize..200) {
+        let wish = Wish { pages: 8 + more, below_4g: 0, fits: &block };
+        let (_, cost) = of_choice(&pages, &wish);
+        prop_assert_eq!(cost.unplaced, !block(&ranges(&pages, PAGE)) || pages.len() < 8);
+    }
+
+    /// As few sections as the best of all selections, and as few extents as the best of those
+    /// that are as cheap, or one more.
+    #[test]
+    fn nothing_is_cheaper(
+        frames in prop::collection::btree_set(0_u64..40, 6..12), count in 1_usize..6,
+    ) {
+        // Four sections of ten places each.
+        let at = |frame: &u64| (frame / 10 + 40) * PER_SECTION + frame % 10 + 27;
+        let frames: Vec<u64> = frames.iter().map(at).collect();
+        let pages = hpas(&frames);
+        let wish = wish(count);
+        let (_, found) = of_choice(&pages, &wish);
+        let selections = 0_u32..1 << pages.len();
+        let best = selections
+            .filter(|bits| bits.count_ones() as usize == count)
+            .map(|bits| {
+                let has = |number: &usize| bits & 1 << number != 0;
+                let numbers = (0..pages.len()).filter(has);
+                cost(&numbers.map(|number| pages[number]).collect::<Vec<_>>(), &wish)
+            })
+            .min();
+        let best = best.unwrap();
+        prop_assert_eq!(found.bytes, best.bytes);
+        prop_assert!(found.extents <= best.extents + 1, "{:?} {:?}", found, best);
+    }
+}

@@ -1,0 +1,115 @@
+//! Whether identity memory is in few enough pieces for a guest's devices to be safe.
+
+use iommufd_backend::hugepages::HugepageSize;
+
+use super::choice::Choice;
+use super::e820::SAFE_EXTENTS;
+
+/// Identity memory in so many pieces that a guest may use low memory for DMA.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: with more, \
+     Linux may free some pages of its first MiB, which are not at their physical addresses, and a \
+     device that gets one for DMA uses the host's memory at that address"
+)]
+pub struct TooManyPieces {
+    pieces: usize,
+    size: HugepageSize,
+    /// Bytes of hugepages that can be had in no more pieces than are safe.
+    safe: Option<u64>,
+}
+
+/// Checks pages of `size` that were chosen for identity memory.
+///
+/// # Errors
+/// [`TooManyPieces`] if they are in more pieces than are safe ([`SAFE_EXTENTS`]).
+pub fn check(choice: &Choice, size: HugepageSize) -> Result<(), TooManyPieces> {
+    if choice.is_safe() {
+        return Ok(());
+    }
+    Err(TooManyPieces {
+        pieces: choice.chosen.extents,
+        size,
+        safe: choice.safe_pages.map(|pages| pages as u64 * size.bytes()),
+    })
+}
+
+impl TooManyPieces {
+    /// Ways to fewer pieces, and how to accept these.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let (size_option, larger) = match self.size {
+            HugepageSize::Mib2 => (
+                "",
+                "use hugepages of 1 GiB (hugepagesz=1G hugepages=N on the kernel's command line and \
+                 --memory SIZE,hugepage_size=1G); or ",
+            ),
+            HugepageSize::Gib1 => (",hugepage_size=1G", ""),
+        };
+        let less = self.safe.map(|safe| {
+            format!(
+                "--memory {}M{size_option} is in no more than {SAFE_EXTENTS} pieces; or ",
+                safe >> 20
+            )
+        });
+        format!(
+            "{}{larger}reserve hugepages at boot (hugepages=N on the kernel's command line), before \
+             memory gets fragmented; or accept it: --memory SIZE,pieces=any",
+            less.unwrap_or_default()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::memory::overhead::Overhead;
+
+    fn choice(extents: usize) -> Choice {
+        Choice {
+            pinned: 200,
+            kept: Vec::new(),
+            chosen: Overhead {
+                extents,
+                ..Overhead::default()
+            },
+            naive: Overhead::default(),
+            placed: true,
+            safe_pages: Some(194),
+        }
+    }
+
+    #[test]
+    fn one_piece_more_than_is_safe_is_refused() {
+        assert_eq!(check(&choice(127), HugepageSize::Mib2), Ok(()));
+        let refused = check(&choice(128), HugepageSize::Mib2).unwrap_err();
+        assert_eq!(refused.safe, Some(388 << 20));
+        let error = Error::from(refused);
+        assert_eq!((error.id(), error.exit_code()), ("too-many-pieces", 4));
+    }
+
+    #[test]
+    fn there_are_ways_out() {
+        let hint = |size, safe| {
+            let error = TooManyPieces {
+                pieces: 140,
+                size,
+                safe,
+            };
+            error.hint()
+        };
+        let small = hint(HugepageSize::Mib2, Some(388 << 20));
+        for part in ["--memory 388M is", "hugepagesz=1G", "at boot", "pieces=any"] {
+            assert!(small.contains(part), "{small}");
+        }
+        let giant = hint(HugepageSize::Gib1, Some(130 << 30));
+        assert!(
+            giant.starts_with("--memory 133120M,hugepage_size=1G is"),
+            "{giant}"
+        );
+        assert!(!giant.contains("hugepagesz"), "{giant}");
+        let none = hint(HugepageSize::Mib2, None);
+        assert!(none.starts_with("use hugepages of 1 GiB"), "{none}");
+    }
+}
