@@ -117,6 +117,19 @@ pub const BY_FILE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "profile-of-several-stores",
+        before: "sed -e '/^offset = 0x98/a store = 4' -e '/^partial/d' /testbed/edu.toml > /tmp/several.profile\n",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0,dma=mediate,profile=/tmp/several.profile",
+        status: "1",
+        error: "profile",
+        says: &[
+            "/tmp/several.profile",
+            "\"command\" is written in 2 stores",
+            "start mask",
+        ],
+        ..STEP
+    },
+    Step {
         name: "no-device",
         command: "pinvisor run $ready --device 7f:00.0",
         status: "3",

@@ -1,5 +1,6 @@
 //! Mediation as guests and profiles meet it.
 
+mod bits;
 mod checks;
 mod config;
 mod generated;
@@ -7,6 +8,7 @@ mod hostile;
 mod numbers;
 mod profile;
 mod registers;
+mod rules;
 mod shown;
 
 use address::{Gpa, Hpa};

@@ -255,32 +255,7 @@ impl Device {
                 writeln!(text, "memory = \"{}\"", name(memory))
             }
         };
-        _ = match channel.length {
-            Length::Fixed(bytes) => writeln!(text, "length = {{ fixed = {bytes} }}"),
-            Length::Field { field, unit, bias } => writeln!(
-                text,
-                "length = {{ register = \"{}\", mask = {:#x}, unit = {unit}, bias = {bias} }}",
-                name(field.register),
-                field.mask
-            ),
-        };
-        _ = match channel.direction {
-            Direction::Fixed(way) => {
-                let way = match way {
-                    Way::ToMemory => "to-memory",
-                    Way::FromMemory => "from-memory",
-                    Way::Within => "memory-to-memory",
-                };
-                writeln!(text, "direction = {{ fixed = \"{way}\" }}")
-            }
-            Direction::Field(field, from) => writeln!(
-                text,
-                "direction = {{ register = \"{}\", mask = {:#x}, to_memory = {:#x}, from_memory = {from:#x} }}",
-                name(field.register),
-                field.mask,
-                field.value
-            ),
-        };
+        text += &self.fields(channel);
         let bits = |field: &Field| {
             let name = name(field.register);
             let (mask, value) = (field.mask, field.value);
@@ -311,6 +286,39 @@ impl Device {
             "max_length = {}\naddress_bits = {}\nalignment = {}",
             channel.max_length, channel.address_bits, channel.alignment
         );
+        text
+    }
+
+    /// Length and direction.
+    fn fields(&self, channel: &Channel) -> String {
+        let name = |register: usize| &self.registers[register].name;
+        let mut text = String::new();
+        _ = match channel.length {
+            Length::Fixed(bytes) => writeln!(text, "length = {{ fixed = {bytes} }}"),
+            Length::Field { field, unit, bias } => writeln!(
+                text,
+                "length = {{ register = \"{}\", mask = {:#x}, unit = {unit}, bias = {bias} }}",
+                name(field.register),
+                field.mask
+            ),
+        };
+        _ = match channel.direction {
+            Direction::Fixed(way) => {
+                let way = match way {
+                    Way::ToMemory => "to-memory",
+                    Way::FromMemory => "from-memory",
+                    Way::Within => "memory-to-memory",
+                };
+                writeln!(text, "direction = {{ fixed = \"{way}\" }}")
+            }
+            Direction::Field(field, from) => writeln!(
+                text,
+                "direction = {{ register = \"{}\", mask = {:#x}, to_memory = {:#x}, from_memory = {from:#x} }}",
+                name(field.register),
+                field.mask,
+                field.value
+            ),
+        };
         text
     }
 }

@@ -215,6 +215,19 @@ impl State {
         }
     }
 
+    /// Bytes, as far as 64 bits hold them.
+    fn length(&self, channel: &Channel) -> u64 {
+        let length = match channel.length {
+            Length::Fixed(bytes) => u128::from(bytes),
+            Length::Field { field, unit, bias } => {
+                let bits = self.values[field.register] & field.mask;
+                let count = u128::from(bits >> field.mask.trailing_zeros()) + u128::from(bias);
+                count * u128::from(unit)
+            }
+        };
+        u64::try_from(length).unwrap_or(u64::MAX)
+    }
+
     /// Whether the transfer that the registers describe is one of the guest's memory.
     fn transfer(&self, number: usize) -> Result<(), String> {
         let channel = &self.device.channels[number];
@@ -226,15 +239,7 @@ impl State {
                 bits => return Err(format!("direction {bits:#x}")),
             },
         };
-        let length = match channel.length {
-            Length::Fixed(bytes) => u128::from(bytes),
-            Length::Field { field, unit, bias } => {
-                let bits = self.values[field.register] & field.mask;
-                let count = u128::from(bits >> field.mask.trailing_zeros()) + u128::from(bias);
-                count * u128::from(unit)
-            }
-        };
-        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        let length = self.length(channel);
         if !(1..=channel.max_length).contains(&length) {
             return Err(format!("{length:#x} bytes"));
         }
