@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use address::Bdf;
+use address::{Bdf, Gpa, Hpa};
 use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
 use host_check::{BindError, BindErrorKind, Encryption};
@@ -121,7 +121,20 @@ pub enum Error {
     Mediate(#[from] devices::mediate::SetupError),
     /// Physical addresses that no table can hold.
     #[error(transparent)]
-    Physical(#[from] devices::dma_window::MemoryError),
+    Physical(#[from] devices::guest_table::TableError),
+    /// A page of guest memory is not where devices were told that it is.
+    #[error(
+        "The page of guest memory at {gpa} was at {planned} and {}",
+        found.map_or("is gone".to_owned(), |hpa| format!("is now at {hpa}"))
+    )]
+    Moved {
+        /// Where the guest has it.
+        gpa: Gpa,
+        /// Where it was when it was pinned.
+        planned: Hpa,
+        /// Where it is, if there is a page at all.
+        found: Option<Hpa>,
+    },
     /// The DMA window.
     #[error(transparent)]
     Window(#[from] crate::window::WindowError),
@@ -345,6 +358,7 @@ impl Error {
             | Self::Engine(_)
             | Self::NoProfile { .. }
             | Self::Mediate(_)
+            | Self::Moved { .. }
             | Self::DeviceFailed { .. } => DEVICE,
             Self::TooFewHugepages { .. }
             | Self::Software(_)
@@ -420,6 +434,12 @@ impl Error {
                 }
                 .to_owned(),
             ),
+            Self::Moved { .. } => Some(
+                "devices went on using the page where it had been: restart this machine; somebody \
+                 took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
+                 failure'), else please report it"
+                    .to_owned(),
+            ),
             Self::Software(SoftwareError::OutOfMemory(_)) => Some(format!(
                 "give the guest less memory: there are {} GiB",
                 SoftwareMachine::memory_size() >> 30
@@ -480,10 +500,8 @@ fn backend_code(error: &Backend) -> u8 {
         Backend::Pin { .. }
         | Backend::Translate { .. }
         | Backend::Misaligned { .. }
-        | Backend::Moved { .. }
         | Backend::Map { .. }
-        | Backend::Extent(_)
-        | Backend::Pinned(_) => MEMORY,
+        | Backend::Extent(_) => MEMORY,
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Id {
     MemoryEncryption,
     /// The capability that noiommu mode needs.
     CapabilityRawio,
+    /// Whether the caller is shown where its pages are.
+    PageAddresses,
     /// The host's map of physical addresses.
     AddressMap,
     /// The limit on locked memory.
@@ -106,6 +108,10 @@ impl Id {
             Self::CapabilityRawio => {
                 "The caller has CAP_SYS_RAWIO in the first user namespace, which noiommu devices \
                  and physical addresses need"
+            }
+            Self::PageAddresses => {
+                "`/proc/self/pagemap` shows the caller where pages are (CAP_SYS_ADMIN): a run then \
+                 checks, at its start and end, that guest memory is where devices find it"
             }
             Self::AddressMap => "`/proc/iomem` shows its addresses to the caller",
             Self::Memlock => {

@@ -6,5 +6,7 @@ pub mod e820;
 pub mod guest;
 pub mod layout;
 pub mod low;
+pub mod moved;
 pub mod overhead;
 pub mod plan;
+pub mod table;
