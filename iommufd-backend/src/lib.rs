@@ -13,6 +13,7 @@
 //! without an IOMMU the kernel unpins at once and does not stop anybody.
 
 pub mod backend;
+mod bus_address;
 mod cdev;
 mod device;
 mod error;
@@ -34,6 +35,7 @@ mod sys;
 mod table_pages;
 mod uapi;
 
+pub use bus_address::TranslatedBar;
 pub use cdev::{Cdev, CdevKind, NODES};
 pub use device::VfioDevice;
 pub use error::{Error, ErrorKind, GetPaError};

@@ -8,6 +8,7 @@ use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
 use host_check::{BindError, BindErrorKind, Encryption};
 use iommufd_backend::Error as Backend;
+use iommufd_backend::TranslatedBar;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
 use iommufd_backend::{ErrorKind as BackendKind, GetPaError};
@@ -77,6 +78,18 @@ pub enum Error {
         bdf: Bdf,
         /// By what.
         encryption: Encryption,
+    },
+    /// The addresses on a device's bus are others than the CPU's.
+    #[error(
+        "PCI device {bdf}: BAR{} is at {:#x} on its bus and at {:#x} for the CPU, so addresses \
+         mean something else to the device",
+        found.bar, found.bus, found.cpu
+    )]
+    BusAddresses {
+        /// The device.
+        bdf: Bdf,
+        /// The first BAR that shows it.
+        found: TranslatedBar,
     },
     /// A device that was not to be bound or unbound.
     #[error(transparent)]
@@ -352,6 +365,7 @@ impl Error {
             | Self::Panicked
             | Self::Process { .. } => HOST,
             Self::BehindIommu { .. }
+            | Self::BusAddresses { .. }
             | Self::NotBehindIommu { .. }
             | Self::NoReset { .. }
             | Self::Function(_)
@@ -402,6 +416,11 @@ impl Error {
             Self::MemoryEncrypted { encryption, .. } => Some(encryption.way_out().to_owned()),
             Self::Bind(error) => error.hint(),
             Self::NoSoftwareEngine => Some("add --software".to_owned()),
+            Self::BusAddresses { .. } => Some(
+                "put the device behind a bridge that does not translate: another slot, or a \
+                 controller such as VMD turned off in the firmware"
+                    .to_owned(),
+            ),
             Self::BehindIommu { .. } => {
                 Some("leave dma= out: the IOMMU translates for the device".to_owned())
             }

@@ -1,5 +1,5 @@
-//! What `pinvisor` says and does where addresses are not what devices were told: a page that is elsewhere.
-//! The device is bound, as after the steps of [`BY_STATE`](super::refusal::BY_STATE).
+//! What `pinvisor` says and does where addresses are not what devices were told: a page that is elsewhere, a bus
+//! that translates. The device is bound, as after the steps of [`BY_STATE`](super::refusal::BY_STATE).
 
 use super::step::{STEP, Step};
 
@@ -14,6 +14,25 @@ const TAKE: &str = "rm -f /tmp/taken\n(until grep -qs '\"ready\"' /tmp/taken; do
 
 /// The steps, on the machine of those before.
 pub const ADDRESSES: &[Step] = &[
+    Step {
+        // A bridge that adds 256 GiB to the bus's addresses, as the CPU sees them.
+        name: "bus-addresses",
+        before: "sed -E '1s/0x00000000([0-9a-f]{8})/0x00000040\\1/g' /sys/bus/pci/devices/$TESTBED_BDF_0/resource | fake /sys/bus/pci/devices/$TESTBED_BDF_0/resource\n",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0",
+        status: "3",
+        error: "bus-addresses",
+        says: &["$BDF: BAR0 is at 0x", "for the CPU", "another slot"],
+        ..STEP
+    },
+    Step {
+        name: "bus-addresses-check",
+        command: "pinvisor check $TESTBED_BDF_0",
+        after: "umount /sys/bus/pci/devices/$TESTBED_BDF_0/resource\n",
+        status: "2",
+        shows: &["FAIL device-bars"],
+        says: &["on the device's bus", "lspci -vvt"],
+        ..STEP
+    },
     Step {
         // The guest runs; what is missing is said. /proc/iomem hides its addresses from such a caller, too.
         name: "pages-hidden",

@@ -140,7 +140,10 @@ impl Id {
             Self::DeviceDriver => "A VFIO driver holds it",
             Self::DeviceCdev => "It has a VFIO character device",
             Self::DeviceReset => "It can be reset without its neighbours",
-            Self::DeviceBars => "All its BARs have a place",
+            Self::DeviceBars => {
+                "All its BARs have a place, and on x86 without an IOMMU the same address on the \
+                 device's bus as for the CPU"
+            }
             Self::DeviceInterrupts => "It has interrupts",
             Self::DeviceDmaWidth => "It can address all memory of the machine",
             Self::DeviceSiblings => {
