@@ -10,6 +10,7 @@
 
 pub mod dma_window;
 pub mod edu;
+pub mod guest_table;
 pub mod i8042;
 pub mod mediate;
 pub mod pci;

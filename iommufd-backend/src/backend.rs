@@ -50,11 +50,10 @@ pub enum TranslateError {
     },
 }
 
-/// Pins memory and knows its physical addresses.
+/// Pins memory and tells its physical addresses.
 ///
-/// Once [`pin`](Self::pin) has returned, the pages do not move until
-/// [`unpin`](Self::unpin), and neither [`extents`](Self::extents) nor
-/// [`translate`](Self::translate) makes a system call: both read a [`PinnedMap`].
+/// Once [`pin`](Self::pin) has returned, the pages do not move until [`unpin`](Self::unpin). Where
+/// they are is the caller's to remember: what is pinned has no place in a guest yet.
 pub trait DmaBackend {
     /// Why pinning or unpinning failed.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -72,34 +71,14 @@ pub trait DmaBackend {
     ///
     /// # Errors
     ///
-    /// The backend's own, in particular if no pin covers exactly this range; the map is as
-    /// before then.
+    /// The backend's own, in particular if no pin covers exactly this range; the range stays
+    /// pinned then.
     fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), Self::Error>;
-
-    /// Everything pinned, with its physical addresses.
-    fn pinned(&self) -> &PinnedMap;
-
-    /// The extents of everything pinned, in IOVA order; merged within each pin.
-    fn extents(&self) -> &[Extent] {
-        self.pinned().extents()
-    }
-
-    /// Physical address of `iova` and how many of the `len` bytes from there are contiguous.
-    ///
-    /// A run may go on from one pin into the next if that lies behind it in both spaces.
-    ///
-    /// # Errors
-    ///
-    /// [`TranslateError`] if `iova` is not pinned or `len` is 0.
-    fn translate(&self, iova: Iova, len: u64) -> Result<Run, TranslateError> {
-        self.pinned().translate(iova, len)
-    }
 }
 
-/// What is pinned where: kept by every backend, asked without system calls.
+/// What is pinned where, asked without system calls: the memory bus of the software backend.
 ///
-/// The same twice: a list of extents for who lays memory out, an AMDv1 table for who
-/// translates.
+/// The same twice: a list of extents for who unpins, an AMDv1 table for who translates.
 #[derive(Clone, Debug, Default)]
 pub struct PinnedMap {
     /// In IOVA order, without overlaps.
@@ -213,11 +192,13 @@ impl PinnedMap {
         &self.table
     }
 
-    /// See [`DmaBackend::translate`].
+    /// Physical address of `iova` and how many of the `len` bytes from there are contiguous.
+    ///
+    /// A run may go on from one pin into the next if that lies behind it in both spaces.
     ///
     /// # Errors
     ///
-    /// See [`DmaBackend::translate`].
+    /// [`TranslateError`] if `iova` is not pinned or `len` is 0.
     #[inline]
     pub fn translate(&self, iova: Iova, len: u64) -> Result<Run, TranslateError> {
         if len == 0 {

@@ -128,21 +128,6 @@ pub enum Error {
     #[error("The kernel cannot be right about where guest memory is")]
     Extent(#[from] crate::extent::ExtentError),
 
-    /// Memory was pinned twice or unpinned where nothing is, or is where no memory can be.
-    #[error("Cannot keep account of pinned memory")]
-    Pinned(#[from] crate::backend::PinnedMapError),
-
-    /// A pinned page is not where it was.
-    #[error("The page at IOVA {iova} was at {planned} and is now at {found}")]
-    Moved {
-        /// Where it is mapped.
-        iova: Iova,
-        /// Where it was when it was pinned.
-        planned: Hpa,
-        /// Where it is.
-        found: Hpa,
-    },
-
     /// The kernel shows no addresses to this caller.
     #[error("{} shows no addresses", path.display())]
     AddressesHidden {
@@ -237,14 +222,9 @@ impl Error {
             ),
             Self::Translate { source, .. } => source.hint().map(Into::into),
             Self::AddressesHidden { .. } => Some("run as root".into()),
-            Self::Misaligned { .. } | Self::Extent(_) | Self::Pinned(_) => Some(
+            Self::Misaligned { .. } | Self::Extent(_) => Some(
                 "the kernel's answers contradict one another, which is a bug: please report it \
                  with what pinvisor check says"
-                    .into(),
-            ),
-            Self::Moved { .. } => Some(
-                "devices went on using the page where it had been: restart this machine; a memory \
-                 error may be why (dmesg | grep -i 'memory failure'), else please report it"
                     .into(),
             ),
             _ => None,

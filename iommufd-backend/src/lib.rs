@@ -13,6 +13,7 @@
 //! without an IOMMU the kernel unpins at once and does not stop anybody.
 
 pub mod backend;
+mod bus_address;
 mod cdev;
 mod device;
 mod error;
@@ -24,14 +25,17 @@ mod iommufd;
 mod irq;
 mod mapping;
 mod noiommu;
+mod pagemap;
 mod pci_sysfs;
 mod quiet;
 mod region;
 mod reset;
 pub mod software;
 mod sys;
+mod table_pages;
 mod uapi;
 
+pub use bus_address::TranslatedBar;
 pub use cdev::{Cdev, CdevKind, NODES};
 pub use device::VfioDevice;
 pub use error::{Error, ErrorKind, GetPaError};
@@ -41,6 +45,8 @@ pub use iommufd::{DEV_IOMMU, DeviceId, HwptId, IoasId, Iommufd};
 pub use irq::IrqIndex;
 pub use mapping::Mapping;
 pub use noiommu::NoiommuSpace;
+pub use pagemap::{PageState, Pagemap};
 pub use pci_sysfs::{IommuGroup, PciSysfs, RegionKind, Resource};
 pub use region::{MalformedRegion, Region};
 pub use reset::ResetMethod;
+pub use table_pages::TablePages;

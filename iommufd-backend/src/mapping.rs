@@ -110,6 +110,29 @@ impl Mapping {
         Ok(())
     }
 
+    /// Enters all pages of what is mapped into this process's page tables, as reading each of them
+    /// would: `/proc/self/pagemap` tells of these only.
+    ///
+    /// # Errors
+    /// [`Error::Map`], with `EFAULT` where a page cannot be had; those before it are entered.
+    pub fn populate(&self) -> Result<(), Error> {
+        let failed = |source| Error::Map {
+            length: self.length,
+            what: "memory that was mapped before",
+            source,
+        };
+        let length = usize::try_from(self.length)
+            .map_err(|_| failed(io::Error::from_raw_os_error(libc::EINVAL)))?;
+        // SAFETY: the advice (Linux 5.14, mm/madvise.c madvise_populate) changes page tables and
+        // the contents of no page; the range is this object's.
+        let result =
+            unsafe { libc::madvise(pointer(self.start), length, libc::MADV_POPULATE_READ) };
+        match result {
+            0 => Ok(()),
+            _ => Err(failed(io::Error::last_os_error())),
+        }
+    }
+
     /// Where the range begins.
     #[must_use]
     pub fn start(&self) -> Hva {
@@ -129,7 +152,7 @@ impl Drop for Mapping {
     }
 }
 
-fn pointer(address: Hva) -> *mut libc::c_void {
+pub(crate) fn pointer(address: Hva) -> *mut libc::c_void {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "an address of this process"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use address::{Hpa, Iova};
 
-use crate::backend::{DmaBackend, PinRequest, PinnedMap};
+use crate::backend::{DmaBackend, PinRequest};
 use crate::device::VfioDevice;
 use crate::error::Error;
 use crate::extent::{Extent, merge};
@@ -17,7 +17,7 @@ const SMALL_PAGE: u64 = 4096;
 
 /// An I/O address space for devices in noiommu mode.
 ///
-/// It is bookkeeping only: it pins pages and remembers where they are, but no device sees it. It
+/// It is bookkeeping only: the kernel pins pages and remembers where they are, but no device sees it. It
 /// uses a page table of its own making instead of the one that comes and goes with a device, so
 /// that memory stays pinned until [`unpin`](DmaBackend::unpin) or until the space and all its
 /// devices are gone.
@@ -26,7 +26,6 @@ pub struct NoiommuSpace {
     iommufd: Arc<Iommufd>,
     ioas: IoasId,
     hwpt: Option<HwptId>,
-    pinned: PinnedMap,
 }
 
 impl NoiommuSpace {
@@ -40,7 +39,6 @@ impl NoiommuSpace {
             iommufd,
             ioas,
             hwpt: None,
-            pinned: PinnedMap::new(),
         })
     }
 
@@ -57,25 +55,6 @@ impl NoiommuSpace {
                 .insert(self.iommufd.hwpt_alloc(device.id(), self.ioas)?),
         };
         device.attach(hwpt.0)
-    }
-
-    /// Asks the kernel again for the first page of every extent and compares.
-    ///
-    /// # Errors
-    /// [`Error::Translate`]; [`Error::Moved`] for the first page that is elsewhere.
-    pub fn verify(&self) -> Result<(), Error> {
-        for extent in self.pinned.extents() {
-            let iova = extent.iova();
-            let (found, _) = self.ask_kernel(iova, SMALL_PAGE)?;
-            if found != extent.hpa() {
-                return Err(Error::Moved {
-                    iova,
-                    planned: extent.hpa(),
-                    found,
-                });
-            }
-        }
-        Ok(())
     }
 
     /// Lets go of everything: unmaps what is pinned and destroys the page table. Every device
@@ -95,8 +74,8 @@ impl NoiommuSpace {
         unmapped.and(destroyed)
     }
 
-    /// Asks the kernel what [`translate`](DmaBackend::translate) answers without it: the physical
-    /// address of `iova` and how many of `length` bytes go on from there.
+    /// Asks the kernel for the physical address of `iova` and how many of `length` bytes go on from
+    /// there.
     ///
     /// # Errors
     /// [`Error::Translate`]
@@ -145,10 +124,7 @@ impl DmaBackend for NoiommuSpace {
             request.offset,
             request.len,
         )?;
-        let result = self.ask(request).and_then(|extents| {
-            self.pinned.insert(&extents)?;
-            Ok(extents)
-        });
+        let result = self.ask(request);
         if result.is_err() {
             // No device has been told of this memory yet.
             self.iommufd.unmap(self.ioas, request.iova, request.len)?;
@@ -157,11 +133,6 @@ impl DmaBackend for NoiommuSpace {
     }
 
     fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), Error> {
-        self.iommufd.unmap(self.ioas, iova, len)?;
-        Ok(self.pinned.remove(iova, len)?)
-    }
-
-    fn pinned(&self) -> &PinnedMap {
-        &self.pinned
+        self.iommufd.unmap(self.ioas, iova, len)
     }
 }

@@ -71,7 +71,6 @@ pub enum SoftwareError {
 /// Address space with synthetic physical addresses.
 #[derive(Debug)]
 pub struct SoftwareBackend {
-    pinned: PinnedMap,
     physical: PhysicalMemory,
     shared: Arc<port::Shared>,
 }
@@ -81,7 +80,6 @@ impl SoftwareBackend {
     #[must_use]
     pub fn new(physical: PhysicalMemory) -> Self {
         Self {
-            pinned: PinnedMap::new(),
             physical,
             shared: Arc::default(),
         }
@@ -94,17 +92,12 @@ impl SoftwareBackend {
     }
 
     /// Enters everywhere what has got its physical addresses.
-    fn enter(&mut self, extents: &[Extent], region: MmapRegion) -> Result<(), SoftwareError> {
+    fn enter(&self, extents: &[Extent], region: MmapRegion) -> Result<(), SoftwareError> {
         let on_bus = extents.iter().map(swapped).collect::<Result<Vec<_>, _>>()?;
-        self.pinned.insert(extents)?;
         let mut bus = write(&self.shared.bus);
-        let entered = bus.iovas.insert(extents).and_then(|()| {
-            bus.hpas
-                .insert(&on_bus)
-                .or_else(|error| forget(&mut bus.iovas, extents).and(Err(error)))
-        });
-        if let Err(error) = entered {
-            forget(&mut self.pinned, extents)?;
+        bus.iovas.insert(extents)?;
+        if let Err(error) = bus.hpas.insert(&on_bus) {
+            forget(&mut bus.iovas, extents)?;
             return Err(error.into());
         }
         if let Some(first) = extents.first() {
@@ -163,8 +156,8 @@ impl DmaBackend for SoftwareBackend {
         if region.is_none_or(|region| region.size() as u64 != len) {
             return Err(SoftwareError::NotPinned { iova, len });
         }
-        let gone: Vec<Extent> = self
-            .pinned
+        let gone: Vec<Extent> = bus
+            .iovas
             .extents()
             .iter()
             .filter(|e| iova <= e.iova() && e.iova() - iova < len)
@@ -174,15 +167,10 @@ impl DmaBackend for SoftwareBackend {
             bus.hpas.remove(Iova(extent.hpa().0), extent.len())?;
         }
         bus.iovas.remove(iova, len)?;
-        self.pinned.remove(iova, len)?;
         bus.regions.remove(&iova);
         self.physical
             .give_back(gone.iter().map(|e| e.hpa()..e.hpa_end()));
         Ok(())
-    }
-
-    fn pinned(&self) -> &PinnedMap {
-        &self.pinned
     }
 }
 

@@ -1,17 +1,19 @@
 //! What a machine looks like, for whoever reports about it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use address::{Gpa, Hpa};
-use devices::dma_window::Piece;
+
+use crate::memory::table::RamTable;
 
 /// Where things are in a machine.
 #[derive(Clone, Debug)]
 pub struct Description {
     /// What stands between devices and memory.
     pub backend: &'static str,
-    /// Guest RAM above the first MiB, as far as its physical addresses are known, ascending.
-    pub ram: Vec<Piece>,
+    /// Guest RAM above the first MiB, as far as its physical addresses are known.
+    pub ram: Arc<RamTable>,
     /// Memory BARs, each with its device's name.
     pub bars: Vec<(String, Range<Gpa>)>,
     /// The kernel's own memory.

@@ -3,11 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
-use address::Bdf;
+use address::{Bdf, Gpa, Hpa};
 use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
 use host_check::{BindError, BindErrorKind, Encryption};
 use iommufd_backend::Error as Backend;
+use iommufd_backend::TranslatedBar;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
 use iommufd_backend::{ErrorKind as BackendKind, GetPaError};
@@ -80,6 +81,18 @@ pub enum Error {
         /// By what.
         encryption: Encryption,
     },
+    /// The addresses on a device's bus are others than the CPU's.
+    #[error(
+        "PCI device {bdf}: BAR{} is at {:#x} on its bus and at {:#x} for the CPU, so addresses \
+         mean something else to the device",
+        found.bar, found.bus, found.cpu
+    )]
+    BusAddresses {
+        /// The device.
+        bdf: Bdf,
+        /// The first BAR that shows it.
+        found: TranslatedBar,
+    },
     /// A device that was not to be bound or unbound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -123,7 +136,20 @@ pub enum Error {
     Mediate(#[from] devices::mediate::SetupError),
     /// Physical addresses that no table can hold.
     #[error(transparent)]
-    Physical(#[from] devices::dma_window::MemoryError),
+    Physical(#[from] devices::guest_table::TableError),
+    /// A page of guest memory is not where devices were told that it is.
+    #[error(
+        "The page of guest memory at {gpa} was at {planned} and {}",
+        found.map_or("is gone".to_owned(), |hpa| format!("is now at {hpa}"))
+    )]
+    Moved {
+        /// Where the guest has it.
+        gpa: Gpa,
+        /// Where it was when it was pinned.
+        planned: Hpa,
+        /// Where it is, if there is a page at all.
+        found: Option<Hpa>,
+    },
     /// The DMA window.
     #[error(transparent)]
     Window(#[from] crate::window::WindowError),
@@ -344,12 +370,14 @@ impl Error {
             | Self::Panicked
             | Self::Process { .. } => HOST,
             Self::BehindIommu { .. }
+            | Self::BusAddresses { .. }
             | Self::NotBehindIommu { .. }
             | Self::NoReset { .. }
             | Self::Function(_)
             | Self::Engine(_)
             | Self::NoProfile { .. }
             | Self::Mediate(_)
+            | Self::Moved { .. }
             | Self::DeviceFailed { .. } => DEVICE,
             Self::TooFewHugepages { .. }
             | Self::Software(_)
@@ -394,6 +422,11 @@ impl Error {
             Self::MemoryEncrypted { encryption, .. } => Some(encryption.way_out().to_owned()),
             Self::Bind(error) => error.hint(),
             Self::NoSoftwareEngine => Some("add --software".to_owned()),
+            Self::BusAddresses { .. } => Some(
+                "put the device behind a bridge that does not translate: another slot, or a \
+                 controller such as VMD turned off in the firmware"
+                    .to_owned(),
+            ),
             Self::BehindIommu { .. } => {
                 Some("leave dma= out: the IOMMU translates for the device".to_owned())
             }
@@ -425,6 +458,12 @@ impl Error {
                     _ => return None,
                 }
                 .to_owned(),
+            ),
+            Self::Moved { .. } => Some(
+                "devices went on using the page where it had been: restart this machine; somebody \
+                 took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
+                 failure'), else please report it"
+                    .to_owned(),
             ),
             Self::Software(SoftwareError::OutOfMemory(_)) => Some(format!(
                 "give the guest less memory: there are {} GiB",
@@ -495,10 +534,8 @@ fn backend_code(error: &Backend) -> u8 {
         Backend::Pin { .. }
         | Backend::Translate { .. }
         | Backend::Misaligned { .. }
-        | Backend::Moved { .. }
         | Backend::Map { .. }
-        | Backend::Extent(_)
-        | Backend::Pinned(_) => MEMORY,
+        | Backend::Extent(_) => MEMORY,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::exit::{ExitReceiver, ExitSender};
 use crate::kvm::vcpu::VcpuThread;
 use crate::kvm::vm::Memslot;
 use crate::memory::guest::GuestRam;
+use crate::memory::moved;
 use crate::power_button::PowerButton;
 use crate::software::{EngineThread, SoftwareMachine};
 use crate::watch::DeviceWatch;
@@ -55,6 +56,18 @@ impl fmt::Debug for Machine {
 }
 
 impl Machine {
+    /// Compares where the pages of guest memory are with the table of them, if devices were given
+    /// addresses by it.
+    ///
+    /// # Errors
+    /// [`Error::Moved`] for the first page that is elsewhere.
+    pub(crate) fn check_pages(&self) -> Result<(), Error> {
+        match (&self.noiommu, &self.ram) {
+            (Some(_), Some(ram)) => moved::check(ram, &self.description.ram),
+            _ => Ok(()),
+        }
+    }
+
     /// Ends the guest and gives everything back: vCPUs, then the devices' DMA, then their
     /// interrupts and BARs, then the devices, then guest memory. Nothing to do the second time.
     ///
@@ -97,9 +110,7 @@ impl Machine {
                 done.ignored
             );
         }
-        if let Some(space) = &self.noiommu {
-            note(space.verify().map_err(Error::from));
-        }
+        note(self.check_pages());
         // The functions turn their interrupts off and take their memslots and mapped BARs away,
         // each of which would keep its device open.
         self.watches.clear();

@@ -15,12 +15,13 @@ use rustix::fs::MemfdFlags;
 use crate::config::MemoryConfig;
 use crate::error::{Error, process};
 use crate::memory::choice::{self, Choice, Wish};
+use crate::memory::plan::FileExtent;
 use crate::progress::Progress;
 
-/// Where guest RAM stands in the I/O address space. Any place would do, since no hardware reads
-/// it; below 512 GiB the kernel's table has few levels, and a multiple of 1 GiB keeps its
-/// entries large.
-pub const COOKIE: Iova = Iova(1 << 30);
+/// Where guest RAM stands in the I/O address space, which matters to pinning alone. Any place would
+/// do, since no hardware reads it; below 512 GiB the kernel's table has few levels, and a multiple of
+/// 1 GiB keeps its entries large.
+const COOKIE: Iova = Iova(1 << 30);
 
 /// What ordinary memory is certain to be made of.
 const PAGE: u64 = 4096;
@@ -33,8 +34,8 @@ const STEP: u64 = 256 << 20;
 pub struct PinnedRam {
     /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM.
     pub file: File,
-    /// Where it is, in the order of the file, which begins at [`COOKIE`].
-    pub extents: Vec<Extent>,
+    /// Where it is, in the order of the file.
+    pub extents: Vec<FileExtent>,
     /// The choice of its pages, if there was one.
     pub choice: Option<Choice>,
 }
@@ -134,10 +135,20 @@ impl PinnedRam {
         }
         Ok(Self {
             file,
-            extents: merge(extents),
+            extents: in_file(extents),
             choice: None,
         })
     }
+}
+
+/// `extents`, which ascend from [`COOKIE`] on, as parts of the file that they are pinned from.
+fn in_file(extents: impl IntoIterator<Item = Extent>) -> Vec<FileExtent> {
+    let part = |extent: Extent| FileExtent {
+        offset: extent.iova() - COOKIE,
+        hpa: extent.hpa(),
+        length: extent.len(),
+    };
+    merge(extents).into_iter().map(part).collect()
 }
 
 /// Hugepages that are being taken and pinned, in the order of their file.
@@ -258,7 +269,7 @@ impl Taking<'_> {
         }
         Ok(PinnedRam {
             file: self.file,
-            extents: merge(extents),
+            extents: in_file(extents),
             choice: Some(choice),
         })
     }

@@ -7,24 +7,17 @@
 //! device's bus mastering stays off, so that a driver which does not know it fails without harm.
 //!
 //! What the guest sees is specified in `docs/dma-window.md`; offsets and values there and here
-//! are the same. The order of construction:
-//!
-//! 1. [`GuestMemory`]: what the guest's RAM is made of;
-//!    [`bar_size`](GuestMemory::bar_size) says how much room its table needs.
-//! 2. [`WindowTable`]: the table, for the guest-physical address at which the BAR will stand. The
-//!    monitor maps its [`pages`](WindowTable::pages) there, read-only.
-//! 3. [`DmaWindow`]: the function, for the bus. It closes the gates of all functions it is given.
+//! are the same. The table is the run's [`GuestTable`](crate::guest_table::GuestTable), built with
+//! pointers that are guest-physical addresses of the BAR; the monitor maps its pages there,
+//! read-only. [`DmaWindow`] is the function, for the bus. It closes the gates of all functions it is
+//! given.
 
 mod function;
-mod memory;
 mod registers;
-mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use function::{DmaWindow, Options, SetupError};
-pub use memory::{GuestMemory, MemoryError, Piece};
 pub use registers::{DEVICE, REGISTERS_SIZE, VENDOR, VERSION};
-pub use table::{BuildError, WindowTable};

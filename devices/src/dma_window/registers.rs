@@ -1,11 +1,10 @@
 //! The register file.
 
 use address::{Bdf, Gpa};
+use amdv1::TablePage;
 
+use crate::guest_table::GuestTable;
 use crate::vfio_pci::BusMasterGate;
-
-use super::memory::GuestMemory;
-use super::table::WindowTable;
 
 /// Vendor ID: the one under which emulated devices go, not registered for this.
 pub const VENDOR: u16 = 0x1234;
@@ -89,7 +88,10 @@ pub(super) struct Registers {
 
 impl Registers {
     /// Registers of a window with this table, for these functions, whose gates are closed.
-    pub fn new(table: &WindowTable, functions: Vec<Gated>) -> Self {
+    pub fn new<P>(table: &GuestTable<P>, functions: Vec<Gated>) -> Self
+    where
+        P: AsRef<[TablePage]>,
+    {
         let root = table.root();
         let levels = u64::from(root.level.number()) + 1;
         let registers = Self {
@@ -111,12 +113,15 @@ impl Registers {
     }
 
     /// Writes 4 or 8 bytes; anything else is dropped. 8 bytes are the lower 4 and then the upper.
-    pub fn write(&mut self, offset: u64, data: &[u8], memory: &GuestMemory) {
+    pub fn write<P>(&mut self, offset: u64, data: &[u8], table: &GuestTable<P>)
+    where
+        P: AsRef<[TablePage]>,
+    {
         match *data {
-            [a, b, c, d] => self.write_dword(offset, u32::from_le_bytes([a, b, c, d]), memory),
+            [a, b, c, d] => self.write_dword(offset, u32::from_le_bytes([a, b, c, d]), table),
             [a, b, c, d, e, f, g, h] => {
-                self.write_dword(offset, u32::from_le_bytes([a, b, c, d]), memory);
-                self.write_dword(offset | 4, u32::from_le_bytes([e, f, g, h]), memory);
+                self.write_dword(offset, u32::from_le_bytes([a, b, c, d]), table);
+                self.write_dword(offset | 4, u32::from_le_bytes([e, f, g, h]), table);
             }
             _ => {}
         }
@@ -146,22 +151,25 @@ impl Registers {
         }
     }
 
-    fn write_dword(&mut self, offset: u64, value: u32, memory: &GuestMemory) {
+    fn write_dword<P>(&mut self, offset: u64, value: u32, table: &GuestTable<P>)
+    where
+        P: AsRef<[TablePage]>,
+    {
         match offset {
             0x40 => self.state.gpa.set_low(value),
             0x44 => self.state.gpa.set_high(value),
             0x48 => self.state.len.set_low(value),
             LENGTH_HIGH => {
                 self.state.len.set_high(value);
-                self.query(memory);
+                self.query(table);
             }
             FUNCTION => self.name(value),
             _ => {}
         }
     }
 
-    fn query(&mut self, memory: &GuestMemory) {
-        let run = memory.translate(Gpa(self.state.gpa.0), self.state.len.0);
+    fn query<P: AsRef<[TablePage]>>(&mut self, table: &GuestTable<P>) {
+        let run = table.translate(Gpa(self.state.gpa.0), self.state.len.0);
         let state = &mut self.state;
         (state.hpa, state.contiguous) = run.map_or((0, 0), |run| (run.hpa.0, run.len));
         state.refused = state.refused.saturating_add(u64::from(run.is_none()));

@@ -6,7 +6,8 @@
 use std::cell::RefCell;
 
 use address::{Bdf, Gpa, Hpa, Iova};
-use devices::dma_window::{GuestMemory, Options, Piece, WindowTable, testing};
+use devices::dma_window::{Options, testing};
+use devices::guest_table::Piece;
 use devices::pci::PciRoot;
 use devices::vfio_pci::BusMasterGate;
 use dma_window::{Bars, DmaWindow, EnableError, TranslateError, locate};
@@ -55,10 +56,9 @@ impl Bars for Bus<'_> {
 }
 
 fn machine(pieces: &[Piece], gates: &[(Bdf, BusMasterGate)]) -> PciRoot {
-    let memory = GuestMemory::new(pieces.iter().copied()).unwrap();
     let window = devices::dma_window::DmaWindow::new(Options {
         registers: Gpa(REGISTERS),
-        table: WindowTable::build(memory, Gpa(TABLE)).unwrap(),
+        table: testing::table(pieces.iter().copied(), Gpa(TABLE)).unwrap(),
         functions: gates.to_vec(),
     });
     let mut root = PciRoot::new(Gpa(ECAM)).unwrap();

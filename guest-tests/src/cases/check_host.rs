@@ -69,6 +69,7 @@ pub const CHECK: &[Step] = &[
             "OK unsafe-mode",
             "OK memory-encryption",
             "OK capability-rawio",
+            "OK page-addresses",
             "OK address-map",
             "OK memlock",
             "OK hugepages",

@@ -1,5 +1,6 @@
 //! The tests on the real path.
 
+mod addresses;
 mod bind;
 mod canary;
 mod check;

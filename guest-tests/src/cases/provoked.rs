@@ -46,12 +46,6 @@ pub const NEVER: &[Never] = &[
         test: "what_does_not_fit_is_refused",
     },
     Never {
-        id: "physical",
-        reason: "addresses beyond 52 bits are refused when they are pinned",
-        file: "devices/src/dma_window/tests/memory.rs",
-        test: "what_cannot_be_memory_is_refused",
-    },
-    Never {
         id: "guest-ram",
         reason: "pieces of a checked plan are in order and do not overlap",
         file: "vmm/src/memory/guest.rs",
@@ -65,7 +59,7 @@ mod tests {
     use std::fs;
 
     use super::super::step::Step;
-    use super::super::{bind, check_host, false_kernel, low_memory, pieces, refusal};
+    use super::super::{addresses, bind, check_host, false_kernel, low_memory, pieces, refusal};
     use super::*;
     use crate::paths;
 
@@ -73,6 +67,7 @@ mod tests {
         [
             refusal::BY_FILE,
             refusal::BY_STATE,
+            addresses::ADDRESSES,
             refusal::BY_KERNEL,
             false_kernel::FALSE_KERNEL,
             check_host::CHECK,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::addresses::ADDRESSES;
 use super::check::Findings;
 use super::check_host::WITHOUT_NOIOMMU;
 use super::rig::Rig;
@@ -511,7 +512,7 @@ pub fn by_state_and_files() -> Result<CaseResult> {
         .device("e1000e")
         .qemu_arg("-device")
         .qemu_arg("edu,bus=pcie.0,addr=5");
-    run(&machine, &[BY_FILE, BY_STATE])
+    run(&machine, &[BY_FILE, BY_STATE, ADDRESSES])
 }
 
 /// What a kernel without noiommu mode cannot do.

@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use address::{Hpa, Iova};
 use amdv1::walk::{self, Found};
-use amdv1::{Attributes, Table};
+use amdv1::{Attributes, PageTables, Table, TableAddress};
+use iommufd_backend::TablePages;
 use iommufd_backend::backend::{Lookup, PinnedMap};
 use iommufd_backend::extent::Extent;
 use vm_memory::GuestAddress;
@@ -129,16 +130,24 @@ pub fn groups() -> Vec<(&'static str, Vec<Contender>)> {
         .latency_at_most(1.5),
         amdv1_loop(&low),
         pinned_map(&low),
+        run_table("a run's table, 512 bytes, 2 MiB", &low, 21),
         last_extent("last extent, of one", &low, &[(LOW, 1 << 40, MAPPED)]).latency_at_most(0.35),
         last_extent("last extent, of 8192", &low, &scattered(LOW, 21)),
         offset_page_table(&low),
     ];
-    let small = vec![spdk_4kib(), amdv1_4kib().latency_at_most(1.05)];
+    let many = keys(LOW, MANY);
+    let small = vec![
+        spdk_4kib(),
+        amdv1_4kib().latency_at_most(1.05),
+        run_table("a run's table, 512 bytes, 4 KiB", &many, 12),
+        sorted_list("a sorted list, 512 bytes, 4 KiB", &many, 12),
+    ];
     let random = keys(LOW, FEW);
     // Ratios the other way round: how many times longer the others take, at least.
     let trees = vec![
         amdv1("AMDv1, 2 MiB", &random, &scattered(LOW, 21)),
         btree(&random),
+        sorted_list("a sorted list, 512 bytes", &random, 21).at_least(8.0),
         range_map(&random),
         nodit_map(&random),
         iotlb(&random),
@@ -236,10 +245,14 @@ fn pinned(pages: &[(u64, u64, u64)]) -> &'static PinnedMap {
     Box::leak(Box::new(map))
 }
 
-/// The backends' interface: 512 bytes from an address on.
+/// The software backend's bus: 512 bytes from an address on.
 fn pinned_map(keys: &[u64]) -> Contender {
     let map = pinned(&scattered(LOW, 21));
-    Contender::new("backend's translate, 2 MiB", keys.to_vec(), Pinned(map))
+    Contender::new(
+        "software bus's translate, 2 MiB",
+        keys.to_vec(),
+        Pinned(map),
+    )
 }
 
 #[derive(Clone, Copy)]
@@ -251,6 +264,49 @@ impl Translate for Pinned {
         let run = self.0.translate(Iova(iova & !511), 512).ok()?;
         Some(run.hpa.0 + run.len)
     }
+}
+
+/// The table of a run, in pages that a guest may be shown, asked as mediation asks: for 512 bytes
+/// from an address on.
+fn run_table(name: &'static str, keys: &[u64], lg2: u32) -> Contender {
+    const PAGES: usize = 16 << 10;
+    let pages = TablePages::new(PAGES, (PAGES as u64) << 12, 0).unwrap();
+    let memory = PageTables::new(TableAddress::new(0).unwrap(), pages).unwrap();
+    let mut table = Table::new(memory).unwrap();
+    for (iova, hpa, len) in scattered(LOW, lg2) {
+        table.map(Iova(iova), Hpa(hpa), len, RW).unwrap();
+    }
+    let table: &'static _ = Box::leak(Box::new(table));
+    Contender::new(name, keys.to_vec(), RunTable(table))
+}
+
+#[derive(Clone, Copy)]
+struct RunTable(&'static Table<PageTables<TablePages>>);
+
+impl Translate for RunTable {
+    #[inline(always)]
+    fn translate(&mut self, iova: u64) -> Option<u64> {
+        let run = self.0.run(Iova(iova & !511), 512)?;
+        Some(run.hpa.0 + run.len)
+    }
+}
+
+/// Pieces in the order of their addresses, searched by halves; asked in the same way.
+fn sorted_list(name: &'static str, keys: &[u64], lg2: u32) -> Contender {
+    let mut pieces = scattered(LOW, lg2);
+    pieces.sort_unstable();
+    let pieces: Rc<[_]> = pieces.into();
+    Contender::new(
+        name,
+        keys.to_vec(),
+        Called(move |iova| {
+            let iova = iova & !511;
+            let next = pieces.partition_point(|(start, ..)| *start <= iova);
+            let (start, hpa, len) = pieces.get(next.checked_sub(1)?)?;
+            let left = len.checked_sub(iova - start).filter(|left| *left > 0)?;
+            Some(hpa + (iova - start) + left.min(512))
+        }),
+    )
 }
 
 fn last_extent(name: &'static str, keys: &[u64], pages: &[(u64, u64, u64)]) -> Contender {

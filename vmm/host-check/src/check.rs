@@ -44,6 +44,7 @@ pub fn check(host: &Host, wanted: &Wanted) -> Report {
         nodes::check_unsafe_mode(host, &wanted.devices, noiommu),
         cpu::check_encryption(host, noiommu),
         privilege::check_rawio(host, noiommu),
+        privilege::check_page_addresses(host, noiommu),
         memory::check_address_map(host),
         privilege::check_memlock(host, memory.map(|memory| memory.bytes)),
     ];

@@ -1,7 +1,7 @@
 //! Judging one PCI function.
 
 use address::Bdf;
-use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource};
+use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource, TranslatedBar};
 
 use crate::binding::is_bridge;
 use crate::config_space::ConfigSpace;
@@ -223,6 +223,21 @@ fn check_bars(host: &Host, bdf: Bdf) -> Line {
             id,
             format!("{text}: the host has no place for a BAR, so the guest has none either"),
             "boot with pci=realloc",
+        );
+    }
+    // Where an IOMMU translates, a device is given no address of the CPU's.
+    let translated = match cfg!(target_arch = "x86_64") && !host.is_behind_iommu(bdf) {
+        true => host.pci().translated_bar(bdf).ok().flatten(),
+        false => None,
+    };
+    if let Some(TranslatedBar { bar, bus, .. }) = translated {
+        return Line::fail(
+            id,
+            format!(
+                "{text}; but BAR{bar} is at {bus:#x} on the device's bus: addresses mean something \
+                 else to the device than to the CPU"
+            ),
+            format!("lspci -vvt  # which bridge translates for {bdf}? Another slot may do"),
         );
     }
     Line::ok(id, text)

@@ -28,6 +28,8 @@ pub enum Id {
     MemoryEncryption,
     /// The capability that noiommu mode needs.
     CapabilityRawio,
+    /// Whether the caller is shown where its pages are.
+    PageAddresses,
     /// The host's map of physical addresses.
     AddressMap,
     /// The limit on locked memory.
@@ -107,6 +109,10 @@ impl Id {
                 "The caller has CAP_SYS_RAWIO in the first user namespace, which noiommu devices \
                  and physical addresses need"
             }
+            Self::PageAddresses => {
+                "`/proc/self/pagemap` shows the caller where pages are (CAP_SYS_ADMIN): a run then \
+                 checks, at its start and end, that guest memory is where devices find it"
+            }
             Self::AddressMap => "`/proc/iomem` shows its addresses to the caller",
             Self::Memlock => {
                 "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
@@ -134,7 +140,10 @@ impl Id {
             Self::DeviceDriver => "A VFIO driver holds it",
             Self::DeviceCdev => "It has a VFIO character device",
             Self::DeviceReset => "It can be reset without its neighbours",
-            Self::DeviceBars => "All its BARs have a place",
+            Self::DeviceBars => {
+                "All its BARs have a place, and on x86 without an IOMMU the same address on the \
+                 device's bus as for the CPU"
+            }
             Self::DeviceInterrupts => "It has interrupts",
             Self::DeviceDmaWidth => "It can address all memory of the machine",
             Self::DeviceSiblings => {

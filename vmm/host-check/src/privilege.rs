@@ -7,6 +7,7 @@ use crate::line::Line;
 /// Numbers of capabilities (include/uapi/linux/capability.h).
 const SYS_RAWIO: u32 = 17;
 const IPC_LOCK: u32 = 14;
+const SYS_ADMIN: u32 = 21;
 
 /// `/proc/self/uid_map` in the first user namespace.
 const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
@@ -63,6 +64,35 @@ pub(crate) fn check_rawio(host: &Host, noiommu: bool) -> Line {
             "{why}: the kernel opens a device in noiommu mode, and tells where pinned memory is \
              (IOMMU_IOAS_NOIOMMU_GET_PA), for that capability only"
         ),
+        "run as root outside a container: sudo pinvisor ...",
+    )
+}
+
+/// [`Id::PageAddresses`]
+pub(crate) fn check_page_addresses(host: &Host, noiommu: bool) -> Line {
+    let id = Id::PageAddresses;
+    if !noiommu {
+        return Line::ok(id, "They are not needed: an IOMMU translates");
+    }
+    let missing = "a run does not check that guest memory stays where devices find it";
+    if !host.exists("proc/self/pagemap") {
+        return Line::warn(
+            id,
+            format!("There is no /proc/self/pagemap (CONFIG_PROC_PAGE_MONITOR): {missing}"),
+            "in the kernel's source: scripts/config -e PROC_PAGE_MONITOR && make olddefconfig \
+             bzImage",
+        );
+    }
+    if Privilege::of_caller(host).has(SYS_ADMIN) {
+        return Line::ok(
+            id,
+            "/proc/self/pagemap shows them (CAP_SYS_ADMIN): every run compares all pages of guest \
+             memory with them",
+        );
+    }
+    Line::warn(
+        id,
+        format!("/proc/self/pagemap hides them from a caller without CAP_SYS_ADMIN: {missing}"),
         "run as root outside a container: sudo pinvisor ...",
     )
 }
@@ -153,6 +183,22 @@ mod tests {
             check_rawio(&caller(0, FIRST, "").host, false).verdict,
             Verdict::Ok
         );
+    }
+
+    #[test]
+    fn page_addresses_need_a_file_and_a_capability() {
+        let judge = |bits, map, noiommu| {
+            let fake = caller(bits, map, "");
+            fake.write("proc/self/pagemap", "");
+            check_page_addresses(&fake.host, noiommu)
+        };
+        assert_eq!(judge(1 << SYS_ADMIN, FIRST, true).verdict, Verdict::Ok);
+        assert_eq!(judge(!(1 << SYS_ADMIN), FIRST, true).verdict, Verdict::Warn);
+        assert_eq!(judge(u64::MAX, OTHER, true).verdict, Verdict::Warn);
+        assert_eq!(judge(0, FIRST, false).verdict, Verdict::Ok);
+        let none = check_page_addresses(&caller(u64::MAX, FIRST, "").host, true);
+        assert_eq!(none.verdict, Verdict::Warn);
+        assert!(none.text.contains("CONFIG_PROC_PAGE_MONITOR"));
     }
 
     #[test]

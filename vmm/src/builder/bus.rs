@@ -3,8 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use address::{Bdf, Gpa, Hpa};
-use devices::dma_window::GuestMemory;
+use address::Bdf;
 use devices::i8042::{self, I8042};
 use devices::mediate::{self, Counters, MediatedFunction, Profile};
 use devices::pci::{self, PciFunction, PciRoot, Pin};
@@ -24,9 +23,10 @@ use crate::exit::{ExitReason, ExitSender};
 use crate::host_map::HostMap;
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::{Memslot, Vm};
+use crate::memory::table::RamTable;
 use crate::passthrough::VfioFunction;
 use crate::software::{ENGINE, ENGINE_SLOT, EngineThread, SoftwareMachine};
-use crate::window;
+use crate::window::{self, Places};
 
 /// Ports of the power device.
 pub(super) const POWER_PORT: u16 = 0x600;
@@ -80,8 +80,10 @@ impl Slots {
 /// What a passed-through function is connected to besides its bus.
 pub(super) struct Wiring<'a> {
     pub vm: &'a Arc<Vm>,
-    /// Guest memory, for those who translate.
-    pub physical: &'a Arc<GuestMemory>,
+    /// Where guest memory is, for those who translate.
+    pub table: &'a Arc<RamTable>,
+    /// Where the guest is shown that, if it is.
+    pub window: Option<Places>,
     pub interrupts: &'a Arc<Interrupts>,
     pub exits: &'a ExitSender,
 }
@@ -95,7 +97,6 @@ impl Wiring<'_> {
             gates: Vec::new(),
             mediated: Vec::new(),
         };
-        let bars = devices.bars();
         let mut plugs: Vec<_> = devices
             .bound
             .iter()
@@ -125,11 +126,8 @@ impl Wiring<'_> {
             _ => None,
         };
         let mut window = None;
-        if !slots.gates.is_empty() {
-            let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
-            let bars: Vec<_> = bars.into_iter().map(|(_, range)| identity(range)).collect();
-            let place = (host_map, bars.as_slice());
-            let (function, table) = window::open(self.physical, place, self.vm, slots.gates)?;
+        if let Some(places) = self.window {
+            let (function, table) = window::open(self.table, places, self.vm, slots.gates)?;
             let guest = slots.root.add(slots.last + 1, 0, Box::new(function))?;
             log::info!("the DMA window is {guest} in the guest");
             window = Some(table);
@@ -200,10 +198,10 @@ impl Wiring<'_> {
             Some(profile) => profile.clone(),
             None => shipped(&mut host, bdf)?,
         };
-        let physical = Arc::clone(self.physical);
+        let table = Arc::clone(self.table);
         let exits = self.exits.clone();
         let options = mediate::Options {
-            translate: Box::new(move |gpa, length| physical.translate(gpa, length)),
+            translate: Box::new(move |gpa, length| table.translate(gpa, length)),
             on_stop: Box::new(move |failure| {
                 exits.send(ExitReason::Device(bdf, failure.reason()));
             }),

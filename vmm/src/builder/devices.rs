@@ -72,6 +72,7 @@ impl Devices {
             let kind = Cdev::find(&sysfs, device.bdf)?.1;
             check_mode(device, kind, config.noiommu)?;
             check_encryption(device.bdf, kind)?;
+            check_addresses(&sysfs, device.bdf, kind)?;
         }
         let mut reaches = Vec::new();
         let (mut noiommu, mut iommu) = (None, None);
@@ -252,6 +253,18 @@ fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether the CPU's addresses are those on the device's bus. Elsewhere than on x86 a BAR may have
+/// two without memory having two.
+fn check_addresses(sysfs: &PciSysfs, bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
+    if kind != CdevKind::Noiommu || !cfg!(target_arch = "x86_64") {
+        return Ok(());
+    }
+    match sysfs.translated_bar(bdf)? {
+        Some(found) => Err(Error::BusAddresses { bdf, found }),
+        None => Ok(()),
     }
 }
 

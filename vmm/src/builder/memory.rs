@@ -4,15 +4,14 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use address::{Bdf, Gpa, Hpa, Iova};
-use devices::dma_window::{GuestMemory, Piece as PhysicalPiece};
+use address::{Bdf, Gpa, Iova};
 use iommufd_backend::IommuSpace;
-use iommufd_backend::extent::Extent;
 
 use super::devices::{Devices, Reach};
 use crate::acpi::{IO_APIC, LOCAL_APIC};
 use crate::arch::cpuid;
 use crate::config::MemoryConfig;
+use crate::description::in_guest;
 use crate::error::{Error, process};
 use crate::host_map::HostMap;
 use crate::kvm::vm::{Memslot, Vm};
@@ -20,9 +19,11 @@ use crate::memory::choice::{Choice, Wish};
 use crate::memory::guest::GuestRam;
 use crate::memory::layout::{Conventional, Layout};
 use crate::memory::low;
-use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, Run};
+use crate::memory::plan::{self, Constraints, FileExtent, MemoryPlan, Piece, Run};
+use crate::memory::table::{self, RamTable, Summary};
 use crate::phases::Phases;
-use crate::pinned::{self, COOKIE, PinnedRam};
+use crate::pinned::{self, PinnedRam};
+use crate::window::Places;
 
 /// Memslots kept for mapped BARs: six to a function, two parts each.
 pub(crate) const SLOTS_PER_DEVICE: usize = 12;
@@ -32,8 +33,12 @@ pub(crate) const SLOTS_PER_DEVICE: usize = 12;
 pub(crate) struct Memory {
     pub plan: MemoryPlan,
     pub ram: GuestRam,
-    /// What of it is where, for those who translate; empty where nobody does.
-    pub physical: GuestMemory,
+    /// Where it is; empty where an IOMMU translates for all devices.
+    pub table: Arc<RamTable>,
+    /// What the table holds.
+    pub summary: Summary,
+    /// Where the guest is shown the table, if it translates.
+    pub window: Option<Places>,
     pub slots: Vec<Memslot>,
     /// The choice of its pages, if there was one.
     pub choice: Option<Choice>,
@@ -87,16 +92,17 @@ impl Memory {
         };
         phases.done("pin");
         let (runs, layout): (_, &dyn Layout) = if at_identity {
-            (plan::runs(&extents, COOKIE), identity)
+            (plan::runs(&extents), identity)
         } else {
             (whole(config.size), &Conventional)
         };
         let constraints = constraints(vm, host_map, devices.bound.len());
         let plan = MemoryPlan::new(runs, layout, &constraints)?;
         describe(&plan);
-        let physical = GuestMemory::new(physical(&plan, &extents))?;
+        let (table, window) = fill(&plan, &extents, (devices, host_map))?;
+        let summary = Summary::of(&table)?;
         if !extents.is_empty() {
-            log::info!("physical memory: {} pieces", physical.pieces().len());
+            log::info!("physical memory: {} pieces", summary.pieces);
         }
         phases.done("lay out");
         if let Some(space) = &devices.iommu {
@@ -110,43 +116,38 @@ impl Memory {
             .map(|slot| vm.map(slot.gpa(), slot.mapping()))
             .collect::<Result<_, _>>()?;
         phases.done("map");
-        for warning in narrow_warnings(&physical, devices)? {
+        for warning in narrow_warnings(summary, devices)? {
             log::warn!("{warning}");
         }
         Ok(Self {
             plan,
             ram,
-            physical,
+            table: Arc::new(table),
+            summary,
+            window,
             slots,
             choice,
         })
     }
 }
 
-/// Where the memory of `plan` is, which stands at [`COOKIE`] in `extents`, both ascending.
-fn physical(plan: &MemoryPlan, extents: &[Extent]) -> Vec<PhysicalPiece> {
-    let mut all = Vec::new();
-    for slot in plan.slots() {
-        let mut gpa = slot.gpa;
-        for piece in &slot.run.pieces {
-            let start = COOKIE + piece.file_offset;
-            let end = start + piece.length;
-            let first = extents.partition_point(|extent| extent.iova_end() <= start);
-            let inside = extents[first..]
-                .iter()
-                .take_while(|extent| extent.iova() < end);
-            all.extend(inside.map(|extent| {
-                let from = extent.iova().max(start);
-                PhysicalPiece {
-                    gpa: gpa + (from - start),
-                    hpa: extent.hpa() + (from - extent.iova()),
-                    len: extent.iova_end().min(end) - from,
-                }
-            }));
-            gpa = gpa + piece.length;
+/// The table of the memory of `plan`, and where a guest that translates is shown it.
+fn fill(
+    plan: &MemoryPlan,
+    extents: &[FileExtent],
+    (devices, host_map): (&Devices, &HostMap),
+) -> Result<(RamTable, Option<Places>), Error> {
+    let mut window = None;
+    let table = table::fill(plan, extents, |size| {
+        let translates = |reach: &Reach| matches!(reach, Reach::Translate);
+        if !devices.reaches.iter().any(translates) {
+            return Ok(Gpa(0));
         }
-    }
-    all
+        let bars = in_guest(devices.bars()).into_iter().map(|(_, bar)| bar);
+        let places = Places::find(size, host_map, &bars.collect::<Vec<_>>())?;
+        Ok(window.insert(places).table)
+    })?;
+    Ok((table, window))
 }
 
 /// All of a file as one run.
@@ -209,9 +210,6 @@ fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result
     Ok(())
 }
 
-/// What an address of 32 bits does not reach.
-const LIMIT_4G: Hpa = Hpa(1 << 32);
-
 /// Bytes below 4 GiB for devices that may reach no others: Linux makes its bounce buffers so large
 /// (IO_TLB_DEFAULT_SIZE in include/linux/swiotlb.h).
 const WANTED_BELOW_4G: u64 = 64 << 20;
@@ -229,12 +227,8 @@ fn narrow_devices(devices: &Devices) -> Result<Vec<Bdf>, Error> {
 }
 
 /// What a device that can address 32 bits only misses.
-pub(crate) fn narrow_warnings(
-    physical: &GuestMemory,
-    devices: &Devices,
-) -> Result<Vec<String>, Error> {
-    let mut pieces = physical.pieces().iter();
-    if physical.pieces().is_empty() || pieces.any(|piece| piece.hpa < LIMIT_4G) {
+pub(crate) fn narrow_warnings(summary: Summary, devices: &Devices) -> Result<Vec<String>, Error> {
+    if summary.pieces == 0 || summary.below_4g > 0 {
         return Ok(Vec::new());
     }
     log::info!("no guest memory lies below 4 GiB");

@@ -70,10 +70,11 @@ pub(crate) fn build(
     let signals = Signals::take()?;
     let (exit_sender, exits) = exit::channel().map_err(process("make an eventfd"))?;
     let interrupts = Interrupts::new(Arc::clone(&vm))?;
-    let physical = Arc::new(memory.physical);
+    let table = memory.table;
     let wiring = Wiring {
         vm: &vm,
-        physical: &physical,
+        table: &table,
+        window: memory.window,
         interrupts: &interrupts,
         exits: &exit_sender,
     };
@@ -88,7 +89,7 @@ pub(crate) fn build(
     let mut machine = Machine {
         description: Description {
             backend: devices.backend(),
-            ram: physical.pieces().to_vec(),
+            ram: table,
             bars: in_guest(bars),
             kernel: start.image,
         },
@@ -110,6 +111,7 @@ pub(crate) fn build(
         ram_slots: memory.slots.into_iter().chain(plugged.window).collect(),
         ram: Some(memory.ram),
     };
+    machine.check_pages()?;
     console.start()?;
     install_kick_handler().map_err(process("install a signal handler"))?;
     for (index, vcpu) in (0..).zip(vcpus) {

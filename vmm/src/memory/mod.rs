@@ -6,6 +6,8 @@ pub mod e820;
 pub mod guest;
 pub mod layout;
 pub mod low;
+pub mod moved;
 pub mod overhead;
 pub mod pieces;
 pub mod plan;
+pub mod table;

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use address::{Gpa, Hpa, Iova};
-use iommufd_backend::extent::Extent;
+use address::{Gpa, Hpa};
 
 use super::layout::Layout;
 
@@ -29,25 +28,36 @@ pub struct Piece {
     pub length: u64,
 }
 
-/// Sorts `extents`, whose file begins at `cookie`, by host-physical address and joins neighbours.
+/// Pinned memory: a part of a file, and the one piece of host-physical memory that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileExtent {
+    /// First byte of it in the file.
+    pub offset: u64,
+    /// Where that is.
+    pub hpa: Hpa,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// Sorts `extents` by host-physical address and joins neighbours.
 #[must_use]
-pub fn runs(extents: &[Extent], cookie: Iova) -> Vec<Run> {
-    let mut sorted: Vec<&Extent> = extents.iter().collect();
-    sorted.sort_unstable_by_key(|extent| extent.hpa());
+pub fn runs(extents: &[FileExtent]) -> Vec<Run> {
+    let mut sorted: Vec<&FileExtent> = extents.iter().collect();
+    sorted.sort_unstable_by_key(|extent| extent.hpa);
     let mut runs: Vec<Run> = Vec::new();
     for extent in sorted {
         let piece = Piece {
-            file_offset: extent.iova() - cookie,
-            length: extent.len(),
+            file_offset: extent.offset,
+            length: extent.length,
         };
         match runs.last_mut() {
-            Some(run) if run.hpa.map(|hpa| hpa + run.length) == Some(extent.hpa()) => {
-                run.length += extent.len();
+            Some(run) if run.hpa.map(|hpa| hpa + run.length) == Some(extent.hpa) => {
+                run.length += extent.length;
                 run.pieces.push(piece);
             }
             _ => runs.push(Run {
-                hpa: Some(extent.hpa()),
-                length: extent.len(),
+                hpa: Some(extent.hpa),
+                length: extent.length,
                 pieces: vec![piece],
             }),
         }
@@ -221,7 +231,6 @@ mod tests {
     use super::*;
     use crate::memory::layout::Identity;
 
-    const COOKIE: Iova = Iova(1 << 30);
     const PAGE: u64 = 2 << 20;
 
     fn constraints() -> Constraints {
@@ -235,16 +244,17 @@ mod tests {
         }
     }
 
-    fn extent(page: u64, frame: u64) -> Extent {
-        Extent::new(COOKIE + page * PAGE, Hpa(frame * PAGE), PAGE).unwrap()
+    fn extent(page: u64, frame: u64) -> FileExtent {
+        FileExtent {
+            offset: page * PAGE,
+            hpa: Hpa(frame * PAGE),
+            length: PAGE,
+        }
     }
 
     #[test]
     fn neighbours_join_whatever_their_order_in_the_file() {
-        let runs = runs(
-            &[extent(0, 9), extent(1, 7), extent(2, 8), extent(3, 20)],
-            COOKIE,
-        );
+        let runs = runs(&[extent(0, 9), extent(1, 7), extent(2, 8), extent(3, 20)]);
         assert_eq!(runs.len(), 2);
         assert_eq!(runs[0].hpa, Some(Hpa(7 * PAGE)));
         assert_eq!(runs[0].length, 3 * PAGE);
@@ -259,7 +269,7 @@ mod tests {
 
     #[test]
     fn overlaps_are_named() {
-        let on_ecam = runs(&[extent(0, 0xb000_0000 / PAGE)], COOKIE);
+        let on_ecam = runs(&[extent(0, 0xb000_0000 / PAGE)]);
         assert!(matches!(
             MemoryPlan::new(on_ecam, &Identity, &constraints()),
             Err(PlanError::Overlap { name: "ECAM", .. })
@@ -278,7 +288,7 @@ mod tests {
         }
         assert!(matches!(
             MemoryPlan::new(
-                runs(&[extent(0, 5), extent(1, 9)], COOKIE),
+                runs(&[extent(0, 5), extent(1, 9)]),
                 &AllAtOne,
                 &constraints()
             ),
@@ -292,9 +302,9 @@ mod tests {
     #[test]
     fn what_the_cpu_cannot_address_is_refused() {
         let last = (1 << 40) / PAGE - 1;
-        let fits = runs(&[extent(0, last)], COOKIE);
+        let fits = runs(&[extent(0, last)]);
         assert!(MemoryPlan::new(fits, &Identity, &constraints()).is_ok());
-        let beyond = runs(&[extent(0, last + 1)], COOKIE);
+        let beyond = runs(&[extent(0, last + 1)]);
         assert!(matches!(
             MemoryPlan::new(beyond, &Identity, &constraints()),
             Err(PlanError::TooHigh { bits: 40, .. })
@@ -305,7 +315,7 @@ mod tests {
     fn too_many_pieces_are_refused_with_the_reason() {
         let scattered: Vec<_> = (0..501).map(|i| extent(i, 100_000 + 2 * i)).collect();
         assert!(matches!(
-            MemoryPlan::new(runs(&scattered, COOKIE), &Identity, &constraints()),
+            MemoryPlan::new(runs(&scattered), &Identity, &constraints()),
             Err(PlanError::TooFragmented {
                 runs: 501,
                 most: 500,
@@ -318,7 +328,7 @@ mod tests {
     fn memory_below_4g_is_counted_up_to_the_border() {
         let border = (1 << 32) / PAGE;
         let plan = MemoryPlan::new(
-            runs(&[extent(0, border - 1), extent(1, border)], COOKIE),
+            runs(&[extent(0, border - 1), extent(1, border)]),
             &Identity,
             &constraints(),
         )
@@ -336,7 +346,7 @@ mod tests {
             let half = frames.len() / 2;
             frames.rotate_left(half);
             let extents: Vec<_> = (0..).zip(&frames).map(|(page, frame)| extent(page, *frame)).collect();
-            let plan = MemoryPlan::new(runs(&extents, COOKIE), &Identity, &constraints()).unwrap();
+            let plan = MemoryPlan::new(runs(&extents), &Identity, &constraints()).unwrap();
             prop_assert_eq!(plan.size(), frames.len() as u64 * PAGE);
             let mut seen = 0;
             for slot in plan.slots() {

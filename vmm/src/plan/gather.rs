@@ -21,7 +21,7 @@ use crate::memory::overhead::Overhead;
 pub fn plan(config: &Config, prepared: &Prepared) -> Result<Plan, Error> {
     let memory = &prepared.memory;
     let identity = prepared.devices.need_identity();
-    let mut all_warnings = narrow_warnings(&memory.physical, &prepared.devices)?;
+    let mut all_warnings = narrow_warnings(memory.summary, &prepared.devices)?;
     let mut map = Vec::new();
     if let Ok(placement) = &prepared.placement {
         let start = placement.kernel.start;
@@ -43,7 +43,7 @@ pub fn plan(config: &Config, prepared: &Prepared) -> Result<Plan, Error> {
             length: memory.plan.size(),
             layout: if identity { "identity" } else { "conventional" },
             hugepage_size: hugepages.then(|| config.memory.page_size().bytes()),
-            physical_pieces: memory.physical.pieces().len(),
+            physical_pieces: memory.summary.pieces,
         },
         extents: extents(prepared),
         cost: Overhead::of(&memory.plan.ranges()).into(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use address::{Bdf, Gpa, Iova};
+use devices::guest_table::Piece;
 use devices::mediate::Statistics;
 use iommufd_backend::software::BusAddress;
 use stress_report::{
@@ -12,16 +13,22 @@ use stress_report::{
 use crate::Ended;
 use crate::config::Config;
 use crate::description::Description;
+use crate::error::Error;
 use crate::exit::ExitReason;
 use crate::memory::low;
 
 /// What ran, and where everything lay.
-pub fn setup(config: &Config, description: &Description) -> Setup {
-    let extents = description.ram.iter().map(|piece| Extent {
+///
+/// # Errors
+/// [`Error::Physical`]
+pub fn setup(config: &Config, description: &Description) -> Result<Setup, Error> {
+    let extent = |piece: Piece| Extent {
         gpa: piece.gpa,
         hpa: piece.hpa,
         len: piece.len,
-    });
+    };
+    let extents = description.ram.pieces().map(|piece| piece.map(extent));
+    let extents: Vec<_> = extents.collect::<Result<_, _>>()?;
     let bars = description.bars.iter().map(|(name, range)| Bar {
         name: name.clone().into(),
         gpa: range.start,
@@ -35,7 +42,7 @@ pub fn setup(config: &Config, description: &Description) -> Setup {
     let arguments: Vec<_> = std::env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    Setup {
+    Ok(Setup {
         monitor: format!("pinvisor {}", crate::VERSION).into(),
         host_kernel: rustix::system::uname()
             .release()
@@ -45,7 +52,7 @@ pub fn setup(config: &Config, description: &Description) -> Setup {
         command_line: arguments.join(" ").into(),
         guest_command_line: config.command_line.clone().into(),
         backend: description.backend.into(),
-        extents: extents.collect(),
+        extents,
         bars: bars.collect(),
         landmarks: landmarks
             .into_iter()
@@ -55,7 +62,7 @@ pub fn setup(config: &Config, description: &Description) -> Setup {
                 len: range.end - range.start,
             })
             .collect(),
-    }
+    })
 }
 
 /// How it ended.

@@ -50,7 +50,7 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
         &mut Host::default(),
     )?;
     let outcome = facts::outcome(&ended, began.elapsed());
-    let setup = facts::setup(&config.vm, &ended.description);
+    let setup = facts::setup(&config.vm, &ended.description)?;
     let report = ear.finish().finish(setup, outcome);
     show(&text(&report, terminal()));
     let page = config.html.as_deref().map(|path| write_html(&report, path));

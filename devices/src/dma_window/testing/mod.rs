@@ -10,12 +10,29 @@ mod layout;
 mod model;
 pub mod operations;
 
-use super::Piece;
+use std::sync::Arc;
+
+use address::Gpa;
+use amdv1::TablePage;
+
+use crate::guest_table::{GuestTable, Piece, Pieces};
 
 /// Guest memory made up from `bytes`: pieces that do not overlap, in any order.
 #[must_use]
 pub fn pieces(bytes: &[u8]) -> Vec<Piece> {
     layout::memory(&mut operations::Input::new(bytes))
+}
+
+/// The table of `pieces`, with its pages at `base`, on the heap; `None` if there cannot be one.
+#[must_use]
+pub fn table(
+    pieces: impl IntoIterator<Item = Piece>,
+    base: Gpa,
+) -> Option<Arc<GuestTable<Box<[TablePage]>>>> {
+    let pieces = Pieces::new(pieces).ok()?;
+    let pages = (0..pieces.table_pages()).map(|_| TablePage::default());
+    let table = GuestTable::build(&pieces, base, pages.collect::<Box<[_]>>());
+    table.ok().map(Arc::new)
 }
 
 #[cfg(test)]

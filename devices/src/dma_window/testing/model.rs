@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::Piece;
+use crate::guest_table::Piece;
 
 /// A function that the window knows: its name on the bus and whether it may be a bus master.
 pub(super) type Function = (u32, bool);

@@ -9,10 +9,11 @@ use amdv1::{TableAddress, TablePage};
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 
+use crate::guest_table::{GuestTable, Piece};
 use crate::pci::PciRoot;
 use crate::vfio_pci::BusMasterGate;
 
-use super::super::{DmaWindow, GuestMemory, Options, Piece, WindowTable};
+use super::super::{DmaWindow, Options};
 use super::layout::{self, TABLE};
 use super::model::{Model, Shape};
 
@@ -129,7 +130,7 @@ impl<'a> Input<'a> {
 
 struct Machine {
     root: PciRoot,
-    table: WindowTable,
+    table: Arc<GuestTable<Box<[TablePage]>>>,
     /// The table's entries when it was new.
     entries: Vec<u64>,
     pieces: Vec<Piece>,
@@ -141,8 +142,7 @@ struct Machine {
 impl Machine {
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let pieces = layout::memory(input);
-        let memory = GuestMemory::new(pieces.iter().copied()).ok()?;
-        let table = WindowTable::build(memory, Gpa(TABLE)).ok()?;
+        let table = super::table(pieces.iter().copied(), Gpa(TABLE))?;
         let gates = FUNCTIONS.map(|_| BusMasterGate::opened());
         let functions = FUNCTIONS.iter().zip(&gates);
         let functions = functions.filter_map(|(&(device, function), gate)| {
@@ -150,7 +150,7 @@ impl Machine {
         });
         let window = DmaWindow::new(Options {
             registers: Gpa(REGISTERS.into()),
-            table: table.clone(),
+            table: Arc::clone(&table),
             functions: functions.collect(),
         });
         let mut root = PciRoot::new(Gpa(ECAM)).ok()?;
@@ -407,7 +407,7 @@ impl Machine {
     }
 }
 
-fn entries(pages: &Arc<[TablePage]>) -> Vec<u64> {
+fn entries(pages: &[TablePage]) -> Vec<u64> {
     let entry = |page: &TablePage, index| page.load(index).map_or(0, |entry| entry.0);
     let page = |page| (0..512).map(move |index| entry(page, index));
     pages.iter().flat_map(page).collect()

@@ -8,13 +8,13 @@ const RAM: u64 = 0x10_0000;
 const HOST: u64 = 0x7_6543_2000;
 
 /// A window with two functions behind it, at `00:03.0` and `00:04.1`, and their gates.
-fn window() -> (DmaWindow, [BusMasterGate; 2]) {
+fn window() -> (DmaWindow<Box<[TablePage]>>, [BusMasterGate; 2]) {
     let gates = [BusMasterGate::opened(), BusMasterGate::closed()];
     let places = [(3, 0), (4, 1)].map(|(device, function)| Bdf::new(0, 0, device, function));
     let functions = places.into_iter().flatten().zip(gates.clone());
     let mut window = DmaWindow::new(Options {
         registers: Gpa(REGISTERS),
-        table: WindowTable::build(memory(&[(RAM, HOST, 0x5000)]), Gpa(TABLE)).unwrap(),
+        table: table(&[(RAM, HOST, 0x5000)], TABLE),
         functions: functions.collect(),
     })
     .unwrap();
@@ -22,30 +22,30 @@ fn window() -> (DmaWindow, [BusMasterGate; 2]) {
     (window, gates)
 }
 
-fn config(window: &mut DmaWindow, offset: u16) -> u32 {
+fn config(window: &mut DmaWindow<Box<[TablePage]>>, offset: u16) -> u32 {
     let mut data = [0; 4];
     window.config_read(offset, &mut data);
     u32::from_le_bytes(data)
 }
 
-fn read(window: &mut DmaWindow, offset: u64) -> u64 {
+fn read(window: &mut DmaWindow<Box<[TablePage]>>, offset: u64) -> u64 {
     let mut data = [0; 8];
     window.bar_read(Region::Bar(0), offset, &mut data);
     u64::from_le_bytes(data)
 }
 
-fn read32(window: &mut DmaWindow, offset: u64) -> u32 {
+fn read32(window: &mut DmaWindow<Box<[TablePage]>>, offset: u64) -> u32 {
     let mut data = [0; 4];
     window.bar_read(Region::Bar(0), offset, &mut data);
     u32::from_le_bytes(data)
 }
 
-fn write(window: &mut DmaWindow, offset: u64, data: &[u8]) {
+fn write(window: &mut DmaWindow<Box<[TablePage]>>, offset: u64, data: &[u8]) {
     window.bar_write(Region::Bar(0), offset, data);
 }
 
 /// Names a function and returns the status.
-fn name(window: &mut DmaWindow, value: u32) -> u32 {
+fn name(window: &mut DmaWindow<Box<[TablePage]>>, value: u32) -> u32 {
     write(window, 0x60, &value.to_le_bytes());
     assert_eq!(read32(window, 0x60), value);
     read32(window, 0x64)
@@ -82,7 +82,6 @@ fn it_says_what_it_is() {
     ] {
         assert_eq!(read(window, offset), value, "{offset:#x}");
     }
-    assert_eq!(window.table().bytes(), 0x3000);
 }
 
 #[test]
@@ -149,7 +148,7 @@ fn narrow_writes_and_those_to_other_places_are_dropped() {
 #[test]
 fn writes_to_the_table_change_nothing() {
     let (window, gates) = &mut window();
-    let bytes = |window: &mut DmaWindow| -> Vec<_> {
+    let bytes = |window: &mut DmaWindow<Box<[TablePage]>>| -> Vec<_> {
         let mut word = [0; 8];
         let read = |at| {
             window.bar_read(Region::Bar(2), at, &mut word);
@@ -222,7 +221,7 @@ fn reset_forgets_everything_and_closes_the_gates() {
 #[test]
 fn bars_answer_at_home_only() {
     let (window, _) = &mut window();
-    let found = |window: &DmaWindow, at| window.windows().find(Space::Memory, at);
+    let found = |window: &DmaWindow<Box<[TablePage]>>, at| window.windows().find(Space::Memory, at);
     assert_eq!(found(window, REGISTERS + 8), Some((Region::Bar(0), 8)));
     assert_eq!(
         found(window, TABLE + 0x3ff8),
@@ -246,7 +245,25 @@ fn bars_answer_at_home_only() {
 
 #[test]
 fn what_cannot_be_a_window_is_refused_before_a_gate_closes() {
-    let table = || WindowTable::build(memory(&[(RAM, HOST, 0x5000)]), Gpa(TABLE)).unwrap();
+    let at = |base| {
+        DmaWindow::new(Options {
+            registers: Gpa(REGISTERS),
+            table: table(&[(RAM, HOST, 0x40_0000)], base),
+            functions: Vec::new(),
+        })
+    };
+    let size = 0x8000;
+    for base in [0, RAM, RAM + 0x3f_8000] {
+        let base = Gpa(base);
+        let refused = Some(SetupError::Table { base, size });
+        assert_eq!(at(base.0).err(), refused);
+    }
+    for base in [0x1000, TABLE + 0x1000] {
+        let refused = at(base).err();
+        assert!(matches!(refused, Some(SetupError::Bar { index: 2, .. })));
+    }
+    assert!(at(RAM + 0x40_0000).is_ok());
+    let table = || table(&[(RAM, HOST, 0x5000)], TABLE);
     for registers in [0x800, 1 << 32, u64::MAX] {
         let result = DmaWindow::new(Options {
             registers: Gpa(registers),

@@ -1,37 +1,27 @@
-//! The window as guests use it, and the tables behind it.
+//! The window as guests use it, register by register.
 
 mod function;
-mod memory;
-mod table;
+
+use std::sync::Arc;
 
 use address::{Bdf, Gpa, Hpa};
+use amdv1::TablePage;
 
 use super::registers::{
     FEATURES, MAGIC, STATUS_DISABLED, STATUS_ENABLED, STATUS_NONE, STATUS_REFUSED, STATUS_UNKNOWN,
 };
 use super::*;
+use crate::guest_table::{GuestTable, Piece};
 use crate::vfio_pci::BusMasterGate;
-
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
 
 const REGISTERS: u64 = 0xfe00_0000;
 const TABLE: u64 = 0xc0_0000_0000;
 
-fn piece(gpa: u64, hpa: u64, len: u64) -> Piece {
-    Piece {
+fn table(pieces: &[(u64, u64, u64)], base: u64) -> Arc<GuestTable<Box<[TablePage]>>> {
+    let piece = |&(gpa, hpa, len)| Piece {
         gpa: Gpa(gpa),
         hpa: Hpa(hpa),
         len,
-    }
-}
-
-fn memory(pieces: &[(u64, u64, u64)]) -> GuestMemory {
-    GuestMemory::new(pieces.iter().map(|&(gpa, hpa, len)| piece(gpa, hpa, len))).unwrap()
-}
-
-/// Where `gpa` lies and how many bytes are contiguous.
-fn run(memory: &GuestMemory, gpa: u64, len: u64) -> Option<(u64, u64)> {
-    let run = memory.translate(Gpa(gpa), len)?;
-    Some((run.hpa.0, run.len))
+    };
+    testing::table(pieces.iter().map(piece), Gpa(base)).unwrap()
 }

@@ -1,17 +1,20 @@
-//! The same mappings in the kernel and in the backend's AMDv1 table, and the same questions to
+//! The same mappings in the kernel and in an AMDv1 table as a run has it, and the same questions to
 //! both and to `/proc/self/pagemap`.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use address::{Bdf, Iova};
+use address::{Bdf, Gpa, Hpa, Iova};
+use devices::guest_table::{GuestTable, Piece, Pieces};
 use iommufd_backend::backend::{DmaBackend, PinRequest, Run};
+use iommufd_backend::extent::Extent;
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
-use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, PciSysfs, VfioDevice};
+use iommufd_backend::{
+    Cdev, Iommufd, Mapping, NoiommuSpace, Pagemap, PciSysfs, TablePages, VfioDevice,
+};
 
-use crate::Outcome;
-use crate::pagemap::{self, Pagemap};
+use crate::{Outcome, pagemap};
 
 const SMALL: u64 = 4096;
 const MIB: u64 = 1 << 20;
@@ -45,17 +48,21 @@ pub fn run(bdf: Bdf) -> Outcome {
     space.attach(&device)?;
     let memories = memories()?;
     let mut areas = areas(&memories);
+    let mut extents = Vec::new();
     for area in &areas {
-        pin(&mut space, &memories, area)?;
+        extents.push(pin(&mut space, &memories, area)?);
     }
     // Holes: areas that were there and are gone.
     for gone in [1, 3] {
         let area = areas.remove(gone);
+        extents.remove(gone);
         space.unpin(area.iova, area.length)?;
     }
+    let table = table(extents.iter().flatten())?;
 
     let mut comparison = Comparison {
         space: &space,
+        table: &table,
         memories: &memories,
         areas: &areas,
         pagemap: Pagemap::open()?,
@@ -80,7 +87,7 @@ pub fn run(bdf: Bdf) -> Outcome {
         longer,
         ..
     } = comparison;
-    let extents = space.extents().len();
+    let extents = extents.iter().flatten().count();
     drop(device);
     space.release()?;
     Ok(format!(
@@ -168,9 +175,9 @@ fn pin(
     space: &mut NoiommuSpace,
     memories: &[Memory],
     area: &Area,
-) -> Result<(), Box<dyn std::error::Error>> {
+) -> Result<Vec<Extent>, Box<dyn std::error::Error>> {
     let memory = &memories[area.memory];
-    space.pin(&PinRequest {
+    let extents = space.pin(&PinRequest {
         file: &memory.file,
         offset: area.offset,
         len: area.length,
@@ -179,11 +186,26 @@ fn pin(
     })?;
     let first = area.offset / SMALL;
     pagemap::touch(&memory.mapping, first..first + area.length.div_ceil(SMALL));
-    Ok(())
+    Ok(extents)
+}
+
+/// A run's table of `extents`, with their IOVAs as the guest's addresses.
+fn table<'a>(
+    extents: impl Iterator<Item = &'a Extent>,
+) -> Result<GuestTable<TablePages>, Box<dyn std::error::Error>> {
+    let pieces = Pieces::new(extents.map(|extent| Piece {
+        gpa: Gpa(extent.iova().0),
+        hpa: extent.hpa(),
+        len: extent.len(),
+    }))?;
+    let count = pieces.table_pages();
+    let pages = TablePages::new(count, count as u64 * SMALL, 0)?;
+    Ok(GuestTable::build(&pieces, Gpa(0), pages)?)
 }
 
 struct Comparison<'a> {
     space: &'a NoiommuSpace,
+    table: &'a GuestTable<TablePages>,
     memories: &'a [Memory],
     areas: &'a [Area],
     pagemap: Pagemap,
@@ -207,11 +229,12 @@ impl Comparison<'_> {
         let at = random.u64(0..area.length);
         let iova = area.iova + at;
         let (hpa, kernel) = self.space.ask_kernel(iova, length)?;
-        let ours = self.space.translate(iova, length)?;
+        let ours = self
+            .table
+            .translate(Gpa(iova.0), length)
+            .ok_or_else(|| format!("{iova} is not in the table"))?;
         let memory = &self.memories[area.memory];
-        let page = self
-            .pagemap
-            .hpa(memory.mapping.start().0 + area.offset + at)?;
+        let page: Hpa = pagemap::hpa(&self.pagemap, memory.mapping.start() + (area.offset + at))?;
         if ours.hpa != hpa || page != hpa {
             return Err(format!("{iova}: kernel {hpa}, table {}, pagemap {page}", ours.hpa).into());
         }
@@ -258,9 +281,9 @@ impl Comparison<'_> {
         }
         match (
             self.space.ask_kernel(iova, length),
-            self.space.translate(iova, length),
+            self.table.translate(Gpa(iova.0), length),
         ) {
-            (Err(_), Err(_)) => {
+            (Err(_), None) => {
                 self.misses += 1;
                 Ok(())
             }

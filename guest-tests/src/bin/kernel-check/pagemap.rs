@@ -1,32 +1,15 @@
-//! Where this process's memory is by `/proc/self/pagemap` (Documentation/admin-guide/mm/pagemap).
+//! Where this process's memory is by `/proc/self/pagemap`.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-
-use address::Hpa;
-use iommufd_backend::Mapping;
+use address::{Hpa, Hva};
+use iommufd_backend::{Mapping, PageState, Pagemap};
 
 const PAGE: u64 = 4096;
 
-pub struct Pagemap(File);
-
-impl Pagemap {
-    pub fn open() -> io::Result<Self> {
-        File::open("/proc/self/pagemap").map(Self)
-    }
-
-    /// Physical address of the byte at `address`, whose page was touched.
-    pub fn hpa(&self, address: u64) -> Result<Hpa, Box<dyn std::error::Error>> {
-        const PRESENT: u64 = 1 << 63;
-        const FRAME: u64 = (1 << 55) - 1;
-        let mut entry = [0; 8];
-        self.0.read_exact_at(&mut entry, address / PAGE * 8)?;
-        let entry = u64::from_ne_bytes(entry);
-        if entry & PRESENT == 0 {
-            return Err(format!("pagemap knows nothing of {address:#x}").into());
-        }
-        Ok(Hpa((entry & FRAME) * PAGE + address % PAGE))
+/// Physical address of the byte at `address`, whose page was touched.
+pub fn hpa(pagemap: &Pagemap, address: Hva) -> Result<Hpa, Box<dyn std::error::Error>> {
+    match pagemap.pages(address, 1).next().transpose()? {
+        Some(PageState::At(page)) => Ok(page + address.0 % PAGE),
+        other => Err(format!("pagemap says {other:?} of {address}").into()),
     }
 }
 

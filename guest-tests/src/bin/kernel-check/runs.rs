@@ -10,10 +10,9 @@ use std::sync::Arc;
 
 use address::{Bdf, Hpa, Iova};
 use iommufd_backend::backend::{DmaBackend, PinRequest};
-use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, PciSysfs, VfioDevice};
+use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, Pagemap, PciSysfs, VfioDevice};
 
-use crate::Outcome;
-use crate::pagemap::{self, Pagemap};
+use crate::{Outcome, pagemap};
 
 const PAGE: u64 = 4096;
 const HUGE: u64 = 2 << 20;
@@ -115,7 +114,7 @@ fn runs(mapping: &Mapping) -> Result<Vec<(Hpa, u64)>, Box<dyn std::error::Error>
     let pagemap = Pagemap::open()?;
     let mut runs: Vec<(Hpa, u64)> = Vec::new();
     for at in (0..mapping.length()).step_by(usize::try_from(PAGE)?) {
-        let page = pagemap.hpa(mapping.start().0 + at)?;
+        let page = pagemap::hpa(&pagemap, mapping.start() + at)?;
         match runs.last_mut() {
             Some((hpa, length)) if *hpa + *length == page => *length += PAGE,
             _ => runs.push((page, PAGE)),

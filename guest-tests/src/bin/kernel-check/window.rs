@@ -6,11 +6,12 @@ use std::fs::File;
 use std::sync::Arc;
 
 use address::{Bdf, Gpa, Iova};
-use devices::dma_window::{self, GuestMemory, Options, Piece, WindowTable};
+use devices::dma_window::{self, Options};
+use devices::guest_table::{GuestTable, Piece, Pieces, bar_size};
 use devices::pci::{PciFunction, Region};
 use dma_window_guest::{Bars, DmaWindow};
 use iommufd_backend::backend::{DmaBackend, PinRequest};
-use iommufd_backend::{Cdev, Iommufd, NoiommuSpace, PciSysfs, VfioDevice};
+use iommufd_backend::{Cdev, Iommufd, NoiommuSpace, PciSysfs, TablePages, VfioDevice};
 use rustix::fs::MemfdFlags;
 
 use crate::Outcome;
@@ -24,7 +25,7 @@ const REGISTERS: Gpa = Gpa(0xd000_0000);
 const TABLE: Gpa = Gpa(1 << 40);
 
 /// The function's BARs, without a guest between.
-struct Direct(RefCell<dma_window::DmaWindow>);
+struct Direct(RefCell<dma_window::DmaWindow<TablePages>>);
 
 impl Direct {
     fn read<const N: usize>(&self, bar: u8, offset: u64) -> [u8; N] {
@@ -69,7 +70,7 @@ pub fn run(bdf: Bdf) -> Outcome {
         hpa: extent.hpa(),
         len: extent.len(),
     });
-    let window = shown(GuestMemory::new(pieces)?)?;
+    let window = shown(&Pieces::new(pieces)?)?;
     for page in 0..MEMORY / PAGE {
         let offset = page * PAGE;
         let walked = window
@@ -94,11 +95,13 @@ pub fn run(bdf: Bdf) -> Outcome {
     ))
 }
 
-/// A window on `memory` as a guest opens it.
-fn shown(memory: GuestMemory) -> Result<DmaWindow<Direct>, Box<dyn std::error::Error>> {
+/// A window on memory of `pieces` as a guest opens it.
+fn shown(pieces: &Pieces) -> Result<DmaWindow<Direct>, Box<dyn std::error::Error>> {
+    let count = pieces.table_pages();
+    let pages = TablePages::new(count, bar_size(count), TABLE.0)?;
     let function = dma_window::DmaWindow::new(Options {
         registers: REGISTERS,
-        table: WindowTable::build(memory, TABLE)?,
+        table: Arc::new(GuestTable::build(pieces, TABLE, pages)?),
         functions: Vec::new(),
     })?;
     let bars = Direct(RefCell::new(function));

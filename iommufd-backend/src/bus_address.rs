@@ -1,0 +1,179 @@
+//! Whether a function's BARs have the same addresses on its bus as for the CPU.
+//!
+//! A host bridge may translate between the two. Sysfs tells the CPU's addresses (`resource`), the
+//! BARs hold the bus's (`config`). Where they differ, a device that is given an address of the CPU's
+//! finds something else there.
+
+use std::fs;
+use std::io;
+
+use address::Bdf;
+
+use crate::error::Error;
+use crate::pci_sysfs::{PciSysfs, RegionKind, Resource};
+
+/// Offsets in the header (PCI Local Bus Specification 3.0, 6.1), and its end for a device.
+const HEADER_TYPE: usize = 0x0e;
+const BAR0: usize = 0x10;
+const BARS: usize = 6;
+
+/// Where extended capabilities begin, and the place for the last one (PCI Express 6.0, 7.6).
+const EXTENDED: usize = 0x100;
+const EXTENDED_PLACES: usize = (4096 - EXTENDED) / 4;
+/// The SR-IOV extended capability and its registers (PCI Express 6.0, 9.3.3).
+const SRIOV: u16 = 0x0010;
+const SRIOV_FIRST_OFFSET: usize = 0x14;
+const SRIOV_STRIDE: usize = 0x16;
+const SRIOV_BAR0: usize = 0x24;
+
+/// A memory BAR with two addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TranslatedBar {
+    /// Its number.
+    pub bar: usize,
+    /// Where it begins on the bus.
+    pub bus: u64,
+    /// Where it begins for the CPU.
+    pub cpu: u64,
+}
+
+impl PciSysfs {
+    /// The first memory BAR of `bdf` whose address on the bus is not the CPU's.
+    ///
+    /// BARs without an address are left out, among them those that Enhanced Allocation stands in
+    /// for, which read as 0 (PCI Express 6.0, 7.8.5), and so is all of a function that does not
+    /// respond. The BARs of a virtual function are those of its physical one, which the caller can
+    /// read with CAP_SYS_ADMIN only; without it they are left out as well.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::Read`], [`Error::Parse`]
+    pub fn translated_bar(&self, bdf: Bdf) -> Result<Option<TranslatedBar>, Error> {
+        let resources = self.resources(bdf)?;
+        let on_bus = match self.physical_function(bdf)? {
+            Some(physical) => {
+                virtual_bars(&self.config_space(physical)?, physical, bdf, &resources)
+            }
+            None => function_bars(&self.config_space(bdf)?),
+        };
+        Ok(compare(on_bus, &resources))
+    }
+
+    /// The physical function to which `bdf` belongs, if it is a virtual one.
+    fn physical_function(&self, bdf: Bdf) -> Result<Option<Bdf>, Error> {
+        let path = self.directory(bdf)?.join("physfn");
+        match fs::read_link(&path) {
+            Ok(target) => {
+                let name = target.file_name().and_then(|name| name.to_str());
+                let physical = name.and_then(|name| name.parse().ok());
+                physical.map(Some).ok_or_else(|| Error::Parse {
+                    path,
+                    found: target.display().to_string(),
+                })
+            }
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    }
+}
+
+/// What the memory BARs of a function hold; `None` for those that are not there or hold 0.
+type Addresses = [Option<u64>; BARS];
+
+fn compare(on_bus: Addresses, resources: &[Option<Resource>]) -> Option<TranslatedBar> {
+    let both = on_bus.into_iter().zip(resources).enumerate();
+    both.filter_map(|(bar, (bus, resource))| {
+        let resource = (*resource).filter(|resource| resource.kind == RegionKind::Memory)?;
+        let (bus, cpu) = (bus?, resource.start?);
+        (bus != cpu).then_some(TranslatedBar { bar, bus, cpu })
+    })
+    .next()
+}
+
+/// The BARs in the header of a device.
+fn function_bars(config: &[u8]) -> Addresses {
+    let is_device = config.get(HEADER_TYPE).is_some_and(|kind| kind & 0x7f == 0);
+    match is_device {
+        true => addresses(config, BAR0),
+        // 0x7f also where nothing responds; bridges are refused elsewhere.
+        false => Addresses::default(),
+    }
+}
+
+/// The BARs of the virtual function `bdf` by the SR-IOV capability of `physical`: each function's
+/// follows that of the one before it.
+fn virtual_bars(
+    config: &[u8],
+    physical: Bdf,
+    bdf: Bdf,
+    resources: &[Option<Resource>],
+) -> Addresses {
+    let found = sriov(config).and_then(|at| Some((at, index(config, at, physical, bdf)?)));
+    let Some((at, index)) = found else {
+        return Addresses::default();
+    };
+    let mut bars = addresses(config, at + SRIOV_BAR0);
+    for (bar, resource) in bars.iter_mut().zip(resources) {
+        let size = resource.map_or(0, |resource| resource.size);
+        *bar = bar.and_then(|first| first.checked_add(index.checked_mul(size)?));
+    }
+    bars
+}
+
+/// Which of the virtual functions `bdf` is, from 0 on (PCI Express 6.0, 9.2.1.2).
+fn index(config: &[u8], at: usize, physical: Bdf, bdf: Bdf) -> Option<u64> {
+    let routing_id = |bdf: Bdf| {
+        u64::from(bdf.bus()) << 8 | u64::from(bdf.device()) << 3 | u64::from(bdf.function())
+    };
+    let first = routing_id(physical) + u64::from(word(config, at + SRIOV_FIRST_OFFSET)?);
+    let beyond = routing_id(bdf).checked_sub(first)?;
+    match u64::from(word(config, at + SRIOV_STRIDE)?) {
+        0 => (beyond == 0).then_some(0),
+        stride => beyond.is_multiple_of(stride).then_some(beyond / stride),
+    }
+}
+
+/// Where the SR-IOV capability is.
+fn sriov(config: &[u8]) -> Option<usize> {
+    let mut at = EXTENDED;
+    // A list cannot be longer than there is room for, however it is linked.
+    for _ in 0..EXTENDED_PLACES {
+        let (id, next) = (word(config, at)?, word(config, at + 2)?);
+        if id == SRIOV {
+            return Some(at);
+        }
+        at = usize::from(next >> 4) & !3;
+        if at < EXTENDED {
+            return None;
+        }
+    }
+    None
+}
+
+/// What six BARs from `first` on hold (PCI Local Bus Specification 3.0, 6.2.5.1).
+fn addresses(config: &[u8], first: usize) -> Addresses {
+    let register = |bar: usize| {
+        let at = first + 4 * bar;
+        let low = u32::from(word(config, at)?);
+        Some(low | u32::from(word(config, at + 2)?) << 16)
+    };
+    let mut found = Addresses::default();
+    let mut bar = 0;
+    while bar < BARS {
+        let low = register(bar).unwrap_or(0);
+        let is_memory = low & 1 == 0;
+        let is_wide = is_memory && low & 0b110 == 0b100 && bar + 1 < BARS;
+        let high = is_wide.then(|| register(bar + 1)).flatten().unwrap_or(0);
+        let address = u64::from(high) << 32 | u64::from(low & !0xf);
+        found[bar] = (is_memory && address != 0).then_some(address);
+        bar += 1 + usize::from(is_wide);
+    }
+    found
+}
+
+fn word(config: &[u8], at: usize) -> Option<u16> {
+    let bytes = config.get(at..)?.first_chunk()?;
+    Some(u16::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! Where this process's pages are, by `/proc/self/pagemap`
+//! (Documentation/admin-guide/mm/pagemap.rst).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use address::{Hpa, Hva};
+
+use crate::error::Error;
+
+const PATH: &str = "/proc/self/pagemap";
+/// What an entry is about.
+const PAGE: u64 = 4096;
+/// Bytes of an entry.
+const ENTRY: usize = 8;
+/// Entries that are read at once.
+const AT_ONCE: usize = 8192;
+
+const PRESENT: u64 = 1 << 63;
+const FRAME: u64 = (1 << 55) - 1;
+
+/// What the kernel tells about a page of 4 KiB, also about each of those that make up a larger one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageState {
+    /// It is not in the page tables of this process.
+    Absent,
+    /// It is, but the kernel hides where: the file was opened without CAP_SYS_ADMIN
+    /// (fs/proc/task_mmu.c pagemap_open).
+    Hidden,
+    /// It is here.
+    At(Hpa),
+}
+
+impl PageState {
+    fn of(entry: u64) -> Self {
+        match (entry & PRESENT, entry & FRAME) {
+            (0, _) => Self::Absent,
+            (_, 0) => Self::Hidden,
+            (_, frame) => Self::At(Hpa(frame.saturating_mul(PAGE))),
+        }
+    }
+}
+
+/// The file, open.
+#[derive(Debug)]
+pub struct Pagemap(File);
+
+impl Pagemap {
+    /// Opens it for this process.
+    ///
+    /// # Errors
+    /// [`Error::Read`], also where the kernel has no such file (CONFIG_PROC_PAGE_MONITOR).
+    pub fn open() -> Result<Self, Error> {
+        File::open(PATH).map(Self).map_err(read_error)
+    }
+
+    /// What the kernel tells about each of the pages that `length` bytes from `start` on are in.
+    ///
+    /// # Errors
+    /// [`Error::Read`]
+    pub fn pages(&self, start: Hva, length: u64) -> impl Iterator<Item = Result<PageState, Error>> {
+        let first = start.0 / PAGE;
+        let end = start.0.saturating_add(length).div_ceil(PAGE);
+        let mut next = first;
+        let mut buffer = Vec::new();
+        let mut taken = 0;
+        std::iter::from_fn(move || {
+            if taken == buffer.len() {
+                let left = usize::try_from(end - next).unwrap_or(AT_ONCE);
+                buffer.resize(left.min(AT_ONCE) * ENTRY, 0);
+                if buffer.is_empty() {
+                    return None;
+                }
+                if let Err(source) = self.0.read_exact_at(&mut buffer, next * ENTRY as u64) {
+                    next = end;
+                    buffer.clear();
+                    return Some(Err(read_error(source)));
+                }
+                next += (buffer.len() / ENTRY) as u64;
+                taken = 0;
+            }
+            let entry = buffer.get(taken..)?.first_chunk::<ENTRY>()?;
+            taken += ENTRY;
+            Some(Ok(PageState::of(u64::from_ne_bytes(*entry))))
+        })
+    }
+}
+
+fn read_error(source: std::io::Error) -> Error {
+    Error::Read {
+        path: Path::new(PATH).to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::mapping::Mapping;
+
+    #[test]
+    fn entries_are_taken_apart() {
+        for (entry, state) in [
+            (0, PageState::Absent),
+            (1 << 62 | 5, PageState::Absent),
+            (PRESENT, PageState::Hidden),
+            (PRESENT | 1 << 61 | 1 << 55, PageState::Hidden),
+            (PRESENT | 1 << 61 | 0x12345, PageState::At(Hpa(0x1234_5000))),
+            (PRESENT | FRAME, PageState::At(Hpa(u64::MAX))),
+        ] {
+            assert_eq!(PageState::of(entry), state, "{entry:#x}");
+        }
+    }
+
+    #[test]
+    fn every_page_of_a_mapping_is_told_of_once_it_is_populated() {
+        // More than are read at once.
+        let pages = AT_ONCE as u64 + 3;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(pages * PAGE).unwrap();
+        let mut mapping = Mapping::reserve(pages * PAGE, 0).unwrap();
+        mapping
+            .place(0, pages * PAGE, (file.as_fd(), 0), "a file")
+            .unwrap();
+        let pagemap = Pagemap::open().unwrap();
+        let states = || -> Vec<_> {
+            let all = pagemap.pages(mapping.start(), mapping.length());
+            all.collect::<Result<_, _>>().unwrap()
+        };
+        assert_eq!(states(), vec![PageState::Absent; AT_ONCE + 3]);
+        mapping.populate().unwrap();
+        assert!(!states().contains(&PageState::Absent));
+        assert_eq!(states().len() as u64, pages);
+        assert_eq!(pagemap.pages(mapping.start(), 0).count(), 0);
+        assert_eq!(pagemap.pages(mapping.start() + 5, PAGE).count(), 2);
+        let beyond = pagemap.pages(Hva(u64::MAX - 5), 5);
+        assert!(beyond.count() <= 1);
+    }
+}

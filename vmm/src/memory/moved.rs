@@ -1,0 +1,201 @@
+//! Whether every page of guest memory is where the table says that it is, by the page tables of this
+//! process, which are those that KVM uses for the guest.
+//!
+//! `/dev/iommu` keeps the pages pinned that devices use. Who takes pages out of the memory file
+//! gives the guest others in their place; the kernel's own table of what is pinned does not know of
+//! that.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use address::{Gpa, Hpa};
+use devices::guest_table::{Piece, TableError};
+use iommufd_backend::{PageState, Pagemap};
+
+use super::guest::GuestRam;
+use super::table::RamTable;
+use crate::error::Error;
+
+/// What pagemap tells about.
+const PAGE: usize = 4096;
+
+/// Compares every page of `ram` that is in `table`.
+///
+/// Where the kernel hides the pages' addresses, this is logged and nothing is compared.
+///
+/// # Errors
+/// [`Error::Moved`] for the first page that is elsewhere, [`Error::Physical`]
+pub fn check(ram: &GuestRam, table: &RamTable) -> Result<(), Error> {
+    match compare(ram, table)? {
+        Compared::All(pages) => {
+            log::info!("{pages} pages of guest memory are where devices find them")
+        }
+        Compared::Hidden(why) => missing(&why),
+    }
+    Ok(())
+}
+
+/// What came of a comparison in which no page was elsewhere.
+enum Compared {
+    /// So many pages are in their place.
+    All(u64),
+    /// The kernel does not tell, for this reason.
+    Hidden(String),
+}
+
+fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, Error> {
+    let hidden = |error| Ok(Compared::Hidden(Error::from(error).chain()));
+    let pagemap = match Pagemap::open() {
+        Ok(pagemap) => pagemap,
+        Err(error) => return hidden(error),
+    };
+    let mut planned = Planned::new(table.pieces());
+    let mut pages = 0;
+    for slot in ram.slots() {
+        let mapping = slot.mapping();
+        // Pinning may have taken pages out of the page tables, and reclaim does. A page that cannot
+        // be entered again is found to be absent below.
+        if let Err(error) = mapping.populate() {
+            log::debug!("memory at {}: {}", slot.gpa(), Error::from(error).chain());
+        }
+        let states = pagemap.pages(mapping.start(), mapping.length());
+        for (offset, state) in (0..).step_by(PAGE).zip(states) {
+            let state = match state {
+                Ok(state) => state,
+                Err(error) => return hidden(error),
+            };
+            let gpa = slot.gpa() + offset;
+            let Some(hpa) = planned.at(gpa)? else {
+                continue;
+            };
+            match judge(gpa, hpa, state)? {
+                Verdict::InPlace => pages += 1,
+                Verdict::Hidden => {
+                    return Ok(Compared::Hidden(
+                        "the kernel shows them with CAP_SYS_ADMIN only".to_owned(),
+                    ));
+                }
+            }
+        }
+    }
+    Ok(Compared::All(pages))
+}
+
+/// The table's answers for addresses that ascend, from one walk of it.
+struct Planned<I> {
+    pieces: I,
+    current: Option<Piece>,
+}
+
+impl<I: Iterator<Item = Result<Piece, TableError>>> Planned<I> {
+    fn new(pieces: I) -> Self {
+        Self {
+            pieces,
+            current: None,
+        }
+    }
+
+    /// Where the table has `gpa`.
+    fn at(&mut self, gpa: Gpa) -> Result<Option<Hpa>, TableError> {
+        while self
+            .current
+            .is_none_or(|piece| piece.gpa + piece.len <= gpa)
+        {
+            match self.pieces.next().transpose()? {
+                Some(piece) => self.current = Some(piece),
+                None => return Ok(None),
+            }
+        }
+        let reached = self.current.filter(|piece| piece.gpa <= gpa);
+        Ok(reached.map(|piece| piece.hpa + (gpa - piece.gpa)))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    InPlace,
+    Hidden,
+}
+
+fn judge(gpa: Gpa, planned: Hpa, state: PageState) -> Result<Verdict, Error> {
+    let found = match state {
+        PageState::At(hpa) if hpa == planned => return Ok(Verdict::InPlace),
+        PageState::Hidden => return Ok(Verdict::Hidden),
+        PageState::At(hpa) => Some(hpa),
+        PageState::Absent => None,
+    };
+    Err(Error::Moved {
+        gpa,
+        planned,
+        found,
+    })
+}
+
+/// Logs, once in a run, that nothing was compared.
+fn missing(why: &str) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        log::warn!(
+            "Whether guest memory stays where devices find it is not checked: the physical addresses \
+             of this process's pages are hidden ({why})"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_walk_answers_for_ascending_addresses() {
+        let piece = |gpa, hpa, len| Piece {
+            gpa: Gpa(gpa),
+            hpa: Hpa(hpa),
+            len,
+        };
+        let pieces = [
+            piece(0x10_0000, 0x9000, 0x2000),
+            piece(0x10_2000, 0x4000, 0x1000),
+            piece(0x20_0000, 0x7000, 0x1000),
+        ];
+        let mut planned = Planned::new(pieces.into_iter().map(Ok));
+        for (gpa, hpa) in [
+            (0, None),
+            (0xf_f000, None),
+            (0x10_0000, Some(0x9000)),
+            (0x10_1000, Some(0xa000)),
+            (0x10_2000, Some(0x4000)),
+            (0x10_3000, None),
+            (0x20_0000, Some(0x7000)),
+            (0x20_1000, None),
+            (0x30_0000, None),
+        ] {
+            assert_eq!(planned.at(Gpa(gpa)).unwrap(), hpa.map(Hpa), "{gpa:#x}");
+        }
+    }
+
+    #[test]
+    fn a_page_elsewhere_or_gone_is_an_error_and_a_hidden_one_is_none() {
+        let (gpa, planned) = (Gpa(0x20_0000), Hpa(0x1_4000_0000));
+        let judge = |state| judge(gpa, planned, state);
+        let in_place = judge(PageState::At(planned));
+        assert!(matches!(in_place, Ok(Verdict::InPlace)));
+        let hidden = judge(PageState::Hidden);
+        assert!(matches!(hidden, Ok(Verdict::Hidden)));
+        for (state, elsewhere, text) in [
+            (
+                PageState::At(Hpa(0x1_4000_1000)),
+                Some(Hpa(0x1_4000_1000)),
+                "The page of guest memory at 0x200000 was at 0x140000000 and is now at 0x140001000",
+            ),
+            (
+                PageState::Absent,
+                None,
+                "The page of guest memory at 0x200000 was at 0x140000000 and is gone",
+            ),
+        ] {
+            let error = judge(state).unwrap_err();
+            assert!(matches!(error, Error::Moved { found, .. } if found == elsewhere));
+            assert_eq!((error.to_string().as_str(), error.exit_code()), (text, 3));
+        }
+    }
+}
