@@ -201,11 +201,6 @@ impl VfioDevice {
         Ok(mapping)
     }
 
-    pub(crate) fn config_word(&self, offset: u16) -> Result<u16, Error> {
-        let mut data = [0; 2];
-        self.config_read(offset, &mut data)?;
-        Ok(u16::from_le_bytes(data))
-    }
 
     fn file_offset(&self, index: u32, offset: u64, length: usize) -> io::Result<u64> {
         self.region(index)

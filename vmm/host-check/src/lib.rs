@@ -27,7 +27,7 @@ mod nodes;
 mod privilege;
 mod storage;
 
-pub use binding::{Bound, Unbound, bind, prepare, unbind};
+pub use binding::{Bound, Unbound, bind, ensure_closed, prepare, unbind};
 pub use check::{Wanted, WantedMemory, check};
 pub use cpu::{Encryption, memory_encryption};
 pub use error::{BindError, BindErrorKind};

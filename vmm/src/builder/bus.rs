@@ -97,7 +97,8 @@ impl Wiring<'_> {
         };
         let bars = devices.bars();
         let mut plugs: Vec<_> = devices
-            .bound
+            .held
+            .devices
             .iter()
             .map(|bound| &bound.device)
             .zip(devices.infos.drain(..))
