@@ -201,7 +201,6 @@ impl VfioDevice {
         Ok(mapping)
     }
 
-
     fn file_offset(&self, index: u32, offset: u64, length: usize) -> io::Result<u64> {
         self.region(index)
             .filter(|region| {

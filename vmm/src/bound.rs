@@ -219,7 +219,10 @@ impl Held {
             bytes: self.bytes,
             devices: kept,
         };
-        let process = self.keeper.as_ref().map_or_else(std::process::id, Keeper::pid);
+        let process = self
+            .keeper
+            .as_ref()
+            .map_or_else(std::process::id, Keeper::pid);
         let error = |process| Error::MemoryKept {
             bdf: status.devices[0].bdf,
             process,
@@ -236,7 +239,9 @@ impl Held {
             },
             None => "there is none".to_owned(),
         };
-        log::error!("The keeper of memory does not keep it: {failed}; this process does, and stays");
+        log::error!(
+            "The keeper of memory does not keep it: {failed}; this process does, and stays"
+        );
         let error = error(std::process::id());
         log::error!("{}", error.chain());
         if let Err(alone) = keeper::keep_here(status.clone()) {

@@ -175,7 +175,11 @@ fn judge(findings: &mut Findings, outcome: &Outcome) {
         findings.expect_eq(&format!("{key}: pages held"), fact("held"), Some("80"));
         findings.expect(
             fact("changed") == Some("0"),
-            format!("{key}: {:?} words of {:?} pages changed", fact("changed"), fact("pages")),
+            format!(
+                "{key}: {:?} words of {:?} pages changed",
+                fact("changed"),
+                fact("pages")
+            ),
         );
     }
 }

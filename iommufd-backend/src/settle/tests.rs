@@ -65,7 +65,11 @@ impl Tree {
     }
 
     fn drive(&self, name: &str, driver: &str) {
-        symlink(Path::new("drivers").join(driver), self.directory(name).join("driver")).unwrap();
+        symlink(
+            Path::new("drivers").join(driver),
+            self.directory(name).join("driver"),
+        )
+        .unwrap();
     }
 
     fn remove(&self, name: &str) {

@@ -1,7 +1,7 @@
 //! Judging one PCI function.
 
 use address::Bdf;
-use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource};
+use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource, strongest};
 
 use crate::binding::is_bridge;
 use crate::config_space::ConfigSpace;
@@ -158,19 +158,31 @@ fn is_express(host: &Host, bdf: Bdf) -> bool {
     host.exists(&format!("sys/bus/pci/devices/{bdf}/max_link_speed"))
 }
 
-/// Resets that hit nobody else.
-fn own_resets(methods: &[String]) -> Vec<&str> {
-    let is_own = |method: &&str| !method.contains("bus");
-    methods.iter().map(String::as_str).filter(is_own).collect()
-}
+/// The kernel's word for a reset by D3hot and back, which is the last choice.
+const PM: &str = "pm";
 
 fn check_reset(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
     let id = Id::DeviceReset;
     let methods = host.pci().reset_methods(bdf).unwrap_or_default();
-    let own = own_resets(&methods);
+    let best = strongest(&methods);
     let accept = format!("pinvisor run --device {bdf},reset=none ...");
-    if !own.is_empty() {
-        return Line::ok(id, format!("By itself ({})", own.join(", ")));
+    match best.filter(|method| !method.contains("bus")) {
+        Some(PM) if siblings.is_behind_bridge && !siblings.others.is_empty() => {
+            return Line::warn(
+                id,
+                format!(
+                    "By a stay in D3hot (pm), which may leave it running; a run with {} resets \
+                     their bus instead",
+                    names(&siblings.others, ", ")
+                ),
+                format!(
+                    "pinvisor run --device {bdf} --device {} ...",
+                    names(&siblings.others, " --device ")
+                ),
+            );
+        }
+        Some(method) => return Line::ok(id, format!("By itself ({method})")),
+        None => {}
     }
     if !siblings.is_behind_bridge {
         return Line::fail(
@@ -180,7 +192,14 @@ fn check_reset(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
         );
     }
     if siblings.others.is_empty() {
-        return Line::ok(id, "With its bus, on which it is alone");
+        let not_pm = match methods.iter().any(|method| method == PM) {
+            true => "; its own reset, by D3hot (pm), is not trusted",
+            false => "",
+        };
+        return Line::ok(
+            id,
+            format!("With its bus, on which it is alone (bus){not_pm}"),
+        );
     }
     Line::warn(
         id,
@@ -332,7 +351,7 @@ fn check_siblings(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
         return Line::ok(id, "It shares neither reset nor requester ID");
     }
     let methods = host.pci().reset_methods(bdf).unwrap_or_default();
-    let shares_reset = own_resets(&methods).is_empty();
+    let shares_reset = strongest(&methods).is_none_or(|method| method.contains("bus"));
     let shared = match (shares_reset, siblings.is_conventional) {
         (false, false) => {
             return Line::ok(

@@ -36,6 +36,19 @@ pub struct Found {
     socket: PathBuf,
 }
 
+impl Found {
+    /// One that nobody can ask, for tests of how it is shown.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn example(pid: u32, status: Status) -> Self {
+        Self {
+            pid,
+            status,
+            socket: PathBuf::new(),
+        }
+    }
+}
+
 /// The keepers that have their sockets in `directory`, normally [`DIRECTORY`]. What does not belong
 /// to root or to the caller counts for nothing, and neither does what makes no sense.
 #[must_use]
@@ -69,7 +82,9 @@ pub fn release(found: &Found, bdf: Bdf) -> Result<Status, KeeperError> {
         source,
     };
     let (channel, _) = call(&found.socket).map_err(silent)?;
-    let answer = channel.ask(&Request::Release { bdf }, &[]).map_err(silent)?;
+    let answer = channel
+        .ask(&Request::Release { bdf }, &[])
+        .map_err(silent)?;
     match answer {
         Answer::Status(status) => Ok(status.fit_to_show()),
         answer => Err(KeeperError::Refused {

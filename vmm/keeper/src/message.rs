@@ -257,7 +257,8 @@ mod tests {
 
     fn pair() -> (Channel, Channel) {
         let kind = SocketType::SEQPACKET;
-        let (one, other) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        let (one, other) =
+            socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
         (Channel(one), Channel(other))
     }
 

@@ -52,7 +52,8 @@ pub fn run() -> Result<(), KeeperError> {
     confine()?;
     let input = io::stdin().as_fd().try_clone_to_owned();
     let channel = Channel(input.map_err(setup("use standard input"))?);
-    let parent = getppid().ok_or_else(|| setup("find the monitor")(io::Error::other("it ended")))?;
+    let parent =
+        getppid().ok_or_else(|| setup("find the monitor")(io::Error::other("it ended")))?;
     let monitor = pidfd_open(parent, PidfdFlags::empty()).map_err(setup("watch the monitor"))?;
     serve(channel, &monitor, &Place::default())
 }
@@ -72,11 +73,7 @@ pub fn keep_here(status: Status) -> Result<(), KeeperError> {
 }
 
 /// Does as the monitor tells, and what is left to do when it is gone.
-pub(crate) fn serve(
-    channel: Channel,
-    monitor: &OwnedFd,
-    place: &Place,
-) -> Result<(), KeeperError> {
+pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Result<(), KeeperError> {
     let mut held = Held::default();
     loop {
         let (request, files) = match channel.receive() {
@@ -125,15 +122,15 @@ pub(crate) fn serve(
 /// Makes the devices quiet and leaves those for which there is no evidence.
 fn settle_all(status: &mut Status, sysfs: &PciSysfs) {
     let ours: Vec<Bdf> = status.devices.iter().map(|device| device.bdf).collect();
-    status.devices.retain_mut(|device| {
-        match settle(sysfs, &device.leftover(), &ours, SETTLE) {
+    status.devices.retain_mut(
+        |device| match settle(sysfs, &device.leftover(), &ours, SETTLE) {
             Ok(_) => false,
             Err(error) => {
                 device.why = chain(&error);
                 true
             }
-        }
-    });
+        },
+    );
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

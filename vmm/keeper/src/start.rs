@@ -31,6 +31,14 @@ impl Keeper {
     /// # Errors
     /// [`KeeperError::Start`], [`KeeperError::Silent`]
     pub fn start(iommufd: BorrowedFd<'_>, devices: &[Leftover]) -> Result<Self, KeeperError> {
+        Self::start_as(PROGRAM, iommufd, devices)
+    }
+
+    fn start_as(
+        program: &str,
+        iommufd: BorrowedFd<'_>,
+        devices: &[Leftover],
+    ) -> Result<Self, KeeperError> {
         let failed = |error: rustix::io::Errno| KeeperError::Start(error.into());
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
@@ -39,7 +47,7 @@ impl Keeper {
             None,
         )
         .map_err(failed)?;
-        let child = Command::new(PROGRAM)
+        let child = Command::new(program)
             .arg(COMMAND)
             .stdin(theirs)
             .stdout(Stdio::null())
@@ -113,3 +121,19 @@ impl Keeper {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn one_that_does_not_answer_is_reported() {
+        let file = tempfile::tempfile().unwrap();
+        let start = |program| Keeper::start_as(program, file.as_fd(), &[]).unwrap_err();
+        let silent = start("true");
+        assert!(matches!(silent, KeeperError::Silent { .. }), "{silent:?}");
+        let absent = start("/does/not/exist");
+        assert!(matches!(absent, KeeperError::Start(_)), "{absent:?}");
+    }
+}

@@ -82,7 +82,9 @@ impl Devices {
                 CdevKind::Noiommu => {
                     let space = match &mut held.noiommu {
                         Some(space) => space,
-                        None => held.noiommu.insert(NoiommuSpace::new(Arc::clone(&iommufd))?),
+                        None => held
+                            .noiommu
+                            .insert(NoiommuSpace::new(Arc::clone(&iommufd))?),
                     };
                     space.attach(&device)?;
                     log::info!("{bdf}: bound, in noiommu mode");

@@ -41,10 +41,7 @@ impl Rig {
             None,
         )
         .unwrap();
-        let monitor = Command::new("cat")
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let monitor = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let number = Pid::from_child(&monitor);
         let pidfd = pidfd_open(number, PidfdFlags::empty()).unwrap();
         let place = Place {
@@ -164,7 +161,11 @@ fn what_cannot_be_reset_is_kept_until_somebody_has_reset_it() {
     let found = rig.found();
     assert_eq!(found.pid, std::process::id());
     assert_eq!(found.status.bytes, 64 << 20);
-    assert!(found.status.devices[0].why.contains("the driver nvme has it"));
+    assert!(
+        found.status.devices[0]
+            .why
+            .contains("the driver nvme has it")
+    );
     let other = "0000:02:00.0".parse().unwrap();
     assert_eq!(release(&found, other).unwrap().devices.len(), 1);
     let disk = DISK.parse().unwrap();
