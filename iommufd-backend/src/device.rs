@@ -35,8 +35,7 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 /// Dropping it closes the character device, on which the kernel turns bus mastering off, resets
 /// the function and only then lets go of pinned memory (drivers/vfio/vfio_main.c
 /// vfio_df_device_last_close before vfio_df_iommufd_unbind) — unless a mapped BAR or a duplicate
-/// of the file keeps it open. [`stop_dma`](Self::stop_dma) and
-/// [`reset`](Self::reset) come first, always.
+/// of the file keeps it open. [`quiesce`](crate::quiesce) comes first, always.
 #[derive(Debug)]
 pub struct VfioDevice {
     bdf: Bdf,

@@ -10,8 +10,8 @@ use iommufd_backend::backend::{DmaBackend, PinRequest, Run};
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
 use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, PciSysfs, VfioDevice};
 
-use crate::Outcome;
 use crate::pagemap::{self, Pagemap};
+use crate::{Outcome, close};
 
 const SMALL: u64 = 4096;
 const MIB: u64 = 1 << 20;
@@ -81,8 +81,7 @@ pub fn run(bdf: Bdf) -> Outcome {
         ..
     } = comparison;
     let extents = space.extents().len();
-    drop(device);
-    space.release()?;
+    space.release(&close(device)?)?;
     Ok(format!(
         "{hits} addresses in {} areas and {extents} extents agree with GET_PA and pagemap, {misses} \
          misses are misses in both, {longer} runs went on into the next area; 0 disagreements",
