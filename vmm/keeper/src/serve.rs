@@ -159,7 +159,7 @@ fn keep(mut held: Held, published: Option<&Published>) {
         };
         match accept_with(&published.listener, SocketFlags::CLOEXEC) {
             Ok(caller) => {
-                if let Err(error) = serve_caller(Channel(caller), &mut held) {
+                if let Err(error) = serve_caller(&Channel(caller), &mut held) {
                     log::debug!("a caller went away: {error}");
                 }
             }
@@ -172,9 +172,9 @@ fn keep(mut held: Held, published: Option<&Published>) {
 }
 
 /// Answers one question.
-fn serve_caller(channel: Channel, held: &mut Held) -> io::Result<()> {
-    trusted_peer(&channel)?;
-    be_impatient(&channel)?;
+fn serve_caller(channel: &Channel, held: &mut Held) -> io::Result<()> {
+    trusted_peer(channel)?;
+    be_impatient(channel)?;
     let Some((request, _)) = channel.receive()? else {
         return Ok(());
     };
