@@ -49,4 +49,4 @@ pub use noiommu::NoiommuSpace;
 pub use pci_sysfs::{IommuGroup, PciSysfs, RegionKind, Resource};
 pub use region::{MalformedRegion, Region};
 pub use reset::{ResetMethod, reset_each, strongest};
-pub use settle::{Fence, Leftover, settle};
+pub use settle::{Leftover, settle};

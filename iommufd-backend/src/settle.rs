@@ -67,18 +67,16 @@ impl Leftover {
 /// Keeps all drivers that do not have the function yet away from it (Linux
 /// Documentation/ABI/testing/sysfs-bus-pci, driver_override), until it is dropped.
 #[derive(Debug)]
-pub struct Fence {
+struct Fence {
     sysfs: PciSysfs,
     bdf: Bdf,
     before: String,
 }
 
 impl Fence {
-    /// Raises it.
-    ///
-    /// # Errors
-    /// [`Error::NoDevice`], [`Error::Read`], [`Error::Device`]
-    pub fn raise(sysfs: &PciSysfs, bdf: Bdf) -> Result<Self, Error> {
+    /// Raises it. Where the kernel takes the device's lock for that (before Linux 7), this waits for
+    /// an unbind or removal to end, which in its turn waits for the device to be closed.
+    fn raise(sysfs: &PciSysfs, bdf: Bdf) -> Result<Self, Error> {
         let before = match sysfs.word(bdf, "driver_override")?.as_str() {
             // How the kernel prints that there is none.
             "(null)" => String::new(),

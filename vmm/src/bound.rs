@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use address::Bdf;
 use iommufd_backend::{
-    Because, CdevKind, Fence, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, Quiet,
-    ResetMethod, VfioDevice, quiesce, reset_each, settle,
+    Because, CdevKind, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, Quiet, ResetMethod,
+    VfioDevice, quiesce, reset_each, settle,
 };
 use keeper::{Keeper, Kept, Status};
 
@@ -127,24 +127,12 @@ impl Held {
     /// evidence that all are quiet. Those that were not are made so through sysfs, since nobody has
     /// them any more; failing that, the keeper keeps the memory.
     pub fn release(&mut self) -> Vec<Error> {
-        let sysfs = PciSysfs::default();
-        // Up before the devices are closed: an unbind that waits for that is done a moment later.
-        let fences: Vec<_> = self
-            .unquiet
-            .iter()
-            .filter_map(|device| {
-                let fence = Fence::raise(&sysfs, device.bdf);
-                let note = |error: &_| log::debug!("{}: {error}", device.bdf);
-                fence.inspect_err(note).ok()
-            })
-            .collect();
         if !self.close() {
             // When this process ends, the kernel closes them and the keeper looks at them.
             self.part();
             return Vec::new();
         }
-        let kept = self.settle(&sysfs);
-        drop(fences);
+        let kept = self.settle(&PciSysfs::default());
         let iommu = self.iommu.take().and_then(|space| space.release().err());
         let mut errors: Vec<Error> = iommu.into_iter().map(Error::from).collect();
         match kept.first() {

@@ -26,6 +26,7 @@ mod names;
 mod network;
 mod nodes;
 mod privilege;
+mod reset;
 mod storage;
 
 pub use binding::{Bound, Unbound, bind, ensure_closed, prepare, unbind};
