@@ -35,8 +35,7 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 /// Dropping it closes the character device, on which the kernel turns bus mastering off, resets
 /// the function and only then lets go of pinned memory (drivers/vfio/vfio_main.c
 /// vfio_df_device_last_close before vfio_df_iommufd_unbind) — unless a mapped BAR or a duplicate
-/// of the file keeps it open. [`stop_dma`](Self::stop_dma) and
-/// [`reset`](Self::reset) come first, always.
+/// of the file keeps it open. [`quiesce`](crate::quiesce) comes first, always.
 #[derive(Debug)]
 pub struct VfioDevice {
     bdf: Bdf,
@@ -199,12 +198,6 @@ impl VfioDevice {
         let mut mapping = Mapping::reserve(length, physical.0)?;
         mapping.place(0, length, (self.fd(), at), "device registers")?;
         Ok(mapping)
-    }
-
-    pub(crate) fn config_word(&self, offset: u16) -> Result<u16, Error> {
-        let mut data = [0; 2];
-        self.config_read(offset, &mut data)?;
-        Ok(u16::from_le_bytes(data))
     }
 
     fn file_offset(&self, index: u32, offset: u64, length: usize) -> io::Result<u64> {

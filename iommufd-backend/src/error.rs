@@ -86,6 +86,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// Memory was to be released although a device that may know it is not known to be quiet.
+    #[error("PCI device {bdf} is not known to have ended its DMA")]
+    NotQuiet {
+        /// The device.
+        bdf: Bdf,
+    },
+
     /// A command to `/dev/iommu` failed.
     #[error("/dev/iommu: cannot {operation}")]
     Iommufd {

@@ -8,15 +8,18 @@
 //! 3. [`NoiommuSpace::attach`] makes pinning possible.
 //! 4. [`DmaBackend::pin`](backend::DmaBackend::pin) pins memory and tells where it is.
 //!
-//! And back: [`VfioDevice::stop_dma`], [`VfioDevice::reset`], close, [`NoiommuSpace::release`].
-//! Nothing but that order keeps a device from writing into memory that is no longer the guest's:
-//! without an IOMMU the kernel unpins at once and does not stop anybody.
+//! And back: [`quiesce`], close, [`NoiommuSpace::release`]. Nothing but that order keeps a device
+//! from writing into memory that is no longer the guest's: without an IOMMU the kernel unpins at
+//! once and does not stop anybody. The order is one of types: memory is released for evidence
+//! ([`Quiet`]) that each device has ended its DMA, which only [`quiesce`] and, for a device that is
+//! closed, [`settle`] can make.
 
 pub mod backend;
 mod bus_address;
 mod cdev;
 mod device;
 mod error;
+mod evidence;
 pub mod extent;
 pub mod hugepages;
 mod iomem;
@@ -30,6 +33,7 @@ mod pci_sysfs;
 mod quiet;
 mod region;
 mod reset;
+mod settle;
 pub mod software;
 mod sys;
 mod table_pages;
@@ -39,6 +43,7 @@ pub use bus_address::TranslatedBar;
 pub use cdev::{Cdev, CdevKind, NODES};
 pub use device::VfioDevice;
 pub use error::{Error, ErrorKind, GetPaError};
+pub use evidence::{Because, Quiet, quiesce};
 pub use iomem::{Entry, IoMem};
 pub use iommu::IommuSpace;
 pub use iommufd::{DEV_IOMMU, DeviceId, HwptId, IoasId, Iommufd};
@@ -48,5 +53,6 @@ pub use noiommu::NoiommuSpace;
 pub use pagemap::{PageState, Pagemap};
 pub use pci_sysfs::{IommuGroup, PciSysfs, RegionKind, Resource};
 pub use region::{MalformedRegion, Region};
-pub use reset::ResetMethod;
+pub use reset::{ResetMethod, reset_each, strongest};
+pub use settle::{Leftover, settle};
 pub use table_pages::TablePages;

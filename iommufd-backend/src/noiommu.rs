@@ -3,11 +3,12 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use address::{Hpa, Iova};
+use address::{Bdf, Hpa, Iova};
 
 use crate::backend::{DmaBackend, PinRequest};
 use crate::device::VfioDevice;
 use crate::error::Error;
+use crate::evidence::Quiet;
 use crate::extent::{Extent, merge};
 use crate::iommufd::{HwptId, IoasId, Iommufd};
 
@@ -26,6 +27,8 @@ pub struct NoiommuSpace {
     iommufd: Arc<Iommufd>,
     ioas: IoasId,
     hwpt: Option<HwptId>,
+    /// The devices that may know the memory.
+    attached: Vec<Bdf>,
 }
 
 impl NoiommuSpace {
@@ -39,6 +42,7 @@ impl NoiommuSpace {
             iommufd,
             ioas,
             hwpt: None,
+            attached: Vec::new(),
         })
     }
 
@@ -54,15 +58,22 @@ impl NoiommuSpace {
                 .hwpt
                 .insert(self.iommufd.hwpt_alloc(device.id(), self.ioas)?),
         };
-        device.attach(hwpt.0)
+        device.attach(hwpt.0)?;
+        self.attached.push(device.bdf());
+        Ok(())
     }
 
-    /// Lets go of everything: unmaps what is pinned and destroys the page table. Every device
-    /// that was attached must be closed by now.
+    /// Lets go of everything: unmaps what is pinned and destroys the page table. There must be
+    /// evidence that each device that was attached is quiet, and it must be closed by now.
     ///
     /// # Errors
-    /// [`Error::Iommufd`] for the first step that failed; the later ones are tried all the same.
-    pub fn release(mut self) -> Result<(), Error> {
+    /// [`Error::NotQuiet`] for the first device without evidence; memory stays pinned then as long
+    /// as anybody has the [`Iommufd`] open. [`Error::Iommufd`] for the first step that failed; the
+    /// later ones are tried all the same.
+    pub fn release(mut self, evidence: &[Quiet]) -> Result<(), Error> {
+        if let Some(bdf) = without_evidence(&self.attached, evidence) {
+            return Err(Error::NotQuiet { bdf });
+        }
         let unmapped = self
             .iommufd
             .unmap_all(self.ioas)
@@ -113,6 +124,12 @@ impl NoiommuSpace {
     }
 }
 
+/// The first of `attached` that `evidence` does not speak of.
+fn without_evidence(attached: &[Bdf], evidence: &[Quiet]) -> Option<Bdf> {
+    let is_quiet = |bdf: &&Bdf| evidence.iter().any(|quiet| quiet.bdf() == **bdf);
+    attached.iter().find(|bdf| !is_quiet(bdf)).copied()
+}
+
 impl DmaBackend for NoiommuSpace {
     type Error = Error;
 
@@ -134,5 +151,23 @@ impl DmaBackend for NoiommuSpace {
 
     fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), Error> {
         self.iommufd.unmap(self.ioas, iova, len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::Because;
+
+    #[test]
+    fn every_attached_device_needs_evidence_of_its_own() {
+        let [disk, nic] = [1, 2].map(|bus| Bdf::new(0, bus, 0, 0).unwrap());
+        let quiet = |bdf| Quiet::new(bdf, Because::Reset("flr".into()));
+        assert_eq!(without_evidence(&[], &[]), None);
+        assert_eq!(without_evidence(&[disk, nic], &[quiet(nic)]), Some(disk));
+        let twice = [quiet(disk), quiet(disk)];
+        assert_eq!(without_evidence(&[disk, nic], &twice), Some(nic));
+        let all = [quiet(nic), quiet(disk)];
+        assert_eq!(without_evidence(&[disk, nic], &all), None);
     }
 }

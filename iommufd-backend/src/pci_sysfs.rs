@@ -180,6 +180,11 @@ impl PciSysfs {
         Ok(regions)
     }
 
+    /// The text of the file `name` of `bdf` without the white space around it.
+    pub(crate) fn word(&self, bdf: Bdf, name: &str) -> Result<String, Error> {
+        Ok(self.text(bdf, name)?.1.trim().to_owned())
+    }
+
     fn text(&self, bdf: Bdf, name: &str) -> Result<(PathBuf, String), Error> {
         let path = self.directory(bdf)?.join(name);
         match fs::read_to_string(&path) {

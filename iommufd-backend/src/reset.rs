@@ -1,18 +1,25 @@
 //! The ways to reset a PCI function.
 
+use std::fmt;
+
 use address::Bdf;
 
 use crate::device::{VfioDevice, retried};
 use crate::error::Error;
+use crate::evidence::ConfigSpace;
+use crate::pci_sysfs::PciSysfs;
 use crate::sys;
+
+/// The kernel's word for a reset by D3hot and back (drivers/pci/pci.c pci_reset_fn_methods).
+pub(crate) const PM: &str = "pm";
 
 /// How a device can be reset by its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResetMethod {
-    /// By itself: device-specific, FLR, power management, or the bus if it is alone on it.
-    Function,
+    /// By itself, in the kernel's word for how: `flr`, `bus` if it is alone on it, ...
+    Function(String),
     /// Only together with all functions on its bus, which are all bound to the same
-    /// `/dev/iommu`.
+    /// `/dev/iommu`; or alone on its bus, because its own reset is not trusted.
     Bus(Vec<Bdf>),
     /// Not at all. A reset of its bus would hit `others`, which are not bound here; without any,
     /// its bus has no reset either.
@@ -20,6 +27,27 @@ pub enum ResetMethod {
         /// Functions that stand in the way.
         others: Vec<Bdf>,
     },
+}
+
+impl fmt::Display for ResetMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Function(method) => f.write_str(method),
+            Self::Bus(_) => f.write_str("bus"),
+            Self::None { .. } => f.write_str("none"),
+        }
+    }
+}
+
+/// The strongest of the kernel's `methods`, which stand in the order in which it tries them: the
+/// first, unless that is a PM reset and the bus can be reset. A function that goes to D3hot and
+/// back need not stop anything (PCI Express Base Specification, section 5.3.1.4: its state after
+/// that is undefined), and some, as QEMU's e1000e, keep their rings.
+#[must_use]
+pub fn strongest(methods: &[String]) -> Option<&str> {
+    let is_strong = |method: &&String| *method != PM;
+    let found = methods.iter().find(is_strong).or(methods.first());
+    found.map(String::as_str)
 }
 
 /// A function that a reset of a device's bus would reset.
@@ -31,35 +59,112 @@ pub(crate) struct Affected {
     pub(crate) owned: bool,
 }
 
-impl VfioDevice {
-    /// How the device can be reset. All devices that share its bus must be bound by now.
+/// The reset of a function that has `own` as the kernel's first one, and whose bus is shared with
+/// nobody but `affected`, itself among them; none of them where the bus has no reset.
+fn choose(own: Option<&str>, affected: &[Affected]) -> ResetMethod {
+    if let Some(own) = own.filter(|own| *own != PM) {
+        return ResetMethod::Function(own.to_owned());
+    }
+    let (owned, others): (Vec<_>, Vec<_>) = affected.iter().partition(|function| function.owned);
+    let names = |list: Vec<&Affected>| list.iter().map(|function| function.bdf).collect();
+    match own {
+        _ if others.is_empty() && !owned.is_empty() => ResetMethod::Bus(names(owned)),
+        Some(own) => ResetMethod::Function(own.to_owned()),
+        None => ResetMethod::None {
+            others: names(others),
+        },
+    }
+}
+
+/// A function that can be reset.
+pub trait Resettable: ConfigSpace {
+    /// Resets the function alone.
     ///
     /// # Errors
     /// [`Error::Device`]
-    pub fn reset_method(&self) -> Result<ResetMethod, Error> {
-        if self.is_resettable() {
-            return Ok(ResetMethod::Function);
-        }
-        let affected = match sys::hot_reset_info(self.fd()) {
-            Ok(affected) => affected,
-            // Its bus has no reset: it is a root bus.
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Vec::new(),
-            Err(source) => return Err(self.failed("ask for the reset of its bus", source)),
-        };
-        let (owned, others): (Vec<_>, Vec<_>) =
-            affected.iter().partition(|function| function.owned);
-        let names = |list: Vec<&Affected>| list.iter().map(|function| function.bdf).collect();
-        Ok(if others.is_empty() && !owned.is_empty() {
-            ResetMethod::Bus(names(owned))
-        } else {
-            ResetMethod::None {
-                others: names(others),
-            }
-        })
+    fn reset(&self) -> Result<(), Error>;
+
+    /// Resets all functions on its bus.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    fn reset_bus(&self) -> Result<(), Error>;
+}
+
+impl Resettable for VfioDevice {
+    fn reset(&self) -> Result<(), Error> {
+        self.reset()
     }
 
-    /// Resets the function (`VFIO_DEVICE_RESET`). Config space comes back as it was, bus
-    /// mastering included.
+    fn reset_bus(&self) -> Result<(), Error> {
+        self.reset_bus()
+    }
+}
+
+/// Resets `functions` by their methods, each bus once. One result for each function, in order.
+pub fn reset_each<F: Resettable>(functions: &[(&F, &ResetMethod)]) -> Vec<Result<(), Error>> {
+    // Functions whose bus was reset, and those of them whose bus refused.
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    let mut reset = |function: &F, method: &ResetMethod| match method {
+        ResetMethod::Function(_) => function.reset(),
+        ResetMethod::None { .. } => Ok(()),
+        ResetMethod::Bus(_) if failed.contains(&function.bdf()) => Err(Error::DeviceUnusable {
+            bdf: function.bdf(),
+            reason: "its bus, which it shares, was not reset".into(),
+        }),
+        ResetMethod::Bus(_) if done.contains(&function.bdf()) => Ok(()),
+        ResetMethod::Bus(all) => {
+            let result = function.reset_bus();
+            match result {
+                Ok(()) => done.extend(all),
+                Err(_) => failed.extend(all),
+            }
+            result
+        }
+    };
+    let all = functions.iter();
+    all.map(|(function, method)| reset(function, method))
+        .collect()
+}
+
+impl VfioDevice {
+    /// The strongest way to reset the device. All devices that share its bus must be bound by now.
+    ///
+    /// # Errors
+    /// [`Error::Device`], [`Error::Read`]
+    pub fn reset_method(&self, sysfs: &PciSysfs) -> Result<ResetMethod, Error> {
+        let own = self.own_reset(sysfs)?;
+        // Only asked for where it matters.
+        let affected = match own.as_deref() {
+            Some(own) if own != PM => Vec::new(),
+            _ => self.affected()?,
+        };
+        Ok(choose(own.as_deref(), &affected))
+    }
+
+    /// How the kernel resets the function alone, in its own word; `None` if it cannot.
+    ///
+    /// # Errors
+    /// [`Error::Read`]
+    pub fn own_reset(&self, sysfs: &PciSysfs) -> Result<Option<String>, Error> {
+        let methods = sysfs.reset_methods(self.bdf())?.into_iter();
+        let first = methods.take(1).next();
+        let own = self.is_resettable();
+        Ok(own.then(|| first.unwrap_or_else(|| "function".to_owned())))
+    }
+
+    /// What a reset of the device's bus would reset; nothing if that has no reset.
+    fn affected(&self) -> Result<Vec<Affected>, Error> {
+        match sys::hot_reset_info(self.fd()) {
+            Ok(affected) => Ok(affected),
+            // Its bus has no reset: it is a root bus.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
+            Err(source) => Err(self.failed("ask for the reset of its bus", source)),
+        }
+    }
+
+    /// Resets the function (`VFIO_DEVICE_RESET`), by the first of the kernel's methods. Config
+    /// space comes back as it was, bus mastering included.
     ///
     /// # Errors
     /// [`Error::Device`], with `EINVAL` where the function has no reset of its own.
@@ -79,5 +184,49 @@ impl VfioDevice {
         retried(|| sys::hot_reset(self.fd()))
             .map(drop)
             .map_err(|source| self.failed("reset its bus", source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn affected(owned: &[bool]) -> Vec<Affected> {
+        let function = |(number, owned): (u8, &bool)| Affected {
+            bdf: Bdf::new(0, 1, 0, number).unwrap(),
+            owned: *owned,
+        };
+        (0..).zip(owned).map(function).collect()
+    }
+
+    #[test]
+    fn a_pm_reset_is_the_last_choice() {
+        let own = |method: &str| ResetMethod::Function(method.into());
+        let bus = |list: &[Affected]| ResetMethod::Bus(list.iter().map(|one| one.bdf).collect());
+        let (alone, both, one) = (
+            affected(&[true]),
+            affected(&[true, true]),
+            affected(&[true, false]),
+        );
+        assert_eq!(choose(Some("flr"), &[]), own("flr"));
+        assert_eq!(choose(Some("bus"), &alone), own("bus"));
+        assert_eq!(choose(Some(PM), &alone), bus(&alone));
+        assert_eq!(choose(Some(PM), &both), bus(&both));
+        assert_eq!(choose(Some(PM), &one), own(PM));
+        assert_eq!(choose(Some(PM), &[]), own(PM));
+        assert_eq!(choose(None, &both), bus(&both));
+        let others = vec![one[1].bdf];
+        assert_eq!(choose(None, &one), ResetMethod::None { others });
+        assert_eq!(choose(None, &[]), ResetMethod::None { others: vec![] });
+    }
+
+    #[test]
+    fn the_kernels_order_counts_but_for_pm() {
+        let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+        assert_eq!(strongest(&words("flr bus")), Some("flr"));
+        assert_eq!(strongest(&words("pm bus")), Some("bus"));
+        assert_eq!(strongest(&words("bus flr")), Some("bus"));
+        assert_eq!(strongest(&words("pm")), Some("pm"));
+        assert_eq!(strongest(&[]), None);
     }
 }

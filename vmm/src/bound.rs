@@ -1,10 +1,23 @@
-//! Devices that are bound for one guest, and how they are made quiet again.
+//! Devices that are bound for one guest, the memory that is pinned for them, and the order in which
+//! both are given back.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use iommufd_backend::{IommuSpace, NoiommuSpace, ResetMethod, VfioDevice};
+use address::Bdf;
+use iommufd_backend::{
+    Because, CdevKind, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, Quiet, ResetMethod,
+    VfioDevice, quiesce, reset_each, settle,
+};
+use keeper::{Keeper, Kept, Status};
 
 use crate::error::Error;
+
+/// How long the kernel may take to take a device apart that was closed.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// A bound device and the way to reset it.
 #[derive(Debug)]
@@ -16,57 +29,248 @@ pub struct BoundDevice {
 }
 
 /// Resets `devices`, each bus once. Bus mastering comes back as it was.
-pub fn reset(devices: &[BoundDevice]) -> Vec<Error> {
-    let mut done = Vec::new();
-    let mut errors = Vec::new();
-    for BoundDevice { device, reset } in devices {
-        let result = match reset {
-            ResetMethod::Function => device.reset(),
-            ResetMethod::Bus(_) if done.contains(&device.bdf()) => Ok(()),
-            ResetMethod::Bus(all) => {
-                done.extend(all);
-                device.reset_bus()
-            }
-            ResetMethod::None { .. } => Ok(()),
-        };
-        errors.extend(result.map_err(Error::from).err());
-    }
-    errors
+pub fn reset(devices: &[BoundDevice]) -> Vec<Result<(), Error>> {
+    let results = reset_each(&with_methods(devices)).into_iter();
+    results.map(|result| Ok(result?)).collect()
 }
 
-/// Ends all DMA of `devices` for good: their bus mastering is off, nothing is under way, and
-/// they are reset. Nobody may be able to turn bus mastering on again by then.
-pub fn quiesce(devices: &[BoundDevice]) -> Vec<Error> {
-    let mut errors: Vec<Error> = devices
+fn with_methods(devices: &[BoundDevice]) -> Vec<(&VfioDevice, &ResetMethod)> {
+    devices
         .iter()
-        .filter_map(|bound| bound.device.stop_dma().err())
-        .map(Error::from)
-        .collect();
-    errors.extend(reset(devices));
-    errors
+        .map(|bound| (&*bound.device, &bound.reset))
+        .collect()
 }
 
-/// Closes `devices`, which are quiet, and then lets go of the memory that was pinned for them.
-/// As long as one of them stays open, memory stays pinned.
-pub fn release(
-    devices: Vec<BoundDevice>,
-    noiommu: Option<NoiommuSpace>,
-    iommu: Option<IommuSpace>,
-) -> Vec<Error> {
-    let mut closed = true;
-    for BoundDevice { device, .. } in devices {
-        let bdf = device.bdf();
-        if Arc::into_inner(device).is_none() {
-            log::error!("{bdf} is still in use: guest memory stays pinned until the end");
-            closed = false;
-        } else {
-            log::debug!("{bdf}: closed");
+/// What is given back when a guest has ended, devices first. Dropping it does so.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// The devices.
+    pub devices: Vec<BoundDevice>,
+    /// For devices in noiommu mode, if there are any.
+    pub noiommu: Option<NoiommuSpace>,
+    /// For devices behind an IOMMU, if there are any. Never the same space: nothing would keep a
+    /// device in noiommu mode inside it.
+    pub iommu: Option<IommuSpace>,
+    /// Who keeps memory pinned should this process fail to make all devices quiet. Only devices in
+    /// noiommu mode need one.
+    keeper: Option<Keeper>,
+    /// Keeps memory pinned as long as this process has it.
+    iommufd: Option<Arc<Iommufd>>,
+    /// What the devices in noiommu mode may write to, in bytes; 0 as long as nothing is pinned.
+    bytes: u64,
+    evidence: Vec<Quiet>,
+    /// The devices in noiommu mode that could not be made quiet while they were open.
+    unquiet: Vec<Leftover>,
+}
+
+impl Held {
+    /// Nothing yet; `noiommu` are the devices in noiommu mode that will be bound to `iommufd`. Their
+    /// keeper is started here, before any of them is open.
+    ///
+    /// # Errors
+    /// [`Error::Keeper`]
+    pub fn new(iommufd: &Arc<Iommufd>, noiommu: &[Leftover]) -> Result<Self, Error> {
+        let keeper = match noiommu {
+            [] => None,
+            devices => Some(Keeper::start(iommufd.as_fd(), devices)?),
+        };
+        let mut held = Self::default();
+        held.keeper = keeper;
+        held.iommufd = Some(Arc::clone(iommufd));
+        Ok(held)
+    }
+
+    /// Tells the keeper of memory that is pinned now: `bytes` of `file`.
+    ///
+    /// # Errors
+    /// [`Error::Keeper`]
+    pub fn pinned(&mut self, file: &File, bytes: u64) -> Result<(), Error> {
+        if let Some(keeper) = &self.keeper {
+            keeper.memory(file.as_fd(), bytes)?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// Ends all DMA of the devices for good. Nobody may be able to turn bus mastering on again by
+    /// then. Returns what failed; the other devices are made quiet all the same.
+    pub fn quiesce(&mut self) -> Vec<Error> {
+        if !self.evidence.is_empty() || !self.unquiet.is_empty() {
+            return Vec::new();
+        }
+        let sysfs = PciSysfs::default();
+        let mut errors = Vec::new();
+        for (bound, result) in self
+            .devices
+            .iter()
+            .zip(quiesce(&with_methods(&self.devices)))
+        {
+            let bdf = bound.device.bdf();
+            match result {
+                Ok(quiet) => {
+                    tell(&quiet);
+                    self.evidence.push(quiet);
+                }
+                Err(error) => {
+                    if bound.device.kind() == CdevKind::Noiommu {
+                        let accepted = matches!(bound.reset, ResetMethod::None { .. });
+                        self.unquiet.push(Leftover::of(&sysfs, bdf, accepted));
+                    }
+                    errors.push(error.into());
+                }
+            }
+        }
+        errors
+    }
+
+    /// Closes the devices and then lets go of the memory that was pinned for them, if there is
+    /// evidence that all are quiet. Those that were not are made so through sysfs, since nobody has
+    /// them any more; failing that, the keeper keeps the memory.
+    pub fn release(&mut self) -> Vec<Error> {
+        if !self.close() {
+            // When this process ends, the kernel closes them and the keeper looks at them.
+            self.part();
+            return Vec::new();
+        }
+        let kept = self.settle(&PciSysfs::default());
+        let iommu = self.iommu.take().and_then(|space| space.release().err());
+        let mut errors: Vec<Error> = iommu.into_iter().map(Error::from).collect();
+        match kept.first() {
+            None => errors.extend(self.unpin()),
+            Some(_) => {
+                errors.push(self.keep(kept));
+                self.part();
+            }
+        }
+        errors
+    }
+
+    /// Has nothing to do with the memory any more, which stays pinned.
+    fn part(&mut self) {
+        self.noiommu = None;
+        self.keeper = None;
+        self.unquiet.clear();
+    }
+
+    /// Closes the devices; returns whether all of them are closed.
+    fn close(&mut self) -> bool {
+        let mut closed = true;
+        for BoundDevice { device, .. } in self.devices.drain(..) {
+            let bdf = device.bdf();
+            if Arc::into_inner(device).is_none() {
+                log::error!("{bdf} is still in use: guest memory stays pinned until the end");
+                closed = false;
+            } else {
+                log::debug!("{bdf}: closed");
+            }
+        }
+        closed
+    }
+
+    /// Makes the devices quiet that were not when they were closed, and returns those for which
+    /// there is no evidence.
+    fn settle(&mut self, sysfs: &PciSysfs) -> Vec<Kept> {
+        let ours: Vec<Bdf> = self.unquiet.iter().map(|device| device.bdf).collect();
+        let mut kept = Vec::new();
+        for device in self.unquiet.drain(..) {
+            match settle(sysfs, &device, &ours, SETTLE) {
+                Ok(quiet) => {
+                    tell(&quiet);
+                    self.evidence.push(quiet);
+                }
+                Err(error) => kept.push(Kept::new(&device, Error::from(error).chain())),
+            }
+        }
+        // What no device was told of, none can write to.
+        if self.bytes == 0 {
+            kept.clear();
+        }
+        kept
+    }
+
+    fn unpin(&mut self) -> Option<Error> {
+        let noiommu = self.noiommu.take().filter(|_| self.bytes > 0);
+        let error = noiommu.and_then(|space| space.release(&self.evidence).err());
+        // Without evidence for a device memory is not to go with this process.
+        if !matches!(error, Some(iommufd_backend::Error::NotQuiet { .. }))
+            && let Some(keeper) = self.keeper.take()
+        {
+            self.iommufd = None;
+            keeper.released();
+        }
+        error.map(Error::from)
+    }
+
+    /// Leaves the memory to the keeper, or stays in its place.
+    fn keep(&mut self, kept: Vec<Kept>) -> Error {
+        let status = Status {
+            bytes: self.bytes,
+            devices: kept,
+        };
+        let process = self
+            .keeper
+            .as_ref()
+            .map_or_else(std::process::id, Keeper::pid);
+        let error = |process| Error::MemoryKept {
+            bdf: status.devices[0].bdf,
+            process,
+            status: status.clone(),
+        };
+        let failed = match &self.keeper {
+            Some(keeper) => match keeper.keep(status.devices.clone()) {
+                Ok(true) => return error(process),
+                Ok(false) => {
+                    log::warn!("process {process} cannot be found by pinvisor list and release");
+                    return error(process);
+                }
+                Err(failed) => failed.to_string(),
+            },
+            None => "there is none".to_owned(),
+        };
+        log::error!(
+            "The keeper of memory does not keep it: {failed}; this process does, and stays"
+        );
+        let error = error(std::process::id());
+        log::error!("{}", error.chain());
+        if let Err(alone) = keeper::keep_here(status.clone()) {
+            log::error!("{alone}");
+        }
+        error
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for error in self.quiesce().into_iter().chain(self.release()) {
+            log::error!("{}", error.chain());
         }
     }
-    if !closed {
-        return Vec::new();
+}
+
+/// Notes how a device was made quiet.
+fn tell(quiet: &Quiet) {
+    let bdf = quiet.bdf();
+    match quiet.because() {
+        Because::Accepted => log::warn!(
+            "{bdf}: was not reset: it keeps what this guest told it, and the next driver that \
+             turns its bus mastering on may let it write to memory that is others' by then"
+        ),
+        because => log::info!("{bdf}: quiet: {because}"),
     }
-    let noiommu = noiommu.and_then(|space| space.release().err());
-    let iommu = iommu.and_then(|space| space.release().err());
-    noiommu.into_iter().chain(iommu).map(Error::from).collect()
+}
+
+/// Reports the keepers that keep memory for one of `devices`.
+pub fn warn_of_keepers(devices: &[Bdf]) {
+    for found in keeper::find(Path::new(keeper::DIRECTORY)) {
+        let kept = found.status.devices.iter();
+        for bdf in kept.map(|device| device.bdf) {
+            if devices.contains(&bdf) {
+                log::warn!(
+                    "process {} keeps {}: pinvisor release {bdf}",
+                    found.pid,
+                    found.status
+                );
+            }
+        }
+    }
 }

@@ -171,6 +171,28 @@ pub enum Error {
         /// Functions that a reset of its bus would hit too.
         others: Vec<Bdf>,
     },
+    /// There is no evidence that a device has ended its DMA, so guest memory was not given back.
+    #[error(
+        "PCI device {bdf} could not be made quiet, so guest memory stays pinned: process {process} \
+         keeps {status}"
+    )]
+    MemoryKept {
+        /// The first such device.
+        bdf: Bdf,
+        /// The process that keeps it.
+        process: u32,
+        /// What it keeps.
+        status: keeper::Status,
+    },
+    /// The process that keeps memory.
+    #[error(transparent)]
+    Keeper(#[from] keeper::KeeperError),
+    /// There is no such process for a device.
+    #[error("No process keeps memory for PCI device {bdf}")]
+    NoKeeper {
+        /// The device.
+        bdf: Bdf,
+    },
     /// A file named on the command line.
     #[error("Cannot open {what} {}", path.display())]
     File {
@@ -368,11 +390,14 @@ impl Error {
             | Self::Root(_)
             | Self::MemoryEncrypted { .. }
             | Self::Panicked
+            | Self::Keeper(_)
             | Self::Process { .. } => HOST,
             Self::BehindIommu { .. }
             | Self::BusAddresses { .. }
             | Self::NotBehindIommu { .. }
             | Self::NoReset { .. }
+            | Self::MemoryKept { .. }
+            | Self::NoKeeper { .. }
             | Self::Function(_)
             | Self::Engine(_)
             | Self::NoProfile { .. }
@@ -447,6 +472,8 @@ impl Error {
                 };
                 Some(format!("{first}; or accept it: --device {bdf},reset=none"))
             }
+            Self::MemoryKept { bdf, .. } => Some(format!("pinvisor release {bdf}")),
+            Self::NoKeeper { .. } => Some("pinvisor list shows keepers".to_owned()),
             Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => error.hint(),
             Self::Vm(VmError::Open(error)) => Some(
                 match error.errno() {
@@ -530,7 +557,8 @@ fn backend_code(error: &Backend) -> u8 {
         | Backend::NotBound { .. }
         | Backend::OpenCdev { .. }
         | Backend::Device { .. }
-        | Backend::DeviceUnusable { .. } => DEVICE,
+        | Backend::DeviceUnusable { .. }
+        | Backend::NotQuiet { .. } => DEVICE,
         Backend::Pin { .. }
         | Backend::Translate { .. }
         | Backend::Misaligned { .. }

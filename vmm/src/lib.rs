@@ -80,15 +80,26 @@ pub fn run(config: &Config, layout: &dyn Layout, mut host: Host) -> Result<(), E
     let (reason, result) = match ended {
         Ok(ended) => {
             let outcome = event_loop::outcome(ended.reason.clone());
-            if let (Err(_), Err(error)) = (&outcome, &ended.torn_down) {
-                log::error!("{}", error.chain());
-            }
-            (Some(ended.reason), outcome.and(ended.torn_down))
+            (Some(ended.reason), worse(outcome, ended.torn_down))
         }
         Err(error) => (None, Err(error)),
     };
     host.ended(reason.as_ref(), &result);
     result
+}
+
+/// What to report of how the guest ended and of how its machine was taken apart: that memory is
+/// kept, else what happened first. The other one is logged.
+fn worse(outcome: Result<(), Error>, torn_down: Result<(), Error>) -> Result<(), Error> {
+    let (reported, logged) = match (outcome, torn_down) {
+        (outcome @ Err(_), torn_down @ Err(Error::MemoryKept { .. })) => (torn_down, outcome),
+        (outcome @ Err(_), torn_down) => (outcome, torn_down),
+        (Ok(()), torn_down) => (torn_down, Ok(())),
+    };
+    if let Err(error) = logged {
+        log::error!("{}", error.chain());
+    }
+    reported
 }
 
 /// How a guest ended, and what it ran on.

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use address::Bdf;
 use devices::mediate::Counters;
 use devices::pci::PciRoot;
-use iommufd_backend::{IommuSpace, NoiommuSpace};
 use vm_device::device_manager::IoManager;
 
-use crate::bound::{self, BoundDevice};
+use crate::bound::Held;
 use crate::console::GuestSerial;
 use crate::description::Description;
 use crate::error::Error;
@@ -36,9 +35,7 @@ pub struct Machine {
     pub(crate) watches: Vec<DeviceWatch>,
     pub(crate) bus: Option<Arc<IoManager>>,
     pub(crate) pci: Option<Arc<PciRoot>>,
-    pub(crate) devices: Vec<BoundDevice>,
-    pub(crate) noiommu: Option<NoiommuSpace>,
-    pub(crate) iommu: Option<IommuSpace>,
+    pub(crate) held: Held,
     pub(crate) software: Option<SoftwareMachine>,
     pub(crate) engine: Option<EngineThread>,
     pub(crate) mediated: Vec<(Bdf, Counters)>,
@@ -49,7 +46,7 @@ pub struct Machine {
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Machine")
-            .field("devices", &self.devices)
+            .field("held", &self.held)
             .field("ram", &self.ram)
             .finish_non_exhaustive()
     }
@@ -62,7 +59,7 @@ impl Machine {
     /// # Errors
     /// [`Error::Moved`] for the first page that is elsewhere.
     pub(crate) fn check_pages(&self) -> Result<(), Error> {
-        match (&self.noiommu, &self.ram) {
+        match (&self.held.noiommu, &self.ram) {
             (Some(_), Some(ram)) => moved::check(ram, &self.description.ram),
             _ => Ok(()),
         }
@@ -73,13 +70,19 @@ impl Machine {
     ///
     /// # Errors
     /// The first thing that went wrong; the later steps are taken all the same, except that
-    /// memory stays pinned as long as a device that may use it is open.
+    /// memory stays pinned as long as there is no evidence that each device has ended its DMA
+    /// ([`Error::MemoryKept`], which outranks all others).
     pub fn tear_down(&mut self) -> Result<(), Error> {
         let mut first_error = None;
-        let mut note = |result: Result<(), Error>| match (result, &first_error) {
-            (Ok(()), _) => {}
-            (Err(error), None) => first_error = Some(error),
-            (Err(error), Some(_)) => log::error!("{}", error.chain()),
+        let mut note = |result: Result<(), Error>| {
+            let Err(error) = result else { return };
+            let other = match (&first_error, &error) {
+                (None, _) | (Some(_), Error::MemoryKept { .. }) => first_error.replace(error),
+                (Some(_), _) => Some(error),
+            };
+            if let Some(other) = other {
+                log::error!("{}", other.chain());
+            }
         };
 
         // Nobody can turn bus mastering on again after this.
@@ -95,7 +98,7 @@ impl Machine {
         if let Some(engine) = self.engine.take() {
             engine.stop();
         }
-        for error in bound::quiesce(&self.devices) {
+        for error in self.held.quiesce() {
             note(Err(error));
         }
         for (bdf, counters) in self.mediated.drain(..) {
@@ -116,8 +119,7 @@ impl Machine {
         self.watches.clear();
         self.bus = None;
         self.pci = None;
-        let devices = std::mem::take(&mut self.devices);
-        for error in bound::release(devices, self.noiommu.take(), self.iommu.take()) {
+        for error in self.held.release() {
             note(Err(error));
         }
         self.ram_slots.clear();

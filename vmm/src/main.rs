@@ -58,6 +58,8 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
         Command::List(args) => return args.run(),
         Command::Bind(args) => return args.run(),
         Command::Unbind(args) => return args.run(),
+        Command::Release(args) => return args.run(),
+        Command::Keeper => keeper::run()?,
         Command::Completions(args) => args.write()?,
         Command::Man(args) => args.write()?,
     }

@@ -73,6 +73,9 @@ struct State {
     writable: Vec<bool>,
     pm: Option<usize>,
     express: Option<usize>,
+    /// COMMAND when the device went to D3hot. VFIO gives it back on the way to D0 if the device
+    /// loses it (drivers/vfio/pci/vfio_pci_core.c vfio_pci_set_power_state).
+    asleep: Option<u8>,
     msix: Option<(u8, Range<u64>)>,
     registers: BTreeMap<(Region, u64), u8>,
     mapped: Vec<(u8, Range<u64>)>,
@@ -111,6 +114,7 @@ impl SimulatedHost {
         let state = State {
             writable: writable_bytes(&config),
             pm: find(0x01),
+            asleep: None,
             express: find(0x10),
             msix: find(0x11).and_then(|at| msix_table(&config, at)),
             info: info.clone(),
@@ -304,7 +308,7 @@ impl State {
                     _ => true,
                 };
                 if supported {
-                    self.config[at] = self.config[at] & !3 | byte & 3;
+                    self.set_power(at, byte & 3);
                 }
             }
             (_, _, Some(9)) => {
@@ -314,6 +318,21 @@ impl State {
             }
             _ => self.config[at] = byte,
         }
+    }
+
+    /// Puts the power state into the register at `at`.
+    fn set_power(&mut self, at: usize, state: u8) {
+        let loses_state = self.config[at] & 8 == 0;
+        match (self.config[at] & 3, state) {
+            (0..3, 3) if loses_state => self.asleep = Some(self.config[4]),
+            (3, 0) => {
+                if let Some(command) = self.asleep.take() {
+                    self.config[4] = command;
+                }
+            }
+            _ => {}
+        }
+        self.config[at] = self.config[at] & !3 | state;
     }
 
     fn check_region(&mut self, region: Region, offset: u64, length: usize) {
@@ -422,7 +441,7 @@ impl State {
         let off = self.interrupts.is_none() || self.fault.is_some();
         self.expect(off, "reset with interrupts on", ());
         if let Some(at) = self.pm {
-            self.config[at + 4] &= !3;
+            self.set_power(at + 4, 0);
         }
         if let Some(at) = self.express {
             // The default of No-Snoop Enable is 1.

@@ -165,15 +165,42 @@ impl<H: HostFunction> PassthroughFunction<H> {
         if self.areas.any_mapped() {
             return; // Reported; a reset would stop a vCPU that uses the mapping.
         }
+        // To D0 first, on the way to which VFIO restores the COMMAND that the device had on its way
+        // to D3hot; then COMMAND, which a reset may bring back as it was.
+        let woken = self.wake();
         self.write_host_command();
         if let Err(error) = self.host.reset() {
             self.reporter.warn(format_args!("reset: {error}"));
         }
         self.power_state = 0;
-        if let Err((offset, error)) = self.forbid_no_snoop() {
+        self.write_host_command();
+        let quiet = self.confirm_bus_master().and(woken);
+        if let Err((offset, error)) = quiet.and_then(|()| self.forbid_no_snoop()) {
             self.reporter
                 .warn(format_args!("config space at {offset:#x}: {error}"));
         }
+    }
+
+    /// Puts the device into D0 if the guest has it in another power state.
+    fn wake(&mut self) -> Result<(), (u16, HostError)> {
+        let control = self.config.located.pm.map(|at| at + PM_CONTROL);
+        match control.filter(|_| self.power_state != 0) {
+            Some(at) => self.host.config_write(at, &[0; 2]).map_err(|e| (at, e)),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads back whether the device masters the bus only if it is to.
+    fn confirm_bus_master(&mut self) -> Result<(), (u16, HostError)> {
+        let mut bytes = [0; 2];
+        let read = self.host.config_read(COMMAND, &mut bytes);
+        read.map_err(|error| (COMMAND, error))?;
+        let unwanted = u16::from_le_bytes(bytes) & !self.wanted_host_command();
+        if unwanted & COMMAND_BUS_MASTER != 0 {
+            let error = "its bus mastering cannot be turned off";
+            self.reporter.fail("reset", HostError(error.into()));
+        }
+        Ok(())
     }
 
     /// All registers back to power-on, all areas unmapped.

@@ -11,9 +11,14 @@ use vmm::{Conventional, Host, run};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let Command::Run(args) = cli.command else {
-        eprintln!("pinvisor-control: it can run, and nothing else");
-        return ExitCode::FAILURE;
+    let args = match cli.command {
+        Command::Run(args) => args,
+        // A run starts its own program as its keeper.
+        Command::Keeper => return keeper::run().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+        _ => {
+            eprintln!("pinvisor-control: it can run, and nothing else");
+            return ExitCode::FAILURE;
+        }
     };
     let ended = args.into_config(cli.verbose.max(1)).and_then(|config| {
         let host = Host::open(&config.host)?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use guest_tests::inside::{canary, shape};
+use guest_tests::inside::{broadcast, canary, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
 use guest_tests::setup::{Flavour, setup};
@@ -90,6 +90,20 @@ enum Inside {
         /// The command.
         #[arg(required = true, last = true)]
         command: Vec<String>,
+    },
+    /// Hold a pattern in all free hugepages of 2 MiB while a command runs, and say what changed as `KEY_changed`.
+    Pool {
+        /// Under which key.
+        #[arg(long)]
+        key: String,
+        /// The command.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// Send datagrams to a broadcast address until killed.
+    Broadcast {
+        /// Address and port.
+        to: String,
     },
 }
 
@@ -226,6 +240,8 @@ fn run(task: Task) -> Result<i32> {
         }
         Task::Inside(Inside::Shape { shape, command }) => shape::run(shape, &command),
         Task::Inside(Inside::Canary { canary, command }) => canary::run(canary, &command),
+        Task::Inside(Inside::Pool { key, command }) => canary::pool(&key, &command),
+        Task::Inside(Inside::Broadcast { to }) => match broadcast::run(&to)? {},
         Task::Shell { machine } => {
             handle_interrupts()?;
             build(machine.no_build)?;

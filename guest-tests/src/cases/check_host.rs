@@ -75,6 +75,7 @@ pub const CHECK: &[Step] = &[
             "OK hugepages",
             "OK pinned-memory",
             "OK memory-errors",
+            "OK kept-memory",
             "OK taint",
             "OK lockdown",
             "OK device-exists",

@@ -166,6 +166,69 @@ pub const FALSE_KERNEL: &[Step] = &[
         ..END
     },
     Step {
+        name: "stays-bus-master-for-all",
+        // The same, and through sysfs, where its registers begin at 0: there is no evidence then, and another process
+        // keeps the memory.
+        lie: "pread 0x70000000004 1- u16@0=0x107; pread 4 1- u16@0=0x107",
+        status: "3",
+        error: "memory-kept",
+        says: &[
+            "$BDF could not be made quiet",
+            "keeps 16 MiB",
+            "bus mastering cannot be turned off",
+            "pinvisor release $BDF",
+        ],
+        ..END
+    },
+    Step {
+        name: "kept-is-listed",
+        command: "pinvisor list",
+        says: &["keeps 16 MiB for $BDF", "pinvisor release $BDF"],
+        ..STEP
+    },
+    Step {
+        name: "kept-is-checked",
+        command: "pinvisor check",
+        shows: &["WARN kept-memory"],
+        says: &["keeps 16 MiB for $BDF", "pinvisor release $BDF"],
+        ..STEP
+    },
+    Step {
+        name: "kept-is-told-to-who-binds",
+        command: "pinvisor bind $TESTBED_BDF_0",
+        says: &["keeps 16 MiB for $BDF", "pinvisor release $BDF"],
+        ..STEP
+    },
+    Step {
+        name: "kept-is-told-to-who-runs",
+        says: &["keeps 16 MiB for $BDF", "pinvisor release $BDF"],
+        ..END
+    },
+    Step {
+        name: "kept-stays-without-evidence",
+        // Not even by command, if the device will not be quiet.
+        lie: "pread 4 1- u16@0=0x107",
+        command: "pinvisor release $TESTBED_BDF_0",
+        status: "3",
+        error: "device-unusable",
+        says: &["$BDF", "bus mastering cannot be turned off"],
+        ..STEP
+    },
+    Step {
+        name: "kept-is-released",
+        command: "pinvisor release $TESTBED_BDF_0",
+        says: &["$BDF: reset (flr); 16 MiB are released"],
+        ..STEP
+    },
+    Step {
+        name: "kept-no-more",
+        command: "pinvisor release $TESTBED_BDF_0",
+        status: "3",
+        error: "no-keeper",
+        says: &["$BDF", "pinvisor list"],
+        ..STEP
+    },
+    Step {
         name: "reset-fails",
         // VFIO_DEVICE_RESET: EIO, all but the first
         lie: "ioctl 0x3b6f 2- returns=-5",

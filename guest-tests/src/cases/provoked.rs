@@ -46,6 +46,18 @@ pub const NEVER: &[Never] = &[
         test: "what_does_not_fit_is_refused",
     },
     Never {
+        id: "keeper",
+        reason: "the program is there, as it is running, and so is the keeper until somebody kills it",
+        file: "vmm/keeper/src/start.rs",
+        test: "one_that_does_not_answer_is_reported",
+    },
+    Never {
+        id: "not-quiet",
+        reason: "the monitor leaves memory to a keeper where evidence is missing",
+        file: "iommufd-backend/src/noiommu.rs",
+        test: "every_attached_device_needs_evidence_of_its_own",
+    },
+    Never {
         id: "guest-ram",
         reason: "pieces of a checked plan are in order and do not overlap",
         file: "vmm/src/memory/guest.rs",

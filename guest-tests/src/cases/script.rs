@@ -30,6 +30,59 @@ say_disk() {
 }
 ";
 
+/// A function for scripts: `hand_back KEY BDF...` gives devices of vfio-pci's to this machine, with a pattern in all
+/// hugepages that are free. First bus mastering is on for a second without a driver, which is what every driver does
+/// before it resets its device, for longer; then the machine's own driver has the device, if there is one. All the
+/// while traffic arrives if `listen BDF`, with the number of a network interface on the same wire, was called. In
+/// the end vfio-pci has the devices again.
+pub const HAND_BACK: &str = r#"
+listen() {
+    nic=$(ls "/sys/bus/pci/devices/$1/net")
+    /testbed/busybox ip addr add 10.9.9.1/24 broadcast 10.9.9.255 dev "$nic"
+    /testbed/busybox ip link set "$nic" up
+}
+hand_back() {
+    key=$1
+    shift
+    sender=
+    if [ -n "$nic" ]; then
+        testbed inside broadcast 10.9.9.255:9 &
+        sender=$!
+    fi
+    testbed inside pool --key "$key" -- sh -c '
+        command() { printf "\\$(printf %o "$2")" | dd of="/sys/bus/pci/devices/$1/config" bs=1 seek=4 conv=notrunc status=none; }
+        for bdf; do
+            echo nobody > "/sys/bus/pci/devices/$bdf/driver_override"
+            echo "$bdf" > "/sys/bus/pci/devices/$bdf/driver/unbind"
+            command "$bdf" 6
+        done
+        sleep 1
+        for bdf; do
+            command "$bdf" 0
+            echo > "/sys/bus/pci/devices/$bdf/driver_override"
+            echo "$bdf" > /sys/bus/pci/drivers_probe
+        done
+        sleep 1' hand_back "$@"
+    [ -z "$sender" ] || kill "$sender"
+    testbed-bind "$@"
+    echo > /sys/kernel/tracing/trace
+}
+"#;
+
+/// Whether [`HAND_BACK`] left under `key` that all was as before, and what it found if not.
+pub fn handed_back(facts: &BTreeMap<&str, &str>, key: &str) -> Result<(), String> {
+    let fact = |what: &str| facts.get(format!("{key}_{what}").as_str()).copied();
+    let (held, changed) = (fact("held"), fact("changed"));
+    let holds_some = held.is_some_and(|count| count != "0");
+    if holds_some && changed == Some("0") {
+        return Ok(());
+    }
+    Err(format!(
+        "after the device was handed back: {changed:?} words in {:?} pages changed, of {held:?} hugepages",
+        fact("pages")
+    ))
+}
+
 /// The values of the lines `testbed: KEY=VALUE`; the last of a key counts.
 #[must_use]
 pub fn facts(output: &str) -> BTreeMap<&str, &str> {

@@ -69,10 +69,42 @@ pub fn run(canary: Canary, command: &[String]) -> Result<i32> {
     Ok(if well { status } else { REPORTED })
 }
 
+/// Holds the pattern in every hugepage of 2 MiB that the pool has left while the command runs: memory that a guest
+/// gave back, once a driver of this machine has its device. Says what it found under `key`, and returns the
+/// command's status.
+///
+/// # Errors
+/// [`Error::File`], or what the command's start returns.
+pub fn pool(key: &str, command: &[String]) -> Result<i32> {
+    let pagemap = pagemap()?;
+    let mut chunks = Vec::new();
+    while let Ok(mapping) = Mapping::new(CHUNK, Backing::Hugepage) {
+        let frames = mapping.frames(&pagemap)?;
+        chunks.push(Chunk { mapping, frames });
+    }
+    for chunk in &mut chunks {
+        chunk.fill();
+    }
+    let status = super::run(command)?;
+    let mut report = Report::default();
+    for chunk in &mut chunks {
+        chunk.check(&mut report);
+    }
+    println!("testbed: {key}_held={}", chunks.len());
+    println!("testbed: {key}_changed={}", report.changed);
+    println!("testbed: {key}_pages={}", report.pages);
+    for (address, word) in &report.first {
+        println!("canary: physical {address:#x} holds {word:#x}");
+    }
+    Ok(status)
+}
+
 /// Words that changed.
 #[derive(Debug, Default)]
 struct Report {
     changed: usize,
+    /// Pages of 4 KiB with such words.
+    pages: usize,
     moved: usize,
     first: Vec<(u64, u64)>,
 }
@@ -112,6 +144,7 @@ fn pattern(frame: u64, index: u64) -> u64 {
 }
 
 fn check_page(frame: u64, page: &[u64], report: &mut Report) {
+    let before = report.changed;
     for (index, word) in (0..).zip(page) {
         if *word != pattern(frame, index) {
             report.changed += 1;
@@ -120,6 +153,7 @@ fn check_page(frame: u64, page: &[u64], report: &mut Report) {
             }
         }
     }
+    report.pages += usize::from(report.changed > before);
 }
 
 /// Frames of [`LOW`] that are free now.

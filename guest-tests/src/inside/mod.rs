@@ -1,6 +1,7 @@
 //! What runs on the test machine itself, as `testbed inside …`: it brings memory into a state, runs a command,
 //! and looks at memory again.
 
+pub mod broadcast;
 pub mod canary;
 mod pages;
 pub mod shape;

@@ -209,6 +209,17 @@ fn restore(host: &Host, bdf: Bdf, before: &Before) -> Option<String> {
     host.pci().driver(bdf).ok().flatten()
 }
 
+/// Makes sure that no process has the VFIO device of `bdf` open.
+///
+/// # Errors
+/// [`BindError::UnbindOpen`]
+pub fn ensure_closed(host: &Host, bdf: Bdf) -> Result<(), BindError> {
+    match in_use::by_user(host, bdf) {
+        Some(by) => Err(BindError::UnbindOpen { bdf, by }),
+        None => Ok(()),
+    }
+}
+
 /// Gives `bdf` back to the driver that claims it by itself. One that no VFIO driver has stays as
 /// it is.
 ///
@@ -217,8 +228,8 @@ fn restore(host: &Host, bdf: Bdf, before: &Before) -> Option<String> {
 pub fn unbind(host: &Host, bdf: Bdf) -> Result<Unbound, BindError> {
     let driver = host.pci().driver(bdf)?;
     let is_ours = driver.as_deref().is_some_and(is_vfio);
-    if is_ours && let Some(by) = in_use::by_user(host, bdf) {
-        return Err(BindError::UnbindOpen { bdf, by });
+    if is_ours {
+        ensure_closed(host, bdf)?;
     }
     let overridden = is_vfio(&driver_override(host, bdf));
     if !is_ours && !overridden {

@@ -5,7 +5,7 @@ use iommufd_backend::hugepages::HugepageSize;
 
 use crate::host::Host;
 use crate::line::Report;
-use crate::{cpu, device, kernel, memory, nodes, privilege};
+use crate::{cpu, device, kept, kernel, memory, nodes, privilege};
 
 /// Guest memory that a run is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,7 @@ pub fn check(host: &Host, wanted: &Wanted) -> Report {
     lines.extend([
         memory::check_pinned_memory(host),
         memory::check_memory_errors(host),
+        kept::check(host),
         kernel::check_taint(host, noiommu),
         kernel::check_lockdown(host),
     ]);

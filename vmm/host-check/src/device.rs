@@ -1,7 +1,7 @@
 //! Judging one PCI function.
 
 use address::Bdf;
-use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource, TranslatedBar};
+use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource, TranslatedBar, strongest};
 
 use crate::binding::is_bridge;
 use crate::config_space::ConfigSpace;
@@ -10,6 +10,7 @@ use crate::id::Id;
 use crate::in_use;
 use crate::line::Line;
 use crate::memory::has_high_memory;
+use crate::reset::{self, Siblings};
 
 /// All lines about `bdf`.
 pub(crate) fn check(host: &Host, bdf: Bdf) -> Vec<Line> {
@@ -38,7 +39,7 @@ pub(crate) fn check(host: &Host, bdf: Bdf) -> Vec<Line> {
         if driver.as_deref().is_some_and(is_vfio) {
             lines.push(check_cdev(host, bdf));
         }
-        lines.push(check_reset(host, bdf, &siblings));
+        lines.push(reset::check(host, bdf, &siblings));
         lines.push(check_bars(host, bdf));
         lines.push(check_interrupts(host, bdf));
         lines.push(check_dma_width(host, bdf));
@@ -122,77 +123,10 @@ fn check_cdev(host: &Host, bdf: Bdf) -> Line {
     }
 }
 
-/// The functions on a function's bus.
-struct Siblings {
-    /// All others on the same bus.
-    others: Vec<Bdf>,
-    /// Whether the bus belongs to a bridge, which can reset it.
-    is_behind_bridge: bool,
-    /// Whether the bus is a conventional one, on which all have the bridge's requester ID.
-    is_conventional: bool,
-}
-
-impl Siblings {
-    fn of(host: &Host, bdf: Bdf) -> Self {
-        let on_bus = |other: &Bdf| {
-            *other != bdf && (other.domain(), other.bus()) == (bdf.domain(), bdf.bus())
-        };
-        let mut others = host.pci().functions().unwrap_or_default();
-        others.retain(on_bus);
-        let function = host.function(bdf);
-        let above = function.as_deref().and_then(|function| function.parent());
-        let is_behind_bridge = above
-            .and_then(|above| above.file_name()?.to_str()?.parse::<Bdf>().ok())
-            .is_some();
-        Self {
-            others,
-            is_behind_bridge,
-            is_conventional: is_behind_bridge && !is_express(host, bdf),
-        }
-    }
-}
-
 /// Whether it is a PCI Express function: only those have the speed of a link
 /// (drivers/pci/pci-sysfs.c pcie_dev_attrs_are_visible).
-fn is_express(host: &Host, bdf: Bdf) -> bool {
+pub(crate) fn is_express(host: &Host, bdf: Bdf) -> bool {
     host.exists(&format!("sys/bus/pci/devices/{bdf}/max_link_speed"))
-}
-
-/// Resets that hit nobody else.
-fn own_resets(methods: &[String]) -> Vec<&str> {
-    let is_own = |method: &&str| !method.contains("bus");
-    methods.iter().map(String::as_str).filter(is_own).collect()
-}
-
-fn check_reset(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
-    let id = Id::DeviceReset;
-    let methods = host.pci().reset_methods(bdf).unwrap_or_default();
-    let own = own_resets(&methods);
-    let accept = format!("pinvisor run --device {bdf},reset=none ...");
-    if !own.is_empty() {
-        return Line::ok(id, format!("By itself ({})", own.join(", ")));
-    }
-    if !siblings.is_behind_bridge {
-        return Line::fail(
-            id,
-            "It cannot be reset, and neither can its bus: its next user inherits what it is doing",
-            format!("move it behind a bridge; or accept that: {accept}"),
-        );
-    }
-    if siblings.others.is_empty() {
-        return Line::ok(id, "With its bus, on which it is alone");
-    }
-    Line::warn(
-        id,
-        format!(
-            "Only with its bus, together with {}: all of them go to one guest",
-            names(&siblings.others, ", ")
-        ),
-        format!(
-            "pinvisor run --device {bdf} --device {} ...",
-            names(&siblings.others, " --device ")
-        ),
-    )
 }
 
 fn check_bars(host: &Host, bdf: Bdf) -> Line {
@@ -347,7 +281,7 @@ fn check_siblings(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
         return Line::ok(id, "It shares neither reset nor requester ID");
     }
     let methods = host.pci().reset_methods(bdf).unwrap_or_default();
-    let shares_reset = own_resets(&methods).is_empty();
+    let shares_reset = strongest(&methods).is_none_or(|method| method.contains("bus"));
     let shared = match (shares_reset, siblings.is_conventional) {
         (false, false) => {
             return Line::ok(
@@ -378,7 +312,7 @@ fn check_siblings(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
     )
 }
 
-fn names(list: &[Bdf], between: &str) -> String {
+pub(crate) fn names(list: &[Bdf], between: &str) -> String {
     let names: Vec<_> = list.iter().map(Bdf::to_string).collect();
     names.join(between)
 }

@@ -40,6 +40,8 @@ pub enum Id {
     PinnedMemory,
     /// Memory that failed.
     MemoryErrors,
+    /// Guest memory that was not given back.
+    KeptMemory,
     /// The kernel's taint.
     Taint,
     /// The kernel's lockdown.
@@ -126,6 +128,10 @@ impl Id {
                  kernel must move it first"
             }
             Self::MemoryErrors => "No memory has failed so far",
+            Self::KeptMemory => {
+                "No guest memory is kept pinned for a device that could not be made quiet (root \
+                 sees all that is)"
+            }
             Self::Taint => {
                 "The kernel has not reported trouble; bit 6 (U) only says that a device was \
                  bound in noiommu mode"

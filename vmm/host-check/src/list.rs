@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 
 use address::Bdf;
-use iommufd_backend::{Cdev, CdevKind, NODES};
+use iommufd_backend::{Cdev, CdevKind, NODES, strongest};
+use keeper::Found;
 use serde::Serialize;
 
 use crate::binding::is_bridge;
 use crate::host::Host;
-use crate::in_use;
 use crate::names::Names;
+use crate::{in_use, kept};
 
 /// Version of the form of [`Devices::write_json`].
 const JSON_VERSION: u32 = 1;
@@ -58,6 +59,8 @@ pub struct Device {
     pub cdev: Option<String>,
     /// How it can be reset, in the kernel's words.
     pub reset: Vec<String>,
+    /// The strongest of them, which is used.
+    pub strongest_reset: Option<String>,
     /// What the host uses it for.
     pub in_use: Vec<String>,
 }
@@ -70,6 +73,36 @@ pub struct Devices {
     pub iommufd: Option<String>,
     /// The devices, in order of their names.
     pub devices: Vec<Device>,
+    /// Processes that keep guest memory pinned, as far as the caller may ask them.
+    pub keepers: Vec<Keeper>,
+}
+
+/// A process that keeps guest memory pinned, because devices could not be made quiet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Keeper {
+    /// Its number.
+    pub pid: u32,
+    /// Bytes of guest memory.
+    pub bytes: u64,
+    /// The devices.
+    pub devices: Vec<String>,
+    /// What it does, in a sentence.
+    pub text: String,
+    /// The command that gives the memory back.
+    pub next: String,
+}
+
+impl Keeper {
+    fn of(found: &Found) -> Self {
+        let devices = found.status.devices.iter();
+        Self {
+            pid: found.pid,
+            bytes: found.status.bytes,
+            devices: devices.map(|device| device.bdf.to_string()).collect(),
+            text: kept::sentence(found),
+            next: kept::way_out(found),
+        }
+    }
 }
 
 /// All PCI functions but bridges.
@@ -85,6 +118,7 @@ pub fn list(host: &Host) -> Devices {
             .filter(|bdf| !is_bridge(host, *bdf))
             .map(|bdf| device(host, &names, bdf))
             .collect(),
+        keepers: kept::keepers(host).iter().map(Keeper::of).collect(),
     }
 }
 
@@ -95,6 +129,7 @@ fn device(host: &Host, names: &Names, bdf: Bdf) -> Device {
     let cdev = Cdev::name(host.pci(), bdf).ok().flatten();
     let mut uses = in_use::by_host(host, bdf);
     uses.extend(in_use::by_user(host, bdf));
+    let reset = host.pci().reset_methods(bdf).unwrap_or_default();
     Device {
         bdf: bdf.to_string(),
         vendor: format!("{vendor:04x}"),
@@ -111,7 +146,8 @@ fn device(host: &Host, names: &Names, bdf: Bdf) -> Device {
         cdev: cdev
             .map(|(name, _)| format!("{NODES}/{name}"))
             .filter(|node| host.exists(node.trim_start_matches('/'))),
-        reset: host.pci().reset_methods(bdf).unwrap_or_default(),
+        strongest_reset: strongest(&reset).map(str::to_owned),
+        reset,
         in_use: uses.iter().map(ToString::to_string).collect(),
     }
 }
@@ -122,6 +158,14 @@ impl Devices {
     /// # Errors
     /// Those of `out`.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.write_devices(out)?;
+        for Keeper { text, next, .. } in &self.keepers {
+            writeln!(out, "{text}: {next}")?;
+        }
+        Ok(())
+    }
+
+    fn write_devices(&self, out: &mut dyn Write) -> io::Result<()> {
         if self.devices.is_empty() {
             return writeln!(out, "There are no PCI devices");
         }
@@ -144,8 +188,8 @@ impl Devices {
         Ok(())
     }
 
-    /// Writes an object for a program: `version` (1), `iommufd` (a path or null) and `devices`, a
-    /// list of objects with the fields of [`Device`].
+    /// Writes an object for a program: `version` (1), `iommufd` (a path or null), `devices`, a
+    /// list of objects with the fields of [`Device`], and `keepers`, one of those of [`Keeper`].
     ///
     /// # Errors
     /// Those of `out`.
@@ -158,9 +202,9 @@ impl Devices {
 impl Device {
     fn row(&self) -> [String; 7] {
         let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
-        let joined = |list: &[String], between: &str| match list {
+        let joined = |list: &[String]| match list {
             [] => "-".to_owned(),
-            list => list.join(between),
+            list => list.join("; "),
         };
         let class = self.class_name.as_deref().unwrap_or(&self.class);
         let name = self.device_name.as_deref().or(self.vendor_name.as_deref());
@@ -169,8 +213,8 @@ impl Device {
             format!("{}:{}", self.vendor, self.device),
             or_dash(self.driver.as_deref()),
             or_dash(self.mode.map(Mode::word)),
-            joined(&self.reset, ","),
-            joined(&self.in_use, "; "),
+            or_dash(self.strongest_reset.as_deref()),
+            joined(&self.in_use),
             name.map_or(class.to_owned(), |name| format!("{class}: {name}")),
         ]
     }
@@ -210,7 +254,7 @@ mod tests {
         let row = text.lines().nth(1).unwrap();
         assert_eq!(
             row,
-            "0000:01:00.0  1b36:0010  -       noiommu  flr,bus  -       Non-volatile memory controller"
+            "0000:01:00.0  1b36:0010  -       noiommu  flr    -       Non-volatile memory controller"
         );
     }
 

@@ -98,7 +98,8 @@ impl Wiring<'_> {
             mediated: Vec::new(),
         };
         let mut plugs: Vec<_> = devices
-            .bound
+            .held
+            .devices
             .iter()
             .map(|bound| &bound.device)
             .zip(devices.infos.drain(..))

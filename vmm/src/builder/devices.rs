@@ -9,10 +9,11 @@ use devices::mediate::Profile;
 use devices::vfio_pci::HostInfo;
 use host_check::Host;
 use iommufd_backend::{
-    Cdev, CdevKind, IoMem, IommuSpace, Iommufd, NoiommuSpace, PciSysfs, ResetMethod, VfioDevice,
+    Cdev, CdevKind, IoMem, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, ResetMethod,
+    VfioDevice,
 };
 
-use crate::bound::{self, BoundDevice};
+use crate::bound::{self, BoundDevice, Held};
 use crate::config::{Config, DeviceConfig, DmaMode, SoftwareDma};
 use crate::error::Error;
 use crate::files;
@@ -27,18 +28,13 @@ const IOMEM: &str = "/proc/iomem";
 /// Bound devices, quiet, and the address spaces that they are attached to.
 #[derive(Debug)]
 pub(crate) struct Devices {
-    pub bound: Vec<BoundDevice>,
+    pub held: Held,
     pub infos: Vec<HostInfo>,
     pub places: Vec<Place>,
     /// How each one's DMA reaches guest memory, or that of the engine in software.
     pub reaches: Vec<Reach>,
-    /// For devices in noiommu mode, if there are any.
-    pub noiommu: Option<NoiommuSpace>,
     /// In place of devices, if the machine is one in software.
     pub software: Option<SoftwareMachine>,
-    /// For devices behind an IOMMU, if there are any. Never the same space: nothing would keep a
-    /// device in noiommu mode inside it.
-    pub iommu: Option<IommuSpace>,
 }
 
 impl Devices {
@@ -51,7 +47,7 @@ impl Devices {
                 return Err(Error::DeviceWithSoftware { bdf: *bdf });
             }
             return Ok(Self {
-                bound: Vec::new(),
+                held: Held::default(),
                 infos: Vec::new(),
                 places,
                 reaches: vec![match software.dma {
@@ -60,39 +56,45 @@ impl Devices {
                     // The engine has all 64 address bits.
                     SoftwareDma::Mediate => Reach::Mediate(Profile::shipped("edu64")?),
                 }],
-                noiommu: None,
-                iommu: None,
                 software: Some(SoftwareMachine::new(software)),
             });
         }
         let sysfs = PciSysfs::default();
         let iommufd = Arc::new(Iommufd::open()?);
         // All are looked at before the first one is opened.
+        let mut noiommu = Vec::new();
         for device in &config.devices {
             let kind = Cdev::find(&sysfs, device.bdf)?.1;
             check_mode(device, kind, config.noiommu)?;
             check_encryption(device.bdf, kind)?;
             check_addresses(&sysfs, device.bdf, kind)?;
+            if kind == CdevKind::Noiommu {
+                noiommu.push(Leftover::of(&sysfs, device.bdf, device.allow_no_reset));
+            }
         }
+        let names: Vec<Bdf> = config.devices.iter().map(|device| device.bdf).collect();
+        bound::warn_of_keepers(&names);
+        let mut held = Held::new(&iommufd, &noiommu)?;
         let mut reaches = Vec::new();
-        let (mut noiommu, mut iommu) = (None, None);
         let mut devices = Vec::new();
         for (DeviceConfig { bdf, dma, .. }, profile) in config.devices.iter().zip(profiles) {
             let cdev = Cdev::open(&sysfs, *bdf)?;
             let device = VfioDevice::bind(cdev, Arc::clone(&iommufd))?;
             match device.kind() {
                 CdevKind::Noiommu => {
-                    let space = match &mut noiommu {
+                    let space = match &mut held.noiommu {
                         Some(space) => space,
-                        None => noiommu.insert(NoiommuSpace::new(Arc::clone(&iommufd))?),
+                        None => held
+                            .noiommu
+                            .insert(NoiommuSpace::new(Arc::clone(&iommufd))?),
                     };
                     space.attach(&device)?;
                     log::info!("{bdf}: bound, in noiommu mode");
                 }
                 CdevKind::Iommu => {
-                    let space = match &mut iommu {
+                    let space = match &mut held.iommu {
                         Some(space) => space,
-                        None => iommu.insert(IommuSpace::new(Arc::clone(&iommufd))?),
+                        None => held.iommu.insert(IommuSpace::new(Arc::clone(&iommufd))?),
                     };
                     space.attach(&device)?;
                     log::info!("{bdf}: bound, behind an IOMMU");
@@ -111,20 +113,19 @@ impl Devices {
             .iter()
             .map(|device| passthrough::host_info(device, &sysfs))
             .collect::<Result<_, _>>()?;
+        held.devices = with_reset(devices, &config.devices, &sysfs)?;
         Ok(Self {
-            bound: with_reset(devices, &config.devices)?,
+            held,
             infos,
             places,
             reaches,
-            noiommu,
-            iommu,
             software: None,
         })
     }
 
     /// What stands between devices and memory, for reports.
     pub fn backend(&self) -> &'static str {
-        match (&self.software, &self.noiommu, &self.iommu) {
+        match (&self.software, &self.held.noiommu, &self.held.iommu) {
             (Some(_), ..) => "software",
             (None, Some(_), None) => "noiommu",
             (None, Some(_), Some(_)) => "noiommu and iommu",
@@ -269,34 +270,50 @@ fn check_addresses(sysfs: &PciSysfs, bdf: Bdf, kind: CdevKind) -> Result<(), Err
 }
 
 /// Finds out how the devices are reset, which depends on which of them are bound, and resets
-/// those that binding has not.
+/// them.
 fn with_reset(
     devices: Vec<VfioDevice>,
     configs: &[DeviceConfig],
+    sysfs: &PciSysfs,
 ) -> Result<Vec<BoundDevice>, Error> {
     let mut bound = Vec::new();
     for (device, config) in devices.into_iter().zip(configs) {
-        let reset = device.reset_method()?;
-        if let ResetMethod::None { others } = &reset {
-            if !config.allow_no_reset {
+        let reset = device.reset_method(sysfs)?;
+        match &reset {
+            ResetMethod::None { others } if !config.allow_no_reset => {
                 return Err(Error::NoReset {
                     bdf: config.bdf,
                     others: others.clone(),
                 });
             }
-            log::warn!(
+            ResetMethod::None { .. } => log::warn!(
                 "{}: cannot be reset: it may be doing what its last user told it, and will keep \
                  what this guest tells it",
                 config.bdf
-            );
+            ),
+            reset => log::info!("{}: reset by {reset}", config.bdf),
         }
         bound.push(BoundDevice {
             device: Arc::new(device),
             reset,
         });
     }
-    match bound::reset(&bound).into_iter().next() {
-        Some(error) => Err(error),
-        None => Ok(bound),
+    for (number, result) in bound::reset(&bound).into_iter().enumerate() {
+        let BoundDevice { device, reset } = &mut bound[number];
+        let own = device.own_reset(sysfs)?;
+        match (result, own) {
+            (Ok(()), _) => {}
+            // Binding has reset it in that way already.
+            (Err(error), Some(own)) if matches!(reset, ResetMethod::Bus(_)) => {
+                log::warn!(
+                    "{}: {}; its own reset ({own}) has to do, which may leave it running",
+                    device.bdf(),
+                    error.chain()
+                );
+                *reset = ResetMethod::Function(own);
+            }
+            (Err(error), _) => return Err(error),
+        }
     }
+    Ok(bound)
 }

@@ -69,7 +69,7 @@ impl Memory {
             },
             fits,
         };
-        let pinned = match (&mut devices.noiommu, &mut devices.software) {
+        let pinned = match (&mut devices.held.noiommu, &mut devices.software) {
             (Some(space), _) if !at_identity => Some(PinnedRam::scattered(config, space)?),
             (Some(space), _) => Some(PinnedRam::hugepages(config, space, &wish)?),
             (None, Some(machine)) => {
@@ -90,13 +90,14 @@ impl Memory {
                 choice: None,
             },
         };
+        devices.held.pinned(&file, config.size)?;
         phases.done("pin");
         let (runs, layout): (_, &dyn Layout) = if at_identity {
             (plan::runs(&extents), identity)
         } else {
             (whole(config.size), &Conventional)
         };
-        let constraints = constraints(vm, host_map, devices.bound.len());
+        let constraints = constraints(vm, host_map, devices.held.devices.len());
         let plan = MemoryPlan::new(runs, layout, &constraints)?;
         describe(&plan);
         let (table, window) = fill(&plan, &extents, (devices, host_map))?;
@@ -105,7 +106,7 @@ impl Memory {
             log::info!("physical memory: {} pieces", summary.pieces);
         }
         phases.done("lay out");
-        if let Some(space) = &devices.iommu {
+        if let Some(space) = &devices.held.iommu {
             map_for_devices(space, &file, &plan)?;
         }
         let low = low::allocate().map_err(process("make low guest memory"))?;
@@ -218,7 +219,7 @@ const WANTED_BELOW_4G: u64 = 64 << 20;
 /// addresses.
 fn narrow_devices(devices: &Devices) -> Result<Vec<Bdf>, Error> {
     let mut narrow = Vec::new();
-    for (bound, reach) in devices.bound.iter().zip(&devices.reaches) {
+    for (bound, reach) in devices.held.devices.iter().zip(&devices.reaches) {
         if !matches!(reach, Reach::Iommu) && !bound.device.is_express()? {
             narrow.push(bound.device.bdf());
         }

@@ -83,7 +83,7 @@ pub(crate) fn build(
     let pci = Arc::new(plugged.root);
     let serial = Arc::new(console.serial_port(bus::serial_interrupt(&interrupts)?)?);
     let bus = Arc::new(bus::connect(&pci, &host_map, &serial, &exit_sender)?);
-    let watches = watch(&devices.bound)?;
+    let watches = watch(&devices.held.devices)?;
     let vcpus = vcpus(&vm, config.cpus.get(), &start)?;
 
     let mut machine = Machine {
@@ -102,9 +102,7 @@ pub(crate) fn build(
         watches,
         bus: Some(Arc::clone(&bus)),
         pci: Some(pci),
-        devices: devices.bound,
-        noiommu: devices.noiommu,
-        iommu: devices.iommu,
+        held: devices.held,
         software: devices.software,
         engine: plugged.engine,
         mediated: plugged.mediated,

@@ -7,7 +7,6 @@ use super::devices::Devices;
 use super::low_memory::LowMemoryUse;
 use super::memory::Memory;
 use crate::boot::place::Placement;
-use crate::bound;
 use crate::config::Config;
 use crate::error::Error;
 use crate::host_map::HostMap;
@@ -83,13 +82,9 @@ impl Prepared {
 
     /// Gives everything back: the devices first, then memory. Returns why the guest cannot run, if
     /// so, and the first thing that went wrong; the later steps are taken all the same.
-    pub fn take_apart(self) -> (Option<Error>, Result<(), Error>) {
-        let mut errors = bound::quiesce(&self.devices.bound);
-        errors.extend(bound::release(
-            self.devices.bound,
-            self.devices.noiommu,
-            self.devices.iommu,
-        ));
+    pub fn take_apart(mut self) -> (Option<Error>, Result<(), Error>) {
+        let mut errors = self.devices.held.quiesce();
+        errors.extend(self.devices.held.release());
         let first = errors.into_iter().next().map_or(Ok(()), Err);
         (self.placement.err().or(self.pieces.err()), first)
     }

@@ -59,6 +59,9 @@ impl BindArgs {
         let host = Host::default();
         for bdf in &self.devices {
             host_check::prepare(&host, *bdf, self.force)?;
+            for keeper in host_check::keepers_of(&host, *bdf) {
+                log::warn!("{keeper}: pinvisor release {bdf}");
+            }
         }
         for bdf in self.devices {
             let bound = host_check::bind(&host, bdf, self.force)?;

@@ -13,17 +13,19 @@ use crate::error::Error;
 #[derive(Args, Debug)]
 #[command(after_help = AFTER)]
 pub struct ListArgs {
-    /// Write JSON: an object with version (1), iommufd (the node that every run needs, or null)
-    /// and devices, a list of objects with bdf, vendor, device, class, class_name, vendor_name,
-    /// device_name, driver, mode (noiommu, iommu or null), cdev (the device's node, or null), reset
-    /// and in_use
+    /// Write JSON: an object with version (1), iommufd (the node that every run needs, or null),
+    /// devices, a list of objects with bdf, vendor, device, class, class_name, vendor_name,
+    /// device_name, driver, mode (noiommu, iommu or null), cdev (the device's node, or null), reset,
+    /// strongest_reset and in_use, and keepers, a list of objects with pid, bytes, devices, text and
+    /// next
     #[arg(long)]
     json: bool,
 }
 
 const AFTER: &str = "\
 MODE is how a device is bound to vfio-pci: noiommu where no IOMMU stands before it, iommu where one \
-does, - where it is not bound. RESET are the kernel's ways to reset it. Names come from a pci.ids \
+does, - where it is not bound. RESET is the strongest of the kernel's ways to reset it. Processes \
+that keep guest memory pinned follow, with the command that releases it. Names come from a pci.ids \
 file where one is installed.";
 
 impl ListArgs {

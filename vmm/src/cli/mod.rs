@@ -7,6 +7,7 @@ mod generate;
 mod guest;
 mod list;
 mod plan;
+mod release;
 mod run;
 mod stress;
 mod vm;
@@ -23,6 +24,7 @@ pub use file::FileError;
 pub use generate::{CompletionsArgs, ManArgs};
 pub use list::ListArgs;
 pub use plan::PlanArgs;
+pub use release::ReleaseArgs;
 pub use run::RunArgs;
 pub use stress::StressArgs;
 
@@ -67,6 +69,11 @@ pub enum Command {
     Bind(BindArgs),
     /// Give PCI devices back to their own drivers
     Unbind(UnbindArgs),
+    /// Reset a device whose memory is kept pinned, and release that memory
+    Release(ReleaseArgs),
+    /// Be the process that keeps memory pinned; a run starts it
+    #[command(hide = true)]
+    Keeper,
     /// Print what makes a shell complete the command line
     Completions(CompletionsArgs),
     /// Print or write manual pages

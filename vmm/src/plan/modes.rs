@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// All devices, in their order.
 pub fn devices(devices: &Devices) -> Result<Vec<Device>, Error> {
-    let named = devices.bound.iter().map(|bound| &bound.device);
+    let named = devices.held.devices.iter().map(|bound| &bound.device);
     let all: Vec<(Bdf, &Reach)> = named
         .clone()
         .map(|device| device.bdf())

@@ -126,6 +126,33 @@ fn the_way_back_from_d3hot_is_a_reset_where_the_device_says_so() {
     }
 }
 
+/// VFIO gives a device that loses its state in D3hot the COMMAND back that it had on the way there.
+#[test]
+fn bus_mastering_of_before_d3hot_does_not_come_back_with_a_reset() {
+    let mut bench = busy(image(true, true));
+    bench.write(PM + 4, &[3, 0]);
+    bench.command(0);
+    bench.function.reset();
+    assert_eq!(bench.witness.command(), 0);
+    let calls = bench.calls();
+    let at = |wanted: Call| calls.iter().position(|call| *call == wanted);
+    let woken = at(config_write(PM + 4, 0)).unwrap();
+    assert!(woken < at(Call::Reset).unwrap(), "{calls:?}");
+    assert_eq!(bench.failures(), Vec::<String>::new());
+}
+
+#[test]
+fn a_device_that_is_bus_master_after_its_reset_is_reported() {
+    let mut bench = busy(image(true, false));
+    let mut resets = 0;
+    bench.witness.inject(move |call| {
+        resets += u32::from(*call == Call::Reset);
+        resets > 0 && *call == config_write(4, 0)
+    });
+    bench.function.reset();
+    assert_eq!(bench.failures().len(), 1);
+}
+
 #[test]
 fn a_reset_ends_d3hot() {
     let mut bench = busy(image(true, false));

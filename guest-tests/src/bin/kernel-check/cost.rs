@@ -10,7 +10,7 @@ use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::hugepages::{self, HugepageSize};
 use iommufd_backend::{Cdev, Iommufd, NoiommuSpace, PciSysfs, VfioDevice};
 
-use crate::Outcome;
+use crate::{Outcome, close};
 
 const GIB: u64 = 1 << 30;
 const COOKIE: Iova = Iova(GIB);
@@ -60,8 +60,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     space.unpin(COOKIE, GIB)?;
     let whole = pin_and_unpin(&mut space, &file, GIB)?;
     let pieces = pin_and_unpin(&mut space, &file, size.bytes())?;
-    drop(device);
-    space.release()?;
+    space.release(&close(device)?)?;
     let summary = format!(
         "1 GiB of 2 MiB pages: {asked} short questions, {by_page} instructions; {followed} questions \
          that follow the runs, {by_run} instructions, {} times as many; pinned, asked for and unpinned in \

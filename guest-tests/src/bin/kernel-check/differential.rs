@@ -14,7 +14,7 @@ use iommufd_backend::{
     Cdev, Iommufd, Mapping, NoiommuSpace, Pagemap, PciSysfs, TablePages, VfioDevice,
 };
 
-use crate::{Outcome, pagemap};
+use crate::{Outcome, close, pagemap};
 
 const SMALL: u64 = 4096;
 const MIB: u64 = 1 << 20;
@@ -88,8 +88,7 @@ pub fn run(bdf: Bdf) -> Outcome {
         ..
     } = comparison;
     let extents = extents.iter().flatten().count();
-    drop(device);
-    space.release()?;
+    space.release(&close(device)?)?;
     Ok(format!(
         "{hits} addresses in {} areas and {extents} extents agree with GET_PA and pagemap, {misses} \
          misses are misses in both, {longer} runs went on into the next area; 0 disagreements",

@@ -18,9 +18,18 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use address::Bdf;
+use iommufd_backend::{PciSysfs, Quiet, VfioDevice, quiesce};
 
 /// What a check that holds has compared.
 type Outcome = Result<String, Box<dyn Error>>;
+
+/// Ends the device's DMA, closes it, and returns the evidence for which its memory is released.
+fn close(device: VfioDevice) -> Result<Vec<Quiet>, iommufd_backend::Error> {
+    let reset = device.reset_method(&PciSysfs::default())?;
+    let evidence = quiesce(&[(&device, &reset)]).into_iter().collect();
+    drop(device);
+    evidence
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -12,7 +12,7 @@ use address::{Bdf, Hpa, Iova};
 use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, Pagemap, PciSysfs, VfioDevice};
 
-use crate::{Outcome, pagemap};
+use crate::{Outcome, close, pagemap};
 
 const PAGE: u64 = 4096;
 const HUGE: u64 = 2 << 20;
@@ -38,8 +38,7 @@ pub fn run(bdf: Bdf) -> Outcome {
         )
         .into());
     }
-    drop(device);
-    space.release()?;
+    space.release(&close(device)?)?;
     Ok(format!(
         "32 MiB of 4 KiB pages: {} runs and questions; of transparent hugepages ({} of 2 MiB): {}",
         small.runs, large.whole, large.runs

@@ -14,7 +14,7 @@ use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::{Cdev, Iommufd, NoiommuSpace, PciSysfs, TablePages, VfioDevice};
 use rustix::fs::MemfdFlags;
 
-use crate::Outcome;
+use crate::{Outcome, close};
 
 const PAGE: u64 = 4096;
 const MEMORY: u64 = 256 << 20;
@@ -86,8 +86,7 @@ pub fn run(bdf: Bdf) -> Outcome {
             return Err(format!("{outside} is not the guest's, but at {run:x?}").into());
         }
     }
-    drop(device);
-    space.release()?;
+    space.release(&close(device)?)?;
     Ok(format!(
         "{} pages in {} pieces are where the kernel says",
         MEMORY / PAGE,

@@ -108,7 +108,7 @@ fn key(number: usize, again: bool) -> String {
 
 /// The script inside of shape and canary: every row twice.
 fn inner() -> String {
-    let mut text = PRELUDE.to_owned();
+    let mut text = [PRELUDE, script::HAND_BACK].concat();
     for (number, subject) in SUBJECTS.iter().enumerate() {
         let devices = subject.devices.iter();
         let devices: String = devices
@@ -119,7 +119,10 @@ fn inner() -> String {
             subject.words
         );
         for again in [false, true] {
-            text += &stress::run(&key(number, again), "", &arguments);
+            let key = key(number, again);
+            text += &stress::run(&key, "", &arguments);
+            let names = devices.replace("--device ", "");
+            text += &format!("hand_back {key}_back {names}\n");
         }
     }
     text
@@ -136,6 +139,7 @@ fn outer() -> String {
 
 fn judge(number: usize, outcome: &Outcome) -> Row {
     let subject = &SUBJECTS[number];
+    let facts = script::facts(&outcome.output);
     let mut problems = Vec::new();
     let mut note = |aspect, findings: Findings| {
         if let Err(text) = findings.into_result(outcome) {
@@ -147,9 +151,11 @@ fn judge(number: usize, outcome: &Outcome) -> Row {
         let key = key(number, again);
         let report = stress::verdict(&mut findings, outcome, &key, "passed");
         stress::tested(&mut findings, &report, &key, subject.tests);
+        if let Err(problem) = script::handed_back(&facts, &format!("{key}_back")) {
+            findings.expect(false, problem);
+        }
         note(aspect, findings);
     }
-    let facts = script::facts(&outcome.output);
     let mut clean = Findings::default();
     check::left_clean(&mut clean, outcome, &facts);
     note(Aspect::End, clean);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::script::{Start, marks, section, starts};
+use super::script::{Start, back_key, marks, section, starts};
 use super::subject::{Plan, Step, Subject, Work};
 use super::table::{Aspect, Row};
 use crate::cases::script;
@@ -18,6 +18,8 @@ const SHOWN_LINES: usize = 60;
 /// What the outside holds.
 #[derive(Debug)]
 pub struct Outside {
+    /// Whether devices were handed back to the machine after each guest.
+    pub handed_back: bool,
     /// SHA-256 of each disk at the start, after the first guest and after the second, by the number of its
     /// function in the batch.
     pub disks: BTreeMap<usize, [String; 3]>,
@@ -54,6 +56,11 @@ pub fn judge(
         match (text, events) {
             (Some(text), Some(events)) => judge.start(start, text, events),
             _ => judge.note(Aspect::End, "it never came to an end".into()),
+        }
+        if outside.handed_back
+            && let Err(problem) = script::handed_back(&facts, &back_key(number))
+        {
+            judge.note(Aspect::Again, problem);
         }
         let found = judge.problems.len() > before;
         if let (true, Some((_, problem))) = (found, judge.problems.last_mut()) {

@@ -86,6 +86,13 @@ const BEHIND_IOMMU: Batch = Batch {
     ..BLOCK
 };
 
+impl Batch {
+    /// Whether devices are handed back after each guest. What an IOMMU keeps in its place has nothing to show.
+    fn hands_back(&self) -> bool {
+        self.iommu == Iommu::None
+    }
+}
+
 /// In the order of the table.
 const BATCHES: [&Batch; 5] = [&BLOCK, &NETWORK, &TOGETHER, &HIGH, &BEHIND_IOMMU];
 
@@ -172,11 +179,12 @@ fn rows(batch: &Batch) -> crate::Result<Vec<Row>> {
         Iommu::None => "--noiommu",
         Iommu::Intel => "",
     };
-    let starts = script::inner(batch.subjects, server.port(), accept);
+    let starts = script::inner(batch.subjects, server.port(), accept, batch.hands_back());
     let machine = rig.machine(&starts)?;
     let steps = iommu::script(batch.steps);
     let outcome = machine.run(&script::outer(rig.functions.len(), &steps, batch.watch))?;
     let outside = Outside {
+        handed_back: batch.hands_back(),
         left: rig.left()?,
         disks: rig.disks,
         served: served_hashes,
@@ -253,6 +261,7 @@ impl<'a> Rig<'a> {
             .iommu(self.batch.iommu)
             .file("kernel", setup::guest_kernel()?.vmlinux())
             .file("starts", path)
+            .file("busybox", setup::busybox()?)
             .trace("pci_cfg_write")
             .timeout(LIMIT)
             .patience(stress::PATIENCE);
@@ -264,14 +273,16 @@ impl<'a> Rig<'a> {
             let named = |text: &str| text.replace('@', &number.to_string());
             machine = match function.work {
                 Work::Disk => machine.writable_disk(&named("disk@"), self.disk(number)),
-                Work::Network => machine.qemu_arg("-netdev").qemu_arg(&named("user,id=net@")),
+                Work::Network => machine
+                    .qemu_arg("-netdev")
+                    .qemu_arg(&named("hubport,id=net@,hubid=0")),
             };
             machine = machine.device(&named(function.model));
             if let Some(medium) = function.medium {
                 machine = machine.qemu_arg("-device").qemu_arg(&named(medium));
             }
         }
-        Ok(machine)
+        Ok(with_wire(machine))
     }
 
     /// SHA-256 of every disk's image as it is now.
@@ -289,6 +300,20 @@ impl<'a> Rig<'a> {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// All network interfaces are on one wire, with a server at one end and an interface that stays with the test
+/// machine's own driver.
+fn with_wire(machine: Machine) -> Machine {
+    let netdevs = [
+        "user,id=server",
+        "hubport,id=to-server,hubid=0,netdev=server",
+        "hubport,id=sender,hubid=0",
+    ];
+    let machine = netdevs.iter().fold(machine, |machine, netdev| {
+        machine.qemu_arg("-netdev").qemu_arg(netdev)
+    });
+    machine.device("e1000e,netdev=sender")
 }
 
 /// What `guest/compat` does to a disk.

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::subject::{Step, Subject, Work};
-use crate::cases::script::PRELUDE;
+use crate::cases::script::{HAND_BACK, PRELUDE};
 use crate::order;
 
 /// Guest memory: with the single hugepages of a shaped pool, in some 64 pieces.
@@ -74,6 +74,11 @@ const FUNCTIONS_END: &str = r#"
 }
 "#;
 
+/// Key of what [`HAND_BACK`] finds after start number `number` of the batch.
+pub fn back_key(number: usize) -> String {
+    format!("back{number}")
+}
+
 /// What the test machine runs first: it gives all functions to vfio-pci, takes `steps`, and starts `/testbed/starts`
 /// with memory shaped and watched.
 pub fn outer(functions: usize, steps: &str, watch: &str) -> String {
@@ -89,8 +94,8 @@ pub fn outer(functions: usize, steps: &str, watch: &str) -> String {
 }
 
 /// `/testbed/starts`: all starts of a batch.
-pub fn inner(subjects: &[Subject], port: u16, accept: &str) -> String {
-    let mut script = [PRELUDE, FUNCTIONS, order::SHOW, FUNCTIONS_END]
+pub fn inner(subjects: &[Subject], port: u16, accept: &str, hands_back: bool) -> String {
+    let mut script = [PRELUDE, FUNCTIONS, order::SHOW, FUNCTIONS_END, HAND_BACK]
         .concat()
         .replace("@LIMIT@", &GUEST_LIMIT.to_string())
         .replace("@MEMORY@", &GUEST_MIB.to_string());
@@ -98,6 +103,10 @@ pub fn inner(subjects: &[Subject], port: u16, accept: &str) -> String {
     for subject in subjects {
         let last = first_function.last().copied().unwrap_or(0);
         first_function.push(last + subject.functions.len());
+    }
+    if hands_back {
+        let sender = first_function.last().copied().unwrap_or(0);
+        let _ = writeln!(script, "listen $TESTBED_BDF_{sender}");
     }
     for (number, start) in starts(subjects).into_iter().enumerate() {
         let subject = &subjects[start.subject];
@@ -120,6 +129,10 @@ pub fn inner(subjects: &[Subject], port: u16, accept: &str) -> String {
             script,
             "start {begin} {end} '{section}' initramfs{index} '{cmdline}' {accept}{devices}"
         );
+        if hands_back {
+            let names = devices.replace("--device ", "");
+            let _ = writeln!(script, "hand_back {}{names}", back_key(number));
+        }
     }
     script
 }
@@ -137,7 +150,7 @@ mod tests {
 
     #[test]
     fn every_start_has_its_devices_and_marks() {
-        let script = inner(TOGETHER, 80, "--noiommu");
+        let script = inner(TOGETHER, 80, "--noiommu", true);
         let starts: Vec<&str> = script
             .lines()
             .filter(|line| line.starts_with("start "))
@@ -146,6 +159,8 @@ mod tests {
             "start 16 17 '0 Alone' initramfs0 'console=ttyS0 quiet panic=-1 port=80 disks=2 nics=0' --noiommu --device $TESTBED_BDF_0",
             "start 18 19 '0 First' initramfs0 'console=ttyS0 quiet panic=-1 port=80 disks=2 nics=0' --noiommu --device $TESTBED_BDF_0 --device $TESTBED_BDF_1",
         ];
+        let back = "\nhand_back back1 $TESTBED_BDF_0 $TESTBED_BDF_1\n";
+        assert!(script.contains(back) && script.contains("\nlisten $TESTBED_BDF_5\n"));
         assert_eq!(starts[..2], expected);
         assert_eq!(starts.len(), 5);
         assert!(starts[4].ends_with("BDF_2 --device $TESTBED_BDF_3 --device $TESTBED_BDF_4"));

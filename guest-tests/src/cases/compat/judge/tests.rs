@@ -20,7 +20,17 @@ testbed: processes=0
 testbed: section end
 ";
 
-const CANARY: &str = "testbed: canary_changed=0\ntestbed: canary_moved=0\ntestbed: watched=0\n";
+const CANARY: &str = "\
+testbed: back0_held=150
+testbed: back0_changed=0
+testbed: back1_held=150
+testbed: back1_changed=0
+testbed: back2_held=150
+testbed: back2_changed=0
+testbed: canary_changed=0
+testbed: canary_moved=0
+testbed: watched=0
+";
 
 fn trace(starts: usize) -> String {
     let mark = |value: u8| format!("pci_cfg_write ICH9-SMB 00:1f.3 @0x3c <- {value:#x}\n");
@@ -58,6 +68,7 @@ fn nvme_output() -> String {
 fn outside(disks: usize) -> Outside {
     let hashes = ["d0", "d1", "d2"].map(String::from);
     Outside {
+        handed_back: true,
         disks: (0..disks).map(|number| (number, hashes.clone())).collect(),
         left: (0..disks).map(|number| (number, "d2".into())).collect(),
         served: ["s".into(), "f".into()],
@@ -105,6 +116,9 @@ fn each_thing_that_goes_wrong_shows_in_its_column() {
         ("where=0x4 value=0x3", "where=0x4 value=0x7", Aspect::End),
         ("section 0 Again", "section 0 Other", Aspect::End),
         ("watched=0", "watched=9", Aspect::Canary),
+        ("back1_changed=0", "back1_changed=488", Aspect::Again),
+        ("back0_held=150", "back0_held=0", Aspect::Again),
+        ("testbed: back1_changed=0\n", "", Aspect::Again),
     ] {
         let output = nvme_output();
         assert!(output.contains(from), "{from}");

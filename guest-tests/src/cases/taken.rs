@@ -1,0 +1,185 @@
+//! The host takes a device away from a running guest, or the monitor is killed. Memory that the device's programming
+//! still points to must not reach anybody else: a pattern in everything that came back stays as it is while the
+//! host's own driver takes the device over, with traffic arriving.
+
+use super::check::Findings;
+use super::rig::Rig;
+use super::script::{self, PRELUDE};
+use crate::error::Result;
+use crate::guest;
+use crate::machine::{Machine, Outcome, Status};
+use crate::runner::CaseResult;
+use crate::setup;
+
+/// In the guest: use the disk or listen to the network, and say so.
+const GUEST: &str = r#"
+if [ -b /dev/nvme0n1 ]; then
+    echo "guest: read=$(dd if=/dev/nvme0n1 bs=1M count=4 iflag=direct 2>/dev/null | wc -c)"
+else
+    ip addr add 10.9.9.9/24 dev eth0
+    ip link set eth0 up
+    for second in 1 2 3 4 5 6 7 8 9 10; do [ "$(cat /sys/class/net/eth0/carrier)" = 1 ] && break; sleep 1; done
+    sleep 1
+    echo "guest: received=$(cat /sys/class/net/eth0/statistics/rx_packets)"
+fi
+echo "guest: waits"
+while :; do sleep 1000; done
+"#;
+
+/// Devices by the number of `TESTBED_BDF`; the last one sends, and stays with its driver.
+const DEVICES: [&str; 3] = [
+    "igb,netdev=net1",
+    "e1000e,netdev=net2",
+    "e1000e,netdev=net3",
+];
+
+/// Functions of the script.
+const FUNCTIONS: &str = r#"
+vfio=/sys/bus/pci/drivers/vfio-pci
+# begin BDF: a guest with the device, until it uses it.
+begin() {
+    rm -f /tmp/serial /tmp/log; touch /tmp/serial
+    testbed-bind "$1" || exit 1
+    pinvisor -v run --noiommu --device "$1" --kernel /testbed/kernel --initramfs /testbed/initramfs         --cmdline 'console=ttyS0 quiet' --memory 128M --serial file=/tmp/serial < /dev/null 2> /tmp/log &
+    monitor=$!
+    for second in $(seq 120); do
+        grep -q 'guest: waits' /tmp/serial && break
+        kill -0 $monitor 2>/dev/null || break
+        sleep 1
+    done
+}
+# ended KEY: the status of the monitor, and what is left when nothing of it runs any more.
+ended() {
+    wait $monitor
+    say "$1_status" $?
+    for tenth in $(seq 100); do
+        ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q /pinvisor || break
+        sleep 0.1
+    done
+    grep guest: /tmp/serial
+    cat /tmp/log
+    say_hugepages "$1"
+}
+# back KEY BDF: the device to the host's own driver, with a pattern in all that is free.
+back() {
+    testbed inside pool --key "$1" -- sh -c "
+        device=/sys/bus/pci/devices/$2
+        if [ -e \$device ]; then
+            echo > \$device/driver_override
+            [ -e \$device/driver ] && echo $2 > \$device/driver/unbind
+            echo $2 > /sys/bus/pci/drivers_probe
+        else
+            echo 1 > /sys/bus/pci/rescan
+        fi
+        sleep 2
+        echo testbed: $1_driver=\$(basename \$(readlink \$device/driver))"
+}
+"#;
+
+/// How a guest loses its device.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    name: &'static str,
+    command: &'static str,
+    status: &'static str,
+}
+
+const UNBIND: Way = Way {
+    name: "unbind",
+    command: "echo $bdf > $vfio/unbind",
+    status: "3",
+};
+const REMOVE: Way = Way {
+    name: "remove",
+    command: "echo 1 > /sys/bus/pci/devices/$bdf/remove",
+    status: "3",
+};
+const KILL: Way = Way {
+    name: "kill",
+    command: "kill -KILL $monitor",
+    status: "137",
+};
+const END: Way = Way {
+    name: "end",
+    command: "kill -INT $monitor",
+    status: "0",
+};
+
+/// Device, the number of its `TESTBED_BDF`, and the driver that this machine's kernel has for it.
+const NVME: (usize, &str) = (0, "nvme");
+const IGB: (usize, &str) = (1, "igb");
+const E1000E: (usize, &str) = (2, "e1000e");
+
+const CASES: [((usize, &str), Way); 8] = [
+    (NVME, UNBIND),
+    (NVME, REMOVE),
+    (IGB, UNBIND),
+    (IGB, REMOVE),
+    (E1000E, UNBIND),
+    (E1000E, REMOVE),
+    (E1000E, KILL),
+    (E1000E, END),
+];
+
+fn machine() -> Result<(Rig, Machine)> {
+    let modules = ["nvme", "igb", "e1000e"];
+    let rig = Rig::with_initramfs(11, |path| guest::write_initramfs(path, &modules, GUEST))?;
+    let mut machine = rig
+        .machine(setup::guest_kernel()?.vmlinux())
+        .hugepages_2m(80)
+        .file("busybox", setup::busybox()?);
+    for (number, device) in (1..).zip(DEVICES) {
+        machine = machine
+            .qemu_arg("-netdev")
+            .qemu_arg(&format!("hubport,id=net{number},hubid=0"))
+            .device(device);
+    }
+    Ok((rig, machine))
+}
+
+/// Sends to everybody on the wire for as long as the script runs.
+const SENDER: &str = "\
+nic=$(ls /sys/bus/pci/devices/$TESTBED_BDF_3/net)
+/testbed/busybox ip addr add 10.9.9.1/24 broadcast 10.9.9.255 dev $nic
+/testbed/busybox ip link set $nic up
+testbed inside broadcast 10.9.9.255:9 &
+";
+
+/// Unbind and removal under a running guest, SIGKILL of the monitor and an ordinary end.
+pub fn taken() -> Result<CaseResult> {
+    let (_rig, machine) = machine()?;
+    let mut script = [PRELUDE, FUNCTIONS, SENDER].concat();
+    for ((number, driver), Way { name, command, .. }) in CASES {
+        let key = format!("{driver}_{name}");
+        script += &format!(
+            "bdf=$TESTBED_BDF_{number}\nbegin $bdf\n{command}\nended {key}\nback {key} $bdf\n"
+        );
+    }
+    script += "say_processes\nexit 0\n";
+    let outcome = machine.run(&script)?;
+    let mut findings = Findings::default();
+    judge(&mut findings, &outcome);
+    Ok(findings.into_result(&outcome))
+}
+
+fn judge(findings: &mut Findings, outcome: &Outcome) {
+    let facts = script::facts(&outcome.output);
+    findings.expect_eq("script", outcome.status, Status::Exited(0));
+    findings.expect_eq("processes", facts.get("processes"), Some(&"0"));
+    for ((_, driver), way) in CASES {
+        let key = format!("{driver}_{}", way.name);
+        let fact = |what: &str| facts.get(format!("{key}_{what}").as_str()).copied();
+        findings.expect_eq(&format!("{key}: status"), fact("status"), Some(way.status));
+        findings.expect_eq(&format!("{key}: driver"), fact("driver"), Some(driver));
+        findings.expect_eq(&format!("{key}: hugepages"), fact("free"), fact("total"));
+        findings.expect_eq(&format!("{key}: pages held"), fact("held"), Some("80"));
+        findings.expect(
+            fact("changed") == Some("0"),
+            format!(
+                "{key}: {:?} words of {:?} pages changed",
+                fact("changed"),
+                fact("pages")
+            ),
+        );
+    }
+}

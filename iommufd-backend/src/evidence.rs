@@ -1,0 +1,223 @@
+//! Evidence that a device has ended its DMA. Memory that it may know is released for nothing less
+//! ([`NoiommuSpace::release`](crate::NoiommuSpace::release)).
+//!
+//! A device is quiet once its bus mastering reads back as off **and** a reset has succeeded. Bus
+//! mastering alone is not enough: the device keeps its rings, and the next driver turns bus
+//! mastering on before it resets. Two exceptions: the slot reports that no card is in it, and the
+//! user has accepted a device without a reset (`reset=none`).
+
+use std::fmt;
+use std::thread;
+use std::time::Duration;
+
+use address::Bdf;
+
+use crate::error::Error;
+use crate::reset::{self, ResetMethod, Resettable};
+
+/// Config space registers (PCI Express Base Specification, section 7.5; PCI Bus Power Management
+/// Interface Specification, section 3.2).
+mod pci {
+    pub const COMMAND: u16 = 0x04;
+    pub const COMMAND_BUS_MASTER: u16 = 1 << 2;
+    pub const STATUS: u16 = 0x06;
+    pub const STATUS_CAPABILITIES: u16 = 1 << 4;
+    pub const CAPABILITIES: u16 = 0x34;
+    pub const CAP_POWER: u8 = 0x01;
+    /// Power management control and status, from the start of its capability.
+    pub const POWER_CONTROL: u16 = 0x04;
+    pub const POWER_STATE: u16 = 3;
+    /// Device Status, from the start of the PCI Express capability.
+    pub const EXPRESS_STATUS: u16 = 0x0a;
+    pub const EXPRESS_STATUS_PENDING: u16 = 1 << 5;
+    /// A list of capabilities has no room for more than this.
+    pub const MOST_CAPABILITIES: usize = 48;
+}
+
+/// The PCI Express capability.
+pub(crate) const CAP_EXPRESS: u8 = 0x10;
+
+/// How long a function may take from D3hot to D0 (PCI Express Base Specification, section 5.9).
+const POWER_UP: Duration = Duration::from_millis(10);
+
+/// Why a device writes to memory no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// Its bus mastering reads back as off, and it was reset by this method.
+    Reset(String),
+    /// The slot that it was in reports that no card is there.
+    Gone,
+    /// Its bus mastering reads back as off, and its user has accepted that it cannot be reset.
+    Accepted,
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reset(method) => write!(f, "reset ({method})"),
+            Self::Gone => f.write_str("gone from its slot"),
+            Self::Accepted => f.write_str("not reset, as accepted; bus mastering is off"),
+        }
+    }
+}
+
+/// Evidence that one device has ended its DMA. Only this crate makes it, and nobody copies it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Quiet {
+    bdf: Bdf,
+    because: Because,
+}
+
+impl Quiet {
+    /// The device.
+    #[must_use]
+    pub fn bdf(&self) -> Bdf {
+        self.bdf
+    }
+
+    /// What the evidence is.
+    #[must_use]
+    pub fn because(&self) -> &Because {
+        &self.because
+    }
+
+    pub(crate) fn new(bdf: Bdf, because: Because) -> Self {
+        Self { bdf, because }
+    }
+}
+
+/// The config space of a function.
+pub trait ConfigSpace {
+    /// The function.
+    fn bdf(&self) -> Bdf;
+
+    /// Reads two bytes at an even `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    fn config_word(&self, offset: u16) -> Result<u16, Error>;
+
+    /// Writes two bytes at an even `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    fn set_config_word(&self, offset: u16, value: u16) -> Result<(), Error>;
+}
+
+/// Ends all DMA of `functions` for good, each reset by its method: D0, bus mastering off, nothing
+/// under way, reset, bus mastering off again, since a reset may bring COMMAND back as it was.
+/// Nobody may be able to turn bus mastering on again by then.
+///
+/// One result for each function, in order; a failure does not keep the others from being tried.
+pub fn quiesce<F: Resettable>(functions: &[(&F, &ResetMethod)]) -> Vec<Result<Quiet, Error>> {
+    let stopped: Vec<_> = functions
+        .iter()
+        .map(|(function, _)| stop(*function))
+        .collect();
+    let resets = reset::reset_each(functions);
+    let both = stopped.into_iter().zip(resets);
+    let confirmed = functions
+        .iter()
+        .zip(both)
+        .map(|((function, method), (stopped, reset))| {
+            stopped.and(reset).and_then(|()| confirm(*function))?;
+            let because = match method {
+                ResetMethod::None { .. } => Because::Accepted,
+                method => Because::Reset(method.to_string()),
+            };
+            Ok(Quiet::new(function.bdf(), because))
+        });
+    confirmed.collect()
+}
+
+/// Stops DMA: to D0, where COMMAND counts, and out of D3hot before a reset would do it and restore
+/// the COMMAND of that time; then bus mastering off; then waits for what is under way.
+pub(crate) fn stop(function: &impl ConfigSpace) -> Result<(), Error> {
+    power_up(function)?;
+    bus_master_off(function)?;
+    wait_for_transactions(function)
+}
+
+/// That bus mastering is off, after a reset.
+pub(crate) fn confirm(function: &impl ConfigSpace) -> Result<(), Error> {
+    bus_master_off(function)
+}
+
+/// Whether the function's COMMAND reads as all ones, as if nothing were there.
+pub(crate) fn is_silent(function: &impl ConfigSpace) -> Result<bool, Error> {
+    Ok(function.config_word(pci::COMMAND)? == u16::MAX)
+}
+
+fn power_up(function: &impl ConfigSpace) -> Result<(), Error> {
+    let Some(power) = capability(function, pci::CAP_POWER)? else {
+        return Ok(());
+    };
+    let control = function.config_word(power + pci::POWER_CONTROL)?;
+    if control & pci::POWER_STATE != 0 && control != u16::MAX {
+        function.set_config_word(power + pci::POWER_CONTROL, control & !pci::POWER_STATE)?;
+        thread::sleep(POWER_UP);
+    }
+    Ok(())
+}
+
+/// Turns bus mastering off and reads back that it is. The read also makes sure that what the
+/// function wrote before has arrived (PCI ordering: a completion pushes posted writes).
+fn bus_master_off(function: &impl ConfigSpace) -> Result<(), Error> {
+    let unusable = |reason: &str| Error::DeviceUnusable {
+        bdf: function.bdf(),
+        reason: reason.into(),
+    };
+    let command = function.config_word(pci::COMMAND)?;
+    if command == u16::MAX {
+        return Err(unusable("it does not answer: its registers read as ones"));
+    }
+    function.set_config_word(pci::COMMAND, command & !pci::COMMAND_BUS_MASTER)?;
+    if function.config_word(pci::COMMAND)? & pci::COMMAND_BUS_MASTER != 0 {
+        return Err(unusable("its bus mastering cannot be turned off"));
+    }
+    log::debug!("{}: bus mastering is off", function.bdf());
+    Ok(())
+}
+
+/// Waits until the function's Transactions Pending bit is clear, for as long as the PCI
+/// specification gives a function for that before a reset (100 ms), times two.
+fn wait_for_transactions(function: &impl ConfigSpace) -> Result<(), Error> {
+    let Some(express) = capability(function, CAP_EXPRESS)? else {
+        return Ok(());
+    };
+    for _ in 0..20 {
+        let status = function.config_word(express + pci::EXPRESS_STATUS)?;
+        // All ones: the function is gone from the bus.
+        if status & pci::EXPRESS_STATUS_PENDING == 0 || status == u16::MAX {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    log::warn!(
+        "{}: transactions are still pending 200 ms after bus mastering went off",
+        function.bdf()
+    );
+    Ok(())
+}
+
+/// Offset of the capability `id`, if there is one.
+pub(crate) fn capability(function: &impl ConfigSpace, id: u8) -> Result<Option<u16>, Error> {
+    if function.config_word(pci::STATUS)? & pci::STATUS_CAPABILITIES == 0 {
+        return Ok(None);
+    }
+    let mut at = function.config_word(pci::CAPABILITIES)? & 0xfc;
+    for _ in 0..pci::MOST_CAPABILITIES {
+        if at < 0x40 {
+            return Ok(None);
+        }
+        let [found, next] = function.config_word(at)?.to_le_bytes();
+        if found == id {
+            return Ok(Some(at));
+        }
+        at = u16::from(next & 0xfc);
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,177 @@
+//! The order of an end, with each step failing in turn.
+
+use std::cell::RefCell;
+
+use super::*;
+
+const COMMAND: u16 = 4;
+const MASTER: u16 = 4;
+/// Where the function below has its power management capability.
+const POWER: u16 = 0x40;
+
+/// A function that notes what happens to it.
+#[derive(Debug)]
+struct Fake {
+    bdf: Bdf,
+    command: RefCell<u16>,
+    power: RefCell<u16>,
+    /// Bus mastering comes back with a reset, as a reset in D3hot brings it.
+    returns: bool,
+    /// It ignores writes to COMMAND.
+    stuck: bool,
+    refuses_reset: bool,
+    steps: RefCell<Vec<&'static str>>,
+}
+
+fn fake(function: u8) -> Fake {
+    Fake {
+        bdf: Bdf::new(0, 1, 0, function).unwrap(),
+        command: RefCell::new(MASTER | 2),
+        power: RefCell::new(3),
+        returns: false,
+        stuck: false,
+        refuses_reset: false,
+        steps: RefCell::default(),
+    }
+}
+
+impl Fake {
+    fn step(&self, step: &'static str) {
+        self.steps.borrow_mut().push(step);
+    }
+
+    fn was_reset(&self, step: &'static str) -> Result<(), Error> {
+        self.step(step);
+        if self.refuses_reset {
+            return Err(Error::Device {
+                bdf: self.bdf,
+                operation: "reset it",
+                source: std::io::Error::from_raw_os_error(libc::EAGAIN),
+            });
+        }
+        if self.returns {
+            *self.command.borrow_mut() |= MASTER;
+        }
+        Ok(())
+    }
+}
+
+impl ConfigSpace for Fake {
+    fn bdf(&self) -> Bdf {
+        self.bdf
+    }
+
+    fn config_word(&self, offset: u16) -> Result<u16, Error> {
+        Ok(match offset {
+            COMMAND => *self.command.borrow(),
+            pci::STATUS => pci::STATUS_CAPABILITIES,
+            pci::CAPABILITIES => POWER,
+            POWER => pci::CAP_POWER.into(),
+            offset if offset == POWER + pci::POWER_CONTROL => *self.power.borrow(),
+            _ => 0,
+        })
+    }
+
+    fn set_config_word(&self, offset: u16, value: u16) -> Result<(), Error> {
+        if offset == COMMAND {
+            let master = value & MASTER != 0;
+            self.step(if master { "master" } else { "no master" });
+            if !self.stuck {
+                *self.command.borrow_mut() = value;
+            }
+        } else {
+            self.step("power");
+            *self.power.borrow_mut() = value;
+        }
+        Ok(())
+    }
+}
+
+impl Resettable for Fake {
+    fn reset(&self) -> Result<(), Error> {
+        self.was_reset("reset")
+    }
+
+    fn reset_bus(&self) -> Result<(), Error> {
+        self.was_reset("reset bus")
+    }
+}
+
+fn flr() -> ResetMethod {
+    ResetMethod::Function("flr".into())
+}
+
+fn end(function: &Fake, method: &ResetMethod) -> Result<Quiet, Error> {
+    quiesce(&[(function, method)]).pop().unwrap()
+}
+
+#[test]
+fn power_then_bus_mastering_then_reset_then_bus_mastering_again() {
+    let function = Fake {
+        returns: true,
+        ..fake(0)
+    };
+    let quiet = end(&function, &flr()).unwrap();
+    assert_eq!(quiet.bdf(), function.bdf);
+    assert_eq!(*quiet.because(), Because::Reset("flr".into()));
+    let steps = ["power", "no master", "reset", "no master"];
+    assert_eq!(*function.steps.borrow(), steps);
+    assert_eq!(*function.power.borrow(), 0);
+    assert_eq!(*function.command.borrow(), 2);
+}
+
+#[test]
+fn any_step_that_fails_leaves_no_evidence() {
+    let stuck = Fake {
+        stuck: true,
+        ..fake(0)
+    };
+    let text = end(&stuck, &flr()).unwrap_err().to_string();
+    assert!(
+        text.contains("bus mastering cannot be turned off"),
+        "{text}"
+    );
+    // It is reset all the same.
+    assert!(stuck.steps.borrow().contains(&"reset"));
+
+    let refuses = Fake {
+        refuses_reset: true,
+        ..fake(0)
+    };
+    assert!(end(&refuses, &flr()).is_err());
+
+    // All ones are no answer, and no evidence that the device is gone.
+    let silent = fake(0);
+    *silent.command.borrow_mut() = u16::MAX;
+    let text = end(&silent, &flr()).unwrap_err().to_string();
+    assert!(text.contains("does not answer"), "{text}");
+}
+
+#[test]
+fn a_device_without_a_reset_is_quiet_only_as_accepted() {
+    let none = ResetMethod::None { others: vec![] };
+    let quiet = end(&fake(0), &none).unwrap();
+    assert_eq!(*quiet.because(), Because::Accepted);
+    let stuck = Fake {
+        stuck: true,
+        ..fake(0)
+    };
+    assert!(end(&stuck, &none).is_err());
+}
+
+#[test]
+fn a_bus_is_reset_once_when_all_on_it_are_stopped() {
+    let (first, second) = (fake(0), fake(1));
+    let bus = ResetMethod::Bus(vec![first.bdf, second.bdf]);
+    let results = quiesce(&[(&first, &bus), (&second, &bus)]);
+    assert!(results.iter().all(Result::is_ok));
+    assert!(first.steps.borrow().contains(&"reset bus"));
+    assert!(!second.steps.borrow().contains(&"reset bus"));
+
+    let first = Fake {
+        refuses_reset: true,
+        ..fake(0)
+    };
+    let results = quiesce(&[(&first, &bus), (&fake(1), &bus)]);
+    assert!(results.iter().all(Result::is_err), "{results:?}");
+}

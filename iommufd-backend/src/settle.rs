@@ -1,0 +1,372 @@
+//! Making a device quiet through sysfs, once nobody has its VFIO device open any more.
+//!
+//! This is for devices that could not be reset while they were open: the host takes them away and
+//! the driver core holds their lock (`EAGAIN`), or the monitor was killed. A function that a driver
+//! other than VFIO's has bound is never reset.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use address::Bdf;
+
+use crate::error::Error;
+use crate::evidence::{self, Because, CAP_EXPRESS, ConfigSpace, Quiet};
+use crate::pci_sysfs::PciSysfs;
+use crate::reset::{PM, strongest};
+
+/// A driver that nobody has, so that no driver matches a function whose driver_override it is. It
+/// contains `vfio`, so that one that was left behind counts as an override of ours.
+const NO_DRIVER: &str = "vfio-keeper";
+
+/// Between two attempts at a device that is on its way out of the kernel.
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+
+/// Registers of a port's PCI Express capability (PCI Express Base Specification, sections 7.5.3.2
+/// and 7.5.3.11).
+mod port {
+    pub const FLAGS: u16 = 0x02;
+    pub const FLAGS_SLOT: u16 = 1 << 8;
+    pub const SLOT_STATUS: u16 = 0x1a;
+    pub const SLOT_STATUS_PRESENT: u16 = 1 << 6;
+}
+
+/// A device whose user has closed it, or is about to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// The device.
+    pub bdf: Bdf,
+    /// The bridge that its bus belongs to, as long as it was there; `None` on a root bus.
+    pub parent: Option<Bdf>,
+    /// Whether its user has accepted that it cannot be reset.
+    pub accepted: bool,
+}
+
+impl Leftover {
+    /// The device `bdf`, which is there.
+    #[must_use]
+    pub fn of(sysfs: &PciSysfs, bdf: Bdf, accepted: bool) -> Self {
+        Self {
+            bdf,
+            parent: sysfs.parent(bdf),
+            accepted,
+        }
+    }
+
+    fn unusable(&self, reason: impl Into<String>) -> Error {
+        Error::DeviceUnusable {
+            bdf: self.bdf,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Keeps all drivers that do not have the function yet away from it (Linux
+/// Documentation/ABI/testing/sysfs-bus-pci, driver_override), until it is dropped.
+#[derive(Debug)]
+struct Fence {
+    sysfs: PciSysfs,
+    bdf: Bdf,
+    before: String,
+}
+
+impl Fence {
+    /// Raises it. Where the kernel takes the device's lock for that (before Linux 7), this waits for
+    /// an unbind or removal to end, which in its turn waits for the device to be closed.
+    fn raise(sysfs: &PciSysfs, bdf: Bdf) -> Result<Self, Error> {
+        let before = match sysfs.word(bdf, "driver_override")?.as_str() {
+            // How the kernel prints that there is none.
+            "(null)" => String::new(),
+            name => name.to_owned(),
+        };
+        sysfs.write(bdf, "driver_override", NO_DRIVER)?;
+        Ok(Self {
+            sysfs: sysfs.clone(),
+            bdf,
+            before,
+        })
+    }
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        let text = match self.before.as_str() {
+            "" => "\n",
+            name => name,
+        };
+        match self.sysfs.write(self.bdf, "driver_override", text) {
+            // A function that was removed takes its override along.
+            Ok(()) | Err(Error::NoDevice { .. }) => {}
+            Err(error) => log::debug!("{error}"),
+        }
+    }
+}
+
+/// Makes the device quiet and finds evidence for it. `ours` are all devices of the same user, one
+/// bus reset of which may hit the others. Waits at most `limit` for a device that the kernel is
+/// just taking apart.
+///
+/// # Errors
+/// Why there is no evidence; its memory must not be released then.
+pub fn settle(
+    sysfs: &PciSysfs,
+    device: &Leftover,
+    ours: &[Bdf],
+    limit: Duration,
+) -> Result<Quiet, Error> {
+    let end = Instant::now() + limit;
+    loop {
+        let result = settle_once(sysfs, device, ours);
+        match result {
+            Err(error) if is_passing(&error) && Instant::now() < end => {
+                log::debug!("{}: {error}; trying again", device.bdf);
+                thread::sleep(BETWEEN_TRIES);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether the failure comes of a device that is being taken apart or in use for the moment.
+fn is_passing(error: &Error) -> bool {
+    let (Error::Device { source, .. } | Error::Read { source, .. }) = error else {
+        return matches!(error, Error::NoDevice { .. });
+    };
+    matches!(
+        source.raw_os_error(),
+        Some(libc::ENOENT | libc::ENODEV | libc::EAGAIN | libc::EBUSY)
+    )
+}
+
+fn settle_once(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Quiet, Error> {
+    match sysfs.directory(device.bdf) {
+        Ok(_) => settle_present(sysfs, device, ours),
+        Err(Error::NoDevice { .. }) => settle_removed(sysfs, device),
+        Err(error) => Err(error),
+    }
+}
+
+/// A function that sysfs shows.
+fn settle_present(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Quiet, Error> {
+    let bdf = device.bdf;
+    // First the fence, then the question: no driver can come in between.
+    let _fence = Fence::raise(sysfs, bdf)?;
+    if let Some(driver) = foreign_driver(sysfs, bdf)? {
+        return Err(device.unusable(format!(
+            "the driver {driver} has it, under which it is not reset"
+        )));
+    }
+    let config = Config::of(sysfs, bdf)?;
+    if evidence::is_silent(&config)? && is_slot_empty(sysfs, device)? {
+        return Ok(Quiet::new(bdf, Because::Gone));
+    }
+    evidence::stop(&config)?;
+    let because = reset(sysfs, device, ours)?;
+    evidence::confirm(&config)?;
+    Ok(Quiet::new(bdf, because))
+}
+
+/// The driver that has `bdf`, unless it is one of VFIO's.
+fn foreign_driver(sysfs: &PciSysfs, bdf: Bdf) -> Result<Option<String>, Error> {
+    let driver = sysfs.driver(bdf)?;
+    Ok(driver.filter(|driver| !driver.contains("vfio")))
+}
+
+/// Resets the function by the strongest method, alone or with what else there is of `ours` behind
+/// its bridge.
+fn reset(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Because, Error> {
+    let methods = sysfs.reset_methods(device.bdf)?;
+    let best = strongest(&methods);
+    if let Some(method) = best.filter(|method| *method != PM) {
+        reset_by(sysfs, device.bdf, &methods, method)?;
+        return Ok(Because::Reset(method.to_owned()));
+    }
+    let behind = device.parent.map(|parent| sysfs.behind(parent));
+    match (device.parent, behind) {
+        (Some(parent), Some(behind)) if all_free(sysfs, &behind, ours)? => {
+            reset_bridge(sysfs, device.bdf, parent)?;
+            Ok(Because::Reset("bus".into()))
+        }
+        _ => match best {
+            Some(method) => {
+                reset_by(sysfs, device.bdf, &methods, method)?;
+                Ok(Because::Reset(method.to_owned()))
+            }
+            None if device.accepted => Ok(Because::Accepted),
+            None => Err(device.unusable("it has no reset that hits no other device")),
+        },
+    }
+}
+
+/// Whether all of `functions` belong to the same user and no driver but VFIO's has one of them.
+fn all_free(sysfs: &PciSysfs, functions: &[Bdf], ours: &[Bdf]) -> Result<bool, Error> {
+    for function in functions {
+        if !ours.contains(function) || foreign_driver(sysfs, *function)?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Resets the function by `method` and no other of `methods`, its own list.
+fn reset_by(sysfs: &PciSysfs, bdf: Bdf, methods: &[String], method: &str) -> Result<(), Error> {
+    let is_choice = methods.len() > 1;
+    if is_choice {
+        sysfs.write(bdf, "reset_method", method)?;
+    }
+    let result = sysfs.write(bdf, "reset", "1");
+    if is_choice && let Err(error) = sysfs.write(bdf, "reset_method", &methods.join(" ")) {
+        log::warn!("{bdf}: its list of resets stays cut down to {method}: {error}");
+    }
+    result
+}
+
+/// Resets everything behind `parent` (needs CAP_SYS_ADMIN; drivers/pci/pci-sysfs.c
+/// reset_subordinate_store).
+fn reset_bridge(sysfs: &PciSysfs, bdf: Bdf, parent: Bdf) -> Result<(), Error> {
+    log::debug!("{bdf}: resetting the bus behind {parent}");
+    sysfs.write(parent, "reset_subordinate", "1")
+}
+
+/// A function that was taken out of the kernel, by the host or because the card was pulled out. It
+/// may be there all the same, as it was. Its registers are out of reach, but a reset of its bus
+/// clears all of them, COMMAND among them (PCI Express Base Specification, section 6.6.1).
+fn settle_removed(sysfs: &PciSysfs, device: &Leftover) -> Result<Quiet, Error> {
+    let Some(parent) = device.parent else {
+        return Err(device.unusable("it was removed, and no bridge is above it to reset it"));
+    };
+    if sysfs.directory(parent).is_err() {
+        return Err(device.unusable(format!("it was removed, and so was the bridge {parent}")));
+    }
+    if is_slot_empty(sysfs, device)? {
+        return Ok(Quiet::new(device.bdf, Because::Gone));
+    }
+    let behind = sysfs.behind(parent);
+    if !behind.is_empty() {
+        let names: Vec<_> = behind.iter().map(Bdf::to_string).collect();
+        return Err(device.unusable(format!(
+            "it was removed, and a reset of its bus would hit {}",
+            names.join(", ")
+        )));
+    }
+    reset_bridge(sysfs, device.bdf, parent)?;
+    Ok(Quiet::new(device.bdf, Because::Reset("bus".into())))
+}
+
+/// Whether the port above reports that no card is in its slot. Ports without a slot report one
+/// always, and so does a port that does not answer.
+fn is_slot_empty(sysfs: &PciSysfs, device: &Leftover) -> Result<bool, Error> {
+    let Some(parent) = device.parent else {
+        return Ok(false);
+    };
+    let config = Config::of(sysfs, parent)?;
+    if evidence::is_silent(&config)? {
+        return Ok(false);
+    }
+    let Some(express) = evidence::capability(&config, CAP_EXPRESS)? else {
+        return Ok(false);
+    };
+    let flags = config.config_word(express + port::FLAGS)?;
+    let status = config.config_word(express + port::SLOT_STATUS)?;
+    let has_slot = flags & port::FLAGS_SLOT != 0;
+    Ok(has_slot && status & port::SLOT_STATUS_PRESENT == 0)
+}
+
+/// Config space through sysfs. Without CAP_SYS_ADMIN only the first 64 bytes can be read
+/// (drivers/pci/pci-sysfs.c pci_read_config); capabilities do not seem to be there then.
+#[derive(Debug)]
+struct Config {
+    bdf: Bdf,
+    file: File,
+}
+
+impl Config {
+    fn of(sysfs: &PciSysfs, bdf: Bdf) -> Result<Self, Error> {
+        let path = sysfs.directory(bdf)?.join("config");
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        opened
+            .map(|file| Self { bdf, file })
+            .map_err(|source| failed(bdf, "open its config space", source))
+    }
+}
+
+impl ConfigSpace for Config {
+    fn bdf(&self) -> Bdf {
+        self.bdf
+    }
+
+    fn config_word(&self, offset: u16) -> Result<u16, Error> {
+        let mut data = [0; 2];
+        match self.file.read_exact_at(&mut data, offset.into()) {
+            Ok(()) => Ok(u16::from_le_bytes(data)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && offset >= 0x40 => Ok(0),
+            Err(source) => Err(failed(self.bdf, "read its config space", source)),
+        }
+    }
+
+    fn set_config_word(&self, offset: u16, value: u16) -> Result<(), Error> {
+        self.file
+            .write_all_at(&value.to_le_bytes(), offset.into())
+            .map_err(|source| failed(self.bdf, "write its config space", source))
+    }
+}
+
+fn failed(bdf: Bdf, operation: &'static str, source: io::Error) -> Error {
+    Error::Device {
+        bdf,
+        operation,
+        source,
+    }
+}
+
+impl PciSysfs {
+    /// The bridge that the bus of `bdf` belongs to; `None` on a root bus.
+    #[must_use]
+    pub fn parent(&self, bdf: Bdf) -> Option<Bdf> {
+        let path = fs::canonicalize(self.directory(bdf).ok()?).ok()?;
+        path.parent()?.file_name()?.to_str()?.parse().ok()
+    }
+
+    /// All functions behind the bridge, in order, those behind other bridges there included.
+    #[must_use]
+    pub fn behind(&self, bridge: Bdf) -> Vec<Bdf> {
+        let above = |function: &Bdf| {
+            let directory = fs::canonicalize(self.directory(*function).ok()?).ok()?;
+            let mut names = directory.ancestors().skip(1);
+            names.find(|above| {
+                let name = above.file_name().and_then(|name| name.to_str());
+                name.is_some_and(|name| name == bridge.to_string())
+            })?;
+            Some(())
+        };
+        let mut functions = self.functions().unwrap_or_default();
+        functions.retain(|function| above(function).is_some());
+        functions
+    }
+
+    /// Writes `text` to the file `name` of `bdf`.
+    fn write(&self, bdf: Bdf, name: &'static str, text: &str) -> Result<(), Error> {
+        let path: PathBuf = self.directory(bdf)?.join(name);
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|source| failed(bdf, name_of_write(name), source))
+    }
+}
+
+/// What a write to a file of sysfs is for, as a verb phrase.
+fn name_of_write(file: &str) -> &'static str {
+    match file {
+        "reset" => "reset it through sysfs",
+        "reset_method" => "choose how to reset it",
+        "reset_subordinate" => "reset the bus behind it",
+        _ => "keep drivers away from it",
+    }
+}
+
+#[cfg(test)]
+mod tests;

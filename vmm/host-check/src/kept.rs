@@ -1,0 +1,84 @@
+//! Guest memory that a keeper keeps pinned, because a device could not be made quiet.
+
+use address::Bdf;
+use keeper::Found;
+
+use crate::host::Host;
+use crate::id::Id;
+use crate::line::Line;
+
+/// All keepers that the caller may ask, in the order of their process numbers.
+pub(crate) fn keepers(host: &Host) -> Vec<Found> {
+    let directory = keeper::DIRECTORY.trim_start_matches('/');
+    keeper::find(&host.path(directory))
+}
+
+/// The keepers that keep memory for `bdf`, each in a sentence.
+#[must_use]
+pub fn of_device(host: &Host, bdf: Bdf) -> Vec<String> {
+    let keepers = keepers(host).into_iter();
+    keepers
+        .filter(|found| found.status.devices.iter().any(|device| device.bdf == bdf))
+        .map(|found| sentence(&found))
+        .collect()
+}
+
+/// The line about all of them.
+pub(crate) fn check(host: &Host) -> Line {
+    let found = keepers(host);
+    if found.is_empty() {
+        return Line::ok(Id::KeptMemory, "None is kept");
+    }
+    let sentences: Vec<_> = found.iter().map(sentence).collect();
+    let ways: Vec<_> = found.iter().map(way_out).collect();
+    Line::warn(Id::KeptMemory, sentences.join("; "), ways.join("; "))
+}
+
+pub(crate) fn sentence(found: &Found) -> String {
+    format!("Process {} keeps {}", found.pid, found.status)
+}
+
+/// The command that gives the memory back.
+pub(crate) fn way_out(found: &Found) -> String {
+    let devices = found.status.devices.iter();
+    let names: Vec<_> = devices.map(|device| device.bdf.to_string()).collect();
+    format!("pinvisor release {}", names.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use keeper::{Kept, Status};
+
+    use super::*;
+    use crate::host::tests::Fake;
+    use crate::line::Verdict;
+
+    #[test]
+    fn without_a_keeper_all_is_well() {
+        let fake = Fake::new();
+        assert_eq!(check(&fake.host).verdict, Verdict::Ok);
+        fake.write("run/pinvisor/keeper-7", "no socket");
+        assert_eq!(check(&fake.host).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_keeper_is_told_with_the_way_out() {
+        let kept = |bdf: &str| Kept {
+            bdf: bdf.parse().unwrap(),
+            parent: None,
+            accepted: false,
+            why: "it does not answer".into(),
+        };
+        let status = Status {
+            bytes: 64 << 20,
+            devices: vec![kept("01:00.0"), kept("02:00.0")],
+        };
+        let found = Found::example(77, status);
+        let text = sentence(&found);
+        assert!(text.starts_with("Process 77 keeps 64 MiB for 0000:01:00.0 (it does not"));
+        assert_eq!(
+            way_out(&found),
+            "pinvisor release 0000:01:00.0 0000:02:00.0"
+        );
+    }
+}

@@ -1,0 +1,193 @@
+//! Keepers that keep memory, found by their sockets in a directory of root's.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use address::Bdf;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
+use rustix::process::geteuid;
+
+use crate::KeeperError;
+use crate::message::{Answer, Channel, Request, Status};
+
+/// Where keepers have their sockets.
+pub const DIRECTORY: &str = "/run/pinvisor";
+
+/// What their names begin with; the process number follows.
+const NAME: &str = "keeper-";
+
+/// A keeper answers at once, or not at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A keeper that keeps memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Number of its process, as the kernel knows it.
+    pub pid: u32,
+    /// What it keeps.
+    pub status: Status,
+    socket: PathBuf,
+}
+
+impl Found {
+    /// One that nobody can ask, for tests of how it is shown.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn example(pid: u32, status: Status) -> Self {
+        Self {
+            pid,
+            status,
+            socket: PathBuf::new(),
+        }
+    }
+}
+
+/// The keepers that have their sockets in `directory`, normally [`DIRECTORY`]. What does not belong
+/// to root or to the caller counts for nothing, and neither does what makes no sense.
+#[must_use]
+pub fn find(directory: &Path) -> Vec<Found> {
+    if !is_trusted(directory) {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut found: Vec<Found> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(NAME))
+        .filter_map(|entry| match look(&entry.path()) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                log::debug!("{}: {error}", entry.path().display());
+                None
+            }
+        })
+        .collect();
+    found.sort_unstable_by_key(|found| found.pid);
+    found
+}
+
+/// Tells the keeper that `bdf` is quiet, and returns what it keeps then. With no device left, its
+/// memory is released.
+///
+/// # Errors
+/// [`KeeperError::Silent`], [`KeeperError::Refused`]
+pub fn release(found: &Found, bdf: Bdf) -> Result<Status, KeeperError> {
+    let silent = |source| KeeperError::Silent {
+        pid: found.pid,
+        source,
+    };
+    let (channel, _) = call(&found.socket).map_err(silent)?;
+    let answer = channel
+        .ask(&Request::Release { bdf }, &[])
+        .map_err(silent)?;
+    match answer {
+        Answer::Status(status) => Ok(status.fit_to_show()),
+        answer => Err(KeeperError::Refused {
+            pid: found.pid,
+            why: format!("{answer:?}"),
+        }),
+    }
+}
+
+fn look(socket: &Path) -> io::Result<Found> {
+    let (channel, pid) = call(socket)?;
+    match channel.ask(&Request::Status, &[])? {
+        Answer::Status(status) => Ok(Found {
+            pid,
+            status: status.fit_to_show(),
+            socket: socket.to_owned(),
+        }),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// A connection to the keeper at `path`, and its process number.
+fn call(path: &Path) -> io::Result<(Channel, u32)> {
+    let socket = new_socket()?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let pid = trusted_peer(&socket)?;
+    be_impatient(&socket)?;
+    Ok((Channel(socket), pid))
+}
+
+fn new_socket() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Waits for whoever is at the other end of `socket` only so long.
+pub(crate) fn be_impatient(socket: impl AsFd) -> io::Result<()> {
+    for way in [Timeout::Recv, Timeout::Send] {
+        set_socket_timeout(socket.as_fd(), way, Some(PATIENCE))?;
+    }
+    Ok(())
+}
+
+/// The process at the other end, which must be root's or the caller's own.
+pub(crate) fn trusted_peer(socket: impl AsFd) -> io::Result<u32> {
+    let peer = socket_peercred(socket)?;
+    if !peer.uid.is_root() && peer.uid != geteuid() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(peer.pid.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// Whether nobody but root and the caller can have put something into `directory`.
+fn is_trusted(directory: &Path) -> bool {
+    let Ok(found) = fs::symlink_metadata(directory) else {
+        return false;
+    };
+    let is_ours = found.uid() == 0 || found.uid() == geteuid().as_raw();
+    let others_write = found.mode() & 0o022 != 0;
+    if !found.is_dir() || !is_ours || others_write {
+        log::warn!(
+            "{} is not a directory that only root can write to: no keepers are looked for there",
+            directory.display()
+        );
+        return false;
+    }
+    true
+}
+
+/// A socket in a directory, which is removed with it.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) listener: OwnedFd,
+    path: PathBuf,
+}
+
+impl Published {
+    /// Makes this process found in `directory`.
+    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
+        match DirBuilder::new().mode(0o755).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        if !is_trusted(directory) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let path = directory.join(format!("{NAME}{}", std::process::id()));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            // Left behind by another process of the same number.
+            _ => {}
+        }
+        let listener = new_socket()?;
+        bind(&listener, &SocketAddrUnix::new(&path)?)?;
+        listen(&listener, 8)?;
+        Ok(Self { listener, path })
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::debug!("{}: {error}", self.path.display());
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What monitor, keeper and other commands tell each other: one JSON object in each packet, with
+//! open files beside it.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use address::Bdf;
+use iommufd_backend::Leftover;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Longest packet in bytes: a bus of 32 devices with a reason each is far shorter.
+const LONGEST: usize = 64 << 10;
+
+/// Most files in a packet.
+const MOST_FILES: usize = 2;
+
+/// Longest reason, in characters, that is taken from elsewhere.
+const LONGEST_REASON: usize = 400;
+
+/// A device for which memory is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The device.
+    #[serde(with = "name")]
+    pub bdf: Bdf,
+    /// The bridge that it was behind.
+    #[serde(with = "optional_name")]
+    pub parent: Option<Bdf>,
+    /// Whether its user has accepted that it cannot be reset.
+    pub accepted: bool,
+    /// Why there is no evidence that it is quiet; empty as long as nobody looked.
+    pub why: String,
+}
+
+impl Kept {
+    /// The device, for which there is no evidence for the reason `why`.
+    #[must_use]
+    pub fn new(device: &Leftover, why: String) -> Self {
+        Self {
+            bdf: device.bdf,
+            parent: device.parent,
+            accepted: device.accepted,
+            why,
+        }
+    }
+
+    /// What has to be made quiet.
+    #[must_use]
+    pub fn leftover(&self) -> Leftover {
+        Leftover {
+            bdf: self.bdf,
+            parent: self.parent,
+            accepted: self.accepted,
+        }
+    }
+}
+
+/// What a keeper keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Bytes of guest memory.
+    pub bytes: u64,
+    /// The devices that may write to it.
+    pub devices: Vec<Kept>,
+}
+
+impl Status {
+    /// The same with reasons fit to be shown: without control characters, and not endless.
+    #[must_use]
+    pub(crate) fn fit_to_show(mut self) -> Self {
+        for device in &mut self.devices {
+            let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+            let letters = device.why.chars().take(LONGEST_REASON);
+            device.why = letters.map(plain).collect();
+        }
+        self
+    }
+}
+
+impl fmt::Display for Status {
+    /// As `128 MiB for 0000:01:00.0 (reason)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB for ", self.bytes >> 20)?;
+        for (number, device) in self.devices.iter().enumerate() {
+            let between = if number > 0 { ", " } else { "" };
+            write!(f, "{between}{}", device.bdf)?;
+            if !device.why.is_empty() {
+                write!(f, " ({})", device.why)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a keeper is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub(crate) enum Request {
+    /// By the monitor, first: these devices will be bound to the `/dev/iommu` beside it.
+    Hold {
+        /// The devices.
+        devices: Vec<Kept>,
+    },
+    /// By the monitor: memory, the file beside it, is pinned.
+    Memory {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// By the monitor: all devices are quiet and memory is released.
+    Released,
+    /// By the monitor: these devices are not quiet, the others are.
+    Keep {
+        /// The devices.
+        devices: Vec<Kept>,
+    },
+    /// By anybody: what is kept?
+    Status,
+    /// By who has reset the device: it is quiet.
+    Release {
+        /// The device.
+        #[serde(with = "name")]
+        bdf: Bdf,
+    },
+}
+
+/// What a keeper answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    /// To [`Request::Hold`] and [`Request::Keep`]: it does.
+    Ready {
+        /// Whether others find it.
+        found: bool,
+    },
+    /// To [`Request::Status`] and [`Request::Release`]: what is kept now.
+    Status(Status),
+    /// It does not.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One end of a connection that keeps packets apart.
+#[derive(Debug)]
+pub(crate) struct Channel(pub(crate) OwnedFd);
+
+impl Channel {
+    /// Sends `message` and `files`.
+    pub(crate) fn send(
+        &self,
+        message: &impl Serialize,
+        files: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        if !files.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(files)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let flags = SendFlags::NOSIGNAL;
+        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut beside, flags)?;
+        Ok(())
+    }
+
+    /// Waits for a message and its files; `None` once nobody is at the other end.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] for one that makes no sense; the next one may.
+    pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0; LONGEST];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = loop {
+            let slices = &mut [IoSliceMut::new(&mut bytes)];
+            match recvmsg(&self.0, slices, &mut beside, flags) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                result => break result?,
+            }
+        };
+        let mut files = Vec::new();
+        for message in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                files.extend(rights);
+            }
+        }
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        if received.flags.contains(ReturnFlags::TRUNC) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let message = serde_json::from_slice(&bytes[..received.bytes])
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(Some((message, files)))
+    }
+
+    /// Sends `request` and waits for the answer.
+    pub(crate) fn ask(&self, request: &Request, files: &[BorrowedFd<'_>]) -> io::Result<Answer> {
+        self.send(request, files)?;
+        let (answer, _) = self
+            .receive()?
+            .ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        Ok(answer)
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A device's name as text.
+mod name {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(bdf: &Bdf, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(bdf)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bdf, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The same, or null.
+mod optional_name {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(bdf: &Option<Bdf>, out: S) -> Result<S::Ok, S::Error> {
+        bdf.map(|bdf| bdf.to_string()).serialize(out)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bdf>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        let parsed = text.map(|text| text.parse().map_err(serde::de::Error::custom));
+        parsed.transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    fn pair() -> (Channel, Channel) {
+        let kind = SocketType::SEQPACKET;
+        let (one, other) =
+            socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        (Channel(one), Channel(other))
+    }
+
+    fn kept(why: &str) -> Kept {
+        Kept {
+            bdf: "0000:01:00.0".parse().unwrap(),
+            parent: Some("0000:00:08.0".parse().unwrap()),
+            accepted: false,
+            why: why.into(),
+        }
+    }
+
+    #[test]
+    fn messages_come_with_their_files_until_the_end() {
+        let (one, other) = pair();
+        let file = tempfile::tempfile().unwrap();
+        let hold = Request::Hold {
+            devices: vec![kept("")],
+        };
+        one.send(&hold, &[file.as_fd()]).unwrap();
+        one.send(&Request::Released, &[]).unwrap();
+        let (message, files) = other.receive::<Request>().unwrap().unwrap();
+        assert_eq!((message, files.len()), (hold, 1));
+        let (message, files) = other.receive::<Request>().unwrap().unwrap();
+        assert_eq!((message, files.len()), (Request::Released, 0));
+        drop(one);
+        assert!(other.receive::<Request>().unwrap().is_none());
+    }
+
+    #[test]
+    fn nonsense_is_an_error_and_the_next_message_is_read() {
+        let (one, other) = pair();
+        one.send(&"nonsense", &[]).unwrap();
+        one.send(&serde_json::json!({"what": "release", "bdf": "../x"}), &[])
+            .unwrap();
+        one.send(&Request::Status, &[]).unwrap();
+        for _ in 0..2 {
+            let error = other.receive::<Request>().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
+        assert!(other.receive::<Request>().unwrap().is_some());
+    }
+
+    #[test]
+    fn reasons_from_elsewhere_are_fit_to_show() {
+        let status = Status {
+            bytes: 128 << 20,
+            devices: vec![kept("\x1b[2Jgone\n"), kept(&"x".repeat(10_000))],
+        };
+        let shown = status.fit_to_show();
+        let text = shown.to_string();
+        assert!(text.starts_with("128 MiB for 0000:01:00.0 ( [2Jgone ), "));
+        assert!(text.len() < 1000);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = serde_json::from_slice::<Request>(&bytes);
+            let _ = serde_json::from_slice::<Answer>(&bytes);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The keeper's own work.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use address::Bdf;
+use iommufd_backend::{PciSysfs, settle};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{PidfdFlags, getppid, pidfd_open};
+
+use crate::confine::confine;
+use crate::find::{DIRECTORY, Published, be_impatient, trusted_peer};
+use crate::message::{Answer, Channel, Request, Status};
+use crate::{KeeperError, setup};
+
+/// How long the kernel may take to take a device apart that its user has closed.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Everything that a keeper has.
+#[derive(Debug, Default)]
+struct Held {
+    status: Status,
+    /// `/dev/iommu` and the memory's file. Closing them releases the memory.
+    files: Vec<OwnedFd>,
+}
+
+/// Where a keeper looks for devices and is found by others.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) sysfs: PciSysfs,
+    pub(crate) directory: PathBuf,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            sysfs: PciSysfs::default(),
+            directory: DIRECTORY.into(),
+        }
+    }
+}
+
+/// Makes this process the keeper of its parent, at the other end of standard input, and returns
+/// when nothing is kept any more.
+///
+/// # Errors
+/// [`KeeperError::Setup`]
+pub fn run() -> Result<(), KeeperError> {
+    confine()?;
+    let input = io::stdin().as_fd().try_clone_to_owned();
+    let channel = Channel(input.map_err(setup("use standard input"))?);
+    let parent =
+        getppid().ok_or_else(|| setup("find the monitor")(io::Error::other("it ended")))?;
+    let monitor = pidfd_open(parent, PidfdFlags::empty()).map_err(setup("watch the monitor"))?;
+    serve(channel, &monitor, &Place::default())
+}
+
+/// Keeps memory in this process, whose keeper is gone, until others release it.
+///
+/// # Errors
+/// [`KeeperError::Setup`] if nobody would find it.
+pub fn keep_here(status: Status) -> Result<(), KeeperError> {
+    let published = Published::new(Path::new(DIRECTORY)).map_err(setup("be found by others"))?;
+    let held = Held {
+        status,
+        files: Vec::new(),
+    };
+    keep(held, Some(&published));
+    Ok(())
+}
+
+/// Does as the monitor tells, and what is left to do when it is gone.
+pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Result<(), KeeperError> {
+    let mut held = Held::default();
+    loop {
+        let (request, files) = match channel.receive() {
+            Ok(Some(received)) => received,
+            Ok(None) => break,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+            Err(source) => return Err(setup("listen to the monitor")(source)),
+        };
+        held.files.extend(files);
+        match request {
+            Request::Hold { devices } => {
+                held.status.devices = devices;
+                answer(&channel, &Answer::Ready { found: false });
+            }
+            Request::Memory { bytes } => held.status.bytes = bytes,
+            Request::Released => return Ok(()),
+            Request::Keep { devices } => {
+                held.status.devices = devices;
+                let published = publish(&place.directory);
+                let found = published.is_some();
+                answer(&channel, &Answer::Ready { found });
+                drop(channel);
+                keep(held, published.as_ref());
+                return Ok(());
+            }
+            Request::Status | Request::Release { .. } => {
+                let why = "the monitor is still there".into();
+                answer(&channel, &Answer::Refused { why });
+            }
+        }
+    }
+    // Its files are closed, and so its devices, once it is no process any more (kernel/exit.c
+    // do_exit: exit_files and exit_task_work before exit_notify).
+    wait_for(monitor);
+    // Devices that never were told of memory cannot write to it.
+    if held.status.bytes == 0 {
+        return Ok(());
+    }
+    settle_all(&mut held.status, &place.sysfs);
+    if !held.status.devices.is_empty() {
+        keep(held, publish(&place.directory).as_ref());
+    }
+    Ok(())
+}
+
+/// Makes the devices quiet and leaves those for which there is no evidence.
+fn settle_all(status: &mut Status, sysfs: &PciSysfs) {
+    let ours: Vec<Bdf> = status.devices.iter().map(|device| device.bdf).collect();
+    status.devices.retain_mut(
+        |device| match settle(sysfs, &device.leftover(), &ours, SETTLE) {
+            Ok(_) => false,
+            Err(error) => {
+                device.why = chain(&error);
+                true
+            }
+        },
+    );
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+fn publish(directory: &Path) -> Option<Published> {
+    Published::new(directory)
+        .inspect_err(|error| log::error!("{}: {error}", directory.display()))
+        .ok()
+}
+
+/// Keeps what is held until it is told that every device is quiet. Where nobody can tell, that is
+/// for ever: only who kills it gets the memory back.
+fn keep(mut held: Held, published: Option<&Published>) {
+    while !held.status.devices.is_empty() {
+        let Some(published) = published else {
+            std::thread::park();
+            continue;
+        };
+        match accept_with(&published.listener, SocketFlags::CLOEXEC) {
+            Ok(caller) => {
+                if let Err(error) = serve_caller(&Channel(caller), &mut held) {
+                    log::debug!("a caller went away: {error}");
+                }
+            }
+            Err(error) => {
+                log::debug!("cannot hear a caller: {error}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+/// Answers one question.
+fn serve_caller(channel: &Channel, held: &mut Held) -> io::Result<()> {
+    trusted_peer(channel)?;
+    be_impatient(channel)?;
+    let Some((request, _)) = channel.receive()? else {
+        return Ok(());
+    };
+    let answer = match request {
+        Request::Status => Answer::Status(held.status.clone()),
+        Request::Release { bdf } => {
+            held.status.devices.retain(|device| device.bdf != bdf);
+            if held.status.devices.is_empty() {
+                // By the time that the caller hears of it, the memory is the host's again.
+                held.files.clear();
+            }
+            Answer::Status(held.status.clone())
+        }
+        _ => Answer::Refused {
+            why: "only the monitor asks for that".into(),
+        },
+    };
+    channel.send(&answer, &[])
+}
+
+/// A monitor that is gone misses nothing.
+fn answer(channel: &Channel, answer: &Answer) {
+    if let Err(error) = channel.send(answer, &[]) {
+        log::debug!("the monitor does not listen: {error}");
+    }
+}
+
+fn wait_for(process: &OwnedFd) {
+    let mut end = [PollFd::new(process, PollFlags::IN)];
+    while let Err(rustix::io::Errno::INTR) = poll(&mut end, None) {}
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! The monitor's side: a keeper is started before the first device is bound.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::process::{Child, Command, Stdio};
+
+use iommufd_backend::Leftover;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use crate::KeeperError;
+use crate::message::{Answer, Channel, Kept, Request};
+
+/// This program, which can be a keeper, whatever has become of its file.
+const PROGRAM: &str = "/proc/self/exe";
+
+/// What makes it one.
+const COMMAND: &str = "keeper";
+
+/// The keeper of this process. When this process ends without a word to it, it makes the devices
+/// quiet by itself, and keeps the memory if it cannot.
+#[derive(Debug)]
+pub struct Keeper {
+    channel: Channel,
+    child: Child,
+}
+
+impl Keeper {
+    /// Starts a keeper for `devices`, none of which is bound yet, and `iommufd`, to which they will
+    /// be. It is a process of its own from the start, not a copy of this one.
+    ///
+    /// # Errors
+    /// [`KeeperError::Start`], [`KeeperError::Silent`]
+    pub fn start(iommufd: BorrowedFd<'_>, devices: &[Leftover]) -> Result<Self, KeeperError> {
+        Self::start_as(PROGRAM, iommufd, devices)
+    }
+
+    fn start_as(
+        program: &str,
+        iommufd: BorrowedFd<'_>,
+        devices: &[Leftover],
+    ) -> Result<Self, KeeperError> {
+        let failed = |error: rustix::io::Errno| KeeperError::Start(error.into());
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(failed)?;
+        let child = Command::new(program)
+            .arg(COMMAND)
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .current_dir("/")
+            .spawn()
+            .map_err(KeeperError::Start)?;
+        let keeper = Self {
+            channel: Channel(ours),
+            child,
+        };
+        let devices = devices
+            .iter()
+            .map(|device| Kept::new(device, String::new()))
+            .collect();
+        keeper.ask(&Request::Hold { devices }, &[iommufd])?;
+        log::debug!("process {} would keep memory pinned", keeper.pid());
+        Ok(keeper)
+    }
+
+    /// Number of its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives it the file of `bytes` of memory, which are pinned.
+    ///
+    /// # Errors
+    /// [`KeeperError::Silent`]
+    pub fn memory(&self, file: BorrowedFd<'_>, bytes: u64) -> Result<(), KeeperError> {
+        let sent = self.channel.send(&Request::Memory { bytes }, &[file]);
+        sent.map_err(|source| self.silent(source))
+    }
+
+    /// Ends it, since nothing has to be kept. Waits until it has let go of everything.
+    pub fn released(mut self) {
+        if let Err(error) = self.channel.send(&Request::Released, &[]) {
+            log::warn!("The process that keeps memory pinned was gone: {error}");
+        }
+        if let Err(error) = self.child.wait() {
+            log::warn!("Cannot wait for process {}: {error}", self.pid());
+        }
+    }
+
+    /// Makes it keep the memory for `devices`, which are closed, and outlive this process. Returns
+    /// whether others find it.
+    ///
+    /// # Errors
+    /// [`KeeperError::Silent`], [`KeeperError::Refused`]: it does not keep anything.
+    pub fn keep(&self, devices: Vec<Kept>) -> Result<bool, KeeperError> {
+        self.ask(&Request::Keep { devices }, &[])
+    }
+
+    fn ask(&self, request: &Request, files: &[BorrowedFd<'_>]) -> Result<bool, KeeperError> {
+        match self.channel.ask(request, files) {
+            Ok(Answer::Ready { found }) => Ok(found),
+            Ok(answer) => Err(KeeperError::Refused {
+                pid: self.pid(),
+                why: format!("{answer:?}"),
+            }),
+            Err(source) => Err(self.silent(source)),
+        }
+    }
+
+    fn silent(&self, source: io::Error) -> KeeperError {
+        KeeperError::Silent {
+            pid: self.pid(),
+            source,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn one_that_does_not_answer_is_reported() {
+        let file = tempfile::tempfile().unwrap();
+        let start = |program| Keeper::start_as(program, file.as_fd(), &[]).unwrap_err();
+        let silent = start("true");
+        assert!(matches!(silent, KeeperError::Silent { .. }), "{silent:?}");
+        let absent = start("/does/not/exist");
+        assert!(matches!(absent, KeeperError::Start(_)), "{absent:?}");
+    }
+}

@@ -1,0 +1,77 @@
+//! `pinvisor release`.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use address::Bdf;
+use clap::Args;
+use host_check::Host;
+use iommufd_backend::settle;
+use keeper::Found;
+
+use super::written;
+use crate::error::Error;
+
+/// Options of `pinvisor release`.
+#[derive(Args, Debug)]
+#[command(after_help = AFTER)]
+pub struct ReleaseArgs {
+    /// PCI devices whose guest memory is kept, as pinvisor list shows
+    #[arg(value_name = "BDF", required = true)]
+    devices: Vec<Bdf>,
+}
+
+const AFTER: &str = "\
+Turns the device's bus mastering off and resets it by the strongest method there is; one that was \
+removed is reset by the bridge above, if it was alone behind it. Only if that succeeds is the \
+memory given back. A device that a driver has is not reset: take it from the driver first.";
+
+/// How long a device may take that the kernel is taking apart.
+const SETTLE: Duration = Duration::from_secs(2);
+
+impl ReleaseArgs {
+    /// Resets and releases.
+    ///
+    /// # Errors
+    /// [`Error::NoKeeper`], [`Error::Keeper`], [`Error::Bind`], [`Error::Backend`]: why a device is not quiet;
+    /// [`Error::Process`] if standard output takes nothing.
+    pub fn run(self) -> Result<ExitCode, Error> {
+        for bdf in self.devices {
+            let said = release(bdf)?;
+            written(writeln!(io::stdout(), "{bdf}: {said}"))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn release(bdf: Bdf) -> Result<String, Error> {
+    let keepers = keeper::find(Path::new(keeper::DIRECTORY));
+    let of_device = |found: &&Found| found.status.devices.iter().any(|device| device.bdf == bdf);
+    let found: Vec<&Found> = keepers.iter().filter(of_device).collect();
+    if found.is_empty() {
+        return Err(Error::NoKeeper { bdf });
+    }
+    let host = Host::default();
+    host_check::ensure_closed(&host, bdf)?;
+    let mut said = Vec::new();
+    for keeper in found {
+        let devices = &keeper.status.devices;
+        let ours: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
+        let Some(device) = devices.iter().find(|device| device.bdf == bdf) else {
+            continue;
+        };
+        let quiet = settle(host.pci(), &device.leftover(), &ours, SETTLE)?;
+        let left = keeper::release(keeper, bdf)?;
+        said.push(tell(keeper, &quiet.because().to_string(), &left));
+    }
+    Ok(said.join("; "))
+}
+
+fn tell(keeper: &Found, because: &str, left: &keeper::Status) -> String {
+    match left.devices.as_slice() {
+        [] => format!("{because}; {} MiB are released", keeper.status.bytes >> 20),
+        _ => format!("{because}; process {} still keeps {left}", keeper.pid),
+    }
+}
