@@ -27,7 +27,7 @@ const PAGE: usize = 4096;
 pub fn check(ram: &GuestRam, table: &RamTable) -> Result<(), Error> {
     match compare(ram, table)? {
         Compared::All(pages) => {
-            log::info!("{pages} pages of guest memory are where devices find them")
+            log::info!("{pages} pages of guest memory are where devices find them");
         }
         Compared::Hidden(why) => missing(&why),
     }
