@@ -41,6 +41,9 @@ pub struct Leftover {
     pub bdf: Bdf,
     /// The bridge that its bus belongs to, as long as it was there; `None` on a root bus.
     pub parent: Option<Bdf>,
+    /// Whether the port above reported a card in its slot while the device was there. One that did
+    /// not, as QEMU's root ports, has nothing to say about its end either.
+    pub seen_in_slot: bool,
     /// Whether its user has accepted that it cannot be reset.
     pub accepted: bool,
 }
@@ -49,9 +52,12 @@ impl Leftover {
     /// The device `bdf`, which is there.
     #[must_use]
     pub fn of(sysfs: &PciSysfs, bdf: Bdf, accepted: bool) -> Self {
+        let parent = sysfs.parent(bdf);
+        let has_card = parent.map(|parent| has_card(sysfs, parent));
         Self {
             bdf,
-            parent: sysfs.parent(bdf),
+            parent,
+            seen_in_slot: matches!(has_card, Some(Ok(Some(true)))),
             accepted,
         }
     }
@@ -256,23 +262,27 @@ fn settle_removed(sysfs: &PciSysfs, device: &Leftover) -> Result<Quiet, Error> {
     Ok(Quiet::new(device.bdf, Because::Reset("bus".into())))
 }
 
-/// Whether the port above reports that no card is in its slot. Ports without a slot report one
-/// always, and so does a port that does not answer.
+/// Whether the port above reports that no card is in its slot, and reported one before.
 fn is_slot_empty(sysfs: &PciSysfs, device: &Leftover) -> Result<bool, Error> {
-    let Some(parent) = device.parent else {
-        return Ok(false);
-    };
-    let config = Config::of(sysfs, parent)?;
+    match device.parent.filter(|_| device.seen_in_slot) {
+        Some(parent) => Ok(has_card(sysfs, parent)? == Some(false)),
+        None => Ok(false),
+    }
+}
+
+/// Whether the port reports a card in its slot; `None` if it has no slot or does not answer.
+fn has_card(sysfs: &PciSysfs, port: Bdf) -> Result<Option<bool>, Error> {
+    let config = Config::of(sysfs, port)?;
     if evidence::is_silent(&config)? {
-        return Ok(false);
+        return Ok(None);
     }
     let Some(express) = evidence::capability(&config, CAP_EXPRESS)? else {
-        return Ok(false);
+        return Ok(None);
     };
     let flags = config.config_word(express + port::FLAGS)?;
     let status = config.config_word(express + port::SLOT_STATUS)?;
     let has_slot = flags & port::FLAGS_SLOT != 0;
-    Ok(has_slot && status & port::SLOT_STATUS_PRESENT == 0)
+    Ok(has_slot.then_some(status & port::SLOT_STATUS_PRESENT != 0))
 }
 
 /// Config space through sysfs. Without CAP_SYS_ADMIN only the first 64 bytes can be read

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use address::Bdf;
 use iommufd_backend::{
-    Because, CdevKind, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, Quiet, ResetMethod,
-    VfioDevice, quiesce, reset_each, settle,
+    Because, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, Quiet, ResetMethod, VfioDevice,
+    quiesce, reset_each, settle,
 };
 use keeper::{Keeper, Kept, Status};
 
@@ -59,7 +59,9 @@ pub struct Held {
     /// What the devices in noiommu mode may write to, in bytes; 0 as long as nothing is pinned.
     bytes: u64,
     evidence: Vec<Quiet>,
-    /// The devices in noiommu mode that could not be made quiet while they were open.
+    /// The devices in noiommu mode, as they were before they were bound.
+    known: Vec<Leftover>,
+    /// Those that could not be made quiet while they were open.
     unquiet: Vec<Leftover>,
 }
 
@@ -77,6 +79,7 @@ impl Held {
         let mut held = Self::default();
         held.keeper = keeper;
         held.iommufd = Some(Arc::clone(iommufd));
+        held.known = noiommu.to_vec();
         Ok(held)
     }
 
@@ -98,7 +101,6 @@ impl Held {
         if !self.evidence.is_empty() || !self.unquiet.is_empty() {
             return Vec::new();
         }
-        let sysfs = PciSysfs::default();
         let mut errors = Vec::new();
         for (bound, result) in self
             .devices
@@ -112,10 +114,8 @@ impl Held {
                     self.evidence.push(quiet);
                 }
                 Err(error) => {
-                    if bound.device.kind() == CdevKind::Noiommu {
-                        let accepted = matches!(bound.reset, ResetMethod::None { .. });
-                        self.unquiet.push(Leftover::of(&sysfs, bdf, accepted));
-                    }
+                    let known = self.known.iter().filter(|known| known.bdf == bdf);
+                    self.unquiet.extend(known.cloned());
                     errors.push(error.into());
                 }
             }

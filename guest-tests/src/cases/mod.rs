@@ -55,7 +55,7 @@ pub const ALL: &[Case] = &[
     case("translate-linux", 150, scattered::translate_linux),
     case("mediate", 100, scattered::mediate),
     case("stress-wrong-extent", 100, stress::wrong_extent),
-    case("taken", 150, taken::taken),
+    case("taken", 180, taken::taken),
     case("compat-together", 90, compat::together),
     case("nvme-ending", 90, ending::every_end),
     case("stress-linux", 80, stress_linux::short),

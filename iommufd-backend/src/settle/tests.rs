@@ -183,6 +183,13 @@ fn only_an_empty_slot_is_evidence_that_a_device_is_gone() {
     tree.remove(NIC);
     assert_eq!(*tree.settle(&nic).unwrap().because(), Because::Gone);
     assert_eq!(tree.read(PORT, "reset_subordinate"), "");
+    // A port that has never reported a card, not even when there was one.
+    let unseen = Leftover {
+        seen_in_slot: false,
+        ..nic.clone()
+    };
+    assert!(nic.seen_in_slot);
+    assert_eq!(method(tree.settle(&unseen)), "bus");
     // A port without a slot.
     let mut without = config(false);
     without[0x43] = 0;

@@ -66,6 +66,7 @@ mod tests {
         let kept = |bdf: &str| Kept {
             bdf: bdf.parse().unwrap(),
             parent: None,
+            seen_in_slot: false,
             accepted: false,
             why: "it does not answer".into(),
         };

@@ -38,4 +38,4 @@ pub use id::Id;
 pub use in_use::Use;
 pub use kept::of_device as keepers_of;
 pub use line::{Line, Report, Verdict};
-pub use list::{Device, Devices, Mode, list};
+pub use list::{Device, Devices, Keeper, Mode, list};

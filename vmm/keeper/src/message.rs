@@ -33,6 +33,8 @@ pub struct Kept {
     /// The bridge that it was behind.
     #[serde(with = "optional_name")]
     pub parent: Option<Bdf>,
+    /// Whether that bridge reported it in its slot.
+    pub seen_in_slot: bool,
     /// Whether its user has accepted that it cannot be reset.
     pub accepted: bool,
     /// Why there is no evidence that it is quiet; empty as long as nobody looked.
@@ -46,6 +48,7 @@ impl Kept {
         Self {
             bdf: device.bdf,
             parent: device.parent,
+            seen_in_slot: device.seen_in_slot,
             accepted: device.accepted,
             why,
         }
@@ -57,6 +60,7 @@ impl Kept {
         Leftover {
             bdf: self.bdf,
             parent: self.parent,
+            seen_in_slot: self.seen_in_slot,
             accepted: self.accepted,
         }
     }
@@ -266,6 +270,7 @@ mod tests {
         Kept {
             bdf: "0000:01:00.0".parse().unwrap(),
             parent: Some("0000:00:08.0".parse().unwrap()),
+            seen_in_slot: false,
             accepted: false,
             why: why.into(),
         }

@@ -112,6 +112,7 @@ fn kept(why: &str) -> Kept {
     let device = Leftover {
         bdf: DISK.parse().unwrap(),
         parent: None,
+        seen_in_slot: false,
         accepted: false,
     };
     Kept::new(&device, why.into())
