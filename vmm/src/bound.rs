@@ -135,10 +135,10 @@ impl Held {
         let kept = self.settle(&PciSysfs::default());
         let iommu = self.iommu.take().and_then(|space| space.release().err());
         let mut errors: Vec<Error> = iommu.into_iter().map(Error::from).collect();
-        match kept.first() {
+        match kept.first().map(|first| first.bdf) {
             None => errors.extend(self.unpin()),
-            Some(_) => {
-                errors.push(self.keep(kept));
+            Some(first) => {
+                errors.push(self.keep(first, kept));
                 self.part();
             }
         }
@@ -170,7 +170,8 @@ impl Held {
     /// Makes the devices quiet that were not when they were closed, and returns those for which
     /// there is no evidence.
     fn settle(&mut self, sysfs: &PciSysfs) -> Vec<Kept> {
-        let ours: Vec<Bdf> = self.unquiet.iter().map(|device| device.bdf).collect();
+        // All of them are closed.
+        let ours: Vec<Bdf> = self.known.iter().map(|device| device.bdf).collect();
         let mut kept = Vec::new();
         for device in self.unquiet.drain(..) {
             match settle(sysfs, &device, &ours, SETTLE) {
@@ -202,39 +203,36 @@ impl Held {
     }
 
     /// Leaves the memory to the keeper, or stays in its place.
-    fn keep(&mut self, kept: Vec<Kept>) -> Error {
+    fn keep(&mut self, first: Bdf, devices: Vec<Kept>) -> Error {
         let status = Status {
             bytes: self.bytes,
-            devices: kept,
+            devices,
         };
-        let process = self
+        let error = |process, status| Error::MemoryKept {
+            bdf: first,
+            process,
+            status,
+        };
+        let asked = self
             .keeper
             .as_ref()
-            .map_or_else(std::process::id, Keeper::pid);
-        let error = |process| Error::MemoryKept {
-            bdf: status.devices[0].bdf,
-            process,
-            status: status.clone(),
-        };
-        let failed = match &self.keeper {
-            Some(keeper) => match keeper.keep(status.devices.clone()) {
-                Ok(true) => return error(process),
-                Ok(false) => {
-                    log::warn!("process {process} cannot be found by pinvisor list and release");
-                    return error(process);
+            .map(|keeper| (keeper.pid(), keeper.keep(status.devices.clone())));
+        let failed = match asked {
+            Some((process, Ok(found))) => {
+                if !found {
+                    log::warn!("Process {process} is not found by pinvisor list and release");
                 }
-                Err(failed) => failed.to_string(),
-            },
+                return error(process, status);
+            }
+            Some((_, Err(failed))) => failed.to_string(),
             None => "there is none".to_owned(),
         };
         log::error!(
             "The keeper of memory does not keep it: {failed}; this process does, and stays"
         );
-        let error = error(std::process::id());
+        let error = error(std::process::id(), status.clone());
         log::error!("{}", error.chain());
-        if let Err(alone) = keeper::keep_here(status.clone()) {
-            log::error!("{alone}");
-        }
+        keeper::keep_here(status);
         error
     }
 }

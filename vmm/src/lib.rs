@@ -169,3 +169,30 @@ fn halves(value: u64) -> (u32, u32) {
     let high = (value >> 32) as u32;
     (low, high)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_memory_is_what_a_run_reports_and_else_what_came_first() {
+        let bdf: Bdf = "01:00.0".parse().unwrap();
+        let kept = || Error::MemoryKept {
+            bdf,
+            process: 7,
+            status: keeper::Status::default(),
+        };
+        let id = |outcome, torn_down| worse(outcome, torn_down).unwrap_err().id();
+        assert_eq!(id(Err(Error::GuestStatus(1)), Err(kept())), "memory-kept");
+        assert_eq!(id(Ok(()), Err(kept())), "memory-kept");
+        assert_eq!(kept().exit_code(), 3);
+        let hint = kept().hint();
+        assert_eq!(hint.as_deref(), Some("pinvisor release 0000:01:00.0"));
+        assert_eq!(
+            id(Err(Error::GuestStatus(1)), Err(Error::Panicked)),
+            "guest-status"
+        );
+        assert_eq!(id(Err(Error::GuestStatus(1)), Ok(())), "guest-status");
+        assert!(worse(Ok(()), Ok(())).is_ok());
+    }
+}

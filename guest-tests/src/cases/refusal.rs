@@ -297,6 +297,18 @@ pub const BY_STATE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "no-reset-accepted",
+        // Warned of at the start and at the end.
+        command: "pinvisor run $ready --device 00:05.0,reset=none",
+        status: "6",
+        error: "guest-status",
+        says: &[
+            "0000:00:05.0: cannot be reset: it may be doing",
+            "0000:00:05.0: was not reset: it keeps what this guest told it",
+        ],
+        ..STEP
+    },
+    Step {
         name: "no-kvm",
         before: "mv /dev/kvm /dev/kvm.away\n",
         command: "pinvisor run $ready --device $TESTBED_BDF_0",

@@ -60,6 +60,13 @@ ended() {
     cat /tmp/log
     say_hugepages "$1"
 }
+# enabled KEY BDF: CC of an NVMe controller, whose lowest bit a reset clears (NVM Express Base Specification, section
+# 3.1.4.5).
+enabled() {
+    start=$(head -n 1 "/sys/bus/pci/devices/$2/resource" | cut -d' ' -f1)
+    printf '\002' | dd of="/sys/bus/pci/devices/$2/config" bs=1 seek=4 conv=notrunc status=none
+    say "$1_cc" "$(/testbed/busybox devmem $((start + 0x14)))"
+}
 # back KEY BDF: the device to the host's own driver, with a pattern in all that is free.
 back() {
     testbed inside pool --key "$1" -- sh -c "
@@ -121,6 +128,9 @@ const CASES: [((usize, &str), Way); 8] = [
     (E1000E, END),
 ];
 
+/// Where the controller is looked at, between the guest's end and the host's own driver.
+const CONTROLLER: &str = "nvme_unbind";
+
 fn machine() -> Result<(Rig, Machine)> {
     let modules = ["nvme", "igb", "e1000e"];
     let rig = Rig::with_initramfs(11, |path| guest::write_initramfs(path, &modules, GUEST))?;
@@ -152,7 +162,8 @@ pub fn taken() -> Result<CaseResult> {
     for ((number, driver), Way { name, command, .. }) in CASES {
         let key = format!("{driver}_{name}");
         script += &format!(
-            "bdf=$TESTBED_BDF_{number}\nbegin $bdf\n{command}\nended {key}\nback {key} $bdf\n"
+            "bdf=$TESTBED_BDF_{number}\nbegin $bdf\n{command}\nended {key}\n\
+             [ {key} = {CONTROLLER} ] && enabled {key} $bdf\nback {key} $bdf\n"
         );
     }
     script += "say_processes\nexit 0\n";
@@ -165,6 +176,12 @@ pub fn taken() -> Result<CaseResult> {
 fn judge(findings: &mut Findings, outcome: &Outcome) {
     let facts = script::facts(&outcome.output);
     findings.expect_eq("script", outcome.status, Status::Exited(0));
+    let control = facts.get(format!("{CONTROLLER}_cc").as_str());
+    let control = control.and_then(|text| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok());
+    findings.expect(
+        control.is_some_and(|control| control & 1 == 0),
+        format!("{CONTROLLER}: the controller is enabled, or not there: {control:x?}"),
+    );
     findings.expect_eq("processes", facts.get("processes"), Some(&"0"));
     for ((_, driver), way) in CASES {
         let key = format!("{driver}_{}", way.name);

@@ -58,18 +58,14 @@ pub fn run() -> Result<(), KeeperError> {
     serve(channel, &monitor, &Place::default())
 }
 
-/// Keeps memory in this process, whose keeper is gone, until others release it.
-///
-/// # Errors
-/// [`KeeperError::Setup`] if nobody would find it.
-pub fn keep_here(status: Status) -> Result<(), KeeperError> {
-    let published = Published::new(Path::new(DIRECTORY)).map_err(setup("be found by others"))?;
+/// Keeps memory in this process, whose keeper is gone, until others release it: for ever if they do
+/// not find it.
+pub fn keep_here(status: Status) {
     let held = Held {
         status,
         files: Vec::new(),
     };
-    keep(held, Some(&published));
-    Ok(())
+    keep(held, publish(Path::new(DIRECTORY)).as_ref());
 }
 
 /// Does as the monitor tells, and what is left to do when it is gone.
