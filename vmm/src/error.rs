@@ -1,4 +1,6 @@
-//! What can fail, with which exit code, and the way out.
+//! What can fail, and with which exit code.
+
+mod hint;
 
 use std::io;
 use std::path::PathBuf;
@@ -24,10 +26,8 @@ use crate::host_map::NoEcamError;
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
-use crate::memory::low;
 use crate::memory::pieces::TooManyPieces;
 use crate::memory::plan::PlanError;
-use crate::software::SoftwareMachine;
 
 /// Why a guest could not be run, or did not end well.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -437,105 +437,6 @@ impl Error {
         }
         text
     }
-
-    /// What the user can do about it, where that is known.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Events(error) => error.hint(),
-            Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
-            Self::MemoryEncrypted { encryption, .. } => Some(encryption.way_out().to_owned()),
-            Self::Bind(error) => error.hint(),
-            Self::NoSoftwareEngine => Some("add --software".to_owned()),
-            Self::BusAddresses { .. } => Some(
-                "put the device behind a bridge that does not translate: another slot, or a \
-                 controller such as VMD turned off in the firmware"
-                    .to_owned(),
-            ),
-            Self::BehindIommu { .. } => {
-                Some("leave dma= out: the IOMMU translates for the device".to_owned())
-            }
-            Self::MixedModes { .. } => Some("run them in two guests".to_owned()),
-            Self::NoProfile { bdf, .. } => Some(format!(
-                "describe its registers: --device {bdf},dma=mediate,profile=FILE"
-            )),
-            Self::NotBehindIommu { .. } => {
-                Some("leave dma=iommu out and read what --noiommu means".to_owned())
-            }
-            Self::NoReset { bdf, others } => {
-                let first = match others.as_slice() {
-                    [] => "give it a slot of its own, where its bus can be reset".to_owned(),
-                    _ => format!(
-                        "pass them through together: --device {}",
-                        names(others, " --device ")
-                    ),
-                };
-                Some(format!("{first}; or accept it: --device {bdf},reset=none"))
-            }
-            Self::MemoryKept { bdf, .. } => Some(format!("pinvisor release {bdf}")),
-            Self::NoKeeper { .. } => Some("pinvisor list shows keepers".to_owned()),
-            Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => error.hint(),
-            Self::Vm(VmError::Open(error)) => Some(
-                match error.errno() {
-                    libc::ENOENT => {
-                        "the CPU's virtualisation must be on in the firmware and the \
-                                     kernel needs CONFIG_KVM_INTEL or CONFIG_KVM_AMD"
-                    }
-                    libc::EACCES => "run as root or join the group kvm",
-                    _ => return None,
-                }
-                .to_owned(),
-            ),
-            Self::Moved { .. } => Some(
-                "devices went on using the page where it had been: restart this machine; somebody \
-                 took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
-                 failure'), else please report it"
-                    .to_owned(),
-            ),
-            Self::Software(SoftwareError::OutOfMemory(_)) => Some(format!(
-                "give the guest less memory: there are {} GiB",
-                SoftwareMachine::memory_size() >> 30
-            )),
-            Self::TooFewHugepages {
-                size,
-                need,
-                available,
-                total,
-            } => Some(format!(
-                "echo {} > /sys/kernel/mm/hugepages/{}/nr_hugepages",
-                total.saturating_add(need.saturating_sub(*available)),
-                size.pool_name()
-            )),
-            Self::TooManyPieces(error) => Some(error.hint()),
-            Self::Place {
-                source: PlaceError::OutOfReach { from, .. },
-                ..
-            } if from.0 < low::SIZE => Some(
-                "link it above the first MiB, or boot it by a 64-bit entry point, at which it can \
-                 be anywhere"
-                    .to_owned(),
-            ),
-            Self::Place {
-                source: PlaceError::OutOfReach { .. },
-                ..
-            } => Some(
-                "boot a kernel that can be moved, such as a bzImage or vmlinux of Linux; or let no \
-                 device need identity memory (dma=iommu, translate or mediate): guest memory then \
-                 begins at 2 MiB"
-                    .to_owned(),
-            ),
-            Self::Place {
-                source: PlaceError::TooFragmented { .. },
-                ..
-            }
-            | Self::Plan(PlanError::TooFragmented { .. }) => Some(
-                "reserve hugepages on the kernel's command line (hugepages=N), before memory \
-                 gets fragmented, or use larger ones (hugepagesz=1G hugepages=N)"
-                    .to_owned(),
-            ),
-            _ => None,
-        }
-    }
 }
 
 fn backend_code(error: &Backend) -> u8 {
@@ -592,37 +493,4 @@ pub(crate) fn process(operation: &'static str) -> impl FnOnce(io::Error) -> Erro
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use devices::vfio_pci::HostError;
-
-    use super::*;
-
-    #[test]
-    fn names_are_unique() {
-        let names: BTreeSet<_> = Error::ids().collect();
-        assert_eq!(names.len(), Error::ids().count());
-        assert!(names.contains("not-bound") && names.contains("bind-in-use"));
-        let bdf = "01:00.0".parse().unwrap();
-        assert_eq!(Error::DeviceTwice { bdf }.id(), "device-twice");
-        assert_eq!(
-            Error::Bind(Backend::NoDevice { bdf }.into()).id(),
-            "no-device"
-        );
-    }
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let error = Error::Function(SetupError::Config {
-            device: "01:00.0".into(),
-            offset: 0x10,
-            source: HostError(Box::new(Backend::Read {
-                path: "/dev/x".into(),
-                source: io::Error::from_raw_os_error(libc::EIO),
-            })),
-        });
-        let text = error.chain();
-        assert_eq!(text.matches("Input/output error").count(), 1, "{text}");
-    }
-}
+mod tests;
