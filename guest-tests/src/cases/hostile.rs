@@ -83,7 +83,7 @@ pub fn hostile() -> Result<CaseResult> {
 /// guest's memory is out of its reach, and a transfer there is refused instead of reaching the machine's first memory.
 pub fn narrow() -> Result<CaseResult> {
     let machine = stress::machine()?.trace(STORES).device("edu");
-    let arguments = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate --timeout 120 \
+    let arguments = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate --timeout 40 \
                      --cmdline 'mode=mediate transfers=24 bytes=0'";
     let script = [
         PRELUDE,
