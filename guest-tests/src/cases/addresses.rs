@@ -12,6 +12,21 @@ const TAKE: &str = "rm -f /tmp/taken\n(until grep -qs '\"ready\"' /tmp/taken; do
                  done\n\
                  kill -INT $pid) & taker=$!\n";
 
+/// What a run must say whose memory has lost a page.
+const TAKEN: Step = Step {
+    before: TAKE,
+    after: "wait $taker\n",
+    status: "3",
+    error: "moved",
+    says: &[
+        "punched 0",
+        "page of guest memory at 0x",
+        "is now at 0x",
+        "restart this machine",
+    ],
+    ..STEP
+};
+
 /// The steps, on the machine of those before.
 pub const ADDRESSES: &[Step] = &[
     Step {
@@ -54,33 +69,13 @@ pub const ADDRESSES: &[Step] = &[
     Step {
         // What the kernel keeps pinned is still where it was; the guest has another page in its place.
         name: "page-taken",
-        before: TAKE,
         command: "pinvisor run --noiommu --kernel /testbed/endless --memory 64M --device $TESTBED_BDF_0 --event-file /tmp/taken --pidfile /tmp/pid",
-        after: "wait $taker\n",
-        status: "3",
-        error: "moved",
-        says: &[
-            "punched 0",
-            "page of guest memory at 0x",
-            "is now at 0x",
-            "restart this machine",
-        ],
-        ..STEP
+        ..TAKEN
     },
     Step {
         // The same in ordinary memory, at addresses that the guest would translate.
         name: "small-page-taken",
-        before: TAKE,
         command: "pinvisor run --noiommu --kernel /testbed/endless --memory 64M --device $TESTBED_BDF_0,dma=translate --event-file /tmp/taken --pidfile /tmp/pid",
-        after: "wait $taker\n",
-        status: "3",
-        error: "moved",
-        says: &[
-            "punched 0",
-            "page of guest memory at 0x",
-            "is now at 0x",
-            "restart this machine",
-        ],
-        ..STEP
+        ..TAKEN
     },
 ];
