@@ -56,7 +56,7 @@ impl Flavour {
         match self {
             Self::Groups => "7 minutes",
             Self::NoGroups | Self::NoNoiommu => "30 seconds",
-            Self::Bare => "5 minutes",
+            Self::Bare => "3 minutes",
         }
     }
 
@@ -67,7 +67,7 @@ impl Flavour {
             Self::NoNoiommu => {
                 [BASE, FULL, include_str!("../../kernel/no-noiommu.config")].concat()
             }
-            Self::Bare => BASE.to_owned(),
+            Self::Bare => [BASE, include_str!("../../kernel/bare.config")].concat(),
         }
     }
 }
