@@ -16,21 +16,21 @@ use crate::{Result, guest, setup};
 pub const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
 /// What a canary has to hold at least.
 pub const LEAST_CANARY_MIB: u64 = 256;
-/// Pieces that a guest's 128 MiB are in at least, so that no address is right by luck. How much of the large blocks
-/// that the machine has left the kernel takes before the single pages differs from boot to boot: once there were only
-/// 3,708 pieces.
-pub const LEAST_PIECES: usize = 1024;
+/// Pieces that a guest's 128 MiB are in at least, so that no address is right by luck.
+pub const LEAST_PIECES: usize = 4096;
 
-/// Script, a wrapper of a command's: leaves 250 MiB of free memory as single pages, each between two that are taken.
-/// A file of zeros and ones by turns loses its zeros. The kernel must not put the pieces together again: it would
-/// take the guest's pages away for moments, to find that they are pinned.
+/// Script, a wrapper of a command's: leaves half of the free memory as single pages, each between two that are taken,
+/// and 60 MiB more. A file of zeros and ones by turns loses its zeros. The kernel must not put the pieces together
+/// again: neither does that leave single pages, nor may the guest's pages go away for moments, to be found pinned.
 pub const SCATTER: &str = "\
 cat > /tmp/scatter <<'EOF'
 echo 0 > /proc/sys/vm/compaction_proactiveness
+echo 1000 > /proc/sys/vm/extfrag_threshold
 mkdir -p /tmp/pages && mount -t tmpfs -o size=1G pages /tmp/pages && cd /tmp/pages || exit 1
 { head -c 4096 /dev/zero | tr '\\0' '\\1'; head -c 4096 /dev/zero; } > pair
 for pair in $(seq 128); do cat pair; done > mib
-for mib in $(seq 500); do cat mib; done > file
+free=$(sed -n 's/^MemFree: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)
+for mib in $(seq $((free / 1024 - 60))); do cat mib; done > file
 fallocate --dig-holes file && cd / && \"$@\"
 status=$?
 umount /tmp/pages
