@@ -143,15 +143,7 @@ impl<P: AsRef<[TablePage]> + Send + Sync> PciFunction for DmaWindow<P> {
     }
 
     fn windows(&self) -> Windows {
-        let mut windows = Windows::default();
-        for window in self.config.windows().iter() {
-            if let Region::Bar(index) = window.region
-                && self.config.bars().get(index).is_some_and(Bar::is_home)
-            {
-                windows.push(*window);
-            }
-        }
-        windows
+        self.config.windows()
     }
 
     fn bar_read(&mut self, region: Region, offset: u64, data: &mut [u8]) {

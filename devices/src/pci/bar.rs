@@ -1,5 +1,6 @@
 //! Base address registers: decode, sizing and the expansion ROM.
 
+use address::Gpa;
 use thiserror::Error;
 
 use super::access::DwordWrite;
@@ -171,14 +172,16 @@ impl Bar {
         self.address == self.home
     }
 
-    /// Whether the register holds what a guest writes to learn its size, in either half, or no
-    /// address at all.
+    /// Where a memory BAR is to answer: at its address, unless it has none or holds what a guest writes to learn its
+    /// size, in either half.
     #[must_use]
-    pub fn is_probed(&self) -> bool {
+    pub fn place(&self) -> Option<Gpa> {
         let (low, high) = self.masks();
         let all = |half: u32, mask: u32| mask != 0 && half == mask;
         let (value_low, value_high) = halves(self.address);
-        self.address == 0 || all(value_low, low) || all(value_high, high)
+        let is_sized = all(value_low, low) || all(value_high, high);
+        let is_placed = self.address != 0 && (self.is_home() || !is_sized);
+        (self.kind.space() == Space::Memory && is_placed).then_some(Gpa(self.address))
     }
 
     /// Where the BAR is decoded; `None` without an address, or where it would run past the end
@@ -446,18 +449,18 @@ mod tests {
         let mut bars = Bars::default();
         bars.insert(0, Bar::new(MEM64P, 0x1000, 0x12_3456_7000).unwrap())
             .unwrap();
-        for (low, high, probed) in [
-            (u32::MAX, 0x12, true),
-            (0x3456_7000, u32::MAX, true),
-            (0, 0, true),
-            (0x3456_7000, 0x12, false),
-            (0x3456_8000, 0x12, false),
+        for (low, high, place) in [
+            (u32::MAX, 0x12, None),
+            (0x3456_7000, u32::MAX, None),
+            (0, 0, None),
+            (0x3456_7000, 0x12, Some(0x12_3456_7000)),
+            (0x3456_8000, 0x12, Some(0x12_3456_8000)),
         ] {
             write(&mut bars, BAR0, low);
             write(&mut bars, BAR0 + 4, high);
             assert_eq!(
-                bars.get(0).unwrap().is_probed(),
-                probed,
+                bars.get(0).unwrap().place(),
+                place.map(Gpa),
                 "{low:#x} {high:#x}"
             );
         }

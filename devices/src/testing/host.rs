@@ -78,7 +78,7 @@ struct State {
     asleep: Option<u8>,
     msix: Option<(u8, Range<u64>)>,
     registers: BTreeMap<(Region, u64), u8>,
-    mapped: Vec<(u8, Range<u64>)>,
+    mapped: Vec<(u8, Range<u64>, Gpa)>,
     interrupts: Option<(InterruptKind, Vec<Option<MsiMessage>>)>,
     pending: BTreeSet<u16>,
     gate: Option<BusMasterGate>,
@@ -196,7 +196,19 @@ impl Witness {
     /// Areas mapped at present.
     #[must_use]
     pub fn mapped(&self) -> Vec<(u8, Range<u64>)> {
-        self.lock().mapped.clone()
+        let state = self.lock();
+        let mapped = state.mapped.iter();
+        mapped.map(|(bar, area, _)| (*bar, area.clone())).collect()
+    }
+
+    /// For each area mapped at present, its BAR and where that begins for the guest.
+    #[must_use]
+    pub fn placed(&self) -> Vec<(u8, u64)> {
+        let state = self.lock();
+        let mapped = state.mapped.iter();
+        mapped
+            .map(|(bar, area, gpa)| (*bar, gpa.0.wrapping_sub(area.start)))
+            .collect()
     }
 
     /// The kind of interrupt that is on, and what each of its vectors is connected to.
@@ -368,31 +380,31 @@ impl State {
             "map of what cannot be",
             (bar, &area),
         );
-        let home = region.host_address.map(|home| home.0 + area.start);
-        self.expect(
-            home == Some(gpa.0),
-            "map away from the host's address",
-            (bar, gpa),
-        );
+        let start = gpa.0.checked_sub(area.start);
+        let aligned = start.is_some_and(|start| start.is_multiple_of(region.size));
+        self.expect(aligned, "map where no BAR can be", (bar, gpa));
         let decodes = self.decodes(Region::Bar(bar));
         self.expect(decodes, "map without decode", (bar, &area));
-        let overlaps = |(other, range): &(u8, Range<u64>)| {
+        let overlaps = |other: &u8, range: &Range<u64>| {
             *other == bar && range.start < area.end && area.start < range.end
         };
-        let taken = self.mapped.iter().any(overlaps);
+        let taken = self
+            .mapped
+            .iter()
+            .any(|(other, range, _)| overlaps(other, range));
         self.expect(!taken, "area mapped twice", (bar, &area));
         let table = self.msix.clone().is_some_and(|(table_bar, range)| {
             let pages = range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE);
-            overlaps(&(table_bar, pages))
+            overlaps(&table_bar, &pages)
         });
         self.expect(!table, "MSI-X table mapped", (bar, &area));
-        self.mapped.push((bar, area));
+        self.mapped.push((bar, area, gpa));
     }
 
     fn unmap(&mut self, bar: u8, area: Range<u64>) {
-        let wanted = (bar, area);
-        let place = self.mapped.iter().position(|mapped| *mapped == wanted);
-        self.expect(place.is_some(), "unmap of what is not mapped", &wanted);
+        let is_it = |mapped: &(u8, Range<u64>, Gpa)| mapped.0 == bar && mapped.1 == area;
+        let place = self.mapped.iter().position(is_it);
+        self.expect(place.is_some(), "unmap of what is not mapped", (bar, &area));
         if let Some(place) = place {
             self.mapped.swap_remove(place);
         }

@@ -290,6 +290,14 @@ impl Machine {
         if wanted & MEMORY == 0 {
             assert_eq!(self.witness.mapped(), [], "BARs mapped without decode");
         }
+        for (bar, place) in self.witness.placed() {
+            let at = 0x10 + 4 * u16::from(bar);
+            let low = self.read_config(at, 4);
+            let wide = low & 7 == 4;
+            let high = if wide { self.read_config(at + 4, 4) } else { 0 };
+            let register = u64::from(high) << 32 | u64::from(low & !0xf);
+            assert_eq!(place, register, "BAR {bar} is mapped elsewhere");
+        }
         self.check_vectors(wanted);
     }
 
@@ -344,10 +352,8 @@ impl Machine {
 
     /// Whether the function decodes `address`: it is in D0 and the BAR is whole at home.
     fn answers(&self, address: u64) -> bool {
-        self.witness.mapped().iter().any(|(bar, _)| {
-            let home = self.image.info.bars[usize::from(*bar)].host_address;
-            home.is_some_and(|home| home.0 == address)
-        })
+        let placed = self.witness.placed();
+        placed.iter().any(|(_, place)| *place == address)
     }
 
     /// The message in a table entry, unless that is masked.

@@ -33,9 +33,9 @@ impl std::fmt::Debug for Options {
 
 /// A host function shown to the guest.
 ///
-/// Memory BARs stand where the host has them (GPA = HPA), so that devices reach one another's
-/// BARs at the addresses the guest knows. A guest can size them. If it moves one, the value is
-/// remembered and reads back, but the BAR answers nowhere until it is moved back.
+/// Memory BARs are at first where the host has them (GPA = HPA), so that devices reach one another's BARs at the
+/// addresses the guest knows. A guest can size and move them: a BAR answers the guest's CPUs where the guest put it, but
+/// other devices only at the address that the host gave it.
 #[derive(Debug)]
 pub struct PassthroughFunction<H> {
     pub(super) host: H,
@@ -53,7 +53,7 @@ pub struct PassthroughFunction<H> {
     pub(super) interrupts: Interrupts,
     pub(super) gate: BusMasterGate,
     pub(super) reporter: Reporter,
-    /// The guest has been told off for moving a BAR.
+    /// The log says that the guest moved a BAR.
     pub(super) warned_of_move: bool,
 }
 
@@ -132,7 +132,7 @@ impl<H: HostFunction> PciFunction for PassthroughFunction<H> {
         let decodes = self.decodes();
         for (index, bar) in self.bars.iter() {
             let decoded = match bar.kind().space() {
-                Space::Memory => decodes & COMMAND_MEMORY != 0 && bar.is_home(),
+                Space::Memory => decodes & COMMAND_MEMORY != 0 && bar.place().is_some(),
                 Space::Io => decodes & COMMAND_IO != 0,
             };
             if let Some(window) = bar.window(index).filter(|_| decoded) {

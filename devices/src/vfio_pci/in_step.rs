@@ -90,17 +90,16 @@ impl<H: HostFunction> PassthroughFunction<H> {
     pub(super) fn unmap_unwanted(&mut self) {
         let memory = self.command & COMMAND_MEMORY != 0 && self.power_state == 0;
         let bars = &self.bars;
-        let wanted = |index| memory && bars.get(index).is_some_and(|bar| bar.is_home());
+        let place = |index| bars.get(index).filter(|_| memory)?.place();
         self.areas
-            .unmap_unless(wanted, &mut self.host, &mut self.reporter);
+            .unmap_unless(place, &mut self.host, &mut self.reporter);
     }
 
     pub(super) fn map_wanted(&mut self) {
         let memory = self.decodes() & COMMAND_MEMORY != 0;
         let bars = &self.bars;
-        let wanted = |index| memory && bars.get(index).is_some_and(|bar| bar.is_home());
-        self.areas
-            .map_if(wanted, &mut self.host, &mut self.reporter);
+        let place = |index| bars.get(index).filter(|_| memory)?.place();
+        self.areas.map_if(place, &mut self.host, &mut self.reporter);
     }
 
     pub(super) fn warn_of_move(&mut self) {
@@ -108,12 +107,12 @@ impl<H: HostFunction> PassthroughFunction<H> {
             return;
         }
         let moved = self.bars.iter().find(|(_, bar)| {
-            bar.kind().space() == Space::Memory && !bar.is_home() && !bar.is_probed()
+            bar.kind().space() == Space::Memory && !bar.is_home() && bar.place().is_some()
         });
         if let Some((index, bar)) = moved {
             self.warned_of_move = true;
             self.reporter.warn(format_args!(
-                "the guest moved BAR {index} from {:#x} to {:#x}; it answers only at the former, \
+                "the guest moved BAR {index} from {:#x} to {:#x}; DMA of other devices reaches it only at the former, \
                  the device's own address",
                 bar.home(),
                 bar.address()

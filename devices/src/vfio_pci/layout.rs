@@ -16,8 +16,8 @@ const PAGE: u64 = 4096;
 struct Area {
     bar: u8,
     range: Range<u64>,
-    gpa: Gpa,
-    mapped: bool,
+    /// Where it is mapped.
+    mapped: Option<Gpa>,
 }
 
 /// The mappable areas of all BARs and which of them are mapped.
@@ -29,40 +29,38 @@ impl MappedAreas {
     pub(super) fn new(info: &HostInfo, bars: &Bars, trapped: &[Placement]) -> Self {
         let mut areas = Vec::new();
         for (index, bar) in bars.iter() {
-            if bar.kind() == BarKind::Io || bar.home() == 0 {
+            if bar.kind() == BarKind::Io {
                 continue;
             }
             let holes = trapped.iter().filter(|hole| hole.bar == index);
             let holes: Vec<_> = holes.map(|hole| pages_around(&hole.range)).collect();
             let limit = bar.size().next_multiple_of(PAGE);
             for range in mappable(&info.bars[usize::from(index)].mappable, &holes, limit) {
-                let gpa = Gpa(bar.home() + range.start);
                 areas.push(Area {
                     bar: index,
                     range,
-                    gpa,
-                    mapped: false,
+                    mapped: None,
                 });
             }
         }
         Self(areas)
     }
 
-    /// Unmaps the areas whose BAR is not `wanted`. True if none of them is left mapped.
+    /// Unmaps the areas that are elsewhere than their BAR, whose address `place` tells; `None` is nowhere. True if
+    /// none of them is left mapped.
     pub(super) fn unmap_unless<H: HostFunction>(
         &mut self,
-        wanted: impl Fn(u8) -> bool,
+        place: impl Fn(u8) -> Option<Gpa>,
         host: &mut H,
         reporter: &mut Reporter,
     ) -> bool {
         let mut clear = true;
-        for area in self
-            .0
-            .iter_mut()
-            .filter(|area| area.mapped && !wanted(area.bar))
-        {
+        for area in &mut self.0 {
+            if area.mapped.is_none() || area.mapped == area.wanted(&place) {
+                continue;
+            }
             match host.unmap(area.bar, area.range.clone()) {
-                Ok(()) => area.mapped = false,
+                Ok(()) => area.mapped = None,
                 Err(error) => {
                     clear = false;
                     reporter.fail("cannot take a BAR out of the guest's memory", error);
@@ -72,20 +70,19 @@ impl MappedAreas {
         clear
     }
 
-    /// Maps the areas whose BAR is `wanted`. What cannot be mapped is trapped.
+    /// Maps the areas whose BAR has a `place` there. What cannot be mapped is trapped.
     pub(super) fn map_if<H: HostFunction>(
         &mut self,
-        wanted: impl Fn(u8) -> bool,
+        place: impl Fn(u8) -> Option<Gpa>,
         host: &mut H,
         reporter: &mut Reporter,
     ) {
-        for area in self
-            .0
-            .iter_mut()
-            .filter(|area| !area.mapped && wanted(area.bar))
-        {
-            match host.map(area.bar, area.range.clone(), area.gpa) {
-                Ok(()) => area.mapped = true,
+        for area in self.0.iter_mut().filter(|area| area.mapped.is_none()) {
+            let Some(gpa) = area.wanted(&place) else {
+                continue;
+            };
+            match host.map(area.bar, area.range.clone(), gpa) {
+                Ok(()) => area.mapped = Some(gpa),
                 Err(error) => reporter.warn(format_args!(
                     "BAR {} stays trapped, which is slow: {error}",
                     area.bar
@@ -96,7 +93,14 @@ impl MappedAreas {
 
     /// Whether any area is mapped.
     pub(super) fn any_mapped(&self) -> bool {
-        self.0.iter().any(|area| area.mapped)
+        self.0.iter().any(|area| area.mapped.is_some())
+    }
+}
+
+impl Area {
+    /// Where it belongs if its BAR is at `place`.
+    fn wanted(&self, place: impl Fn(u8) -> Option<Gpa>) -> Option<Gpa> {
+        place(self.bar)?.checked_add(self.range.start)
     }
 }
 
