@@ -302,6 +302,15 @@ pub enum Error {
     /// A thread of the monitor panicked; it has printed why.
     #[error("A part of Pinvisor failed, which is a bug of its own")]
     Panicked,
+    /// A page behind the guest's address space is gone.
+    #[error(
+        "An access of the guest failed on the host{}: a device there no longer answers, or a page of memory is bad",
+        at.map_or_else(String::new, |at| format!(", at {at}"))
+    )]
+    AccessFailed {
+        /// Where, as far as KVM tells.
+        at: Option<Gpa>,
+    },
     /// The guest did something that no CPU can go on from.
     #[error("The guest crashed: {0}")]
     GuestCrash(String),
@@ -403,6 +412,7 @@ impl Error {
             | Self::NoProfile { .. }
             | Self::Mediate(_)
             | Self::Moved { .. }
+            | Self::AccessFailed { .. }
             | Self::DeviceFailed { .. } => DEVICE,
             Self::TooFewHugepages { .. }
             | Self::Software(_)

@@ -113,7 +113,7 @@ pub fn run(machine: &mut Machine, console: &mut Console, stay: Stay) -> Result<E
 /// Whether an end for `reason` is a good one.
 ///
 /// # Errors
-/// [`Error::GuestCrash`], [`Error::GuestStatus`], [`Error::DeviceFailed`]
+/// [`Error::GuestCrash`], [`Error::GuestStatus`], [`Error::DeviceFailed`], [`Error::AccessFailed`]
 pub fn outcome(reason: ExitReason) -> Result<(), Error> {
     match reason {
         ExitReason::PowerOff { status: 0 } => log::info!("The guest switched itself off"),
@@ -127,6 +127,7 @@ pub fn outcome(reason: ExitReason) -> Result<(), Error> {
         }
         ExitReason::GuestCrash(text) => return Err(Error::GuestCrash(text)),
         ExitReason::Panic => return Err(Error::Panicked),
+        ExitReason::AccessFailed(at) => return Err(Error::AccessFailed { at }),
         ExitReason::Device(bdf, reason) => return Err(Error::DeviceFailed { bdf, reason }),
     }
     Ok(())

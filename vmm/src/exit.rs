@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use address::Bdf;
+use address::{Bdf, Gpa};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::eventfd;
@@ -29,6 +29,8 @@ pub enum ExitReason {
     TimeLimit(Duration),
     /// The guest cannot go on; the text says what it did.
     GuestCrash(String),
+    /// The host could not carry out an access of the guest's to its address space, here as far as KVM tells.
+    AccessFailed(Option<Gpa>),
     /// A passed-through device cannot go on; the text says why.
     Device(Bdf, String),
     /// A thread of the monitor panicked.
@@ -47,6 +49,7 @@ impl ExitReason {
             Self::TerminalGone => "terminal-gone",
             Self::TimeLimit(_) => "time-limit",
             Self::GuestCrash(_) => "guest-crash",
+            Self::AccessFailed(_) => "access-failed",
             Self::Device(..) => "device",
             Self::Panic => "panic",
         }

@@ -151,9 +151,9 @@ pub const FALSE_KERNEL: &[Step] = &[
         name: "vcpu-fails",
         // KVM_RUN: EFAULT
         lie: "ioctl 0xae80 1- returns=-14",
-        status: "5",
-        error: "guest-crash",
-        says: &["Bad address"],
+        status: "3",
+        error: "access-failed",
+        says: &["failed on the host"],
         ..RUN
     },
     Step {

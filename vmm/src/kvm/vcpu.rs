@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::thread::{self, JoinHandle};
 
+use address::Gpa;
 use kvm_bindings::{
     KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
     KVM_SYSTEM_EVENT_SHUTDOWN,
@@ -146,19 +147,23 @@ const MOST_VECTORING: u32 = 8;
 
 /// Enters the guest once and serves its exit.
 fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
-    let crashed = |text: String| Step::End(ExitReason::GuestCrash(text));
     match vcpu.run() {
         // Addresses where nothing is read as all-ones and swallow writes.
         Ok(VcpuExit::IoIn(port, data)) => {
-            if bus.pio_read(PioAddress(port), data).is_err() {
-                data.fill(0xff);
-            }
+            let data: *mut [u8] = data;
+            let width = port_width(vcpu);
+            // SAFETY: `data` is in the run page, which is mapped as long as `vcpu` exists, and nothing else refers to
+            // it: the borrow it came from has ended, and `port_width` returned a number.
+            let data = unsafe { &mut *data };
+            read_port(bus, port, width, data);
             Step::Done
         }
         Ok(VcpuExit::IoOut(port, data)) => {
-            if bus.pio_write(PioAddress(port), data).is_err() {
-                log::trace!("write to port {port:#x}, where nothing is: {data:x?}");
-            }
+            let data: *const [u8] = data;
+            let width = port_width(vcpu);
+            // SAFETY: as for `IoIn`.
+            let data = unsafe { &*data };
+            write_port(bus, port, width, data);
             Step::Done
         }
         Ok(VcpuExit::MmioRead(address, data)) => {
@@ -173,30 +178,64 @@ fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
             }
             Step::Done
         }
-        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => {
-            Step::End(ExitReason::PowerOff { status: 0 })
-        }
-        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => Step::End(ExitReason::Reset),
-        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _)) => {
-            crashed("it reported a crash".into())
-        }
-        Ok(VcpuExit::Shutdown) => crashed("triple fault".into()),
-        Ok(VcpuExit::FailEntry(code, cpu)) => crashed(format!(
-            "the CPU refused to enter it (hardware reason {code:#x} on CPU {cpu})"
-        )),
         Ok(VcpuExit::InternalError) => match internal_error(vcpu) {
             (KVM_INTERNAL_ERROR_DELIVERY_EV, _) => Step::WhileVectoring,
-            (number, data) => crashed(format!(
+            (number, data) => Step::End(ExitReason::GuestCrash(format!(
                 "KVM cannot emulate what it did (internal error {number}, {data:x?})"
-            )),
+            ))),
         },
         Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Step::Done,
-        Ok(other) => crashed(format!("unexpected exit {other:?}")),
+        Ok(other) => Step::End(reason(&other)),
         Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => {
             vcpu.set_kvm_immediate_exit(0);
             Step::Done
         }
-        Err(error) => crashed(format!("KVM_RUN failed: {error}")),
+        // The page behind a BAR or a memslot is gone, and this kernel does not tell which.
+        Err(error) if error.errno() == libc::EFAULT => Step::End(ExitReason::AccessFailed(None)),
+        Err(error) => Step::End(ExitReason::GuestCrash(format!("KVM_RUN failed: {error}"))),
+    }
+}
+
+/// Why the guest cannot go on after `exit`.
+fn reason(exit: &VcpuExit<'_>) -> ExitReason {
+    let crashed = |text: String| ExitReason::GuestCrash(text);
+    match exit {
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _) => ExitReason::PowerOff { status: 0 },
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _) => ExitReason::Reset,
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _) => crashed("it reported a crash".into()),
+        VcpuExit::Shutdown => crashed("triple fault".into()),
+        VcpuExit::MemoryFault { gpa, .. } => ExitReason::AccessFailed(Some(Gpa(*gpa))),
+        VcpuExit::FailEntry(code, cpu) => crashed(format!(
+            "the CPU refused to enter it (hardware reason {code:#x} on CPU {cpu})"
+        )),
+        other => crashed(format!("unexpected exit {other:?}")),
+    }
+}
+
+/// Bytes of each access of the port I/O exit that KVM_RUN has just ended with: 1, 2 or 4. A string instruction makes
+/// several accesses in one exit, all to the same port.
+fn port_width(vcpu: &mut VcpuFd) -> usize {
+    // SAFETY: KVM fills this variant of the union in for KVM_EXIT_IO, which the caller has seen; every bit pattern of
+    // it is valid.
+    let io = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io };
+    usize::from(io.size).max(1)
+}
+
+/// Reads `port` once for every `width` bytes of `data`, as `rep ins` does. A port where nothing is reads as all-ones.
+fn read_port(bus: &impl PioManager, port: u16, width: usize, data: &mut [u8]) {
+    for access in data.chunks_mut(width) {
+        if bus.pio_read(PioAddress(port), access).is_err() {
+            access.fill(0xff);
+        }
+    }
+}
+
+/// Writes every `width` bytes of `data` to `port`, as `rep outs` does. A port where nothing is swallows them.
+fn write_port(bus: &impl PioManager, port: u16, width: usize, data: &[u8]) {
+    for access in data.chunks(width) {
+        if bus.pio_write(PioAddress(port), access).is_err() {
+            log::trace!("write to port {port:#x}, where nothing is: {access:x?}");
+        }
     }
 }
 
@@ -207,4 +246,48 @@ fn internal_error(vcpu: &mut VcpuFd) -> (u32, Vec<u64>) {
     let error = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal };
     let count = usize::try_from(error.ndata).unwrap_or(0);
     (error.suberror, error.data.into_iter().take(count).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use vm_device::DevicePio;
+    use vm_device::bus::{PioAddressOffset, PioRange};
+
+    use super::*;
+
+    /// A data port: reads count up, writes are kept.
+    #[derive(Default)]
+    struct Port(Mutex<Vec<Vec<u8>>>);
+
+    impl DevicePio for Port {
+        fn pio_read(&self, _: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
+            let mut seen = self.0.lock().unwrap();
+            assert_eq!(offset, 0);
+            data.fill(u8::try_from(seen.len()).unwrap());
+            seen.push(Vec::new());
+        }
+
+        fn pio_write(&self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
+            assert_eq!(offset, 0);
+            self.0.lock().unwrap().push(data.to_vec());
+        }
+    }
+
+    #[test]
+    fn a_string_instruction_accesses_one_port_many_times() {
+        let port = Arc::new(Port::default());
+        let mut bus = IoManager::new();
+        let range = PioRange::new(PioAddress(0x310), 4).unwrap();
+        bus.register_pio(range, Arc::clone(&port) as _).unwrap();
+        let mut data = [0xee; 6];
+        read_port(&bus, 0x310, 2, &mut data);
+        assert_eq!(data, [0, 0, 1, 1, 2, 2]);
+        port.0.lock().unwrap().clear();
+        write_port(&bus, 0x310, 2, &[1, 2, 3, 4]);
+        assert_eq!(*port.0.lock().unwrap(), [[1, 2], [3, 4]]);
+        read_port(&bus, 0x400, 2, &mut data);
+        assert_eq!(data, [0xff; 6]);
+    }
 }
