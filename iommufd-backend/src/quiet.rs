@@ -4,7 +4,7 @@ use address::Bdf;
 
 use crate::device::VfioDevice;
 use crate::error::Error;
-use crate::evidence::{self, CAP_EXPRESS, ConfigSpace};
+use crate::evidence::ConfigSpace;
 
 impl ConfigSpace for VfioDevice {
     fn bdf(&self) -> Bdf {
@@ -19,15 +19,5 @@ impl ConfigSpace for VfioDevice {
 
     fn set_config_word(&self, offset: u16, value: u16) -> Result<(), Error> {
         self.config_write(offset, &value.to_le_bytes())
-    }
-}
-
-impl VfioDevice {
-    /// Whether the function is a PCI Express one. A conventional one often addresses 32 bits.
-    ///
-    /// # Errors
-    /// [`Error::Device`]
-    pub fn is_express(&self) -> Result<bool, Error> {
-        Ok(evidence::capability(self, CAP_EXPRESS)?.is_some())
     }
 }

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use address::{Bdf, Gpa, Iova};
-use iommufd_backend::IommuSpace;
+use address::{Bdf, Gpa, Hpa, Iova};
+use iommufd_backend::{IommuSpace, PciSysfs};
 
 use super::devices::{Devices, Reach};
 use crate::acpi::{IO_APIC, LOCAL_APIC};
@@ -63,7 +63,7 @@ impl Memory {
         }
         let wish = Wish {
             pages: usize::try_from(config.size / config.page_size().bytes()).unwrap_or(usize::MAX),
-            below_4g: match narrow_devices(devices)?.is_empty() {
+            below_4g: match devices.held.devices.is_empty() {
                 true => 0,
                 false => WANTED_BELOW_4G,
             },
@@ -117,7 +117,7 @@ impl Memory {
             .map(|slot| vm.map(slot.gpa(), slot.mapping()))
             .collect::<Result<_, _>>()?;
         phases.done("map");
-        for warning in narrow_warnings(summary, devices)? {
+        for warning in narrow_warnings(summary, devices) {
             log::warn!("{warning}");
         }
         Ok(Self {
@@ -211,34 +211,50 @@ fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result
     Ok(())
 }
 
-/// Bytes below 4 GiB for devices that may reach no others: Linux makes its bounce buffers so large
-/// (IO_TLB_DEFAULT_SIZE in include/linux/swiotlb.h).
+/// Bytes below 4 GiB for devices that may reach no others, PCI Express ones among them (AHCI without S64A, xHCI without
+/// AC64, ath9k): Linux makes its bounce buffers so large (IO_TLB_DEFAULT_SIZE in include/linux/swiotlb.h).
 const WANTED_BELOW_4G: u64 = 64 << 20;
 
-/// Devices that may be able to address 32 bits only: conventional PCI ones that use physical
-/// addresses.
-fn narrow_devices(devices: &Devices) -> Result<Vec<Bdf>, Error> {
-    let mut narrow = Vec::new();
-    for (bound, reach) in devices.held.devices.iter().zip(&devices.reaches) {
-        if !matches!(reach, Reach::Iommu) && !bound.device.is_express()? {
-            narrow.push(bound.device.bdf());
-        }
-    }
-    Ok(narrow)
-}
-
-/// What a device that can address 32 bits only misses.
-pub(crate) fn narrow_warnings(summary: Summary, devices: &Devices) -> Result<Vec<String>, Error> {
+/// What a device misses that may not address all 64 bits.
+pub(crate) fn narrow_warnings(summary: Summary, devices: &Devices) -> Vec<String> {
     if summary.pieces == 0 || summary.below_4g > 0 {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     log::info!("no guest memory lies below 4 GiB");
-    let warning = |bdf| {
-        format!(
-            "{bdf}: is a conventional PCI device, which may address 32 bits only, and no guest \
-             memory lies below 4 GiB: its driver may fail. Hugepages below 4 GiB, reserved \
-             early, would help"
-        )
-    };
-    Ok(narrow_devices(devices)?.into_iter().map(warning).collect())
+    let all = devices.held.devices.iter().zip(&devices.reaches);
+    let physical = all.filter(|(_, reach)| !matches!(reach, Reach::Iommu));
+    physical
+        .filter_map(|(bound, _)| {
+            let bdf = bound.device.bdf();
+            narrow_warning(bdf, PciSysfs::default().dma_mask_bits(bdf), summary.end)
+        })
+        .collect()
+}
+
+/// The warning of a device whose last driver on the host used `bits` of address, if it misses memory below 4 GiB where
+/// the guest has some up to `end`.
+fn narrow_warning(bdf: Bdf, bits: Option<u32>, end: Hpa) -> Option<String> {
+    let bits = bits.unwrap_or(32);
+    1_u64.checked_shl(bits).filter(|reach| *reach < end.0)?;
+    Some(format!(
+        "{bdf}: may address {bits} bits only, as far as the host's drivers have told, and no guest memory lies below \
+         4 GiB: its driver may fail. Hugepages below 4 GiB, reserved early, would help"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_that_reach_all_memory_or_more_are_not_warned_of() {
+        let bdf = Bdf::new(0, 1, 0, 0).unwrap();
+        let warned = |bits, end| narrow_warning(bdf, bits, Hpa(end)).is_some();
+        assert!(warned(None, 5 << 30));
+        assert!(warned(Some(32), 5 << 30));
+        assert!(warned(Some(40), (1 << 40) + 1));
+        assert!(!warned(Some(40), 1 << 40));
+        assert!(!warned(Some(64), u64::MAX));
+        assert!(!warned(Some(u32::MAX), u64::MAX));
+    }
 }

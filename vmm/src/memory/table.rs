@@ -1,6 +1,6 @@
 //! Where guest memory is: the one table of a run.
 
-use address::Gpa;
+use address::{Gpa, Hpa};
 use devices::guest_table::{GuestTable, Piece, Pieces, TableError, bar_size};
 use iommufd_backend::TablePages;
 
@@ -37,6 +37,8 @@ pub struct Summary {
     pub pieces: usize,
     /// Bytes that lie below 4 GiB in the host.
     pub below_4g: u64,
+    /// Behind the last byte.
+    pub end: Hpa,
 }
 
 impl Summary {
@@ -50,6 +52,7 @@ impl Summary {
         for piece in table.pieces() {
             let piece = piece?;
             summary.pieces += 1;
+            summary.end = summary.end.max(piece.hpa + piece.len);
             summary.below_4g += LIMIT.saturating_sub(piece.hpa.0).min(piece.len);
         }
         Ok(summary)

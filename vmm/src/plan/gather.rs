@@ -21,7 +21,7 @@ use crate::memory::overhead::Overhead;
 pub fn plan(config: &Config, prepared: &Prepared) -> Result<Plan, Error> {
     let memory = &prepared.memory;
     let identity = prepared.devices.need_identity();
-    let mut all_warnings = narrow_warnings(memory.summary, &prepared.devices)?;
+    let mut all_warnings = narrow_warnings(memory.summary, &prepared.devices);
     let mut map = Vec::new();
     if let Ok(placement) = &prepared.placement {
         let start = placement.kernel.start;

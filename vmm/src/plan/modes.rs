@@ -2,7 +2,7 @@
 
 use address::Bdf;
 use devices::mediate::{Profile, SHIPPED};
-use iommufd_backend::{CdevKind, VfioDevice};
+use iommufd_backend::{CdevKind, PciSysfs, VfioDevice};
 
 use super::report::{Device, Mode};
 use crate::builder::{Devices, Reach};
@@ -22,7 +22,7 @@ pub fn devices(devices: &Devices) -> Result<Vec<Device>, Error> {
             Ok(Device {
                 bdf: device.bdf().to_string(),
                 dma: name(reach),
-                conventional: !device.is_express()?,
+                dma_bits: PciSysfs::default().dma_mask_bits(device.bdf()),
                 modes: modes(device, reach, &all)?,
             })
         })

@@ -149,8 +149,8 @@ pub struct Device {
     pub bdf: String,
     /// The mode that was asked for or taken: one of those in `modes`.
     pub dma: &'static str,
-    /// Whether it is a conventional PCI device, which may address 32 bits only.
-    pub conventional: bool,
+    /// The address bits that its last driver on the host used, 32 if it had none; `None` if the kernel does not tell.
+    pub dma_bits: Option<u32>,
     /// What would be possible.
     pub modes: Vec<Mode>,
 }
@@ -258,7 +258,7 @@ pub mod tests {
         Device {
             bdf: "0000:01:00.0".to_owned(),
             dma: "identity",
-            conventional: true,
+            dma_bits: Some(32),
             modes: vec![Mode {
                 name: "iommu",
                 possible: false,

@@ -142,11 +142,12 @@ fn addresses(out: &mut String, plan: &Plan) -> std::fmt::Result {
 
 fn devices(out: &mut String, plan: &Plan) -> std::fmt::Result {
     for device in &plan.devices {
-        let kind = match device.conventional {
-            true => ", conventional PCI: may address 32 bits only",
-            false => "",
+        let bits = match device.dma_bits {
+            Some(64) => String::new(),
+            Some(bits) => format!(", may address {bits} bits only"),
+            None => ", may address 32 bits only".into(),
         };
-        writeln!(out, "\nPCI device {}: dma={}{kind}", device.bdf, device.dma)?;
+        writeln!(out, "\nPCI device {}: dma={}{bits}", device.bdf, device.dma)?;
         for mode in &device.modes {
             let can = if mode.possible { "yes" } else { "no" };
             writeln!(out, "  {:<9}  {can:<3}  {}", mode.name, mode.why)?;
@@ -186,7 +187,7 @@ mod tests {
         assert!(line("this layout").contains(" 41 "));
         assert!(line("without a choice").contains(" 97 "));
         assert!(line("warning").ends_with("one"));
-        assert!(line("conventional PCI").contains("dma=identity"));
+        assert!(line("PCI device").contains("dma=identity"));
         assert!(line("No memory lies").contains("4 GiB"));
     }
 }
