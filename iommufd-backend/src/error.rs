@@ -205,9 +205,10 @@ impl Error {
                 operation,
                 source,
             } if *operation == crate::device::BIND => match source.raw_os_error() {
-                Some(libc::EINVAL | libc::EBUSY) => {
-                    Some("another process may be using the device".into())
-                }
+                Some(libc::EINVAL | libc::EBUSY) => Some(format!(
+                    "the kernel's messages say why, for example that a BAR has no address: \
+                     dmesg | grep -e {bdf} -e vfio"
+                )),
                 // Behind an IOMMU only: a device without one is refused when it is opened.
                 Some(libc::EPERM) => Some(format!(
                     "a function that the IOMMU cannot tell from it has another driver, or the IOMMU \

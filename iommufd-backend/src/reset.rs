@@ -1,6 +1,8 @@
 //! The ways to reset a PCI function.
 
 use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use address::Bdf;
 
@@ -12,6 +14,14 @@ use crate::sys;
 
 /// The kernel's word for a reset by D3hot and back (drivers/pci/pci.c pci_reset_fn_methods).
 pub(crate) const PM: &str = "pm";
+
+/// Offset of the Revision ID and Programming Interface in config space.
+const REVISION: u16 = 0x08;
+/// Offset of the class and subclass codes.
+const CLASS: u16 = 0x0a;
+/// How long a function may take to answer after a reset (PCI Express Base Specification, section 2.3.1: 1 s).
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+const ANSWER_POLL: Duration = Duration::from_millis(10);
 
 /// How a device can be reset by its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,15 +185,34 @@ impl VfioDevice {
     }
 
     /// Resets all functions on the device's bus (`VFIO_DEVICE_PCI_HOT_RESET`). Their config
-    /// space comes back as it was, bus mastering included.
+    /// space comes back as it was, bus mastering included. Where the kernel did not wait until they answer (ENOTTY of
+    /// drivers/pci/pci.c pci_bridge_wait_for_secondary_bus: the link's state cannot be told), waits until this one does.
     ///
     /// # Errors
     /// [`Error::Device`], with `EINVAL` unless [`reset_method`](Self::reset_method) says
     /// [`ResetMethod::Bus`].
     pub fn reset_bus(&self) -> Result<(), Error> {
-        retried(|| sys::hot_reset(self.fd()))
-            .map(drop)
-            .map_err(|source| self.failed("reset its bus", source))
+        let result = retried(|| sys::hot_reset(self.fd())).map(drop);
+        let begin = Instant::now();
+        match result {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
+                while self.is_silent()? {
+                    if begin.elapsed() >= ANSWER_LIMIT {
+                        return Err(self.failed("reset its bus", error));
+                    }
+                    thread::sleep(ANSWER_POLL);
+                }
+                Ok(())
+            }
+            result => result.map_err(|source| self.failed("reset its bus", source)),
+        }
+    }
+
+    /// Whether the function does not answer. VFIO answers for its IDs itself, so the class is read.
+    fn is_silent(&self) -> Result<bool, Error> {
+        let class = [REVISION, CLASS].map(|offset| self.config_word(offset));
+        let [low, high] = class;
+        Ok(low? == u16::MAX && high? == u16::MAX)
     }
 }
 

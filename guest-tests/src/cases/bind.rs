@@ -162,6 +162,25 @@ pub const BIND: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "bind-silent",
+        before: "head -c 4096 /dev/zero | tr '\\0' '\\377' > /tmp/ones\n\
+                 mount --bind /tmp/ones /sys/bus/pci/devices/$TESTBED_BDF_0/config\n",
+        command: "pinvisor bind $TESTBED_BDF_0",
+        status: "3",
+        error: "bind-silent",
+        says: &["$BDF does not respond"],
+        ..STEP
+    },
+    Step {
+        name: "check-silent",
+        command: "pinvisor check $TESTBED_BDF_0",
+        after: "umount /sys/bus/pci/devices/$TESTBED_BDF_0/config\n",
+        status: "2",
+        shows: &["FAIL device-type"],
+        says: &["does not respond"],
+        ..STEP
+    },
+    Step {
         name: "bind-unprivileged",
         command: "$unprivileged bind $TESTBED_BDF_0",
         status: "3",

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use address::Bdf;
 use iommufd_backend::{Cdev, CdevKind, NODES};
 
-use crate::config_space::ConfigSpace;
+use crate::config_space::{ConfigSpace, is_silent};
 use crate::error::BindError;
 use crate::host::Host;
 use crate::in_use;
@@ -55,7 +55,7 @@ pub(crate) fn is_bridge(host: &Host, bdf: Bdf) -> bool {
     let class = host.pci().number(bdf, "class").unwrap_or(0);
     let config = host.pci().config_space(bdf).unwrap_or_default();
     let header = ConfigSpace::read(&config).map_or(0, |config| config.header_type);
-    class >> 16 == BRIDGE || header != 0
+    class >> 16 == BRIDGE || header != 0 && !is_silent(&config)
 }
 
 /// Finds out whether [`bind`] would be refused, without touching the device. With `force`, a
@@ -68,6 +68,9 @@ pub fn prepare(host: &Host, bdf: Bdf, force: bool) -> Result<(), BindError> {
     if is_bridge(host, bdf) {
         let class = host.pci().number(bdf, "class").unwrap_or(0);
         return Err(BindError::BindBridge { bdf, class });
+    }
+    if is_silent(&host.pci().config_space(bdf)?) {
+        return Err(BindError::BindSilent { bdf });
     }
     if driver.as_deref().is_some_and(is_vfio) {
         return Ok(());

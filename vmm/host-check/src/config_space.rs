@@ -25,6 +25,14 @@ pub(crate) struct ConfigSpace {
     pub messages: Option<(u16, u16)>,
 }
 
+/// Whether no device answers: all reads give ones (PCI Local Bus Specification 3.0, 6.1). The IDs alone do so for
+/// virtual functions, too.
+pub(crate) fn is_silent(bytes: &[u8]) -> bool {
+    bytes
+        .get(..HEADER)
+        .is_some_and(|header| header.iter().all(|byte| *byte == 0xff))
+}
+
 impl ConfigSpace {
     /// Reads what sysfs shows; `None` if that is not even a header.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
@@ -91,6 +99,15 @@ mod tests {
         assert!(read.intx);
         assert_eq!(read.messages, Some((32, 65)));
         assert_eq!(read.header_type, 0);
+    }
+
+    #[test]
+    fn a_virtual_function_is_not_silent() {
+        let mut bytes = vec![0xff; 256];
+        assert!(is_silent(&bytes));
+        bytes[HEADER_TYPE] = 0;
+        assert!(!is_silent(&bytes));
+        assert!(!is_silent(&[]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use address::Bdf;
 use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource, TranslatedBar, strongest};
 
 use crate::binding::is_bridge;
-use crate::config_space::ConfigSpace;
+use crate::config_space::{ConfigSpace, is_silent};
 use crate::host::{Host, size};
 use crate::id::Id;
 use crate::in_use;
@@ -30,6 +30,12 @@ pub(crate) fn check(host: &Host, bdf: Bdf) -> Vec<Line> {
             Id::DeviceType,
             "This is a bridge: pass through the devices behind it",
             "pinvisor list",
+        ));
+    } else if is_silent(&host.pci().config_space(bdf).unwrap_or_default()) {
+        lines.push(Line::fail(
+            Id::DeviceType,
+            "It does not respond: its config space reads as all ones",
+            format!("dmesg | grep {bdf}  # why? A cold start of the machine helps a device that has hung"),
         ));
     } else {
         let siblings = Siblings::of(host, bdf);

@@ -28,6 +28,12 @@ pub enum BindError {
         /// Its class code.
         class: u32,
     },
+    /// Nothing answers.
+    #[error("PCI device {bdf} does not respond: its config space reads as all ones")]
+    BindSilent {
+        /// The function.
+        bdf: Bdf,
+    },
     /// The host uses the device.
     #[error("PCI device {bdf} is in use: {}", list(uses))]
     BindInUse {
@@ -109,6 +115,9 @@ impl BindError {
         match self {
             Self::BindFacts(error) => error.hint(),
             Self::BindBridge { .. } => Some("pinvisor list shows what can be bound".to_owned()),
+            Self::BindSilent { bdf } => Some(format!(
+                "dmesg | grep {bdf}  # why? A cold start of the machine helps a device that has hung"
+            )),
             Self::BindInUse { bdf, uses } => {
                 let ways: Vec<_> = uses.iter().map(Use::way_out).collect();
                 Some(format!(

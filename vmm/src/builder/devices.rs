@@ -79,7 +79,11 @@ impl Devices {
         let mut devices = Vec::new();
         for (DeviceConfig { bdf, dma, .. }, profile) in config.devices.iter().zip(profiles) {
             let cdev = Cdev::open(&sysfs, *bdf)?;
-            let device = VfioDevice::bind(cdev, Arc::clone(&iommufd))?;
+            let device = VfioDevice::bind(cdev, Arc::clone(&iommufd)).or_else(|error| {
+                // The kernel's EINVAL has many causes; this is the one that it has no message for.
+                host_check::ensure_closed(&Host::default(), *bdf)?;
+                Err(Error::Backend(error))
+            })?;
             match device.kind() {
                 CdevKind::Noiommu => {
                     let space = match &mut held.noiommu {

@@ -72,8 +72,8 @@ pub const BY_STATE: &[Step] = &[
         command: "pinvisor run $ready --device $TESTBED_BDF_0",
         after: "exec 7<&-\n",
         status: "3",
-        error: "device",
-        says: &["$BDF", "another process"],
+        error: "unbind-open",
+        says: &["$BDF", "/dev/vfio/noiommu-", "kill "],
         ..STEP
     },
     Step {
