@@ -18,6 +18,7 @@ mod pieces;
 mod plan;
 #[cfg(test)]
 mod provoked;
+mod quirks;
 mod refusal;
 mod rig;
 mod run_options;
@@ -74,6 +75,7 @@ pub const ALL: &[Case] = &[
     case("host-check", 45, check_host::on_a_full_machine),
     case("run-options", 60, run_options::options),
     case("pieces", 60, pieces::too_many),
+    case("quirks", 90, quirks::quirks),
     case("terminal", 60, terminal::modes),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-false-kernel", 45, false_kernel::broken_promises),

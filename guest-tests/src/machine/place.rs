@@ -50,8 +50,14 @@ fn place_one(number: usize, device: &str, models: &Models) -> Result<Placed> {
         return beside_another(device, bus, option(options, "addr").unwrap_or("0"));
     }
     let slot = FIRST_SLOT + number;
+    // Behind a faster link the kernel gives up waiting after the reset of a bus: in 1 s, with ENOTTY. That is left to
+    // the functions of one slot, which have no other reset.
+    let speed = match option(options, "multifunction") {
+        Some("on") => "",
+        _ => ",x-speed=5",
+    };
     let port =
-        format!("pcie-root-port,id=tb{number},bus=pcie.0,addr={slot:#x},chassis={slot},x-speed=5");
+        format!("pcie-root-port,id=tb{number},bus=pcie.0,addr={slot:#x},chassis={slot}{speed}");
     let slot = format!("{slot:02x}");
     if models.express.iter().any(|name| name == model) {
         let function = option(options, "addr").map_or("00.0".into(), devfn);
