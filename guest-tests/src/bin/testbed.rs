@@ -1,11 +1,12 @@
 //! `cargo testbed`: sets up, tries out and runs the real boots.
 
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use guest_tests::inside::{broadcast, canary, shape};
+use guest_tests::inside::{broadcast, canary, nvme_manage, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
 use guest_tests::setup::{Flavour, setup};
@@ -104,6 +105,15 @@ enum Inside {
     Broadcast {
         /// Address and port.
         to: String,
+    },
+    /// Send NVMe's Virtualization Management command to a controller.
+    NvmeManage {
+        /// Its character device.
+        node: PathBuf,
+        /// Command dword 10: the action, the resource's type << 8, the controller << 16.
+        dword10: u32,
+        /// Command dword 11: how many of the resource.
+        dword11: u32,
     },
 }
 
@@ -242,6 +252,11 @@ fn run(task: Task) -> Result<i32> {
         Task::Inside(Inside::Canary { canary, command }) => canary::run(canary, &command),
         Task::Inside(Inside::Pool { key, command }) => canary::pool(&key, &command),
         Task::Inside(Inside::Broadcast { to }) => match broadcast::run(&to)? {},
+        Task::Inside(Inside::NvmeManage {
+            node,
+            dword10,
+            dword11,
+        }) => nvme_manage::run(&node, dword10, dword11).map(|()| 0),
         Task::Shell { machine } => {
             handle_interrupts()?;
             build(machine.no_build)?;

@@ -18,11 +18,34 @@ const DEVICES: [&str; 4] = [
     "igb,netdev=net4",
 ];
 
+/// An NVMe controller with virtual functions, which all have the disk; QEMU wants its subsystem first.
+const NVME_PARENT: [&str; 4] = [
+    "nvme-subsys,id=subsystem",
+    "pcie-root-port,id=parents,bus=pcie.0,addr=0x1c,chassis=60",
+    "nvme,id=parent,bus=parents,serial=parent,subsys=subsystem,max_ioqpairs=4,sriov_max_vfs=1,sriov_vq_flexible=2,sriov_vi_flexible=1",
+    "nvme-ns,bus=parent,drive=virtual,nsid=1,shared=on",
+];
+
+/// Script: the controller gives up queues and an interrupt, and its virtual function, `$nvme_vf`, gets them.
+const NVME_VF: &str = "\
+for parent in /sys/class/nvme/*; do grep -q parent $parent/serial && break; done
+node=/dev/$(basename $parent) device=$(readlink -f $parent/device)
+testbed inside nvme-manage $node 1 0 && testbed inside nvme-manage $node $((1 | 1 << 8)) 0 || exit 1
+echo 1 > $parent/reset_controller
+echo 0 > $device/sriov_drivers_autoprobe
+echo 1 > $device/sriov_numvfs
+testbed inside nvme-manage $node $((8 | 1 << 8 | 1 << 16)) 1 &&
+    testbed inside nvme-manage $node $((8 | 1 << 16)) 2 &&
+    testbed inside nvme-manage $node $((9 | 1 << 16)) 0 || exit 1
+nvme_vf=$(basename $(readlink $device/virtfn0))
+testbed-bind $nvme_vf || exit 1
+";
+
 /// QEMU's trace of a watchdog that ran out.
 const RAN_OUT: &str = "watchdog_perform_action";
 
 /// One guest: its key, its devices, words for its command line.
-const GUESTS: [(&str, &str, &str); 4] = [
+const GUESTS: [(&str, &str, &str); 5] = [
     (
         // Linux gives BARs other addresses then.
         "rescan",
@@ -35,6 +58,7 @@ const GUESTS: [(&str, &str, &str); 4] = [
     ("gaps", "--device $TESTBED_BDF_3", "i6300esb.heartbeat=2"),
     // Memory decoding is hard-wired to 0 in its COMMAND, as are its IDs to ones.
     ("vf", "--device $vf", ""),
+    ("nvme-vf", "--device $nvme_vf", ""),
 ];
 
 /// All of them on one machine.
@@ -54,6 +78,11 @@ pub fn quirks() -> Result<CaseResult> {
         .trace(RAN_OUT)
         .qemu_arg("-action")
         .qemu_arg("watchdog=none");
+    let machine = NVME_PARENT
+        .iter()
+        .fold(machine.disk("virtual", rig.disk()), |machine, device| {
+            machine.qemu_arg("-device").qemu_arg(device)
+        });
     let outcome = machine.run(&script())?;
     let mut findings = Findings::default();
     let facts = script::facts(&outcome.output);
@@ -78,6 +107,7 @@ fn script() -> String {
          echo 1 > $pf/sriov_numvfs\n\
          vf=$(basename $(readlink $pf/virtfn0))\n\
          testbed-bind $vf || exit 1\n",
+        NVME_VF,
     ]
     .concat();
     for (key, devices, words) in GUESTS {
@@ -101,7 +131,9 @@ fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
         guest::facts(own).get(fact).copied()
     };
     findings.expect_eq("rescan", said("rescan", "bars"), Some("moved"));
-    findings.expect_eq("disk", said("rescan", "disk"), Some(disk));
+    for key in ["rescan", "nvme-vf"] {
+        findings.expect_eq(key, said(key, "disk"), Some(disk));
+    }
     for (key, driver) in [("rescan", "e1000e"), ("ports", "ne2k-pci"), ("vf", "igbvf")] {
         let found = said(key, &format!("net-{driver}"));
         findings.expect_eq(driver, found, Some("works"));
