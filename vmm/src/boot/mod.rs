@@ -2,6 +2,7 @@
 
 pub mod bzimage;
 pub mod elf;
+mod foreign;
 pub mod kernel;
 pub mod params;
 pub mod place;

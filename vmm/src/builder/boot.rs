@@ -84,9 +84,10 @@ impl BootFiles {
         })
     }
 
-    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs.
+    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs, or
+    /// as much RAM elsewhere would have none either.
     pub fn fit(&self, ranges: &[Range<Gpa>]) -> bool {
-        self.find(ranges).is_ok()
+        matches!(self.find(ranges), Ok(_) | Err(PlaceError::TooLarge { .. }))
     }
 
     fn find(&self, ranges: &[Range<Gpa>]) -> Result<Placement, PlaceError> {

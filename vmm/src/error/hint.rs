@@ -3,6 +3,7 @@
 use iommufd_backend::software::SoftwareError;
 
 use super::{Error, names};
+use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
@@ -80,6 +81,11 @@ impl Error {
                 size.pool_name()
             )),
             Self::TooManyPieces(error) => Some(error.hint()),
+            Self::Kernel(KernelError::NotKernel { unpack, .. }) => unpack.clone(),
+            Self::Place {
+                source: PlaceError::TooLarge { .. },
+                ..
+            } => Some("give the guest more --memory".to_owned()),
             Self::Place {
                 source: PlaceError::OutOfReach { from, .. },
                 ..
