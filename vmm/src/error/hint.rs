@@ -80,6 +80,11 @@ impl Error {
                 total.saturating_add(need.saturating_sub(*available)),
                 size.pool_name()
             )),
+            Self::GuestReset => Some(
+                "Linux restarts after a panic, too: look at what its serial port printed last; \
+                 --on-reset restart starts it anew"
+                    .to_owned(),
+            ),
             Self::TooManyPieces(error) => Some(error.hint()),
             Self::Kernel(KernelError::NotKernel { unpack, .. }) => unpack.clone(),
             Self::Place {
