@@ -79,6 +79,23 @@ pub const BY_FILE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "kernel-compressed",
+        before: "gzip -c /testbed/kernel > /tmp/kernel.gz\n",
+        command: "pinvisor run --noiommu --memory 64M --device $TESTBED_BDF_0 --kernel /tmp/kernel.gz",
+        status: "1",
+        error: "kernel",
+        says: &["a gzip file", "hint: gzip -dc < /tmp/kernel.gz > kernel"],
+        ..STEP
+    },
+    Step {
+        name: "unbootable",
+        command: "pinvisor run --noiommu --memory 256M --device $TESTBED_BDF_0 --kernel /testbed/kernel --cmdline 'quiet acpi=off'",
+        status: "1",
+        error: "params",
+        says: &["cannot boot with acpi=off", "leave acpi=off out"],
+        ..STEP
+    },
+    Step {
         name: "initramfs-missing",
         command: "pinvisor run $ready --device $TESTBED_BDF_0 --initramfs /nowhere",
         status: "1",

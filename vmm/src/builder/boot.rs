@@ -112,9 +112,6 @@ impl BootFiles {
             initramfs.load(memory, range.start)?;
         }
         let memory_map = memory_map(plan, host_map, (start, low))?;
-        for warning in warnings(plan, &memory_map) {
-            log::warn!("{warning}");
-        }
         let info = BootInfo {
             memory_map: &memory_map,
             initramfs: placement.initramfs,
@@ -183,7 +180,7 @@ pub(crate) fn memory_map(
 }
 
 /// What may come of memory in as many pieces as `plan` has, which `map` tells the guest.
-pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
+pub(super) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
     let mut warnings = Vec::new();
     if map.len() > ENTRIES_WITHOUT_NUMA {
         warnings.push(format!(

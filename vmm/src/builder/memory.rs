@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use address::{Bdf, Gpa, Iova};
 use iommufd_backend::IommuSpace;
+use stress_report::units;
 
 use super::devices::{Devices, Reach};
 use crate::acpi::{IO_APIC, LOCAL_APIC};
@@ -117,9 +118,6 @@ impl Memory {
             .map(|slot| vm.map(slot.gpa(), slot.mapping()))
             .collect::<Result<_, _>>()?;
         phases.done("map");
-        for warning in narrow_warnings(summary, devices)? {
-            log::warn!("{warning}");
-        }
         Ok(Self {
             plan,
             ram,
@@ -228,7 +226,7 @@ fn narrow_devices(devices: &Devices) -> Result<Vec<Bdf>, Error> {
 }
 
 /// What a device that can address 32 bits only misses.
-pub(crate) fn narrow_warnings(summary: Summary, devices: &Devices) -> Result<Vec<String>, Error> {
+pub(super) fn narrow_warnings(summary: Summary, devices: &Devices) -> Result<Vec<String>, Error> {
     if summary.pieces == 0 || summary.below_4g > 0 {
         return Ok(Vec::new());
     }
@@ -238,6 +236,30 @@ pub(crate) fn narrow_warnings(summary: Summary, devices: &Devices) -> Result<Vec
             "{bdf}: is a conventional PCI device, which may address 32 bits only, and no guest \
              memory lies below 4 GiB: its driver may fail. Hugepages below 4 GiB, reserved \
              early, would help"
+        )
+    };
+    Ok(narrow_devices(devices)?.into_iter().map(warning).collect())
+}
+
+/// What such a device misses where memory below 4 GiB has no room for what Linux wants in one piece for
+/// its bounce buffers; `missed` are these bytes, and those of the largest piece.
+pub(super) fn bounce_warnings(
+    missed: Option<(u64, u64)>,
+    memory: &Memory,
+    devices: &Devices,
+) -> Result<Vec<String>, Error> {
+    // Without any memory there, that is what is told.
+    let Some((need, largest)) = missed.filter(|_| memory.summary.below_4g > 0) else {
+        return Ok(Vec::new());
+    };
+    let warning = |bdf| {
+        format!(
+            "{bdf}: is a conventional PCI device, which may address 32 bits only: Linux wants {} in \
+             one piece below 4 GiB for its bounce buffers, and the largest that is free there has {}: \
+             its driver may fail. swiotlb=N on the kernel's command line makes them smaller (N times \
+             2 KiB)",
+            units::memory(need),
+            units::memory(largest)
         )
     };
     Ok(narrow_devices(devices)?.into_iter().map(warning).collect())

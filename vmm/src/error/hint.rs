@@ -4,6 +4,7 @@ use iommufd_backend::software::SoftwareError;
 
 use super::{Error, names};
 use crate::boot::kernel::KernelError;
+use crate::boot::params::ParamsError;
 use crate::boot::place::PlaceError;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
@@ -87,6 +88,9 @@ impl Error {
             ),
             Self::TooManyPieces(error) => Some(error.hint()),
             Self::Kernel(KernelError::NotKernel { unpack, .. }) => unpack.clone(),
+            Self::Params(ParamsError::Unbootable { word, .. }) => {
+                Some(format!("leave {word} out of --cmdline"))
+            }
             Self::Place {
                 source: PlaceError::TooLarge { .. },
                 ..
