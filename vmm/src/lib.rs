@@ -101,13 +101,14 @@ fn run_guests(config: &Config, layout: &dyn Layout, host: &mut Host) -> Result<E
 
 /// What to report of how the guest ended and of how its machine was taken apart: that memory is
 /// kept, else what happened first. The other one is logged.
-fn worse(outcome: Result<(), Error>, torn_down: Result<(), Error>) -> Result<(), Error> {
+fn worse<T>(outcome: Result<T, Error>, torn_down: Result<(), Error>) -> Result<T, Error> {
     let (reported, logged) = match (outcome, torn_down) {
-        (outcome @ Err(_), torn_down @ Err(Error::MemoryKept { .. })) => (torn_down, outcome),
-        (outcome @ Err(_), torn_down) => (outcome, torn_down),
-        (Ok(()), torn_down) => (torn_down, Ok(())),
+        (Err(error), Err(kept @ Error::MemoryKept { .. })) => (Err(kept), Some(error)),
+        (Err(error), torn_down) => (Err(error), torn_down.err()),
+        (Ok(_), Err(error)) => (Err(error), None),
+        (outcome, Ok(())) => (outcome, None),
     };
-    if let Err(error) = logged {
+    if let Some(error) = logged {
         log::error!("{}", error.chain());
     }
     reported
@@ -163,8 +164,12 @@ fn launch(
         host.phases,
         host.phases.total().as_millis()
     );
+    let reason = match ended {
+        Ok(reason) => reason,
+        Err(error) => return worse(Err(error), torn_down),
+    };
     Ok(Ended {
-        reason: ended?,
+        reason,
         was_asked,
         torn_down,
         description,

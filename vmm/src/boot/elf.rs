@@ -35,6 +35,8 @@ pub const MAGIC: &[u8] = b"\x7fELF";
 const ALIGNMENT: u64 = 2 << 20;
 /// Steps in which everything else is given memory.
 const PAGE: u64 = 4096;
+/// More than the tables at [`low::PAGE_TABLES`] map.
+const MOST_MEMORY: u64 = 16 << 30;
 /// Why a PVH kernel is where it is.
 const NOT_MOVABLE: &str = "it is entered by PVH and cannot be moved from where it is linked";
 const MOVABLE: &str = "it is entered by PVH, in 32-bit mode";
@@ -107,6 +109,9 @@ impl ElfKernel {
         let base = base(&loaded, step).ok_or_else(|| unsupported("it has nothing to load"))?;
         let (segments, length) = place(&loaded, (base, step), file_length)
             .ok_or_else(|| unsupported("a segment does not fit its file or memory"))?;
+        if length > MOST_MEMORY {
+            return Err(unsupported("it takes more than 16 GiB of memory"));
+        }
         if overlap(&segments) {
             return Err(unsupported(
                 "two of its segments are loaded to the same place",

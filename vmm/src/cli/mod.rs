@@ -87,7 +87,7 @@ pub enum Command {
 pub struct Missing(&'static str);
 
 /// What became of writing to standard output. A reader that went away has read enough.
-fn written(result: io::Result<()>) -> Result<(), Error> {
+pub(crate) fn written(result: io::Result<()>) -> Result<(), Error> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(process("write to standard output")(error))
@@ -101,6 +101,14 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        drop(reader);
+        assert!(written(io::Write::write_all(&mut writer, b"text")).is_ok());
+        assert!(written(Err(io::Error::from_raw_os_error(libc::ENOSPC))).is_err());
+    }
 
     #[test]
     fn the_grammar_is_consistent() {

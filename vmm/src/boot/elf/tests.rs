@@ -138,7 +138,7 @@ fn segments_keep_their_distance_from_a_whole_step() {
 #[test]
 fn unsound_images_are_refused() {
     type Change = fn(&mut Image);
-    let faults: [(Change, &str); 9] = [
+    let faults: [(Change, &str); 10] = [
         (|image| image.class = 3, "ELF headers"),
         (|image| image.machine = 62 + 1, "64-bit"),
         (|image| image.kind = 1, "executable"),
@@ -147,6 +147,7 @@ fn unsound_images_are_refused() {
         (|image| image.offset = u64::MAX - 4, "segment"),
         (|image| image.in_memory = 0x1f, "segment"),
         (|image| image.in_memory = u64::MAX, "segment"),
+        (|image| image.in_memory = (16 << 30) + 1, "16 GiB"),
         (|image| image.entry = 0x1000, "entry"),
     ];
     for (change, word) in faults {
