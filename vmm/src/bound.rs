@@ -130,7 +130,10 @@ impl Held {
         if !self.close() {
             // When this process ends, the kernel closes them and the keeper looks at them.
             self.part();
-            return Vec::new();
+            return vec![Error::Process {
+                operation: "close all devices",
+                source: "one is still in use".into(),
+            }];
         }
         let kept = self.settle(&PciSysfs::default());
         let iommu = self.iommu.take().and_then(|space| space.release().err());

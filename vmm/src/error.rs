@@ -1,5 +1,6 @@
 //! What can fail, and with which exit code.
 
+mod exit_code;
 mod hint;
 
 use std::io;
@@ -10,10 +11,10 @@ use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
 use host_check::{BindError, BindErrorKind, Encryption};
 use iommufd_backend::Error as Backend;
+use iommufd_backend::ErrorKind as BackendKind;
 use iommufd_backend::TranslatedBar;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
-use iommufd_backend::{ErrorKind as BackendKind, GetPaError};
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::acpi::AcpiError;
@@ -314,6 +315,9 @@ pub enum Error {
     /// The guest did something that no CPU can go on from.
     #[error("The guest crashed: {0}")]
     GuestCrash(String),
+    /// The guest wants to be started anew, and is not.
+    #[error("The guest asked for a restart")]
+    GuestReset,
     /// The guest says that something went wrong in it.
     #[error("The guest switched itself off with status {0}")]
     GuestStatus(u8),
@@ -329,19 +333,6 @@ pub enum Error {
         reason: String,
     },
 }
-
-/// The command line is wrong, or a file named on it.
-const USAGE: u8 = 1;
-/// This machine cannot run it.
-const HOST: u8 = 2;
-/// A device cannot be used.
-const DEVICE: u8 = 3;
-/// Guest memory cannot be had or does not suit.
-const MEMORY: u8 = 4;
-/// The guest crashed.
-const GUEST: u8 = 5;
-/// The guest says that something went wrong in it.
-const GUEST_STATUS: u8 = 6;
 
 impl Error {
     /// The name of what went wrong, which stays from version to version.
@@ -369,73 +360,6 @@ impl Error {
         own.chain(backend).chain(bind)
     }
 
-    /// The exit code of a process that ends with this error.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::OptionMissing(_)
-            | Self::ConfigFile(_)
-            | Self::Events(_)
-            | Self::Pidfile(_)
-            | Self::DeviceTwice { .. }
-            | Self::TooManyDevices { .. }
-            | Self::NoiommuNotAccepted { .. }
-            | Self::DeviceWithSoftware { .. }
-            | Self::NoSoftwareEngine
-            | Self::NoIdentity
-            | Self::MixedModes { .. }
-            | Self::Profile(_)
-            | Self::File { .. }
-            | Self::Kernel(_)
-            | Self::Params(_)
-            | Self::Report(_)
-            | Self::Load { .. } => USAGE,
-            Self::Vm(_)
-            | Self::Irq(_)
-            | Self::Entry(_)
-            | Self::PageTables(_)
-            | Self::Acpi(_)
-            | Self::NoEcam(_)
-            | Self::Root(_)
-            | Self::MemoryEncrypted { .. }
-            | Self::Panicked
-            | Self::Keeper(_)
-            | Self::Process { .. } => HOST,
-            Self::BehindIommu { .. }
-            | Self::BusAddresses { .. }
-            | Self::NotBehindIommu { .. }
-            | Self::NoReset { .. }
-            | Self::MemoryKept { .. }
-            | Self::NoKeeper { .. }
-            | Self::Function(_)
-            | Self::Engine(_)
-            | Self::NoProfile { .. }
-            | Self::Mediate(_)
-            | Self::Moved { .. }
-            | Self::AccessFailed { .. }
-            | Self::DeviceFailed { .. } => DEVICE,
-            Self::TooFewHugepages { .. }
-            | Self::Software(_)
-            | Self::Window(_)
-            | Self::Physical(_)
-            | Self::TooManyPieces(_)
-            | Self::Plan(_)
-            | Self::Place { .. } => MEMORY,
-            Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => backend_code(error),
-            Self::Bind(BindError::BindFacts(error)) => backend_code(error),
-            Self::Bind(
-                BindError::BindUnsafeModeOff { .. }
-                | BindError::BindNoNoiommu { .. }
-                | BindError::BindNoVfioPci { .. }
-                | BindError::BindNoCdev { .. },
-            ) => HOST,
-            Self::Bind(_) => DEVICE,
-            Self::GuestRam(_) => MEMORY,
-            Self::GuestCrash(_) => GUEST,
-            Self::GuestStatus(_) => GUEST_STATUS,
-        }
-    }
-
     /// The error and what is behind it, on one line.
     #[must_use]
     pub fn chain(&self) -> String {
@@ -446,35 +370,6 @@ impl Error {
             source = cause.source();
         }
         text
-    }
-}
-
-fn backend_code(error: &Backend) -> u8 {
-    match error {
-        Backend::OpenIommufd { .. }
-        | Backend::Iommufd { .. }
-        | Backend::NoCdev { .. }
-        | Backend::NotBound {
-            unsafe_mode: None, ..
-        }
-        | Backend::Read { .. }
-        | Backend::Parse { .. }
-        | Backend::AddressesHidden { .. }
-        | Backend::Translate {
-            source: GetPaError::NoSuchCommand | GetPaError::NotNoiommu | GetPaError::NotPermitted,
-            ..
-        } => HOST,
-        Backend::NoDevice { .. }
-        | Backend::NotBound { .. }
-        | Backend::OpenCdev { .. }
-        | Backend::Device { .. }
-        | Backend::DeviceUnusable { .. }
-        | Backend::NotQuiet { .. } => DEVICE,
-        Backend::Pin { .. }
-        | Backend::Translate { .. }
-        | Backend::Misaligned { .. }
-        | Backend::Map { .. }
-        | Backend::Extent(_) => MEMORY,
     }
 }
 

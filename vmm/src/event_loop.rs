@@ -28,13 +28,7 @@ impl Signals {
     /// # Errors
     /// [`Error::Process`]
     pub fn take() -> Result<Self, Error> {
-        let mut set = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT] {
-            set.add(signal);
-        }
-        if !ignores_hangup() {
-            set.add(Signal::SIGHUP);
-        }
+        let set = taken();
         set.thread_block()
             .and_then(|()| {
                 SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
@@ -45,6 +39,30 @@ impl Signals {
                 source: errno.into(),
             })
     }
+}
+
+/// Lets the signals through again that [`Signals::take`] took over, so that until a next guest runs they
+/// kill the process, as they did before the first one did. One that came meanwhile does so now.
+///
+/// # Errors
+/// [`Error::Process`]
+pub fn let_signals_through() -> Result<(), Error> {
+    taken().thread_unblock().map_err(|errno| Error::Process {
+        operation: "let signals through",
+        source: errno.into(),
+    })
+}
+
+/// The signals that are taken over.
+fn taken() -> SigSet {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        set.add(signal);
+    }
+    if !ignores_hangup() {
+        set.add(Signal::SIGHUP);
+    }
+    set
 }
 
 /// Whether SIGHUP was ignored when this process was started (proc_pid_status(5), `SigIgn`).
@@ -113,12 +131,13 @@ pub fn run(machine: &mut Machine, console: &mut Console, stay: Stay) -> Result<E
 /// Whether an end for `reason` is a good one.
 ///
 /// # Errors
-/// [`Error::GuestCrash`], [`Error::GuestStatus`], [`Error::DeviceFailed`], [`Error::AccessFailed`]
+/// [`Error::GuestCrash`], [`Error::GuestStatus`], [`Error::GuestReset`], [`Error::DeviceFailed`],
+/// [`Error::AccessFailed`]
 pub fn outcome(reason: ExitReason) -> Result<(), Error> {
     match reason {
         ExitReason::PowerOff { status: 0 } => log::info!("The guest switched itself off"),
         ExitReason::PowerOff { status } => return Err(Error::GuestStatus(status)),
-        ExitReason::Reset => log::info!("The guest asked for a restart, which ends it"),
+        ExitReason::Reset => return Err(Error::GuestReset),
         ExitReason::Signal(signal) => log::info!("Signal {signal} ends the guest"),
         ExitReason::Quit => log::info!("Ended from the terminal"),
         ExitReason::TerminalGone => log::info!("The terminal is gone, which ends the guest"),
@@ -207,5 +226,27 @@ impl MutEventSubscriber for Watcher<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_let_through_again() {
+        // Signal masks are each thread's own.
+        let _signals = Signals::take().unwrap();
+        let blocked = || SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM);
+        assert!(blocked());
+        let_signals_through().unwrap();
+        assert!(!blocked());
+    }
+
+    #[test]
+    fn a_restart_is_no_good_end() {
+        let error = outcome(ExitReason::Reset).unwrap_err();
+        assert_eq!((error.id(), error.exit_code()), ("guest-reset", 7));
+        assert!(outcome(ExitReason::PowerOff { status: 0 }).is_ok());
     }
 }

@@ -78,6 +78,8 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         serial: Option<&'a Path>,
     },
+    /// The guest asked for a restart and is started anew: everything was given back.
+    Restart,
     /// A passed-through device cannot go on, which ends the guest.
     DeviceError {
         /// The device.
@@ -300,6 +302,8 @@ mod tests {
                 message: "a \"quoted\"\nline",
             });
             log.tell(&OFF);
+            log.tell(&Event::Restart);
+            log.tell(&OFF);
         });
         assert_eq!(lines[0]["event"], "started");
         assert_eq!(lines[0]["pid"], std::process::id());
@@ -314,7 +318,8 @@ mod tests {
             lines[4],
             json!({"event": "shutdown", "reason": "signal", "signal": 15, "exit_code": 0})
         );
-        assert_eq!(lines.len(), 5);
+        assert_eq!(lines[5], json!({"event": "restart"}));
+        assert_eq!(lines.len(), 7);
     }
 
     #[test]

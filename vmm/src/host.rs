@@ -1,6 +1,6 @@
 //! What a run has on the host besides its guest: events, a log, a pidfile, and the time it took.
 
-use crate::config::HostConfig;
+use crate::config::{HostConfig, OnReset};
 use crate::error::Error;
 use crate::events::{Event, EventLog};
 use crate::exit::ExitReason;
@@ -13,6 +13,7 @@ use crate::pidfile::Pidfile;
 pub struct Host {
     pub(crate) events: EventLog,
     pub(crate) phases: Phases,
+    on_reset: OnReset,
     pidfile: Option<Pidfile>,
     /// The log is not where errors are printed.
     log_is_elsewhere: bool,
@@ -31,9 +32,30 @@ impl Host {
         Ok(Self {
             events,
             phases: Phases::default(),
+            on_reset: config.on_reset,
             pidfile: pidfile.transpose()?,
             log_is_elsewhere: config.log_file.is_some(),
         })
+    }
+
+    /// Whether a guest that ended for `reason`, whose machine was `torn_down`, is started anew: not if
+    /// it `was_asked` to switch itself off. If so, that is told, and the phases begin again.
+    pub(crate) fn starts_anew(
+        &mut self,
+        reason: &ExitReason,
+        was_asked: bool,
+        torn_down: &Result<(), Error>,
+    ) -> bool {
+        let anew = self.on_reset == OnReset::Restart
+            && *reason == ExitReason::Reset
+            && !was_asked
+            && torn_down.is_ok();
+        if anew {
+            log::info!("The guest asked for a restart, and is started anew");
+            self.events.tell(&Event::Restart);
+            self.phases = Phases::default();
+        }
+        anew
     }
 
     /// Tells that the run has ended: for `reason`, if it got that far, and with `result`. Whoever
@@ -53,5 +75,36 @@ impl Host {
             },
             exit_code: result.as_ref().map_or_else(Error::exit_code, |()| 0),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_restart_that_was_asked_for_starts_anew() {
+        let asked = |on_reset| Host {
+            on_reset,
+            ..Host::default()
+        };
+        let anew = |on_reset, reason: &ExitReason, torn_down: Result<(), Error>| {
+            asked(on_reset).starts_anew(reason, false, &torn_down)
+        };
+        let reset = ExitReason::Reset;
+        assert!(anew(OnReset::Restart, &reset, Ok(())));
+        assert!(!anew(OnReset::Exit, &reset, Ok(())));
+        // Whoever sent SIGTERM wants an end.
+        assert!(!asked(OnReset::Restart).starts_anew(&reset, true, &Ok(())));
+        // What is still held cannot be taken again.
+        assert!(!anew(OnReset::Restart, &reset, Err(Error::Panicked)));
+        for other in [
+            ExitReason::PowerOff { status: 0 },
+            ExitReason::Signal(15),
+            ExitReason::Quit,
+            ExitReason::GuestCrash(String::new()),
+        ] {
+            assert!(!anew(OnReset::Restart, &other, Ok(())), "{other:?}");
+        }
     }
 }

@@ -68,15 +68,7 @@ pub const VERSION: &str = env!("PINVISOR_VERSION");
 /// [`Error`]; what was set up is torn down by then, devices first.
 pub fn run(config: &Config, layout: &dyn Layout, mut host: Host) -> Result<(), Error> {
     host.events.started();
-    let ended = Console::open(&config.serial).and_then(|console| {
-        if let Some(path) = console.path() {
-            say(&format!(
-                "pinvisor: the guest's serial port is {}\n",
-                path.display()
-            ));
-        }
-        launch(config, layout, (console, Stay::AsLongAsItLikes), &mut host)
-    });
+    let ended = run_guests(config, layout, &mut host);
     let (reason, result) = match ended {
         Ok(ended) => {
             let outcome = event_loop::outcome(ended.reason.clone());
@@ -88,15 +80,35 @@ pub fn run(config: &Config, layout: &dyn Layout, mut host: Host) -> Result<(), E
     result
 }
 
+/// Runs the guest until it ends, again if it is to be started anew. Whoever is at its serial port stays.
+fn run_guests(config: &Config, layout: &dyn Layout, host: &mut Host) -> Result<Ended, Error> {
+    let mut console = Console::open(&config.serial)?;
+    if let Some(path) = console.path() {
+        say(&format!(
+            "pinvisor: the guest's serial port is {}\n",
+            path.display()
+        ));
+    }
+    loop {
+        let ended = launch(config, layout, (&mut console, Stay::AsLongAsItLikes), host)?;
+        if !host.starts_anew(&ended.reason, ended.was_asked, &ended.torn_down) {
+            return Ok(ended);
+        }
+        console.release_terminal();
+        event_loop::let_signals_through()?;
+    }
+}
+
 /// What to report of how the guest ended and of how its machine was taken apart: that memory is
 /// kept, else what happened first. The other one is logged.
-fn worse(outcome: Result<(), Error>, torn_down: Result<(), Error>) -> Result<(), Error> {
+fn worse<T>(outcome: Result<T, Error>, torn_down: Result<(), Error>) -> Result<T, Error> {
     let (reported, logged) = match (outcome, torn_down) {
-        (outcome @ Err(_), torn_down @ Err(Error::MemoryKept { .. })) => (torn_down, outcome),
-        (outcome @ Err(_), torn_down) => (outcome, torn_down),
-        (Ok(()), torn_down) => (torn_down, Ok(())),
+        (Err(error), Err(kept @ Error::MemoryKept { .. })) => (Err(kept), Some(error)),
+        (Err(error), torn_down) => (Err(error), torn_down.err()),
+        (Ok(_), Err(error)) => (Err(error), None),
+        (outcome, Ok(())) => (outcome, None),
     };
-    if let Err(error) = logged {
+    if let Some(error) = logged {
         log::error!("{}", error.chain());
     }
     reported
@@ -106,6 +118,8 @@ fn worse(outcome: Result<(), Error>, torn_down: Result<(), Error>) -> Result<(),
 #[derive(Debug)]
 struct Ended {
     reason: ExitReason,
+    /// It was asked to switch itself off.
+    was_asked: bool,
     torn_down: Result<(), Error>,
     description: Description,
     refusals: Refusals,
@@ -117,14 +131,14 @@ struct Ended {
 fn launch(
     config: &Config,
     layout: &dyn Layout,
-    (mut console, stay): (Console, Stay),
+    (console, stay): (&mut Console, Stay),
     host: &mut Host,
 ) -> Result<Ended, Error> {
-    let mut machine = builder::build(config, layout, &mut console, &mut host.phases)?;
+    let mut machine = builder::build(config, layout, console, &mut host.phases)?;
     host.events.tell(&Event::Ready {
         serial: console.path().map(PathBuf::as_path),
     });
-    let ended = event_loop::run(&mut machine, &mut console, stay);
+    let ended = event_loop::run(&mut machine, console, stay);
     if let Ok(ExitReason::Device(device, message)) = &ended {
         host.events.tell(&Event::DeviceError {
             device: *device,
@@ -140,6 +154,7 @@ fn launch(
         _ => Refusals::default(),
     };
     let mediated = machine.mediated.clone();
+    let was_asked = machine.power_button.was_pressed();
     let torn_down = machine.tear_down();
     let description = machine.description.clone();
     drop(machine);
@@ -149,8 +164,13 @@ fn launch(
         host.phases,
         host.phases.total().as_millis()
     );
+    let reason = match ended {
+        Ok(reason) => reason,
+        Err(error) => return worse(Err(error), torn_down),
+    };
     Ok(Ended {
-        reason: ended?,
+        reason,
+        was_asked,
         torn_down,
         description,
         refusals,

@@ -37,8 +37,8 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Result<ExitCode, Error> {
     let verbose = cli.verbose;
-    // A run's log may go elsewhere.
-    if !matches!(cli.command, Command::Run(_)) {
+    // A run's log may go elsewhere, as its file of options says.
+    if !matches!(cli.command, Command::Run(_) | Command::Plan(_)) {
         logging::start(&HostConfig {
             verbose,
             ..HostConfig::default()
@@ -51,7 +51,9 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Plan(args) => {
             let output = args.output();
-            vmm::plan::run(&args.run.into_config(verbose)?.guest, &output)?;
+            let config = args.run.into_config(verbose)?;
+            logging::start(&config.host)?;
+            vmm::plan::run(&config.guest, &output)?;
         }
         Command::Stress(args) => return stress(*args),
         Command::Check(args) => return args.run(),

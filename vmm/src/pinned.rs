@@ -54,7 +54,7 @@ impl PinnedRam {
     ) -> Result<Self, Error> {
         let size = memory.page_size();
         let left = check_pool(memory.size, size)?;
-        let spare = left.min(memory.spare() / size.bytes());
+        let spare = left.min(memory.spare_pages());
         // More than that only if the kernel has no place else or memory is in too many pieces,
         // and nobody forbade it.
         let most = match memory.spare {

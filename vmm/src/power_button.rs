@@ -1,6 +1,7 @@
 //! The guest's power button: how it is asked to switch itself off.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::kvm::irq::{Interrupts, IrqError};
 
@@ -10,7 +11,10 @@ pub const GSI: u32 = 20;
 
 /// The power button.
 #[derive(Debug)]
-pub struct PowerButton(Arc<Interrupts>);
+pub struct PowerButton {
+    interrupts: Arc<Interrupts>,
+    pressed: AtomicBool,
+}
 
 /// What a press did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +28,10 @@ pub enum Press {
 impl PowerButton {
     /// The button of the machine with these interrupts.
     pub fn new(interrupts: Arc<Interrupts>) -> Self {
-        Self(interrupts)
+        Self {
+            interrupts,
+            pressed: AtomicBool::new(false),
+        }
     }
 
     /// Presses the button.
@@ -32,13 +39,20 @@ impl PowerButton {
     /// # Errors
     /// [`IrqError::Refused`]
     pub fn press(&self) -> Result<Press, IrqError> {
-        if !self.0.is_handled(GSI)? {
+        self.pressed.store(true, Ordering::SeqCst);
+        if !self.interrupts.is_handled(GSI)? {
             return Ok(Press::Unheard);
         }
         // An edge.
-        self.0.set_line(GSI, true)?;
-        self.0.set_line(GSI, false)?;
+        self.interrupts.set_line(GSI, true)?;
+        self.interrupts.set_line(GSI, false)?;
         Ok(Press::Heard)
+    }
+
+    /// Whether anybody pressed it.
+    #[must_use]
+    pub fn was_pressed(&self) -> bool {
+        self.pressed.load(Ordering::SeqCst)
     }
 }
 
@@ -54,6 +68,8 @@ mod tests {
             return;
         };
         let button = PowerButton::new(Interrupts::new(vm).unwrap());
+        assert!(!button.was_pressed());
         assert_eq!(button.press().unwrap(), Press::Unheard);
+        assert!(button.was_pressed());
     }
 }

@@ -28,6 +28,7 @@ for word in $(cat /proc/cmdline); do
             # struct input_event: type, code and value behind 16 bytes of time.
             echo "guest: event=$(dd bs=24 count=1 <&3 2>/dev/null | od -An -tx2 -j16 -N6)" ;;
         end=reset) echo "guest: resets"; reboot -f ;;
+        end=again) echo "guest: waits"; sleep 15; reboot -f ;;
         end=crash) echo "guest: crashes"; echo c > /proc/sysrq-trigger ;;
     esac
 done
@@ -46,9 +47,19 @@ start() {
 }
 ";
 
+/// Script lines that wait until a guest that is to be started anew was, and stop it then.
+const AGAIN: &str = "\
+for second in $(seq 120); do
+    [ \"$(grep -c 'guest: waits' /tmp/serial)\" -ge 2 ] && break
+    sleep 1
+done
+[ \"$(cat /tmp/pid)\" = $! ]; say pidfile $?
+kill -HUP $!; wait $!; say again $?
+";
+
 /// SIGTERM while the device works, to a guest that listens to its power button and, twice, to one that does
-/// not; restart and crash of the guest, an error before it starts, and power-off with the unsafe mode
-/// switched off after binding.
+/// not; restart of the guest, which ends it or starts it anew, its crash, an error before it starts, and
+/// power-off with the unsafe mode switched off after binding.
 pub fn every_end() -> Result<CaseResult> {
     let rig = Rig::with_initramfs(7, |path| guest::write_initramfs(path, MODULES, GUEST))?;
     let machine = rig
@@ -92,6 +103,12 @@ fn every_way() -> String {
         "say_hugepages between\n",
         &run("reset", "end=reset"),
         order::SHOW,
+        &format!(
+            "start \"{} --on-reset restart --pidfile /tmp/pid\"\n",
+            arguments("end=again")
+        ),
+        AGAIN,
+        &end_show,
         &run("crashed", "end=crash panic=-1 reboot=t"),
         order::SHOW,
         "echo 0 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode\n",
@@ -115,14 +132,16 @@ fn judge(findings: &mut Findings, outcome: &Outcome, rig: &Rig) {
         ("asked", "0"),
         ("goes_on", "0"),
         ("terminated", "0"),
-        ("reset", "0"),
+        ("reset", "7"),
+        ("pidfile", "0"),
+        ("again", "0"),
         ("crashed", "5"),
         ("status", "0"),
     ] {
         findings.expect_eq(end, facts.get(end).copied(), Some(status));
     }
     let reads = outcome.output.matches("guest: read=4194304").count();
-    findings.expect_eq("guests that read the disk", reads, 5);
+    findings.expect_eq("guests that read the disk", reads, 7);
     // A key (type 1), the power button (code 116), pressed.
     findings.expect_eq(
         "what the guest heard",
@@ -135,7 +154,8 @@ fn judge(findings: &mut Findings, outcome: &Outcome, rig: &Rig) {
         ("Asked the guest to switch itself off", 2),
         ("The guest switched itself off", 2),
         ("Signal 15 ends the guest", 1),
-        ("The guest asked for a restart", 1),
+        ("The guest asked for a restart", 2),
+        ("and is started anew", 1),
     ] {
         findings.expect_eq(text, outcome.output.matches(text).count(), count);
     }
@@ -143,7 +163,15 @@ fn judge(findings: &mut Findings, outcome: &Outcome, rig: &Rig) {
     check::quiet_before_release(
         findings,
         outcome,
-        &[Verdict::NeverMaster, quiet, quiet, quiet, quiet, quiet],
+        &[
+            Verdict::NeverMaster,
+            quiet,
+            quiet,
+            quiet,
+            quiet,
+            quiet,
+            quiet,
+        ],
     );
     check::device_saw_quiet(findings, outcome, facts.get("bdf"));
     findings.expect_eq(

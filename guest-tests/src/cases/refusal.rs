@@ -79,6 +79,23 @@ pub const BY_FILE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "kernel-compressed",
+        before: "gzip -c /testbed/kernel > /tmp/kernel.gz\n",
+        command: "pinvisor run --noiommu --memory 64M --device $TESTBED_BDF_0 --kernel /tmp/kernel.gz",
+        status: "1",
+        error: "kernel",
+        says: &["a gzip file", "hint: gzip -dc < /tmp/kernel.gz > kernel"],
+        ..STEP
+    },
+    Step {
+        name: "unbootable",
+        command: "pinvisor run --noiommu --memory 256M --device $TESTBED_BDF_0 --kernel /testbed/kernel --cmdline 'quiet acpi=off'",
+        status: "1",
+        error: "params",
+        says: &["cannot boot with acpi=off", "leave acpi=off out"],
+        ..STEP
+    },
+    Step {
         name: "initramfs-missing",
         command: "pinvisor run $ready --device $TESTBED_BDF_0 --initramfs /nowhere",
         status: "1",
@@ -205,6 +222,8 @@ const STATUS: &[u8] = &[
 const OFF: &[u8] = &[
     0x66, 0xba, 0x00, 0x06, 0xb8, 0x34, 0x00, 0x00, 0x00, 0xef, 0xf4, 0xeb, 0xfd,
 ];
+/// Code of a guest that restarts: mov $0x602, %dx; mov $1, %al; out %al, %dx; hlt; jmp back.
+const RESET: &[u8] = &[0x66, 0xba, 0x02, 0x06, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd];
 /// Code of a guest that does nothing: hlt; jmp back.
 const ENDLESS: &[u8] = &[0xf4, 0xeb, 0xfd];
 /// Code of a guest that has no handler for what it does: ud2.
@@ -238,6 +257,7 @@ pub(super) fn machine(rig: &Rig) -> Result<Machine> {
     for (name, code) in [
         ("status", STATUS),
         ("off", OFF),
+        ("reset", RESET),
         ("endless", ENDLESS),
         ("crash", CRASH),
     ] {

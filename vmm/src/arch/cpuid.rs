@@ -4,6 +4,7 @@
 mod mask;
 #[cfg(test)]
 mod tests;
+mod timing;
 mod topology;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
@@ -51,6 +52,16 @@ pub fn address_bits(cpuid: &CpuId) -> u8 {
 /// [`TooManyLeavesError`]
 pub fn for_vcpu(supported: &CpuId, index: u8, count: u8) -> Result<CpuId, TooManyLeavesError> {
     let leaves = Topology::new(supported, index, count).leaves(supported);
+    CpuId::from_entries(&leaves).map_err(|_| TooManyLeavesError(leaves.len()))
+}
+
+/// `supported`, and that the TSC runs at `tsc_khz` kHz, for those who ask CPUID.
+///
+/// # Errors
+/// [`TooManyLeavesError`]
+pub fn with_tsc_frequency(supported: &CpuId, tsc_khz: u32) -> Result<CpuId, TooManyLeavesError> {
+    let mut leaves = supported.as_slice().to_vec();
+    timing::add(&mut leaves, tsc_khz);
     CpuId::from_entries(&leaves).map_err(|_| TooManyLeavesError(leaves.len()))
 }
 

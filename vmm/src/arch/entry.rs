@@ -131,19 +131,21 @@ pub fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), EntryError> {
     vcpu.set_regs(&regs).map_err(failed("registers"))
 }
 
-/// Lets the guest's TSC run as fast as the host's does now.
+/// Lets the guest's TSC run as fast as the host's does now, and returns its frequency in kHz where KVM
+/// knows it.
 ///
 /// By itself KVM takes the frequency that the host had measured when KVM was loaded. If the host
 /// has measured it again since and found it higher, as it does where the CPU does not tell it,
 /// and the CPU cannot scale it, KVM leaves the vCPU without a scale at all (arch/x86/kvm/x86.c
 /// `set_tsc_khz`): it then misjudges the guest's time, and the guest's APIC timer fires minutes
 /// late.
-pub fn set_tsc_frequency(vcpu: &VcpuFd) {
+pub fn set_tsc_frequency(vcpu: &VcpuFd) -> Option<u32> {
     /// To `KVM_SET_TSC_KHZ`: the host's frequency.
     const HOST: u32 = 0;
     if let Err(error) = vcpu.set_tsc_khz(HOST) {
         log::debug!("KVM keeps its own idea of the TSC's frequency: {error}");
     }
+    vcpu.get_tsc_khz().ok().filter(|khz| *khz > 0)
 }
 
 /// Sets what every CPU of a PC has after its firmware ran: FPU, MTRRs.

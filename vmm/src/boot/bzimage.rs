@@ -2,14 +2,15 @@
 //! (Documentation/arch/x86/boot.rst).
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use address::Gpa;
-use linux_loader::loader::bootparam::{XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64, setup_header};
-use linux_loader::loader::{BzImage, KernelLoader};
-use vm_memory::{ByteValued, GuestAddress, GuestMemoryMmap};
+use linux_loader::loader::bootparam::{
+    LOADED_HIGH, XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64, setup_header,
+};
+use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::kernel::{Demand, Kernel, KernelError, Protocol};
 use super::release::Release;
@@ -32,6 +33,8 @@ const ENTRY_64: u64 = 0x200;
 const ALIGNMENT: u64 = 2 << 20;
 /// Number of 512-byte sectors that 0 in `setup_sects` stands for.
 const DEFAULT_SETUP_SECTORS: u64 = 4;
+/// What `header.syssize` counts the loaded part in. Some makers round it up, some down.
+const PARAGRAPH: u64 = 16;
 
 /// A bzImage that has passed all checks which do not depend on where it is loaded.
 #[derive(Debug)]
@@ -39,6 +42,9 @@ pub struct BzImageKernel {
     path: PathBuf,
     file: File,
     header: setup_header,
+    /// From the start of the file to the loaded part.
+    setup: u64,
+    /// Bytes of the loaded part. A signature or padding may follow in the file.
     payload: u64,
 }
 
@@ -67,8 +73,8 @@ impl BzImageKernel {
             sectors => u64::from(sectors),
         };
         let setup = (sectors + 1) * 512;
-        let expected = setup + u64::from(header.syssize) * 16;
-        if length < expected {
+        let expected = setup + u64::from(header.syssize) * PARAGRAPH;
+        if length + PARAGRAPH <= expected {
             return Err(KernelError::Truncated {
                 path: path.to_owned(),
                 length,
@@ -79,7 +85,8 @@ impl BzImageKernel {
             path: path.to_owned(),
             file,
             header,
-            payload: length - setup,
+            setup,
+            payload: length.min(expected + PARAGRAPH - 1).saturating_sub(setup),
         };
         kernel.check()?;
         Ok(kernel)
@@ -92,6 +99,10 @@ impl BzImageKernel {
             format!("its boot protocol is {version:#06x}, older than {OLDEST_PROTOCOL:#06x}")
         } else if xloadflags & XLF_KERNEL_64 == 0 {
             "it is not a 64-bit kernel".to_owned()
+        } else if header.loadflags & LOADED_HIGH == 0 {
+            "it is a zImage, which is loaded below 1 MiB".to_owned()
+        } else if header.syssize == 0 {
+            "its header says that there is nothing to load".to_owned()
         } else if header.relocatable_kernel == 0 {
             "it is not relocatable (CONFIG_RELOCATABLE)".to_owned()
         } else if header.init_size == 0 {
@@ -150,13 +161,19 @@ impl Kernel for BzImageKernel {
     }
 
     fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError> {
-        BzImage::load(memory, Some(GuestAddress(at.0)), &mut self.file, None).map_err(
-            |source| KernelError::Load {
+        let count = usize::try_from(self.payload).unwrap_or(usize::MAX);
+        let file = &mut self.file;
+        file.seek(SeekFrom::Start(self.setup))
+            .and_then(|_| {
+                memory
+                    .read_exact_volatile_from(GuestAddress(at.0), file, count)
+                    .map_err(io::Error::other)
+            })
+            .map_err(|source| KernelError::Load {
                 path: self.path.clone(),
                 at,
                 source: source.into(),
-            },
-        )?;
+            })?;
         Ok(at + ENTRY_64)
     }
 }
@@ -247,12 +264,12 @@ mod tests {
 
     #[test]
     fn truncated_files_are_refused_and_foreign_ones_not_recognised() {
-        let short = image(|_| (), 2047);
+        let short = image(|_| (), 2032);
         assert!(BzImageKernel::recognises(short.as_file()).unwrap());
         assert!(matches!(
             open(short.path()),
             Err(KernelError::Truncated {
-                length: 2047,
+                length: 2032,
                 expected: 2048,
                 ..
             })
@@ -264,9 +281,52 @@ mod tests {
     }
 
     #[test]
+    fn a_file_may_end_within_its_last_paragraph() {
+        for length in 2033..2048 {
+            assert!(open(image(|_| (), length).path()).is_ok(), "{length}");
+        }
+        // What such a file lacks is told, not that it is short.
+        let old = image(|header| header.version = 0x0203, 2033);
+        let Err(KernelError::Unsupported { reason, .. }) = open(old.path()) else {
+            panic!("an old kernel was taken");
+        };
+        assert!(reason.contains("0x0203"), "{reason}");
+    }
+
+    #[test]
+    fn what_follows_the_image_is_neither_loaded_nor_needs_memory() {
+        const MEMORY: usize = 0x2000;
+        for (length, loaded) in [(2040, 1016), (2048, 1024), (2055, 1031), (0x10_0000, 1039)] {
+            let file = image(|header| header.init_size = 1024, length);
+            let marks = vec![0xa5; length - 1024];
+            file.as_file().write_all_at(&marks, 1024).unwrap();
+            // As large as one likes, without taking room on the disk.
+            file.as_file().set_len(length.max(2055) as u64).unwrap();
+            if length == 0x10_0000 {
+                file.as_file().set_len(1 << 40).unwrap();
+            }
+            let mut kernel = open(file.path()).unwrap();
+            assert!(kernel.demand().length < 1040, "{length}");
+            let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
+            assert_eq!(kernel.load(&memory, Gpa(0x800)).unwrap(), Gpa(0xa00));
+            let mut bytes = [0; MEMORY];
+            memory.read_slice(&mut bytes, GuestAddress(0)).unwrap();
+            let count = bytes.iter().filter(|byte| **byte == 0xa5).count();
+            assert_eq!(count, loaded, "{length}");
+            assert!(
+                bytes[0x800..0x800 + loaded]
+                    .iter()
+                    .all(|byte| *byte == 0xa5)
+            );
+        }
+    }
+
+    #[test]
     fn what_a_kernel_lacks_is_named() {
         type Change = fn(&mut setup_header);
-        let lacks: [(Change, &str); 4] = [
+        let lacks: [(Change, &str); 6] = [
+            (|header| header.loadflags = 0, "zImage"),
+            (|header| header.syssize = 0, "nothing to load"),
             (|header| header.version = 0x0204, "boot protocol"),
             (|header| header.xloadflags = 0, "64-bit"),
             (|header| header.relocatable_kernel = 0, "CONFIG_RELOCATABLE"),

@@ -7,15 +7,16 @@
 //! both: by its 64-bit entry point it can be anywhere, by PVH only below 4 GiB, and only where it
 //! is linked unless it says that it can be moved.
 
+mod headers;
+
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use address::Gpa;
-use elf::ElfStream;
 use elf::abi::{EM_386, EM_X86_64, ET_DYN, ET_EXEC, PT_LOAD};
 use elf::endian::LittleEndian;
-use elf::file::Class;
+use elf::file::{Class, FileHeader};
 use elf::segment::ProgramHeader;
 use linux_loader::loader::bootparam::setup_header;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -25,6 +26,8 @@ use super::pvh::{Notes, Relocation};
 use super::release::Release;
 use crate::memory::low;
 
+pub(super) use headers::Headers;
+
 /// The first bytes of the file.
 pub const MAGIC: &[u8] = b"\x7fELF";
 /// Steps in which vmlinux can be moved (arch/x86/kernel/head_64.S checks it), and what the boot
@@ -32,6 +35,8 @@ pub const MAGIC: &[u8] = b"\x7fELF";
 const ALIGNMENT: u64 = 2 << 20;
 /// Steps in which everything else is given memory.
 const PAGE: u64 = 4096;
+/// More than the tables at [`low::PAGE_TABLES`] map.
+const MOST_MEMORY: u64 = 16 << 30;
 /// Why a PVH kernel is where it is.
 const NOT_MOVABLE: &str = "it is entered by PVH and cannot be moved from where it is linked";
 const MOVABLE: &str = "it is entered by PVH, in 32-bit mode";
@@ -80,34 +85,18 @@ impl ElfKernel {
     ///
     /// # Errors
     /// [`KernelError`]
-    pub fn new(path: &Path, mut file: File) -> Result<Self, KernelError> {
+    pub fn new(path: &Path, file: File) -> Result<Self, KernelError> {
         let unsupported = |reason: &str| KernelError::Unsupported {
             path: path.to_owned(),
             reason: reason.to_owned(),
         };
-        let mut stream = ElfStream::<LittleEndian, _>::open_stream(&mut file)
-            .map_err(|error| unsupported(&format!("its ELF headers are broken: {error}")))?;
-        let header = stream.ehdr;
-        let notes = Notes::read(&mut stream);
-        let is_64_bit = match (header.class, header.e_machine) {
-            (Class::ELF64, EM_X86_64) => true,
-            (Class::ELF32, EM_386 | EM_X86_64) if notes.entry.is_some() => false,
-            (Class::ELF32, EM_386) => {
-                return Err(unsupported(
-                    "it is for 32-bit x86 and has no PVH entry point",
-                ));
-            }
-            _ => return Err(unsupported("it is not for 64-bit x86")),
-        };
-        if ![ET_EXEC, ET_DYN].contains(&header.e_type) {
-            return Err(unsupported("it is not an executable"));
-        }
-        let loaded: Vec<ProgramHeader> = stream
-            .segments()
-            .iter()
-            .filter(|segment| segment.p_type == PT_LOAD && segment.p_memsz > 0)
-            .copied()
-            .collect();
+        let headers = Headers::read(&file).map_err(|error| unsupported(&error.to_string()))?;
+        let notes =
+            Notes::read(&headers, &file).map_err(|error| unsupported(&error.to_string()))?;
+        let header = headers.file;
+        let is_64_bit = is_64_bit(&header, notes.entry.is_some()).map_err(unsupported)?;
+        let mut loaded = headers.segments;
+        loaded.retain(|segment| segment.p_type == PT_LOAD && segment.p_memsz > 0);
         let file_length = file
             .metadata()
             .map_err(|source| KernelError::Read {
@@ -120,6 +109,14 @@ impl ElfKernel {
         let base = base(&loaded, step).ok_or_else(|| unsupported("it has nothing to load"))?;
         let (segments, length) = place(&loaded, (base, step), file_length)
             .ok_or_else(|| unsupported("a segment does not fit its file or memory"))?;
+        if length > MOST_MEMORY {
+            return Err(unsupported("it takes more than 16 GiB of memory"));
+        }
+        if overlap(&segments) {
+            return Err(unsupported(
+                "two of its segments are loaded to the same place",
+            ));
+        }
         let entry = pvh
             .unwrap_or(header.e_entry)
             .checked_sub(base)
@@ -146,6 +143,20 @@ impl ElfKernel {
             entry,
             length,
         })
+    }
+}
+
+/// Whether a program with this header is for 64-bit mode, or why it cannot be used. A 32-bit one has to
+/// have a PVH entry point.
+fn is_64_bit(header: &FileHeader<LittleEndian>, has_pvh: bool) -> Result<bool, &'static str> {
+    if ![ET_EXEC, ET_DYN].contains(&header.e_type) {
+        return Err("it is not an executable");
+    }
+    match (header.class, header.e_machine) {
+        (Class::ELF64, EM_X86_64) => Ok(true),
+        (Class::ELF32, EM_386 | EM_X86_64) if has_pvh => Ok(false),
+        (Class::ELF32, EM_386) => Err("it is for 32-bit x86 and has no PVH entry point"),
+        _ => Err("it is not for 64-bit x86"),
     }
 }
 
@@ -220,6 +231,18 @@ fn place(
         });
     }
     Some((segments, length.checked_next_multiple_of(step)?))
+}
+
+/// Whether bytes of the file go where others of it do: no linker does that, and loading them all could
+/// take any time.
+fn overlap(segments: &[Segment]) -> bool {
+    let mut loaded: Vec<_> = segments
+        .iter()
+        .map(|segment| (segment.place, segment.place + segment.file_length))
+        .filter(|(start, end)| start < end)
+        .collect();
+    loaded.sort_unstable();
+    loaded.windows(2).any(|pair| pair[0].1 > pair[1].0)
 }
 
 impl Kernel for ElfKernel {

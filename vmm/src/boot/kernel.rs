@@ -11,6 +11,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::bzimage::BzImageKernel;
 use super::elf::{self, ElfKernel};
+use super::foreign::Foreign;
 use super::release::Release;
 use crate::files;
 
@@ -93,6 +94,8 @@ pub enum KernelError {
         path: PathBuf,
         /// What it looks like.
         found: &'static str,
+        /// The command that gets a kernel out of it, where that is known.
+        unpack: Option<String>,
     },
     /// The file is shorter than its header says.
     #[error("Kernel {} is truncated: {length} of {expected} bytes", path.display())]
@@ -147,19 +150,12 @@ pub fn open(path: &Path) -> Result<Box<dyn Kernel>, KernelError> {
     if start == elf::MAGIC {
         return Ok(Box::new(ElfKernel::new(path, file)?));
     }
+    let Foreign { found, unpack } = Foreign::recognise(path, &file).map_err(read_error)?;
     Err(KernelError::NotKernel {
         path: path.to_owned(),
-        found: kind_of(start),
+        found,
+        unpack,
     })
-}
-
-/// A guess at what a file is that begins with `start`.
-fn kind_of(start: &[u8]) -> &'static str {
-    match start {
-        [0x1f, 0x8b, ..] => "a gzip file",
-        [] => "too short for one",
-        _ => "an unknown kind of file",
-    }
 }
 
 #[cfg(test)]
@@ -185,10 +181,11 @@ mod tests {
         ] {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(bytes).unwrap();
-            let Err(KernelError::NotKernel { found, .. }) = open(file.path()) else {
+            let Err(KernelError::NotKernel { found, unpack, .. }) = open(file.path()) else {
                 panic!("{what} was taken");
             };
             assert_eq!(found, what);
+            assert_eq!(unpack.is_some(), what == "a gzip file");
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Getting a kernel into guest memory and telling it what it needs to know.
 
 pub mod bzimage;
+pub(crate) mod command_line;
 pub mod elf;
+mod foreign;
 pub mod kernel;
 pub mod params;
 pub mod place;

@@ -40,6 +40,14 @@ pub enum ParamsError {
     /// The command line has a character in it that ends it.
     #[error("The command line contains a NUL character")]
     CommandLineNul,
+    /// The kernel would hang with an option on the command line.
+    #[error("The guest's kernel cannot boot with {word} on its command line: {reason}")]
+    Unbootable {
+        /// The option as given.
+        word: String,
+        /// What it would miss.
+        reason: &'static str,
+    },
     /// The memory map does not fit its place.
     #[error("The memory map has {entries} entries, too many for its place in low memory")]
     MapTooLong {

@@ -36,6 +36,18 @@ pub enum PlaceError {
         /// Bytes in the largest piece that is left.
         largest: u64,
     },
+    /// There is not so much memory at all.
+    #[error("The {what} needs {need} bytes, guest memory has {room}{besides}")]
+    TooLarge {
+        /// What has no place.
+        what: &'static str,
+        /// Bytes that it needs.
+        need: u64,
+        /// Bytes that there are for it.
+        room: u64,
+        /// What else takes memory, as text.
+        besides: &'static str,
+    },
     /// There is a place, but not where the kernel must be.
     #[error(
         "The kernel needs {need} bytes in one piece between {from} and {below}, where guest memory \
@@ -77,6 +89,7 @@ impl Placement {
 }
 
 fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, PlaceError> {
+    enough(ranges, ("kernel", demand.length), "")?;
     // What is left of a piece from the first address in it that will do.
     let usable = |range: &Range<Gpa>| {
         let start = range.start.max(demand.lowest).align_up(demand.alignment)?;
@@ -123,6 +136,11 @@ fn place_initramfs(
             let after = range.start.max(kernel.end)..range.end;
             [before, after]
         })
+        .filter(|range| range.start < range.end)
+        .collect();
+    enough(&free, ("initramfs", length), " besides the kernel")?;
+    let free: Vec<_> = free
+        .into_iter()
         .map(|range| range.start..range.end.min(below))
         .filter(|range| range.start < range.end)
         .collect();
@@ -142,6 +160,24 @@ fn place_initramfs(
             },
             largest: largest(&free),
         })
+}
+
+/// Refuses what is larger than all of `ranges` together: no choice of other ones would help.
+fn enough(
+    ranges: &[Range<Gpa>],
+    (what, need): (&'static str, u64),
+    besides: &'static str,
+) -> Result<(), PlaceError> {
+    let room = ranges.iter().map(|range| range.end - range.start).sum();
+    if need > room {
+        return Err(PlaceError::TooLarge {
+            what,
+            need,
+            room,
+            besides,
+        });
+    }
+    Ok(())
 }
 
 fn largest(ranges: &[Range<Gpa>]) -> u64 {
@@ -207,11 +243,44 @@ mod tests {
             Err(PlaceError::TooFragmented { what: "kernel", need, largest, .. })
                 if need == 64 * MIB && largest == 62 * MIB
         ));
-        let tight = plan(&[(16 * MIB, 64 * MIB), (128 * MIB, 2 * MIB)]);
+        let tight = plan(&[
+            (16 * MIB, 64 * MIB),
+            (128 * MIB, 2 * MIB),
+            (192 * MIB, 2 * MIB),
+        ]);
         assert!(matches!(
             Placement::find(&tight.ranges(), &DEMAND, Some(3 * MIB)),
             Err(PlaceError::TooFragmented { what: "initramfs", largest, .. }) if largest == 2 * MIB
         ));
+    }
+
+    #[test]
+    fn what_is_larger_than_memory_is_not_told_to_be_fragmented() {
+        let memory = plan(&[(16 * MIB, 64 * MIB), (128 * MIB, 40 * MIB)]);
+        let find = |length| Placement::find(&memory.ranges(), &DEMAND, Some(length));
+        let too_large = |what, need, room, besides| {
+            Err(PlaceError::TooLarge {
+                what,
+                need,
+                room,
+                besides,
+            })
+        };
+        let besides = " besides the kernel";
+        assert_eq!(
+            find(41 * MIB),
+            too_large("initramfs", 41 * MIB, 40 * MIB, besides)
+        );
+        assert_eq!(
+            find(u64::MAX),
+            too_large("initramfs", u64::MAX, 40 * MIB, besides)
+        );
+        assert!(find(40 * MIB).is_ok());
+        let small = plan(&[(16 * MIB, 62 * MIB)]);
+        assert_eq!(
+            Placement::find(&small.ranges(), &DEMAND, None),
+            too_large("kernel", 64 * MIB, 62 * MIB, "")
+        );
     }
 
     #[test]

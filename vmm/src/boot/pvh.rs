@@ -1,12 +1,13 @@
 //! What an ELF file says in its notes about being entered by PVH, the boot protocol of Xen's that
 //! other monitors speak too (Xen, public/elfnote.h; Linux, arch/x86/platform/pvh/head.S).
 
-use std::io::{Read, Seek};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
-use elf::ElfStream;
 use elf::abi::PT_NOTE;
-use elf::endian::LittleEndian;
-use elf::note::{Note, NoteAny};
+use elf::note::{Note, NoteAny, NoteIterator};
+
+use super::elf::Headers;
 
 /// Owners of notes.
 const XEN: &[u8] = b"Xen";
@@ -16,6 +17,14 @@ const PHYS32_ENTRY: u64 = 18;
 /// XEN_ELFNOTE_PHYS32_RELOC: the image can be moved; alignment, lowest and last address, of which
 /// those at the end may be missing, in 4 bytes each.
 const PHYS32_RELOC: u64 = 19;
+
+/// Bytes of notes that are looked at: Linux has some hundreds.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// A file with more notes than that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it has {0} bytes of notes, more than {MOST_BYTES}")]
+pub(super) struct TooManyNotes(u64);
 
 /// What the notes of a file say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,24 +59,31 @@ impl Default for Relocation {
 }
 
 impl Notes {
-    /// Reads the notes of `file`. What cannot be read is not there.
-    pub fn read<S: Read + Seek>(file: &mut ElfStream<LittleEndian, S>) -> Self {
-        let segments = file.segments().iter();
-        let segments: Vec<_> = segments
-            .filter(|segment| segment.p_type == PT_NOTE)
-            .copied()
-            .collect();
+    /// Reads the notes of `file`, which has these headers. What cannot be read is not there.
+    pub fn read(headers: &Headers, file: &File) -> Result<Self, TooManyNotes> {
+        let segments = headers.segments.iter();
+        let segments = segments.filter(|segment| segment.p_type == PT_NOTE);
+        let total = segments
+            .clone()
+            .fold(0_u64, |sum, segment| sum.saturating_add(segment.p_filesz));
+        if total > MOST_BYTES {
+            return Err(TooManyNotes(total));
+        }
         let mut found = Self::default();
         for segment in segments {
-            if let Ok(notes) = file.segment_data_as_notes(&segment) {
-                for note in notes {
-                    if let Note::Unknown(note) = note {
-                        found.take(&note);
-                    }
+            let mut bytes = vec![0; usize::try_from(segment.p_filesz).unwrap_or(0)];
+            if file.read_exact_at(&mut bytes, segment.p_offset).is_err() {
+                continue;
+            }
+            let alignment = usize::try_from(segment.p_align).unwrap_or(0);
+            let (order, class) = (headers.file.endianness, headers.file.class);
+            for note in NoteIterator::new(order, class, alignment, &bytes) {
+                if let Note::Unknown(note) = note {
+                    found.take(&note);
                 }
             }
         }
-        found
+        Ok(found)
     }
 
     fn take(&mut self, note: &NoteAny<'_>) {

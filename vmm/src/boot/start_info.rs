@@ -1,14 +1,13 @@
 //! What a kernel is told that is entered by PVH: `hvm_start_info`, the memory map, the initramfs
 //! and the command line (Xen, public/arch-x86/hvm/start_info.h).
 
-use address::Gpa;
 use linux_loader::loader::elf::start_info::{
     XEN_HVM_START_MAGIC_VALUE, hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::params::{BootInfo, ParamsError};
-use crate::memory::e820::Entry;
+use crate::memory::e820::{Entry, ZERO_PAGE_ENTRIES};
 use crate::memory::low;
 
 /// The version with a memory map.
@@ -16,14 +15,23 @@ const VERSION: u32 = 1;
 /// From the start of the structure, which has 56 bytes, to the list of modules.
 const MODULES: u64 = 64;
 
-/// Writes everything into low memory. The structure is at [`low::ZERO_PAGE`] afterwards, as the
+/// Writes everything into low memory; of the memory map its first part only, since Linux copies as many
+/// entries as it is told of to a place for [`ZERO_PAGE_ENTRIES`] (arch/x86/platform/pvh/enlighten.c,
+/// `init_pvh_bootparams`). The structure is at [`low::ZERO_PAGE`] afterwards, as the
 /// zero page of a kernel with Linux's protocol would be.
 ///
 /// # Errors
 /// [`ParamsError`]
 pub fn write(info: &BootInfo<'_>, memory: &GuestMemoryMmap) -> Result<(), ParamsError> {
     info.write_command_line(memory, usize::MAX)?;
-    let entries: Vec<_> = info.memory_map.entries().map(raw).collect();
+    let left_out = info.memory_map.more.len();
+    if left_out > 0 {
+        log::warn!(
+            "The guest's kernel, entered by PVH, is told of {ZERO_PAGE_ENTRIES} pieces of memory; it \
+             does not know of {left_out} more"
+        );
+    }
+    let entries: Vec<_> = info.memory_map.first.iter().map(raw).collect();
     let mut start = hvm_start_info {
         magic: XEN_HVM_START_MAGIC_VALUE,
         version: VERSION,
@@ -44,21 +52,8 @@ pub fn write(info: &BootInfo<'_>, memory: &GuestMemoryMmap) -> Result<(), Params
         (start.nr_modules, start.modlist_paddr) = (1, at.0);
     }
     memory.write_obj(start, GuestAddress(low::ZERO_PAGE.0))?;
-    write_map(&entries, memory)
-}
-
-fn write_map(
-    entries: &[hvm_memmap_table_entry],
-    memory: &GuestMemoryMmap,
-) -> Result<(), ParamsError> {
-    let room = low::SETUP_DATA.end - low::SETUP_DATA.start;
-    if size_of_val(entries) as u64 > room {
-        return Err(ParamsError::MapTooLong {
-            entries: entries.len(),
-        });
-    }
-    let mut at: Gpa = low::SETUP_DATA.start;
-    for entry in entries {
+    let mut at = low::SETUP_DATA.start;
+    for entry in &entries {
         memory.write_obj(*entry, GuestAddress(at.0))?;
         at = at + size_of_val(entry) as u64;
     }
@@ -78,6 +73,8 @@ fn raw(entry: &Entry) -> hvm_memmap_table_entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use address::Gpa;
+
     use crate::memory::e820::{Kind, MemoryMap};
 
     fn map(entries: u64) -> MemoryMap {
@@ -90,8 +87,8 @@ mod tests {
             },
         };
         MemoryMap {
-            first: (0..entries / 2).map(entry).collect(),
-            more: (entries / 2..entries).map(entry).collect(),
+            first: (0..entries.min(128)).map(entry).collect(),
+            more: (128..entries).map(entry).collect(),
         }
     }
 
@@ -138,13 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_map_that_fits() {
-        let most = (low::SETUP_DATA.end - low::SETUP_DATA.start) / 24;
-        assert!(most >= crate::memory::e820::MOST_ENTRIES as u64);
-        assert!(written(most, false).is_ok());
-        assert!(matches!(
-            written(most + 1, false),
-            Err(ParamsError::MapTooLong { .. })
-        ));
+    fn no_more_entries_are_told_than_linux_has_room_for() {
+        for (entries, told) in [(127, 127), (128, 128), (129, 128), (300, 128)] {
+            let memory = written(entries, false).unwrap();
+            let start: hvm_start_info = memory.read_obj(GuestAddress(low::ZERO_PAGE.0)).unwrap();
+            assert_eq!(start.memmap_entries, told);
+            let behind = GuestAddress(start.memmap_paddr + u64::from(told) * 24);
+            let next: hvm_memmap_table_entry = memory.read_obj(behind).unwrap();
+            assert_eq!(next.type_, 0, "nothing behind the last one");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Putting the kernel, and everything that it is told, into guest memory.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use address::Gpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -50,18 +51,10 @@ pub(crate) struct Start {
 impl BootFiles {
     pub fn open(config: &Config) -> Result<Self, Error> {
         let kernel = kernel::open(&config.kernel)?;
-        let open = |path: &PathBuf| {
-            let file = files::open(path)?;
-            Ok(Initramfs {
-                path: path.clone(),
-                length: file.metadata()?.len(),
-                file,
-            })
-        };
-        let initramfs = config.initramfs.as_ref().map(|path| {
-            open(path).map_err(|source| Error::File {
+        let initramfs = config.initramfs.as_deref().map(|path| {
+            Initramfs::open(path).map_err(|source| Error::File {
                 what: "initramfs",
-                path: path.clone(),
+                path: path.to_owned(),
                 source,
             })
         });
@@ -84,9 +77,10 @@ impl BootFiles {
         })
     }
 
-    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs.
+    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs, or
+    /// as much RAM elsewhere would have none either.
     pub fn fit(&self, ranges: &[Range<Gpa>]) -> bool {
-        self.find(ranges).is_ok()
+        matches!(self.find(ranges), Ok(_) | Err(PlaceError::TooLarge { .. }))
     }
 
     fn find(&self, ranges: &[Range<Gpa>]) -> Result<Placement, PlaceError> {
@@ -111,9 +105,6 @@ impl BootFiles {
             initramfs.load(memory, range.start)?;
         }
         let memory_map = memory_map(plan, host_map, (start, low))?;
-        for warning in warnings(plan, &memory_map) {
-            log::warn!("{warning}");
-        }
         let info = BootInfo {
             memory_map: &memory_map,
             initramfs: placement.initramfs,
@@ -147,6 +138,22 @@ impl BootFiles {
 const STEP: u64 = 16 << 20;
 
 impl Initramfs {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = files::open(path)?;
+        let length = file.metadata()?.len();
+        if length == 0 {
+            log::warn!(
+                "The initramfs {} is empty: the guest has none",
+                path.display()
+            );
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            length,
+        })
+    }
+
     fn load(mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<(), Error> {
         let progress = Progress::new("Loading the initramfs", self.length);
         let mut done = 0;
@@ -182,7 +189,7 @@ pub(crate) fn memory_map(
 }
 
 /// What may come of memory in as many pieces as `plan` has, which `map` tells the guest.
-pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
+pub(super) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
     let mut warnings = Vec::new();
     if map.len() > ENTRIES_WITHOUT_NUMA {
         warnings.push(format!(
@@ -213,4 +220,95 @@ fn write_page_tables(memory: &GuestMemoryMmap, kernel: &Range<Gpa>) -> Result<Gp
             source: source.into(),
         })?;
     Ok(tables.root())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::boot::kernel::Demand;
+
+    const MIB: u64 = 1 << 20;
+    const MEMORY: Range<Gpa> = Gpa(0)..Gpa(48 * MIB);
+    const DEMAND: Demand = Demand {
+        length: 2 * MIB,
+        alignment: 2 * MIB,
+        lowest: Gpa(2 * MIB),
+        below: Demand::NO_LIMIT,
+        reason: "",
+        initramfs_below: Demand::NO_LIMIT,
+    };
+    /// What memory has where nothing is loaded.
+    const FILLING: u8 = 0xe7;
+
+    fn memory() -> (GuestMemoryMmap, usize) {
+        let length = usize::try_from(MEMORY.end.0).unwrap();
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), length)]).unwrap();
+        memory
+            .write_slice(&vec![FILLING; length], GuestAddress(0))
+            .unwrap();
+        (memory, length)
+    }
+
+    /// Loads `bytes` where there is a place for them, and returns that place.
+    fn load(bytes: &[u8], memory: &GuestMemoryMmap) -> Option<Range<Gpa>> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        let initramfs = Initramfs::open(file.path()).unwrap();
+        let placement = Placement::find(&[MEMORY], &DEMAND, Some(initramfs.length)).unwrap();
+        let range = placement.initramfs?;
+        initramfs.load(memory, range.start).unwrap();
+        Some(range)
+    }
+
+    #[test]
+    fn an_initramfs_of_any_length_is_in_memory_byte_by_byte() {
+        let bytes = |length: usize| -> Vec<u8> { (0..251).cycle().take(length).collect() };
+        let archive = [b"070701".to_vec(), bytes(506)].concat();
+        let step = usize::try_from(STEP).unwrap();
+        let (memory, length) = memory();
+        let filling = vec![FILLING; length];
+        for image in [
+            vec![0x1f],
+            bytes(4095),
+            bytes(4096),
+            bytes(4097),
+            // An early archive and another one, and what is behind the last one.
+            [archive.clone(), b"\x28\xb5\x2f\xfd".to_vec(), bytes(1001)].concat(),
+            [archive, vec![0; 3], b"garbage".to_vec()].concat(),
+            bytes(step - 1),
+            bytes(step + 1),
+        ] {
+            let range = load(&image, &memory).unwrap();
+            assert_eq!(range.end - range.start, image.len() as u64);
+            let mut found = vec![0; length];
+            memory.read_slice(&mut found, GuestAddress(0)).unwrap();
+            let start = usize::try_from(range.start.0).unwrap();
+            let end = start + image.len();
+            assert!(found[start..end] == image, "{} bytes", image.len());
+            found[start..end].fill(FILLING);
+            assert!(found == filling, "{} bytes: others changed", image.len());
+            memory
+                .write_slice(&vec![FILLING; image.len()], GuestAddress(range.start.0))
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn an_empty_initramfs_is_none() {
+        let (memory, _) = memory();
+        assert_eq!(load(b"", &memory), None);
+    }
+
+    #[test]
+    fn an_initramfs_that_got_shorter_is_an_error() {
+        let (memory, _) = memory();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(5000).unwrap();
+        let initramfs = Initramfs::open(file.path()).unwrap();
+        file.as_file().set_len(4999).unwrap();
+        let error = initramfs.load(&memory, Gpa(0)).unwrap_err();
+        assert_eq!(error.id(), "load");
+    }
 }

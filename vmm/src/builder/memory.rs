@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use address::{Bdf, Gpa, Hpa, Iova};
 use iommufd_backend::{IommuSpace, PciSysfs};
+use stress_report::units;
 
 use super::devices::{Devices, Reach};
 use crate::acpi::{IO_APIC, LOCAL_APIC};
@@ -117,9 +118,6 @@ impl Memory {
             .map(|slot| vm.map(slot.gpa(), slot.mapping()))
             .collect::<Result<_, _>>()?;
         phases.done("map");
-        for warning in narrow_warnings(summary, devices) {
-            log::warn!("{warning}");
-        }
         Ok(Self {
             plan,
             ram,
@@ -215,31 +213,59 @@ fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result
 /// AC64, ath9k): Linux makes its bounce buffers so large (IO_TLB_DEFAULT_SIZE in include/linux/swiotlb.h).
 const WANTED_BELOW_4G: u64 = 64 << 20;
 
+/// Devices that may not address all 64 bits, of those that use physical addresses, where the guest has memory up to
+/// `end`: each with the bits that its last driver on the host asked for.
+fn narrow_devices(devices: &Devices, end: Hpa) -> impl Iterator<Item = (Bdf, u32)> {
+    let all = devices.held.devices.iter().zip(&devices.reaches);
+    let physical = all.filter(|(_, reach)| !matches!(reach, Reach::Iommu));
+    physical.filter_map(move |(bound, _)| {
+        let bdf = bound.device.bdf();
+        let bits = PciSysfs::default().dma_mask_bits(bdf).unwrap_or(32);
+        is_narrow(bits, end).then_some((bdf, bits))
+    })
+}
+
+/// Whether addresses of so many bits do not reach memory up to `end`.
+fn is_narrow(bits: u32, end: Hpa) -> bool {
+    1_u64.checked_shl(bits).is_some_and(|reach| reach < end.0)
+}
+
 /// What a device misses that may not address all 64 bits.
-pub(crate) fn narrow_warnings(summary: Summary, devices: &Devices) -> Vec<String> {
+pub(super) fn narrow_warnings(summary: Summary, devices: &Devices) -> Vec<String> {
     if summary.pieces == 0 || summary.below_4g > 0 {
         return Vec::new();
     }
     log::info!("no guest memory lies below 4 GiB");
-    let all = devices.held.devices.iter().zip(&devices.reaches);
-    let physical = all.filter(|(_, reach)| !matches!(reach, Reach::Iommu));
-    physical
-        .filter_map(|(bound, _)| {
-            let bdf = bound.device.bdf();
-            narrow_warning(bdf, PciSysfs::default().dma_mask_bits(bdf), summary.end)
-        })
-        .collect()
+    let warning = |(bdf, bits)| {
+        format!(
+            "{bdf}: may address {bits} bits only, as far as the host's drivers have told, and no guest memory lies \
+             below 4 GiB: its driver may fail. Hugepages below 4 GiB, reserved early, would help"
+        )
+    };
+    narrow_devices(devices, summary.end).map(warning).collect()
 }
 
-/// The warning of a device whose last driver on the host used `bits` of address, if it misses memory below 4 GiB where
-/// the guest has some up to `end`.
-fn narrow_warning(bdf: Bdf, bits: Option<u32>, end: Hpa) -> Option<String> {
-    let bits = bits.unwrap_or(32);
-    1_u64.checked_shl(bits).filter(|reach| *reach < end.0)?;
-    Some(format!(
-        "{bdf}: may address {bits} bits only, as far as the host's drivers have told, and no guest memory lies below \
-         4 GiB: its driver may fail. Hugepages below 4 GiB, reserved early, would help"
-    ))
+/// What such a device misses where memory below 4 GiB has no room for what Linux wants in one piece for
+/// its bounce buffers; `missed` are these bytes, and those of the largest piece.
+pub(super) fn bounce_warnings(
+    missed: Option<(u64, u64)>,
+    summary: Summary,
+    devices: &Devices,
+) -> Vec<String> {
+    // Without any memory there, that is what is told.
+    let Some((need, largest)) = missed.filter(|_| summary.below_4g > 0) else {
+        return Vec::new();
+    };
+    let warning = |(bdf, bits)| {
+        format!(
+            "{bdf}: may address {bits} bits only, as far as the host's drivers have told: Linux wants {} in one piece \
+             below 4 GiB for its bounce buffers, and the largest that is free there has {}: its driver may fail. \
+             swiotlb=N on the kernel's command line makes them smaller (N times 2 KiB)",
+            units::memory(need),
+            units::memory(largest)
+        )
+    };
+    narrow_devices(devices, summary.end).map(warning).collect()
 }
 
 #[cfg(test)]
@@ -247,14 +273,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_that_reach_all_memory_or_more_are_not_warned_of() {
-        let bdf = Bdf::new(0, 1, 0, 0).unwrap();
-        let warned = |bits, end| narrow_warning(bdf, bits, Hpa(end)).is_some();
-        assert!(warned(None, 5 << 30));
-        assert!(warned(Some(32), 5 << 30));
-        assert!(warned(Some(40), (1 << 40) + 1));
-        assert!(!warned(Some(40), 1 << 40));
-        assert!(!warned(Some(64), u64::MAX));
-        assert!(!warned(Some(u32::MAX), u64::MAX));
+    fn addresses_that_reach_all_memory_are_not_narrow() {
+        assert!(is_narrow(32, Hpa(5 << 30)));
+        assert!(is_narrow(40, Hpa((1 << 40) + 1)));
+        assert!(!is_narrow(40, Hpa(1 << 40)));
+        assert!(!is_narrow(64, Hpa(u64::MAX)));
+        assert!(!is_narrow(u32::MAX, Hpa(u64::MAX)));
     }
 }

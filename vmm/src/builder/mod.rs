@@ -15,6 +15,7 @@ use kvm_ioctls::VcpuFd;
 use crate::acpi::Platform;
 use crate::arch::cpuid;
 use crate::arch::entry::{self, EntryError};
+use crate::boot::command_line;
 use crate::bound::BoundDevice;
 use crate::config::Config;
 use crate::console::Console;
@@ -34,9 +35,9 @@ use crate::watch::DeviceWatch;
 use boot::Start;
 use bus::Wiring;
 
-pub(crate) use boot::{memory_map, warnings};
+pub(crate) use boot::memory_map;
 pub(crate) use devices::{Devices, Reach};
-pub(crate) use memory::{SLOTS_PER_DEVICE, narrow_warnings};
+pub(crate) use memory::SLOTS_PER_DEVICE;
 pub(crate) use prepared::Prepared;
 
 /// Sets everything up and starts the guest. `identity` is the layout for devices that use
@@ -56,10 +57,14 @@ pub(crate) fn build(
         placement,
         pieces,
         low,
-    } = Prepared::new(config, identity, phases)?;
+        is_linux,
+    } = prepare(config, identity, phases)?;
     pieces?;
+    let vcpus = create_vcpus(&vm, config.cpus.get())?;
+    let command_line =
+        command_line::with_tsc_frequency(&config.command_line, vcpus.tsc_khz.filter(|_| is_linux));
     let start = files.load(
-        (&config.command_line, low),
+        (&command_line, low),
         placement?,
         (&memory.plan, &host_map),
         (&platform(config, &host_map), memory.ram.memory()),
@@ -84,7 +89,7 @@ pub(crate) fn build(
     let serial = Arc::new(console.serial_port(bus::serial_interrupt(&interrupts)?)?);
     let bus = Arc::new(bus::connect(&pci, &host_map, &serial, &exit_sender)?);
     let watches = watch(&devices.held.devices)?;
-    let vcpus = vcpus(&vm, config.cpus.get(), &start)?;
+    let vcpus = vcpus.set_up(&vm, &start)?;
 
     let mut machine = Machine {
         description: Description {
@@ -120,6 +125,15 @@ pub(crate) fn build(
     Ok(machine)
 }
 
+/// Prepares the guest, and warns of what may go wrong in it.
+fn prepare(config: &Config, identity: &dyn Layout, phases: &mut Phases) -> Result<Prepared, Error> {
+    let prepared = Prepared::new(config, identity, phases)?;
+    for warning in prepared.warnings(&config.command_line)? {
+        log::warn!("{warning}");
+    }
+    Ok(prepared)
+}
+
 fn platform(config: &Config, host_map: &HostMap) -> Platform {
     Platform {
         cpus: config.cpus.get(),
@@ -140,23 +154,44 @@ fn watch(devices: &[BoundDevice]) -> Result<Vec<DeviceWatch>, Error> {
     Ok(watches)
 }
 
-/// All vCPUs. The first one begins at `start`; KVM keeps the others waiting for the INIT and
-/// start-up interrupts of the first.
-fn vcpus(vm: &Vm, count: u8, start: &Start) -> Result<Vec<VcpuFd>, Error> {
-    let mut vcpus = Vec::new();
-    for index in 0..count {
-        let vcpu = vm.create_vcpu(index)?;
-        let leaves = cpuid::for_vcpu(vm.cpuid(), index, count).map_err(EntryError::from)?;
-        vcpu.set_cpuid2(&leaves).map_err(|source| EntryError::Kvm {
-            what: "CPUID",
-            source,
-        })?;
-        entry::set_tsc_frequency(&vcpu);
-        entry::set_reset_state(&vcpu)?;
-        if index == 0 {
-            entry::set_registers(&vcpu, &start.entry)?;
+/// A guest's CPUs, which know nothing yet.
+struct Vcpus {
+    all: Vec<VcpuFd>,
+    /// How fast their TSC runs, where KVM knows it.
+    tsc_khz: Option<u32>,
+}
+
+fn create_vcpus(vm: &Vm, count: u8) -> Result<Vcpus, Error> {
+    let all = (0..count)
+        .map(|index| vm.create_vcpu(index))
+        .collect::<Result<Vec<_>, _>>()?;
+    let frequencies: Vec<_> = all.iter().map(entry::set_tsc_frequency).collect();
+    Ok(Vcpus {
+        all,
+        tsc_khz: frequencies.first().copied().flatten(),
+    })
+}
+
+impl Vcpus {
+    /// Makes them ready to run. The first one begins at `start`; KVM keeps the others waiting for the
+    /// INIT and start-up interrupts of the first.
+    fn set_up(self, vm: &Vm, start: &Start) -> Result<Vec<VcpuFd>, Error> {
+        let count = u8::try_from(self.all.len()).unwrap_or(u8::MAX);
+        let cpuid = match self.tsc_khz {
+            Some(khz) => cpuid::with_tsc_frequency(vm.cpuid(), khz).map_err(EntryError::from)?,
+            None => vm.cpuid().clone(),
+        };
+        for (index, vcpu) in (0..count).zip(&self.all) {
+            let leaves = cpuid::for_vcpu(&cpuid, index, count).map_err(EntryError::from)?;
+            vcpu.set_cpuid2(&leaves).map_err(|source| EntryError::Kvm {
+                what: "CPUID",
+                source,
+            })?;
+            entry::set_reset_state(vcpu)?;
+            if index == 0 {
+                entry::set_registers(vcpu, &start.entry)?;
+            }
         }
-        vcpus.push(vcpu);
+        Ok(self.all)
     }
-    Ok(vcpus)
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::boot::BootFiles;
+use super::boot::{self, BootFiles};
 use super::devices::Devices;
 use super::low_memory::LowMemoryUse;
-use super::memory::Memory;
+use super::memory::{self, Memory};
+use crate::boot::command_line;
 use crate::boot::place::Placement;
 use crate::config::Config;
 use crate::error::Error;
@@ -30,6 +31,8 @@ pub(crate) struct Prepared {
     pub pieces: Result<(), Error>,
     /// What the guest is told of its first MiB.
     pub low: LowMemoryUse,
+    /// Whether the kernel is known to be Linux.
+    pub is_linux: bool,
 }
 
 impl Prepared {
@@ -37,6 +40,11 @@ impl Prepared {
     /// physical addresses.
     pub fn new(config: &Config, identity: &dyn Layout, phases: &mut Phases) -> Result<Self, Error> {
         let files = BootFiles::open(config)?;
+        let release = files.release()?;
+        let is_linux = release.is_some();
+        if is_linux {
+            command_line::check(&config.command_line)?;
+        }
         phases.done("open files");
         let mut devices = Devices::bind(config)?;
         phases.done("bind");
@@ -58,7 +66,7 @@ impl Prepared {
             _ => Ok(()),
         };
         let low = if devices.need_identity() {
-            LowMemoryUse::identity(config.low_memory, files.release()?)
+            LowMemoryUse::identity(config.low_memory, release)
         } else {
             LowMemoryUse::conventional(config.low_memory)
         };
@@ -71,7 +79,40 @@ impl Prepared {
             placement,
             pieces,
             low,
+            is_linux,
         })
+    }
+
+    /// What may go wrong in the guest, whose kernel has this command line.
+    pub fn warnings(&self, command_line: &str) -> Result<Vec<String>, Error> {
+        let is_identity = self.devices.need_identity();
+        let ranges = self.memory.plan.ranges();
+        let mut all = memory::narrow_warnings(self.memory.summary, &self.devices);
+        if let Ok(placement) = &self.placement {
+            let low = (placement.kernel.start, self.low);
+            let map = boot::memory_map(&self.memory.plan, &self.host_map, low)?;
+            all.extend(boot::warnings(&self.memory.plan, &map));
+            if is_identity && self.is_linux {
+                let taken: Vec<_> = [placement.kernel.clone()]
+                    .into_iter()
+                    .chain(placement.initramfs.clone())
+                    .collect();
+                let missed = command_line::bounce_buffers(command_line, &ranges, &taken);
+                all.extend(memory::bounce_warnings(
+                    missed,
+                    self.memory.summary,
+                    &self.devices,
+                ));
+            }
+        }
+        if self.is_linux {
+            let layout = command_line::Layout {
+                ranges: &ranges,
+                is_identity,
+            };
+            all.extend(command_line::warnings(command_line, layout));
+        }
+        Ok(all)
     }
 
     /// Why the guest cannot run, if so.

@@ -12,7 +12,7 @@ use super::run::RunArgs;
 use crate::files;
 
 /// Keys of the file.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "cmdline",
     "cpus",
     "device",
@@ -24,6 +24,7 @@ const KEYS: [&str; 14] = [
     "low-memory",
     "memory",
     "noiommu",
+    "on-reset",
     "pidfile",
     "serial",
     "verbose",
@@ -168,6 +169,7 @@ impl<'a> Entry<'a> {
             "event-fd" => host.event_fd = Some(self.number()?),
             "event-file" => host.event_file = Some(self.path()?),
             "log-file" => host.log_file = Some(self.path()?),
+            "on-reset" => host.on_reset = Some(self.parsed(self.value, self.text()?)?),
             "pidfile" => host.pidfile = Some(self.path()?),
             "serial" => host.serial = Some(self.parsed(self.value, self.text()?)?),
             "verbose" => host.verbose = Some(self.number()?),

@@ -44,13 +44,14 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  the guest switched itself off or was restarted, or a signal ended it
+  0  the guest switched itself off, or a signal ended it
   1  the command line is wrong, or a file named on it
   2  this machine cannot run it
   3  a device cannot be used
   4  guest memory cannot be had or does not suit the kernel
   5  the guest crashed
-  6  the guest switched itself off with a status other than 0, or a stress run did not pass";
+  6  the guest switched itself off with a status other than 0, or a stress run did not pass
+  7  the guest asked for a restart, maybe after a panic (--on-reset)";
 
 /// What can be done.
 #[derive(Debug, Subcommand)]
@@ -86,7 +87,7 @@ pub enum Command {
 pub struct Missing(&'static str);
 
 /// What became of writing to standard output. A reader that went away has read enough.
-fn written(result: io::Result<()>) -> Result<(), Error> {
+pub(crate) fn written(result: io::Result<()>) -> Result<(), Error> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(process("write to standard output")(error))
@@ -100,6 +101,14 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        drop(reader);
+        assert!(written(io::Write::write_all(&mut writer, b"text")).is_ok());
+        assert!(written(Err(io::Error::from_raw_os_error(libc::ENOSPC))).is_err());
+    }
 
     #[test]
     fn the_grammar_is_consistent() {

@@ -7,7 +7,7 @@ use clap::Args;
 use super::file;
 use super::guest::GuestArgs;
 use crate::Error;
-use crate::config::{Config, HostConfig, RunConfig, SerialConfig};
+use crate::config::{Config, HostConfig, OnReset, RunConfig, SerialConfig};
 
 /// Options of `pinvisor run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -45,6 +45,11 @@ pub(super) struct HostArgs {
     #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
 
+    /// What comes of a guest that restarts: exit ends the run with exit code 7, restart resets the
+    /// devices and starts it anew. Linux restarts after a panic, too [default: exit]
+    #[arg(long, value_name = "exit|restart")]
+    pub on_reset: Option<OnReset>,
+
     /// As `-v`, from the file; there is a flag for it already.
     #[arg(skip)]
     pub verbose: Option<u8>,
@@ -58,6 +63,7 @@ impl HostArgs {
             event_file: self.event_file.or(file.event_file),
             event_fd: self.event_fd.or(file.event_fd),
             pidfile: self.pidfile.or(file.pidfile),
+            on_reset: self.on_reset.or(file.on_reset),
             verbose: self.verbose.or(file.verbose),
         }
     }
@@ -89,6 +95,7 @@ impl RunArgs {
                 event_file: host.event_file,
                 event_fd: host.event_fd,
                 pidfile: host.pidfile,
+                on_reset: host.on_reset.unwrap_or_default(),
             },
         })
     }
@@ -140,6 +147,8 @@ mod tests {
             "7",
             "--pidfile",
             "pid",
+            "--on-reset",
+            "restart",
             "-v",
         ])
         .unwrap();
@@ -154,6 +163,7 @@ mod tests {
             event_file: Some("events".into()),
             event_fd: Some(7),
             pidfile: Some("pid".into()),
+            on_reset: OnReset::Restart,
         };
         assert_eq!(config.host, host);
     }

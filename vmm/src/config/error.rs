@@ -40,6 +40,9 @@ pub enum ConfigError {
     /// Not what low memory can be.
     #[error("low memory is auto, ram or reserved, found {0:?}")]
     LowMemory(String),
+    /// Not what can come of a restart.
+    #[error("a guest's restart is exit or restart, found {0:?}")]
+    OnReset(String),
     /// Not a number of CPUs.
     #[error("expected 1 to {MOST_CPUS} CPUs, found {0:?}")]
     Cpus(String),

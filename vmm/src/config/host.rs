@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-/// Log, events and pidfile of a run.
+use super::OnReset;
+
+/// Log, events and pidfile of a run, and how long it goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostConfig {
     /// How much is logged: 0 for warnings, 1 for what is done, 2 and more for everything.
@@ -15,6 +17,8 @@ pub struct HostConfig {
     pub event_fd: Option<u32>,
     /// The file that holds the process ID.
     pub pidfile: Option<PathBuf>,
+    /// What comes of a guest that restarts.
+    pub on_reset: OnReset,
 }
 
 /// A microVM to run, and what is told about it.

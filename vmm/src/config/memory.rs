@@ -31,13 +31,16 @@ impl MemoryConfig {
         self.hugepage_size.unwrap_or(HugepageSize::Mib2)
     }
 
-    /// Bytes of hugepages beyond `size` that may be pinned for a while: half as much again, and
-    /// 64 MiB at least, unless the user said something else.
+    /// Hugepages beyond `size` that may be pinned for a while: half as much again, and 64 MiB at least,
+    /// both rounded up to a whole page, unless the user said something else.
     #[must_use]
-    pub fn spare(&self) -> u64 {
-        self.spare
-            .unwrap_or_else(|| LEAST_SPARE.max(self.size / 2))
-            .min(u64::MAX - self.size)
+    pub fn spare_pages(&self) -> u64 {
+        let page = self.page_size().bytes();
+        let pages = match self.spare {
+            Some(bytes) => bytes / page,
+            None => LEAST_SPARE.max(self.size / 2).div_ceil(page),
+        };
+        pages.min((u64::MAX - self.size) / page)
     }
 }
 
@@ -140,12 +143,19 @@ mod tests {
 
     #[test]
     fn spare_memory_is_half_as_much_unless_said() {
-        let spare = |text: &str| text.parse::<MemoryConfig>().unwrap().spare();
-        assert_eq!(spare("512M"), 256 << 20);
-        assert_eq!(spare("16M"), 64 << 20);
+        let spare = |text: &str| text.parse::<MemoryConfig>().unwrap().spare_pages();
+        assert_eq!(spare("512M"), 128);
+        assert_eq!(spare("16M"), 32);
         assert_eq!(spare("512M,spare=0"), 0);
-        assert_eq!(spare("512M,spare=7M"), 7 << 20);
-        assert_eq!(spare("2T,spare=16777215T"), u64::MAX - (2 << 40));
+        assert_eq!(spare("512M,spare=7M"), 3);
+        assert_eq!(
+            spare("2T,spare=16777215T"),
+            (u64::MAX - (2 << 40)) / (2 << 20)
+        );
+        // Small guests of large pages have a choice, too.
+        assert_eq!(spare("1G,hugepage_size=1G"), 1);
+        assert_eq!(spare("3G,hugepage_size=1G"), 2);
+        assert_eq!(spare("1G,hugepage_size=1G,spare=512M"), 0);
     }
 
     #[test]

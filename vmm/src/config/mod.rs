@@ -6,6 +6,7 @@ mod error;
 mod host;
 mod low_memory;
 mod memory;
+mod on_reset;
 mod serial;
 mod software;
 
@@ -17,6 +18,7 @@ pub use error::ConfigError;
 pub use host::{HostConfig, RunConfig};
 pub use low_memory::LowMemory;
 pub use memory::MemoryConfig;
+pub use on_reset::OnReset;
 pub use serial::SerialConfig;
 pub use software::{EngineFault, SoftwareConfig, SoftwareDma};
 

@@ -67,6 +67,12 @@ impl Input {
         })
     }
 
+    /// Whether somebody types it at a terminal.
+    #[must_use]
+    pub fn is_user(&self) -> bool {
+        self.user.is_some()
+    }
+
     /// Readable when there is input.
     #[must_use]
     pub fn source(&self) -> BorrowedFd<'_> {

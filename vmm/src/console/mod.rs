@@ -150,11 +150,12 @@ impl Console {
         })
     }
 
-    /// Makes the serial port that writes to the console; `irq` raises its interrupt. Once.
+    /// Makes the serial port that writes to the console; `irq` raises its interrupt. Once for a guest.
     ///
     /// # Errors
     /// [`Error::Process`]
     pub fn serial_port(&mut self, irq: EventFd) -> Result<GuestSerial, Error> {
+        self.first_output = Arc::default();
         let output: Box<dyn Write + Send> = match &mut self.outlet {
             Outlet::Stdio(pump) | Outlet::File(pump) | Outlet::Pty(pump, _) => {
                 Box::new(pump.writer())
@@ -174,12 +175,16 @@ impl Console {
         ))
     }
 
-    /// Opens the input. A terminal is put into raw mode until the console is dropped; in the
-    /// background it is left alone.
+    /// Opens the input, unless it is open since the guest before. A terminal is put into raw mode until
+    /// it is [released](Self::release_terminal) or the console is dropped; in the background it is left
+    /// alone.
     ///
     /// # Errors
     /// [`Error::Process`]
     pub fn start(&mut self) -> Result<(), Error> {
+        if self.input.is_some() {
+            return Ok(());
+        }
         self.input = match &self.outlet {
             Outlet::Stdio(_) => standard_input().map_err(process("use standard input"))?,
             Outlet::Pty(_, pty) => {
@@ -191,6 +196,12 @@ impl Console {
             _ => None,
         };
         Ok(())
+    }
+
+    /// Gives a terminal back to its user until the next [`start`](Self::start), so that its keys are
+    /// signals again. Other input stays open.
+    pub fn release_terminal(&mut self) {
+        self.input.take_if(|input| input.is_user());
     }
 
     /// Where others find the serial port, if it is a pseudoterminal or a socket.
@@ -314,4 +325,40 @@ impl fmt::Debug for Outlet {
 fn in_file(path: &std::path::Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::File { what, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_that_is_not_a_users_stays_open_between_guests() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("serial");
+        let mut console = Console::open(&SerialConfig::Socket(path.clone())).unwrap();
+        console.start().unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        assert!(console.accept().unwrap());
+        console.release_terminal();
+        console.start().unwrap();
+        assert!(console.input.is_some());
+        // Another client is still one too many.
+        let _another = UnixStream::connect(&path).unwrap();
+        assert!(!console.accept().unwrap());
+    }
+
+    #[test]
+    fn every_guest_has_a_first_output_of_its_own() {
+        let mut console = Console::open(&SerialConfig::Off).unwrap();
+        let port = |console: &mut Console| {
+            let irq = eventfd::new().unwrap();
+            console.serial_port(irq).unwrap()
+        };
+        let first = port(&mut console);
+        console.first_output.get_or_init(Instant::now);
+        assert!(console.first_output().is_some());
+        drop(first);
+        port(&mut console);
+        assert!(console.first_output().is_none());
+    }
 }

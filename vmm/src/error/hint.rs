@@ -3,6 +3,8 @@
 use iommufd_backend::software::SoftwareError;
 
 use super::{Error, names};
+use crate::boot::kernel::KernelError;
+use crate::boot::params::ParamsError;
 use crate::boot::place::PlaceError;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
@@ -79,7 +81,20 @@ impl Error {
                 total.saturating_add(need.saturating_sub(*available)),
                 size.pool_name()
             )),
+            Self::GuestReset => Some(
+                "Linux restarts after a panic, too: look at what its serial port printed last; \
+                 --on-reset restart starts it anew"
+                    .to_owned(),
+            ),
             Self::TooManyPieces(error) => Some(error.hint()),
+            Self::Kernel(KernelError::NotKernel { unpack, .. }) => unpack.clone(),
+            Self::Params(ParamsError::Unbootable { word, .. }) => {
+                Some(format!("leave {word} out of --cmdline"))
+            }
+            Self::Place {
+                source: PlaceError::TooLarge { .. },
+                ..
+            } => Some("give the guest more --memory".to_owned()),
             Self::Place {
                 source: PlaceError::OutOfReach { from, .. },
                 ..

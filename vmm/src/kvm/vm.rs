@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use address::Gpa;
 use iommufd_backend::Mapping;
-use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_bindings::{
+    CpuId, KVM_API_VERSION, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config,
+    kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_allocator::IdAllocator;
 
@@ -55,7 +58,7 @@ pub enum VmError {
     },
 }
 
-/// A virtual machine with KVM's interrupt controllers.
+/// A virtual machine with KVM's interrupt controllers and timer.
 #[derive(Debug)]
 pub struct Vm {
     kvm: Kvm,
@@ -82,6 +85,7 @@ impl Vm {
             Cap::Irqfd,
             Cap::IrqfdResample,
             Cap::IrqRouting,
+            Cap::Pit2,
             Cap::ImmediateExit,
             Cap::SetTssAddr,
             Cap::ExtCpuid,
@@ -99,6 +103,13 @@ impl Vm {
             .map_err(refused("place the task state"))?;
         fd.create_irq_chip()
             .map_err(refused("create interrupt controllers"))?;
+        // Kernels that do not know KVM's clock measure the TSC with the PIT, which needs no description:
+        // ports 0x40 to 0x43, and 0x61, whose bit says that it has counted down.
+        let pit = kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        };
+        fd.create_pit2(pit).map_err(refused("create a timer"))?;
         let last = u32::try_from(kvm.get_nr_memslots().saturating_sub(1)).unwrap_or(u32::MAX);
         let slots = IdAllocator::new(0, last).map_err(|_| VmError::Lacks(Cap::NrMemslots))?;
         Ok(Arc::new(Self {

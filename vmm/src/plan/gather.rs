@@ -8,7 +8,7 @@ use super::modes;
 use super::report::{AddressMapEntry, Choice, Extent, FORMAT, Memory, Memslots, Place, Plan};
 use crate::acpi::{IO_APIC, LOCAL_APIC};
 use crate::boot::place::Placement;
-use crate::builder::{Prepared, SLOTS_PER_DEVICE, memory_map, narrow_warnings, warnings};
+use crate::builder::{Prepared, SLOTS_PER_DEVICE, memory_map};
 use crate::config::Config;
 use crate::description::in_guest;
 use crate::error::Error;
@@ -21,12 +21,10 @@ use crate::memory::overhead::Overhead;
 pub fn plan(config: &Config, prepared: &Prepared) -> Result<Plan, Error> {
     let memory = &prepared.memory;
     let identity = prepared.devices.need_identity();
-    let mut all_warnings = narrow_warnings(memory.summary, &prepared.devices);
     let mut map = Vec::new();
     if let Ok(placement) = &prepared.placement {
         let start = placement.kernel.start;
         let found = memory_map(&memory.plan, &prepared.host_map, (start, prepared.low))?;
-        all_warnings.extend(warnings(&memory.plan, &found));
         map = entries(&found);
     }
     let choice = memory.choice.as_ref().map(|choice| Choice {
@@ -57,7 +55,7 @@ pub fn plan(config: &Config, prepared: &Prepared) -> Result<Plan, Error> {
         memory_map: map,
         places: places(prepared),
         devices,
-        warnings: all_warnings,
+        warnings: prepared.warnings(&config.command_line)?,
         error: prepared.obstacle().map(Error::chain),
     })
 }

@@ -11,8 +11,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::builder::Prepared;
+use crate::cli::written;
 use crate::config::Config;
-use crate::error::{Error, process};
+use crate::error::Error;
 use crate::memory::layout::Identity;
 use crate::phases::Phases;
 
@@ -45,9 +46,7 @@ pub fn run(config: &Config, output: &Output) -> Result<(), Error> {
         true => report::json(&plan)?,
         false => text::text(&plan),
     };
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(process("print the plan"))?;
+    written(io::stdout().write_all(text.as_bytes()))?;
     if let Some(path) = &output.svg {
         let drawing = svg::draw(&plan)?;
         std::fs::write(path, drawing).map_err(|source| Error::File {

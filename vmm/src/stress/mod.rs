@@ -42,11 +42,11 @@ pub struct StressConfig {
 pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error> {
     let ear = Ear::open(config)?;
     let began = Instant::now();
-    let console = Console::into_sink(Box::new(ear.clone()))?;
+    let mut console = Console::into_sink(Box::new(ear.clone()))?;
     let ended = launch(
         &config.vm,
         layout,
-        (console, Stay::AtMost(config.limit)),
+        (&mut console, Stay::AtMost(config.limit)),
         &mut Host::default(),
     )?;
     let outcome = facts::outcome(&ended, began.elapsed());

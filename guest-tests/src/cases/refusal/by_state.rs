@@ -129,6 +129,27 @@ pub const BY_STATE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "guest-reset",
+        command: "pinvisor run --noiommu --kernel /testbed/reset --memory 64M --device $TESTBED_BDF_0",
+        status: "7",
+        error: "guest-reset",
+        says: &["asked for a restart", "--on-reset restart"],
+        ..STEP
+    },
+    Step {
+        name: "initramfs-too-large",
+        before: "dd if=/dev/null of=/tmp/large bs=1M seek=128 2>/dev/null\n",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0 --initramfs /tmp/large",
+        after: "rm /tmp/large\n",
+        status: "4",
+        error: "place",
+        says: &[
+            "initramfs needs 134217728 bytes, guest memory has",
+            "give the guest more --memory",
+        ],
+        ..STEP
+    },
+    Step {
         name: "no-kvm",
         before: "mv /dev/kvm /dev/kvm.away\n",
         command: "pinvisor run $ready --device $TESTBED_BDF_0",

@@ -197,3 +197,19 @@ fn address_bits_come_from_the_cpu() {
     assert_eq!(address_bits(&cpuid(&INTEL)), 52);
     assert_eq!(address_bits(&cpuid(&EPYC[..2])), DEFAULT_ADDRESS_BITS);
 }
+
+#[test]
+fn the_frequency_of_the_tsc_is_told_among_the_leaves_of_hypervisors() {
+    let guest = with_tsc_frequency(&cpuid(&EPYC), 2_445_406).unwrap();
+    let timing = find(&guest, 0x4000_0010).unwrap();
+    assert_eq!((timing.eax, timing.ebx), (2_445_406, 1_000_000));
+    let first = find(&guest, 0x4000_0000).unwrap();
+    assert_eq!((first.eax, first.ebx), (0x4000_0010, 0x4b4d_564b));
+    assert_eq!(guest.as_slice().len(), EPYC.len() + 1);
+    let again = with_tsc_frequency(&guest, 1).unwrap();
+    assert_eq!(find(&again, 0x4000_0010).unwrap().eax, 1);
+    assert_eq!(again.as_slice().len(), guest.as_slice().len());
+    // A machine that hides its hypervisor.
+    let hidden = with_tsc_frequency(&cpuid(&INTEL), 1).unwrap();
+    assert_eq!(hidden.as_slice(), cpuid(&INTEL).as_slice());
+}

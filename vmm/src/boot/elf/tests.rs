@@ -138,7 +138,7 @@ fn segments_keep_their_distance_from_a_whole_step() {
 #[test]
 fn unsound_images_are_refused() {
     type Change = fn(&mut Image);
-    let faults: [(Change, &str); 9] = [
+    let faults: [(Change, &str); 10] = [
         (|image| image.class = 3, "ELF headers"),
         (|image| image.machine = 62 + 1, "64-bit"),
         (|image| image.kind = 1, "executable"),
@@ -147,6 +147,7 @@ fn unsound_images_are_refused() {
         (|image| image.offset = u64::MAX - 4, "segment"),
         (|image| image.in_memory = 0x1f, "segment"),
         (|image| image.in_memory = u64::MAX, "segment"),
+        (|image| image.in_memory = (16 << 30) + 1, "16 GiB"),
         (|image| image.entry = 0x1000, "entry"),
     ];
     for (change, word) in faults {
@@ -157,6 +158,67 @@ fn unsound_images_are_refused() {
         };
         assert!(reason.contains(word), "{reason} is not about {word}");
     }
+}
+
+/// A file with these program headers: type, offset, address, bytes in the file and in memory.
+fn with_segments(segments: &[(u32, [u64; 4])], length: u64) -> Result<ElfKernel, KernelError> {
+    let image = GOOD.write();
+    let file = image.as_file();
+    let mut table = Vec::new();
+    for (kind, [offset, address, in_file, in_memory]) in segments {
+        let one = Image {
+            address: *address,
+            in_memory: *in_memory,
+            ..GOOD
+        };
+        table.extend(one.segment(*kind, *offset, *in_file));
+    }
+    file.set_len(length).unwrap();
+    file.write_all_at(&table, 0x1_0000).unwrap();
+    file.write_all_at(&0x1_0000_u64.to_le_bytes(), 0x20)
+        .unwrap();
+    let count = u16::try_from(segments.len()).unwrap();
+    file.write_all_at(&count.to_le_bytes(), 0x38).unwrap();
+    ElfKernel::new(image.path(), image.reopen().unwrap())
+}
+
+#[test]
+fn files_that_would_take_any_time_or_memory_are_refused() {
+    const GIB: u64 = 1 << 30;
+    let load = (PT_LOAD, [0x1000, 0x100_0000, 0x20, 0x3000]);
+    let began = std::time::Instant::now();
+    for (segments, word) in [
+        // Notes of a GiB, sparse, and many of a little less than a MiB.
+        (vec![load, (PT_NOTE, [0x2_0000, 0, GIB, GIB])], "notes"),
+        (
+            [
+                vec![load],
+                vec![(PT_NOTE, [0x2_0000, 0, 1_000_000, 0]); 200],
+            ]
+            .concat(),
+            "notes",
+        ),
+        (vec![load; 65_534], "segments"),
+        // What stands for more than can be counted.
+        (vec![load; 65_535], "segments"),
+        (
+            vec![(PT_LOAD, [0x1000, 0x100_0000, GIB, GIB]); 200],
+            "same place",
+        ),
+        (
+            vec![load, (PT_LOAD, [0x1000, 0x100_001f, 0x20, 0x20])],
+            "same place",
+        ),
+    ] {
+        let Err(KernelError::Unsupported { reason, .. }) = with_segments(&segments, 4 * GIB) else {
+            panic!("{word} was not missed");
+        };
+        assert!(reason.contains(word), "{reason} is not about {word}");
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(5));
+    // What the file does not fill may be filled by another segment.
+    let beside = (PT_LOAD, [0x1000, 0x100_0020, 0x20, 0x20]);
+    assert!(with_segments(&[load, beside], 0x4_0000).is_ok());
 }
 
 const PVH: NoteOf = (18, "Xen", &[0x20, 0, 0, 1, 0, 0, 0, 0]);

@@ -1,0 +1,191 @@
+//! The kernel's command line: its words, as Linux reads them (lib/cmdline.c, `next_arg`;
+//! kernel/params.c, `parse_args`), those with which it cannot boot here, and those that are added.
+
+mod memory;
+
+use std::borrow::Cow;
+
+pub(crate) use memory::{Layout, bounce_buffers, warnings};
+
+use super::params::ParamsError;
+
+/// What the parser of Linux takes for the end of the kernel's words; the others are init's.
+const END: &str = "--";
+
+/// Words with which Linux does not boot here, each with a value or with any, and why.
+const UNBOOTABLE: &[(&str, Option<&str>, &str)] = &[
+    ("acpi", Some("off"), NO_ACPI),
+    ("acpi", Some("noirq"), NO_IO_APIC),
+    ("pci", Some("noacpi"), NO_IO_APIC),
+    ("noapic", None, NO_IO_APIC),
+    // Both turn the I/O APIC off, too (arch/x86/kernel/smpboot.c, `arch_disable_smp_support`).
+    ("nosmp", None, NO_IO_APIC),
+    ("maxcpus", Some("0"), NO_IO_APIC),
+    ("nolapic", None, NO_LOCAL_APIC),
+    ("disableapic", None, NO_LOCAL_APIC),
+    ("nolapic_timer", None, NO_TIMER),
+    ("noapictimer", None, NO_TIMER),
+];
+const NO_ACPI: &str =
+    "only ACPI tells it of its interrupt controllers, its CPUs and its power switch";
+const NO_IO_APIC: &str = "the interrupts of its devices come by the I/O APIC only";
+const NO_LOCAL_APIC: &str = "all of its interrupts come by the local APIC";
+const NO_TIMER: &str = "it has no other timer that interrupts it than that of the local APIC";
+
+/// What keeps Linux from KVM's clock, which tells how fast the TSC runs.
+const WITHOUT_KVM_CLOCK: [&str; 2] = ["no_kvmclock", "nopv"];
+/// What tells Linux how fast the TSC runs, in kHz.
+const TSC_FREQUENCY: &str = "tsc_early_khz";
+
+/// Refuses a command line with which Linux would hang before it says why.
+///
+/// # Errors
+/// [`ParamsError::Unbootable`]
+pub(crate) fn check(line: &str) -> Result<(), ParamsError> {
+    for option in options(line) {
+        // `pci=` takes a list.
+        let has = |value| {
+            option
+                .value
+                .unwrap_or_default()
+                .split(',')
+                .any(|one| one == value)
+        };
+        let found = UNBOOTABLE
+            .iter()
+            .find(|(name, value, _)| option.name == *name && value.is_none_or(has));
+        if let Some((_, _, reason)) = found {
+            return Err(ParamsError::Unbootable {
+                word: option.text.to_owned(),
+                reason,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `line`, and how fast the TSC runs if Linux will not ask KVM. It could measure it with the timer that
+/// is there, but not where each access to that takes long, as on a nested host.
+pub(crate) fn with_tsc_frequency(line: &str, khz: Option<u32>) -> Cow<'_, str> {
+    let has = |names: &[&str]| options(line).any(|option| names.contains(&option.name.as_ref()));
+    match khz {
+        Some(khz) if has(&WITHOUT_KVM_CLOCK) && !has(&[TSC_FREQUENCY]) => {
+            log::info!(
+                "{TSC_FREQUENCY}={khz} is on the command line, since KVM's clock is not used"
+            );
+            with_option(line, (TSC_FREQUENCY, &khz.to_string()))
+        }
+        _ => line.into(),
+    }
+}
+
+/// `line` with an option as the last of its name: the last one wins. It stands before what is not the
+/// kernel's. A quote that does not end takes all that follows into its word.
+pub(crate) fn with_option<'a>(line: &'a str, (name, value): (&str, &str)) -> Cow<'a, str> {
+    let option = format!("{name}={value}");
+    let words = words(line);
+    let end = words
+        .iter()
+        .position(|word| word.is_end() || !word.ends)
+        .unwrap_or(words.len());
+    let mut kernels = words[..end].iter().rev().map(|word| word.text);
+    let is_same = |word: &&str| {
+        word.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('='))
+    };
+    if kernels.find(is_same) == Some(&option) {
+        return line.into();
+    }
+    match words.get(end) {
+        Some(word) => {
+            let (before, after) = line.split_at(word.start);
+            format!("{before}{option} {after}").into()
+        }
+        None if line.is_empty() => option.into(),
+        None => format!("{line} {option}").into(),
+    }
+}
+
+/// One of the kernel's options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KernelOption<'a> {
+    /// As it stands on the command line.
+    text: &'a str,
+    /// Its name, in which Linux takes `-` for `_`.
+    name: String,
+    /// What is behind the first `=`, if there is one.
+    value: Option<&'a str>,
+}
+
+/// The kernel's options in `line`: all words before `--`.
+fn options(line: &str) -> impl Iterator<Item = KernelOption<'_>> {
+    let kernels = words(line).into_iter().take_while(|word| !word.is_end());
+    kernels.map(|word| {
+        let whole = unquoted(word.text);
+        let (name, value) = match whole.split_once('=') {
+            Some((name, value)) => (name, Some(unquoted(value))),
+            None => (whole, None),
+        };
+        KernelOption {
+            text: word.text,
+            name: name.replace('-', "_"),
+            value,
+        }
+    })
+}
+
+/// `text` without a quote at its start, and then without one at its end.
+fn unquoted(text: &str) -> &str {
+    match text.strip_prefix('"') {
+        Some(rest) => rest.strip_suffix('"').unwrap_or(rest),
+        None => text,
+    }
+}
+
+/// A word of a command line.
+struct Word<'a> {
+    start: usize,
+    text: &'a str,
+    /// Its quotes, if it has any, end.
+    ends: bool,
+}
+
+impl Word<'_> {
+    /// Whether the kernel's words end before this one.
+    fn is_end(&self) -> bool {
+        self.text.trim_matches('"') == END
+    }
+}
+
+/// The words of a command line, which quotes may hold together.
+fn words(line: &str) -> Vec<Word<'_>> {
+    let mut words = Vec::new();
+    let mut start = None;
+    let mut quoted = false;
+    for (at, byte) in line.bytes().enumerate() {
+        // What Linux's isspace() calls space; the vertical tab is not in the standard library's.
+        let is_space = byte.is_ascii_whitespace() || byte == 0x0b;
+        match start {
+            None if !is_space => start = Some(at),
+            Some(first) if is_space && !quoted => {
+                words.push(Word {
+                    start: first,
+                    text: &line[first..at],
+                    ends: true,
+                });
+                start = None;
+            }
+            _ => {}
+        }
+        quoted ^= byte == b'"';
+    }
+    words.extend(start.map(|start| Word {
+        start,
+        text: &line[start..],
+        ends: !quoted,
+    }));
+    words
+}
+
+#[cfg(test)]
+mod tests;

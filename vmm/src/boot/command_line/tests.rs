@@ -1,0 +1,120 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const LOW: (&str, &str) = ("reservelow", "640K");
+
+#[test]
+fn options_are_read_as_linux_reads_them() {
+    let read = |line| {
+        let options = options(line);
+        options
+            .map(|option| (option.name, option.value))
+            .collect::<Vec<_>>()
+    };
+    let pair = |name: &str, value| (name.to_owned(), value);
+    assert_eq!(
+        read("quiet  root=/dev/sda1=x no-kvmclock=\t -- noapic"),
+        [
+            pair("quiet", None),
+            pair("root", Some("/dev/sda1=x")),
+            pair("no_kvmclock", Some("")),
+        ]
+    );
+    assert_eq!(
+        read("a=\"b -- c\" \"d=e f\" \"--\" noapic"),
+        [pair("a", Some("b -- c")), pair("d", Some("e f"))]
+    );
+    assert_eq!(read("a=\"b noapic"), [pair("a", Some("b noapic"))]);
+    assert_eq!(read(""), []);
+}
+
+#[test]
+fn words_with_which_linux_hangs_are_refused_by_name() {
+    for (line, refused) in [
+        ("console=ttyS0 acpi=off quiet", "acpi=off"),
+        ("acpi=noirq", "acpi=noirq"),
+        ("pci=conf1,noacpi", "pci=conf1,noacpi"),
+        ("noapic", "noapic"),
+        ("noapic=1", "noapic=1"),
+        ("nosmp", "nosmp"),
+        ("maxcpus=0", "maxcpus=0"),
+        ("nolapic", "nolapic"),
+        ("\"nolapic\"", "\"nolapic\""),
+        ("disableapic", "disableapic"),
+        ("nolapic-timer", "nolapic-timer"),
+        ("noapictimer", "noapictimer"),
+    ] {
+        let Err(ParamsError::Unbootable { word, reason }) = check(line) else {
+            panic!("{line} was taken");
+        };
+        assert_eq!(word, refused);
+        assert!(
+            reason.contains("APIC") || reason.contains("ACPI"),
+            "{reason}"
+        );
+    }
+    for taken in [
+        "",
+        "acpi=force pci=conf1 maxcpus=1 maxcpus=10 lapic noapicx xnoapic",
+        "quiet -- noapic",
+        "note=\"without noapic\"",
+        "acpi",
+    ] {
+        assert!(check(taken).is_ok(), "{taken}");
+    }
+}
+
+#[test]
+fn the_frequency_is_told_to_those_who_will_not_ask() {
+    let told = |line| with_tsc_frequency(line, Some(2_400_000)).into_owned();
+    assert_eq!(told("quiet"), "quiet");
+    assert_eq!(
+        told("no-kvmclock quiet -- x"),
+        "no-kvmclock quiet tsc_early_khz=2400000 -- x"
+    );
+    assert_eq!(told("nopv"), "nopv tsc_early_khz=2400000");
+    assert_eq!(told("nopv tsc_early_khz=1"), "nopv tsc_early_khz=1");
+    assert_eq!(told("-- no-kvmclock"), "-- no-kvmclock");
+    assert_eq!(with_tsc_frequency("nopv", None), "nopv");
+}
+
+#[test]
+fn the_option_is_the_last_of_the_kernels() {
+    for (line, expected) in [
+        ("", "reservelow=640K"),
+        ("quiet", "quiet reservelow=640K"),
+        ("reservelow=640K quiet", "reservelow=640K quiet"),
+        (
+            "reservelow=640K reservelow=64K",
+            "reservelow=640K reservelow=64K reservelow=640K",
+        ),
+        ("quiet -- a", "quiet reservelow=640K -- a"),
+        ("-- reservelow=640K", "reservelow=640K -- reservelow=640K"),
+        (
+            "a=\"b -- c\" \"--\" d",
+            "a=\"b -- c\" reservelow=640K \"--\" d",
+        ),
+        ("quiet a=\"b -- c", "quiet reservelow=640K a=\"b -- c"),
+        ("quiet\x0b--\x0ba", "quiet\x0breservelow=640K --\x0ba"),
+    ] {
+        assert_eq!(with_option(line, LOW), expected, "{line}");
+    }
+}
+
+proptest! {
+    /// What was there stays, in its order, and the option comes before `--`.
+    #[test]
+    fn nothing_else_changes(line in "([a-z]{0,3}|--|\"|=| |é|reservelow=(4K|640K)){0,12}") {
+        let found = with_option(&line, LOW).into_owned();
+        let own: Vec<_> = words(&line).iter().map(|word| word.text).collect();
+        let mut more: Vec<_> = words(&found).iter().map(|word| word.text).collect();
+        if let Some(at) = (found != line).then(|| {
+            let is_new = |at: &usize| own.get(*at) != more.get(*at);
+            (0..more.len()).find(is_new)
+        }).flatten() {
+            prop_assert_eq!(more.remove(at), "reservelow=640K");
+        }
+        prop_assert_eq!(more, own);
+    }
+}

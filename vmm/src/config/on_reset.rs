@@ -1,0 +1,42 @@
+//! What comes of a guest that restarts.
+
+use std::str::FromStr;
+
+use super::ConfigError;
+
+/// What is done when a guest asks for a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnReset {
+    /// The run ends, with an exit code of its own: Linux restarts after a panic, too.
+    #[default]
+    Exit,
+    /// The devices are reset, memory is given back, and the guest is started anew.
+    Restart,
+}
+
+impl FromStr for OnReset {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        match text {
+            "exit" => Ok(Self::Exit),
+            "restart" => Ok(Self::Restart),
+            _ => Err(ConfigError::OnReset(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_two_words() {
+        assert_eq!("exit".parse(), Ok(OnReset::Exit));
+        assert_eq!("restart".parse(), Ok(OnReset::Restart));
+        for other in ["", "reboot", "Exit", "exit,restart"] {
+            let error = other.parse::<OnReset>().unwrap_err();
+            assert_eq!(error, ConfigError::OnReset(other.to_owned()));
+        }
+    }
+}
