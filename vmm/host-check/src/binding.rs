@@ -69,7 +69,7 @@ pub fn prepare(host: &Host, bdf: Bdf, force: bool) -> Result<(), BindError> {
         let class = host.pci().number(bdf, "class").unwrap_or(0);
         return Err(BindError::BindBridge { bdf, class });
     }
-    if is_silent(&host.pci().config_space(bdf)?) {
+    if is_silent(&host.pci().config_space(bdf).unwrap_or_default()) {
         return Err(BindError::BindSilent { bdf });
     }
     if driver.as_deref().is_some_and(is_vfio) {
