@@ -77,10 +77,17 @@ impl BootFiles {
         })
     }
 
-    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs, or
-    /// as much RAM elsewhere would have none either.
-    pub fn fit(&self, ranges: &[Range<Gpa>]) -> bool {
-        matches!(self.find(ranges), Ok(_) | Err(PlaceError::TooLarge { .. }))
+    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs, or is
+    /// all of the guest's `size` bytes, of which others would have no more.
+    pub fn fit(&self, ranges: &[Range<Gpa>], size: u64) -> bool {
+        match self.find(ranges) {
+            Ok(_) => true,
+            Err(PlaceError::TooLarge { .. }) => {
+                let all: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+                all >= size
+            }
+            Err(_) => false,
+        }
     }
 
     fn find(&self, ranges: &[Range<Gpa>]) -> Result<Placement, PlaceError> {
@@ -227,7 +234,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::boot::kernel::Demand;
+    use crate::boot::kernel::{Demand, KernelError};
 
     const MIB: u64 = 1 << 20;
     const MEMORY: Range<Gpa> = Gpa(0)..Gpa(48 * MIB);
@@ -239,6 +246,32 @@ mod tests {
         reason: "",
         initramfs_below: Demand::NO_LIMIT,
     };
+    /// A kernel that has a place, and is not loaded.
+    #[derive(Debug)]
+    struct Small;
+
+    impl Kernel for Small {
+        fn path(&self) -> &Path {
+            Path::new("small")
+        }
+
+        fn demand(&self) -> Demand {
+            DEMAND
+        }
+
+        fn protocol(&self) -> Protocol<'_> {
+            Protocol::Pvh
+        }
+
+        fn release(&self) -> Result<Option<Release>, KernelError> {
+            Ok(None)
+        }
+
+        fn load(&mut self, _: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError> {
+            Ok(at)
+        }
+    }
+
     /// What memory has where nothing is loaded.
     const FILLING: u8 = 0xe7;
 
@@ -293,6 +326,23 @@ mod tests {
                 .write_slice(&vec![FILLING; image.len()], GuestAddress(range.start.0))
                 .unwrap();
         }
+    }
+
+    #[test]
+    fn no_other_pages_are_looked_for_where_none_would_do() {
+        let initramfs = tempfile::NamedTempFile::new().unwrap();
+        initramfs.as_file().set_len(40 * MIB).unwrap();
+        let files = BootFiles {
+            kernel: Box::new(Small),
+            initramfs: Some(Initramfs::open(initramfs.path()).unwrap()),
+        };
+        let piece = |at: u64, length: u64| Gpa(at * MIB)..Gpa((at + length) * MIB);
+        // Enough in one piece, and enough in pieces, of which others would be better.
+        assert!(files.fit(&[piece(2, 64)], 64 * MIB));
+        assert!(!files.fit(&[piece(2, 32), piece(64, 32)], 64 * MIB));
+        // Not enough: all that the guest has, and a part of more.
+        assert!(files.fit(&[piece(2, 16), piece(64, 16)], 32 * MIB));
+        assert!(!files.fit(&[piece(2, 16), piece(64, 16)], 64 * MIB));
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Prepared {
         phases.done("create VM");
         let memory = Memory::prepare(
             &config.memory,
-            (identity, &|ranges| files.fit(ranges)),
+            (identity, &|ranges| files.fit(ranges, config.memory.size)),
             &mut devices,
             (&vm, &host_map),
             phases,
