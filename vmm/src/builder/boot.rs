@@ -12,8 +12,9 @@ use super::low_memory::LowMemoryUse;
 use crate::acpi::Platform;
 use crate::arch::page_tables::IdentityTables;
 use crate::arch::{entry, reset_vector};
+use crate::boot::command_line;
 use crate::boot::kernel::{self, Kernel, Protocol};
-use crate::boot::params::BootInfo;
+use crate::boot::params::{self, BootInfo};
 use crate::boot::place::{PlaceError, Placement};
 use crate::boot::release::Release;
 use crate::boot::start_info;
@@ -67,6 +68,16 @@ impl BootFiles {
     /// Which release of Linux the kernel is; `None` if it does not say so.
     pub fn release(&self) -> Result<Option<Release>, Error> {
         Ok(self.kernel.release()?)
+    }
+
+    /// Refuses a command line that the kernel, which may be Linux, does not take or would hang with.
+    pub fn check_command_line(&self, line: &str, is_linux: bool) -> Result<(), Error> {
+        let most = self.kernel.protocol().longest_command_line();
+        params::check_command_line(line, most)?;
+        if is_linux {
+            command_line::check(line)?;
+        }
+        Ok(())
     }
 
     /// Where kernel and initramfs go in the memory of `plan`.
@@ -343,6 +354,24 @@ mod tests {
         // Not enough: all that the guest has, and a part of more.
         assert!(files.fit(&[piece(2, 16), piece(64, 16)], 32 * MIB));
         assert!(!files.fit(&[piece(2, 16), piece(64, 16)], 64 * MIB));
+    }
+
+    #[test]
+    fn a_command_line_is_refused_for_its_length_and_for_linux_only_for_its_words() {
+        let files = BootFiles {
+            kernel: Box::new(Small),
+            initramfs: None,
+        };
+        let check = |line: &str, is_linux| files.check_command_line(line, is_linux);
+        assert!(check("quiet", true).is_ok());
+        assert!(check("noapic", false).is_ok());
+        for (line, is_linux) in [
+            ("noapic", true),
+            ("a\0b", false),
+            ("x".repeat(0x1_0000).as_str(), false),
+        ] {
+            assert_eq!(check(line, is_linux).unwrap_err().id(), "params");
+        }
     }
 
     #[test]
