@@ -50,6 +50,17 @@ pub enum Protocol<'a> {
     Pvh,
 }
 
+impl Protocol<'_> {
+    /// Bytes of the longest command line.
+    #[must_use]
+    pub fn longest_command_line(&self) -> usize {
+        match self {
+            Self::Linux64(header) => usize::try_from(header.cmdline_size).unwrap_or(usize::MAX),
+            Self::Pvh => usize::MAX,
+        }
+    }
+}
+
 /// What a kernel asks of the place where it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {

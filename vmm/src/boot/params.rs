@@ -6,6 +6,7 @@ use address::Gpa;
 use linux_loader::loader::bootparam::{SETUP_E820_EXT, boot_e820_entry, boot_params, setup_header};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
+use super::kernel::Protocol;
 use crate::halves;
 use crate::memory::e820::{Entry, MemoryMap};
 use crate::memory::low;
@@ -70,7 +71,7 @@ impl BootInfo<'_> {
         header: &setup_header,
         memory: &GuestMemoryMmap,
     ) -> Result<(), ParamsError> {
-        let most = usize::try_from(header.cmdline_size).unwrap_or(usize::MAX);
+        let most = Protocol::Linux64(header).longest_command_line();
         self.write_command_line(memory, most)?;
         let mut params = boot_params {
             hdr: *header,
@@ -104,18 +105,8 @@ impl BootInfo<'_> {
         memory: &GuestMemoryMmap,
         most: usize,
     ) -> Result<(), ParamsError> {
-        let room = low::COMMAND_LINE.end - low::COMMAND_LINE.start - 1;
-        let most = most.min(usize::try_from(room).unwrap_or(0));
+        check_command_line(self.command_line, most)?;
         let line = self.command_line.as_bytes();
-        if line.len() > most {
-            return Err(ParamsError::CommandLineTooLong {
-                length: line.len(),
-                most,
-            });
-        }
-        if line.contains(&0) {
-            return Err(ParamsError::CommandLineNul);
-        }
         // The memory was clear: the end mark is there.
         Ok(memory.write_slice(line, GuestAddress(low::COMMAND_LINE.start.0))?)
     }
@@ -151,6 +142,25 @@ impl BootInfo<'_> {
         memory.write_slice(&node, GuestAddress(at.0))?;
         Ok(at)
     }
+}
+
+/// Refuses a command line that is not for a kernel that takes `most` bytes, or for its place.
+///
+/// # Errors
+/// [`ParamsError::CommandLineTooLong`], [`ParamsError::CommandLineNul`]
+pub fn check_command_line(line: &str, most: usize) -> Result<(), ParamsError> {
+    let room = low::COMMAND_LINE.end - low::COMMAND_LINE.start - 1;
+    let most = most.min(usize::try_from(room).unwrap_or(0));
+    if line.len() > most {
+        return Err(ParamsError::CommandLineTooLong {
+            length: line.len(),
+            most,
+        });
+    }
+    if line.contains('\0') {
+        return Err(ParamsError::CommandLineNul);
+    }
+    Ok(())
 }
 
 fn raw(entry: &Entry) -> boot_e820_entry {

@@ -12,8 +12,9 @@ use super::low_memory::LowMemoryUse;
 use crate::acpi::Platform;
 use crate::arch::page_tables::IdentityTables;
 use crate::arch::{entry, reset_vector};
+use crate::boot::command_line;
 use crate::boot::kernel::{self, Kernel, Protocol};
-use crate::boot::params::BootInfo;
+use crate::boot::params::{self, BootInfo};
 use crate::boot::place::{PlaceError, Placement};
 use crate::boot::release::Release;
 use crate::boot::start_info;
@@ -69,6 +70,16 @@ impl BootFiles {
         Ok(self.kernel.release()?)
     }
 
+    /// Refuses a command line that the kernel, which may be Linux, does not take or would hang with.
+    pub fn check_command_line(&self, line: &str, is_linux: bool) -> Result<(), Error> {
+        let most = self.kernel.protocol().longest_command_line();
+        params::check_command_line(line, most)?;
+        if is_linux {
+            command_line::check(line)?;
+        }
+        Ok(())
+    }
+
     /// Where kernel and initramfs go in the memory of `plan`.
     pub fn place(&self, plan: &MemoryPlan) -> Result<Placement, Error> {
         self.find(&plan.ranges()).map_err(|source| Error::Place {
@@ -77,10 +88,17 @@ impl BootFiles {
         })
     }
 
-    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs, or
-    /// as much RAM elsewhere would have none either.
-    pub fn fit(&self, ranges: &[Range<Gpa>]) -> bool {
-        matches!(self.find(ranges), Ok(_) | Err(PlaceError::TooLarge { .. }))
+    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs, or is
+    /// all of the guest's `size` bytes, of which others would have no more.
+    pub fn fit(&self, ranges: &[Range<Gpa>], size: u64) -> bool {
+        match self.find(ranges) {
+            Ok(_) => true,
+            Err(PlaceError::TooLarge { .. }) => {
+                let all: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+                all >= size
+            }
+            Err(_) => false,
+        }
     }
 
     fn find(&self, ranges: &[Range<Gpa>]) -> Result<Placement, PlaceError> {
@@ -227,7 +245,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::boot::kernel::Demand;
+    use crate::boot::kernel::{Demand, KernelError};
 
     const MIB: u64 = 1 << 20;
     const MEMORY: Range<Gpa> = Gpa(0)..Gpa(48 * MIB);
@@ -239,6 +257,32 @@ mod tests {
         reason: "",
         initramfs_below: Demand::NO_LIMIT,
     };
+    /// A kernel that has a place, and is not loaded.
+    #[derive(Debug)]
+    struct Small;
+
+    impl Kernel for Small {
+        fn path(&self) -> &Path {
+            Path::new("small")
+        }
+
+        fn demand(&self) -> Demand {
+            DEMAND
+        }
+
+        fn protocol(&self) -> Protocol<'_> {
+            Protocol::Pvh
+        }
+
+        fn release(&self) -> Result<Option<Release>, KernelError> {
+            Ok(None)
+        }
+
+        fn load(&mut self, _: &GuestMemoryMmap, at: Gpa) -> Result<Gpa, KernelError> {
+            Ok(at)
+        }
+    }
+
     /// What memory has where nothing is loaded.
     const FILLING: u8 = 0xe7;
 
@@ -292,6 +336,41 @@ mod tests {
             memory
                 .write_slice(&vec![FILLING; image.len()], GuestAddress(range.start.0))
                 .unwrap();
+        }
+    }
+
+    #[test]
+    fn no_other_pages_are_looked_for_where_none_would_do() {
+        let initramfs = tempfile::NamedTempFile::new().unwrap();
+        initramfs.as_file().set_len(40 * MIB).unwrap();
+        let files = BootFiles {
+            kernel: Box::new(Small),
+            initramfs: Some(Initramfs::open(initramfs.path()).unwrap()),
+        };
+        let piece = |at: u64, length: u64| Gpa(at * MIB)..Gpa((at + length) * MIB);
+        // Enough in one piece, and enough in pieces, of which others would be better.
+        assert!(files.fit(&[piece(2, 64)], 64 * MIB));
+        assert!(!files.fit(&[piece(2, 32), piece(64, 32)], 64 * MIB));
+        // Not enough: all that the guest has, and a part of more.
+        assert!(files.fit(&[piece(2, 16), piece(64, 16)], 32 * MIB));
+        assert!(!files.fit(&[piece(2, 16), piece(64, 16)], 64 * MIB));
+    }
+
+    #[test]
+    fn a_command_line_is_refused_for_its_length_and_for_linux_only_for_its_words() {
+        let files = BootFiles {
+            kernel: Box::new(Small),
+            initramfs: None,
+        };
+        let check = |line: &str, is_linux| files.check_command_line(line, is_linux);
+        assert!(check("quiet", true).is_ok());
+        assert!(check("noapic", false).is_ok());
+        for (line, is_linux) in [
+            ("noapic", true),
+            ("a\0b", false),
+            ("x".repeat(0x1_0000).as_str(), false),
+        ] {
+            assert_eq!(check(line, is_linux).unwrap_err().id(), "params");
         }
     }
 

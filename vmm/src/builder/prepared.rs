@@ -42,9 +42,7 @@ impl Prepared {
         let files = BootFiles::open(config)?;
         let release = files.release()?;
         let is_linux = release.is_some();
-        if is_linux {
-            command_line::check(&config.command_line)?;
-        }
+        files.check_command_line(&config.command_line, is_linux)?;
         phases.done("open files");
         let mut devices = Devices::bind(config)?;
         phases.done("bind");
@@ -53,7 +51,7 @@ impl Prepared {
         phases.done("create VM");
         let memory = Memory::prepare(
             &config.memory,
-            (identity, &|ranges| files.fit(ranges)),
+            (identity, &|ranges| files.fit(ranges, config.memory.size)),
             &mut devices,
             (&vm, &host_map),
             phases,
