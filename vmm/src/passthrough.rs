@@ -80,6 +80,8 @@ pub fn host_info(
             CdevKind::Iommu => msi,
         },
         msix_vectors: vectors(IrqIndex::Msix)?,
+        msix_grows: device.irq_info(IrqIndex::Msix)?.grows,
+        resettable: device.is_resettable(),
     })
 }
 

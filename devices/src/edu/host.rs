@@ -63,6 +63,8 @@ impl EduHost {
             intx_vectors: 1,
             msi_vectors: 1,
             msix_vectors: 0,
+            msix_grows: true,
+            resettable: true,
         };
         Ok((Self { edu, info, wires }, worker))
     }

@@ -567,7 +567,7 @@ impl HostFunction for SimulatedHost {
 fn capability(config: &[u8], id: u8) -> Option<usize> {
     let mut offset = usize::from(config[0x34] & 0xfc);
     for _ in 0..48 {
-        if offset < 0x40 || config[0x06] & 0x10 == 0 {
+        if offset < 0x40 || config[0x06] & 0x10 == 0 || config[offset] == 0xff {
             return None;
         }
         if config[offset] == id {

@@ -126,13 +126,27 @@ impl<H: HostFunction> PassthroughFunction<H> {
             Owner::Power => self.write_power(write),
             Owner::DeviceControl if self.asks_for_flr(write) => self.reset_device(),
             Owner::AdvancedFeatures if self.asks_for_af_flr(write) => self.reset_device(),
-            Owner::DeviceControl | Owner::AdvancedFeatures | Owner::Map => {
-                if let Err(error) = self.config.write(&mut self.host, write) {
-                    let offset = write.start();
-                    self.reporter
-                        .warn(format_args!("config space at {offset:#x}: {error}"));
-                }
+            Owner::DeviceControl => {
+                // The device may have been reset without the monitor: guests write this register
+                // when they restore what such a reset takes. The write keeps the bit as it is.
+                self.keep_no_snoop_off();
+                self.write_map(write);
             }
+            Owner::AdvancedFeatures | Owner::Map => self.write_map(write),
+        }
+    }
+
+    fn write_map(&mut self, write: DwordWrite) {
+        let offset = write.start();
+        if self.config.is_newly_refused(write) {
+            self.reporter.warn(format_args!(
+                "config space at {offset:#x}: the guest's write is dropped: it does not see this \
+                 capability"
+            ));
+        }
+        if let Err(error) = self.config.write(&mut self.host, write) {
+            self.reporter
+                .warn(format_args!("config space at {offset:#x}: {error}"));
         }
     }
 
@@ -203,6 +217,9 @@ impl<H: HostFunction> PassthroughFunction<H> {
         let Some(at) = self.config.located.express else {
             return false;
         };
+        if !self.host.info().resettable {
+            return false;
+        }
         let mut capabilities = [0; 4];
         let read = self
             .host

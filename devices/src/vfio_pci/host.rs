@@ -36,6 +36,11 @@ pub struct HostInfo {
     pub msi_vectors: u16,
     /// MSI-X vectors, at most 2048.
     pub msix_vectors: u16,
+    /// Whether MSI-X vectors can be added while MSI-X is on. Where they cannot
+    /// (`VFIO_IRQ_INFO_NORESIZE`, as behind Intel's VMD), all are turned on at once.
+    pub msix_grows: bool,
+    /// Whether the host can reset the function alone (`VFIO_DEVICE_FLAGS_RESET`).
+    pub resettable: bool,
 }
 
 /// The kind of interrupt a function delivers. At most one is in use at a time.

@@ -70,6 +70,8 @@ impl EduHost {
             intx_vectors: 1,
             msi_vectors: 1,
             msix_vectors: 0,
+            msix_grows: true,
+            resettable: true,
         };
         let violations = Violations::default();
         let host = Self {

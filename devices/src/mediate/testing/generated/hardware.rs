@@ -364,6 +364,8 @@ impl Hardware {
             intx_vectors: 0,
             msi_vectors: 0,
             msix_vectors: 2,
+            msix_grows: true,
+            resettable: true,
         };
         let state = State {
             memory,
