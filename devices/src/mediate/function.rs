@@ -259,7 +259,7 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
         self.host.unmap(bar, area)
     }
 
-    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<(), HostError> {
+    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<u16, HostError> {
         self.host.enable_interrupts(kind, vectors)
     }
 
@@ -273,6 +273,10 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
 
     fn disconnect(&mut self, vector: u16) -> Result<(), HostError> {
         self.host.disconnect(vector)
+    }
+
+    fn restore_vectors(&mut self) -> Result<(), HostError> {
+        self.host.restore_vectors()
     }
 
     fn pending(&mut self, vector: u16) -> bool {

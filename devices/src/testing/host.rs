@@ -62,14 +62,17 @@ pub enum Call {
     Disconnect {
         vector: u16,
     },
+    Restore,
     Reset,
 }
 
+/// The kind of interrupt that is on, and what each vector that is on is connected to.
+type Raised = (InterruptKind, BTreeMap<u16, Option<MsiMessage>>);
 type FaultHook = Box<dyn FnMut(&Call) -> bool + Send>;
 
-struct State {
-    info: HostInfo,
-    config: Vec<u8>,
+pub(super) struct State {
+    pub(super) info: HostInfo,
+    pub(super) config: Vec<u8>,
     writable: Vec<bool>,
     pm: Option<usize>,
     express: Option<usize>,
@@ -77,14 +80,18 @@ struct State {
     /// loses it (drivers/vfio/pci/vfio_pci_core.c vfio_pci_set_power_state).
     asleep: Option<u8>,
     msix: Option<(u8, Range<u64>)>,
+    /// Message Control.
+    pub(super) msix_control: Option<usize>,
     registers: BTreeMap<(Region, u64), u8>,
     mapped: Vec<(u8, Range<u64>)>,
-    interrupts: Option<(InterruptKind, Vec<Option<MsiMessage>>)>,
-    pending: BTreeSet<u16>,
+    pub(super) interrupts: Option<Raised>,
+    /// Most vectors that can be turned on at once.
+    pub(super) most: u16,
+    pub(super) pending: BTreeSet<u16>,
     gate: Option<BusMasterGate>,
     calls: Vec<Call>,
     violations: Vec<String>,
-    fault: Option<FaultHook>,
+    pub(super) fault: Option<FaultHook>,
 }
 
 /// The device, as the function under test holds it.
@@ -116,12 +123,14 @@ impl SimulatedHost {
             pm: find(0x01),
             asleep: None,
             express: find(0x10),
+            msix_control: find(0x11).map(|at| at + 2).filter(|at| at + 2 <= 0x100),
             msix: find(0x11).and_then(|at| msix_table(&config, at)),
             info: info.clone(),
             config,
             registers: BTreeMap::new(),
             mapped: Vec::new(),
             interrupts: None,
+            most: u16::MAX,
             pending: BTreeSet::new(),
             gate,
             calls: Vec::new(),
@@ -199,10 +208,34 @@ impl Witness {
         self.lock().mapped.clone()
     }
 
-    /// The kind of interrupt that is on, and what each of its vectors is connected to.
+    /// The kind of interrupt that is on, and what its vectors are connected to, up to the last one
+    /// that is on.
     #[must_use]
     pub fn interrupts(&self) -> Option<(InterruptKind, Vec<Option<MsiMessage>>)> {
-        self.lock().interrupts.clone()
+        let state = self.lock();
+        let (kind, set) = state.interrupts.as_ref()?;
+        let last = set.keys().next_back().copied()?;
+        let vectors = (0..=last).map(|vector| set.get(&vector).copied().flatten());
+        Some((*kind, vectors.collect()))
+    }
+
+    /// Whether the device is in D0.
+    #[must_use]
+    pub fn is_awake(&self) -> bool {
+        self.lock().in_d0()
+    }
+
+    /// The host has no more than `most` vectors for the device.
+    pub fn serve_at_most(&self, most: u16) {
+        self.lock().most = most;
+    }
+
+    /// The device loses its MSI-X Enable, as by a reset of its own.
+    pub fn lose_msix(&self) {
+        let mut state = self.lock();
+        if let Some(at) = state.msix_control {
+            state.config[at + 1] &= 0x7f;
+        }
     }
 
     /// Lets `vector` be raised; it stays pending until it is connected.
@@ -230,13 +263,13 @@ impl Witness {
 }
 
 impl State {
-    fn expect(&mut self, holds: bool, rule: &str, detail: impl fmt::Debug) {
+    pub(super) fn expect(&mut self, holds: bool, rule: &str, detail: impl fmt::Debug) {
         if !holds {
             self.violations.push(format!("{rule}: {detail:x?}"));
         }
     }
 
-    fn in_d0(&self) -> bool {
+    pub(super) fn in_d0(&self) -> bool {
         self.pm.is_none_or(|at| self.config[at + 4] & 3 == 0)
     }
 
@@ -398,42 +431,6 @@ impl State {
         }
     }
 
-    fn enable(&mut self, kind: InterruptKind, vectors: u16) {
-        let granted = match kind {
-            InterruptKind::Intx => self.info.intx_vectors,
-            InterruptKind::Msi => self.info.msi_vectors,
-            InterruptKind::Msix => self.info.msix_vectors,
-        };
-        let fits = (1..=granted).contains(&vectors);
-        self.expect(fits, "more vectors than granted", (kind, vectors));
-        let grows = match &self.interrupts {
-            None => true,
-            Some((on, set)) => {
-                *on == kind && kind == InterruptKind::Msix && set.len() < vectors.into()
-            }
-        };
-        self.expect(grows, "enable of what is on", (kind, vectors));
-        let (_, set) = self.interrupts.get_or_insert((kind, Vec::new()));
-        set.resize(vectors.into(), None);
-    }
-
-    fn set_vector(&mut self, vector: u16, message: Option<MsiMessage>) {
-        let set = match &mut self.interrupts {
-            Some((InterruptKind::Msi | InterruptKind::Msix, set)) => {
-                set.get_mut(usize::from(vector))
-            }
-            _ => None,
-        };
-        let known = set.is_some();
-        if let Some(slot) = set {
-            *slot = message;
-        }
-        if message.is_some() {
-            self.pending.remove(&vector);
-        }
-        self.expect(known, "vector that is not on", (vector, message));
-    }
-
     fn reset(&mut self) {
         let quiet = self.mapped.is_empty();
         self.expect(quiet, "reset with BARs mapped", ());
@@ -527,20 +524,22 @@ impl HostFunction for SimulatedHost {
         self.perform(call, |state| state.unmap(bar, area))
     }
 
-    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<(), HostError> {
+    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<u16, HostError> {
         self.perform(Call::Enable { kind, vectors }, |state| {
-            state.enable(kind, vectors);
+            state.enable(kind, vectors)
         })
     }
 
     fn disable_interrupts(&mut self) -> Result<(), HostError> {
-        self.perform(Call::Disable, |state| state.interrupts = None)
+        self.perform(Call::Disable, State::disable)
     }
 
     fn connect(&mut self, vector: u16, message: MsiMessage) -> Result<(), HostError> {
-        self.perform(Call::Connect { vector, message }, |state| {
-            state.set_vector(vector, Some(message));
-        })
+        let connected = self.perform(Call::Connect { vector, message }, |state| {
+            state.set_vector(vector, Some(message))
+        })?;
+        let absent = || HostError(format!("there is no vector {vector}").into());
+        connected.then_some(()).ok_or_else(absent)
     }
 
     fn disconnect(&mut self, vector: u16) -> Result<(), HostError> {
@@ -549,10 +548,14 @@ impl HostFunction for SimulatedHost {
         })
     }
 
+    fn restore_vectors(&mut self) -> Result<(), HostError> {
+        self.perform(Call::Restore, |state| state.expect_awake("restored"))
+    }
+
     fn pending(&mut self, vector: u16) -> bool {
         let mut state = self.witness.lock();
         let disconnected = match &state.interrupts {
-            Some((_, set)) => set.get(usize::from(vector)) == Some(&None),
+            Some((_, set)) => set.get(&vector) == Some(&None),
             None => false,
         };
         state.expect(disconnected, "pending of a connected vector", vector);

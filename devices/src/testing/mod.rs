@@ -3,6 +3,7 @@
 
 mod device;
 mod host;
+mod interrupts;
 pub mod operations;
 mod rules;
 

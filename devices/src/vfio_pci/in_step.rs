@@ -125,13 +125,11 @@ impl<H: HostFunction> PassthroughFunction<H> {
 
     pub(super) fn wanted_interrupts(&self) -> Wanted {
         if let Some(msix) = self.msix_state().filter(|msix| msix.is_enabled()) {
-            // With no vector unmasked yet, one that stays disconnected turns MSI-X on in the
-            // device. Vectors that were on stay on.
-            let on = match self.interrupts.kind() {
-                Some(InterruptKind::Msix) => self.interrupts.vectors(),
-                _ => 1,
-            };
-            return Some((InterruptKind::Msix, msix.unmasked_vectors().max(on)));
+            // With one that stays disconnected MSI-X is on in the device. The others are turned on as
+            // they are unmasked, so that the host is asked for no more than the guest uses.
+            let grows = self.host.info().msix_grows;
+            let vectors = if grows { 1 } else { msix.vectors() };
+            return Some((InterruptKind::Msix, vectors));
         }
         if let Some(msi) = self.msi.as_ref().filter(|msi| msi.is_enabled()) {
             return Some((InterruptKind::Msi, msi.vectors()));
@@ -148,7 +146,12 @@ impl<H: HostFunction> PassthroughFunction<H> {
         self.settle_vectors(0..u16::MAX);
     }
 
+    /// Outside D0 everything stays as it is: the host would write to the MSI-X table, where nobody
+    /// answers.
     pub(super) fn settle_vectors(&mut self, vectors: Range<u16>) {
+        if self.power_state != 0 {
+            return;
+        }
         let wanted = self.wanted_interrupts();
         let (msi, msix) = (&self.msi, &self.msix);
         let message = |vector| match wanted {
