@@ -87,6 +87,8 @@ pub(super) struct State {
     pub(super) interrupts: Option<Raised>,
     /// Most vectors that can be turned on at once.
     pub(super) most: u16,
+    /// Memory decode is not COMMAND's to turn off.
+    decodes_always: bool,
     pub(super) pending: BTreeSet<u16>,
     gate: Option<BusMasterGate>,
     calls: Vec<Call>,
@@ -131,6 +133,7 @@ impl SimulatedHost {
             mapped: Vec::new(),
             interrupts: None,
             most: u16::MAX,
+            decodes_always: false,
             pending: BTreeSet::new(),
             gate,
             calls: Vec::new(),
@@ -219,6 +222,12 @@ impl Witness {
         Some((*kind, vectors.collect()))
     }
 
+    /// Makes the device a virtual function: it decodes memory whatever COMMAND says, and that bit
+    /// reads as 0 (Single Root I/O Virtualization, section 3.4.1.3).
+    pub fn hardwire_memory(&self) {
+        self.lock().decodes_always = true;
+    }
+
     /// Whether the device is in D0.
     #[must_use]
     pub fn is_awake(&self) -> bool {
@@ -278,7 +287,8 @@ impl State {
             Region::Bar(bar) if self.kind(bar) == BarKind::Io => IO,
             Region::Bar(_) | Region::Rom => MEMORY,
         };
-        self.config[4] & enable != 0 && self.in_d0()
+        let always = self.decodes_always && enable == MEMORY;
+        (always || self.config[4] & enable != 0) && self.in_d0()
     }
 
     fn kind(&self, bar: u8) -> BarKind {
@@ -325,7 +335,8 @@ impl State {
                     "memory decode off with BARs mapped",
                     byte,
                 );
-                self.config[at] = byte;
+                let fixed = if self.decodes_always { MEMORY } else { 0 };
+                self.config[at] = byte & !fixed;
             }
             (_, Some(4), _) => {
                 self.expect(

@@ -2,8 +2,10 @@
 
 mod config;
 mod faults;
+mod hardware;
 mod interrupts;
 mod memory;
+mod msix_page;
 mod recorded;
 mod resets;
 
