@@ -1,5 +1,6 @@
 //! Wiring a device's interrupts to eventfds (`VFIO_DEVICE_SET_IRQS`).
 
+use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vfio_bindings::bindings::vfio;
@@ -22,6 +23,18 @@ pub enum IrqIndex {
     Error = vfio::VFIO_PCI_ERR_IRQ_INDEX,
     /// The host wants the device back.
     Request = vfio::VFIO_PCI_REQ_IRQ_INDEX,
+}
+
+impl fmt::Display for IrqIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Intx => "INTx",
+            Self::Msi => "MSI",
+            Self::Msix => "MSI-X",
+            Self::Error => "error",
+            Self::Request => "request",
+        })
+    }
 }
 
 /// What VFIO says of a kind of interrupt.
@@ -129,7 +142,7 @@ impl VfioDevice {
             return Err(Error::DeviceUnusable {
                 bdf: self.bdf(),
                 reason: format!(
-                    "the host can serve {possible} {index:?} interrupts, not {}",
+                    "the host can serve {possible} {index} interrupts, not {}",
                     start.saturating_add(count)
                 ),
             });

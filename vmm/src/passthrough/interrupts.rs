@@ -88,7 +88,7 @@ impl VfioFunction {
                     return Ok(count);
                 }
                 Err(error) if count > 1 => {
-                    log::warn!("{}: {count} {index:?} vectors: {error}", self.info.name);
+                    log::warn!("{}: {count} {index} vectors: {error}", self.info.name);
                     count /= 2;
                 }
                 Err(error) => return Err(error),

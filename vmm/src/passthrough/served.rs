@@ -51,7 +51,7 @@ fn keep_of<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
             if let Some(Err(error)) = tried {
                 *count = 0;
                 log::warn!(
-                    "{}: its guest is not shown {index:?}, which the host does not serve: {}",
+                    "{}: its guest is not shown {index}, which the host does not serve: {}",
                     device.bdf(),
                     HostError::from(error)
                 );

@@ -22,7 +22,7 @@ fn the_header_is_the_devices_but_for_what_the_monitor_keeps() {
     let mut image = empty();
     image.config[0x04..0x10]
         .copy_from_slice(&[7, 4, 0x18, 0xa0, 3, 2, 1, 6, 0x10, 0x20, 0x80, 0x8f]);
-    image.config[0x2c..0x30].copy_from_slice(&[1, 2, 3, 4]);
+    image.config[0x28..0x30].copy_from_slice(&[5, 6, 7, 8, 1, 2, 3, 4]);
     image.config[0x3c..0x40].copy_from_slice(&[99, 2, 8, 9]);
     let mut bench = Bench::new(image);
     assert_eq!(bench.read(0x00, 4), 0xabcd_1234);
@@ -33,6 +33,7 @@ fn the_header_is_the_devices_but_for_what_the_monitor_keeps() {
     );
     assert_eq!(bench.read(0x08, 4), 0x0601_0203);
     assert_eq!(bench.read(0x0c, 4), 0x0080_2010, "no BIST");
+    assert_eq!(bench.read(0x28, 4), 0, "no CardBus CIS");
     assert_eq!(bench.read(0x2c, 4), 0x0403_0201);
     assert_eq!(bench.read(0x3c, 4), 0x0908_010a);
     let _ = bench.calls();

@@ -89,21 +89,21 @@ impl Recording {
     /// The lists as the bytes have them.
     fn walk(&self) -> (List, List) {
         let (mut standard, mut extended) = (List::new(), List::new());
-        let mut at = self.dword(0x34) & 0xfc;
-        let is_new = |list: &List, at: u32| list.iter().all(|(_, seen)| u32::from(*seen) != at);
+        let is_new = |list: &List, at: u16| list.iter().all(|(_, seen)| *seen != at);
+        let mut at = u16::from(self.config[0x34] & 0xfc);
         while at >= 0x40 && is_new(&standard, at) {
-            let header = self.dword(at as u16);
-            standard.push((header & 0xff, at as u16));
-            at = header >> 8 & 0xfc;
+            let [id, next, ..] = self.dword(at).to_le_bytes();
+            standard.push((id.into(), at));
+            at = u16::from(next & 0xfc);
         }
         let mut at = 0x100;
         while self.config.len() > 256 && at >= 0x100 && is_new(&extended, at) {
-            if self.dword(at as u16) == 0 {
+            let header = self.dword(at);
+            if header == 0 {
                 break;
             }
-            let header = self.dword(at as u16);
-            extended.push((header & 0xffff, at as u16));
-            at = header >> 20 & 0xffc;
+            extended.push((header & 0xffff, at));
+            at = u16::try_from(header >> 20 & 0xffc).unwrap();
         }
         (standard, extended)
     }
