@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use address::Gpa;
 
 use crate::pci::{BarKind, MsiMessage, Region};
-use crate::vfio_pci::{BusMasterGate, HostError, HostFunction, HostInfo, InterruptKind};
+use crate::vfio_pci::{BusMasterGate, HostError, HostInfo, InterruptKind};
 
 use super::device::DeviceImage;
 use super::rules::writable_bytes;
@@ -82,7 +82,7 @@ pub(super) struct State {
     msix: Option<(u8, Range<u64>)>,
     /// Message Control.
     pub(super) msix_control: Option<usize>,
-    registers: BTreeMap<(Region, u64), u8>,
+    pub(super) registers: BTreeMap<(Region, u64), u8>,
     mapped: Vec<(u8, Range<u64>)>,
     pub(super) interrupts: Option<Raised>,
     /// Most vectors that can be turned on at once.
@@ -99,8 +99,8 @@ pub(super) struct State {
 /// The device, as the function under test holds it.
 #[derive(Debug)]
 pub struct SimulatedHost {
-    info: HostInfo,
-    witness: Witness,
+    pub(super) info: HostInfo,
+    pub(super) witness: Witness,
 }
 
 /// The device, as the test sees it.
@@ -149,7 +149,11 @@ impl SimulatedHost {
     }
 
     /// Records `call` and performs it with `act`, unless a fault is due.
-    fn perform<R>(&self, call: Call, act: impl FnOnce(&mut State) -> R) -> Result<R, HostError> {
+    pub(super) fn perform<R>(
+        &self,
+        call: Call,
+        act: impl FnOnce(&mut State) -> R,
+    ) -> Result<R, HostError> {
         let mut state = self.witness.lock();
         let fails = state.fault.as_mut().is_some_and(|fault| fault(&call));
         let result = if fails {
@@ -163,7 +167,7 @@ impl SimulatedHost {
 }
 
 impl Witness {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -295,7 +299,7 @@ impl State {
         BarKind::from_register(self.config[0x10 + 4 * usize::from(bar)].into())
     }
 
-    fn check_config(&mut self, offset: u16, length: usize) {
+    pub(super) fn check_config(&mut self, offset: u16, length: usize) {
         let fits = usize::from(offset) + length <= self.config.len();
         let shape = matches!(length, 1 | 2 | 4) && usize::from(offset).is_multiple_of(length);
         self.expect(
@@ -305,7 +309,7 @@ impl State {
         );
     }
 
-    fn write_config(&mut self, offset: u16, data: &[u8]) {
+    pub(super) fn write_config(&mut self, offset: u16, data: &[u8]) {
         self.check_config(offset, data.len());
         for (at, byte) in (usize::from(offset)..self.config.len()).zip(data) {
             self.expect(
@@ -379,7 +383,7 @@ impl State {
         self.config[at] = self.config[at] & !3 | state;
     }
 
-    fn check_region(&mut self, region: Region, offset: u64, length: usize) {
+    pub(super) fn check_region(&mut self, region: Region, offset: u64, length: usize) {
         let size = match region {
             Region::Bar(bar) => self.info.bars[usize::from(bar)].size,
             Region::Rom => self.info.rom.size,
@@ -401,7 +405,7 @@ impl State {
         self.expect(!table, "access to the real MSI-X table", (region, offset));
     }
 
-    fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) {
+    pub(super) fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) {
         let region = self.info.bars[usize::from(bar)].clone();
         let within = region
             .mappable
@@ -433,7 +437,7 @@ impl State {
         self.mapped.push((bar, area));
     }
 
-    fn unmap(&mut self, bar: u8, area: Range<u64>) {
+    pub(super) fn unmap(&mut self, bar: u8, area: Range<u64>) {
         let wanted = (bar, area);
         let place = self.mapped.iter().position(|mapped| *mapped == wanted);
         self.expect(place.is_some(), "unmap of what is not mapped", &wanted);
@@ -442,7 +446,7 @@ impl State {
         }
     }
 
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         let quiet = self.mapped.is_empty();
         self.expect(quiet, "reset with BARs mapped", ());
         // Where turning them off failed, a reset is the next best thing.
@@ -457,124 +461,6 @@ impl State {
         }
         self.pending.clear();
         self.registers.clear();
-    }
-}
-
-impl HostFunction for SimulatedHost {
-    fn info(&self) -> &HostInfo {
-        &self.info
-    }
-
-    fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
-        let length = data.len();
-        self.perform(Call::ConfigRead { offset, length }, |state| {
-            state.check_config(offset, length);
-            for (at, byte) in (usize::from(offset)..).zip(data) {
-                *byte = state.config.get(at).copied().unwrap_or(0xff);
-            }
-        })
-    }
-
-    fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {
-        let call = Call::ConfigWrite {
-            offset,
-            data: data.to_vec(),
-        };
-        self.perform(call, |state| state.write_config(offset, data))
-    }
-
-    fn region_read(
-        &mut self,
-        region: Region,
-        offset: u64,
-        data: &mut [u8],
-    ) -> Result<(), HostError> {
-        let length = data.len();
-        let call = Call::RegionRead {
-            region,
-            offset,
-            length,
-        };
-        self.perform(call, |state| {
-            state.check_region(region, offset, length);
-            for (at, byte) in (offset..).zip(data) {
-                *byte = state.registers.get(&(region, at)).copied().unwrap_or(0);
-            }
-        })
-    }
-
-    fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError> {
-        let call = Call::RegionWrite {
-            region,
-            offset,
-            data: data.to_vec(),
-        };
-        self.perform(call, |state| {
-            state.check_region(region, offset, data.len());
-            state.expect(region != Region::Rom, "write to the ROM", offset);
-            for (at, byte) in (offset..).zip(data) {
-                state.registers.insert((region, at), *byte);
-            }
-        })
-    }
-
-    fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError> {
-        let call = Call::Map {
-            bar,
-            area: area.clone(),
-            gpa,
-        };
-        self.perform(call, |state| state.map(bar, area, gpa))
-    }
-
-    fn unmap(&mut self, bar: u8, area: Range<u64>) -> Result<(), HostError> {
-        let call = Call::Unmap {
-            bar,
-            area: area.clone(),
-        };
-        self.perform(call, |state| state.unmap(bar, area))
-    }
-
-    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<u16, HostError> {
-        self.perform(Call::Enable { kind, vectors }, |state| {
-            state.enable(kind, vectors)
-        })
-    }
-
-    fn disable_interrupts(&mut self) -> Result<(), HostError> {
-        self.perform(Call::Disable, State::disable)
-    }
-
-    fn connect(&mut self, vector: u16, message: MsiMessage) -> Result<(), HostError> {
-        let connected = self.perform(Call::Connect { vector, message }, |state| {
-            state.set_vector(vector, Some(message))
-        })?;
-        let absent = || HostError(format!("there is no vector {vector}").into());
-        connected.then_some(()).ok_or_else(absent)
-    }
-
-    fn disconnect(&mut self, vector: u16) -> Result<(), HostError> {
-        self.perform(Call::Disconnect { vector }, |state| {
-            state.set_vector(vector, None);
-        })
-    }
-
-    fn restore_vectors(&mut self) -> Result<(), HostError> {
-        self.perform(Call::Restore, |state| state.expect_awake("restored"))
-    }
-
-    fn pending(&mut self, vector: u16) -> bool {
-        let mut state = self.witness.lock();
-        let disconnected = match &state.interrupts {
-            Some((_, set)) => set.get(&vector) == Some(&None),
-            None => false,
-        };
-        state.expect(disconnected, "pending of a connected vector", vector);
-        state.pending.contains(&vector)
-    }
-
-    fn reset(&mut self) -> Result<(), HostError> {
-        self.perform(Call::Reset, State::reset)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A simulated device in the place of the host's, and a driver of random operations. For tests
 //! and fuzzing.
 
+mod calls;
 mod device;
 mod host;
 mod interrupts;
