@@ -158,7 +158,7 @@ impl Interrupts {
     }
 
     /// Makes `eventfd` raise `gsi` without this process taking part. What it holds already is
-    /// delivered at once.
+    /// delivered at once, and stays in it.
     ///
     /// # Errors
     /// [`IrqError::Refused`]

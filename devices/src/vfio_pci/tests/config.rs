@@ -1,6 +1,7 @@
 //! Which bits of config space pass.
 
 use crate::pci::BarKind;
+use crate::pci::access::DwordWrite;
 use crate::testing::{Call, DeviceImage};
 use crate::vfio_pci::{BusMasterGate, Options, PassthroughFunction, SetupError};
 
@@ -205,6 +206,23 @@ fn an_endpoint_becomes_an_integrated_endpoint_without_a_link() {
             assert_eq!(bench.read(0x64, 4), u32::MAX, "version 1 ends before");
         }
     }
+}
+
+#[test]
+fn a_dropped_write_is_told_once_for_each_register() {
+    let image =
+        empty()
+            .extended(0x100, (0x10, 0x140), &[0; 0x3c])
+            .extended(0x140, (0x03, 0), &[0; 8]);
+    let mut bench = Bench::new(image);
+    let mut told = |offset| {
+        let write = DwordWrite::new(offset, &[1; 2]).unwrap();
+        bench.function.config.is_newly_refused(write)
+    };
+    assert!(told(0x108));
+    assert!(!told(0x108) && !told(0x10a), "the same register");
+    assert!(told(0x10c));
+    assert!(!told(0x144) && !told(0x90), "read-only, and a gap");
 }
 
 /// Version 1 ends before the link registers there, version 2 before those of the slot.

@@ -8,6 +8,7 @@ mod memory;
 mod msix_page;
 mod recorded;
 mod resets;
+mod vectors;
 
 use std::sync::{Arc, Mutex};
 
