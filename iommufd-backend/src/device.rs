@@ -123,7 +123,8 @@ impl VfioDevice {
     }
 
     /// Whether the function can be reset by itself (`VFIO_DEVICE_RESET`).
-    pub(crate) fn is_resettable(&self) -> bool {
+    #[must_use]
+    pub fn is_resettable(&self) -> bool {
         self.resettable
     }
 

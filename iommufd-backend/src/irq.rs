@@ -1,5 +1,6 @@
 //! Wiring a device's interrupts to eventfds (`VFIO_DEVICE_SET_IRQS`).
 
+use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vfio_bindings::bindings::vfio;
@@ -24,22 +25,55 @@ pub enum IrqIndex {
     Request = vfio::VFIO_PCI_REQ_IRQ_INDEX,
 }
 
+impl fmt::Display for IrqIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Intx => "INTx",
+            Self::Msi => "MSI",
+            Self::Msix => "MSI-X",
+            Self::Error => "error",
+            Self::Request => "request",
+        })
+    }
+}
+
+/// What VFIO says of a kind of interrupt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IrqInfo {
+    /// Interrupts of the kind that the device has, as its config space says; whether the host can
+    /// serve them is another matter.
+    pub count: u32,
+    /// Whether interrupts can be added while the kind is on (no `VFIO_IRQ_INFO_NORESIZE`).
+    pub grows: bool,
+}
+
 impl VfioDevice {
-    /// How many interrupts of kind `index` the device has; 0 where it has none.
+    /// The interrupts of kind `index` that the device has; none where it does not know the kind.
     ///
     /// # Errors
     /// [`Error::Device`]
-    pub fn irq_count(&self, index: IrqIndex) -> Result<u32, Error> {
+    pub fn irq_info(&self, index: IrqIndex) -> Result<IrqInfo, Error> {
         let mut info = vfio::vfio_irq_info {
             index: index as u32,
             ..Default::default()
         };
         match sys::irq_info(self.fd(), &mut info) {
-            Ok(_) => Ok(info.count),
+            Ok(_) => Ok(IrqInfo {
+                count: info.count,
+                grows: info.flags & vfio::VFIO_IRQ_INFO_NORESIZE == 0,
+            }),
             // The device has none of this kind.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(0),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(IrqInfo::default()),
             Err(source) => Err(self.failed("read the description of its interrupts", source)),
         }
+    }
+
+    /// How many interrupts of kind `index` the device has; 0 where it has none.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    pub fn irq_count(&self, index: IrqIndex) -> Result<u32, Error> {
+        Ok(self.irq_info(index)?.count)
     }
 
     /// Makes interrupts `start..` of kind `index` signal `eventfds`, and turns the kind on.
@@ -108,7 +142,7 @@ impl VfioDevice {
             return Err(Error::DeviceUnusable {
                 bdf: self.bdf(),
                 reason: format!(
-                    "the host can serve {possible} {index:?} interrupts, not {}",
+                    "the host can serve {possible} {index} interrupts, not {}",
                     start.saturating_add(count)
                 ),
             });

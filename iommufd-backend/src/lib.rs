@@ -47,7 +47,7 @@ pub use evidence::{Because, Quiet, quiesce};
 pub use iomem::{Entry, IoMem};
 pub use iommu::IommuSpace;
 pub use iommufd::{DEV_IOMMU, DeviceId, HwptId, IoasId, Iommufd};
-pub use irq::IrqIndex;
+pub use irq::{IrqIndex, IrqInfo};
 pub use mapping::Mapping;
 pub use noiommu::NoiommuSpace;
 pub use pagemap::{PageState, Pagemap};

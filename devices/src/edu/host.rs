@@ -63,6 +63,8 @@ impl EduHost {
             intx_vectors: 1,
             msi_vectors: 1,
             msix_vectors: 0,
+            msix_grows: true,
+            resettable: true,
         };
         Ok((Self { edu, info, wires }, worker))
     }
@@ -127,7 +129,7 @@ impl HostFunction for EduHost {
         Ok(())
     }
 
-    fn enable_interrupts(&mut self, kind: InterruptKind, _: u16) -> Result<(), HostError> {
+    fn enable_interrupts(&mut self, kind: InterruptKind, _: u16) -> Result<u16, HostError> {
         match kind {
             InterruptKind::Intx => self.wires.wiring().turn_on(kind),
             InterruptKind::Msi => {
@@ -136,7 +138,7 @@ impl HostFunction for EduHost {
             }
             InterruptKind::Msix => return Err(HostError("there is no MSI-X".into())),
         }
-        Ok(())
+        Ok(1)
     }
 
     fn disable_interrupts(&mut self) -> Result<(), HostError> {
@@ -161,6 +163,10 @@ impl HostFunction for EduHost {
 
     fn disconnect(&mut self, _: u16) -> Result<(), HostError> {
         self.wires.wiring().message = None;
+        Ok(())
+    }
+
+    fn restore_vectors(&mut self) -> Result<(), HostError> {
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! A host function whose DMA registers are mediated.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -32,12 +33,14 @@ impl fmt::Debug for Options {
 }
 
 /// What has been logged: a guest must not fill the log.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Logged {
     /// Of which BARs an access was kept from the device.
     closed: [bool; 6],
     /// A store to a register of `busy` or `status` was dropped.
     status: bool,
+    /// Registers of config space whose writes are dropped.
+    config: BTreeSet<u16>,
 }
 
 /// A [`HostFunction`] between a passed-through function and its device, which lets no DMA address
@@ -126,6 +129,18 @@ impl<H: HostFunction> MediatedFunction<H> {
         }
     }
 
+    /// Counts a write to config space that only the device knows.
+    fn ignore_config(&mut self, offset: u16) {
+        self.ignore();
+        if self.logged.config.insert(offset & !3) {
+            log::info!(
+                "{}: config space at {offset:#x}: the guest's writes are dropped, as the device \
+                 alone knows what they would do",
+                self.info.name
+            );
+        }
+    }
+
     /// Counts a store to a register of `busy` or `status`.
     pub(super) fn ignore_status(&mut self, register: usize) {
         self.ignore();
@@ -175,7 +190,7 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
         if self.is_known_config(offset, data.len()) {
             self.host.config_write(offset, data)
         } else {
-            self.ignore();
+            self.ignore_config(offset);
             Ok(())
         }
     }
@@ -244,7 +259,7 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
         self.host.unmap(bar, area)
     }
 
-    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<(), HostError> {
+    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<u16, HostError> {
         self.host.enable_interrupts(kind, vectors)
     }
 
@@ -258,6 +273,10 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
 
     fn disconnect(&mut self, vector: u16) -> Result<(), HostError> {
         self.host.disconnect(vector)
+    }
+
+    fn restore_vectors(&mut self) -> Result<(), HostError> {
+        self.host.restore_vectors()
     }
 
     fn pending(&mut self, vector: u16) -> bool {

@@ -74,13 +74,6 @@ impl Msix {
         self.enabled
     }
 
-    /// How many vectors, from 0, cover all those whose own mask is off.
-    #[must_use]
-    pub fn unmasked_vectors(&self) -> u16 {
-        let last = self.entries.iter().rposition(|entry| !entry.masked);
-        last.map_or(0, |last| u16::try_from(last + 1).unwrap_or(MAX_VECTORS))
-    }
-
     /// What `vector` sends when it is raised now; `None` while it is masked or MSI-X is off.
     #[must_use]
     pub fn message(&self, vector: u16) -> Option<MsiMessage> {
@@ -251,7 +244,6 @@ mod tests {
             let delivers = enabled && !function_masked && !masked;
             assert_eq!(msix.message(1).is_some(), delivers, "{bits:#b}");
             assert_eq!(msix.message(0), None);
-            assert_eq!(msix.unmasked_vectors(), if masked { 0 } else { 2 });
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) const HEADER_TYPE: u16 = 0x0e;
 pub(crate) const MULTIFUNCTION: u8 = 0x80;
 pub(crate) const BAR0: u16 = 0x10;
 pub(crate) const BAR_END: u16 = 0x28;
+/// Where a CardBus card's Card Information Structure is.
+pub(crate) const CARDBUS_CIS: u16 = 0x28;
 pub(crate) const SUBSYSTEM: u16 = 0x2c;
 pub(crate) const ROM: u16 = 0x30;
 pub(crate) const CAPABILITIES: u16 = 0x34;

@@ -57,6 +57,8 @@ impl DeviceImage {
                 intx_vectors: 1,
                 msi_vectors: 1,
                 msix_vectors: 2048,
+                msix_grows: true,
+                resettable: true,
             },
         }
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use address::Gpa;
 
 use crate::pci::{BarKind, MsiMessage, Region};
-use crate::vfio_pci::{BusMasterGate, HostError, HostFunction, HostInfo, InterruptKind};
+use crate::vfio_pci::{BusMasterGate, HostError, HostInfo, InterruptKind};
 
 use super::device::DeviceImage;
 use super::rules::writable_bytes;
@@ -62,14 +62,17 @@ pub enum Call {
     Disconnect {
         vector: u16,
     },
+    Restore,
     Reset,
 }
 
+/// The kind of interrupt that is on, and what each vector that is on is connected to.
+type Raised = (InterruptKind, BTreeMap<u16, Option<MsiMessage>>);
 type FaultHook = Box<dyn FnMut(&Call) -> bool + Send>;
 
-struct State {
-    info: HostInfo,
-    config: Vec<u8>,
+pub(super) struct State {
+    pub(super) info: HostInfo,
+    pub(super) config: Vec<u8>,
     writable: Vec<bool>,
     pm: Option<usize>,
     express: Option<usize>,
@@ -77,21 +80,27 @@ struct State {
     /// loses it (drivers/vfio/pci/vfio_pci_core.c vfio_pci_set_power_state).
     asleep: Option<u8>,
     msix: Option<(u8, Range<u64>)>,
-    registers: BTreeMap<(Region, u64), u8>,
+    /// Message Control.
+    pub(super) msix_control: Option<usize>,
+    pub(super) registers: BTreeMap<(Region, u64), u8>,
     mapped: Vec<(u8, Range<u64>, Gpa)>,
-    interrupts: Option<(InterruptKind, Vec<Option<MsiMessage>>)>,
-    pending: BTreeSet<u16>,
+    pub(super) interrupts: Option<Raised>,
+    /// Most vectors that can be turned on at once.
+    pub(super) most: u16,
+    /// Memory decode is not COMMAND's to turn off.
+    decodes_always: bool,
+    pub(super) pending: BTreeSet<u16>,
     gate: Option<BusMasterGate>,
     calls: Vec<Call>,
     violations: Vec<String>,
-    fault: Option<FaultHook>,
+    pub(super) fault: Option<FaultHook>,
 }
 
 /// The device, as the function under test holds it.
 #[derive(Debug)]
 pub struct SimulatedHost {
-    info: HostInfo,
-    witness: Witness,
+    pub(super) info: HostInfo,
+    pub(super) witness: Witness,
 }
 
 /// The device, as the test sees it.
@@ -116,12 +125,15 @@ impl SimulatedHost {
             pm: find(0x01),
             asleep: None,
             express: find(0x10),
+            msix_control: find(0x11).map(|at| at + 2).filter(|at| at + 2 <= 0x100),
             msix: find(0x11).and_then(|at| msix_table(&config, at)),
             info: info.clone(),
             config,
             registers: BTreeMap::new(),
             mapped: Vec::new(),
             interrupts: None,
+            most: u16::MAX,
+            decodes_always: false,
             pending: BTreeSet::new(),
             gate,
             calls: Vec::new(),
@@ -137,7 +149,11 @@ impl SimulatedHost {
     }
 
     /// Records `call` and performs it with `act`, unless a fault is due.
-    fn perform<R>(&self, call: Call, act: impl FnOnce(&mut State) -> R) -> Result<R, HostError> {
+    pub(super) fn perform<R>(
+        &self,
+        call: Call,
+        act: impl FnOnce(&mut State) -> R,
+    ) -> Result<R, HostError> {
         let mut state = self.witness.lock();
         let fails = state.fault.as_mut().is_some_and(|fault| fault(&call));
         let result = if fails {
@@ -151,7 +167,7 @@ impl SimulatedHost {
 }
 
 impl Witness {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -211,10 +227,40 @@ impl Witness {
             .collect()
     }
 
-    /// The kind of interrupt that is on, and what each of its vectors is connected to.
+    /// The kind of interrupt that is on, and what its vectors are connected to, up to the last one
+    /// that is on.
     #[must_use]
     pub fn interrupts(&self) -> Option<(InterruptKind, Vec<Option<MsiMessage>>)> {
-        self.lock().interrupts.clone()
+        let state = self.lock();
+        let (kind, set) = state.interrupts.as_ref()?;
+        let last = set.keys().next_back().copied()?;
+        let vectors = (0..=last).map(|vector| set.get(&vector).copied().flatten());
+        Some((*kind, vectors.collect()))
+    }
+
+    /// Makes the device a virtual function: it decodes memory whatever COMMAND says, and that bit
+    /// reads as 0 (Single Root I/O Virtualization, section 3.4.1.3).
+    pub fn hardwire_memory(&self) {
+        self.lock().decodes_always = true;
+    }
+
+    /// Whether the device is in D0.
+    #[must_use]
+    pub fn is_awake(&self) -> bool {
+        self.lock().in_d0()
+    }
+
+    /// The host has no more than `most` vectors for the device.
+    pub fn serve_at_most(&self, most: u16) {
+        self.lock().most = most;
+    }
+
+    /// The device loses its MSI-X Enable, as by a reset of its own.
+    pub fn lose_msix(&self) {
+        let mut state = self.lock();
+        if let Some(at) = state.msix_control {
+            state.config[at + 1] &= 0x7f;
+        }
     }
 
     /// Lets `vector` be raised; it stays pending until it is connected.
@@ -242,13 +288,13 @@ impl Witness {
 }
 
 impl State {
-    fn expect(&mut self, holds: bool, rule: &str, detail: impl fmt::Debug) {
+    pub(super) fn expect(&mut self, holds: bool, rule: &str, detail: impl fmt::Debug) {
         if !holds {
             self.violations.push(format!("{rule}: {detail:x?}"));
         }
     }
 
-    fn in_d0(&self) -> bool {
+    pub(super) fn in_d0(&self) -> bool {
         self.pm.is_none_or(|at| self.config[at + 4] & 3 == 0)
     }
 
@@ -257,14 +303,15 @@ impl State {
             Region::Bar(bar) if self.kind(bar) == BarKind::Io => IO,
             Region::Bar(_) | Region::Rom => MEMORY,
         };
-        self.config[4] & enable != 0 && self.in_d0()
+        let always = self.decodes_always && enable == MEMORY;
+        (always || self.config[4] & enable != 0) && self.in_d0()
     }
 
     fn kind(&self, bar: u8) -> BarKind {
         BarKind::from_register(self.config[0x10 + 4 * usize::from(bar)].into())
     }
 
-    fn check_config(&mut self, offset: u16, length: usize) {
+    pub(super) fn check_config(&mut self, offset: u16, length: usize) {
         let fits = usize::from(offset) + length <= self.config.len();
         let shape = matches!(length, 1 | 2 | 4) && usize::from(offset).is_multiple_of(length);
         self.expect(
@@ -274,7 +321,7 @@ impl State {
         );
     }
 
-    fn write_config(&mut self, offset: u16, data: &[u8]) {
+    pub(super) fn write_config(&mut self, offset: u16, data: &[u8]) {
         self.check_config(offset, data.len());
         for (at, byte) in (usize::from(offset)..self.config.len()).zip(data) {
             self.expect(
@@ -304,7 +351,8 @@ impl State {
                     "memory decode off with BARs mapped",
                     byte,
                 );
-                self.config[at] = byte;
+                let fixed = if self.decodes_always { MEMORY } else { 0 };
+                self.config[at] = byte & !fixed;
             }
             (_, Some(4), _) => {
                 self.expect(
@@ -347,7 +395,7 @@ impl State {
         self.config[at] = self.config[at] & !3 | state;
     }
 
-    fn check_region(&mut self, region: Region, offset: u64, length: usize) {
+    pub(super) fn check_region(&mut self, region: Region, offset: u64, length: usize) {
         let size = match region {
             Region::Bar(bar) => self.info.bars[usize::from(bar)].size,
             Region::Rom => self.info.rom.size,
@@ -369,7 +417,7 @@ impl State {
         self.expect(!table, "access to the real MSI-X table", (region, offset));
     }
 
-    fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) {
+    pub(super) fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) {
         let region = self.info.bars[usize::from(bar)].clone();
         let within = region
             .mappable
@@ -401,7 +449,7 @@ impl State {
         self.mapped.push((bar, area, gpa));
     }
 
-    fn unmap(&mut self, bar: u8, area: Range<u64>) {
+    pub(super) fn unmap(&mut self, bar: u8, area: Range<u64>) {
         let is_it = |mapped: &(u8, Range<u64>, Gpa)| mapped.0 == bar && mapped.1 == area;
         let place = self.mapped.iter().position(is_it);
         self.expect(place.is_some(), "unmap of what is not mapped", (bar, &area));
@@ -410,43 +458,7 @@ impl State {
         }
     }
 
-    fn enable(&mut self, kind: InterruptKind, vectors: u16) {
-        let granted = match kind {
-            InterruptKind::Intx => self.info.intx_vectors,
-            InterruptKind::Msi => self.info.msi_vectors,
-            InterruptKind::Msix => self.info.msix_vectors,
-        };
-        let fits = (1..=granted).contains(&vectors);
-        self.expect(fits, "more vectors than granted", (kind, vectors));
-        let grows = match &self.interrupts {
-            None => true,
-            Some((on, set)) => {
-                *on == kind && kind == InterruptKind::Msix && set.len() < vectors.into()
-            }
-        };
-        self.expect(grows, "enable of what is on", (kind, vectors));
-        let (_, set) = self.interrupts.get_or_insert((kind, Vec::new()));
-        set.resize(vectors.into(), None);
-    }
-
-    fn set_vector(&mut self, vector: u16, message: Option<MsiMessage>) {
-        let set = match &mut self.interrupts {
-            Some((InterruptKind::Msi | InterruptKind::Msix, set)) => {
-                set.get_mut(usize::from(vector))
-            }
-            _ => None,
-        };
-        let known = set.is_some();
-        if let Some(slot) = set {
-            *slot = message;
-        }
-        if message.is_some() {
-            self.pending.remove(&vector);
-        }
-        self.expect(known, "vector that is not on", (vector, message));
-    }
-
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         let quiet = self.mapped.is_empty();
         self.expect(quiet, "reset with BARs mapped", ());
         // Where turning them off failed, a reset is the next best thing.
@@ -464,122 +476,10 @@ impl State {
     }
 }
 
-impl HostFunction for SimulatedHost {
-    fn info(&self) -> &HostInfo {
-        &self.info
-    }
-
-    fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
-        let length = data.len();
-        self.perform(Call::ConfigRead { offset, length }, |state| {
-            state.check_config(offset, length);
-            for (at, byte) in (usize::from(offset)..).zip(data) {
-                *byte = state.config.get(at).copied().unwrap_or(0xff);
-            }
-        })
-    }
-
-    fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {
-        let call = Call::ConfigWrite {
-            offset,
-            data: data.to_vec(),
-        };
-        self.perform(call, |state| state.write_config(offset, data))
-    }
-
-    fn region_read(
-        &mut self,
-        region: Region,
-        offset: u64,
-        data: &mut [u8],
-    ) -> Result<(), HostError> {
-        let length = data.len();
-        let call = Call::RegionRead {
-            region,
-            offset,
-            length,
-        };
-        self.perform(call, |state| {
-            state.check_region(region, offset, length);
-            for (at, byte) in (offset..).zip(data) {
-                *byte = state.registers.get(&(region, at)).copied().unwrap_or(0);
-            }
-        })
-    }
-
-    fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError> {
-        let call = Call::RegionWrite {
-            region,
-            offset,
-            data: data.to_vec(),
-        };
-        self.perform(call, |state| {
-            state.check_region(region, offset, data.len());
-            state.expect(region != Region::Rom, "write to the ROM", offset);
-            for (at, byte) in (offset..).zip(data) {
-                state.registers.insert((region, at), *byte);
-            }
-        })
-    }
-
-    fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError> {
-        let call = Call::Map {
-            bar,
-            area: area.clone(),
-            gpa,
-        };
-        self.perform(call, |state| state.map(bar, area, gpa))
-    }
-
-    fn unmap(&mut self, bar: u8, area: Range<u64>) -> Result<(), HostError> {
-        let call = Call::Unmap {
-            bar,
-            area: area.clone(),
-        };
-        self.perform(call, |state| state.unmap(bar, area))
-    }
-
-    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<(), HostError> {
-        self.perform(Call::Enable { kind, vectors }, |state| {
-            state.enable(kind, vectors);
-        })
-    }
-
-    fn disable_interrupts(&mut self) -> Result<(), HostError> {
-        self.perform(Call::Disable, |state| state.interrupts = None)
-    }
-
-    fn connect(&mut self, vector: u16, message: MsiMessage) -> Result<(), HostError> {
-        self.perform(Call::Connect { vector, message }, |state| {
-            state.set_vector(vector, Some(message));
-        })
-    }
-
-    fn disconnect(&mut self, vector: u16) -> Result<(), HostError> {
-        self.perform(Call::Disconnect { vector }, |state| {
-            state.set_vector(vector, None);
-        })
-    }
-
-    fn pending(&mut self, vector: u16) -> bool {
-        let mut state = self.witness.lock();
-        let disconnected = match &state.interrupts {
-            Some((_, set)) => set.get(usize::from(vector)) == Some(&None),
-            None => false,
-        };
-        state.expect(disconnected, "pending of a connected vector", vector);
-        state.pending.contains(&vector)
-    }
-
-    fn reset(&mut self) -> Result<(), HostError> {
-        self.perform(Call::Reset, State::reset)
-    }
-}
-
 fn capability(config: &[u8], id: u8) -> Option<usize> {
     let mut offset = usize::from(config[0x34] & 0xfc);
     for _ in 0..48 {
-        if offset < 0x40 || config[0x06] & 0x10 == 0 {
+        if offset < 0x40 || config[0x06] & 0x10 == 0 || config[offset] == 0xff {
             return None;
         }
         if config[offset] == id {

@@ -1,8 +1,10 @@
 //! A simulated device in the place of the host's, and a driver of random operations. For tests
 //! and fuzzing.
 
+mod calls;
 mod device;
 mod host;
+mod interrupts;
 pub mod operations;
 mod rules;
 

@@ -306,6 +306,9 @@ impl Machine {
         let Some(capability) = self.msix_capability() else {
             return;
         };
+        if !self.witness.is_awake() {
+            return; // They follow when it is back in D0.
+        }
         let control = self.read_config(capability + 2, 2);
         let on = self.witness.interrupts();
         let is_msix = on

@@ -3,28 +3,16 @@
 
 use crate::pci::access::{DwordWrite, low_bytes, read_part};
 use crate::pci::regs::{
-    BAR_END, BAR0, CACHE_LINE, CAP_AF, CAP_EXPRESS, CAP_MSI, CAP_MSIX, CAP_PM, CAP_VENDOR,
-    CAPABILITIES, COMMAND, CONVENTIONAL_CONFIG_SIZE, EXTENDED_CAPABILITIES, HEADER_END, INTERRUPT,
-    ROM, STATUS_CAPABILITIES,
+    BAR_END, BAR0, CACHE_LINE, CAPABILITIES, CARDBUS_CIS, COMMAND, HEADER_END, INTERRUPT, ROM,
+    STATUS_CAPABILITIES,
 };
-use crate::pci::{CapabilityHeader, Msi, extended_capabilities, standard_capabilities};
 
 use super::host::{HostError, HostFunction};
-use super::policy::{self, Access, Length, Rule};
+
+mod capabilities;
 
 /// Interrupt Pin, in the dword of Interrupt Line: INTA#.
 const INTERRUPT_PIN_A: u32 = 1 << 8;
-/// PCI Express Capabilities, upper half of the first dword: version and message number stay;
-/// type and the slot bit change.
-const EXPRESS_TYPE: u32 = 0xf << 20;
-const EXPRESS_SLOT: u32 = 1 << 24;
-const EXPRESS_VERSION: u32 = 0xf << 16;
-const EXPRESS_INTEGRATED_ENDPOINT: u32 = 9 << 20;
-const EXPRESS_VERSION_2: u32 = 2 << 16;
-/// Bytes of the capability that endpoints with a link have, in version 1.
-const EXPRESS_V1_LENGTH: u16 = 0x14;
-/// The same since version 2.
-const EXPRESS_V2_LENGTH: u16 = 0x34;
 
 /// Where the capabilities that the monitor takes part in are, as config offsets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,14 +22,18 @@ pub(super) struct Located {
     pub msix: Option<u16>,
     pub express: Option<u16>,
     pub af: Option<u16>,
+    /// Device Control of PCI Express, whether or not the guest sees the capability.
+    pub device_control: Option<u16>,
 }
 
-/// Which interrupt capabilities the host can serve.
+/// What the host can serve.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Offer {
     pub msi: bool,
     pub msix: bool,
     pub intx: bool,
+    /// A reset of the function alone.
+    pub function_reset: bool,
 }
 
 /// The map of config space: for each dword, the shadow and three masks.
@@ -57,6 +49,9 @@ pub(super) struct ConfigSpace {
     write_shadow: Vec<u32>,
     /// Bytes that a capability or the header has claimed, one bit each in dword positions.
     claimed: Vec<u32>,
+    /// Bytes of capabilities that the guest does not see, until it has been logged that a write to
+    /// them was dropped.
+    refused: Vec<u32>,
     pub located: Located,
 }
 
@@ -71,7 +66,8 @@ impl ConfigSpace {
             read_host: zeros.clone(),
             write_host: zeros.clone(),
             write_shadow: zeros.clone(),
-            claimed: zeros,
+            claimed: zeros.clone(),
+            refused: zeros,
             located: Located::default(),
         };
         space.lay_out_header(config, offer, interrupt_line);
@@ -135,6 +131,16 @@ impl ConfigSpace {
         )
     }
 
+    /// Whether `write` is to a capability that the guest does not see; of each dword, once.
+    pub(super) fn is_newly_refused(&mut self, write: DwordWrite) -> bool {
+        let at = index(write.offset);
+        let refused = self.refused[at] & write.mask != 0;
+        if refused {
+            self.refused[at] = 0;
+        }
+        refused
+    }
+
     /// Sets what the guest reads as COMMAND.
     pub(super) fn set_command(&mut self, command: u16) {
         let dword = &mut self.shadow[index(COMMAND)];
@@ -151,7 +157,7 @@ impl ConfigSpace {
             self.claimed[index(offset)] = u32::MAX;
             self.shadow[index(offset)] = match offset {
                 // COMMAND, BARs and ROM have state of their own.
-                COMMAND | BAR0..BAR_END | ROM | CAPABILITIES | 0x38 => 0,
+                COMMAND | BAR0..BAR_END | CARDBUS_CIS | ROM | CAPABILITIES | 0x38 => 0,
                 // BIST would reset the device behind the monitor's back.
                 CACHE_LINE => config[index(offset)] & 0x00ff_ffff,
                 INTERRUPT => {
@@ -173,157 +179,12 @@ impl ConfigSpace {
         self.write_shadow[index(INTERRUPT)] = 0xff;
     }
 
-    fn lay_out_standard(&mut self, config: &[u32], offer: Offer) {
-        let mut shown: Vec<CapabilityHeader> = Vec::new();
-        let all = standard_capabilities(config);
-        for capability in &all {
-            self.claim(capability.offset, 2);
-        }
-        for (capability, rule) in known_bytes_first(&all, policy::standard) {
-            let allowed = match u8::try_from(capability.id) {
-                Ok(CAP_MSI) => offer.msi && self.located.msi.is_none(),
-                Ok(CAP_MSIX) => offer.msix && self.located.msix.is_none(),
-                Ok(CAP_VENDOR) => true,
-                // The second of a kind would be a second way around the first.
-                _ => !shown.iter().any(|other| other.id == capability.id),
-            };
-            if allowed && self.lay_out(config, capability, rule) {
-                shown.push(capability);
-            }
-        }
-        let listed: Vec<_> = all.into_iter().filter(|one| shown.contains(one)).collect();
-        self.link_standard(&listed);
-    }
-
-    fn link_standard(&mut self, shown: &[CapabilityHeader]) {
-        let offsets = shown.iter().map(|capability| u32::from(capability.offset));
-        let mut next = offsets.clone().skip(1);
-        for capability in shown {
-            let pointer = next.next().unwrap_or(0);
-            let header = &mut self.shadow[index(capability.offset)];
-            *header = *header & 0xffff_0000 | u32::from(capability.id) | pointer << 8;
-            self.read_host[index(capability.offset)] &= 0xffff_0000;
-        }
-        if let Some(first) = offsets.clone().next() {
-            self.shadow[index(CAPABILITIES)] = first;
-            self.shadow[index(COMMAND)] |= STATUS_CAPABILITIES;
-        }
-    }
-
-    fn lay_out_extended(&mut self, config: &[u32]) {
-        let mut shown: Vec<CapabilityHeader> = Vec::new();
-        let all = extended_capabilities(config);
-        for capability in &all {
-            self.claim(capability.offset, 4);
-        }
-        for (capability, rule) in known_bytes_first(&all, policy::extended) {
-            if self.lay_out(config, capability, rule) {
-                shown.push(capability);
-            }
-        }
-        let listed: Vec<_> = all.into_iter().filter(|one| shown.contains(one)).collect();
-        self.link_extended(&listed);
-    }
-
-    fn link_extended(&mut self, shown: &[CapabilityHeader]) {
-        let Some(anchor) = self.shadow.get(index(EXTENDED_CAPABILITIES)) else {
-            return;
-        };
-        debug_assert_eq!(*anchor, 0);
-        self.claim(EXTENDED_CAPABILITIES, 4);
-        let mut next = shown.iter().map(|capability| u32::from(capability.offset));
-        // The list starts at 0x100; a hidden first capability leaves an anchor with ID 0.
-        if shown
-            .first()
-            .is_some_and(|first| first.offset == EXTENDED_CAPABILITIES)
-        {
-            next.next();
-        } else if let Some(first) = next.clone().next() {
-            self.shadow[index(EXTENDED_CAPABILITIES)] = first << 20;
-            next.next();
-        }
-        for capability in shown {
-            let pointer = next.next().unwrap_or(0);
-            self.shadow[index(capability.offset)] =
-                u32::from(capability.id) | u32::from(capability.version) << 16 | pointer << 20;
-            self.read_host[index(capability.offset)] = 0;
-            self.write_host[index(capability.offset)] = 0;
-        }
-    }
-
-    /// Claims the capability's bytes and sets their masks; false if it stays hidden.
-    fn lay_out(&mut self, config: &[u32], capability: CapabilityHeader, rule: &Rule) -> bool {
-        let (name, word, reason) = (rule.name, rule.access.word(), rule.reason);
-        log::debug!(
-            "capability at {:#x}: {name}: {word}: {reason}",
-            capability.offset
-        );
-        let start = capability.offset;
-        let standard = start < CONVENTIONAL_CONFIG_SIZE;
-        let end_of_space = if standard {
-            CONVENTIONAL_CONFIG_SIZE
-        } else {
-            self.size()
-        };
-        let length = length(config, start, rule);
-        let whole = length <= end_of_space - start;
-        let end = start + length.min(end_of_space - start);
-        let header = if standard { 2 } else { 4 };
-        match rule.access {
-            Access::Hidden => return false,
-            Access::Emulated => {
-                if !whole || !self.is_free(start + header, end) {
-                    return false;
-                }
-                self.shadow_dwords(config, start, end);
-            }
-            Access::ReadOnly => self.pass(start + header, end, false),
-            Access::Raw => self.pass(start + header, end, true),
-            Access::Registers(registers) => {
-                if !whole || !self.is_free(start + header, end) {
-                    return false;
-                }
-                for register in registers {
-                    if register.offset < length {
-                        let at = index(start + register.offset);
-                        self.read_host[at] = register.read;
-                        self.write_host[at] = register.write;
-                    }
-                }
-            }
-        }
-        self.claim(start, end - start);
-        self.locate(config, capability);
-        true
-    }
-
-    fn locate(&mut self, config: &[u32], capability: CapabilityHeader) {
-        let start = capability.offset;
-        if start >= CONVENTIONAL_CONFIG_SIZE {
-            return;
-        }
-        let place = match u8::try_from(capability.id) {
-            Ok(CAP_PM) => &mut self.located.pm,
-            Ok(CAP_MSI) => &mut self.located.msi,
-            Ok(CAP_MSIX) => &mut self.located.msix,
-            Ok(CAP_EXPRESS) => {
-                self.shadow[index(start)] = integrated_endpoint(config[index(start)]);
-                &mut self.located.express
-            }
-            Ok(CAP_AF) => {
-                self.shadow[index(start)] = config[index(start)] & 0xffff_0000;
-                &mut self.located.af
-            }
-            _ => return,
-        };
-        *place = Some(start);
-    }
-
-    /// Bytes that nobody claimed are the device's own registers: drivers may read them, but
-    /// VFIO would pass writes on unchecked.
+    /// Bytes that nobody claimed are the device's own registers, of which only its driver knows.
     fn pass_gaps(&mut self) {
-        for (mask, claimed) in self.read_host.iter_mut().zip(&self.claimed) {
-            *mask |= !claimed;
+        let masks = self.read_host.iter_mut().zip(&mut self.write_host);
+        for ((read, write), claimed) in masks.zip(&self.claimed) {
+            *read |= !claimed;
+            *write |= !claimed;
         }
     }
 
@@ -361,44 +222,6 @@ fn index(offset: u16) -> usize {
 
 fn byte_mask(offset: u16) -> u32 {
     0xff << (8 * (offset % 4))
-}
-
-/// The capabilities that have a rule: first those whose bytes the rule knows, so that a vendor's
-/// capability with a wrong length cannot take their registers.
-fn known_bytes_first(
-    all: &[CapabilityHeader],
-    rule: fn(u16) -> Option<&'static Rule>,
-) -> Vec<(CapabilityHeader, &'static Rule)> {
-    let mut known: Vec<_> = all
-        .iter()
-        .filter_map(|one| Some((*one, rule(one.id)?)))
-        .collect();
-    known.sort_by_key(|(_, rule)| rule.access == Access::Raw);
-    known
-}
-
-/// An endpoint that sits on the root bus, with no port above it, is an integrated endpoint
-/// (PCIe, section 1.3.2.3): with this type guests expect no link registers and no port.
-fn integrated_endpoint(flags: u32) -> u32 {
-    flags & 0xffff_0000 & !(EXPRESS_TYPE | EXPRESS_SLOT) | EXPRESS_INTEGRATED_ENDPOINT
-}
-
-fn length(config: &[u32], start: u16, rule: &Rule) -> u16 {
-    let dword = |offset: u16| config.get(index(offset)).copied().unwrap_or(0);
-    let header = dword(start);
-    match rule.length {
-        Length::Fixed(length) => length,
-        Length::Byte2 => u16::from(header.to_le_bytes()[2]).max(3),
-        Length::Bits20 => u16::try_from(dword(start + 4) >> 20).unwrap_or(0).max(8),
-        Length::Msi => Msi::new(upper_half(header), 1).length(),
-        Length::Express if header & EXPRESS_VERSION < EXPRESS_VERSION_2 => EXPRESS_V1_LENGTH,
-        Length::Express => EXPRESS_V2_LENGTH,
-    }
-}
-
-fn upper_half(dword: u32) -> u16 {
-    let [_, _, low, high] = dword.to_le_bytes();
-    u16::from_le_bytes([low, high])
 }
 
 /// Writes the bits in the mask of a register of so many bytes at `offset`, in as few accesses as

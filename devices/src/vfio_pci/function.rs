@@ -75,6 +75,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
             msi: info.msi_vectors != 0,
             msix: msix.as_ref().is_some_and(|msix| msix.state.is_some()),
             intx: info.intx_vectors != 0,
+            function_reset: info.resettable,
         };
         let space = ConfigSpace::new(&config, offer, options.interrupt_line);
         let msi = space.located.msi.map(|at| {

@@ -6,7 +6,8 @@ use crate::pci::regs::{
     AF_CAPABILITIES_FLR, AF_CONTROL, AF_CONTROL_FLR, BAR_END, BAR0, COMMAND, COMMAND_BUS_MASTER,
     COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, COMMAND_MWI, COMMAND_PARITY, COMMAND_SERR,
     EXP_DEVICE_CAPABILITIES, EXP_DEVICE_CAPABILITIES_FLR, EXP_DEVICE_CONTROL,
-    EXP_DEVICE_CONTROL_FLR, PM_CONTROL, PM_NO_SOFT_RESET, PM_STATE, ROM,
+    EXP_DEVICE_CONTROL_FLR, MSIX_ENABLE, MSIX_FUNCTION_MASK, PM_CONTROL, PM_NO_SOFT_RESET,
+    PM_STATE, ROM,
 };
 
 use super::function::PassthroughFunction;
@@ -117,22 +118,65 @@ impl<H: HostFunction> PassthroughFunction<H> {
                 }
                 self.settle_interrupts();
             }
-            Owner::MsixControl => {
-                if let Some(msix) = self.msix.as_mut().and_then(|msix| msix.state.as_mut()) {
-                    msix.set_control(control_write(msix, write));
-                }
-                self.settle_interrupts();
-            }
+            Owner::MsixControl => self.write_msix_control(write),
             Owner::Power => self.write_power(write),
             Owner::DeviceControl if self.asks_for_flr(write) => self.reset_device(),
             Owner::AdvancedFeatures if self.asks_for_af_flr(write) => self.reset_device(),
-            Owner::DeviceControl | Owner::AdvancedFeatures | Owner::Map => {
-                if let Err(error) = self.config.write(&mut self.host, write) {
-                    let offset = write.start();
-                    self.reporter
-                        .warn(format_args!("config space at {offset:#x}: {error}"));
-                }
+            Owner::DeviceControl => {
+                // The device may have been reset without the monitor: guests write this register
+                // when they restore what such a reset takes. The write keeps the bit as it is.
+                self.keep_no_snoop_off();
+                self.write_map(write);
             }
+            Owner::AdvancedFeatures | Owner::Map => self.write_map(write),
+        }
+    }
+
+    fn write_msix_control(&mut self, write: DwordWrite) {
+        let Some(msix) = self.msix.as_mut().and_then(|msix| msix.state.as_mut()) else {
+            return;
+        };
+        let before = msix.control();
+        msix.set_control(control_write(msix, write));
+        let set = msix.control() & !before;
+        let is_restored = before & MSIX_ENABLE != 0 && set & MSIX_FUNCTION_MASK != 0;
+        if is_restored && msix.is_enabled() && self.power_state == 0 {
+            self.restore_msix();
+        }
+        self.settle_interrupts();
+    }
+
+    /// Where MSI-X is on and masked at once, the guest restores its registers, as Linux does after a
+    /// reset of the device's own (drivers/pci/msi/msi.c `__pci_restore_msix_state`).
+    fn restore_msix(&mut self) {
+        let Some(at) = self.config.located.msix.map(|at| at + 2) else {
+            return;
+        };
+        let mut control = [0; 2];
+        let restored = self.host.config_read(at, &mut control).and_then(|()| {
+            if u16::from_le_bytes(control) & MSIX_ENABLE != 0 {
+                return self.host.restore_vectors();
+            }
+            // The host turns it on again with the vectors that are settled next.
+            self.interrupts.turn_off(&mut self.host, &mut self.reporter);
+            Ok(())
+        });
+        if let Err(error) = restored {
+            self.reporter.warn(format_args!("MSI-X: {error}"));
+        }
+    }
+
+    fn write_map(&mut self, write: DwordWrite) {
+        let offset = write.start();
+        if self.config.is_newly_refused(write) {
+            self.reporter.warn(format_args!(
+                "config space at {offset:#x}: the guest's write is dropped: it does not see this \
+                 capability"
+            ));
+        }
+        if let Err(error) = self.config.write(&mut self.host, write) {
+            self.reporter
+                .warn(format_args!("config space at {offset:#x}: {error}"));
         }
     }
 
@@ -196,6 +240,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
             self.write_host_command();
         } else {
             self.map_wanted();
+            self.settle_interrupts();
         }
     }
 
@@ -203,6 +248,9 @@ impl<H: HostFunction> PassthroughFunction<H> {
         let Some(at) = self.config.located.express else {
             return false;
         };
+        if !self.host.info().resettable {
+            return false;
+        }
         let mut capabilities = [0; 4];
         let read = self
             .host

@@ -36,6 +36,11 @@ pub struct HostInfo {
     pub msi_vectors: u16,
     /// MSI-X vectors, at most 2048.
     pub msix_vectors: u16,
+    /// Whether MSI-X vectors can be added while MSI-X is on. Where they cannot
+    /// (`VFIO_IRQ_INFO_NORESIZE`, as behind Intel's VMD), all are turned on at once.
+    pub msix_grows: bool,
+    /// Whether the host can reset the function alone (`VFIO_DEVICE_FLAGS_RESET`).
+    pub resettable: bool,
 }
 
 /// The kind of interrupt a function delivers. At most one is in use at a time.
@@ -104,22 +109,28 @@ pub trait HostFunction: Send {
     /// are trapped from then on. Must be called before memory decode goes off.
     fn unmap(&mut self, bar: u8, area: Range<u64>) -> Result<(), HostError>;
 
-    /// Turns interrupt `kind` on with vectors `0..vectors`, each disconnected. The device is
-    /// programmed; what it raises is remembered until its vector is connected.
+    /// Turns interrupt `kind` on, while none is on, with vectors `0..vectors`, each disconnected. The
+    /// device is programmed; what it raises is remembered until its vector is connected. INTx is
+    /// connected by this call itself and has level semantics.
     ///
-    /// For MSI-X, calling it again with a larger count while on grows the set and keeps the
-    /// vectors that are there. INTx is connected by this call itself and has level semantics.
-    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<(), HostError>;
+    /// Returns how many vectors are on: at least one, and perhaps not as many as were asked for.
+    /// MSI-X vectors are added by [`connect`](Self::connect) if [`HostInfo::msix_grows`].
+    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<u16, HostError>;
 
     /// Turns the kind that is on off and forgets all vectors; nothing to do if none is on.
     fn disable_interrupts(&mut self) -> Result<(), HostError>;
 
     /// Delivers what MSI or MSI-X `vector` raises, and raised since it was enabled or
-    /// disconnected, to the guest as `message`. Replaces an earlier message.
+    /// disconnected, to the guest as `message`. Replaces an earlier message. Fails where the vector is
+    /// not on and cannot be turned on.
     fn connect(&mut self, vector: u16, message: MsiMessage) -> Result<(), HostError>;
 
     /// Stops delivery of `vector` and remembers what it raises from now on: the vector is masked.
     fn disconnect(&mut self, vector: u16) -> Result<(), HostError>;
+
+    /// Writes the MSI-X registers of the vectors that are on to the device again, which may have lost
+    /// them. What it raised before is kept.
+    fn restore_vectors(&mut self) -> Result<(), HostError>;
 
     /// Whether a disconnected `vector` has raised an interrupt that is still to be delivered.
     fn pending(&mut self, vector: u16) -> bool;

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use crate::pci::regs::{
     COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY,
-    EXP_DEVICE_CONTROL, EXP_DEVICE_CONTROL_FLR, EXP_DEVICE_CONTROL_NO_SNOOP, INTERRUPT, PM_CONTROL,
-    PM_STATE,
+    EXP_DEVICE_CONTROL_FLR, EXP_DEVICE_CONTROL_NO_SNOOP, INTERRUPT, PM_CONTROL, PM_STATE,
 };
 use crate::pci::{Msix, Space};
 
@@ -32,12 +31,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
     /// Clears No-Snoop Enable. KVM is not told that the device may bypass the caches, so a guest
     /// would not see what such a write leaves in memory. Resets may set it.
     pub(super) fn forbid_no_snoop(&mut self) -> Result<(), (u16, HostError)> {
-        let Some(at) = self
-            .config
-            .located
-            .express
-            .map(|at| at + EXP_DEVICE_CONTROL)
-        else {
+        let Some(at) = self.config.located.device_control else {
             return Ok(());
         };
         let mut bytes = [0; 2];
@@ -51,6 +45,14 @@ impl<H: HostFunction> PassthroughFunction<H> {
         let cleared = control & !(EXP_DEVICE_CONTROL_NO_SNOOP | EXP_DEVICE_CONTROL_FLR);
         let written = self.host.config_write(at, &cleared.to_le_bytes());
         written.map_err(|error| (at, error))
+    }
+
+    /// As [`forbid_no_snoop`](Self::forbid_no_snoop); a failure is logged.
+    pub(super) fn keep_no_snoop_off(&mut self) {
+        if let Err((offset, error)) = self.forbid_no_snoop() {
+            self.reporter
+                .warn(format_args!("config space at {offset:#x}: {error}"));
+        }
     }
 
     /// What COMMAND the device should have.
@@ -122,13 +124,11 @@ impl<H: HostFunction> PassthroughFunction<H> {
 
     pub(super) fn wanted_interrupts(&self) -> Wanted {
         if let Some(msix) = self.msix_state().filter(|msix| msix.is_enabled()) {
-            // With no vector unmasked yet, one that stays disconnected turns MSI-X on in the
-            // device. Vectors that were on stay on.
-            let on = match self.interrupts.kind() {
-                Some(InterruptKind::Msix) => self.interrupts.vectors(),
-                _ => 1,
-            };
-            return Some((InterruptKind::Msix, msix.unmasked_vectors().max(on)));
+            // With one that stays disconnected MSI-X is on in the device. The others are turned on as
+            // they are unmasked, so that the host is asked for no more than the guest uses.
+            let grows = self.host.info().msix_grows;
+            let vectors = if grows { 1 } else { msix.vectors() };
+            return Some((InterruptKind::Msix, vectors));
         }
         if let Some(msi) = self.msi.as_ref().filter(|msi| msi.is_enabled()) {
             return Some((InterruptKind::Msi, msi.vectors()));
@@ -145,7 +145,12 @@ impl<H: HostFunction> PassthroughFunction<H> {
         self.settle_vectors(0..u16::MAX);
     }
 
+    /// Outside D0 everything stays as it is: the host would write to the MSI-X table, where nobody
+    /// answers.
     pub(super) fn settle_vectors(&mut self, vectors: Range<u16>) {
+        if self.power_state != 0 {
+            return;
+        }
         let wanted = self.wanted_interrupts();
         let (msi, msix) = (&self.msi, &self.msix);
         let message = |vector| match wanted {
@@ -160,18 +165,21 @@ impl<H: HostFunction> PassthroughFunction<H> {
     /// Resets the device, and with it what the guest has programmed.
     pub(super) fn reset_device(&mut self) {
         self.forget_guest_state();
-        self.settle_interrupts();
-        if self.areas.any_mapped() {
-            return; // Reported; a reset would stop a vCPU that uses the mapping.
-        }
         // To D0 first, on the way to which VFIO restores the COMMAND that the device had on its way
         // to D3hot; then COMMAND, which a reset may bring back as it was.
         let woken = self.wake();
-        self.write_host_command();
-        if let Err(error) = self.host.reset() {
-            self.reporter.warn(format_args!("reset: {error}"));
+        self.interrupts.turn_off(&mut self.host, &mut self.reporter);
+        if self.areas.any_mapped() {
+            return; // Reported; a reset would stop a vCPU that uses the mapping.
         }
-        self.power_state = 0;
+        self.write_host_command();
+        match self.host.reset() {
+            Ok(()) => self.power_state = 0,
+            Err(error) => {
+                self.reporter.warn(format_args!("reset: {error}"));
+                self.read_power_state();
+            }
+        }
         self.write_host_command();
         let quiet = self.confirm_bus_master().and(woken);
         if let Err((offset, error)) = quiet.and_then(|()| self.forbid_no_snoop()) {
@@ -186,6 +194,20 @@ impl<H: HostFunction> PassthroughFunction<H> {
         match control.filter(|_| self.power_state != 0) {
             Some(at) => self.host.config_write(at, &[0; 2]).map_err(|e| (at, e)),
             None => Ok(()),
+        }
+    }
+
+    /// Learns in which power state the device is; as before if it does not tell.
+    fn read_power_state(&mut self) {
+        let Some(at) = self.config.located.pm.map(|at| at + PM_CONTROL) else {
+            return;
+        };
+        let mut control = [0; 2];
+        match self.host.config_read(at, &mut control) {
+            Ok(()) => self.power_state = u16::from_le_bytes(control) & PM_STATE,
+            Err(error) => self
+                .reporter
+                .warn(format_args!("config space at {at:#x}: {error}")),
         }
     }
 

@@ -1,23 +1,28 @@
 //! From what the guest has programmed to what the host delivers.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::pci::MsiMessage;
+use crate::pci::{MAX_VECTORS, MsiMessage};
 
 use super::host::{HostFunction, InterruptKind};
 use super::report::Reporter;
 
-/// What the guest wants: a kind of interrupt and how many vectors of it, or none.
+/// What the guest wants: a kind of interrupt and how many vectors of it to begin with, or none.
 pub(super) type Wanted = Option<(InterruptKind, u16)>;
 
 /// What the host has been told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Interrupts {
     kind: Option<InterruptKind>,
-    /// One for each vector that is on: the message it is connected to.
-    connected: Vec<Option<MsiMessage>>,
+    /// How many vectors the host was asked for when that was turned on.
+    asked: u16,
+    /// For each vector that is on: the message it is connected to.
+    on: BTreeMap<u16, Option<MsiMessage>>,
     /// The host refused INTx; not asked again until reset.
     intx_refused: bool,
+    /// It has been logged that the host has too few vectors.
+    is_short: bool,
 }
 
 impl Interrupts {
@@ -26,9 +31,9 @@ impl Interrupts {
         self.kind
     }
 
-    /// How many vectors are on.
-    pub(super) fn vectors(&self) -> u16 {
-        u16::try_from(self.connected.len()).unwrap_or(u16::MAX)
+    /// Whether `vector` is on, connected or not.
+    pub(super) fn is_on(&self, vector: u16) -> bool {
+        self.on.contains_key(&vector)
     }
 
     /// Brings the host to what the guest wants: kind and number of vectors, then each vector in
@@ -47,7 +52,7 @@ impl Interrupts {
             self.turn_on(kind, vectors, host, reporter);
         }
         if self.kind.is_some_and(|kind| kind != InterruptKind::Intx) {
-            for vector in changed.start..changed.end.min(self.vectors()) {
+            for vector in changed.start..changed.end.min(MAX_VECTORS) {
                 self.settle_vector(vector, message(vector), host, reporter);
             }
         }
@@ -67,27 +72,28 @@ impl Interrupts {
             return false;
         }
         self.kind = None;
-        self.connected.clear();
+        self.on.clear();
         true
     }
 
     /// Whether `vector` waits for its mask to go.
     pub(super) fn is_pending<H: HostFunction>(&self, vector: u16, host: &mut H) -> bool {
-        self.connected.get(usize::from(vector)) == Some(&None) && host.pending(vector)
+        self.on.get(&vector) == Some(&None) && host.pending(vector)
     }
 
-    /// Asks for INTx again, after a reset.
+    /// Asks for INTx again, after a reset, and logs again what the host lacks.
     pub(super) fn forget_refusal(&mut self) {
         self.intx_refused = false;
+        self.is_short = false;
     }
 
     fn must_turn_off(&self, wanted: Wanted) -> bool {
         match (self.kind, wanted) {
             (None, _) => false,
             (Some(_), None) => true,
-            // MSI cannot change its number of vectors while on; MSI-X can only grow.
+            // MSI cannot change its number of vectors while on.
             (Some(on), Some((kind, vectors))) => {
-                on != kind || on == InterruptKind::Msi && vectors != self.vectors()
+                on != kind || on == InterruptKind::Msi && vectors != self.asked
             }
         }
     }
@@ -99,20 +105,22 @@ impl Interrupts {
         host: &mut H,
         reporter: &mut Reporter,
     ) {
-        let enough = self.kind == Some(kind) && vectors <= self.vectors();
-        if enough || kind == InterruptKind::Intx && self.intx_refused {
+        let is_refused = kind == InterruptKind::Intx && self.intx_refused;
+        if self.kind == Some(kind) || is_refused {
             return;
         }
         match (host.enable_interrupts(kind, vectors), kind) {
-            (Ok(()), _) => {
+            (Ok(on), _) => {
                 self.kind = Some(kind);
-                self.connected.resize(vectors.into(), None);
+                self.asked = vectors;
+                self.on = (0..on).map(|vector| (vector, None)).collect();
             }
             // Many drivers never use INTx, so it may be missing until one wants it.
             (Err(error), InterruptKind::Intx) => {
                 self.intx_refused = true;
                 reporter.warn(format_args!("no INTx interrupts: {error}"));
             }
+            // Without any interrupt a driver waits for ever, and nobody learns why.
             (Err(error), InterruptKind::Msi) => reporter.fail("cannot turn MSI on", error),
             (Err(error), InterruptKind::Msix) => reporter.fail("cannot turn MSI-X on", error),
         }
@@ -125,10 +133,8 @@ impl Interrupts {
         host: &mut H,
         reporter: &mut Reporter,
     ) {
-        let Some(connected) = self.connected.get_mut(usize::from(vector)) else {
-            return;
-        };
-        if *connected == message {
+        let on = self.on.get(&vector).copied();
+        if on.flatten() == message {
             return;
         }
         let result = match message {
@@ -136,7 +142,18 @@ impl Interrupts {
             None => host.disconnect(vector),
         };
         match result {
-            Ok(()) => *connected = message,
+            Ok(()) => {
+                self.on.insert(vector, message);
+            }
+            // The guest has the others; it is asked for again when the guest changes it.
+            Err(error) if on.is_none() => {
+                if !std::mem::replace(&mut self.is_short, true) {
+                    reporter.warn(format_args!(
+                        "interrupt vector {vector} does not reach the guest, nor may others, which \
+                         are not listed: {error}"
+                    ));
+                }
+            }
             Err(error) => reporter.fail("cannot change an interrupt vector", error),
         }
     }

@@ -79,13 +79,12 @@ impl<H: HostFunction> PassthroughFunction<H> {
         if self.interrupts.kind() != Some(InterruptKind::Msix) {
             return;
         }
-        let on = u64::from(self.interrupts.vectors());
-        let bits = (at * 8..)
-            .take(8 * data.len())
-            .take_while(|vector| *vector < on);
-        for (place, vector) in bits.enumerate() {
+        for place in 0..8 * data.len() {
+            let vector = u16::try_from(at * 8 + place as u64).unwrap_or(u16::MAX);
+            if !self.interrupts.is_on(vector) {
+                continue;
+            }
             let mask = 1 << (place % 8);
-            let vector = u16::try_from(vector).unwrap_or(u16::MAX);
             if self.interrupts.is_pending(vector, &mut self.host) {
                 data[place / 8] |= mask;
             } else {

@@ -248,9 +248,9 @@ pub const FALSE_KERNEL: &[Step] = &[
     },
     Step {
         name: "intx-not-unmasked",
-        // VFIO_DEVICE_SET_IRQS: two for notices of the device, then INTx and what unmasks it: EINVAL. The guest's
-        // driver wants MSI-X, which VFIO refuses as long as INTx is on.
-        lie: "ioctl 0x3b6e 4 returns=-22",
+        // VFIO_DEVICE_SET_IRQS: four that try MSI-X and INTx, two for notices of the device, then INTx and what
+        // unmasks it: EINVAL. The guest's driver wants MSI-X, which VFIO refuses as long as INTx is on.
+        lie: "ioctl 0x3b6e 8 returns=-22",
         command: "pinvisor run --noiommu --kernel /testbed/dma-stress --memory 16M,spare=0 --device $TESTBED_BDF_0 --cmdline 'engines=nvme destroy=yes irq=msix transfers=1 bytes=4096'",
         says: &["$BDF", "no INTx interrupts", "Invalid argument"],
         ..STEP

@@ -4,10 +4,11 @@ use address::Bdf;
 use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource, TranslatedBar, strongest};
 
 use crate::binding::is_bridge;
-use crate::config_space::{ConfigSpace, is_silent};
+use crate::config_space::is_silent;
 use crate::host::{Host, size};
 use crate::id::Id;
 use crate::in_use;
+use crate::interrupts;
 use crate::line::Line;
 use crate::memory::has_high_memory;
 use crate::reset::{self, Siblings};
@@ -47,7 +48,7 @@ pub(crate) fn check(host: &Host, bdf: Bdf) -> Vec<Line> {
         }
         lines.push(reset::check(host, bdf, &siblings));
         lines.push(check_bars(host, bdf));
-        lines.push(check_interrupts(host, bdf));
+        lines.push(interrupts::check(host, bdf));
         lines.push(check_dma_width(host, bdf));
         lines.push(check_siblings(host, bdf, &siblings));
     }
@@ -191,45 +192,6 @@ fn bar_text(index: usize, bar: Resource) -> String {
         }
         (RegionKind::Memory, None) => format!("BAR{index} {} nowhere", size(bar.size)),
     }
-}
-
-fn check_interrupts(host: &Host, bdf: Bdf) -> Line {
-    let id = Id::DeviceInterrupts;
-    let bytes = host.pci().config_space(bdf).unwrap_or_default();
-    let Some(config) = ConfigSpace::read(&bytes) else {
-        return Line::warn(
-            id,
-            "Its config space cannot be read",
-            format!("xxd /sys/bus/pci/devices/{bdf}/config"),
-        );
-    };
-    let mut kinds = Vec::new();
-    if config.intx {
-        kinds.push("INTx".to_owned());
-    }
-    let Some((msi, msix)) = config.messages else {
-        kinds.push("whether MSI and MSI-X, only root can see".to_owned());
-        return Line::ok(id, kinds.join(", "));
-    };
-    if msi > 0 {
-        let one = if msi > 1 && !host.is_behind_iommu(bdf) {
-            ", of which a guest gets 1 where there is no IOMMU"
-        } else {
-            ""
-        };
-        kinds.push(format!("MSI ({msi}{one})"));
-    }
-    if msix > 0 {
-        kinds.push(format!("MSI-X ({msix})"));
-    }
-    if kinds.is_empty() {
-        return Line::warn(
-            id,
-            "It has no interrupts: only a driver that polls can use it",
-            format!("lspci -vvs {bdf}"),
-        );
-    }
-    Line::ok(id, kinds.join(", "))
 }
 
 fn check_dma_width(host: &Host, bdf: Bdf) -> Line {

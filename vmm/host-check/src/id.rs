@@ -150,7 +150,9 @@ impl Id {
                 "All its BARs have a place, and on x86 without an IOMMU the same address on the \
                  device's bus as for the CPU"
             }
-            Self::DeviceInterrupts => "It has interrupts",
+            Self::DeviceInterrupts => {
+                "It has interrupts, and the host serves MSI and MSI-X if it has them"
+            }
             Self::DeviceDmaWidth => "It can address all memory of the machine",
             Self::DeviceSiblings => {
                 "No function that another driver holds shares its reset, its requester ID or its \

@@ -17,6 +17,7 @@ mod error;
 mod host;
 mod id;
 mod in_use;
+mod interrupts;
 mod kept;
 mod kernel;
 mod line;

@@ -113,10 +113,7 @@ impl Devices {
             devices.push(device);
         }
         check_mix(config, &reaches)?;
-        let infos = devices
-            .iter()
-            .map(|device| passthrough::host_info(device, &sysfs))
-            .collect::<Result<_, _>>()?;
+        let infos = passthrough::host_infos(&devices, &sysfs)?;
         held.devices = with_reset(devices, &config.devices, &sysfs)?;
         Ok(Self {
             held,

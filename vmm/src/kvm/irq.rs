@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KvmIrqRouting,
-    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi, kvm_irqchip, kvm_msi,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip,
+    kvm_irq_routing_msi, kvm_irqchip, kvm_msi,
 };
 use vm_allocator::IdAllocator;
 use vmm_sys_util::eventfd::EventFd;
@@ -14,7 +15,9 @@ use super::vm::Vm;
 
 /// Pins of the I/O APIC, which are GSIs 0 to 23.
 const IO_APIC_PINS: u32 = 24;
-/// GSIs in all (Linux, arch/x86/include/asm/kvm_host.h KVM_MAX_IRQ_ROUTES).
+/// GSIs of ISA interrupts, which have a second route each, to the PIC.
+const ISA_PINS: u32 = 16;
+/// Routes in all (Linux, arch/x86/include/asm/kvm_host.h KVM_MAX_IRQ_ROUTES).
 const MOST_ROUTES: u32 = 4096;
 
 /// Why an interrupt cannot be delivered.
@@ -43,6 +46,15 @@ pub enum IrqError {
     },
 }
 
+/// The routes that a VM begins with, which a table of one's own replaces: GSI, chip and pin. The
+/// first 16 GSIs are those of ISA and have both chips (Linux, arch/x86/kvm/irq.c `default_routing`).
+fn pins() -> impl Iterator<Item = (u32, u32, u32)> {
+    let io_apic = (0..IO_APIC_PINS).map(|gsi| (gsi, KVM_IRQCHIP_IOAPIC, gsi));
+    let first = (0..8).map(|gsi| (gsi, KVM_IRQCHIP_PIC_MASTER, gsi));
+    let second = (8..ISA_PINS).map(|gsi| (gsi, KVM_IRQCHIP_PIC_SLAVE, gsi - 8));
+    io_apic.chain(first).chain(second)
+}
+
 /// The VM's interrupt routes.
 #[derive(Debug)]
 pub struct Interrupts {
@@ -62,8 +74,8 @@ impl Interrupts {
     /// # Errors
     /// [`IrqError::NoRoute`] cannot happen with the constants above.
     pub fn new(vm: Arc<Vm>) -> Result<Arc<Self>, IrqError> {
-        let free =
-            IdAllocator::new(IO_APIC_PINS, MOST_ROUTES - 1).map_err(|_| IrqError::NoRoute)?;
+        let free = IdAllocator::new(IO_APIC_PINS, MOST_ROUTES - ISA_PINS - 1)
+            .map_err(|_| IrqError::NoRoute)?;
         Ok(Arc::new(Self {
             vm,
             routes: Mutex::new(Routes {
@@ -121,16 +133,13 @@ impl Interrupts {
         &self,
         messages: &BTreeMap<u32, kvm_irq_routing_msi>,
     ) -> Result<(), kvm_ioctls::Error> {
-        let pins = (0..IO_APIC_PINS).map(|pin| {
+        let pins = pins().map(|(gsi, irqchip, pin)| {
             let mut entry = kvm_irq_routing_entry {
-                gsi: pin,
+                gsi,
                 type_: KVM_IRQ_ROUTING_IRQCHIP,
                 ..Default::default()
             };
-            entry.u.irqchip = kvm_irq_routing_irqchip {
-                irqchip: KVM_IRQCHIP_IOAPIC,
-                pin,
-            };
+            entry.u.irqchip = kvm_irq_routing_irqchip { irqchip, pin };
             entry
         });
         let messages = messages.iter().map(|(gsi, message)| {
@@ -149,7 +158,7 @@ impl Interrupts {
     }
 
     /// Makes `eventfd` raise `gsi` without this process taking part. What it holds already is
-    /// delivered at once.
+    /// delivered at once, and stays in it.
     ///
     /// # Errors
     /// [`IrqError::Refused`]
@@ -267,5 +276,28 @@ impl Interrupts {
 
     fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interrupts_of_isa_reach_both_chips() {
+        let to = |gsi| -> Vec<_> {
+            let found = pins().filter(|(route, ..)| *route == gsi);
+            found.map(|(_, chip, pin)| (chip, pin)).collect()
+        };
+        assert_eq!(
+            to(4),
+            [(KVM_IRQCHIP_IOAPIC, 4), (KVM_IRQCHIP_PIC_MASTER, 4)]
+        );
+        assert_eq!(
+            to(12),
+            [(KVM_IRQCHIP_IOAPIC, 12), (KVM_IRQCHIP_PIC_SLAVE, 4)]
+        );
+        assert_eq!(to(16), [(KVM_IRQCHIP_IOAPIC, 16)]);
+        assert_eq!(pins().count(), 40);
     }
 }

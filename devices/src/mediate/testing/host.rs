@@ -70,6 +70,8 @@ impl EduHost {
             intx_vectors: 1,
             msi_vectors: 1,
             msix_vectors: 0,
+            msix_grows: true,
+            resettable: true,
         };
         let violations = Violations::default();
         let host = Self {
@@ -178,8 +180,8 @@ impl HostFunction for EduHost {
         Ok(())
     }
 
-    fn enable_interrupts(&mut self, _: InterruptKind, _: u16) -> Result<(), HostError> {
-        Ok(())
+    fn enable_interrupts(&mut self, _: InterruptKind, vectors: u16) -> Result<u16, HostError> {
+        Ok(vectors)
     }
 
     fn disable_interrupts(&mut self) -> Result<(), HostError> {
@@ -191,6 +193,10 @@ impl HostFunction for EduHost {
     }
 
     fn disconnect(&mut self, _: u16) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn restore_vectors(&mut self) -> Result<(), HostError> {
         Ok(())
     }
 

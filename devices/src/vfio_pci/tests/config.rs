@@ -1,6 +1,7 @@
 //! Which bits of config space pass.
 
 use crate::pci::BarKind;
+use crate::pci::access::DwordWrite;
 use crate::testing::{Call, DeviceImage};
 use crate::vfio_pci::{BusMasterGate, Options, PassthroughFunction, SetupError};
 
@@ -22,7 +23,7 @@ fn the_header_is_the_devices_but_for_what_the_monitor_keeps() {
     let mut image = empty();
     image.config[0x04..0x10]
         .copy_from_slice(&[7, 4, 0x18, 0xa0, 3, 2, 1, 6, 0x10, 0x20, 0x80, 0x8f]);
-    image.config[0x2c..0x30].copy_from_slice(&[1, 2, 3, 4]);
+    image.config[0x28..0x30].copy_from_slice(&[5, 6, 7, 8, 1, 2, 3, 4]);
     image.config[0x3c..0x40].copy_from_slice(&[99, 2, 8, 9]);
     let mut bench = Bench::new(image);
     assert_eq!(bench.read(0x00, 4), 0xabcd_1234);
@@ -33,6 +34,7 @@ fn the_header_is_the_devices_but_for_what_the_monitor_keeps() {
     );
     assert_eq!(bench.read(0x08, 4), 0x0601_0203);
     assert_eq!(bench.read(0x0c, 4), 0x0080_2010, "no BIST");
+    assert_eq!(bench.read(0x28, 4), 0, "no CardBus CIS");
     assert_eq!(bench.read(0x2c, 4), 0x0403_0201);
     assert_eq!(bench.read(0x3c, 4), 0x0908_010a);
     let _ = bench.calls();
@@ -49,17 +51,59 @@ fn the_header_is_the_devices_but_for_what_the_monitor_keeps() {
 }
 
 #[test]
-fn gaps_are_read_and_never_written() {
+fn gaps_are_the_devices_own() {
     let mut image = empty().capability(0x40, 0x0d, &[0, 0, 1, 2, 3, 4]);
     image.config[0x90] = 0x5a;
     image.config[0x200] = 0xa5;
     let mut bench = Bench::new(image);
     assert_eq!(bench.read(0x90, 1), 0x5a);
     assert_eq!(bench.read(0x200, 4), 0xa5);
-    for offset in (0x40..0x1000).step_by(4) {
+    for offset in (0x40..0x48).step_by(4) {
         bench.write(offset, &[0xff; 4]);
     }
-    assert_eq!(bench.calls(), []);
+    assert_eq!(bench.calls(), [], "a capability that is read-only");
+    // As drivers do it: tg3, be2net, UHCI's, r8169.
+    for (offset, data) in [
+        (0x68, &[1, 2, 3, 4][..]),
+        (0x7c, &[5, 6, 7, 8]),
+        (0xfc, &[9; 4]),
+        (0xc0, &[0, 0x20]),
+        (0x70f, &[0x17]),
+    ] {
+        bench.write(offset, data);
+        assert_eq!(bench.calls(), [write_call(offset, data)]);
+        let place = usize::from(offset)..usize::from(offset) + data.len();
+        assert_eq!(bench.witness.config(place), data);
+    }
+}
+
+#[test]
+fn what_a_hidden_capability_has_is_not_written() {
+    let image = empty()
+        // HyperTransport, an unknown one, and a second of a kind; gaps behind them.
+        .capability(0x40, 0x08, &[0, 0, 1, 2, 3, 4])
+        .capability(0x60, 0x30, &[0, 0])
+        .capability(0x70, 0x01, &[3, 0, 0, 0, 0, 0])
+        .capability(0x80, 0x01, &[3, 0, 0, 0, 0, 0])
+        // SR-IOV, ATS, and an unknown one.
+        .extended(0x100, (0x10, 0x140), &[0; 0x3c])
+        .extended(0x140, (0x0f, 0x180), &[0; 4])
+        .extended(0x180, (0x7f, 0x200), &[0; 4])
+        .extended(0x200, (0x03, 0), &[0; 8]);
+    let mut bench = Bench::new(image);
+    let hidden = [
+        (0x40..0x5c),
+        (0x60..0x70),
+        (0x70..0x78),
+        (0x80..0x88),
+        (0x100..0x148),
+        (0x180..0x20c),
+    ];
+    for offset in (0x40..0x1000_u16).step_by(4) {
+        bench.write(offset, &[0xf0; 4]);
+        let is_hidden = hidden.iter().any(|range| range.contains(&offset));
+        assert_eq!(bench.calls().is_empty(), is_hidden, "{offset:#x}");
+    }
 }
 
 #[test]
@@ -104,10 +148,9 @@ fn writes_are_cut_to_what_may_pass() {
         (0x4a, &[0xff, 0xff], vec![]),
         (0x50, &[0xff; 4], vec![]),
         (0x68, &[0xff; 4], vec![write_call(0x68, &[0x5f, 0x03])]),
-        // A vendor's bytes, not the header before them, and nothing behind.
+        // A vendor's bytes, not the header before them.
         (0x80, &[0xff; 4], vec![write_call(0x82, &[0xff, 0xff])]),
         (0x88, &[1, 2, 3, 4], vec![write_call(0x88, &[1, 2, 3, 4])]),
-        (0x8c, &[0xff; 4], vec![]),
         (0x90, &[0, 0, 4, 0x80], vec![write_call(0x92, &[4, 0x80])]),
         (0x94, &[1, 2, 3, 4], vec![write_call(0x94, &[1, 2, 3, 4])]),
         // The power state does not change, the rest is not the guest's.
@@ -150,13 +193,55 @@ fn an_endpoint_becomes_an_integrated_endpoint_without_a_link() {
         express[6..8].fill(0);
         let mut bench = Bench::new(empty().capability(0x40, 0x10, &express));
         assert_eq!(bench.read(0x42, 2), shown);
-        assert_eq!(bench.read(0x4c, 4), 0, "link capabilities");
-        assert_eq!(bench.read(0x50, 4), 0, "link control and status");
+        // An integrated endpoint of version 1 ends before.
+        let link = if flags & 0xff == 0x91 { u32::MAX } else { 0 };
+        assert_eq!(bench.read(0x4c, 4), link, "link capabilities");
+        assert_eq!(bench.read(0x50, 4), link, "link control and status");
         if flags & 0xf == 2 {
             assert_eq!(bench.read(0x64, 4) & 0xc_0800, 0, "no LTR, no OBFF");
-            assert_eq!(bench.read(0x6c, 4), 0, "link capabilities 2");
+            // An integrated endpoint ends before.
+            let link = if flags >> 4 & 0xf == 9 { u32::MAX } else { 0 };
+            assert_eq!(bench.read(0x6c, 4), link, "link capabilities 2");
         } else {
             assert_eq!(bench.read(0x64, 4), u32::MAX, "version 1 ends before");
+        }
+    }
+}
+
+#[test]
+fn a_dropped_write_is_told_once_for_each_register() {
+    let image =
+        empty()
+            .extended(0x100, (0x10, 0x140), &[0; 0x3c])
+            .extended(0x140, (0x03, 0), &[0; 8]);
+    let mut bench = Bench::new(image);
+    let mut told = |offset| {
+        let write = DwordWrite::new(offset, &[1; 2]).unwrap();
+        bench.function.config.is_newly_refused(write)
+    };
+    assert!(told(0x108));
+    assert!(!told(0x108) && !told(0x10a), "the same register");
+    assert!(told(0x10c));
+    assert!(!told(0x144) && !told(0x90), "read-only, and a gap");
+}
+
+/// Version 1 ends before the link registers there, version 2 before those of the slot.
+#[test]
+fn the_express_capability_of_an_integrated_endpoint_is_shorter() {
+    for (flags, length) in [(0x91, 0x0c_u8), (0x01, 0x14), (0x92, 0x2c), (0x02, 0x34)] {
+        let mut express = [0; 8];
+        (express[0], express[7]) = (flags, 0x28);
+        // MSI where it ends, once just behind and once a dword too early.
+        for (at, shown) in [(0x60 + length, true), (0x60 + length - 4, false)] {
+            let image = empty()
+                .capability(0x60, 0x10, &express)
+                .capability(at, 0x05, &[0x80, 0]);
+            let mut bench = Bench::new(image);
+            let ids = bench.capabilities();
+            let is_shown = ids.contains(&(0x10, 0x60));
+            assert_eq!(is_shown, shown, "{flags:#x} and MSI at {at:#x}");
+            // No-Snoop, set by the host, goes whether the guest sees the register or not.
+            assert_eq!(bench.witness.config(0x69..0x6a)[0] & 8, 0);
         }
     }
 }
@@ -175,6 +260,8 @@ fn wrong_lengths_cannot_reach_other_capabilities() {
         )
         .capability(0x60, 0x11, &[1, 0, 0, 0x20, 0, 0, 0, 0x30, 0, 0])
         .capability(0x50, 0x05, &[0x80, 0])
+        // HyperTransport, whose bytes are the host's alone.
+        .capability(0xa0, 0x08, &[0, 0])
         .capability(0x40, 0x09, &[0xff])
         .extended(0x100, (0x0b, 0x120), &[0, 0, 0xf0, 0xff])
         .extended(0x120, (0x10, 0), &[0; 8]);
@@ -183,10 +270,12 @@ fn wrong_lengths_cannot_reach_other_capabilities() {
     for offset in (0x40..0x70).step_by(4) {
         bench.write(offset, &[0xfe; 4]);
     }
-    for offset in (0x100..0x140).step_by(4) {
+    assert_eq!(bench.read(0x60, 4), 0xc001_0011, "MSI-X works");
+    let _ = bench.calls();
+    for offset in (0xa0..0xbc).step_by(4).chain((0x120..0x160).step_by(4)) {
         bench.write(offset, &[0xff; 4]);
     }
-    assert_eq!(bench.read(0x60, 4), 0xc001_0011, "MSI-X works");
+    assert_eq!(bench.calls(), []);
 }
 
 #[test]

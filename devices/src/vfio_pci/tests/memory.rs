@@ -244,6 +244,45 @@ fn the_rom_is_read_by_trap_and_never_written() {
 }
 
 #[test]
+fn without_a_rom_its_register_sizes_to_nothing() {
+    let mut image = DeviceImage::new("no rom", 256);
+    image.info.intx_vectors = 0;
+    let mut bench = Bench::new(image);
+    bench.write(0x30, &[0xff; 4]);
+    assert_eq!(bench.read(0x30, 4), 0);
+    bench.command(MEMORY);
+    assert_eq!(bench.function.windows().iter().count(), 0);
+    assert_eq!(bench.calls(), [config_write(4, MEMORY)]);
+}
+
+/// In hardware its IDs read as 0xffff, which VFIO replaces, and its BARs always answer.
+#[test]
+fn a_virtual_functions_memory_is_always_on() {
+    let mut image = image();
+    image.config[..4].copy_from_slice(&[0x86, 0x80, 0xca, 0x10]);
+    let mut bench = Bench::new(image);
+    bench.witness.hardwire_memory();
+    assert_eq!(bench.read(0, 4), 0x10ca_8086);
+    assert_eq!(bench.function.windows().iter().count(), 0);
+    for _ in 0..2 {
+        bench.command(MEMORY | BUS_MASTER);
+        assert_eq!(bench.read(4, 2), u32::from(MEMORY | BUS_MASTER));
+        assert_eq!(bench.witness.command(), BUS_MASTER);
+        assert_eq!(bench.witness.mapped().len(), 2);
+        bench.bar_write(0, 0x2800, 7);
+        assert_eq!(bench.bar_read(0, 0x2800), 7, "beside the table");
+        bench.command(0);
+        assert_eq!(bench.witness.mapped(), []);
+        bench.command(MEMORY | BUS_MASTER);
+        bench.function.reset();
+        assert_eq!(bench.witness.command(), 0);
+        assert_eq!(bench.read(4, 2), 0);
+        assert_eq!(bench.witness.mapped(), []);
+        assert_eq!(bench.failures(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn bars_that_the_host_has_not_placed_are_left_out() {
     let mut image = DeviceImage::new("unplaced", 256)
         .bar(0, MEM32, 0x1000, 0xfe00_0000)

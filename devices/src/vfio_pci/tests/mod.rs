@@ -2,10 +2,13 @@
 
 mod config;
 mod faults;
+mod hardware;
 mod interrupts;
 mod memory;
+mod msix_page;
 mod recorded;
 mod resets;
+mod vectors;
 
 use std::sync::{Arc, Mutex};
 

@@ -76,55 +76,63 @@ fn the_right_capabilities_are_shown() {
 #[test]
 fn bars_are_sized_and_decoded() {
     for (name, ..) in RECORDED {
-        let image = load(name);
-        let bars = image.info.bars.clone();
-        let config = image.config.clone();
-        let mut bench = Bench::new(image);
-        for (index, region) in (0..6_u8).zip(&bars).filter(|(_, region)| region.size != 0) {
-            let at = 0x10 + 4 * u16::from(index);
-            let kind = BarKind::from_register(config[usize::from(at)].into());
-            let old = bench.read(at, 4);
-            bench.write(at, &[0xff; 4]);
-            let mut mask = u64::from(bench.read(at, 4) & !0xf) | 0xffff_ffff << 32;
-            bench.write(at, &old.to_le_bytes());
-            if matches!(kind, BarKind::Memory64 { .. }) {
-                let high = bench.read(at + 4, 4);
-                bench.write(at + 4, &[0xff; 4]);
-                mask = mask & 0xffff_ffff | u64::from(bench.read(at + 4, 4)) << 32;
-                bench.write(at + 4, &high.to_le_bytes());
-            }
-            let expected = region.size.max(16);
-            assert_eq!(mask.wrapping_neg(), expected, "{name} BAR {index}");
-        }
-        bench.command(MEMORY | BUS_MASTER | 1);
-        let decoded = bench.function.windows().iter().count();
-        let present = bars.iter().filter(|region| region.size != 0).count();
-        assert_eq!(decoded, present, "{name}");
+        check_bars(name, load(name));
     }
+}
+
+/// Sizes each BAR of a device and turns them on.
+pub(super) fn check_bars(name: &str, image: DeviceImage) {
+    let bars = image.info.bars.clone();
+    let config = image.config.clone();
+    let mut bench = Bench::new(image);
+    for (index, region) in (0..6_u8).zip(&bars).filter(|(_, region)| region.size != 0) {
+        let at = 0x10 + 4 * u16::from(index);
+        let kind = BarKind::from_register(config[usize::from(at)].into());
+        let old = bench.read(at, 4);
+        bench.write(at, &[0xff; 4]);
+        let mut mask = u64::from(bench.read(at, 4) & !0xf) | 0xffff_ffff << 32;
+        bench.write(at, &old.to_le_bytes());
+        if matches!(kind, BarKind::Memory64 { .. }) {
+            let high = bench.read(at + 4, 4);
+            bench.write(at + 4, &[0xff; 4]);
+            mask = mask & 0xffff_ffff | u64::from(bench.read(at + 4, 4)) << 32;
+            bench.write(at + 4, &high.to_le_bytes());
+        }
+        let expected = region.size.max(16);
+        assert_eq!(mask.wrapping_neg(), expected, "{name} BAR {index}");
+    }
+    bench.command(MEMORY | BUS_MASTER | 1);
+    let decoded = bench.function.windows().iter().count();
+    let present = bars.iter().filter(|region| region.size != 0).count();
+    assert_eq!(decoded, present, "{name}");
 }
 
 #[test]
 fn no_write_breaks_a_rule() {
     for (name, ..) in RECORDED {
-        let image = load(name);
-        let size = u16::try_from(image.config.len()).unwrap();
-        for (step, data) in [
-            (1, &[0xff_u8][..]),
-            (2, &[0xff; 2]),
-            (4, &[0xff; 4]),
-            (4, &[0; 4]),
-        ] {
-            let mut bench = Bench::new(image.clone());
-            for offset in (0..size).step_by(step) {
-                bench.write(offset, data);
-                let _ = bench.read(offset, data.len());
-            }
-            bench.function.reset();
-            assert_eq!(bench.witness.command(), 0, "{name}");
-        }
-        let sequence: Vec<u8> = (0..4000_u32)
-            .map(|n| ((n * 7919) >> 5).to_le_bytes()[0])
-            .collect();
-        operations::run_with(image, &sequence);
+        attack(name, &load(name));
     }
+}
+
+/// Writes everywhere, and does what a fuzzer might.
+pub(super) fn attack(name: &str, image: &DeviceImage) {
+    let size = u16::try_from(image.config.len()).unwrap();
+    for (step, data) in [
+        (1, &[0xff_u8][..]),
+        (2, &[0xff; 2]),
+        (4, &[0xff; 4]),
+        (4, &[0; 4]),
+    ] {
+        let mut bench = Bench::new(image.clone());
+        for offset in (0..size).step_by(step) {
+            bench.write(offset, data);
+            let _ = bench.read(offset, data.len());
+        }
+        bench.function.reset();
+        assert_eq!(bench.witness.command(), 0, "{name}");
+    }
+    let sequence: Vec<u8> = (0..4000_u32)
+        .map(|n| ((n * 7919) >> 5).to_le_bytes()[0])
+        .collect();
+    operations::run_with(image.clone(), &sequence);
 }

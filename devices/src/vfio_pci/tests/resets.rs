@@ -106,6 +106,50 @@ fn without_the_capability_nothing_is_reset() {
     assert_eq!(bench.read(4, 2), u32::from(MEMORY | BUS_MASTER));
 }
 
+/// The kernel may know better than the device that it has no reset of its own (quirk_no_flr).
+#[test]
+fn a_reset_that_the_host_cannot_do_is_not_offered() {
+    let mut image = image(true, false);
+    image.info.resettable = false;
+    let mut bench = busy(image);
+    assert_eq!(
+        bench.read(EXPRESS + 4, 4) & 1 << 28,
+        0,
+        "Device Capabilities"
+    );
+    assert_eq!(bench.read(AF + 3, 1), 1, "AF Capabilities");
+    bench.write(EXPRESS + 8, &[0x10, 0x80]);
+    bench.write(AF + 4, &[1]);
+    assert_eq!(bench.calls(), [config_write(EXPRESS + 8, 0x10)]);
+    assert_eq!(bench.read(4, 2), u32::from(MEMORY | BUS_MASTER));
+}
+
+/// Without the monitor: No-Snoop Enable is 1 after it, and the guest restores what it knows.
+#[test]
+fn no_snoop_goes_again_after_a_reset_of_the_devices_own() {
+    let mut bench = busy(image(true, false));
+    bench.witness.set_config(usize::from(EXPRESS) + 9, 0x28);
+    bench.write(EXPRESS + 8, &[0x1f, 0x20]);
+    let [low, high] = [0, 1].map(|at| bench.witness.config(0x78..0x7a)[at]);
+    assert_eq!((low, high & 0x0f), (0x1f, 0));
+}
+
+#[test]
+fn a_reset_that_fails_leaves_the_power_state_to_the_device() {
+    let mut bench = busy(image(true, false));
+    bench.write(PM + 4, &[3, 0]);
+    bench
+        .witness
+        .inject(|call| *call == Call::Reset || *call == config_write(PM + 4, 0));
+    bench.function.reset();
+    bench.witness.heal();
+    bench.command(MEMORY);
+    assert_eq!(bench.witness.mapped(), [], "it sleeps");
+    assert_eq!(bench.function.windows().iter().count(), 0);
+    bench.write(PM + 4, &[0, 0]);
+    assert_eq!(bench.witness.mapped().len(), 1, "the guest can wake it");
+}
+
 #[test]
 fn the_way_back_from_d3hot_is_a_reset_where_the_device_says_so() {
     for soft_reset in [false, true] {

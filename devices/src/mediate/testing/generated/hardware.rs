@@ -364,6 +364,8 @@ impl Hardware {
             intx_vectors: 0,
             msi_vectors: 0,
             msix_vectors: 2,
+            msix_grows: true,
+            resettable: true,
         };
         let state = State {
             memory,
@@ -435,8 +437,8 @@ impl HostFunction for Hardware {
         Ok(())
     }
 
-    fn enable_interrupts(&mut self, _: InterruptKind, _: u16) -> Result<(), HostError> {
-        Ok(())
+    fn enable_interrupts(&mut self, _: InterruptKind, vectors: u16) -> Result<u16, HostError> {
+        Ok(vectors)
     }
 
     fn disable_interrupts(&mut self) -> Result<(), HostError> {
@@ -448,6 +450,10 @@ impl HostFunction for Hardware {
     }
 
     fn disconnect(&mut self, _: u16) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn restore_vectors(&mut self) -> Result<(), HostError> {
         Ok(())
     }
 

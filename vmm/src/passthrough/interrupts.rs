@@ -1,0 +1,294 @@
+//! From a device's interrupts to the guest's: eventfds that VFIO signals and KVM listens to.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use devices::vfio_pci::MsiMessage;
+use iommufd_backend::IrqIndex;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{PassthroughError, VfioFunction, event_fd};
+use crate::eventfd;
+
+/// The kind of interrupt that is on.
+#[derive(Debug)]
+pub(super) enum Active {
+    None,
+    Intx {
+        event: EventFd,
+        /// Kept open: KVM signals it, the device listens.
+        _resample: EventFd,
+    },
+    Messages {
+        index: IrqIndex,
+        vectors: BTreeMap<u16, Vector>,
+    },
+}
+
+/// One message-signalled interrupt.
+#[derive(Debug)]
+pub(super) struct Vector {
+    event: EventFd,
+    route: Option<Route>,
+    attached: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    gsi: u32,
+    message: MsiMessage,
+}
+
+impl VfioFunction {
+    pub(super) fn enable_intx(&mut self) -> Result<(), PassthroughError> {
+        let event = event_fd()?;
+        let resample = event_fd()?;
+        self.interrupts
+            .attach_level(&event, &resample, self.intx_gsi)?;
+        if let Err(error) = self.raise_intx(&event, &resample) {
+            self.detach(&event, self.intx_gsi);
+            return Err(error.into());
+        }
+        self.active = Active::Intx {
+            event,
+            _resample: resample,
+        };
+        Ok(())
+    }
+
+    /// Lets the device raise `event`, until `resample` says that the guest has seen it. Both or nothing: messages
+    /// are refused while a device has INTx.
+    fn raise_intx(
+        &self,
+        event: &EventFd,
+        resample: &EventFd,
+    ) -> Result<(), iommufd_backend::Error> {
+        self.device
+            .irq_enable(IrqIndex::Intx, 0, &[Some(eventfd::borrow(event))])?;
+        self.device
+            .intx_unmask_by(eventfd::borrow(resample))
+            .inspect_err(|_| {
+                if let Err(error) = self.device.irq_disable(IrqIndex::Intx) {
+                    log::warn!("{}: {error}", self.info.name);
+                }
+            })
+    }
+
+    /// Turns `count` vectors on, or as many as the host has, and returns how many.
+    pub(super) fn enable_messages(
+        &mut self,
+        index: IrqIndex,
+        count: u16,
+    ) -> Result<u16, PassthroughError> {
+        let mut count = count;
+        loop {
+            match self.turn_on(index, 0..count) {
+                Ok(vectors) => {
+                    self.active = Active::Messages { index, vectors };
+                    return Ok(count);
+                }
+                Err(error) if count > 1 => {
+                    log::warn!("{}: {count} {index} vectors: {error}", self.info.name);
+                    count /= 2;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Lets the device raise vectors `range`, none of which is on.
+    fn turn_on(
+        &self,
+        index: IrqIndex,
+        range: Range<u16>,
+    ) -> Result<BTreeMap<u16, Vector>, PassthroughError> {
+        let start = range.start.into();
+        let added = range
+            .map(|number| {
+                let vector = Vector {
+                    event: event_fd()?,
+                    route: None,
+                    attached: false,
+                };
+                Ok((number, vector))
+            })
+            .collect::<Result<BTreeMap<_, _>, PassthroughError>>()?;
+        let fds: Vec<_> = added
+            .values()
+            .map(|vector| Some(eventfd::borrow(&vector.event)))
+            .collect();
+        self.device.irq_enable(index, start, &fds)?;
+        Ok(added)
+    }
+
+    /// Has VFIO write the table's entries of the vectors that are on again (`drivers/vfio/pci/vfio_pci_intrs.c
+    /// vfio_msi_set_vector_signal`).
+    pub(super) fn set_vectors_again(&mut self) -> Result<(), PassthroughError> {
+        let Active::Messages { index, vectors } = &self.active else {
+            return Ok(());
+        };
+        for (number, vector) in vectors {
+            let event = eventfd::borrow(&vector.event);
+            self.device
+                .irq_enable(*index, (*number).into(), &[Some(event)])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn disable(&mut self) -> Result<(), PassthroughError> {
+        // The device first, so that nothing is raised any more.
+        match &self.active {
+            Active::None => return Ok(()),
+            Active::Intx { .. } => self.device.irq_disable(IrqIndex::Intx)?,
+            Active::Messages { index, .. } => self.device.irq_disable(*index)?,
+        }
+        match std::mem::replace(&mut self.active, Active::None) {
+            Active::None => {}
+            Active::Intx { event, .. } => self.detach(&event, self.intx_gsi),
+            Active::Messages { vectors, .. } => {
+                for vector in vectors.into_values() {
+                    let Some(Route { gsi, .. }) = vector.route else {
+                        continue;
+                    };
+                    if vector.attached {
+                        self.detach(&vector.event, gsi);
+                    }
+                    self.interrupts.release(gsi);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of an eventfd that nothing signals any more; KVM would do so when it is closed.
+    fn detach(&self, event: &EventFd, gsi: u32) {
+        if let Err(error) = self.interrupts.detach(event, gsi) {
+            log::warn!("{}: {error}", self.info.name);
+        }
+    }
+
+    fn vector(active: &mut Active, vector: u16) -> Result<&mut Vector, PassthroughError> {
+        match active {
+            Active::Messages { vectors, .. } => vectors.get_mut(&vector),
+            _ => None,
+        }
+        .ok_or(PassthroughError::Absent("interrupt vector of that number"))
+    }
+
+    /// Turns an MSI-X vector on that is not.
+    fn add_vector(&mut self, vector: u16) -> Result<(), PassthroughError> {
+        let is_on = match &self.active {
+            Active::Messages { index, vectors } => {
+                *index != IrqIndex::Msix || vectors.contains_key(&vector)
+            }
+            _ => true,
+        };
+        if is_on {
+            return Ok(());
+        }
+        let mut added = self.turn_on(IrqIndex::Msix, vector..vector.saturating_add(1))?;
+        if let Active::Messages { vectors, .. } = &mut self.active {
+            vectors.append(&mut added);
+        }
+        Ok(())
+    }
+
+    pub(super) fn connect_vector(
+        &mut self,
+        vector: u16,
+        message: MsiMessage,
+    ) -> Result<(), PassthroughError> {
+        self.add_vector(vector)?;
+        let interrupts = &self.interrupts;
+        let vector = Self::vector(&mut self.active, vector)?;
+        let gsi = match vector.route {
+            Some(route) => route.gsi,
+            None => interrupts.allocate()?,
+        };
+        if vector.route.is_none_or(|route| route.message != message) {
+            if let Err(error) = interrupts.route(gsi, message.address, message.data) {
+                if vector.route.is_none() {
+                    interrupts.release(gsi);
+                }
+                return Err(error.into());
+            }
+            vector.route = Some(Route { gsi, message });
+        }
+        if !vector.attached {
+            hand_over(&vector.event, || interrupts.attach(&vector.event, gsi))?;
+            vector.attached = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn disconnect_vector(&mut self, vector: u16) -> Result<(), PassthroughError> {
+        let vector = Self::vector(&mut self.active, vector)?;
+        if let (true, Some(route)) = (vector.attached, vector.route) {
+            self.interrupts.detach(&vector.event, route.gsi)?;
+            vector.attached = false;
+        }
+        Ok(())
+    }
+
+    /// Whether a disconnected vector has been raised.
+    pub(super) fn is_pending(&mut self, vector: u16) -> bool {
+        let Ok(vector) = Self::vector(&mut self.active, vector) else {
+            return false;
+        };
+        // Reading takes the count, so it is put back; the device may add to it meanwhile.
+        let caught = if vector.attached {
+            0
+        } else {
+            take(&vector.event)
+        };
+        put_back(&vector.event, caught);
+        caught != 0
+    }
+}
+
+/// Gives `event` to KVM with `attach`. KVM delivers what it finds in an eventfd at that moment, but
+/// leaves it there (virt/kvm/eventfd.c `kvm_irqfd_assign`), to be found and delivered a second time
+/// when it is attached again; what is written to it later it takes out. So what was caught before
+/// is written afterwards.
+fn hand_over<E>(event: &EventFd, attach: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+    let caught = take(event);
+    let attached = attach();
+    put_back(event, caught);
+    attached
+}
+
+/// Takes what `event` has counted.
+fn take(event: &EventFd) -> u64 {
+    // It does not block; that there is nothing is no error.
+    event.read().unwrap_or(0)
+}
+
+fn put_back(event: &EventFd, count: u64) {
+    if count == 0 {
+        return;
+    }
+    if let Err(error) = event.write(count) {
+        log::error!("An interrupt is lost: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_caught_is_delivered_once() {
+        let event = eventfd::new().unwrap();
+        event.write(3).unwrap();
+        let attached: Result<(), ()> = hand_over(&event, || {
+            assert_eq!(take(&event), 0, "KVM would deliver it now and again later");
+            Ok(())
+        });
+        assert_eq!((attached, take(&event)), (Ok(()), 3));
+        assert_eq!(hand_over(&event, || Ok::<(), ()>(())), Ok(()));
+        assert_eq!(take(&event), 0, "nothing came of nothing");
+        event.write(1).unwrap();
+        assert_eq!(hand_over(&event, || Err(())), Err(()));
+        assert_eq!(take(&event), 1, "still pending");
+    }
+}
