@@ -46,7 +46,7 @@ pub fn control() -> Result<CaseResult> {
     let machine = machine(rig.machine(setup::guest_kernel()?.bzimage()));
     let arguments = ARGUMENTS.replace("quiet", "quiet nvme_core.admin_timeout=3");
     let run = script::pinvisor("status", WRAPPER, &format!("{arguments} --memory 512M"));
-    let run = run.replace("pinvisor -vv", "timeout 300 pinvisor-control -vv");
+    let run = run.replace("pinvisor -vv", "timeout 900 pinvisor-control -vv");
     let script = [PRELUDE, "testbed-bind $TESTBED_BDF_0 || exit 1\n", &run].concat();
     let outcome = match machine.run(&script) {
         Err(Error::MachineDied { .. }) => return Ok(Ok(())),

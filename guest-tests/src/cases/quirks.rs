@@ -3,6 +3,7 @@
 use super::check::{self, Findings};
 use super::rig::Rig;
 use super::script::{self, PRELUDE};
+use crate::error::AtPath;
 use crate::machine::Outcome;
 use crate::runner::CaseResult;
 use crate::{Result, guest, image, setup};
@@ -78,9 +79,11 @@ pub fn quirks() -> Result<CaseResult> {
         .trace(RAN_OUT)
         .qemu_arg("-action")
         .qemu_arg("watchdog=none");
+    let other = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
+    image::write(other.path(), &rig.contents)?;
     let machine = NVME_PARENT
         .iter()
-        .fold(machine.disk("virtual", rig.disk()), |machine, device| {
+        .fold(machine.disk("virtual", other.path()), |machine, device| {
             machine.qemu_arg("-device").qemu_arg(device)
         });
     let outcome = machine.run(&script())?;

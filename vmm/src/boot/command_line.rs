@@ -15,22 +15,17 @@ const END: &str = "--";
 /// Words with which Linux does not boot here, each with a value or with any, and why.
 const UNBOOTABLE: &[(&str, Option<&str>, &str)] = &[
     ("acpi", Some("off"), NO_ACPI),
-    ("acpi", Some("noirq"), NO_IO_APIC),
-    ("pci", Some("noacpi"), NO_IO_APIC),
     ("noapic", None, NO_IO_APIC),
     // Both turn the I/O APIC off, too (arch/x86/kernel/smpboot.c, `arch_disable_smp_support`).
     ("nosmp", None, NO_IO_APIC),
     ("maxcpus", Some("0"), NO_IO_APIC),
     ("nolapic", None, NO_LOCAL_APIC),
     ("disableapic", None, NO_LOCAL_APIC),
-    ("nolapic_timer", None, NO_TIMER),
-    ("noapictimer", None, NO_TIMER),
 ];
 const NO_ACPI: &str =
     "only ACPI tells it of its interrupt controllers, its CPUs and its power switch";
 const NO_IO_APIC: &str = "the interrupts of its devices come by the I/O APIC only";
 const NO_LOCAL_APIC: &str = "all of its interrupts come by the local APIC";
-const NO_TIMER: &str = "it has no other timer that interrupts it than that of the local APIC";
 
 /// What keeps Linux from KVM's clock, which tells how fast the TSC runs.
 const WITHOUT_KVM_CLOCK: [&str; 2] = ["no_kvmclock", "nopv"];
@@ -43,17 +38,9 @@ const TSC_FREQUENCY: &str = "tsc_early_khz";
 /// [`ParamsError::Unbootable`]
 pub(crate) fn check(line: &str) -> Result<(), ParamsError> {
     for option in options(line) {
-        // `pci=` takes a list.
-        let has = |value| {
-            option
-                .value
-                .unwrap_or_default()
-                .split(',')
-                .any(|one| one == value)
-        };
-        let found = UNBOOTABLE
-            .iter()
-            .find(|(name, value, _)| option.name == *name && value.is_none_or(has));
+        let found = UNBOOTABLE.iter().find(|(name, value, _)| {
+            option.name == *name && (value.is_none() || *value == option.value)
+        });
         if let Some((_, _, reason)) = found {
             return Err(ParamsError::Unbootable {
                 word: option.text.to_owned(),

@@ -115,7 +115,7 @@ fn inner() -> String {
             .map(|device| format!("--device $TESTBED_BDF_{device} "))
             .collect();
         let arguments = format!(
-            "--noiommu {devices}--memory 128M --timeout 300 --cmdline '{}'",
+            "--noiommu {devices}--memory 128M --timeout 900 --cmdline '{}'",
             subject.words
         );
         for again in [false, true] {

@@ -13,7 +13,7 @@ use crate::order;
 const GUEST_MIB: u32 = 256;
 
 /// Seconds after which a guest is taken to hang.
-const GUEST_LIMIT: u32 = 240;
+const GUEST_LIMIT: u32 = 600;
 
 /// One start of `pinvisor` for a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ const FAULTS: [(&str, &str); 4] = [
 pub fn scattered() -> Result<CaseResult> {
     let run = |key, dma, words| {
         let arguments =
-            format!("--software={dma} --memory 64M --cpus 2 --timeout 400 --cmdline '{words}'");
+            format!("--software={dma} --memory 64M --cpus 2 --timeout 1500 --cmdline '{words}'");
         run(key, "", &arguments).replace("pinvisor -vv", "pinvisor")
     };
     let script = [
@@ -53,7 +53,7 @@ pub fn scattered() -> Result<CaseResult> {
 
 /// What `cargo demo` shows, unbroken and broken in every way. No device, no hugepage.
 pub fn software() -> Result<CaseResult> {
-    let arguments = "--software --memory 64M --timeout 200";
+    let arguments = "--software --memory 64M --timeout 900";
     let mut script = [PRELUDE, &run("good", "", arguments)].concat();
     for (what, _) in FAULTS {
         script += &run(what, "", &format!("{arguments} --break {what}"));
