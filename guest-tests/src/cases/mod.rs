@@ -76,6 +76,7 @@ pub const ALL: &[Case] = &[
     case("run-options", 60, run_options::options),
     case("pieces", 60, pieces::too_many),
     case("quirks", 90, quirks::quirks),
+    case("lines", 90, quirks::lines),
     case("terminal", 60, terminal::modes),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-false-kernel", 45, false_kernel::broken_promises),

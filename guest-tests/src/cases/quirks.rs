@@ -1,5 +1,7 @@
 //! Devices that want something unusual of the monitor, each driven by the stock kernel's own driver.
 
+use std::collections::BTreeMap;
+
 use super::check::{self, Findings};
 use super::rig::Rig;
 use super::script::{self, PRELUDE};
@@ -45,8 +47,10 @@ testbed-bind $nvme_vf || exit 1
 /// QEMU's trace of a watchdog that ran out.
 const RAN_OUT: &str = "watchdog_perform_action";
 
-/// One guest: its key, its devices, words for its command line.
-const GUESTS: [(&str, &str, &str); 5] = [
+/// A guest: its key, its devices, words for its command line.
+type Guest = (&'static str, &'static str, &'static str);
+
+const GUESTS: [Guest; 5] = [
     (
         // Linux gives BARs other addresses then.
         "rescan",
@@ -60,6 +64,17 @@ const GUESTS: [(&str, &str, &str); 5] = [
     // Memory decoding is hard-wired to 0 in its COMMAND, as are its IDs to ones.
     ("vf", "--device $vf", ""),
     ("nvme-vf", "--device $nvme_vf", ""),
+];
+
+/// Guests on a host that serves no message-signalled interrupts, nor a line that another has.
+const LINE_GUESTS: [Guest; 3] = [
+    ("alone", "--device $TESTBED_BDF_0", ""),
+    (
+        "shared",
+        "--device $TESTBED_BDF_0 --device $TESTBED_BDF_3",
+        "",
+    ),
+    ("hosts", "--device $TESTBED_BDF_1", ""),
 ];
 
 /// All of them on one machine.
@@ -90,16 +105,89 @@ pub fn quirks() -> Result<CaseResult> {
     let mut findings = Findings::default();
     let facts = script::facts(&outcome.output);
     check::left_clean(&mut findings, &outcome, &facts);
-    for (key, ..) in GUESTS {
-        let status = facts.get(format!("status_{key}").as_str()).copied();
-        findings.expect_eq(key, status, Some("0"));
-    }
+    ended_well(&mut findings, &facts, &GUESTS);
     worked(&mut findings, &outcome, &image::sha256(&rig.contents));
     Ok(findings.into_result(&outcome))
 }
 
+/// No MSI, and VFIO masks lines at the interrupt controller, so that it wants each for itself. The third device has the
+/// first one's line, the second one that of a device of the machine's own.
+pub fn lines() -> Result<CaseResult> {
+    let rig = Rig::with_initramfs(22, |path| {
+        guest::write_initramfs(path, MODULES, include_str!("../../guest/quirks"))
+    })?;
+    let machine = ["rtl8139", "pci-testdev", "edu"]
+        .iter()
+        .fold(
+            rig.machine(setup::guest_kernel()?.vmlinux()),
+            |machine, device| machine.device(device),
+        )
+        .hugepages_2m(160)
+        .kernel_arg("pci=nomsi")
+        // The ports above want their lines otherwise.
+        .kernel_arg("pcie_ports=compat")
+        .kernel_arg("vfio_pci.nointxmask=1");
+    let script = [
+        PRELUDE,
+        "for bdf in $TESTBED_BDF_0 $TESTBED_BDF_1 $TESTBED_BDF_3; do testbed-bind $bdf || exit 1; done\n\
+         pinvisor check $TESTBED_BDF_0 | grep interrupts\n",
+        &guests(&LINE_GUESTS),
+    ]
+    .concat();
+    let outcome = machine.run(&script)?;
+    let mut findings = Findings::default();
+    let facts = script::facts(&outcome.output);
+    check::left_clean(&mut findings, &outcome, &facts);
+    ended_well(&mut findings, &facts, &LINE_GUESTS);
+    let disk = image::sha256(&rig.contents);
+    for key in ["alone", "shared"] {
+        let found = said(&outcome, key, "disk");
+        findings.expect_eq(key, found, Some(disk.as_str()));
+    }
+    for wanted in [
+        "pci=nomsi",
+        "its guest is not shown MSI-X, which the host does not serve",
+        "is used by vfio-intx(",
+        "is used by virtio",
+    ] {
+        let is_there = outcome.output.contains(wanted);
+        findings.expect(is_there, format!("no line says `{wanted}`"));
+    }
+    Ok(findings.into_result(&outcome))
+}
+
+fn ended_well(findings: &mut Findings, facts: &BTreeMap<&str, &str>, all: &[Guest]) {
+    for (key, ..) in all {
+        let status = facts.get(format!("status_{key}").as_str()).copied();
+        findings.expect_eq(key, status, Some("0"));
+    }
+}
+
+/// Script: one guest after the other.
+fn guests(all: &[Guest]) -> String {
+    let mut script = String::new();
+    for (key, devices, words) in all {
+        script += &format!(
+            "echo \"testbed: guest {key}\"\n\
+             pinvisor run --noiommu {devices} --memory 256M --kernel /testbed/kernel --initramfs /testbed/initramfs \
+             --cmdline 'console=ttyS0 quiet {words}' < /dev/null\n\
+             say status_{key} $?\n"
+        );
+    }
+    script + "say_hugepages after\nsay_processes\n"
+}
+
+/// What a guest says.
+fn said<'a>(outcome: &'a Outcome, key: &str, fact: &str) -> Option<&'a str> {
+    let (_, rest) = outcome
+        .output
+        .split_once(&format!("testbed: guest {key}\n"))?;
+    let own = rest.split("testbed: status_").next().unwrap_or(rest);
+    guest::facts(own).get(fact).copied()
+}
+
 fn script() -> String {
-    let mut script = [
+    [
         PRELUDE,
         "for bdf in $TESTBED_BDF_0 $TESTBED_BDF_1 $TESTBED_BDF_2 $TESTBED_BDF_3; do\n\
              testbed-bind $bdf || exit 1\n\
@@ -111,28 +199,14 @@ fn script() -> String {
          vf=$(basename $(readlink $pf/virtfn0))\n\
          testbed-bind $vf || exit 1\n",
         NVME_VF,
+        &guests(&GUESTS),
     ]
-    .concat();
-    for (key, devices, words) in GUESTS {
-        script += &format!(
-            "echo \"testbed: guest {key}\"\n\
-             pinvisor run --noiommu {devices} --memory 256M --kernel /testbed/kernel --initramfs /testbed/initramfs \
-             --cmdline 'console=ttyS0 quiet {words}' < /dev/null\n\
-             say status_{key} $?\n"
-        );
-    }
-    script + "say_hugepages after\nsay_processes\n"
+    .concat()
 }
 
 /// What each guest says, and what QEMU saw.
 fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
-    let said = |key: &str, fact: &str| {
-        let (_, rest) = outcome
-            .output
-            .split_once(&format!("testbed: guest {key}\n"))?;
-        let own = rest.split("testbed: status_").next().unwrap_or(rest);
-        guest::facts(own).get(fact).copied()
-    };
+    let said = |key, fact: &str| said(outcome, key, fact);
     findings.expect_eq("rescan", said("rescan", "bars"), Some("moved"));
     for key in ["rescan", "nvme-vf"] {
         findings.expect_eq(key, said(key, "disk"), Some(disk));
