@@ -77,6 +77,7 @@ pub const ALL: &[Case] = &[
     case("pieces", 60, pieces::too_many),
     case("quirks", 90, quirks::quirks),
     case("lines", 90, quirks::lines),
+    case("no-ecam", 45, quirks::without_ecam),
     case("terminal", 60, terminal::modes),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-false-kernel", 45, false_kernel::broken_promises),

@@ -1,4 +1,4 @@
-//! Devices that want something unusual of the monitor, each driven by the stock kernel's own driver.
+//! Devices and hosts that want something unusual of the monitor, driven by the stock kernel's own drivers.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::check::{self, Findings};
 use super::rig::Rig;
 use super::script::{self, PRELUDE};
 use crate::error::AtPath;
-use crate::machine::Outcome;
+use crate::machine::{Board, Outcome};
 use crate::runner::CaseResult;
 use crate::{Result, guest, image, setup};
 
@@ -225,4 +225,31 @@ fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
         outcome.trace.contains(RAN_OUT),
         "the watchdog never ran out",
     );
+}
+
+/// A machine whose config space is reached by ports only, as clouds have them: `check` is content, and a guest works.
+pub fn without_ecam() -> Result<CaseResult> {
+    let rig = Rig::with_initramfs(23, |path| {
+        guest::write_initramfs(path, MODULES, include_str!("../../guest/quirks"))
+    })?;
+    let machine = rig
+        .machine(setup::guest_kernel()?.vmlinux())
+        .board(Board::Pc)
+        .hugepages_2m(160);
+    let script = [
+        PRELUDE,
+        "testbed-bind $TESTBED_BDF_0 || exit 1\n\
+         pinvisor check --memory 256M $TESTBED_BDF_0\nsay check $?\n",
+        &guests(&[("alone", "--device $TESTBED_BDF_0", "")]),
+    ]
+    .concat();
+    let outcome = machine.run(&script)?;
+    let mut findings = Findings::default();
+    let facts = script::facts(&outcome.output);
+    check::left_clean(&mut findings, &outcome, &facts);
+    findings.expect_eq("check", facts.get("check").copied(), Some("0"));
+    let disk = image::sha256(&rig.contents);
+    let found = said(&outcome, "alone", "disk");
+    findings.expect_eq("disk", found, Some(disk.as_str()));
+    Ok(findings.into_result(&outcome))
 }

@@ -24,6 +24,25 @@ pub enum Iommu {
     Intel,
 }
 
+/// The chipset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Board {
+    /// PCI Express, with memory-mapped config space.
+    Q35,
+    /// Conventional PCI, as clouds have it: config space is reached by ports only. There are no marks in its trace.
+    Pc,
+}
+
+impl Board {
+    /// QEMU's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Q35 => "q35",
+            Self::Pc => "pc",
+        }
+    }
+}
+
 /// A disk image for a `--device` that names it as `drive=ID`.
 #[derive(Debug, Clone)]
 struct Disk {
@@ -35,6 +54,7 @@ struct Disk {
 /// A test machine to be: what it has, and what is watched.
 #[derive(Debug, Clone)]
 pub struct Machine {
+    board: Board,
     memory: String,
     cpus: u32,
     hugepages_2m: u32,
@@ -55,6 +75,7 @@ pub struct Machine {
 impl Default for Machine {
     fn default() -> Self {
         Self {
+            board: Board::Q35,
             memory: "2G".into(),
             cpus: 1,
             hugepages_2m: 0,
@@ -79,6 +100,13 @@ impl Machine {
     #[must_use]
     pub fn builder() -> Self {
         Self::default()
+    }
+
+    /// Another chipset.
+    #[must_use]
+    pub fn board(mut self, board: Board) -> Self {
+        self.board = board;
+        self
     }
 
     /// Memory, as QEMU's `-m` takes it.

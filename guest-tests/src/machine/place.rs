@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use super::Board;
 use crate::error::{Error, Result};
 use crate::setup::QEMU;
 
@@ -26,7 +27,7 @@ pub struct Placed {
 ///
 /// # Errors
 /// [`Error::Usage`] for too many devices or one that is no PCI device, or if QEMU does not answer.
-pub fn place(devices: &[String]) -> Result<Vec<Placed>> {
+pub fn place(board: Board, devices: &[String]) -> Result<Vec<Placed>> {
     if devices.len() > MOST_DEVICES {
         return Err(Error::Usage(format!(
             "{} devices; {MOST_DEVICES} can be placed",
@@ -36,12 +37,25 @@ pub fn place(devices: &[String]) -> Result<Vec<Placed>> {
     if devices.is_empty() {
         return Ok(Vec::new());
     }
+    if board == Board::Pc {
+        return Ok(devices.iter().enumerate().map(place_on_pc).collect());
+    }
     let models = Models::ask()?;
     devices
         .iter()
         .enumerate()
         .map(|(number, device)| place_one(number, device, &models))
         .collect()
+}
+
+/// Each device behind a bridge of its own, by which it can be reset.
+fn place_on_pc((number, device): (usize, &String)) -> Placed {
+    let slot = FIRST_SLOT + number;
+    let bridge = format!("pci-bridge,id=tb{number},bus=pci.0,addr={slot:#x},chassis_nr={slot}");
+    Placed {
+        arguments: vec![bridge, format!("{device},bus=tb{number},addr=1")],
+        line: format!("{slot:02x} - 01.0"),
+    }
 }
 
 fn place_one(number: usize, device: &str, models: &Models) -> Result<Placed> {
@@ -209,7 +223,7 @@ mod tests {
     #[test]
     fn what_is_no_pci_device_is_refused() {
         assert!(place_one(0, "isa-serial", &models()).is_err());
-        assert!(place(&vec!["nvme".to_string(); MOST_DEVICES + 1]).is_err());
+        assert!(place(Board::Q35, &vec!["nvme".to_string(); MOST_DEVICES + 1]).is_err());
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub fn command(
     command.env("TMPDIR", folder);
     command.args([
         "-M",
-        "q35",
+        machine.board.name(),
         "-cpu",
         "EPYC,+svm,+npt",
         "-nodefaults",

@@ -171,7 +171,7 @@ impl Folder {
         setup::require_qemu()?;
         let folder = tempfile::Builder::new().prefix("testbed-").tempdir();
         let folder = folder.at("create a folder in", std::env::temp_dir())?;
-        let placed = place(&machine.devices)?;
+        let placed = place(machine.board, &machine.devices)?;
         share::fill(&folder.path().join("share"), machine, &placed, script)?;
         let init = include_str!("../../machine/init");
         Initramfs::with_busybox(&setup::busybox()?, init)?
