@@ -61,6 +61,11 @@ impl Error {
                 }
                 .to_owned(),
             ),
+            Self::NoEcam(_) => Some(
+                "make room below 4 GiB: turn \"Above 4G decoding\" on in the firmware, or take a \
+                 device with large BARs out; /proc/iomem shows what is there"
+                    .to_owned(),
+            ),
             Self::Moved { .. } => Some(
                 "devices went on using the page where it had been: restart this machine; somebody \
                  took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
