@@ -15,7 +15,7 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_device::bus::{MmioAddress, PioAddress};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
 
 use crate::exit::{ExitReason, ExitSender};
 
@@ -66,17 +66,29 @@ impl VcpuThread {
         bus: Arc<IoManager>,
         exits: ExitSender,
     ) -> io::Result<Self> {
+        Self::start(index, exits, move |ends| run(&mut vcpu, &bus, ends))
+    }
+
+    /// Starts a thread that does `work` until it is told that it ends; `exits` is told what it returns.
+    fn start(
+        index: u8,
+        exits: ExitSender,
+        work: impl FnOnce(&dyn Fn() -> bool) -> Option<ExitReason> + Send + 'static,
+    ) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stopping);
         let thread = thread::Builder::new()
             .name(format!("vcpu{index}"))
             .spawn(move || {
                 let _notice = exits.on_panic();
+                // Whoever started this process may have blocked it, and the mask is inherited.
+                if let Err(error) = unblock_signal(kick_signal()) {
+                    log::error!("vCPU {index} may not stop when told to: {error:?}");
+                }
                 // What asked for the machine's end, a power-off or a restart, is not to be
                 // returned from: a guest that goes on tries other ways, down to a BIOS that is not
                 // there.
-                let ends = || seen.load(Ordering::SeqCst) || exits.is_decided();
-                if let Some(reason) = run(&mut vcpu, &bus, ends) {
+                if let Some(reason) = work(&|| seen.load(Ordering::SeqCst) || exits.is_decided()) {
                     exits.send(reason);
                 }
             })?;
@@ -103,7 +115,7 @@ impl VcpuThread {
 }
 
 /// Runs the vCPU until it `ends`; otherwise returns why it cannot go on.
-fn run(vcpu: &mut VcpuFd, bus: &IoManager, ends: impl Fn() -> bool) -> Option<ExitReason> {
+fn run(vcpu: &mut VcpuFd, bus: &IoManager, ends: &dyn Fn() -> bool) -> Option<ExitReason> {
     IMMEDIATE_EXIT.set(&raw mut vcpu.get_kvm_run().immediate_exit);
     let mut reason = None;
     let mut vectoring = 0;
@@ -250,12 +262,43 @@ fn internal_error(vcpu: &mut VcpuFd) -> (u32, Vec<u64>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU8;
+    use std::sync::{Mutex, mpsc};
+    use std::time::{Duration, Instant};
 
     use vm_device::DevicePio;
     use vm_device::bus::{PioAddressOffset, PioRange};
+    use vmm_sys_util::signal::block_signal;
 
     use super::*;
+    use crate::exit;
+
+    #[test]
+    fn a_kick_arrives_though_the_signal_was_blocked_from_the_start() {
+        install_kick_handler().unwrap();
+        // In this thread, and in those that it starts.
+        block_signal(kick_signal()).unwrap();
+        let (exits, _) = exit::channel().unwrap();
+        let (begins, begun) = mpsc::channel();
+        let (tells, told) = mpsc::channel();
+        let thread = VcpuThread::start(0, exits, move |_| {
+            let immediate_exit = AtomicU8::new(0);
+            IMMEDIATE_EXIT.set(immediate_exit.as_ptr());
+            begins.send(()).unwrap();
+            let began = Instant::now();
+            while immediate_exit.load(Ordering::SeqCst) == 0 && began.elapsed().as_secs() < 5 {
+                thread::sleep(Duration::from_millis(5));
+            }
+            IMMEDIATE_EXIT.set(ptr::null_mut());
+            tells.send(immediate_exit.into_inner()).unwrap();
+            None
+        })
+        .unwrap();
+        begun.recv().unwrap();
+        thread.stop();
+        assert_eq!(told.recv().unwrap(), 1);
+        thread.join();
+    }
 
     /// A data port: reads count up, writes are kept.
     #[derive(Default)]
