@@ -312,6 +312,12 @@ pub enum Error {
         /// Where, as far as KVM tells.
         at: Option<Gpa>,
     },
+    /// A limit on tasks.
+    #[error(
+        "KVM cannot start its worker thread, without which no guest runs: a limit on processes and \
+         threads is reached (KVM_RUN fails with EAGAIN)"
+    )]
+    NoWorker,
     /// The guest did something that no CPU can go on from.
     #[error("The guest crashed: {0}")]
     GuestCrash(String),

@@ -157,6 +157,15 @@ pub const FALSE_KERNEL: &[Step] = &[
         ..RUN
     },
     Step {
+        name: "worker-fails",
+        // KVM_RUN: EAGAIN
+        lie: "ioctl 0xae80 1- returns=-11",
+        status: "2",
+        error: "no-worker",
+        says: &["worker thread", "pids.max", "TasksMax="],
+        ..RUN
+    },
+    Step {
         name: "stays-bus-master",
         // COMMAND
         lie: "pread 0x70000000004 1- u16@0=0x107",

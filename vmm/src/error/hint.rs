@@ -86,6 +86,11 @@ impl Error {
                 total.saturating_add(need.saturating_sub(*available)),
                 size.pool_name()
             )),
+            Self::NoWorker => Some(
+                "raise pids.max of the control group, which is TasksMax= of a systemd unit, or the \
+                 user's RLIMIT_NPROC (ulimit -u)"
+                    .to_owned(),
+            ),
             Self::GuestReset => Some(
                 "Linux restarts after a panic, too: look at what its serial port printed last; \
                  --on-reset restart starts it anew"
