@@ -57,11 +57,13 @@ impl Listener {
     /// # Errors
     /// The errno of `accept`.
     pub fn accept(&self) -> io::Result<Option<UnixStream>> {
-        match self.listener.accept() {
-            Ok((client, _)) => Ok(Some(client)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(None),
-            Err(error) => Err(error),
+        loop {
+            match self.listener.accept() {
+                Ok((client, _)) => return Ok(Some(client)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }
