@@ -148,6 +148,12 @@ pub const FALSE_KERNEL: &[Step] = &[
         ..RUN
     },
     Step {
+        name: "interrupted",
+        // KVM_CREATE_VM: EINTR
+        lie: "ioctl 0xae01 1 returns=-4",
+        ..END
+    },
+    Step {
         name: "vcpu-fails",
         // KVM_RUN: EFAULT
         lie: "ioctl 0xae80 1- returns=-14",
