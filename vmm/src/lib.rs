@@ -37,6 +37,7 @@ mod screen;
 mod software;
 pub mod stress;
 mod topology;
+mod turn;
 mod unblocked;
 mod watch;
 mod window;

@@ -17,6 +17,7 @@ use crate::error::{Error, process};
 use crate::memory::choice::{self, Choice, Wish};
 use crate::memory::plan::FileExtent;
 use crate::progress::Progress;
+use crate::turn::Turn;
 
 /// Where guest RAM stands in the I/O address space, which matters to pinning alone. Any place would
 /// do, since no hardware reads it; below 512 GiB the kernel's table has few levels, and a multiple of
@@ -53,6 +54,7 @@ impl PinnedRam {
         wish: &Wish<'_>,
     ) -> Result<Self, Error> {
         let size = memory.page_size();
+        let _turn = turn(size);
         let left = check_pool(memory.size, size)?;
         let spare = left.min(memory.spare_pages());
         // More than that only if the kernel has no place else or memory is in too many pieces,
@@ -292,6 +294,7 @@ fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
 /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Process`]
 pub fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
     if let Some(size) = memory.hugepage_size {
+        let _turn = turn(size);
         check_pool(memory.size, size)?;
         let file = hugepages::memfd(size)?;
         file.set_len(memory.size)
@@ -316,6 +319,13 @@ pub fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
 fn steps(bytes: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
     let count = bytes.div_ceil(step);
     (0..count).map(move |number| number * step..bytes.min((number + 1) * step))
+}
+
+/// A turn at the pool of `size`: whoever chooses has more pages for a moment than it keeps, and others,
+/// who would find too few then, begin after it has given them back.
+fn turn(size: HugepageSize) -> Turn {
+    let pool = Path::new("/sys/kernel/mm/hugepages").join(size.pool_name());
+    Turn::at(&pool, "is taking hugepages")
 }
 
 /// How many hugepages the pool has beyond those for `bytes`.
