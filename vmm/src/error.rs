@@ -243,10 +243,15 @@ pub enum Error {
         /// The device.
         bdf: Bdf,
     },
-    /// Too few hugepages.
+    /// Too few hugepages in the pool; or enough, and the kernel gives this process no more of them.
     #[error(
-        "Guest memory needs {need} hugepages of {size}, of which {available} can be had \
-         ({total} in all, the others are in use or promised)"
+        "Guest memory needs {need} hugepages of {size}, of which {available} can be had ({total} in \
+         all{}",
+        if need > available {
+            ", the others are in use or promised)"
+        } else {
+            "), but this process gets no more of them"
+        }
     )]
     TooFewHugepages {
         /// Size of the pages.

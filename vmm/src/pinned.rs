@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use address::{Hpa, Iova};
+use iommufd_backend::Error as Backend;
 use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::extent::{Extent, merge};
@@ -80,7 +82,8 @@ impl PinnedRam {
             _ => size.bytes(),
         };
         for range in steps(memory.size, step) {
-            taking.more(range.end - range.start)?;
+            let taken = taking.more(range.end - range.start);
+            taken.map_err(of_all(memory.size))?;
             progress.advance(range.end - range.start);
         }
         let choice = taking.choose((spare, most), wish, &progress);
@@ -126,13 +129,15 @@ impl PinnedRam {
         let mut extents = Vec::new();
         for range in steps(memory.size, STEP.max(page_size)) {
             let len = range.end - range.start;
-            extents.extend(space.pin(&PinRequest {
+            let pinned = space.pin(&PinRequest {
                 file: &file,
                 offset: range.start,
                 len,
                 page_size,
                 iova: COOKIE + range.start,
-            })?);
+            });
+            let pinned = pinned.map_err(|error| of_all(memory.size)(error.into()))?;
+            extents.extend(pinned);
             progress.advance(len);
         }
         Ok(Self {
@@ -170,8 +175,7 @@ impl Taking<'_> {
         let page_size = self.size.bytes();
         let taken = self.pages.len() as u64;
         let offset = taken * page_size;
-        let need = self.wanted.saturating_sub(taken);
-        populate(&self.file, offset..offset + bytes, (self.size, need))?;
+        populate(&self.file, offset..offset + bytes, (self.size, self.wanted))?;
         let extents = self.space.pin(&PinRequest {
             file: &self.file,
             offset,
@@ -301,8 +305,8 @@ pub fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
             .map_err(process("size guest memory"))?;
         let progress = Progress::new("Clearing guest memory", memory.size);
         for range in steps(memory.size, STEP.max(size.bytes())) {
-            let need = (memory.size - range.start) / size.bytes();
-            populate(&file, range.clone(), (size, need))?;
+            let wanted = memory.size / size.bytes();
+            populate(&file, range.clone(), (size, wanted))?;
             progress.advance(range.end - range.start);
         }
         return Ok(file);
@@ -346,19 +350,35 @@ fn too_few(size: HugepageSize, need: u64, pool: Pool) -> Error {
     }
 }
 
-/// Gives `file` its pages in `range`, cleared, the first ones of `need`.
+/// Makes an error of pinning name all `bytes` of guest memory: the limit on locked memory has to hold
+/// them all, however few were to be pinned at once.
+pub fn of_all(bytes: u64) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Backend(Backend::Pin { source, .. }) => Error::Backend(Backend::Pin {
+            length: bytes,
+            source,
+        }),
+        error => error,
+    }
+}
+
+/// Gives `file` its pages in `range`, cleared, of `wanted` in the end.
 fn populate(
     file: &File,
     range: Range<u64>,
-    (size, need): (HugepageSize, u64),
+    (size, wanted): (HugepageSize, u64),
 ) -> Result<(), Error> {
     let bytes = range.end - range.start;
-    // Somebody else may have taken pages since the pool was read.
+    // Somebody else may have taken pages since the pool was read, or this process may have no more of
+    // them: a limit of its hugetlb control group, NUMA nodes without any.
     hugepages::populate(file, range.start, bytes).map_err(|error| match error {
-        iommufd_backend::Error::Map { ref source, .. }
-            if source.raw_os_error() == Some(libc::ENOSPC) =>
-        {
+        Backend::Map { ref source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
             let pool = Pool::read(Path::new("/sys"), size);
+            // The kernel may have stopped anywhere in the range (stat(2): blocks of 512 bytes).
+            let have = file
+                .metadata()
+                .map_or(0, |file| file.blocks() * 512 / size.bytes());
+            let need = wanted.saturating_sub(have);
             pool.map_or(error.into(), |pool| too_few(size, need, pool))
         }
         error => error.into(),
@@ -368,6 +388,41 @@ fn populate(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_on_locked_memory_is_told_for_all_of_it() {
+        let page = Error::Backend(Backend::Pin {
+            length: 2 << 20,
+            source: std::io::Error::from_raw_os_error(libc::ENOMEM),
+        });
+        let error = of_all(2 << 30)(page);
+        assert!(error.to_string().contains("2147483648"), "{error}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("ulimit -l 2097152 or more"), "{hint}");
+    }
+
+    #[test]
+    fn pages_that_are_there_and_not_to_be_had_are_told_from_those_that_are_not() {
+        let told = |need, free| {
+            let pool = Pool {
+                total: 900,
+                free,
+                reserved: 0,
+            };
+            let error = too_few(HugepageSize::Mib2, need, pool);
+            (error.to_string(), error.hint().unwrap())
+        };
+        let (text, hint) = told(300, 100);
+        assert!(text.ends_with("in use or promised)"), "{text}");
+        assert!(hint.contains("echo 1100 >"), "{hint}");
+        let (text, hint) = told(300, 700);
+        assert!(text.ends_with("gets no more of them"), "{text}");
+        assert!(
+            hint.contains("hugetlb.2MB.max") && hint.contains("cpuset.mems"),
+            "{hint}"
+        );
+        assert!(!hint.contains("echo"), "{hint}");
+    }
 
     #[test]
     fn steps_and_gaps_leave_nothing_out() {

@@ -80,6 +80,15 @@ impl Error {
                 size,
                 need,
                 available,
+                ..
+            } if need <= available => Some(format!(
+                "raise hugetlb.{size}B.max of the control group, or let this process have memory of \
+                 all NUMA nodes (numactl, cpuset.mems)"
+            )),
+            Self::TooFewHugepages {
+                size,
+                need,
+                available,
                 total,
             } => Some(format!(
                 "echo {} > /sys/kernel/mm/hugepages/{}/nr_hugepages",
