@@ -86,7 +86,7 @@ impl Id {
         match self {
             Self::KernelVersion => {
                 "Linux 7.3 or later, the first that tells the physical addresses of pinned memory \
-                 (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.6 where an IOMMU translates"
+                 (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 (`IOMMU_IOAS_MAP_FILE`) where an IOMMU translates"
             }
             Self::KernelConfig => {
                 "The kernel was built with everything that is needed, by `/proc/config.gz` or \
