@@ -140,8 +140,8 @@ impl Id {
             Self::DeviceExists => "There is such a PCI function",
             Self::DeviceType => "It is no bridge",
             Self::DeviceInUse => {
-                "The host does not use it: no mounted file system, swap, default route, other \
-                 exclusive user, or open VFIO node"
+                "The host does not use it: no mounted file system, swap, network that is \
+                 reached by it, other exclusive user, or open VFIO node"
             }
             Self::DeviceDriver => "A VFIO driver holds it",
             Self::DeviceCdev => "It has a VFIO character device",
