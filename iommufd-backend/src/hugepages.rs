@@ -143,17 +143,23 @@ pub fn memfd(size: HugepageSize) -> Result<File, Error> {
         })
 }
 
-/// Gives `file` its pages from `offset` on for `length` bytes, cleared.
+/// Gives `file` its pages from `offset` on for `length` bytes, cleared. A signal, as of a terminal that
+/// is stopped, interrupts the kernel at it: it goes on then, and finds the pages that are there.
 ///
 /// # Errors
 /// [`Error::Map`], with `ENOSPC` where the pool has too few.
 pub fn populate(file: &File, offset: u64, length: u64) -> Result<(), Error> {
-    rustix::fs::fallocate(file, FallocateFlags::empty(), offset, length).map_err(|errno| {
-        Error::Map {
-            length,
-            what: "hugepages",
-            source: errno.into(),
-        }
+    let flags = FallocateFlags::empty();
+    populate_by(length, || {
+        rustix::fs::fallocate(file, flags, offset, length)
+    })
+}
+
+fn populate_by(length: u64, allocate: impl FnMut() -> rustix::io::Result<()>) -> Result<(), Error> {
+    rustix::io::retry_on_intr(allocate).map_err(|errno| Error::Map {
+        length,
+        what: "hugepages",
+        source: errno.into(),
     })
 }
 
@@ -174,7 +180,26 @@ pub fn give_back(file: &File, offset: u64, length: u64) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
+
+    #[test]
+    fn signals_interrupt_the_kernel_and_not_the_caller() {
+        let mut answers = [Err(Errno::INTR), Err(Errno::INTR), Ok(())].into_iter();
+        populate_by(2 << 20, || answers.next().unwrap()).unwrap();
+        let error = populate_by(2 << 20, || Err(Errno::NOSPC)).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Map {
+                    length: 0x20_0000,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
 
     #[test]
     fn what_is_promised_cannot_be_had() {

@@ -19,6 +19,14 @@ pub struct Entry {
     pub name: String,
 }
 
+impl Entry {
+    /// Whether it is what a root bridge of the host's decodes: addresses where BARs may stand.
+    #[must_use]
+    pub fn is_root_window(&self) -> bool {
+        self.depth == 0 && self.name.starts_with("PCI Bus ")
+    }
+}
+
 /// The host's physical address map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IoMem {
@@ -62,15 +70,17 @@ impl IoMem {
 
     /// What the host's root bridges decode: the address windows in which BARs stand.
     pub fn bridge_windows(&self) -> impl Iterator<Item = Range<Hpa>> {
-        self.top()
-            .filter(|entry| entry.name.starts_with("PCI Bus "))
+        self.entries
+            .iter()
+            .filter(|entry| entry.is_root_window())
             .map(|entry| entry.range.clone())
     }
 
     /// The memory that the host's kernel runs in.
     pub fn system_ram(&self) -> impl Iterator<Item = Range<Hpa>> {
-        self.top()
-            .filter(|entry| entry.name == "System RAM")
+        self.entries
+            .iter()
+            .filter(|entry| entry.depth == 0 && entry.name == "System RAM")
             .map(|entry| entry.range.clone())
     }
 
@@ -84,10 +94,6 @@ impl IoMem {
                     || entry.name.starts_with("PCI MMCONFIG 0000")
             })
             .map(|entry| entry.range.clone())
-    }
-
-    fn top(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(|entry| entry.depth == 0)
     }
 }
 

@@ -99,7 +99,7 @@ impl Iommufd {
             })
     }
 
-    /// Maps `length` bytes of `file` from `offset` at `iova` (`IOMMU_IOAS_MAP_FILE`, Linux 6.14)
+    /// Maps `length` bytes of `file` from `offset` at `iova` (`IOMMU_IOAS_MAP_FILE`, Linux 6.13)
     /// for reading and writing, and pins them if `ioas` has a page table. Holes are filled.
     /// A hugetlb memfd takes whole hugepages only.
     ///

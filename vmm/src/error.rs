@@ -243,10 +243,15 @@ pub enum Error {
         /// The device.
         bdf: Bdf,
     },
-    /// Too few hugepages.
+    /// Too few hugepages in the pool; or enough, and the kernel gives this process no more of them.
     #[error(
-        "Guest memory needs {need} hugepages of {size}, of which {available} can be had \
-         ({total} in all, the others are in use or promised)"
+        "Guest memory needs {need} hugepages of {size}, of which {available} can be had ({total} in \
+         all{}",
+        if need > available {
+            ", the others are in use or promised)"
+        } else {
+            "), but this process gets no more of them"
+        }
     )]
     TooFewHugepages {
         /// Size of the pages.
@@ -312,6 +317,12 @@ pub enum Error {
         /// Where, as far as KVM tells.
         at: Option<Gpa>,
     },
+    /// A limit on tasks.
+    #[error(
+        "KVM cannot start its worker thread, without which no guest runs: a limit on processes and \
+         threads is reached (KVM_RUN fails with EAGAIN)"
+    )]
+    NoWorker,
     /// The guest did something that no CPU can go on from.
     #[error("The guest crashed: {0}")]
     GuestCrash(String),

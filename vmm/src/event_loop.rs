@@ -132,7 +132,7 @@ pub fn run(machine: &mut Machine, console: &mut Console, stay: Stay) -> Result<E
 ///
 /// # Errors
 /// [`Error::GuestCrash`], [`Error::GuestStatus`], [`Error::GuestReset`], [`Error::DeviceFailed`],
-/// [`Error::AccessFailed`]
+/// [`Error::AccessFailed`], [`Error::NoWorker`], [`Error::Panicked`]
 pub fn outcome(reason: ExitReason) -> Result<(), Error> {
     match reason {
         ExitReason::PowerOff { status: 0 } => log::info!("The guest switched itself off"),
@@ -147,6 +147,7 @@ pub fn outcome(reason: ExitReason) -> Result<(), Error> {
         ExitReason::GuestCrash(text) => return Err(Error::GuestCrash(text)),
         ExitReason::Panic => return Err(Error::Panicked),
         ExitReason::AccessFailed(at) => return Err(Error::AccessFailed { at }),
+        ExitReason::NoWorker => return Err(Error::NoWorker),
         ExitReason::Device(bdf, reason) => return Err(Error::DeviceFailed { bdf, reason }),
     }
     Ok(())

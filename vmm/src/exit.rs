@@ -31,6 +31,8 @@ pub enum ExitReason {
     GuestCrash(String),
     /// The host could not carry out an access of the guest's to its address space, here as far as KVM tells.
     AccessFailed(Option<Gpa>),
+    /// KVM cannot enter the guest, since it cannot start a thread of its own.
+    NoWorker,
     /// A passed-through device cannot go on; the text says why.
     Device(Bdf, String),
     /// A thread of the monitor panicked.
@@ -50,6 +52,7 @@ impl ExitReason {
             Self::TimeLimit(_) => "time-limit",
             Self::GuestCrash(_) => "guest-crash",
             Self::AccessFailed(_) => "access-failed",
+            Self::NoWorker => "no-worker",
             Self::Device(..) => "device",
             Self::Panic => "panic",
         }

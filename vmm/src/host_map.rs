@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use address::{Gpa, Hpa};
 use devices::pci;
-use iommufd_backend::IoMem;
+use iommufd_backend::{Entry, IoMem};
 
 use crate::acpi::{IO_APIC, LOCAL_APIC};
 use crate::kvm::vm::Vm;
@@ -28,7 +28,7 @@ pub struct HostMap {
 
 /// There is no place for config space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("The host's address map has no free MiB below 4 GiB for PCI config space")]
+#[error("The host's address map has no free MiB below {} for PCI config space", IO_APIC.start)]
 pub struct NoEcamError;
 
 impl HostMap {
@@ -38,14 +38,8 @@ impl HostMap {
     /// # Errors
     /// [`NoEcamError`]
     pub fn new(host: &IoMem, bars: &[Range<Hpa>]) -> Result<Self, NoEcamError> {
-        let ecam = host
-            .ecam()
-            .map(|range| Gpa(range.start.0))
-            .or_else(|| free_mib(host))
-            .map(|start| start..start + pci::ECAM_SIZE)
-            .filter(|range| range.end.0 <= LIMIT_4G)
-            .ok_or(NoEcamError)?;
         let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
+        let ecam = ecam(host, bars).map(identity).ok_or(NoEcamError)?;
         let ram: Vec<_> = host.system_ram().map(identity).collect();
         let taken = [
             Gpa(0)..Gpa(low::SIZE),
@@ -104,17 +98,32 @@ fn without(window: &Range<Gpa>, hole: &Range<Gpa>) -> impl Iterator<Item = Range
     })
 }
 
-/// The highest MiB below the I/O APIC that the host uses for nothing.
-fn free_mib(host: &IoMem) -> Option<Gpa> {
+/// The place of config space: where the host has its own, if a guest can be told so; else the highest
+/// MiB below the I/O APIC that the host uses for nothing; else the highest one that is in its root
+/// bridges' windows, as on machines without memory-mapped config space, and nothing stands in. Windows
+/// that the guest is told of are cut around it.
+fn ecam(host: &IoMem, bars: &[Range<Hpa>]) -> Option<Range<Hpa>> {
+    let suits = |start: &Hpa| start.is_aligned(pci::ECAM_SIZE) && start.0 < LIMIT_4G;
+    let own = host.ecam().map(|range| range.start).filter(suits);
+    let start = own
+        .or_else(|| free_mib(host, bars, |_| true))
+        .or_else(|| free_mib(host, bars, |entry| !entry.is_root_window()))?;
+    Some(start..start + pci::ECAM_SIZE)
+}
+
+/// The highest MiB below the I/O APIC that neither a BAR nor any line of the map touches that `counts`.
+fn free_mib(host: &IoMem, bars: &[Range<Hpa>], counts: impl Fn(&Entry) -> bool) -> Option<Hpa> {
+    let lines = host.entries().iter().filter(|entry| counts(entry));
+    let taken: Vec<_> = lines.map(|entry| &entry.range).chain(bars).collect();
     (1..IO_APIC.start.0 / pci::ECAM_SIZE)
         .rev()
         .map(|number| Hpa(number * pci::ECAM_SIZE))
         .find(|start| {
-            let mib = *start..*start + pci::ECAM_SIZE;
-            let overlaps = |range: &Range<Hpa>| range.start < mib.end && mib.start < range.end;
-            !host.entries().iter().any(|entry| overlaps(&entry.range))
+            let end = *start + pci::ECAM_SIZE;
+            !taken
+                .iter()
+                .any(|range| range.start < end && *start < range.end)
         })
-        .map(|start| Gpa(start.0))
 }
 
 #[cfg(test)]
@@ -171,8 +180,53 @@ c000000000-c7ffffffff : PCI Bus 0000:00
             .replace("feefffff", "f7ffffff");
         let map = HostMap::new(&iomem(&text), &[]).unwrap();
         assert_eq!(map.ecam, Gpa(0xfeb0_0000)..Gpa(0xfec0_0000));
-        let full = "00000000-ffffffff : PCI Bus 0000:00\n";
-        assert_eq!(HostMap::new(&iomem(full), &[]), Err(NoEcamError));
+        let full = "00000000-ffffffff : Reserved\n";
+        let error = HostMap::new(&iomem(full), &[]).unwrap_err();
+        assert!(error.to_string().contains("below 0xfec00000"), "{error}");
+    }
+
+    #[test]
+    fn a_host_ecam_that_no_guest_can_have_hides_no_free_mib() {
+        let free = Gpa(0xfeb0_0000)..Gpa(0xfec0_0000);
+        for own in ["b0080000-bfffffff", "c800000000-c80fffffff"] {
+            let text = HOST
+                .replace("b0000000-bfffffff", own)
+                .replace("feefffff", "f7ffffff");
+            let map = HostMap::new(&iomem(&text), &[]).unwrap();
+            assert_eq!(map.ecam, free, "{own}");
+        }
+    }
+
+    /// What Linux shows on QEMU's machine `pc`, which has no ECAM and whose window leaves nothing free.
+    const WITHOUT_ECAM: &str = "\
+00000000-00000fff : Reserved
+00001000-0009fbff : System RAM
+000a0000-000bffff : PCI Bus 0000:00
+00100000-7ffdefff : System RAM
+7ffdf000-7fffffff : Reserved
+80000000-febfffff : PCI Bus 0000:00
+  fe000000-fe7fffff : PCI Bus 0000:01
+  fe800000-fe803fff : 0000:00:03.0
+  febf0000-febf0fff : 0000:00:02.0
+fec00000-fec003ff : IOAPIC 0
+fee00000-fee00fff : Local APIC
+";
+
+    #[test]
+    fn without_a_free_mib_a_piece_of_a_window_serves() {
+        let map = HostMap::new(&iomem(WITHOUT_ECAM), &[]).unwrap();
+        assert_eq!(map.ecam, Gpa(0xfea0_0000)..Gpa(0xfeb0_0000));
+        assert_eq!(
+            map.windows,
+            [
+                Gpa(0x8000_0000)..Gpa(0xfea0_0000),
+                Gpa(0xfeb0_0000)..Gpa(0xfec0_0000),
+            ]
+        );
+        // A BAR that the map does not show, from the middle of one MiB to the middle of the next.
+        let bar = Hpa(0xfe98_0000)..Hpa(0xfea8_0000);
+        let map = HostMap::new(&iomem(WITHOUT_ECAM), &[bar]).unwrap();
+        assert_eq!(map.ecam, Gpa(0xfdf0_0000)..Gpa(0xfe00_0000));
     }
 
     #[test]

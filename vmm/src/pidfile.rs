@@ -44,7 +44,7 @@ pub enum PidfileError {
     },
 }
 
-/// The file, which is removed when dropped.
+/// The file, which is removed when dropped, if it still is this process's.
 #[derive(Debug)]
 pub struct Pidfile {
     path: PathBuf,
@@ -108,6 +108,14 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
+        // Somebody may have removed it, and another process made its own.
+        if !is_at(&self.lock, &self.path) {
+            log::debug!(
+                "The pidfile {} is no longer this one's",
+                self.path.display()
+            );
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             log::warn!("Cannot remove the pidfile {}: {error}", self.path.display());
         }
@@ -160,6 +168,19 @@ mod tests {
         drop(held);
         assert!(!path.exists());
         Pidfile::create(&path).unwrap();
+    }
+
+    #[test]
+    fn the_file_of_another_process_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let first = Pidfile::create(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = Pidfile::create(&path).unwrap();
+        drop(first);
+        assert_eq!(fs::read_to_string(&path).unwrap(), own());
+        drop(second);
+        assert!(!path.exists());
     }
 
     #[test]

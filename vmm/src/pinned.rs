@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use address::{Hpa, Iova};
+use iommufd_backend::Error as Backend;
 use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::extent::{Extent, merge};
@@ -17,6 +19,7 @@ use crate::error::{Error, process};
 use crate::memory::choice::{self, Choice, Wish};
 use crate::memory::plan::FileExtent;
 use crate::progress::Progress;
+use crate::turn::Turn;
 
 /// Where guest RAM stands in the I/O address space, which matters to pinning alone. Any place would
 /// do, since no hardware reads it; below 512 GiB the kernel's table has few levels, and a multiple of
@@ -53,6 +56,7 @@ impl PinnedRam {
         wish: &Wish<'_>,
     ) -> Result<Self, Error> {
         let size = memory.page_size();
+        let _turn = turn(size);
         let left = check_pool(memory.size, size)?;
         let spare = left.min(memory.spare_pages());
         // More than that only if the kernel has no place else or memory is in too many pieces,
@@ -78,7 +82,8 @@ impl PinnedRam {
             _ => size.bytes(),
         };
         for range in steps(memory.size, step) {
-            taking.more(range.end - range.start)?;
+            let taken = taking.more(range.end - range.start);
+            taken.map_err(of_all(memory.size))?;
             progress.advance(range.end - range.start);
         }
         let choice = taking.choose((spare, most), wish, &progress);
@@ -124,13 +129,15 @@ impl PinnedRam {
         let mut extents = Vec::new();
         for range in steps(memory.size, STEP.max(page_size)) {
             let len = range.end - range.start;
-            extents.extend(space.pin(&PinRequest {
+            let pinned = space.pin(&PinRequest {
                 file: &file,
                 offset: range.start,
                 len,
                 page_size,
                 iova: COOKIE + range.start,
-            })?);
+            });
+            let pinned = pinned.map_err(|error| of_all(memory.size)(error.into()))?;
+            extents.extend(pinned);
             progress.advance(len);
         }
         Ok(Self {
@@ -168,8 +175,7 @@ impl Taking<'_> {
         let page_size = self.size.bytes();
         let taken = self.pages.len() as u64;
         let offset = taken * page_size;
-        let need = self.wanted.saturating_sub(taken);
-        populate(&self.file, offset..offset + bytes, (self.size, need))?;
+        populate(&self.file, offset..offset + bytes, (self.size, self.wanted))?;
         let extents = self.space.pin(&PinRequest {
             file: &self.file,
             offset,
@@ -292,14 +298,15 @@ fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
 /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Process`]
 pub fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
     if let Some(size) = memory.hugepage_size {
+        let _turn = turn(size);
         check_pool(memory.size, size)?;
         let file = hugepages::memfd(size)?;
         file.set_len(memory.size)
             .map_err(process("size guest memory"))?;
         let progress = Progress::new("Clearing guest memory", memory.size);
         for range in steps(memory.size, STEP.max(size.bytes())) {
-            let need = (memory.size - range.start) / size.bytes();
-            populate(&file, range.clone(), (size, need))?;
+            let wanted = memory.size / size.bytes();
+            populate(&file, range.clone(), (size, wanted))?;
             progress.advance(range.end - range.start);
         }
         return Ok(file);
@@ -316,6 +323,13 @@ pub fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
 fn steps(bytes: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
     let count = bytes.div_ceil(step);
     (0..count).map(move |number| number * step..bytes.min((number + 1) * step))
+}
+
+/// A turn at the pool of `size`: whoever chooses has more pages for a moment than it keeps, and others,
+/// who would find too few then, begin after it has given them back.
+fn turn(size: HugepageSize) -> Turn {
+    let pool = Path::new("/sys/kernel/mm/hugepages").join(size.pool_name());
+    Turn::at(&pool, "is taking hugepages")
 }
 
 /// How many hugepages the pool has beyond those for `bytes`.
@@ -336,19 +350,35 @@ fn too_few(size: HugepageSize, need: u64, pool: Pool) -> Error {
     }
 }
 
-/// Gives `file` its pages in `range`, cleared, the first ones of `need`.
+/// Makes an error of pinning name all `bytes` of guest memory: the limit on locked memory has to hold
+/// them all, however few were to be pinned at once.
+pub fn of_all(bytes: u64) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Backend(Backend::Pin { source, .. }) => Error::Backend(Backend::Pin {
+            length: bytes,
+            source,
+        }),
+        error => error,
+    }
+}
+
+/// Gives `file` its pages in `range`, cleared, of `wanted` in the end.
 fn populate(
     file: &File,
     range: Range<u64>,
-    (size, need): (HugepageSize, u64),
+    (size, wanted): (HugepageSize, u64),
 ) -> Result<(), Error> {
     let bytes = range.end - range.start;
-    // Somebody else may have taken pages since the pool was read.
+    // Somebody else may have taken pages since the pool was read, or this process may have no more of
+    // them: a limit of its hugetlb control group, NUMA nodes without any.
     hugepages::populate(file, range.start, bytes).map_err(|error| match error {
-        iommufd_backend::Error::Map { ref source, .. }
-            if source.raw_os_error() == Some(libc::ENOSPC) =>
-        {
+        Backend::Map { ref source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
             let pool = Pool::read(Path::new("/sys"), size);
+            // The kernel may have stopped anywhere in the range (stat(2): blocks of 512 bytes).
+            let have = file
+                .metadata()
+                .map_or(0, |file| file.blocks() * 512 / size.bytes());
+            let need = wanted.saturating_sub(have);
             pool.map_or(error.into(), |pool| too_few(size, need, pool))
         }
         error => error.into(),
@@ -358,6 +388,41 @@ fn populate(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_on_locked_memory_is_told_for_all_of_it() {
+        let page = Error::Backend(Backend::Pin {
+            length: 2 << 20,
+            source: std::io::Error::from_raw_os_error(libc::ENOMEM),
+        });
+        let error = of_all(2 << 30)(page);
+        assert!(error.to_string().contains("2147483648"), "{error}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("ulimit -l 2097152 or more"), "{hint}");
+    }
+
+    #[test]
+    fn pages_that_are_there_and_not_to_be_had_are_told_from_those_that_are_not() {
+        let told = |need, free| {
+            let pool = Pool {
+                total: 900,
+                free,
+                reserved: 0,
+            };
+            let error = too_few(HugepageSize::Mib2, need, pool);
+            (error.to_string(), error.hint().unwrap())
+        };
+        let (text, hint) = told(300, 100);
+        assert!(text.ends_with("in use or promised)"), "{text}");
+        assert!(hint.contains("echo 1100 >"), "{hint}");
+        let (text, hint) = told(300, 700);
+        assert!(text.ends_with("gets no more of them"), "{text}");
+        assert!(
+            hint.contains("hugetlb.2MB.max") && hint.contains("cpuset.mems"),
+            "{hint}"
+        );
+        assert!(!hint.contains("echo"), "{hint}");
+    }
 
     #[test]
     fn steps_and_gaps_leave_nothing_out() {

@@ -120,10 +120,18 @@ pub const BIND: &[Step] = &[
         ..STEP
     },
     Step {
-        name: "default-route",
+        name: "network-reached",
         before: "interface=$(ls /sys/bus/pci/devices/$TESTBED_BDF_1/net)\n\
-                 ip addr add 192.0.2.2/24 dev $interface; ip link set $interface up\n\
-                 ip route add default via 192.0.2.1\n",
+                 ip addr add 192.0.2.2/24 dev $interface; ip link set $interface up\n",
+        command: "pinvisor bind $TESTBED_BDF_1",
+        status: "3",
+        error: "bind-in-use",
+        says: &["is up and reaches 192.0.2.0/24", "ip link set dev"],
+        ..STEP
+    },
+    Step {
+        name: "default-route",
+        before: "ip route add default via 192.0.2.1\n",
         command: "pinvisor bind $TESTBED_BDF_1",
         status: "3",
         error: "bind-in-use",

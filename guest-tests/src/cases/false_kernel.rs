@@ -148,12 +148,27 @@ pub const FALSE_KERNEL: &[Step] = &[
         ..RUN
     },
     Step {
+        name: "interrupted",
+        // KVM_CREATE_VM: EINTR
+        lie: "ioctl 0xae01 1 returns=-4",
+        ..END
+    },
+    Step {
         name: "vcpu-fails",
         // KVM_RUN: EFAULT
         lie: "ioctl 0xae80 1- returns=-14",
         status: "3",
         error: "access-failed",
         says: &["failed on the host"],
+        ..RUN
+    },
+    Step {
+        name: "worker-fails",
+        // KVM_RUN: EAGAIN
+        lie: "ioctl 0xae80 1- returns=-11",
+        status: "2",
+        error: "no-worker",
+        says: &["worker thread", "pids.max", "TasksMax="],
         ..RUN
     },
     Step {

@@ -86,7 +86,7 @@ impl Id {
         match self {
             Self::KernelVersion => {
                 "Linux 7.3 or later, the first that tells the physical addresses of pinned memory \
-                 (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.6 where an IOMMU translates"
+                 (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 (`IOMMU_IOAS_MAP_FILE`) where an IOMMU translates"
             }
             Self::KernelConfig => {
                 "The kernel was built with everything that is needed, by `/proc/config.gz` or \
@@ -140,8 +140,8 @@ impl Id {
             Self::DeviceExists => "There is such a PCI function",
             Self::DeviceType => "It is no bridge",
             Self::DeviceInUse => {
-                "The host does not use it: no mounted file system, swap, default route, other \
-                 exclusive user, or open VFIO node"
+                "The host does not use it: no mounted file system, swap, network that is \
+                 reached by it, other exclusive user, or open VFIO node"
             }
             Self::DeviceDriver => "A VFIO driver holds it",
             Self::DeviceCdev => "It has a VFIO character device",

@@ -34,6 +34,13 @@ pub enum Use {
         /// The network interface.
         interface: String,
     },
+    /// A network that is reached by it.
+    Network {
+        /// The network interface.
+        interface: String,
+        /// The network, or the host's address in it, with the length of the prefix.
+        network: String,
+    },
     /// A process has its VFIO device open.
     Open {
         /// The node.
@@ -54,6 +61,9 @@ impl fmt::Display for Use {
             Self::DefaultRoute { interface } => {
                 write!(f, "the default route goes through {interface}")
             }
+            Self::Network { interface, network } => {
+                write!(f, "{interface} is up and reaches {network}")
+            }
             Self::Open { node, process } => write!(f, "process {process} has {node} open"),
         }
     }
@@ -68,6 +78,7 @@ impl Use {
             Self::Swap { block } => format!("swapoff /dev/{block}"),
             Self::Exclusive { block } => format!("lsblk /dev/{block}; fuser -v /dev/{block}"),
             Self::DefaultRoute { interface } => format!("ip route del default dev {interface}"),
+            Self::Network { interface, .. } => format!("ip link set dev {interface} down"),
             Self::Open { process, .. } => format!("kill {process}"),
         }
     }

@@ -11,8 +11,9 @@ use crate::line::Line;
 
 /// The first kernel with `IOMMU_IOAS_NOIOMMU_GET_PA`.
 const FIRST_NOIOMMU: (u32, u32) = (7, 3);
-/// The first kernel with VFIO character devices.
-const FIRST_CDEV: (u32, u32) = (6, 6);
+/// The first kernel with `IOMMU_IOAS_MAP_FILE`, by which guest memory is pinned. VFIO character devices
+/// came with 6.6.
+const FIRST_MAP_FILE: (u32, u32) = (6, 13);
 
 /// Most of an unpacked `/proc/config.gz` that is read.
 const MOST_CONFIG: u64 = 4 << 20;
@@ -58,7 +59,10 @@ pub(crate) fn check_version(host: &Host, noiommu: bool) -> Line {
             "the first that tells where pinned memory is, without which no device works here",
         )
     } else {
-        (FIRST_CDEV, "the first with VFIO character devices")
+        (
+            FIRST_MAP_FILE,
+            "the first that pins memory of a file (IOMMU_IOAS_MAP_FILE)",
+        )
     };
     let needed = format!("Linux {}.{}", first.0, first.1);
     match version(&release) {
@@ -250,8 +254,8 @@ CONFIG_IOMMUFD_NOIOMMU=y\n";
         assert_eq!(judge("7.3.4-1~bpo13+1\n", true), Verdict::Ok);
         assert_eq!(judge("7.10.0", true), Verdict::Ok);
         assert_eq!(judge("7.2.9", true), Verdict::Fail);
-        assert_eq!(judge("6.6.0", false), Verdict::Ok);
-        assert_eq!(judge("6.1.0", false), Verdict::Fail);
+        assert_eq!(judge("6.13.0", false), Verdict::Ok);
+        assert_eq!(judge("6.12.57+deb13-amd64", false), Verdict::Fail);
         for strange in ["", "x", "7", "99999999999.1"] {
             assert_eq!(judge(strange, true), Verdict::Warn, "{strange}");
         }

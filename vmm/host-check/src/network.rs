@@ -1,6 +1,7 @@
-//! Network interfaces of a PCI function, and whether the default route goes through one.
+//! Network interfaces of a PCI function, and whether the host reaches networks through one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use crate::host::Host;
@@ -15,15 +16,28 @@ pub(crate) fn uses(host: &Host, function: &Path) -> Vec<Use> {
     let interfaces = interfaces(host, function);
     let text = |name| host.text(name).unwrap_or_default();
     let (v4, v6) = (text("proc/net/route"), text("proc/net/ipv6_route"));
-    let v4 = v4.lines().filter_map(default_v4);
-    let routes: BTreeSet<&str> = v4.chain(v6.lines().filter_map(default_v6)).collect();
-    routes
+    let defaults = v4.lines().filter_map(default_v4);
+    let defaults: BTreeSet<&str> = defaults
+        .chain(v6.lines().filter_map(default_v6))
+        .filter(|interface| interfaces.contains(*interface))
+        .collect();
+    let addresses = text("proc/net/if_inet6");
+    let networks = addresses.lines().filter_map(network_v6);
+    // One of each interface says enough.
+    let networks: BTreeMap<&str, String> = networks
+        .chain(v4.lines().filter_map(network_v4))
+        .filter(|(interface, _)| interfaces.contains(*interface))
+        .collect();
+    let defaults = defaults.into_iter().map(|interface| Use::DefaultRoute {
+        interface: interface.to_owned(),
+    });
+    let networks = networks
         .into_iter()
-        .filter(|route| interfaces.contains(*route))
-        .map(|interface| Use::DefaultRoute {
+        .map(|(interface, network)| Use::Network {
             interface: interface.to_owned(),
-        })
-        .collect()
+            network,
+        });
+    defaults.chain(networks).collect()
 }
 
 /// Names of the interfaces that stand below `function`, and of the bridges, bonds and VLANs that
@@ -68,6 +82,34 @@ fn default_v4(line: &str) -> Option<&str> {
     is_usable(flags).then_some(interface)
 }
 
+/// The interface of a line of `/proc/net/route` and the network that is reached through it, but for
+/// the default and for link-local addresses (RFC 3927). A line is there as long as the interface is up
+/// and has an address.
+fn network_v4(line: &str) -> Option<(&str, String)> {
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    let [interface, destination, _, flags, _, _, _, mask, ..] = columns[..] else {
+        return None;
+    };
+    // The bytes of the address, as the CPU reads them as a number.
+    let number = |text| u32::from_str_radix(text, 16).ok();
+    let network = Ipv4Addr::from(number(destination)?.to_ne_bytes());
+    let prefix = number(mask)?.count_ones();
+    (is_usable(flags) && prefix > 0 && !network.is_link_local())
+        .then(|| (interface, format!("{network}/{prefix}")))
+}
+
+/// The interface of a line of `/proc/net/if_inet6` and its address, but for link-local ones. An interface
+/// that is down has none.
+fn network_v6(line: &str) -> Option<(&str, String)> {
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    let [address, _, prefix, _, _, interface] = columns[..] else {
+        return None;
+    };
+    let address = Ipv6Addr::from(u128::from_str_radix(address, 16).ok()?);
+    let prefix = u8::from_str_radix(prefix, 16).ok()?;
+    (!address.is_unicast_link_local()).then(|| (interface, format!("{address}/{prefix}")))
+}
+
 /// The interface of a line of `/proc/net/ipv6_route` that is a default route.
 fn default_v6(line: &str) -> Option<&str> {
     let columns: Vec<&str> = line.split_whitespace().collect();
@@ -106,7 +148,9 @@ eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
     #[test]
     fn the_default_route_is_found_through_a_bridge() {
         let (fake, function) = machine();
-        fake.write("proc/net/route", V4);
+        // Without that of eth0 itself.
+        let v4: Vec<_> = V4.lines().take(2).collect();
+        fake.write("proc/net/route", &v4.join("\n"));
         assert_eq!(uses(&fake.host, &function), []);
         fake.directory(&format!("{FUNCTION}/net/eth0/upper_br0"));
         assert_eq!(
@@ -115,6 +159,28 @@ eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
                 interface: "br0".into()
             }]
         );
+    }
+
+    #[test]
+    fn an_interface_that_is_up_with_an_address_is_in_use() {
+        let (fake, function) = machine();
+        let found = || uses(&fake.host, &function);
+        let network = |network: &str| Use::Network {
+            interface: "eth0".into(),
+            network: network.into(),
+        };
+        fake.write("proc/net/route", V4);
+        assert_eq!(found(), [network("10.0.2.0/24")]);
+        assert_eq!(found()[0].way_out(), "ip link set dev eth0 down");
+        // Addresses that it has given itself are no use.
+        fake.write("proc/net/route", &V4.replace("0002000A", "0000FEA9"));
+        let v6 = |address: &str, scope: &str| format!("{address} 02 40 {scope} 80     eth0\n");
+        let own = v6("fe80000000000000505400fffe123456", "20");
+        fake.write("proc/net/if_inet6", &own);
+        assert_eq!(found(), []);
+        let global = v6("20010db8000000000000000000000001", "00");
+        fake.write("proc/net/if_inet6", &[own, global].concat());
+        assert_eq!(found(), [network("2001:db8::1/64")]);
     }
 
     #[test]
@@ -138,6 +204,8 @@ eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
         fn no_text_makes_it_panic(line in "\\PC*") {
             default_v4(&line);
             default_v6(&line);
+            network_v4(&line);
+            network_v6(&line);
         }
     }
 }

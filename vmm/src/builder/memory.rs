@@ -108,7 +108,7 @@ impl Memory {
         }
         phases.done("lay out");
         if let Some(space) = &devices.held.iommu {
-            map_for_devices(space, &file, &plan)?;
+            map_for_devices(space, &file, &plan).map_err(pinned::of_all(config.size))?;
         }
         let low = low::allocate().map_err(process("make low guest memory"))?;
         let ram = GuestRam::map((&low, low::SIZE), &file, &plan)?;

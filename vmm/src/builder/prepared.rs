@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::host_map::HostMap;
 use crate::kvm::vm::Vm;
+use crate::limits;
 use crate::memory::layout::Layout;
 use crate::memory::pieces;
 use crate::phases::Phases;
@@ -39,6 +40,7 @@ impl Prepared {
     /// Binds the devices, pins and places memory. `identity` is the layout for devices that use
     /// physical addresses.
     pub fn new(config: &Config, identity: &dyn Layout, phases: &mut Phases) -> Result<Self, Error> {
+        limits::raise_open_files();
         let files = BootFiles::open(config)?;
         let release = files.release()?;
         let is_linux = release.is_some();

@@ -19,8 +19,8 @@ pub struct BindArgs {
     #[arg(value_name = "BDF", required = true)]
     devices: Vec<Bdf>,
 
-    /// Take a device even if it holds a mounted file system, swap or the default route: what uses
-    /// it fails
+    /// Take a device even if it holds a mounted file system or swap, or a network is reached by it:
+    /// what uses it fails
     #[arg(long)]
     force: bool,
 }

@@ -14,12 +14,32 @@ use crate::screen::say;
 /// Keys that wait at most for a guest that does not read; what is typed after them is lost.
 const TYPED_AHEAD: usize = 4096;
 
+/// Of what a client sent that is gone, so much waits at most for a guest that does not read.
+const LEFT_BEHIND: usize = 1 << 20;
+
+/// Input that the guest has had no room for yet.
+#[derive(Debug, Default)]
+pub struct Waiting(VecDeque<u8>);
+
+impl Waiting {
+    /// Hands it to `serial` as far as that has room.
+    pub fn hand_over(&mut self, serial: &GuestSerial) {
+        match serial.enqueue(self.0.make_contiguous()) {
+            Ok(taken) => drop(self.0.drain(..taken)),
+            Err(error) => {
+                log::warn!("{error}");
+                self.0.clear();
+            }
+        }
+    }
+}
+
 /// Where input comes from, and what of it the guest has had no room for yet.
 #[derive(Debug)]
 pub struct Input {
     source: OwnedFd,
     user: Option<User>,
-    waiting: VecDeque<u8>,
+    waiting: Waiting,
 }
 
 /// Somebody at a terminal, whose keys may be commands.
@@ -48,8 +68,22 @@ impl Input {
         Self {
             source,
             user: None,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
         }
+    }
+
+    /// Puts what `waits` from a source before in front.
+    #[must_use]
+    pub fn after(self, waits: Waiting) -> Self {
+        let mut waiting = waits;
+        waiting.0.extend(self.waiting.0);
+        Self { waiting, ..self }
+    }
+
+    /// What the guest has had no room for.
+    #[must_use]
+    pub fn into_waiting(self) -> Waiting {
+        self.waiting
     }
 
     /// Input from a user at `terminal`, which is in raw mode until the input is dropped.
@@ -83,7 +117,7 @@ impl Input {
     /// read: a command may be among them.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.user.is_none() && !self.waiting.is_empty()
+        self.user.is_none() && !self.waiting.0.is_empty()
     }
 
     /// Reads what there is and hands it to `serial`. To be called when the source is readable.
@@ -109,6 +143,21 @@ impl Input {
         InputState::Open
     }
 
+    /// Reads all that is left of a source whose other end is closed, so that this waits for nobody.
+    pub fn read_rest(&mut self) {
+        let mut buffer = [0; 4096];
+        while self.waiting.0.len() < LEFT_BEHIND {
+            match rustix::io::read(&self.source, &mut buffer) {
+                Ok(count) if count > 0 => self.waiting.0.extend(&buffer[..count]),
+                Err(Errno::INTR) => {}
+                _ => return,
+            }
+        }
+        log::warn!(
+            "The guest does not read, and a client sent much and left: the end of that is lost"
+        );
+    }
+
     /// What the end of the source means.
     #[must_use]
     pub fn end(&self) -> InputState {
@@ -125,8 +174,8 @@ impl Input {
             None => Key::Guest(byte),
         };
         match key {
-            Key::Guest(_) if self.user.is_some() && self.waiting.len() >= TYPED_AHEAD => {}
-            Key::Guest(byte) => self.waiting.push_back(byte),
+            Key::Guest(_) if self.user.is_some() && self.waiting.0.len() >= TYPED_AHEAD => {}
+            Key::Guest(byte) => self.waiting.0.push_back(byte),
             Key::Begin => {}
             Key::Quit => return InputState::Quit,
             Key::Help => say(&format!("\n{}", keys::HELP)),
@@ -136,13 +185,6 @@ impl Input {
 
     /// Hands waiting input to `serial` as far as it has room.
     pub fn hand_over(&mut self, serial: &GuestSerial) {
-        let waiting = self.waiting.make_contiguous();
-        match serial.enqueue(waiting) {
-            Ok(taken) => drop(self.waiting.drain(..taken)),
-            Err(error) => {
-                log::warn!("{error}");
-                self.waiting.clear();
-            }
-        }
+        self.waiting.hand_over(serial);
     }
 }

@@ -14,13 +14,16 @@ mod watch;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
+use std::mem;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use devices::serial::SerialPort;
+use rustix::fs::OFlags;
 use vm_superio::Trigger;
 use vm_superio::serial::SerialEvents;
 use vmm_sys_util::eventfd::EventFd;
@@ -28,7 +31,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::config::SerialConfig;
 use crate::error::{Error, process};
 use crate::eventfd;
-use input::Input;
+use input::{Input, Waiting};
 use pty::Pty;
 use pump::Pump;
 use socket::Listener;
@@ -76,6 +79,8 @@ pub struct Console {
     // Before the input, whose terminal is restored after the last output.
     outlet: Outlet,
     input: Option<Input>,
+    /// What a client sent that is gone, and the guest had no room for yet.
+    left_behind: Waiting,
     room: EventFd,
     first_output: Arc<OnceLock<Instant>>,
 }
@@ -114,7 +119,7 @@ impl Console {
             }
             SerialConfig::Off => Outlet::Nowhere,
             SerialConfig::File(path) => {
-                let file = File::create(path).map(Into::into);
+                let file = create(path).map(Into::into);
                 Outlet::File(pump(file, PATIENCE).map_err(in_file(path, "the serial port's file"))?)
             }
             SerialConfig::Pty => {
@@ -145,6 +150,7 @@ impl Console {
         Ok(Self {
             outlet,
             input: None,
+            left_behind: Waiting::default(),
             room,
             first_output: Arc::default(),
         })
@@ -156,6 +162,8 @@ impl Console {
     /// [`Error::Process`]
     pub fn serial_port(&mut self, irq: EventFd) -> Result<GuestSerial, Error> {
         self.first_output = Arc::default();
+        // It was meant for the guest before.
+        self.left_behind = Waiting::default();
         let output: Box<dyn Write + Send> = match &mut self.outlet {
             Outlet::Stdio(pump) | Outlet::File(pump) | Outlet::Pty(pump, _) => {
                 Box::new(pump.writer())
@@ -227,27 +235,30 @@ impl Console {
         }
     }
 
-    /// Takes a client that wants to connect. Whether it is the one client now.
-    fn accept(&mut self) -> io::Result<bool> {
+    /// Takes all clients that want to connect: one at a time, the others are sent away.
+    fn accept(&mut self) -> io::Result<()> {
         let Outlet::Socket(current, listener) = &self.outlet else {
-            return Ok(false);
+            return Ok(());
         };
-        let Some(socket) = listener.accept()? else {
-            return Ok(false);
-        };
-        if self.input.is_some() {
-            socket::send_away(socket);
-            return Ok(false);
+        while let Some(socket) = listener.accept()? {
+            if self.input.is_some() {
+                socket::send_away(socket);
+                continue;
+            }
+            let input = Input::plain(socket.try_clone()?.into());
+            // What can fail is done before the place is taken.
+            let pump = Pump::start(socket.try_clone()?.into(), PATIENCE)?;
+            *current.lock() = Some(Connection { pump, socket });
+            self.input = Some(input.after(mem::take(&mut self.left_behind)));
         }
-        self.input = Some(Input::plain(socket.try_clone()?.into()));
-        let pump = Pump::start(socket.try_clone()?.into(), PATIENCE)?;
-        *current.lock() = Some(Connection { pump, socket });
-        Ok(true)
+        Ok(())
     }
 
-    /// Lets the input go; a client with it.
+    /// Lets the input go; a client with it. What the guest has not read of it stays.
     fn disconnect(&mut self) {
-        self.input = None;
+        if let Some(input) = self.input.take() {
+            self.left_behind = input.into_waiting();
+        }
         if let Outlet::Socket(client, _) = &self.outlet {
             let connection = client.lock().take();
             if let Some(Connection { pump, socket }) = connection {
@@ -257,6 +268,19 @@ impl Console {
             }
         }
     }
+}
+
+/// Opens a file for what the guest prints, without waiting for the reader of a FIFO.
+fn create(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    let opened = options.custom_flags(flags).open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        // fifo(7)
+        Some(libc::ENXIO) => io::Error::other("it is a FIFO that nobody reads"),
+        _ => error,
+    })
 }
 
 /// Standard input, if it is anything that a guest can be given.
@@ -322,13 +346,20 @@ impl fmt::Debug for Outlet {
 }
 
 /// Makes an [`Error::File`] of what went wrong with `path`.
-fn in_file(path: &std::path::Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
+fn in_file(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::File { what, path, source }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
+    use devices::serial::BASE_PORT;
+    use rustix::fs::{CWD, Mode, mkfifoat};
+    use vm_device::DevicePio;
+    use vm_device::bus::PioAddress;
+
     use super::*;
 
     #[test]
@@ -338,13 +369,36 @@ mod tests {
         let mut console = Console::open(&SerialConfig::Socket(path.clone())).unwrap();
         console.start().unwrap();
         let _client = UnixStream::connect(&path).unwrap();
-        assert!(console.accept().unwrap());
+        console.accept().unwrap();
         console.release_terminal();
         console.start().unwrap();
         assert!(console.input.is_some());
         // Another client is still one too many.
-        let _another = UnixStream::connect(&path).unwrap();
-        assert!(!console.accept().unwrap());
+        let mut another = UnixStream::connect(&path).unwrap();
+        console.accept().unwrap();
+        let mut words = String::new();
+        another.read_to_string(&mut words).unwrap();
+        assert!(words.contains("another client"), "{words}");
+    }
+
+    #[test]
+    fn a_fifo_is_written_to_and_nobody_waits_for_its_reader() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        let open = || Console::open(&SerialConfig::File(path.clone()));
+        let error = open().unwrap_err().chain();
+        assert!(error.contains("a FIFO that nobody reads"), "{error}");
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let mut options = File::options();
+        let mut reader = options.read(true).custom_flags(flags).open(&path).unwrap();
+        let mut console = open().unwrap();
+        let port = console.serial_port(eventfd::new().unwrap()).unwrap();
+        port.pio_write(PioAddress(BASE_PORT), 0, b"x");
+        drop((port, console));
+        let mut printed = String::new();
+        reader.read_to_string(&mut printed).unwrap();
+        assert_eq!(printed, "x");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -12,12 +12,16 @@ use rustix::process::umask;
 /// What a client is told while another one is connected.
 const BUSY: &[u8] = b"pinvisor: another client has the serial port\r\n";
 
-/// The socket that clients connect to; its file goes when it is dropped.
+/// The socket that clients connect to; its file goes when it is dropped, if it still is this one's.
 #[derive(Debug)]
 pub struct Listener {
     listener: UnixListener,
     path: PathBuf,
+    identity: Option<Identity>,
 }
+
+/// Device and inode of a file.
+type Identity = (u64, u64);
 
 impl Listener {
     /// Listens at `path`, for the user of this process only. A socket there that nobody listens
@@ -37,6 +41,7 @@ impl Listener {
         Ok(Self {
             listener,
             path: path.to_owned(),
+            identity: identity(path),
         })
     }
 
@@ -57,17 +62,24 @@ impl Listener {
     /// # Errors
     /// The errno of `accept`.
     pub fn accept(&self) -> io::Result<Option<UnixStream>> {
-        match self.listener.accept() {
-            Ok((client, _)) => Ok(Some(client)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(None),
-            Err(error) => Err(error),
+        loop {
+            match self.listener.accept() {
+                Ok((client, _)) => return Ok(Some(client)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        // Somebody may have removed it, and another process listens at its own.
+        if identity(&self.path) != self.identity {
+            log::debug!("The socket {} is no longer this one's", self.path.display());
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             log::warn!("Cannot remove {}: {error}", self.path.display());
         }
@@ -85,6 +97,11 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path);
     umask(before);
     listener
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    let file = fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 fn is_stale(path: &Path) -> bool {
@@ -113,6 +130,19 @@ mod tests {
         client.read_to_end(&mut words).unwrap();
         assert_eq!(words, BUSY);
         drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_socket_of_another_process_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("serial");
+        let first = Listener::bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = Listener::bind(&path).unwrap();
+        drop(first);
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(second);
         assert!(!path.exists());
     }
 

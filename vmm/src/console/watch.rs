@@ -47,13 +47,19 @@ impl<'a> ConsoleWatcher<'a> {
         let Some(input) = &mut self.console.input else {
             return;
         };
+        let gone = found.intersects(EventSet::HANG_UP | EventSet::ERROR);
+        // A client that has written all and left; the next one need not wait for the guest.
+        if gone && input.is_held() {
+            input.read_rest();
+            self.disconnect(ops);
+            return;
+        }
         let state = if found.contains(EventSet::IN) {
             input.read(&self.serial)
         } else {
             input.end()
         };
         let held = input.is_held();
-        let gone = found.intersects(EventSet::HANG_UP | EventSet::ERROR);
         match state {
             InputState::Quit => self.exit.send(ExitReason::Quit),
             InputState::Gone => {
@@ -61,14 +67,18 @@ impl<'a> ConsoleWatcher<'a> {
                 self.exit.send(ExitReason::TerminalGone);
             }
             InputState::Closed if self.is_client() && !gone => self.await_hang_up(ops),
-            InputState::Closed => {
-                self.stop_reading(ops);
-                self.console.disconnect();
-            }
+            InputState::Closed => self.disconnect(ops),
             InputState::Open if held && self.is_client() => self.await_hang_up(ops),
             InputState::Open if held => self.stop_reading(ops),
             InputState::Open => {}
         }
+    }
+
+    fn disconnect(&mut self, ops: &mut EventOps<'_>) {
+        self.stop_reading(ops);
+        self.console.disconnect();
+        // One may wait that could not connect, for want of descriptors.
+        self.accept(ops);
     }
 
     fn stop_reading(&self, ops: &mut EventOps<'_>) {
@@ -95,6 +105,7 @@ impl<'a> ConsoleWatcher<'a> {
         let _ = self.console.room.read();
         let is_client = self.is_client();
         let Some(input) = &mut self.console.input else {
+            self.console.left_behind.hand_over(&self.serial);
             return;
         };
         let was_held = input.is_held();
@@ -115,11 +126,15 @@ impl<'a> ConsoleWatcher<'a> {
         }
     }
 
+    /// All that wait are taken, since the event comes once for each that arrives. One that cannot
+    /// be is tried again when another arrives or leaves; an event that stays would come without end.
     fn accept(&mut self, ops: &mut EventOps<'_>) {
-        match self.console.accept() {
-            Ok(true) => self.watch_input(ops),
-            Ok(false) => {}
-            Err(error) => log::warn!("A client cannot connect to the serial port: {error}"),
+        let had_client = self.console.input.is_some();
+        if let Err(error) = self.console.accept() {
+            log::warn!("A client cannot connect to the serial port: {error}");
+        }
+        if !had_client && self.console.input.is_some() {
+            self.watch_input(ops);
         }
     }
 
@@ -137,7 +152,8 @@ impl MutEventSubscriber for ConsoleWatcher<'_> {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let room = Events::with_data(&self.console.room, ROOM, EventSet::IN);
         let listener = self.console.listener();
-        let clients = listener.map(|listener| Events::with_data(listener, CLIENT, EventSet::IN));
+        let arrivals = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        let clients = listener.map(|listener| Events::with_data(listener, CLIENT, arrivals));
         for events in [Some(room), clients].into_iter().flatten() {
             if let Err(error) = ops.add(events) {
                 log::error!("Cannot watch descriptor {}: {error}", events.fd());
@@ -162,5 +178,86 @@ impl MutEventSubscriber for ConsoleWatcher<'_> {
             CLIENT => self.accept(ops),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    use devices::serial::BASE_PORT;
+    use event_manager::{EventManager, SubscriberOps};
+    use vm_device::DevicePio;
+    use vm_device::bus::PioAddress;
+
+    use super::*;
+    use crate::config::SerialConfig;
+    use crate::{eventfd, exit};
+
+    /// In the line status register: input is there.
+    const DATA_READY: u8 = 1;
+
+    /// What the guest reads of its input at once.
+    fn read(serial: &GuestSerial) -> Vec<u8> {
+        let register = |offset| {
+            let mut data = [0];
+            serial.pio_read(PioAddress(BASE_PORT), offset, &mut data);
+            data[0]
+        };
+        let next = || (register(5) & DATA_READY != 0).then(|| register(0));
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn what_a_client_wrote_arrives_though_it_left_and_another_came() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("serial");
+        let mut console = Console::open(&SerialConfig::Socket(path.clone())).unwrap();
+        let serial = Arc::new(console.serial_port(eventfd::new().unwrap()).unwrap());
+        let (exits, _) = exit::channel().unwrap();
+        let mut manager = EventManager::new().unwrap();
+        let watcher = ConsoleWatcher::new(&mut console, Arc::clone(&serial), exits);
+        manager.add_subscriber(watcher);
+        let sent: Vec<u8> = (0..20_000_u32)
+            .map(|number| number.to_le_bytes()[0])
+            .collect();
+        let (first, second) = sent.split_at(15_000);
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(first).unwrap();
+        drop(client);
+        // As long as the guest reads nothing there is nothing to do either.
+        for _ in 0..10 {
+            manager.run_with_timeout(0).unwrap();
+        }
+        assert_eq!(manager.run_with_timeout(0).unwrap(), 0);
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(second).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let began = Instant::now();
+        let mut got = Vec::new();
+        while got.len() < sent.len() && began.elapsed().as_secs() < 10 {
+            manager.run_with_timeout(20).unwrap();
+            got.extend(read(&serial));
+        }
+        assert_eq!(got.len(), sent.len());
+        assert_eq!(got, sent);
+    }
+
+    #[test]
+    fn a_client_that_cannot_be_taken_is_not_tried_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("serial");
+        let mut console = Console::open(&SerialConfig::Socket(path)).unwrap();
+        // From now on it is readable, and nobody can be accepted.
+        rustix::net::shutdown(console.listener().unwrap(), rustix::net::Shutdown::Both).unwrap();
+        let serial = Arc::new(console.serial_port(eventfd::new().unwrap()).unwrap());
+        let (exits, _) = exit::channel().unwrap();
+        let mut manager = EventManager::new().unwrap();
+        manager.add_subscriber(ConsoleWatcher::new(&mut console, serial, exits));
+        assert_eq!(manager.run_with_timeout(0).unwrap(), 1);
+        assert_eq!(manager.run_with_timeout(0).unwrap(), 0);
     }
 }

@@ -53,6 +53,7 @@ impl Error {
             | Self::Root(_)
             | Self::MemoryEncrypted { .. }
             | Self::Panicked
+            | Self::NoWorker
             | Self::Keeper(_)
             | Self::Process { .. } => HOST,
             Self::BehindIommu { .. }

@@ -61,6 +61,11 @@ impl Error {
                 }
                 .to_owned(),
             ),
+            Self::NoEcam(_) => Some(
+                "make room below 4 GiB: turn \"Above 4G decoding\" on in the firmware, or take a \
+                 device with large BARs out; /proc/iomem shows what is there"
+                    .to_owned(),
+            ),
             Self::Moved { .. } => Some(
                 "devices went on using the page where it had been: restart this machine; somebody \
                  took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
@@ -75,12 +80,26 @@ impl Error {
                 size,
                 need,
                 available,
+                ..
+            } if need <= available => Some(format!(
+                "raise hugetlb.{size}B.max of the control group, or let this process have memory of \
+                 all NUMA nodes (numactl, cpuset.mems)"
+            )),
+            Self::TooFewHugepages {
+                size,
+                need,
+                available,
                 total,
             } => Some(format!(
                 "echo {} > /sys/kernel/mm/hugepages/{}/nr_hugepages",
                 total.saturating_add(need.saturating_sub(*available)),
                 size.pool_name()
             )),
+            Self::NoWorker => Some(
+                "raise pids.max of the control group, which is TasksMax= of a systemd unit, or the \
+                 user's RLIMIT_NPROC (ulimit -u)"
+                    .to_owned(),
+            ),
             Self::GuestReset => Some(
                 "Linux restarts after a panic, too: look at what its serial port printed last; \
                  --on-reset restart starts it anew"

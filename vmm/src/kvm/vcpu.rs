@@ -15,7 +15,7 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_device::bus::{MmioAddress, PioAddress};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
 
 use crate::exit::{ExitReason, ExitSender};
 
@@ -66,17 +66,32 @@ impl VcpuThread {
         bus: Arc<IoManager>,
         exits: ExitSender,
     ) -> io::Result<Self> {
+        let patience = Patience::of(index);
+        Self::start(index, exits, move |ends| {
+            run(&mut vcpu, &bus, ends, patience)
+        })
+    }
+
+    /// Starts a thread that does `work` until it is told that it ends; `exits` is told what it returns.
+    fn start(
+        index: u8,
+        exits: ExitSender,
+        work: impl FnOnce(&dyn Fn() -> bool) -> Option<ExitReason> + Send + 'static,
+    ) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stopping);
         let thread = thread::Builder::new()
             .name(format!("vcpu{index}"))
             .spawn(move || {
                 let _notice = exits.on_panic();
+                // Whoever started this process may have blocked it, and the mask is inherited.
+                if let Err(error) = unblock_signal(kick_signal()) {
+                    log::error!("vCPU {index} may not stop when told to: {error:?}");
+                }
                 // What asked for the machine's end, a power-off or a restart, is not to be
                 // returned from: a guest that goes on tries other ways, down to a BIOS that is not
                 // there.
-                let ends = || seen.load(Ordering::SeqCst) || exits.is_decided();
-                if let Some(reason) = run(&mut vcpu, &bus, ends) {
+                if let Some(reason) = work(&|| seen.load(Ordering::SeqCst) || exits.is_decided()) {
                     exits.send(reason);
                 }
             })?;
@@ -103,26 +118,16 @@ impl VcpuThread {
 }
 
 /// Runs the vCPU until it `ends`; otherwise returns why it cannot go on.
-fn run(vcpu: &mut VcpuFd, bus: &IoManager, ends: impl Fn() -> bool) -> Option<ExitReason> {
+fn run(
+    vcpu: &mut VcpuFd,
+    bus: &IoManager,
+    ends: &dyn Fn() -> bool,
+    mut patience: Patience,
+) -> Option<ExitReason> {
     IMMEDIATE_EXIT.set(&raw mut vcpu.get_kvm_run().immediate_exit);
     let mut reason = None;
-    let mut vectoring = 0;
     while !ends() && reason.is_none() {
-        reason = match step(vcpu, bus) {
-            Step::Done => {
-                vectoring = 0;
-                None
-            }
-            Step::WhileVectoring if vectoring < MOST_VECTORING => {
-                vectoring += 1;
-                log::debug!("KVM took an access for part of an event's delivery: again");
-                None
-            }
-            Step::WhileVectoring => Some(ExitReason::GuestCrash(
-                "it has device registers where the CPU looks for interrupt handlers".into(),
-            )),
-            Step::End(reason) => Some(reason),
-        };
+        reason = patience.judge(step(vcpu, bus));
     }
     IMMEDIATE_EXIT.set(ptr::null_mut());
     reason
@@ -132,6 +137,8 @@ fn run(vcpu: &mut VcpuFd, bus: &IoManager, ends: impl Fn() -> bool) -> Option<Ex
 enum Step {
     /// It can be entered again.
     Done,
+    /// It was not entered: `EAGAIN`.
+    Again,
     /// It accessed something emulated while KVM saw an event being delivered, which KVM does not
     /// emulate.
     WhileVectoring,
@@ -144,6 +151,56 @@ enum Step {
 /// guest handled itself in EXITINTINFO, with the valid bit clear, and KVM looks at the type. The
 /// next entry has a clean one.
 const MOST_VECTORING: u32 = 8;
+
+/// So often in a row KVM may fail to start its worker thread, which it tries whenever a guest is
+/// entered that has none (arch/x86/kvm/mmu/mmu.c `kvm_mmu_post_init_vm`): another process may have
+/// been about to end.
+const MOST_AGAIN: u32 = 64;
+
+/// How much longer steps are taken that come to nothing.
+#[derive(Debug)]
+struct Patience {
+    is_boot: bool,
+    vectoring: u32,
+    again: u32,
+}
+
+impl Patience {
+    /// That with vCPU `index`.
+    fn of(index: u8) -> Self {
+        Self {
+            is_boot: index == 0,
+            vectoring: 0,
+            again: 0,
+        }
+    }
+
+    /// Why the vCPU cannot go on after `step`, if it cannot.
+    fn judge(&mut self, step: Step) -> Option<ExitReason> {
+        let (vectoring, again) = (self.vectoring, self.again);
+        (self.vectoring, self.again) = (0, 0);
+        match step {
+            Step::Done => None,
+            // The others get it whenever something wakes them that is not their start, as an NMI
+            // for all CPUs does, and as long as that waits for them. The first one never sleeps so.
+            Step::Again if !self.is_boot => None,
+            Step::Again if again < MOST_AGAIN => {
+                self.again = again + 1;
+                None
+            }
+            Step::Again => Some(ExitReason::NoWorker),
+            Step::WhileVectoring if vectoring < MOST_VECTORING => {
+                self.vectoring = vectoring + 1;
+                log::debug!("KVM took an access for part of an event's delivery: again");
+                None
+            }
+            Step::WhileVectoring => Some(ExitReason::GuestCrash(
+                "it has device registers where the CPU looks for interrupt handlers".into(),
+            )),
+            Step::End(reason) => Some(reason),
+        }
+    }
+}
 
 /// Enters the guest once and serves its exit.
 fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
@@ -186,10 +243,11 @@ fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
         },
         Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Step::Done,
         Ok(other) => Step::End(reason(&other)),
-        Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => {
+        Err(error) if error.errno() == libc::EINTR => {
             vcpu.set_kvm_immediate_exit(0);
             Step::Done
         }
+        Err(error) if error.errno() == libc::EAGAIN => Step::Again,
         // The page behind a BAR or a memslot is gone, and this kernel does not tell which.
         Err(error) if error.errno() == libc::EFAULT => Step::End(ExitReason::AccessFailed(None)),
         Err(error) => Step::End(ExitReason::GuestCrash(format!("KVM_RUN failed: {error}"))),
@@ -250,12 +308,76 @@ fn internal_error(vcpu: &mut VcpuFd) -> (u32, Vec<u64>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU8;
+    use std::sync::{Mutex, mpsc};
+    use std::time::{Duration, Instant};
 
     use vm_device::DevicePio;
     use vm_device::bus::{PioAddressOffset, PioRange};
+    use vmm_sys_util::signal::block_signal;
 
     use super::*;
+    use crate::exit;
+
+    #[test]
+    fn a_kick_arrives_though_the_signal_was_blocked_from_the_start() {
+        install_kick_handler().unwrap();
+        // In this thread, and in those that it starts.
+        block_signal(kick_signal()).unwrap();
+        let (exits, _) = exit::channel().unwrap();
+        let (begins, begun) = mpsc::channel();
+        let (tells, told) = mpsc::channel();
+        let thread = VcpuThread::start(0, exits, move |_| {
+            let immediate_exit = AtomicU8::new(0);
+            IMMEDIATE_EXIT.set(immediate_exit.as_ptr());
+            begins.send(()).unwrap();
+            let began = Instant::now();
+            while immediate_exit.load(Ordering::SeqCst) == 0 && began.elapsed().as_secs() < 5 {
+                thread::sleep(Duration::from_millis(5));
+            }
+            IMMEDIATE_EXIT.set(ptr::null_mut());
+            tells.send(immediate_exit.into_inner()).unwrap();
+            None
+        })
+        .unwrap();
+        begun.recv().unwrap();
+        thread.stop();
+        assert_eq!(told.recv().unwrap(), 1);
+        thread.join();
+    }
+
+    #[test]
+    fn a_guest_that_is_never_entered_ends_and_a_vcpu_that_waits_does_not() {
+        let again = |index, count| {
+            let mut patience = Patience::of(index);
+            (0..count).find_map(|_| patience.judge(Step::Again))
+        };
+        assert_eq!(again(0, MOST_AGAIN), None);
+        assert_eq!(again(0, MOST_AGAIN + 1), Some(ExitReason::NoWorker));
+        assert_eq!(again(1, 10 * MOST_AGAIN), None);
+        let mut patience = Patience::of(0);
+        for _ in 0..10 * MOST_AGAIN {
+            assert_eq!(patience.judge(Step::Again), None);
+            assert_eq!(patience.judge(Step::Done), None);
+        }
+    }
+
+    #[test]
+    fn accesses_that_look_like_deliveries_are_tried_again_some_times() {
+        let mut patience = Patience::of(1);
+        let mut judge = |step| patience.judge(step);
+        for _ in 0..MOST_VECTORING {
+            assert_eq!(judge(Step::WhileVectoring), None);
+        }
+        assert_eq!(judge(Step::Done), None);
+        for _ in 0..MOST_VECTORING {
+            assert_eq!(judge(Step::WhileVectoring), None);
+        }
+        assert!(matches!(
+            judge(Step::WhileVectoring),
+            Some(ExitReason::GuestCrash(_))
+        ));
+    }
 
     /// A data port: reads count up, writes are kept.
     #[derive(Default)]

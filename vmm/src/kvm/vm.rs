@@ -95,7 +95,7 @@ impl Vm {
             }
         }
         let cpuid = cpuid::supported(&kvm).map_err(refused("read the supported CPUID"))?;
-        let fd = kvm.create_vm().map_err(refused("create a VM"))?;
+        let fd = uninterrupted(|| kvm.create_vm()).map_err(refused("create a VM"))?;
         fd.set_identity_map_address(IDENTITY_MAP.0)
             .map_err(refused("place the identity map"))?;
         let task_state = usize::try_from(TASK_STATE.0).unwrap_or(usize::MAX);
@@ -224,6 +224,18 @@ impl Vm {
     }
 }
 
+/// Asks again as long as a signal interrupts the kernel at it.
+fn uninterrupted<T>(
+    mut ask: impl FnMut() -> Result<T, kvm_ioctls::Error>,
+) -> Result<T, kvm_ioctls::Error> {
+    loop {
+        match ask() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result,
+        }
+    }
+}
+
 /// Memory that the guest has at a guest-physical address, as long as this lives.
 #[derive(Debug)]
 pub struct Memslot {
@@ -266,5 +278,22 @@ impl Drop for Memslot {
             // KVM may still reach it: it must stay mapped.
             std::mem::forget(self.mapping.take());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_signal_interrupts_is_asked_for_again() {
+        let errno = |number| Err(kvm_ioctls::Error::new(number));
+        let mut answers = [errno(libc::EINTR), errno(libc::EINTR), Ok(7), Ok(8)].into_iter();
+        assert_eq!(uninterrupted(|| answers.next().unwrap()), Ok(7));
+        let mut answers = [errno(libc::ENOMEM), Ok(9)].into_iter();
+        assert_eq!(
+            uninterrupted(|| answers.next().unwrap()),
+            errno(libc::ENOMEM)
+        );
     }
 }

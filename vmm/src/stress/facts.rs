@@ -78,6 +78,7 @@ pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
         ExitReason::TimeLimit(limit) => {
             stopped(format!("it was not finished after {} s", limit.as_secs()))
         }
+        ExitReason::NoWorker => stopped("KVM could not start its worker thread".to_owned()),
         ExitReason::AccessFailed(_) => stopped("an access failed on the host".to_owned()),
         ExitReason::Device(bdf, reason) => stopped(format!("PCI device {bdf}: {reason}")),
     };
