@@ -6,12 +6,13 @@ use std::sync::Arc;
 use address::Bdf;
 use devices::mediate::Counters;
 use devices::pci::PciRoot;
+use kvm_ioctls::VcpuFd;
 use vm_device::device_manager::IoManager;
 
 use crate::bound::Held;
 use crate::console::GuestSerial;
 use crate::description::Description;
-use crate::error::Error;
+use crate::error::{Error, process};
 use crate::event_loop::Signals;
 use crate::exit::{ExitReceiver, ExitSender};
 use crate::kvm::vcpu::VcpuThread;
@@ -63,6 +64,20 @@ impl Machine {
             (Some(_), Some(ram)) => moved::check(ram, &self.description.ram),
             _ => Ok(()),
         }
+    }
+
+    /// Lets `vcpus` run, the first of them first.
+    ///
+    /// # Errors
+    /// [`Error::Process`]; those that run by then go on until [`tear_down`](Self::tear_down).
+    pub(crate) fn start(&mut self, vcpus: Vec<VcpuFd>) -> Result<(), Error> {
+        for (index, vcpu) in (0..).zip(vcpus) {
+            // Nothing else holds the bus, so that an error here closes the devices behind it.
+            let Some(bus) = self.bus.clone() else { break };
+            let thread = VcpuThread::spawn(index, vcpu, bus, self.exit_sender.clone());
+            self.vcpus.push(thread.map_err(process("start a vCPU"))?);
+        }
+        Ok(())
     }
 
     /// Ends the guest and gives everything back: vCPUs, then the devices' DMA, then their

@@ -13,6 +13,7 @@ mod false_kernel;
 mod hostile;
 mod iommufd;
 mod kernels;
+mod limits;
 mod low_memory;
 mod pieces;
 mod plan;
@@ -77,6 +78,7 @@ pub const ALL: &[Case] = &[
     case("pieces", 60, pieces::too_many),
     case("quirks", 90, quirks::quirks),
     case("lines", 90, quirks::lines),
+    case("limits", 60, limits::limits),
     case("no-ecam", 45, quirks::without_ecam),
     case("terminal", 60, terminal::modes),
     case("iommufd", 30, iommufd::agreement),

@@ -77,7 +77,9 @@ mod tests {
     use std::fs;
 
     use super::super::step::Step;
-    use super::super::{addresses, bind, check_host, false_kernel, low_memory, pieces, refusal};
+    use super::super::{
+        addresses, bind, check_host, false_kernel, limits, low_memory, pieces, refusal,
+    };
     use super::*;
     use crate::paths;
 
@@ -94,6 +96,7 @@ mod tests {
             bind::BIND,
             low_memory::STEPS,
             pieces::PIECES,
+            limits::LIMITS,
         ]
         .into_iter()
         .flatten()

@@ -25,7 +25,7 @@ use crate::event_loop::Signals;
 use crate::exit;
 use crate::host_map::HostMap;
 use crate::kvm::irq::Interrupts;
-use crate::kvm::vcpu::{VcpuThread, install_kick_handler};
+use crate::kvm::vcpu::install_kick_handler;
 use crate::kvm::vm::Vm;
 use crate::machine::Machine;
 use crate::memory::layout::Layout;
@@ -105,7 +105,7 @@ pub(crate) fn build(
         exit_sender: exit_sender.clone(),
         exits,
         watches,
-        bus: Some(Arc::clone(&bus)),
+        bus: Some(bus),
         pci: Some(pci),
         held: devices.held,
         software: devices.software,
@@ -117,10 +117,7 @@ pub(crate) fn build(
     machine.check_pages()?;
     console.start()?;
     install_kick_handler().map_err(process("install a signal handler"))?;
-    for (index, vcpu) in (0..).zip(vcpus) {
-        let thread = VcpuThread::spawn(index, vcpu, Arc::clone(&bus), exit_sender.clone());
-        machine.vcpus.push(thread.map_err(process("start a vCPU"))?);
-    }
+    machine.start(vcpus)?;
     phases.done("start");
     Ok(machine)
 }

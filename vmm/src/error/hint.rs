@@ -1,5 +1,7 @@
 //! What the user can do about an error.
 
+use std::io;
+
 use iommufd_backend::software::SoftwareError;
 
 use super::{Error, names};
@@ -11,6 +13,16 @@ use crate::memory::guest::GuestRamError;
 use crate::memory::low;
 use crate::memory::plan::PlanError;
 use crate::software::SoftwareMachine;
+
+/// What lets a process have more threads.
+const MORE_TASKS: &str = "raise pids.max of the control group, which is TasksMax= of a systemd unit, or the user's \
+                          RLIMIT_NPROC (ulimit -u)";
+
+/// Whether the kernel has no thread to give (clone(2)).
+fn is_again(source: &(dyn std::error::Error + 'static)) -> bool {
+    let error = source.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.raw_os_error() == Some(libc::EAGAIN))
+}
 
 impl Error {
     /// What the user can do about it, where that is known.
@@ -95,11 +107,10 @@ impl Error {
                 total.saturating_add(need.saturating_sub(*available)),
                 size.pool_name()
             )),
-            Self::NoWorker => Some(
-                "raise pids.max of the control group, which is TasksMax= of a systemd unit, or the \
-                 user's RLIMIT_NPROC (ulimit -u)"
-                    .to_owned(),
-            ),
+            Self::NoWorker => Some(MORE_TASKS.to_owned()),
+            Self::Process { source, .. } if is_again(source.as_ref()) => {
+                Some(MORE_TASKS.to_owned())
+            }
             Self::GuestReset => Some(
                 "Linux restarts after a panic, too: look at what its serial port printed last; \
                  --on-reset restart starts it anew"
