@@ -77,11 +77,16 @@ const LINE_GUESTS: [Guest; 3] = [
     ("hosts", "--device $TESTBED_BDF_1", ""),
 ];
 
+/// A disk from a seed, and the guests' initramfs.
+fn rig(seed: u64) -> Result<Rig> {
+    Rig::with_initramfs(seed, |path| {
+        guest::write_initramfs(path, MODULES, include_str!("../../guest/quirks"))
+    })
+}
+
 /// All of them on one machine.
 pub fn quirks() -> Result<CaseResult> {
-    let rig = Rig::with_initramfs(21, |path| {
-        guest::write_initramfs(path, MODULES, include_str!("../../guest/quirks"))
-    })?;
+    let rig = rig(21)?;
     let machine = rig.machine(setup::guest_kernel()?.vmlinux());
     let machine = [1, 2, 4].iter().fold(machine, |machine, number| {
         let netdev = format!("user,id=net{number}");
@@ -113,9 +118,7 @@ pub fn quirks() -> Result<CaseResult> {
 /// No MSI, and VFIO masks lines at the interrupt controller, so that it wants each for itself. The third device has the
 /// first one's line, the second one that of a device of the machine's own.
 pub fn lines() -> Result<CaseResult> {
-    let rig = Rig::with_initramfs(22, |path| {
-        guest::write_initramfs(path, MODULES, include_str!("../../guest/quirks"))
-    })?;
+    let rig = rig(22)?;
     let machine = ["rtl8139", "pci-testdev", "edu"]
         .iter()
         .fold(
@@ -229,9 +232,7 @@ fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
 
 /// A machine whose config space is reached by ports only, as clouds have them: `check` is content, and a guest works.
 pub fn without_ecam() -> Result<CaseResult> {
-    let rig = Rig::with_initramfs(23, |path| {
-        guest::write_initramfs(path, MODULES, include_str!("../../guest/quirks"))
-    })?;
+    let rig = rig(23)?;
     let machine = rig
         .machine(setup::guest_kernel()?.vmlinux())
         .board(Board::Pc)

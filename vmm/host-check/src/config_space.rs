@@ -1,5 +1,7 @@
 //! What a function's config space tells.
 
+use address::Bdf;
+
 /// Offsets in the header (PCI Local Bus Specification 3.0, 6.1).
 const STATUS: usize = 0x06;
 const HEADER_TYPE: usize = 0x0e;
@@ -31,6 +33,11 @@ pub(crate) fn is_silent(bytes: &[u8]) -> bool {
     bytes
         .get(..HEADER)
         .is_some_and(|header| header.iter().all(|byte| *byte == 0xff))
+}
+
+/// What the user can do about a function that [`is_silent`].
+pub(crate) fn silent_way_out(bdf: Bdf) -> String {
+    format!("dmesg | grep {bdf}  # why? A cold start of the machine helps a device that has hung")
 }
 
 impl ConfigSpace {

@@ -4,7 +4,7 @@ use address::Bdf;
 use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource, TranslatedBar, strongest};
 
 use crate::binding::is_bridge;
-use crate::config_space::is_silent;
+use crate::config_space::{is_silent, silent_way_out};
 use crate::host::{Host, size};
 use crate::id::Id;
 use crate::in_use;
@@ -36,7 +36,7 @@ pub(crate) fn check(host: &Host, bdf: Bdf) -> Vec<Line> {
         lines.push(Line::fail(
             Id::DeviceType,
             "It does not respond: its config space reads as all ones",
-            format!("dmesg | grep {bdf}  # why? A cold start of the machine helps a device that has hung"),
+            silent_way_out(bdf),
         ));
     } else {
         let siblings = Siblings::of(host, bdf);

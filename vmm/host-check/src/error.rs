@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use address::Bdf;
 use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
 
+use crate::config_space::silent_way_out;
 use crate::in_use::Use;
 
 /// A device could not be given to vfio-pci, or back. The device is as it was before.
@@ -115,9 +116,7 @@ impl BindError {
         match self {
             Self::BindFacts(error) => error.hint(),
             Self::BindBridge { .. } => Some("pinvisor list shows what can be bound".to_owned()),
-            Self::BindSilent { bdf } => Some(format!(
-                "dmesg | grep {bdf}  # why? A cold start of the machine helps a device that has hung"
-            )),
+            Self::BindSilent { bdf } => Some(silent_way_out(*bdf)),
             Self::BindInUse { bdf, uses } => {
                 let ways: Vec<_> = uses.iter().map(Use::way_out).collect();
                 Some(format!(
