@@ -37,18 +37,18 @@ umount /tmp/pages
 exit $status
 EOF
 ";
-/// A canary in what the guest and [`SCATTER`] leave.
-pub const SCATTERED: &str = "testbed inside canary --leave-mib 560 -- sh /tmp/scatter ";
+/// A canary in what the guest and [`SCATTER`] leave. Half of what it leaves is single pages: more than a guest of
+/// 256 MiB has, so that none of its memory comes from the part that is in large pieces.
+pub const SCATTERED: &str = "testbed inside canary --leave-mib 900 -- sh /tmp/scatter ";
 /// The same for several guests, which are started by a file.
 const SCATTERED_EACH: [&str; 2] = [
     "sh /tmp/scatter ",
-    "testbed inside canary --leave-mib 560 -- sh ",
+    "testbed inside canary --leave-mib 900 -- sh ",
 ];
 
 /// What the example moves in each direction: 8 times the device's buffer.
 const EXAMPLE_BYTES: u64 = 8 * 4096;
-/// What the Linux guest runs: the example for users. Many hugepages are reserved, as the last is taken first, and
-/// the guest's first memory may still be in large pieces.
+/// What the Linux guest runs: the example for users.
 const EXAMPLE: &str = "\
 echo 60 > /proc/sys/vm/nr_hugepages
 window-example
