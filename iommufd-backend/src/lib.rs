@@ -51,7 +51,7 @@ pub use irq::{IrqIndex, IrqInfo};
 pub use mapping::Mapping;
 pub use noiommu::NoiommuSpace;
 pub use pagemap::{PageState, Pagemap};
-pub use pci_sysfs::{IommuGroup, PciSysfs, RegionKind, Resource};
+pub use pci_sysfs::{IommuGroup, PciSysfs, REGIONS, RegionKind, Resource};
 pub use region::{MalformedRegion, Region};
 pub use reset::{ResetMethod, reset_each, strongest};
 pub use settle::{Leftover, settle};

@@ -153,7 +153,7 @@ pub enum Error {
     },
     /// The DMA window.
     #[error(transparent)]
-    Window(#[from] crate::window::WindowError),
+    Window(#[from] crate::bus::window::WindowError),
     /// An IOMMU was asked for where there is none.
     #[error("No IOMMU stands between PCI device {bdf} and memory")]
     NotBehindIommu {

@@ -10,10 +10,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::console::{Console, ConsoleWatcher};
+use crate::console::{Console, ConsoleWatcher, GuestSerial};
 use crate::error::Error;
 use crate::exit::{ExitReason, ExitReceiver, ExitSender};
-use crate::machine::Machine;
 use crate::power_button::{PowerButton, Press};
 use crate::watch::DeviceWatch;
 
@@ -84,11 +83,28 @@ pub enum Stay {
     AtMost(Duration),
 }
 
-/// Waits until the guest ends and tells why it did.
+/// What is watched while a guest runs.
+#[derive(Debug)]
+pub struct Watched<'a> {
+    /// Where input goes.
+    pub serial: &'a Arc<GuestSerial>,
+    /// What ends the guest from outside.
+    pub signals: &'a Signals,
+    /// Asks the guest to switch itself off.
+    pub power_button: &'a PowerButton,
+    /// Notices of devices.
+    pub watches: &'a [DeviceWatch],
+    /// Why the guest ends.
+    pub exits: &'a ExitReceiver,
+    /// Ends the guest.
+    pub exit: &'a ExitSender,
+}
+
+/// Waits until the guest ends and returns why it did.
 ///
 /// # Errors
 /// [`Error::Process`] if waiting itself fails.
-pub fn run(machine: &mut Machine, console: &mut Console, stay: Stay) -> Result<ExitReason, Error> {
+pub fn run(watched: &Watched<'_>, console: &mut Console, stay: Stay) -> Result<ExitReason, Error> {
     let began = Instant::now();
     let failed = |error: event_manager::Error| Error::Process {
         operation: "wait for events",
@@ -96,21 +112,21 @@ pub fn run(machine: &mut Machine, console: &mut Console, stay: Stay) -> Result<E
     };
     let mut manager: EventManager<Box<dyn MutEventSubscriber + '_>> =
         EventManager::new().map_err(failed)?;
-    let exit = machine.exit_sender.clone();
-    let serial = Arc::clone(&machine.serial);
+    let exit = watched.exit.clone();
+    let serial = Arc::clone(watched.serial);
     manager.add_subscriber(Box::new(ConsoleWatcher::new(console, serial, exit.clone())));
     manager.add_subscriber(Box::new(Watcher {
-        signals: &machine.signals,
+        signals: watched.signals,
         button: match stay {
-            Stay::AsLongAsItLikes => Some(&machine.power_button),
+            Stay::AsLongAsItLikes => Some(watched.power_button),
             Stay::AtMost(_) => None,
         },
-        watches: &machine.watches,
-        exits: &machine.exits,
+        watches: watched.watches,
+        exits: watched.exits,
         exit,
     }));
     loop {
-        if let Some(reason) = machine.exits.reason() {
+        if let Some(reason) = watched.exits.reason() {
             return Ok(reason);
         }
         let timeout = match stay {

@@ -2,13 +2,12 @@
 //!
 //! [`run`] is the story. Data flows one way: [`config::Config`] -> devices bound to `/dev/iommu`
 //! -> guest memory pinned -> its physical extents -> a [`memory::plan::MemoryPlan`] -> memslots,
-//! boot data and PCI functions -> vCPUs -> [`machine::Machine::tear_down`].
+//! boot data and PCI functions -> vCPUs, in the stages of `stages`; and back by `teardown`.
 
 pub mod acpi;
 pub mod arch;
 pub mod boot;
-mod bound;
-mod builder;
+mod bus;
 pub mod cli;
 pub mod config;
 mod console;
@@ -24,7 +23,7 @@ pub mod host_map;
 pub mod kvm;
 mod limits;
 pub mod logging;
-pub mod machine;
+mod machine;
 pub mod memory;
 pub mod passthrough;
 mod phases;
@@ -34,13 +33,12 @@ pub mod plan;
 mod power_button;
 mod progress;
 mod screen;
-mod software;
+mod stages;
 pub mod stress;
-mod topology;
+mod teardown;
 mod turn;
 mod unblocked;
 mod watch;
-mod window;
 
 pub use error::Error;
 pub use host::Host;
@@ -49,15 +47,12 @@ pub use screen::say;
 
 use std::path::PathBuf;
 
-use address::Bdf;
 use config::Config;
 use console::Console;
-use description::Description;
-use devices::mediate::Statistics;
 use event_loop::Stay;
 use events::Event;
 use exit::ExitReason;
-use software::Refusals;
+use machine::Remains;
 
 /// The version, with the commit where it is known.
 pub const VERSION: &str = env!("PINVISOR_VERSION");
@@ -74,7 +69,7 @@ pub fn run(config: &Config, layout: &dyn Layout, mut host: Host) -> Result<(), E
     let (reason, result) = match ended {
         Ok(ended) => {
             let outcome = event_loop::outcome(ended.reason.clone());
-            (Some(ended.reason), worse(outcome, ended.torn_down))
+            (Some(ended.reason), worse(outcome, ended.remains.torn_down))
         }
         Err(error) => (None, Err(error)),
     };
@@ -93,7 +88,8 @@ fn run_guests(config: &Config, layout: &dyn Layout, host: &mut Host) -> Result<E
     }
     loop {
         let ended = launch(config, layout, (&mut console, Stay::AsLongAsItLikes), host)?;
-        if !host.starts_anew(&ended.reason, ended.was_asked, &ended.torn_down) {
+        let remains = &ended.remains;
+        if !host.starts_anew(&ended.reason, remains.was_asked, &remains.torn_down) {
             return Ok(ended);
         }
         console.release_terminal();
@@ -116,17 +112,11 @@ fn worse<T>(outcome: Result<T, Error>, torn_down: Result<(), Error>) -> Result<T
     reported
 }
 
-/// How a guest ended, and what it ran on.
+/// How a guest ended, and what is left of its microVM.
 #[derive(Debug)]
 struct Ended {
     reason: ExitReason,
-    /// It was asked to switch itself off.
-    was_asked: bool,
-    torn_down: Result<(), Error>,
-    description: Description,
-    refusals: Refusals,
-    /// What the monitor did with the transfers of mediated devices.
-    mediated: Vec<(Bdf, Statistics)>,
+    remains: Remains,
 }
 
 /// Runs a microVM on `console` until it ends.
@@ -136,11 +126,11 @@ fn launch(
     (console, stay): (&mut Console, Stay),
     host: &mut Host,
 ) -> Result<Ended, Error> {
-    let mut machine = builder::build(config, layout, console, &mut host.phases)?;
+    let vmm = stages::start(config, layout, console, &mut host.phases)?;
     host.events.tell(&Event::Ready {
         serial: console.path().map(PathBuf::as_path),
     });
-    let ended = event_loop::run(&mut machine, console, stay);
+    let ended = vmm.wait(console, stay);
     if let Ok(ExitReason::Device(device, message)) = &ended {
         host.events.tell(&Event::DeviceError {
             device: *device,
@@ -151,37 +141,17 @@ fn launch(
         host.phases.note("first output", first);
     }
     host.phases.done("guest");
-    let refusals = match (&machine.software, &machine.engine) {
-        (Some(software), Some(engine)) => software.refusals(engine),
-        _ => Refusals::default(),
-    };
-    let mediated = machine.mediated.clone();
-    let was_asked = machine.power_button.was_pressed();
-    let torn_down = machine.tear_down();
-    let description = machine.description.clone();
-    drop(machine);
+    let remains = vmm.end();
     host.phases.done("tear-down");
     log::info!(
         "phases: {}; total {} ms",
         host.phases,
         host.phases.total().as_millis()
     );
-    let reason = match ended {
-        Ok(reason) => reason,
-        Err(error) => return worse(Err(error), torn_down),
-    };
-    Ok(Ended {
-        reason,
-        was_asked,
-        torn_down,
-        description,
-        refusals,
-        // By now no vCPU adds to it.
-        mediated: mediated
-            .into_iter()
-            .map(|(bdf, counters)| (bdf, counters.read()))
-            .collect(),
-    })
+    match ended {
+        Ok(reason) => Ok(Ended { reason, remains }),
+        Err(error) => worse(Err(error), remains.torn_down),
+    }
 }
 
 /// The low and the high 32 bits.
@@ -194,6 +164,8 @@ fn halves(value: u64) -> (u32, u32) {
 
 #[cfg(test)]
 mod tests {
+    use address::Bdf;
+
     use super::*;
 
     #[test]

@@ -16,7 +16,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::config::MemoryConfig;
 use crate::error::{Error, process};
-use crate::memory::choice::{self, Choice, Wish};
+use crate::memory::choice::{self, Choice, PageRequirements};
 use crate::memory::plan::FileExtent;
 use crate::progress::Progress;
 use crate::turn::Turn;
@@ -34,7 +34,7 @@ const STEP: u64 = 256 << 20;
 
 /// Guest RAM as a file and as physical extents.
 #[derive(Debug)]
-pub struct PinnedRam {
+pub struct Backing {
     /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM.
     pub file: File,
     /// Where it is, in the order of the file.
@@ -43,7 +43,7 @@ pub struct PinnedRam {
     pub choice: Option<Choice>,
 }
 
-impl PinnedRam {
+impl Backing {
     /// Takes hugepages from the kernel's pool and pins them in `space`, to which a device is
     /// attached: as many as are wished for, and where these are scattered, more, of which the
     /// best are kept. Nobody may know of the memory yet.
@@ -53,7 +53,7 @@ impl PinnedRam {
     pub fn hugepages(
         memory: &MemoryConfig,
         space: &mut NoiommuSpace,
-        wish: &Wish<'_>,
+        required: &PageRequirements,
     ) -> Result<Self, Error> {
         let size = memory.page_size();
         let _turn = turn(size);
@@ -86,7 +86,7 @@ impl PinnedRam {
             taken.map_err(of_all(memory.size))?;
             progress.advance(range.end - range.start);
         }
-        let choice = taking.choose((spare, most), wish, &progress);
+        let choice = taking.choose((spare, most), required, &progress);
         taking.keep(choice)
     }
 
@@ -115,6 +115,18 @@ impl PinnedRam {
             None => PAGE,
         };
         Self::pin((unpinned(memory)?, page_size), memory, space)
+    }
+
+    /// Takes memory that is not pinned here: an IOMMU will translate for all devices.
+    ///
+    /// # Errors
+    /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Process`]
+    pub fn unpinned(memory: &MemoryConfig) -> Result<Self, Error> {
+        Ok(Self {
+            file: unpinned(memory)?,
+            extents: Vec::new(),
+            choice: None,
+        })
     }
 
     fn pin<B: DmaBackend>(
@@ -211,20 +223,20 @@ impl Taking<'_> {
     fn choose(
         &mut self,
         (spare, most): (u64, u64),
-        wish: &Wish<'_>,
+        required: &PageRequirements,
         progress: &Progress,
     ) -> Choice {
         let page_size = self.size.bytes();
-        let mut left = match choice::is_good(&self.pages, page_size, wish) {
+        let mut left = match choice::is_good(&self.pages, page_size, required) {
             true => 0,
             false if spare == 0 => 0,
             false => most,
         };
         loop {
-            let choice = choice::choose(&self.pages, page_size, wish);
+            let choice = choice::choose(&self.pages, page_size, required);
             // Spare pages are looked at once, even where the first ones would do: they may be better.
             let is_enough = choice.placed && choice.is_safe();
-            if left == 0 || is_enough && self.pages.len() > wish.pages {
+            if left == 0 || is_enough && self.pages.len() > required.pages {
                 return choice;
             }
             // Ever more, so that a large pool is not searched hundreds of times.
@@ -237,7 +249,7 @@ impl Taking<'_> {
     }
 
     /// Gives back what is not chosen.
-    fn keep(self, choice: Choice) -> Result<PinnedRam, Error> {
+    fn keep(self, choice: Choice) -> Result<Backing, Error> {
         let page_size = self.size.bytes();
         let bytes = |number: usize| number as u64 * page_size;
         // The file may hold a page that could not be pinned.
@@ -273,7 +285,7 @@ impl Taking<'_> {
                 choice.naive.bytes().saturating_sub(choice.chosen.bytes()) / 1024
             );
         }
-        Ok(PinnedRam {
+        Ok(Backing {
             file: self.file,
             extents: in_file(extents),
             choice: Some(choice),
@@ -293,10 +305,7 @@ fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
 }
 
 /// Guest RAM of hugepages, or of ordinary memory, that is not pinned yet.
-///
-/// # Errors
-/// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Process`]
-pub fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
+fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
     if let Some(size) = memory.hugepage_size {
         let _turn = turn(size);
         check_pool(memory.size, size)?;
@@ -330,6 +339,16 @@ fn steps(bytes: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
 fn turn(size: HugepageSize) -> Turn {
     let pool = Path::new("/sys/kernel/mm/hugepages").join(size.pool_name());
     Turn::at(&pool, "is taking hugepages")
+}
+
+/// Whether the pool has the hugepages for the guest's memory, as far as can be seen before they are taken.
+///
+/// # Errors
+/// [`Error::TooFewHugepages`], [`Error::Backend`]
+pub fn check_hugepages(memory: &MemoryConfig) -> Result<(), Error> {
+    let size = memory.page_size();
+    let _turn = turn(size);
+    check_pool(memory.size, size).map(drop)
 }
 
 /// How many hugepages the pool has beyond those for `bytes`.

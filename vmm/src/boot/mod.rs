@@ -3,8 +3,10 @@
 pub mod bzimage;
 pub(crate) mod command_line;
 pub mod elf;
+pub(crate) mod files;
 mod foreign;
 pub mod kernel;
+pub(crate) mod low_memory;
 pub mod params;
 pub mod place;
 mod pvh;

@@ -65,6 +65,41 @@ pub enum PlaceError {
     },
 }
 
+/// What kernel and initramfs require of guest RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootRequirements {
+    /// The kernel's.
+    pub kernel: Demand,
+    /// Bytes of the initramfs, if there is one.
+    pub initramfs: Option<u64>,
+    /// Bytes of RAM that the guest gets.
+    pub size: u64,
+}
+
+impl BootRequirements {
+    /// Places for kernel and initramfs in RAM at `ranges`, which ascend and do not touch.
+    ///
+    /// # Errors
+    /// [`PlaceError`]
+    pub fn place(&self, ranges: &[Range<Gpa>]) -> Result<Placement, PlaceError> {
+        Placement::find(ranges, &self.kernel, self.initramfs)
+    }
+
+    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs, or is all of
+    /// the guest's, so that other ranges would have no more.
+    #[must_use]
+    pub fn fits(&self, ranges: &[Range<Gpa>]) -> bool {
+        match self.place(ranges) {
+            Ok(_) => true,
+            Err(PlaceError::TooLarge { .. }) => {
+                let all: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+                all >= self.size
+            }
+            Err(_) => false,
+        }
+    }
+}
+
 impl Placement {
     /// Finds places for a kernel with `demand` and an initramfs of `initramfs` bytes in pieces of
     /// guest RAM, which ascend and do not touch.

@@ -8,11 +8,11 @@ use super::{Error, names};
 use crate::boot::kernel::KernelError;
 use crate::boot::params::ParamsError;
 use crate::boot::place::PlaceError;
+use crate::bus::software::SoftwareMachine;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
 use crate::memory::low;
 use crate::memory::plan::PlanError;
-use crate::software::SoftwareMachine;
 
 /// What lets a process have more threads.
 const MORE_TASKS: &str = "raise pids.max of the control group, which is TasksMax= of a systemd unit, or the user's \

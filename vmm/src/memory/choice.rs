@@ -19,29 +19,20 @@ use address::{Gpa, Hpa};
 use super::candidates::{Frames, Selection, Strategy};
 use super::e820::SAFE_EXTENTS;
 use super::overhead::{Overhead, SECTION};
+use crate::boot::place::BootRequirements;
 
 /// Addresses of 32 bits end here.
 const LIMIT_4G: u64 = 1 << 32;
 
-/// What is wanted of the pages that are kept.
-#[derive(Clone, Copy)]
-pub struct Wish<'a> {
+/// What is required of the pages that are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequirements {
     /// How many.
     pub pages: usize,
     /// Bytes wanted below 4 GiB.
     pub below_4g: u64,
-    /// Whether kernel and initramfs have places in RAM at these ranges, which ascend and do not
-    /// touch.
-    pub fits: &'a dyn Fn(&[Range<Gpa>]) -> bool,
-}
-
-impl std::fmt::Debug for Wish<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wish")
-            .field("pages", &self.pages)
-            .field("below_4g", &self.below_4g)
-            .finish_non_exhaustive()
-    }
+    /// What kernel and initramfs require.
+    pub boot: BootRequirements,
 }
 
 /// Pages to keep, and what the guest pays for them.
@@ -81,11 +72,11 @@ struct Cost {
 }
 
 impl Cost {
-    fn of(overhead: &Overhead, ranges: &[Range<Gpa>], wish: &Wish<'_>) -> Self {
+    fn of(overhead: &Overhead, ranges: &[Range<Gpa>], required: &PageRequirements) -> Self {
         Self {
-            unplaced: !(wish.fits)(ranges),
+            unplaced: !required.boot.fits(ranges),
             unsafe_extents: overhead.extents.saturating_sub(SAFE_EXTENTS),
-            missing_below_4g: wish.below_4g.saturating_sub(overhead.below_4g),
+            missing_below_4g: required.below_4g.saturating_sub(overhead.below_4g),
             bytes: overhead.bytes(),
             extents: overhead.extents,
         }
@@ -96,10 +87,10 @@ impl Cost {
 /// time it takes to clear them: nothing is missing, and the guest's kernel spends less than 1/128
 /// of its memory on scatter, half of what it spends anyway.
 #[must_use]
-pub fn is_good(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> bool {
+pub fn is_good(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> bool {
     let ranges = ranges(pages, page_size);
     let overhead = Overhead::of(&ranges);
-    let cost = Cost::of(&overhead, &ranges, wish);
+    let cost = Cost::of(&overhead, &ranges, required);
     let size = page_size.saturating_mul(pages.len() as u64);
     let least = Overhead::of_one_extent(size).bytes();
     !cost.unplaced
@@ -111,35 +102,35 @@ pub fn is_good(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> bool {
 /// Chooses among `pages`, distinct pages of `page_size` bytes in the order in which they were
 /// got. With no more than are wanted, all are kept. The same pages give the same choice.
 #[must_use]
-pub fn choose(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
-    let mut choice = best(pages, page_size, wish);
+pub fn choose(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Choice {
+    let mut choice = best(pages, page_size, required);
     if !choice.is_safe() {
-        choice.safe_pages = safe_pages(pages, page_size, wish);
+        choice.safe_pages = safe_pages(pages, page_size, required);
     }
     choice
 }
 
 /// The most of `pages` that make no more extents than are safe: those of the longest runs.
-fn safe_pages(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Option<usize> {
+fn safe_pages(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Option<usize> {
     let mut lengths: Vec<u64> = ranges(pages, page_size)
         .iter()
         .map(|run| (run.end - run.start) / page_size)
         .collect();
     lengths.sort_unstable_by_key(|length| Reverse(*length));
     let count = lengths.iter().take(SAFE_EXTENTS).sum::<u64>();
-    let wish = Wish {
+    let required = PageRequirements {
         pages: usize::try_from(count).ok()?,
-        ..*wish
+        ..*required
     };
-    let choice = best(pages, page_size, &wish);
-    (choice.placed && choice.is_safe()).then_some(wish.pages)
+    let choice = best(pages, page_size, &required);
+    (choice.placed && choice.is_safe()).then_some(required.pages)
 }
 
-fn best(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
-    let first = &pages[..pages.len().min(wish.pages)];
+fn best(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Choice {
+    let first = &pages[..pages.len().min(required.pages)];
     let naive_ranges = ranges(first, page_size);
     let naive = Overhead::of(&naive_ranges);
-    let naive_cost = Cost::of(&naive, &naive_ranges, wish);
+    let naive_cost = Cost::of(&naive, &naive_ranges, required);
     let naive_choice = Choice {
         pinned: pages.len(),
         kept: (0..first.len()).collect(),
@@ -148,23 +139,23 @@ fn best(pages: &[Hpa], page_size: u64, wish: &Wish<'_>) -> Choice {
         placed: !naive_cost.unplaced,
         safe_pages: None,
     };
-    if pages.len() <= wish.pages {
+    if pages.len() <= required.pages {
         return naive_choice;
     }
     let sorted = Sorted::new(pages, page_size);
-    let low = usize::try_from(wish.below_4g.div_ceil(page_size)).unwrap_or(usize::MAX);
+    let low = usize::try_from(required.below_4g.div_ceil(page_size)).unwrap_or(usize::MAX);
     let mut best = (naive_cost, naive_choice);
     for thorough in [false, true] {
         if thorough && !best.0.unplaced {
             break;
         }
-        for seed in sorted.frames.seeds(wish.pages, low, thorough) {
+        for seed in sorted.frames.seeds(required.pages, low, thorough) {
             for strategy in [Strategy::FullestSections, Strategy::LongestRuns] {
-                let selection = sorted.frames.fill(seed.clone(), wish.pages, strategy);
+                let selection = sorted.frames.fill(seed.clone(), required.pages, strategy);
                 let (ranges, kept) = sorted.kept(&selection);
                 let chosen = Overhead::of(&ranges);
-                let cost = Cost::of(&chosen, &ranges, wish);
-                if cost < best.0 && kept.len() == wish.pages {
+                let cost = Cost::of(&chosen, &ranges, required);
+                if cost < best.0 && kept.len() == required.pages {
                     best = (
                         cost,
                         Choice {

@@ -32,8 +32,8 @@ impl Slot {
     }
 }
 
-/// The guest's RAM, mapped. Dropping it unmaps what no memslot uses any more.
-#[derive(Debug)]
+/// The guest's RAM, mapped; none by default. Dropping it unmaps what no memslot uses any more.
+#[derive(Debug, Default)]
 pub struct GuestRam {
     // Before `slots`: it points into their mappings.
     memory: GuestMemoryMmap,
@@ -75,11 +75,9 @@ impl GuestRam {
             let run = &slot.run;
             let mut mapping =
                 Mapping::reserve(run.length, run.hpa.map_or(slot.gpa.0, |hpa| hpa.0))?;
-            let mut at = 0;
-            for piece in &run.pieces {
+            for piece in slot.pieces() {
                 let source = (ram.as_fd(), piece.file_offset);
-                mapping.place(at, piece.length, source, "guest memory")?;
-                at += piece.length;
+                mapping.place(piece.gpa - slot.gpa, piece.length, source, "guest memory")?;
             }
             slots.push(Slot {
                 gpa: slot.gpa,

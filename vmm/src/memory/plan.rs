@@ -74,7 +74,31 @@ pub struct RamSlot {
     pub run: Run,
 }
 
+/// A part of the backing file with its place in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedPiece {
+    /// First guest-physical address.
+    pub gpa: Gpa,
+    /// Offset in the file in bytes.
+    pub file_offset: u64,
+    /// Bytes in the piece.
+    pub length: u64,
+}
+
 impl RamSlot {
+    /// The parts of the backing file that the slot is made of, ascending.
+    pub fn pieces(&self) -> impl Iterator<Item = PlacedPiece> {
+        self.run.pieces.iter().scan(self.gpa, |next, piece| {
+            let gpa = *next;
+            *next = gpa + piece.length;
+            Some(PlacedPiece {
+                gpa,
+                file_offset: piece.file_offset,
+                length: piece.length,
+            })
+        })
+    }
+
     /// Guest-physical addresses of the slot.
     #[must_use]
     pub fn range(&self) -> Range<Gpa> {
@@ -215,6 +239,11 @@ impl MemoryPlan {
     #[must_use]
     pub fn ranges(&self) -> Vec<Range<Gpa>> {
         self.slots.iter().map(RamSlot::range).collect()
+    }
+
+    /// The pieces of the backing file, ascending by where the guest has them.
+    pub fn pieces(&self) -> impl Iterator<Item = PlacedPiece> {
+        self.slots.iter().flat_map(RamSlot::pieces)
     }
 
     /// Bytes of RAM in all.

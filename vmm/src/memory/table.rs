@@ -62,24 +62,20 @@ impl Summary {
 /// Where the memory of `plan` is.
 fn physical(plan: &MemoryPlan, extents: &[FileExtent]) -> Vec<Piece> {
     let mut all = Vec::new();
-    for slot in plan.slots() {
-        let mut gpa = slot.gpa;
-        for piece in &slot.run.pieces {
-            let (start, end) = (piece.file_offset, piece.file_offset + piece.length);
-            let first = extents.partition_point(|extent| extent.offset + extent.length <= start);
-            let inside = extents[first..]
-                .iter()
-                .take_while(|extent| extent.offset < end);
-            all.extend(inside.map(|extent| {
-                let from = extent.offset.max(start);
-                Piece {
-                    gpa: gpa + (from - start),
-                    hpa: extent.hpa + (from - extent.offset),
-                    len: (extent.offset + extent.length).min(end) - from,
-                }
-            }));
-            gpa = gpa + piece.length;
-        }
+    for piece in plan.pieces() {
+        let (start, end) = (piece.file_offset, piece.file_offset + piece.length);
+        let first = extents.partition_point(|extent| extent.offset + extent.length <= start);
+        let inside = extents[first..]
+            .iter()
+            .take_while(|extent| extent.offset < end);
+        all.extend(inside.map(|extent| {
+            let from = extent.offset.max(start);
+            Piece {
+                gpa: piece.gpa + (from - start),
+                hpa: extent.hpa + (from - extent.offset),
+                len: (extent.offset + extent.length).min(end) - from,
+            }
+        }));
     }
     all
 }

@@ -1,24 +1,32 @@
 //! The fixed facts about a device.
 
+use address::Hpa;
 use devices::vfio_pci::{HostInfo, RegionInfo};
-use iommufd_backend::{CdevKind, Error, IrqIndex, PciSysfs, VfioDevice};
+use iommufd_backend::{CdevKind, Error, IrqIndex, REGIONS, VfioDevice};
 
+use super::inspected::InspectedDevice;
 use super::{ROM, served};
 
-/// Reads the fixed facts about `devices`, all that one guest gets, each in its order. Interrupts
-/// that the host cannot serve are not among them; the log says why.
+/// Reads the fixed facts about `devices`, all that one guest gets, which were `inspected` in the same order.
+/// Interrupts that the host cannot serve are not among them; the log says why.
 ///
 /// # Errors
 /// [`Error`]
-pub fn host_infos(devices: &[VfioDevice], sysfs: &PciSysfs) -> Result<Vec<HostInfo>, Error> {
-    let read = devices.iter().map(|device| host_info(device, sysfs));
+pub(crate) fn host_infos(
+    devices: &[VfioDevice],
+    inspected: &[InspectedDevice],
+) -> Result<Vec<HostInfo>, Error> {
+    let read = devices
+        .iter()
+        .zip(inspected)
+        .map(|(device, inspected)| host_info(device, inspected.addresses()));
     let mut infos = read.collect::<Result<Vec<_>, _>>()?;
     served::keep(devices, &mut infos);
     Ok(infos)
 }
 
-fn host_info(device: &VfioDevice, sysfs: &PciSysfs) -> Result<HostInfo, Error> {
-    let addresses = sysfs.memory_regions(device.bdf())?;
+/// `addresses` are those of BAR0 to BAR5, then of the ROM.
+fn host_info(device: &VfioDevice, addresses: [Option<Hpa>; REGIONS]) -> Result<HostInfo, Error> {
     let region = |index: u32| {
         let region = device.region(index).cloned().unwrap_or_default();
         RegionInfo {

@@ -6,62 +6,56 @@ use address::Gpa;
 
 use super::modes;
 use super::report::{AddressMapEntry, Choice, Extent, FORMAT, Memory, Memslots, Place, Plan};
-use crate::acpi::{IO_APIC, LOCAL_APIC};
 use crate::boot::place::Placement;
-use crate::builder::{Prepared, SLOTS_PER_DEVICE, memory_map};
-use crate::config::Config;
 use crate::description::in_guest;
 use crate::error::Error;
-use crate::kvm::vm::Vm;
 use crate::memory::e820::{Kind, MemoryMap};
 use crate::memory::low;
 use crate::memory::overhead::Overhead;
+use crate::stages::{Planned, SLOTS_PER_DEVICE, platform_ranges};
 
-/// The plan of `prepared`.
-pub fn plan(config: &Config, prepared: &Prepared) -> Result<Plan, Error> {
-    let memory = &prepared.memory;
-    let identity = prepared.devices.need_identity();
-    let mut map = Vec::new();
-    if let Ok(placement) = &prepared.placement {
-        let start = placement.kernel.start;
-        let found = memory_map(&memory.plan, &prepared.host_map, (start, prepared.low))?;
-        map = entries(&found);
-    }
-    let choice = memory.choice.as_ref().map(|choice| Choice {
+/// The plan of `planned`.
+pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
+    let memory = &planned.layout.memory;
+    let config = &planned.guest.config.memory;
+    let identity = planned.guest.at_identity;
+    let map = planned.memory_map()?;
+    let choice = planned.backing.choice.as_ref().map(|choice| Choice {
         pinned: choice.pinned,
         kept: choice.kept.len(),
         naive: choice.naive.into(),
         chosen: choice.chosen.into(),
     });
-    let hugepages = identity || config.memory.hugepage_size.is_some();
-    let devices = modes::devices(&prepared.devices)?;
+    let hugepages = identity || config.hugepage_size.is_some();
+    let devices = modes::devices(&planned.resources.assigned.devices)?;
     Ok(Plan {
         format: FORMAT,
         memory: Memory {
-            length: memory.plan.size(),
+            length: memory.size(),
             layout: if identity { "identity" } else { "conventional" },
-            hugepage_size: hugepages.then(|| config.memory.page_size().bytes()),
-            physical_pieces: memory.summary.pieces,
+            hugepage_size: hugepages.then(|| config.page_size().bytes()),
+            physical_pieces: planned.layout.summary.pieces,
         },
-        extents: extents(prepared),
-        cost: Overhead::of(&memory.plan.ranges()).into(),
-        cost_in_one_extent: Overhead::of_one_extent(memory.plan.size()).into(),
+        extents: extents(planned),
+        cost: Overhead::of(&memory.ranges()).into(),
+        cost_in_one_extent: Overhead::of_one_extent(memory.size()).into(),
         choice,
         memslots: Memslots {
-            ram: memory.slots.len(),
+            // Low memory has one of its own.
+            ram: memory.slots().len() + 1,
             kept_for_bars: devices.len() * SLOTS_PER_DEVICE,
-            limit: prepared.vm.most_slots(),
+            limit: planned.vm.most_slots(),
         },
-        memory_map: map,
-        places: places(prepared),
+        memory_map: map.as_ref().map(entries).unwrap_or_default(),
+        places: places(planned),
         devices,
-        warnings: prepared.warnings(&config.command_line)?,
-        error: prepared.obstacle().map(Error::chain),
+        warnings: planned.warnings()?,
+        error: planned.boot.obstacle(),
     })
 }
 
-fn extents(prepared: &Prepared) -> Vec<Extent> {
-    let slots = prepared.memory.plan.slots().iter();
+fn extents(planned: &Planned<'_>) -> Vec<Extent> {
+    let slots = planned.layout.memory.slots().iter();
     slots
         .map(|slot| Extent {
             gpa: slot.gpa.0,
@@ -90,7 +84,7 @@ fn entries(map: &MemoryMap) -> Vec<AddressMapEntry> {
 }
 
 /// Everything that is not RAM, or lies in it, ascending.
-fn places(prepared: &Prepared) -> Vec<Place> {
+fn places(planned: &Planned<'_>) -> Vec<Place> {
     let mut places = Vec::new();
     let mut add = |name: &str, kind, range: &Range<Gpa>| {
         places.push(Place {
@@ -109,25 +103,20 @@ fn places(prepared: &Prepared) -> Vec<Place> {
     ] {
         add(name, "boot", &range);
     }
-    if let Ok(Placement { kernel, initramfs }) = &prepared.placement {
+    if let Some(Placement { kernel, initramfs }) = planned.boot.placement() {
         add("kernel", "kernel", kernel);
         if let Some(initramfs) = initramfs {
             add("initramfs", "initramfs", initramfs);
         }
     }
-    for (name, range) in in_guest(prepared.devices.bars()) {
+    for (name, range) in in_guest(planned.guest.bars.clone()) {
         add(&name, "bar", &range);
     }
-    for window in &prepared.host_map.windows {
+    for window in &planned.guest.address_map.windows {
         add("PCI window", "window", window);
     }
-    for (name, range) in [
-        ("PCI config space", prepared.host_map.ecam.clone()),
-        ("I/O APIC", IO_APIC),
-        ("local APICs", LOCAL_APIC),
-        ("KVM's own pages", Vm::reserved()),
-    ] {
-        add(name, "platform", &range);
+    for (name, range) in platform_ranges(&planned.guest.address_map.ecam) {
+        add(name.trim_start_matches("the "), "platform", &range);
     }
     places.sort_by(|a, b| (a.start, b.end).cmp(&(b.start, a.end)));
     places

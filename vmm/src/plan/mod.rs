@@ -10,12 +10,11 @@ mod text;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::builder::Prepared;
 use crate::cli::written;
 use crate::config::Config;
 use crate::error::Error;
 use crate::memory::layout::Identity;
-use crate::phases::Phases;
+use crate::stages::Inspected;
 
 pub use report::{
     AddressMapEntry, Choice, Cost, Device, Extent, FORMAT, Memory, Memslots, Mode, Place, Plan,
@@ -37,11 +36,15 @@ pub struct Output {
 /// [`Error`], in particular for what would keep it from running; where that is a kernel without a
 /// place, or memory in too many pieces, the plan is printed before.
 pub fn run(config: &Config, output: &Output) -> Result<(), Error> {
-    let prepared = Prepared::new(config, &Identity, &mut Phases::default())?;
-    let plan = gather::plan(config, &prepared);
-    let (obstacle, apart) = prepared.take_apart();
+    let planned = Inspected::new(config, &Identity)?
+        .open_kvm()?
+        .bind()?
+        .pin()?
+        .plan()?;
+    let plan = gather::plan(&planned);
+    let apart = planned.take_apart();
     let plan = plan?;
-    apart?;
+    let obstacle = apart?;
     let text = match output.json {
         true => report::json(&plan)?,
         false => text::text(&plan),

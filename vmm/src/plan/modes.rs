@@ -1,44 +1,28 @@
 //! Which ways a device has to guest memory, and why.
 
-use address::Bdf;
 use devices::mediate::{Profile, SHIPPED};
-use iommufd_backend::{CdevKind, PciSysfs, VfioDevice};
+use iommufd_backend::{CdevKind, VfioDevice};
 
 use super::report::{Device, Mode};
-use crate::builder::{Devices, Reach};
 use crate::error::Error;
+use crate::passthrough::assigned::AssignedDevice;
+use crate::passthrough::dma_path::DmaPath;
 
 /// All devices, in their order.
-pub fn devices(devices: &Devices) -> Result<Vec<Device>, Error> {
-    let named = devices.held.devices.iter().map(|bound| &bound.device);
-    let all: Vec<(Bdf, &Reach)> = named
-        .clone()
-        .map(|device| device.bdf())
-        .zip(&devices.reaches)
-        .collect();
-    named
-        .zip(&devices.reaches)
-        .map(|(device, reach)| {
-            Ok(Device {
-                bdf: device.bdf().to_string(),
-                dma: name(reach),
-                dma_bits: PciSysfs::default().dma_mask_bits(device.bdf()),
-                modes: modes(device, reach, &all)?,
-            })
+pub fn devices(devices: &[AssignedDevice]) -> Result<Vec<Device>, Error> {
+    let report = |device: &AssignedDevice| {
+        Ok(Device {
+            bdf: device.bdf().to_string(),
+            dma: device.dma.name(),
+            dma_bits: device.dma_bits,
+            modes: modes(device, devices)?,
         })
-        .collect()
+    };
+    devices.iter().map(report).collect()
 }
 
-fn name(reach: &Reach) -> &'static str {
-    match reach {
-        Reach::Iommu => "iommu",
-        Reach::Identity => "identity",
-        Reach::Translate => "translate",
-        Reach::Mediate(_) => "mediate",
-    }
-}
-
-fn modes(device: &VfioDevice, reach: &Reach, all: &[(Bdf, &Reach)]) -> Result<Vec<Mode>, Error> {
+fn modes(assigned: &AssignedDevice, all: &[AssignedDevice]) -> Result<Vec<Mode>, Error> {
+    let (device, path) = (&assigned.device, &assigned.dma);
     let mode = |name, possible: bool, why: &str| Mode {
         name,
         possible,
@@ -57,22 +41,21 @@ fn modes(device: &VfioDevice, reach: &Reach, all: &[(Bdf, &Reach)]) -> Result<Ve
             mode("mediate", false, no),
         ]);
     }
-    let other = |wanted: fn(&Reach) -> bool| {
-        let others = all.iter().filter(|(bdf, _)| *bdf != device.bdf());
+    let other = |wanted: fn(&DmaPath) -> bool| {
+        let mut others = all.iter().filter(|other| other.bdf() != device.bdf());
         others
-            .clone()
-            .find(|(_, reach)| wanted(reach))
-            .map(|(bdf, _)| *bdf)
+            .find(|other| wanted(&other.dma))
+            .map(AssignedDevice::bdf)
     };
-    let translating = other(|reach| matches!(reach, Reach::Translate));
-    let fixed = other(|reach| matches!(reach, Reach::Identity | Reach::Iommu));
+    let translating = other(|path| matches!(path, DmaPath::Translate));
+    let fixed = other(|path| matches!(path, DmaPath::Identity | DmaPath::Iommu));
     let identity = match translating {
         Some(bdf) => mode(
             "identity",
             false,
             &format!("{bdf} (dma=translate) has memory anywhere; a guest of its own would do"),
         ),
-        None if matches!(reach, Reach::Identity) => mode(
+        None if matches!(path, DmaPath::Identity) => mode(
             "identity",
             true,
             "memory is of hugepages, and stands at its physical addresses",
@@ -95,16 +78,16 @@ fn modes(device: &VfioDevice, reach: &Reach, all: &[(Bdf, &Reach)]) -> Result<Ve
         ),
         identity,
         translate,
-        mediate(device, reach)?,
+        mediate(device, path)?,
     ])
 }
 
-fn mediate(device: &VfioDevice, reach: &Reach) -> Result<Mode, Error> {
+fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
     let mut identity = [0; 4];
     device.config_read(0, &mut identity)?;
     let [vendor, id] =
         [[identity[0], identity[1]], [identity[2], identity[3]]].map(u16::from_le_bytes);
-    let given = matches!(reach, Reach::Mediate(Some(_)));
+    let given = matches!(path, DmaPath::Mediate(Some(_)));
     let shipped = || {
         let mut profiles = SHIPPED.iter();
         profiles.any(|(name, text)| {

@@ -82,7 +82,7 @@ pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
         ExitReason::AccessFailed(_) => stopped("an access failed on the host".to_owned()),
         ExitReason::Device(bdf, reason) => stopped(format!("PCI device {bdf}: {reason}")),
     };
-    let last = ended.refusals.last.iter().map(|fault| Refusal {
+    let last = ended.remains.refusals.last.iter().map(|fault| Refusal {
         address: match fault.address {
             BusAddress::Iova(iova) => iova,
             BusAddress::Hpa(hpa) => Iova(hpa.0),
@@ -93,10 +93,10 @@ pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
         status,
         ending,
         refusals: Refusals {
-            count: ended.refusals.count,
+            count: ended.remains.refusals.count,
             last: last.collect(),
         },
-        mediated: ended.mediated.iter().map(mediated).collect(),
+        mediated: ended.remains.mediated.iter().map(mediated).collect(),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     }
 }

@@ -50,7 +50,7 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
         &mut Host::default(),
     )?;
     let outcome = facts::outcome(&ended, began.elapsed());
-    let setup = facts::setup(&config.vm, &ended.description)?;
+    let setup = facts::setup(&config.vm, &ended.remains.description)?;
     let report = ear.finish().finish(setup, outcome);
     show(&text(&report, terminal()));
     let page = config.html.as_deref().map(|path| write_html(&report, path));
@@ -58,7 +58,7 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
     if let (Some(path), Some(Ok(()))) = (&config.html, &page) {
         show(&format!("Report: {}\n", path.display()));
     }
-    ended.torn_down?;
+    ended.remains.torn_down?;
     for written in [page, json].into_iter().flatten() {
         written?;
     }

@@ -6,16 +6,37 @@ use proptest::prelude::*;
 use proptest::strategy::Strategy;
 
 use super::*;
+use crate::boot::kernel::Demand;
 
 const PAGE: u64 = 2 << 20;
 const PER_SECTION: u64 = SECTION / PAGE;
 const LIMIT: u64 = LIMIT_4G / PAGE;
 
-fn anywhere(_: &[Range<Gpa>]) -> bool {
-    true
+/// A kernel of so many bytes, which can be anywhere, and too large for RAM that has no such piece.
+const fn kernel(length: u64) -> BootRequirements {
+    BootRequirements {
+        kernel: Demand {
+            length,
+            alignment: PAGE,
+            lowest: Gpa(0),
+            below: Gpa(u64::MAX),
+            reason: "",
+            initramfs_below: Gpa(u64::MAX),
+        },
+        initramfs: None,
+        size: u64::MAX,
+    }
 }
 
+/// Anywhere, even in no RAM at all.
+const ANYWHERE: BootRequirements = BootRequirements {
+    size: 0,
+    ..kernel(0)
+};
+
 /// A block of at least 8 pages.
+const BLOCK: BootRequirements = kernel(8 * PAGE);
+
 fn block(ranges: &[Range<Gpa>]) -> bool {
     ranges
         .iter()
@@ -26,20 +47,20 @@ fn hpas(frames: &[u64]) -> Vec<Hpa> {
     frames.iter().map(|frame| Hpa(frame * PAGE)).collect()
 }
 
-fn wish(pages: usize) -> Wish<'static> {
-    Wish {
+fn wish(pages: usize) -> PageRequirements {
+    PageRequirements {
         pages,
         below_4g: 0,
-        fits: &anywhere,
+        boot: ANYWHERE,
     }
 }
 
-fn cost(pages: &[Hpa], wish: &Wish<'_>) -> Cost {
+fn cost(pages: &[Hpa], wish: &PageRequirements) -> Cost {
     let ranges = ranges(pages, PAGE);
     Cost::of(&Overhead::of(&ranges), &ranges, wish)
 }
 
-fn of_choice(pages: &[Hpa], wish: &Wish<'_>) -> (Choice, Cost) {
+fn of_choice(pages: &[Hpa], wish: &PageRequirements) -> (Choice, Cost) {
     let choice = choose(pages, PAGE, wish);
     let kept: Vec<Hpa> = choice.kept.iter().map(|number| pages[*number]).collect();
     let cost = cost(&kept, wish);
@@ -96,8 +117,8 @@ fn the_kernel_comes_before_the_price() {
     let block_at = 20 * PER_SECTION - 4..20 * PER_SECTION + 4;
     let pages: Vec<u64> = singles.chain(block_at).collect();
     let pages = hpas(&pages);
-    let wish = Wish {
-        fits: &block,
+    let wish = PageRequirements {
+        boot: BLOCK,
         ..wish(32)
     };
     let (choice, cost) = of_choice(&pages, &wish);
@@ -110,7 +131,7 @@ fn devices_of_32_bits_get_low_memory() {
     let pages: Vec<u64> = (LIMIT..LIMIT + 40).chain([700, 800, 900]).collect();
     let pages = hpas(&pages);
     let kept = |below_4g| {
-        let wish = Wish {
+        let wish = PageRequirements {
             below_4g,
             ..wish(40)
         };
@@ -136,7 +157,7 @@ fn safety_comes_before_memory_below_4g() {
     let pairs = (0..120).flat_map(|index| [10_000 + 8 * index, 10_001 + 8 * index]);
     let singles = (0..100).map(|index| 100 + 2 * index);
     let pages: Vec<u64> = singles.chain(pairs).collect();
-    let wish = Wish {
+    let wish = PageRequirements {
         below_4g: 32 * PAGE,
         ..wish(240)
     };
@@ -151,8 +172,8 @@ fn safety_comes_before_memory_below_4g() {
 fn what_is_offered_has_room_for_the_kernel() {
     let singles = |count| (0..count).map(|index| 4000 + 2 * index);
     let pages: Vec<u64> = singles(140).chain(9000..9008).collect();
-    let wish = Wish {
-        fits: &block,
+    let wish = PageRequirements {
+        boot: BLOCK,
         ..wish(140)
     };
     let choice = choose(&hpas(&pages), PAGE, &wish);
@@ -167,15 +188,15 @@ fn what_is_offered_has_room_for_the_kernel() {
 fn good_pages_need_no_others() {
     let one: Vec<u64> = (4000..4256).collect();
     assert!(is_good(&hpas(&one), PAGE, &wish(256)));
-    let low = Wish {
+    let low = PageRequirements {
         below_4g: 1,
         ..wish(256)
     };
     assert!(!is_good(&hpas(&one), PAGE, &low));
     let scattered: Vec<u64> = (0..256).map(|index| 4000 + 4 * index).collect();
     assert!(!is_good(&hpas(&scattered), PAGE, &wish(256)));
-    let kernel = Wish {
-        fits: &|_| false,
+    let kernel = PageRequirements {
+        boot: kernel(u64::MAX / 2),
         ..wish(256)
     };
     assert!(!is_good(&hpas(&one), PAGE, &kernel));
@@ -214,8 +235,8 @@ proptest! {
         pages in pool(), percent in 0_usize..120, below_4g in 0..200 * PAGE, needs_block: bool,
     ) {
         let count = pages.len() * percent / 100;
-        let fits: &dyn Fn(&[Range<Gpa>]) -> bool = if needs_block { &block } else { &anywhere };
-        let wish = Wish { pages: count, below_4g, fits };
+        let boot = if needs_block { BLOCK } else { ANYWHERE };
+        let wish = PageRequirements { pages: count, below_4g, boot };
         let choice = choose(&pages, PAGE, &wish);
         prop_assert_eq!(choice.kept.len(), count.min(pages.len()));
         prop_assert!(choice.kept.windows(2).all(|pair| pair[0] < pair[1]));
@@ -242,18 +263,18 @@ proptest! {
         longest.sort_unstable_by_key(|length| Reverse(*length));
         let most: u64 = longest.iter().take(SAFE_EXTENTS).sum();
         let most = usize::try_from(most).unwrap();
-        let wish = Wish { below_4g, ..wish(pages.len() * percent / 100) };
+        let wish = PageRequirements { below_4g, ..wish(pages.len() * percent / 100) };
         let choice = choose(&pages, PAGE, &wish);
         prop_assert_eq!(choice.is_safe(), wish.pages <= most);
         prop_assert_eq!(choice.safe_pages, (wish.pages > most).then_some(most));
-        let offered = choose(&pages, PAGE, &Wish { pages: most, ..wish });
+        let offered = choose(&pages, PAGE, &PageRequirements { pages: most, ..wish });
         prop_assert!(offered.is_safe() && offered.kept.len() == most);
     }
 
     /// A kernel that fits into some of the pages has its place in the choice.
     #[test]
     fn a_block_is_found_if_there_is_one(pages in pool(), more in 0_usize..200) {
-        let wish = Wish { pages: 8 + more, below_4g: 0, fits: &block };
+        let wish = PageRequirements { pages: 8 + more, below_4g: 0, boot: BLOCK };
         let (_, cost) = of_choice(&pages, &wish);
         prop_assert_eq!(cost.unplaced, !block(&ranges(&pages, PAGE)) || pages.len() < 8);
     }

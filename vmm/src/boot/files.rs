@@ -15,13 +15,12 @@ use crate::arch::{entry, reset_vector};
 use crate::boot::command_line;
 use crate::boot::kernel::{self, Kernel, Protocol};
 use crate::boot::params::{self, BootInfo};
-use crate::boot::place::{PlaceError, Placement};
+use crate::boot::place::{BootRequirements, Placement};
 use crate::boot::release::Release;
 use crate::boot::start_info;
 use crate::config::Config;
 use crate::error::Error;
 use crate::files;
-use crate::host_map::HostMap;
 use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_EXTENTS};
 use crate::memory::low;
 use crate::memory::plan::MemoryPlan;
@@ -39,6 +38,18 @@ struct Initramfs {
     path: PathBuf,
     file: File,
     length: u64,
+}
+
+/// Where a kernel is loaded, and what it is given besides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Destination<'a> {
+    pub memory: &'a GuestMemoryMmap,
+    /// Where RAM is in the guest.
+    pub plan: &'a MemoryPlan,
+    /// What the first MiB is called.
+    pub low: LowMemoryUse,
+    /// What ACPI tables describe.
+    pub platform: &'a Platform,
 }
 
 /// What a CPU needs to know to start the kernel.
@@ -82,47 +93,44 @@ impl BootFiles {
 
     /// Where kernel and initramfs go in the memory of `plan`.
     pub fn place(&self, plan: &MemoryPlan) -> Result<Placement, Error> {
-        self.find(&plan.ranges()).map_err(|source| Error::Place {
+        let placed = self.requirements(plan.size()).place(&plan.ranges());
+        placed.map_err(|source| Error::Place {
             kernel: self.kernel.path().to_owned(),
             source,
         })
     }
 
-    /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs, or is
-    /// all of the guest's `size` bytes, of which others would have no more.
-    pub fn fit(&self, ranges: &[Range<Gpa>], size: u64) -> bool {
-        match self.find(ranges) {
-            Ok(_) => true,
-            Err(PlaceError::TooLarge { .. }) => {
-                let all: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-                all >= size
-            }
-            Err(_) => false,
+    /// What kernel and initramfs require of a guest's `size` bytes of RAM.
+    pub fn requirements(&self, size: u64) -> BootRequirements {
+        BootRequirements {
+            kernel: self.kernel.demand(),
+            initramfs: self.initramfs.as_ref().map(|initramfs| initramfs.length),
+            size,
         }
     }
 
-    fn find(&self, ranges: &[Range<Gpa>]) -> Result<Placement, PlaceError> {
-        let initramfs = self.initramfs.as_ref().map(|initramfs| initramfs.length);
-        Placement::find(ranges, &self.kernel.demand(), initramfs)
-    }
-
-    /// Loads kernel and initramfs into `memory`, at their places in `plan`, and tells the kernel
-    /// of `plan`, `host_map` and `platform`, and of low memory as `low` says.
+    /// Loads kernel and initramfs at their places in the memory of `destination`, and writes what the kernel is
+    /// given: its command line, memory map and tables.
     pub fn load(
-        mut self,
-        (command_line, low): (&str, LowMemoryUse),
+        &mut self,
         placement: Placement,
-        (plan, host_map): (&MemoryPlan, &HostMap),
-        (platform, memory): (&Platform, &GuestMemoryMmap),
+        command_line: &str,
+        destination: &Destination<'_>,
     ) -> Result<Start, Error> {
+        let Destination {
+            memory,
+            plan,
+            low,
+            platform,
+        } = *destination;
         let start = placement.kernel.start;
         log::info!("kernel gpa={start}");
         let at = self.kernel.load(memory, start)?;
-        if let (Some(initramfs), Some(range)) = (self.initramfs, &placement.initramfs) {
+        if let (Some(initramfs), Some(range)) = (&mut self.initramfs, &placement.initramfs) {
             log::info!("initramfs gpa={}", range.start);
             initramfs.load(memory, range.start)?;
         }
-        let memory_map = memory_map(plan, host_map, (start, low))?;
+        let memory_map = memory_map(plan, &platform.ecam, (start, low))?;
         let info = BootInfo {
             memory_map: &memory_map,
             initramfs: placement.initramfs,
@@ -172,7 +180,7 @@ impl Initramfs {
         })
     }
 
-    fn load(mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<(), Error> {
+    fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<(), Error> {
         let progress = Progress::new("Loading the initramfs", self.length);
         let mut done = 0;
         while done < self.length {
@@ -195,19 +203,19 @@ impl Initramfs {
 /// The memory map that a guest with its kernel at `kernel`, and this use of low memory, is told.
 pub(crate) fn memory_map(
     plan: &MemoryPlan,
-    host_map: &HostMap,
+    ecam: &Range<Gpa>,
     (kernel, low): (Gpa, LowMemoryUse),
 ) -> Result<MemoryMap, Error> {
     let mut fixed = low::memory_map(low.kind).to_vec();
     fixed.push(Entry {
-        range: host_map.ecam.clone(),
+        range: ecam.clone(),
         kind: Kind::Reserved,
     });
     Ok(MemoryMap::new(plan, fixed, kernel)?)
 }
 
 /// What may come of memory in as many pieces as `plan` has, which `map` tells the guest.
-pub(super) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
+pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
     let mut warnings = Vec::new();
     if map.len() > ENTRIES_WITHOUT_NUMA {
         warnings.push(format!(
@@ -299,7 +307,7 @@ mod tests {
     fn load(bytes: &[u8], memory: &GuestMemoryMmap) -> Option<Range<Gpa>> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        let initramfs = Initramfs::open(file.path()).unwrap();
+        let mut initramfs = Initramfs::open(file.path()).unwrap();
         let placement = Placement::find(&[MEMORY], &DEMAND, Some(initramfs.length)).unwrap();
         let range = placement.initramfs?;
         initramfs.load(memory, range.start).unwrap();
@@ -348,12 +356,13 @@ mod tests {
             initramfs: Some(Initramfs::open(initramfs.path()).unwrap()),
         };
         let piece = |at: u64, length: u64| Gpa(at * MIB)..Gpa((at + length) * MIB);
+        let fits = |ranges: &[Range<Gpa>], size| files.requirements(size).fits(ranges);
         // Enough in one piece, and enough in pieces, of which others would be better.
-        assert!(files.fit(&[piece(2, 64)], 64 * MIB));
-        assert!(!files.fit(&[piece(2, 32), piece(64, 32)], 64 * MIB));
+        assert!(fits(&[piece(2, 64)], 64 * MIB));
+        assert!(!fits(&[piece(2, 32), piece(64, 32)], 64 * MIB));
         // Not enough: all that the guest has, and a part of more.
-        assert!(files.fit(&[piece(2, 16), piece(64, 16)], 32 * MIB));
-        assert!(!files.fit(&[piece(2, 16), piece(64, 16)], 64 * MIB));
+        assert!(fits(&[piece(2, 16), piece(64, 16)], 32 * MIB));
+        assert!(!fits(&[piece(2, 16), piece(64, 16)], 64 * MIB));
     }
 
     #[test]
@@ -385,7 +394,7 @@ mod tests {
         let (memory, _) = memory();
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(5000).unwrap();
-        let initramfs = Initramfs::open(file.path()).unwrap();
+        let mut initramfs = Initramfs::open(file.path()).unwrap();
         file.as_file().set_len(4999).unwrap();
         let error = initramfs.load(&memory, Gpa(0)).unwrap_err();
         assert_eq!(error.id(), "load");

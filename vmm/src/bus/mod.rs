@@ -1,5 +1,9 @@
 //! The emulated devices, the passed-through functions, and the addresses that they answer.
 
+pub(crate) mod slots;
+pub(crate) mod software;
+pub(crate) mod window;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,35 +19,27 @@ use vm_device::bus::{BusRange, MmioAddress, PioAddress};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::devices::{Devices, Reach};
+use self::slots::PciSlot;
+use self::software::{ENGINE, ENGINE_SLOT, EngineThread, SoftwareMachine};
+use self::window::Places;
 use crate::console::GuestSerial;
 use crate::error::{Error, process};
 use crate::eventfd;
 use crate::exit::{ExitReason, ExitSender};
 use crate::host_map::HostMap;
 use crate::kvm::irq::Interrupts;
-use crate::kvm::vm::{Memslot, Vm};
+use crate::kvm::vm::Vm;
 use crate::memory::table::RamTable;
 use crate::passthrough::VfioFunction;
-use crate::software::{ENGINE, ENGINE_SLOT, EngineThread, SoftwareMachine};
-use crate::window::{self, Places};
+use crate::passthrough::dma_path::DmaPath;
+use crate::teardown::Resources;
 
 /// Ports of the power device.
-pub(super) const POWER_PORT: u16 = 0x600;
+pub(crate) const POWER_PORT: u16 = 0x600;
 /// I/O ports that BARs may have.
-pub(super) const BAR_PORTS: Range<u16> = 0x1000..0xfff0;
+pub(crate) const BAR_PORTS: Range<u16> = 0x1000..0xfff0;
 /// GSIs of the four INTx lines: pins of the I/O APIC above those of ISA interrupts.
-pub(super) const INTX_GSIS: [u32; 4] = [16, 17, 18, 19];
-
-/// The guest's bus and what belongs to it.
-pub(super) struct Plugged {
-    pub root: PciRoot,
-    pub engine: Option<EngineThread>,
-    /// The DMA window's table in the guest.
-    pub window: Option<Memslot>,
-    /// What mediated functions count.
-    pub mediated: Vec<(Bdf, Counters)>,
-}
+pub(crate) const INTX_GSIS: [u32; 4] = [16, 17, 18, 19];
 
 /// A function for the guest's bus, and what else there is of it.
 struct Passed {
@@ -65,9 +61,9 @@ struct Slots {
 }
 
 impl Slots {
-    /// Puts the function of the device `bdf` at a slot and function number, and says what it is
-    /// called in the guest.
-    fn add(&mut self, (slot, function): (u8, u8), bdf: Bdf, passed: Passed) -> Result<Bdf, Error> {
+    /// Puts the function of the device `bdf` at its place, and returns its name in the guest.
+    fn add(&mut self, place: PciSlot, bdf: Bdf, passed: Passed) -> Result<Bdf, Error> {
+        let PciSlot { slot, function } = place;
         let guest = self.root.add(slot, function, passed.function)?;
         self.gates.extend(passed.gate.map(|gate| (guest, gate)));
         let counters = passed.counters.map(|counters| (bdf, counters));
@@ -78,7 +74,7 @@ impl Slots {
 }
 
 /// What a passed-through function is connected to besides its bus.
-pub(super) struct Wiring<'a> {
+pub(crate) struct Wiring<'a> {
     pub vm: &'a Arc<Vm>,
     /// Where guest memory is, for those who translate.
     pub table: &'a Arc<RamTable>,
@@ -89,81 +85,70 @@ pub(super) struct Wiring<'a> {
 }
 
 impl Wiring<'_> {
-    /// The root with every device in its place.
-    pub fn plug(&self, host_map: &HostMap, devices: &mut Devices) -> Result<Plugged, Error> {
+    /// The root with every device of `resources` in its place, which get what belongs to the bus besides.
+    pub fn plug(&self, host_map: &HostMap, resources: &mut Resources) -> Result<PciRoot, Error> {
         let mut slots = Slots {
             root: PciRoot::new(host_map.ecam.start)?,
             last: 0,
             gates: Vec::new(),
             mediated: Vec::new(),
         };
-        let mut plugs: Vec<_> = devices
-            .held
-            .devices
-            .iter()
-            .map(|bound| &bound.device)
-            .zip(devices.infos.drain(..))
-            .zip(&devices.places)
-            .zip(&devices.reaches)
-            .collect();
+        let mut devices: Vec<_> = resources.assigned.devices.iter().collect();
         // Function 0 of a slot goes in first.
-        plugs.sort_by_key(|((_, place), _)| (place.slot, place.function));
-        for (((device, info), place), reach) in plugs {
-            let bdf = device.bdf();
-            let gsi = intx_gsi(place.slot);
+        devices.sort_by_key(|assigned| (assigned.slot.slot, assigned.slot.function));
+        for assigned in devices {
+            let bdf = assigned.bdf();
+            let gsi = intx_gsi(assigned.slot.slot);
             let host = VfioFunction::new(
-                Arc::clone(device),
-                info,
+                Arc::clone(&assigned.device),
+                assigned.info.clone(),
                 Arc::clone(self.vm),
                 Arc::clone(self.interrupts),
                 gsi,
             );
-            let passed = self.function(host, (bdf, gsi), reach)?;
-            let guest = slots.add((place.slot, place.function), bdf, passed)?;
+            let passed = self.function(host, (bdf, gsi), &assigned.dma)?;
+            let guest = slots.add(assigned.slot, bdf, passed)?;
             log::info!("{bdf}: is {guest} in the guest");
         }
-        let engine = match (&devices.software, devices.reaches.first()) {
-            (Some(machine), Some(reach)) => Some(self.plug_engine(machine, reach, &mut slots)?),
-            _ => None,
-        };
-        let mut window = None;
+        if let Some(machine) = resources.assigned.spaces.software() {
+            resources.engine = Some(self.plug_engine(machine, &mut slots)?);
+        }
         if let Some(places) = self.window {
             let (function, table) = window::open(self.table, places, self.vm, slots.gates)?;
+            resources.memslots.push(table);
             let guest = slots.root.add(slots.last + 1, 0, Box::new(function))?;
             log::info!("the DMA window is {guest} in the guest");
-            window = Some(table);
         }
-        Ok(Plugged {
-            root: slots.root,
-            engine,
-            window,
-            mediated: slots.mediated,
-        })
+        resources.mediated = slots.mediated;
+        Ok(slots.root)
     }
 
     /// Puts the engine of a machine in software on the bus and lets it work.
     fn plug_engine(
         &self,
         machine: &SoftwareMachine,
-        reach: &Reach,
         slots: &mut Slots,
     ) -> Result<EngineThread, Error> {
         let gsi = intx_gsi(ENGINE_SLOT);
         let (host, worker) = machine.engine(self.interrupts, gsi)?;
-        let passed = self.function(host, (ENGINE, gsi), reach)?;
-        let guest = slots.add((ENGINE_SLOT, 0), ENGINE, passed)?;
+        let passed = self.function(host, (ENGINE, gsi), machine.path())?;
+        let place = PciSlot {
+            slot: ENGINE_SLOT,
+            function: 0,
+        };
+        let guest = slots.add(place, ENGINE, passed)?;
         log::info!("the DMA engine in software is {guest} in the guest");
         EngineThread::spawn(worker).map_err(process("start the DMA engine"))
     }
 
-    /// Shows `host`, called `bdf` in messages, to the guest, with its DMA by `reach`.
+    /// Shows `host`, called `bdf` in messages, to the guest, with its DMA by `path`.
     fn function<H: HostFunction + 'static>(
         &self,
         host: H,
         (bdf, gsi): (Bdf, u32),
-        reach: &Reach,
+        path: &DmaPath,
     ) -> Result<Passed, Error> {
-        let gate = matches!(reach, Reach::Translate).then(BusMasterGate::closed);
+        let gate = matches!(path, DmaPath::Translate).then(BusMasterGate::closed);
         let exits = self.exits.clone();
         let options = Options {
             bus_master: gate.clone().unwrap_or_else(BusMasterGate::opened),
@@ -172,7 +157,7 @@ impl Wiring<'_> {
                 exits.send(ExitReason::Device(bdf, failure.reason()));
             }),
         };
-        let Reach::Mediate(profile) = reach else {
+        let DmaPath::Mediate(profile) = path else {
             return Ok(Passed {
                 function: Box::new(PassthroughFunction::new(host, options)?),
                 gate,
@@ -240,14 +225,14 @@ fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, Error> {
 }
 
 /// An eventfd that raises the serial port's interrupt.
-pub(super) fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, Error> {
+pub(crate) fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, Error> {
     let event = eventfd::new().map_err(process("make an eventfd"))?;
     interrupts.attach(&event, serial::IRQ)?;
     Ok(event)
 }
 
 /// Connects the emulated devices to the addresses that they answer.
-pub(super) fn connect(
+pub(crate) fn connect(
     pci: &Arc<PciRoot>,
     host_map: &HostMap,
     serial: &Arc<GuestSerial>,

@@ -1,6 +1,9 @@
 //! The host's side of a passed-through function, made of its VFIO device and of KVM.
 
+pub(crate) mod assigned;
+pub(crate) mod dma_path;
 mod facts;
+pub(crate) mod inspected;
 mod interrupts;
 mod served;
 
@@ -19,7 +22,7 @@ use crate::eventfd;
 use crate::kvm::irq::{Interrupts, IrqError};
 use crate::kvm::vm::{Memslot, Vm, VmError};
 
-pub use self::facts::host_infos;
+pub(crate) use self::facts::host_infos;
 
 /// VFIO's number of the expansion ROM.
 const ROM: u32 = 6;

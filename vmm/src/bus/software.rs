@@ -14,12 +14,14 @@ use devices::edu::{
     BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduControl, EduHost, EduWorker, InterruptSink,
     Options, QEMU_BUFFER_SIZE, SetupError,
 };
+use devices::mediate::{Profile, ProfileError};
 use devices::pci::{self, MsiMessage};
 use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
 
 use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
 use crate::host_map::HostMap;
 use crate::kvm::irq::{Interrupts, IrqError};
+use crate::passthrough::dma_path::DmaPath;
 
 /// Where the synthetic physical memory is: above 4 GiB, within what any CPU can address.
 const RAM: Range<Hpa> = Hpa(4 << 30)..Hpa(32 << 30);
@@ -47,10 +49,10 @@ const FLIPPED_EVERY: NonZeroU64 = NonZeroU64::new(1000).unwrap();
 
 /// Synthetic memory, and what its engine is to do wrong.
 #[derive(Debug)]
-pub struct SoftwareMachine {
+pub(crate) struct SoftwareMachine {
     /// The memory.
     pub memory: SoftwareBackend,
-    dma: SoftwareDma,
+    path: DmaPath,
     fault: Option<EngineFault>,
 }
 
@@ -65,18 +67,32 @@ pub struct Refusals {
 
 impl SoftwareMachine {
     /// A machine with nothing in its memory yet.
-    #[must_use]
-    pub fn new(config: &SoftwareConfig) -> Self {
+    ///
+    /// # Errors
+    /// [`ProfileError`] cannot happen with the profile that is shipped.
+    pub fn new(config: &SoftwareConfig) -> Result<Self, ProfileError> {
         let longest_run = match config.dma {
             SoftwareDma::Identity => LONGEST_RUN,
             SoftwareDma::Translate | SoftwareDma::Mediate => LONGEST_SCATTERED_RUN,
         };
         let physical = PhysicalMemory::new([RAM], longest_run, config.seed);
-        Self {
+        let path = match config.dma {
+            SoftwareDma::Identity => DmaPath::Identity,
+            SoftwareDma::Translate => DmaPath::Translate,
+            // The engine has all 64 address bits.
+            SoftwareDma::Mediate => DmaPath::Mediate(Profile::shipped("edu64")?),
+        };
+        Ok(Self {
             memory: SoftwareBackend::new(physical),
-            dma: config.dma,
+            path,
             fault: config.fault,
-        }
+        })
+    }
+
+    /// How the engine's DMA reaches guest memory.
+    #[must_use]
+    pub fn path(&self) -> &DmaPath {
+        &self.path
     }
 
     /// The guest's address map outside RAM.
@@ -129,9 +145,9 @@ impl SoftwareMachine {
             interrupt_line: u8::try_from(gsi).unwrap_or(u8::MAX),
             // What a profile for QEMU's device lets through is all that there is: more of it would
             // be refused.
-            buffer: match self.dma {
-                SoftwareDma::Identity | SoftwareDma::Translate => BUFFER_SIZE,
-                SoftwareDma::Mediate => QEMU_BUFFER_SIZE,
+            buffer: match self.path {
+                DmaPath::Mediate(_) => QEMU_BUFFER_SIZE,
+                _ => BUFFER_SIZE,
             },
             memory,
             interrupts: sink,

@@ -5,11 +5,11 @@ use address::Bdf;
 /// First slot for devices; slot 0 is the host bridge's.
 const FIRST_SLOT: u8 = 1;
 /// Slots for devices; the last one of the bus is kept for the DMA window.
-pub const MOST_SLOTS: usize = 30;
+pub const MAX_SLOTS: usize = 30;
 
 /// A place on the guest's bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PciSlot {
     /// Device number, 1 to 30.
     pub slot: u8,
     /// Function number, 0 to 7.
@@ -20,7 +20,7 @@ pub struct Place {
 /// device in the guest, the first of them function 0, as the bus wants it. `None` if there are
 /// too few slots.
 #[must_use]
-pub fn places(devices: &[Bdf]) -> Option<Vec<Place>> {
+pub fn assign(devices: &[Bdf]) -> Option<Vec<PciSlot>> {
     let slot_of = |bdf: &Bdf| (bdf.domain(), bdf.bus(), bdf.device());
     let mut slots = Vec::new();
     for bdf in devices {
@@ -28,7 +28,7 @@ pub fn places(devices: &[Bdf]) -> Option<Vec<Place>> {
             slots.push(slot_of(bdf));
         }
     }
-    if slots.len() > MOST_SLOTS {
+    if slots.len() > MAX_SLOTS {
         return None;
     }
     let place = |bdf: &Bdf| {
@@ -36,7 +36,7 @@ pub fn places(devices: &[Bdf]) -> Option<Vec<Place>> {
         // Siblings with a lower number come first.
         let before =
             |other: &&Bdf| slot_of(other) == slot_of(bdf) && other.function() < bdf.function();
-        Some(Place {
+        Some(PciSlot {
             slot: FIRST_SLOT + u8::try_from(slot).ok()?,
             function: u8::try_from(devices.iter().filter(before).count()).ok()?,
         })
@@ -50,8 +50,8 @@ mod tests {
 
     fn places_of(names: &[&str]) -> Option<Vec<(u8, u8)>> {
         let devices: Vec<Bdf> = names.iter().map(|name| name.parse().unwrap()).collect();
-        let pairs = |places: Vec<Place>| places.iter().map(|p| (p.slot, p.function)).collect();
-        places(&devices).map(pairs)
+        let pairs = |places: Vec<PciSlot>| places.iter().map(|p| (p.slot, p.function)).collect();
+        assign(&devices).map(pairs)
     }
 
     #[test]

@@ -1,0 +1,423 @@
+//! The devices of one guest, the address spaces that they are attached to, and the steps in which both are given
+//! back. [`teardown`](crate::teardown) has the order.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use address::Bdf;
+use devices::vfio_pci::HostInfo;
+use iommufd_backend::{
+    Because, CdevKind, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, Quiet, ResetMethod,
+    VfioDevice, quiesce, settle,
+};
+use keeper::{Keeper, Kept, Status};
+
+use super::dma_path::DmaPath;
+use super::inspected::InspectedDevice;
+use crate::bus::slots::PciSlot;
+use crate::bus::software::SoftwareMachine;
+use crate::config::DeviceConfig;
+use crate::error::Error;
+
+/// How long the kernel may take to take a device apart that was closed.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// A bound device and what is known of it.
+#[derive(Debug)]
+pub(crate) struct AssignedDevice {
+    pub device: Arc<VfioDevice>,
+    /// Its regions and interrupts.
+    pub info: HostInfo,
+    /// Its place on the guest's bus.
+    pub slot: PciSlot,
+    /// How its DMA reaches guest memory.
+    pub dma: DmaPath,
+    /// Bits of the addresses that its last driver on the host asked for, if it did.
+    pub dma_bits: Option<u32>,
+    pub reset: ResetMethod,
+}
+
+impl AssignedDevice {
+    pub fn bdf(&self) -> Bdf {
+        self.device.bdf()
+    }
+
+    /// The device and the way to reset it.
+    pub fn with_method(&self) -> (&VfioDevice, &ResetMethod) {
+        (&self.device, &self.reset)
+    }
+}
+
+/// What the devices of a guest are attached to. Devices with and without an IOMMU never share a space: nothing
+/// would keep one in noiommu mode inside it.
+#[derive(Debug, Default)]
+pub(crate) enum AddressSpaces {
+    /// No device is attached.
+    #[default]
+    None,
+    /// Devices in noiommu mode.
+    Noiommu(NoiommuSpace),
+    /// Devices behind an IOMMU.
+    Iommu(IommuSpace),
+    /// Both.
+    Mixed {
+        noiommu: NoiommuSpace,
+        iommu: IommuSpace,
+    },
+    /// An engine in software.
+    Software(Box<SoftwareMachine>),
+}
+
+impl AddressSpaces {
+    /// Attaches `device` to the space for its kind, which is made for the first one.
+    pub fn attach(&mut self, device: &VfioDevice, iommufd: &Arc<Iommufd>) -> Result<(), Error> {
+        let bdf = device.bdf();
+        match device.kind() {
+            CdevKind::Noiommu => {
+                if self.noiommu().is_none() {
+                    let noiommu = NoiommuSpace::new(Arc::clone(iommufd))?;
+                    *self = match std::mem::take(self) {
+                        Self::Iommu(iommu) => Self::Mixed { noiommu, iommu },
+                        _ => Self::Noiommu(noiommu),
+                    };
+                }
+                if let Some(space) = self.noiommu() {
+                    space.attach(device)?;
+                }
+                log::info!("{bdf}: bound, in noiommu mode");
+            }
+            CdevKind::Iommu => {
+                if self.iommu().is_none() {
+                    let iommu = IommuSpace::new(Arc::clone(iommufd))?;
+                    *self = match std::mem::take(self) {
+                        Self::Noiommu(noiommu) => Self::Mixed { noiommu, iommu },
+                        _ => Self::Iommu(iommu),
+                    };
+                }
+                if let Some(space) = self.iommu() {
+                    space.attach(device)?;
+                }
+                log::info!("{bdf}: bound, behind an IOMMU");
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of what translates or does not, for reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::None | Self::Iommu(_) => "iommu",
+            Self::Noiommu(_) => "noiommu",
+            Self::Mixed { .. } => "noiommu and iommu",
+            Self::Software(_) => "software",
+        }
+    }
+
+    /// The space of devices in noiommu mode.
+    pub fn noiommu(&mut self) -> Option<&mut NoiommuSpace> {
+        match self {
+            Self::Noiommu(space) | Self::Mixed { noiommu: space, .. } => Some(space),
+            Self::None | Self::Iommu(_) | Self::Software(_) => None,
+        }
+    }
+
+    /// Whether guest memory is real memory whose physical addresses devices use.
+    pub fn has_noiommu(&self) -> bool {
+        matches!(self, Self::Noiommu(_) | Self::Mixed { .. })
+    }
+
+    /// The space of devices behind an IOMMU.
+    pub fn iommu(&self) -> Option<&IommuSpace> {
+        match self {
+            Self::Iommu(space) | Self::Mixed { iommu: space, .. } => Some(space),
+            Self::None | Self::Noiommu(_) | Self::Software(_) => None,
+        }
+    }
+
+    /// The machine in software.
+    pub fn software(&self) -> Option<&SoftwareMachine> {
+        match self {
+            Self::Software(machine) => Some(machine),
+            _ => None,
+        }
+    }
+
+    /// Takes the space of devices behind an IOMMU out.
+    fn take_iommu(&mut self) -> Option<IommuSpace> {
+        let (rest, taken) = match std::mem::take(self) {
+            Self::Iommu(iommu) => (Self::None, Some(iommu)),
+            Self::Mixed { noiommu, iommu } => (Self::Noiommu(noiommu), Some(iommu)),
+            rest => (rest, None),
+        };
+        *self = rest;
+        taken
+    }
+
+    /// Takes the space of devices in noiommu mode out.
+    fn take_noiommu(&mut self) -> Option<NoiommuSpace> {
+        let (rest, taken) = match std::mem::take(self) {
+            Self::Noiommu(noiommu) => (Self::None, Some(noiommu)),
+            Self::Mixed { noiommu, iommu } => (Self::Iommu(iommu), Some(noiommu)),
+            rest => (rest, None),
+        };
+        *self = rest;
+        taken
+    }
+}
+
+/// The devices of one guest and their address spaces.
+#[derive(Debug, Default)]
+pub(crate) struct Assigned {
+    pub devices: Vec<AssignedDevice>,
+    pub spaces: AddressSpaces,
+    /// Keeps memory pinned should this process fail to make all devices quiet. Only devices in noiommu mode need
+    /// one.
+    keeper: Option<Keeper>,
+    /// Keeps memory pinned as long as this process has it.
+    iommufd: Option<Arc<Iommufd>>,
+    /// What the devices in noiommu mode may write to, in bytes; 0 as long as nothing is pinned.
+    bytes: u64,
+    evidence: Vec<Quiet>,
+    /// The devices in noiommu mode, as they were before they were bound.
+    known: Vec<Leftover>,
+    /// Those that could not be made quiet while they were open.
+    unquiet: Vec<Leftover>,
+}
+
+impl Assigned {
+    /// No device yet; `inspected` are those that will be bound to `iommufd`. The keeper of those in noiommu mode
+    /// is started here, before any of them is open.
+    ///
+    /// # Errors
+    /// [`Error::Keeper`]
+    pub fn new(
+        iommufd: &Arc<Iommufd>,
+        inspected: &[InspectedDevice],
+        sysfs: &PciSysfs,
+    ) -> Result<Self, Error> {
+        let noiommu = inspected
+            .iter()
+            .filter(|device| device.kind == CdevKind::Noiommu);
+        let known: Vec<_> = noiommu.map(|device| device.leftover(sysfs)).collect();
+        let keeper = match known.as_slice() {
+            [] => None,
+            devices => Some(Keeper::start(iommufd.as_fd(), devices)?),
+        };
+        Ok(Self {
+            keeper,
+            iommufd: Some(Arc::clone(iommufd)),
+            known,
+            ..Self::default()
+        })
+    }
+
+    /// An engine in software, and no device.
+    pub fn software(machine: Box<SoftwareMachine>) -> Self {
+        Self {
+            spaces: AddressSpaces::Software(machine),
+            ..Self::default()
+        }
+    }
+
+    /// Tells the keeper of memory that is pinned now: `bytes` of `file`.
+    ///
+    /// # Errors
+    /// [`Error::Keeper`]
+    pub fn pinned(&mut self, file: &File, bytes: u64) -> Result<(), Error> {
+        if let Some(keeper) = &self.keeper {
+            keeper.memory(file.as_fd(), bytes)?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// Ends all DMA of the devices for good. The guest must not be able to turn bus mastering on again by then.
+    /// Returns what failed; the other devices are made quiet all the same.
+    pub fn quiesce(&mut self) -> Vec<Error> {
+        if !self.evidence.is_empty() || !self.unquiet.is_empty() {
+            return Vec::new();
+        }
+        let with_methods: Vec<_> = self
+            .devices
+            .iter()
+            .map(AssignedDevice::with_method)
+            .collect();
+        let mut errors = Vec::new();
+        for (assigned, result) in self.devices.iter().zip(quiesce(&with_methods)) {
+            let bdf = assigned.bdf();
+            match result {
+                Ok(quiet) => {
+                    report(&quiet);
+                    self.evidence.push(quiet);
+                }
+                Err(error) => {
+                    let known = self.known.iter().filter(|known| known.bdf == bdf);
+                    self.unquiet.extend(known.cloned());
+                    errors.push(error.into());
+                }
+            }
+        }
+        errors
+    }
+
+    /// Closes the devices. If one is still in use, memory stays pinned: when this process ends, the kernel closes
+    /// the device and the keeper looks at it.
+    ///
+    /// # Errors
+    /// [`Error::Process`]
+    pub fn close(&mut self) -> Result<(), Error> {
+        let mut closed = true;
+        for AssignedDevice { device, .. } in self.devices.drain(..) {
+            let bdf = device.bdf();
+            if Arc::into_inner(device).is_none() {
+                log::error!("{bdf} is still in use: guest memory stays pinned until the end");
+                closed = false;
+            } else {
+                log::debug!("{bdf}: closed");
+            }
+        }
+        if closed {
+            return Ok(());
+        }
+        self.part();
+        Err(Error::Process {
+            operation: "close all devices",
+            source: "one is still in use".into(),
+        })
+    }
+
+    /// Ends the I/O page tables of devices behind an IOMMU, which are closed.
+    ///
+    /// # Errors
+    /// [`Error::Backend`]
+    pub fn release_iommu(&mut self) -> Result<(), Error> {
+        let iommu = self.spaces.take_iommu();
+        Ok(iommu.map_or(Ok(()), IommuSpace::release)?)
+    }
+
+    /// Verifies that all devices, which are closed, are quiet. Those that were not when they were open are made
+    /// so through sysfs; failing that, the keeper keeps the memory.
+    ///
+    /// # Errors
+    /// [`Error::MemoryKept`]
+    pub fn verify(&mut self) -> Result<(), Error> {
+        let kept = self.settle(&PciSysfs::default());
+        let Some(first) = kept.first().map(|first| first.bdf) else {
+            return Ok(());
+        };
+        let error = self.keep(first, kept);
+        self.part();
+        Err(error)
+    }
+
+    /// Gives the memory back that was pinned for devices in noiommu mode, which are quiet.
+    ///
+    /// # Errors
+    /// [`Error::Backend`]
+    pub fn unpin(&mut self) -> Result<(), Error> {
+        let noiommu = self.spaces.take_noiommu().filter(|_| self.bytes > 0);
+        let released = noiommu.map_or(Ok(()), |space| space.release(&self.evidence));
+        // Without evidence for a device memory is not to go with this process.
+        if !matches!(released, Err(iommufd_backend::Error::NotQuiet { .. }))
+            && let Some(keeper) = self.keeper.take()
+        {
+            self.iommufd = None;
+            keeper.released();
+        }
+        Ok(released?)
+    }
+
+    /// Has nothing to do with the memory any more, which stays pinned.
+    fn part(&mut self) {
+        drop(self.spaces.take_noiommu());
+        self.keeper = None;
+        self.unquiet.clear();
+    }
+
+    /// Makes the devices quiet that were not when they were closed, and returns those for which
+    /// there is no evidence.
+    fn settle(&mut self, sysfs: &PciSysfs) -> Vec<Kept> {
+        // All of them are closed.
+        let ours: Vec<Bdf> = self.known.iter().map(|device| device.bdf).collect();
+        let mut kept = Vec::new();
+        for device in self.unquiet.drain(..) {
+            match settle(sysfs, &device, &ours, SETTLE) {
+                Ok(quiet) => {
+                    report(&quiet);
+                    self.evidence.push(quiet);
+                }
+                Err(error) => kept.push(Kept::new(&device, Error::from(error).chain())),
+            }
+        }
+        // What no device was told of, none can write to.
+        if self.bytes == 0 {
+            kept.clear();
+        }
+        kept
+    }
+
+    /// Leaves the memory to the keeper, or stays in its place.
+    fn keep(&mut self, first: Bdf, devices: Vec<Kept>) -> Error {
+        let status = Status {
+            bytes: self.bytes,
+            devices,
+        };
+        let error = |process, status| Error::MemoryKept {
+            bdf: first,
+            process,
+            status,
+        };
+        let asked = self
+            .keeper
+            .as_ref()
+            .map(|keeper| (keeper.pid(), keeper.keep(status.devices.clone())));
+        let failed = match asked {
+            Some((process, Ok(found))) => {
+                if !found {
+                    log::warn!("Process {process} is not found by pinvisor list and release");
+                }
+                return error(process, status);
+            }
+            Some((_, Err(failed))) => failed.to_string(),
+            None => "there is none".to_owned(),
+        };
+        log::error!(
+            "The keeper of memory does not keep it: {failed}; this process does, and stays"
+        );
+        let error = error(std::process::id(), status.clone());
+        log::error!("{}", error.chain());
+        keeper::keep_here(status);
+        error
+    }
+}
+
+/// Logs how a device was made quiet.
+fn report(quiet: &Quiet) {
+    let bdf = quiet.bdf();
+    match quiet.because() {
+        Because::Accepted => log::warn!(
+            "{bdf}: was not reset: it keeps what this guest told it, and the next driver that \
+             turns its bus mastering on may let it write to memory that is others' by then"
+        ),
+        because => log::info!("{bdf}: quiet: {because}"),
+    }
+}
+
+/// Reports the keepers that keep memory for one of `devices`.
+pub(crate) fn warn_of_keepers(devices: &[DeviceConfig]) {
+    for found in keeper::find(Path::new(keeper::DIRECTORY)) {
+        let kept = found.status.devices.iter();
+        for bdf in kept.map(|device| device.bdf) {
+            if devices.iter().any(|device| device.bdf == bdf) {
+                log::warn!(
+                    "process {} keeps {}: pinvisor release {bdf}",
+                    found.pid,
+                    found.status
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! A device before it is bound: what sysfs says of it.
+
+use std::ops::Range;
+
+use address::{Bdf, Hpa};
+use iommufd_backend::{CdevKind, Leftover, PciSysfs, REGIONS, RegionKind, Resource};
+
+use super::dma_path::DmaPath;
+use crate::bus::slots::PciSlot;
+
+/// A device before it is bound.
+#[derive(Debug)]
+pub(crate) struct InspectedDevice {
+    pub bdf: Bdf,
+    pub slot: PciSlot,
+    pub kind: CdevKind,
+    pub dma: DmaPath,
+    /// Whether the user accepts that it cannot be reset.
+    pub accepts_no_reset: bool,
+    /// BAR0 to BAR5, then the ROM, by sysfs.
+    pub regions: [Option<Resource>; REGIONS],
+    /// Bits of the addresses that its last driver on the host asked for, if it did.
+    pub dma_bits: Option<u32>,
+}
+
+impl InspectedDevice {
+    /// Where the host has each region that is memory: BAR0 to BAR5, then the ROM.
+    pub fn addresses(&self) -> [Option<Hpa>; REGIONS] {
+        let memory = |region: Resource| region.kind == RegionKind::Memory;
+        self.regions
+            .map(|region| Some(Hpa(region.filter(|r| memory(*r))?.start?)))
+    }
+
+    /// The memory BARs, each with its name.
+    pub fn bars(&self) -> impl Iterator<Item = (String, Range<Hpa>)> {
+        let all = (0..6).zip(self.regions).zip(self.addresses());
+        all.filter_map(|((number, region), address)| {
+            let range = address?.span(region?.size)?;
+            let name = format!("{} BAR{number}", self.bdf);
+            (!range.is_empty()).then_some((name, range))
+        })
+    }
+
+    /// What a keeper must know of it before it is bound.
+    pub fn leftover(&self, sysfs: &PciSysfs) -> Leftover {
+        Leftover::of(sysfs, self.bdf, self.accepts_no_reset)
+    }
+}

@@ -1,0 +1,147 @@
+//! The third stage: the devices are bound to `/dev/iommu`, reset and quiet.
+
+use std::sync::Arc;
+
+use host_check::Host;
+use iommufd_backend::{
+    Cdev, Error as Backend, Iommufd, PciSysfs, ResetMethod, VfioDevice, reset_each,
+};
+
+use super::inspect::{Guest, Source};
+use super::open_kvm::Opened;
+use crate::error::Error;
+use crate::kvm::vm::Vm;
+use crate::passthrough::assigned::{AddressSpaces, Assigned, AssignedDevice};
+use crate::passthrough::host_infos;
+use crate::passthrough::inspected::InspectedDevice;
+use crate::teardown::Resources;
+
+/// A guest whose devices are bound.
+#[derive(Debug)]
+pub(crate) struct Bound<'a> {
+    pub(super) guest: Guest<'a>,
+    pub(super) vm: Arc<Vm>,
+    pub(super) resources: Resources,
+}
+
+impl<'a> Opened<'a> {
+    /// Binds the devices and resets them.
+    pub fn bind(self) -> Result<Bound<'a>, Error> {
+        let Self { guest, source, vm } = self;
+        let resources = match source {
+            Source::Devices { iommufd, devices } => {
+                let sysfs = PciSysfs::default();
+                let mut resources = Resources::new(Assigned::new(&iommufd, &devices, &sysfs)?);
+                let spaces = &mut resources.assigned.spaces;
+                resources.assigned.devices = bind_all(&iommufd, devices, &sysfs, spaces)?;
+                resources
+            }
+            Source::Software(machine) => Resources::new(Assigned::software(machine)),
+        };
+        Ok(Bound {
+            guest,
+            vm,
+            resources,
+        })
+    }
+}
+
+/// Binds `devices`, all of them before the first is reset, since what a reset of a bus hits depends on which of
+/// them are bound. An error closes them again, before anything is pinned.
+fn bind_all(
+    iommufd: &Arc<Iommufd>,
+    inspected: Vec<InspectedDevice>,
+    sysfs: &PciSysfs,
+    spaces: &mut AddressSpaces,
+) -> Result<Vec<AssignedDevice>, Error> {
+    let mut bound = Vec::new();
+    for device in &inspected {
+        bound.push(bind_one(iommufd, device, sysfs, spaces)?);
+    }
+    let infos = host_infos(&bound, &inspected)?;
+    let mut devices = Vec::new();
+    for ((device, inspected), info) in bound.into_iter().zip(inspected).zip(infos) {
+        let reset = reset_method(&device, &inspected, sysfs)?;
+        devices.push(AssignedDevice {
+            device: Arc::new(device),
+            info,
+            slot: inspected.slot,
+            dma: inspected.dma,
+            dma_bits: inspected.dma_bits,
+            reset,
+        });
+    }
+    reset(&mut devices, sysfs)?;
+    Ok(devices)
+}
+
+fn bind_one(
+    iommufd: &Arc<Iommufd>,
+    inspected: &InspectedDevice,
+    sysfs: &PciSysfs,
+    spaces: &mut AddressSpaces,
+) -> Result<VfioDevice, Error> {
+    let bdf = inspected.bdf;
+    let cdev = Cdev::open(sysfs, bdf)?;
+    if cdev.kind() != inspected.kind {
+        return Err(Error::Backend(Backend::DeviceUnusable {
+            bdf,
+            reason: "its driver or its IOMMU changed while it was being bound".into(),
+        }));
+    }
+    let device = VfioDevice::bind(cdev, Arc::clone(iommufd)).or_else(|error| {
+        // The kernel's EINVAL has many causes; this is the one that it has no message for.
+        host_check::ensure_closed(&Host::default(), bdf)?;
+        Err(Error::Backend(error))
+    })?;
+    spaces.attach(&device, iommufd)?;
+    Ok(device)
+}
+
+/// How `device` is reset, which depends on which others are bound. One that cannot be needs the user's consent.
+fn reset_method(
+    device: &VfioDevice,
+    inspected: &InspectedDevice,
+    sysfs: &PciSysfs,
+) -> Result<ResetMethod, Error> {
+    let bdf = inspected.bdf;
+    let method = device.reset_method(sysfs)?;
+    match &method {
+        ResetMethod::None { others } if !inspected.accepts_no_reset => {
+            return Err(Error::NoReset {
+                bdf,
+                others: others.clone(),
+            });
+        }
+        ResetMethod::None { .. } => log::warn!(
+            "{bdf}: cannot be reset: it may be doing what its last user told it, and will keep what \
+             this guest tells it"
+        ),
+        method => log::info!("{bdf}: reset by {method}"),
+    }
+    Ok(method)
+}
+
+/// Resets `devices`, each bus once.
+fn reset(devices: &mut [AssignedDevice], sysfs: &PciSysfs) -> Result<(), Error> {
+    let with_methods: Vec<_> = devices.iter().map(AssignedDevice::with_method).collect();
+    let results = reset_each(&with_methods);
+    for (assigned, result) in devices.iter_mut().zip(results) {
+        let AssignedDevice { device, reset, .. } = assigned;
+        let own = device.own_reset(sysfs)?;
+        match (result.map_err(Error::from), own) {
+            (Ok(()), _) => {}
+            // Binding has reset it in that way already.
+            (Err(error), Some(own)) if matches!(reset, ResetMethod::Bus(_)) => {
+                log::warn!(
+                    "{}: {}; its own reset ({own}) has to do, which may leave it running",
+                    device.bdf(),
+                    error.chain()
+                );
+                *reset = ResetMethod::Function(own);
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
+    Ok(())
+}

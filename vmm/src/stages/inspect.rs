@@ -1,0 +1,266 @@
+//! The first stage: what is known before any device is touched. Every refusal that needs no device comes from here.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use address::{Bdf, Hpa};
+use devices::mediate::Profile;
+use host_check::Host;
+use iommufd_backend::{Cdev, CdevKind, IoMem, Iommufd, PciSysfs};
+
+use super::open_kvm::Opened;
+use crate::boot::files::BootFiles;
+use crate::boot::release::Release;
+use crate::bus::slots::{self, PciSlot};
+use crate::bus::software::SoftwareMachine;
+use crate::config::{Config, DeviceConfig, DmaMode};
+use crate::error::Error;
+use crate::files;
+use crate::host_map::HostMap;
+use crate::kvm::vm::Vm;
+use crate::limits;
+use crate::memory::layout::Layout;
+use crate::passthrough::assigned;
+use crate::passthrough::dma_path::DmaPath;
+use crate::passthrough::inspected::InspectedDevice;
+use crate::pinned;
+
+/// The host's physical address map.
+const IOMEM: &str = "/proc/iomem";
+
+/// What is known of a guest before anything is set up for it.
+#[derive(Debug)]
+pub(crate) struct Guest<'a> {
+    pub config: &'a Config,
+    /// Where RAM goes if [`at_identity`](Self::at_identity).
+    pub identity: &'a dyn Layout,
+    pub files: BootFiles,
+    /// Which release of Linux the kernel is; `None` if it is not known to be Linux.
+    pub release: Option<Release>,
+    /// Whether guest-physical addresses must be host-physical ones, because a device uses them as they are.
+    pub at_identity: bool,
+    /// Whether a device's driver in the guest translates addresses.
+    pub translates: bool,
+    /// The memory BARs, each with its device's name, and where the host has them.
+    pub bars: Vec<(String, Range<Hpa>)>,
+    /// Guest-physical addresses outside RAM.
+    pub address_map: HostMap,
+}
+
+/// What will do DMA.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Devices of the host.
+    Devices {
+        iommufd: Arc<Iommufd>,
+        devices: Vec<InspectedDevice>,
+    },
+    /// An engine in software, which needs none of the host's memory.
+    Software(Box<SoftwareMachine>),
+}
+
+/// A guest that nothing on this host is known to keep from running, and its devices, still untouched.
+#[derive(Debug)]
+pub(crate) struct Inspected<'a> {
+    pub(super) guest: Guest<'a>,
+    pub(super) source: Source,
+}
+
+impl<'a> Inspected<'a> {
+    /// Reads all files that `config` names and looks at its devices. `identity` is the layout for devices that
+    /// use physical addresses.
+    pub fn new(config: &'a Config, identity: &'a dyn Layout) -> Result<Self, Error> {
+        limits::raise_open_files();
+        let files = BootFiles::open(config)?;
+        let release = files.release()?;
+        files.check_command_line(&config.command_line, release.is_some())?;
+        let source = Source::inspect(config)?;
+        let any = |wanted: fn(&DmaPath) -> bool| source.paths().any(wanted);
+        let at_identity = any(|path| matches!(path, DmaPath::Identity));
+        if identity.needs_identity() && !at_identity {
+            return Err(Error::NoIdentity);
+        }
+        let translates = any(|path| matches!(path, DmaPath::Translate));
+        let bars = source.bars();
+        let address_map = source.address_map(&bars)?;
+        if source.takes_hugepages(at_identity) || config.memory.hugepage_size.is_some() {
+            pinned::check_hugepages(&config.memory)?;
+        }
+        Ok(Self {
+            guest: Guest {
+                config,
+                identity,
+                files,
+                release,
+                at_identity,
+                translates,
+                bars,
+                address_map,
+            },
+            source,
+        })
+    }
+
+    /// Opens KVM and creates the VM, which has neither memory nor CPUs yet.
+    pub fn open_kvm(self) -> Result<Opened<'a>, Error> {
+        Ok(Opened {
+            vm: Vm::new()?,
+            guest: self.guest,
+            source: self.source,
+        })
+    }
+}
+
+impl Source {
+    fn inspect(config: &Config) -> Result<Self, Error> {
+        let slots = check_names(&config.devices)?;
+        let profiles = profiles(&config.devices)?;
+        if let Some(software) = &config.software {
+            return match config.devices.first() {
+                Some(DeviceConfig { bdf, .. }) => Err(Error::DeviceWithSoftware { bdf: *bdf }),
+                None => Ok(Self::Software(Box::new(SoftwareMachine::new(software)?))),
+            };
+        }
+        let sysfs = PciSysfs::default();
+        let iommufd = Arc::new(Iommufd::open()?);
+        let mut devices = Vec::new();
+        for ((device, slot), profile) in config.devices.iter().zip(slots).zip(profiles) {
+            let (_, kind) = Cdev::find(&sysfs, device.bdf)?;
+            check_mode(device, kind, config.noiommu)?;
+            check_encryption(device.bdf, kind)?;
+            check_addresses(&sysfs, device.bdf, kind)?;
+            devices.push(InspectedDevice {
+                bdf: device.bdf,
+                slot,
+                kind,
+                dma: DmaPath::of(kind, device.dma, profile),
+                accepts_no_reset: device.allow_no_reset,
+                regions: sysfs.resources(device.bdf)?,
+                dma_bits: sysfs.dma_mask_bits(device.bdf),
+            });
+        }
+        check_mix(&devices)?;
+        assigned::warn_of_keepers(&config.devices);
+        Ok(Self::Devices { iommufd, devices })
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &DmaPath> {
+        let (devices, engine) = match self {
+            Self::Devices { devices, .. } => (devices.as_slice(), None),
+            Self::Software(machine) => (&[][..], Some(machine.path())),
+        };
+        devices.iter().map(|device| &device.dma).chain(engine)
+    }
+
+    fn bars(&self) -> Vec<(String, Range<Hpa>)> {
+        match self {
+            Self::Devices { devices, .. } => {
+                devices.iter().flat_map(InspectedDevice::bars).collect()
+            }
+            Self::Software(_) => vec![("edu BAR0".to_owned(), SoftwareMachine::bar())],
+        }
+    }
+
+    /// The guest's address map outside RAM, which follows from where BARs are.
+    fn address_map(&self, bars: &[(String, Range<Hpa>)]) -> Result<HostMap, Error> {
+        match self {
+            Self::Devices { .. } => {
+                let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
+                Ok(HostMap::new(&IoMem::read(IOMEM.as_ref())?, &bars)?)
+            }
+            Self::Software(_) => Ok(SoftwareMachine::host_map()),
+        }
+    }
+
+    /// Whether guest memory comes from the pool of hugepages although nobody asked for them.
+    fn takes_hugepages(&self, at_identity: bool) -> bool {
+        at_identity && matches!(self, Self::Devices { .. })
+    }
+}
+
+/// The profiles that devices were given: names of shipped ones, or else files.
+fn profiles(devices: &[DeviceConfig]) -> Result<Vec<Option<Profile>>, Error> {
+    let read = |path: &PathBuf| {
+        if let Some(shipped) = path.to_str().map(Profile::shipped).transpose()?.flatten() {
+            return Ok(shipped);
+        }
+        let text = files::read_text(path).map_err(|source| Error::File {
+            what: "profile",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Profile::parse(&path.display().to_string(), &text)?)
+    };
+    devices
+        .iter()
+        .map(|device| device.profile.as_ref().map(read).transpose())
+        .collect()
+}
+
+/// The layout of memory belongs to all devices together: one whose guest translates has memory
+/// at addresses that are wrong for one that takes them as they are.
+fn check_mix(devices: &[InspectedDevice]) -> Result<(), Error> {
+    let find = |wanted: fn(&DmaPath) -> bool| {
+        let found = devices.iter().find(|device| wanted(&device.dma));
+        found.map(|device| device.bdf)
+    };
+    let translate = find(|path| matches!(path, DmaPath::Translate));
+    let other = find(|path| matches!(path, DmaPath::Identity | DmaPath::Iommu));
+    match (translate, other) {
+        (Some(translate), Some(other)) => Err(Error::MixedModes { translate, other }),
+        _ => Ok(()),
+    }
+}
+
+fn check_names(devices: &[DeviceConfig]) -> Result<Vec<PciSlot>, Error> {
+    let names: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
+    for (index, bdf) in names.iter().enumerate() {
+        if names[..index].contains(bdf) {
+            return Err(Error::DeviceTwice { bdf: *bdf });
+        }
+    }
+    slots::assign(&names).ok_or(Error::TooManyDevices {
+        count: names.len(),
+        most: slots::MAX_SLOTS,
+    })
+}
+
+/// Whether the device's DMA can reach guest memory as asked.
+fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<(), Error> {
+    let bdf = device.bdf;
+    match (kind, device.dma) {
+        (CdevKind::Noiommu, DmaMode::Iommu) => Err(Error::NotBehindIommu { bdf }),
+        (CdevKind::Noiommu, _) if !accepted => Err(Error::NoiommuNotAccepted { bdf }),
+        (CdevKind::Iommu, DmaMode::Identity | DmaMode::Translate | DmaMode::Mediate) => {
+            Err(Error::BehindIommu { bdf })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the physical addresses that the kernel tells are those that the device needs.
+fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
+    match (kind, host_check::memory_encryption(&Host::default())) {
+        (CdevKind::Noiommu, Ok(Some(encryption))) => {
+            Err(Error::MemoryEncrypted { bdf, encryption })
+        }
+        (CdevKind::Noiommu, Err(unknown)) => {
+            log::warn!("{unknown}");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the CPU's addresses are those on the device's bus. Elsewhere than on x86 a BAR may have
+/// two without memory having two.
+fn check_addresses(sysfs: &PciSysfs, bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
+    if kind != CdevKind::Noiommu || !cfg!(target_arch = "x86_64") {
+        return Ok(());
+    }
+    match sysfs.translated_bar(bdf)? {
+        Some(found) => Err(Error::BusAddresses { bdf, found }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,69 @@
+//! The sixth stage: guest memory is mapped for devices behind an IOMMU, in this process and in KVM.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use address::Iova;
+use iommufd_backend::IommuSpace;
+
+use super::inspect::Guest;
+use super::plan::{GuestLayout, Planned};
+use crate::boot::place::Placement;
+use crate::error::{Error, process};
+use crate::kvm::vm::Vm;
+use crate::memory::guest::GuestRam;
+use crate::memory::low;
+use crate::memory::plan::MemoryPlan;
+use crate::pinned;
+use crate::teardown::Resources;
+
+/// A guest with memory where it expects it.
+#[derive(Debug)]
+pub(crate) struct Mapped<'a> {
+    pub(super) guest: Guest<'a>,
+    pub(super) vm: Arc<Vm>,
+    pub(super) resources: Resources,
+    pub(super) layout: GuestLayout,
+    pub(super) placement: Placement,
+}
+
+impl<'a> Planned<'a> {
+    /// Maps memory, unless the guest cannot be booted in it.
+    pub fn map(self) -> Result<Mapped<'a>, Error> {
+        let Self {
+            guest,
+            vm,
+            mut resources,
+            backing,
+            layout,
+            boot,
+        } = self;
+        let placement = boot.bootable()?;
+        if let Some(space) = resources.assigned.spaces.iommu() {
+            let size = guest.config.memory.size;
+            map_for_devices(space, &backing.file, &layout.memory).map_err(pinned::of_all(size))?;
+        }
+        let low = low::allocate().map_err(process("make low guest memory"))?;
+        resources.ram = GuestRam::map((&low, low::SIZE), &backing.file, &layout.memory)?;
+        for slot in resources.ram.slots() {
+            let memslot = vm.map(slot.gpa(), slot.mapping())?;
+            resources.memslots.push(memslot);
+        }
+        Ok(Mapped {
+            guest,
+            vm,
+            resources,
+            layout,
+            placement,
+        })
+    }
+}
+
+/// Lets devices behind an IOMMU address guest memory by guest-physical addresses. Low memory is not for DMA.
+fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result<(), Error> {
+    for placed in plan.pieces() {
+        let iova = Iova(placed.gpa.0);
+        space.map(iova, file, placed.file_offset, placed.length)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! The fourth stage: guest memory is taken and pinned, and where it is becomes known.
+
+use std::sync::Arc;
+
+use super::bind::Bound;
+use super::inspect::Guest;
+use crate::error::Error;
+use crate::kvm::vm::Vm;
+use crate::memory::choice::PageRequirements;
+use crate::passthrough::assigned::AddressSpaces;
+use crate::pinned::Backing;
+use crate::teardown::Resources;
+
+/// Bytes below 4 GiB for devices that may reach no others, PCI Express ones among them (AHCI without S64A, xHCI without
+/// AC64, ath9k): Linux makes its bounce buffers so large (IO_TLB_DEFAULT_SIZE in include/linux/swiotlb.h).
+const WANTED_BELOW_4G: u64 = 64 << 20;
+
+/// A guest whose memory is pinned, and has no guest-physical addresses yet.
+#[derive(Debug)]
+pub(crate) struct Pinned<'a> {
+    pub(super) guest: Guest<'a>,
+    pub(super) vm: Arc<Vm>,
+    pub(super) resources: Resources,
+    pub(super) backing: Backing,
+}
+
+impl<'a> Bound<'a> {
+    /// Takes the guest's memory and pins it.
+    pub fn pin(self) -> Result<Pinned<'a>, Error> {
+        let Self {
+            guest,
+            vm,
+            mut resources,
+        } = self;
+        let config = &guest.config.memory;
+        let assigned = &mut resources.assigned;
+        let requirements = PageRequirements {
+            pages: usize::try_from(config.size / config.page_size().bytes()).unwrap_or(usize::MAX),
+            below_4g: match assigned.devices.is_empty() {
+                true => 0,
+                false => WANTED_BELOW_4G,
+            },
+            boot: guest.files.requirements(config.size),
+        };
+        let backing = match &mut assigned.spaces {
+            AddressSpaces::Noiommu(space) | AddressSpaces::Mixed { noiommu: space, .. } => {
+                match guest.at_identity {
+                    true => Backing::hugepages(config, space, &requirements)?,
+                    false => Backing::scattered(config, space)?,
+                }
+            }
+            AddressSpaces::Software(machine) => {
+                Backing::synthetic(config, &mut machine.memory, guest.at_identity)?
+            }
+            AddressSpaces::None | AddressSpaces::Iommu(_) => Backing::unpinned(config)?,
+        };
+        assigned.pinned(&backing.file, config.size)?;
+        Ok(Pinned {
+            guest,
+            vm,
+            resources,
+            backing,
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! The fifth stage: where everything is in the guest. `pinvisor plan` ends here.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use address::Gpa;
+
+use super::inspect::Guest;
+use super::pin::Pinned;
+use super::warnings;
+use crate::acpi::{IO_APIC, LOCAL_APIC};
+use crate::arch::cpuid;
+use crate::boot::command_line;
+use crate::boot::files;
+use crate::boot::low_memory::LowMemoryUse;
+use crate::boot::place::Placement;
+use crate::bus::window::Places;
+use crate::description::in_guest;
+use crate::error::Error;
+use crate::kvm::vm::Vm;
+use crate::memory::e820::MemoryMap;
+use crate::memory::layout::{Conventional, Layout};
+use crate::memory::low;
+use crate::memory::pieces::{self, TooManyPieces};
+use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, Run};
+use crate::memory::table::{self, RamTable, Summary};
+use crate::pinned::Backing;
+use crate::teardown::Resources;
+
+/// Memslots kept for mapped BARs: six to a function, two parts each.
+pub(crate) const SLOTS_PER_DEVICE: usize = 12;
+
+/// A guest whose layout is decided. It may turn out that it cannot be booted in it.
+#[derive(Debug)]
+pub(crate) struct Planned<'a> {
+    pub(crate) guest: Guest<'a>,
+    pub(crate) vm: Arc<Vm>,
+    pub(crate) resources: Resources,
+    pub(crate) backing: Backing,
+    pub(crate) layout: GuestLayout,
+    pub(crate) boot: Bootability,
+}
+
+/// Where a guest's memory is.
+#[derive(Debug)]
+pub(crate) struct GuestLayout {
+    pub memory: MemoryPlan,
+    /// Where that memory is in the host; empty where an IOMMU translates for all devices.
+    pub table: Arc<RamTable>,
+    /// What the table holds.
+    pub summary: Summary,
+    /// Where the guest is shown the table, if it translates.
+    pub window: Option<Places>,
+    /// What the guest's memory map says of its first MiB.
+    pub low: LowMemoryUse,
+}
+
+/// Whether the kernel can be booted in planned memory.
+#[derive(Debug)]
+pub(crate) enum Bootability {
+    /// It can: kernel and initramfs go here.
+    Bootable(Placement),
+    /// It could, but its devices might use the host's memory.
+    Unsafe(Placement, TooManyPieces),
+    /// There is no room for kernel or initramfs.
+    Unplaced(Error),
+}
+
+impl Bootability {
+    /// Where kernel and initramfs go, if there is room for them.
+    pub fn placement(&self) -> Option<&Placement> {
+        match self {
+            Self::Bootable(placement) | Self::Unsafe(placement, _) => Some(placement),
+            Self::Unplaced(_) => None,
+        }
+    }
+
+    /// Why the guest cannot be booted, if so, with its causes.
+    pub fn obstacle(&self) -> Option<String> {
+        match self {
+            Self::Bootable(_) => None,
+            Self::Unsafe(_, pieces) => Some(pieces.to_string()),
+            Self::Unplaced(error) => Some(error.chain()),
+        }
+    }
+
+    /// Where kernel and initramfs go.
+    ///
+    /// # Errors
+    /// [`Error::Place`], [`Error::TooManyPieces`]
+    pub fn bootable(self) -> Result<Placement, Error> {
+        match self {
+            Self::Bootable(placement) => Ok(placement),
+            Self::Unsafe(_, pieces) => Err(pieces.into()),
+            Self::Unplaced(error) => Err(error),
+        }
+    }
+}
+
+impl<'a> Pinned<'a> {
+    /// Lays memory out and finds places for kernel and initramfs.
+    pub fn plan(self) -> Result<Planned<'a>, Error> {
+        let Self {
+            guest,
+            vm,
+            mut resources,
+            backing,
+        } = self;
+        let layout = GuestLayout::new(&guest, &vm, &backing, resources.assigned.devices.len())?;
+        resources.table = Some(Arc::clone(&layout.table));
+        let config = &guest.config.memory;
+        let boot = match (guest.files.place(&layout.memory), &backing.choice) {
+            (Err(error), _) => Bootability::Unplaced(error),
+            (Ok(placement), Some(choice)) if !config.any_pieces => {
+                match pieces::check(choice, config.page_size()) {
+                    Ok(()) => Bootability::Bootable(placement),
+                    Err(pieces) => Bootability::Unsafe(placement, pieces),
+                }
+            }
+            (Ok(placement), _) => Bootability::Bootable(placement),
+        };
+        Ok(Planned {
+            guest,
+            vm,
+            resources,
+            backing,
+            layout,
+            boot,
+        })
+    }
+}
+
+impl GuestLayout {
+    fn new(guest: &Guest<'_>, vm: &Vm, backing: &Backing, devices: usize) -> Result<Self, Error> {
+        let config = guest.config;
+        let (runs, layout): (_, &dyn Layout) = match guest.at_identity {
+            true => (plan::runs(&backing.extents), guest.identity),
+            false => (whole(config.memory.size), &Conventional),
+        };
+        let memory = MemoryPlan::new(runs, layout, &constraints(guest, vm, devices))?;
+        log_plan(&memory);
+        let mut window = None;
+        let table = table::fill(&memory, &backing.extents, |size| {
+            if !guest.translates {
+                return Ok(Gpa(0));
+            }
+            let bars = in_guest(guest.bars.clone()).into_iter().map(|(_, bar)| bar);
+            let places = Places::find(size, &guest.address_map, &bars.collect::<Vec<_>>())?;
+            Ok(window.insert(places).table)
+        })?;
+        let summary = Summary::of(&table)?;
+        if !backing.extents.is_empty() {
+            log::info!("physical memory: {} pieces", summary.pieces);
+        }
+        let low = match guest.at_identity {
+            true => LowMemoryUse::identity(config.low_memory, guest.release),
+            false => LowMemoryUse::conventional(config.low_memory),
+        };
+        Ok(Self {
+            memory,
+            table: Arc::new(table),
+            summary,
+            window,
+            low,
+        })
+    }
+}
+
+impl Planned<'_> {
+    /// The memory map that the guest is given, if its kernel has a place.
+    ///
+    /// # Errors
+    /// [`Error::Plan`]
+    pub fn memory_map(&self) -> Result<Option<MemoryMap>, Error> {
+        let map = |placement: &Placement| {
+            let ecam = &self.guest.address_map.ecam;
+            let low = (placement.kernel.start, self.layout.low);
+            files::memory_map(&self.layout.memory, ecam, low)
+        };
+        self.boot.placement().map(map).transpose()
+    }
+
+    /// What may go wrong in the guest.
+    pub fn warnings(&self) -> Result<Vec<String>, Error> {
+        let ranges = self.layout.memory.ranges();
+        let command_line = &self.guest.config.command_line;
+        let devices = &self.resources.assigned.devices;
+        let mut all = warnings::narrow(self.layout.summary, devices);
+        if let Some(map) = self.memory_map()? {
+            all.extend(files::warnings(&self.layout.memory, &map));
+        }
+        if self.guest.release.is_none() {
+            return Ok(all);
+        }
+        if let (Some(placement), true) = (self.boot.placement(), self.guest.at_identity) {
+            let taken: Vec<_> = [placement.kernel.clone()]
+                .into_iter()
+                .chain(placement.initramfs.clone())
+                .collect();
+            let missed = command_line::bounce_buffers(command_line, &ranges, &taken);
+            all.extend(warnings::bounce(missed, self.layout.summary, devices));
+        }
+        let layout = command_line::Layout {
+            ranges: &ranges,
+            is_identity: self.guest.at_identity,
+        };
+        all.extend(command_line::warnings(command_line, layout));
+        Ok(all)
+    }
+
+    /// Gives everything back. Returns why the guest cannot be booted, if so.
+    ///
+    /// # Errors
+    /// As [`Resources::tear_down`].
+    pub fn take_apart(mut self) -> Result<Option<Error>, Error> {
+        self.resources.tear_down()?;
+        Ok(self.boot.bootable().err())
+    }
+}
+
+/// All of a file as one run.
+fn whole(length: u64) -> Vec<Run> {
+    let piece = Piece {
+        file_offset: 0,
+        length,
+    };
+    vec![Run {
+        hpa: None,
+        length,
+        pieces: vec![piece],
+    }]
+}
+
+/// Guest-physical addresses that are no RAM, each with its name.
+pub(crate) fn platform_ranges(ecam: &Range<Gpa>) -> [(&'static str, Range<Gpa>); 4] {
+    [
+        ("PCI config space", ecam.clone()),
+        ("the I/O APIC", IO_APIC),
+        ("the local APICs", LOCAL_APIC),
+        ("KVM's own pages", Vm::reserved()),
+    ]
+}
+
+fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
+    let mut taken = vec![("low memory", Gpa(0)..Gpa(low::SIZE))];
+    taken.extend(platform_ranges(&guest.address_map.ecam));
+    let windows = guest.address_map.windows.iter();
+    taken.extend(windows.map(|window| ("a PCI window", window.clone())));
+    Constraints {
+        taken,
+        address_bits: cpuid::address_bits(vm.cpuid()),
+        slots: vm
+            .most_slots()
+            .saturating_sub(1 + devices * SLOTS_PER_DEVICE),
+    }
+}
+
+fn log_plan(plan: &MemoryPlan) {
+    for slot in plan.slots() {
+        let length = slot.run.length;
+        match slot.run.hpa {
+            Some(hpa) => log::info!("extent gpa={} hpa={hpa} len={length:#x}", slot.gpa),
+            None => log::info!("memory gpa={} len={length:#x}", slot.gpa),
+        }
+    }
+    log::info!(
+        "guest memory: {} MiB in {} pieces",
+        plan.size() >> 20,
+        plan.slots().len()
+    );
+}

@@ -1,0 +1,74 @@
+//! The last stage: the guest's devices are on its bus, and its CPUs run.
+
+use std::sync::Arc;
+
+use super::load::Loaded;
+use crate::bus::{self, Wiring};
+use crate::console::Console;
+use crate::description::{Description, in_guest};
+use crate::error::{Error, process};
+use crate::event_loop::Signals;
+use crate::exit;
+use crate::kvm::irq::Interrupts;
+use crate::kvm::vcpu::{VcpuThread, install_kick_handler};
+use crate::machine::Vmm;
+use crate::power_button::PowerButton;
+use crate::watch::DeviceWatch;
+
+impl Loaded<'_> {
+    /// Connects the guest to its devices and starts it, with `console` at its serial port.
+    pub fn start(self, console: &mut Console) -> Result<Vmm, Error> {
+        let Self {
+            guest,
+            vm,
+            mut resources,
+            layout,
+            vcpus,
+            start,
+        } = self;
+        // Threads inherit what is blocked.
+        let signals = Signals::take()?;
+        let (exit_sender, exits) = exit::channel().map_err(process("make an eventfd"))?;
+        let interrupts = Interrupts::new(Arc::clone(&vm))?;
+        let wiring = Wiring {
+            vm: &vm,
+            table: &layout.table,
+            window: layout.window,
+            interrupts: &interrupts,
+            exits: &exit_sender,
+        };
+        let root = wiring.plug(&guest.address_map, &mut resources)?;
+        let pci = Arc::clone(resources.pci.insert(Arc::new(root)));
+        let serial = Arc::new(console.serial_port(bus::serial_interrupt(&interrupts)?)?);
+        let bus = bus::connect(&pci, &guest.address_map, &serial, &exit_sender)?;
+        let bus = Arc::clone(resources.bus.insert(Arc::new(bus)));
+        for assigned in &resources.assigned.devices {
+            let notices = DeviceWatch::all(&assigned.device)?;
+            resources.watches.extend(notices);
+        }
+        let vcpus = vcpus.set_up(&vm, &start)?;
+        resources.check_pages()?;
+        console.start()?;
+        install_kick_handler().map_err(process("install a signal handler"))?;
+        for (index, vcpu) in (0..).zip(vcpus) {
+            let thread = VcpuThread::spawn(index, vcpu, Arc::clone(&bus), exit_sender.clone());
+            resources
+                .vcpus
+                .push(thread.map_err(process("start a vCPU"))?);
+        }
+        Ok(Vmm {
+            description: Description {
+                backend: resources.assigned.spaces.name(),
+                ram: layout.table,
+                bars: in_guest(guest.bars),
+                kernel: start.image,
+            },
+            serial,
+            signals,
+            power_button: PowerButton::new(interrupts),
+            exit_sender,
+            exits,
+            resources,
+        })
+    }
+}

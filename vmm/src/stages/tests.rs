@@ -1,0 +1,168 @@
+//! Each stage fails in turn, on the software backend: everything is given back, in the one order.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use address::Gpa;
+use iommufd_backend::Mapping;
+use tempfile::NamedTempFile;
+
+use super::*;
+use crate::config::{LowMemory, SerialConfig, SoftwareConfig, SoftwareDma};
+use crate::event_loop::Stay;
+use crate::exit::ExitReason;
+use crate::memory::layout::{Identity, Swapped};
+use crate::teardown::trace;
+
+/// What the kernel does, at its entry point: `out` to the power device's port, which switches the guest off.
+const POWER_OFF: [u8; 7] = [
+    0x66, 0xba, 0x00, 0x06, // mov dx, 0x600
+    0xb0, 0x34, // mov al, SLP_EN and the type of S5
+    0xee, // out dx, al
+];
+/// Where its code is in the file.
+const CODE: u64 = 0x1000;
+/// Where it is linked to.
+const ADDRESS: u64 = 0x100_0000;
+
+/// An ELF kernel of one segment.
+fn kernel() -> NamedTempFile {
+    let mut bytes = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
+    bytes.resize(16, 0);
+    bytes.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    for word in [ADDRESS, 64, 0] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0]);
+    bytes.extend([1, 0, 0, 0, 7, 0, 0, 0]);
+    for word in [CODE, ADDRESS, ADDRESS, 0x1000, 0x1000, 0x1000] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.resize(0x1000, 0);
+    bytes.extend(POWER_OFF);
+    bytes.resize(0x2000, 0xf4);
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(&bytes).unwrap();
+    file
+}
+
+fn config(kernel: &Path, memory: &str) -> Config {
+    Config {
+        kernel: kernel.to_owned(),
+        initramfs: None,
+        command_line: String::new(),
+        memory: memory.parse().unwrap(),
+        low_memory: LowMemory::Auto,
+        cpus: "1".parse().unwrap(),
+        devices: Vec::new(),
+        noiommu: false,
+        software: Some(SoftwareConfig {
+            dma: SoftwareDma::Identity,
+            seed: 1,
+            fault: None,
+        }),
+        serial: SerialConfig::default(),
+    }
+}
+
+/// The steps that were taken since the last time, and what failed.
+fn after<T>(result: Result<T, Error>) -> (Vec<&'static str>, &'static str) {
+    let id = match result {
+        Ok(_) => "",
+        Err(error) => error.id(),
+    };
+    (trace::take(), id)
+}
+
+const ALL: [&str; 9] = trace::ALL;
+/// A guest that does not end by itself fails the test.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[test]
+fn nothing_is_given_back_before_anything_was_taken() {
+    let missing = config(Path::new("/nonexistent"), "64M");
+    assert_eq!(
+        after(Inspected::new(&missing, &Identity)),
+        (vec![], "kernel")
+    );
+}
+
+#[test]
+fn a_guest_runs_through_all_stages_and_ends_in_order() {
+    let kernel = kernel();
+    let config = config(kernel.path(), "64M");
+    let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
+    let vmm = start(&config, &Identity, &mut console, &mut Phases::default()).unwrap();
+    let reason = vmm.wait(&mut console, Stay::AtMost(LIMIT)).unwrap();
+    assert_eq!(reason, ExitReason::PowerOff { status: 0 });
+    assert_eq!(trace::take(), [""; 0]);
+    assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
+}
+
+fn plan<'a>(config: &'a Config, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {
+    Inspected::new(config, identity)?
+        .open_kvm()?
+        .bind()?
+        .pin()?
+        .plan()
+}
+
+#[test]
+fn memory_that_cannot_be_pinned_or_laid_out_is_given_back_in_order() {
+    let kernel = kernel();
+    // More than the synthetic memory has.
+    let large = config(kernel.path(), "64G");
+    assert_eq!(after(plan(&large, &Identity)), (ALL.to_vec(), "software"));
+    // Too few pieces for two to be swapped.
+    let small = config(kernel.path(), "4M");
+    assert_eq!(after(plan(&small, &Swapped)), (ALL.to_vec(), "plan"));
+}
+
+#[test]
+fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
+    let kernel = kernel();
+    let good = config(kernel.path(), "64M");
+    // An initramfs that has no room.
+    let initramfs = NamedTempFile::new().unwrap();
+    initramfs.as_file().set_len(80 << 20).unwrap();
+    let unbootable = Config {
+        initramfs: Some(initramfs.path().to_owned()),
+        ..good.clone()
+    };
+    let planned = plan(&unbootable, &Identity).unwrap();
+    assert!(planned.boot.obstacle().is_some());
+    assert_eq!(after(planned.map()), (ALL.to_vec(), "place"));
+    // Low memory's place is taken.
+    let planned = plan(&good, &Identity).unwrap();
+    let mut mapping = Mapping::reserve(4096, 0).unwrap();
+    let page = tempfile::tempfile().unwrap();
+    page.set_len(4096).unwrap();
+    let source = (page.as_fd(), 0);
+    mapping.place(0, 4096, source, "a page").unwrap();
+    let memslot = planned.vm.map(Gpa(0), Arc::new(mapping)).unwrap();
+    assert_eq!(after(planned.map()), (ALL.to_vec(), "vm"));
+    drop(memslot);
+    // The kernel's file gets shorter after it was opened.
+    let mapped = plan(&good, &Identity).unwrap().map().unwrap();
+    kernel.as_file().set_len(CODE).unwrap();
+    assert_eq!(after(mapped.load()), (ALL.to_vec(), "kernel"));
+}
+
+#[test]
+fn a_guest_that_does_not_start_gives_everything_back_in_order() {
+    let kernel = kernel();
+    let config = config(kernel.path(), "64M");
+    let planned = Inspected::new(&config, &Identity)
+        .unwrap()
+        .open_kvm()
+        .unwrap();
+    let planned = planned.bind().unwrap().pin().unwrap().plan().unwrap();
+    let mut loaded = planned.map().unwrap().load().unwrap();
+    // Nowhere to put config space.
+    loaded.guest.address_map.ecam.start = Gpa(1);
+    let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
+    assert_eq!(after(loaded.start(&mut console)), (ALL.to_vec(), "root"));
+}

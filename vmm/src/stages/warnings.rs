@@ -1,0 +1,77 @@
+//! What may go wrong in a guest because of where its memory is.
+
+use address::{Bdf, Hpa};
+use stress_report::units;
+
+use crate::memory::table::Summary;
+use crate::passthrough::assigned::AssignedDevice;
+use crate::passthrough::dma_path::DmaPath;
+
+/// Devices that may not address all 64 bits, of those that use physical addresses, where the guest has memory up to
+/// `end`: each with the bits that its last driver on the host asked for.
+fn narrow_devices(devices: &[AssignedDevice], end: Hpa) -> impl Iterator<Item = (Bdf, u32)> {
+    let physical = devices
+        .iter()
+        .filter(|device| !matches!(device.dma, DmaPath::Iommu));
+    physical.filter_map(move |device| {
+        let bits = device.dma_bits.unwrap_or(32);
+        is_narrow(bits, end).then_some((device.bdf(), bits))
+    })
+}
+
+/// Whether addresses of so many bits do not reach memory up to `end`.
+fn is_narrow(bits: u32, end: Hpa) -> bool {
+    1_u64.checked_shl(bits).is_some_and(|reach| reach < end.0)
+}
+
+/// What a device misses that may not address all 64 bits.
+pub(super) fn narrow(summary: Summary, devices: &[AssignedDevice]) -> Vec<String> {
+    if summary.pieces == 0 || summary.below_4g > 0 {
+        return Vec::new();
+    }
+    log::info!("no guest memory lies below 4 GiB");
+    let warning = |(bdf, bits)| {
+        format!(
+            "{bdf}: may address {bits} bits only, as far as the host's drivers have told, and no guest memory lies \
+             below 4 GiB: its driver may fail. Hugepages below 4 GiB, reserved early, would help"
+        )
+    };
+    narrow_devices(devices, summary.end).map(warning).collect()
+}
+
+/// What such a device misses where memory below 4 GiB has no room for what Linux wants in one piece for
+/// its bounce buffers; `missed` are these bytes, and those of the largest piece.
+pub(super) fn bounce(
+    missed: Option<(u64, u64)>,
+    summary: Summary,
+    devices: &[AssignedDevice],
+) -> Vec<String> {
+    // Without any memory there, that is what is told.
+    let Some((need, largest)) = missed.filter(|_| summary.below_4g > 0) else {
+        return Vec::new();
+    };
+    let warning = |(bdf, bits)| {
+        format!(
+            "{bdf}: may address {bits} bits only, as far as the host's drivers have told: Linux wants {} in one piece \
+             below 4 GiB for its bounce buffers, and the largest that is free there has {}: its driver may fail. \
+             swiotlb=N on the kernel's command line makes them smaller (N times 2 KiB)",
+            units::memory(need),
+            units::memory(largest)
+        )
+    };
+    narrow_devices(devices, summary.end).map(warning).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_reach_all_memory_are_not_narrow() {
+        assert!(is_narrow(32, Hpa(5 << 30)));
+        assert!(is_narrow(40, Hpa((1 << 40) + 1)));
+        assert!(!is_narrow(40, Hpa(1 << 40)));
+        assert!(!is_narrow(64, Hpa(u64::MAX)));
+        assert!(!is_narrow(u32::MAX, Hpa(u64::MAX)));
+    }
+}

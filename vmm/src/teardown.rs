@@ -1,0 +1,396 @@
+//! How a guest's resources are given back: the only order, for a run, for a plan and for every error.
+//!
+//! 1. The guest stops: no vCPU can program a device any more.
+//! 2. *Quiesce*: all DMA of the devices ends.
+//! 3. The pages of guest memory are compared with the addresses that devices were given.
+//! 4. Interrupts, BARs and notices are disconnected, each of which would keep its device open.
+//! 5. *Close* the devices.
+//! 6. *Verify* that each of them is quiet.
+//! 7. *Unpin* the memory.
+//! 8. Memslots and mappings go.
+//!
+//! Each step is taken even if an earlier one failed, except that memory stays pinned, and is left to its keeper, as
+//! long as there is no evidence that each device has ended its DMA.
+
+use std::fmt;
+use std::sync::Arc;
+
+use address::Bdf;
+use devices::mediate::Counters;
+use devices::pci::PciRoot;
+use vm_device::device_manager::IoManager;
+
+use crate::bus::software::EngineThread;
+use crate::error::Error;
+use crate::kvm::vcpu::VcpuThread;
+use crate::kvm::vm::Memslot;
+use crate::memory::guest::GuestRam;
+use crate::memory::moved;
+use crate::memory::table::RamTable;
+use crate::passthrough::assigned::Assigned;
+use crate::watch::DeviceWatch;
+
+/// The steps.
+trait Steps {
+    fn stop(&mut self);
+    fn quiesce(&mut self) -> Vec<Error>;
+    fn check_pages(&mut self) -> Result<(), Error>;
+    fn disconnect(&mut self);
+    fn close(&mut self) -> Result<(), Error>;
+    fn release_iommu(&mut self) -> Result<(), Error>;
+    fn verify(&mut self) -> Result<(), Error>;
+    fn unpin(&mut self) -> Result<(), Error>;
+    fn unmap(&mut self);
+}
+
+/// Takes all steps. Returns the first error, or that memory is kept, which outranks all others; the rest is logged.
+fn tear_down(steps: &mut impl Steps) -> Result<(), Error> {
+    let mut errors = Errors::default();
+    steps.stop();
+    errors.extend(steps.quiesce());
+    errors.extend(steps.check_pages().err());
+    steps.disconnect();
+    match steps.close() {
+        Ok(()) => {
+            errors.extend(steps.release_iommu().err());
+            match steps.verify() {
+                Ok(()) => errors.extend(steps.unpin().err()),
+                Err(kept) => errors.extend([kept]),
+            }
+        }
+        Err(open) => errors.extend([open]),
+    }
+    steps.unmap();
+    errors.0.map_or(Ok(()), Err)
+}
+
+/// The error to report.
+#[derive(Default)]
+struct Errors(Option<Error>);
+
+impl Extend<Error> for Errors {
+    fn extend<I: IntoIterator<Item = Error>>(&mut self, errors: I) {
+        for error in errors {
+            let other = match (&self.0, &error) {
+                (None, _) | (Some(_), Error::MemoryKept { .. }) => self.0.replace(error),
+                (Some(_), _) => Some(error),
+            };
+            if let Some(other) = other {
+                log::error!("{}", other.chain());
+            }
+        }
+    }
+}
+
+/// Everything of the host that a guest has so far. Dropping it gives it back, in the order of this module.
+pub(crate) struct Resources {
+    /// Threads that run the guest.
+    pub vcpus: Vec<VcpuThread>,
+    /// What the guest's accesses reach.
+    pub bus: Option<Arc<IoManager>>,
+    /// The functions on the guest's bus.
+    pub pci: Option<Arc<PciRoot>>,
+    /// The DMA engine in software.
+    pub engine: Option<EngineThread>,
+    /// Notices of the devices.
+    pub watches: Vec<DeviceWatch>,
+    /// What mediated devices count.
+    pub mediated: Vec<(Bdf, Counters)>,
+    /// The devices, and what they are attached to.
+    pub assigned: Assigned,
+    /// Where devices were told that guest memory is.
+    pub table: Option<Arc<RamTable>>,
+    /// Guest memory in KVM.
+    pub memslots: Vec<Memslot>,
+    /// Guest memory in this process.
+    pub ram: GuestRam,
+    is_torn_down: bool,
+}
+
+impl fmt::Debug for Resources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resources")
+            .field("assigned", &self.assigned)
+            .field("ram", &self.ram)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Resources {
+    /// Devices, and nothing else yet.
+    pub fn new(assigned: Assigned) -> Self {
+        Self {
+            vcpus: Vec::new(),
+            bus: None,
+            pci: None,
+            engine: None,
+            watches: Vec::new(),
+            mediated: Vec::new(),
+            assigned,
+            table: None,
+            memslots: Vec::new(),
+            ram: GuestRam::default(),
+            is_torn_down: false,
+        }
+    }
+
+    /// Gives everything back. There is nothing to do the second time.
+    ///
+    /// # Errors
+    /// The first thing that went wrong, or [`Error::MemoryKept`].
+    pub fn tear_down(&mut self) -> Result<(), Error> {
+        if self.is_torn_down {
+            return Ok(());
+        }
+        self.is_torn_down = true;
+        tear_down(self)
+    }
+
+    /// Compares where the pages of guest memory are with the table of them, if devices were given addresses by it.
+    ///
+    /// # Errors
+    /// [`Error::Moved`] for the first page that is elsewhere.
+    pub fn check_pages(&self) -> Result<(), Error> {
+        match &self.table {
+            Some(table) if self.assigned.spaces.has_noiommu() && !self.ram.slots().is_empty() => {
+                moved::check(&self.ram, table)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Steps for Resources {
+    fn stop(&mut self) {
+        trace::note("stop");
+        for vcpu in &self.vcpus {
+            vcpu.stop();
+        }
+        for vcpu in self.vcpus.drain(..) {
+            vcpu.join();
+        }
+        if let Some(pci) = &self.pci {
+            pci.stop();
+        }
+        if let Some(engine) = self.engine.take() {
+            engine.stop();
+        }
+    }
+
+    fn quiesce(&mut self) -> Vec<Error> {
+        trace::note("quiesce");
+        let errors = self.assigned.quiesce();
+        for (bdf, counters) in self.mediated.drain(..) {
+            let done = counters.read();
+            log::info!(
+                "{bdf}: mediated transfers: {} started, {} refused, {} while busy, {} failed; \
+                 {} accesses ignored",
+                done.started,
+                done.refused,
+                done.busy,
+                done.failed,
+                done.ignored
+            );
+        }
+        errors
+    }
+
+    fn check_pages(&mut self) -> Result<(), Error> {
+        trace::note("check_pages");
+        Self::check_pages(self)
+    }
+
+    fn disconnect(&mut self) {
+        trace::note("disconnect");
+        self.watches.clear();
+        self.bus = None;
+        self.pci = None;
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        trace::note("close");
+        self.assigned.close()
+    }
+
+    fn release_iommu(&mut self) -> Result<(), Error> {
+        trace::note("release_iommu");
+        self.assigned.release_iommu()
+    }
+
+    fn verify(&mut self) -> Result<(), Error> {
+        trace::note("verify");
+        self.assigned.verify()
+    }
+
+    fn unpin(&mut self) -> Result<(), Error> {
+        trace::note("unpin");
+        self.assigned.unpin()
+    }
+
+    fn unmap(&mut self) {
+        trace::note("unmap");
+        self.memslots.clear();
+        self.ram = GuestRam::default();
+        self.table = None;
+    }
+}
+
+impl Drop for Resources {
+    fn drop(&mut self) {
+        if let Err(error) = self.tear_down() {
+            log::error!("Cannot give everything back: {}", error.chain());
+        }
+    }
+}
+
+/// The steps that this thread has taken, for tests.
+#[cfg(test)]
+pub(crate) mod trace {
+    use std::cell::RefCell;
+
+    /// All of them, in their order.
+    pub const ALL: [&str; 9] = [
+        "stop",
+        "quiesce",
+        "check_pages",
+        "disconnect",
+        "close",
+        "release_iommu",
+        "verify",
+        "unpin",
+        "unmap",
+    ];
+
+    thread_local! {
+        static TAKEN: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub fn note(step: &'static str) {
+        TAKEN.with_borrow_mut(|taken| taken.push(step));
+    }
+
+    /// Those since the last call.
+    pub fn take() -> Vec<&'static str> {
+        TAKEN.take()
+    }
+}
+
+/// Notes a step.
+#[cfg(not(test))]
+mod trace {
+    pub fn note(step: &'static str) {
+        log::debug!("teardown: {step}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::trace::ALL;
+    use super::*;
+
+    /// Notes the steps, of which one fails.
+    #[derive(Default)]
+    struct Recorder {
+        taken: Vec<&'static str>,
+        failing: Vec<&'static str>,
+    }
+
+    impl Recorder {
+        fn take(&mut self, step: &'static str) -> Result<(), Error> {
+            self.taken.push(step);
+            if !self.failing.contains(&step) {
+                return Ok(());
+            }
+            Err(match step {
+                "verify" => Error::MemoryKept {
+                    bdf: "01:00.0".parse().unwrap(),
+                    process: 7,
+                    status: keeper::Status::default(),
+                },
+                operation => Error::Process {
+                    operation,
+                    source: "it was to fail".into(),
+                },
+            })
+        }
+    }
+
+    impl Steps for Recorder {
+        fn stop(&mut self) {
+            self.take("stop").unwrap();
+        }
+
+        fn quiesce(&mut self) -> Vec<Error> {
+            self.take("quiesce").err().into_iter().collect()
+        }
+
+        fn check_pages(&mut self) -> Result<(), Error> {
+            self.take("check_pages")
+        }
+
+        fn disconnect(&mut self) {
+            self.take("disconnect").unwrap();
+        }
+
+        fn close(&mut self) -> Result<(), Error> {
+            self.take("close")
+        }
+
+        fn release_iommu(&mut self) -> Result<(), Error> {
+            self.take("release_iommu")
+        }
+
+        fn verify(&mut self) -> Result<(), Error> {
+            self.take("verify")
+        }
+
+        fn unpin(&mut self) -> Result<(), Error> {
+            self.take("unpin")
+        }
+
+        fn unmap(&mut self) {
+            self.take("unmap").unwrap();
+        }
+    }
+
+    fn run(failing: &[&'static str]) -> (Vec<&'static str>, Result<(), Error>) {
+        let mut recorder = Recorder {
+            failing: failing.to_vec(),
+            ..Recorder::default()
+        };
+        let result = tear_down(&mut recorder);
+        (recorder.taken, result)
+    }
+
+    #[test]
+    fn the_order_is_the_same_whichever_step_fails() {
+        assert_eq!(run(&[]).0, ALL);
+        for failing in ["quiesce", "check_pages", "release_iommu", "unpin"] {
+            let (taken, result) = run(&[failing]);
+            assert_eq!(taken, ALL, "{failing}");
+            let text = result.unwrap_err().to_string();
+            assert_eq!(text, format!("Cannot {failing}"));
+        }
+    }
+
+    #[test]
+    fn memory_stays_pinned_without_evidence() {
+        let without = |steps: &[&str]| -> Vec<_> {
+            let left = ALL.iter().filter(|step| !steps.contains(step));
+            left.copied().collect()
+        };
+        assert_eq!(run(&["verify"]).0, without(&["unpin"]));
+        assert_eq!(
+            run(&["close"]).0,
+            without(&["release_iommu", "verify", "unpin"])
+        );
+    }
+
+    #[test]
+    fn that_memory_is_kept_outranks_what_came_first() {
+        let id = |failing: &[&'static str]| run(failing).1.unwrap_err().id();
+        assert_eq!(id(&["quiesce", "verify"]), "memory-kept");
+        let first = run(&["quiesce", "check_pages", "unpin"]).1.unwrap_err();
+        assert_eq!(first.to_string(), "Cannot quiesce");
+    }
+}
