@@ -209,8 +209,8 @@ fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result
     Ok(())
 }
 
-/// Bytes below 4 GiB for devices that may reach no others, PCI Express ones among them (AHCI without S64A, xHCI without
-/// AC64, ath9k): Linux makes its bounce buffers so large (IO_TLB_DEFAULT_SIZE in include/linux/swiotlb.h).
+/// Bytes below 4 GiB for devices that may reach no others: Linux makes its bounce buffers so large
+/// (IO_TLB_DEFAULT_SIZE in include/linux/swiotlb.h).
 const WANTED_BELOW_4G: u64 = 64 << 20;
 
 /// Devices that may not address all 64 bits, of those that use physical addresses, where the guest has memory up to
@@ -220,14 +220,9 @@ fn narrow_devices(devices: &Devices, end: Hpa) -> impl Iterator<Item = (Bdf, u32
     let physical = all.filter(|(_, reach)| !matches!(reach, Reach::Iommu));
     physical.filter_map(move |(bound, _)| {
         let bdf = bound.device.bdf();
-        let bits = PciSysfs::default().dma_mask_bits(bdf).unwrap_or(32);
-        is_narrow(bits, end).then_some((bdf, bits))
+        let width = PciSysfs::default().dma_width(bdf);
+        (!width.reaches(end)).then(|| (bdf, width.bits()))
     })
-}
-
-/// Whether addresses of so many bits do not reach memory up to `end`.
-fn is_narrow(bits: u32, end: Hpa) -> bool {
-    1_u64.checked_shl(bits).is_some_and(|reach| reach < end.0)
 }
 
 /// What a device misses that may not address all 64 bits.
@@ -266,18 +261,4 @@ pub(super) fn bounce_warnings(
         )
     };
     narrow_devices(devices, summary.end).map(warning).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_that_reach_all_memory_are_not_narrow() {
-        assert!(is_narrow(32, Hpa(5 << 30)));
-        assert!(is_narrow(40, Hpa((1 << 40) + 1)));
-        assert!(!is_narrow(40, Hpa(1 << 40)));
-        assert!(!is_narrow(64, Hpa(u64::MAX)));
-        assert!(!is_narrow(u32::MAX, Hpa(u64::MAX)));
-    }
 }

@@ -22,7 +22,7 @@ pub fn devices(devices: &Devices) -> Result<Vec<Device>, Error> {
             Ok(Device {
                 bdf: device.bdf().to_string(),
                 dma: name(reach),
-                dma_bits: PciSysfs::default().dma_mask_bits(device.bdf()),
+                dma_bits: PciSysfs::default().dma_width(device.bdf()).known(),
                 modes: modes(device, reach, &all)?,
             })
         })
