@@ -141,7 +141,7 @@ impl Id {
             Self::DeviceType => "It is no bridge",
             Self::DeviceInUse => {
                 "The host does not use it: no mounted file system, swap, network that is \
-                 reached by it, other exclusive user, or open VFIO node"
+                 reached by it, other exclusive user, virtual functions that are on, or open VFIO node"
             }
             Self::DeviceDriver => "A VFIO driver holds it",
             Self::DeviceCdev => "It has a VFIO character device",

@@ -68,6 +68,7 @@ impl Devices {
             check_mode(device, kind, config.noiommu)?;
             check_encryption(device.bdf, kind)?;
             check_addresses(&sysfs, device.bdf, kind)?;
+            host_check::ensure_no_virtual_functions(&Host::default(), device.bdf)?;
             if kind == CdevKind::Noiommu {
                 noiommu.push(Leftover::of(&sysfs, device.bdf, device.allow_no_reset));
             }
