@@ -43,6 +43,6 @@ fn host_info(device: &VfioDevice, sysfs: &PciSysfs) -> Result<HostInfo, Error> {
         },
         msix_vectors: vectors(msix.count),
         msix_grows: msix.grows,
-        resettable: device.is_resettable(),
+        resettable: device.has_function_reset(sysfs)?,
     })
 }
