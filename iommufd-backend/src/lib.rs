@@ -10,7 +10,7 @@
 //!
 //! And back: [`quiesce`], close, [`NoiommuSpace::release`]. Nothing but that order keeps a device
 //! from writing into memory that is no longer the guest's: without an IOMMU the kernel unpins at
-//! once and does not stop anybody. The order is one of types: memory is released for evidence
+//! once and stops no process. The order is one of types: memory is released for evidence
 //! ([`Quiet`]) that each device has ended its DMA, which only [`quiesce`] and, for a device that is
 //! closed, [`settle`] can make.
 

@@ -76,7 +76,7 @@ pub(crate) struct Affected {
 }
 
 /// The reset of a function that has `own` as the kernel's first one, and whose bus is shared with
-/// nobody but `affected`, itself among them; none of them where the bus has no reset.
+/// no functions but `affected`, itself among them; none of them where the bus has no reset.
 fn choose(own: Option<&str>, affected: &[Affected]) -> ResetMethod {
     if let Some(own) = own.filter(|own| is_function_reset(Some(own))) {
         return ResetMethod::Function(own.to_owned());

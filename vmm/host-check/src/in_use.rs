@@ -24,7 +24,7 @@ pub enum Use {
         /// The block device.
         block: String,
     },
-    /// Somebody holds a block device for himself.
+    /// The kernel or a process holds a block device exclusively.
     Exclusive {
         /// The block device.
         block: String,
@@ -63,7 +63,7 @@ impl fmt::Display for Use {
             Self::Mounted { block, at } => write!(f, "{block} is mounted on {at}"),
             Self::Swap { block } => write!(f, "{block} is swap"),
             Self::Exclusive { block } => {
-                write!(f, "{block} is held by the kernel or a program for itself")
+                write!(f, "{block} is held exclusively by the kernel or a program")
             }
             Self::DefaultRoute { interface } => {
                 write!(f, "the default route goes through {interface}")

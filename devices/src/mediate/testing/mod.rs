@@ -1,4 +1,4 @@
-//! A mediated DMA engine whose device trusts nobody, a plain model of what its guest sees, and
+//! A mediated DMA engine whose device trusts no store, a plain model of what its guest sees, and
 //! drivers of random operations. For tests and fuzzing.
 
 #![expect(

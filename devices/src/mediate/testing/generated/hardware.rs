@@ -1,4 +1,4 @@
-//! The device itself: it takes each store as it comes, and trusts nobody. Written without a look at
+//! The device itself: it takes each store as it comes, and trusts none of them. Written without a look at
 //! how the monitor does anything.
 
 use std::ops::Range;
@@ -297,7 +297,7 @@ impl State {
     }
 
     /// A bit that the profile gives no meaning has one: it sends the device to an address that
-    /// nobody has checked.
+    /// was not checked.
     fn strange_bits(&self, channel: &Channel) -> Result<(), String> {
         for (number, register) in self.device.registers.iter().enumerate() {
             let named = channel.named(number);
