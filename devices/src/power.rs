@@ -1,5 +1,5 @@
 //! Power-off and reset by the guest: the sleep and reset registers of hardware-reduced ACPI, and
-//! a register beside them in which a guest may leave a status for whoever started it.
+//! a register beside them in which a guest may leave a status for the process that started it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -19,7 +19,7 @@ use crate::mapping::Mapping;
 use crate::region::Region;
 use crate::sys;
 
-/// The operation whose refusal means that somebody else has the device.
+/// The operation whose refusal means that another process has the device.
 pub(crate) const BIND: &str = "bind it to /dev/iommu";
 
 /// Regions that a PCI function has, `VFIO_PCI_BAR0_REGION_INDEX` to `…_CONFIG_REGION_INDEX`.

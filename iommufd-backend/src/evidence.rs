@@ -61,7 +61,7 @@ impl fmt::Display for Because {
     }
 }
 
-/// Evidence that one device has ended its DMA. Only this crate makes it, and nobody copies it.
+/// Evidence that one device has ended its DMA. Only this crate makes it, and it cannot be copied.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Quiet {
     bdf: Bdf,
@@ -106,7 +106,7 @@ pub trait ConfigSpace {
 
 /// Ends all DMA of `functions` for good, each reset by its method: D0, bus mastering off, nothing
 /// under way, reset, bus mastering off again, since a reset may bring COMMAND back as it was.
-/// Nobody may be able to turn bus mastering on again by then.
+/// By then the guest must not be able to turn bus mastering on again.
 ///
 /// One result for each function, in order; a failure does not keep the others from being tried.
 pub fn quiesce<F: Resettable>(functions: &[(&F, &ResetMethod)]) -> Vec<Result<Quiet, Error>> {

@@ -58,9 +58,9 @@ impl std::fmt::Display for HugepageSize {
 pub struct Pool {
     /// Pages in the pool.
     pub total: u64,
-    /// Pages that nobody uses.
+    /// Pages that are not in use.
     pub free: u64,
-    /// Free pages that are promised to somebody.
+    /// Free pages that are promised to mappings that have not touched them.
     pub reserved: u64,
 }
 
@@ -110,7 +110,7 @@ impl Pool {
         })
     }
 
-    /// Pages that can be had: free and promised to nobody.
+    /// Pages that can be had: free and not promised.
     #[must_use]
     pub fn available(&self) -> u64 {
         self.free.saturating_sub(self.reserved)
@@ -163,9 +163,9 @@ fn populate_by(length: u64, allocate: impl FnMut() -> rustix::io::Result<()>) ->
     })
 }
 
-/// Gives the pages of `file` from `offset` on for `length` bytes back to the pool, unless somebody
-/// still has them mapped or pinned: then they go when that ends. The file keeps its length; **who
-/// touches or pins the range again gets other pages**.
+/// Gives the pages of `file` from `offset` on for `length` bytes back to the pool, unless they
+/// are still mapped or pinned: then they go when that ends. The file keeps its length; **touching or
+/// pinning the range again takes other pages**.
 ///
 /// # Errors
 /// [`Error::Map`]

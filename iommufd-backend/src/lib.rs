@@ -10,7 +10,7 @@
 //!
 //! And back: [`quiesce`], close, [`NoiommuSpace::release`]. Nothing but that order keeps a device
 //! from writing into memory that is no longer the guest's: without an IOMMU the kernel unpins at
-//! once and does not stop anybody. The order is one of types: memory is released for evidence
+//! once and stops no process. The order is one of types: memory is released for evidence
 //! ([`Quiet`]) that each device has ended its DMA, which only [`quiesce`] and, for a device that is
 //! closed, [`settle`] can make.
 
@@ -18,6 +18,7 @@ pub mod backend;
 mod bus_address;
 mod cdev;
 mod device;
+mod dma_width;
 mod error;
 mod evidence;
 pub mod extent;
@@ -42,6 +43,7 @@ mod uapi;
 pub use bus_address::TranslatedBar;
 pub use cdev::{Cdev, CdevKind, NODES};
 pub use device::VfioDevice;
+pub use dma_width::DmaWidth;
 pub use error::{Error, ErrorKind, GetPaError};
 pub use evidence::{Because, Quiet, quiesce};
 pub use iomem::{Entry, IoMem};

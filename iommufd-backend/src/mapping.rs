@@ -93,7 +93,7 @@ impl Mapping {
             return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
         };
         // SAFETY: the range is inside the reservation, which this object owns, so MAP_FIXED
-        // replaces nothing of anybody else's.
+        // replaces no other mapping.
         let pointer = unsafe {
             libc::mmap(
                 pointer(self.start + at),

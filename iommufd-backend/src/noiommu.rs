@@ -68,7 +68,7 @@ impl NoiommuSpace {
     ///
     /// # Errors
     /// [`Error::NotQuiet`] for the first device without evidence; memory stays pinned then as long
-    /// as anybody has the [`Iommufd`] open. [`Error::Iommufd`] for the first step that failed; the
+    /// as a process has the [`Iommufd`] open. [`Error::Iommufd`] for the first step that failed; the
     /// later ones are tried all the same.
     pub fn release(mut self, evidence: &[Quiet]) -> Result<(), Error> {
         if let Some(bdf) = without_evidence(&self.attached, evidence) {

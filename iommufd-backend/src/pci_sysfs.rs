@@ -130,14 +130,6 @@ impl PciSysfs {
         fs::read(&path).map_err(|source| Error::Read { path, source })
     }
 
-    /// The address bits that the last driver of `bdf` on the host asked for, 32 if none did
-    /// (drivers/pci/probe.c pci_device_add; no driver's end changes them). `None` if the kernel does not tell.
-    #[must_use]
-    pub fn dma_mask_bits(&self, bdf: Bdf) -> Option<u32> {
-        let (_, text) = self.text(bdf, "dma_mask_bits").ok()?;
-        text.trim().parse().ok()
-    }
-
     /// The ways in which the kernel can reset `bdf`, the preferred first, in its words
     /// (drivers/pci/pci.c pci_reset_fn_methods). None of them where it has none.
     ///

@@ -60,6 +60,12 @@ pub fn strongest(methods: &[String]) -> Option<&str> {
     found.map(String::as_str)
 }
 
+/// Whether the kernel's first reset of a function resets it as a function-level reset does: a PM reset
+/// need not, and `VFIO_DEVICE_RESET` takes the first.
+fn is_function_reset(own: Option<&str>) -> bool {
+    own.is_some_and(|own| own != PM)
+}
+
 /// A function that a reset of a device's bus would reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Affected {
@@ -70,9 +76,9 @@ pub(crate) struct Affected {
 }
 
 /// The reset of a function that has `own` as the kernel's first one, and whose bus is shared with
-/// nobody but `affected`, itself among them; none of them where the bus has no reset.
+/// no functions but `affected`, itself among them; none of them where the bus has no reset.
 fn choose(own: Option<&str>, affected: &[Affected]) -> ResetMethod {
-    if let Some(own) = own.filter(|own| *own != PM) {
+    if let Some(own) = own.filter(|own| is_function_reset(Some(own))) {
         return ResetMethod::Function(own.to_owned());
     }
     let (owned, others): (Vec<_>, Vec<_>) = affected.iter().partition(|function| function.owned);
@@ -163,6 +169,14 @@ impl VfioDevice {
         Ok(own.then(|| first.unwrap_or_else(|| "function".to_owned())))
     }
 
+    /// Whether [`reset`](Self::reset) is as good as the function-level reset that a user may expect.
+    ///
+    /// # Errors
+    /// [`Error::Read`]
+    pub fn has_function_reset(&self, sysfs: &PciSysfs) -> Result<bool, Error> {
+        Ok(is_function_reset(self.own_reset(sysfs)?.as_deref()))
+    }
+
     /// What a reset of the device's bus would reset; nothing if that has no reset.
     fn affected(&self) -> Result<Vec<Affected>, Error> {
         match sys::hot_reset_info(self.fd()) {
@@ -187,6 +201,8 @@ impl VfioDevice {
     /// Resets all functions on the device's bus (`VFIO_DEVICE_PCI_HOT_RESET`). Their config
     /// space comes back as it was, bus mastering included. Where the kernel did not wait until they answer (ENOTTY of
     /// drivers/pci/pci.c pci_bridge_wait_for_secondary_bus: the link's state cannot be told), waits until this one does.
+    /// BARs that the kernel restored too early then come back with the next write of COMMAND
+    /// (drivers/vfio/pci/vfio_pci_config.c vfio_need_bar_restore).
     ///
     /// # Errors
     /// [`Error::Device`], with `EINVAL` unless [`reset_method`](Self::reset_method) says
@@ -247,6 +263,13 @@ mod tests {
         let others = vec![one[1].bdf];
         assert_eq!(choose(None, &one), ResetMethod::None { others });
         assert_eq!(choose(None, &[]), ResetMethod::None { others: vec![] });
+    }
+
+    #[test]
+    fn a_pm_reset_is_no_function_reset() {
+        let own = [Some("flr"), Some("bus"), Some("function"), Some(PM), None];
+        let are = own.map(is_function_reset);
+        assert_eq!(are, [true, true, true, false, false]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Making a device quiet through sysfs, once nobody has its VFIO device open any more.
+//! Making a device quiet through sysfs, once no process has its VFIO device open any more.
 //!
 //! This is for devices that could not be reset while they were open: the host takes them away and
 //! the driver core holds their lock (`EAGAIN`), or the monitor was killed. A function that a driver
@@ -18,7 +18,7 @@ use crate::evidence::{self, Because, CAP_EXPRESS, ConfigSpace, Quiet};
 use crate::pci_sysfs::PciSysfs;
 use crate::reset::{PM, strongest};
 
-/// A driver that nobody has, so that no driver matches a function whose driver_override it is. It
+/// The name of no driver, so that no driver matches a function whose driver_override it is. It
 /// contains `vfio`, so that one that was left behind counts as an override of ours.
 const NO_DRIVER: &str = "vfio-keeper";
 

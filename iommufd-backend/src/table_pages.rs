@@ -64,11 +64,11 @@ impl TablePages {
 
 impl AsRef<[TablePage]> for TablePages {
     fn as_ref(&self) -> &[TablePage] {
+        let start = pointer(self.mapping.start()).cast();
+        // A `TablePage` is made of atomic words: any bytes are valid, and others may read at the same time.
         // SAFETY: so many pages are inside the mapping, which is readable and writable shared
-        // memory that cannot be cut short, starts on a page, and lives as long as `self`. A
-        // `TablePage` is made of atomic words, for which any bytes are valid and which others may
-        // read at the same time.
-        unsafe { std::slice::from_raw_parts(pointer(self.mapping.start()).cast(), self.count) }
+        // memory that cannot be cut short, starts on a page, and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(start, self.count) }
     }
 }
 

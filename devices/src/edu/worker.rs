@@ -50,7 +50,7 @@ impl EduControl {
 #[derive(Clone, Copy)]
 enum End {
     Refused(Refusal),
-    /// By a reset or a stop: there is nobody to tell.
+    /// By a reset or a stop: nothing is left to be reported.
     Abandoned,
 }
 

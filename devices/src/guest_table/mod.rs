@@ -115,7 +115,7 @@ impl<P: AsRef<[TablePage]>> GuestTable<P> {
     ///
     /// # Errors
     ///
-    /// The iterator yields [`TableError::Walk`] only if someone else has written to the pages.
+    /// The iterator yields [`TableError::Walk`] only if the pages were written by others.
     pub fn pieces(&self) -> impl Iterator<Item = Result<Piece, TableError>> {
         self.table.extents().map(|found| {
             let (iova, run) = found?;

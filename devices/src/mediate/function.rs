@@ -11,6 +11,7 @@ use crate::vfio_pci::{
     FailureHook, HostError, HostFunction, HostInfo, InterruptKind, MsiMessage, Region,
 };
 
+use super::error_reporting::ErrorReporting;
 use super::profile::Profile;
 use super::routes::{Routes, Target};
 use super::setup::{self, SetupError};
@@ -52,6 +53,7 @@ pub struct MediatedFunction<H> {
     trapped: Vec<(u8, Range<u64>)>,
     /// Config space that the guest may write behind the header.
     writable: Vec<Range<u16>>,
+    reporting: ErrorReporting,
     pub(super) profile: Profile,
     routes: Routes,
     /// For each register what the guest wrote.
@@ -91,6 +93,7 @@ impl<H: HostFunction> MediatedFunction<H> {
             info,
             trapped,
             writable: found.writable,
+            reporting: found.reporting,
             routes: Routes::new(&profile, sizes, found.msix_table),
             values: vec![0; profile.registers.len()],
             shows_refusal: vec![false; profile.transfers.len()],
@@ -157,6 +160,7 @@ impl<H: HostFunction> MediatedFunction<H> {
     /// Forgets what the guest wrote; a function that was stopped goes on.
     fn forget(&mut self) {
         self.routes.reset();
+        self.reporting.reset();
         self.values.fill(0);
         self.shows_refusal.fill(false);
         self.stopped = false;
@@ -181,18 +185,22 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
     }
 
     fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
-        self.host.config_read(offset, data)
+        self.host.config_read(offset, data)?;
+        self.reporting.show(offset, data);
+        Ok(())
     }
 
     /// Vendor-specific capabilities can be a second way to a device's registers, so of config
-    /// space behind the header only power state and PCI Express device control are written.
+    /// space behind the header only power state and PCI Express device control are written. What
+    /// [`ErrorReporting`] keeps is the host's in those, too.
     fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {
-        if self.is_known_config(offset, data.len()) {
-            self.host.config_write(offset, data)
-        } else {
+        if !self.is_known_config(offset, data.len()) {
             self.ignore_config(offset);
-            Ok(())
+            return Ok(());
         }
+        let mut data = data.to_vec();
+        self.reporting.take_out(offset, &mut data);
+        self.host.config_write(offset, &data)
     }
 
     fn region_read(

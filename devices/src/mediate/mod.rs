@@ -10,6 +10,7 @@
 //! `docs/mediate.md` describes the format of profiles, and what is isolated and what is not.
 
 mod check;
+mod error_reporting;
 mod function;
 mod profile;
 mod registers;

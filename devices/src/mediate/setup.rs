@@ -10,6 +10,7 @@ use crate::pci::regs::{
 };
 use crate::vfio_pci::{HostError, HostFunction, HostInfo};
 
+use super::error_reporting::ErrorReporting;
 use super::profile::Profile;
 
 const PAGE: u64 = 4096;
@@ -66,6 +67,7 @@ pub(super) struct Found {
     /// Config space that can be written behind the header.
     pub writable: Vec<Range<u16>>,
     pub msix_table: Option<(u8, Range<u64>)>,
+    pub reporting: ErrorReporting,
 }
 
 /// Checks that `profile` fits the device.
@@ -111,6 +113,7 @@ pub(super) fn find<H: HostFunction>(host: &mut H) -> Result<Found, SetupError> {
     let mut found = Found {
         writable: Vec::new(),
         msix_table: None,
+        reporting: ErrorReporting::default(),
     };
     if u32::from_le_bytes(read(host, COMMAND)?) & STATUS_CAPABILITIES == 0 {
         return Ok(found);
@@ -132,7 +135,14 @@ pub(super) fn find<H: HostFunction>(host: &mut H) -> Result<Found, SetupError> {
         };
         match id {
             CAP_PM => allow(PM_CONTROL, 2),
-            CAP_EXPRESS => allow(EXP_DEVICE_CONTROL, 2),
+            CAP_EXPRESS => {
+                allow(EXP_DEVICE_CONTROL, 2);
+                let register = at + EXP_DEVICE_CONTROL;
+                if register < CONVENTIONAL_CONFIG_SIZE {
+                    let [control, ..] = read(host, register)?;
+                    found.reporting.keep(register, control);
+                }
+            }
             CAP_MSIX if at + 8 <= CONVENTIONAL_CONFIG_SIZE => {
                 let table = u32::from_le_bytes(read(host, at + 4)?);
                 let vectors = u64::from(u16::from_le_bytes([low, high]) & 0x7ff) + 1;

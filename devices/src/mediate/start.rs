@@ -65,7 +65,7 @@ impl<H: HostFunction> MediatedFunction<H> {
     /// Programs the device and starts it; `false` if a transfer is under way.
     fn program(&mut self, number: usize, replaced: Replacements) -> Result<bool, HostError> {
         // A device that is busy may ignore some of what follows and take the rest, and so start
-        // something that nobody checked. One that is not stays so: nobody else can start it.
+        // something that was not checked. One that is not stays so: only the monitor can start it.
         if self.is_busy(number)? {
             return Ok(false);
         }

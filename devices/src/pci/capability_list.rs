@@ -26,7 +26,7 @@ pub(crate) fn standard_capabilities(config: &[u32]) -> Vec<CapabilityHeader> {
     walk(dword(CAPABILITIES).to_le_bytes()[0].into(), |offset| {
         let inside = (HEADER_END..CONVENTIONAL_CONFIG_SIZE).contains(&offset);
         let [id, next, ..] = dword(offset).to_le_bytes();
-        // A read that nobody answered looks like ID 0xff.
+        // A read without an answer looks like ID 0xff.
         (inside && id != 0xff).then_some((id.into(), 0, next.into()))
     })
 }

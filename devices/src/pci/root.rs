@@ -82,7 +82,7 @@ impl Slot {
 /// The root complex with bus 0: a host bridge at `00:00.0` and the functions that were added.
 ///
 /// Decodes config accesses through ECAM and ports 0xcf8 to 0xcff, and accesses to BARs from the
-/// functions' current state. Reads that nobody answers give all-ones; writes that nobody takes
+/// functions' current state. Reads that no function answers give all-ones; writes that none takes
 /// are dropped. So do config accesses that are not 1, 2 or 4 bytes, naturally aligned. BAR
 /// accesses of any shape are cut into naturally aligned pieces.
 ///

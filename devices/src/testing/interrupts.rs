@@ -32,7 +32,7 @@ impl State {
         self.show_msix(false);
     }
 
-    /// Puts MSI-X Enable into the register that VFIO lets nobody write.
+    /// Puts MSI-X Enable into the register that VFIO lets no user write.
     fn show_msix(&mut self, on: bool) {
         if let Some(at) = self.msix_control {
             self.config[at + 1] = self.config[at + 1] & 0x7f | u8::from(on) << 7;
@@ -44,7 +44,7 @@ impl State {
         self.expect(awake, "interrupts of a device outside D0", detail);
     }
 
-    /// False where the vector is not to be had.
+    /// False where the host has no such vector.
     pub(super) fn set_vector(&mut self, vector: u16, message: Option<MsiMessage>) -> bool {
         let grows = self.info.msix_grows && message.is_some();
         let has_room = vector < self.info.msix_vectors;

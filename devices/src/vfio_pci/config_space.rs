@@ -179,7 +179,7 @@ impl ConfigSpace {
         self.write_shadow[index(INTERRUPT)] = 0xff;
     }
 
-    /// Bytes that nobody claimed are the device's own registers, of which only its driver knows.
+    /// Bytes that nothing claimed are the device's own registers, of which only its driver knows.
     fn pass_gaps(&mut self) {
         let masks = self.read_host.iter_mut().zip(&mut self.write_host);
         for ((read, write), claimed) in masks.zip(&self.claimed) {

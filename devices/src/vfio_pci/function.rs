@@ -63,7 +63,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
     ///
     /// # Errors
     ///
-    /// If config space cannot be accessed, nobody answers, or the device is a bridge.
+    /// If config space cannot be accessed, the device does not answer, or it is a bridge.
     pub fn new(mut host: H, options: Options) -> Result<Self, SetupError> {
         let config = read_config(&mut host)?;
         let info = host.info().clone();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag shared between a passed-through function and whoever decides that the guest knows
+/// A flag shared between a passed-through function and the part that decides that the guest knows
 /// which addresses its device must be given. Clones are the same flag.
 ///
 /// While it is closed the function's hardware Bus Master Enable stays off, whatever the guest

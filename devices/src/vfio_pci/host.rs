@@ -39,7 +39,8 @@ pub struct HostInfo {
     /// Whether MSI-X vectors can be added while MSI-X is on. Where they cannot
     /// (`VFIO_IRQ_INFO_NORESIZE`, as behind Intel's VMD), all are turned on at once.
     pub msix_grows: bool,
-    /// Whether the host can reset the function alone (`VFIO_DEVICE_FLAGS_RESET`).
+    /// Whether a function reset that the guest asks for can be served: the host can reset the function
+    /// alone, and by more than D3hot and back. The guest is offered none otherwise.
     pub resettable: bool,
 }
 

@@ -120,7 +120,7 @@ impl Interrupts {
                 self.intx_refused = true;
                 reporter.warn(format_args!("no INTx interrupts: {error}"));
             }
-            // Without any interrupt a driver waits for ever, and nobody learns why.
+            // Without any interrupt a driver waits for ever, and the user never learns why.
             (Err(error), InterruptKind::Msi) => reporter.fail("cannot turn MSI on", error),
             (Err(error), InterruptKind::Msix) => reporter.fail("cannot turn MSI-X on", error),
         }

@@ -33,7 +33,7 @@ pub enum SetupError {
         /// Bytes as the host has it.
         size: u16,
     },
-    /// Nobody answers.
+    /// It does not answer.
     #[error("{device}: the device does not respond (vendor ID 0xffff)")]
     Silent {
         /// The device.

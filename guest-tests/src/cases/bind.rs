@@ -116,7 +116,7 @@ pub const BIND: &[Step] = &[
         after: "kill $holder; wait $holder 2> /dev/null\n",
         status: "3",
         error: "bind-in-use",
-        says: &["nvme0n1 is held by the kernel or a program for itself"],
+        says: &["nvme0n1 is held exclusively by the kernel or a program"],
         ..STEP
     },
     Step {

@@ -362,7 +362,12 @@ pub const CHECK: &[Step] = &[
         command: "pinvisor check 00:05.0",
         status: "2",
         shows: &["FAIL device-reset", "WARN device-dma-width"],
-        says: &["neither can its bus", "reset=none", "first 4 GiB only"],
+        says: &[
+            "neither can its bus",
+            "reset=none",
+            "32 address bits",
+            "below 4 GiB",
+        ],
         ..STEP
     },
     Step {

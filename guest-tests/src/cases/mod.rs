@@ -76,7 +76,7 @@ pub const ALL: &[Case] = &[
     case("host-check", 45, check_host::on_a_full_machine),
     case("run-options", 60, run_options::options),
     case("pieces", 60, pieces::too_many),
-    case("quirks", 90, quirks::quirks),
+    case("quirks", 120, quirks::quirks),
     case("lines", 90, quirks::lines),
     case("limits", 60, limits::limits),
     case("no-ecam", 45, quirks::without_ecam),

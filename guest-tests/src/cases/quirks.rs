@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::check::{self, Findings};
 use super::rig::Rig;
 use super::script::{self, PRELUDE};
+use super::step::{STEP, Step};
 use crate::error::AtPath;
 use crate::machine::{Board, Outcome};
 use crate::runner::CaseResult;
@@ -13,13 +14,8 @@ use crate::{Result, guest, image, setup};
 /// Modules of the guests.
 const MODULES: &[&str] = &["nvme", "e1000e", "ne2k-pci", "i6300esb", "igbvf"];
 
-/// The first device is an NVMe controller, then:
-const DEVICES: [&str; 4] = [
-    "e1000e,netdev=net1",
-    "ne2k_pci,netdev=net2",
-    "i6300esb",
-    "igb,netdev=net4",
-];
+/// The first device is an NVMe controller, the second an e1000e with a [`rom`], then:
+const DEVICES: [&str; 3] = ["ne2k_pci,netdev=net2", "i6300esb", "igb,netdev=net4"];
 
 /// An NVMe controller with virtual functions, which all have the disk; QEMU wants its subsystem first.
 const NVME_PARENT: [&str; 4] = [
@@ -44,13 +40,60 @@ nvme_vf=$(basename $(readlink $device/virtfn0))
 testbed-bind $nvme_vf || exit 1
 ";
 
+/// Of a physical function, with its own driver, whose virtual functions are on.
+const PHYSICAL: &[Step] = &[
+    Step {
+        name: "pf-check",
+        command: "pinvisor check $TESTBED_BDF_4",
+        status: "2",
+        shows: &["FAIL device-in-use"],
+        says: &[
+            "2 of its virtual functions are on",
+            "echo 0 > /sys/bus/pci/devices/",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "pf-bind",
+        command: "pinvisor bind $TESTBED_BDF_4",
+        status: "3",
+        error: "bind-in-use",
+        says: &[
+            "2 of its virtual functions are on",
+            "echo 0 > /sys/bus/pci/devices/",
+        ],
+        ..STEP
+    },
+];
+
+/// vfio-pci takes none with virtual functions, but turns them on (`enable_sriov`).
+const PHYSICAL_OF_VFIO: Step = Step {
+    name: "pf-run",
+    before: "echo 0 > $pf/sriov_numvfs; testbed-bind $TESTBED_BDF_4; echo 2 > $pf/sriov_numvfs\n",
+    command: "pinvisor run --noiommu --device $TESTBED_BDF_4 --memory 64M --kernel /testbed/kernel",
+    after: "echo 0 > $pf/sriov_numvfs\n",
+    status: "3",
+    error: "unbind-open",
+    says: &[
+        "2 of its virtual functions are on",
+        "echo 0 > /sys/bus/pci/devices/",
+    ],
+    ..STEP
+};
+
 /// QEMU's trace of a watchdog that ran out.
 const RAN_OUT: &str = "watchdog_perform_action";
 
 /// A guest: its key, its devices, words for its command line.
 type Guest = (&'static str, &'static str, &'static str);
 
-const GUESTS: [Guest; 5] = [
+const GUESTS: [Guest; 6] = [
+    (
+        // Reads the ROM while both devices work.
+        "rom",
+        "--device $TESTBED_BDF_0 --device $TESTBED_BDF_1",
+        "rom",
+    ),
     (
         // Linux gives BARs other addresses then.
         "rescan",
@@ -92,10 +135,17 @@ pub fn quirks() -> Result<CaseResult> {
         let netdev = format!("user,id=net{number}");
         machine.qemu_arg("-netdev").qemu_arg(&netdev)
     });
+    let rom_file = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
+    let rom = rom();
+    image::write(rom_file.path(), &rom)?;
+    let with_rom = format!("e1000e,netdev=net1,romfile={}", rom_file.path().display());
     let machine = DEVICES
         .iter()
-        .fold(machine, |machine, device| machine.device(device))
+        .fold(machine.device(&with_rom), |machine, device| {
+            machine.device(device)
+        })
         .hugepages_2m(160)
+        .kernel_arg("vfio_pci.enable_sriov=1")
         .trace(RAN_OUT)
         .qemu_arg("-action")
         .qemu_arg("watchdog=none");
@@ -112,7 +162,40 @@ pub fn quirks() -> Result<CaseResult> {
     check::left_clean(&mut findings, &outcome, &facts);
     ended_well(&mut findings, &facts, &GUESTS);
     worked(&mut findings, &outcome, &image::sha256(&rig.contents));
+    rom_is_read(&mut findings, &outcome, &image::sha256(&rom));
+    for step in PHYSICAL.iter().chain([&PHYSICAL_OF_VFIO]) {
+        step.judge(&mut findings, &outcome);
+    }
     Ok(findings.into_result(&outcome))
+}
+
+/// A ROM of 4 KiB with one image in it, for no kind of machine that would run it.
+fn rom() -> Vec<u8> {
+    let mut rom = image::bytes(1, 24);
+    rom.truncate(4096);
+    rom[..3].copy_from_slice(&[0x55, 0xaa, 8]);
+    // Offset of the PCI data structure, whose length in units of 512 bytes, code type and last-image bit follow.
+    rom[0x18..0x1a].copy_from_slice(&[0x1c, 0]);
+    rom[0x1c..0x34].fill(0);
+    rom[0x1c..0x24].copy_from_slice(b"PCIR\x86\x80\xd3\x10");
+    rom[0x26] = 0x18;
+    rom[0x2c] = 8;
+    rom[0x30..0x32].copy_from_slice(&[0xff, 0x80]);
+    rom
+}
+
+/// The same each time, with the devices at work, and without a word of the kernel's or of Pinvisor's.
+fn rom_is_read(findings: &mut Findings, outcome: &Outcome, hash: &str) {
+    for turn in ["rom-1", "rom-2", "rom-3"] {
+        findings.expect_eq(turn, said(outcome, "rom", turn), Some(hash));
+    }
+    findings.expect_eq("load", said(outcome, "rom", "load"), Some("works"));
+    let facts = script::facts(&outcome.output);
+    findings.expect_eq("lines", facts.get("rom_lines").copied(), Some("0"));
+    findings.expect(
+        !outcome.output.contains("read of Rom"),
+        "Pinvisor could not read the ROM",
+    );
 }
 
 /// No MSI, and VFIO masks lines at the interrupt controller, so that it wants each for itself. The third device has the
@@ -190,6 +273,7 @@ fn said<'a>(outcome: &'a Outcome, key: &str, fact: &str) -> Option<&'a str> {
 }
 
 fn script() -> String {
+    let physical: String = PHYSICAL.iter().map(Step::script).collect();
     [
         PRELUDE,
         "for bdf in $TESTBED_BDF_0 $TESTBED_BDF_1 $TESTBED_BDF_2 $TESTBED_BDF_3; do\n\
@@ -198,11 +282,14 @@ fn script() -> String {
          pf=/sys/bus/pci/devices/$TESTBED_BDF_4\n\
          testbed-bind -d '' $TESTBED_BDF_4\n\
          ip link set $(ls $pf/net) up\n\
-         echo 1 > $pf/sriov_numvfs\n\
+         echo 2 > $pf/sriov_numvfs\n\
          vf=$(basename $(readlink $pf/virtfn0))\n\
          testbed-bind $vf || exit 1\n",
         NVME_VF,
+        &physical,
         &guests(&GUESTS),
+        &PHYSICAL_OF_VFIO.script(),
+        "say rom_lines \"$(dmesg | grep -c 'PCI ROM')\"\ntrue\n",
     ]
     .concat()
 }
@@ -211,7 +298,7 @@ fn script() -> String {
 fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
     let said = |key, fact: &str| said(outcome, key, fact);
     findings.expect_eq("rescan", said("rescan", "bars"), Some("moved"));
-    for key in ["rescan", "nvme-vf"] {
+    for key in ["rom", "rescan", "nvme-vf"] {
         findings.expect_eq(key, said(key, "disk"), Some(disk));
     }
     for (key, driver) in [("rescan", "e1000e"), ("ports", "ne2k-pci"), ("vf", "igbvf")] {

@@ -7,7 +7,7 @@
 //!
 //! - [`pte`] reads and writes single entries, [`level`] holds the geometry of the tree.
 //! - [`Table`] builds: maps with the largest entries that fit, unmaps, grows, translates.
-//! - [`walk`] reads tables that nobody vouches for, without allocation or recursion; a guest
+//! - [`walk`] reads tables that are not trusted, without allocation or recursion; a guest
 //!   that sees a table in a device's memory uses this part alone.
 //! - [`memory`] says where tables live: on the heap, or in pages with addresses of their own.
 //!

@@ -151,7 +151,7 @@ pub trait TableMemory {
 
     /// Sets the entry `index` of `table`.
     ///
-    /// Whoever walks the tables at the same moment sees the old value or the new one, and with
+    /// A walk of the tables at the same moment sees the old value or the new one, and with
     /// the new one everything stored before it.
     fn store(&mut self, table: TableAddress, index: usize, entry: Entry);
 

@@ -184,7 +184,7 @@ impl Entry {
     /// Where `iova` lies, if this is a leaf of one item, of 2^`lg2` bytes, with all attributes, as
     /// those of guest memory are.
     // The address is all that is left after the subtraction, or there are bits left above or,
-    // rotated, from below. Whoever waits for the result waits for one addition.
+    // rotated, from below. A use of the result waits for one addition.
     #[inline(always)]
     pub(crate) const fn usual_hpa(self, iova: u64, lg2: u32) -> Option<u64> {
         const MARKS: u64 = Attributes::all().bits() | PRESENT;
@@ -196,8 +196,8 @@ impl Entry {
     }
 
     /// Where `iova` lies, if this is a leaf of 2 MiB.
-    // The low bits of its address are 0, so one compare of 16 bits tells it from all else. Whoever
-    // waits for the result waits for one step more than with `usual_hpa`, but it is fewer in all.
+    // The low bits of its address are 0, so one compare of 16 bits tells it from all else. A
+    // use of the result waits for one step more than with `usual_hpa`, but it is fewer in all.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low bits only")]
     pub(crate) const fn hpa_in_2mib(self, iova: u64) -> Option<u64> {

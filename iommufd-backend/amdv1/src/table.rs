@@ -259,7 +259,7 @@ impl<M: TableMemory> Table<M> {
 
     /// All pages that map anything from `first` to `last`, in order.
     ///
-    /// An item is an error only if someone else has written to the tables.
+    /// An item is an error only if the tables were written by others.
     pub fn leaves(&self, first: Iova, last: Iova) -> Leaves<&Self> {
         walk::leaves(self, self.root, (first, last), u64::MAX)
     }
@@ -269,7 +269,7 @@ impl<M: TableMemory> Table<M> {
     ///
     /// # Errors
     ///
-    /// The iterator yields a [`WalkError`] only if someone else has written to the tables.
+    /// The iterator yields a [`WalkError`] only if the tables were written by others.
     pub fn extents(&self) -> impl Iterator<Item = Result<(Iova, Run), WalkError>> {
         let mut leaves = self.leaves(Iova(0), Iova(u64::MAX)).peekable();
         core::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! Reading tables that nobody vouches for.
+//! Reading tables that are not trusted.
 //!
 //! A table that a guest could have scribbled on, or one read from a file, may hold anything.
 //! The walk goes down exactly one level at a time, so it ends after at most six entries, and

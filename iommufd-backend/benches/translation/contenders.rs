@@ -223,7 +223,7 @@ fn amdv1_4kib() -> Contender {
     amdv1("AMDv1, 4 KiB", &keys(LOW, MANY), &scattered(LOW, 12))
 }
 
-/// The walk of tables that nobody vouches for.
+/// The walk of tables that are not trusted.
 fn amdv1_loop(keys: &[u64]) -> Contender {
     let table = table(&scattered(LOW, 21));
     let walk = Called(

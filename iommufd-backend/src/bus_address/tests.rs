@@ -192,7 +192,7 @@ fn without_the_physical_functions_capability_nothing_is_compared() {
         tree.translated("0000:02:10.0")
     };
     assert!(without(&config(PHYSICAL)).is_some());
-    // What everybody may read, a list that runs in circles, and unassigned BARs.
+    // What every user may read, a list that runs in circles, and unassigned BARs.
     assert_eq!(without(&config(PHYSICAL)[..64]), None);
     let circle = PHYSICAL.replace("150: 0e 00 01 16", "150: 0e 00 01 14");
     assert_eq!(without(&config(&circle)), None);

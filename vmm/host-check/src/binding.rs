@@ -223,6 +223,17 @@ pub fn ensure_closed(host: &Host, bdf: Bdf) -> Result<(), BindError> {
     }
 }
 
+/// Makes sure that no virtual function of `bdf` is on: they would be reset together with it.
+///
+/// # Errors
+/// [`BindError::UnbindOpen`]
+pub fn ensure_no_virtual_functions(host: &Host, bdf: Bdf) -> Result<(), BindError> {
+    match in_use::virtual_functions(host, bdf) {
+        Some(by) => Err(BindError::UnbindOpen { bdf, by }),
+        None => Ok(()),
+    }
+}
+
 /// Gives `bdf` back to the driver that claims it by itself. One that no VFIO driver has stays as
 /// it is.
 ///
@@ -344,6 +355,28 @@ mod tests {
             Err(BindError::BindFacts(_))
         ));
         assert_eq!(fake.host.word("sys/bus/pci/drivers_probe"), "");
+    }
+
+    #[test]
+    fn a_device_with_virtual_functions_is_neither_bound_nor_run() {
+        let (fake, disk) = machine();
+        prepare(&fake.host, disk, false).unwrap();
+        ensure_no_virtual_functions(&fake.host, disk).unwrap();
+        fake.write(&format!("{DISK}/sriov_numvfs"), "2\n");
+        let errors = [
+            prepare(&fake.host, disk, false).unwrap_err(),
+            ensure_no_virtual_functions(&fake.host, disk).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(
+                error
+                    .to_string()
+                    .contains("2 of its virtual functions are on")
+            );
+            let hint = error.hint().unwrap();
+            let way_out = "echo 0 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs";
+            assert!(hint.starts_with(way_out), "{hint}");
+        }
     }
 
     #[test]

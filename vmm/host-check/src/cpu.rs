@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::__cpuid;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -59,18 +60,51 @@ impl Encryption {
     }
 }
 
-fn flags(host: &Host) -> BTreeSet<String> {
-    let text = host.text("proc/cpuinfo").unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("flags")?.split_once(':'))
-        .map(|(_, flags)| flags.split_whitespace().map(str::to_owned).collect())
-        .unwrap_or_default()
+/// Why it is unknown whether memory is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncryptionUnknown {
+    /// `/proc/cpuinfo` cannot be read, or has no flags.
+    Flags,
+    /// The CPU may encrypt a virtual machine's memory, and its register cannot be read.
+    Register,
+}
+
+impl fmt::Display for EncryptionUnknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flags => {
+                "It is unknown whether memory is encrypted: /proc/cpuinfo has no flags of a CPU"
+            }
+            Self::Register => {
+                "It is unknown whether memory is encrypted: the CPU may encrypt this virtual \
+                 machine's memory (SEV), and /dev/cpu/0/msr cannot be read"
+            }
+        })
+    }
+}
+
+impl EncryptionUnknown {
+    fn way_out(self) -> &'static str {
+        match self {
+            Self::Flags => "ls -l /proc/cpuinfo",
+            Self::Register => "modprobe msr && pinvisor check",
+        }
+    }
+}
+
+/// The flags of the first CPU; `None` if `/proc/cpuinfo` has none.
+fn flags(host: &Host) -> Option<BTreeSet<String>> {
+    let text = host.text("proc/cpuinfo").ok()?;
+    let (_, flags) = text
+        .lines()
+        .find_map(|line| line.strip_prefix("flags")?.split_once(':'))?;
+    Some(flags.split_whitespace().map(str::to_owned).collect())
 }
 
 /// [`Id::CpuVirtualisation`]
 pub(crate) fn check_virtualisation(host: &Host) -> Line {
     let id = Id::CpuVirtualisation;
-    let flags = flags(host);
+    let flags = flags(host).unwrap_or_default();
     if let Some(flag) = ["svm", "vmx"]
         .into_iter()
         .find(|flag| flags.contains(*flag))
@@ -98,13 +132,15 @@ pub(crate) fn check_virtualisation(host: &Host) -> Line {
     )
 }
 
-/// Whether memory is encrypted in a way that keeps devices without an IOMMU from it; `Err` if it
-/// cannot be told.
+/// Whether memory is encrypted in a way that keeps devices without an IOMMU from it.
 ///
 /// # Errors
-/// Why it cannot be told.
-pub fn memory_encryption(host: &Host) -> Result<Option<Encryption>, &'static str> {
-    let flags = flags(host);
+/// [`EncryptionUnknown`]
+pub fn memory_encryption(host: &Host) -> Result<Option<Encryption>, EncryptionUnknown> {
+    // Every CPU has some.
+    let flags = flags(host)
+        .filter(|flags| !flags.is_empty())
+        .ok_or(EncryptionUnknown::Flags)?;
     // Since Linux 6.0 the flag is cleared unless the kernel uses it (arch/x86/kernel/cpu/amd.c
     // early_detect_mem_encrypt).
     if flags.contains("sme") {
@@ -125,10 +161,7 @@ pub fn memory_encryption(host: &Host) -> Result<Option<Encryption>, &'static str
         .and_then(|msr| msr.read_exact_at(&mut status, MSR_SEV))
     {
         Ok(()) => Ok((status[0] & 1 != 0).then_some(Encryption::Sev)),
-        Err(_) => Err(
-            "The CPU may encrypt this virtual machine's memory (SEV), and /dev/cpu/0/msr, which \
-             tells, cannot be read",
-        ),
+        Err(_) => Err(EncryptionUnknown::Register),
     }
 }
 
@@ -145,7 +178,7 @@ pub(crate) fn check_encryption(host: &Host, noiommu: bool) -> Line {
             Line::ok(id, "AMD memory encryption is active; the IOMMU knows of it")
         }
         Ok(Some(encryption)) => Line::fail(id, encryption.meaning(), encryption.way_out()),
-        Err(why) => Line::warn(id, why, "modprobe msr && pinvisor check"),
+        Err(unknown) => Line::warn(id, unknown.to_string(), unknown.way_out()),
     }
 }
 
@@ -193,6 +226,20 @@ mod tests {
         let snp = with_flags("hypervisor");
         snp.write("sys/devices/system/cpu/sev/vmpl", "0\n");
         assert_eq!(memory_encryption(&snp.host), Ok(Some(Encryption::Sev)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown() {
+        let judge = |fake: &Fake| check_encryption(&fake.host, true).verdict;
+        let fake = Fake::new();
+        assert_eq!(judge(&fake), Verdict::Warn);
+        for text in ["", "processor\t: 0\n", "flags\t\t:\n"] {
+            fake.write("proc/cpuinfo", text);
+            let unknown = Err(EncryptionUnknown::Flags);
+            assert_eq!(memory_encryption(&fake.host), unknown, "{text:?}");
+            assert_eq!(judge(&fake), Verdict::Warn, "{text:?}");
+        }
+        assert_eq!(judge(&with_flags("svm sev")), Verdict::Ok);
     }
 
     #[test]

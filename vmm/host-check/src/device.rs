@@ -10,7 +10,7 @@ use crate::id::Id;
 use crate::in_use;
 use crate::interrupts;
 use crate::line::Line;
-use crate::memory::has_high_memory;
+use crate::memory::end_of_memory;
 use crate::reset::{self, Siblings};
 
 /// All lines about `bdf`.
@@ -196,20 +196,29 @@ fn bar_text(index: usize, bar: Resource) -> String {
 
 fn check_dma_width(host: &Host, bdf: Bdf) -> Line {
     let id = Id::DeviceDmaWidth;
-    if is_express(host, bdf) {
-        return Line::ok(id, "PCI Express: its addresses have 64 bits");
-    }
+    let width = host.pci().dma_width(bdf);
+    let end = end_of_memory(host);
+    let bits = match width.known() {
+        Some(bits) => format!("{bits} address bits, as the last driver on the host set them"),
+        None => format!(
+            "{} address bits, since the kernel reports none",
+            width.bits()
+        ),
+    };
     if host.is_behind_iommu(bdf) {
-        return Line::ok(id, "Conventional PCI; an IOMMU translates");
+        return Line::ok(id, format!("{bits}; an IOMMU translates"));
     }
-    if !has_high_memory(host) {
-        return Line::ok(id, "Conventional PCI; all memory is below 4 GiB");
+    if width.reaches(end) {
+        return Line::ok(id, format!("{bits}; memory ends at {end}"));
     }
     Line::warn(
         id,
-        "Conventional PCI: it may reach the first 4 GiB only, and this machine has memory above, \
-         where hugepages often are. A guest without memory below cannot use such a device",
-        format!("pinvisor plan --noiommu --device {bdf} ...  # tells what lies below 4 GiB"),
+        format!(
+            "{bits} (32 if it never had one), and memory ends at {end}: a guest that has none \
+             below {} may not be able to use it",
+            size(1_u64.checked_shl(width.bits()).unwrap_or(u64::MAX))
+        ),
+        format!("pinvisor plan --noiommu --device {bdf} ...  # shows what is below 4 GiB"),
     )
 }
 
@@ -401,8 +410,44 @@ mod tests {
         let reset = line(&fake, bdf, Id::DeviceReset);
         assert_eq!(reset.verdict, Verdict::Fail);
         assert!(reset.next.unwrap().contains("reset=none"));
+    }
+
+    #[test]
+    fn dma_reaches_as_far_as_the_kernel_says_whatever_the_bus() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let width = || line(&fake, disk, Id::DeviceDmaWidth);
+        fake.write("proc/iomem", "00001000-7fffffff : System RAM\n");
+        assert_eq!(width().verdict, Verdict::Ok);
         fake.write("proc/iomem", "100000000-1ffffffff : System RAM\n");
-        assert_eq!(line(&fake, bdf, Id::DeviceDmaWidth).verdict, Verdict::Warn);
+        // A PCI Express function, of which the kernel reports nothing, 32 and 64 bits.
+        fake.write(&format!("{BELOW}/0000:01:00.0/max_link_speed"), "8");
+        assert_eq!(width().verdict, Verdict::Warn);
+        for (bits, verdict) in [("32\n", Verdict::Warn), ("64\n", Verdict::Ok)] {
+            fake.write(&format!("{BELOW}/0000:01:00.0/dma_mask_bits"), bits);
+            assert_eq!(width().verdict, verdict, "{bits}");
+            assert!(width().text.starts_with(bits.trim()));
+        }
+        // A conventional one with 40 bits.
+        std::fs::remove_file(
+            fake.root
+                .path()
+                .join(BELOW)
+                .join("0000:01:00.0/max_link_speed"),
+        )
+        .unwrap();
+        fake.write(&format!("{BELOW}/0000:01:00.0/dma_mask_bits"), "40\n");
+        assert_eq!(width().verdict, Verdict::Ok);
+        fake.write("proc/iomem", "100000000-1ffffffffff : System RAM\n");
+        let narrow = width();
+        assert_eq!(narrow.verdict, Verdict::Warn);
+        assert!(narrow.text.contains("below 1 TiB"), "{}", narrow.text);
+        fake.link(
+            &format!("{BELOW}/0000:01:00.0/iommu_group"),
+            "sys/kernel/iommu_groups/7",
+        );
+        fake.directory("sys/kernel/iommu_groups/7");
+        assert_eq!(width().verdict, Verdict::Ok);
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub enum BindError {
         /// What for.
         uses: Vec<Use>,
     },
-    /// A process has the device open, and taking it away would wait for that to end.
+    /// A process has the device open, and taking it away would wait for that to end; or virtual
+    /// functions of it are on, which a run would reset.
     #[error("PCI device {bdf} is in use: {by}")]
     UnbindOpen {
         /// The device.

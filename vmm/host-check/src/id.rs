@@ -141,7 +141,7 @@ impl Id {
             Self::DeviceType => "It is no bridge",
             Self::DeviceInUse => {
                 "The host does not use it: no mounted file system, swap, network that is \
-                 reached by it, other exclusive user, or open VFIO node"
+                 reached by it, other exclusive user, virtual functions that are on, or open VFIO node"
             }
             Self::DeviceDriver => "A VFIO driver holds it",
             Self::DeviceCdev => "It has a VFIO character device",
@@ -153,7 +153,9 @@ impl Id {
             Self::DeviceInterrupts => {
                 "It has interrupts, and the host serves MSI and MSI-X if it has them"
             }
-            Self::DeviceDmaWidth => "It can address all memory of the machine",
+            Self::DeviceDmaWidth => {
+                "It can address all memory of the machine, by the address bits that its last driver on the host asked for (`dma_mask_bits`; 32 if it never had one)"
+            }
             Self::DeviceSiblings => {
                 "No function that another driver holds shares its reset, its requester ID or its \
                  IOMMU group"

@@ -24,7 +24,7 @@ pub enum Use {
         /// The block device.
         block: String,
     },
-    /// Somebody holds a block device for himself.
+    /// The kernel or a process holds a block device exclusively.
     Exclusive {
         /// The block device.
         block: String,
@@ -48,6 +48,13 @@ pub enum Use {
         /// The process.
         process: u32,
     },
+    /// Virtual functions of it are on: a reset of it resets them, and its driver may rule them.
+    VirtualFunctions {
+        /// The function, a physical one.
+        bdf: Bdf,
+        /// How many are on.
+        count: u16,
+    },
 }
 
 impl fmt::Display for Use {
@@ -56,7 +63,7 @@ impl fmt::Display for Use {
             Self::Mounted { block, at } => write!(f, "{block} is mounted on {at}"),
             Self::Swap { block } => write!(f, "{block} is swap"),
             Self::Exclusive { block } => {
-                write!(f, "{block} is held by the kernel or a program for itself")
+                write!(f, "{block} is held exclusively by the kernel or a program")
             }
             Self::DefaultRoute { interface } => {
                 write!(f, "the default route goes through {interface}")
@@ -65,6 +72,9 @@ impl fmt::Display for Use {
                 write!(f, "{interface} is up and reaches {network}")
             }
             Self::Open { node, process } => write!(f, "process {process} has {node} open"),
+            Self::VirtualFunctions { count, .. } => {
+                write!(f, "{count} of its virtual functions are on")
+            }
         }
     }
 }
@@ -80,6 +90,9 @@ impl Use {
             Self::DefaultRoute { interface } => format!("ip route del default dev {interface}"),
             Self::Network { interface, .. } => format!("ip link set dev {interface} down"),
             Self::Open { process, .. } => format!("kill {process}"),
+            Self::VirtualFunctions { bdf, .. } => {
+                format!("echo 0 > /sys/bus/pci/devices/{bdf}/sriov_numvfs")
+            }
         }
     }
 }
@@ -91,7 +104,16 @@ pub(crate) fn by_host(host: &Host, bdf: Bdf) -> Vec<Use> {
     };
     let mut uses = storage::uses(host, &function);
     uses.extend(network::uses(host, &function));
+    uses.extend(virtual_functions(host, bdf));
     uses
+}
+
+/// The virtual functions of a function that are on, if there are any. vfio-pci takes no device with
+/// such (drivers/vfio/pci/vfio_pci_core.c vfio_pci_core_register_device), but may turn them on.
+pub(crate) fn virtual_functions(host: &Host, bdf: Bdf) -> Option<Use> {
+    let text = host.word(format!("sys/bus/pci/devices/{bdf}/sriov_numvfs"));
+    let count: u16 = text.parse().ok()?;
+    (count > 0).then_some(Use::VirtualFunctions { bdf, count })
 }
 
 /// The process that has the function's VFIO device open, if the caller may see it.
@@ -144,5 +166,23 @@ mod tests {
         assert_eq!(found.way_out(), "kill 77");
         assert_eq!(by_host(&fake.host, disk), []);
         assert_eq!(by_host(&fake.host, "09:00.0".parse().unwrap()), []);
+    }
+
+    #[test]
+    fn virtual_functions_that_are_on_are_a_use() {
+        let fake = Fake::new();
+        let bdf = fake.disk();
+        for (text, count) in [
+            ("2\n", Some(2)),
+            ("0\n", None),
+            ("-1\n", None),
+            ("", None),
+            ("70000\n", None),
+        ] {
+            fake.write("sys/bus/pci/devices/0000:01:00.0/sriov_numvfs", text);
+            let wanted = count.map(|count| Use::VirtualFunctions { bdf, count });
+            assert_eq!(virtual_functions(&fake.host, bdf), wanted, "{text:?}");
+            assert_eq!(by_host(&fake.host, bdf), Vec::from_iter(wanted));
+        }
     }
 }

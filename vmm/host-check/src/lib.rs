@@ -30,9 +30,11 @@ mod privilege;
 mod reset;
 mod storage;
 
-pub use binding::{Bound, Unbound, bind, ensure_closed, prepare, unbind};
+pub use binding::{
+    Bound, Unbound, bind, ensure_closed, ensure_no_virtual_functions, prepare, unbind,
+};
 pub use check::{Wanted, WantedMemory, check};
-pub use cpu::{Encryption, memory_encryption};
+pub use cpu::{Encryption, EncryptionUnknown, memory_encryption};
 pub use error::{BindError, BindErrorKind};
 pub use host::Host;
 pub use id::Id;

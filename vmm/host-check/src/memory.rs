@@ -1,5 +1,6 @@
 //! Memory: the address map, hugepages, and what befalls pinned pages.
 
+use address::Hpa;
 use iommufd_backend::IoMem;
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 
@@ -46,12 +47,15 @@ pub(crate) fn check_address_map(host: &Host) -> Line {
     }
 }
 
-/// Whether the machine has memory above 4 GiB, as far as the caller can see.
-pub(crate) fn has_high_memory(host: &Host) -> bool {
+/// Where the machine's memory ends, at least, as far as the caller can see.
+pub(crate) fn end_of_memory(host: &Host) -> Hpa {
     if let Ok(map) = IoMem::read(&host.path("proc/iomem")) {
-        return map.system_ram().any(|range| range.end.0 > 1 << 32);
+        let ends = map.system_ram().map(|range| range.end);
+        return ends.max().unwrap_or(Hpa(0));
     }
-    meminfo(host, "MemTotal").is_some_and(|kib| kib > 4 << 20)
+    Hpa(meminfo(host, "MemTotal")
+        .unwrap_or(0)
+        .saturating_mul(1 << 10))
 }
 
 /// A number of `/proc/meminfo`, in KiB.
@@ -309,12 +313,12 @@ mod tests {
         assert!(judge().text.contains("Cannot read"));
         fake.write("proc/iomem", "00000000-00000000 : System RAM\n");
         assert!(judge().text.contains("no addresses"));
-        assert!(!has_high_memory(&fake.host));
+        assert_eq!(end_of_memory(&fake.host), Hpa(0));
         fake.write("proc/meminfo", "MemTotal:       8000000 kB\n");
-        assert!(has_high_memory(&fake.host));
+        assert_eq!(end_of_memory(&fake.host), Hpa(8_000_000 << 10));
         fake.write("proc/iomem", "00001000-7fffffff : System RAM\n");
         assert_eq!(judge().verdict, Verdict::Ok);
-        assert!(!has_high_memory(&fake.host));
+        assert_eq!(end_of_memory(&fake.host), Hpa(0x8000_0000));
     }
 
     #[test]
@@ -338,7 +342,7 @@ mod tests {
             fake.write("proc/cmdline", &text);
             fake.write(&format!("{POOL}/nr_hugepages"), &count);
             check_address_map(&fake.host);
-            has_high_memory(&fake.host);
+            end_of_memory(&fake.host);
             check_pinned_memory(&fake.host);
             check_hugepages(&fake.host, None, true);
         }

@@ -160,7 +160,7 @@ fn block_of_path(host: &Host, path: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Whether somebody holds the block device for himself, be it the kernel.
+/// Whether the kernel or a process holds the block device exclusively.
 fn is_held(host: &Host, block: &str) -> bool {
     let path = host.path(format!("dev/{block}"));
     // Only for a block device does the flag mean that.

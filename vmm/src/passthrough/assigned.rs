@@ -10,8 +10,8 @@ use std::time::Duration;
 use address::Bdf;
 use devices::vfio_pci::HostInfo;
 use iommufd_backend::{
-    Because, CdevKind, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, Quiet, ResetMethod,
-    VfioDevice, quiesce, settle,
+    Because, CdevKind, DmaWidth, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, Quiet,
+    ResetMethod, VfioDevice, quiesce, settle,
 };
 use keeper::{Keeper, Kept, Status};
 
@@ -35,8 +35,8 @@ pub(crate) struct AssignedDevice {
     pub slot: PciSlot,
     /// How its DMA reaches guest memory.
     pub dma: DmaPath,
-    /// Bits of the addresses that its last driver on the host asked for, if it did.
-    pub dma_bits: Option<u32>,
+    /// How wide its addresses are.
+    pub dma_width: DmaWidth,
     pub reset: ResetMethod,
 }
 

@@ -2,7 +2,7 @@
 
 use address::Hpa;
 use devices::vfio_pci::{HostInfo, RegionInfo};
-use iommufd_backend::{CdevKind, Error, IrqIndex, REGIONS, VfioDevice};
+use iommufd_backend::{CdevKind, Error, IrqIndex, PciSysfs, REGIONS, VfioDevice};
 
 use super::inspected::InspectedDevice;
 use super::{ROM, served};
@@ -15,18 +15,23 @@ use super::{ROM, served};
 pub(crate) fn host_infos(
     devices: &[VfioDevice],
     inspected: &[InspectedDevice],
+    sysfs: &PciSysfs,
 ) -> Result<Vec<HostInfo>, Error> {
     let read = devices
         .iter()
         .zip(inspected)
-        .map(|(device, inspected)| host_info(device, inspected.addresses()));
+        .map(|(device, inspected)| host_info(device, inspected.addresses(), sysfs));
     let mut infos = read.collect::<Result<Vec<_>, _>>()?;
     served::keep(devices, &mut infos);
     Ok(infos)
 }
 
 /// `addresses` are those of BAR0 to BAR5, then of the ROM.
-fn host_info(device: &VfioDevice, addresses: [Option<Hpa>; REGIONS]) -> Result<HostInfo, Error> {
+fn host_info(
+    device: &VfioDevice,
+    addresses: [Option<Hpa>; REGIONS],
+    sysfs: &PciSysfs,
+) -> Result<HostInfo, Error> {
     let region = |index: u32| {
         let region = device.region(index).cloned().unwrap_or_default();
         RegionInfo {
@@ -51,6 +56,6 @@ fn host_info(device: &VfioDevice, addresses: [Option<Hpa>; REGIONS]) -> Result<H
         },
         msix_vectors: vectors(msix.count),
         msix_grows: msix.grows,
-        resettable: device.is_resettable(),
+        resettable: device.has_function_reset(sysfs)?,
     })
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use address::{Bdf, Hpa};
-use iommufd_backend::{CdevKind, Leftover, PciSysfs, REGIONS, RegionKind, Resource};
+use iommufd_backend::{CdevKind, DmaWidth, Leftover, PciSysfs, REGIONS, RegionKind, Resource};
 
 use super::dma_path::DmaPath;
 use crate::bus::slots::PciSlot;
@@ -19,8 +19,8 @@ pub(crate) struct InspectedDevice {
     pub accepts_no_reset: bool,
     /// BAR0 to BAR5, then the ROM, by sysfs.
     pub regions: [Option<Resource>; REGIONS],
-    /// Bits of the addresses that its last driver on the host asked for, if it did.
-    pub dma_bits: Option<u32>,
+    /// How wide its addresses are.
+    pub dma_width: DmaWidth,
 }
 
 impl InspectedDevice {

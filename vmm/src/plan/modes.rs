@@ -14,7 +14,7 @@ pub fn devices(devices: &[AssignedDevice]) -> Result<Vec<Device>, Error> {
         Ok(Device {
             bdf: device.bdf().to_string(),
             dma: device.dma.name(),
-            dma_bits: device.dma_bits,
+            dma_bits: device.dma_width.known(),
             modes: modes(device, devices)?,
         })
     };

@@ -58,7 +58,7 @@ fn bind_all(
     for device in &inspected {
         bound.push(bind_one(iommufd, device, sysfs, spaces)?);
     }
-    let infos = host_infos(&bound, &inspected)?;
+    let infos = host_infos(&bound, &inspected, sysfs)?;
     let mut devices = Vec::new();
     for ((device, inspected), info) in bound.into_iter().zip(inspected).zip(infos) {
         let reset = reset_method(&device, &inspected, sysfs)?;
@@ -67,7 +67,7 @@ fn bind_all(
             info,
             slot: inspected.slot,
             dma: inspected.dma,
-            dma_bits: inspected.dma_bits,
+            dma_width: inspected.dma_width,
             reset,
         });
     }

@@ -130,6 +130,7 @@ impl Source {
             check_mode(device, kind, config.noiommu)?;
             check_encryption(device.bdf, kind)?;
             check_addresses(&sysfs, device.bdf, kind)?;
+            host_check::ensure_no_virtual_functions(&Host::default(), device.bdf)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
                 slot,
@@ -137,7 +138,7 @@ impl Source {
                 dma: DmaPath::of(kind, device.dma, profile),
                 accepts_no_reset: device.allow_no_reset,
                 regions: sysfs.resources(device.bdf)?,
-                dma_bits: sysfs.dma_mask_bits(device.bdf),
+                dma_width: sysfs.dma_width(device.bdf),
             });
         }
         check_mix(&devices)?;

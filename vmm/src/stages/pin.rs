@@ -11,8 +11,8 @@ use crate::passthrough::assigned::AddressSpaces;
 use crate::pinned::Backing;
 use crate::teardown::Resources;
 
-/// Bytes below 4 GiB for devices that may reach no others, PCI Express ones among them (AHCI without S64A, xHCI without
-/// AC64, ath9k): Linux makes its bounce buffers so large (IO_TLB_DEFAULT_SIZE in include/linux/swiotlb.h).
+/// Bytes below 4 GiB for devices that may reach no others: Linux makes its bounce buffers so large
+/// (IO_TLB_DEFAULT_SIZE in include/linux/swiotlb.h).
 const WANTED_BELOW_4G: u64 = 64 << 20;
 
 /// A guest whose memory is pinned, and has no guest-physical addresses yet.

@@ -14,14 +14,9 @@ fn narrow_devices(devices: &[AssignedDevice], end: Hpa) -> impl Iterator<Item = 
         .iter()
         .filter(|device| !matches!(device.dma, DmaPath::Iommu));
     physical.filter_map(move |device| {
-        let bits = device.dma_bits.unwrap_or(32);
-        is_narrow(bits, end).then_some((device.bdf(), bits))
+        let width = device.dma_width;
+        (!width.reaches(end)).then(|| (device.bdf(), width.bits()))
     })
-}
-
-/// Whether addresses of so many bits do not reach memory up to `end`.
-fn is_narrow(bits: u32, end: Hpa) -> bool {
-    1_u64.checked_shl(bits).is_some_and(|reach| reach < end.0)
 }
 
 /// What a device misses that may not address all 64 bits.
@@ -60,18 +55,4 @@ pub(super) fn bounce(
         )
     };
     narrow_devices(devices, summary.end).map(warning).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_that_reach_all_memory_are_not_narrow() {
-        assert!(is_narrow(32, Hpa(5 << 30)));
-        assert!(is_narrow(40, Hpa((1 << 40) + 1)));
-        assert!(!is_narrow(40, Hpa(1 << 40)));
-        assert!(!is_narrow(64, Hpa(u64::MAX)));
-        assert!(!is_narrow(u32::MAX, Hpa(u64::MAX)));
-    }
 }

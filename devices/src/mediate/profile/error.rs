@@ -44,7 +44,7 @@ pub enum Invalid {
         /// What the file says.
         found: u64,
     },
-    /// The device reads addresses from memory, where nobody can check them.
+    /// The device reads addresses from memory, where the monitor cannot check them.
     #[error(
         "a device that fetches descriptors from memory finds addresses there that are never \
          written to a register, so mediation does not cover it"

@@ -7,8 +7,8 @@ use address::{Gpa, Hpa};
 
 use crate::edu::Edu;
 use crate::edu::testing::PAGE;
-use crate::pci::{MsiMessage, PciFunction, Region, Space};
-use crate::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
+use crate::pci::{PciFunction, Region, Space};
+use crate::vfio_pci::{HostError, HostFunction, HostInfo, RegionInfo};
 
 use super::memory::GuestMemory;
 
@@ -137,9 +137,7 @@ impl EduHost {
 }
 
 impl HostFunction for EduHost {
-    fn info(&self) -> &HostInfo {
-        &self.info
-    }
+    accessors_without_effect!();
 
     fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
         self.edu.config_read(offset, data);
@@ -174,34 +172,6 @@ impl HostFunction for EduHost {
             format!("BAR {bar} mapped at {area:x?}")
         });
         Ok(())
-    }
-
-    fn unmap(&mut self, _: u8, _: Range<u64>) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn enable_interrupts(&mut self, _: InterruptKind, vectors: u16) -> Result<u16, HostError> {
-        Ok(vectors)
-    }
-
-    fn disable_interrupts(&mut self) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn connect(&mut self, _: u16, _: MsiMessage) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn disconnect(&mut self, _: u16) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn restore_vectors(&mut self) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn pending(&mut self, _: u16) -> bool {
-        false
     }
 
     fn reset(&mut self) -> Result<(), HostError> {

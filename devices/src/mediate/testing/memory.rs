@@ -52,7 +52,7 @@ impl GuestMemory {
     }
 
     /// All memory that there is: the guest's, the host's around each piece, and the host's at
-    /// the addresses that the guest or the engine would use if nobody translated them.
+    /// the addresses that the guest or the engine would use without translation.
     #[must_use]
     pub fn ram(&self) -> Ram {
         let around = self

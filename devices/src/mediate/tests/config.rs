@@ -67,6 +67,38 @@ fn config_space_that_only_the_device_knows_is_not_written() {
     assert_eq!(device.witness.violations(), Vec::<String>::new());
 }
 
+#[test]
+fn errors_are_reported_as_the_host_decides_and_shown_as_the_guest_wrote() {
+    // The host has reporting of fatal and non-fatal errors on.
+    let mut express = [0; 0x3a];
+    express[6] = 0x06;
+    let mut device = Device::with(PROFILE, image().capability(0x50, 0x10, &express));
+    let read = |device: &mut Device| {
+        let mut dword = [0; 4];
+        device.function.config_read(0x58, &mut dword).unwrap();
+        dword[0]
+    };
+    assert_eq!(read(&mut device), 0x06);
+    for (guest, offset, data, stored) in [
+        (0x06, 0x04, vec![0x46, 0x05], vec![0x46, 0x04]),
+        (0x06, 0x05, vec![0x01], vec![0x00]),
+        (0x39, 0x58, vec![0x39, 0x50], vec![0x36, 0x50]),
+        (0x3f, 0x58, vec![0x3f], vec![0x36]),
+        (0x3f, 0x59, vec![0x20], vec![0x20]),
+        (0x20, 0x58, vec![0x20, 0x20], vec![0x26, 0x20]),
+    ] {
+        drop(device.witness.take_all_calls());
+        device.function.config_write(offset, &data).unwrap();
+        let calls = device.witness.take_all_calls();
+        let data = stored;
+        assert_eq!(calls, [Call::ConfigWrite { offset, data }]);
+        assert_eq!(read(&mut device), guest, "{offset:#x}");
+    }
+    device.function.reset().unwrap();
+    assert_eq!(read(&mut device) & 0x0f, 0x06);
+    assert_eq!(device.witness.violations(), Vec::<String>::new());
+}
+
 /// BAR 1 has a table of two entries at 0x8000, and pending bits at 0xc000.
 const MSIX: [u8; 10] = [1, 0, 1, 0x80, 0, 0, 1, 0xc0, 0, 0];
 const ALIAS: &str =

@@ -1,4 +1,4 @@
-//! What a profile must not say, or a device would do what nobody has checked.
+//! What a profile must not say, or a device would do what was not checked.
 
 use super::profile::{are_refused, error};
 use super::*;

@@ -110,6 +110,43 @@ fn msix_that_the_device_lost_is_turned_on_again() {
     assert!(!bench.calls().contains(&Call::Restore));
 }
 
+/// Linux writes Message Control with each message, as it is, and turns MSI off and on to restore it.
+#[test]
+fn msi_that_is_on_is_turned_on_again_only_after_it_was_off() {
+    let mut bench = Bench::new(image());
+    bench.command(MEMORY | INTX_DISABLE);
+    let on = |vectors| Call::Enable {
+        kind: InterruptKind::Msi,
+        vectors,
+    };
+    let message = MsiMessage {
+        address: 0xfee0_1000,
+        data: 0,
+    };
+    let connect = |vector: u16| Call::Connect {
+        vector,
+        message: MsiMessage {
+            data: vector.into(),
+            ..message
+        },
+    };
+    bench.write(MSI + 4, &[0, 0x10, 0xe0, 0xfe]);
+    bench.write(MSI + 2, &[0x11]);
+    let turned_on = bench.calls();
+    assert!(turned_on.ends_with(&[on(2), connect(0), connect(1)]));
+    for control in [vec![0x11], vec![0x11, 0], vec![0x91, 0xff]] {
+        bench.write(MSI + 2, &control);
+        assert_eq!(bench.calls(), [], "{control:x?}");
+        assert_eq!(bench.read(MSI + 2, 2), 0x0195);
+    }
+    // With another number of vectors it is another MSI.
+    bench.write(MSI + 2, &[0x01]);
+    assert_eq!(bench.calls(), [Call::Disable, on(1), connect(0)]);
+    bench.write(MSI + 2, &[0x00]);
+    bench.write(MSI + 2, &[0x01]);
+    assert_eq!(bench.calls(), [Call::Disable, on(1), connect(0)]);
+}
+
 #[test]
 fn interrupts_stay_as_they_are_while_the_device_sleeps() {
     let image = image().capability(0x40, 0x01, &[3, 0, 8, 0, 0, 0]);

@@ -106,13 +106,13 @@ impl Arena {
     #[inline(always)]
     #[expect(unsafe_code, reason = "a third of the instructions of a lookup")]
     pub(super) fn through(&self, nth: usize, index: usize) -> Option<u64> {
+        // Only `push` and `set_shortcut` write `tables`: the former 0 when it has made the first page,
+        // the latter the offset of a page which there is. Pages are never taken away.
         let page = *self.tables.get(nth)?;
         let start = self.pages.as_ptr().cast::<u64>();
         let word = start.wrapping_add(index % ENTRIES);
-        // SAFETY: `page` is the byte offset of one of the pages: only `push` and `set_shortcut`
-        // write `tables`, the former 0 when it has made the first page, the latter that of a page
-        // which there is, and pages are never taken away. `index % ENTRIES` is less than the words
-        // of a page. All pages are initialized.
+        // SAFETY: `page` is the byte offset of one of the pages, all of which are initialized, and
+        // `index % ENTRIES` is less than the words of a page.
         Some(unsafe { word.wrapping_byte_add(page).read() })
     }
 

@@ -1,4 +1,4 @@
-//! The device itself: it takes each store as it comes, and trusts nobody. Written without a look at
+//! The device itself: it takes each store as it comes, and trusts none of them. Written without a look at
 //! how the monitor does anything.
 
 use std::ops::Range;
@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use address::Gpa;
 
-use crate::pci::{MsiMessage, Region};
-use crate::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
+use crate::pci::Region;
+use crate::vfio_pci::{HostError, HostFunction, HostInfo, RegionInfo};
 
 use super::super::memory::GuestMemory;
 use super::device::{
@@ -297,7 +297,7 @@ impl State {
     }
 
     /// A bit that the profile gives no meaning has one: it sends the device to an address that
-    /// nobody has checked.
+    /// was not checked.
     fn strange_bits(&self, channel: &Channel) -> Result<(), String> {
         for (number, register) in self.device.registers.iter().enumerate() {
             let named = channel.named(number);
@@ -384,9 +384,7 @@ impl Hardware {
 }
 
 impl HostFunction for Hardware {
-    fn info(&self) -> &HostInfo {
-        &self.info
-    }
+    accessors_without_effect!();
 
     /// IDs, and an MSI-X capability at 0x40 with a table of two entries.
     fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
@@ -431,34 +429,6 @@ impl HostFunction for Hardware {
         let what = format!("BAR {bar} is the guest's");
         self.state.lock().violation(what);
         Ok(())
-    }
-
-    fn unmap(&mut self, _: u8, _: Range<u64>) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn enable_interrupts(&mut self, _: InterruptKind, vectors: u16) -> Result<u16, HostError> {
-        Ok(vectors)
-    }
-
-    fn disable_interrupts(&mut self) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn connect(&mut self, _: u16, _: MsiMessage) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn disconnect(&mut self, _: u16) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn restore_vectors(&mut self) -> Result<(), HostError> {
-        Ok(())
-    }
-
-    fn pending(&mut self, _: u16) -> bool {
-        false
     }
 
     fn reset(&mut self) -> Result<(), HostError> {

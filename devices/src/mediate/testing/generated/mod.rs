@@ -263,7 +263,7 @@ impl Guest {
             }
         }
         if input.byte().is_multiple_of(4) {
-            // Bits that nobody has named, or something wrong.
+            // Bits that no field names, or something wrong.
             let register = usize::from(input.byte()) % values.len();
             values[register] |= input.value() & input.value();
         }
