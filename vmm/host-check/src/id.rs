@@ -141,7 +141,8 @@ impl Id {
             Self::DeviceType => "It is no bridge",
             Self::DeviceInUse => {
                 "The host does not use it: no mounted file system, swap, network that is \
-                 reached by it, other exclusive user, or open VFIO node"
+                 reached by it, device or pool made of it, program that has a block device or its \
+                 VFIO node open"
             }
             Self::DeviceDriver => "A VFIO driver holds it",
             Self::DeviceCdev => "It has a VFIO character device",
