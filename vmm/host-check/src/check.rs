@@ -5,7 +5,7 @@ use iommufd_backend::hugepages::HugepageSize;
 
 use crate::host::Host;
 use crate::line::Report;
-use crate::{cpu, device, kept, kernel, memory, nodes, privilege};
+use crate::{cpu, device, kept, kernel, kvm, memory, nodes, privilege};
 
 /// Guest memory that a run is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub fn check(host: &Host, wanted: &Wanted) -> Report {
         kernel::check_version(host, noiommu),
         kernel::check_config(host, noiommu),
         cpu::check_virtualisation(host),
-        nodes::check_kvm(host),
+        kvm::check(host),
         nodes::check_iommufd(host),
         nodes::check_iommu(host, &wanted.devices, noiommu),
         nodes::check_unsafe_mode(host, &wanted.devices, noiommu),

@@ -93,7 +93,9 @@ impl Id {
                  `/boot/config-VERSION`"
             }
             Self::CpuVirtualisation => "The CPU offers virtualisation (`svm` or `vmx`)",
-            Self::Kvm => "`/dev/kvm` is there and opens",
+            Self::Kvm => {
+                "`/dev/kvm` is there and opens, and KVM has all capabilities that a guest needs"
+            }
             Self::Iommufd => "`/dev/iommu` is there and opens",
             Self::Iommu => {
                 "The machine has no IOMMU, and noiommu mode is what is wanted; or the devices \
