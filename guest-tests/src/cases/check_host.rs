@@ -77,8 +77,10 @@ pub const MACHINE: &[Step] = &[
             "OK capability-rawio",
             "OK page-addresses",
             "OK address-map",
+            "OK config-space",
             "OK memlock",
             "OK hugepages",
+            "OK available-memory",
             "OK pinned-memory",
             "OK memory-errors",
             "OK kept-memory",
@@ -94,6 +96,7 @@ pub const MACHINE: &[Step] = &[
             "OK device-interrupts",
             "OK device-dma-width",
             "OK device-siblings",
+            "OK device-dma-mode",
         ],
         says: &[
             "they go on working",
@@ -103,6 +106,9 @@ pub const MACHINE: &[Step] = &[
             "MSI-X (",
             "By itself (flr",
             "trusted like root",
+            "KVM has all capabilities",
+            "The host has its own at 0x",
+            "identity: guest memory is at its physical addresses",
             "Ready, with 0 warnings",
         ],
         ..STEP
@@ -229,6 +235,16 @@ pub const MACHINE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "no-config-space",
+        before: "echo '00000000-ffffffff : Reserved' | fake /proc/iomem\n",
+        command: "pinvisor check",
+        after: "umount /proc/iomem\n",
+        status: "2",
+        shows: &["FAIL config-space"],
+        says: &["by ports only", "no MiB below 0xfec00000 is free"],
+        ..STEP
+    },
+    Step {
         name: "unprivileged",
         command: "$unprivileged check --memory 64M $TESTBED_BDF_0",
         status: "2",
@@ -237,6 +253,7 @@ pub const MACHINE: &[Step] = &[
             "FAIL iommufd",
             "FAIL capability-rawio",
             "FAIL address-map",
+            "WARN config-space",
             "FAIL memlock",
         ],
         says: &[

@@ -32,10 +32,14 @@ pub enum Id {
     PageAddresses,
     /// The host's map of physical addresses.
     AddressMap,
+    /// The place for the guest's memory-mapped PCI config space.
+    ConfigSpace,
     /// The limit on locked memory.
     Memlock,
     /// Hugepages.
     Hugepages,
+    /// Ordinary memory.
+    AvailableMemory,
     /// What moves or takes memory that is to be pinned.
     PinnedMemory,
     /// Memory that failed.
@@ -66,6 +70,8 @@ pub enum Id {
     DeviceDmaWidth,
     /// A device: the functions that share something with it.
     DeviceSiblings,
+    /// A device: how its DMA reaches guest memory.
+    DeviceDmaMode,
 }
 
 impl Id {
@@ -118,12 +124,21 @@ impl Id {
                  checks, at its start and end, that guest memory is where devices find it"
             }
             Self::AddressMap => "`/proc/iomem` shows its addresses to the caller",
+            Self::ConfigSpace => {
+                "There is a place for the guest's memory-mapped PCI config space: where the host has \
+                 its own below 4 GiB, or a free MiB"
+            }
             Self::Memlock => {
                 "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
                  lifts it"
             }
             Self::Hugepages => {
-                "There are hugepages for the guest's memory, where no IOMMU stands before a device"
+                "There are hugepages for the guest's memory, where a device has it at its physical \
+                 addresses (`dma=identity`)"
+            }
+            Self::AvailableMemory => {
+                "The machine and the caller's control group have the guest's memory available, where \
+                 it is not made of hugepages"
             }
             Self::PinnedMemory => {
                 "No balloon takes memory before it is pinned, and no hugepage stands where the \
@@ -160,6 +175,9 @@ impl Id {
             Self::DeviceSiblings => {
                 "No function that another driver holds shares its reset, its requester ID or its \
                  IOMMU group"
+            }
+            Self::DeviceDmaMode => {
+                "It can have the DMA mode that is wanted, beside the other devices"
             }
         }
     }

@@ -183,8 +183,13 @@ pub(crate) enum Reach {
     Mediate(Option<Profile>),
 }
 
-/// The profiles that devices were given: names of shipped ones, or else files.
+/// The profiles that devices were given.
 fn profiles(devices: &[DeviceConfig]) -> Result<Vec<Option<Profile>>, Error> {
+    devices.iter().map(profile).collect()
+}
+
+/// The profile that a device was given: the name of a shipped one, or else a file.
+pub(crate) fn profile(device: &DeviceConfig) -> Result<Option<Profile>, Error> {
     let read = |path: &PathBuf| {
         if let Some(shipped) = path.to_str().map(Profile::shipped).transpose()?.flatten() {
             return Ok(shipped);
@@ -196,10 +201,7 @@ fn profiles(devices: &[DeviceConfig]) -> Result<Vec<Option<Profile>>, Error> {
         })?;
         Ok(Profile::parse(&path.display().to_string(), &text)?)
     };
-    devices
-        .iter()
-        .map(|device| device.profile.as_ref().map(read).transpose())
-        .collect()
+    device.profile.as_ref().map(read).transpose()
 }
 
 /// The layout of memory belongs to all devices together: one whose guest translates has memory
@@ -317,4 +319,20 @@ fn with_reset(
         }
     }
     Ok(bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_and_run_agree_on_modes() {
+        for kind in [CdevKind::Iommu, CdevKind::Noiommu] {
+            for mode in ["auto", "iommu", "identity", "translate", "mediate"] {
+                let device: DeviceConfig = format!("01:00.0,dma={mode}").parse().unwrap();
+                let runs = check_mode(&device, kind, true).is_ok();
+                assert_eq!(runs, device.dma.resolve(kind).is_some(), "{kind:?} {mode}");
+            }
+        }
+    }
 }

@@ -36,7 +36,7 @@ use boot::Start;
 use bus::Wiring;
 
 pub(crate) use boot::memory_map;
-pub(crate) use devices::{Devices, Reach};
+pub(crate) use devices::{Devices, Reach, profile};
 pub(crate) use memory::SLOTS_PER_DEVICE;
 pub(crate) use prepared::Prepared;
 

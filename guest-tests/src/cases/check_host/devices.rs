@@ -21,6 +21,38 @@ pub const DEVICES: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "without-its-iommu",
+        command: "pinvisor check $TESTBED_BDF_0,dma=iommu",
+        status: "2",
+        shows: &["FAIL device-dma-mode"],
+        says: &["no IOMMU translates for this device"],
+        ..STEP
+    },
+    Step {
+        name: "mediated-without-profile",
+        command: "pinvisor check --memory 64M $TESTBED_BDF_0,dma=mediate",
+        status: "2",
+        shows: &[
+            "OK hugepages",
+            "OK available-memory",
+            "FAIL device-dma-mode",
+        ],
+        says: &["no profile is known for 1b36:0010", "64 MiB are needed"],
+        ..STEP
+    },
+    Step {
+        name: "too-little-memory-check",
+        command: "pinvisor check --memory 64G $TESTBED_BDF_0,dma=translate",
+        status: "2",
+        shows: &[
+            "OK hugepages",
+            "FAIL available-memory",
+            "OK device-dma-mode",
+        ],
+        says: &["65536 MiB are needed, and ", "MiB are available"],
+        ..STEP
+    },
+    Step {
         name: "no-node",
         before: "cover /dev/vfio/devices /tmp/no-nodes\n",
         command: "pinvisor check $TESTBED_BDF_0",
