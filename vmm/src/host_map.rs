@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use address::{Gpa, Hpa};
 use devices::pci;
-use iommufd_backend::{Entry, IoMem};
+use host_check::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
+use iommufd_backend::IoMem;
 
 use crate::acpi::{IO_APIC, LOCAL_APIC};
 use crate::kvm::vm::Vm;
@@ -14,8 +15,10 @@ use crate::memory::low;
 
 /// Smallest piece of a window that is worth telling the guest.
 const PAGE: u64 = 4096;
-/// Memory-mapped config space must be described by a 32-bit resource.
-const LIMIT_4G: u64 = 1 << 32;
+
+// Config space has the size that the guest's bus answers, below the guest's I/O APIC.
+const _: () = assert!(CONFIG_WINDOW_SIZE == pci::ECAM_SIZE);
+const _: () = assert!(CONFIG_WINDOW_LIMIT.0 == IO_APIC.start.0);
 
 /// Guest-physical addresses that follow from the host's map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,14 +35,15 @@ pub struct HostMap {
 pub struct NoEcamError;
 
 impl HostMap {
-    /// Derives the guest's map from the host's. `bars` are those of the devices to pass through;
+    /// Derives the guest's map from the host's; windows are cut around config space. `bars` are those of the devices to pass through;
     /// one that no bridge window of the host's holds gets a window of its own.
     ///
     /// # Errors
     /// [`NoEcamError`]
     pub fn new(host: &IoMem, bars: &[Range<Hpa>]) -> Result<Self, NoEcamError> {
         let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
-        let ecam = ecam(host, bars).map(identity).ok_or(NoEcamError)?;
+        let ecam = ConfigWindow::find(host, bars).ok_or(NoEcamError)?.range;
+        let ecam = identity(ecam);
         let ram: Vec<_> = host.system_ram().map(identity).collect();
         let taken = [
             Gpa(0)..Gpa(low::SIZE),
@@ -96,34 +100,6 @@ fn without(window: &Range<Gpa>, hole: &Range<Gpa>) -> impl Iterator<Item = Range
         let end = rest.end.align_down(PAGE);
         (start < end).then_some(start..end)
     })
-}
-
-/// The place of config space: where the host has its own, if a guest can be told so; else the highest
-/// MiB below the I/O APIC that the host uses for nothing; else the highest one that is in its root
-/// bridges' windows, as on machines without memory-mapped config space, and nothing stands in. Windows
-/// that the guest is told of are cut around it.
-fn ecam(host: &IoMem, bars: &[Range<Hpa>]) -> Option<Range<Hpa>> {
-    let suits = |start: &Hpa| start.is_aligned(pci::ECAM_SIZE) && start.0 < LIMIT_4G;
-    let own = host.ecam().map(|range| range.start).filter(suits);
-    let start = own
-        .or_else(|| free_mib(host, bars, |_| true))
-        .or_else(|| free_mib(host, bars, |entry| !entry.is_root_window()))?;
-    Some(start..start + pci::ECAM_SIZE)
-}
-
-/// The highest MiB below the I/O APIC that neither a BAR nor any line of the map touches that `counts`.
-fn free_mib(host: &IoMem, bars: &[Range<Hpa>], counts: impl Fn(&Entry) -> bool) -> Option<Hpa> {
-    let lines = host.entries().iter().filter(|entry| counts(entry));
-    let taken: Vec<_> = lines.map(|entry| &entry.range).chain(bars).collect();
-    (1..IO_APIC.start.0 / pci::ECAM_SIZE)
-        .rev()
-        .map(|number| Hpa(number * pci::ECAM_SIZE))
-        .find(|start| {
-            let end = *start + pci::ECAM_SIZE;
-            !taken
-                .iter()
-                .any(|range| range.start < end && *start < range.end)
-        })
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Every line of `pinvisor check`, brought about.
 
+mod devices;
+mod lacking;
+
 use super::bind::BIND;
 use super::refusal::{machine, run};
 use super::rig::Rig;
@@ -8,9 +11,12 @@ use crate::error::Result;
 use crate::runner::CaseResult;
 use crate::setup::Flavour;
 
+pub use devices::DEVICES;
+pub use lacking::{BARE, WITHOUT_NOIOMMU};
+
 /// On a machine that has all. Devices: an NVMe disk (0), a network interface (1), and two `edu` behind one
 /// conventional bridge (2, 3); one more `edu` on the root bus.
-pub const CHECK: &[Step] = &[
+pub const MACHINE: &[Step] = &[
     Step {
         name: "nothing-bound",
         command: "pinvisor check --memory 64M $TESTBED_BDF_0",
@@ -71,8 +77,10 @@ pub const CHECK: &[Step] = &[
             "OK capability-rawio",
             "OK page-addresses",
             "OK address-map",
+            "OK config-space",
             "OK memlock",
             "OK hugepages",
+            "OK available-memory",
             "OK pinned-memory",
             "OK memory-errors",
             "OK kept-memory",
@@ -88,6 +96,7 @@ pub const CHECK: &[Step] = &[
             "OK device-interrupts",
             "OK device-dma-width",
             "OK device-siblings",
+            "OK device-dma-mode",
         ],
         says: &[
             "they go on working",
@@ -97,6 +106,9 @@ pub const CHECK: &[Step] = &[
             "MSI-X (",
             "By itself (flr",
             "trusted like root",
+            "KVM has all capabilities",
+            "The host has its own at 0x",
+            "identity: guest memory is at its physical addresses",
             "Ready, with 0 warnings",
         ],
         ..STEP
@@ -223,6 +235,16 @@ pub const CHECK: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "no-config-space",
+        before: "echo '00000000-ffffffff : Reserved' | fake /proc/iomem\n",
+        command: "pinvisor check",
+        after: "umount /proc/iomem\n",
+        status: "2",
+        shows: &["FAIL config-space"],
+        says: &["by ports only", "no MiB below 0xfec00000 is free"],
+        ..STEP
+    },
+    Step {
         name: "unprivileged",
         command: "$unprivileged check --memory 64M $TESTBED_BDF_0",
         status: "2",
@@ -231,6 +253,7 @@ pub const CHECK: &[Step] = &[
             "FAIL iommufd",
             "FAIL capability-rawio",
             "FAIL address-map",
+            "WARN config-space",
             "FAIL memlock",
         ],
         says: &[
@@ -312,192 +335,6 @@ pub const CHECK: &[Step] = &[
         says: &["locked down (integrity)"],
         ..STEP
     },
-    Step {
-        name: "absent-device",
-        command: "pinvisor check 7f:00.0",
-        status: "2",
-        shows: &["FAIL device-exists"],
-        says: &["0000:7f:00.0"],
-        ..STEP
-    },
-    Step {
-        name: "bridge",
-        command: "pinvisor check 00:08.0",
-        status: "2",
-        shows: &["FAIL device-type"],
-        says: &["bridge"],
-        ..STEP
-    },
-    Step {
-        name: "no-node",
-        before: "cover /dev/vfio/devices /tmp/no-nodes\n",
-        command: "pinvisor check $TESTBED_BDF_0",
-        after: "umount /dev/vfio/devices\n",
-        status: "2",
-        shows: &["FAIL device-cdev"],
-        says: &["is not there, though the kernel lists it"],
-        ..STEP
-    },
-    Step {
-        name: "open-elsewhere",
-        before: "sleep 1000 7<> /dev/vfio/devices/noiommu-vfio0 & holder=$!\n\
-                 until [ -e /proc/$holder/fd/7 ]; do sleep 0.1; done\n",
-        command: "pinvisor check $TESTBED_BDF_0",
-        status: "2",
-        shows: &["FAIL device-in-use"],
-        says: &["/dev/vfio/devices/noiommu-vfio0 open", "next: kill "],
-        ..STEP
-    },
-    Step {
-        name: "unbind-open",
-        command: "pinvisor unbind $TESTBED_BDF_0",
-        after: "kill $holder; wait $holder 2> /dev/null\n",
-        status: "3",
-        error: "unbind-open",
-        says: &["$BDF", "/dev/vfio/devices/noiommu-vfio0 open", "kill "],
-        ..STEP
-    },
-    Step {
-        name: "no-own-reset",
-        command: "pinvisor check 00:05.0",
-        status: "2",
-        shows: &["FAIL device-reset", "WARN device-dma-width"],
-        says: &[
-            "neither can its bus",
-            "reset=none",
-            "32 address bits",
-            "below 4 GiB",
-        ],
-        ..STEP
-    },
-    Step {
-        name: "two-on-a-bus",
-        command: "pinvisor check $TESTBED_BDF_2",
-        status: "2",
-        shows: &["WARN device-reset", "WARN device-siblings"],
-        says: &["DMA alias", "pinvisor bind "],
-        ..STEP
-    },
-    Step {
-        name: "homeless-bar",
-        before: "echo '0x0 0x3fff 0x20140204' | fake /sys/bus/pci/devices/$TESTBED_BDF_0/resource\n",
-        command: "pinvisor check $TESTBED_BDF_0",
-        after: "umount /sys/bus/pci/devices/$TESTBED_BDF_0/resource\n",
-        status: "2",
-        shows: &["FAIL device-bars"],
-        says: &["BAR0 16 KiB nowhere", "pci=realloc"],
-        ..STEP
-    },
-    Step {
-        name: "no-interrupts",
-        before: "head -c 256 /dev/zero | fake /sys/bus/pci/devices/$TESTBED_BDF_0/config\n",
-        command: "pinvisor check $TESTBED_BDF_0",
-        after: "umount /sys/bus/pci/devices/$TESTBED_BDF_0/config\n",
-        shows: &["WARN device-interrupts"],
-        says: &["no interrupts"],
-        ..STEP
-    },
-    Step {
-        name: "list",
-        command: "pinvisor list",
-        says: &[
-            "$BDF  1b36:0010  vfio-pci",
-            "noiommu",
-            "flr",
-            "Non-volatile memory controller",
-            "Ethernet controller",
-        ],
-        ..STEP
-    },
-    Step {
-        name: "list-json",
-        command: "pinvisor list --json",
-        says: &[
-            "\"iommufd\": \"/dev/iommu\"",
-            "\"cdev\": \"/dev/vfio/devices/noiommu-vfio0\"",
-            "\"mode\": \"noiommu\"",
-            "\"driver\": \"e1000e\"",
-        ],
-        ..STEP
-    },
-    Step {
-        name: "check-unbind",
-        command: "pinvisor unbind $TESTBED_BDF_0",
-        says: &["nvme has it again"],
-        ..STEP
-    },
-];
-
-/// On a kernel that has nothing.
-pub const BARE: &[Step] = &[
-    Step {
-        name: "bare-check",
-        command: "pinvisor check --memory 64M $TESTBED_BDF_0",
-        status: "2",
-        shows: &[
-            "OK kernel-version",
-            "FAIL kernel-config",
-            "FAIL kvm",
-            "FAIL iommufd",
-            "FAIL unsafe-mode",
-            "FAIL hugepages",
-            "FAIL device-driver",
-        ],
-        says: &[
-            "CONFIG_IOMMUFD, CONFIG_VFIO, CONFIG_VFIO_DEVICE_CDEV, CONFIG_VFIO_PCI, CONFIG_KVM, \
-             CONFIG_KVM_INTEL or CONFIG_KVM_AMD, CONFIG_HUGETLBFS, CONFIG_VFIO_NOIOMMU",
-            "modprobe vfio-pci",
-        ],
-        ..STEP
-    },
-    Step {
-        name: "bare-list",
-        command: "pinvisor list --json",
-        says: &["\"iommufd\": null", "\"bdf\": \"$BDF\"", "\"mode\": null"],
-        ..STEP
-    },
-    Step {
-        name: "bare-bind",
-        command: "pinvisor bind $TESTBED_BDF_0",
-        status: "2",
-        error: "bind-no-vfio-pci",
-        says: &["modprobe vfio-pci", "CONFIG_VFIO_PCI"],
-        ..STEP
-    },
-    Step {
-        name: "bare-unbind",
-        command: "pinvisor unbind $TESTBED_BDF_0",
-        says: &["nvme has it already"],
-        ..STEP
-    },
-    Step {
-        name: "bare-run",
-        command: "pinvisor run $ready --device $TESTBED_BDF_0",
-        status: "2",
-        error: "open-iommufd",
-        says: &["CONFIG_IOMMUFD"],
-        ..STEP
-    },
-];
-
-/// On a kernel without noiommu mode.
-pub const WITHOUT_NOIOMMU: &[Step] = &[
-    Step {
-        name: "no-noiommu-check",
-        command: "pinvisor check",
-        status: "2",
-        shows: &["FAIL kernel-config", "FAIL unsafe-mode"],
-        says: &["without CONFIG_VFIO_NOIOMMU"],
-        ..STEP
-    },
-    Step {
-        name: "no-noiommu-bind",
-        command: "pinvisor bind $TESTBED_BDF_0",
-        status: "2",
-        error: "bind-no-noiommu",
-        says: &["$BDF", "CONFIG_VFIO_NOIOMMU", "pinvisor check"],
-        ..STEP
-    },
 ];
 
 /// `check`, `list`, `bind` and `unbind` where all is there.
@@ -509,7 +346,7 @@ pub fn on_a_full_machine() -> Result<CaseResult> {
         .device("edu,bus=tbc2,addr=2")
         .qemu_arg("-device")
         .qemu_arg("edu,bus=pcie.0,addr=5");
-    run(&machine, &[CHECK, BIND])
+    run(&machine, &[MACHINE, DEVICES, BIND])
 }
 
 /// The same where nothing is.

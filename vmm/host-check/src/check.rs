@@ -1,29 +1,12 @@
 //! All checks in order.
 
-use address::Bdf;
-use iommufd_backend::hugepages::HugepageSize;
-
 use crate::host::Host;
-use crate::line::Report;
-use crate::{cpu, device, kept, kernel, memory, nodes, privilege};
-
-/// Guest memory that a run is to have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WantedMemory {
-    /// Bytes.
-    pub bytes: u64,
-    /// What it is made of, where that was said.
-    pub hugepage_size: Option<HugepageSize>,
-}
-
-/// What is to be run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// Devices to pass through.
-    pub devices: Vec<Bdf>,
-    /// Guest memory, if known.
-    pub memory: Option<WantedMemory>,
-}
+use crate::id::Id;
+use crate::line::{Line, Report, Verdict};
+use crate::wanted::{Wanted, WantedDevice};
+use crate::{
+    config_window, cpu, device, dma, kept, kernel, kvm, memory, nodes, ordinary, privilege,
+};
 
 /// Looks at everything that must hold for a run.
 #[must_use]
@@ -31,35 +14,57 @@ pub fn check(host: &Host, wanted: &Wanted) -> Report {
     // What the devices need decides; without any, what the machine is.
     let noiommu = match wanted.devices.as_slice() {
         [] => !host.has_iommu(),
-        devices => devices.iter().any(|bdf| !host.is_behind_iommu(*bdf)),
+        devices => devices
+            .iter()
+            .any(|device| !host.is_behind_iommu(device.bdf)),
     };
+    let names = wanted.names();
     let memory = wanted.memory.as_ref();
+    let of_hugepages = wanted.needs_hugepages(host);
     let mut lines = vec![
         kernel::check_version(host, noiommu),
         kernel::check_config(host, noiommu),
         cpu::check_virtualisation(host),
-        nodes::check_kvm(host),
+        kvm::check(host),
         nodes::check_iommufd(host),
-        nodes::check_iommu(host, &wanted.devices, noiommu),
-        nodes::check_unsafe_mode(host, &wanted.devices, noiommu),
+        nodes::check_iommu(host, &names, noiommu),
+        nodes::check_unsafe_mode(host, &names, noiommu),
         cpu::check_encryption(host, noiommu),
         privilege::check_rawio(host, noiommu),
         privilege::check_page_addresses(host, noiommu),
         memory::check_address_map(host),
+        config_window::check(host, &wanted.devices),
         privilege::check_memlock(host, memory.map(|memory| memory.bytes)),
     ];
-    lines.extend(memory::check_hugepages(host, memory, noiommu));
+    lines.extend(memory::check_hugepages(host, memory, of_hugepages));
     lines.extend([
+        ordinary::check(host, memory, of_hugepages),
         memory::check_pinned_memory(host),
         memory::check_memory_errors(host),
         kept::check(host),
         kernel::check_taint(host, noiommu),
         kernel::check_lockdown(host),
     ]);
-    for bdf in &wanted.devices {
-        lines.extend(device::check(host, *bdf));
+    for device in &wanted.devices {
+        lines.extend(of_device(host, device, &wanted.devices));
     }
     Report { lines }
+}
+
+/// All lines about a device that goes to one guest with `all`.
+fn of_device(host: &Host, device: &WantedDevice, all: &[WantedDevice]) -> Vec<Line> {
+    let mut lines = device::check(host, device.bdf);
+    for line in &mut lines {
+        if device.allow_no_reset && line.id == Id::DeviceReset && line.verdict == Verdict::Fail {
+            // The next command is to accept that, which was done.
+            line.verdict = Verdict::Warn;
+        }
+    }
+    // One that is not there, or is none to pass through, has no mode.
+    if lines.iter().any(|line| line.id == Id::DeviceInUse) {
+        lines.push(dma::check(host, device, all));
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -68,8 +73,7 @@ mod tests {
 
     use super::*;
     use crate::host::tests::Fake;
-    use crate::id::Id;
-    use crate::line::Verdict;
+    use crate::wanted::{DmaMode, WantedMemory};
 
     #[test]
     fn a_machine_that_has_nothing_gets_every_line_with_a_next_command() {
@@ -91,7 +95,7 @@ mod tests {
             "sys/bus/pci/drivers/vfio-pci",
         );
         let wanted = Wanted {
-            devices: vec![disk],
+            devices: vec![disk.into()],
             memory: Some(WantedMemory {
                 bytes: 1 << 30,
                 hugepage_size: None,
@@ -101,5 +105,55 @@ mod tests {
         let ids: Vec<Id> = report.lines.iter().map(|line| line.id).collect();
         assert_eq!(ids, Id::all().collect::<Vec<_>>());
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
+    }
+
+    fn verdict(report: &Report, id: Id) -> Verdict {
+        let line = report.lines.iter().find(|line| line.id == id);
+        line.unwrap().verdict
+    }
+
+    #[test]
+    fn the_mode_decides_what_memory_is_needed() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        fake.directory("sys/kernel/mm/hugepages/hugepages-2048kB");
+        fake.write("proc/meminfo", "MemAvailable: 1024 kB\n");
+        let judge = |dma| {
+            let wanted = Wanted {
+                devices: vec![WantedDevice { dma, ..disk.into() }],
+                memory: Some(WantedMemory {
+                    bytes: 64 << 20,
+                    hugepage_size: None,
+                }),
+            };
+            let report = check(&fake.host, &wanted);
+            [Id::Hugepages, Id::AvailableMemory, Id::DeviceDmaMode].map(|id| verdict(&report, id))
+        };
+        use Verdict::{Fail, Ok};
+        assert_eq!(judge(DmaMode::Auto), [Fail, Ok, Ok]);
+        assert_eq!(judge(DmaMode::Mediate), [Ok, Fail, Ok]);
+        assert_eq!(judge(DmaMode::Translate), [Ok, Fail, Ok]);
+        assert_eq!(judge(DmaMode::Iommu)[2], Fail);
+    }
+
+    #[test]
+    fn a_missing_reset_can_be_accepted() {
+        let fake = Fake::new();
+        let real = "sys/devices/pci0000:00/0000:00:03.0";
+        fake.write(&format!("{real}/class"), "0x00ff00");
+        fake.link("sys/bus/pci/devices/0000:00:03.0", real);
+        let bdf: address::Bdf = "00:03.0".parse().unwrap();
+        let judge = |allow_no_reset| {
+            let wanted = Wanted {
+                devices: vec![WantedDevice {
+                    allow_no_reset,
+                    ..bdf.into()
+                }],
+                memory: None,
+            };
+            verdict(&check(&fake.host, &wanted), Id::DeviceReset)
+        };
+        assert_eq!(judge(false), Verdict::Fail);
+        assert_eq!(judge(true), Verdict::Warn);
     }
 }

@@ -32,10 +32,14 @@ pub enum Id {
     PageAddresses,
     /// The host's map of physical addresses.
     AddressMap,
+    /// The place for the guest's memory-mapped PCI config space.
+    ConfigSpace,
     /// The limit on locked memory.
     Memlock,
     /// Hugepages.
     Hugepages,
+    /// Ordinary memory.
+    AvailableMemory,
     /// What moves or takes memory that is to be pinned.
     PinnedMemory,
     /// Memory that failed.
@@ -66,6 +70,8 @@ pub enum Id {
     DeviceDmaWidth,
     /// A device: the functions that share something with it.
     DeviceSiblings,
+    /// A device: how its DMA reaches guest memory.
+    DeviceDmaMode,
 }
 
 impl Id {
@@ -93,7 +99,9 @@ impl Id {
                  `/boot/config-VERSION`"
             }
             Self::CpuVirtualisation => "The CPU offers virtualisation (`svm` or `vmx`)",
-            Self::Kvm => "`/dev/kvm` is there and opens",
+            Self::Kvm => {
+                "`/dev/kvm` is there and opens, and KVM has all capabilities that a guest needs"
+            }
             Self::Iommufd => "`/dev/iommu` is there and opens",
             Self::Iommu => {
                 "The machine has no IOMMU, and noiommu mode is what is wanted; or the devices \
@@ -116,12 +124,21 @@ impl Id {
                  checks, at its start and end, that guest memory is where devices find it"
             }
             Self::AddressMap => "`/proc/iomem` shows its addresses to the caller",
+            Self::ConfigSpace => {
+                "There is a place for the guest's memory-mapped PCI config space: where the host has \
+                 its own below 4 GiB, or a free MiB"
+            }
             Self::Memlock => {
                 "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
                  lifts it"
             }
             Self::Hugepages => {
-                "There are hugepages for the guest's memory, where no IOMMU stands before a device"
+                "There are hugepages for the guest's memory, where a device has it at its physical \
+                 addresses (`dma=identity`)"
+            }
+            Self::AvailableMemory => {
+                "The machine and the caller's control group have the guest's memory available, where \
+                 it is not made of hugepages"
             }
             Self::PinnedMemory => {
                 "No balloon takes memory before it is pinned, and no hugepage stands where the \
@@ -141,7 +158,8 @@ impl Id {
             Self::DeviceType => "It is no bridge",
             Self::DeviceInUse => {
                 "The host does not use it: no mounted file system, swap, network that is \
-                 reached by it, other exclusive user, virtual functions that are on, or open VFIO node"
+                 reached by it, device or pool made of it, program that has a block device or its \
+                 VFIO node open, no virtual functions that are on"
             }
             Self::DeviceDriver => "A VFIO driver holds it",
             Self::DeviceCdev => "It has a VFIO character device",
@@ -159,6 +177,9 @@ impl Id {
             Self::DeviceSiblings => {
                 "No function that another driver holds shares its reset, its requester ID or its \
                  IOMMU group"
+            }
+            Self::DeviceDmaMode => {
+                "It can have the DMA mode that is wanted, beside the other devices"
             }
         }
     }

@@ -24,10 +24,21 @@ pub enum Use {
         /// The block device.
         block: String,
     },
-    /// The kernel or a process holds a block device exclusively.
-    Exclusive {
+    /// A file system that is mounted in another mount namespace, such as a container's.
+    MountedElsewhere {
         /// The block device.
         block: String,
+        /// Where it is mounted there.
+        at: String,
+        /// A process of that namespace.
+        process: u32,
+    },
+    /// The kernel uses a block device for something else.
+    Held {
+        /// The block device.
+        block: String,
+        /// What holds it: another block device, a pool, an export.
+        by: String,
     },
     /// The default route.
     DefaultRoute {
@@ -41,7 +52,7 @@ pub enum Use {
         /// The network, or the host's address in it, with the length of the prefix.
         network: String,
     },
-    /// A process has its VFIO device open.
+    /// A process has its VFIO device open, or a block device of it.
     Open {
         /// The node.
         node: String,
@@ -62,9 +73,11 @@ impl fmt::Display for Use {
         match self {
             Self::Mounted { block, at } => write!(f, "{block} is mounted on {at}"),
             Self::Swap { block } => write!(f, "{block} is swap"),
-            Self::Exclusive { block } => {
-                write!(f, "{block} is held exclusively by the kernel or a program")
-            }
+            Self::MountedElsewhere { block, at, process } => write!(
+                f,
+                "{block} is mounted on {at} in the mount namespace of process {process}"
+            ),
+            Self::Held { block, by } => write!(f, "{block} is held by {by}"),
             Self::DefaultRoute { interface } => {
                 write!(f, "the default route goes through {interface}")
             }
@@ -86,7 +99,10 @@ impl Use {
         match self {
             Self::Mounted { at, .. } => format!("umount {at}"),
             Self::Swap { block } => format!("swapoff /dev/{block}"),
-            Self::Exclusive { block } => format!("lsblk /dev/{block}; fuser -v /dev/{block}"),
+            Self::MountedElsewhere { at, process, .. } => {
+                format!("nsenter -t {process} -m umount {at}")
+            }
+            Self::Held { block, .. } => format!("lsblk /dev/{block}"),
             Self::DefaultRoute { interface } => format!("ip route del default dev {interface}"),
             Self::Network { interface, .. } => format!("ip link set dev {interface} down"),
             Self::Open { process, .. } => format!("kill {process}"),

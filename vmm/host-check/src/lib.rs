@@ -11,8 +11,10 @@
 mod binding;
 mod check;
 mod config_space;
+mod config_window;
 mod cpu;
 mod device;
+mod dma;
 mod error;
 mod host;
 mod id;
@@ -20,25 +22,32 @@ mod in_use;
 mod interrupts;
 mod kept;
 mod kernel;
+mod kvm;
 mod line;
 mod list;
 mod memory;
 mod names;
 mod network;
 mod nodes;
+mod ordinary;
 mod privilege;
 mod reset;
 mod storage;
+mod wanted;
 
 pub use binding::{
     Bound, Unbound, bind, ensure_closed, ensure_no_virtual_functions, prepare, unbind,
 };
-pub use check::{Wanted, WantedMemory, check};
+pub use check::check;
+pub use config_window::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
 pub use cpu::{Encryption, EncryptionUnknown, memory_encryption};
 pub use error::{BindError, BindErrorKind};
 pub use host::Host;
 pub use id::Id;
 pub use in_use::Use;
 pub use kept::of_device as keepers_of;
+pub use kvm::{KvmObstacle, kvm_suffices};
 pub use line::{Line, Report, Verdict};
 pub use list::{Device, Devices, Keeper, Mode, list};
+pub use ordinary::{AvailableMemory, MemoryLimit, available_memory};
+pub use wanted::{DmaMode, Wanted, WantedDevice, WantedMemory};

@@ -4,10 +4,10 @@ use address::Hpa;
 use iommufd_backend::IoMem;
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 
-use crate::check::WantedMemory;
 use crate::host::{Host, size};
 use crate::id::Id;
 use crate::line::Line;
+use crate::wanted::WantedMemory;
 
 /// Drivers that give a virtual machine's free memory back to its hypervisor, by bus.
 const BALLOONS: [(&str, &str); 3] = [
@@ -59,7 +59,7 @@ pub(crate) fn end_of_memory(host: &Host) -> Hpa {
 }
 
 /// A number of `/proc/meminfo`, in KiB.
-fn meminfo(host: &Host, name: &str) -> Option<u64> {
+pub(crate) fn meminfo(host: &Host, name: &str) -> Option<u64> {
     let text = host.text("proc/meminfo").ok()?;
     let line = text
         .lines()
@@ -72,13 +72,13 @@ fn meminfo(host: &Host, name: &str) -> Option<u64> {
 pub(crate) fn check_hugepages(
     host: &Host,
     memory: Option<&WantedMemory>,
-    noiommu: bool,
+    are_needed: bool,
 ) -> Vec<Line> {
     let id = Id::Hugepages;
-    if !noiommu && memory.is_none_or(|memory| memory.hugepage_size.is_none()) {
+    if !are_needed {
         return vec![Line::ok(
             id,
-            "Not needed: behind an IOMMU any memory will do",
+            "Not needed: only guest memory at its physical addresses (dma=identity) is made of them",
         )];
     }
     if !host.exists("sys/kernel/mm/hugepages") {
@@ -271,22 +271,11 @@ mod tests {
     }
 
     #[test]
-    fn behind_an_iommu_hugepages_are_needed_only_where_they_are_wanted() {
+    fn hugepages_are_looked_at_only_where_they_are_needed() {
         let fake = Fake::new();
-        pool(&fake, POOL, (0, 0, 0));
-        let judge = |hugepage_size| {
-            let wanted = WantedMemory {
-                bytes: 1 << 30,
-                hugepage_size,
-            };
-            check_hugepages(&fake.host, Some(&wanted), false)[0].verdict
-        };
-        assert_eq!(judge(None), Verdict::Ok);
-        assert_eq!(judge(Some(HugepageSize::Mib2)), Verdict::Fail);
-        assert_eq!(
-            check_hugepages(&fake.host, None, false)[0].verdict,
-            Verdict::Ok
-        );
+        let judge = |are_needed| check_hugepages(&fake.host, None, are_needed)[0].verdict;
+        assert_eq!(judge(false), Verdict::Ok);
+        assert_eq!(judge(true), Verdict::Fail);
     }
 
     #[test]

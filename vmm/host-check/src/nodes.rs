@@ -1,4 +1,4 @@
-//! What the kernel offers: `/dev/kvm`, `/dev/iommu`, IOMMUs, unsafe mode.
+//! What the kernel offers: `/dev/iommu`, IOMMUs, unsafe mode.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -15,32 +15,6 @@ fn open(host: &Host, name: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
     options.open(host.path(name)).map(drop)
-}
-
-/// [`Id::Kvm`]
-pub(crate) fn check_kvm(host: &Host) -> Line {
-    let id = Id::Kvm;
-    match open(host, "dev/kvm") {
-        Ok(()) => Line::ok(id, "/dev/kvm opens"),
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound => Line::fail(
-                id,
-                "There is no /dev/kvm: virtualisation is off in the firmware, or the kernel lacks \
-                 KVM or has not loaded it",
-                "modprobe -a kvm_amd kvm_intel; dmesg | grep -i kvm",
-            ),
-            io::ErrorKind::PermissionDenied => Line::fail(
-                id,
-                "/dev/kvm does not open: the caller is not allowed to",
-                "usermod -aG kvm $USER  # and log in again, or run as root",
-            ),
-            _ => Line::fail(
-                id,
-                format!("/dev/kvm does not open: {error}"),
-                "ls -l /dev/kvm",
-            ),
-        },
-    }
 }
 
 /// [`Id::Iommufd`]
@@ -175,16 +149,11 @@ mod tests {
     #[test]
     fn absent_and_present_nodes_are_told_apart() {
         let fake = Fake::new();
-        assert!(check_kvm(&fake.host).text.contains("no /dev/kvm"));
         assert!(check_iommufd(&fake.host).text.contains("no /dev/iommu"));
-        fake.write("dev/kvm", "");
         fake.write("dev/iommu", "");
-        assert_eq!(check_kvm(&fake.host).verdict, Verdict::Ok);
         assert_eq!(check_iommufd(&fake.host).verdict, Verdict::Ok);
         let strange = Fake::new();
-        strange.directory("dev/kvm");
         strange.directory("dev/iommu");
-        assert!(check_kvm(&strange.host).text.contains("does not open"));
         assert!(check_iommufd(&strange.host).text.contains("does not open"));
     }
 

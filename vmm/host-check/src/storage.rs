@@ -1,12 +1,9 @@
-//! Block devices of a PCI function, and who uses them.
+//! Block devices of a PCI function, and what uses them. None of them is opened.
+
+mod holders;
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-
-use rustix::fs::OFlags;
 
 use crate::host::Host;
 use crate::in_use::Use;
@@ -23,10 +20,9 @@ pub(crate) fn uses(host: &Host, function: &Path) -> Vec<Use> {
         let block = block_of_path(host, &path);
         blocks.contains(&block).then_some(Use::Swap { block })
     }));
-    // What neither list shows: another mount namespace, a pool without block names, a program.
+    // What neither list shows; where one does, the rest mostly follows from it.
     if uses.is_empty() {
-        let held = blocks.into_iter().filter(|block| is_held(host, block));
-        uses.extend(held.map(|block| Use::Exclusive { block }));
+        uses = holders::uses(host, &blocks);
     }
     uses
 }
@@ -73,29 +69,38 @@ fn multipath_head(name: &str) -> Option<String> {
 }
 
 fn mounts(host: &Host, blocks: &BTreeSet<String>) -> Vec<Use> {
-    let numbers: Vec<(String, &String)> = blocks
-        .iter()
-        .map(|block| (host.word(format!("sys/class/block/{block}/dev")), block))
-        .collect();
     let text = host.text("proc/self/mountinfo").unwrap_or_default();
-    text.lines()
-        .filter_map(mount)
+    mounts_in(&text)
         .filter_map(|mount| {
-            let by_number = numbers
-                .iter()
-                .find(|(number, _)| !number.is_empty() && *number == mount.number)
-                .map(|(_, block)| (*block).clone());
-            // A file system over several devices has a number of its own.
-            let block = by_number.or_else(|| {
-                let block = block_of_path(host, &mount.source);
-                blocks.contains(&block).then_some(block)
-            })?;
+            let block = mount_of(host, blocks, &mount)?;
             Some(Use::Mounted {
                 block,
                 at: mount.at,
             })
         })
         .collect()
+}
+
+fn mounts_in(text: &str) -> impl Iterator<Item = Mount> {
+    text.lines().filter_map(mount)
+}
+
+/// The one of `blocks` that is mounted there.
+fn mount_of(host: &Host, blocks: &BTreeSet<String>, mount: &Mount) -> Option<String> {
+    let has_number = |block: &&String| {
+        let number = number_of(host, block);
+        !number.is_empty() && number == mount.number
+    };
+    // A file system over several devices has a number of its own.
+    blocks.iter().find(has_number).cloned().or_else(|| {
+        let block = block_of_path(host, &mount.source);
+        blocks.contains(&block).then_some(block)
+    })
+}
+
+/// Major and minor number of a block device; empty if unknown.
+fn number_of(host: &Host, block: &str) -> String {
+    host.word(format!("sys/class/block/{block}/dev"))
 }
 
 /// A line of `/proc/self/mountinfo` (Linux Documentation/filesystems/proc.rst).
@@ -160,33 +165,19 @@ fn block_of_path(host: &Host, path: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Whether the kernel or a process holds the block device exclusively.
-fn is_held(host: &Host, block: &str) -> bool {
-    let path = host.path(format!("dev/{block}"));
-    // Only for a block device does the flag mean that.
-    let is_block = std::fs::metadata(&path).is_ok_and(|data| data.file_type().is_block_device());
-    let open = || {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlags::EXCL.bits().cast_signed())
-            .open(&path)
-    };
-    is_block && open().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::host::tests::Fake;
 
     const FUNCTION: &str = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0";
 
-    fn block(fake: &Fake, name: &str, real: &str, number: &str) {
+    pub fn block(fake: &Fake, name: &str, real: &str, number: &str) {
         fake.write(&format!("{real}/dev"), number);
         fake.link(&format!("sys/class/block/{name}"), real);
     }
 
-    fn with_partition() -> (Fake, std::path::PathBuf) {
+    pub fn with_partition() -> (Fake, std::path::PathBuf) {
         let fake = Fake::new();
         fake.disk();
         let disk = format!("{FUNCTION}/nvme/nvme0/nvme0n1");

@@ -4,24 +4,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use address::Bdf;
+use host_check::DmaMode;
 
 use super::ConfigError;
-
-/// How a device's DMA reaches guest memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DmaMode {
-    /// By the IOMMU if there is one, else by identity.
-    #[default]
-    Auto,
-    /// An IOMMU translates guest-physical addresses.
-    Iommu,
-    /// Guest-physical addresses are host-physical ones.
-    Identity,
-    /// The guest looks physical addresses up in a table that it is shown.
-    Translate,
-    /// The monitor checks and translates what the guest writes to the device's registers.
-    Mediate,
-}
 
 /// A device to pass through:
 /// `BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]`.

@@ -13,9 +13,10 @@ mod software;
 use std::path::PathBuf;
 
 pub use cpus::{CpuCount, MOST_CPUS};
-pub use device::{DeviceConfig, DmaMode};
+pub use device::DeviceConfig;
 pub use error::ConfigError;
 pub use host::{HostConfig, RunConfig};
+pub use host_check::DmaMode;
 pub use low_memory::LowMemory;
 pub use memory::MemoryConfig;
 pub use on_reset::OnReset;

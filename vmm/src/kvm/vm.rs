@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use address::Gpa;
+use host_check::KvmObstacle;
 use iommufd_backend::Mapping;
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config,
-    kvm_userspace_memory_region,
+    CpuId, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_allocator::IdAllocator;
@@ -24,12 +24,9 @@ pub enum VmError {
     /// `/dev/kvm` does not open.
     #[error("Cannot open /dev/kvm")]
     Open(#[source] kvm_ioctls::Error),
-    /// The kernel's KVM speaks another language.
-    #[error("KVM's API is version {0}, not {KVM_API_VERSION}")]
-    ApiVersion(i32),
-    /// The kernel's KVM lacks a feature.
-    #[error("KVM lacks {0:?}")]
-    Lacks(Cap),
+    /// The kernel's KVM lacks something that every guest needs.
+    #[error("{0}")]
+    Lacks(KvmObstacle),
     /// A request was refused.
     #[error("KVM: cannot {operation}")]
     Refused {
@@ -75,25 +72,7 @@ impl Vm {
     pub fn new() -> Result<Arc<Self>, VmError> {
         let refused = |operation| move |source| VmError::Refused { operation, source };
         let kvm = Kvm::new().map_err(VmError::Open)?;
-        let version = kvm.get_api_version();
-        if version.cast_unsigned() != KVM_API_VERSION {
-            return Err(VmError::ApiVersion(version));
-        }
-        for cap in [
-            Cap::UserMemory,
-            Cap::Irqchip,
-            Cap::Irqfd,
-            Cap::IrqfdResample,
-            Cap::IrqRouting,
-            Cap::Pit2,
-            Cap::ImmediateExit,
-            Cap::SetTssAddr,
-            Cap::ExtCpuid,
-        ] {
-            if !kvm.check_extension(cap) {
-                return Err(VmError::Lacks(cap));
-            }
-        }
+        host_check::kvm_suffices(&kvm).map_err(VmError::Lacks)?;
         let cpuid = cpuid::supported(&kvm).map_err(refused("read the supported CPUID"))?;
         let fd = uninterrupted(|| kvm.create_vm()).map_err(refused("create a VM"))?;
         fd.set_identity_map_address(IDENTITY_MAP.0)
@@ -111,7 +90,8 @@ impl Vm {
         };
         fd.create_pit2(pit).map_err(refused("create a timer"))?;
         let last = u32::try_from(kvm.get_nr_memslots().saturating_sub(1)).unwrap_or(u32::MAX);
-        let slots = IdAllocator::new(0, last).map_err(|_| VmError::Lacks(Cap::NrMemslots))?;
+        let slots = IdAllocator::new(0, last)
+            .map_err(|_| VmError::Lacks(KvmObstacle::Lacks(Cap::NrMemslots)))?;
         Ok(Arc::new(Self {
             kvm,
             fd,

@@ -115,7 +115,8 @@ impl<'a> Inspected<'a> {
 impl Source {
     fn inspect(config: &Config) -> Result<Self, Error> {
         let slots = check_names(&config.devices)?;
-        let profiles = profiles(&config.devices)?;
+        let profiles = config.devices.iter().map(profile);
+        let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
         if let Some(software) = &config.software {
             return match config.devices.first() {
                 Some(DeviceConfig { bdf, .. }) => Err(Error::DeviceWithSoftware { bdf: *bdf }),
@@ -180,8 +181,8 @@ impl Source {
     }
 }
 
-/// The profiles that devices were given: names of shipped ones, or else files.
-fn profiles(devices: &[DeviceConfig]) -> Result<Vec<Option<Profile>>, Error> {
+/// The profile that a device was given: the name of a shipped one, or else a file.
+pub(crate) fn profile(device: &DeviceConfig) -> Result<Option<Profile>, Error> {
     let read = |path: &PathBuf| {
         if let Some(shipped) = path.to_str().map(Profile::shipped).transpose()?.flatten() {
             return Ok(shipped);
@@ -193,10 +194,7 @@ fn profiles(devices: &[DeviceConfig]) -> Result<Vec<Option<Profile>>, Error> {
         })?;
         Ok(Profile::parse(&path.display().to_string(), &text)?)
     };
-    devices
-        .iter()
-        .map(|device| device.profile.as_ref().map(read).transpose())
-        .collect()
+    device.profile.as_ref().map(read).transpose()
 }
 
 /// The layout of memory belongs to all devices together: one whose guest translates has memory
@@ -263,5 +261,21 @@ fn check_addresses(sysfs: &PciSysfs, bdf: Bdf, kind: CdevKind) -> Result<(), Err
     match sysfs.translated_bar(bdf)? {
         Some(found) => Err(Error::BusAddresses { bdf, found }),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_and_run_agree_on_modes() {
+        for kind in [CdevKind::Iommu, CdevKind::Noiommu] {
+            for mode in ["auto", "iommu", "identity", "translate", "mediate"] {
+                let device: DeviceConfig = format!("01:00.0,dma={mode}").parse().unwrap();
+                let runs = check_mode(&device, kind, true).is_ok();
+                assert_eq!(runs, device.dma.resolve(kind).is_some(), "{kind:?} {mode}");
+            }
+        }
     }
 }

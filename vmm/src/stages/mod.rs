@@ -31,7 +31,7 @@ use crate::machine::Vmm;
 use crate::memory::layout::Layout;
 use crate::phases::Phases;
 
-pub(crate) use inspect::Inspected;
+pub(crate) use inspect::{Inspected, profile};
 pub(crate) use plan::{Planned, SLOTS_PER_DEVICE, platform_ranges};
 
 /// Starts the guest of `config`. `identity` is the layout for devices that use physical addresses.

@@ -1,0 +1,161 @@
+//! The place for the guest's memory-mapped PCI config space, in the host's address map.
+
+use std::ops::Range;
+
+use address::Hpa;
+use iommufd_backend::{Entry, IoMem, RegionKind};
+
+use crate::host::Host;
+use crate::id::Id;
+use crate::line::Line;
+use crate::wanted::WantedDevice;
+
+/// Bytes of config space: that of one bus.
+pub const CONFIG_WINDOW_SIZE: u64 = 1 << 20;
+/// Where the guest's I/O APIC is. Config space is below it, in the 32 bits that can describe it.
+pub const CONFIG_WINDOW_LIMIT: Hpa = Hpa(0xfec0_0000);
+const LIMIT_4G: u64 = 1 << 32;
+
+/// A place for config space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigWindow {
+    /// Its addresses.
+    pub range: Range<Hpa>,
+    /// Whether the host has its own config space there.
+    pub is_hosts: bool,
+}
+
+impl ConfigWindow {
+    /// The place in the host's `map`: where the host has its own config space, if a guest can be told
+    /// so; else the highest MiB below the I/O APIC that the host uses for nothing; else the highest one
+    /// that is in its root bridges' windows, as on machines without memory-mapped config space, with
+    /// nothing in it. `bars` are those of the devices to pass through.
+    #[must_use]
+    pub fn find(map: &IoMem, bars: &[Range<Hpa>]) -> Option<Self> {
+        let suits = |start: &Hpa| start.is_aligned(CONFIG_WINDOW_SIZE) && start.0 < LIMIT_4G;
+        let own = map.ecam().map(|range| range.start).filter(suits);
+        let start = own
+            .or_else(|| free(map, bars, |_| true))
+            .or_else(|| free(map, bars, |entry| !entry.is_root_window()))?;
+        Some(Self {
+            range: start..start + CONFIG_WINDOW_SIZE,
+            is_hosts: own.is_some(),
+        })
+    }
+}
+
+/// The highest MiB below the I/O APIC that neither a BAR nor any line of the map touches that `counts`.
+fn free(map: &IoMem, bars: &[Range<Hpa>], counts: impl Fn(&Entry) -> bool) -> Option<Hpa> {
+    let lines = map.entries().iter().filter(|entry| counts(entry));
+    let taken: Vec<_> = lines.map(|entry| &entry.range).chain(bars).collect();
+    (1..CONFIG_WINDOW_LIMIT.0 / CONFIG_WINDOW_SIZE)
+        .rev()
+        .map(|number| Hpa(number * CONFIG_WINDOW_SIZE))
+        .find(|start| {
+            let end = *start + CONFIG_WINDOW_SIZE;
+            !taken
+                .iter()
+                .any(|range| range.start < end && *start < range.end)
+        })
+}
+
+/// [`Id::ConfigSpace`]
+pub(crate) fn check(host: &Host, devices: &[WantedDevice]) -> Line {
+    let id = Id::ConfigSpace;
+    let map = match IoMem::read(&host.path("proc/iomem")) {
+        Ok(map) => map,
+        Err(error) => {
+            return Line::warn(
+                id,
+                format!("Whether there is a place for it is unknown: {error}"),
+                "run as root: sudo pinvisor check",
+            );
+        }
+    };
+    let bars: Vec<_> = devices
+        .iter()
+        .flat_map(|device| bars(host, device))
+        .collect();
+    let own = match map.ecam() {
+        None => "This host reaches its own by ports only, 256 bytes of each device".to_owned(),
+        Some(own) => format!("The host has its own at {}", own.start),
+    };
+    match ConfigWindow::find(&map, &bars) {
+        Some(window) if window.is_hosts => {
+            Line::ok(id, format!("{own}, and the guest at the same address"))
+        }
+        Some(window) => Line::ok(
+            id,
+            format!(
+                "{own}; the guest has it at {}, which is free",
+                window.range.start
+            ),
+        ),
+        None => Line::fail(
+            id,
+            format!("{own}, and no MiB below {CONFIG_WINDOW_LIMIT} is free for the guest's"),
+            "switch \"Above 4G decoding\" on in the firmware, or remove a device with large BARs; \
+             less /proc/iomem",
+        ),
+    }
+}
+
+fn bars(host: &Host, device: &WantedDevice) -> Vec<Range<Hpa>> {
+    let regions = host.pci().resources(device.bdf).ok();
+    let regions = regions.into_iter().flatten().flatten();
+    regions
+        .filter(|region| region.kind == RegionKind::Memory)
+        .filter_map(|region| Hpa(region.start?).span(region.size))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+    use crate::line::Verdict;
+
+    const WITH_OWN: &str = "b0000000-bfffffff : PCI ECAM 0000 [bus 00-ff]\n";
+    const PORTS: &str = "00000000-7fffffff : System RAM\n80000000-febfffff : PCI Bus 0000:00\n";
+
+    #[test]
+    fn the_place_follows_from_the_map() {
+        let fake = Fake::new();
+        let judge = |map: &str| {
+            fake.write("proc/iomem", map);
+            check(&fake.host, &[])
+        };
+        let own = judge(WITH_OWN);
+        assert_eq!(own.verdict, Verdict::Ok);
+        assert!(
+            own.text
+                .contains("at 0xb0000000, and the guest at the same")
+        );
+        let above = judge("c800000000-c80fffffff : PCI ECAM 0000 [bus 00-ff]\n");
+        assert!(
+            above
+                .text
+                .contains("0xc800000000; the guest has it at 0xfeb00000")
+        );
+        let ports = judge(PORTS);
+        assert!(ports.text.contains("by ports only"), "{}", ports.text);
+        assert!(ports.text.contains("0xfeb00000"), "{}", ports.text);
+        let full = judge("00000000-ffffffff : Reserved\n");
+        assert_eq!(full.verdict, Verdict::Fail);
+        assert!(full.text.contains("below 0xfec00000"), "{}", full.text);
+        assert_eq!(judge("00000000-00000000 : x\n").verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn it_is_clear_of_the_devices_bars() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        fake.write("proc/iomem", PORTS);
+        fake.write(
+            "sys/bus/pci/devices/0000:01:00.0/resource",
+            "0x00000000feb00000 0x00000000feb03fff 0x0000000000140204\n",
+        );
+        let text = check(&fake.host, &[disk.into()]).text;
+        assert!(text.contains("0xfea00000"), "{text}");
+    }
+}

@@ -1,0 +1,279 @@
+//! Ordinary memory, of which a guest is made that needs no hugepages: how much there is at most.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::host::Host;
+use crate::id::Id;
+use crate::line::Line;
+use crate::memory::meminfo;
+use crate::wanted::WantedMemory;
+
+/// What ends the memory that is available.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// There is no more in the machine, swap for others' memory included.
+    Machine,
+    /// `memory.max` of a control group.
+    ControlGroup(PathBuf),
+    /// The kernel promises no more than it has (`vm.overcommit_memory=2`).
+    Overcommit,
+}
+
+/// Ordinary memory that can be taken and pinned, at most: to take more is certain to fail, or to make the
+/// kernel kill something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AvailableMemory {
+    /// Bytes.
+    pub bytes: u64,
+    /// Why there are no more.
+    pub limit: MemoryLimit,
+}
+
+impl fmt::Display for AvailableMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB are available", self.bytes >> 20)?;
+        match &self.limit {
+            MemoryLimit::Machine => Ok(()),
+            MemoryLimit::ControlGroup(group) => {
+                write!(f, " (memory.max of control group {})", group.display())
+            }
+            MemoryLimit::Overcommit => {
+                write!(f, " (vm.overcommit_memory=2: CommitLimit of /proc/meminfo)")
+            }
+        }
+    }
+}
+
+impl AvailableMemory {
+    /// What makes more of it available.
+    #[must_use]
+    pub fn way_out(&self) -> String {
+        match &self.limit {
+            MemoryLimit::Machine => {
+                "end other programs, or give the guest less memory; free -m".to_owned()
+            }
+            MemoryLimit::ControlGroup(group) => format!(
+                "raise memory.max of {}, which is MemoryMax= of a systemd unit and --memory of a container",
+                group.display()
+            ),
+            MemoryLimit::Overcommit => {
+                "sysctl vm.overcommit_memory=0, or raise vm.overcommit_ratio".to_owned()
+            }
+        }
+    }
+}
+
+/// How much there is; `None` if the kernel does not show it.
+#[must_use]
+pub fn available_memory(host: &Host) -> Option<AvailableMemory> {
+    let all = [machine(host), control_groups(host), overcommit(host)];
+    all.into_iter().flatten().min_by_key(|found| found.bytes)
+}
+
+fn machine(host: &Host) -> Option<AvailableMemory> {
+    let kib = |name| meminfo(host, name);
+    // What others have can be swapped out, as far as it is anonymous.
+    let swap = kib("SwapFree")
+        .unwrap_or(0)
+        .min(kib("AnonPages").unwrap_or(0));
+    Some(AvailableMemory {
+        bytes: kib("MemAvailable")?
+            .saturating_add(swap)
+            .saturating_mul(1024),
+        limit: MemoryLimit::Machine,
+    })
+}
+
+fn overcommit(host: &Host) -> Option<AvailableMemory> {
+    if host.word("proc/sys/vm/overcommit_memory") != "2" {
+        return None;
+    }
+    let left = meminfo(host, "CommitLimit")?.saturating_sub(meminfo(host, "Committed_AS")?);
+    Some(AvailableMemory {
+        bytes: left.saturating_mul(1024),
+        limit: MemoryLimit::Overcommit,
+    })
+}
+
+/// The tightest limit of the caller's control group and those above it (cgroup v2; Linux
+/// Documentation/admin-guide/cgroup-v2.rst). A namespace may hide those above.
+fn control_groups(host: &Host) -> Option<AvailableMemory> {
+    let groups = host.text("proc/self/cgroup").ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let ancestors = Path::new(path).ancestors();
+    let limits = ancestors.filter_map(|group| group_limit(host, group));
+    limits.min_by_key(|found| found.bytes)
+}
+
+fn group_limit(host: &Host, group: &Path) -> Option<AvailableMemory> {
+    let directory = Path::new("sys/fs/cgroup").join(group);
+    let most: u64 = host.word(directory.join("memory.max")).parse().ok()?;
+    let current: u64 = host.word(directory.join("memory.current")).parse().ok()?;
+    // The page cache goes where there is need; shared memory is not in these lists.
+    let statistics = host.text(directory.join("memory.stat")).unwrap_or_default();
+    let cache: u64 = statistics
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(name, _)| matches!(*name, "inactive_file" | "active_file"))
+        .filter_map(|(_, bytes)| bytes.parse::<u64>().ok())
+        .fold(0, u64::saturating_add);
+    Some(AvailableMemory {
+        bytes: most.saturating_sub(current.saturating_sub(cache)),
+        limit: MemoryLimit::ControlGroup(Path::new("/").join(directory)),
+    })
+}
+
+/// [`Id::AvailableMemory`]
+pub(crate) fn check(host: &Host, memory: Option<&WantedMemory>, of_hugepages: bool) -> Line {
+    let id = Id::AvailableMemory;
+    if of_hugepages {
+        return Line::ok(id, "Not needed: guest memory is made of hugepages");
+    }
+    let Some(available) = available_memory(host) else {
+        return Line::warn(
+            id,
+            "How much memory is available cannot be read from /proc/meminfo",
+            "free -m",
+        );
+    };
+    match memory {
+        Some(memory) if memory.bytes > available.bytes => Line::fail(
+            id,
+            format!("{} MiB are needed, and {available}", memory.bytes >> 20),
+            available.way_out(),
+        ),
+        Some(memory) => Line::ok(
+            id,
+            format!("{} MiB are needed, and {available}", memory.bytes >> 20),
+        ),
+        None => Line::ok(id, available.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::Fake;
+    use crate::line::Verdict;
+
+    fn meminfo_of(fake: &Fake, lines: &[(&str, u64)]) {
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|(name, mib)| format!("{name}:   {} kB\n", mib << 10))
+            .collect();
+        fake.write("proc/meminfo", &lines.concat());
+    }
+
+    fn mib(host: &Host) -> Option<u64> {
+        available_memory(host).map(|found| found.bytes >> 20)
+    }
+
+    #[test]
+    fn others_memory_counts_as_far_as_swap_has_room() {
+        let fake = Fake::new();
+        assert_eq!(mib(&fake.host), None);
+        meminfo_of(&fake, &[("MemAvailable", 100)]);
+        assert_eq!(mib(&fake.host), Some(100));
+        meminfo_of(
+            &fake,
+            &[("MemAvailable", 100), ("SwapFree", 30), ("AnonPages", 20)],
+        );
+        assert_eq!(mib(&fake.host), Some(120));
+        meminfo_of(
+            &fake,
+            &[("MemAvailable", 100), ("SwapFree", 10), ("AnonPages", 20)],
+        );
+        assert_eq!(mib(&fake.host), Some(110));
+    }
+
+    #[test]
+    fn a_kernel_that_promises_no_more_than_it_has_is_asked_for_its_limit() {
+        let fake = Fake::new();
+        meminfo_of(
+            &fake,
+            &[
+                ("MemAvailable", 100),
+                ("CommitLimit", 70),
+                ("Committed_AS", 30),
+            ],
+        );
+        fake.write("proc/sys/vm/overcommit_memory", "0\n");
+        assert_eq!(mib(&fake.host), Some(100));
+        fake.write("proc/sys/vm/overcommit_memory", "2\n");
+        let found = available_memory(&fake.host).unwrap();
+        assert_eq!(
+            (found.bytes, &found.limit),
+            (40 << 20, &MemoryLimit::Overcommit)
+        );
+        assert!(found.to_string().contains("vm.overcommit_memory=2"));
+        assert!(found.way_out().contains("vm.overcommit_memory=0"));
+    }
+
+    #[test]
+    fn the_tightest_control_group_counts_without_its_page_cache() {
+        let fake = Fake::new();
+        meminfo_of(&fake, &[("MemAvailable", 1000)]);
+        fake.write("proc/self/cgroup", "0::/a/b\n");
+        let group = |name: &str, most: &str, current: u64| {
+            let directory = format!("sys/fs/cgroup/{name}");
+            fake.write(&format!("{directory}/memory.max"), &format!("{most}\n"));
+            let text = format!("{}\n", current << 20);
+            fake.write(&format!("{directory}/memory.current"), &text);
+        };
+        group("a/b", "max", 50);
+        assert_eq!(mib(&fake.host), Some(1000));
+        group("a", &(100_u64 << 20).to_string(), 50);
+        assert_eq!(mib(&fake.host), Some(50));
+        let cache = format!(
+            "file {}\ninactive_file {}\nactive_file {}\n",
+            90 << 20,
+            10 << 20,
+            5 << 20
+        );
+        fake.write("sys/fs/cgroup/a/memory.stat", &cache);
+        let found = available_memory(&fake.host).unwrap();
+        assert_eq!(found.bytes >> 20, 65);
+        assert!(
+            found.way_out().contains("memory.max of /sys/fs/cgroup/a,"),
+            "{}",
+            found.way_out()
+        );
+    }
+
+    #[test]
+    fn memory_that_is_needed_is_compared_with_what_there_is() {
+        let fake = Fake::new();
+        let wanted = |bytes| WantedMemory {
+            bytes,
+            hugepage_size: None,
+        };
+        let judge =
+            |bytes, of_hugepages| check(&fake.host, Some(&wanted(bytes)), of_hugepages).verdict;
+        assert_eq!(judge(1, false), Verdict::Warn);
+        meminfo_of(&fake, &[("MemAvailable", 64)]);
+        assert_eq!(judge(64 << 20, false), Verdict::Ok);
+        assert_eq!(judge((64 << 20) + 1, false), Verdict::Fail);
+        assert_eq!(judge((64 << 20) + 1, true), Verdict::Ok);
+        assert_eq!(check(&fake.host, None, false).verdict, Verdict::Ok);
+    }
+
+    proptest::proptest! {
+        // A tree of files is made for each.
+        #![proptest_config(proptest::test_runner::Config::with_cases(32))]
+
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*", number in "[0-9]{1,24}") {
+            let fake = Fake::new();
+            fake.write("proc/sys/vm/overcommit_memory", "2");
+            fake.write("proc/meminfo", &format!(
+                "MemAvailable: {number} kB\nCommitLimit: {number}\nCommitted_AS: {text}\n{text}"
+            ));
+            fake.write("proc/self/cgroup", &format!("{text}\n0::/a\n"));
+            fake.write("sys/fs/cgroup/a/memory.max", &number);
+            fake.write("sys/fs/cgroup/a/memory.current", &text);
+            fake.write("sys/fs/cgroup/a/memory.stat", &format!("{text}\nactive_file {number}"));
+            let _ = available_memory(&fake.host);
+        }
+    }
+}
