@@ -191,8 +191,8 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
     }
 
     /// Vendor-specific capabilities can be a second way to a device's registers, so of config
-    /// space behind the header only power state and PCI Express device control are written. What
-    /// [`ErrorReporting`] keeps is the host's in those, too.
+    /// space behind the header only power state and PCI Express device control are written, but
+    /// for the bits of error reporting, which are the host's.
     fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {
         if !self.is_known_config(offset, data.len()) {
             self.ignore_config(offset);
