@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use serde::{Serialize, Serializer};
 
 use crate::config::HostConfig;
-use crate::unblocked::Unblocked;
+use crate::run::console::nonblocking::Unblocked;
 
 /// Descriptors below this one are standard input, output and error.
 const FIRST_FREE: u32 = 3;

@@ -3,10 +3,10 @@
 use crate::config::{HostConfig, OnReset};
 use crate::error::Error;
 use crate::events::{Event, EventLog};
-use crate::exit::ExitReason;
 use crate::logging;
-use crate::phases::Phases;
 use crate::pidfile::Pidfile;
+use crate::run::exit::ExitReason;
+use crate::run::timings::Phases;
 
 /// Those who watch over a run.
 #[derive(Debug, Default)]

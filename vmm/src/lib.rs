@@ -1,44 +1,29 @@
 //! Policy and KVM: from what the user wants to a running guest, and back.
 //!
-//! [`run`] is the story. Data flows one way: [`config::Config`] -> devices bound to `/dev/iommu`
-//! -> guest memory pinned -> its physical extents -> a [`memory::plan::MemoryPlan`] -> memslots,
+//! [`run_guest`] is the story. Data flows one way: [`config::Config`] -> devices bound to `/dev/iommu`
+//! -> guest memory pinned -> its physical extents -> a plan of its addresses -> memslots,
 //! boot data and PCI functions -> vCPUs, in the stages of `stages`; and back by `teardown`.
 
-pub mod acpi;
-pub mod arch;
-pub mod boot;
+mod arch;
+mod boot;
 mod bus;
 pub mod cli;
 pub mod config;
-mod console;
-pub mod description;
 mod error;
-mod event_loop;
-mod eventfd;
 pub mod events;
-pub mod exit;
-mod files;
 mod host;
-pub mod host_map;
-pub mod kvm;
-mod limits;
+mod kvm;
 pub mod logging;
-mod machine;
-pub mod memory;
-pub mod passthrough;
-mod phases;
+mod memory;
+mod passthrough;
 pub mod pidfile;
-mod pinned;
 pub mod plan;
-mod power_button;
 mod progress;
+mod run;
 mod screen;
 mod stages;
 pub mod stress;
 mod teardown;
-mod turn;
-mod unblocked;
-mod watch;
 
 pub use error::Error;
 pub use host::Host;
@@ -48,11 +33,11 @@ pub use screen::say;
 use std::path::PathBuf;
 
 use config::Config;
-use console::Console;
-use event_loop::Stay;
 use events::Event;
-use exit::ExitReason;
-use machine::Remains;
+use run::console::Console;
+use run::event_loop::{self, Stay};
+use run::exit::ExitReason;
+use run::vmm::Remains;
 
 /// The version, with the commit where it is known.
 pub const VERSION: &str = env!("PINVISOR_VERSION");
@@ -63,7 +48,7 @@ pub const VERSION: &str = env!("PINVISOR_VERSION");
 ///
 /// # Errors
 /// [`Error`]; what was set up is torn down by then, devices first.
-pub fn run(config: &Config, layout: &dyn Layout, mut host: Host) -> Result<(), Error> {
+pub fn run_guest(config: &Config, layout: &dyn Layout, mut host: Host) -> Result<(), Error> {
     host.events.started();
     let ended = run_guests(config, layout, &mut host);
     let (reason, result) = match ended {

@@ -10,8 +10,8 @@ use log::LevelFilter;
 
 use crate::Error;
 use crate::config::HostConfig;
+use crate::run::console::nonblocking::Unblocked;
 use crate::screen::Messages;
-use crate::unblocked::Unblocked;
 
 /// A line is dropped if it cannot be written in this time: a paused terminal stops nobody.
 const PATIENCE: Duration = Duration::from_millis(200);

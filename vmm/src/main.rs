@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use stress_report::Verdict;
 use vmm::cli::{Cli, Command, StressArgs};
 use vmm::config::HostConfig;
-use vmm::{Error, Host, Identity, logging, run, say};
+use vmm::{Error, Host, Identity, logging, run_guest, say};
 
 /// The command line is wrong.
 const USAGE: u8 = 1;
@@ -47,7 +47,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
     match cli.command {
         Command::Run(args) => {
             let config = args.into_config(verbose)?;
-            run(&config.guest, &Identity, Host::open(&config.host)?)?;
+            run_guest(&config.guest, &Identity, Host::open(&config.host)?)?;
         }
         Command::Plan(args) => {
             let output = args.output();

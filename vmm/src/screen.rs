@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressDrawTarget, TermLike};
 
-use crate::unblocked::Unblocked;
+use crate::run::console::nonblocking::Unblocked;
 
 /// How long what is printed may wait for a paused terminal.
 const PATIENCE: Duration = Duration::from_millis(200);

@@ -28,7 +28,7 @@ use crate::memory::guest::GuestRam;
 use crate::memory::moved;
 use crate::memory::table::RamTable;
 use crate::passthrough::assigned::Assigned;
-use crate::watch::DeviceWatch;
+use crate::run::device_notices::DeviceWatch;
 
 /// The steps.
 trait Steps {

@@ -1,6 +1,36 @@
-//! The guest's CPU as it stands before its first instruction.
+//! What depends on the CPU architecture. Each architecture is a folder that offers the items below; nothing outside
+//! of it asks which one it is.
+//!
+//! | question | items |
+//! |---|---|
+//! | Where are the fixed things of the machine? | [`layout`], [`low`] |
+//! | What does a VM have before memory and CPUs? | [`equip`], [`CpuFeatures`] |
+//! | Which wired interrupts are there, and which GSIs are for messages? | [`irq`] |
+//! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
+//! | Which kernel files can be booted, and which words keep them from it? | [`open_kernel`], [`Protocol`], [`check_command_line`], [`UNBOOTABLE`], [`ParamsError`] |
+//! | How is the machine described to a kernel? | [`Platform`], [`Handover`], [`Start`] |
+//! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`SAFE_EXTENTS`], [`memory_warnings`] |
+//! | How do its CPUs begin? | [`Vcpus`], [`EntryError`] |
 
-pub mod cpuid;
-pub mod entry;
-pub mod page_tables;
-pub mod reset_vector;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::{
+    acpi::{AcpiError, Platform},
+    boot::handover::{Handover, Start},
+    boot::kernel_file::{Protocol, open as open_kernel},
+    boot::low_memory::LowMemoryUse,
+    boot::memory_map::{memory_map, warnings as memory_warnings},
+    boot::params::{ParamsError, check_command_line},
+    boot::unbootable::UNBOOTABLE,
+    e820::{Kind, MemoryMap, SAFE_EXTENTS},
+    entry::EntryError,
+    irq, layout,
+    legacy::{connect, serial_interrupt},
+    low,
+    overhead::{Overhead, SECTION},
+    page_tables::NoRoomError,
+    vcpus::Vcpus,
+    vm::{CpuFeatures, equip},
+};

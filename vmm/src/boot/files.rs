@@ -2,27 +2,18 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use address::Gpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::low_memory::LowMemoryUse;
-use crate::acpi::Platform;
-use crate::arch::page_tables::IdentityTables;
-use crate::arch::{entry, reset_vector};
-use crate::boot::command_line;
-use crate::boot::kernel::{self, Kernel, Protocol};
-use crate::boot::params::{self, BootInfo};
-use crate::boot::place::{BootRequirements, Placement};
-use crate::boot::release::Release;
-use crate::boot::start_info;
-use crate::config::Config;
+use super::command_line;
+use super::kernel::Kernel;
+use super::place::{BootRequirements, Placement};
+use super::release::Release;
+use crate::arch::{self, Protocol};
+use crate::config::{Config, input_file};
 use crate::error::Error;
-use crate::files;
-use crate::memory::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_EXTENTS};
-use crate::memory::low;
 use crate::memory::plan::MemoryPlan;
 use crate::progress::Progress;
 
@@ -40,29 +31,9 @@ struct Initramfs {
     length: u64,
 }
 
-/// Where a kernel is loaded, and what it is given besides.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Destination<'a> {
-    pub memory: &'a GuestMemoryMmap,
-    /// Where RAM is in the guest.
-    pub plan: &'a MemoryPlan,
-    /// What the first MiB is called.
-    pub low: LowMemoryUse,
-    /// What ACPI tables describe.
-    pub platform: &'a Platform,
-}
-
-/// What a CPU needs to know to start the kernel.
-#[derive(Clone, Debug)]
-pub(crate) struct Start {
-    pub entry: entry::Entry,
-    /// The kernel's own memory.
-    pub image: Range<Gpa>,
-}
-
 impl BootFiles {
     pub fn open(config: &Config) -> Result<Self, Error> {
-        let kernel = kernel::open(&config.kernel)?;
+        let kernel = arch::open_kernel(&config.kernel)?;
         let initramfs = config.initramfs.as_deref().map(|path| {
             Initramfs::open(path).map_err(|source| Error::File {
                 what: "initramfs",
@@ -84,7 +55,7 @@ impl BootFiles {
     /// Refuses a command line that the kernel, which may be Linux, does not take or would hang with.
     pub fn check_command_line(&self, line: &str, is_linux: bool) -> Result<(), Error> {
         let most = self.kernel.protocol().longest_command_line();
-        params::check_command_line(line, most)?;
+        arch::check_command_line(line, most)?;
         if is_linux {
             command_line::check(line)?;
         }
@@ -109,20 +80,11 @@ impl BootFiles {
         }
     }
 
-    /// Loads kernel and initramfs at their places in the memory of `destination`, and writes what the kernel is
-    /// given: its command line, memory map and tables.
-    pub fn load(
-        &mut self,
-        placement: Placement,
-        command_line: &str,
-        destination: &Destination<'_>,
-    ) -> Result<Start, Error> {
-        let Destination {
-            memory,
-            plan,
-            low,
-            platform,
-        } = *destination;
+    /// Loads kernel and initramfs at their places in `memory`. Returns the address of the kernel's entry point.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`], [`Error::Load`]
+    pub fn load(&mut self, placement: &Placement, memory: &GuestMemoryMmap) -> Result<Gpa, Error> {
         let start = placement.kernel.start;
         log::info!("kernel gpa={start}");
         let at = self.kernel.load(memory, start)?;
@@ -130,33 +92,12 @@ impl BootFiles {
             log::info!("initramfs gpa={}", range.start);
             initramfs.load(memory, range.start)?;
         }
-        let memory_map = memory_map(plan, &platform.ecam, (start, low))?;
-        let info = BootInfo {
-            memory_map: &memory_map,
-            initramfs: placement.initramfs,
-            command_line: &low.command_line(command_line),
-            rsdp: platform.write(memory)?,
-        };
-        entry::write_gdt(memory)?;
-        reset_vector::write(memory, platform.power).map_err(|source| Error::Load {
-            what: "the reset vector",
-            source: source.into(),
-        })?;
-        let entry = match self.kernel.protocol() {
-            Protocol::Linux64(header) => {
-                info.write(header, memory)?;
-                let page_tables = write_page_tables(memory, &placement.kernel)?;
-                entry::Entry::Linux64 { at, page_tables }
-            }
-            Protocol::Pvh => {
-                start_info::write(&info, memory)?;
-                entry::Entry::Pvh { at }
-            }
-        };
-        Ok(Start {
-            entry,
-            image: placement.kernel,
-        })
+        Ok(at)
+    }
+
+    /// How the kernel is entered.
+    pub fn protocol(&self) -> Protocol<'_> {
+        self.kernel.protocol()
     }
 }
 
@@ -165,7 +106,7 @@ const STEP: u64 = 16 << 20;
 
 impl Initramfs {
     fn open(path: &Path) -> io::Result<Self> {
-        let file = files::open(path)?;
+        let file = input_file::open(path)?;
         let length = file.metadata()?.len();
         if length == 0 {
             log::warn!(
@@ -200,57 +141,10 @@ impl Initramfs {
     }
 }
 
-/// The memory map that a guest with its kernel at `kernel`, and this use of low memory, is told.
-pub(crate) fn memory_map(
-    plan: &MemoryPlan,
-    ecam: &Range<Gpa>,
-    (kernel, low): (Gpa, LowMemoryUse),
-) -> Result<MemoryMap, Error> {
-    let mut fixed = low::memory_map(low.kind).to_vec();
-    fixed.push(Entry {
-        range: ecam.clone(),
-        kind: Kind::Reserved,
-    });
-    Ok(MemoryMap::new(plan, fixed, kernel)?)
-}
-
-/// What may come of memory in as many pieces as `plan` has, which `map` tells the guest.
-pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if map.len() > ENTRIES_WITHOUT_NUMA {
-        warnings.push(format!(
-            "The guest's memory map has {} entries; a kernel built without NUMA keeps {} of them",
-            map.len(),
-            ENTRIES_WITHOUT_NUMA
-        ));
-    }
-    let pieces = plan.slots().len();
-    if pieces > SAFE_EXTENTS {
-        warnings.push(format!(
-            "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: a device \
-             of a Linux guest may use the host's memory below 1 MiB"
-        ));
-    }
-    warnings
-}
-
-/// Page tables that map low memory and the kernel, as the boot protocol wants.
-fn write_page_tables(memory: &GuestMemoryMmap, kernel: &Range<Gpa>) -> Result<Gpa, Error> {
-    let mut tables = IdentityTables::new(low::PAGE_TABLES);
-    tables.map(&(Gpa(0)..Gpa(low::SIZE)))?;
-    tables.map(kernel)?;
-    memory
-        .write_slice(&tables.bytes(), GuestAddress(tables.root().0))
-        .map_err(|source| Error::Load {
-            what: "page tables",
-            source: source.into(),
-        })?;
-    Ok(tables.root())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::ops::Range;
 
     use super::*;
     use crate::boot::kernel::{Demand, KernelError};

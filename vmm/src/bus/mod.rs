@@ -1,45 +1,30 @@
 //! The emulated devices, the passed-through functions, and the addresses that they answer.
 
+pub(crate) mod address_map;
 pub(crate) mod slots;
 pub(crate) mod software;
 pub(crate) mod window;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use address::Bdf;
-use devices::i8042::{self, I8042};
 use devices::mediate::{self, Counters, MediatedFunction, Profile};
-use devices::pci::{self, PciFunction, PciRoot, Pin};
-use devices::power::{self, Power, PowerEvent};
-use devices::serial;
+use devices::pci::{PciFunction, PciRoot, Pin};
 use devices::vfio_pci::{BusMasterGate, HostFunction, Options, PassthroughFunction};
-use vm_device::DevicePio;
-use vm_device::bus::{BusRange, MmioAddress, PioAddress};
-use vm_device::device_manager::{IoManager, MmioManager, PioManager};
-use vmm_sys_util::eventfd::EventFd;
 
 use self::slots::PciSlot;
 use self::software::{ENGINE, ENGINE_SLOT, EngineThread, SoftwareMachine};
 use self::window::Places;
-use crate::console::GuestSerial;
+use crate::arch::layout;
+use crate::bus::address_map::HostMap;
 use crate::error::{Error, process};
-use crate::eventfd;
-use crate::exit::{ExitReason, ExitSender};
-use crate::host_map::HostMap;
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::Vm;
 use crate::memory::table::RamTable;
 use crate::passthrough::VfioFunction;
 use crate::passthrough::dma_path::DmaPath;
+use crate::run::exit::{ExitReason, ExitSender};
 use crate::teardown::Resources;
-
-/// Ports of the power device.
-pub(crate) const POWER_PORT: u16 = 0x600;
-/// I/O ports that BARs may have.
-pub(crate) const BAR_PORTS: Range<u16> = 0x1000..0xfff0;
-/// GSIs of the four INTx lines: pins of the I/O APIC above those of ISA interrupts.
-pub(crate) const INTX_GSIS: [u32; 4] = [16, 17, 18, 19];
 
 /// A function for the guest's bus, and what else there is of it.
 struct Passed {
@@ -198,7 +183,7 @@ impl Wiring<'_> {
 
 /// The line of INTA#, which every passed-through function shows.
 fn intx_gsi(slot: u8) -> u32 {
-    INTX_GSIS[usize::from(Pin::A.line(slot))]
+    layout::INTX_GSIS[usize::from(Pin::A.line(slot))]
 }
 
 /// The shipped profile for a device.
@@ -222,67 +207,4 @@ fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, Error> {
         vendor,
         device,
     })
-}
-
-/// An eventfd that raises the serial port's interrupt.
-pub(crate) fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, Error> {
-    let event = eventfd::new().map_err(process("make an eventfd"))?;
-    interrupts.attach(&event, serial::IRQ)?;
-    Ok(event)
-}
-
-/// Connects the emulated devices to the addresses that they answer.
-pub(crate) fn connect(
-    pci: &Arc<PciRoot>,
-    host_map: &HostMap,
-    serial: &Arc<GuestSerial>,
-    exits: &ExitSender,
-) -> Result<IoManager, Error> {
-    let mut bus = IoManager::new();
-    let failed = |error: vm_device::bus::Error| Error::Process {
-        operation: "connect an emulated device",
-        source: error.to_string().into(),
-    };
-    for range in host_map.windows.iter().chain([&host_map.ecam]) {
-        let range =
-            BusRange::new(MmioAddress(range.start.0), range.end - range.start).map_err(failed)?;
-        bus.register_mmio(range, Arc::clone(pci) as _)
-            .map_err(failed)?;
-    }
-    let bar_ports = BAR_PORTS.end - BAR_PORTS.start;
-    let keyboard = Arc::new(I8042::new(ResetLine(exits.clone())));
-    let ports: [(u16, u16, Arc<dyn DevicePio + Send + Sync>); 5] = [
-        (pci::CONFIG_PORT, pci::CONFIG_PORTS, Arc::clone(pci) as _),
-        (BAR_PORTS.start, bar_ports, Arc::clone(pci) as _),
-        (serial::BASE_PORT, serial::PORTS, Arc::clone(serial) as _),
-        (POWER_PORT, power::PORTS, power_registers(exits.clone())),
-        (i8042::BASE_PORT, i8042::PORTS, keyboard),
-    ];
-    for (start, count, device) in ports {
-        let range = BusRange::new(PioAddress(start), count).map_err(failed)?;
-        bus.register_pio(range, device).map_err(failed)?;
-    }
-    Ok(bus)
-}
-
-fn power_registers(exits: ExitSender) -> Arc<dyn DevicePio + Send + Sync> {
-    Arc::new(Power::new(move |event| {
-        exits.send(match event {
-            PowerEvent::PowerOff { status } => ExitReason::PowerOff { status },
-            PowerEvent::Reset => ExitReason::Reset,
-        });
-    }))
-}
-
-/// The keyboard controller's reset line.
-#[derive(Debug)]
-struct ResetLine(ExitSender);
-
-impl vm_superio::Trigger for ResetLine {
-    type E = std::convert::Infallible;
-
-    fn trigger(&self) -> Result<(), Self::E> {
-        self.0.send(ExitReason::Reset);
-        Ok(())
-    }
 }

@@ -18,8 +18,8 @@ use devices::mediate::{Profile, ProfileError};
 use devices::pci::{self, MsiMessage};
 use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
 
+use crate::bus::address_map::HostMap;
 use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
-use crate::host_map::HostMap;
 use crate::kvm::irq::{Interrupts, IrqError};
 use crate::passthrough::dma_path::DmaPath;
 

@@ -8,7 +8,7 @@ use devices::dma_window::{DmaWindow, Options, REGISTERS_SIZE, SetupError};
 use devices::vfio_pci::BusMasterGate;
 use iommufd_backend::TablePages;
 
-use crate::host_map::HostMap;
+use crate::bus::address_map::HostMap;
 use crate::kvm::vm::{Memslot, Vm, VmError};
 use crate::memory::table::RamTable;
 

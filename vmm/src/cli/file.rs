@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::run::RunArgs;
-use crate::files;
+use crate::config::input_file;
 
 /// Keys of the file.
 const KEYS: [&str; 15] = [
@@ -75,7 +75,7 @@ struct Problem {
 /// # Errors
 /// [`FileError`]
 pub(super) fn read(path: &Path) -> Result<RunArgs, FileError> {
-    let text = files::read_text(path).map_err(|source| FileError::Read {
+    let text = input_file::read_text(path).map_err(|source| FileError::Read {
         path: path.to_owned(),
         source,
     })?;

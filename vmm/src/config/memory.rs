@@ -17,7 +17,7 @@ pub struct MemoryConfig {
     /// where the user said so.
     pub spare: Option<u64>,
     /// Whether identity memory may be in more pieces than are safe
-    /// ([`SAFE_RAM_PIECES`](crate::memory::e820::SAFE_RAM_PIECES)).
+    /// (`SAFE_EXTENTS` of the architecture).
     pub any_pieces: bool,
 }
 

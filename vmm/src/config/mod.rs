@@ -4,6 +4,7 @@ mod cpus;
 mod device;
 mod error;
 mod host;
+pub(crate) mod input_file;
 mod low_memory;
 mod memory;
 mod on_reset;

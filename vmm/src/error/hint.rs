@@ -5,13 +5,13 @@ use std::io;
 use iommufd_backend::software::SoftwareError;
 
 use super::{Error, names};
+use crate::arch::ParamsError;
+use crate::arch::low;
 use crate::boot::kernel::KernelError;
-use crate::boot::params::ParamsError;
 use crate::boot::place::PlaceError;
 use crate::bus::software::SoftwareMachine;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
-use crate::memory::low;
 use crate::memory::plan::PlanError;
 
 /// What lets a process have more threads.

@@ -1,5 +1,6 @@
 //! The virtual machine as KVM sees it: memslots, interrupts and vCPUs.
 
+pub(crate) mod eventfd;
 pub mod irq;
 pub mod vcpu;
 pub mod vm;

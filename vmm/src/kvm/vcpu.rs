@@ -17,7 +17,7 @@ use vm_device::bus::{MmioAddress, PioAddress};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
 
-use crate::exit::{ExitReason, ExitSender};
+use crate::run::exit::{ExitReason, ExitSender};
 
 thread_local! {
     /// `kvm_run.immediate_exit` of the vCPU that this thread runs; null on other threads.
@@ -317,7 +317,7 @@ mod tests {
     use vmm_sys_util::signal::block_signal;
 
     use super::*;
-    use crate::exit;
+    use crate::run::exit;
 
     #[test]
     fn a_kick_arrives_though_the_signal_was_blocked_from_the_start() {

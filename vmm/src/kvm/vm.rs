@@ -5,18 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use address::Gpa;
 use host_check::KvmObstacle;
 use iommufd_backend::Mapping;
-use kvm_bindings::{
-    CpuId, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
-};
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_allocator::IdAllocator;
 
-use crate::arch::cpuid;
-
-/// Where KVM may put what Intel CPUs need to run real mode: below 4 GiB in the ROM area, which is
-/// memory on no PC. Four pages: the identity map and the task state.
-const IDENTITY_MAP: Gpa = Gpa(0xfffb_c000);
-const TASK_STATE: Gpa = Gpa(0xfffb_d000);
+use crate::arch;
 
 /// What is wrong with `/dev/kvm`, or what it refused.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +53,7 @@ pub enum VmError {
 pub struct Vm {
     kvm: Kvm,
     fd: VmFd,
-    cpuid: CpuId,
+    cpu: arch::CpuFeatures,
     slots: Mutex<IdAllocator>,
 }
 
@@ -73,37 +66,18 @@ impl Vm {
         let refused = |operation| move |source| VmError::Refused { operation, source };
         let kvm = Kvm::new().map_err(VmError::Open)?;
         host_check::kvm_suffices(&kvm).map_err(VmError::Lacks)?;
-        let cpuid = cpuid::supported(&kvm).map_err(refused("read the supported CPUID"))?;
+        let cpu = arch::CpuFeatures::of(&kvm)?;
         let fd = uninterrupted(|| kvm.create_vm()).map_err(refused("create a VM"))?;
-        fd.set_identity_map_address(IDENTITY_MAP.0)
-            .map_err(refused("place the identity map"))?;
-        let task_state = usize::try_from(TASK_STATE.0).unwrap_or(usize::MAX);
-        fd.set_tss_address(task_state)
-            .map_err(refused("place the task state"))?;
-        fd.create_irq_chip()
-            .map_err(refused("create interrupt controllers"))?;
-        // Kernels that do not know KVM's clock measure the TSC with the PIT, which needs no description:
-        // ports 0x40 to 0x43, and 0x61, whose bit says that it has counted down.
-        let pit = kvm_pit_config {
-            flags: KVM_PIT_SPEAKER_DUMMY,
-            ..Default::default()
-        };
-        fd.create_pit2(pit).map_err(refused("create a timer"))?;
+        arch::equip(&fd)?;
         let last = u32::try_from(kvm.get_nr_memslots().saturating_sub(1)).unwrap_or(u32::MAX);
         let slots = IdAllocator::new(0, last)
             .map_err(|_| VmError::Lacks(KvmObstacle::Lacks(Cap::NrMemslots)))?;
         Ok(Arc::new(Self {
             kvm,
             fd,
-            cpuid,
+            cpu,
             slots: Mutex::new(slots),
         }))
-    }
-
-    /// Guest-physical addresses that KVM uses for itself.
-    #[must_use]
-    pub fn reserved() -> std::ops::Range<Gpa> {
-        IDENTITY_MAP..TASK_STATE + 3 * 4096
     }
 
     /// Memslots that the VM can have.
@@ -112,10 +86,10 @@ impl Vm {
         self.kvm.get_nr_memslots()
     }
 
-    /// The CPUID leaves that KVM supports here.
+    /// What KVM's CPUs can do here.
     #[must_use]
-    pub fn cpuid(&self) -> &CpuId {
-        &self.cpuid
+    pub fn cpu(&self) -> &arch::CpuFeatures {
+        &self.cpu
     }
 
     pub(super) fn fd(&self) -> &VmFd {

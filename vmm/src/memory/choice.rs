@@ -17,8 +17,7 @@ use std::ops::Range;
 use address::{Gpa, Hpa};
 
 use super::candidates::{Frames, Selection, Strategy};
-use super::e820::SAFE_EXTENTS;
-use super::overhead::{Overhead, SECTION};
+use crate::arch::{Overhead, SAFE_EXTENTS, SECTION};
 use crate::boot::place::BootRequirements;
 
 /// Addresses of 32 bits end here.

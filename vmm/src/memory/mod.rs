@@ -1,13 +1,12 @@
 //! Guest memory: how it is laid out, described to the guest and mapped.
 
+pub(crate) mod backing;
 mod candidates;
 pub mod choice;
-pub mod e820;
 pub mod guest;
 pub mod layout;
-pub mod low;
 pub mod moved;
-pub mod overhead;
 pub mod pieces;
 pub mod plan;
+mod pool_lock;
 pub mod table;

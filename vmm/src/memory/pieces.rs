@@ -3,7 +3,7 @@
 use iommufd_backend::hugepages::HugepageSize;
 
 use super::choice::Choice;
-use super::e820::SAFE_EXTENTS;
+use crate::arch::SAFE_EXTENTS;
 
 /// Identity memory in so many pieces that a guest may use low memory for DMA.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,8 +63,8 @@ impl TooManyPieces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::Overhead;
     use crate::error::Error;
-    use crate::memory::overhead::Overhead;
 
     fn choice(extents: usize) -> Choice {
         Choice {

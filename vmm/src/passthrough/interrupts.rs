@@ -8,7 +8,7 @@ use iommufd_backend::IrqIndex;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{PassthroughError, VfioFunction, event_fd};
-use crate::eventfd;
+use crate::kvm::eventfd;
 
 /// The kind of interrupt that is on.
 #[derive(Debug)]

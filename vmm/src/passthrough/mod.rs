@@ -18,7 +18,7 @@ use iommufd_backend::{IrqIndex, VfioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
 use self::interrupts::Active;
-use crate::eventfd;
+use crate::kvm::eventfd;
 use crate::kvm::irq::{Interrupts, IrqError};
 use crate::kvm::vm::{Memslot, Vm, VmError};
 

@@ -9,7 +9,7 @@ use devices::vfio_pci::{HostError, HostInfo};
 use iommufd_backend::{IrqIndex, VfioDevice};
 
 use super::PassthroughError;
-use crate::eventfd;
+use crate::kvm::eventfd;
 
 /// A device whose interrupts can be turned on and off.
 trait Device {

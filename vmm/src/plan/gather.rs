@@ -6,13 +6,11 @@ use address::Gpa;
 
 use super::modes;
 use super::report::{AddressMapEntry, Choice, Extent, FORMAT, Memory, Memslots, Place, Plan};
+use crate::arch::{Kind, MemoryMap, Overhead, layout};
 use crate::boot::place::Placement;
-use crate::description::in_guest;
 use crate::error::Error;
-use crate::memory::e820::{Kind, MemoryMap};
-use crate::memory::low;
-use crate::memory::overhead::Overhead;
-use crate::stages::{Planned, SLOTS_PER_DEVICE, platform_ranges};
+use crate::run::machine_info::in_guest;
+use crate::stages::{Planned, SLOTS_PER_DEVICE};
 
 /// The plan of `planned`.
 pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
@@ -68,8 +66,8 @@ fn extents(planned: &Planned<'_>) -> Vec<Extent> {
 
 /// Ascending.
 fn entries(map: &MemoryMap) -> Vec<AddressMapEntry> {
-    let all = map.first.iter().chain(&map.more);
-    let mut entries: Vec<_> = all
+    let mut entries: Vec<_> = map
+        .entries()
         .map(|entry| AddressMapEntry {
             start: entry.range.start.0,
             end: entry.range.end.0,
@@ -94,13 +92,7 @@ fn places(planned: &Planned<'_>) -> Vec<Place> {
             end: range.end.0,
         });
     };
-    for (name, range) in [
-        ("zero page", low::ZERO_PAGE..low::PAGE_TABLES.start),
-        ("page tables", low::PAGE_TABLES),
-        ("command line", low::COMMAND_LINE),
-        ("setup_data", low::SETUP_DATA),
-        ("ACPI tables", low::ACPI),
-    ] {
+    for (name, range) in layout::BOOT_DATA {
         add(name, "boot", &range);
     }
     if let Some(Placement { kernel, initramfs }) = planned.boot.placement() {
@@ -115,8 +107,13 @@ fn places(planned: &Planned<'_>) -> Vec<Place> {
     for window in &planned.guest.address_map.windows {
         add("PCI window", "window", window);
     }
-    for (name, range) in platform_ranges(&planned.guest.address_map.ecam) {
-        add(name.trim_start_matches("the "), "platform", &range);
+    add(
+        "PCI config space",
+        "platform",
+        &planned.guest.address_map.ecam,
+    );
+    for (name, range) in layout::FIXED.iter().skip(1) {
+        add(name.trim_start_matches("the "), "platform", range);
     }
     places.sort_by(|a, b| (a.start, b.end).cmp(&(b.start, a.end)));
     places

@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 
+use crate::arch::Overhead;
 use crate::error::{Error, process};
-use crate::memory::overhead::Overhead;
 
 /// Number of the format.
 pub const FORMAT: u32 = 1;

@@ -8,7 +8,7 @@ use stress_report::plot::{Area, FAINT, INK, WIDTH, font, pixels, svg};
 use stress_report::units::memory;
 
 use super::report::{Cost, Place, Plan};
-use crate::memory::low;
+use crate::arch::low;
 
 /// Why there is no drawing.
 pub type DrawError = stress_report::Error;
@@ -186,7 +186,7 @@ mod tests {
     use super::super::report::Extent;
     use super::super::report::tests::sample;
     use super::*;
-    use crate::memory::overhead::Overhead;
+    use crate::arch::Overhead;
 
     /// Whether every element that begins ends, in the right order.
     fn is_well_formed(svg: &str) -> bool {

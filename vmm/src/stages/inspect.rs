@@ -12,19 +12,19 @@ use iommufd_backend::{Cdev, CdevKind, IoMem, Iommufd, PciSysfs};
 use super::open_kvm::Opened;
 use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
+use crate::bus::address_map::HostMap;
 use crate::bus::slots::{self, PciSlot};
 use crate::bus::software::SoftwareMachine;
+use crate::config::input_file;
 use crate::config::{Config, DeviceConfig, DmaMode};
 use crate::error::Error;
-use crate::files;
-use crate::host_map::HostMap;
 use crate::kvm::vm::Vm;
-use crate::limits;
+use crate::memory::backing;
 use crate::memory::layout::Layout;
 use crate::passthrough::assigned;
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::inspected::InspectedDevice;
-use crate::pinned;
+use crate::run::limits;
 
 /// The host's physical address map.
 const IOMEM: &str = "/proc/iomem";
@@ -85,7 +85,7 @@ impl<'a> Inspected<'a> {
         let bars = source.bars();
         let address_map = source.address_map(&bars)?;
         if source.takes_hugepages(at_identity) || config.memory.hugepage_size.is_some() {
-            pinned::check_hugepages(&config.memory)?;
+            backing::check_hugepages(&config.memory)?;
         }
         Ok(Self {
             guest: Guest {
@@ -187,7 +187,7 @@ pub(crate) fn profile(device: &DeviceConfig) -> Result<Option<Profile>, Error> {
         if let Some(shipped) = path.to_str().map(Profile::shipped).transpose()?.flatten() {
             return Ok(shipped);
         }
-        let text = files::read_text(path).map_err(|source| Error::File {
+        let text = input_file::read_text(path).map_err(|source| Error::File {
             what: "profile",
             path: path.clone(),
             source,

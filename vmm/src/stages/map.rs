@@ -8,13 +8,13 @@ use iommufd_backend::IommuSpace;
 
 use super::inspect::Guest;
 use super::plan::{GuestLayout, Planned};
+use crate::arch::low;
 use crate::boot::place::Placement;
 use crate::error::{Error, process};
 use crate::kvm::vm::Vm;
+use crate::memory::backing;
 use crate::memory::guest::GuestRam;
-use crate::memory::low;
 use crate::memory::plan::MemoryPlan;
-use crate::pinned;
 use crate::teardown::Resources;
 
 /// A guest with memory where it expects it.
@@ -41,7 +41,7 @@ impl<'a> Planned<'a> {
         let placement = boot.bootable()?;
         if let Some(space) = resources.assigned.spaces.iommu() {
             let size = guest.config.memory.size;
-            map_for_devices(space, &backing.file, &layout.memory).map_err(pinned::of_all(size))?;
+            map_for_devices(space, &backing.file, &layout.memory).map_err(backing::of_all(size))?;
         }
         let low = low::allocate().map_err(process("make low guest memory"))?;
         resources.ram = GuestRam::map((&low, low::SIZE), &backing.file, &layout.memory)?;

@@ -25,14 +25,14 @@ mod tests;
 mod warnings;
 
 use crate::config::Config;
-use crate::console::Console;
 use crate::error::Error;
-use crate::machine::Vmm;
 use crate::memory::layout::Layout;
-use crate::phases::Phases;
+use crate::run::console::Console;
+use crate::run::timings::Phases;
+use crate::run::vmm::Vmm;
 
 pub(crate) use inspect::{Inspected, profile};
-pub(crate) use plan::{Planned, SLOTS_PER_DEVICE, platform_ranges};
+pub(crate) use plan::{Planned, SLOTS_PER_DEVICE};
 
 /// Starts the guest of `config`. `identity` is the layout for devices that use physical addresses.
 ///

@@ -6,9 +6,9 @@ use super::bind::Bound;
 use super::inspect::Guest;
 use crate::error::Error;
 use crate::kvm::vm::Vm;
+use crate::memory::backing::Backing;
 use crate::memory::choice::PageRequirements;
 use crate::passthrough::assigned::AddressSpaces;
-use crate::pinned::Backing;
 use crate::teardown::Resources;
 
 /// Bytes below 4 GiB for devices that may reach no others: Linux makes its bounce buffers so large

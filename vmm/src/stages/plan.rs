@@ -1,6 +1,5 @@
 //! The fifth stage: where everything is in the guest. `pinvisor plan` ends here.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use address::Gpa;
@@ -8,23 +7,18 @@ use address::Gpa;
 use super::inspect::Guest;
 use super::pin::Pinned;
 use super::warnings;
-use crate::acpi::{IO_APIC, LOCAL_APIC};
-use crate::arch::cpuid;
+use crate::arch::{self, LowMemoryUse, MemoryMap, layout};
 use crate::boot::command_line;
-use crate::boot::files;
-use crate::boot::low_memory::LowMemoryUse;
 use crate::boot::place::Placement;
 use crate::bus::window::Places;
-use crate::description::in_guest;
 use crate::error::Error;
 use crate::kvm::vm::Vm;
-use crate::memory::e820::MemoryMap;
+use crate::memory::backing::Backing;
 use crate::memory::layout::{Conventional, Layout};
-use crate::memory::low;
 use crate::memory::pieces::{self, TooManyPieces};
 use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, Run};
 use crate::memory::table::{self, RamTable, Summary};
-use crate::pinned::Backing;
+use crate::run::machine_info::in_guest;
 use crate::teardown::Resources;
 
 /// Memslots kept for mapped BARs: six to a function, two parts each.
@@ -175,7 +169,7 @@ impl Planned<'_> {
         let map = |placement: &Placement| {
             let ecam = &self.guest.address_map.ecam;
             let low = (placement.kernel.start, self.layout.low);
-            files::memory_map(&self.layout.memory, ecam, low)
+            arch::memory_map(&self.layout.memory, ecam, low)
         };
         self.boot.placement().map(map).transpose()
     }
@@ -187,7 +181,7 @@ impl Planned<'_> {
         let devices = &self.resources.assigned.devices;
         let mut all = warnings::narrow(self.layout.summary, devices);
         if let Some(map) = self.memory_map()? {
-            all.extend(files::warnings(&self.layout.memory, &map));
+            all.extend(arch::memory_warnings(&self.layout.memory, &map));
         }
         if self.guest.release.is_none() {
             return Ok(all);
@@ -231,24 +225,14 @@ fn whole(length: u64) -> Vec<Run> {
     }]
 }
 
-/// Guest-physical addresses that are no RAM, each with its name.
-pub(crate) fn platform_ranges(ecam: &Range<Gpa>) -> [(&'static str, Range<Gpa>); 4] {
-    [
-        ("PCI config space", ecam.clone()),
-        ("the I/O APIC", IO_APIC),
-        ("the local APICs", LOCAL_APIC),
-        ("KVM's own pages", Vm::reserved()),
-    ]
-}
-
 fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
-    let mut taken = vec![("low memory", Gpa(0)..Gpa(low::SIZE))];
-    taken.extend(platform_ranges(&guest.address_map.ecam));
+    let mut taken = vec![("PCI config space", guest.address_map.ecam.clone())];
+    taken.extend(layout::FIXED);
     let windows = guest.address_map.windows.iter();
     taken.extend(windows.map(|window| ("a PCI window", window.clone())));
     Constraints {
         taken,
-        address_bits: cpuid::address_bits(vm.cpuid()),
+        address_bits: vm.cpu().address_bits(),
         slots: vm
             .most_slots()
             .saturating_sub(1 + devices * SLOTS_PER_DEVICE),

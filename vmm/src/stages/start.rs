@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use super::load::Loaded;
-use crate::bus::{self, Wiring};
-use crate::console::Console;
-use crate::description::{Description, in_guest};
+use crate::arch;
+use crate::bus::Wiring;
 use crate::error::{Error, process};
-use crate::event_loop::Signals;
-use crate::exit;
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vcpu::{VcpuThread, install_kick_handler};
-use crate::machine::Vmm;
-use crate::power_button::PowerButton;
-use crate::watch::DeviceWatch;
+use crate::run::console::Console;
+use crate::run::device_notices::DeviceWatch;
+use crate::run::event_loop::Signals;
+use crate::run::exit;
+use crate::run::machine_info::{Description, in_guest};
+use crate::run::power_button::PowerButton;
+use crate::run::vmm::Vmm;
 
 impl Loaded<'_> {
     /// Connects the guest to its devices and starts it, with `console` at its serial port.
@@ -39,8 +40,8 @@ impl Loaded<'_> {
         };
         let root = wiring.plug(&guest.address_map, &mut resources)?;
         let pci = Arc::clone(resources.pci.insert(Arc::new(root)));
-        let serial = Arc::new(console.serial_port(bus::serial_interrupt(&interrupts)?)?);
-        let bus = bus::connect(&pci, &guest.address_map, &serial, &exit_sender)?;
+        let serial = Arc::new(console.serial_port(arch::serial_interrupt(&interrupts)?)?);
+        let bus = arch::connect(&pci, &guest.address_map, &serial, &exit_sender)?;
         let bus = Arc::clone(resources.bus.insert(Arc::new(bus)));
         for assigned in &resources.assigned.devices {
             let notices = DeviceWatch::all(&assigned.device)?;

@@ -12,9 +12,9 @@ use tempfile::NamedTempFile;
 
 use super::*;
 use crate::config::{LowMemory, SerialConfig, SoftwareConfig, SoftwareDma};
-use crate::event_loop::Stay;
-use crate::exit::ExitReason;
 use crate::memory::layout::{Identity, Swapped};
+use crate::run::event_loop::Stay;
+use crate::run::exit::ExitReason;
 use crate::teardown::trace;
 
 /// What the kernel does, at its entry point: `out` to the power device's port, which switches the guest off.

@@ -11,11 +11,11 @@ use stress_report::{
 };
 
 use crate::Ended;
+use crate::arch::low;
 use crate::config::Config;
-use crate::description::Description;
 use crate::error::Error;
-use crate::exit::ExitReason;
-use crate::memory::low;
+use crate::run::exit::ExitReason;
+use crate::run::machine_info::Description;
 
 /// What ran, and where everything lay.
 ///

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use stress_report::{Collector, Terminal, Verdict, text, write_html, write_json};
 
 use crate::config::Config;
-use crate::console::Console;
 use crate::error::Error;
-use crate::event_loop::Stay;
+use crate::run::console::Console;
+use crate::run::event_loop::Stay;
 use crate::{Host, Layout, launch};
 use display::Display;
 

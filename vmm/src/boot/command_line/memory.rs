@@ -6,7 +6,7 @@ use address::Gpa;
 use stress_report::units;
 
 use super::{KernelOption, options};
-use crate::memory::low;
+use crate::arch::low;
 
 const FOUR_GIB: Gpa = Gpa(1 << 32);
 /// What Linux takes below 4 GiB for a crash kernel that is above (arch/x86/include/asm/crash_reserve.h).

@@ -9,9 +9,7 @@ use devices::pci;
 use host_check::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
 use iommufd_backend::IoMem;
 
-use crate::acpi::{IO_APIC, LOCAL_APIC};
-use crate::kvm::vm::Vm;
-use crate::memory::low;
+use crate::arch::layout::{self, IO_APIC};
 
 /// Smallest piece of a window that is worth telling the guest.
 const PAGE: u64 = 4096;
@@ -45,13 +43,7 @@ impl HostMap {
         let ecam = ConfigWindow::find(host, bars).ok_or(NoEcamError)?.range;
         let ecam = identity(ecam);
         let ram: Vec<_> = host.system_ram().map(identity).collect();
-        let taken = [
-            Gpa(0)..Gpa(low::SIZE),
-            ecam.clone(),
-            IO_APIC,
-            LOCAL_APIC,
-            Vm::reserved(),
-        ];
+        let fixed = layout::FIXED.map(|(_, range)| range);
         let mut windows: Vec<_> = host.bridge_windows().map(identity).collect();
         for bar in bars.iter().cloned().map(identity) {
             let inside = |window: &Range<Gpa>| window.start <= bar.start && bar.end <= window.end;
@@ -59,7 +51,7 @@ impl HostMap {
                 windows.push(bar.start.align_down(PAGE)..bar.end.align_up(PAGE).unwrap_or(bar.end));
             }
         }
-        for hole in taken.iter().chain(&ram) {
+        for hole in fixed.iter().chain([&ecam]).chain(&ram) {
             windows = windows
                 .into_iter()
                 .flat_map(|window| without(&window, hole))

@@ -17,13 +17,13 @@ use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use crate::acpi::AcpiError;
-use crate::arch::entry::EntryError;
-use crate::arch::page_tables::NoRoomError;
+use crate::arch::AcpiError;
+use crate::arch::EntryError;
+use crate::arch::NoRoomError;
+use crate::arch::ParamsError;
 use crate::boot::kernel::KernelError;
-use crate::boot::params::ParamsError;
 use crate::boot::place::PlaceError;
-use crate::host_map::NoEcamError;
+use crate::bus::address_map::NoEcamError;
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;

@@ -8,7 +8,7 @@ use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::cpuid::TooManyLeavesError;
-use crate::memory::low;
+use crate::arch::x86_64::low;
 
 const CR0_PE: u64 = 1;
 const CR0_PG: u64 = 1 << 31;

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::arch::layout::POWER_BUTTON_GSI;
 use crate::kvm::irq::{Interrupts, IrqError};
-
-/// The interrupt that a press raises, by which the guest's generic event device hears of it: a
-/// pin of the I/O APIC above those of PCI's INTx lines.
-pub const GSI: u32 = 20;
 
 /// The power button.
 #[derive(Debug)]
@@ -40,12 +37,12 @@ impl PowerButton {
     /// [`IrqError::Refused`]
     pub fn press(&self) -> Result<Press, IrqError> {
         self.pressed.store(true, Ordering::SeqCst);
-        if !self.interrupts.is_handled(GSI)? {
+        if !self.interrupts.is_handled(POWER_BUTTON_GSI)? {
             return Ok(Press::Unheard);
         }
         // An edge.
-        self.interrupts.set_line(GSI, true)?;
-        self.interrupts.set_line(GSI, false)?;
+        self.interrupts.set_line(POWER_BUTTON_GSI, true)?;
+        self.interrupts.set_line(POWER_BUTTON_GSI, false)?;
         Ok(Press::Heard)
     }
 

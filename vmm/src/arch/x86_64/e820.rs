@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use address::Gpa;
 
-use super::plan::{MemoryPlan, PlanError};
+use crate::memory::plan::{MemoryPlan, PlanError};
 
 /// Entries that fit in the zero page (Documentation/arch/x86/zero-page.rst); the rest goes into
 /// a `SETUP_E820_EXT` node.
@@ -95,12 +95,6 @@ impl MemoryMap {
     #[must_use]
     pub fn len(&self) -> usize {
         self.first.len() + self.more.len()
-    }
-
-    /// Whether there is no entry at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -7,8 +7,8 @@ use linux_loader::loader::elf::start_info::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::params::{BootInfo, ParamsError};
-use crate::memory::e820::{Entry, ZERO_PAGE_ENTRIES};
-use crate::memory::low;
+use crate::arch::x86_64::e820::{Entry, ZERO_PAGE_ENTRIES};
+use crate::arch::x86_64::low;
 
 /// The version with a memory map.
 const VERSION: u32 = 1;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use address::Gpa;
 
-    use crate::memory::e820::{Kind, MemoryMap};
+    use crate::arch::x86_64::e820::{Kind, MemoryMap};
 
     fn map(entries: u64) -> MemoryMap {
         let entry = |number: u64| Entry {

@@ -21,7 +21,8 @@ use address::Gpa;
 use devices::power;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use crate::memory::low;
+use crate::arch::x86_64::layout::{self, IO_APIC, LOCAL_APIC};
+use crate::arch::x86_64::low;
 
 const OEM_ID: [u8; 6] = *b"PINVIS";
 const OEM_TABLE_ID: [u8; 8] = *b"PINVISOR";
@@ -35,12 +36,7 @@ const ALIGNMENT: u64 = 16;
 /// FADT boot flags: no VGA (bit 2), no CMOS clock (bit 5).
 const NO_VGA_NO_RTC: u16 = 1 << 2 | 1 << 5;
 
-/// Physical address of every local APIC.
-pub const LOCAL_APIC: Range<Gpa> = Gpa(0xfee0_0000)..Gpa(0xfee0_1000);
-/// Physical address of the I/O APIC that KVM emulates.
-pub const IO_APIC: Range<Gpa> = Gpa(0xfec0_0000)..Gpa(0xfec0_1000);
-
-/// What the tables tell.
+/// What the tables describe.
 #[derive(Clone, Debug)]
 pub struct Platform {
     /// CPUs, numbered from 0, which is also their APIC id.
@@ -57,6 +53,22 @@ pub struct Platform {
     pub power_button: u32,
     /// Interrupts that the four INTx lines raise.
     pub intx: [u32; 4],
+}
+
+impl Platform {
+    /// A machine of so many CPUs, with config space and windows for BARs at these addresses.
+    #[must_use]
+    pub fn new(cpus: u8, ecam: Range<Gpa>, windows: Vec<Range<Gpa>>) -> Self {
+        Self {
+            cpus,
+            ecam,
+            windows,
+            ports: layout::BAR_PORTS,
+            power: layout::POWER_PORT,
+            power_button: layout::POWER_BUTTON_GSI,
+            intx: layout::INTX_GSIS,
+        }
+    }
 }
 
 /// Why the guest cannot have its tables.

@@ -12,8 +12,9 @@ use linux_loader::loader::bootparam::{
 };
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::kernel::{Demand, Kernel, KernelError, Protocol};
-use super::release::Release;
+use super::kernel_file::Protocol;
+use crate::boot::kernel::{Demand, Kernel, KernelError};
+use crate::boot::release::Release;
 
 /// Offset of the setup header in the file.
 const HEADER: u64 = 0x1f1;

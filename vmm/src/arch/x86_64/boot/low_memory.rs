@@ -1,7 +1,7 @@
 //! What a guest is told of its first MiB, so that it gives none of it to a device.
 //!
 //! In the identity layout this is the only memory that is not at its host-physical addresses
-//! ([`low`](crate::memory::low)): a device that gets some of it for DMA uses the host's memory there.
+//! ([`low`](crate::arch::x86_64::low)): a device that gets some of it for DMA uses the host's memory there.
 //! Linux keeps all of it from its page allocator since 5.13. Before, it gives 64 KiB to 640 KiB away,
 //! and `reservelow=640K` on its command line keeps these: `trim_low_memory_range` in
 //! arch/x86/kernel/setup.c reserves them, after `reserve_real_mode` has taken what the start of further
@@ -9,10 +9,10 @@
 
 use std::borrow::Cow;
 
+use crate::arch::x86_64::e820::Kind;
 use crate::boot::command_line;
 use crate::boot::release::Release;
 use crate::config::LowMemory;
-use crate::memory::e820::Kind;
 
 /// What makes Linux before 5.13 keep all low memory that is RAM; 640 KiB are the most that it takes
 /// (arch/x86/kernel/setup.c, `parse_reservelow`).

@@ -7,7 +7,7 @@
 use devices::power;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use crate::memory::low;
+use crate::arch::x86_64::low;
 
 /// Writes the vector, for power registers at I/O port `power`.
 ///

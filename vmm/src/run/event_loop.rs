@@ -10,11 +10,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::console::{Console, ConsoleWatcher, GuestSerial};
 use crate::error::Error;
-use crate::exit::{ExitReason, ExitReceiver, ExitSender};
-use crate::power_button::{PowerButton, Press};
-use crate::watch::DeviceWatch;
+use crate::run::console::{Console, ConsoleWatcher, GuestSerial};
+use crate::run::device_notices::DeviceWatch;
+use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
+use crate::run::power_button::{PowerButton, Press};
 
 /// Signals that end the guest, as a descriptor.
 #[derive(Debug)]

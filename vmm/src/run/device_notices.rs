@@ -7,7 +7,7 @@ use iommufd_backend::{IrqIndex, VfioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::{Error, process};
-use crate::eventfd;
+use crate::kvm::eventfd;
 
 /// One of the two notices of a device.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::input::InputState;
 use super::{Console, GuestSerial, Outlet};
-use crate::exit::{ExitReason, ExitSender};
+use crate::run::exit::{ExitReason, ExitSender};
 
 /// Tags of what is watched.
 const INPUT: u32 = 0;
@@ -195,7 +195,8 @@ mod tests {
 
     use super::*;
     use crate::config::SerialConfig;
-    use crate::{eventfd, exit};
+    use crate::kvm::eventfd;
+    use crate::run::exit;
 
     /// In the line status register: input is there.
     const DATA_READY: u8 = 1;

@@ -6,12 +6,12 @@ use address::Bdf;
 use devices::mediate::Statistics;
 
 use crate::bus::software::Refusals;
-use crate::console::{Console, GuestSerial};
-use crate::description::Description;
 use crate::error::Error;
-use crate::event_loop::{self, Signals, Stay, Watched};
-use crate::exit::{ExitReason, ExitReceiver, ExitSender};
-use crate::power_button::PowerButton;
+use crate::run::console::{Console, GuestSerial};
+use crate::run::event_loop::{self, Signals, Stay, Watched};
+use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
+use crate::run::machine_info::Description;
+use crate::run::power_button::PowerButton;
 use crate::teardown::Resources;
 
 /// A running microVM. Dropping it ends the guest and gives everything back.

@@ -5,6 +5,7 @@
 
 mod input;
 mod keys;
+pub(crate) mod nonblocking;
 mod pty;
 mod pump;
 mod socket;
@@ -30,7 +31,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::config::SerialConfig;
 use crate::error::{Error, process};
-use crate::eventfd;
+use crate::kvm::eventfd;
 use input::{Input, Waiting};
 use pty::Pty;
 use pump::Pump;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use address::{Bdf, Gpa};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::eventfd;
+use crate::kvm::eventfd;
 
 /// Why the guest ends.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,10 +21,11 @@ use elf::segment::ProgramHeader;
 use linux_loader::loader::bootparam::setup_header;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::kernel::{Demand, Kernel, KernelError, Protocol};
+use super::kernel_file::Protocol;
 use super::pvh::{Notes, Relocation};
-use super::release::Release;
-use crate::memory::low;
+use crate::arch::x86_64::low;
+use crate::boot::kernel::{Demand, Kernel, KernelError};
+use crate::boot::release::Release;
 
 pub(super) use headers::Headers;
 

@@ -7,9 +7,9 @@ use devices::power;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::*;
-use crate::arch::cpuid;
-use crate::arch::page_tables::IdentityTables;
-use crate::arch::reset_vector;
+use crate::arch::x86_64::cpuid;
+use crate::arch::x86_64::page_tables::IdentityTables;
+use crate::arch::x86_64::reset_vector;
 use crate::kvm::vm::{Memslot, Vm};
 use crate::memory::guest::GuestRam;
 use crate::memory::layout::Conventional;
@@ -101,7 +101,7 @@ fn machine(code: &[u8]) -> Option<(Arc<Vm>, GuestRam, Vec<Memslot>)> {
 
 fn cpu(vm: &Vm) -> VcpuFd {
     let vcpu = vm.create_vcpu(0).unwrap();
-    vcpu.set_cpuid2(&cpuid::for_vcpu(vm.cpuid(), 0, 1).unwrap())
+    vcpu.set_cpuid2(&cpuid::for_vcpu(&vm.cpu().0, 0, 1).unwrap())
         .unwrap();
     set_reset_state(&vcpu).unwrap();
     vcpu

@@ -6,10 +6,10 @@ use address::Gpa;
 use linux_loader::loader::bootparam::{SETUP_E820_EXT, boot_e820_entry, boot_params, setup_header};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use super::kernel::Protocol;
+use super::kernel_file::Protocol;
+use crate::arch::x86_64::e820::{Entry, MemoryMap};
+use crate::arch::x86_64::low;
 use crate::halves;
-use crate::memory::e820::{Entry, MemoryMap};
-use crate::memory::low;
 
 /// `type_of_loader` of a boot loader that has no number of its own.
 const LOADER_UNDEFINED: u8 = 0xff;
@@ -174,7 +174,7 @@ fn raw(entry: &Entry) -> boot_e820_entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::e820::Kind;
+    use crate::arch::x86_64::e820::Kind;
 
     fn memory() -> GuestMemoryMmap {
         GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_longest_map_that_a_kernel_keeps_fits() {
-        let most = crate::memory::e820::MOST_ENTRIES as u64;
+        let most = crate::arch::x86_64::e820::MOST_ENTRIES as u64;
         let info = |entries| {
             BootInfo {
                 memory_map: &map(entries),

@@ -1,0 +1,45 @@
+//! The memory map of a guest, and what may come of it.
+
+use std::ops::Range;
+
+use address::Gpa;
+
+use super::low_memory::LowMemoryUse;
+use crate::arch::x86_64::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_EXTENTS};
+use crate::arch::x86_64::low;
+use crate::error::Error;
+use crate::memory::plan::MemoryPlan;
+
+/// The memory map of a guest with its kernel at `kernel`, and this use of low memory.
+pub(crate) fn memory_map(
+    plan: &MemoryPlan,
+    ecam: &Range<Gpa>,
+    (kernel, low): (Gpa, LowMemoryUse),
+) -> Result<MemoryMap, Error> {
+    let mut fixed = low::memory_map(low.kind).to_vec();
+    fixed.push(Entry {
+        range: ecam.clone(),
+        kind: Kind::Reserved,
+    });
+    Ok(MemoryMap::new(plan, fixed, kernel)?)
+}
+
+/// What may come of memory in as many pieces as `plan` has, which `map` describes.
+pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if map.len() > ENTRIES_WITHOUT_NUMA {
+        warnings.push(format!(
+            "The guest's memory map has {} entries; a kernel built without NUMA keeps {} of them",
+            map.len(),
+            ENTRIES_WITHOUT_NUMA
+        ));
+    }
+    let pieces = plan.slots().len();
+    if pieces > SAFE_EXTENTS {
+        warnings.push(format!(
+            "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: a device \
+             of a Linux guest may use the host's memory below 1 MiB"
+        ));
+    }
+    warnings
+}

@@ -1,0 +1,13 @@
+//! The kernel files of x86-64, and what a kernel is given at its entry.
+
+pub mod bzimage;
+pub mod elf;
+mod foreign;
+pub mod handover;
+pub mod kernel_file;
+pub mod low_memory;
+pub mod memory_map;
+pub mod params;
+mod pvh;
+pub mod start_info;
+pub mod unbootable;

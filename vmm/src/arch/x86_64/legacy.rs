@@ -1,0 +1,83 @@
+//! The devices of every machine, which are no PCI functions, and the addresses that they and the bus answer.
+
+use std::sync::Arc;
+
+use devices::i8042::{self, I8042};
+use devices::pci::{self, PciRoot};
+use devices::power::{self, Power, PowerEvent};
+use devices::serial;
+use vm_device::DevicePio;
+use vm_device::bus::{BusRange, MmioAddress, PioAddress};
+use vm_device::device_manager::{IoManager, MmioManager, PioManager};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::layout::{BAR_PORTS, POWER_PORT};
+use crate::bus::address_map::HostMap;
+use crate::error::{Error, process};
+use crate::kvm::eventfd;
+use crate::kvm::irq::Interrupts;
+use crate::run::console::GuestSerial;
+use crate::run::exit::{ExitReason, ExitSender};
+
+/// An eventfd that raises the serial port's interrupt.
+pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, Error> {
+    let event = eventfd::new().map_err(process("make an eventfd"))?;
+    interrupts.attach(&event, serial::IRQ)?;
+    Ok(event)
+}
+
+/// Connects the emulated devices to the addresses that they answer.
+pub fn connect(
+    pci: &Arc<PciRoot>,
+    host_map: &HostMap,
+    serial: &Arc<GuestSerial>,
+    exits: &ExitSender,
+) -> Result<IoManager, Error> {
+    let mut bus = IoManager::new();
+    let failed = |error: vm_device::bus::Error| Error::Process {
+        operation: "connect an emulated device",
+        source: error.to_string().into(),
+    };
+    for range in host_map.windows.iter().chain([&host_map.ecam]) {
+        let range =
+            BusRange::new(MmioAddress(range.start.0), range.end - range.start).map_err(failed)?;
+        bus.register_mmio(range, Arc::clone(pci) as _)
+            .map_err(failed)?;
+    }
+    let bar_ports = BAR_PORTS.end - BAR_PORTS.start;
+    let keyboard = Arc::new(I8042::new(ResetLine(exits.clone())));
+    let ports: [(u16, u16, Arc<dyn DevicePio + Send + Sync>); 5] = [
+        (pci::CONFIG_PORT, pci::CONFIG_PORTS, Arc::clone(pci) as _),
+        (BAR_PORTS.start, bar_ports, Arc::clone(pci) as _),
+        (serial::BASE_PORT, serial::PORTS, Arc::clone(serial) as _),
+        (POWER_PORT, power::PORTS, power_registers(exits.clone())),
+        (i8042::BASE_PORT, i8042::PORTS, keyboard),
+    ];
+    for (start, count, device) in ports {
+        let range = BusRange::new(PioAddress(start), count).map_err(failed)?;
+        bus.register_pio(range, device).map_err(failed)?;
+    }
+    Ok(bus)
+}
+
+fn power_registers(exits: ExitSender) -> Arc<dyn DevicePio + Send + Sync> {
+    Arc::new(Power::new(move |event| {
+        exits.send(match event {
+            PowerEvent::PowerOff { status } => ExitReason::PowerOff { status },
+            PowerEvent::Reset => ExitReason::Reset,
+        });
+    }))
+}
+
+/// The keyboard controller's reset line.
+#[derive(Debug)]
+struct ResetLine(ExitSender);
+
+impl vm_superio::Trigger for ResetLine {
+    type E = std::convert::Infallible;
+
+    fn trigger(&self) -> Result<(), Self::E> {
+        self.0.send(ExitReason::Reset);
+        Ok(())
+    }
+}

@@ -1,0 +1,16 @@
+//! x86-64: a PC without its legacy, described by ACPI.
+
+pub mod acpi;
+pub mod boot;
+pub mod cpuid;
+pub mod e820;
+pub mod entry;
+pub mod irq;
+pub mod layout;
+pub mod legacy;
+pub mod low;
+pub mod overhead;
+pub mod page_tables;
+pub mod reset_vector;
+pub mod vcpus;
+pub mod vm;

@@ -1,0 +1,62 @@
+//! A guest's CPUs before they run.
+
+use kvm_ioctls::VcpuFd;
+
+use super::boot::handover::Start;
+use super::cpuid;
+use super::entry::{self, EntryError};
+use crate::error::Error;
+use crate::kvm::vm::Vm;
+
+/// A guest's CPUs, which know nothing yet.
+#[derive(Debug)]
+pub struct Vcpus {
+    all: Vec<VcpuFd>,
+    /// How fast their TSC runs, where KVM knows it.
+    tsc_khz: Option<u32>,
+}
+
+impl Vcpus {
+    /// Creates `count` CPUs.
+    ///
+    /// # Errors
+    /// [`Error::Vm`]
+    pub fn create(vm: &Vm, count: u8) -> Result<Self, Error> {
+        let all = (0..count)
+            .map(|index| vm.create_vcpu(index))
+            .collect::<Result<Vec<_>, _>>()?;
+        let frequencies: Vec<_> = all.iter().map(entry::set_tsc_frequency).collect();
+        Ok(Self {
+            all,
+            tsc_khz: frequencies.first().copied().flatten(),
+        })
+    }
+
+    /// How fast their TSC runs in kHz, where KVM knows it.
+    #[must_use]
+    pub fn tsc_khz(&self) -> Option<u32> {
+        self.tsc_khz
+    }
+
+    /// Makes them ready to run. The first one begins at `start`; KVM keeps the others waiting for the
+    /// INIT and start-up interrupts of the first.
+    pub fn set_up(self, vm: &Vm, start: &Start) -> Result<Vec<VcpuFd>, Error> {
+        let count = u8::try_from(self.all.len()).unwrap_or(u8::MAX);
+        let cpuid = match self.tsc_khz {
+            Some(khz) => cpuid::with_tsc_frequency(&vm.cpu().0, khz).map_err(EntryError::from)?,
+            None => vm.cpu().0.clone(),
+        };
+        for (index, vcpu) in (0..count).zip(&self.all) {
+            let leaves = cpuid::for_vcpu(&cpuid, index, count).map_err(EntryError::from)?;
+            vcpu.set_cpuid2(&leaves).map_err(|source| EntryError::Kvm {
+                what: "CPUID",
+                source,
+            })?;
+            entry::set_reset_state(vcpu)?;
+            if index == 0 {
+                entry::set_registers(vcpu, &start.entry)?;
+            }
+        }
+        Ok(self.all)
+    }
+}

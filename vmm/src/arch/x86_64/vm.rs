@@ -1,0 +1,54 @@
+//! What a VM of this architecture has before its memory and CPUs: interrupt controllers and a timer.
+
+use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_ioctls::{Kvm, VmFd};
+
+use super::cpuid;
+use super::layout::{IDENTITY_MAP, TASK_STATE};
+use crate::kvm::vm::VmError;
+
+/// Gives a new VM its interrupt controllers and its timer.
+///
+/// # Errors
+/// [`VmError::Refused`]
+pub fn equip(fd: &VmFd) -> Result<(), VmError> {
+    let refused = |operation| move |source| VmError::Refused { operation, source };
+    fd.set_identity_map_address(IDENTITY_MAP.0)
+        .map_err(refused("place the identity map"))?;
+    let task_state = usize::try_from(TASK_STATE.0).unwrap_or(usize::MAX);
+    fd.set_tss_address(task_state)
+        .map_err(refused("place the task state"))?;
+    fd.create_irq_chip()
+        .map_err(refused("create interrupt controllers"))?;
+    // Kernels that do not know KVM's clock measure the TSC with the PIT, which needs no description:
+    // ports 0x40 to 0x43, and 0x61, whose bit says that it has counted down.
+    let pit = kvm_pit_config {
+        flags: KVM_PIT_SPEAKER_DUMMY,
+        ..Default::default()
+    };
+    fd.create_pit2(pit).map_err(refused("create a timer"))
+}
+
+/// What KVM's CPUs can do on this host: the CPUID leaves that it supports.
+#[derive(Clone, Debug)]
+pub struct CpuFeatures(pub(super) CpuId);
+
+impl CpuFeatures {
+    /// Asks KVM.
+    ///
+    /// # Errors
+    /// [`VmError::Refused`]
+    pub fn of(kvm: &Kvm) -> Result<Self, VmError> {
+        let supported = cpuid::supported(kvm).map_err(|source| VmError::Refused {
+            operation: "read the supported CPUID",
+            source,
+        })?;
+        Ok(Self(supported))
+    }
+
+    /// Bits of a guest-physical address.
+    #[must_use]
+    pub fn address_bits(&self) -> u8 {
+        cpuid::address_bits(&self.0)
+    }
+}

@@ -1,0 +1,11 @@
+//! A guest while it runs: what ends it, what reaches it, and who watches.
+
+pub mod console;
+pub(crate) mod device_notices;
+pub(crate) mod event_loop;
+pub mod exit;
+pub(crate) mod limits;
+pub mod machine_info;
+pub(crate) mod power_button;
+pub mod timings;
+pub(crate) mod vmm;
