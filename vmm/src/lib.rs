@@ -22,7 +22,7 @@ mod files;
 mod host;
 pub mod host_map;
 pub mod kvm;
-mod limits;
+pub mod limits;
 pub mod logging;
 pub mod machine;
 pub mod memory;

@@ -117,7 +117,8 @@ impl Wiring<'_> {
                 Arc::clone(self.vm),
                 Arc::clone(self.interrupts),
                 gsi,
-            );
+            )
+            .map_err(process("make an eventfd"))?;
             let passed = self.function(host, (bdf, gsi), reach)?;
             let guest = slots.add((place.slot, place.function), bdf, passed)?;
             log::info!("{bdf}: is {guest} in the guest");

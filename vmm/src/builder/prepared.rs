@@ -40,7 +40,7 @@ impl Prepared {
     /// Binds the devices, pins and places memory. `identity` is the layout for devices that use
     /// physical addresses.
     pub fn new(config: &Config, identity: &dyn Layout, phases: &mut Phases) -> Result<Self, Error> {
-        limits::raise_open_files();
+        limits::raise_open_files(config.devices.len(), config.cpus.get())?;
         let files = BootFiles::open(config)?;
         let release = files.release()?;
         let is_linux = release.is_some();
