@@ -18,6 +18,7 @@ mod event_loop;
 mod eventfd;
 pub mod events;
 pub mod exit;
+pub mod fatal;
 mod files;
 mod host;
 pub mod host_map;

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use stress_report::Verdict;
 use vmm::cli::{Cli, Command, StressArgs};
 use vmm::config::HostConfig;
-use vmm::{Error, Host, Identity, limits, logging, run, say};
+use vmm::{Error, Host, Identity, fatal, limits, logging, run, say};
 
 /// The command line is wrong.
 const USAGE: u8 = 1;
@@ -37,7 +37,8 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Result<ExitCode, Error> {
     let verbose = cli.verbose;
-    limits::report_file_size().map_err(|source| Error::Process {
+    let handlers = limits::report_file_size().and_then(|()| fatal::install());
+    handlers.map_err(|source| Error::Process {
         operation: "install a signal handler",
         source: source.into(),
     })?;
