@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use serde::{Serialize, Serializer};
 
 use crate::config::HostConfig;
+use crate::fatal;
 use crate::run::console::nonblocking::Unblocked;
 
 /// Descriptors below this one are standard input, output and error.
@@ -155,18 +156,27 @@ impl EventLog {
                 source,
             })?);
         }
-        let targets = targets.into_iter();
         Ok(Self {
-            targets: targets
-                .map(|target| Unblocked::new(target, Duration::ZERO))
-                .collect(),
+            targets: unblocked(targets),
             ..Self::default()
         })
+    }
+
+    /// Lets a fatal signal write the last event.
+    fn watch_signals(&self) {
+        let copies = self.targets.iter().map(Unblocked::try_clone);
+        match copies.collect::<io::Result<Vec<_>>>() {
+            Ok(copies) => fatal::watch(self.began, copies),
+            Err(error) => log::warn!("A fatal signal will not write the last event: {error}"),
+        }
     }
 
     /// Tells that `event` happened.
     pub fn tell(&mut self, event: &Event<'_>) {
         self.open = !matches!(event, Event::Shutdown { .. });
+        if !self.open {
+            fatal::forget();
+        }
         let line = Line {
             time_ms: milliseconds(self.began.elapsed()),
             event,
@@ -188,6 +198,7 @@ impl EventLog {
 
     /// Tells that the run starts.
     pub fn started(&mut self) {
+        self.watch_signals();
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         self.tell(&Event::Started {
             pid: std::process::id(),
@@ -208,6 +219,14 @@ impl Drop for EventLog {
             });
         }
     }
+}
+
+/// Without a wait for readers.
+fn unblocked(targets: Vec<OwnedFd>) -> Vec<Unblocked<OwnedFd>> {
+    let targets = targets.into_iter();
+    targets
+        .map(|target| Unblocked::new(target, Duration::ZERO))
+        .collect()
 }
 
 fn milliseconds(time: Duration) -> u64 {

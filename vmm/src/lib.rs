@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 mod error;
 pub mod events;
+pub mod fatal;
 mod host;
 mod kvm;
 pub mod logging;
@@ -28,6 +29,7 @@ mod teardown;
 pub use error::Error;
 pub use host::Host;
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};
+pub use run::limits;
 pub use screen::say;
 
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use stress_report::Verdict;
 use vmm::cli::{Cli, Command, StressArgs};
 use vmm::config::HostConfig;
-use vmm::{Error, Host, Identity, logging, run_guest, say};
+use vmm::{Error, Host, Identity, fatal, limits, logging, run_guest, say};
 
 /// The command line is wrong.
 const USAGE: u8 = 1;
@@ -37,6 +37,11 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Result<ExitCode, Error> {
     let verbose = cli.verbose;
+    let handlers = limits::report_file_size().and_then(|()| fatal::install());
+    handlers.map_err(|source| Error::Process {
+        operation: "install a signal handler",
+        source: source.into(),
+    })?;
     // A run's log may go elsewhere, as its file of options says.
     if !matches!(cli.command, Command::Run(_) | Command::Plan(_)) {
         logging::start(&HostConfig {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use vmm::cli::{Cli, Command};
-use vmm::{Conventional, Host, run};
+use vmm::{Conventional, Host, run_guest};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     };
     let ended = args.into_config(cli.verbose.max(1)).and_then(|config| {
         let host = Host::open(&config.host)?;
-        run(&config.guest, &Conventional, host)
+        run_guest(&config.guest, &Conventional, host)
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -79,6 +79,7 @@ pub const MACHINE: &[Step] = &[
             "OK address-map",
             "OK config-space",
             "OK memlock",
+            "OK open-files",
             "OK hugepages",
             "OK available-memory",
             "OK pinned-memory",

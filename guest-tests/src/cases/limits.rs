@@ -29,6 +29,9 @@ macro_rules! in_group {
     };
 }
 
+/// A run whose memory is ordinary, and whose guest ends with a status.
+const MEDIATED: &str = "pinvisor run --noiommu --device $TESTBED_BDF_1,dma=mediate --kernel /testbed/status --memory 64M";
+
 /// The first device is an NVMe controller, three others follow.
 pub const LIMITS: &[Step] = &[
     Step {
@@ -64,7 +67,7 @@ pub const LIMITS: &[Step] = &[
         command: in_group!("pages"),
         status: "4",
         error: "too-few-hugepages",
-        says: &["hugetlb.2MB.max"],
+        says: &["of which this process got 32", "hugetlb.2MB.max"],
         ..STEP
     },
     Step {
@@ -96,6 +99,58 @@ pub const LIMITS: &[Step] = &[
     Step {
         name: "few-files",
         command: "sh -c 'ulimit -S -n 20; exec pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/off --memory 128M'",
+        ..STEP
+    },
+    Step {
+        name: "too-few-files",
+        command: "sh -c 'ulimit -n 20; exec pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/off --memory 128M'",
+        status: "2",
+        error: "too-few-files",
+        says: &["the limit is 20", "ulimit -n"],
+        ..STEP
+    },
+    Step {
+        name: "too-few-files-check",
+        command: "sh -c 'ulimit -n 20; exec pinvisor check $TESTBED_BDF_0'",
+        status: "2",
+        shows: &["FAIL open-files"],
+        says: &["the limit is 20", "ulimit -n"],
+        ..STEP
+    },
+    Step {
+        // Guest memory is a file, too.
+        name: "small-files",
+        command: "sh -c 'ulimit -f 1000; exec pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/off --memory 128M'",
+        status: "2",
+        error: "process",
+        says: &["File too large", "ulimit -f"],
+        ..STEP
+    },
+    Step {
+        name: "too-little-memory",
+        before: "sed 's/^\\(MemAvailable\\|SwapFree\\):.*/\\1: 1024 kB/' /proc/meminfo > /tmp/meminfo; fake /proc/meminfo < /tmp/meminfo\n",
+        command: MEDIATED,
+        status: "4",
+        error: "too-little-memory",
+        says: &["needs 64 MiB of ordinary memory", "1 MiB are available"],
+        ..STEP
+    },
+    Step {
+        name: "no-more-than-there-is",
+        before: "sed -i 's/^MemAvailable:.*/MemAvailable: 2097152 kB/; s/^\\(CommitLimit\\|Committed_AS\\):.*/\\1: 4096 kB/' /tmp/fake/_proc_meminfo\n\
+                 echo 2 | fake /proc/sys/vm/overcommit_memory\n",
+        command: MEDIATED,
+        after: "umount /proc/sys/vm/overcommit_memory /proc/meminfo\n",
+        status: "4",
+        error: "too-little-memory",
+        says: &["vm.overcommit_memory=2", "sysctl vm.overcommit_memory=0"],
+        ..STEP
+    },
+    Step {
+        name: "enough-memory",
+        command: MEDIATED,
+        status: "6",
+        error: "guest-status",
         ..STEP
     },
     Step {

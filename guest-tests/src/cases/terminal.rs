@@ -27,7 +27,7 @@ begin() {
 ended() { await 'pane | grep -q "status=[0-9]*\."'; pane | sed -n 's/.*status=\([0-9]*\)\..*/\1/p'; }
 "#;
 
-/// Ended by keys; by a signal; while it shows how far it is; by the terminal's end.
+/// Ended by keys; by signals, fatal ones among them; while it shows how far it is; by the terminal's end.
 const STEPS: &str = r#"
 begin new
 say raw "$(modes)"
@@ -59,6 +59,18 @@ tmux send-keys -t case C-c
 say by_break "$(ended)"
 say after_break "$(modes)"
 say progress_left "$(pane | grep -cE "$progress")"
+
+begin ''
+kill -QUIT "$pinvisor"
+say by_quit "$(ended)"
+say after_quit "$(modes)"
+
+begin ''
+kill -BUS "$pinvisor"
+say by_bus "$(ended)"
+say after_bus "$(modes)"
+say reason_bus "$(sed -n 's/.*"reason":"\([^"]*\)".*/\1/p' /tmp/events)"
+await '! ls -l /proc/[0-9]*/exe 2> /dev/null | grep -q /pinvisor'
 
 begin ''
 tmux kill-session -t case
@@ -110,12 +122,18 @@ fn judge(outcome: &Outcome) -> CaseResult {
         ("reason_keys", "user"),
         ("by_signal", "0"),
         ("after_signal", sane),
-        // Nobody can do anything then; what the documentation says to type does.
+        // No process can restore it then; what the documentation says to type does.
         ("after_kill", raw),
         ("after_sane", sane),
         ("by_break", "6"),
         ("after_break", sane),
         ("progress_left", "0"),
+        ("by_quit", "0"),
+        ("after_quit", sane),
+        // 128 and the signal's number.
+        ("by_bus", "135"),
+        ("after_bus", sane),
+        ("reason_bus", "fatal-signal"),
         ("pidfile_left", "1"),
     ] {
         findings.expect_eq(key, facts.get(key).copied(), Some(value));

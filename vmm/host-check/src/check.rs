@@ -5,7 +5,8 @@ use crate::id::Id;
 use crate::line::{Line, Report, Verdict};
 use crate::wanted::{Wanted, WantedDevice};
 use crate::{
-    config_window, cpu, device, dma, kept, kernel, kvm, memory, nodes, ordinary, privilege,
+    config_window, cpu, device, dma, kept, kernel, kvm, memory, nodes, open_files, ordinary,
+    privilege,
 };
 
 /// Looks at everything that must hold for a run.
@@ -35,6 +36,7 @@ pub fn check(host: &Host, wanted: &Wanted) -> Report {
         memory::check_address_map(host),
         config_window::check(host, &wanted.devices),
         privilege::check_memlock(host, memory.map(|memory| memory.bytes)),
+        open_files::check(host, wanted.devices.len()),
     ];
     lines.extend(memory::check_hugepages(host, memory, of_hugepages));
     lines.extend([

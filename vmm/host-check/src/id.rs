@@ -36,6 +36,8 @@ pub enum Id {
     ConfigSpace,
     /// The limit on locked memory.
     Memlock,
+    /// The limit on open files.
+    OpenFiles,
     /// Hugepages.
     Hugepages,
     /// Ordinary memory.
@@ -131,6 +133,10 @@ impl Id {
             Self::Memlock => {
                 "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
                  lifts it"
+            }
+            Self::OpenFiles => {
+                "The hard limit on open files suffices for a run; each MSI-X vector that a guest \
+                 uses is one more"
             }
             Self::Hugepages => {
                 "There are hugepages for the guest's memory, where a device has it at its physical \

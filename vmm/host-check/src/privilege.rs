@@ -97,15 +97,41 @@ pub(crate) fn check_page_addresses(host: &Host, noiommu: bool) -> Line {
     )
 }
 
+/// A limit of this process: `None` for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// The one that applies.
+    pub soft: Option<u64>,
+    /// The one to which the caller may raise it.
+    pub hard: Option<u64>,
+}
+
+/// The limit of this name in `/proc/self/limits`.
+pub(crate) fn limit(limits: &str, name: &str) -> Option<Limit> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    let number = |text: &str| match text {
+        "unlimited" => Some(None),
+        number => number.parse().ok().map(Some),
+    };
+    let mut columns = line.split_whitespace();
+    Some(Limit {
+        soft: number(columns.next()?)?,
+        hard: number(columns.next()?)?,
+    })
+}
+
 /// Soft limit on locked memory in bytes, `None` for none.
 fn memlock(limits: &str) -> Option<Option<u64>> {
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max locked memory"))?;
-    match line.split_whitespace().next()? {
-        "unlimited" => Some(None),
-        bytes => bytes.parse().ok().map(Some),
+    limit(limits, "Max locked memory").map(|limit| limit.soft)
+}
+
+/// The limit on locked memory in bytes; `None` where there is none, or the caller is not subject to it.
+#[must_use]
+pub fn locked_memory_limit(host: &Host) -> Option<u64> {
+    if Privilege::of_caller(host).has(IPC_LOCK) {
+        return None;
     }
+    memlock(&host.word("proc/self/limits")).flatten()
 }
 
 /// [`Id::Memlock`], for `need` bytes of guest memory where that is known.
@@ -214,6 +240,9 @@ mod tests {
         assert!(judge(&unlimited, Some(1 << 40)).text.contains("unlimited"));
         assert_eq!(judge("", Some(1)).verdict, Verdict::Warn);
         let lifted = caller(1 << IPC_LOCK, FIRST, LIMIT);
+        assert_eq!(locked_memory_limit(&lifted.host), None);
+        let limited = caller(0, FIRST, LIMIT);
+        assert_eq!(locked_memory_limit(&limited.host), Some(8 << 20));
         assert_eq!(
             check_memlock(&lifted.host, Some(1 << 40)).verdict,
             Verdict::Ok

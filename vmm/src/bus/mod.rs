@@ -90,7 +90,8 @@ impl Wiring<'_> {
                 Arc::clone(self.vm),
                 Arc::clone(self.interrupts),
                 gsi,
-            );
+            )
+            .map_err(process("make an eventfd"))?;
             let passed = self.function(host, (bdf, gsi), &assigned.dma)?;
             let guest = slots.add(assigned.slot, bdf, passed)?;
             log::info!("{bdf}: is {guest} in the guest");

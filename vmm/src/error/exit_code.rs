@@ -54,6 +54,7 @@ impl Error {
             | Self::MemoryEncrypted { .. }
             | Self::Panicked
             | Self::NoWorker
+            | Self::TooFewFiles { .. }
             | Self::Keeper(_)
             | Self::Process { .. } => HOST,
             Self::BehindIommu { .. }
@@ -70,6 +71,7 @@ impl Error {
             | Self::AccessFailed { .. }
             | Self::DeviceFailed { .. } => DEVICE,
             Self::TooFewHugepages { .. }
+            | Self::TooLittleMemory { .. }
             | Self::Software(_)
             | Self::Window(_)
             | Self::Physical(_)

@@ -2,9 +2,11 @@
 
 use std::io;
 
+use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
 
-use super::{Error, names};
+use super::cause::{self, Limits};
+use super::{Backend, Error, names};
 use crate::arch::ParamsError;
 use crate::arch::low;
 use crate::boot::kernel::KernelError;
@@ -15,8 +17,8 @@ use crate::memory::guest::GuestRamError;
 use crate::memory::plan::PlanError;
 
 /// What lets a process have more threads.
-const MORE_TASKS: &str = "raise pids.max of the control group, which is TasksMax= of a systemd unit, or the user's \
-                          RLIMIT_NPROC (ulimit -u)";
+const MORE_TASKS: &str = "raise pids.max of the control group, which is TasksMax= of a systemd unit, the user's \
+                          RLIMIT_NPROC (ulimit -u), or the limit on address space (ulimit -v)";
 
 /// Whether the kernel has no thread to give (clone(2)).
 fn is_again(source: &(dyn std::error::Error + 'static)) -> bool {
@@ -28,6 +30,33 @@ impl Error {
     /// What the user can do about it, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
+        self.hint_under(Limits::read())
+    }
+
+    /// The same where these limits apply.
+    pub(super) fn hint_under(&self, limits: Limits) -> Option<String> {
+        let explained = || limits.explain(cause::errno(self)?);
+        match self {
+            // What else makes them fail is looked at only where no limit does.
+            Self::Backend(Backend::Map { .. }) | Self::GuestRam(GuestRamError::Map(_)) => {
+                explained().or_else(|| self.own_hint())
+            }
+            Self::Backend(Backend::Pin { source, .. })
+                if source.raw_os_error() == Some(libc::ENOMEM)
+                    && !limits.limit_locked_memory() =>
+            {
+                Some(
+                    "this machine, or the control group, has no memory left: give the guest less, or \
+                     reserve more hugepages"
+                        .to_owned(),
+                )
+            }
+            _ => self.own_hint().or_else(explained),
+        }
+    }
+
+    /// What can be done about this kind of error, whatever the limits of this process are.
+    fn own_hint(&self) -> Option<String> {
         match self {
             Self::Events(error) => error.hint(),
             Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
@@ -91,22 +120,12 @@ impl Error {
             Self::TooFewHugepages {
                 size,
                 need,
-                available,
-                ..
-            } if need <= available => Some(format!(
-                "raise hugetlb.{size}B.max of the control group, or let this process have memory of \
-                 all NUMA nodes (numactl, cpuset.mems)"
-            )),
-            Self::TooFewHugepages {
-                size,
-                need,
-                available,
+                got,
+                free,
                 total,
-            } => Some(format!(
-                "echo {} > /sys/kernel/mm/hugepages/{}/nr_hugepages",
-                total.saturating_add(need.saturating_sub(*available)),
-                size.pool_name()
-            )),
+            } => Some(too_few_hugepages(*size, need.saturating_sub(*got), (*free, *total))),
+            Self::TooFewFiles { need, .. } => Some(host_check::more_open_files(*need)),
+            Self::TooLittleMemory { available, .. } => Some(available.way_out()),
             Self::NoWorker => Some(MORE_TASKS.to_owned()),
             Self::Process { source, .. } if is_again(source.as_ref()) => {
                 Some(MORE_TASKS.to_owned())
@@ -154,4 +173,22 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// What to do where `missing` hugepages more are needed, and the pool has so many free ones, of so many in
+/// all.
+fn too_few_hugepages(size: HugepageSize, missing: u64, (free, total): (u64, u64)) -> String {
+    if missing <= free {
+        return format!(
+            "raise hugetlb.{size}B.max of the control group, or let this process have memory of \
+             all NUMA nodes (numactl, cpuset.mems)"
+        );
+    }
+    let pool = size.pool_name();
+    let total = total.saturating_add(missing - free);
+    format!(
+        "echo {total} > /sys/kernel/mm/hugepages/{pool}/nr_hugepages; if the number that is read there \
+         is lower afterwards, memory is too fragmented: echo 1 > /proc/sys/vm/compact_memory and \
+         repeat, or reserve them at boot (hugepagesz={size} hugepages={total})"
+    )
 }

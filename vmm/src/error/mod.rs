@@ -1,5 +1,6 @@
 //! What can fail, and with which exit code.
 
+mod cause;
 mod exit_code;
 mod hint;
 
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use address::{Bdf, Gpa, Hpa};
 use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
-use host_check::{BindError, BindErrorKind, Encryption};
+use host_check::{AvailableMemory, BindError, BindErrorKind, Encryption};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::ErrorKind as BackendKind;
 use iommufd_backend::TranslatedBar;
@@ -245,23 +246,46 @@ pub enum Error {
     },
     /// Too few hugepages in the pool; or enough, and the kernel gives this process no more of them.
     #[error(
-        "Guest memory needs {need} hugepages of {size}, of which {available} can be had ({total} in \
-         all{}",
-        if need > available {
-            ", the others are in use or promised)"
+        "Guest memory needs {need} hugepages of {size}, of which {}",
+        if *need > got.saturating_add(*free) {
+            format!(
+                "{} are available ({total} in the pool, the others in use or reserved)",
+                got.saturating_add(*free)
+            )
         } else {
-            "), but this process gets no more of them"
+            format!(
+                "this process got {got}: the pool has {free} more that are free ({total} in all), but the \
+                 kernel refuses them to this process"
+            )
         }
     )]
     TooFewHugepages {
         /// Size of the pages.
         size: HugepageSize,
-        /// Pages needed.
+        /// Pages that the guest needs in all.
         need: u64,
-        /// Pages that can be had.
-        available: u64,
+        /// Those of them that it got before the kernel refused more.
+        got: u64,
+        /// Pages of the pool that are free and not reserved.
+        free: u64,
         /// Pages in the pool.
         total: u64,
+    },
+    /// A limit on open files that leaves too few for a run.
+    #[error("A run needs up to {need} open files, and the limit is {limit}")]
+    TooFewFiles {
+        /// The limit.
+        limit: u64,
+        /// Files needed.
+        need: u64,
+    },
+    /// Less ordinary memory than the guest is to have.
+    #[error("Guest memory needs {} MiB of ordinary memory, and {available}", bytes >> 20)]
+    TooLittleMemory {
+        /// Bytes needed.
+        bytes: u64,
+        /// What there is at most.
+        available: AvailableMemory,
     },
     /// Identity memory in more pieces than are safe.
     #[error(transparent)]

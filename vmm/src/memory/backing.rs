@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use address::{Hpa, Iova};
+use host_check::{AvailableMemory, Host, available_memory};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
@@ -93,7 +94,7 @@ impl Backing {
     /// Takes memory of any kind and pins it in `space`, to which a device is attached.
     ///
     /// # Errors
-    /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Process`]
+    /// [`Error::TooFewHugepages`], [`Error::TooLittleMemory`], [`Error::Backend`], [`Error::Process`]
     pub fn scattered(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, Error> {
         let page_size = memory.hugepage_size.map_or(PAGE, HugepageSize::bytes);
         Self::pin((unpinned(memory)?, page_size), memory, space)
@@ -114,7 +115,7 @@ impl Backing {
             None if at_identity => HugepageSize::Mib2.bytes(),
             None => PAGE,
         };
-        Self::pin((unpinned(memory)?, page_size), memory, space)
+        Self::pin((file_of(memory)?, page_size), memory, space)
     }
 
     /// Takes memory that is not pinned here: an IOMMU will translate for all devices.
@@ -304,8 +305,25 @@ fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Guest RAM of hugepages, or of ordinary memory, that is not pinned yet.
+/// Guest RAM of hugepages, or of ordinary memory, that is not pinned yet but will be. All of it is
+/// taken then: more than there is would end the process, or others, without an error.
 fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
+    if memory.hugepage_size.is_none() {
+        check_available(memory.size, available_memory(&Host::default()))?;
+    }
+    file_of(memory)
+}
+
+/// Whether `bytes` of ordinary memory are available, as far as the kernel shows what is.
+fn check_available(bytes: u64, available: Option<AvailableMemory>) -> Result<(), Error> {
+    match available.filter(|available| available.bytes < bytes) {
+        Some(available) => Err(Error::TooLittleMemory { bytes, available }),
+        None => Ok(()),
+    }
+}
+
+/// Guest RAM as a file: hugepages are taken, ordinary memory is not yet.
+fn file_of(memory: &MemoryConfig) -> Result<File, Error> {
     if let Some(size) = memory.hugepage_size {
         let _turn = turn(size);
         check_pool(memory.size, size)?;
@@ -357,14 +375,15 @@ fn check_pool(bytes: u64, size: HugepageSize) -> Result<u64, Error> {
     let need = bytes / size.bytes();
     pool.available()
         .checked_sub(need)
-        .ok_or_else(|| too_few(size, need, pool))
+        .ok_or_else(|| too_few(size, (need, 0), pool))
 }
 
-fn too_few(size: HugepageSize, need: u64, pool: Pool) -> Error {
+fn too_few(size: HugepageSize, (need, got): (u64, u64), pool: Pool) -> Error {
     Error::TooFewHugepages {
         size,
         need,
-        available: pool.available(),
+        got,
+        free: pool.available(),
         total: pool.total,
     }
 }
@@ -394,11 +413,10 @@ fn populate(
         Backend::Map { ref source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
             let pool = Pool::read(Path::new("/sys"), size);
             // The kernel may have stopped anywhere in the range (stat(2): blocks of 512 bytes).
-            let have = file
+            let got = file
                 .metadata()
                 .map_or(0, |file| file.blocks() * 512 / size.bytes());
-            let need = wanted.saturating_sub(have);
-            pool.map_or(error.into(), |pool| too_few(size, need, pool))
+            pool.map_or(error.into(), |pool| too_few(size, (wanted, got), pool))
         }
         error => error.into(),
     })
@@ -406,6 +424,8 @@ fn populate(
 
 #[cfg(test)]
 mod tests {
+    use host_check::MemoryLimit;
+
     use super::*;
 
     #[test]
@@ -416,31 +436,60 @@ mod tests {
         });
         let error = of_all(2 << 30)(page);
         assert!(error.to_string().contains("2147483648"), "{error}");
-        let hint = error.hint().unwrap();
-        assert!(hint.contains("ulimit -l 2097152 or more"), "{hint}");
     }
 
     #[test]
-    fn pages_that_are_there_and_not_to_be_had_are_told_from_those_that_are_not() {
-        let told = |need, free| {
+    fn missing_pages_are_told_from_those_that_are_refused() {
+        let report = |got, free| {
             let pool = Pool {
                 total: 900,
                 free,
                 reserved: 0,
             };
-            let error = too_few(HugepageSize::Mib2, need, pool);
+            let error = too_few(HugepageSize::Mib2, (300, got), pool);
             (error.to_string(), error.hint().unwrap())
         };
-        let (text, hint) = told(300, 100);
-        assert!(text.ends_with("in use or promised)"), "{text}");
-        assert!(hint.contains("echo 1100 >"), "{hint}");
-        let (text, hint) = told(300, 700);
-        assert!(text.ends_with("gets no more of them"), "{text}");
+        for (got, free) in [(0, 100), (40, 60)] {
+            let (text, hint) = report(got, free);
+            assert!(
+                text.contains("needs 300 hugepages of 2M, of which 100 are available"),
+                "{text}"
+            );
+            assert!(text.ends_with("in use or reserved)"), "{text}");
+            assert!(hint.contains("echo 1100 >"), "{hint}");
+            assert!(hint.contains("compact_memory"), "{hint}");
+        }
+        let (text, hint) = report(32, 700);
+        assert!(
+            text.contains("needs 300 hugepages of 2M, of which this process got 32"),
+            "{text}"
+        );
+        assert!(text.contains("700 more that are free"), "{text}");
         assert!(
             hint.contains("hugetlb.2MB.max") && hint.contains("cpuset.mems"),
             "{hint}"
         );
         assert!(!hint.contains("echo"), "{hint}");
+    }
+
+    #[test]
+    fn more_ordinary_memory_than_there_is_is_refused() {
+        let available = |bytes| {
+            Some(AvailableMemory {
+                bytes,
+                limit: MemoryLimit::Machine,
+            })
+        };
+        assert!(check_available(64 << 20, available(64 << 20)).is_ok());
+        assert!(check_available(64 << 20, None).is_ok());
+        let error = check_available(64 << 20, available(63 << 20)).unwrap_err();
+        assert_eq!((error.id(), error.exit_code()), ("too-little-memory", 4));
+        let text = error.to_string();
+        assert!(
+            text.contains("needs 64 MiB of ordinary memory, and 63 MiB are available"),
+            "{text}"
+        );
+        assert!(error.hint().unwrap().contains("less memory"));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! From a device's interrupts to the guest's: eventfds that VFIO signals and KVM listens to.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use devices::vfio_pci::MsiMessage;
 use iommufd_backend::IrqIndex;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{PassthroughError, VfioFunction, event_fd};
+use super::{PassthroughError, VfioFunction};
 use crate::kvm::eventfd;
 
 /// The kind of interrupt that is on.
@@ -15,9 +17,7 @@ use crate::kvm::eventfd;
 pub(super) enum Active {
     None,
     Intx {
-        event: EventFd,
-        /// Kept open: KVM signals it, the device listens.
-        _resample: EventFd,
+        event: Arc<EventFd>,
     },
     Messages {
         index: IrqIndex,
@@ -28,7 +28,7 @@ pub(super) enum Active {
 /// One message-signalled interrupt.
 #[derive(Debug)]
 pub(super) struct Vector {
-    event: EventFd,
+    event: Arc<EventFd>,
     route: Option<Route>,
     attached: bool,
 }
@@ -39,20 +39,43 @@ struct Route {
     message: MsiMessage,
 }
 
+/// Eventfds that a function has from its start on, so that a guest always gets the first interrupt of a
+/// kind, however many descriptors are open by then.
+#[derive(Debug)]
+pub(super) struct OwnEvents {
+    /// INTx, or vector 0.
+    first: Arc<EventFd>,
+    /// KVM signals it when the guest has handled INTx, and the device listens.
+    resample: EventFd,
+}
+
+impl OwnEvents {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            first: Arc::new(eventfd::new()?),
+            resample: eventfd::new()?,
+        })
+    }
+
+    /// The first one, with nothing in it that was left by its last use.
+    fn first(&self) -> Arc<EventFd> {
+        take(&self.first);
+        Arc::clone(&self.first)
+    }
+}
+
 impl VfioFunction {
     pub(super) fn enable_intx(&mut self) -> Result<(), PassthroughError> {
-        let event = event_fd()?;
-        let resample = event_fd()?;
+        let event = self.events.first();
+        let resample = &self.events.resample;
+        take(resample);
         self.interrupts
-            .attach_level(&event, &resample, self.intx_gsi)?;
-        if let Err(error) = self.raise_intx(&event, &resample) {
+            .attach_level(&event, resample, self.intx_gsi)?;
+        if let Err(error) = self.raise_intx(&event, resample) {
             self.detach(&event, self.intx_gsi);
             return Err(error.into());
         }
-        self.active = Active::Intx {
-            event,
-            _resample: resample,
-        };
+        self.active = Active::Intx { event };
         Ok(())
     }
 
@@ -105,8 +128,12 @@ impl VfioFunction {
         let start = range.start.into();
         let added = range
             .map(|number| {
+                let event = match number {
+                    0 => self.events.first(),
+                    _ => Arc::new(eventfd::spare().map_err(PassthroughError::EventFd)?),
+                };
                 let vector = Vector {
-                    event: event_fd()?,
+                    event,
                     route: None,
                     attached: false,
                 };
@@ -144,7 +171,7 @@ impl VfioFunction {
         }
         match std::mem::replace(&mut self.active, Active::None) {
             Active::None => {}
-            Active::Intx { event, .. } => self.detach(&event, self.intx_gsi),
+            Active::Intx { event } => self.detach(&event, self.intx_gsi),
             Active::Messages { vectors, .. } => {
                 for vector in vectors.into_values() {
                     let Some(Route { gsi, .. }) = vector.route else {
@@ -275,6 +302,13 @@ fn put_back(event: &EventFd, count: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_begins_anew_with_each_use() {
+        let events = OwnEvents::new().unwrap();
+        events.first().write(3).unwrap();
+        assert_eq!(take(&events.first()), 0, "left by the last use");
+    }
 
     #[test]
     fn what_was_caught_is_delivered_once() {

@@ -15,10 +15,8 @@ use std::sync::Arc;
 use address::{Gpa, Hpa};
 use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, MsiMessage, Region};
 use iommufd_backend::{IrqIndex, VfioDevice};
-use vmm_sys_util::eventfd::EventFd;
 
-use self::interrupts::Active;
-use crate::kvm::eventfd;
+use self::interrupts::{Active, OwnEvents};
 use crate::kvm::irq::{Interrupts, IrqError};
 use crate::kvm::vm::{Memslot, Vm, VmError};
 
@@ -59,6 +57,7 @@ pub struct VfioFunction {
     // Before `device`: what is mapped and raised goes before the device does.
     slots: BTreeMap<(u8, u64), Memslot>,
     active: Active,
+    events: OwnEvents,
     device: Arc<VfioDevice>,
     info: HostInfo,
     vm: Arc<Vm>,
@@ -68,23 +67,26 @@ pub struct VfioFunction {
 
 impl VfioFunction {
     /// Brings `device` and `vm` together; INTx will raise `intx_gsi`.
-    #[must_use]
+    ///
+    /// # Errors
+    /// The errno of `eventfd`.
     pub fn new(
         device: Arc<VfioDevice>,
         info: HostInfo,
         vm: Arc<Vm>,
         interrupts: Arc<Interrupts>,
         intx_gsi: u32,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        Ok(Self {
             slots: BTreeMap::new(),
             active: Active::None,
+            events: OwnEvents::new()?,
             device,
             info,
             vm,
             interrupts,
             intx_gsi,
-        }
+        })
     }
 
     fn map_area(&mut self, bar: u8, area: &Range<u64>, gpa: Gpa) -> Result<(), PassthroughError> {
@@ -195,8 +197,4 @@ fn number(region: Region) -> u32 {
         Region::Bar(index) => index.into(),
         Region::Rom => ROM,
     }
-}
-
-fn event_fd() -> Result<EventFd, PassthroughError> {
-    eventfd::new().map_err(PassthroughError::EventFd)
 }

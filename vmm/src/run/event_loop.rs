@@ -21,8 +21,9 @@ use crate::run::power_button::{PowerButton, Press};
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// Takes SIGTERM, SIGINT and, unless nohup(1) said not to, SIGHUP over. To be called before
-    /// any thread is started that handles one, since they inherit what is blocked.
+    /// Takes over SIGTERM, SIGINT, SIGQUIT, what else would kill the process from outside, and, unless
+    /// nohup(1) said not to, SIGHUP. To be called before any thread is started that handles one, since
+    /// they inherit what is blocked.
     ///
     /// # Errors
     /// [`Error::Process`]
@@ -52,12 +53,25 @@ pub fn let_signals_through() -> Result<(), Error> {
     })
 }
 
+/// Signals whose default is to kill the process, and that come from outside of it: users and
+/// programs send them, and the kernel sends SIGXCPU at the limit on CPU time.
+const FROM_OUTSIDE: [Signal; 11] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGXCPU,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+];
+
 /// The signals that are taken over.
 fn taken() -> SigSet {
-    let mut set = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        set.add(signal);
-    }
+    let mut set: SigSet = FROM_OUTSIDE.into_iter().collect();
     if !ignores_hangup() {
         set.add(Signal::SIGHUP);
     }
@@ -187,7 +201,7 @@ struct Watcher<'a> {
 }
 
 impl Watcher<'_> {
-    /// SIGTERM asks the guest first, if there is anybody to ask; everything else stops it.
+    /// SIGTERM asks the guest first, if it listens; everything else stops it.
     fn take_signal(&mut self, signal: i32) {
         let button = self
             .button
@@ -258,6 +272,18 @@ mod tests {
         assert!(blocked());
         let_signals_through().unwrap();
         assert!(!blocked());
+    }
+
+    #[test]
+    fn signals_from_outside_end_the_guest_in_order() {
+        let signals = Signals::take().unwrap();
+        for signal in [Signal::SIGQUIT, Signal::SIGXCPU, Signal::SIGUSR1] {
+            // To this thread, where it is blocked.
+            nix::sys::signal::raise(signal).unwrap();
+            let read = signals.0.read_signal().unwrap().unwrap();
+            assert_eq!(read.ssi_signo, signal as u32);
+        }
+        let_signals_through().unwrap();
     }
 
     #[test]

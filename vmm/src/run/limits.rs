@@ -1,12 +1,21 @@
 //! Limits of this process that would end a guest long after its start.
 
+use std::io as std_io;
+
+use host_check::{Host, open_files_needed};
 use rustix::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use vmm_sys_util::signal::register_signal_handler;
 
-/// Raises the limit on open files as far as this process may. Every MSI-X vector that a guest uses is a
-/// file, and shells and service managers leave 1024 for programs that use select(2), which this one
-/// does not.
-pub fn raise_open_files() {
+use crate::error::Error;
+
+/// Raises the limit on open files as far as this process may: every MSI-X vector that a guest uses is a
+/// file, and shells and service managers leave 1024 for programs that use select(2), which this one does
+/// not. It has to suffice for `devices` and `cpus`.
+///
+/// # Errors
+/// [`Error::TooFewFiles`]
+pub fn raise_open_files(devices: usize, cpus: u8) -> Result<(), Error> {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = raise(Resource::Nofile, limit) {
         log::debug!(
@@ -14,6 +23,26 @@ pub fn raise_open_files() {
             limit.current
         );
     }
+    let need = open_files_needed(&Host::default(), devices, cpus);
+    suffices(getrlimit(Resource::Nofile).current, need)
+}
+
+fn suffices(limit: Option<u64>, need: u64) -> Result<(), Error> {
+    match limit.filter(|limit| *limit < need) {
+        Some(limit) => Err(Error::TooFewFiles { limit, need }),
+        None => Ok(()),
+    }
+}
+
+/// Makes a write past the limit on the size of files (`RLIMIT_FSIZE`) fail with an error that can be
+/// reported, where SIGXFSZ would end this process. Guest memory is such a file, too. Programs that this one
+/// starts have the signal as usual.
+///
+/// # Errors
+/// The errno of `sigaction`.
+pub fn report_file_size() -> std_io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    register_signal_handler(libc::SIGXFSZ, nothing).map_err(std_io::Error::from)
 }
 
 fn raise(resource: Resource, limit: Rlimit) -> io::Result<()> {
@@ -49,8 +78,19 @@ mod tests {
         };
         setrlimit(Resource::Nofile, lower).unwrap();
         for _ in 0..2 {
-            raise_open_files();
+            raise_open_files(1, 1).unwrap();
             assert_eq!(getrlimit(Resource::Nofile).current, Some(most));
         }
+    }
+
+    #[test]
+    fn too_few_files_are_an_error_with_the_number_that_is_needed() {
+        assert!(suffices(Some(100), 100).is_ok());
+        assert!(suffices(None, 100).is_ok());
+        let error = suffices(Some(20), 100).unwrap_err();
+        assert_eq!((error.id(), error.exit_code()), ("too-few-files", 2));
+        let text = error.to_string();
+        assert!(text.contains("100") && text.contains("20"), "{text}");
+        assert!(error.hint().unwrap().contains("ulimit -n 100"));
     }
 }

@@ -4,7 +4,7 @@ pub mod console;
 pub(crate) mod device_notices;
 pub(crate) mod event_loop;
 pub mod exit;
-pub(crate) mod limits;
+pub mod limits;
 pub mod machine_info;
 pub(crate) mod power_button;
 pub mod timings;

@@ -71,7 +71,7 @@ impl<'a> Inspected<'a> {
     /// Reads all files that `config` names and looks at its devices. `identity` is the layout for devices that
     /// use physical addresses.
     pub fn new(config: &'a Config, identity: &'a dyn Layout) -> Result<Self, Error> {
-        limits::raise_open_files();
+        limits::raise_open_files(config.devices.len(), config.cpus.get())?;
         let files = BootFiles::open(config)?;
         let release = files.release()?;
         files.check_command_line(&config.command_line, release.is_some())?;

@@ -225,7 +225,7 @@ pub const BY_STATE: &[Step] = &[
         command: "prlimit --as=200000000 pinvisor run --noiommu --kernel /testbed/status --memory 256M --device $TESTBED_BDF_0",
         status: "4",
         error: "map",
-        says: &["Cannot allocate memory"],
+        says: &["Cannot allocate memory", "ulimit -v"],
         ..STEP
     },
     Step {

@@ -37,7 +37,15 @@ use pty::Pty;
 use pump::Pump;
 use socket::Listener;
 
+pub use terminal::restore_at_once as restore_terminal_at_once;
 pub use watch::ConsoleWatcher;
+
+/// For tests of what happens to terminals.
+#[cfg(test)]
+pub mod testing {
+    pub use super::pty::Pty;
+    pub use super::terminal::RawMode;
+}
 
 /// In the end standard output, a file or a client may take nothing for so long before the rest is
 /// given up.

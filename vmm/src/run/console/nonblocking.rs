@@ -1,7 +1,7 @@
 //! Writing to somebody who may not be reading, without waiting for them.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,6 +30,16 @@ impl<T: AsFd> Unblocked<T> {
             Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl Unblocked<OwnedFd> {
+    /// Another descriptor for the same.
+    ///
+    /// # Errors
+    /// The errno of `fcntl`.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self::new(self.target.try_clone()?, self.patience))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Raw mode of the user's terminal, taken back on every exit that lets this process do anything.
+//! Raw mode of the user's terminal, taken back on every exit that lets this process do anything, fatal
+//! signals among them.
 //!
 //! SIGKILL does not; `stty sane` repairs what it leaves.
 
@@ -76,6 +77,18 @@ fn restore() {
         && let Err(error) = tcsetattr(&terminal, OptionalActions::Now, &before)
     {
         log::error!("Cannot restore the terminal: {error}; `stty sane` does");
+    }
+}
+
+/// The same in a signal handler, which may have interrupted anything: without waiting for the lock, and
+/// without a log. It allocates and frees nothing.
+pub fn restore_at_once() {
+    if let Ok(mut changed) = CHANGED.try_lock()
+        && let Some((terminal, before)) = changed.take()
+        && is_ours(&terminal)
+    {
+        // Nothing more can be done about a terminal that is gone.
+        let _ = tcsetattr(&terminal, OptionalActions::Now, &before);
     }
 }
 
