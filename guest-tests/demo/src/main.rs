@@ -59,7 +59,7 @@ fn look_for_kvm() -> Result<(), String> {
 fn build() -> Result<PathBuf, String> {
     rust_target::ensure(BARE_METAL, |line| eprintln!("demo: {line}"))
         .map_err(|error| error.to_string())?;
-    cargo(&["--package", "vmm", "--bin", "pinvisor"])?;
+    cargo(&["--package", "pinvisor", "--bin", "pinvisor"])?;
     cargo(&[
         "--package",
         "dma-stress",

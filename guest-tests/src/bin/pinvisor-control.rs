@@ -6,8 +6,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use vmm::cli::{Cli, Command};
-use vmm::{Conventional, Host, run_guest};
+use pinvisor::cli::{Cli, Command};
+use pinvisor::{RunContext, run};
+use vmm::Conventional;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -21,8 +22,8 @@ fn main() -> ExitCode {
         }
     };
     let ended = args.into_config(cli.verbose.max(1)).and_then(|config| {
-        let host = Host::open(&config.host)?;
-        run_guest(&config.guest, &Conventional, host)
+        let host = RunContext::open(&config.host)?;
+        run(&config.guest, &Conventional, host)
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

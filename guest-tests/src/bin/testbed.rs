@@ -181,7 +181,7 @@ fn build(no_build: bool) -> Result<()> {
         return Ok(());
     }
     cargo_build(
-        "--package vmm --package guest-tests --package falsify --lib --bin pinvisor --bin pinvisor-control \
+        "--package pinvisor --package guest-tests --package falsify --lib --bin pinvisor --bin pinvisor-control \
          --bin kernel-check",
     )?;
     for (program, target) in [

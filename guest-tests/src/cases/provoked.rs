@@ -18,13 +18,13 @@ pub const NEVER: &[Never] = &[
     Never {
         id: "panicked",
         reason: "only a bug of the monitor's own brings it about",
-        file: "vmm/src/exit.rs",
+        file: "vmm/src/run/exit.rs",
         test: "a_panic_ends_the_guest_and_a_return_does_not",
     },
     Never {
         id: "device-with-software",
         reason: "the command line is refused before",
-        file: "vmm/src/cli/stress.rs",
+        file: "vmm/pinvisor/src/cli/stress.rs",
         test: "a_stress_run_is_in_software_or_on_devices",
     },
     Never {
@@ -42,13 +42,13 @@ pub const NEVER: &[Never] = &[
     Never {
         id: "acpi",
         reason: "the tables have room for the largest machine",
-        file: "vmm/src/acpi/mod.rs",
+        file: "vmm/src/arch/x86_64/acpi/mod.rs",
         test: "the_tables_of_the_largest_machine_fit",
     },
     Never {
         id: "page-tables",
         reason: "the boot page tables have room for the largest plan",
-        file: "vmm/src/arch/page_tables.rs",
+        file: "vmm/src/arch/x86_64/page_tables.rs",
         test: "what_does_not_fit_is_refused",
     },
     Never {
@@ -134,7 +134,7 @@ mod tests {
         let never: BTreeSet<_> = NEVER.iter().map(|never| never.id).collect();
         let both: Vec<_> = provoked.intersection(&never).collect();
         assert!(both.is_empty(), "provoked after all: {both:?}");
-        let all: BTreeSet<_> = vmm::Error::ids().collect();
+        let all: BTreeSet<_> = pinvisor::Error::ids().collect();
         let found: BTreeSet<_> = provoked.union(&never).copied().collect();
         let without: Vec<_> = all.difference(&found).collect();
         assert!(without.is_empty(), "without a step: {without:?}");

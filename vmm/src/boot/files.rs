@@ -15,7 +15,7 @@ use crate::arch::{self, Protocol};
 use crate::config::{Config, input_file};
 use crate::error::Error;
 use crate::memory::plan::MemoryPlan;
-use crate::progress::Progress;
+use crate::memory::progress::Progress;
 
 /// The files that the guest boots from, opened before any device is touched.
 #[derive(Debug)]

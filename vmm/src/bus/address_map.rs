@@ -20,7 +20,7 @@ const _: () = assert!(CONFIG_WINDOW_LIMIT.0 == IO_APIC.start.0);
 
 /// Guest-physical addresses that follow from the host's map.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostMap {
+pub struct AddressMap {
     /// Where BARs may stand, ascending.
     pub windows: Vec<Range<Gpa>>,
     /// Config space of bus 0.
@@ -32,7 +32,7 @@ pub struct HostMap {
 #[error("The host's address map has no free MiB below {} for PCI config space", IO_APIC.start)]
 pub struct NoEcamError;
 
-impl HostMap {
+impl AddressMap {
     /// Derives the guest's map from the host's; windows are cut around config space. `bars` are those of the devices to pass through;
     /// one that no bridge window of the host's holds gets a window of its own.
     ///
@@ -62,7 +62,7 @@ impl HostMap {
     }
 }
 
-impl HostMap {
+impl AddressMap {
     /// The lowest place in the windows, a multiple of `size` (a power of two), where `size` bytes
     /// touch nothing that is `taken`.
     #[must_use]
@@ -118,7 +118,7 @@ c000000000-c7ffffffff : PCI Bus 0000:00
 
     #[test]
     fn windows_are_the_hosts_without_what_is_taken() {
-        let map = HostMap::new(&iomem(HOST), &[]).unwrap();
+        let map = AddressMap::new(&iomem(HOST), &[]).unwrap();
         assert_eq!(map.ecam, Gpa(0xb000_0000)..Gpa(0xb010_0000));
         assert_eq!(
             map.windows,
@@ -136,7 +136,7 @@ c000000000-c7ffffffff : PCI Bus 0000:00
     fn a_bar_outside_all_windows_gets_its_own() {
         let bar = Hpa(0xd0_0000_0800)..Hpa(0xd0_0000_0900);
         let inside = Hpa(0xc000_0000)..Hpa(0xc000_1000);
-        let map = HostMap::new(&iomem(HOST), &[bar, inside]).unwrap();
+        let map = AddressMap::new(&iomem(HOST), &[bar, inside]).unwrap();
         assert_eq!(map.windows.len(), 6);
         assert_eq!(map.windows[5], Gpa(0xd0_0000_0000)..Gpa(0xd0_0000_1000));
     }
@@ -146,10 +146,10 @@ c000000000-c7ffffffff : PCI Bus 0000:00
         let text = HOST
             .replace("PCI ECAM 0000 [bus 00-ff]", "Reserved")
             .replace("feefffff", "f7ffffff");
-        let map = HostMap::new(&iomem(&text), &[]).unwrap();
+        let map = AddressMap::new(&iomem(&text), &[]).unwrap();
         assert_eq!(map.ecam, Gpa(0xfeb0_0000)..Gpa(0xfec0_0000));
         let full = "00000000-ffffffff : Reserved\n";
-        let error = HostMap::new(&iomem(full), &[]).unwrap_err();
+        let error = AddressMap::new(&iomem(full), &[]).unwrap_err();
         assert!(error.to_string().contains("below 0xfec00000"), "{error}");
     }
 
@@ -160,7 +160,7 @@ c000000000-c7ffffffff : PCI Bus 0000:00
             let text = HOST
                 .replace("b0000000-bfffffff", own)
                 .replace("feefffff", "f7ffffff");
-            let map = HostMap::new(&iomem(&text), &[]).unwrap();
+            let map = AddressMap::new(&iomem(&text), &[]).unwrap();
             assert_eq!(map.ecam, free, "{own}");
         }
     }
@@ -182,7 +182,7 @@ fee00000-fee00fff : Local APIC
 
     #[test]
     fn without_a_free_mib_a_piece_of_a_window_serves() {
-        let map = HostMap::new(&iomem(WITHOUT_ECAM), &[]).unwrap();
+        let map = AddressMap::new(&iomem(WITHOUT_ECAM), &[]).unwrap();
         assert_eq!(map.ecam, Gpa(0xfea0_0000)..Gpa(0xfeb0_0000));
         assert_eq!(
             map.windows,
@@ -193,13 +193,13 @@ fee00000-fee00fff : Local APIC
         );
         // A BAR that the map does not show, from the middle of one MiB to the middle of the next.
         let bar = Hpa(0xfe98_0000)..Hpa(0xfea8_0000);
-        let map = HostMap::new(&iomem(WITHOUT_ECAM), &[bar]).unwrap();
+        let map = AddressMap::new(&iomem(WITHOUT_ECAM), &[bar]).unwrap();
         assert_eq!(map.ecam, Gpa(0xfdf0_0000)..Gpa(0xfe00_0000));
     }
 
     #[test]
     fn free_places_are_aligned_and_clear() {
-        let map = HostMap {
+        let map = AddressMap {
             windows: vec![
                 Gpa(0x1000_1000)..Gpa(0x1000_8000),
                 Gpa(0x2000_0000)..Gpa(0x3000_0000),

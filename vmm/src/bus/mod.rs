@@ -16,7 +16,7 @@ use self::slots::PciSlot;
 use self::software::{ENGINE, ENGINE_SLOT, EngineThread, SoftwareMachine};
 use self::window::Places;
 use crate::arch::layout;
-use crate::bus::address_map::HostMap;
+use crate::bus::address_map::AddressMap;
 use crate::error::{Error, process};
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::Vm;
@@ -71,7 +71,7 @@ pub(crate) struct Wiring<'a> {
 
 impl Wiring<'_> {
     /// The root with every device of `resources` in its place, which get what belongs to the bus besides.
-    pub fn plug(&self, host_map: &HostMap, resources: &mut Resources) -> Result<PciRoot, Error> {
+    pub fn plug(&self, host_map: &AddressMap, resources: &mut Resources) -> Result<PciRoot, Error> {
         let mut slots = Slots {
             root: PciRoot::new(host_map.ecam.start)?,
             last: 0,

@@ -18,7 +18,7 @@ use devices::mediate::{Profile, ProfileError};
 use devices::pci::{self, MsiMessage};
 use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
 
-use crate::bus::address_map::HostMap;
+use crate::bus::address_map::AddressMap;
 use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
 use crate::kvm::irq::{Interrupts, IrqError};
 use crate::passthrough::dma_path::DmaPath;
@@ -97,8 +97,8 @@ impl SoftwareMachine {
 
     /// The guest's address map outside RAM.
     #[must_use]
-    pub fn host_map() -> HostMap {
-        HostMap {
+    pub fn host_map() -> AddressMap {
+        AddressMap {
             windows: vec![WINDOW],
             ecam: ECAM..ECAM + pci::ECAM_SIZE,
         }

@@ -8,7 +8,7 @@ use devices::dma_window::{DmaWindow, Options, REGISTERS_SIZE, SetupError};
 use devices::vfio_pci::BusMasterGate;
 use iommufd_backend::TablePages;
 
-use crate::bus::address_map::HostMap;
+use crate::bus::address_map::AddressMap;
 use crate::kvm::vm::{Memslot, Vm, VmError};
 use crate::memory::table::RamTable;
 
@@ -50,7 +50,7 @@ impl Places {
     /// [`WindowError::NoRoom`]
     pub fn find(
         table_size: u64,
-        host_map: &HostMap,
+        host_map: &AddressMap,
         bars: &[Range<Gpa>],
     ) -> Result<Self, WindowError> {
         let mut taken = bars.to_vec();

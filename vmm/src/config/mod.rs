@@ -3,11 +3,11 @@
 mod cpus;
 mod device;
 mod error;
-mod host;
-pub(crate) mod input_file;
+pub mod input_file;
 mod low_memory;
 mod memory;
 mod on_reset;
+mod profile;
 mod serial;
 mod software;
 
@@ -16,11 +16,11 @@ use std::path::PathBuf;
 pub use cpus::{CpuCount, MOST_CPUS};
 pub use device::DeviceConfig;
 pub use error::ConfigError;
-pub use host::{HostConfig, RunConfig};
 pub use host_check::DmaMode;
 pub use low_memory::LowMemory;
 pub use memory::MemoryConfig;
 pub use on_reset::OnReset;
+pub use profile::profile;
 pub use serial::SerialConfig;
 pub use software::{EngineFault, SoftwareConfig, SoftwareDma};
 

@@ -27,22 +27,16 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::OptionMissing(_)
-            | Self::ConfigFile(_)
-            | Self::Events(_)
-            | Self::Pidfile(_)
-            | Self::DeviceTwice { .. }
+            Self::DeviceTwice { .. }
             | Self::TooManyDevices { .. }
             | Self::NoiommuNotAccepted { .. }
             | Self::DeviceWithSoftware { .. }
-            | Self::NoSoftwareEngine
             | Self::NoIdentity
             | Self::MixedModes { .. }
             | Self::Profile(_)
             | Self::File { .. }
             | Self::Kernel(_)
             | Self::Params(_)
-            | Self::Report(_)
             | Self::Load { .. } => USAGE,
             Self::Vm(_)
             | Self::Irq(_)
@@ -62,7 +56,6 @@ impl Error {
             | Self::NotBehindIommu { .. }
             | Self::NoReset { .. }
             | Self::MemoryKept { .. }
-            | Self::NoKeeper { .. }
             | Self::Function(_)
             | Self::Engine(_)
             | Self::NoProfile { .. }

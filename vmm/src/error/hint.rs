@@ -58,11 +58,9 @@ impl Error {
     /// What can be done about this kind of error, whatever the limits of this process are.
     fn own_hint(&self) -> Option<String> {
         match self {
-            Self::Events(error) => error.hint(),
             Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
             Self::MemoryEncrypted { encryption, .. } => Some(encryption.way_out().to_owned()),
             Self::Bind(error) => error.hint(),
-            Self::NoSoftwareEngine => Some("add --software".to_owned()),
             Self::BusAddresses { .. } => Some(
                 "put the device behind a bridge that does not translate: another slot, or a \
                  controller such as VMD turned off in the firmware"
@@ -89,7 +87,6 @@ impl Error {
                 Some(format!("{first}; or accept it: --device {bdf},reset=none"))
             }
             Self::MemoryKept { bdf, .. } => Some(format!("pinvisor release {bdf}")),
-            Self::NoKeeper { .. } => Some("pinvisor list shows keepers".to_owned()),
             Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => error.hint(),
             Self::Vm(VmError::Open(error)) => Some(
                 match error.errno() {

@@ -40,18 +40,6 @@ use crate::memory::plan::PlanError;
     doc = "The kinds of [`Error`]; their names stay."
 )]
 pub enum Error {
-    /// An option is needed that was not given.
-    #[error(transparent)]
-    OptionMissing(#[from] crate::cli::Missing),
-    /// A file with options.
-    #[error(transparent)]
-    ConfigFile(#[from] crate::cli::FileError),
-    /// Where events go.
-    #[error(transparent)]
-    Events(#[from] crate::events::EventsError),
-    /// The file with the process ID.
-    #[error(transparent)]
-    Pidfile(#[from] crate::pidfile::PidfileError),
     /// The same device was named twice.
     #[error("--device names {bdf} twice")]
     DeviceTwice {
@@ -189,12 +177,6 @@ pub enum Error {
     /// The process that keeps memory.
     #[error(transparent)]
     Keeper(#[from] keeper::KeeperError),
-    /// There is no such process for a device.
-    #[error("No process keeps memory for PCI device {bdf}")]
-    NoKeeper {
-        /// The device.
-        bdf: Bdf,
-    },
     /// A file named on the command line.
     #[error("Cannot open {what} {}", path.display())]
     File {
@@ -232,9 +214,6 @@ pub enum Error {
     /// `/dev/iommu`, a VFIO device, sysfs, memory to pin.
     #[error(transparent)]
     Backend(#[from] Backend),
-    /// A fault that only the engine in software can have.
-    #[error("Only the DMA engine in software can be made to fail like that")]
-    NoSoftwareEngine,
     /// Synthetic physical memory.
     #[error(transparent)]
     Software(#[from] SoftwareError),
@@ -356,9 +335,6 @@ pub enum Error {
     /// The guest says that something went wrong in it.
     #[error("The guest switched itself off with status {0}")]
     GuestStatus(u8),
-    /// A stress run's report.
-    #[error(transparent)]
-    Report(#[from] stress_report::Error),
     /// A device failed while the guest ran.
     #[error("PCI device {bdf}: {reason}")]
     DeviceFailed {
@@ -398,14 +374,20 @@ impl Error {
     /// The error and what is behind it, on one line.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        text
+        chain(self)
     }
+}
+
+/// An error and what is behind it, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }
 
 /// What stands in the way of a reset of a device's bus.
@@ -425,7 +407,7 @@ fn names(list: &[Bdf], between: &str) -> String {
 }
 
 /// Makes an [`Error::Process`] of the error of `operation`, a verb phrase.
-pub(crate) fn process(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+pub fn process(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Process {
         operation,
         source: source.into(),

@@ -20,7 +20,7 @@ use crate::error::{Error, process};
 use crate::memory::choice::{self, Choice, PageRequirements};
 use crate::memory::plan::FileExtent;
 use crate::memory::pool_lock::Turn;
-use crate::progress::Progress;
+use crate::memory::progress::Progress;
 
 /// Where guest RAM stands in the I/O address space, which matters to pinning alone. Any place would
 /// do, since no hardware reads it; below 512 GiB the kernel's table has few levels, and a multiple of

@@ -9,4 +9,5 @@ pub mod moved;
 pub mod pieces;
 pub mod plan;
 mod pool_lock;
+pub(crate) mod progress;
 pub mod table;

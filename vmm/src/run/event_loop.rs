@@ -46,7 +46,7 @@ impl Signals {
 ///
 /// # Errors
 /// [`Error::Process`]
-pub fn let_signals_through() -> Result<(), Error> {
+pub fn unblock_signals() -> Result<(), Error> {
     taken().thread_unblock().map_err(|errno| Error::Process {
         operation: "let signals through",
         source: errno.into(),
@@ -90,11 +90,11 @@ fn ignores_hangup() -> bool {
 
 /// How long a guest may run, and what SIGTERM means to it.
 #[derive(Clone, Copy, Debug)]
-pub enum Stay {
-    /// As long as it likes. SIGTERM asks it to switch itself off, and stops it the second time.
-    AsLongAsItLikes,
-    /// For at most this time. SIGTERM stops it.
-    AtMost(Duration),
+pub enum RunLimit {
+    /// No limit. SIGTERM asks the guest to switch itself off, and stops it the second time.
+    None,
+    /// At most this time. SIGTERM stops the guest.
+    Time(Duration),
 }
 
 /// What is watched while a guest runs.
@@ -118,7 +118,11 @@ pub struct Watched<'a> {
 ///
 /// # Errors
 /// [`Error::Process`] if waiting itself fails.
-pub fn run(watched: &Watched<'_>, console: &mut Console, stay: Stay) -> Result<ExitReason, Error> {
+pub fn run(
+    watched: &Watched<'_>,
+    console: &mut Console,
+    limit: RunLimit,
+) -> Result<ExitReason, Error> {
     let began = Instant::now();
     let failed = |error: event_manager::Error| Error::Process {
         operation: "wait for events",
@@ -131,9 +135,9 @@ pub fn run(watched: &Watched<'_>, console: &mut Console, stay: Stay) -> Result<E
     manager.add_subscriber(Box::new(ConsoleWatcher::new(console, serial, exit.clone())));
     manager.add_subscriber(Box::new(Watcher {
         signals: watched.signals,
-        button: match stay {
-            Stay::AsLongAsItLikes => Some(watched.power_button),
-            Stay::AtMost(_) => None,
+        button: match limit {
+            RunLimit::None => Some(watched.power_button),
+            RunLimit::Time(_) => None,
         },
         watches: watched.watches,
         exits: watched.exits,
@@ -143,13 +147,13 @@ pub fn run(watched: &Watched<'_>, console: &mut Console, stay: Stay) -> Result<E
         if let Some(reason) = watched.exits.reason() {
             return Ok(reason);
         }
-        let timeout = match stay {
-            Stay::AtMost(limit) => match limit.checked_sub(began.elapsed()) {
+        let timeout = match limit {
+            RunLimit::Time(limit) => match limit.checked_sub(began.elapsed()) {
                 // A moment longer than is left, so that the next time none is.
                 Some(left) => i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX),
                 None => return Ok(ExitReason::TimeLimit(limit)),
             },
-            Stay::AsLongAsItLikes => FOREVER,
+            RunLimit::None => FOREVER,
         };
         match manager.run_with_timeout(timeout) {
             Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => {}
@@ -270,7 +274,7 @@ mod tests {
         let _signals = Signals::take().unwrap();
         let blocked = || SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM);
         assert!(blocked());
-        let_signals_through().unwrap();
+        unblock_signals().unwrap();
         assert!(!blocked());
     }
 
@@ -283,7 +287,7 @@ mod tests {
             let read = signals.0.read_signal().unwrap().unwrap();
             assert_eq!(read.ssi_signo, signal as u32);
         }
-        let_signals_through().unwrap();
+        unblock_signals().unwrap();
     }
 
     #[test]

@@ -3,15 +3,15 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// The phases so far. Each begins where the one before it ended.
+/// The timings so far. Each begins where the one before it ended.
 #[derive(Debug)]
-pub struct Phases {
+pub struct Timings {
     began: Instant,
     last: Instant,
     done: Vec<(&'static str, Duration)>,
 }
 
-impl Default for Phases {
+impl Default for Timings {
     fn default() -> Self {
         let now = Instant::now();
         Self {
@@ -22,7 +22,7 @@ impl Default for Phases {
     }
 }
 
-impl Phases {
+impl Timings {
     /// The phase `name` has ended.
     pub fn done(&mut self, name: &'static str) {
         let now = Instant::now();
@@ -44,7 +44,7 @@ impl Phases {
 }
 
 /// `bind 12 ms, pin 118 ms`
-impl fmt::Display for Phases {
+impl fmt::Display for Timings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (name, time)) in self.done.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
@@ -60,13 +60,13 @@ mod tests {
 
     #[test]
     fn phases_follow_one_another() {
-        let mut phases = Phases::default();
-        let later = phases.last + Duration::from_millis(12);
-        phases.note("first", later);
-        phases.note("second", phases.began);
-        assert_eq!(phases.to_string(), "first 12 ms, second 0 ms");
-        phases.done("third");
-        assert_eq!(phases.done.len(), 3);
-        assert_eq!(phases.total(), phases.last - phases.began);
+        let mut timings = Timings::default();
+        let later = timings.last + Duration::from_millis(12);
+        timings.note("first", later);
+        timings.note("second", timings.began);
+        assert_eq!(timings.to_string(), "first 12 ms, second 0 ms");
+        timings.done("third");
+        assert_eq!(timings.done.len(), 3);
+        assert_eq!(timings.total(), timings.last - timings.began);
     }
 }

@@ -6,18 +6,22 @@ use address::Bdf;
 use devices::mediate::Statistics;
 
 use crate::bus::software::Refusals;
+use crate::config::Config;
 use crate::error::Error;
+use crate::memory::layout::Layout;
 use crate::run::console::{Console, GuestSerial};
-use crate::run::event_loop::{self, Signals, Stay, Watched};
+use crate::run::event_loop::{self, RunLimit, Signals, Watched};
 use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
-use crate::run::machine_info::Description;
-use crate::run::power_button::PowerButton;
+use crate::run::machine_info::MachineInfo;
+use crate::run::power_button::{PowerButton, Press};
+use crate::run::timings::Timings;
+use crate::stages;
 use crate::teardown::Resources;
 
 /// A running microVM. Dropping it ends the guest and gives everything back.
 #[derive(Debug)]
-pub(crate) struct Vmm {
-    pub(crate) description: Description,
+pub struct Vmm {
+    pub(crate) info: MachineInfo,
     pub(crate) serial: Arc<GuestSerial>,
     pub(crate) signals: Signals,
     pub(crate) power_button: PowerButton,
@@ -28,9 +32,9 @@ pub(crate) struct Vmm {
 
 /// What is left of a microVM.
 #[derive(Debug)]
-pub(crate) struct Remains {
+pub struct Remains {
     /// Where things were in it.
-    pub description: Description,
+    pub info: MachineInfo,
     /// It was asked to switch itself off.
     pub was_asked: bool,
     /// What the DMA engine in software refused.
@@ -42,11 +46,44 @@ pub(crate) struct Remains {
 }
 
 impl Vmm {
+    /// Starts the guest of `config`, with `console` at its serial port. `identity` is the layout for devices that
+    /// use physical addresses: [`Identity`](crate::Identity), unless the harm of another one is to be shown.
+    ///
+    /// # Errors
+    /// [`Error`]; everything was given back by then.
+    pub fn start(
+        config: &Config,
+        identity: &dyn Layout,
+        console: &mut Console,
+        timings: &mut Timings,
+    ) -> Result<Self, Error> {
+        stages::start(config, identity, console, timings)
+    }
+
+    /// Where things are in the machine.
+    #[must_use]
+    pub fn info(&self) -> &MachineInfo {
+        &self.info
+    }
+
+    /// Asks the guest to switch itself off.
+    ///
+    /// # Errors
+    /// [`Error::Irq`]
+    pub fn press_power_button(&self) -> Result<Press, Error> {
+        Ok(self.power_button.press()?)
+    }
+
+    /// Stops the guest: [`wait`](Self::wait) returns `reason`, unless the guest has ended already.
+    pub fn stop(&self, reason: ExitReason) {
+        self.exit_sender.send(reason);
+    }
+
     /// Waits until the guest ends and returns why.
     ///
     /// # Errors
     /// [`Error::Process`] if waiting itself fails.
-    pub fn wait(&self, console: &mut Console, stay: Stay) -> Result<ExitReason, Error> {
+    pub fn wait(&self, console: &mut Console, limit: RunLimit) -> Result<ExitReason, Error> {
         let watched = Watched {
             serial: &self.serial,
             signals: &self.signals,
@@ -55,7 +92,7 @@ impl Vmm {
             exits: &self.exits,
             exit: &self.exit_sender,
         };
-        event_loop::run(&watched, console, stay)
+        event_loop::run(&watched, console, limit)
     }
 
     /// Ends the guest, if it still runs, and gives everything back.
@@ -70,7 +107,7 @@ impl Vmm {
         // By now no vCPU adds to them.
         let mediated = counters.into_iter().map(|(bdf, each)| (bdf, each.read()));
         Remains {
-            description: self.description,
+            info: self.info,
             was_asked: self.power_button.was_pressed(),
             refusals,
             mediated: mediated.collect(),

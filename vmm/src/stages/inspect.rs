@@ -1,22 +1,19 @@
 //! The first stage: what is known before any device is touched. Every refusal that needs no device comes from here.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa};
-use devices::mediate::Profile;
 use host_check::Host;
 use iommufd_backend::{Cdev, CdevKind, IoMem, Iommufd, PciSysfs};
 
 use super::open_kvm::Opened;
 use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
-use crate::bus::address_map::HostMap;
+use crate::bus::address_map::AddressMap;
 use crate::bus::slots::{self, PciSlot};
 use crate::bus::software::SoftwareMachine;
-use crate::config::input_file;
-use crate::config::{Config, DeviceConfig, DmaMode};
+use crate::config::{self, Config, DeviceConfig, DmaMode};
 use crate::error::Error;
 use crate::kvm::vm::Vm;
 use crate::memory::backing;
@@ -45,7 +42,7 @@ pub(crate) struct Guest<'a> {
     /// The memory BARs, each with its device's name, and where the host has them.
     pub bars: Vec<(String, Range<Hpa>)>,
     /// Guest-physical addresses outside RAM.
-    pub address_map: HostMap,
+    pub address_map: AddressMap,
 }
 
 /// What will do DMA.
@@ -115,7 +112,7 @@ impl<'a> Inspected<'a> {
 impl Source {
     fn inspect(config: &Config) -> Result<Self, Error> {
         let slots = check_names(&config.devices)?;
-        let profiles = config.devices.iter().map(profile);
+        let profiles = config.devices.iter().map(config::profile);
         let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
         if let Some(software) = &config.software {
             return match config.devices.first() {
@@ -165,11 +162,11 @@ impl Source {
     }
 
     /// The guest's address map outside RAM, which follows from where BARs are.
-    fn address_map(&self, bars: &[(String, Range<Hpa>)]) -> Result<HostMap, Error> {
+    fn address_map(&self, bars: &[(String, Range<Hpa>)]) -> Result<AddressMap, Error> {
         match self {
             Self::Devices { .. } => {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
-                Ok(HostMap::new(&IoMem::read(IOMEM.as_ref())?, &bars)?)
+                Ok(AddressMap::new(&IoMem::read(IOMEM.as_ref())?, &bars)?)
             }
             Self::Software(_) => Ok(SoftwareMachine::host_map()),
         }
@@ -179,22 +176,6 @@ impl Source {
     fn takes_hugepages(&self, at_identity: bool) -> bool {
         at_identity && matches!(self, Self::Devices { .. })
     }
-}
-
-/// The profile that a device was given: the name of a shipped one, or else a file.
-pub(crate) fn profile(device: &DeviceConfig) -> Result<Option<Profile>, Error> {
-    let read = |path: &PathBuf| {
-        if let Some(shipped) = path.to_str().map(Profile::shipped).transpose()?.flatten() {
-            return Ok(shipped);
-        }
-        let text = input_file::read_text(path).map_err(|source| Error::File {
-            what: "profile",
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Profile::parse(&path.display().to_string(), &text)?)
-    };
-    device.profile.as_ref().map(read).transpose()
 }
 
 /// The layout of memory belongs to all devices together: one whose guest translates has memory

@@ -19,6 +19,7 @@ mod map;
 mod open_kvm;
 mod pin;
 mod plan;
+pub mod report;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -26,12 +27,13 @@ mod warnings;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::memory::layout::Layout;
+use crate::memory::layout::{Identity, Layout};
 use crate::run::console::Console;
-use crate::run::timings::Phases;
+use crate::run::timings::Timings;
 use crate::run::vmm::Vmm;
+use inspect::Inspected;
+use report::Plan;
 
-pub(crate) use inspect::{Inspected, profile};
 pub(crate) use plan::{Planned, SLOTS_PER_DEVICE};
 
 /// Starts the guest of `config`. `identity` is the layout for devices that use physical addresses.
@@ -42,26 +44,39 @@ pub(crate) fn start(
     config: &Config,
     identity: &dyn Layout,
     console: &mut Console,
-    phases: &mut Phases,
+    timings: &mut Timings,
 ) -> Result<Vmm, Error> {
     let inspected = Inspected::new(config, identity)?;
-    phases.done("inspect");
+    timings.done("inspect");
     let opened = inspected.open_kvm()?;
-    phases.done("open KVM");
+    timings.done("open KVM");
     let bound = opened.bind()?;
-    phases.done("bind");
+    timings.done("bind");
     let pinned = bound.pin()?;
-    phases.done("pin");
+    timings.done("pin");
     let planned = pinned.plan()?;
-    phases.done("plan");
+    timings.done("plan");
     for warning in planned.warnings()? {
         log::warn!("{warning}");
     }
     let mapped = planned.map()?;
-    phases.done("map");
+    timings.done("map");
     let loaded = mapped.load()?;
-    phases.done("load");
+    timings.done("load");
     let vmm = loaded.start(console)?;
-    phases.done("start");
+    timings.done("start");
     Ok(vmm)
+}
+
+/// Plans the guest of `config`: goes through the stages up to the one that decides where everything is, and gives
+/// everything back. Returns the plan, and why the guest cannot be booted, if so.
+///
+/// # Errors
+/// [`Error`]
+pub fn plan(config: &Config) -> Result<(Plan, Option<Error>), Error> {
+    let inspected = Inspected::new(config, &Identity)?;
+    let planned = inspected.open_kvm()?.bind()?.pin()?.plan()?;
+    let plan = report::plan(&planned);
+    let obstacle = planned.take_apart()?;
+    Ok((plan?, obstacle))
 }

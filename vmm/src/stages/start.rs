@@ -12,7 +12,7 @@ use crate::run::console::Console;
 use crate::run::device_notices::DeviceWatch;
 use crate::run::event_loop::Signals;
 use crate::run::exit;
-use crate::run::machine_info::{Description, in_guest};
+use crate::run::machine_info::{MachineInfo, in_guest};
 use crate::run::power_button::PowerButton;
 use crate::run::vmm::Vmm;
 
@@ -58,7 +58,7 @@ impl Loaded<'_> {
                 .push(thread.map_err(process("start a vCPU"))?);
         }
         Ok(Vmm {
-            description: Description {
+            info: MachineInfo {
                 backend: resources.assigned.spaces.name(),
                 ram: layout.table,
                 bars: in_guest(guest.bars),

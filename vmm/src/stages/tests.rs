@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use super::*;
 use crate::config::{LowMemory, SerialConfig, SoftwareConfig, SoftwareDma};
 use crate::memory::layout::{Identity, Swapped};
-use crate::run::event_loop::Stay;
+use crate::run::event_loop::RunLimit;
 use crate::run::exit::ExitReason;
 use crate::teardown::trace;
 
@@ -95,8 +95,8 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
     let kernel = kernel();
     let config = config(kernel.path(), "64M");
     let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
-    let vmm = start(&config, &Identity, &mut console, &mut Phases::default()).unwrap();
-    let reason = vmm.wait(&mut console, Stay::AtMost(LIMIT)).unwrap();
+    let vmm = start(&config, &Identity, &mut console, &mut Timings::default()).unwrap();
+    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
     assert_eq!(reason, ExitReason::PowerOff { status: 0 });
     assert_eq!(trace::take(), [""; 0]);
     assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));

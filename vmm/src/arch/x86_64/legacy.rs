@@ -12,7 +12,7 @@ use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::layout::{BAR_PORTS, POWER_PORT};
-use crate::bus::address_map::HostMap;
+use crate::bus::address_map::AddressMap;
 use crate::error::{Error, process};
 use crate::kvm::eventfd;
 use crate::kvm::irq::Interrupts;
@@ -29,7 +29,7 @@ pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, Error> {
 /// Connects the emulated devices to the addresses that they answer.
 pub fn connect(
     pci: &Arc<PciRoot>,
-    host_map: &HostMap,
+    host_map: &AddressMap,
     serial: &Arc<GuestSerial>,
     exits: &ExitSender,
 ) -> Result<IoManager, Error> {

@@ -1,15 +1,16 @@
 //! What the guest's user types, or sends, on its way to the serial port.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::GuestSerial;
 use super::keys::{self, Key, Keys};
+use super::nonblocking::Unblocked;
 use super::terminal::RawMode;
-use crate::screen::say;
 
 /// Keys that wait at most for a guest that does not read; what is typed after them is lost.
 const TYPED_AHEAD: usize = 4096;
@@ -47,6 +48,15 @@ pub struct Input {
 struct User {
     keys: Keys,
     _raw: RawMode,
+}
+
+/// How long the help may wait for a paused terminal.
+const HELP_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Shows the user which keys are commands. A terminal that is paused, or gone, misses it.
+fn show_help() {
+    let mut terminal = Unblocked::new(io::stderr(), HELP_TIMEOUT);
+    let _ = terminal.write_all(format!("\n{}", keys::HELP).as_bytes());
 }
 
 /// What came of reading input.
@@ -178,7 +188,7 @@ impl Input {
             Key::Guest(byte) => self.waiting.0.push_back(byte),
             Key::Begin => {}
             Key::Quit => return InputState::Quit,
-            Key::Help => say(&format!("\n{}", keys::HELP)),
+            Key::Help => show_help(),
         }
         InputState::Open
     }

@@ -5,7 +5,7 @@
 
 mod input;
 mod keys;
-pub(crate) mod nonblocking;
+pub mod nonblocking;
 mod pty;
 mod pump;
 mod socket;
@@ -41,7 +41,7 @@ pub use terminal::restore_at_once as restore_terminal_at_once;
 pub use watch::ConsoleWatcher;
 
 /// For tests of what happens to terminals.
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing {
     pub use super::pty::Pty;
     pub use super::terminal::RawMode;

@@ -14,7 +14,10 @@ use super::terminal;
 #[derive(Debug)]
 pub struct Pty {
     controller: OwnedFd,
-    #[cfg_attr(not(test), expect(dead_code, reason = "kept open"))]
+    #[cfg_attr(
+        not(any(test, feature = "testing")),
+        expect(dead_code, reason = "kept open")
+    )]
     terminal: OwnedFd,
     path: PathBuf,
 }
@@ -48,7 +51,7 @@ impl Pty {
     }
 
     /// The other end.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn terminal(&self) -> &OwnedFd {
         &self.terminal
     }

@@ -1,0 +1,141 @@
+//! `pinvisor check`.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Args;
+use devices::mediate::{Profile, SHIPPED};
+use host_check::{DmaMode, Host, Wanted, WantedDevice, WantedMemory};
+use iommufd_backend::PciSysfs;
+
+use super::written;
+use crate::error::Error;
+use vmm::config::profile;
+use vmm::config::{DeviceConfig, MemoryConfig};
+
+/// Something stands in the way of a run.
+const NOT_READY: u8 = 2;
+
+/// Options of `pinvisor check`.
+#[derive(Args, Debug)]
+#[command(after_help = AFTER)]
+pub struct CheckArgs {
+    /// PCI devices that are to be passed through, with the options of run --device; without any, only
+    /// the machine is looked at
+    #[arg(
+        value_name = "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]"
+    )]
+    devices: Vec<DeviceConfig>,
+
+    /// Guest RAM that the run requires: SIZE[,hugepage_size=2M|1G], for example 512M
+    #[arg(long, value_name = "SIZE[,hugepage_size=2M|1G]")]
+    memory: Option<MemoryConfig>,
+
+    /// Write JSON: an object with version (1), ok, and checks, a list of objects with id, device,
+    /// verdict (ok, warn or fail), text and next
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER: &str = "\
+Each line begins with OK, WARN or FAIL and the check's name, which stays the same from version to \
+version (docs/checks.md lists them). A line that is not OK is followed by the next command to type. \
+Nothing is changed, and no device is opened.
+
+Exit codes:
+  0  no line is FAIL: a run is possible
+  2  a line is FAIL";
+
+impl CheckArgs {
+    /// Looks, and writes to standard output.
+    ///
+    /// # Errors
+    /// [`Error::Process`] if standard output takes nothing.
+    pub fn run(self) -> Result<ExitCode, Error> {
+        let host = Host::default();
+        let wanted = Wanted {
+            devices: self
+                .devices
+                .iter()
+                .map(|device| wanted(host.pci(), device))
+                .collect(),
+            memory: self.memory.map(|memory| WantedMemory {
+                bytes: memory.size,
+                hugepage_size: memory.hugepage_size,
+            }),
+        };
+        let report = host_check::check(&host, &wanted);
+        written(if self.json {
+            report.write_json(&mut io::stdout().lock())
+        } else {
+            report.write_text(&mut anstream::stdout().lock())
+        })?;
+        Ok(if report.is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            NOT_READY.into()
+        })
+    }
+}
+
+fn wanted(sysfs: &PciSysfs, device: &DeviceConfig) -> WantedDevice {
+    WantedDevice {
+        no_profile: match device.dma {
+            DmaMode::Mediate => no_profile(sysfs, device),
+            _ => None,
+        },
+        bdf: device.bdf,
+        dma: device.dma,
+        allow_no_reset: device.allow_no_reset,
+    }
+}
+
+/// Why there is no register profile for the device; `None` if there is one.
+fn no_profile(sysfs: &PciSysfs, device: &DeviceConfig) -> Option<String> {
+    match profile(device) {
+        Ok(Some(_)) => return None,
+        Ok(None) => {}
+        Err(error) => return Some(error.chain()),
+    }
+    let id = |name| {
+        let number = sysfs.number(device.bdf, name).ok();
+        number.and_then(|number| u16::try_from(number).ok())
+    };
+    let (vendor, id) = (id("vendor")?, id("device")?);
+    let is_known = SHIPPED.iter().any(|(name, text)| {
+        Profile::parse(name, text).is_ok_and(|profile| profile.is_for(vendor, id))
+    });
+    (!is_known).then(|| format!("no profile is known for {vendor:04x}:{id:04x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_mediated_device_requires_a_profile() {
+        let root = tempfile::tempdir().unwrap();
+        let function = root.path().join("bus/pci/devices/0000:01:00.0");
+        fs::create_dir_all(&function).unwrap();
+        let sysfs = PciSysfs::at(root.path());
+        let obstacle = |options: &str| {
+            let device = format!("01:00.0,{options}").parse().unwrap();
+            wanted(&sysfs, &device).no_profile
+        };
+        let known = |vendor: &str, device: &str| {
+            fs::write(function.join("vendor"), vendor).unwrap();
+            fs::write(function.join("device"), device).unwrap();
+        };
+        known("0x1234\n", "0x11e8\n");
+        assert_eq!(obstacle("dma=mediate"), None);
+        known("0x1b36\n", "0x0010\n");
+        let text = obstacle("dma=mediate").unwrap();
+        assert!(text.contains("1b36:0010"), "{text}");
+        assert_eq!(obstacle("dma=translate"), None);
+        assert_eq!(obstacle("dma=mediate,profile=edu"), None);
+        let text = obstacle("dma=mediate,profile=/nowhere").unwrap();
+        assert!(text.contains("/nowhere"), "{text}");
+    }
+}

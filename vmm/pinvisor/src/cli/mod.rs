@@ -1,0 +1,118 @@
+//! The command line.
+
+mod bind;
+mod check;
+mod file;
+mod generate;
+mod guest;
+mod list;
+mod plan;
+mod release;
+mod run;
+mod stress;
+mod vm;
+
+use std::io;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::error::Error;
+use vmm::process;
+
+pub use bind::{BindArgs, UnbindArgs};
+pub use check::CheckArgs;
+pub use file::FileError;
+pub use generate::{CompletionsArgs, ManArgs};
+pub use list::ListArgs;
+pub use plan::PlanArgs;
+pub use release::ReleaseArgs;
+pub use run::RunArgs;
+pub use stress::StressArgs;
+
+/// A microVM monitor that passes real PCI devices through to unmodified guests on machines
+/// without an IOMMU.
+#[derive(Debug, Parser)]
+#[command(name = "pinvisor", version = crate::VERSION, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Say more: once for what is done, twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  the guest switched itself off, or a signal ended it
+  1  the command line is wrong, or a file named on it
+  2  this machine cannot run it
+  3  a device cannot be used
+  4  guest memory cannot be had or does not suit the kernel
+  5  the guest crashed
+  6  the guest switched itself off with a status other than 0, or a stress run did not pass
+  7  the guest asked for a restart, maybe after a panic (--on-reset)";
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a microVM until it switches itself off
+    Run(Box<RunArgs>),
+    /// Show what the microVM of a run would look like, without running it
+    Plan(Box<PlanArgs>),
+    /// Run a guest that stresses DMA, judge what it says, and report
+    Stress(Box<StressArgs>),
+    /// Look at all that must hold before a run, and tell what to do about the rest
+    Check(CheckArgs),
+    /// List the PCI devices that could be passed through
+    List(ListArgs),
+    /// Give PCI devices to vfio-pci
+    Bind(BindArgs),
+    /// Give PCI devices back to their own drivers
+    Unbind(UnbindArgs),
+    /// Reset a device whose memory is kept pinned, and release that memory
+    Release(ReleaseArgs),
+    /// Be the process that keeps memory pinned; a run starts it
+    #[command(hide = true)]
+    Keeper,
+    /// Print what makes a shell complete the command line
+    Completions(CompletionsArgs),
+    /// Print or write manual pages
+    Man(ManArgs),
+}
+
+/// An option that is needed and was not given, neither on the command line nor in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{0} is missing on the command line and in the file of --config")]
+pub struct Missing(&'static str);
+
+/// What became of writing to standard output. A reader that went away has read enough.
+pub(crate) fn written(result: io::Result<()>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(process("write to standard output")(error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        drop(reader);
+        assert!(written(io::Write::write_all(&mut writer, b"text")).is_ok());
+        assert!(written(Err(io::Error::from_raw_os_error(libc::ENOSPC))).is_err());
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,129 @@
+//! What can fail in the program, and with which exit code.
+
+use address::Bdf;
+use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
+
+/// The command line is wrong, or a file named on it.
+const USAGE: u8 = 1;
+/// A device cannot be used.
+const DEVICE: u8 = 3;
+
+/// Why the program did not do what it was asked for.
+#[derive(Debug, thiserror::Error, EnumDiscriminants)]
+#[strum_discriminants(
+    name(ErrorKind),
+    derive(EnumIter, IntoStaticStr),
+    strum(serialize_all = "kebab-case"),
+    doc = "The kinds of [`Error`]; their names stay."
+)]
+pub enum Error {
+    /// A microVM, or the host that it was to run on.
+    #[error(transparent)]
+    Vmm(vmm::Error),
+    /// An option is needed that was not given.
+    #[error(transparent)]
+    OptionMissing(#[from] crate::cli::Missing),
+    /// A file with options.
+    #[error(transparent)]
+    ConfigFile(#[from] crate::cli::FileError),
+    /// Where events go.
+    #[error(transparent)]
+    Events(#[from] crate::events::EventsError),
+    /// The file with the process ID.
+    #[error(transparent)]
+    Pidfile(#[from] crate::pidfile::PidfileError),
+    /// There is no such process for a device.
+    #[error("No process keeps memory for PCI device {bdf}")]
+    NoKeeper {
+        /// The device.
+        bdf: Bdf,
+    },
+    /// A fault that only the engine in software can have.
+    #[error("Only the DMA engine in software can be made to fail like that")]
+    NoSoftwareEngine,
+    /// A stress run's report.
+    #[error(transparent)]
+    Report(#[from] stress_report::Error),
+}
+
+/// What the library has an error for.
+macro_rules! from_library {
+    ($($source:ty),+) => {
+        $(impl From<$source> for Error {
+            fn from(error: $source) -> Self {
+                Self::Vmm(error.into())
+            }
+        })+
+    };
+}
+from_library!(
+    vmm::Error,
+    host_check::BindError,
+    iommufd_backend::Error,
+    keeper::KeeperError,
+    devices::guest_table::TableError
+);
+
+impl Error {
+    /// The name of what went wrong, which stays from version to version.
+    #[must_use]
+    pub fn id(&self) -> &'static str {
+        match self {
+            Self::Vmm(error) => error.id(),
+            _ => ErrorKind::from(self).into(),
+        }
+    }
+
+    /// All names that [`id`](Self::id) can give.
+    pub fn ids() -> impl Iterator<Item = &'static str> {
+        let own = ErrorKind::iter().filter(|kind| *kind != ErrorKind::Vmm);
+        own.map(Into::into).chain(vmm::Error::ids())
+    }
+
+    /// The error and what is behind it, on one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        vmm::chain(self)
+    }
+
+    /// The exit code of a process that ends with this error.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Vmm(error) => error.exit_code(),
+            Self::NoKeeper { .. } => DEVICE,
+            Self::OptionMissing(_)
+            | Self::ConfigFile(_)
+            | Self::Events(_)
+            | Self::Pidfile(_)
+            | Self::NoSoftwareEngine
+            | Self::Report(_) => USAGE,
+        }
+    }
+
+    /// What the user can do about it, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Vmm(error) => error.hint(),
+            Self::Events(error) => error.hint(),
+            Self::NoSoftwareEngine => Some("add --software".to_owned()),
+            Self::NoKeeper { .. } => Some("pinvisor list shows keepers".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<_> = Error::ids().collect();
+        assert_eq!(names.len(), Error::ids().count());
+        assert!(names.contains("no-keeper") && names.contains("device-twice"));
+    }
+}

@@ -1,0 +1,193 @@
+//! A plan for people, on a terminal.
+
+use std::fmt::Write;
+
+use stress_report::units::{hex, memory};
+
+use vmm::report::{Cost, Plan};
+
+/// The plan as text.
+pub fn text(plan: &Plan) -> String {
+    let mut out = String::new();
+    // Writing into a string cannot fail.
+    let _ = summary(&mut out, plan)
+        .and_then(|()| costs(&mut out, plan))
+        .and_then(|()| addresses(&mut out, plan))
+        .and_then(|()| devices(&mut out, plan))
+        .and_then(|()| notes(&mut out, plan));
+    out
+}
+
+fn summary(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    let pages = match plan.memory.hugepage_size {
+        Some(size) => format!("hugepages of {}", memory(size)),
+        None => "ordinary memory".to_owned(),
+    };
+    let layout = match plan.memory.layout {
+        "identity" => "guest-physical = host-physical",
+        _ => "at conventional addresses",
+    };
+    writeln!(
+        out,
+        "Guest memory: {} of {pages}, {layout}",
+        memory(plan.memory.length)
+    )?;
+    let slots = plan.memslots;
+    writeln!(
+        out,
+        "Memslots: {} for memory, up to {} for BARs, of {}",
+        slots.ram, slots.kept_for_bars, slots.limit
+    )
+}
+
+/// What the layout costs the guest's kernel, beside what it might.
+fn costs(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    writeln!(out, "\nWhat the guest's kernel pays for the layout")?;
+    writeln!(
+        out,
+        "  {:<22} {:>7} {:>9} {:>9} {:>10} {:>11} {:>10}",
+        "", "extents", "largest", "sections", "memmap", "page tables", "below 4G"
+    )?;
+    let row = |out: &mut String, name: &str, cost: &Cost| {
+        writeln!(
+            out,
+            "  {name:<22} {:>7} {:>9} {:>9} {:>10} {:>11} {:>10}",
+            cost.extents,
+            memory(cost.largest),
+            cost.sections,
+            memory(cost.memmap),
+            memory(cost.page_tables),
+            memory(cost.below_4g)
+        )
+    };
+    row(out, "this layout", &plan.cost)?;
+    if let Some(choice) = &plan.choice {
+        row(out, "without a choice", &choice.naive)?;
+    }
+    row(out, "in one extent", &plan.cost_in_one_extent)?;
+    match &plan.choice {
+        Some(choice) if choice.pinned > choice.kept => writeln!(
+            out,
+            "  {} hugepages were pinned, {} of them kept and the others given back",
+            choice.pinned, choice.kept
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// A line of the address map.
+struct Line {
+    start: u64,
+    end: u64,
+    text: String,
+}
+
+fn addresses(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    let mut lines = Vec::new();
+    let entries = plan.memory_map.iter();
+    lines.extend(entries.map(|entry| Line {
+        start: entry.start,
+        end: entry.end,
+        text: entry.kind.to_owned(),
+    }));
+    for extent in &plan.extents {
+        let pieces = match extent.file_pieces {
+            1 => String::new(),
+            count => format!(", {count} pieces of the file"),
+        };
+        let line = lines.iter_mut().find(|line| line.start == extent.gpa);
+        match line {
+            Some(line) => line.text.push_str(&pieces),
+            None => lines.push(Line {
+                start: extent.gpa,
+                end: extent.gpa + extent.length,
+                text: format!("ram{pieces}"),
+            }),
+        }
+    }
+    for place in &plan.places {
+        // What lies in RAM, or in another place, is moved in.
+        let inside = |line: &Line| line.start <= place.start && place.end <= line.end;
+        let indent = if lines.iter().any(inside) { "  " } else { "" };
+        lines.push(Line {
+            start: place.start,
+            end: place.end,
+            text: format!("{indent}{}", place.name),
+        });
+    }
+    lines.sort_by(|a, b| (a.start, b.end).cmp(&(b.start, a.end)));
+    writeln!(out, "\nGuest-physical addresses")?;
+    for line in lines {
+        writeln!(
+            out,
+            "  {:>16}  {:>10}  {}",
+            hex(line.start),
+            memory(line.end - line.start),
+            line.text
+        )?;
+    }
+    let below = plan.cost.below_4g;
+    match below {
+        0 => writeln!(
+            out,
+            "  No memory lies below 4 GiB: devices that address 32 bits only cannot be used"
+        ),
+        _ => writeln!(
+            out,
+            "  {} lie below 4 GiB, for devices that address 32 bits only",
+            memory(below)
+        ),
+    }
+}
+
+fn devices(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    for device in &plan.devices {
+        let bits = match device.dma_bits {
+            Some(64) => String::new(),
+            Some(bits) => format!(", may address {bits} bits only"),
+            None => ", may address 32 bits only".into(),
+        };
+        writeln!(out, "\nPCI device {}: dma={}{bits}", device.bdf, device.dma)?;
+        for mode in &device.modes {
+            let can = if mode.possible { "yes" } else { "no" };
+            writeln!(out, "  {:<9}  {can:<3}  {}", mode.name, mode.why)?;
+        }
+    }
+    Ok(())
+}
+
+fn notes(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    if !plan.warnings.is_empty() {
+        writeln!(out)?;
+    }
+    for warning in &plan.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmm::report::sample;
+
+    #[test]
+    fn what_lies_in_something_else_is_moved_in() {
+        let text = text(&sample());
+        let ends = |end: &str| text.lines().any(|line| line.ends_with(end));
+        assert!(ends("128 MiB  ram"), "{text}");
+        assert!(ends("64 MiB    kernel"), "{text}");
+        assert!(ends("16 KiB    0000:01:00.0 BAR0"), "{text}");
+        assert!(ends("4 KiB  I/O APIC"), "{text}");
+        let line = |word: &str| {
+            let mut lines = text.lines();
+            lines.find(|line| line.contains(word)).unwrap_or_default()
+        };
+        assert!(line("150 hugepages").contains("104 of them kept"));
+        assert!(line("this layout").contains(" 41 "));
+        assert!(line("without a choice").contains(" 97 "));
+        assert!(line("warning").ends_with("one"));
+        assert!(line("PCI device").contains("dma=identity"));
+        assert!(line("No memory lies").contains("4 GiB"));
+    }
+}

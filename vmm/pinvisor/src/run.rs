@@ -1,0 +1,141 @@
+//! `pinvisor run`: a guest until it ends, and again if it is to be started anew.
+
+use std::path::PathBuf;
+
+use vmm::config::Config;
+use vmm::console::Console;
+use vmm::{ExitReason, Layout, Remains, RunLimit, Vmm};
+
+use crate::error::Error;
+use crate::events::Event;
+use crate::run_context::RunContext;
+use crate::screen::say;
+
+/// Runs the microVM that `config` describes until it ends, and tells `host` about it. Where
+/// devices use physical addresses, its RAM is placed by `layout`: [`Identity`], unless the harm of
+/// another one is to be shown.
+///
+/// # Errors
+/// [`Error`]; what was set up is torn down by then, devices first.
+pub fn run(config: &Config, layout: &dyn Layout, mut host: RunContext) -> Result<(), Error> {
+    host.events.started();
+    let ended = run_guests(config, layout, &mut host);
+    let (reason, result) = match ended {
+        Ok(ended) => {
+            let outcome = vmm::outcome(ended.reason.clone());
+            (Some(ended.reason), worse(outcome, ended.remains.torn_down))
+        }
+        Err(error) => (None, Err(error)),
+    };
+    host.ended(reason.as_ref(), &result);
+    result
+}
+
+/// Runs the guest until it ends, again if it is to be started anew. Whoever is at its serial port stays.
+fn run_guests(config: &Config, layout: &dyn Layout, host: &mut RunContext) -> Result<Ended, Error> {
+    let mut console = Console::open(&config.serial)?;
+    if let Some(path) = console.path() {
+        say(&format!(
+            "pinvisor: the guest's serial port is {}\n",
+            path.display()
+        ));
+    }
+    loop {
+        let ended = launch(config, layout, (&mut console, RunLimit::None), host)?;
+        let remains = &ended.remains;
+        if !host.starts_anew(&ended.reason, remains.was_asked, &remains.torn_down) {
+            return Ok(ended);
+        }
+        console.release_terminal();
+        vmm::unblock_signals()?;
+    }
+}
+
+/// What to report of how the guest ended and of how its machine was taken apart: that memory is
+/// kept, else what happened first. The other one is logged.
+fn worse<T>(outcome: Result<T, vmm::Error>, torn_down: Result<(), vmm::Error>) -> Result<T, Error> {
+    let (reported, logged) = match (outcome, torn_down) {
+        (Err(error), Err(kept @ vmm::Error::MemoryKept { .. })) => (Err(kept), Some(error)),
+        (Err(error), torn_down) => (Err(error), torn_down.err()),
+        (Ok(_), Err(error)) => (Err(error), None),
+        (outcome, Ok(())) => (outcome, None),
+    };
+    if let Some(error) = logged {
+        log::error!("{}", error.chain());
+    }
+    Ok(reported?)
+}
+
+/// How a guest ended, and what is left of its microVM.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub reason: ExitReason,
+    pub remains: Remains,
+}
+
+/// Runs a microVM on `console` until it ends.
+pub(crate) fn launch(
+    config: &Config,
+    layout: &dyn Layout,
+    (console, limit): (&mut Console, RunLimit),
+    host: &mut RunContext,
+) -> Result<Ended, Error> {
+    let vmm = Vmm::start(config, layout, console, &mut host.timings)?;
+    host.events.tell(&Event::Ready {
+        serial: console.path().map(PathBuf::as_path),
+    });
+    let ended = vmm.wait(console, limit);
+    if let Ok(ExitReason::Device(device, message)) = &ended {
+        host.events.tell(&Event::DeviceError {
+            device: *device,
+            message,
+        });
+    }
+    if let Some(first) = console.first_output() {
+        host.timings.note("first output", first);
+    }
+    host.timings.done("guest");
+    let remains = vmm.end();
+    host.timings.done("tear-down");
+    log::info!(
+        "phases: {}; total {} ms",
+        host.timings,
+        host.timings.total().as_millis()
+    );
+    match ended {
+        Ok(reason) => Ok(Ended { reason, remains }),
+        Err(error) => worse(Err(error), remains.torn_down),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use address::Bdf;
+
+    use super::*;
+
+    #[test]
+    fn kept_memory_is_what_a_run_reports_and_else_what_came_first() {
+        let bdf: Bdf = "01:00.0".parse().unwrap();
+        let kept = || vmm::Error::MemoryKept {
+            bdf,
+            process: 7,
+            status: keeper::Status::default(),
+        };
+        let id = |outcome, torn_down| worse(outcome, torn_down).unwrap_err().id();
+        assert_eq!(
+            id(Err(vmm::Error::GuestStatus(1)), Err(kept())),
+            "memory-kept"
+        );
+        assert_eq!(id(Ok(()), Err(kept())), "memory-kept");
+        assert_eq!(kept().exit_code(), 3);
+        let hint = kept().hint();
+        assert_eq!(hint.as_deref(), Some("pinvisor release 0000:01:00.0"));
+        assert_eq!(
+            id(Err(vmm::Error::GuestStatus(1)), Err(vmm::Error::Panicked)),
+            "guest-status"
+        );
+        assert_eq!(id(Err(vmm::Error::GuestStatus(1)), Ok(())), "guest-status");
+        assert!(worse(Ok(()), Ok(())).is_ok());
+    }
+}

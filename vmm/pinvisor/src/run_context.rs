@@ -1,0 +1,111 @@
+//! What a run has on the host besides its guest: events, a log, a pidfile, and the time it took.
+
+use vmm::config::OnReset;
+use vmm::{ExitReason, Timings};
+
+use crate::config::HostConfig;
+use crate::error::Error;
+use crate::events::{Event, EventLog};
+use crate::logging;
+use crate::pidfile::Pidfile;
+
+/// Those who watch over a run.
+#[derive(Debug, Default)]
+pub struct RunContext {
+    pub(crate) events: EventLog,
+    pub(crate) timings: Timings,
+    on_reset: OnReset,
+    pidfile: Option<Pidfile>,
+    /// The log is not where errors are printed.
+    log_is_elsewhere: bool,
+}
+
+impl RunContext {
+    /// Opens what `config` names and starts the log. To be called before this process opens
+    /// anything that stays open, see [`EventLog::open`].
+    ///
+    /// # Errors
+    /// [`Error::Events`], [`Error::File`], [`Error::Pidfile`]
+    pub fn open(config: &HostConfig) -> Result<Self, Error> {
+        let events = EventLog::open(config)?;
+        logging::start(config)?;
+        let pidfile = config.pidfile.as_deref().map(Pidfile::create);
+        Ok(Self {
+            events,
+            timings: Timings::default(),
+            on_reset: config.on_reset,
+            pidfile: pidfile.transpose()?,
+            log_is_elsewhere: config.log_file.is_some(),
+        })
+    }
+
+    /// Whether a guest that ended for `reason`, whose machine was `torn_down`, is started anew: not if
+    /// it `was_asked` to switch itself off. If so, that is told, and the timings begin again.
+    pub(crate) fn starts_anew(
+        &mut self,
+        reason: &ExitReason,
+        was_asked: bool,
+        torn_down: &Result<(), vmm::Error>,
+    ) -> bool {
+        let anew = self.on_reset == OnReset::Restart
+            && *reason == ExitReason::Reset
+            && !was_asked
+            && torn_down.is_ok();
+        if anew {
+            log::info!("The guest asked for a restart, and is started anew");
+            self.events.tell(&Event::Restart);
+            self.timings = Timings::default();
+        }
+        anew
+    }
+
+    /// Tells that the run has ended: for `reason`, if it got that far, and with `result`. Whoever
+    /// waits for that can start the next one: the pidfile is gone.
+    pub(crate) fn ended(mut self, reason: Option<&ExitReason>, result: &Result<(), Error>) {
+        let message = result.as_ref().err().map(Error::chain);
+        if let (Some(message), true) = (&message, self.log_is_elsewhere) {
+            log::error!("{message}");
+        }
+        self.pidfile = None;
+        self.events.tell(&Event::Shutdown {
+            reason: reason.map_or("error", ExitReason::word),
+            message: message.as_deref(),
+            signal: match reason {
+                Some(ExitReason::Signal(number)) => Some(*number),
+                _ => None,
+            },
+            exit_code: result.as_ref().map_or_else(Error::exit_code, |()| 0),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_restart_that_was_asked_for_starts_anew() {
+        let asked = |on_reset| RunContext {
+            on_reset,
+            ..RunContext::default()
+        };
+        let anew = |on_reset, reason: &ExitReason, torn_down: Result<(), vmm::Error>| {
+            asked(on_reset).starts_anew(reason, false, &torn_down)
+        };
+        let reset = ExitReason::Reset;
+        assert!(anew(OnReset::Restart, &reset, Ok(())));
+        assert!(!anew(OnReset::Exit, &reset, Ok(())));
+        // Whoever sent SIGTERM wants an end.
+        assert!(!asked(OnReset::Restart).starts_anew(&reset, true, &Ok(())));
+        // What is still held cannot be taken again.
+        assert!(!anew(OnReset::Restart, &reset, Err(vmm::Error::Panicked)));
+        for other in [
+            ExitReason::PowerOff { status: 0 },
+            ExitReason::Signal(15),
+            ExitReason::Quit,
+            ExitReason::GuestCrash(String::new()),
+        ] {
+            assert!(!anew(OnReset::Restart, &other, Ok(())), "{other:?}");
+        }
+    }
+}

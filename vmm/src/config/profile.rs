@@ -1,0 +1,27 @@
+//! The register profile that a device is given.
+
+use std::path::PathBuf;
+
+use devices::mediate::Profile;
+
+use super::{DeviceConfig, input_file};
+use crate::error::Error;
+
+/// The profile that a device was given: the name of a shipped one, or else a file.
+///
+/// # Errors
+/// [`Error::File`], [`Error::Profile`]
+pub fn profile(device: &DeviceConfig) -> Result<Option<Profile>, Error> {
+    let read = |path: &PathBuf| {
+        if let Some(shipped) = path.to_str().map(Profile::shipped).transpose()?.flatten() {
+            return Ok(shipped);
+        }
+        let text = input_file::read_text(path).map_err(|source| Error::File {
+            what: "profile",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Profile::parse(&path.display().to_string(), &text)?)
+    };
+    device.profile.as_ref().map(read).transpose()
+}

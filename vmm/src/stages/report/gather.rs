@@ -1,0 +1,120 @@
+//! From a guest that is prepared to what is told of it.
+
+use std::ops::Range;
+
+use address::Gpa;
+
+use super::modes;
+use super::{AddressMapEntry, Choice, Extent, FORMAT, Memory, Memslots, Place, Plan};
+use crate::arch::{Kind, MemoryMap, Overhead, layout};
+use crate::boot::place::Placement;
+use crate::error::Error;
+use crate::run::machine_info::in_guest;
+use crate::stages::{Planned, SLOTS_PER_DEVICE};
+
+/// The plan of `planned`.
+pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
+    let memory = &planned.layout.memory;
+    let config = &planned.guest.config.memory;
+    let identity = planned.guest.at_identity;
+    let map = planned.memory_map()?;
+    let choice = planned.backing.choice.as_ref().map(|choice| Choice {
+        pinned: choice.pinned,
+        kept: choice.kept.len(),
+        naive: choice.naive.into(),
+        chosen: choice.chosen.into(),
+    });
+    let hugepages = identity || config.hugepage_size.is_some();
+    let devices = modes::devices(&planned.resources.assigned.devices)?;
+    Ok(Plan {
+        format: FORMAT,
+        memory: Memory {
+            length: memory.size(),
+            layout: if identity { "identity" } else { "conventional" },
+            hugepage_size: hugepages.then(|| config.page_size().bytes()),
+            physical_pieces: planned.layout.summary.pieces,
+        },
+        extents: extents(planned),
+        cost: Overhead::of(&memory.ranges()).into(),
+        cost_in_one_extent: Overhead::of_one_extent(memory.size()).into(),
+        choice,
+        memslots: Memslots {
+            // Low memory has one of its own.
+            ram: memory.slots().len() + 1,
+            kept_for_bars: devices.len() * SLOTS_PER_DEVICE,
+            limit: planned.vm.most_slots(),
+        },
+        memory_map: map.as_ref().map(entries).unwrap_or_default(),
+        places: places(planned),
+        devices,
+        warnings: planned.warnings()?,
+        error: planned.boot.obstacle(),
+    })
+}
+
+fn extents(planned: &Planned<'_>) -> Vec<Extent> {
+    let slots = planned.layout.memory.slots().iter();
+    slots
+        .map(|slot| Extent {
+            gpa: slot.gpa.0,
+            hpa: slot.run.hpa.map(|hpa| hpa.0),
+            length: slot.run.length,
+            file_pieces: slot.run.pieces.len(),
+        })
+        .collect()
+}
+
+/// Ascending.
+fn entries(map: &MemoryMap) -> Vec<AddressMapEntry> {
+    let mut entries: Vec<_> = map
+        .entries()
+        .map(|entry| AddressMapEntry {
+            start: entry.range.start.0,
+            end: entry.range.end.0,
+            kind: match entry.kind {
+                Kind::Ram => "ram",
+                Kind::Reserved => "reserved",
+            },
+        })
+        .collect();
+    entries.sort_unstable_by_key(|entry| entry.start);
+    entries
+}
+
+/// Everything that is not RAM, or lies in it, ascending.
+fn places(planned: &Planned<'_>) -> Vec<Place> {
+    let mut places = Vec::new();
+    let mut add = |name: &str, kind, range: &Range<Gpa>| {
+        places.push(Place {
+            name: name.to_owned(),
+            kind,
+            start: range.start.0,
+            end: range.end.0,
+        });
+    };
+    for (name, range) in layout::BOOT_DATA {
+        add(name, "boot", &range);
+    }
+    if let Some(Placement { kernel, initramfs }) = planned.boot.placement() {
+        add("kernel", "kernel", kernel);
+        if let Some(initramfs) = initramfs {
+            add("initramfs", "initramfs", initramfs);
+        }
+    }
+    for (name, range) in in_guest(planned.guest.bars.clone()) {
+        add(&name, "bar", &range);
+    }
+    for window in &planned.guest.address_map.windows {
+        add("PCI window", "window", window);
+    }
+    add(
+        "PCI config space",
+        "platform",
+        &planned.guest.address_map.ecam,
+    );
+    for (name, range) in layout::FIXED.iter().skip(1) {
+        add(name.trim_start_matches("the "), "platform", range);
+    }
+    places.sort_by(|a, b| (a.start, b.end).cmp(&(b.start, a.end)));
+    places
+}

@@ -1,0 +1,113 @@
+//! Which ways a device has to guest memory, and why.
+
+use devices::mediate::{Profile, SHIPPED};
+use iommufd_backend::{CdevKind, VfioDevice};
+
+use super::{Device, Mode};
+use crate::error::Error;
+use crate::passthrough::assigned::AssignedDevice;
+use crate::passthrough::dma_path::DmaPath;
+
+/// All devices, in their order.
+pub fn devices(devices: &[AssignedDevice]) -> Result<Vec<Device>, Error> {
+    let report = |device: &AssignedDevice| {
+        Ok(Device {
+            bdf: device.bdf().to_string(),
+            dma: device.dma.name(),
+            dma_bits: device.dma_width.known(),
+            modes: modes(device, devices)?,
+        })
+    };
+    devices.iter().map(report).collect()
+}
+
+fn modes(assigned: &AssignedDevice, all: &[AssignedDevice]) -> Result<Vec<Mode>, Error> {
+    let (device, path) = (&assigned.device, &assigned.dma);
+    let mode = |name, possible: bool, why: &str| Mode {
+        name,
+        possible,
+        why: why.to_owned(),
+    };
+    if device.kind() == CdevKind::Iommu {
+        let no = "an IOMMU stands before the device, and lets no physical addresses through";
+        return Ok(vec![
+            mode(
+                "iommu",
+                true,
+                "an IOMMU translates guest-physical addresses",
+            ),
+            mode("identity", false, no),
+            mode("translate", false, no),
+            mode("mediate", false, no),
+        ]);
+    }
+    let other = |wanted: fn(&DmaPath) -> bool| {
+        let mut others = all.iter().filter(|other| other.bdf() != device.bdf());
+        others
+            .find(|other| wanted(&other.dma))
+            .map(AssignedDevice::bdf)
+    };
+    let translating = other(|path| matches!(path, DmaPath::Translate));
+    let fixed = other(|path| matches!(path, DmaPath::Identity | DmaPath::Iommu));
+    let identity = match translating {
+        Some(bdf) => mode(
+            "identity",
+            false,
+            &format!("{bdf} (dma=translate) has memory anywhere; a guest of its own would do"),
+        ),
+        None if matches!(path, DmaPath::Identity) => mode(
+            "identity",
+            true,
+            "memory is of hugepages, and stands at its physical addresses",
+        ),
+        None => mode("identity", true, "if there are hugepages for all of memory"),
+    };
+    let translate = match fixed {
+        Some(bdf) => mode(
+            "translate",
+            false,
+            &format!("{bdf} needs memory at fixed addresses; a guest of its own would do"),
+        ),
+        None => mode("translate", true, "with a driver that knows the DMA window"),
+    };
+    Ok(vec![
+        mode(
+            "iommu",
+            false,
+            "no IOMMU stands between the device and memory",
+        ),
+        identity,
+        translate,
+        mediate(device, path)?,
+    ])
+}
+
+fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
+    let mut identity = [0; 4];
+    device.config_read(0, &mut identity)?;
+    let [vendor, id] =
+        [[identity[0], identity[1]], [identity[2], identity[3]]].map(u16::from_le_bytes);
+    let given = matches!(path, DmaPath::Mediate(Some(_)));
+    let shipped = || {
+        let mut profiles = SHIPPED.iter();
+        profiles.any(|(name, text)| {
+            Profile::parse(name, text).is_ok_and(|profile| profile.is_for(vendor, id))
+        })
+    };
+    let (possible, why) = if given {
+        (true, "by the profile that was given".to_owned())
+    } else if shipped() {
+        (
+            true,
+            format!("by the shipped profile for {vendor:04x}:{id:04x}"),
+        )
+    } else {
+        let why = format!("no profile is known for {vendor:04x}:{id:04x}; profile=FILE gives one");
+        (false, why)
+    };
+    Ok(Mode {
+        name: "mediate",
+        possible,
+        why,
+    })
+}
