@@ -35,6 +35,21 @@ impl ConfigRead for &[u8] {
     }
 }
 
+/// Dwords that were read before; behind their end nothing responds.
+impl ConfigRead for &[u32] {
+    type Error = Infallible;
+
+    fn read_u16(&mut self, offset: u16) -> Result<u16, Infallible> {
+        let Ok(dword) = self.read_u32(offset & !3);
+        Ok(half(dword, offset))
+    }
+
+    fn read_u32(&mut self, offset: u16) -> Result<u32, Infallible> {
+        let dword = self.get(usize::from(offset / 4));
+        Ok(dword.copied().unwrap_or(u32::MAX))
+    }
+}
+
 /// The two bytes at `offset` of `config`; `None` unless both are there.
 #[must_use]
 pub fn word(config: &[u8], offset: u16) -> Option<u16> {
@@ -54,7 +69,7 @@ impl<F: FnMut(u16) -> Result<u16, E>, E> ConfigRead for Words<F> {
     }
 }
 
-/// A function that reads four bytes at a multiple of 4, for what is kept or accessed as dwords.
+/// A function that reads four bytes at a multiple of 4.
 #[derive(Clone, Copy, Debug)]
 pub struct Dwords<F>(pub F);
 
@@ -62,16 +77,21 @@ impl<F: FnMut(u16) -> Result<u32, E>, E> ConfigRead for Dwords<F> {
     type Error = E;
 
     fn read_u16(&mut self, offset: u16) -> Result<u16, E> {
-        let [low, second, third, high] = self.read_u32(offset & !3)?.to_le_bytes();
-        Ok(u16::from_le_bytes(match offset & 2 {
-            0 => [low, second],
-            _ => [third, high],
-        }))
+        Ok(half(self.read_u32(offset & !3)?, offset))
     }
 
     fn read_u32(&mut self, offset: u16) -> Result<u32, E> {
         (self.0)(offset)
     }
+}
+
+/// The half of `dword` that the even `offset` is in.
+fn half(dword: u32, offset: u16) -> u16 {
+    let [low, second, third, high] = dword.to_le_bytes();
+    u16::from_le_bytes(match offset & 2 {
+        0 => [low, second],
+        _ => [third, high],
+    })
 }
 
 #[cfg(test)]
@@ -89,11 +109,13 @@ mod tests {
             assert_eq!(expected.to_le_bytes(), bytes[at.into()..][..2]);
             assert_eq!(by_words.read_u16(at), Ok(expected));
             assert_eq!(by_dwords.read_u16(at), Ok(expected));
+            assert_eq!((&dwords[..]).read_u16(at), Ok(expected));
         }
         for (at, expected) in [(0, dwords[0]), (4, dwords[1])] {
             assert_eq!((&bytes[..]).read_u32(at), Ok(expected));
             assert_eq!(by_words.read_u32(at), Ok(expected));
             assert_eq!(by_dwords.read_u32(at), Ok(expected));
+            assert_eq!((&dwords[..]).read_u32(at), Ok(expected));
         }
         assert_eq!(by_words.read_u32(8), Err(8));
         assert_eq!(by_dwords.read_u16(10), Err(8));
@@ -105,6 +127,8 @@ mod tests {
         assert_eq!((&bytes[..]).read_u32(0), Ok(0));
         assert_eq!((&bytes[..]).read_u32(4), Ok(0xffff_0000));
         assert_eq!((&bytes[..]).read_u16(u16::MAX), Ok(u16::MAX));
+        assert_eq!((&[0_u32][..]).read_u16(4), Ok(u16::MAX));
+        assert_eq!((&[0_u32][..]).read_u32(4), Ok(u32::MAX));
         assert_eq!((word(&bytes, 5), word(&bytes, 6)), (Some(0), None));
     }
 }

@@ -99,9 +99,9 @@ fn a_list_that_is_not_there_is_empty() {
     let mut silent = config(&[(0x34, 0x40), (0x40, 5)]);
     silent[6] = 0;
     assert_eq!(capabilities(&silent[..]).count(), 0);
-    assert_eq!(capabilities(&[][..]).count(), 0);
+    assert_eq!(capabilities(&[0_u8; 0][..]).count(), 0);
     assert_eq!(extended_capabilities(&silent[..256]).count(), 0);
-    assert_eq!(extended_capabilities(&[][..]).count(), 0);
+    assert_eq!(extended_capabilities(&[0_u8; 0][..]).count(), 0);
     let hidden = config(&[(0x34, 0x40), (0x40, 5)]);
     assert_eq!(capabilities(&hidden[..64]).count(), 0);
     assert!(hides_capabilities(&hidden[..64]));
