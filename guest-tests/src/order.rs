@@ -5,6 +5,8 @@
 //! mastering at the last close takes another path and does not count.) That the write reached the device is
 //! what QEMU's `pci_cfg_write` shows; see [`crate::trace`].
 
+use pci_config::regs::{COMMAND, COMMAND_BUS_MASTER};
+
 /// Script lines that start the notes; tracefs is mounted on the test machine.
 /// `$argN` are the probed function's arguments (Linux Documentation/trace/kprobetrace.rst).
 pub const START: &str = "\
@@ -28,10 +30,6 @@ grep -v '^#' /sys/kernel/tracing/trace
 echo testbed: notes end
 echo > /sys/kernel/tracing/trace
 ";
-
-/// Register and bit of PCI COMMAND.
-const COMMAND: u64 = 4;
-const BUS_MASTER: u64 = 4;
 
 /// What the notes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +59,7 @@ pub fn judge(notes: &str) -> Verdict {
     let (mut master, mut was_master, mut released) = (false, false, false);
     for line in notes.lines() {
         if let Some(value) = command_value(line) {
-            master = value & BUS_MASTER != 0;
+            master = value & u64::from(COMMAND_BUS_MASTER) != 0;
             was_master |= master;
         } else if [
             "unmap",
@@ -93,7 +91,7 @@ fn command_value(line: &str) -> Option<u64> {
         let (_, value) = rest.split_once(name)?;
         u64::from_str_radix(value.split_whitespace().next()?, 16).ok()
     };
-    (field("where=0x")? == COMMAND).then(|| field("value=0x"))?
+    (field("where=0x")? == u64::from(COMMAND)).then(|| field("value=0x"))?
 }
 
 #[cfg(test)]

@@ -8,23 +8,14 @@ use std::fs;
 use std::io;
 
 use address::Bdf;
+use pci_config::regs::{
+    BAR_MEMORY_ADDRESS, BAR0, BARS, EXT_CAP_SRIOV, HEADER_TYPE, HEADER_TYPE_LAYOUT, SRIOV_BAR0,
+    SRIOV_FIRST_OFFSET, SRIOV_STRIDE,
+};
+use pci_config::{BarKind, find_extended_capability, word};
 
 use crate::error::Error;
 use crate::pci_sysfs::{PciSysfs, RegionKind, Resource};
-
-/// Offsets in the header (PCI Local Bus Specification 3.0, 6.1), and its end for a device.
-const HEADER_TYPE: usize = 0x0e;
-const BAR0: usize = 0x10;
-const BARS: usize = 6;
-
-/// Where extended capabilities begin, and the place for the last one (PCI Express 6.0, 7.6).
-const EXTENDED: usize = 0x100;
-const EXTENDED_PLACES: usize = (4096 - EXTENDED) / 4;
-/// The SR-IOV extended capability and its registers (PCI Express 6.0, 9.3.3).
-const SRIOV: u16 = 0x0010;
-const SRIOV_FIRST_OFFSET: usize = 0x14;
-const SRIOV_STRIDE: usize = 0x16;
-const SRIOV_BAR0: usize = 0x24;
 
 /// A memory BAR with two addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +68,7 @@ impl PciSysfs {
 }
 
 /// What the memory BARs of a function hold; `None` for those that are not there or hold 0.
-type Addresses = [Option<u64>; BARS];
+type Addresses = [Option<u64>; BARS as usize];
 
 fn compare(on_bus: Addresses, resources: &[Option<Resource>]) -> Option<TranslatedBar> {
     let both = on_bus.into_iter().zip(resources).enumerate();
@@ -91,7 +82,8 @@ fn compare(on_bus: Addresses, resources: &[Option<Resource>]) -> Option<Translat
 
 /// The BARs in the header of a device.
 fn function_bars(config: &[u8]) -> Addresses {
-    let is_device = config.get(HEADER_TYPE).is_some_and(|kind| kind & 0x7f == 0);
+    let header_type = config.get(usize::from(HEADER_TYPE));
+    let is_device = header_type.is_some_and(|kind| kind & HEADER_TYPE_LAYOUT == 0);
     match is_device {
         true => addresses(config, BAR0),
         // 0x7f also where nothing responds; bridges are refused elsewhere.
@@ -107,7 +99,8 @@ fn virtual_bars(
     bdf: Bdf,
     resources: &[Option<Resource>],
 ) -> Addresses {
-    let found = sriov(config).and_then(|at| Some((at, index(config, at, physical, bdf)?)));
+    let Ok(sriov) = find_extended_capability(config, EXT_CAP_SRIOV);
+    let found = sriov.and_then(|at| Some((at, index(config, at, physical, bdf)?)));
     let Some((at, index)) = found else {
         return Addresses::default();
     };
@@ -120,7 +113,7 @@ fn virtual_bars(
 }
 
 /// Which of the virtual functions `bdf` is, from 0 on (PCI Express 6.0, 9.2.1.2).
-fn index(config: &[u8], at: usize, physical: Bdf, bdf: Bdf) -> Option<u64> {
+fn index(config: &[u8], at: u16, physical: Bdf, bdf: Bdf) -> Option<u64> {
     let routing_id = |bdf: Bdf| {
         u64::from(bdf.bus()) << 8 | u64::from(bdf.device()) << 3 | u64::from(bdf.function())
     };
@@ -132,27 +125,10 @@ fn index(config: &[u8], at: usize, physical: Bdf, bdf: Bdf) -> Option<u64> {
     }
 }
 
-/// Where the SR-IOV capability is.
-fn sriov(config: &[u8]) -> Option<usize> {
-    let mut at = EXTENDED;
-    // A list cannot be longer than there is room for, however it is linked.
-    for _ in 0..EXTENDED_PLACES {
-        let (id, next) = (word(config, at)?, word(config, at + 2)?);
-        if id == SRIOV {
-            return Some(at);
-        }
-        at = usize::from(next >> 4) & !3;
-        if at < EXTENDED {
-            return None;
-        }
-    }
-    None
-}
-
 /// What six BARs from `first` on hold (PCI Local Bus Specification 3.0, 6.2.5.1).
-fn addresses(config: &[u8], first: usize) -> Addresses {
-    let register = |bar: usize| {
-        let at = first + 4 * bar;
+fn addresses(config: &[u8], first: u16) -> Addresses {
+    let register = |bar: u8| {
+        let at = first + 4 * u16::from(bar);
         let low = u32::from(word(config, at)?);
         Some(low | u32::from(word(config, at + 2)?) << 16)
     };
@@ -160,19 +136,14 @@ fn addresses(config: &[u8], first: usize) -> Addresses {
     let mut bar = 0;
     while bar < BARS {
         let low = register(bar).unwrap_or(0);
-        let is_memory = low & 1 == 0;
-        let is_wide = is_memory && low & 0b110 == 0b100 && bar + 1 < BARS;
+        let kind = BarKind::from_register(low);
+        let is_wide = matches!(kind, BarKind::Memory64 { .. }) && bar + 1 < BARS;
         let high = is_wide.then(|| register(bar + 1)).flatten().unwrap_or(0);
-        let address = u64::from(high) << 32 | u64::from(low & !0xf);
-        found[bar] = (is_memory && address != 0).then_some(address);
-        bar += 1 + usize::from(is_wide);
+        let address = u64::from(high) << 32 | u64::from(low & BAR_MEMORY_ADDRESS);
+        found[usize::from(bar)] = (kind != BarKind::Io && address != 0).then_some(address);
+        bar += 1 + u8::from(is_wide);
     }
     found
-}
-
-fn word(config: &[u8], at: usize) -> Option<u16> {
-    let bytes = config.get(at..)?.first_chunk()?;
-    Some(u16::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -11,31 +11,14 @@ use std::thread;
 use std::time::Duration;
 
 use address::Bdf;
+use pci_config::regs::{
+    CAP_EXPRESS, CAP_PM, COMMAND, COMMAND_BUS_MASTER, EXP_DEVICE_STATUS, EXP_DEVICE_STATUS_PENDING,
+    PM_CONTROL, PM_STATE,
+};
+use pci_config::{Words, find_capability};
 
 use crate::error::Error;
 use crate::reset::{self, ResetMethod, Resettable};
-
-/// Config space registers (PCI Express Base Specification, section 7.5; PCI Bus Power Management
-/// Interface Specification, section 3.2).
-mod pci {
-    pub const COMMAND: u16 = 0x04;
-    pub const COMMAND_BUS_MASTER: u16 = 1 << 2;
-    pub const STATUS: u16 = 0x06;
-    pub const STATUS_CAPABILITIES: u16 = 1 << 4;
-    pub const CAPABILITIES: u16 = 0x34;
-    pub const CAP_POWER: u8 = 0x01;
-    /// Power management control and status, from the start of its capability.
-    pub const POWER_CONTROL: u16 = 0x04;
-    pub const POWER_STATE: u16 = 3;
-    /// Device Status, from the start of the PCI Express capability.
-    pub const EXPRESS_STATUS: u16 = 0x0a;
-    pub const EXPRESS_STATUS_PENDING: u16 = 1 << 5;
-    /// A list of capabilities has no room for more than this.
-    pub const MOST_CAPABILITIES: usize = 48;
-}
-
-/// The PCI Express capability.
-pub(crate) const CAP_EXPRESS: u8 = 0x10;
 
 /// How long a function may take from D3hot to D0 (PCI Express Base Specification, section 5.9).
 const POWER_UP: Duration = Duration::from_millis(10);
@@ -145,16 +128,16 @@ pub(crate) fn confirm(function: &impl ConfigSpace) -> Result<(), Error> {
 
 /// Whether the function's COMMAND reads as all ones, as if nothing were there.
 pub(crate) fn is_silent(function: &impl ConfigSpace) -> Result<bool, Error> {
-    Ok(function.config_word(pci::COMMAND)? == u16::MAX)
+    Ok(function.config_word(COMMAND)? == u16::MAX)
 }
 
 fn power_up(function: &impl ConfigSpace) -> Result<(), Error> {
-    let Some(power) = capability(function, pci::CAP_POWER)? else {
+    let Some(power) = capability(function, CAP_PM)? else {
         return Ok(());
     };
-    let control = function.config_word(power + pci::POWER_CONTROL)?;
-    if control & pci::POWER_STATE != 0 && control != u16::MAX {
-        function.set_config_word(power + pci::POWER_CONTROL, control & !pci::POWER_STATE)?;
+    let control = function.config_word(power + PM_CONTROL)?;
+    if control & PM_STATE != 0 && control != u16::MAX {
+        function.set_config_word(power + PM_CONTROL, control & !PM_STATE)?;
         thread::sleep(POWER_UP);
     }
     Ok(())
@@ -167,12 +150,12 @@ fn bus_master_off(function: &impl ConfigSpace) -> Result<(), Error> {
         bdf: function.bdf(),
         reason: reason.into(),
     };
-    let command = function.config_word(pci::COMMAND)?;
+    let command = function.config_word(COMMAND)?;
     if command == u16::MAX {
         return Err(unusable("it does not answer: its registers read as ones"));
     }
-    function.set_config_word(pci::COMMAND, command & !pci::COMMAND_BUS_MASTER)?;
-    if function.config_word(pci::COMMAND)? & pci::COMMAND_BUS_MASTER != 0 {
+    function.set_config_word(COMMAND, command & !COMMAND_BUS_MASTER)?;
+    if function.config_word(COMMAND)? & COMMAND_BUS_MASTER != 0 {
         return Err(unusable("its bus mastering cannot be turned off"));
     }
     log::debug!("{}: bus mastering is off", function.bdf());
@@ -186,9 +169,9 @@ fn wait_for_transactions(function: &impl ConfigSpace) -> Result<(), Error> {
         return Ok(());
     };
     for _ in 0..20 {
-        let status = function.config_word(express + pci::EXPRESS_STATUS)?;
+        let status = function.config_word(express + EXP_DEVICE_STATUS)?;
         // All ones: the function is gone from the bus.
-        if status & pci::EXPRESS_STATUS_PENDING == 0 || status == u16::MAX {
+        if status & EXP_DEVICE_STATUS_PENDING == 0 || status == u16::MAX {
             return Ok(());
         }
         thread::sleep(Duration::from_millis(10));
@@ -202,21 +185,7 @@ fn wait_for_transactions(function: &impl ConfigSpace) -> Result<(), Error> {
 
 /// Offset of the capability `id`, if there is one.
 pub(crate) fn capability(function: &impl ConfigSpace, id: u8) -> Result<Option<u16>, Error> {
-    if function.config_word(pci::STATUS)? & pci::STATUS_CAPABILITIES == 0 {
-        return Ok(None);
-    }
-    let mut at = function.config_word(pci::CAPABILITIES)? & 0xfc;
-    for _ in 0..pci::MOST_CAPABILITIES {
-        if at < 0x40 {
-            return Ok(None);
-        }
-        let [found, next] = function.config_word(at)?.to_le_bytes();
-        if found == id {
-            return Ok(Some(at));
-        }
-        at = u16::from(next & 0xfc);
-    }
-    Ok(None)
+    find_capability(Words(|at| function.config_word(at)), id)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use address::Bdf;
+use pci_config::regs::{CLASS, REVISION};
 
 use crate::device::{VfioDevice, retried};
 use crate::error::Error;
@@ -15,10 +16,6 @@ use crate::sys;
 /// The kernel's word for a reset by D3hot and back (drivers/pci/pci.c pci_reset_fn_methods).
 pub(crate) const PM: &str = "pm";
 
-/// Offset of the Revision ID and Programming Interface in config space.
-const REVISION: u16 = 0x08;
-/// Offset of the class and subclass codes.
-const CLASS: u16 = 0x0a;
 /// How long a function may take to answer after a reset (PCI Express Base Specification, section 2.3.1: 1 s).
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const ANSWER_POLL: Duration = Duration::from_millis(10);

@@ -12,9 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use address::Bdf;
+use pci_config::regs::{
+    CAP_EXPRESS, EXP_FLAGS, EXP_FLAGS_SLOT, EXP_SLOT_STATUS, EXP_SLOT_STATUS_PRESENT, HEADER_END,
+};
 
 use crate::error::Error;
-use crate::evidence::{self, Because, CAP_EXPRESS, ConfigSpace, Quiet};
+use crate::evidence::{self, Because, ConfigSpace, Quiet};
 use crate::pci_sysfs::PciSysfs;
 use crate::reset::{PM, strongest};
 
@@ -24,15 +27,6 @@ const NO_DRIVER: &str = "vfio-keeper";
 
 /// Between two attempts at a device that is on its way out of the kernel.
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
-
-/// Registers of a port's PCI Express capability (PCI Express Base Specification, sections 7.5.3.2
-/// and 7.5.3.11).
-mod port {
-    pub const FLAGS: u16 = 0x02;
-    pub const FLAGS_SLOT: u16 = 1 << 8;
-    pub const SLOT_STATUS: u16 = 0x1a;
-    pub const SLOT_STATUS_PRESENT: u16 = 1 << 6;
-}
 
 /// A device whose user has closed it, or is about to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,10 +273,10 @@ fn has_card(sysfs: &PciSysfs, port: Bdf) -> Result<Option<bool>, Error> {
     let Some(express) = evidence::capability(&config, CAP_EXPRESS)? else {
         return Ok(None);
     };
-    let flags = config.config_word(express + port::FLAGS)?;
-    let status = config.config_word(express + port::SLOT_STATUS)?;
-    let has_slot = flags & port::FLAGS_SLOT != 0;
-    Ok(has_slot.then_some(status & port::SLOT_STATUS_PRESENT != 0))
+    let flags = config.config_word(express + EXP_FLAGS)?;
+    let status = config.config_word(express + EXP_SLOT_STATUS)?;
+    let has_slot = flags & EXP_FLAGS_SLOT != 0;
+    Ok(has_slot.then_some(status & EXP_SLOT_STATUS_PRESENT != 0))
 }
 
 /// Config space through sysfs. Without CAP_SYS_ADMIN only the first 64 bytes can be read
@@ -312,7 +306,9 @@ impl ConfigSpace for Config {
         let mut data = [0; 2];
         match self.file.read_exact_at(&mut data, offset.into()) {
             Ok(()) => Ok(u16::from_le_bytes(data)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && offset >= 0x40 => Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && offset >= HEADER_END => {
+                Ok(0)
+            }
             Err(source) => Err(failed(self.bdf, "read its config space", source)),
         }
     }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use address::Gpa;
+use pci_config::regs::{CAP_MSI, COMMAND, INTERRUPT, STATUS_INTERRUPT, upper_half};
 use thiserror::Error;
 
 use crate::pci::access::{DwordWrite, read_part};
-use crate::pci::regs::{CAP_MSI, COMMAND, INTERRUPT};
 use crate::pci::{
     Bar, BarError, BarKind, CapabilityError, EmulatedConfig, Identity, PciFunction, Pin, Region,
     Windows,
@@ -32,9 +32,6 @@ const IDENTITY: Identity = Identity {
 
 /// Bytes of BAR 0.
 pub const BAR_SIZE: u64 = 1 << 20;
-
-/// Interrupt Status, in the dword of COMMAND.
-const STATUS_INTERRUPT: u32 = 1 << (16 + 3);
 
 /// What the monitor decides for an engine.
 pub struct Options {
@@ -132,7 +129,7 @@ impl Edu {
         }
         let waiting = state.interrupts.is_intx_waiting(state.registers.interrupts);
         match offset {
-            COMMAND if waiting => STATUS_INTERRUPT,
+            COMMAND if waiting => upper_half(STATUS_INTERRUPT),
             _ => 0,
         }
     }

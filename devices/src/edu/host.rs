@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use address::{Gpa, Hpa};
+use pci_config::regs::{COMMAND, CONVENTIONAL_CONFIG_SIZE};
 
-use crate::pci::regs::{COMMAND, CONVENTIONAL_CONFIG_SIZE};
 use crate::pci::{MsiMessage, PciFunction, Region, Space};
 use crate::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
 

@@ -1,12 +1,13 @@
 //! From interrupt status to messages and the level of INTA#.
 
-use crate::pci::regs::{COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE};
+use pci_config::regs::{COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, MSI_64_BIT, MSI_MASKABLE};
+
 use crate::pci::{Msi, MsiMessage};
 
 use super::outside::InterruptSink;
 
 /// Message Control of one vector with 64-bit address and mask bit (PCI 3.0, section 6.8.1.3).
-const MSI_CONTROL: u16 = 1 << 7 | 1 << 8;
+const MSI_CONTROL: u16 = MSI_64_BIT | MSI_MASKABLE;
 
 /// The state of delivery.
 pub(super) struct Interrupts {

@@ -1,7 +1,7 @@
 //! Which errors of its own the device reports, which is for the host to decide: an error report may reset
 //! devices above and beside it, or stop the host. The guest reads what it wrote.
 
-use crate::pci::regs::{COMMAND, COMMAND_SERR};
+use pci_config::regs::{COMMAND, COMMAND_SERR};
 
 /// Device Control, low byte: reporting of correctable, non-fatal, fatal errors and unsupported
 /// requests (PCI Express 6.0, 7.5.3.4).

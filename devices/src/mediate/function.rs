@@ -5,8 +5,8 @@ use std::fmt;
 use std::ops::Range;
 
 use address::Gpa;
+use pci_config::regs::HEADER_END;
 
-use crate::pci::regs::HEADER_END;
 use crate::vfio_pci::{
     FailureHook, HostError, HostFunction, HostInfo, InterruptKind, MsiMessage, Region,
 };

@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
+use pci_config::regs::{
+    CAP_EXPRESS, CAP_MSIX, CAP_PM, CONVENTIONAL_CONFIG_SIZE, EXP_DEVICE_CONTROL, MSIX_TABLE,
+    PM_CONTROL,
+};
+use pci_config::{Capability, Dwords, capabilities};
 use thiserror::Error;
 
-use crate::pci::regs::{
-    CAP_EXPRESS, CAP_MSIX, CAP_PM, CAPABILITIES, COMMAND, CONVENTIONAL_CONFIG_SIZE,
-    EXP_DEVICE_CONTROL, HEADER_END, PM_CONTROL, STATUS_CAPABILITIES,
-};
+use crate::pci::MsixLayout;
 use crate::vfio_pci::{HostError, HostFunction, HostInfo};
 
 use super::error_reporting::ErrorReporting;
@@ -115,27 +117,18 @@ pub(super) fn find<H: HostFunction>(host: &mut H) -> Result<Found, SetupError> {
         msix_table: None,
         reporting: ErrorReporting::default(),
     };
-    if u32::from_le_bytes(read(host, COMMAND)?) & STATUS_CAPABILITIES == 0 {
-        return Ok(found);
-    }
-    let [first, ..] = read(host, CAPABILITIES)?;
-    let mut next = first;
-    // There is room for 48 capabilities; a longer list is a loop.
-    for _ in 0..48 {
-        let at = u16::from(next & !3);
-        if at < HEADER_END {
-            break;
-        }
-        let [id, behind, low, high] = read(host, at)?;
+    let list = capabilities(Dwords(|at| read(host, at).map(u32::from_le_bytes)));
+    let list: Vec<_> = list.collect::<Result<_, _>>()?;
+    for Capability { id, offset: at, .. } in list {
         let mut allow = |register: u16, length: u16| {
             let start = at + register;
             if start + length <= CONVENTIONAL_CONFIG_SIZE {
                 found.writable.push(start..start + length);
             }
         };
-        match id {
-            CAP_PM => allow(PM_CONTROL, 2),
-            CAP_EXPRESS => {
+        match u8::try_from(id) {
+            Ok(CAP_PM) => allow(PM_CONTROL, 2),
+            Ok(CAP_EXPRESS) => {
                 allow(EXP_DEVICE_CONTROL, 2);
                 let register = at + EXP_DEVICE_CONTROL;
                 if register < CONVENTIONAL_CONFIG_SIZE {
@@ -143,16 +136,13 @@ pub(super) fn find<H: HostFunction>(host: &mut H) -> Result<Found, SetupError> {
                     found.reporting.keep(register, control);
                 }
             }
-            CAP_MSIX if at + 8 <= CONVENTIONAL_CONFIG_SIZE => {
-                let table = u32::from_le_bytes(read(host, at + 4)?);
-                let vectors = u64::from(u16::from_le_bytes([low, high]) & 0x7ff) + 1;
-                let [bar, ..] = (table & 7).to_le_bytes();
-                let start = u64::from(table & !7);
-                found.msix_table = Some((bar, start..start + 16 * vectors));
+            Ok(CAP_MSIX) if at + 8 <= CONVENTIONAL_CONFIG_SIZE => {
+                let dwords = [read(host, at)?, read(host, at + MSIX_TABLE)?, [0; 4]];
+                let table = MsixLayout::parse(dwords.map(u32::from_le_bytes)).table;
+                found.msix_table = Some((table.bar, table.range));
             }
             _ => {}
         }
-        next = behind;
     }
     Ok(found)
 }

@@ -1,77 +1,29 @@
 //! Base address registers: decode, sizing and the expansion ROM.
 
 use address::Gpa;
+use pci_config::BarKind;
+use pci_config::regs::{
+    BAR_END, BAR_IO_ADDRESS, BAR_MEMORY_ADDRESS, BAR0, BARS, ROM, ROM_ADDRESS, ROM_ENABLE,
+};
 use thiserror::Error;
 
 use super::access::DwordWrite;
 use super::function::{Region, Space, Window};
-use super::regs::{BAR_END, BAR0, ROM};
 
-const ROM_ENABLE: u32 = 1;
-/// Bits of the ROM BAR that can hold an address: 31:11.
-const ROM_ADDRESS: u32 = !0x7ff;
-
-/// What a base address register decodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BarKind {
-    /// I/O ports.
-    Io,
-    /// Memory that must lie below 4 GiB.
-    Memory32 {
-        /// Reads have no side effects and writes may be merged.
-        prefetchable: bool,
-    },
-    /// Memory anywhere. Takes two registers.
-    Memory64 {
-        /// Reads have no side effects and writes may be merged.
-        prefetchable: bool,
-    },
+/// The smallest size of a BAR.
+fn smallest_size(kind: BarKind) -> u64 {
+    match kind {
+        BarKind::Io => 4,
+        BarKind::Memory32 { .. } | BarKind::Memory64 { .. } => 16,
+    }
 }
 
-impl BarKind {
-    /// The kind that the low bits of a BAR name (PCI 3.0, section 6.2.5.1). The obsolete
-    /// "below 1 MiB" is taken as 32-bit.
-    #[must_use]
-    pub fn from_register(value: u32) -> Self {
-        let prefetchable = value & 0b1000 != 0;
-        match value & 0b111 {
-            0b100 => Self::Memory64 { prefetchable },
-            bits if bits & 1 == 1 => Self::Io,
-            _ => Self::Memory32 { prefetchable },
-        }
-    }
-
-    /// The address space that the register decodes.
-    #[must_use]
-    pub fn space(self) -> Space {
-        match self {
-            Self::Io => Space::Io,
-            Self::Memory32 { .. } | Self::Memory64 { .. } => Space::Memory,
-        }
-    }
-
-    fn flags(self) -> u32 {
-        match self {
-            Self::Io => 0b01,
-            Self::Memory32 { prefetchable } => u32::from(prefetchable) << 3,
-            Self::Memory64 { prefetchable } => 0b100 | u32::from(prefetchable) << 3,
-        }
-    }
-
-    fn minimum(self) -> u64 {
-        match self {
-            Self::Io => 4,
-            Self::Memory32 { .. } | Self::Memory64 { .. } => 16,
-        }
-    }
-
-    /// The last address of the space that the register can name.
-    fn last(self) -> u64 {
-        match self {
-            Self::Io => u64::from(u16::MAX),
-            Self::Memory32 { .. } => u64::from(u32::MAX),
-            Self::Memory64 { .. } => u64::MAX,
-        }
+/// The last address of the space that the register can name.
+fn last_address(kind: BarKind) -> u64 {
+    match kind {
+        BarKind::Io => u64::from(u16::MAX),
+        BarKind::Memory32 { .. } => u64::from(u32::MAX),
+        BarKind::Memory64 { .. } => u64::MAX,
     }
 }
 
@@ -120,11 +72,11 @@ impl Bar {
     ///
     /// If `size` is no power of two or too small, or `home` is not aligned to it or out of reach.
     pub fn new(kind: BarKind, size: u64, home: u64) -> Result<Self, BarError> {
-        let minimum = kind.minimum();
-        if !size.is_power_of_two() || size < minimum || size - 1 > kind.last() {
+        let minimum = smallest_size(kind);
+        let last = last_address(kind);
+        if !size.is_power_of_two() || size < minimum || size - 1 > last {
             return Err(BarError::Size { size, minimum });
         }
-        let last = kind.last();
         let fits = home.checked_add(size - 1).is_some_and(|end| end <= last);
         if !home.is_multiple_of(size) || !fits {
             let address = home;
@@ -146,6 +98,15 @@ impl Bar {
     #[must_use]
     pub fn kind(&self) -> BarKind {
         self.kind
+    }
+
+    /// The address space that the register decodes.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        match self.kind {
+            BarKind::Io => Space::Io,
+            BarKind::Memory32 { .. } | BarKind::Memory64 { .. } => Space::Memory,
+        }
     }
 
     /// Bytes.
@@ -181,7 +142,7 @@ impl Bar {
         let (value_low, value_high) = halves(self.address);
         let is_sized = all(value_low, low) || all(value_high, high);
         let is_placed = self.address != 0 && (self.is_home() || !is_sized);
-        (self.kind.space() == Space::Memory && is_placed).then_some(Gpa(self.address))
+        (self.space() == Space::Memory && is_placed).then_some(Gpa(self.address))
     }
 
     /// Where the BAR is decoded; `None` without an address, or where it would run past the end
@@ -189,8 +150,8 @@ impl Bar {
     #[must_use]
     pub fn window(&self, index: u8) -> Option<Window> {
         let end = self.address.checked_add(self.size - 1)?;
-        (self.address != 0 && end <= self.kind.last()).then_some(Window {
-            space: self.kind.space(),
+        (self.address != 0 && end <= last_address(self.kind)).then_some(Window {
+            space: self.space(),
             base: self.address,
             size: self.size,
             region: Region::Bar(index),
@@ -201,9 +162,9 @@ impl Bar {
     fn masks(&self) -> (u32, u32) {
         let (low, high) = halves(!(self.size - 1));
         match self.kind {
-            BarKind::Io => (low & !0b11, 0),
-            BarKind::Memory32 { .. } => (low & !0xf, 0),
-            BarKind::Memory64 { .. } => (low & !0xf, high),
+            BarKind::Io => (low & BAR_IO_ADDRESS, 0),
+            BarKind::Memory32 { .. } => (low & BAR_MEMORY_ADDRESS, 0),
+            BarKind::Memory64 { .. } => (low & BAR_MEMORY_ADDRESS, high),
         }
     }
 
@@ -254,7 +215,7 @@ enum Slot {
 /// The base address registers of one function.
 #[derive(Clone, Debug, Default)]
 pub struct Bars {
-    slots: [Slot; 6],
+    slots: [Slot; BARS as usize],
     rom: Option<RomBar>,
 }
 
@@ -322,7 +283,7 @@ impl Bars {
 
     /// All BARs with their indices.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &Bar)> {
-        (0..6).filter_map(|index| Some((index, self.get(index)?)))
+        (0..BARS).filter_map(|index| Some((index, self.get(index)?)))
     }
 
     /// Where the ROM is decoded: it is enabled and has an address.

@@ -1,16 +1,16 @@
 //! Config space of an emulated function: a type 0 header with writable masks.
 
+use pci_config::regs::{
+    CACHE_LINE, CAPABILITIES, COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO,
+    COMMAND_MEMORY, CONVENTIONAL_CONFIG_SIZE, HEADER_END, INTERRUPT, STATUS_CAPABILITIES,
+    SUBSYSTEM, upper_half,
+};
 use thiserror::Error;
 
 use super::access::{DwordWrite, read_part};
 use super::bar::{Bar, BarError, Bars};
 use super::function::{Space, Windows};
 use super::intx::Pin;
-use super::regs::{
-    CACHE_LINE, CAPABILITIES, COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO,
-    COMMAND_MEMORY, CONVENTIONAL_CONFIG_SIZE, HEADER_END, INTERRUPT, STATUS_CAPABILITIES,
-    SUBSYSTEM,
-};
 
 /// Who a function says it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl EmulatedConfig {
         let link = self.last_capability.map_or(CAPABILITIES, |last| last + 1);
         let [offset, _] = start.to_le_bytes();
         set_byte(&mut self.registers, link, offset);
-        self.registers[index(COMMAND)] |= STATUS_CAPABILITIES;
+        self.registers[index(COMMAND)] |= upper_half(STATUS_CAPABILITIES);
         self.initial.clone_from(&self.registers);
         self.last_capability = Some(start);
         self.free = end;
@@ -190,7 +190,7 @@ impl EmulatedConfig {
     pub fn windows(&self) -> Windows {
         let mut windows = Windows::default();
         for (number, bar) in self.bars.iter() {
-            let enable = match bar.kind().space() {
+            let enable = match bar.space() {
                 Space::Memory => COMMAND_MEMORY,
                 Space::Io => COMMAND_IO,
             };
@@ -227,7 +227,8 @@ fn set_byte(registers: &mut [u32], offset: u16, value: u8) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bar::BarKind;
+    use pci_config::BarKind;
+
     use super::*;
 
     fn read(config: &EmulatedConfig, offset: u16) -> u32 {

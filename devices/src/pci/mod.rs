@@ -2,7 +2,6 @@
 
 pub(crate) mod access;
 mod bar;
-mod capability_list;
 mod config;
 mod ecam;
 mod function;
@@ -10,13 +9,11 @@ mod host_bridge;
 mod intx;
 mod msi;
 mod msix;
-pub(crate) mod regs;
 mod root;
 #[cfg(test)]
 mod tests;
 
-pub use bar::{Bar, BarError, BarKind, Bars};
-pub(crate) use capability_list::{CapabilityHeader, extended_capabilities, standard_capabilities};
+pub use bar::{Bar, BarError, Bars};
 pub use config::{CapabilityError, EmulatedConfig, Identity};
 pub use function::{PciFunction, Region, Space, Window, Windows};
 pub use host_bridge::HostBridge;
@@ -24,4 +21,5 @@ pub use intx::Pin;
 pub use msi::{Msi, MsiMessage};
 pub(crate) use msix::control_write;
 pub use msix::{ENTRY_SIZE, MAX_VECTORS, Msix, MsixLayout, Placement};
+pub use pci_config::BarKind;
 pub use root::{CONFIG_PORT, CONFIG_PORTS, ECAM_SIZE, PciRoot, RootError};

@@ -1,6 +1,12 @@
 //! MSI: the capability's registers (PCI 3.0, section 6.8.1).
 
+use pci_config::MsiControl;
+use pci_config::regs::{MSI_64_BIT, MSI_ENABLE, MSI_MASKABLE};
+
 use super::access::DwordWrite;
+
+/// Power of two of the most vectors.
+const MAX_CAPABLE: u16 = 5;
 
 /// An interrupt message as the guest programmed it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,10 +16,6 @@ pub struct MsiMessage {
     /// Value the device would write.
     pub data: u32,
 }
-
-const ENABLE: u16 = 1 << 0;
-const WIDE: u16 = 1 << 7;
-const MASKABLE: u16 = 1 << 8;
 
 /// The state that a guest programs to get MSI interrupts.
 #[derive(Clone, Debug)]
@@ -37,11 +39,12 @@ impl Msi {
     /// most `vectors` vectors (rounded down to a power of two).
     #[must_use]
     pub fn new(control: u16, vectors: u16) -> Self {
+        let control = MsiControl(control);
         let granted = u16::try_from(vectors.max(1).ilog2()).unwrap_or(0);
         Self {
-            wide: control & WIDE != 0,
-            maskable: control & MASKABLE != 0,
-            capable: (control >> 1 & 0b111).min(granted).min(5),
+            wide: control.is_64_bit(),
+            maskable: control.is_maskable(),
+            capable: control.capable().min(granted).min(MAX_CAPABLE),
             granted: 0,
             enabled: false,
             address: 0,
@@ -53,23 +56,17 @@ impl Msi {
     /// Bytes of the capability.
     #[must_use]
     pub fn length(&self) -> u16 {
-        match (self.wide, self.maskable) {
-            (false, false) => 0x0a,
-            (true, false) => 0x0e,
-            (false, true) => 0x14,
-            (true, true) => 0x18,
-        }
+        MsiControl(self.control()).length()
     }
 
     /// The Message Control register.
     #[must_use]
     pub fn control(&self) -> u16 {
         let bit = |set, bit| if set { bit } else { 0 };
-        bit(self.enabled, ENABLE)
-            | self.capable << 1
-            | self.granted << 4
-            | bit(self.wide, WIDE)
-            | bit(self.maskable, MASKABLE)
+        MsiControl::with_vectors(self.capable, self.granted).0
+            | bit(self.enabled, MSI_ENABLE)
+            | bit(self.wide, MSI_64_BIT)
+            | bit(self.maskable, MSI_MASKABLE)
     }
 
     /// Whether the guest has turned MSI on.
@@ -118,8 +115,8 @@ impl Msi {
             Register::Control => {
                 let [_, _, low, high] = value.to_le_bytes();
                 let control = u16::from_le_bytes([low, high]);
-                self.enabled = control & ENABLE != 0;
-                self.granted = (control >> 4 & 0b111).min(self.capable);
+                self.enabled = control & MSI_ENABLE != 0;
+                self.granted = MsiControl(control).granted().min(self.capable);
             }
             Register::AddressLow => {
                 self.address = self.address >> 32 << 32 | u64::from(value & !3);
@@ -211,7 +208,7 @@ mod tests {
                 assert_eq!(msi.message(0), None, "masked");
                 write(&mut msi, at, &[0]);
             }
-            let high = if control & WIDE != 0 {
+            let high = if control & MSI_64_BIT != 0 {
                 u64::from(u32::MAX) << 32
             } else {
                 0

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use pci_config::regs::{MSIX_ENABLE, MSIX_FUNCTION_MASK};
+use pci_config::{MsixControl, MsixLocation};
+
 use super::access::DwordWrite;
 use super::msi::MsiMessage;
-use super::regs::{MSIX_ENABLE, MSIX_FUNCTION_MASK};
 
 /// Bytes of one table entry.
 pub const ENTRY_SIZE: u64 = 16;
@@ -164,11 +166,13 @@ impl MsixLayout {
     #[must_use]
     pub fn parse(dwords: [u32; 3]) -> Self {
         let [header, table, pending] = dwords;
-        let vectors = u16::try_from(header >> 16 & 0x7ff).unwrap_or(0) + 1;
+        let [_, _, low, high] = header.to_le_bytes();
+        let vectors = MsixControl(u16::from_le_bytes([low, high])).vectors();
         let place = |register: u32, size: u64| {
-            let start = u64::from(register & !7);
+            let location = MsixLocation(register);
+            let start = u64::from(location.offset());
             Placement {
-                bar: (register & 7).to_le_bytes()[0],
+                bar: location.bar(),
                 range: start..start + size,
             }
         };

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use address::{Bdf, Gpa};
+use pci_config::regs::{CONFIG_SIZE, ECAM_BUS_SIZE, HEADER_TYPE, MULTIFUNCTION};
 use thiserror::Error;
 
 use super::access::{aligned_pieces, config_width};
 use super::function::{PciFunction, Region, Space, Windows};
 use super::host_bridge::HostBridge;
-use super::regs::{CONFIG_SIZE, HEADER_TYPE, MULTIFUNCTION};
 
 /// Bytes of ECAM for one bus.
-pub const ECAM_SIZE: u64 = 1 << 20;
+pub const ECAM_SIZE: u64 = ECAM_BUS_SIZE;
 /// First port of the config mechanism's two registers.
 pub const CONFIG_PORT: u16 = 0xcf8;
 /// Ports of the config mechanism.

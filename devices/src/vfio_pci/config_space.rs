@@ -1,11 +1,12 @@
 //! Which bits of config space the guest reads from the device, which from a shadow, and which of
 //! its writes go where.
 
-use crate::pci::access::{DwordWrite, low_bytes, read_part};
-use crate::pci::regs::{
+use pci_config::regs::{
     BAR_END, BAR0, CACHE_LINE, CAPABILITIES, CARDBUS_CIS, COMMAND, HEADER_END, INTERRUPT, ROM,
-    STATUS_CAPABILITIES,
+    STATUS_CAPABILITIES, upper_half,
 };
+
+use crate::pci::access::{DwordWrite, low_bytes, read_part};
 
 use super::host::{HostError, HostFunction};
 
@@ -173,7 +174,7 @@ impl ConfigSpace {
                 _ => config[index(offset)],
             };
         }
-        self.read_host[index(COMMAND)] = 0xffff_0000 & !STATUS_CAPABILITIES;
+        self.read_host[index(COMMAND)] = 0xffff_0000 & !upper_half(STATUS_CAPABILITIES);
         self.read_host[index(CACHE_LINE)] = 0x0000_ffff;
         self.write_host[index(CACHE_LINE)] = 0x0000_ffff;
         self.write_shadow[index(INTERRUPT)] = 0xff;

@@ -1,7 +1,8 @@
 //! A passed-through function as the guest's bus sees it.
 
+use pci_config::regs::{COMMAND_IO, COMMAND_MEMORY};
+
 use crate::pci::access::DwordWrite;
-use crate::pci::regs::{COMMAND_IO, COMMAND_MEMORY};
 use crate::pci::{Bars, Msi, PciFunction, Region, Space, Windows};
 
 use super::config_space::{ConfigSpace, Offer};
@@ -132,7 +133,7 @@ impl<H: HostFunction> PciFunction for PassthroughFunction<H> {
         let mut windows = Windows::default();
         let decodes = self.decodes();
         for (index, bar) in self.bars.iter() {
-            let decoded = match bar.kind().space() {
+            let decoded = match bar.space() {
                 Space::Memory => decodes & COMMAND_MEMORY != 0 && bar.place().is_some(),
                 Space::Io => decodes & COMMAND_IO != 0,
             };

@@ -1,14 +1,15 @@
 //! The guest's accesses to config space, register by register.
 
-use crate::pci::access::{DwordWrite, read_part};
-use crate::pci::control_write;
-use crate::pci::regs::{
+use pci_config::regs::{
     AF_CAPABILITIES_FLR, AF_CONTROL, AF_CONTROL_FLR, BAR_END, BAR0, COMMAND, COMMAND_BUS_MASTER,
     COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, COMMAND_MWI, COMMAND_PARITY, COMMAND_SERR,
     EXP_DEVICE_CAPABILITIES, EXP_DEVICE_CAPABILITIES_FLR, EXP_DEVICE_CONTROL,
-    EXP_DEVICE_CONTROL_FLR, MSIX_ENABLE, MSIX_FUNCTION_MASK, PM_CONTROL, PM_NO_SOFT_RESET,
-    PM_STATE, ROM,
+    EXP_DEVICE_CONTROL_FLR, MSIX_CONTROL, MSIX_ENABLE, MSIX_FUNCTION_MASK, PM_CONTROL,
+    PM_NO_SOFT_RESET, PM_STATE, ROM,
 };
+
+use crate::pci::access::{DwordWrite, read_part};
+use crate::pci::control_write;
 
 use super::function::PassthroughFunction;
 use super::host::{HostFunction, InterruptKind};
@@ -149,7 +150,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
     /// Where MSI-X is on and masked at once, the guest restores its registers, as Linux does after a
     /// reset of the device's own (drivers/pci/msi/msi.c `__pci_restore_msix_state`).
     fn restore_msix(&mut self) {
-        let Some(at) = self.config.located.msix.map(|at| at + 2) else {
+        let Some(at) = self.config.located.msix.map(|at| at + MSIX_CONTROL) else {
             return;
         };
         let mut control = [0; 2];

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use crate::pci::regs::{
+use pci_config::regs::{
     COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY,
     EXP_DEVICE_CONTROL_FLR, EXP_DEVICE_CONTROL_NO_SNOOP, INTERRUPT, PM_CONTROL, PM_STATE,
 };
+
 use crate::pci::{Msix, Space};
 
 use super::function::PassthroughFunction;
@@ -109,7 +110,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
             return;
         }
         let moved = self.bars.iter().find(|(_, bar)| {
-            bar.kind().space() == Space::Memory && !bar.is_home() && bar.place().is_some()
+            bar.space() == Space::Memory && !bar.is_home() && bar.place().is_some()
         });
         if let Some((index, bar)) = moved {
             self.warned_of_move = true;

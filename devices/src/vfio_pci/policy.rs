@@ -1,6 +1,6 @@
 //! What the guest sees of each capability, and why. `docs/config-space.md` shows these tables.
 
-use crate::pci::regs::{
+use pci_config::regs::{
     CAP_AF, CAP_EXPRESS, CAP_MSI, CAP_MSIX, CAP_PM, CAP_VENDOR, EXP_DEVICE_CONTROL, PM_CONTROL,
 };
 

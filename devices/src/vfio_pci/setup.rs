@@ -1,13 +1,13 @@
 //! What a function learns of its device before the guest runs.
 
+use pci_config::find_capability;
+use pci_config::regs::{
+    BAR0, BARS, CAP_MSIX, CONFIG_SIZE, CONVENTIONAL_CONFIG_SIZE, HEADER_TYPE, HEADER_TYPE_LAYOUT,
+    VENDOR_NONE,
+};
 use thiserror::Error;
 
-use crate::pci::regs::{
-    BAR0, CAP_MSIX, CONFIG_SIZE, CONVENTIONAL_CONFIG_SIZE, HEADER_TYPE, MULTIFUNCTION,
-};
-use crate::pci::{
-    Bar, BarError, BarKind, Bars, MAX_VECTORS, Msix, MsixLayout, Placement, standard_capabilities,
-};
+use crate::pci::{Bar, BarError, BarKind, Bars, MAX_VECTORS, Msix, MsixLayout, Placement};
 
 use super::host::{HostError, HostFunction, HostInfo};
 use super::report::Reporter;
@@ -68,11 +68,11 @@ pub(super) fn read_config<H: HostFunction>(host: &mut H) -> Result<Vec<u32>, Set
         }
         config.push(u32::from_le_bytes(dword));
     }
-    if config[0] & 0xffff == 0xffff {
+    if config[0] & 0xffff == u32::from(VENDOR_NONE) {
         return Err(SetupError::Silent { device });
     }
     let register = config[usize::from(HEADER_TYPE / 4)].to_le_bytes();
-    match register[usize::from(HEADER_TYPE % 4)] & !MULTIFUNCTION {
+    match register[usize::from(HEADER_TYPE % 4)] & HEADER_TYPE_LAYOUT {
         0 => Ok(config),
         header_type => Err(SetupError::NotEndpoint {
             device,
@@ -84,7 +84,7 @@ pub(super) fn read_config<H: HostFunction>(host: &mut H) -> Result<Vec<u32>, Set
 /// The BARs that the guest gets: those that the host has placed.
 pub(super) fn build_bars(info: &HostInfo, config: &[u32], reporter: &mut Reporter) -> Bars {
     let mut bars = Bars::default();
-    for index in 0..6_u8 {
+    for index in 0..BARS {
         let region = &info.bars[usize::from(index)];
         if region.size == 0 {
             continue;
@@ -140,10 +140,8 @@ impl MsixSetup {
         bars: &Bars,
         reporter: &mut Reporter,
     ) -> Option<Self> {
-        let capability = standard_capabilities(config)
-            .into_iter()
-            .find(|capability| capability.id == u16::from(CAP_MSIX))?;
-        let at = usize::from(capability.offset / 4);
+        let Ok(capability) = find_capability(config, CAP_MSIX);
+        let at = usize::from(capability? / 4);
         let dwords = config.get(at..at + 3)?;
         let layout = MsixLayout::parse([dwords[0], dwords[1], dwords[2]]);
         let vectors = layout.vectors.min(info.msix_vectors).min(MAX_VECTORS);

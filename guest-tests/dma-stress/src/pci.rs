@@ -6,6 +6,7 @@ use core::fmt;
 use core::ops::Range;
 
 use address::Gpa;
+use pci_config::regs::{BARS, VENDOR_NONE};
 use pci_types::capability::{MsiCapability, MsixCapability, PciCapability};
 use pci_types::{
     Bar, CommandRegister, ConfigRegionAccess, EndpointHeader, HeaderType, PciAddress, PciHeader,
@@ -13,8 +14,6 @@ use pci_types::{
 
 const SLOTS: u8 = 32;
 const FUNCTIONS: u8 = 8;
-const BARS: u8 = 6;
-const NOBODY: u16 = 0xffff;
 /// An interrupt line that is connected to nothing.
 const NO_LINE: u8 = 0xff;
 
@@ -56,7 +55,7 @@ pub fn scan(access: &impl ConfigRegionAccess) -> Vec<Function> {
     for slot in 0..SLOTS {
         for function in 0..FUNCTIONS {
             let header = PciHeader::new(PciAddress::new(0, 0, slot, function));
-            if header.id(access).0 == NOBODY {
+            if header.id(access).0 == VENDOR_NONE {
                 if function == 0 {
                     break;
                 }

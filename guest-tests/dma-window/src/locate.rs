@@ -1,22 +1,17 @@
 //! Finding the window on the bus.
 
 use address::Gpa;
+use pci_config::regs::{
+    self, BAR_KIND, BAR_KIND_MEMORY_32, BAR_KIND_MEMORY_64, BAR_MEMORY_ADDRESS, BAR0,
+};
 
 /// The window's vendor ID.
 pub const VENDOR: u16 = 0x1234;
 /// The window's device ID.
 pub const DEVICE: u16 = 0x7057;
 
-const ID: u16 = 0x00;
-const BAR0: u16 = 0x10;
-const BAR2: u16 = 0x18;
-const BAR3: u16 = 0x1c;
-
-/// What the low bits of a memory BAR say: all of them, and those without "prefetchable".
-const BAR_FLAGS: u32 = 0b1111;
-const BAR_TYPE: u32 = 0b111;
-const MEMORY_32: u32 = 0b000;
-const MEMORY_64: u32 = 0b100;
+const BAR2: u16 = BAR0 + 8;
+const BAR3: u16 = BAR0 + 12;
 
 /// Where a window's BARs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +29,16 @@ pub struct Location {
 /// addresses.
 #[must_use]
 pub fn locate(config: impl Fn(u16) -> u32) -> Option<Location> {
-    if config(ID) != u32::from(DEVICE) << 16 | u32::from(VENDOR) {
+    if config(regs::VENDOR) != u32::from(DEVICE) << 16 | u32::from(VENDOR) {
         return None;
     }
     let (registers, low) = (config(BAR0), config(BAR2));
-    if registers & BAR_TYPE != MEMORY_32 || low & BAR_TYPE != MEMORY_64 {
+    if registers & BAR_KIND != BAR_KIND_MEMORY_32 || low & BAR_KIND != BAR_KIND_MEMORY_64 {
         return None;
     }
-    let table = u64::from(low & !BAR_FLAGS) | u64::from(config(BAR3)) << 32;
+    let table = u64::from(low & BAR_MEMORY_ADDRESS) | u64::from(config(BAR3)) << 32;
     let location = Location {
-        registers: Gpa((registers & !BAR_FLAGS).into()),
+        registers: Gpa((registers & BAR_MEMORY_ADDRESS).into()),
         table: Gpa(table),
     };
     (location.registers != Gpa(0) && location.table != Gpa(0)).then_some(location)
@@ -55,10 +50,10 @@ mod tests {
 
     fn with(bars: [u32; 3]) -> Option<Location> {
         locate(|offset| match offset {
-            ID => 0x7057_1234,
-            BAR0 => bars[0],
-            BAR2 => bars[1],
-            BAR3 => bars[2],
+            0x00 => 0x7057_1234,
+            0x10 => bars[0],
+            0x18 => bars[1],
+            0x1c => bars[2],
             _ => 0,
         })
     }

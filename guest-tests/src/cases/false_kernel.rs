@@ -1,6 +1,8 @@
 //! What `pinvisor run` says and does when the kernel or a device breaks a promise: refuses what it has offered,
 //! or answers what cannot be. The package `falsify` makes it seem so; what is behind is in order.
 
+use pci_config::regs::COMMAND_BUS_MASTER;
+
 use super::check::left_clean;
 use super::refusal;
 use super::rig::Rig;
@@ -292,13 +294,10 @@ pub fn broken_promises() -> Result<CaseResult> {
         let found = facts.get(format!("{name}_command").as_str());
         let value = found.and_then(|value| value.parse::<u16>().ok());
         findings.expect(
-            value.is_some_and(|value| value & BUS_MASTER == 0),
+            value.is_some_and(|value| value & COMMAND_BUS_MASTER == 0),
             format!("{name}: COMMAND afterwards is {found:?}"),
         );
     }
     left_clean(&mut findings, &outcome, &facts);
     Ok(findings.into_result(&outcome))
 }
-
-/// In COMMAND (PCI Local Bus Specification, section 6.2.2).
-const BUS_MASTER: u16 = 1 << 2;

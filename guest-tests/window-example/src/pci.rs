@@ -7,12 +7,9 @@ use std::path::{Path, PathBuf};
 
 use address::Bdf;
 use anyhow::{Context, Result, bail, ensure};
+use pci_config::regs::{COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY, VENDOR};
 
 use crate::mapping::Mapping;
-
-const COMMAND: u64 = 0x04;
-const MEMORY_DECODE: u16 = 1 << 1;
-const BUS_MASTER: u16 = 1 << 2;
 
 /// A function, its config space and the folder with its BARs.
 #[derive(Debug)]
@@ -29,7 +26,7 @@ impl Function {
         let entries = fs::read_dir(devices).with_context(|| devices.display().to_string())?;
         for entry in entries {
             let function = Self::open(&entry?.path())?;
-            if function.config32(0) == wanted && !function.folder.join("driver").exists() {
+            if function.config32(VENDOR) == wanted && !function.folder.join("driver").exists() {
                 return Ok(function);
             }
         }
@@ -67,7 +64,7 @@ impl Function {
         // Counts users; the kernel turns memory decode on, and interrupts and power where that is needed.
         fs::write(&path, "1").with_context(|| path.display().to_string())?;
         let command = self.command()?;
-        let is_on = command & MEMORY_DECODE != 0;
+        let is_on = command & COMMAND_MEMORY != 0;
         ensure!(
             is_on,
             "{} has no memory decode after it was enabled",
@@ -78,9 +75,15 @@ impl Function {
 
     /// Sets or clears Bus Master in COMMAND.
     pub fn set_bus_master(&self, on: bool) -> Result<()> {
-        let others = self.command()? & !BUS_MASTER;
-        let command = if on { others | BUS_MASTER } else { others };
-        let write = self.config.write_all_at(&command.to_le_bytes(), COMMAND);
+        let others = self.command()? & !COMMAND_BUS_MASTER;
+        let command = if on {
+            others | COMMAND_BUS_MASTER
+        } else {
+            others
+        };
+        let write = self
+            .config
+            .write_all_at(&command.to_le_bytes(), COMMAND.into());
         write.with_context(|| format!("COMMAND of {}", self.bdf))?;
         let found = self.command()?;
         ensure!(
@@ -102,7 +105,7 @@ impl Function {
     /// Reads COMMAND.
     pub fn command(&self) -> Result<u16> {
         let mut bytes = [0; 2];
-        let read = self.config.read_exact_at(&mut bytes, COMMAND);
+        let read = self.config.read_exact_at(&mut bytes, COMMAND.into());
         read.with_context(|| format!("COMMAND of {}", self.bdf))?;
         Ok(u16::from_le_bytes(bytes))
     }

@@ -148,7 +148,7 @@ fn what_has_no_address_on_the_bus_is_left_out() {
     assert_eq!(translated(&[0xff; 4096], resource), None, "no response");
     assert_eq!(translated(&[], resource), None);
     let mut bridge = config(PHYSICAL);
-    bridge[HEADER_TYPE] = 1;
+    bridge[0x0e] = 1;
     assert_eq!(translated(&bridge, resource), None);
 }
 
@@ -216,7 +216,7 @@ proptest::proptest! {
         compare(function_bars(&bytes), &[Some(resource); 7]);
         let mut bytes = bytes;
         if let Some(capability) = bytes.get_mut(0x100..0x102) {
-            capability.copy_from_slice(&SRIOV.to_le_bytes());
+            capability.copy_from_slice(&EXT_CAP_SRIOV.to_le_bytes());
         }
         virtual_bars(&bytes, name(physical), name(bdf), &[Some(resource); 7]);
     }

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 
+use pci_config::regs::{CAPABILITIES, STATUS, STATUS_CAPABILITIES};
+
 use super::*;
 
-const COMMAND: u16 = 4;
 const MASTER: u16 = 4;
 /// Where the function below has its power management capability.
 const POWER: u16 = 0x40;
@@ -64,10 +65,10 @@ impl ConfigSpace for Fake {
     fn config_word(&self, offset: u16) -> Result<u16, Error> {
         Ok(match offset {
             COMMAND => *self.command.borrow(),
-            pci::STATUS => pci::STATUS_CAPABILITIES,
-            pci::CAPABILITIES => POWER,
-            POWER => pci::CAP_POWER.into(),
-            offset if offset == POWER + pci::POWER_CONTROL => *self.power.borrow(),
+            STATUS => STATUS_CAPABILITIES,
+            CAPABILITIES => POWER,
+            POWER => CAP_PM.into(),
+            offset if offset == POWER + PM_CONTROL => *self.power.borrow(),
             _ => 0,
         })
     }

@@ -1,20 +1,14 @@
 //! What a function's config space tells.
 
 use address::Bdf;
+use pci_config::regs::{
+    CAP_MSI, CAP_MSIX, HEADER_END, HEADER_TYPE, HEADER_TYPE_LAYOUT, INTERRUPT_PIN, MSI_CONTROL,
+    MSIX_CONTROL,
+};
+use pci_config::{Capability, MsiControl, MsixControl, capabilities, hides_capabilities, word};
 
-/// Offsets in the header (PCI Local Bus Specification 3.0, 6.1).
-const STATUS: usize = 0x06;
-const HEADER_TYPE: usize = 0x0e;
-const CAPABILITIES: usize = 0x34;
-const INTERRUPT_PIN: usize = 0x3d;
 /// Bytes that every caller can read.
-const HEADER: usize = 0x40;
-/// STATUS: there is a list of capabilities.
-const HAS_CAPABILITIES: u8 = 1 << 4;
-
-/// Capability IDs.
-const MSI: u8 = 0x05;
-const MSIX: u8 = 0x11;
+const HEADER: usize = HEADER_END as usize;
 
 /// Facts of a function's config space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +38,10 @@ impl ConfigSpace {
     /// Reads what sysfs shows; `None` if that is not even a header.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let header = bytes.get(..HEADER)?;
-        let messages = if bytes.len() > HEADER {
-            Some(messages(bytes))
-        } else if header[STATUS] & HAS_CAPABILITIES == 0 {
-            Some((0, 0))
-        } else {
-            None
-        };
         Some(Self {
-            header_type: header[HEADER_TYPE] & 0x7f,
-            intx: header[INTERRUPT_PIN] != 0,
-            messages,
+            header_type: header[usize::from(HEADER_TYPE)] & HEADER_TYPE_LAYOUT,
+            intx: header[usize::from(INTERRUPT_PIN)] != 0,
+            messages: (!hides_capabilities(bytes)).then(|| messages(bytes)),
         })
     }
 }
@@ -62,26 +49,13 @@ impl ConfigSpace {
 /// Vectors of MSI and of MSI-X.
 fn messages(bytes: &[u8]) -> (u16, u16) {
     let (mut msi, mut msix) = (0, 0);
-    if bytes[STATUS] & HAS_CAPABILITIES == 0 {
-        return (msi, msix);
-    }
-    let mut at = usize::from(bytes[CAPABILITIES] & !3);
-    // A list cannot be longer than there is room for, however it is linked.
-    for _ in 0..(256 - HEADER) / 4 {
-        let Some(&[id, next, low, high]) = bytes
-            .get(at..)
-            .and_then(|rest| rest.first_chunk::<4>())
-            .filter(|_| at >= HEADER)
-        else {
-            break;
-        };
-        let control = u16::from_le_bytes([low, high]);
-        match id {
-            MSI => msi = 1 << ((control >> 1) & 7),
-            MSIX => msix = (control & 0x7ff) + 1,
+    for Ok(Capability { id, offset, .. }) in capabilities(bytes) {
+        let control = |register| word(bytes, offset + register);
+        match u8::try_from(id) {
+            Ok(CAP_MSI) => msi = control(MSI_CONTROL).map_or(msi, |c| 1 << MsiControl(c).capable()),
+            Ok(CAP_MSIX) => msix = control(MSIX_CONTROL).map_or(msix, |c| MsixControl(c).vectors()),
             _ => {}
         }
-        at = usize::from(next & !3);
     }
     (msi, msix)
 }
@@ -92,11 +66,11 @@ mod tests {
 
     fn config() -> Vec<u8> {
         let mut bytes = vec![0; 256];
-        bytes[STATUS] = HAS_CAPABILITIES;
-        bytes[INTERRUPT_PIN] = 1;
-        bytes[CAPABILITIES] = 0x40;
-        bytes[0x40..0x44].copy_from_slice(&[MSI, 0x50, 0x0a, 0]);
-        bytes[0x50..0x54].copy_from_slice(&[MSIX, 0, 0x40, 0]);
+        bytes[0x06] = 0x10;
+        bytes[0x3d] = 1;
+        bytes[0x34] = 0x40;
+        bytes[0x40..0x44].copy_from_slice(&[CAP_MSI, 0x50, 0x0a, 0]);
+        bytes[0x50..0x54].copy_from_slice(&[CAP_MSIX, 0, 0x40, 0]);
         bytes
     }
 
@@ -112,7 +86,7 @@ mod tests {
     fn a_virtual_function_is_not_silent() {
         let mut bytes = vec![0xff; 256];
         assert!(is_silent(&bytes));
-        bytes[HEADER_TYPE] = 0;
+        bytes[0x0e] = 0;
         assert!(!is_silent(&bytes));
         assert!(!is_silent(&[]));
     }
@@ -123,7 +97,7 @@ mod tests {
         let short = ConfigSpace::read(&config()[..64]).unwrap();
         assert_eq!(short.messages, None);
         let mut none = config()[..64].to_vec();
-        none[STATUS] = 0;
+        none[0x06] = 0;
         assert_eq!(ConfigSpace::read(&none).unwrap().messages, Some((0, 0)));
     }
 

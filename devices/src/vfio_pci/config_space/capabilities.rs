@@ -1,32 +1,28 @@
 //! Which capabilities the guest's lists hold, and the masks of their registers.
 
-use super::super::policy::{self, Access, Length, Rule};
-use super::{ConfigSpace, Offer, index};
-use crate::pci::regs::{
+use pci_config::regs::{
     AF_CAPABILITIES_FLR, CAP_AF, CAP_EXPRESS, CAP_MSI, CAP_MSIX, CAP_PM, CAPABILITIES, COMMAND,
     CONVENTIONAL_CONFIG_SIZE, EXP_DEVICE_CAPABILITIES, EXP_DEVICE_CAPABILITIES_FLR,
-    EXP_DEVICE_CONTROL, EXTENDED_CAPABILITIES, STATUS_CAPABILITIES,
+    EXP_DEVICE_CONTROL, EXP_FLAGS_SLOT, EXP_FLAGS_TYPE, EXP_FLAGS_VERSION,
+    EXP_TYPE_INTEGRATED_ENDPOINT, EXP_V1_INTEGRATED_LENGTH, EXP_V1_LENGTH,
+    EXP_V2_INTEGRATED_LENGTH, EXP_V2_LENGTH, EXTENDED_CAPABILITIES, STATUS_CAPABILITIES,
+    upper_half,
 };
-use crate::pci::{CapabilityHeader, Msi, extended_capabilities, standard_capabilities};
+use pci_config::{Capability, MsiControl, capabilities, extended_capabilities};
 
-/// PCI Express Capabilities, upper half of the first dword: version and message number stay;
-/// type and the slot bit change.
-const EXPRESS_TYPE: u32 = 0xf << 20;
-const EXPRESS_SLOT: u32 = 1 << 24;
-const EXPRESS_VERSION: u32 = 0xf << 16;
-const EXPRESS_INTEGRATED_ENDPOINT: u32 = 9 << 20;
-const EXPRESS_VERSION_2: u32 = 2 << 16;
-/// Bytes of the capability in version 1, and since version 2 (PCI Express Base Specification,
-/// section 7.5.3; lengths as in Linux, `PCI_CAP_EXP_ENDPOINT_SIZEOF_V1` and so on).
-const EXPRESS_V1_LENGTH: u16 = 0x14;
-const EXPRESS_V2_LENGTH: u16 = 0x34;
-/// The same of integrated endpoints, which have no link.
-const EXPRESS_V1_INTEGRATED_LENGTH: u16 = 0x0c;
-const EXPRESS_V2_INTEGRATED_LENGTH: u16 = 0x2c;
+use super::super::policy::{self, Access, Length, Rule};
+use super::{ConfigSpace, Offer, index};
+
+/// What holds the place of a first capability that the guest does not see.
+const ANCHOR: Capability = Capability {
+    id: 0,
+    version: 0,
+    offset: EXTENDED_CAPABILITIES,
+};
 
 /// One of the two lists.
 struct List {
-    all: Vec<CapabilityHeader>,
+    all: Vec<Capability>,
     rule: fn(u16) -> Option<&'static Rule>,
     /// Bytes of a capability's header.
     header: u16,
@@ -36,7 +32,7 @@ struct List {
 
 impl List {
     /// Where `capability`, of so many bytes, ends at the latest: another one may begin before.
-    fn end_of(&self, capability: CapabilityHeader, length: u16) -> u16 {
+    fn end_of(&self, capability: Capability, length: u16) -> u16 {
         let start = capability.offset;
         let next = self.all.iter().map(|other| other.offset);
         let next = next.filter(|other| *other > start).min();
@@ -48,7 +44,7 @@ impl List {
 impl ConfigSpace {
     pub(super) fn lay_out_standard(&mut self, config: &[u32], offer: Offer) {
         let list = List {
-            all: standard_capabilities(config),
+            all: capabilities(config).map(|Ok(found)| found).collect(),
             rule: policy::standard,
             header: 2,
             end: CONVENTIONAL_CONFIG_SIZE,
@@ -68,24 +64,26 @@ impl ConfigSpace {
         self.link_standard(&shown);
     }
 
-    fn link_standard(&mut self, shown: &[CapabilityHeader]) {
-        let offsets = shown.iter().map(|capability| u32::from(capability.offset));
+    fn link_standard(&mut self, shown: &[Capability]) {
+        let offsets = shown.iter().map(|capability| capability.offset);
         let mut next = offsets.clone().skip(1);
         for capability in shown {
             let pointer = next.next().unwrap_or(0);
             let header = &mut self.shadow[index(capability.offset)];
-            *header = *header & 0xffff_0000 | u32::from(capability.id) | pointer << 8;
+            *header = *header & 0xffff_0000 | u32::from(capability.standard_header(pointer));
             self.read_host[index(capability.offset)] &= 0xffff_0000;
         }
         if let Some(first) = offsets.clone().next() {
-            self.shadow[index(CAPABILITIES)] = first;
-            self.shadow[index(COMMAND)] |= STATUS_CAPABILITIES;
+            self.shadow[index(CAPABILITIES)] = u32::from(first);
+            self.shadow[index(COMMAND)] |= upper_half(STATUS_CAPABILITIES);
         }
     }
 
     pub(super) fn lay_out_extended(&mut self, config: &[u32]) {
         let list = List {
-            all: extended_capabilities(config),
+            all: extended_capabilities(config)
+                .map(|Ok(found)| found)
+                .collect(),
             rule: policy::extended,
             header: 4,
             end: self.size(),
@@ -94,13 +92,13 @@ impl ConfigSpace {
         self.link_extended(&shown);
     }
 
-    fn link_extended(&mut self, shown: &[CapabilityHeader]) {
+    fn link_extended(&mut self, shown: &[Capability]) {
         let Some(anchor) = self.shadow.get(index(EXTENDED_CAPABILITIES)) else {
             return;
         };
         debug_assert_eq!(*anchor, 0);
         self.claim(EXTENDED_CAPABILITIES, 4);
-        let mut next = shown.iter().map(|capability| u32::from(capability.offset));
+        let mut next = shown.iter().map(|capability| capability.offset);
         // The list starts at 0x100; a hidden first capability leaves an anchor with ID 0.
         if shown
             .first()
@@ -108,13 +106,12 @@ impl ConfigSpace {
         {
             next.next();
         } else if let Some(first) = next.clone().next() {
-            self.shadow[index(EXTENDED_CAPABILITIES)] = first << 20;
+            self.shadow[index(EXTENDED_CAPABILITIES)] = ANCHOR.extended_header(first);
             next.next();
         }
         for capability in shown {
             let pointer = next.next().unwrap_or(0);
-            self.shadow[index(capability.offset)] =
-                u32::from(capability.id) | u32::from(capability.version) << 16 | pointer << 20;
+            self.shadow[index(capability.offset)] = capability.extended_header(pointer);
             self.read_host[index(capability.offset)] = 0;
             self.write_host[index(capability.offset)] = 0;
         }
@@ -129,11 +126,11 @@ impl ConfigSpace {
         config: &[u32],
         list: &List,
         offered: impl Fn(u16) -> bool,
-    ) -> Vec<CapabilityHeader> {
+    ) -> Vec<Capability> {
         for capability in &list.all {
             self.claim(capability.offset, list.header);
         }
-        let mut shown: Vec<CapabilityHeader> = Vec::new();
+        let mut shown: Vec<Capability> = Vec::new();
         let (mut hidden, mut vendors) = (Vec::new(), Vec::new());
         for capability in &list.all {
             let rule = (list.rule)(capability.id);
@@ -168,7 +165,7 @@ impl ConfigSpace {
     fn lay_out(
         &mut self,
         config: &[u32],
-        capability: CapabilityHeader,
+        capability: Capability,
         (rule, list): (&Rule, &List),
     ) -> bool {
         let (name, word, reason) = (rule.name, rule.access.word(), rule.reason);
@@ -218,7 +215,7 @@ impl ConfigSpace {
         self.claim(start, end - start);
     }
 
-    fn locate(&mut self, config: &[u32], capability: CapabilityHeader) {
+    fn locate(&mut self, config: &[u32], capability: Capability) {
         let start = capability.offset;
         if start >= CONVENTIONAL_CONFIG_SIZE {
             return;
@@ -252,9 +249,11 @@ impl ConfigSpace {
 }
 
 /// An endpoint that sits on the root bus, with no port above it, is an integrated endpoint
-/// (PCIe, section 1.3.2.3): with this type guests expect no link registers and no port.
+/// (PCIe, section 1.3.2.3): with this type guests expect no link registers and no port. Version and message number
+/// of PCI Express Capabilities, the upper half of `flags`, stay.
 fn integrated_endpoint(flags: u32) -> u32 {
-    flags & 0xffff_0000 & !(EXPRESS_TYPE | EXPRESS_SLOT) | EXPRESS_INTEGRATED_ENDPOINT
+    let changed = EXP_FLAGS_TYPE | EXP_FLAGS_SLOT;
+    flags & 0xffff_0000 & !upper_half(changed) | upper_half(EXP_TYPE_INTEGRATED_ENDPOINT)
 }
 
 fn length(config: &[u32], start: u16, rule: &Rule) -> u16 {
@@ -264,22 +263,23 @@ fn length(config: &[u32], start: u16, rule: &Rule) -> u16 {
         Length::Fixed(length) => length,
         Length::Byte2 => u16::from(header.to_le_bytes()[2]).max(3),
         Length::Bits20 => u16::try_from(dword(start + 4) >> 20).unwrap_or(0).max(8),
-        Length::Msi => Msi::new(upper_half(header), 1).length(),
+        Length::Msi => MsiControl(second_half(header)).length(),
         Length::Express => express_length(header),
     }
 }
 
 fn express_length(header: u32) -> u16 {
-    let is_integrated = header & EXPRESS_TYPE == EXPRESS_INTEGRATED_ENDPOINT;
-    match (header & EXPRESS_VERSION < EXPRESS_VERSION_2, is_integrated) {
-        (true, false) => EXPRESS_V1_LENGTH,
-        (true, true) => EXPRESS_V1_INTEGRATED_LENGTH,
-        (false, false) => EXPRESS_V2_LENGTH,
-        (false, true) => EXPRESS_V2_INTEGRATED_LENGTH,
+    let flags = second_half(header);
+    let is_integrated = flags & EXP_FLAGS_TYPE == EXP_TYPE_INTEGRATED_ENDPOINT;
+    match (flags & EXP_FLAGS_VERSION < 2, is_integrated) {
+        (true, false) => EXP_V1_LENGTH,
+        (true, true) => EXP_V1_INTEGRATED_LENGTH,
+        (false, false) => EXP_V2_LENGTH,
+        (false, true) => EXP_V2_INTEGRATED_LENGTH,
     }
 }
 
-fn upper_half(dword: u32) -> u16 {
+fn second_half(dword: u32) -> u16 {
     let [_, _, low, high] = dword.to_le_bytes();
     u16::from_le_bytes([low, high])
 }

@@ -4,10 +4,8 @@ use core::ops::Range;
 use core::ptr;
 
 use address::Gpa;
+use pci_config::regs::CONFIG_SIZE;
 use pci_types::{ConfigRegionAccess, PciAddress};
-
-/// Bytes of configuration space of a bus.
-pub const BUS_BYTES: u64 = 1 << 20;
 
 /// The configuration space of bus 0.
 #[derive(Clone, Copy, Debug)]
@@ -17,14 +15,14 @@ impl Ecam {
     /// Configuration space at `range`.
     ///
     /// # Safety
-    /// It is there, [`BUS_BYTES`] of it, and mapped uncached.
+    /// It is there, [`ECAM_BUS_SIZE`](pci_config::regs::ECAM_BUS_SIZE) of it, and mapped uncached.
     pub unsafe fn new(range: &Range<Gpa>) -> Self {
         Self(range.start.0)
     }
 
     fn register(self, address: PciAddress, offset: u16) -> *mut u32 {
         assert!(
-            address.bus() == 0 && offset < 4096,
+            address.bus() == 0 && offset < CONFIG_SIZE,
             "a register outside of bus 0"
         );
         let function = u64::from(address.device()) << 15 | u64::from(address.function()) << 12;

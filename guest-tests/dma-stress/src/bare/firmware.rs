@@ -9,8 +9,8 @@ use acpi::madt::{Madt, MadtEntry};
 use acpi::mcfg::Mcfg;
 use acpi::{AcpiHandler, AcpiTables, PhysicalMapping};
 use address::Gpa;
+use pci_config::regs::ECAM_BUS_SIZE;
 
-use super::ecam::BUS_BYTES;
 use super::paging::{self, Kind};
 
 /// MADT: the processor can be used.
@@ -52,7 +52,7 @@ pub fn read(rsdp: Gpa) -> Option<Platform> {
             .entries()
             .iter()
             .find(|entry| entry.pci_segment_group == 0 && entry.bus_number_start == 0)
-            .and_then(|entry| Gpa(entry.base_address).span(BUS_BYTES));
+            .and_then(|entry| Gpa(entry.base_address).span(ECAM_BUS_SIZE));
     }
     let madt = tables.find_table::<Madt>().ok()?;
     platform.local_apic = u64::from(madt.get().local_apic_address);

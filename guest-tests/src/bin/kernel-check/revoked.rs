@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use address::Bdf;
+use pci_config::regs::{COMMAND, COMMAND_MEMORY};
 
 use crate::Outcome;
 use crate::raw::{self, Request, call, name};
@@ -16,9 +17,8 @@ use crate::refusals::{expect, question};
 
 const AREA: u64 = 1 << 30;
 const LENGTH: u64 = 4096;
-/// In configuration space, which is region 7.
-const COMMAND: u64 = (7 << 40) + 4;
-const MEMORY: u16 = 1 << 1;
+/// Config space, region 7, in a device's file.
+const CONFIG: u64 = 7 << 40;
 const MAP_FILE: u8 = 0x8f;
 const UNMAP: u8 = 0x86;
 const DEVICE_RESET: u8 = 111;
@@ -42,10 +42,10 @@ pub fn run(bdf: Bdf) -> Outcome {
     }
     let decode = |on: bool| -> std::io::Result<()> {
         let mut command = [0; 2];
-        device.read_exact_at(&mut command, COMMAND)?;
-        let others = u16::from_le_bytes(command) & !MEMORY;
-        let command = if on { others | MEMORY } else { others };
-        device.write_all_at(&command.to_le_bytes(), COMMAND)
+        device.read_exact_at(&mut command, CONFIG + u64::from(COMMAND))?;
+        let others = u16::from_le_bytes(command) & !COMMAND_MEMORY;
+        let command = if on { others | COMMAND_MEMORY } else { others };
+        device.write_all_at(&command.to_le_bytes(), CONFIG + u64::from(COMMAND))
     };
 
     map(&iommufd, ioas, &bar)?;
