@@ -34,6 +34,7 @@ mod ordinary;
 mod privilege;
 mod reset;
 mod storage;
+mod sysfs;
 mod wanted;
 
 pub use binding::{Bound, Unbound, bind, ensure_closed, prepare, unbind};
@@ -50,5 +51,5 @@ pub use line::{Line, Report, Verdict};
 pub use list::{Device, Devices, Keeper, Mode, list};
 pub use open_files::{more_open_files, open_files_needed};
 pub use ordinary::{AvailableMemory, MemoryLimit, available_memory};
-pub use privilege::locked_memory_limit;
+pub use privilege::{has_seccomp_filter, locked_memory_limit};
 pub use wanted::{DmaMode, Wanted, WantedDevice, WantedMemory};
