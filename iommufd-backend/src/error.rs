@@ -230,6 +230,12 @@ impl Error {
             ),
             Self::Translate { source, .. } => source.hint().map(Into::into),
             Self::AddressesHidden { .. } => Some("run as root".into()),
+            Self::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                let mut roots = ["/sys", "/proc"].into_iter();
+                roots.find(|root| path.starts_with(root)).map(|root| {
+                    format!("{root} has to be mounted; in a container it has to be the host's")
+                })
+            }
             Self::Misaligned { .. } | Self::Extent(_) => Some(
                 "the kernel's answers contradict one another, which is a bug: please report it \
                  with what pinvisor check says"

@@ -80,14 +80,19 @@ impl PciSysfs {
     /// The directory of `bdf`.
     ///
     /// # Errors
-    /// [`Error::NoDevice`]
+    /// [`Error::NoDevice`]; [`Error::Read`] where no device is listed at all, as without `/sys`.
     pub fn directory(&self, bdf: Bdf) -> Result<PathBuf, Error> {
         let path = self.devices.join(bdf.to_string());
         if path.is_dir() {
-            Ok(path)
-        } else {
-            Err(Error::NoDevice { bdf })
+            return Ok(path);
         }
+        Err(match fs::metadata(&self.devices) {
+            Ok(_) => Error::NoDevice { bdf },
+            Err(source) => Error::Read {
+                path: self.devices.clone(),
+                source,
+            },
+        })
     }
 
     /// All PCI functions, in order.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use guest_tests::inside::{broadcast, canary, nvme_manage, shape};
+use guest_tests::inside::{broadcast, canary, deny, nvme_manage, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
 use guest_tests::setup::{Flavour, setup};
@@ -105,6 +105,14 @@ enum Inside {
     Broadcast {
         /// Address and port.
         to: String,
+    },
+    /// Deny one system call to a command.
+    Deny {
+        #[command(flatten)]
+        deny: deny::DeniedCall,
+        /// The command.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
     },
     /// Send NVMe's Virtualization Management command to a controller.
     NvmeManage {
@@ -251,6 +259,7 @@ fn run(task: Task) -> Result<i32> {
         Task::Inside(Inside::Shape { shape, command }) => shape::run(shape, &command),
         Task::Inside(Inside::Canary { canary, command }) => canary::run(canary, &command),
         Task::Inside(Inside::Pool { key, command }) => canary::pool(&key, &command),
+        Task::Inside(Inside::Deny { deny, command }) => deny::run(deny, &command),
         Task::Inside(Inside::Broadcast { to }) => match broadcast::run(&to)? {},
         Task::Inside(Inside::NvmeManage {
             node,

@@ -68,6 +68,8 @@ pub const MACHINE: &[Step] = &[
         shows: &[
             "OK kernel-version",
             "OK kernel-config",
+            "OK sysfs",
+            "OK seccomp",
             "OK cpu-virtualisation",
             "OK kvm",
             "OK iommufd",

@@ -50,19 +50,22 @@ say emulated_status $?
 fn machine() -> Result<Machine> {
     Ok(Machine::builder()
         .device("e1000e")
+        .device("edu")
         .file("kernel", setup::guest_kernel()?.bzimage())
         .timeout(LIMIT))
 }
 
-/// The same mappings and the same questions; every refusal; everything that is not supported; one
+/// The same mappings and the same questions; every refusal; what the kernel's own test of the noiommu mode looks at (offsets in
+/// pages, areas side by side, unmapping, two devices, detaching); everything that is not supported; one
 /// question for each run of pages, and for each hugepage. Emulated devices are not taken for ones without an IOMMU.
 pub fn agreement() -> Result<CaseResult> {
     let script = [
         PRELUDE,
-        "testbed-bind $TESTBED_BDF_0 || exit 1\n",
+        "testbed-bind $TESTBED_BDF_0 && testbed-bind $TESTBED_BDF_1 || exit 1\n",
         PROBE,
-        "for check in differential refusals revoked unsupported runs window; do\n",
+        "for check in differential refusals areas revoked unsupported runs window; do\n",
         "    kernel-check $check $TESTBED_BDF_0\n    say $check $?\ndone\n",
+        "kernel-check attach $TESTBED_BDF_0 $TESTBED_BDF_1\nsay attach $?\n",
         COUNT,
         EMULATED,
         &format!("say trouble \"$(dmesg | grep -cE '{TROUBLE}')\"\nsay_hugepages after\n"),
@@ -79,6 +82,8 @@ pub fn agreement() -> Result<CaseResult> {
         ("differential", "0"),
         ("window", "0"),
         ("refusals", "0"),
+        ("areas", "0"),
+        ("attach", "0"),
         ("revoked", "0"),
         ("unsupported", "0"),
         ("runs", "0"),

@@ -102,22 +102,6 @@ pub const LIMITS: &[Step] = &[
         ..STEP
     },
     Step {
-        name: "too-few-files",
-        command: "sh -c 'ulimit -n 20; exec pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/off --memory 128M'",
-        status: "2",
-        error: "too-few-files",
-        says: &["the limit is 20", "ulimit -n"],
-        ..STEP
-    },
-    Step {
-        name: "too-few-files-check",
-        command: "sh -c 'ulimit -n 20; exec pinvisor check $TESTBED_BDF_0'",
-        status: "2",
-        shows: &["FAIL open-files"],
-        says: &["the limit is 20", "ulimit -n"],
-        ..STEP
-    },
-    Step {
         // Guest memory is a file, too.
         name: "small-files",
         command: "sh -c 'ulimit -f 1000; exec pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/off --memory 128M'",

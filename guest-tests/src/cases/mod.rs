@@ -21,6 +21,7 @@ mod plan;
 mod provoked;
 mod quirks;
 mod refusal;
+mod restricted;
 mod rig;
 mod run_options;
 mod scattered;
@@ -80,6 +81,7 @@ pub const ALL: &[Case] = &[
     case("lines", 90, quirks::lines),
     case("limits", 60, limits::limits),
     case("no-ecam", 45, quirks::without_ecam),
+    case("restricted", 60, restricted::restricted),
     case("terminal", 60, terminal::modes),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-false-kernel", 45, false_kernel::broken_promises),

@@ -78,7 +78,7 @@ mod tests {
 
     use super::super::step::Step;
     use super::super::{
-        addresses, bind, check_host, false_kernel, limits, low_memory, pieces, refusal,
+        addresses, bind, check_host, false_kernel, limits, low_memory, pieces, refusal, restricted,
     };
     use super::*;
     use crate::paths;
@@ -98,6 +98,7 @@ mod tests {
             low_memory::STEPS,
             pieces::PIECES,
             limits::LIMITS,
+            restricted::RESTRICTED,
         ]
         .into_iter()
         .flatten()

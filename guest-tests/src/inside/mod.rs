@@ -3,6 +3,7 @@
 
 pub mod broadcast;
 pub mod canary;
+pub mod deny;
 pub mod nvme_manage;
 mod pages;
 pub mod shape;

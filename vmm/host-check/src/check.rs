@@ -6,7 +6,7 @@ use crate::line::{Line, Report, Verdict};
 use crate::wanted::{Wanted, WantedDevice};
 use crate::{
     config_window, cpu, device, dma, kept, kernel, kvm, memory, nodes, open_files, ordinary,
-    privilege,
+    privilege, sysfs,
 };
 
 /// Looks at everything that must hold for a run.
@@ -25,6 +25,8 @@ pub fn check(host: &Host, wanted: &Wanted) -> Report {
     let mut lines = vec![
         kernel::check_version(host, noiommu),
         kernel::check_config(host, noiommu),
+        sysfs::check(host),
+        privilege::check_seccomp(host),
         cpu::check_virtualisation(host),
         kvm::check(host),
         nodes::check_iommufd(host),

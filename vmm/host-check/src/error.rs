@@ -144,6 +144,9 @@ impl BindError {
             }
             Self::BindWrite { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => Some("run as root".to_owned()),
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    Some("mount -o remount,bind,rw /sys".to_owned())
+                }
                 _ => None,
             },
         }

@@ -14,6 +14,10 @@ pub enum Id {
     KernelVersion,
     /// The kernel's configuration.
     KernelConfig,
+    /// `/sys`.
+    Sysfs,
+    /// Filters of system calls.
+    Seccomp,
     /// Virtualisation by the CPU.
     CpuVirtualisation,
     /// `/dev/kvm`.
@@ -99,6 +103,10 @@ impl Id {
             Self::KernelConfig => {
                 "The kernel was built with everything that is needed, by `/proc/config.gz` or \
                  `/boot/config-VERSION`"
+            }
+            Self::Sysfs => "`/sys` is mounted, lists PCI devices and can be written to",
+            Self::Seccomp => {
+                "No seccomp filter, as containers have one, looks at the caller's system calls"
             }
             Self::CpuVirtualisation => "The CPU offers virtualisation (`svm` or `vmx`)",
             Self::Kvm => {

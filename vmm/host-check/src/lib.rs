@@ -33,7 +33,9 @@ mod open_files;
 mod ordinary;
 mod privilege;
 mod reset;
+mod sleep;
 mod storage;
+mod sysfs;
 mod wanted;
 
 pub use binding::{
@@ -52,5 +54,6 @@ pub use line::{Line, Report, Verdict};
 pub use list::{Device, Devices, Keeper, Mode, list};
 pub use open_files::{more_open_files, open_files_needed};
 pub use ordinary::{AvailableMemory, MemoryLimit, available_memory};
-pub use privilege::locked_memory_limit;
+pub use privilege::{has_seccomp_filter, locked_memory_limit};
+pub use sleep::sleep_states;
 pub use wanted::{DmaMode, Wanted, WantedDevice, WantedMemory};

@@ -43,6 +43,30 @@ fn effective(status: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// Whether the caller has a seccomp filter (include/uapi/linux/seccomp.h SECCOMP_MODE_FILTER).
+#[must_use]
+pub fn has_seccomp_filter(host: &Host) -> bool {
+    let status = host.word("proc/self/status");
+    let mut lines = status.lines();
+    let mode = lines.find_map(|line| line.strip_prefix("Seccomp:"));
+    mode.is_some_and(|mode| mode.trim() == "2")
+}
+
+/// [`Id::Seccomp`]
+pub(crate) fn check_seccomp(host: &Host) -> Line {
+    let id = Id::Seccomp;
+    if has_seccomp_filter(host) {
+        return Line::warn(
+            id,
+            "A seccomp filter looks at the caller's system calls: it may deny those that a run needs, as \
+             the usual ones of containers do",
+            "run without it (docker: --security-opt seccomp=unconfined), or let it allow ioctl, memfd_create \
+             and fallocate",
+        );
+    }
+    Line::ok(id, "No seccomp filter looks at the caller's system calls")
+}
+
 /// [`Id::CapabilityRawio`]
 pub(crate) fn check_rawio(host: &Host, noiommu: bool) -> Line {
     let id = Id::CapabilityRawio;
@@ -209,6 +233,25 @@ mod tests {
             check_rawio(&caller(0, FIRST, "").host, false).verdict,
             Verdict::Ok
         );
+    }
+
+    #[test]
+    fn a_filter_is_seen_in_the_status() {
+        let judge = |status: &str| {
+            let fake = Fake::new();
+            fake.write("proc/self/status", status);
+            check_seccomp(&fake.host).verdict
+        };
+        assert_eq!(
+            judge("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n"),
+            Verdict::Warn
+        );
+        assert_eq!(
+            judge("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n"),
+            Verdict::Ok
+        );
+        assert_eq!(judge("Seccomp_filters:\t2\n"), Verdict::Ok);
+        assert_eq!(judge(""), Verdict::Ok);
     }
 
     #[test]

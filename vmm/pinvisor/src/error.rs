@@ -1,6 +1,7 @@
 //! What can fail in the program, and with which exit code.
 
 use address::Bdf;
+use host_check::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 /// The command line is wrong, or a file named on it.
@@ -98,6 +99,15 @@ impl Error {
             | Self::Pidfile(_)
             | Self::NoSoftwareEngine
             | Self::Report(_) => USAGE,
+        }
+    }
+
+    /// The check that looks for what is behind it, if there is one.
+    #[must_use]
+    pub fn check(&self) -> Option<Id> {
+        match self {
+            Self::Vmm(error) => error.check(),
+            _ => None,
         }
     }
 

@@ -79,11 +79,14 @@ fn run_stress(args: StressArgs) -> Result<ExitCode, Error> {
     })
 }
 
-/// Prints the error, what is behind it, and the way out.
+/// Prints the error, what is behind it, the way out, and the check that looks for it.
 fn report(error: &Error) {
     let mut text = format!("pinvisor: error[{}]: {}\n", error.id(), error.chain());
     if let Some(hint) = error.hint() {
         text.push_str(&format!("pinvisor: hint: {hint}\n"));
+    }
+    if let Some(check) = error.check() {
+        text.push_str(&format!("pinvisor: check: {}\n", check.name()));
     }
     say(&text);
 }

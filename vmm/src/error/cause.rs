@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fs;
 use std::io;
 
-use host_check::{Host, locked_memory_limit};
+use host_check::{Host, has_seccomp_filter, locked_memory_limit};
 use rustix::process::{Resource, getrlimit};
 
 /// The limits and settings, as they are now; `None` for a limit that is not set.
@@ -34,13 +34,18 @@ impl Limits {
             open_files: getrlimit(Resource::Nofile).current,
             locked_memory: locked_memory_limit(&Host::default()),
             promises_only_what_there_is: text("/proc/sys/vm/overcommit_memory").trim() == "2",
-            is_filtered: is_filtered(&text("/proc/self/status")),
+            is_filtered: has_seccomp_filter(&Host::default()),
         }
     }
 
     /// Whether a limit on locked memory applies.
     pub fn limit_locked_memory(self) -> bool {
         self.locked_memory.is_some()
+    }
+
+    /// Whether a seccomp filter looks at system calls.
+    pub fn has_filter(self) -> bool {
+        self.is_filtered
     }
 
     /// Which of them explains `errno`, and what to do about it.
@@ -83,14 +88,6 @@ impl Limits {
     }
 }
 
-/// Whether a process with this `/proc/PID/status` has a seccomp filter
-/// (include/uapi/linux/seccomp.h SECCOMP_MODE_FILTER).
-fn is_filtered(status: &str) -> bool {
-    let mut lines = status.lines();
-    let mode = lines.find_map(|line| line.strip_prefix("Seccomp:"));
-    mode.is_some_and(|mode| mode.trim() == "2")
-}
-
 /// The errno behind `error`.
 pub fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
     let mut cause = Some(error);
@@ -109,12 +106,12 @@ pub fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::super::{Error, process};
     use super::*;
     use crate::kvm::vm::VmError;
 
-    const NONE: Limits = Limits {
+    pub const NONE: Limits = Limits {
         address_space: None,
         file_size: None,
         open_files: None,
@@ -122,6 +119,15 @@ mod tests {
         locked_memory: None,
         is_filtered: false,
     };
+
+    impl Limits {
+        pub fn with_filter(self) -> Self {
+            Self {
+                is_filtered: true,
+                ..self
+            }
+        }
+    }
 
     #[test]
     fn locked_memory_is_blamed_only_where_it_is_limited() {
@@ -171,20 +177,10 @@ mod tests {
             ..NONE
         };
         named(open, libc::EMFILE, "which is 20: ulimit -n");
-        let filtered = Limits {
-            is_filtered: true,
-            ..NONE
-        };
+        let filtered = NONE.with_filter();
         named(filtered, libc::EPERM, "seccomp");
         named(filtered, libc::ENOSYS, "seccomp");
         assert_eq!(filtered.explain(libc::EACCES), None);
-    }
-
-    #[test]
-    fn a_filter_is_seen_in_the_status() {
-        assert!(is_filtered("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n"));
-        assert!(!is_filtered("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n"));
-        assert!(!is_filtered("Seccomp_filters:\t2\n"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Exit codes: whose turn it is to do something about an error.
 
+use std::io;
+
 use host_check::BindError;
 use iommufd_backend::Error as Backend;
 use iommufd_backend::GetPaError;
@@ -79,6 +81,11 @@ impl Error {
                 | BindError::BindNoVfioPci { .. }
                 | BindError::BindNoCdev { .. },
             ) => HOST,
+            Self::Bind(BindError::BindWrite { source, .. })
+                if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
+                HOST
+            }
             Self::Bind(_) => DEVICE,
             Self::GuestRam(_) => MEMORY,
             Self::GuestCrash(_) => GUEST,
@@ -88,8 +95,22 @@ impl Error {
     }
 }
 
+/// Whether this machine, or the container that it is, denies the call.
+fn is_denied(source: &io::Error) -> bool {
+    matches!(source.raw_os_error(), Some(libc::EPERM | libc::ENOSYS))
+}
+
 fn backend_code(error: &Backend) -> u8 {
     match error {
+        Backend::OpenCdev { source, .. }
+        | Backend::Pin { source, .. }
+        | Backend::Map { source, .. }
+        | Backend::Translate {
+            source: GetPaError::Other(source),
+            ..
+        } if is_denied(source) => HOST,
+        // Where an IOMMU cannot tell devices apart, binding is refused with EPERM, too.
+        Backend::Device { source, .. } if source.raw_os_error() == Some(libc::ENOSYS) => HOST,
         Backend::OpenIommufd { .. }
         | Backend::Iommufd { .. }
         | Backend::NoCdev { .. }

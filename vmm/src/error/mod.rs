@@ -1,6 +1,7 @@
 //! What can fail, and with which exit code.
 
 mod cause;
+mod check;
 mod exit_code;
 mod hint;
 

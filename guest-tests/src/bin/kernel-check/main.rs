@@ -1,9 +1,11 @@
 //! Runs on the test machine: holds the backend's table against the kernel's own answers, and the
 //! kernel's refusals against what the backend makes of them.
 //!
-//! `kernel-check differential|refusals|revoked|unsupported|runs|window|cost BDF`, as root, with the function bound to
-//! vfio-pci in noiommu mode. Prints what it compared; exits with 1 at the first difference.
+//! `kernel-check differential|refusals|areas|revoked|unsupported|runs|window|cost BDF` and `kernel-check attach BDF
+//! BDF`, as root, with the functions bound to vfio-pci in noiommu mode. Prints what it compared; exits with 1 at the first difference.
 
+mod areas;
+mod attach;
 mod cost;
 mod differential;
 mod pagemap;
@@ -33,13 +35,18 @@ fn close(device: VfioDevice) -> Result<Vec<Quiet>, iommufd_backend::Error> {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [check, bdf] = arguments.as_slice() else {
-        eprintln!(
-            "usage: kernel-check differential|refusals|revoked|unsupported|runs|window|cost BDF"
-        );
-        return ExitCode::from(2);
+    let (check, result) = match arguments.as_slice() {
+        [check, bdf] => (check, run(check, bdf)),
+        [check, first, second] if check == "attach" => (check, two(first, second)),
+        _ => {
+            eprintln!(
+                "usage: kernel-check differential|refusals|areas|revoked|unsupported|runs|window|cost BDF\n       \
+                 kernel-check attach BDF BDF"
+            );
+            return ExitCode::from(2);
+        }
     };
-    match run(check, bdf) {
+    match result {
         Ok(summary) => {
             println!("{check}: {summary}");
             ExitCode::SUCCESS
@@ -54,6 +61,7 @@ fn main() -> ExitCode {
 fn run(check: &str, bdf: &str) -> Outcome {
     let bdf: Bdf = bdf.parse()?;
     match check {
+        "areas" => areas::run(bdf),
         "cost" => cost::run(bdf),
         "differential" => differential::run(bdf),
         "refusals" => refusals::run(bdf),
@@ -63,4 +71,8 @@ fn run(check: &str, bdf: &str) -> Outcome {
         "window" => window::run(bdf),
         other => Err(format!("there is no check {other}").into()),
     }
+}
+
+fn two(first: &str, second: &str) -> Outcome {
+    attach::run(first.parse()?, second.parse()?)
 }

@@ -6,6 +6,9 @@ use std::os::fd::AsRawFd;
 
 use address::Bdf;
 
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
 /// Bytes of the longest structure that is tried.
 const LONGEST: usize = 64;
 
@@ -111,6 +114,75 @@ pub fn ioas(iommufd: &File) -> Result<u32, Box<dyn std::error::Error>> {
     match call(iommufd, 0x81, &mut alloc) {
         0 => Ok(alloc.get(8)),
         errno => Err(io::Error::from_raw_os_error(errno).into()),
+    }
+}
+
+/// Attaches a bound device to an IOAS.
+pub fn attach(device: &File, ioas: u32) -> Result<(), String> {
+    const ATTACH: u8 = 119;
+    done(
+        "attach",
+        call(device, ATTACH, &mut Request::new(12).word(8, ioas)),
+    )
+}
+
+/// Takes it out again.
+pub fn detach(device: &File) -> Result<(), String> {
+    const DETACH: u8 = 120;
+    done("detach", call(device, DETACH, &mut Request::new(8)))
+}
+
+/// Maps `length` bytes of a file from an offset on, for reading and writing, at `iova`.
+pub fn map_file(
+    iommufd: &File,
+    ioas: u32,
+    (file, offset): (&File, u64),
+    (iova, length): (u64, u64),
+) -> Result<(), String> {
+    const MAP_FILE: u8 = 0x8f;
+    let mut request = Request::new(40)
+        .word(4, 7)
+        .word(8, ioas)
+        .word(12, file.as_raw_fd().cast_unsigned())
+        .long(16, offset)
+        .long(24, length)
+        .long(32, iova);
+    done("map a file", call(iommufd, MAP_FILE, &mut request))
+}
+
+/// Unmaps `length` bytes at `iova` and returns the errno, 0 for success.
+pub fn unmap(iommufd: &File, ioas: u32, (iova, length): (u64, u64)) -> i32 {
+    const UNMAP: u8 = 0x86;
+    let mut request = Request::new(24)
+        .word(4, ioas)
+        .long(8, iova)
+        .long(16, length);
+    call(iommufd, UNMAP, &mut request)
+}
+
+/// Where the kernel says that `iova` is, and for how many of `length` bytes that holds.
+pub fn answer(
+    iommufd: &File,
+    ioas: u32,
+    iova: u64,
+    length: u64,
+) -> Result<(u64, u64), Box<dyn std::error::Error>> {
+    const GET_PA: u8 = 0x95;
+    let mut request = Request::new(40)
+        .word(8, ioas)
+        .long(16, iova)
+        .long(24, length);
+    done(
+        &format!("ask about {iova:#x}"),
+        call(iommufd, GET_PA, &mut request),
+    )?;
+    Ok((request.long_at(32), request.long_at(24)))
+}
+
+fn done(what: &str, errno: i32) -> Result<(), String> {
+    match errno {
+        0 => Ok(()),
+        errno => Err(format!("cannot {what}: {}", name(errno))),
     }
 }
 

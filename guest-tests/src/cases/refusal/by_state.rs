@@ -60,7 +60,7 @@ pub const BY_STATE: &[Step] = &[
     Step {
         name: "no-rawio",
         command: "setpriv --bounding-set=-sys_rawio --inh-caps=-sys_rawio pinvisor run $ready --device $TESTBED_BDF_0",
-        status: "3",
+        status: "2",
         error: "open-cdev",
         says: &["$BDF", "CAP_SYS_RAWIO"],
         ..STEP
