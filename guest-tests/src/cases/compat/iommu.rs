@@ -26,7 +26,7 @@ pub const STEPS: &[Step] = &[
         ],
         says: &[
             "(dmar0) keeps the devices in check; --noiommu is not needed",
-            "any memory will do",
+            "Not needed: only guest memory at its physical addresses",
             "next: pinvisor bind $BDF",
             "Not ready: 1 failed, 0 warnings",
         ],
