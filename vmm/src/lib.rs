@@ -20,7 +20,7 @@ mod teardown;
 /// Bytes of memory from guest-physical address 0 that are no DMA memory.
 pub use arch::low::SIZE as LOW_MEMORY_SIZE;
 pub use bus::software::Refusals;
-pub use error::{Error, chain, process};
+pub use error::{Error, ExitCode, FileError, ProcessError, chain, process};
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};
 pub use memory::table::RamTable;
 pub use run::console;

@@ -209,7 +209,7 @@ impl Steps for Resources {
 
     fn close(&mut self) -> Result<(), Error> {
         trace::note("close");
-        self.assigned.close()
+        Ok(self.assigned.close()?)
     }
 
     fn release_iommu(&mut self) -> Result<(), Error> {
@@ -287,6 +287,7 @@ mod trace {
 mod tests {
     use super::trace::ALL;
     use super::*;
+    use crate::error::process;
 
     /// Notes the steps, of which one fails.
     #[derive(Default)]
@@ -307,10 +308,7 @@ mod tests {
                     process: 7,
                     status: keeper::Status::default(),
                 },
-                operation => Error::Process {
-                    operation,
-                    source: "it was to fail".into(),
-                },
+                operation => process(operation)(std::io::Error::other("it was to fail")).into(),
             })
         }
     }

@@ -3,11 +3,7 @@
 use address::Bdf;
 use host_check::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
-
-/// The command line is wrong, or a file named on it.
-const USAGE: u8 = 1;
-/// A device cannot be used.
-const DEVICE: u8 = 3;
+use vmm::ExitCode;
 
 /// Why the program did not do what it was asked for.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -59,6 +55,8 @@ macro_rules! from_library {
 }
 from_library!(
     vmm::Error,
+    vmm::FileError,
+    vmm::ProcessError,
     host_check::BindError,
     iommufd_backend::Error,
     keeper::KeeperError,
@@ -89,16 +87,16 @@ impl Error {
 
     /// The exit code of a process that ends with this error.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Vmm(error) => error.exit_code(),
-            Self::NoKeeper { .. } => DEVICE,
+            Self::NoKeeper { .. } => ExitCode::Device,
             Self::OptionMissing(_)
             | Self::ConfigFile(_)
             | Self::Events(_)
             | Self::Pidfile(_)
             | Self::NoSoftwareEngine
-            | Self::Report(_) => USAGE,
+            | Self::Report(_) => ExitCode::Usage,
         }
     }
 

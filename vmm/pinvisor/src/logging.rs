@@ -30,7 +30,7 @@ pub fn start(config: &HostConfig) -> Result<(), Error> {
     let mut builder = Builder::new();
     builder.filter_level(level);
     if let Some(path) = &config.log_file {
-        let file = append(path).map_err(|source| vmm::Error::File {
+        let file = append(path).map_err(|source| vmm::FileError {
             what: "the log file",
             path: path.clone(),
             source,

@@ -10,11 +10,6 @@ use pinvisor::{Error, RunContext, fatal, logging, run, say, stress};
 use stress_report::Verdict;
 use vmm::{Identity, limits};
 
-/// The command line is wrong.
-const USAGE: u8 = 1;
-/// A stress run did not pass.
-const FAILED: u8 = 6;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -23,7 +18,7 @@ fn main() -> ExitCode {
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => USAGE.into(),
+                _ => vmm::ExitCode::Usage.into(),
             };
         }
     };
@@ -75,7 +70,7 @@ fn run_stress(args: StressArgs) -> Result<ExitCode, Error> {
     let (config, layout) = args.into_config()?;
     Ok(match stress::run(&config, layout)? {
         Verdict::Passed => ExitCode::SUCCESS,
-        Verdict::Failed(_) | Verdict::Incomplete(_) => FAILED.into(),
+        Verdict::Failed(_) | Verdict::Incomplete(_) => vmm::ExitCode::GuestStatus.into(),
     })
 }
 

@@ -104,7 +104,7 @@ pub(crate) fn launch(
     );
     match ended {
         Ok(reason) => Ok(Ended { reason, remains }),
-        Err(error) => worse(Err(error), remains.torn_down),
+        Err(error) => worse(Err(error.into()), remains.torn_down),
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
             "memory-kept"
         );
         assert_eq!(id(Ok(()), Err(kept())), "memory-kept");
-        assert_eq!(kept().exit_code(), 3);
+        assert_eq!(kept().exit_code(), vmm::ExitCode::Device);
         let hint = kept().hint();
         assert_eq!(hint.as_deref(), Some("pinvisor release 0000:01:00.0"));
         assert_eq!(

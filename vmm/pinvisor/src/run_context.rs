@@ -80,7 +80,9 @@ impl RunContext {
                 Some(ExitReason::Signal(number)) => Some(*number),
                 _ => None,
             },
-            exit_code: result.as_ref().map_or_else(Error::exit_code, |()| 0),
+            exit_code: result
+                .as_ref()
+                .map_or_else(|error| error.exit_code().into(), |()| 0),
         });
     }
 }

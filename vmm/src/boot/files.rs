@@ -13,7 +13,7 @@ use super::place::{BootRequirements, Placement};
 use super::release::Release;
 use crate::arch::{self, Protocol};
 use crate::config::{Config, input_file};
-use crate::error::Error;
+use crate::error::{Error, FileError};
 use crate::memory::plan::MemoryPlan;
 use crate::memory::progress::Progress;
 
@@ -35,7 +35,7 @@ impl BootFiles {
     pub fn open(config: &Config) -> Result<Self, Error> {
         let kernel = arch::open_kernel(&config.kernel)?;
         let initramfs = config.initramfs.as_deref().map(|path| {
-            Initramfs::open(path).map_err(|source| Error::File {
+            Initramfs::open(path).map_err(|source| FileError {
                 what: "initramfs",
                 path: path.to_owned(),
                 source,

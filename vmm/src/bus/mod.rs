@@ -17,7 +17,7 @@ use self::software::{ENGINE, ENGINE_SLOT, EngineThread, SoftwareMachine};
 use self::window::Places;
 use crate::arch::layout;
 use crate::bus::address_map::AddressMap;
-use crate::error::{Error, process};
+use crate::error::{Error, ProcessError, process};
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::Vm;
 use crate::memory::table::RamTable;
@@ -124,7 +124,7 @@ impl Wiring<'_> {
         };
         let guest = slots.add(place, ENGINE, passed)?;
         log::info!("the DMA engine in software is {guest} in the guest");
-        EngineThread::spawn(worker).map_err(process("start the DMA engine"))
+        Ok(EngineThread::spawn(worker).map_err(process("start the DMA engine"))?)
     }
 
     /// Shows `host`, called `bdf` in messages, to the guest, with its DMA by `path`.
@@ -191,7 +191,7 @@ fn intx_gsi(slot: u8) -> u32 {
 fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, Error> {
     let mut identity = [0; 4];
     host.config_read(0, &mut identity)
-        .map_err(|error| Error::Process {
+        .map_err(|error| ProcessError {
             operation: "read the identity of a device",
             source: error.into(),
         })?;

@@ -1,12 +1,12 @@
 //! What the user can do about an error.
 
-use std::io;
-
+use host_check::BindError;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
 
 use super::cause::{self, Limits};
-use super::{Backend, Error, names};
+use super::process::MORE_TASKS;
+use super::{Error, Explain, names};
 use crate::arch::ParamsError;
 use crate::arch::low;
 use crate::boot::kernel::KernelError;
@@ -15,16 +15,6 @@ use crate::bus::software::SoftwareMachine;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
 use crate::memory::plan::PlanError;
-
-/// What lets a process have more threads.
-const MORE_TASKS: &str = "raise pids.max of the control group, which is TasksMax= of a systemd unit, the user's \
-                          RLIMIT_NPROC (ulimit -u), or the limit on address space (ulimit -v)";
-
-/// Whether the kernel has no thread to give (clone(2)).
-fn is_again(source: &(dyn std::error::Error + 'static)) -> bool {
-    let error = source.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.raw_os_error() == Some(libc::EAGAIN))
-}
 
 impl Error {
     /// What the user can do about it, where that is known.
@@ -35,24 +25,14 @@ impl Error {
 
     /// The same where these limits apply.
     pub(super) fn hint_under(&self, limits: Limits) -> Option<String> {
-        let explained = || limits.explain(cause::errno(self)?);
-        match self {
-            // What else makes them fail is looked at only where no limit does.
-            Self::Backend(Backend::Map { .. }) | Self::GuestRam(GuestRamError::Map(_)) => {
-                explained().or_else(|| self.own_hint())
-            }
-            Self::Backend(Backend::Pin { source, .. })
-                if source.raw_os_error() == Some(libc::ENOMEM)
-                    && !limits.limit_locked_memory() =>
-            {
-                Some(
-                    "this machine, or the control group, has no memory left: give the guest less, or \
-                     reserve more hugepages"
-                        .to_owned(),
-                )
-            }
-            _ => self.own_hint().or_else(explained),
-        }
+        let own = match self {
+            Self::Backend(error)
+            | Self::GuestRam(GuestRamError::Map(error))
+            | Self::Bind(BindError::BindFacts(error)) => Explain::hint(error, limits),
+            Self::Process(error) => error.hint(limits),
+            _ => self.own_hint(),
+        };
+        own.or_else(|| limits.explain(cause::errno(self)?))
     }
 
     /// What can be done about this kind of error, whatever the limits of this process are.
@@ -87,7 +67,6 @@ impl Error {
                 Some(format!("{first}; or accept it: --device {bdf},reset=none"))
             }
             Self::MemoryKept { bdf, .. } => Some(format!("pinvisor release {bdf}")),
-            Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => error.hint(),
             Self::Vm(VmError::Open(error)) => Some(
                 match error.errno() {
                     libc::ENOENT => {
@@ -124,9 +103,6 @@ impl Error {
             Self::TooFewFiles { need, .. } => Some(host_check::more_open_files(*need)),
             Self::TooLittleMemory { available, .. } => Some(available.way_out()),
             Self::NoWorker => Some(MORE_TASKS.to_owned()),
-            Self::Process { source, .. } if is_again(source.as_ref()) => {
-                Some(MORE_TASKS.to_owned())
-            }
             Self::GuestReset => Some(
                 "Linux restarts after a panic, too: look at what its serial port printed last; \
                  --on-reset restart starts it anew"

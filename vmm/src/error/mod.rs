@@ -1,11 +1,15 @@
 //! What can fail, and with which exit code.
 
+mod backend;
 mod cause;
 mod check;
+mod codes;
 mod exit_code;
+mod explain;
+mod file;
 mod hint;
+mod process;
 
-use std::io;
 use std::path::PathBuf;
 
 use address::{Bdf, Gpa, Hpa};
@@ -13,7 +17,6 @@ use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
 use host_check::{AvailableMemory, BindError, BindErrorKind, Encryption};
 use iommufd_backend::Error as Backend;
-use iommufd_backend::ErrorKind as BackendKind;
 use iommufd_backend::TranslatedBar;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
@@ -31,6 +34,11 @@ use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
 use crate::memory::pieces::TooManyPieces;
 use crate::memory::plan::PlanError;
+
+pub use exit_code::ExitCode;
+pub use explain::Explain;
+pub use file::FileError;
+pub use process::{ProcessError, process};
 
 /// Why a guest could not be run, or did not end well.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -178,16 +186,9 @@ pub enum Error {
     /// The process that keeps memory.
     #[error(transparent)]
     Keeper(#[from] keeper::KeeperError),
-    /// A file named on the command line.
-    #[error("Cannot open {what} {}", path.display())]
-    File {
-        /// What it is for.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    /// A file that the user named.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -302,13 +303,8 @@ pub enum Error {
     #[error(transparent)]
     Root(#[from] RootError),
     /// This process: threads, event loop, terminal.
-    #[error("Cannot {operation}")]
-    Process {
-        /// What was tried, as a verb phrase.
-        operation: &'static str,
-        /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// A thread of the monitor panicked; it has printed why.
     #[error("A part of Pinvisor failed, which is a bug of its own")]
     Panicked,
@@ -353,7 +349,9 @@ impl Error {
         match self {
             Self::Backend(error)
             | Self::GuestRam(GuestRamError::Map(error))
-            | Self::Bind(BindError::BindFacts(error)) => BackendKind::from(error).into(),
+            | Self::Bind(BindError::BindFacts(error)) => error.id(),
+            Self::File(error) => error.id(),
+            Self::Process(error) => error.id(),
             Self::Bind(error) => BindErrorKind::from(error).into(),
             _ => ErrorKind::from(self).into(),
         }
@@ -363,13 +361,16 @@ impl Error {
     pub fn ids() -> impl Iterator<Item = &'static str> {
         // These have no name of their own.
         let own = ErrorKind::iter()
-            .filter(|kind| !matches!(kind, ErrorKind::Backend | ErrorKind::Bind))
+            .filter(|kind| {
+                use ErrorKind::{Backend, Bind, File, Process};
+                !matches!(kind, Backend | Bind | File | Process)
+            })
             .map(Into::into);
-        let backend = BackendKind::iter().map(Into::into);
         let bind = BindErrorKind::iter()
             .filter(|kind| *kind != BindErrorKind::BindFacts)
             .map(Into::into);
-        own.chain(backend).chain(bind)
+        let moved = [Backend::ids(), FileError::ids(), ProcessError::ids()];
+        own.chain(bind).chain(moved.into_iter().flatten())
     }
 
     /// The error and what is behind it, on one line.
@@ -405,14 +406,6 @@ fn bus_reset(others: &[Bdf]) -> String {
 fn names(list: &[Bdf], between: &str) -> String {
     let names: Vec<_> = list.iter().map(Bdf::to_string).collect();
     names.join(between)
-}
-
-/// Makes an [`Error::Process`] of the error of `operation`, a verb phrase.
-pub fn process(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Process {
-        operation,
-        source: source.into(),
-    }
 }
 
 #[cfg(test)]

@@ -1,20 +1,81 @@
 use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
 
+use devices::guest_table::TableError;
 use devices::vfio_pci::HostError;
+use host_check::Id;
 
+use super::cause::tests::NONE;
 use super::*;
+use crate::arch::Overhead;
+use crate::bus::window::WindowError;
+use crate::memory::choice::Choice;
+use crate::memory::pieces;
+
+#[allow(
+    clippy::useless_conversion,
+    unused_qualifications,
+    reason = "until each stage has its own type"
+)]
+mod samples;
+
+type InspectError = Error;
+type BindStageError = Error;
+type KeepError = Error;
+type PinError = Error;
+type LayoutError = Error;
+type BootError = Error;
+type ArchError = Error;
+type BusError = Error;
+type RunError = Error;
+
+fn guest_ram() -> Error {
+    GuestRamError::Assemble {
+        slots: 2,
+        source: "odd".into(),
+    }
+    .into()
+}
+
+fn load() -> Error {
+    Error::Load {
+        what: "initramfs",
+        source: "odd".into(),
+    }
+}
+
+fn file_error(what: &'static str, path: &Path, source: io::Error) -> Error {
+    let path = path.to_owned();
+    FileError { what, path, source }.into()
+}
+
+/// Name, exit code, check, and whether there is a hint.
+const MEANINGS: &str = include_str!("tests/meanings.txt");
+
+#[test]
+fn every_name_keeps_its_exit_code_and_its_check() {
+    let mut found: Vec<String> = Vec::new();
+    for error in samples::all() {
+        let check = error.check_under(NONE).map_or("-", Id::name);
+        let hint = error.hint_under(NONE).map_or("-", |_| "hint");
+        let (id, code) = (error.id(), u8::from(error.exit_code()));
+        let line = format!("{id} {code} {check} {hint}");
+        if found.last() != Some(&line) {
+            found.push(line);
+        }
+    }
+    let found = found.join("\n") + "\n";
+    assert_eq!(found, MEANINGS, "\n{found}");
+    let sampled: BTreeSet<_> = samples::all().iter().map(Error::id).collect();
+    assert_eq!(sampled, Error::ids().collect());
+}
 
 #[test]
 fn names_are_unique() {
     let names: BTreeSet<_> = Error::ids().collect();
     assert_eq!(names.len(), Error::ids().count());
     assert!(names.contains("not-bound") && names.contains("bind-in-use"));
-    let bdf = "01:00.0".parse().unwrap();
-    assert_eq!(Error::DeviceTwice { bdf }.id(), "device-twice");
-    assert_eq!(
-        Error::Bind(Backend::NoDevice { bdf }.into()).id(),
-        "no-device"
-    );
 }
 
 #[test]

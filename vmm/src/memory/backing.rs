@@ -427,6 +427,7 @@ mod tests {
     use host_check::MemoryLimit;
 
     use super::*;
+    use crate::error::ExitCode;
 
     #[test]
     fn the_limit_on_locked_memory_is_told_for_all_of_it() {
@@ -483,7 +484,10 @@ mod tests {
         assert!(check_available(64 << 20, available(64 << 20)).is_ok());
         assert!(check_available(64 << 20, None).is_ok());
         let error = check_available(64 << 20, available(63 << 20)).unwrap_err();
-        assert_eq!((error.id(), error.exit_code()), ("too-little-memory", 4));
+        assert_eq!(
+            (error.id(), error.exit_code()),
+            ("too-little-memory", ExitCode::Memory)
+        );
         let text = error.to_string();
         assert!(
             text.contains("needs 64 MiB of ordinary memory, and 63 MiB are available"),

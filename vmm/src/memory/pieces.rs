@@ -65,6 +65,7 @@ mod tests {
     use super::*;
     use crate::arch::Overhead;
     use crate::error::Error;
+    use crate::error::ExitCode;
 
     fn choice(extents: usize) -> Choice {
         Choice {
@@ -86,7 +87,10 @@ mod tests {
         let refused = check(&choice(128), HugepageSize::Mib2).unwrap_err();
         assert_eq!(refused.safe, Some(388 << 20));
         let error = Error::from(refused);
-        assert_eq!((error.id(), error.exit_code()), ("too-many-pieces", 4));
+        assert_eq!(
+            (error.id(), error.exit_code()),
+            ("too-many-pieces", ExitCode::Memory)
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::inspected::InspectedDevice;
 use crate::bus::slots::PciSlot;
 use crate::bus::software::SoftwareMachine;
 use crate::config::DeviceConfig;
-use crate::error::Error;
+use crate::error::{Error, ProcessError};
 
 /// How long the kernel may take to take a device apart that was closed.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -267,8 +267,8 @@ impl Assigned {
     /// the device and the keeper looks at it.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn close(&mut self) -> Result<(), Error> {
+    /// [`ProcessError`]
+    pub fn close(&mut self) -> Result<(), ProcessError> {
         let mut closed = true;
         for AssignedDevice { device, .. } in self.devices.drain(..) {
             let bdf = device.bdf();
@@ -283,7 +283,7 @@ impl Assigned {
             return Ok(());
         }
         self.part();
-        Err(Error::Process {
+        Err(ProcessError {
             operation: "close all devices",
             source: "one is still in use".into(),
         })

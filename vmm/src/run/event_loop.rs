@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::error::Error;
+use crate::error::{Error, ProcessError};
 use crate::run::console::{Console, ConsoleWatcher, GuestSerial};
 use crate::run::device_notices::DeviceWatch;
 use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
@@ -26,15 +26,15 @@ impl Signals {
     /// they inherit what is blocked.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn take() -> Result<Self, Error> {
+    /// [`ProcessError`]
+    pub fn take() -> Result<Self, ProcessError> {
         let set = taken();
         set.thread_block()
             .and_then(|()| {
                 SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             })
             .map(Self)
-            .map_err(|errno| Error::Process {
+            .map_err(|errno| ProcessError {
                 operation: "wait for signals",
                 source: errno.into(),
             })
@@ -45,9 +45,9 @@ impl Signals {
 /// kill the process, as they did before the first one did. One that came meanwhile does so now.
 ///
 /// # Errors
-/// [`Error::Process`]
-pub fn unblock_signals() -> Result<(), Error> {
-    taken().thread_unblock().map_err(|errno| Error::Process {
+/// [`ProcessError`]
+pub fn unblock_signals() -> Result<(), ProcessError> {
+    taken().thread_unblock().map_err(|errno| ProcessError {
         operation: "let signals through",
         source: errno.into(),
     })
@@ -117,14 +117,14 @@ pub struct Watched<'a> {
 /// Waits until the guest ends and returns why it did.
 ///
 /// # Errors
-/// [`Error::Process`] if waiting itself fails.
+/// [`ProcessError`] if waiting itself fails.
 pub fn run(
     watched: &Watched<'_>,
     console: &mut Console,
     limit: RunLimit,
-) -> Result<ExitReason, Error> {
+) -> Result<ExitReason, ProcessError> {
     let began = Instant::now();
-    let failed = |error: event_manager::Error| Error::Process {
+    let failed = |error: event_manager::Error| ProcessError {
         operation: "wait for events",
         source: error.into(),
     };
@@ -267,6 +267,7 @@ impl MutEventSubscriber for Watcher<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ExitCode;
 
     #[test]
     fn signals_are_let_through_again() {
@@ -293,7 +294,10 @@ mod tests {
     #[test]
     fn a_restart_is_no_good_end() {
         let error = outcome(ExitReason::Reset).unwrap_err();
-        assert_eq!((error.id(), error.exit_code()), ("guest-reset", 7));
+        assert_eq!(
+            (error.id(), error.exit_code()),
+            ("guest-reset", ExitCode::GuestReset)
+        );
         assert!(outcome(ExitReason::PowerOff { status: 0 }).is_ok());
     }
 }

@@ -7,7 +7,7 @@ use devices::mediate::Statistics;
 
 use crate::bus::software::Refusals;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, ProcessError};
 use crate::memory::layout::Layout;
 use crate::run::console::{Console, GuestSerial};
 use crate::run::event_loop::{self, RunLimit, Signals, Watched};
@@ -82,8 +82,8 @@ impl Vmm {
     /// Waits until the guest ends and returns why.
     ///
     /// # Errors
-    /// [`Error::Process`] if waiting itself fails.
-    pub fn wait(&self, console: &mut Console, limit: RunLimit) -> Result<ExitReason, Error> {
+    /// [`ProcessError`] if waiting itself fails.
+    pub fn wait(&self, console: &mut Console, limit: RunLimit) -> Result<ExitReason, ProcessError> {
         let watched = Watched {
             serial: &self.serial,
             signals: &self.signals,

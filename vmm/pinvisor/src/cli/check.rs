@@ -13,9 +13,6 @@ use crate::error::Error;
 use vmm::config::profile;
 use vmm::config::{DeviceConfig, MemoryConfig};
 
-/// Something stands in the way of a run.
-const NOT_READY: u8 = 2;
-
 /// Options of `pinvisor check`.
 #[derive(Args, Debug)]
 #[command(after_help = AFTER)]
@@ -73,7 +70,7 @@ impl CheckArgs {
         Ok(if report.is_ok() {
             ExitCode::SUCCESS
         } else {
-            NOT_READY.into()
+            vmm::ExitCode::Host.into()
         })
     }
 }

@@ -39,7 +39,7 @@ impl ManArgs {
             return print(&page);
         };
         Ok(
-            pages(Cli::command(), folder).map_err(|source| vmm::Error::File {
+            pages(Cli::command(), folder).map_err(|source| vmm::FileError {
                 what: "the directory for manual pages",
                 path: folder.clone(),
                 source,

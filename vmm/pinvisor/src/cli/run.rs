@@ -227,7 +227,7 @@ mod tests {
         ] {
             let error = run(&[&["--config", path], given].concat()).unwrap_err();
             assert!(error.to_string().contains(missing), "{error}");
-            assert_eq!(error.exit_code(), 1);
+            assert_eq!(error.exit_code(), vmm::ExitCode::Usage);
         }
         let without = Cli::try_parse_from(["pinvisor", "run", "--memory", "1G"]).unwrap_err();
         assert!(without.to_string().contains("--kernel"), "{without}");

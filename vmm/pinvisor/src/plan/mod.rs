@@ -36,7 +36,7 @@ pub fn run(config: &Config, output: &Output) -> Result<(), Error> {
     written(io::stdout().write_all(text.as_bytes()))?;
     if let Some(path) = &output.svg {
         let drawing = svg::draw(&plan)?;
-        std::fs::write(path, drawing).map_err(|source| vmm::Error::File {
+        std::fs::write(path, drawing).map_err(|source| vmm::FileError {
             what: "drawing",
             path: path.clone(),
             source,

@@ -96,7 +96,7 @@ struct Listening {
 impl Ear {
     fn open(config: &StressConfig) -> Result<Self, Error> {
         let create = |path: &PathBuf| {
-            File::create(path).map_err(|source| vmm::Error::File {
+            File::create(path).map_err(|source| vmm::FileError {
                 what: "the guest's log",
                 path: path.clone(),
                 source,

@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::layout::{BAR_PORTS, POWER_PORT};
 use crate::bus::address_map::AddressMap;
-use crate::error::{Error, process};
+use crate::error::{Error, ProcessError, process};
 use crate::kvm::eventfd;
 use crate::kvm::irq::Interrupts;
 use crate::run::console::GuestSerial;
@@ -32,9 +32,9 @@ pub fn connect(
     host_map: &AddressMap,
     serial: &Arc<GuestSerial>,
     exits: &ExitSender,
-) -> Result<IoManager, Error> {
+) -> Result<IoManager, ProcessError> {
     let mut bus = IoManager::new();
-    let failed = |error: vm_device::bus::Error| Error::Process {
+    let failed = |error: vm_device::bus::Error| ProcessError {
         operation: "connect an emulated device",
         source: error.to_string().into(),
     };

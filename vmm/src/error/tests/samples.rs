@@ -1,0 +1,507 @@
+//! Errors of every name.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use address::{Bdf, Gpa, Hpa, Iova};
+use host_check::{AvailableMemory, BindError, Encryption, KvmObstacle, MemoryLimit, Use};
+use iommufd_backend::extent::ExtentError;
+use iommufd_backend::hugepages::HugepageSize;
+use iommufd_backend::software::{OutOfMemory, SoftwareError};
+use iommufd_backend::{Error as Backend, GetPaError, IommufdOperation, Operation, TranslatedBar};
+use keeper::KeeperError;
+
+use super::*;
+
+fn errno(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
+}
+
+fn bdf() -> Bdf {
+    "01:00.0".parse().unwrap()
+}
+
+pub fn all() -> Vec<Error> {
+    let all = [
+        inspect(),
+        bind(),
+        keep(),
+        kernel_side(),
+        pin(),
+        layout(),
+        boot(),
+        arch(),
+        bus(),
+        kvm(),
+        run(),
+        process_and_files(),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+fn inspect() -> Vec<Error> {
+    let bdf = bdf();
+    let found = TranslatedBar {
+        bar: 0,
+        bus: 0x1000,
+        cpu: 0x2000,
+    };
+    [
+        InspectError::DeviceTwice { bdf },
+        InspectError::TooManyDevices {
+            count: 40,
+            most: 32,
+        },
+        InspectError::NoiommuNotAccepted { bdf },
+        InspectError::MemoryEncrypted {
+            bdf,
+            encryption: Encryption::Sme,
+        },
+        InspectError::BusAddresses { bdf, found },
+        InspectError::BehindIommu { bdf },
+        InspectError::NotBehindIommu { bdf },
+        InspectError::NoIdentity,
+        InspectError::MixedModes {
+            translate: bdf,
+            other: bdf,
+        },
+        InspectError::DeviceWithSoftware { bdf },
+    ]
+    .map(Error::from)
+    .into()
+}
+
+fn bind() -> Vec<Error> {
+    let bdf = bdf();
+    let write = |kind: io::ErrorKind| BindError::BindWrite {
+        what: "1".to_owned(),
+        path: PathBuf::from("/sys/x"),
+        source: kind.into(),
+    };
+    let own = [
+        BindError::BindFacts(Backend::NoDevice { bdf }),
+        BindError::BindBridge {
+            bdf,
+            class: 0x06_0400,
+        },
+        BindError::BindSilent { bdf },
+        BindError::BindInUse {
+            bdf,
+            uses: vec![Use::Swap {
+                block: "sda".to_owned(),
+            }],
+        },
+        BindError::UnbindOpen {
+            bdf,
+            by: Use::Swap {
+                block: "sda".to_owned(),
+            },
+        },
+        BindError::BindUnsafeModeOff { bdf },
+        BindError::BindNoNoiommu { bdf },
+        BindError::BindNoVfioPci {
+            reason: "none".to_owned(),
+        },
+        BindError::BindNotTaken {
+            bdf,
+            restored: None,
+        },
+        BindError::BindNoCdev {
+            bdf,
+            restored: None,
+        },
+        write(io::ErrorKind::ReadOnlyFilesystem),
+        write(io::ErrorKind::PermissionDenied),
+        write(io::ErrorKind::Other),
+    ];
+    let no_reset = |others| BindStageError::NoReset { bdf, others };
+    let mut all: Vec<Error> = own.map(|error| BindStageError::from(error).into()).into();
+    all.push(no_reset(vec![]).into());
+    all.push(no_reset(vec![bdf, bdf]).into());
+    all
+}
+
+fn keep() -> Vec<Error> {
+    vec![
+        KeepError::MemoryKept {
+            bdf: bdf(),
+            process: 7,
+            status: keeper::Status::default(),
+        }
+        .into(),
+        KeepError::from(KeeperError::Start(errno(libc::ENOENT))).into(),
+        KeepError::from(KeeperError::Start(errno(libc::EMFILE))).into(),
+    ]
+}
+
+/// Refusals of the kernel, with each difference that matters.
+fn kernel_side() -> Vec<Error> {
+    let bdf = bdf();
+    let iommufd = |number| Backend::OpenIommufd {
+        path: "/dev/iommu".into(),
+        source: errno(number),
+    };
+    let not_bound = |unsafe_mode| Backend::NotBound {
+        bdf,
+        driver: None,
+        unsafe_mode,
+    };
+    let cdev = |number| Backend::OpenCdev {
+        bdf,
+        path: "/dev/vfio/devices/noiommu-vfio0".into(),
+        source: errno(number),
+    };
+    let device = |operation, number| Backend::Device {
+        bdf,
+        operation,
+        source: errno(number),
+    };
+    let pin = |number| Backend::Pin {
+        length: 1 << 30,
+        source: errno(number),
+    };
+    let translate = |source| Backend::Translate {
+        iova: Iova(0),
+        source,
+    };
+    let read = |path: &str, number| Backend::Read {
+        path: path.into(),
+        source: errno(number),
+    };
+    let parse = |path: &str| Backend::Parse {
+        path: path.into(),
+        found: String::new(),
+    };
+    let map = |number| Backend::Map {
+        length: 4096,
+        what: "hugepages",
+        source: errno(number),
+    };
+    [
+        iommufd(libc::ENOENT),
+        iommufd(libc::EACCES),
+        iommufd(libc::EPERM),
+        Backend::NoDevice { bdf },
+        not_bound(None),
+        not_bound(Some(false)),
+        not_bound(Some(true)),
+        Backend::NoCdev {
+            bdf,
+            driver: "vfio-pci".to_owned(),
+        },
+        cdev(libc::EPERM),
+        cdev(libc::ENOSYS),
+        cdev(libc::EACCES),
+        cdev(libc::ENOENT),
+        cdev(libc::EMFILE),
+        device(Operation::Bind, libc::EPERM),
+        device(Operation::Bind, libc::ENOSYS),
+        device(Operation::Bind, libc::EBUSY),
+        device(Operation::Reset, libc::EBUSY),
+        Backend::DeviceUnusable {
+            bdf,
+            reason: "odd".to_owned(),
+        },
+        Backend::NotQuiet { bdf },
+        Backend::Iommufd {
+            operation: IommufdOperation::Unmap,
+            source: errno(libc::EINVAL),
+        },
+        pin(libc::ENOMEM),
+        pin(libc::EPERM),
+        pin(libc::ENOSYS),
+        pin(libc::EINVAL),
+        translate(GetPaError::NotPermitted),
+        translate(GetPaError::NoSuchCommand),
+        translate(GetPaError::NotNoiommu),
+        translate(GetPaError::NotMapped),
+        translate(GetPaError::Other(errno(libc::EPERM))),
+        translate(GetPaError::Other(errno(libc::EIO))),
+        Backend::Misaligned {
+            iova: Iova(0),
+            hpa: Hpa(4096),
+            page_size: 2 << 20,
+        },
+        Backend::Extent(ExtentError::Empty {
+            iova: Iova(0),
+            hpa: Hpa(0),
+        }),
+        Backend::AddressesHidden {
+            path: "/proc/iomem".into(),
+        },
+        read("/proc/iomem", libc::ENOENT),
+        read("/sys/bus/pci/devices", libc::ENOENT),
+        read(
+            "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
+            libc::ENOENT,
+        ),
+        read("/proc/self/pagemap", libc::EACCES),
+        parse("/sys/x"),
+        parse("/x"),
+        map(libc::ENOMEM),
+        map(libc::EPERM),
+        map(libc::ENOSPC),
+        map(libc::EINVAL),
+        map(libc::EMFILE),
+    ]
+    .map(Error::from)
+    .into()
+}
+
+fn pin() -> Vec<Error> {
+    let hugepages = |got, free| PinError::TooFewHugepages {
+        size: HugepageSize::Mib2,
+        need: 300,
+        got,
+        free,
+        total: 900,
+    };
+    let available = AvailableMemory {
+        bytes: 1 << 20,
+        limit: MemoryLimit::Machine,
+    };
+    let misaligned = SoftwareError::Misaligned {
+        offset: 1,
+        len: 1,
+        page_size: 4096,
+        iova: Iova(0),
+    };
+    let out_of_memory = OutOfMemory {
+        needed: 2,
+        page_size: 1,
+        free: 1,
+        placed: 1,
+    };
+    [
+        hugepages(0, 100),
+        hugepages(32, 700),
+        PinError::TooLittleMemory {
+            bytes: 2 << 20,
+            available,
+        },
+        misaligned.into(),
+        SoftwareError::OutOfMemory(out_of_memory).into(),
+    ]
+    .map(Error::from)
+    .into()
+}
+
+fn layout() -> Vec<Error> {
+    let moved = |found| LayoutError::Moved {
+        gpa: Gpa(4096),
+        planned: Hpa(4096),
+        found,
+    };
+    [
+        too_many_pieces().into(),
+        PlanError::NotPhysical.into(),
+        PlanError::TooFragmented {
+            runs: 9,
+            most: 8,
+            what: "KVM has memslots for",
+        }
+        .into(),
+        guest_ram(),
+        TableError::Pages {
+            gpa: Gpa(0),
+            hpa: Hpa(0),
+            len: 1,
+        }
+        .into(),
+        moved(None),
+        moved(Some(Hpa(0))),
+    ]
+    .map(Error::from)
+    .into()
+}
+
+/// Pieces that are more than are safe.
+fn too_many_pieces() -> TooManyPieces {
+    let choice = Choice {
+        pinned: 200,
+        kept: Vec::new(),
+        chosen: Overhead {
+            extents: 1000,
+            ..Overhead::default()
+        },
+        naive: Overhead::default(),
+        placed: true,
+        safe_pages: Some(194),
+    };
+    pieces::check(&choice, HugepageSize::Mib2).unwrap_err()
+}
+
+fn boot() -> Vec<Error> {
+    let not_kernel = |unpack| KernelError::NotKernel {
+        path: "k".into(),
+        found: "a gzip file",
+        unpack,
+    };
+    let place = |source| BootError::Place {
+        kernel: "k".into(),
+        source,
+    };
+    let out_of_reach = |from| PlaceError::OutOfReach {
+        need: 1,
+        from,
+        below: Gpa(1 << 32),
+        reason: "it is so",
+    };
+    [
+        KernelError::Read {
+            path: "k".into(),
+            source: errno(libc::ENOENT),
+        }
+        .into(),
+        not_kernel(None).into(),
+        not_kernel(Some("gunzip k".to_owned())).into(),
+        place(PlaceError::TooFragmented {
+            what: "kernel",
+            need: 1,
+            lowest: String::new(),
+            largest: 0,
+        }),
+        place(PlaceError::TooLarge {
+            what: "kernel",
+            need: 1,
+            room: 0,
+            besides: "",
+        }),
+        place(out_of_reach(Gpa(0))),
+        place(out_of_reach(Gpa(1 << 21))),
+        load(),
+    ]
+    .map(Error::from)
+    .into()
+}
+
+fn arch() -> Vec<Error> {
+    let refused = |number| EntryError::Kvm {
+        what: "CPUID",
+        source: kvm_ioctls::Error::new(number),
+    };
+    [
+        ParamsError::CommandLineNul.into(),
+        ParamsError::Unbootable {
+            word: "noapic".to_owned(),
+            reason: "it hangs",
+        }
+        .into(),
+        refused(libc::EINVAL).into(),
+        refused(libc::ENOMEM).into(),
+        NoRoomError {
+            range: Gpa(0)..Gpa(1),
+            place: Gpa(0)..Gpa(1),
+        }
+        .into(),
+        AcpiError::TooLong { need: 2, room: 1 }.into(),
+    ]
+    .map(|error: ArchError| error.into())
+    .into()
+}
+
+fn bus() -> Vec<Error> {
+    let bdf = bdf();
+    let bar = devices::pci::BarError::Size {
+        size: 3,
+        minimum: 16,
+    };
+    [
+        NoEcamError.into(),
+        RootError::Ecam { base: Gpa(1) }.into(),
+        devices::vfio_pci::SetupError::ConfigSize {
+            device: "01:00.0".to_owned(),
+            size: 3,
+        }
+        .into(),
+        devices::edu::SetupError::Bar(bar).into(),
+        WindowError::NoRoom {
+            what: "table",
+            size: 4096,
+        }
+        .into(),
+        BusError::NoProfile {
+            bdf,
+            vendor: 0x8086,
+            device: 1,
+        },
+        devices::mediate::SetupError::OtherDevice {
+            device: "01:00.0".to_owned(),
+            profile: "x".to_owned(),
+            vendor: 0,
+            id: 0,
+        }
+        .into(),
+        devices::mediate::ProfileError::TooLarge {
+            file: "p".to_owned(),
+            length: 2,
+            limit: 1,
+        }
+        .into(),
+    ]
+    .map(|error: BusError| error.into())
+    .into()
+}
+
+fn kvm() -> Vec<Error> {
+    let open = |number| VmError::Open(kvm_ioctls::Error::new(number));
+    let irq = |number| IrqError::Refused {
+        operation: "raise",
+        gsi: 4,
+        source: kvm_ioctls::Error::new(number),
+    };
+    vec![
+        open(libc::ENOENT).into(),
+        open(libc::EACCES).into(),
+        open(libc::EMFILE).into(),
+        open(libc::EPERM).into(),
+        open(libc::EBUSY).into(),
+        VmError::Lacks(KvmObstacle::ApiVersion(1)).into(),
+        VmError::NoSlot {
+            gpa: Gpa(0),
+            length: 4096,
+        }
+        .into(),
+        VmError::Refused {
+            operation: "create a VM",
+            source: kvm_ioctls::Error::new(libc::ENOMEM),
+        }
+        .into(),
+        IrqError::NoRoute.into(),
+        irq(libc::EMFILE).into(),
+    ]
+}
+
+fn run() -> Vec<Error> {
+    [
+        RunError::TooFewFiles {
+            limit: 20,
+            need: 100,
+        },
+        RunError::Panicked,
+        RunError::AccessFailed { at: None },
+        RunError::AccessFailed { at: Some(Gpa(0)) },
+        RunError::NoWorker,
+        RunError::GuestCrash("triple fault".to_owned()),
+        RunError::GuestReset,
+        RunError::GuestStatus(3),
+        RunError::DeviceFailed {
+            bdf: bdf(),
+            reason: "the host wants it back".to_owned(),
+        },
+    ]
+    .map(Error::from)
+    .into()
+}
+
+fn process_and_files() -> Vec<Error> {
+    let file = |number| file_error("initramfs", Path::new("i"), errno(number));
+    vec![
+        process("wait for signals")(errno(libc::EIO)).into(),
+        process("start a vCPU")(errno(libc::EAGAIN)).into(),
+        process("make an eventfd")(errno(libc::EMFILE)).into(),
+        process("size guest memory")(errno(libc::EFBIG)).into(),
+        file(libc::ENOENT).into(),
+        file(libc::EPERM).into(),
+    ]
+}
