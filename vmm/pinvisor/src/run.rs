@@ -55,7 +55,7 @@ fn run_guests(config: &Config, layout: &dyn Layout, host: &mut RunContext) -> Re
 /// kept, else what happened first. The other one is logged.
 fn worse<T>(outcome: Result<T, vmm::Error>, torn_down: Result<(), vmm::Error>) -> Result<T, Error> {
     let (reported, logged) = match (outcome, torn_down) {
-        (Err(error), Err(kept @ vmm::Error::MemoryKept { .. })) => (Err(kept), Some(error)),
+        (Err(error), Err(kept)) if kept.keeps_memory() => (Err(kept), Some(error)),
         (Err(error), torn_down) => (Err(error), torn_down.err()),
         (Ok(_), Err(error)) => (Err(error), None),
         (outcome, Ok(())) => (outcome, None),
@@ -117,10 +117,12 @@ mod tests {
     #[test]
     fn kept_memory_is_what_a_run_reports_and_else_what_came_first() {
         let bdf: Bdf = "01:00.0".parse().unwrap();
-        let kept = || vmm::Error::MemoryKept {
-            bdf,
-            process: 7,
-            status: keeper::Status::default(),
+        let kept = || {
+            vmm::Error::from(vmm::KeepError::MemoryKept {
+                bdf,
+                process: 7,
+                status: keeper::Status::default(),
+            })
         };
         let id = |outcome, torn_down| worse(outcome, torn_down).unwrap_err().id();
         assert_eq!(

@@ -1,13 +1,10 @@
 //! Which line of `pinvisor check` says more about an error.
 
-use std::io;
+use host_check::Id;
 
-use host_check::{BindError, Id};
-
+use super::Error;
 use super::cause::{self, Limits};
-use super::{Error, Explain};
 use crate::kvm::vm::VmError;
-use crate::memory::guest::GuestRamError;
 
 impl Error {
     /// The check that looks for what is missing here, if there is one.
@@ -24,40 +21,17 @@ impl Error {
             Some(libc::EMFILE) => return Some(Id::OpenFiles),
             _ => {}
         }
+        if let Some(error) = self.owned() {
+            return error.check(limits);
+        }
         Some(match self {
             Self::Vm(VmError::Open(_) | VmError::Lacks(_)) => Id::Kvm,
             Self::NoEcam(_) => Id::ConfigSpace,
-            Self::MemoryEncrypted { .. } => Id::MemoryEncryption,
             Self::TooFewHugepages { .. } => Id::Hugepages,
             Self::TooLittleMemory { .. } => Id::AvailableMemory,
             Self::TooFewFiles { .. } => Id::OpenFiles,
-            Self::BusAddresses { .. } => Id::DeviceBars,
-            Self::NoReset { .. } => Id::DeviceReset,
-            Self::BehindIommu { .. }
-            | Self::NotBehindIommu { .. }
-            | Self::MixedModes { .. }
-            | Self::NoProfile { .. } => Id::DeviceDmaMode,
-            Self::MemoryKept { .. } => Id::KeptMemory,
-            Self::Backend(error)
-            | Self::GuestRam(GuestRamError::Map(error))
-            | Self::Bind(BindError::BindFacts(error)) => return error.check(limits),
-            Self::Bind(error) => return of_binding(error),
+            Self::NoProfile { .. } => Id::DeviceDmaMode,
             _ => return None,
         })
     }
-}
-
-fn of_binding(error: &BindError) -> Option<Id> {
-    Some(match error {
-        BindError::BindInUse { .. } | BindError::UnbindOpen { .. } => Id::DeviceInUse,
-        BindError::BindUnsafeModeOff { .. } | BindError::BindNoNoiommu { .. } => Id::UnsafeMode,
-        BindError::BindNoVfioPci { .. } => Id::KernelConfig,
-        BindError::BindNoCdev { .. } => Id::DeviceCdev,
-        BindError::BindWrite { source, .. } => match source.kind() {
-            io::ErrorKind::ReadOnlyFilesystem => Id::Sysfs,
-            _ => return None,
-        },
-        BindError::BindBridge { .. } | BindError::BindSilent { .. } => Id::DeviceType,
-        _ => return None,
-    })
 }

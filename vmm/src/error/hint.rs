@@ -1,19 +1,17 @@
 //! What the user can do about an error.
 
-use host_check::BindError;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
 
+use super::Error;
 use super::cause::{self, Limits};
 use super::process::MORE_TASKS;
-use super::{Error, Explain, names};
 use crate::arch::ParamsError;
 use crate::arch::low;
 use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
 use crate::bus::software::SoftwareMachine;
 use crate::kvm::vm::VmError;
-use crate::memory::guest::GuestRamError;
 use crate::memory::plan::PlanError;
 
 impl Error {
@@ -25,12 +23,9 @@ impl Error {
 
     /// The same where these limits apply.
     pub(super) fn hint_under(&self, limits: Limits) -> Option<String> {
-        let own = match self {
-            Self::Backend(error)
-            | Self::GuestRam(GuestRamError::Map(error))
-            | Self::Bind(BindError::BindFacts(error)) => Explain::hint(error, limits),
-            Self::Process(error) => error.hint(limits),
-            _ => self.own_hint(),
+        let own = match self.owned() {
+            Some(error) => error.hint(limits),
+            None => self.own_hint(),
         };
         own.or_else(|| limits.explain(cause::errno(self)?))
     }
@@ -38,35 +33,9 @@ impl Error {
     /// What can be done about this kind of error, whatever the limits of this process are.
     fn own_hint(&self) -> Option<String> {
         match self {
-            Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
-            Self::MemoryEncrypted { encryption, .. } => Some(encryption.way_out().to_owned()),
-            Self::Bind(error) => error.hint(),
-            Self::BusAddresses { .. } => Some(
-                "put the device behind a bridge that does not translate: another slot, or a \
-                 controller such as VMD turned off in the firmware"
-                    .to_owned(),
-            ),
-            Self::BehindIommu { .. } => {
-                Some("leave dma= out: the IOMMU translates for the device".to_owned())
-            }
-            Self::MixedModes { .. } => Some("run them in two guests".to_owned()),
             Self::NoProfile { bdf, .. } => Some(format!(
                 "describe its registers: --device {bdf},dma=mediate,profile=FILE"
             )),
-            Self::NotBehindIommu { .. } => {
-                Some("leave dma=iommu out and read what --noiommu means".to_owned())
-            }
-            Self::NoReset { bdf, others } => {
-                let first = match others.as_slice() {
-                    [] => "give it a slot of its own, where its bus can be reset".to_owned(),
-                    _ => format!(
-                        "pass them through together: --device {}",
-                        names(others, " --device ")
-                    ),
-                };
-                Some(format!("{first}; or accept it: --device {bdf},reset=none"))
-            }
-            Self::MemoryKept { bdf, .. } => Some(format!("pinvisor release {bdf}")),
             Self::Vm(VmError::Open(error)) => Some(
                 match error.errno() {
                     libc::ENOENT => {

@@ -15,11 +15,11 @@ use std::path::PathBuf;
 use address::{Bdf, Gpa, Hpa};
 use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
-use host_check::{AvailableMemory, BindError, BindErrorKind, Encryption};
+use host_check::{AvailableMemory, BindError};
 use iommufd_backend::Error as Backend;
-use iommufd_backend::TranslatedBar;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
+use keeper::KeeperError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::arch::AcpiError;
@@ -34,7 +34,10 @@ use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
 use crate::memory::pieces::TooManyPieces;
 use crate::memory::plan::PlanError;
+use crate::passthrough::assigned::KeepError;
+use crate::stages::{BindStageError, InspectError};
 
+pub use cause::Limits;
 pub use exit_code::ExitCode;
 pub use explain::Explain;
 pub use file::FileError;
@@ -49,74 +52,15 @@ pub use process::{ProcessError, process};
     doc = "The kinds of [`Error`]; their names stay."
 )]
 pub enum Error {
-    /// The same device was named twice.
-    #[error("--device names {bdf} twice")]
-    DeviceTwice {
-        /// The device.
-        bdf: Bdf,
-    },
-    /// More devices than a bus has slots.
-    #[error("{count} devices were named, there are slots for {most}")]
-    TooManyDevices {
-        /// Devices named.
-        count: usize,
-        /// Slots for them.
-        most: usize,
-    },
-    /// The user has not accepted what passing a device through without an IOMMU means.
-    #[error(
-        "No IOMMU stands between PCI device {bdf} and memory: whoever drives it can read and \
-         write all memory of this machine, so its guest must be trusted like root"
-    )]
-    NoiommuNotAccepted {
-        /// The device.
-        bdf: Bdf,
-    },
-    /// Memory is encrypted by address.
-    #[error("{}; PCI device {bdf} cannot be used without an IOMMU", encryption.meaning())]
-    MemoryEncrypted {
-        /// The device.
-        bdf: Bdf,
-        /// By what.
-        encryption: Encryption,
-    },
-    /// The addresses on a device's bus are others than the CPU's.
-    #[error(
-        "PCI device {bdf}: BAR{} is at {:#x} on its bus and at {:#x} for the CPU, so addresses \
-         mean something else to the device",
-        found.bar, found.bus, found.cpu
-    )]
-    BusAddresses {
-        /// The device.
-        bdf: Bdf,
-        /// The first BAR that shows it.
-        found: TranslatedBar,
-    },
-    /// A device that was not to be bound or unbound.
+    /// It is refused before any device is touched.
     #[error(transparent)]
-    Bind(#[from] BindError),
-    /// Identity was asked for where an IOMMU translates.
-    #[error("PCI device {bdf} is behind an IOMMU, which does not let physical addresses through")]
-    BehindIommu {
-        /// The device.
-        bdf: Bdf,
-    },
-    /// A layout was asked to be broken that there is not.
-    #[error(
-        "No device here needs guest memory at its physical addresses, so that cannot be broken"
-    )]
-    NoIdentity,
-    /// Guest memory cannot be laid out for both of two devices.
-    #[error(
-        "PCI device {other} needs guest memory at addresses that its guest need not translate, and \
-         {translate} (dma=translate) has it anywhere"
-    )]
-    MixedModes {
-        /// The device whose guest translates.
-        translate: Bdf,
-        /// The other one.
-        other: Bdf,
-    },
+    Inspect(#[from] InspectError),
+    /// A device is not bound.
+    #[error(transparent)]
+    Bind(#[from] BindStageError),
+    /// Memory is kept, or would not be.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// A profile is not sound.
     #[error(transparent)]
     Profile(#[from] devices::mediate::ProfileError),
@@ -152,40 +96,6 @@ pub enum Error {
     /// The DMA window.
     #[error(transparent)]
     Window(#[from] crate::bus::window::WindowError),
-    /// An IOMMU was asked for where there is none.
-    #[error("No IOMMU stands between PCI device {bdf} and memory")]
-    NotBehindIommu {
-        /// The device.
-        bdf: Bdf,
-    },
-    /// A device that keeps what its last user left in it.
-    #[error(
-        "PCI device {bdf} cannot be reset, so its next user inherits what it is doing: it has no \
-         reset of its own, and {}",
-        bus_reset(others)
-    )]
-    NoReset {
-        /// The device.
-        bdf: Bdf,
-        /// Functions that a reset of its bus would hit too.
-        others: Vec<Bdf>,
-    },
-    /// There is no evidence that a device has ended its DMA, so guest memory was not given back.
-    #[error(
-        "PCI device {bdf} could not be made quiet, so guest memory stays pinned: process {process} \
-         keeps {status}"
-    )]
-    MemoryKept {
-        /// The first such device.
-        bdf: Bdf,
-        /// The process that keeps it.
-        process: u32,
-        /// What it keeps.
-        status: keeper::Status,
-    },
-    /// The process that keeps memory.
-    #[error(transparent)]
-    Keeper(#[from] keeper::KeeperError),
     /// A file that the user named.
     #[error(transparent)]
     File(#[from] FileError),
@@ -219,12 +129,6 @@ pub enum Error {
     /// Synthetic physical memory.
     #[error(transparent)]
     Software(#[from] SoftwareError),
-    /// A machine in software has no place for a real device, which knows only real addresses.
-    #[error("PCI device {bdf} cannot use synthetic physical memory")]
-    DeviceWithSoftware {
-        /// The device.
-        bdf: Bdf,
-    },
     /// Too few hugepages in the pool; or enough, and the kernel gives this process no more of them.
     #[error(
         "Guest memory needs {need} hugepages of {size}, of which {}",
@@ -342,35 +246,61 @@ pub enum Error {
     },
 }
 
+/// Lets `?` take what belongs to an owner's error without naming that.
+macro_rules! through_owner {
+    ($($owner:ty: $($source:ty),+;)+) => {
+        $($(impl From<$source> for Error {
+            fn from(error: $source) -> Self {
+                <$owner>::from(error).into()
+            }
+        })+)+
+    };
+}
+through_owner! {
+    BindStageError: BindError;
+    KeepError: KeeperError;
+}
+
 impl Error {
+    /// The error of its owner, which explains it.
+    fn owned(&self) -> Option<&dyn Explain> {
+        Some(match self {
+            Self::Inspect(error) => error,
+            Self::Bind(error) => error,
+            Self::Keep(error) => error,
+            Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => error,
+            Self::File(error) => error,
+            Self::Process(error) => error,
+            _ => return None,
+        })
+    }
+
     /// The name of what went wrong, which stays from version to version.
     #[must_use]
     pub fn id(&self) -> &'static str {
-        match self {
-            Self::Backend(error)
-            | Self::GuestRam(GuestRamError::Map(error))
-            | Self::Bind(BindError::BindFacts(error)) => error.id(),
-            Self::File(error) => error.id(),
-            Self::Process(error) => error.id(),
-            Self::Bind(error) => BindErrorKind::from(error).into(),
-            _ => ErrorKind::from(self).into(),
+        match self.owned() {
+            Some(error) => error.id(),
+            None => ErrorKind::from(self).into(),
         }
     }
 
     /// All names that [`id`](Self::id) can give.
     pub fn ids() -> impl Iterator<Item = &'static str> {
-        // These have no name of their own.
-        let own = ErrorKind::iter()
-            .filter(|kind| {
-                use ErrorKind::{Backend, Bind, File, Process};
-                !matches!(kind, Backend | Bind | File | Process)
-            })
-            .map(Into::into);
-        let bind = BindErrorKind::iter()
-            .filter(|kind| *kind != BindErrorKind::BindFacts)
-            .map(Into::into);
-        let moved = [Backend::ids(), FileError::ids(), ProcessError::ids()];
-        own.chain(bind).chain(moved.into_iter().flatten())
+        ErrorKind::iter().flat_map(|kind| match kind {
+            ErrorKind::Inspect => InspectError::ids(),
+            ErrorKind::Bind => BindStageError::ids(),
+            ErrorKind::Keep => KeepError::ids(),
+            ErrorKind::Backend => Backend::ids(),
+            ErrorKind::File => FileError::ids(),
+            ErrorKind::Process => ProcessError::ids(),
+            own => vec![own.into()],
+        })
+    }
+
+    /// Whether guest memory stays pinned, which outranks all other errors of a run.
+    #[must_use]
+    pub fn keeps_memory(&self) -> bool {
+        matches!(self, Self::Keep(KeepError::MemoryKept { .. }))
     }
 
     /// The error and what is behind it, on one line.
@@ -390,22 +320,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// What stands in the way of a reset of a device's bus.
-fn bus_reset(others: &[Bdf]) -> String {
-    match others {
-        [] => "neither has its bus".to_owned(),
-        _ => format!(
-            "a reset of its bus would hit {} too, not passed through to this guest",
-            names(others, ", ")
-        ),
-    }
-}
-
-fn names(list: &[Bdf], between: &str) -> String {
-    let names: Vec<_> = list.iter().map(Bdf::to_string).collect();
-    names.join(between)
 }
 
 #[cfg(test)]

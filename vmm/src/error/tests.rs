@@ -20,9 +20,6 @@ use crate::memory::pieces;
 )]
 mod samples;
 
-type InspectError = Error;
-type BindStageError = Error;
-type KeepError = Error;
 type PinError = Error;
 type LayoutError = Error;
 type BootError = Error;

@@ -1,5 +1,7 @@
 //! The first stage: what is known before any device is touched. Every refusal that needs no device comes from here.
 
+mod error;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,6 +24,8 @@ use crate::passthrough::assigned;
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::inspected::InspectedDevice;
 use crate::run::limits;
+
+pub use error::InspectError;
 
 /// The host's physical address map.
 const IOMEM: &str = "/proc/iomem";
@@ -76,7 +80,7 @@ impl<'a> Inspected<'a> {
         let any = |wanted: fn(&DmaPath) -> bool| source.paths().any(wanted);
         let at_identity = any(|path| matches!(path, DmaPath::Identity));
         if identity.needs_identity() && !at_identity {
-            return Err(Error::NoIdentity);
+            return Err(InspectError::NoIdentity.into());
         }
         let translates = any(|path| matches!(path, DmaPath::Translate));
         let bars = source.bars();
@@ -116,7 +120,9 @@ impl Source {
         let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
         if let Some(software) = &config.software {
             return match config.devices.first() {
-                Some(DeviceConfig { bdf, .. }) => Err(Error::DeviceWithSoftware { bdf: *bdf }),
+                Some(DeviceConfig { bdf, .. }) => {
+                    Err(InspectError::DeviceWithSoftware { bdf: *bdf }.into())
+                }
                 None => Ok(Self::Software(Box::new(SoftwareMachine::new(software)?))),
             };
         }
@@ -180,7 +186,7 @@ impl Source {
 
 /// The layout of memory belongs to all devices together: one whose guest translates has memory
 /// at addresses that are wrong for one that takes them as they are.
-fn check_mix(devices: &[InspectedDevice]) -> Result<(), Error> {
+fn check_mix(devices: &[InspectedDevice]) -> Result<(), InspectError> {
     let find = |wanted: fn(&DmaPath) -> bool| {
         let found = devices.iter().find(|device| wanted(&device.dma));
         found.map(|device| device.bdf)
@@ -188,42 +194,42 @@ fn check_mix(devices: &[InspectedDevice]) -> Result<(), Error> {
     let translate = find(|path| matches!(path, DmaPath::Translate));
     let other = find(|path| matches!(path, DmaPath::Identity | DmaPath::Iommu));
     match (translate, other) {
-        (Some(translate), Some(other)) => Err(Error::MixedModes { translate, other }),
+        (Some(translate), Some(other)) => Err(InspectError::MixedModes { translate, other }),
         _ => Ok(()),
     }
 }
 
-fn check_names(devices: &[DeviceConfig]) -> Result<Vec<PciSlot>, Error> {
+fn check_names(devices: &[DeviceConfig]) -> Result<Vec<PciSlot>, InspectError> {
     let names: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
     for (index, bdf) in names.iter().enumerate() {
         if names[..index].contains(bdf) {
-            return Err(Error::DeviceTwice { bdf: *bdf });
+            return Err(InspectError::DeviceTwice { bdf: *bdf });
         }
     }
-    slots::assign(&names).ok_or(Error::TooManyDevices {
+    slots::assign(&names).ok_or(InspectError::TooManyDevices {
         count: names.len(),
         most: slots::MAX_SLOTS,
     })
 }
 
 /// Whether the device's DMA can reach guest memory as asked.
-fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<(), Error> {
+fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<(), InspectError> {
     let bdf = device.bdf;
     match (kind, device.dma) {
-        (CdevKind::Noiommu, DmaMode::Iommu) => Err(Error::NotBehindIommu { bdf }),
-        (CdevKind::Noiommu, _) if !accepted => Err(Error::NoiommuNotAccepted { bdf }),
+        (CdevKind::Noiommu, DmaMode::Iommu) => Err(InspectError::NotBehindIommu { bdf }),
+        (CdevKind::Noiommu, _) if !accepted => Err(InspectError::NoiommuNotAccepted { bdf }),
         (CdevKind::Iommu, DmaMode::Identity | DmaMode::Translate | DmaMode::Mediate) => {
-            Err(Error::BehindIommu { bdf })
+            Err(InspectError::BehindIommu { bdf })
         }
         _ => Ok(()),
     }
 }
 
 /// Whether the physical addresses that the kernel tells are those that the device needs.
-fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
+fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), InspectError> {
     match (kind, host_check::memory_encryption(&Host::default())) {
         (CdevKind::Noiommu, Ok(Some(encryption))) => {
-            Err(Error::MemoryEncrypted { bdf, encryption })
+            Err(InspectError::MemoryEncrypted { bdf, encryption })
         }
         (CdevKind::Noiommu, Err(unknown)) => {
             log::warn!("{unknown}");
@@ -240,7 +246,7 @@ fn check_addresses(sysfs: &PciSysfs, bdf: Bdf, kind: CdevKind) -> Result<(), Err
         return Ok(());
     }
     match sysfs.translated_bar(bdf)? {
-        Some(found) => Err(Error::BusAddresses { bdf, found }),
+        Some(found) => Err(InspectError::BusAddresses { bdf, found }.into()),
         None => Ok(()),
     }
 }

@@ -34,6 +34,8 @@ use crate::run::vmm::Vmm;
 use inspect::Inspected;
 use report::Plan;
 
+pub use bind::BindStageError;
+pub use inspect::InspectError;
 pub(crate) use plan::{Planned, SLOTS_PER_DEVICE};
 
 /// Starts the guest of `config`. `identity` is the layout for devices that use physical addresses.
