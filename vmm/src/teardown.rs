@@ -149,11 +149,11 @@ impl Resources {
     /// Compares where the pages of guest memory are with the table of them, if devices were given addresses by it.
     ///
     /// # Errors
-    /// [`Error::Moved`] for the first page that is elsewhere.
+    /// [`LayoutError::Moved`](crate::memory::LayoutError::Moved) for the first page that is elsewhere.
     pub fn check_pages(&self) -> Result<(), Error> {
         match &self.table {
             Some(table) if self.assigned.spaces.has_noiommu() && !self.ram.slots().is_empty() => {
-                moved::check(&self.ram, table)
+                Ok(moved::check(&self.ram, table)?)
             }
             _ => Ok(()),
         }

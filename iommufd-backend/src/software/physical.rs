@@ -20,6 +20,8 @@ pub struct OutOfMemory {
     pub free: u64,
     /// Bytes of those that could be found room for.
     pub placed: u64,
+    /// Bytes in all, free or not.
+    pub total: u64,
 }
 
 /// Physical address space to take pages from, in runs of random length at random places.
@@ -64,8 +66,9 @@ impl PhysicalMemory {
                 let error = OutOfMemory {
                     needed: len,
                     page_size,
-                    free: self.free_bytes() + (len - left),
+                    free: bytes(&self.free) + (len - left),
                     placed: len - left,
+                    total: bytes(&self.ram),
                 };
                 self.give_back(taken);
                 return Err(error);
@@ -93,10 +96,6 @@ impl PhysicalMemory {
             }
             self.free.insert(start, end);
         }
-    }
-
-    fn free_bytes(&self) -> u64 {
-        self.free.iter().map(|(start, end)| end - start).sum()
     }
 
     /// One run of whole pages, of random length, at a random place or the next free one.
@@ -147,4 +146,9 @@ impl PhysicalMemory {
             self.free.insert(run.end.0, end);
         }
     }
+}
+
+/// Bytes in ranges from a first address to an end.
+fn bytes(ranges: &BTreeMap<u64, u64>) -> u64 {
+    ranges.iter().map(|(start, end)| end - start).sum()
 }

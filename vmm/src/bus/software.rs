@@ -104,12 +104,6 @@ impl SoftwareMachine {
         }
     }
 
-    /// Bytes of synthetic memory.
-    #[must_use]
-    pub const fn memory_size() -> u64 {
-        RAM.end.0 - RAM.start.0
-    }
-
     /// Where the engine's BAR stands.
     #[must_use]
     pub fn bar() -> Range<Hpa> {

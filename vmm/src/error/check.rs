@@ -27,8 +27,6 @@ impl Error {
         Some(match self {
             Self::Vm(VmError::Open(_) | VmError::Lacks(_)) => Id::Kvm,
             Self::NoEcam(_) => Id::ConfigSpace,
-            Self::TooFewHugepages { .. } => Id::Hugepages,
-            Self::TooLittleMemory { .. } => Id::AvailableMemory,
             Self::TooFewFiles { .. } => Id::OpenFiles,
             Self::NoProfile { .. } => Id::DeviceDmaMode,
             _ => return None,

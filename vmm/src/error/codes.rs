@@ -27,18 +27,9 @@ impl Error {
             | Self::Engine(_)
             | Self::NoProfile { .. }
             | Self::Mediate(_)
-            | Self::Moved { .. }
             | Self::AccessFailed { .. }
             | Self::DeviceFailed { .. } => ExitCode::Device,
-            Self::TooFewHugepages { .. }
-            | Self::TooLittleMemory { .. }
-            | Self::Software(_)
-            | Self::Window(_)
-            | Self::Physical(_)
-            | Self::TooManyPieces(_)
-            | Self::Plan(_)
-            | Self::Place { .. } => ExitCode::Memory,
-            Self::GuestRam(_) => ExitCode::Memory,
+            Self::Window(_) | Self::Place { .. } => ExitCode::Memory,
             Self::GuestCrash(_) => ExitCode::Guest,
             Self::GuestStatus(_) => ExitCode::GuestStatus,
             Self::GuestReset => ExitCode::GuestReset,

@@ -1,8 +1,5 @@
 //! What the user can do about an error.
 
-use iommufd_backend::hugepages::HugepageSize;
-use iommufd_backend::software::SoftwareError;
-
 use super::Error;
 use super::cause::{self, Limits};
 use super::process::MORE_TASKS;
@@ -10,9 +7,8 @@ use crate::arch::ParamsError;
 use crate::arch::low;
 use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
-use crate::bus::software::SoftwareMachine;
 use crate::kvm::vm::VmError;
-use crate::memory::plan::PlanError;
+use crate::memory::FRAGMENTED;
 
 impl Error {
     /// What the user can do about it, where that is known.
@@ -52,32 +48,13 @@ impl Error {
                  device with large BARs out; /proc/iomem shows what is there"
                     .to_owned(),
             ),
-            Self::Moved { .. } => Some(
-                "devices went on using the page where it had been: restart this machine; somebody \
-                 took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
-                 failure'), else please report it"
-                    .to_owned(),
-            ),
-            Self::Software(SoftwareError::OutOfMemory(_)) => Some(format!(
-                "give the guest less memory: there are {} GiB",
-                SoftwareMachine::memory_size() >> 30
-            )),
-            Self::TooFewHugepages {
-                size,
-                need,
-                got,
-                free,
-                total,
-            } => Some(too_few_hugepages(*size, need.saturating_sub(*got), (*free, *total))),
             Self::TooFewFiles { need, .. } => Some(host_check::more_open_files(*need)),
-            Self::TooLittleMemory { available, .. } => Some(available.way_out()),
             Self::NoWorker => Some(MORE_TASKS.to_owned()),
             Self::GuestReset => Some(
                 "Linux restarts after a panic, too: look at what its serial port printed last; \
                  --on-reset restart starts it anew"
                     .to_owned(),
             ),
-            Self::TooManyPieces(error) => Some(error.hint()),
             Self::Kernel(KernelError::NotKernel { unpack, .. }) => unpack.clone(),
             Self::Params(ParamsError::Unbootable { word, .. }) => {
                 Some(format!("leave {word} out of --cmdline"))
@@ -106,31 +83,8 @@ impl Error {
             Self::Place {
                 source: PlaceError::TooFragmented { .. },
                 ..
-            }
-            | Self::Plan(PlanError::TooFragmented { .. }) => Some(
-                "reserve hugepages on the kernel's command line (hugepages=N), before memory \
-                 gets fragmented, or use larger ones (hugepagesz=1G hugepages=N)"
-                    .to_owned(),
-            ),
+            } => Some(FRAGMENTED.to_owned()),
             _ => None,
         }
     }
-}
-
-/// What to do where `missing` hugepages more are needed, and the pool has so many free ones, of so many in
-/// all.
-fn too_few_hugepages(size: HugepageSize, missing: u64, (free, total): (u64, u64)) -> String {
-    if missing <= free {
-        return format!(
-            "raise hugetlb.{size}B.max of the control group, or let this process have memory of \
-             all NUMA nodes (numactl, cpuset.mems)"
-        );
-    }
-    let pool = size.pool_name();
-    let total = total.saturating_add(missing - free);
-    format!(
-        "echo {total} > /sys/kernel/mm/hugepages/{pool}/nr_hugepages; if the number that is read there \
-         is lower afterwards, memory is too fragmented: echo 1 > /proc/sys/vm/compact_memory and \
-         repeat, or reserve them at boot (hugepagesz={size} hugepages={total})"
-    )
 }

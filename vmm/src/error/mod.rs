@@ -12,13 +12,12 @@ mod process;
 
 use std::path::PathBuf;
 
-use address::{Bdf, Gpa, Hpa};
+use address::{Bdf, Gpa};
+use devices::guest_table::TableError;
 use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
-use host_check::{AvailableMemory, BindError};
+use host_check::BindError;
 use iommufd_backend::Error as Backend;
-use iommufd_backend::hugepages::HugepageSize;
-use iommufd_backend::software::SoftwareError;
 use keeper::KeeperError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
@@ -31,7 +30,8 @@ use crate::boot::place::PlaceError;
 use crate::bus::address_map::NoEcamError;
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
-use crate::memory::guest::GuestRamError;
+use crate::memory::LayoutError;
+use crate::memory::backing::PinError;
 use crate::memory::pieces::TooManyPieces;
 use crate::memory::plan::PlanError;
 use crate::passthrough::assigned::KeepError;
@@ -61,6 +61,12 @@ pub enum Error {
     /// Memory is kept, or would not be.
     #[error(transparent)]
     Keep(#[from] KeepError),
+    /// Guest memory is not to be had.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// Guest memory is not where it should be.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     /// A profile is not sound.
     #[error(transparent)]
     Profile(#[from] devices::mediate::ProfileError),
@@ -77,22 +83,6 @@ pub enum Error {
     /// A device cannot be mediated.
     #[error(transparent)]
     Mediate(#[from] devices::mediate::SetupError),
-    /// Physical addresses that no table can hold.
-    #[error(transparent)]
-    Physical(#[from] devices::guest_table::TableError),
-    /// A page of guest memory is not where devices were told that it is.
-    #[error(
-        "The page of guest memory at {gpa} was at {planned} and {}",
-        found.map_or("is gone".to_owned(), |hpa| format!("is now at {hpa}"))
-    )]
-    Moved {
-        /// Where the guest has it.
-        gpa: Gpa,
-        /// Where it was when it was pinned.
-        planned: Hpa,
-        /// Where it is, if there is a page at all.
-        found: Option<Hpa>,
-    },
     /// The DMA window.
     #[error(transparent)]
     Window(#[from] crate::bus::window::WindowError),
@@ -126,36 +116,6 @@ pub enum Error {
     /// `/dev/iommu`, a VFIO device, sysfs, memory to pin.
     #[error(transparent)]
     Backend(#[from] Backend),
-    /// Synthetic physical memory.
-    #[error(transparent)]
-    Software(#[from] SoftwareError),
-    /// Too few hugepages in the pool; or enough, and the kernel gives this process no more of them.
-    #[error(
-        "Guest memory needs {need} hugepages of {size}, of which {}",
-        if *need > got.saturating_add(*free) {
-            format!(
-                "{} are available ({total} in the pool, the others in use or reserved)",
-                got.saturating_add(*free)
-            )
-        } else {
-            format!(
-                "this process got {got}: the pool has {free} more that are free ({total} in all), but the \
-                 kernel refuses them to this process"
-            )
-        }
-    )]
-    TooFewHugepages {
-        /// Size of the pages.
-        size: HugepageSize,
-        /// Pages that the guest needs in all.
-        need: u64,
-        /// Those of them that it got before the kernel refused more.
-        got: u64,
-        /// Pages of the pool that are free and not reserved.
-        free: u64,
-        /// Pages in the pool.
-        total: u64,
-    },
     /// A limit on open files that leaves too few for a run.
     #[error("A run needs up to {need} open files, and the limit is {limit}")]
     TooFewFiles {
@@ -164,20 +124,6 @@ pub enum Error {
         /// Files needed.
         need: u64,
     },
-    /// Less ordinary memory than the guest is to have.
-    #[error("Guest memory needs {} MiB of ordinary memory, and {available}", bytes >> 20)]
-    TooLittleMemory {
-        /// Bytes needed.
-        bytes: u64,
-        /// What there is at most.
-        available: AvailableMemory,
-    },
-    /// Identity memory in more pieces than are safe.
-    #[error(transparent)]
-    TooManyPieces(#[from] TooManyPieces),
-    /// The layout of guest memory.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
     /// Places for kernel and initramfs.
     #[error("Cannot load kernel {}", kernel.display())]
     Place {
@@ -186,9 +132,6 @@ pub enum Error {
         /// Why it has no place, or its initramfs.
         source: PlaceError,
     },
-    /// Guest memory in this process.
-    #[error(transparent)]
-    GuestRam(#[from] GuestRamError),
     /// Writing into guest memory.
     #[error("Cannot load {what}")]
     Load {
@@ -259,6 +202,7 @@ macro_rules! through_owner {
 through_owner! {
     BindStageError: BindError;
     KeepError: KeeperError;
+    LayoutError: PlanError, TableError, TooManyPieces;
 }
 
 impl Error {
@@ -268,7 +212,9 @@ impl Error {
             Self::Inspect(error) => error,
             Self::Bind(error) => error,
             Self::Keep(error) => error,
-            Self::Backend(error) | Self::GuestRam(GuestRamError::Map(error)) => error,
+            Self::Backend(error) => error,
+            Self::Pin(error) => error,
+            Self::Layout(error) => error,
             Self::File(error) => error,
             Self::Process(error) => error,
             _ => return None,
@@ -291,6 +237,8 @@ impl Error {
             ErrorKind::Bind => BindStageError::ids(),
             ErrorKind::Keep => KeepError::ids(),
             ErrorKind::Backend => Backend::ids(),
+            ErrorKind::Pin => PinError::ids(),
+            ErrorKind::Layout => LayoutError::ids(),
             ErrorKind::File => FileError::ids(),
             ErrorKind::Process => ProcessError::ids(),
             own => vec![own.into()],

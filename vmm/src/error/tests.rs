@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use devices::guest_table::TableError;
 use devices::vfio_pci::HostError;
 use host_check::Id;
 
@@ -20,20 +19,10 @@ use crate::memory::pieces;
 )]
 mod samples;
 
-type PinError = Error;
-type LayoutError = Error;
 type BootError = Error;
 type ArchError = Error;
 type BusError = Error;
 type RunError = Error;
-
-fn guest_ram() -> Error {
-    GuestRamError::Assemble {
-        slots: 2,
-        source: "odd".into(),
-    }
-    .into()
-}
 
 fn load() -> Error {
     Error::Load {

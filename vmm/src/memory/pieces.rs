@@ -64,8 +64,8 @@ impl TooManyPieces {
 mod tests {
     use super::*;
     use crate::arch::Overhead;
-    use crate::error::Error;
-    use crate::error::ExitCode;
+    use crate::error::{ExitCode, Explain};
+    use crate::memory::LayoutError;
 
     fn choice(extents: usize) -> Choice {
         Choice {
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(check(&choice(127), HugepageSize::Mib2), Ok(()));
         let refused = check(&choice(128), HugepageSize::Mib2).unwrap_err();
         assert_eq!(refused.safe, Some(388 << 20));
-        let error = Error::from(refused);
+        let error = LayoutError::from(refused);
         assert_eq!(
             (error.id(), error.exit_code()),
             ("too-many-pieces", ExitCode::Memory)

@@ -16,8 +16,8 @@ use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
 use crate::memory::layout::{Conventional, Layout};
 use crate::memory::pieces::{self, TooManyPieces};
-use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, Run};
-use crate::memory::table::{self, RamTable, Summary};
+use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, PlanError, Run};
+use crate::memory::table::{Draft, RamTable, Summary};
 use crate::run::machine_info::in_guest;
 use crate::teardown::Resources;
 
@@ -133,15 +133,16 @@ impl GuestLayout {
         };
         let memory = MemoryPlan::new(runs, layout, &constraints(guest, vm, devices))?;
         log_plan(&memory);
-        let mut window = None;
-        let table = table::fill(&memory, &backing.extents, |size| {
-            if !guest.translates {
-                return Ok(Gpa(0));
+        let draft = Draft::new(&memory, &backing.extents)?;
+        let window = match guest.translates {
+            true => {
+                let bars = in_guest(guest.bars.clone()).into_iter().map(|(_, bar)| bar);
+                let bars: Vec<_> = bars.collect();
+                Some(Places::find(draft.bar_size(), &guest.address_map, &bars)?)
             }
-            let bars = in_guest(guest.bars.clone()).into_iter().map(|(_, bar)| bar);
-            let places = Places::find(size, &guest.address_map, &bars.collect::<Vec<_>>())?;
-            Ok(window.insert(places).table)
-        })?;
+            false => None,
+        };
+        let table = draft.build(window.map_or(Gpa(0), |places| places.table))?;
         let summary = Summary::of(&table)?;
         if !backing.extents.is_empty() {
             log::info!("physical memory: {} pieces", summary.pieces);
@@ -164,12 +165,12 @@ impl Planned<'_> {
     /// The memory map that the guest is given, if its kernel has a place.
     ///
     /// # Errors
-    /// [`Error::Plan`]
-    pub fn memory_map(&self) -> Result<Option<MemoryMap>, Error> {
+    /// [`PlanError`]
+    pub fn memory_map(&self) -> Result<Option<MemoryMap>, PlanError> {
         let map = |placement: &Placement| {
             let ecam = &self.guest.address_map.ecam;
-            let low = (placement.kernel.start, self.layout.low);
-            arch::memory_map(&self.layout.memory, ecam, low)
+            let kernel = placement.kernel.start;
+            arch::memory_map(&self.layout.memory, ecam, kernel, self.layout.low)
         };
         self.boot.placement().map(map).transpose()
     }

@@ -12,6 +12,7 @@ use iommufd_backend::{Error as Backend, GetPaError, IommufdOperation, Operation,
 use keeper::KeeperError;
 
 use super::*;
+use crate::memory::guest::GuestRamError;
 
 fn errno(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
@@ -271,6 +272,7 @@ fn pin() -> Vec<Error> {
         page_size: 1,
         free: 1,
         placed: 1,
+        total: 28 << 30,
     };
     [
         hugepages(0, 100),
@@ -301,7 +303,11 @@ fn layout() -> Vec<Error> {
             what: "KVM has memslots for",
         }
         .into(),
-        guest_ram(),
+        GuestRamError {
+            slots: 2,
+            source: "odd".into(),
+        }
+        .into(),
         TableError::Pages {
             gpa: Gpa(0),
             hpa: Hpa(0),

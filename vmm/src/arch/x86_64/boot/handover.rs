@@ -54,7 +54,7 @@ impl Handover<'_> {
     ) -> Result<Start, Error> {
         let Self { memory, low, .. } = self;
         let start = placement.kernel.start;
-        let memory_map = memory_map(self.plan, &self.platform.ecam, (start, low))?;
+        let memory_map = memory_map(self.plan, &self.platform.ecam, start, low)?;
         let info = BootInfo {
             memory_map: &memory_map,
             initramfs: placement.initramfs,
