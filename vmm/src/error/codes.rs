@@ -10,14 +10,9 @@ impl Error {
             return error.exit_code();
         }
         match self {
-            Self::Profile(_) | Self::Kernel(_) | Self::Params(_) | Self::Load { .. } => {
-                ExitCode::Usage
-            }
+            Self::Profile(_) => ExitCode::Usage,
             Self::Vm(_)
             | Self::Irq(_)
-            | Self::Entry(_)
-            | Self::PageTables(_)
-            | Self::Acpi(_)
             | Self::NoEcam(_)
             | Self::Root(_)
             | Self::Panicked
@@ -29,7 +24,7 @@ impl Error {
             | Self::Mediate(_)
             | Self::AccessFailed { .. }
             | Self::DeviceFailed { .. } => ExitCode::Device,
-            Self::Window(_) | Self::Place { .. } => ExitCode::Memory,
+            Self::Window(_) => ExitCode::Memory,
             Self::GuestCrash(_) => ExitCode::Guest,
             Self::GuestStatus(_) => ExitCode::GuestStatus,
             Self::GuestReset => ExitCode::GuestReset,

@@ -3,12 +3,7 @@
 use super::Error;
 use super::cause::{self, Limits};
 use super::process::MORE_TASKS;
-use crate::arch::ParamsError;
-use crate::arch::low;
-use crate::boot::kernel::KernelError;
-use crate::boot::place::PlaceError;
 use crate::kvm::vm::VmError;
-use crate::memory::FRAGMENTED;
 
 impl Error {
     /// What the user can do about it, where that is known.
@@ -55,35 +50,6 @@ impl Error {
                  --on-reset restart starts it anew"
                     .to_owned(),
             ),
-            Self::Kernel(KernelError::NotKernel { unpack, .. }) => unpack.clone(),
-            Self::Params(ParamsError::Unbootable { word, .. }) => {
-                Some(format!("leave {word} out of --cmdline"))
-            }
-            Self::Place {
-                source: PlaceError::TooLarge { .. },
-                ..
-            } => Some("give the guest more --memory".to_owned()),
-            Self::Place {
-                source: PlaceError::OutOfReach { from, .. },
-                ..
-            } if from.0 < low::SIZE => Some(
-                "link it above the first MiB, or boot it by a 64-bit entry point, at which it can \
-                 be anywhere"
-                    .to_owned(),
-            ),
-            Self::Place {
-                source: PlaceError::OutOfReach { .. },
-                ..
-            } => Some(
-                "boot a kernel that can be moved, such as a bzImage or vmlinux of Linux; or let no \
-                 device need identity memory (dma=iommu, translate or mediate): guest memory then \
-                 begins at 2 MiB"
-                    .to_owned(),
-            ),
-            Self::Place {
-                source: PlaceError::TooFragmented { .. },
-                ..
-            } => Some(FRAGMENTED.to_owned()),
             _ => None,
         }
     }

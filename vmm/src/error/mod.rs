@@ -10,8 +10,6 @@ mod file;
 mod hint;
 mod process;
 
-use std::path::PathBuf;
-
 use address::{Bdf, Gpa};
 use devices::guest_table::TableError;
 use devices::pci::RootError;
@@ -21,12 +19,8 @@ use iommufd_backend::Error as Backend;
 use keeper::KeeperError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use crate::arch::AcpiError;
-use crate::arch::EntryError;
-use crate::arch::NoRoomError;
-use crate::arch::ParamsError;
-use crate::boot::kernel::KernelError;
-use crate::boot::place::PlaceError;
+use crate::arch::{ArchError, EntryError};
+use crate::boot::BootError;
 use crate::bus::address_map::NoEcamError;
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
@@ -67,6 +61,12 @@ pub enum Error {
     /// Guest memory is not where it should be.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The kernel cannot be booted.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// What the kernel begins with cannot be made.
+    #[error(transparent)]
+    Arch(#[from] ArchError),
     /// A profile is not sound.
     #[error(transparent)]
     Profile(#[from] devices::mediate::ProfileError),
@@ -89,27 +89,12 @@ pub enum Error {
     /// A file that the user named.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The kernel.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The command line for the kernel.
-    #[error(transparent)]
-    Params(#[from] ParamsError),
     /// KVM.
     #[error(transparent)]
     Vm(#[from] VmError),
     /// KVM's interrupts.
     #[error(transparent)]
     Irq(#[from] IrqError),
-    /// vCPU state.
-    #[error(transparent)]
-    Entry(#[from] EntryError),
-    /// Boot page tables.
-    #[error(transparent)]
-    PageTables(#[from] NoRoomError),
-    /// ACPI tables.
-    #[error(transparent)]
-    Acpi(#[from] AcpiError),
     /// The host's address map.
     #[error(transparent)]
     NoEcam(#[from] NoEcamError),
@@ -123,22 +108,6 @@ pub enum Error {
         limit: u64,
         /// Files needed.
         need: u64,
-    },
-    /// Places for kernel and initramfs.
-    #[error("Cannot load kernel {}", kernel.display())]
-    Place {
-        /// The kernel.
-        kernel: PathBuf,
-        /// Why it has no place, or its initramfs.
-        source: PlaceError,
-    },
-    /// Writing into guest memory.
-    #[error("Cannot load {what}")]
-    Load {
-        /// What was to be loaded.
-        what: &'static str,
-        /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A function on the guest's bus.
     #[error(transparent)]
@@ -201,6 +170,7 @@ macro_rules! through_owner {
 }
 through_owner! {
     BindStageError: BindError;
+    ArchError: EntryError;
     KeepError: KeeperError;
     LayoutError: PlanError, TableError, TooManyPieces;
 }
@@ -215,6 +185,8 @@ impl Error {
             Self::Backend(error) => error,
             Self::Pin(error) => error,
             Self::Layout(error) => error,
+            Self::Boot(error) => error,
+            Self::Arch(error) => error,
             Self::File(error) => error,
             Self::Process(error) => error,
             _ => return None,
@@ -239,6 +211,8 @@ impl Error {
             ErrorKind::Backend => Backend::ids(),
             ErrorKind::Pin => PinError::ids(),
             ErrorKind::Layout => LayoutError::ids(),
+            ErrorKind::Boot => BootError::ids(),
+            ErrorKind::Arch => ArchError::ids(),
             ErrorKind::File => FileError::ids(),
             ErrorKind::Process => ProcessError::ids(),
             own => vec![own.into()],

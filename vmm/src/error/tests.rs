@@ -19,17 +19,8 @@ use crate::memory::pieces;
 )]
 mod samples;
 
-type BootError = Error;
-type ArchError = Error;
 type BusError = Error;
 type RunError = Error;
-
-fn load() -> Error {
-    Error::Load {
-        what: "initramfs",
-        source: "odd".into(),
-    }
-}
 
 fn file_error(what: &'static str, path: &Path, source: io::Error) -> Error {
     let path = path.to_owned();

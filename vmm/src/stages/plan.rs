@@ -8,10 +8,10 @@ use super::inspect::Guest;
 use super::pin::Pinned;
 use super::warnings;
 use crate::arch::{self, LowMemoryUse, MemoryMap, layout};
-use crate::boot::command_line;
 use crate::boot::place::Placement;
+use crate::boot::{BootError, command_line};
 use crate::bus::window::Places;
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
 use crate::memory::layout::{Conventional, Layout};
@@ -57,7 +57,7 @@ pub(crate) enum Bootability {
     /// It could, but its devices might use the host's memory.
     Unsafe(Placement, TooManyPieces),
     /// There is no room for kernel or initramfs.
-    Unplaced(Error),
+    Unplaced(BootError),
 }
 
 impl Bootability {
@@ -74,19 +74,19 @@ impl Bootability {
         match self {
             Self::Bootable(_) => None,
             Self::Unsafe(_, pieces) => Some(pieces.to_string()),
-            Self::Unplaced(error) => Some(error.chain()),
+            Self::Unplaced(error) => Some(chain(error)),
         }
     }
 
     /// Where kernel and initramfs go.
     ///
     /// # Errors
-    /// [`Error::Place`], [`Error::TooManyPieces`]
+    /// [`BootError::Place`], [`LayoutError::TooManyPieces`]
     pub fn bootable(self) -> Result<Placement, Error> {
         match self {
             Self::Bootable(placement) => Ok(placement),
             Self::Unsafe(_, pieces) => Err(pieces.into()),
-            Self::Unplaced(error) => Err(error),
+            Self::Unplaced(error) => Err(error.into()),
         }
     }
 }

@@ -12,6 +12,10 @@ use iommufd_backend::{Error as Backend, GetPaError, IommufdOperation, Operation,
 use keeper::KeeperError;
 
 use super::*;
+use crate::arch::{AcpiError, NoRoomError, ParamsError};
+use crate::boot::LoadError;
+use crate::boot::kernel::KernelError;
+use crate::boot::place::PlaceError;
 use crate::memory::guest::GuestRamError;
 
 fn errno(number: i32) -> io::Error {
@@ -375,7 +379,11 @@ fn boot() -> Vec<Error> {
         }),
         place(out_of_reach(Gpa(0))),
         place(out_of_reach(Gpa(1 << 21))),
-        load(),
+        LoadError {
+            what: "initramfs",
+            source: "odd".into(),
+        }
+        .into(),
     ]
     .map(Error::from)
     .into()
