@@ -24,6 +24,7 @@ pub use error::{Error, ExitCode, FileError, ProcessError, chain, process};
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};
 pub use memory::table::RamTable;
 pub use passthrough::assigned::KeepError;
+pub use run::RunError;
 pub use run::console;
 pub use run::event_loop::{RunLimit, outcome, unblock_signals};
 pub use run::exit::ExitReason;

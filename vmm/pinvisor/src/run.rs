@@ -22,7 +22,7 @@ pub fn run(config: &Config, layout: &dyn Layout, mut host: RunContext) -> Result
     let ended = run_guests(config, layout, &mut host);
     let (reason, result) = match ended {
         Ok(ended) => {
-            let outcome = vmm::outcome(ended.reason.clone());
+            let outcome = vmm::outcome(ended.reason.clone()).map_err(vmm::Error::from);
             (Some(ended.reason), worse(outcome, ended.remains.torn_down))
         }
         Err(error) => (None, Err(error)),
@@ -126,7 +126,7 @@ mod tests {
         };
         let id = |outcome, torn_down| worse(outcome, torn_down).unwrap_err().id();
         assert_eq!(
-            id(Err(vmm::Error::GuestStatus(1)), Err(kept())),
+            id(Err(vmm::RunError::GuestStatus(1).into()), Err(kept())),
             "memory-kept"
         );
         assert_eq!(id(Ok(()), Err(kept())), "memory-kept");
@@ -134,10 +134,16 @@ mod tests {
         let hint = kept().hint();
         assert_eq!(hint.as_deref(), Some("pinvisor release 0000:01:00.0"));
         assert_eq!(
-            id(Err(vmm::Error::GuestStatus(1)), Err(vmm::Error::Panicked)),
+            id(
+                Err(vmm::RunError::GuestStatus(1).into()),
+                Err(vmm::RunError::Panicked.into())
+            ),
             "guest-status"
         );
-        assert_eq!(id(Err(vmm::Error::GuestStatus(1)), Ok(())), "guest-status");
+        assert_eq!(
+            id(Err(vmm::RunError::GuestStatus(1).into()), Ok(())),
+            "guest-status"
+        );
         assert!(worse(Ok(()), Ok(())).is_ok());
     }
 }

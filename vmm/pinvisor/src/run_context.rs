@@ -106,7 +106,11 @@ mod tests {
         // Whoever sent SIGTERM wants an end.
         assert!(!asked(OnReset::Restart).starts_anew(&reset, true, &Ok(())));
         // What is still held cannot be taken again.
-        assert!(!anew(OnReset::Restart, &reset, Err(vmm::Error::Panicked)));
+        assert!(!anew(
+            OnReset::Restart,
+            &reset,
+            Err(vmm::RunError::Panicked.into())
+        ));
         for other in [
             ExitReason::PowerOff { status: 0 },
             ExitReason::Signal(15),

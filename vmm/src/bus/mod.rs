@@ -1,6 +1,7 @@
 //! The emulated devices, the passed-through functions, and the addresses that they answer.
 
 pub(crate) mod address_map;
+mod error;
 pub(crate) mod slots;
 pub(crate) mod software;
 pub(crate) mod window;
@@ -17,7 +18,7 @@ use self::software::{ENGINE, ENGINE_SLOT, EngineThread, SoftwareMachine};
 use self::window::Places;
 use crate::arch::layout;
 use crate::bus::address_map::AddressMap;
-use crate::error::{Error, ProcessError, process};
+use crate::error::{ProcessError, process};
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::Vm;
 use crate::memory::table::RamTable;
@@ -25,6 +26,8 @@ use crate::passthrough::VfioFunction;
 use crate::passthrough::dma_path::DmaPath;
 use crate::run::exit::{ExitReason, ExitSender};
 use crate::teardown::Resources;
+
+pub use error::BusError;
 
 /// A function for the guest's bus, and what else there is of it.
 struct Passed {
@@ -47,7 +50,7 @@ struct Slots {
 
 impl Slots {
     /// Puts the function of the device `bdf` at its place, and returns its name in the guest.
-    fn add(&mut self, place: PciSlot, bdf: Bdf, passed: Passed) -> Result<Bdf, Error> {
+    fn add(&mut self, place: PciSlot, bdf: Bdf, passed: Passed) -> Result<Bdf, BusError> {
         let PciSlot { slot, function } = place;
         let guest = self.root.add(slot, function, passed.function)?;
         self.gates.extend(passed.gate.map(|gate| (guest, gate)));
@@ -71,7 +74,11 @@ pub(crate) struct Wiring<'a> {
 
 impl Wiring<'_> {
     /// The root with every device of `resources` in its place, which get what belongs to the bus besides.
-    pub fn plug(&self, host_map: &AddressMap, resources: &mut Resources) -> Result<PciRoot, Error> {
+    pub fn plug(
+        &self,
+        host_map: &AddressMap,
+        resources: &mut Resources,
+    ) -> Result<PciRoot, BusError> {
         let mut slots = Slots {
             root: PciRoot::new(host_map.ecam.start)?,
             last: 0,
@@ -114,7 +121,7 @@ impl Wiring<'_> {
         &self,
         machine: &SoftwareMachine,
         slots: &mut Slots,
-    ) -> Result<EngineThread, Error> {
+    ) -> Result<EngineThread, BusError> {
         let gsi = intx_gsi(ENGINE_SLOT);
         let (host, worker) = machine.engine(self.interrupts, gsi)?;
         let passed = self.function(host, (ENGINE, gsi), machine.path())?;
@@ -133,7 +140,7 @@ impl Wiring<'_> {
         host: H,
         (bdf, gsi): (Bdf, u32),
         path: &DmaPath,
-    ) -> Result<Passed, Error> {
+    ) -> Result<Passed, BusError> {
         let gate = matches!(path, DmaPath::Translate).then(BusMasterGate::closed);
         let exits = self.exits.clone();
         let options = Options {
@@ -165,7 +172,7 @@ impl Wiring<'_> {
         mut host: H,
         bdf: Bdf,
         profile: Option<&Profile>,
-    ) -> Result<MediatedFunction<H>, Error> {
+    ) -> Result<MediatedFunction<H>, BusError> {
         let profile = match profile {
             Some(profile) => profile.clone(),
             None => shipped(&mut host, bdf)?,
@@ -188,7 +195,7 @@ fn intx_gsi(slot: u8) -> u32 {
 }
 
 /// The shipped profile for a device.
-fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, Error> {
+fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, BusError> {
     let mut identity = [0; 4];
     host.config_read(0, &mut identity)
         .map_err(|error| ProcessError {
@@ -203,7 +210,7 @@ fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, Error> {
             return Ok(profile);
         }
     }
-    Err(Error::NoProfile {
+    Err(BusError::NoProfile {
         bdf,
         vendor,
         device,

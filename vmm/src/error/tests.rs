@@ -1,31 +1,13 @@
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
 
-use devices::vfio_pci::HostError;
+use devices::vfio_pci::{self, HostError};
 use host_check::Id;
 
 use super::cause::tests::NONE;
 use super::*;
-use crate::arch::Overhead;
-use crate::bus::window::WindowError;
-use crate::memory::choice::Choice;
-use crate::memory::pieces;
 
-#[allow(
-    clippy::useless_conversion,
-    unused_qualifications,
-    reason = "until each stage has its own type"
-)]
 mod samples;
-
-type BusError = Error;
-type RunError = Error;
-
-fn file_error(what: &'static str, path: &Path, source: io::Error) -> Error {
-    let path = path.to_owned();
-    FileError { what, path, source }.into()
-}
 
 /// Name, exit code, check, and whether there is a hint.
 const MEANINGS: &str = include_str!("tests/meanings.txt");
@@ -57,7 +39,7 @@ fn names_are_unique() {
 
 #[test]
 fn a_cause_is_told_once() {
-    let error = Error::Function(SetupError::Config {
+    let error = BusError::from(vfio_pci::SetupError::Config {
         device: "01:00.0".into(),
         offset: 0x10,
         source: HostError(Box::new(Backend::Read {
@@ -65,6 +47,6 @@ fn a_cause_is_told_once() {
             source: io::Error::from_raw_os_error(libc::EIO),
         })),
     });
-    let text = error.chain();
+    let text = Error::from(error).chain();
     assert_eq!(text.matches("Input/output error").count(), 1, "{text}");
 }

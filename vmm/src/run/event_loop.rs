@@ -10,9 +10,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::error::{Error, ProcessError};
+use crate::error::ProcessError;
 use crate::run::console::{Console, ConsoleWatcher, GuestSerial};
 use crate::run::device_notices::DeviceWatch;
+use crate::run::error::RunError;
 use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
 use crate::run::power_button::{PowerButton, Press};
 
@@ -165,24 +166,24 @@ pub fn run(
 /// Whether an end for `reason` is a good one.
 ///
 /// # Errors
-/// [`Error::GuestCrash`], [`Error::GuestStatus`], [`Error::GuestReset`], [`Error::DeviceFailed`],
-/// [`Error::AccessFailed`], [`Error::NoWorker`], [`Error::Panicked`]
-pub fn outcome(reason: ExitReason) -> Result<(), Error> {
+/// [`RunError::GuestCrash`], [`RunError::GuestStatus`], [`RunError::GuestReset`], [`RunError::DeviceFailed`],
+/// [`RunError::AccessFailed`], [`RunError::NoWorker`], [`RunError::Panicked`]
+pub fn outcome(reason: ExitReason) -> Result<(), RunError> {
     match reason {
         ExitReason::PowerOff { status: 0 } => log::info!("The guest switched itself off"),
-        ExitReason::PowerOff { status } => return Err(Error::GuestStatus(status)),
-        ExitReason::Reset => return Err(Error::GuestReset),
+        ExitReason::PowerOff { status } => return Err(RunError::GuestStatus(status)),
+        ExitReason::Reset => return Err(RunError::GuestReset),
         ExitReason::Signal(signal) => log::info!("Signal {signal} ends the guest"),
         ExitReason::Quit => log::info!("Ended from the terminal"),
         ExitReason::TerminalGone => log::info!("The terminal is gone, which ends the guest"),
         ExitReason::TimeLimit(limit) => {
             log::info!("{} s are over, which ends the guest", limit.as_secs());
         }
-        ExitReason::GuestCrash(text) => return Err(Error::GuestCrash(text)),
-        ExitReason::Panic => return Err(Error::Panicked),
-        ExitReason::AccessFailed(at) => return Err(Error::AccessFailed { at }),
-        ExitReason::NoWorker => return Err(Error::NoWorker),
-        ExitReason::Device(bdf, reason) => return Err(Error::DeviceFailed { bdf, reason }),
+        ExitReason::GuestCrash(text) => return Err(RunError::GuestCrash(text)),
+        ExitReason::Panic => return Err(RunError::Panicked),
+        ExitReason::AccessFailed(at) => return Err(RunError::AccessFailed { at }),
+        ExitReason::NoWorker => return Err(RunError::NoWorker),
+        ExitReason::Device(bdf, reason) => return Err(RunError::DeviceFailed { bdf, reason }),
     }
     Ok(())
 }
@@ -267,7 +268,7 @@ impl MutEventSubscriber for Watcher<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ExitCode;
+    use crate::error::{ExitCode, Explain};
 
     #[test]
     fn signals_are_let_through_again() {

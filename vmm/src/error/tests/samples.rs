@@ -1,22 +1,25 @@
 //! Errors of every name.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use address::{Bdf, Gpa, Hpa, Iova};
+use devices::pci::{BarError, RootError};
+use devices::{edu, mediate};
 use host_check::{AvailableMemory, BindError, Encryption, KvmObstacle, MemoryLimit, Use};
 use iommufd_backend::extent::ExtentError;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::{OutOfMemory, SoftwareError};
 use iommufd_backend::{Error as Backend, GetPaError, IommufdOperation, Operation, TranslatedBar};
-use keeper::KeeperError;
 
 use super::*;
-use crate::arch::{AcpiError, NoRoomError, ParamsError};
+use crate::arch::{AcpiError, NoRoomError, Overhead, ParamsError};
 use crate::boot::LoadError;
 use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
+use crate::memory::choice::Choice;
 use crate::memory::guest::GuestRamError;
+use crate::memory::pieces;
 
 fn errno(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
@@ -416,19 +419,19 @@ fn arch() -> Vec<Error> {
 
 fn bus() -> Vec<Error> {
     let bdf = bdf();
-    let bar = devices::pci::BarError::Size {
+    let bar = BarError::Size {
         size: 3,
         minimum: 16,
     };
     [
         NoEcamError.into(),
         RootError::Ecam { base: Gpa(1) }.into(),
-        devices::vfio_pci::SetupError::ConfigSize {
+        vfio_pci::SetupError::ConfigSize {
             device: "01:00.0".to_owned(),
             size: 3,
         }
         .into(),
-        devices::edu::SetupError::Bar(bar).into(),
+        edu::SetupError::Bar(bar).into(),
         WindowError::NoRoom {
             what: "table",
             size: 4096,
@@ -439,14 +442,14 @@ fn bus() -> Vec<Error> {
             vendor: 0x8086,
             device: 1,
         },
-        devices::mediate::SetupError::OtherDevice {
+        mediate::SetupError::OtherDevice {
             device: "01:00.0".to_owned(),
             profile: "x".to_owned(),
             vendor: 0,
             id: 0,
         }
         .into(),
-        devices::mediate::ProfileError::TooLarge {
+        ProfileError::TooLarge {
             file: "p".to_owned(),
             length: 2,
             limit: 1,
@@ -509,7 +512,11 @@ fn run() -> Vec<Error> {
 }
 
 fn process_and_files() -> Vec<Error> {
-    let file = |number| file_error("initramfs", Path::new("i"), errno(number));
+    let file = |number| FileError {
+        what: "initramfs",
+        path: "i".into(),
+        source: errno(number),
+    };
     vec![
         process("wait for signals")(errno(libc::EIO)).into(),
         process("start a vCPU")(errno(libc::EAGAIN)).into(),
