@@ -81,7 +81,7 @@ impl Bootability {
     /// Where kernel and initramfs go.
     ///
     /// # Errors
-    /// [`BootError::Place`], [`LayoutError::TooManyPieces`]
+    /// [`BootError::Place`], [`TooManyPieces`]
     pub fn bootable(self) -> Result<Placement, Error> {
         match self {
             Self::Bootable(placement) => Ok(placement),
