@@ -24,7 +24,7 @@ pub const NEVER: &[Never] = &[
     Never {
         id: "device-with-software",
         reason: "the command line is refused before",
-        file: "vmm/pinvisor/src/cli/stress.rs",
+        file: "guest-tests/stress/src/cli.rs",
         test: "a_stress_run_is_in_software_or_on_devices",
     },
     Never {
@@ -135,7 +135,7 @@ mod tests {
         let never: BTreeSet<_> = NEVER.iter().map(|never| never.id).collect();
         let both: Vec<_> = provoked.intersection(&never).collect();
         assert!(both.is_empty(), "provoked after all: {both:?}");
-        let all: BTreeSet<_> = pinvisor::Error::ids().collect();
+        let all: BTreeSet<_> = pinvisor_stress::Error::ids().collect();
         let found: BTreeSet<_> = provoked.union(&never).copied().collect();
         let without: Vec<_> = all.difference(&found).collect();
         assert!(without.is_empty(), "without a step: {without:?}");

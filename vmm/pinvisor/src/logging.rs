@@ -10,7 +10,7 @@ use log::LevelFilter;
 
 use crate::Error;
 use crate::config::HostConfig;
-use crate::screen::Messages;
+use crate::screen::messages;
 use vmm::console::nonblocking::Unblocked;
 
 /// A line is dropped if it cannot be written in this time: a paused terminal stops nobody.
@@ -43,7 +43,7 @@ pub fn start(config: &HostConfig) -> Result<(), Error> {
             });
     } else {
         builder
-            .target(Target::Pipe(Box::new(Messages)))
+            .target(Target::Pipe(Box::new(messages())))
             .format(|out, record| {
                 let level = record.level().as_str().to_ascii_lowercase();
                 writeln!(out, "pinvisor: {level}: {}", record.args())

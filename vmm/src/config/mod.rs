@@ -9,7 +9,6 @@ mod memory;
 mod on_reset;
 mod profile;
 mod serial;
-mod software;
 
 use std::path::PathBuf;
 
@@ -22,7 +21,6 @@ pub use memory::MemoryConfig;
 pub use on_reset::OnReset;
 pub use profile::profile;
 pub use serial::SerialConfig;
-pub use software::{EngineFault, SoftwareConfig, SoftwareDma};
 
 /// A microVM to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +41,6 @@ pub struct Config {
     pub devices: Vec<DeviceConfig>,
     /// Whether devices may be used that no IOMMU keeps in check.
     pub noiommu: bool,
-    /// Software in place of devices and of physical memory.
-    pub software: Option<SoftwareConfig>,
     /// Where the first serial port goes.
     pub serial: SerialConfig,
 }

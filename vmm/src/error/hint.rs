@@ -11,7 +11,6 @@ use crate::arch::ParamsError;
 use crate::arch::low;
 use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
-use crate::bus::software::SoftwareMachine;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
 use crate::memory::plan::PlanError;
@@ -110,10 +109,9 @@ impl Error {
                  failure'), else please report it"
                     .to_owned(),
             ),
-            Self::Software(SoftwareError::OutOfMemory(_)) => Some(format!(
-                "give the guest less memory: there are {} GiB",
-                SoftwareMachine::memory_size() >> 30
-            )),
+            Self::Software(SoftwareError::OutOfMemory(_)) => {
+                Some("give the guest less memory".to_owned())
+            }
             Self::TooFewHugepages {
                 size,
                 need,

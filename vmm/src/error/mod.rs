@@ -295,9 +295,9 @@ pub enum Error {
     /// A function on the guest's bus.
     #[error(transparent)]
     Function(#[from] SetupError),
-    /// The DMA engine in software.
-    #[error(transparent)]
-    Engine(#[from] devices::edu::SetupError),
+    /// The device of a synthetic machine.
+    #[error("{0}")]
+    Engine(Box<dyn std::error::Error + Send + Sync>),
     /// The guest's bus.
     #[error(transparent)]
     Root(#[from] RootError),

@@ -36,7 +36,7 @@ impl<'a> Opened<'a> {
                 resources.assigned.devices = bind_all(&iommufd, devices, &sysfs, spaces)?;
                 resources
             }
-            Source::Software(machine) => Resources::new(Assigned::software(machine)),
+            Source::Synthetic(machine) => Resources::new(Assigned::synthetic(machine)),
         };
         Ok(Bound {
             guest,

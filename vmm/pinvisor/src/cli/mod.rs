@@ -3,7 +3,6 @@
 mod bind;
 mod check;
 mod file;
-mod generate;
 mod guest;
 mod list;
 mod plan;
@@ -22,12 +21,12 @@ use vmm::process;
 pub use bind::{BindArgs, UnbindArgs};
 pub use check::CheckArgs;
 pub use file::FileError;
-pub use generate::{CompletionsArgs, ManArgs};
 pub use list::ListArgs;
 pub use plan::PlanArgs;
 pub use release::ReleaseArgs;
 pub use run::RunArgs;
 pub use stress::StressArgs;
+pub use vm::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
 
 /// A microVM monitor that passes real PCI devices through to unmodified guests on machines
 /// without an IOMMU.
@@ -61,8 +60,9 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Show what the microVM of a run would look like, without running it
     Plan(Box<PlanArgs>),
-    /// Run a guest that stresses DMA, judge what it says, and report
-    Stress(Box<StressArgs>),
+    /// Run a guest that stresses DMA, judge what it reports, and draw the report: starts pinvisor-stress
+    #[command(disable_help_flag = true)]
+    Stress(StressArgs),
     /// Look at all that must hold before a run, and tell what to do about the rest
     Check(CheckArgs),
     /// List the PCI devices that could be passed through
@@ -76,10 +76,6 @@ pub enum Command {
     /// Be the process that keeps memory pinned; a run starts it
     #[command(hide = true)]
     Keeper,
-    /// Print what makes a shell complete the command line
-    Completions(CompletionsArgs),
-    /// Print or write manual pages
-    Man(ManArgs),
 }
 
 /// An option that is needed and was not given, neither on the command line nor in a file.

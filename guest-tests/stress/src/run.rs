@@ -1,7 +1,4 @@
-//! `pinvisor stress`: runs a guest that stresses DMA, listens to it, judges it, and reports.
-
-mod display;
-mod facts;
+//! A stress run: listens to the guest, judges it, and reports.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,20 +8,24 @@ use std::time::{Duration, Instant};
 
 use stress_report::{Collector, Terminal, Verdict, text, write_html, write_json};
 
-use crate::error::Error;
-use crate::run::launch;
-use crate::run_context::RunContext;
-use display::Display;
-use vmm::Layout;
-use vmm::RunLimit;
+use pinvisor::{RunContext, launch};
 use vmm::config::Config;
 use vmm::console::Console;
+use vmm::{Harness, Layout, RunLimit};
+
+use crate::config::SoftwareConfig;
+use crate::display::Display;
+use crate::error::Error;
+use crate::facts;
+use crate::machine::{Refusals, SoftwareMachine};
 
 /// A stress guest, and what becomes of what it says.
 #[derive(Clone, Debug)]
 pub struct StressConfig {
     /// The microVM; its serial port is listened to, wherever it would go.
     pub vm: Config,
+    /// Software in place of devices and of physical memory.
+    pub software: Option<SoftwareConfig>,
     /// How long the guest may take.
     pub limit: Duration,
     /// Where the report goes as a page.
@@ -45,13 +46,22 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
     let ear = Ear::open(config)?;
     let began = Instant::now();
     let mut console = Console::into_sink(Box::new(ear.clone()))?;
+    let machine = config.software.as_ref().map(SoftwareMachine::new);
+    let machine = machine.transpose().map_err(vmm::Error::from)?;
+    let witness = machine.as_ref().map(SoftwareMachine::witness);
+    let harness = Harness {
+        identity: layout,
+        machine: machine.map(|machine| Box::new(machine) as _),
+    };
     let ended = launch(
         &config.vm,
-        layout,
-        (&mut console, RunLimit::Time(config.limit)),
+        harness,
+        &mut console,
+        RunLimit::Time(config.limit),
         &mut RunContext::default(),
     )?;
-    let outcome = facts::outcome(&ended, began.elapsed());
+    let refusals = witness.map_or_else(Refusals::default, |witness| witness.refusals());
+    let outcome = facts::outcome(&ended, &refusals, began.elapsed());
     let setup = facts::setup(&config.vm, &ended.remains.info)?;
     let report = ear.finish().finish(setup, outcome);
     show(&text(&report, terminal()));

@@ -1,14 +1,15 @@
 //! A machine that needs nothing of the host but KVM: its physical memory is synthetic, and its
 //! device is a DMA engine in software that reaches memory only through the backend's table.
 
+use std::error::Error;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use address::{Bdf, Gpa, Hpa};
+use address::{Gpa, Hpa};
 use devices::edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
 use devices::edu::{
     BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduControl, EduHost, EduWorker, InterruptSink,
@@ -18,10 +19,10 @@ use devices::mediate::{Profile, ProfileError};
 use devices::pci::{self, MsiMessage};
 use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
 
-use crate::bus::address_map::AddressMap;
+use devices::vfio_pci::HostFunction;
+use vmm::{AddressMap, DmaPath, InterruptLines, IrqError, SyntheticMachine};
+
 use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
-use crate::kvm::irq::{Interrupts, IrqError};
-use crate::passthrough::dma_path::DmaPath;
 
 /// Where the synthetic physical memory is: above 4 GiB, within what any CPU can address.
 const RAM: Range<Hpa> = Hpa(4 << 30)..Hpa(32 << 30);
@@ -31,10 +32,6 @@ const LONGEST_RUN: u64 = 16 << 20;
 const LONGEST_SCATTERED_RUN: u64 = 256 << 10;
 /// Addresses for BARs; the engine's stands at the start.
 const WINDOW: Range<Gpa> = Gpa(0xd000_0000)..Gpa(0xe000_0000);
-/// Slot of the engine on the guest's bus.
-pub const ENGINE_SLOT: u8 = 1;
-/// The engine's name, as nobody else gives it one: its place in the guest.
-pub const ENGINE: Bdf = Bdf::new(0, 0, ENGINE_SLOT, 0).unwrap();
 /// Where config space is.
 const ECAM: Gpa = Gpa(0xe000_0000);
 
@@ -49,11 +46,39 @@ const FLIPPED_EVERY: NonZeroU64 = NonZeroU64::new(1000).unwrap();
 
 /// Synthetic memory, and what its engine is to do wrong.
 #[derive(Debug)]
-pub(crate) struct SoftwareMachine {
-    /// The memory.
-    pub memory: SoftwareBackend,
+pub struct SoftwareMachine {
+    memory: SoftwareBackend,
     path: DmaPath,
     fault: Option<EngineFault>,
+    engine: Option<EngineThread>,
+    witness: Witness,
+}
+
+/// What the engine of a machine has refused, also once the machine is gone.
+#[derive(Clone)]
+pub struct Witness {
+    port: DmaPort,
+    control: Arc<OnceLock<EduControl>>,
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness").finish_non_exhaustive()
+    }
+}
+
+impl Witness {
+    /// What was refused so far.
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        Refusals {
+            count: self
+                .control
+                .get()
+                .map_or(0, |control| control.statistics().refused),
+            last: self.port.last_faults(),
+        }
+    }
 }
 
 /// Transfers that were refused.
@@ -82,54 +107,32 @@ impl SoftwareMachine {
             // The engine has all 64 address bits.
             SoftwareDma::Mediate => DmaPath::Mediate(Profile::shipped("edu64")?),
         };
+        let memory = SoftwareBackend::new(physical);
+        let witness = Witness {
+            port: memory.port(),
+            control: Arc::default(),
+        };
         Ok(Self {
-            memory: SoftwareBackend::new(physical),
+            memory,
             path,
             fault: config.fault,
+            engine: None,
+            witness,
         })
     }
 
-    /// How the engine's DMA reaches guest memory.
+    /// What tells of refusals later.
     #[must_use]
-    pub fn path(&self) -> &DmaPath {
-        &self.path
+    pub fn witness(&self) -> Witness {
+        self.witness.clone()
     }
 
-    /// The guest's address map outside RAM.
-    #[must_use]
-    pub fn host_map() -> AddressMap {
-        AddressMap {
-            windows: vec![WINDOW],
-            ecam: ECAM..ECAM + pci::ECAM_SIZE,
-        }
-    }
-
-    /// Bytes of synthetic memory.
-    #[must_use]
-    pub const fn memory_size() -> u64 {
-        RAM.end.0 - RAM.start.0
-    }
-
-    /// Where the engine's BAR stands.
-    #[must_use]
-    pub fn bar() -> Range<Hpa> {
-        Hpa(WINDOW.start.0)..Hpa(WINDOW.start.0 + BAR_SIZE)
-    }
-
-    /// The engine: the device that is passed through, and what does its work. `gsi` is its INTx
-    /// line.
-    ///
-    /// # Errors
-    /// [`SetupError`] cannot happen with the constants above.
-    pub fn engine(
-        &self,
-        interrupts: &Arc<Interrupts>,
-        gsi: u32,
-    ) -> Result<(EduHost, EduWorker), SetupError> {
+    /// The engine: the device that is passed through, and what does its work.
+    fn engine(&self, lines: InterruptLines) -> Result<(EduHost, EduWorker), SetupError> {
         let mut memory: Box<dyn DmaMemory> = Box::new(Port(self.memory.port()));
+        let interrupt_line = lines.line();
         let mut sink: Box<dyn InterruptSink> = Box::new(Lines {
-            interrupts: Arc::clone(interrupts),
-            gsi,
+            lines,
             refused: AtomicU64::new(0),
         });
         match self.fault {
@@ -142,7 +145,7 @@ impl SoftwareMachine {
         }
         let options = Options {
             bar: WINDOW.start,
-            interrupt_line: u8::try_from(gsi).unwrap_or(u8::MAX),
+            interrupt_line,
             // What a profile for QEMU's device lets through is all that there is: more of it would
             // be refused.
             buffer: match self.path {
@@ -154,13 +157,44 @@ impl SoftwareMachine {
         };
         EduHost::new("edu", options)
     }
+}
 
-    /// What `engine` has refused so far.
-    #[must_use]
-    pub fn refusals(&self, engine: &EngineThread) -> Refusals {
-        Refusals {
-            count: engine.control.statistics().refused,
-            last: self.memory.port().last_faults(),
+impl SyntheticMachine for SoftwareMachine {
+    fn address_map(&self) -> AddressMap {
+        AddressMap {
+            windows: vec![WINDOW],
+            ecam: ECAM..ECAM + pci::ECAM_SIZE,
+        }
+    }
+
+    fn bars(&self) -> Vec<(String, Range<Hpa>)> {
+        let bar = Hpa(WINDOW.start.0)..Hpa(WINDOW.start.0 + BAR_SIZE);
+        vec![("edu BAR0".to_owned(), bar)]
+    }
+
+    fn dma_path(&self) -> &DmaPath {
+        &self.path
+    }
+
+    fn memory(&mut self) -> &mut SoftwareBackend {
+        &mut self.memory
+    }
+
+    fn start(
+        &mut self,
+        lines: InterruptLines,
+    ) -> Result<Box<dyn HostFunction>, Box<dyn Error + Send + Sync>> {
+        let (host, worker) = self.engine(lines)?;
+        let engine = EngineThread::spawn(worker)?;
+        // A machine is started once.
+        let _ = self.witness.control.set(engine.control.clone());
+        self.engine = Some(engine);
+        Ok(Box::new(host))
+    }
+
+    fn stop(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            engine.stop();
         }
     }
 }
@@ -182,8 +216,7 @@ impl DmaMemory for Port {
 
 /// The engine's interrupts.
 struct Lines {
-    interrupts: Arc<Interrupts>,
-    gsi: u32,
+    lines: InterruptLines,
     /// How many KVM did not take: the guest chooses where its messages go.
     refused: AtomicU64,
 }
@@ -202,11 +235,11 @@ impl Lines {
 
 impl InterruptSink for Lines {
     fn message(&self, message: MsiMessage) {
-        self.note(self.interrupts.signal(message.address, message.data));
+        self.note(self.lines.signal(message.address, message.data));
     }
 
     fn line(&self, asserted: bool) {
-        self.note(self.interrupts.set_line(self.gsi, asserted));
+        self.note(self.lines.set_line(asserted));
     }
 }
 

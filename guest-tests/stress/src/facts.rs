@@ -10,13 +10,12 @@ use stress_report::{
     Bar, Ending, Extent, Landmark, Mediated, Outcome, Refusal, Refusals, RefusedFor, Setup,
 };
 
-use vmm::LOW_MEMORY_SIZE;
+use pinvisor::Ended;
+use vmm::config::Config;
+use vmm::{ExitReason, LOW_MEMORY_SIZE, MachineInfo};
 
 use crate::error::Error;
-use crate::run::Ended;
-use vmm::ExitReason;
-use vmm::MachineInfo;
-use vmm::config::Config;
+use crate::machine;
 
 /// What ran, and where everything lay.
 ///
@@ -29,7 +28,9 @@ pub fn setup(config: &Config, description: &MachineInfo) -> Result<Setup, Error>
         len: piece.len,
     };
     let extents = description.ram.pieces().map(|piece| piece.map(extent));
-    let extents: Vec<_> = extents.collect::<Result<_, _>>()?;
+    let extents: Vec<_> = extents
+        .collect::<Result<_, _>>()
+        .map_err(vmm::Error::from)?;
     let bars = description.bars.iter().map(|(name, range)| Bar {
         name: name.clone().into(),
         gpa: range.start,
@@ -44,7 +45,7 @@ pub fn setup(config: &Config, description: &MachineInfo) -> Result<Setup, Error>
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     Ok(Setup {
-        monitor: format!("pinvisor {}", crate::VERSION).into(),
+        monitor: format!("pinvisor {}", pinvisor::VERSION).into(),
         host_kernel: rustix::system::uname()
             .release()
             .to_string_lossy()
@@ -67,7 +68,7 @@ pub fn setup(config: &Config, description: &MachineInfo) -> Result<Setup, Error>
 }
 
 /// How it ended.
-pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
+pub fn outcome(ended: &Ended, refusals: &machine::Refusals, took: Duration) -> Outcome {
     let (status, ending) = match &ended.reason {
         ExitReason::PowerOff { status } => (Some(*status), Ending::PoweredOff),
         ExitReason::Reset => (None, Ending::Reset),
@@ -83,7 +84,7 @@ pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
         ExitReason::AccessFailed(_) => stopped("an access failed on the host".to_owned()),
         ExitReason::Device(bdf, reason) => stopped(format!("PCI device {bdf}: {reason}")),
     };
-    let last = ended.remains.refusals.last.iter().map(|fault| Refusal {
+    let last = refusals.last.iter().map(|fault| Refusal {
         address: match fault.address {
             BusAddress::Iova(iova) => iova,
             BusAddress::Hpa(hpa) => Iova(hpa.0),
@@ -94,7 +95,7 @@ pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
         status,
         ending,
         refusals: Refusals {
-            count: ended.remains.refusals.count,
+            count: refusals.count,
             last: last.collect(),
         },
         mediated: ended.remains.mediated.iter().map(mediated).collect(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use pinvisor::Error;
+use pinvisor_stress::Error;
 
 #[test]
 fn the_page_has_every_name_and_no_other() {

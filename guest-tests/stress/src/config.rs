@@ -13,7 +13,7 @@ pub struct SoftwareConfig {
 }
 
 /// How the DMA of an engine in software reaches guest memory; each as the
-/// [`DmaMode`](super::DmaMode) of its name.
+/// [`DmaMode`](vmm::config::DmaMode) of its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SoftwareDma {
     /// Guest-physical addresses are the synthetic physical ones.
