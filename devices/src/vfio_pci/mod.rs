@@ -12,8 +12,6 @@ mod policy;
 mod registers;
 mod report;
 mod setup;
-#[cfg(test)]
-mod tests;
 
 pub use function::{Options, PassthroughFunction};
 pub use gate::BusMasterGate;
