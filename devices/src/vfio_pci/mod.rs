@@ -7,7 +7,7 @@ mod guest_access;
 mod host;
 mod in_step;
 mod interrupts;
-mod layout;
+pub(crate) mod layout;
 mod policy;
 mod registers;
 mod report;

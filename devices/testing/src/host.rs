@@ -11,7 +11,7 @@ use devices::pci::{BarKind, MsiMessage, Region};
 use devices::vfio_pci::{BusMasterGate, HostError, HostInfo, InterruptKind};
 
 use super::device::DeviceImage;
-use super::rules::writable_bytes;
+use super::rules::{standard_list, writable_bytes};
 
 const IO: u8 = 1;
 const MEMORY: u8 = 2;
@@ -475,18 +475,9 @@ impl State {
     }
 }
 
-fn capability(config: &[u8], id: u8) -> Option<usize> {
-    let mut offset = usize::from(config[0x34] & 0xfc);
-    for _ in 0..48 {
-        if offset < 0x40 || config[0x06] & 0x10 == 0 || config[offset] == 0xff {
-            return None;
-        }
-        if config[offset] == id {
-            return Some(offset);
-        }
-        offset = usize::from(config[offset + 1] & 0xfc);
-    }
-    None
+fn capability(config: &[u8], id: u16) -> Option<usize> {
+    let mut list = standard_list(config).into_iter();
+    list.find_map(|(found, at)| (found == id).then_some(at))
 }
 
 fn msix_table(config: &[u8], at: usize) -> Option<(u8, Range<u64>)> {

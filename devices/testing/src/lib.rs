@@ -15,16 +15,19 @@ mod device;
 pub mod dma_window;
 pub mod edu;
 mod host;
+mod input;
 mod interrupts;
 pub mod mediate;
 pub mod operations;
 mod rules;
+mod trigger;
 
 use std::path::Path;
 use std::{fs, io};
 
 pub use device::{DeviceImage, ImageError};
 pub use host::{Call, SimulatedHost, Witness};
+pub use trigger::Count;
 
 /// The inputs kept from the fuzz target `name`.
 ///
@@ -34,35 +37,4 @@ pub fn corpus(name: &str) -> io::Result<Vec<Vec<u8>>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
     let entries = fs::read_dir(folder.join(name))?;
     entries.map(|entry| fs::read(entry?.path())).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::{corpus, operations};
-
-    #[test]
-    fn the_fuzzers_sequences_break_no_rule() {
-        let inputs = corpus("operations").unwrap();
-        for bytes in &inputs {
-            operations::run(bytes);
-        }
-        let count = inputs.len();
-        assert!(count >= 64, "{count} sequences");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig {
-            cases: 2000,
-            max_shrink_iters: 2000,
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        })]
-
-        #[test]
-        fn no_sequence_of_operations_breaks_a_rule(bytes in proptest::collection::vec(any::<u8>(), 0..800)) {
-            operations::run(&bytes);
-        }
-    }
 }

@@ -124,7 +124,8 @@ fn dword(config: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes))
 }
 
-fn standard_list(config: &[u8]) -> Vec<(u16, usize)> {
+/// The capabilities of the standard list: ID and offset. A walk apart from the product's.
+pub(super) fn standard_list(config: &[u8]) -> Vec<(u16, usize)> {
     let mut list = Vec::new();
     let mut offset = usize::from(config[0x34] & 0xfc);
     // A list that runs in circles has fewer.

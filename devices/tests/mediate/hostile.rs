@@ -4,7 +4,6 @@ use std::thread;
 
 use devices::mediate::{ON_REQUEST, Reason, SHIPPED};
 use devices_testing::mediate::{Bus, GuestMemory, Rig, operations};
-use proptest::prelude::*;
 
 use super::numbers::Numbers;
 
@@ -20,15 +19,6 @@ fn a_hundred_thousand_attempts_reach_nothing_but_the_guests_memory() {
     }
     assert!(seen.is_all(), "{seen:?}");
     assert!(seen.started >= 2000 && seen.refused >= 50_000, "{seen:?}");
-}
-
-#[test]
-fn the_fuzzers_sequences_agree_with_the_model() {
-    let mut seen = operations::Seen::default();
-    for bytes in devices_testing::corpus("mediate").unwrap() {
-        seen.add(&operations::run(&bytes));
-    }
-    assert!(seen.is_all(), "the sequences miss something: {seen:?}");
 }
 
 /// An address of the guest or the host, or none.
@@ -150,19 +140,5 @@ fn the_profile_that_edus_ids_pick_has_28_address_bits() {
             |reason| matches!(reason, Reason::Unreachable { last, .. } if last == 0x0fff_ffff);
         assert_eq!(reason.is_some_and(is_unreachable), !reached);
         assert_eq!(rig.violations.list(), Vec::<String>::new());
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 200,
-        max_shrink_iters: 2000,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn no_sequence_of_operations_departs_from_the_model(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        operations::run(&bytes);
     }
 }

@@ -1,7 +1,6 @@
 //! Which profiles are taken, and what is said about the others.
 
 use devices::mediate::{ON_REQUEST, SHIPPED};
-use devices_testing::mediate::profiles;
 
 use super::*;
 
@@ -419,13 +418,4 @@ fn a_file_that_is_too_large_is_not_parsed() {
 fn syntax_errors_say_where() {
     let text = error("version = \n");
     assert!(text.contains("line 1"), "{text}");
-}
-
-#[test]
-fn the_fuzzers_profiles_do_no_harm() {
-    let mut usable = 0;
-    for bytes in devices_testing::corpus("profile").unwrap() {
-        usable += usize::from(profiles::run(&bytes));
-    }
-    assert!(usable >= 8, "{usable} usable profiles");
 }

@@ -3,7 +3,7 @@
 use address::{Gpa, Hpa};
 use devices::guest_table::Piece;
 
-use super::operations::Input;
+use crate::input::Input;
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;

@@ -16,10 +16,12 @@ use address::Gpa;
 use amdv1::TablePage;
 use devices::guest_table::{GuestTable, Piece, Pieces};
 
+use crate::input::Input;
+
 /// Guest memory made up from `bytes`: pieces that do not overlap, in any order.
 #[must_use]
 pub fn pieces(bytes: &[u8]) -> Vec<Piece> {
-    layout::memory(&mut operations::Input::new(bytes))
+    layout::memory(&mut Input(bytes))
 }
 
 /// The table of `pieces`, with its pages at `base`, on the heap; `None` if there cannot be one.
@@ -32,34 +34,4 @@ pub fn table(
     let pages = (0..pieces.table_pages()).map(|_| TablePage::default());
     let table = GuestTable::build(&pieces, base, pages.collect::<Box<[_]>>());
     table.ok().map(Arc::new)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::operations;
-
-    #[test]
-    fn the_fuzzers_sequences_agree_with_the_model() {
-        let mut seen = operations::Seen::default();
-        for bytes in crate::corpus("dma_window").unwrap() {
-            seen.add(&operations::run(&bytes));
-        }
-        assert!(seen.is_all(), "the sequences miss something: {seen:?}");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig {
-            cases: 300,
-            max_shrink_iters: 2000,
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        })]
-
-        #[test]
-        fn no_sequence_of_operations_departs_from_the_model(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            operations::run(&bytes);
-        }
-    }
 }

@@ -13,6 +13,8 @@ use devices::vfio_pci::BusMasterGate;
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 
+use crate::input::Input;
+
 use super::layout::{self, TABLE};
 use super::model::{Model, Shape};
 
@@ -83,7 +85,7 @@ impl Seen {
 ///
 /// If the two differ in anything that the guest can see, or the table changes.
 pub fn run(bytes: &[u8]) -> Seen {
-    let mut input = Input::new(bytes);
+    let mut input = Input(bytes);
     let Some(mut machine) = Machine::new(&mut input) else {
         return Seen::default();
     };
@@ -98,33 +100,6 @@ pub fn run(bytes: &[u8]) -> Seen {
     machine.check();
     machine.check_table();
     machine.seen
-}
-
-/// Bytes, then zeros.
-pub(super) struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    pub fn byte(&mut self) -> u8 {
-        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
-        self.0 = rest;
-        *first
-    }
-
-    pub fn word(&mut self) -> u64 {
-        u64::from(self.byte()) | u64::from(self.byte()) << 8
-    }
-
-    pub fn choose<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::from(self.byte()) % from.len()]
-    }
-
-    fn data(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.byte()).collect()
-    }
 }
 
 struct Machine {

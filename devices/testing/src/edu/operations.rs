@@ -7,6 +7,8 @@ use devices::pci::PciRoot;
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 
+use crate::input::Input;
+
 use super::model::Model;
 use super::outside::{Event, Events, PAGE, Ram, TestMemory};
 
@@ -90,29 +92,6 @@ pub fn run(bytes: &[u8]) -> Seen {
     machine.reset();
     machine.check();
     machine.seen
-}
-
-/// Bytes, then zeros.
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
-        self.0 = rest;
-        *first
-    }
-
-    fn word(&mut self) -> u64 {
-        u64::from(self.byte()) | u64::from(self.byte()) << 8
-    }
-
-    fn data(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.byte()).collect()
-    }
-
-    fn choose<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::from(self.byte()) % from.len()]
-    }
 }
 
 struct Machine {

@@ -5,9 +5,8 @@ use devices::mediate::{MediatedFunction, Options, Profile, Run};
 use devices::pci::{BarKind, Region};
 use devices::vfio_pci::HostFunction;
 
+use crate::input::Input;
 use crate::{DeviceImage, SimulatedHost};
-
-use super::input::Input;
 
 /// Parses the text in front of the first zero byte. If it is a profile, the bytes behind it are
 /// accesses to a device that has BARs of 64 KiB. Returns whether it was one that fits the device.

@@ -14,7 +14,8 @@ use devices::pci::Region;
 use devices::vfio_pci::HostFunction;
 use hardware::{Hardware, Shared};
 
-use super::input::Input;
+use crate::input::Input;
+
 use super::memory::GuestMemory;
 
 /// What happened.
