@@ -1,7 +1,7 @@
 //! Register offsets and bits of config space.
 //!
-//! Offsets of the header count from the start of config space; those of a capability from its start. Where a name
-//! stands for bits, the type is as wide as the register.
+//! Offsets of the header count from the start of config space; those of a capability from its start. Constants for bits
+//! are as wide as their register.
 //!
 //! Sections named *PCI* are of the PCI Local Bus Specification 3.0, *PCIe* of the PCI Express Base Specification 6.0,
 //! *PM* of the PCI Bus Power Management Interface Specification 1.2, *AF* of the ECN Advanced Capabilities for
