@@ -152,6 +152,8 @@ pub const EXP_DEVICE_CAPABILITIES: u16 = 0x04;
 pub const EXP_DEVICE_CAPABILITIES_FLR: u32 = 1 << 28;
 /// Device Control (PCIe, section 7.5.3.4).
 pub const EXP_DEVICE_CONTROL: u16 = 0x08;
+/// Reporting of correctable, non-fatal and fatal errors, and of unsupported requests.
+pub const EXP_DEVICE_CONTROL_REPORTING: u16 = 0xf;
 /// Enable No Snoop.
 pub const EXP_DEVICE_CONTROL_NO_SNOOP: u16 = 1 << 11;
 /// Initiate Function Level Reset.
