@@ -31,7 +31,7 @@ const LONGEST_SCATTERED_RUN: u64 = 256 << 10;
 const WINDOW: Range<Gpa> = Gpa(0xd000_0000)..Gpa(0xe000_0000);
 /// Slot of the engine on the guest's bus.
 pub const ENGINE_SLOT: u8 = 1;
-/// The engine's name, as nobody else gives it one: its place in the guest.
+/// The engine's name, which is its place in the guest.
 pub const ENGINE: Bdf = Bdf::new(0, 0, ENGINE_SLOT, 0).unwrap();
 /// Where config space is.
 const ECAM: Gpa = Gpa(0xe000_0000);

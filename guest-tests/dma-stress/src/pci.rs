@@ -14,7 +14,7 @@ use pci_types::{
 const SLOTS: u8 = 32;
 const FUNCTIONS: u8 = 8;
 const BARS: u8 = 6;
-const NOBODY: u16 = 0xffff;
+const NO_FUNCTION: u16 = 0xffff;
 /// An interrupt line that is connected to nothing.
 const NO_LINE: u8 = 0xff;
 
@@ -56,7 +56,7 @@ pub fn scan(access: &impl ConfigRegionAccess) -> Vec<Function> {
     for slot in 0..SLOTS {
         for function in 0..FUNCTIONS {
             let header = PciHeader::new(PciAddress::new(0, 0, slot, function));
-            if header.id(access).0 == NOBODY {
+            if header.id(access).0 == NO_FUNCTION {
                 if function == 0 {
                     break;
                 }

@@ -183,7 +183,7 @@ pub(crate) fn check_taint(host: &Host, noiommu: bool) -> Line {
     let has = |bit: u32| taint & (1 << bit) != 0;
     let user = if has(TAINT_USER) {
         "; U says that a device was bound in noiommu mode since boot: what such a device did to \
-         memory nobody can know, so kernel developers will not look at this kernel's bugs"
+         memory is unknown, so kernel developers will not look at this kernel's bugs"
     } else {
         ""
     };
@@ -223,8 +223,8 @@ pub(crate) fn check_lockdown(host: &Host) -> Line {
         Some(mode) => Line::warn(
             id,
             format!(
-                "The kernel is locked down ({mode}). That does not stop a run, but whoever drives \
-                 a device that no IOMMU stands before can change the kernel all the same"
+                "The kernel is locked down ({mode}). That does not stop a run, but the driver of \
+                 a device without an IOMMU can change the kernel all the same"
             ),
             "if the guest is trusted like root: pinvisor run --noiommu ...",
         ),

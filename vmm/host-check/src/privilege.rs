@@ -25,7 +25,7 @@ impl Privilege {
         let map = host.word("proc/self/uid_map");
         Self {
             effective: effective(&host.word("proc/self/status")),
-            // A kernel without user namespaces has no such file, and nobody is elsewhere.
+            // A kernel without user namespaces has no such file, and no process is elsewhere.
             is_first_namespace: map.is_empty() || map.split_whitespace().eq(EVERY_ID),
         }
     }
