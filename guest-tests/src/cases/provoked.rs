@@ -53,7 +53,7 @@ pub const NEVER: &[Never] = &[
     },
     Never {
         id: "keeper",
-        reason: "the program is there, as it is running, and so is the keeper until somebody kills it",
+        reason: "the program is there, as it is running, and so is the keeper until it is killed",
         file: "vmm/keeper/src/start.rs",
         test: "one_that_does_not_answer_is_reported",
     },

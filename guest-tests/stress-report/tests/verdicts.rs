@@ -352,7 +352,7 @@ fn the_monitor_refuses_what_the_guest_provokes_and_nothing_else() {
             ("failed", vec![reason.to_owned()])
         );
     }
-    // Nobody mediates, and nobody refuses.
+    // Nothing is mediated, and nothing refused.
     let (name, _) = after(|run| run.serial += provoked);
     assert_eq!(name, "failed");
     let (name, reasons) = after(|run| {

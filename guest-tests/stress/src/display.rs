@@ -19,7 +19,7 @@ fn reveal(bar: &ProgressBar, began: Instant) {
 }
 
 /// A line on standard error that is drawn over again, once the guest has been heard of for a
-/// second; nothing where nobody looks.
+/// second; nothing where there is no terminal.
 #[derive(Debug)]
 pub struct Display {
     bar: ProgressBar,

@@ -25,7 +25,7 @@ fn drawn() -> MutexGuard<'static, bool> {
     DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where a progress bar is drawn: over one line, if somebody looks.
+/// Where a progress bar is drawn: over one line, if it is a terminal.
 pub fn line() -> ProgressDrawTarget {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     if dumb || !io::stderr().is_terminal() {
@@ -101,7 +101,7 @@ impl TermLike for Line {
             return Ok(());
         }
         *drawn = !text.is_empty();
-        // Nobody waits for a paused terminal to show how far they are.
+        // A step does not wait for a paused terminal to show its progress.
         Unblocked::new(io::stderr(), Duration::ZERO).write_all(format!("{CLEAR}{text}").as_bytes())
     }
 }

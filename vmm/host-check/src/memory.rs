@@ -123,7 +123,7 @@ fn check_pool(host: &Host, page: HugepageSize, need: Option<u64>) -> Line {
         }
     };
     let have = format!(
-        "{} in the pool, {} free, {} of those promised to others{per_node}",
+        "{} in the pool, {} free, {} of those reserved by others{per_node}",
         pool.total, pool.free, pool.reserved
     );
     let file = format!("/sys/kernel/mm/hugepages/{}/nr_hugepages", page.pool_name());
@@ -134,7 +134,7 @@ fn check_pool(host: &Host, page: HugepageSize, need: Option<u64>) -> Line {
         }
         return Line::warn(
             id,
-            format!("No page of {page} can be had ({have}); a guest's memory is made of them"),
+            format!("No page of {page} is available ({have}); a guest's memory is made of them"),
             format!(
                 "echo 512 > {file}  # 512 pages for 1 GiB; {early}: hugepagesz={page} hugepages=512"
             ),
@@ -151,7 +151,7 @@ fn check_pool(host: &Host, page: HugepageSize, need: Option<u64>) -> Line {
     Line::fail(
         id,
         format!(
-            "{wanted} are needed, of which {} can be had: {have}",
+            "{wanted} are needed, of which {} are available: {have}",
             pool.available()
         ),
         format!("echo {total} > {file}  # {early}: hugepagesz={page} hugepages={total}"),

@@ -13,7 +13,7 @@ use crate::config::HostConfig;
 use crate::screen::messages;
 use vmm::console::nonblocking::Unblocked;
 
-/// A line is dropped if it cannot be written in this time: a paused terminal stops nobody.
+/// A line is dropped if it cannot be written in this time: a paused terminal blocks no thread.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Starts the log. Without a file it goes to standard error, with warnings only unless more is

@@ -46,7 +46,7 @@ pub enum ConfigError {
     /// Not a number of CPUs.
     #[error("expected 1 to {MOST_CPUS} CPUs, found {0:?}")]
     Cpus(String),
-    /// A profile for a device whose registers nobody looks at.
+    /// A profile for a device that is not mediated.
     #[error("profile=FILE goes with dma=mediate only")]
     ProfileWithoutMediate,
     /// A virtual IOMMU.

@@ -104,8 +104,8 @@ impl Error {
                     .to_owned(),
             ),
             Self::Moved { .. } => Some(
-                "devices went on using the page where it had been: restart this machine; somebody \
-                 took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
+                "devices went on using the page where it had been: restart this machine; a \
+                 process took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
                  failure'), else please report it"
                     .to_owned(),
             ),

@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// The user has not accepted what passing a device through without an IOMMU means.
     #[error(
-        "No IOMMU stands between PCI device {bdf} and memory: whoever drives it can read and \
+        "No IOMMU stands between PCI device {bdf} and memory: its driver can read and \
          write all memory of this machine, so its guest must be trusted like root"
     )]
     NoiommuNotAccepted {

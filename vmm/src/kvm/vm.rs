@@ -148,7 +148,7 @@ impl Vm {
             memory_size: length,
             userspace_addr: mapping.start().0,
         };
-        // SAFETY: the range is the whole of a mapping into which nobody holds a Rust reference, but
+        // SAFETY: the range is the whole of a mapping into which no Rust reference exists, but
         // to the atomic words of a table, whose memslot the guest can only read.
         // The memslot keeps it mapped until KVM has forgotten it.
         if let Err(source) = unsafe { self.fd.set_user_memory_region(region) } {

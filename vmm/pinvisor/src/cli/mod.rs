@@ -48,7 +48,7 @@ Exit codes:
   1  the command line is wrong, or a file named on it
   2  this machine cannot run it
   3  a device cannot be used
-  4  guest memory cannot be had or does not suit the kernel
+  4  guest memory is not available or does not suit the kernel
   5  the guest crashed
   6  the guest switched itself off with a status other than 0, or a stress run did not pass
   7  the guest asked for a restart, maybe after a panic (--on-reset)";

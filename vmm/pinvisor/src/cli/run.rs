@@ -24,7 +24,7 @@ pub struct RunArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct HostArgs {
     /// Where the guest's serial port goes. pty makes a terminal for others to open and prints its
-    /// path; socket=PATH serves one client at a time. Nobody who reads slowly keeps the guest
+    /// path; socket=PATH serves one client at a time. A slow reader does not keep the guest
     /// waiting: of what is not read the last MiB is kept [default: stdio]
     #[arg(long, value_name = "stdio|off|file=PATH|pty|socket=PATH")]
     pub serial: Option<SerialConfig>,
