@@ -1,7 +1,7 @@
 //! What can fail in the program, and with which exit code.
 
 use address::Bdf;
-use host_check::Id;
+use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 /// The command line is wrong, or a file named on it.
@@ -59,7 +59,7 @@ macro_rules! from_library {
 }
 from_library!(
     vmm::Error,
-    host_check::BindError,
+    host::BindError,
     iommufd_backend::Error,
     keeper::KeeperError,
     devices::guest_table::TableError

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fs;
 use std::io;
 
-use host_check::{Host, has_seccomp_filter, locked_memory_limit};
+use host::{Host, has_seccomp_filter, locked_memory_limit};
 use rustix::process::{Resource, getrlimit};
 
 /// The limits and settings, as they are now; `None` for a limit that is not set.

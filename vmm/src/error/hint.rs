@@ -121,7 +121,7 @@ impl Error {
                 free,
                 total,
             } => Some(too_few_hugepages(*size, need.saturating_sub(*got), (*free, *total))),
-            Self::TooFewFiles { need, .. } => Some(host_check::more_open_files(*need)),
+            Self::TooFewFiles { need, .. } => Some(host::more_open_files(*need)),
             Self::TooLittleMemory { available, .. } => Some(available.way_out()),
             Self::NoWorker => Some(MORE_TASKS.to_owned()),
             Self::Process { source, .. } if is_again(source.as_ref()) => {

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use address::{Hpa, Iova};
-use host_check::{AvailableMemory, Host, available_memory};
+use host::{AvailableMemory, Host, available_memory};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
@@ -424,7 +424,7 @@ fn populate(
 
 #[cfg(test)]
 mod tests {
-    use host_check::MemoryLimit;
+    use host::MemoryLimit;
 
     use super::*;
 

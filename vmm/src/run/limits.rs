@@ -2,7 +2,7 @@
 
 use std::io as std_io;
 
-use host_check::{Host, open_files_needed};
+use host::{Host, open_files_needed};
 use rustix::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm_sys_util::signal::register_signal_handler;

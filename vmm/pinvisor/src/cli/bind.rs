@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use address::Bdf;
 use clap::Args;
-use host_check::{Bound, Host, Unbound};
+use host::{Bound, Host, Unbound};
 use iommufd_backend::CdevKind;
 
 use super::written;
@@ -58,13 +58,13 @@ impl BindArgs {
     pub fn run(self) -> Result<ExitCode, Error> {
         let host = Host::default();
         for bdf in &self.devices {
-            host_check::prepare(&host, *bdf, self.force)?;
-            for keeper in host_check::keepers_of(&host, *bdf) {
+            host::prepare(&host, *bdf, self.force)?;
+            for keeper in host::keepers_of(&host, *bdf) {
                 log::warn!("{keeper}: pinvisor release {bdf}");
             }
         }
         for bdf in self.devices {
-            let bound = host_check::bind(&host, bdf, self.force)?;
+            let bound = host::bind(&host, bdf, self.force)?;
             written(writeln!(io::stdout(), "{bdf}: {}", tell_bound(&bound)))?;
         }
         Ok(ExitCode::SUCCESS)
@@ -79,7 +79,7 @@ impl UnbindArgs {
     pub fn run(self) -> Result<ExitCode, Error> {
         let host = Host::default();
         for bdf in self.devices {
-            let unbound = host_check::unbind(&host, bdf)?;
+            let unbound = host::unbind(&host, bdf)?;
             written(writeln!(io::stdout(), "{bdf}: {}", tell_unbound(&unbound)))?;
         }
         Ok(ExitCode::SUCCESS)

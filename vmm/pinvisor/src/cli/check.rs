@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use devices::mediate::{Profile, SHIPPED};
-use host_check::{DmaMode, Host, Wanted, WantedDevice, WantedMemory};
+use host::{DmaMode, Host, Wanted, WantedDevice, WantedMemory};
 use iommufd_backend::PciSysfs;
 
 use super::written;
@@ -64,7 +64,7 @@ impl CheckArgs {
                 hugepage_size: memory.hugepage_size,
             }),
         };
-        let report = host_check::check(&host, &wanted);
+        let report = host::check(&host, &wanted);
         written(if self.json {
             report.write_json(&mut io::stdout().lock())
         } else {

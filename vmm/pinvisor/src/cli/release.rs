@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use address::Bdf;
 use clap::Args;
-use host_check::Host;
+use host::Host;
 use iommufd_backend::settle;
 use keeper::Found;
 
@@ -54,7 +54,7 @@ fn release(bdf: Bdf) -> Result<String, Error> {
         return Err(Error::NoKeeper { bdf });
     }
     let host = Host::default();
-    host_check::ensure_closed(&host, bdf)?;
+    host::ensure_closed(&host, bdf)?;
     let mut said = Vec::new();
     for keeper in found {
         let devices = &keeper.status.devices;
