@@ -7,10 +7,11 @@ use iommufd_backend::{Cdev, CdevKind, NODES, strongest};
 use keeper::Found;
 use serde::Serialize;
 
-use crate::binding::is_bridge;
-use crate::host::Host;
-use crate::names::Names;
-use crate::{in_use, kept};
+use crate::bind::is_bridge;
+use crate::checks::kept;
+use crate::facts::in_use;
+use crate::facts::names::Names;
+use crate::sys_root::Host;
 
 /// Version of the form of [`Devices::write_json`].
 const JSON_VERSION: u32 = 1;
@@ -223,7 +224,7 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
+    use crate::sys_root::tests::Fake;
 
     #[test]
     fn bridges_are_left_out_and_the_rest_is_told() {

@@ -5,7 +5,7 @@ use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::{Cdev, CdevKind};
 use strum::{EnumIter, IntoStaticStr};
 
-use crate::host::Host;
+use crate::sys_root::Host;
 
 /// How a device's DMA reaches guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
@@ -128,7 +128,7 @@ mod tests {
     use strum::IntoEnumIterator;
 
     use super::*;
-    use crate::host::tests::Fake;
+    use crate::sys_root::tests::Fake;
 
     #[test]
     fn a_mode_follows_from_the_kind_of_device() {

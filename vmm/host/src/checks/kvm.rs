@@ -8,9 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::{Cap, Kvm};
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::Host;
 
 /// What every guest needs (Linux Documentation/virt/kvm/api.rst).
 const NEEDED: [Cap; 9] = [
@@ -117,8 +117,8 @@ fn unopened(error: &io::Error) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     #[test]
     fn what_does_not_open_is_reported_by_cause() {

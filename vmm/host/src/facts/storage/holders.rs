@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{block_of_path, mount_of, mounts_in, number_of};
-use crate::host::Host;
-use crate::in_use::Use;
+use crate::facts::in_use::Use;
+use crate::sys_root::Host;
 
 /// Targets that export block devices to other machines, below configfs: the directories of their
 /// objects, and the file that holds the device's path (Linux Documentation/target,
@@ -183,7 +183,7 @@ mod tests {
     use super::super::tests::{block, with_partition};
     use super::super::uses;
     use super::*;
-    use crate::host::tests::Fake;
+    use crate::sys_root::tests::Fake;
 
     const DISK: &str = "nvme0n1";
 

@@ -4,9 +4,9 @@ use std::fs;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::Host;
 
 /// [`Id::Sysfs`]
 pub(crate) fn check(host: &Host) -> Line {
@@ -39,8 +39,8 @@ fn judge(flags: StatVfsMountFlags) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     #[test]
     fn without_sysfs_no_device_is_found() {

@@ -1,9 +1,9 @@
 //! The limit on open files.
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
-use crate::privilege::limit;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::checks::privilege::limit;
+use crate::sys_root::Host;
 
 /// What a run opens that has no device and no CPU, and what is left for later: the serial port's clients,
 /// files of sysfs.
@@ -60,8 +60,8 @@ pub(crate) fn check(host: &Host, devices: usize) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     #[test]
     fn the_hard_limit_is_compared_with_the_need() {

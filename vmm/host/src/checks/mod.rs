@@ -1,13 +1,26 @@
 //! All checks in order.
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::{Line, Report, Verdict};
+pub(crate) mod cpu;
+mod device;
+mod dma;
+pub(crate) mod id;
+mod interrupts;
+pub(crate) mod kept;
+mod kernel;
+pub(crate) mod kvm;
+pub(crate) mod line;
+pub(crate) mod memory;
+mod nodes;
+pub(crate) mod open_files;
+pub(crate) mod privilege;
+mod reset;
+mod sysfs;
+
+use self::id::Id;
+use self::line::{Line, Report, Verdict};
+use crate::facts::{available_memory, config_window};
+use crate::sys_root::Host;
 use crate::wanted::{Wanted, WantedDevice};
-use crate::{
-    config_window, cpu, device, dma, kept, kernel, kvm, memory, nodes, open_files, ordinary,
-    privilege, sysfs,
-};
 
 /// Looks at everything that must hold for a run.
 #[must_use]
@@ -42,7 +55,7 @@ pub fn check(host: &Host, wanted: &Wanted) -> Report {
     ];
     lines.extend(memory::check_hugepages(host, memory, of_hugepages));
     lines.extend([
-        ordinary::check(host, memory, of_hugepages),
+        available_memory::check(host, memory, of_hugepages),
         memory::check_pinned_memory(host),
         memory::check_memory_errors(host),
         kept::check(host),
@@ -76,7 +89,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::host::tests::Fake;
+    use crate::sys_root::tests::Fake;
     use crate::wanted::{DmaMode, WantedMemory};
 
     #[test]

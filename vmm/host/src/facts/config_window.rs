@@ -5,9 +5,9 @@ use std::ops::Range;
 use address::Hpa;
 use iommufd_backend::{Entry, IoMem, RegionKind};
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::Host;
 use crate::wanted::WantedDevice;
 
 /// Bytes of config space: that of one bus.
@@ -112,8 +112,8 @@ fn bars(host: &Host, device: &WantedDevice) -> Vec<Range<Hpa>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     const WITH_OWN: &str = "b0000000-bfffffff : PCI ECAM 0000 [bus 00-ff]\n";
     const PORTS: &str = "00000000-7fffffff : System RAM\n80000000-febfffff : PCI Bus 0000:00\n";

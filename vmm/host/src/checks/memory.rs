@@ -4,9 +4,9 @@ use address::Hpa;
 use iommufd_backend::IoMem;
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 
-use crate::host::{Host, size};
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::{Host, size};
 use crate::wanted::WantedMemory;
 
 /// Drivers that give a virtual machine's free memory back to its hypervisor, by bus.
@@ -218,8 +218,8 @@ pub(crate) fn check_memory_errors(host: &Host) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     const POOL: &str = "sys/kernel/mm/hugepages/hugepages-2048kB";
 

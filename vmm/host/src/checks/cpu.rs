@@ -6,9 +6,9 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::Host;
 
 /// `MSR_AMD64_SEV`, by which an AMD guest knows that its memory is encrypted (AMD64 Architecture
 /// Programmer's Manual, volume 2, 15.34.10); bit 0 is set then.
@@ -185,8 +185,8 @@ pub(crate) fn check_encryption(host: &Host, noiommu: bool) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     fn with_flags(flags: &str) -> Fake {
         let fake = Fake::new();

@@ -3,15 +3,15 @@
 use address::Bdf;
 use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource, TranslatedBar, strongest};
 
-use crate::binding::is_bridge;
-use crate::config_space::{is_silent, silent_way_out};
-use crate::host::{Host, size};
-use crate::id::Id;
-use crate::in_use;
-use crate::interrupts;
-use crate::line::Line;
-use crate::memory::end_of_memory;
-use crate::reset::{self, Siblings};
+use crate::bind::is_bridge;
+use crate::checks::id::Id;
+use crate::checks::interrupts;
+use crate::checks::line::Line;
+use crate::checks::memory::end_of_memory;
+use crate::checks::reset::{self, Siblings};
+use crate::facts::config_space::{is_silent, silent_way_out};
+use crate::facts::in_use;
+use crate::sys_root::{Host, size};
 
 /// All lines about `bdf`.
 pub(crate) fn check(host: &Host, bdf: Bdf) -> Vec<Line> {
@@ -297,8 +297,8 @@ pub(crate) fn names(list: &[Bdf], between: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     const BELOW: &str = "sys/devices/pci0000:00/0000:00:08.0";
 

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
-use crate::memory::meminfo;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::checks::memory::meminfo;
+use crate::sys_root::Host;
 use crate::wanted::WantedMemory;
 
 /// What ends the memory that is available.
@@ -154,8 +154,8 @@ pub(crate) fn check(host: &Host, memory: Option<&WantedMemory>, of_hugepages: bo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     fn meminfo_of(fake: &Fake, lines: &[(&str, u64)]) {
         let lines: Vec<_> = lines

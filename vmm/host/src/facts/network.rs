@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use crate::host::Host;
-use crate::in_use::Use;
+use crate::facts::in_use::Use;
+use crate::sys_root::Host;
 
 /// `RTF_UP` and `RTF_REJECT` (include/uapi/linux/route.h).
 const UP: u32 = 1;
@@ -127,7 +127,7 @@ fn is_usable(flags: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
+    use crate::sys_root::tests::Fake;
 
     const FUNCTION: &str = "sys/devices/pci0000:00/0000:00:09.0/0000:02:00.0";
     const V4: &str = "\

@@ -1,6 +1,6 @@
 //! Suspend of the host, which takes power from devices that only their guest could set up again.
 
-use crate::host::Host;
+use crate::sys_root::Host;
 
 /// The sleep states that this host can enter, unless something keeps it awake: the kernel's names
 /// (Linux Documentation/admin-guide/pm/sleep-states.rst).
@@ -29,7 +29,7 @@ fn is_inhibited(host: &Host) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
+    use crate::sys_root::tests::Fake;
 
     #[test]
     fn a_host_that_can_sleep_may_be_kept_awake() {

@@ -5,9 +5,9 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::Host;
 
 /// The first kernel with `IOMMU_IOAS_NOIOMMU_GET_PA`.
 const FIRST_NOIOMMU: (u32, u32) = (7, 3);
@@ -236,8 +236,8 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     const FULL: &str = "\
 CONFIG_IOMMU_SUPPORT=y\nCONFIG_IOMMUFD=y\nCONFIG_VFIO=m\nCONFIG_VFIO_DEVICE_CDEV=y\n\

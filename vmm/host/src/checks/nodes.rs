@@ -6,9 +6,9 @@ use std::io;
 use address::Bdf;
 use iommufd_backend::{Cdev, CdevKind};
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::Host;
 
 /// Opens a node of `/dev` as a run would.
 fn open(host: &Host, name: &str) -> io::Result<()> {
@@ -143,8 +143,8 @@ pub(crate) fn check_unsafe_mode(host: &Host, devices: &[Bdf], noiommu: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     #[test]
     fn absent_and_present_nodes_are_told_apart() {

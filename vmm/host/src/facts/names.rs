@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::host::Host;
+use crate::sys_root::Host;
 
 /// Where distributions install the list.
 const FILES: [&str; 3] = [
@@ -119,7 +119,7 @@ fn number_and_name(entry: &str) -> Option<(u32, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
+    use crate::sys_root::tests::Fake;
 
     const LIST: &str = "\
 # comment

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use address::Bdf;
 use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
 
-use crate::config_space::silent_way_out;
-use crate::in_use::Use;
+use crate::facts::config_space::silent_way_out;
+use crate::facts::in_use::Use;
 
 /// A device could not be given to vfio-pci, or back. The device is as it was before.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]

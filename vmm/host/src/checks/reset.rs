@@ -3,10 +3,10 @@
 use address::Bdf;
 use iommufd_backend::strongest;
 
-use crate::device::{is_express, names};
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::device::{is_express, names};
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::Host;
 
 /// The functions on a function's bus.
 pub(crate) struct Siblings {

@@ -1,8 +1,8 @@
 //! What the caller may do.
 
-use crate::host::{Host, size};
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::{Host, size};
 
 /// Numbers of capabilities (include/uapi/linux/capability.h).
 const SYS_RAWIO: u32 = 17;
@@ -201,8 +201,8 @@ pub(crate) fn check_memlock(host: &Host, need: Option<u64>) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     fn caller(capabilities: u64, uid_map: &str, limits: &str) -> Fake {
         let fake = Fake::new();

@@ -3,9 +3,9 @@
 use address::Bdf;
 use keeper::Found;
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::Host;
 
 /// All keepers that the caller may ask, in the order of their process numbers.
 pub(crate) fn keepers(host: &Host) -> Vec<Found> {
@@ -50,8 +50,8 @@ mod tests {
     use keeper::{Kept, Status};
 
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     #[test]
     fn without_a_keeper_all_is_well() {

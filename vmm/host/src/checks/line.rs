@@ -6,7 +6,7 @@ use address::Bdf;
 use anstyle::{AnsiColor, Style};
 use serde::{Serialize, Serializer};
 
-use crate::id::Id;
+use crate::checks::id::Id;
 
 /// Version of the form of [`Report::write_json`].
 const JSON_VERSION: u32 = 1;

@@ -5,8 +5,8 @@ mod holders;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::host::Host;
-use crate::in_use::Use;
+use crate::facts::in_use::Use;
+use crate::sys_root::Host;
 
 /// Uses of the block devices of the function whose directory is `function`.
 pub(crate) fn uses(host: &Host, function: &Path) -> Vec<Use> {
@@ -168,7 +168,7 @@ fn block_of_path(host: &Host, path: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::host::tests::Fake;
+    use crate::sys_root::tests::Fake;
 
     const FUNCTION: &str = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0";
 

@@ -1,8 +1,8 @@
 //! Whether devices can have the DMA modes that are wanted for them.
 
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::sys_root::Host;
 use crate::wanted::{DmaMode, WantedDevice};
 
 /// [`Id::DeviceDmaMode`], of `device`, which goes to one guest with `all`.
@@ -63,8 +63,8 @@ fn meaning(mode: DmaMode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     #[test]
     fn the_mode_of_a_run_is_judged() {

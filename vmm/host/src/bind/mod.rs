@@ -1,5 +1,7 @@
 //! Giving devices to vfio-pci, and back.
 
+pub(crate) mod error;
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::process::Command;
@@ -9,10 +11,10 @@ use std::time::{Duration, Instant};
 use address::Bdf;
 use iommufd_backend::{Cdev, CdevKind, NODES};
 
-use crate::config_space::{ConfigSpace, is_silent};
-use crate::error::BindError;
-use crate::host::Host;
-use crate::in_use;
+use self::error::BindError;
+use crate::facts::config_space::{ConfigSpace, is_silent};
+use crate::facts::in_use;
+use crate::sys_root::Host;
 
 /// The driver.
 const VFIO_PCI: &str = "vfio-pci";
@@ -306,8 +308,8 @@ fn write(host: &Host, name: &str, text: &str) -> Result<(), BindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::in_use::Use;
+    use crate::facts::in_use::Use;
+    use crate::sys_root::tests::Fake;
 
     const DISK: &str = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0";
     const SWITCH: &str = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode";

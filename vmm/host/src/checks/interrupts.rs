@@ -2,10 +2,10 @@
 
 use address::Bdf;
 
-use crate::config_space::ConfigSpace;
-use crate::host::Host;
-use crate::id::Id;
-use crate::line::Line;
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::facts::config_space::ConfigSpace;
+use crate::sys_root::Host;
 
 pub(crate) fn check(host: &Host, bdf: Bdf) -> Line {
     let id = Id::DeviceInterrupts;
@@ -86,8 +86,8 @@ fn refusal(host: &Host, bdf: Bdf) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
-    use crate::line::Verdict;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
 
     const BELOW: &str = "sys/devices/pci0000:00/0000:00:08.0";
 

@@ -6,8 +6,8 @@ use std::fs;
 use address::Bdf;
 use iommufd_backend::{Cdev, NODES};
 
-use crate::host::Host;
-use crate::{network, storage};
+use super::{network, storage};
+use crate::sys_root::Host;
 
 /// A use that taking the device away would end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ pub(crate) fn by_user(host: &Host, bdf: Bdf) -> Option<Use> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::tests::Fake;
+    use crate::sys_root::tests::Fake;
 
     #[test]
     fn an_open_node_names_the_process() {
