@@ -5,7 +5,7 @@
 //! [`Id`] that stays, a verdict, and the next command to type unless all is well. [`list`] tells
 //! what there is; [`bind`] gives a device to vfio-pci and [`unbind`] back to its own driver.
 //!
-//! Everything is read below one [`Host`] root, so that a tree of files can stand for a machine.
+//! Everything is read below one [`SysRoot`], so that a tree of files can stand for a machine.
 //! What the kernel's files say is taken with care: a text that makes no sense is as good as none.
 
 mod bind;
@@ -30,5 +30,5 @@ pub use facts::config_window::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWi
 pub use facts::in_use::Use;
 pub use facts::sleep::sleep_states;
 pub use list::{Device, Devices, Keeper, Mode, list};
-pub use sys_root::Host;
+pub use sys_root::SysRoot;
 pub use wanted::{DmaMode, Wanted, WantedDevice, WantedMemory};

@@ -11,7 +11,7 @@ use crate::bind::is_bridge;
 use crate::checks::kept;
 use crate::facts::in_use;
 use crate::facts::names::Names;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// Version of the form of [`Devices::write_json`].
 const JSON_VERSION: u32 = 1;
@@ -108,29 +108,29 @@ impl Keeper {
 
 /// All PCI functions but bridges.
 #[must_use]
-pub fn list(host: &Host) -> Devices {
-    let names = Names::read(host);
-    let functions = host.pci().functions().unwrap_or_default();
+pub fn list(root: &SysRoot) -> Devices {
+    let names = Names::read(root);
+    let functions = root.pci().functions().unwrap_or_default();
     Devices {
         version: JSON_VERSION,
-        iommufd: host.exists("dev/iommu").then(|| "/dev/iommu".to_owned()),
+        iommufd: root.exists("dev/iommu").then(|| "/dev/iommu".to_owned()),
         devices: functions
             .into_iter()
-            .filter(|bdf| !is_bridge(host, *bdf))
-            .map(|bdf| device(host, &names, bdf))
+            .filter(|bdf| !is_bridge(root, *bdf))
+            .map(|bdf| device(root, &names, bdf))
             .collect(),
-        keepers: kept::keepers(host).iter().map(Keeper::of).collect(),
+        keepers: kept::keepers(root).iter().map(Keeper::of).collect(),
     }
 }
 
-fn device(host: &Host, names: &Names, bdf: Bdf) -> Device {
-    let number = |name| host.pci().number(bdf, name).unwrap_or(0);
+fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
+    let number = |name| root.pci().number(bdf, name).unwrap_or(0);
     let (vendor, device, class) = (number("vendor"), number("device"), number("class"));
     let owned = |name: Option<&str>| name.map(str::to_owned);
-    let cdev = Cdev::name(host.pci(), bdf).ok().flatten();
-    let mut uses = in_use::by_host(host, bdf);
-    uses.extend(in_use::by_user(host, bdf));
-    let reset = host.pci().reset_methods(bdf).unwrap_or_default();
+    let cdev = Cdev::name(root.pci(), bdf).ok().flatten();
+    let mut uses = in_use::by_host(root, bdf);
+    uses.extend(in_use::by_user(root, bdf));
+    let reset = root.pci().reset_methods(bdf).unwrap_or_default();
     Device {
         bdf: bdf.to_string(),
         vendor: format!("{vendor:04x}"),
@@ -139,14 +139,14 @@ fn device(host: &Host, names: &Names, bdf: Bdf) -> Device {
         class_name: owned(names.class(class)),
         vendor_name: owned(names.vendor(vendor)),
         device_name: owned(names.device(vendor, device)),
-        driver: host.pci().driver(bdf).ok().flatten(),
+        driver: root.pci().driver(bdf).ok().flatten(),
         mode: cdev.as_ref().map(|(_, kind)| match kind {
             CdevKind::Noiommu => Mode::Noiommu,
             CdevKind::Iommu => Mode::Iommu,
         }),
         cdev: cdev
             .map(|(name, _)| format!("{NODES}/{name}"))
-            .filter(|node| host.exists(node.trim_start_matches('/'))),
+            .filter(|node| root.exists(node.trim_start_matches('/'))),
         strongest_reset: strongest(&reset).map(str::to_owned),
         reset,
         in_use: uses.iter().map(ToString::to_string).collect(),
@@ -238,7 +238,7 @@ mod tests {
         fake.write("dev/iommu", "");
         fake.write("dev/vfio/devices/noiommu-vfio0", "");
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
-        let devices = list(&fake.host);
+        let devices = list(&fake.root);
         let mut json = Vec::new();
         devices.write_json(&mut json).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_machine_without_pci_has_no_devices() {
         let mut text = Vec::new();
-        list(&Fake::new().host).write_text(&mut text).unwrap();
+        list(&Fake::new().root).write_text(&mut text).unwrap();
         assert_eq!(text, b"There are no PCI devices\n");
     }
 }

@@ -1,4 +1,4 @@
-//! Where the facts are read.
+//! Where the facts are read: the root of a machine's file trees.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,20 +10,20 @@ use iommufd_backend::PciSysfs;
 /// Most of a file that is read: none of the kernel's texts is longer.
 const MOST: u64 = 16 << 20;
 
-/// A machine, as its `/proc`, `/sys`, `/dev` and `/boot` show it.
+/// The root below which a machine's `/proc`, `/sys`, `/dev` and `/boot` are.
 #[derive(Clone, Debug)]
-pub struct Host {
+pub struct SysRoot {
     root: PathBuf,
     pci: PciSysfs,
 }
 
-impl Default for Host {
+impl Default for SysRoot {
     fn default() -> Self {
         Self::at(Path::new("/"))
     }
 }
 
-impl Host {
+impl SysRoot {
     /// The machine whose trees stand below `root`, normally `/`.
     #[must_use]
     pub fn at(root: &Path) -> Self {
@@ -113,32 +113,32 @@ pub(crate) mod tests {
     /// A machine made of files.
     #[derive(Debug)]
     pub(crate) struct Fake {
-        pub root: tempfile::TempDir,
-        pub host: Host,
+        pub dir: tempfile::TempDir,
+        pub root: SysRoot,
     }
 
     impl Fake {
         pub fn new() -> Self {
-            let root = tempfile::tempdir().unwrap();
-            let host = Host::at(root.path());
-            Self { root, host }
+            let dir = tempfile::tempdir().unwrap();
+            let root = SysRoot::at(dir.path());
+            Self { dir, root }
         }
 
         pub fn write(&self, name: &str, text: &str) {
-            let path = self.root.path().join(name);
+            let path = self.dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
 
         pub fn directory(&self, name: &str) {
-            fs::create_dir_all(self.root.path().join(name)).unwrap();
+            fs::create_dir_all(self.dir.path().join(name)).unwrap();
         }
 
         /// A link `name` to `target`, both relative to the root.
         pub fn link(&self, name: &str, target: &str) {
-            let path = self.root.path().join(name);
+            let path = self.dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::os::unix::fs::symlink(self.root.path().join(target), path).unwrap();
+            std::os::unix::fs::symlink(self.dir.path().join(target), path).unwrap();
         }
 
         /// An NVMe disk behind a root port, as sysfs shows one.
@@ -173,8 +173,8 @@ pub(crate) mod tests {
     #[test]
     fn noise_is_read_as_text() {
         let fake = Fake::new();
-        fs::write(fake.root.path().join("x"), [0xff, b'a']).unwrap();
-        assert_eq!(fake.host.word("x"), "\u{fffd}a");
-        assert_eq!(fake.host.word("y"), "");
+        fs::write(fake.dir.path().join("x"), [0xff, b'a']).unwrap();
+        assert_eq!(fake.root.word("x"), "\u{fffd}a");
+        assert_eq!(fake.root.word("y"), "");
     }
 }

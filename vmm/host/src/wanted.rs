@@ -5,7 +5,7 @@ use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::{Cdev, CdevKind};
 use strum::{EnumIter, IntoStaticStr};
 
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// How a device's DMA reaches guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
@@ -70,16 +70,16 @@ impl From<Bdf> for WantedDevice {
 
 impl WantedDevice {
     /// Its mode in a run; `None` if it cannot have the one that is wanted.
-    pub(crate) fn mode(&self, host: &Host) -> Option<DmaMode> {
-        self.dma.resolve(kind(host, self.bdf))
+    pub(crate) fn mode(&self, root: &SysRoot) -> Option<DmaMode> {
+        self.dma.resolve(kind(root, self.bdf))
     }
 }
 
 /// Whether an IOMMU translates for a device: as its node says, or before it has one, its group.
-fn kind(host: &Host, bdf: Bdf) -> CdevKind {
-    match Cdev::name(host.pci(), bdf).ok().flatten() {
+fn kind(root: &SysRoot, bdf: Bdf) -> CdevKind {
+    match Cdev::name(root.pci(), bdf).ok().flatten() {
         Some((_, kind)) => kind,
-        None if host.is_behind_iommu(bdf) => CdevKind::Iommu,
+        None if root.is_behind_iommu(bdf) => CdevKind::Iommu,
         None => CdevKind::Noiommu,
     }
 }
@@ -110,14 +110,14 @@ impl Wanted {
 
     /// Whether guest memory has to be made of hugepages: where it is at its physical addresses, or
     /// where that was asked for. Without any device, what the machine has decides.
-    pub(crate) fn needs_hugepages(&self, host: &Host) -> bool {
+    pub(crate) fn needs_hugepages(&self, root: &SysRoot) -> bool {
         let is_asked_for = self
             .memory
             .is_some_and(|memory| memory.hugepage_size.is_some());
-        let is_identity = |device: &WantedDevice| device.mode(host) == Some(DmaMode::Identity);
+        let is_identity = |device: &WantedDevice| device.mode(root) == Some(DmaMode::Identity);
         is_asked_for
             || match self.devices.as_slice() {
-                [] => !host.has_iommu(),
+                [] => !root.has_iommu(),
                 devices => devices.iter().any(is_identity),
             }
     }
@@ -151,7 +151,7 @@ mod tests {
     fn a_node_says_more_than_a_group() {
         let fake = Fake::new();
         let disk = fake.disk();
-        let mode = || WantedDevice::from(disk).mode(&fake.host);
+        let mode = || WantedDevice::from(disk).mode(&fake.root);
         assert_eq!(mode(), Some(DmaMode::Identity));
         fake.write("sys/kernel/iommu_groups/7/type", "DMA\n");
         fake.link(
@@ -179,7 +179,7 @@ mod tests {
                     hugepage_size,
                 }),
             };
-            wanted.needs_hugepages(&fake.host)
+            wanted.needs_hugepages(&fake.root)
         };
         assert!(needs(&[], None));
         assert!(needs(&[DmaMode::Auto], None));

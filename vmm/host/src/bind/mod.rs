@@ -14,7 +14,7 @@ use iommufd_backend::{Cdev, CdevKind, NODES};
 use self::error::BindError;
 use crate::facts::config_space::{ConfigSpace, is_silent};
 use crate::facts::in_use;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// The driver.
 const VFIO_PCI: &str = "vfio-pci";
@@ -53,9 +53,9 @@ fn is_vfio(driver: &str) -> bool {
 }
 
 /// Whether the function is a bridge, by its class or its header.
-pub(crate) fn is_bridge(host: &Host, bdf: Bdf) -> bool {
-    let class = host.pci().number(bdf, "class").unwrap_or(0);
-    let config = host.pci().config_space(bdf).unwrap_or_default();
+pub(crate) fn is_bridge(root: &SysRoot, bdf: Bdf) -> bool {
+    let class = root.pci().number(bdf, "class").unwrap_or(0);
+    let config = root.pci().config_space(bdf).unwrap_or_default();
     let header = ConfigSpace::read(&config).map_or(0, |config| config.header_type);
     class >> 16 == BRIDGE || header != 0 && !is_silent(&config)
 }
@@ -65,35 +65,35 @@ pub(crate) fn is_bridge(host: &Host, bdf: Bdf) -> bool {
 ///
 /// # Errors
 /// [`BindError`]
-pub fn prepare(host: &Host, bdf: Bdf, force: bool) -> Result<(), BindError> {
-    let driver = host.pci().driver(bdf)?;
-    if is_bridge(host, bdf) {
-        let class = host.pci().number(bdf, "class").unwrap_or(0);
+pub fn prepare(root: &SysRoot, bdf: Bdf, force: bool) -> Result<(), BindError> {
+    let driver = root.pci().driver(bdf)?;
+    if is_bridge(root, bdf) {
+        let class = root.pci().number(bdf, "class").unwrap_or(0);
         return Err(BindError::BindBridge { bdf, class });
     }
-    if is_silent(&host.pci().config_space(bdf).unwrap_or_default()) {
+    if is_silent(&root.pci().config_space(bdf).unwrap_or_default()) {
         return Err(BindError::BindSilent { bdf });
     }
     if driver.as_deref().is_some_and(is_vfio) {
         return Ok(());
     }
-    let uses = in_use::by_host(host, bdf);
+    let uses = in_use::by_host(root, bdf);
     if !uses.is_empty() && !force {
         return Err(BindError::BindInUse { bdf, uses });
     }
-    load_driver(host)?;
-    if host.is_behind_iommu(bdf) {
+    load_driver(root)?;
+    if root.is_behind_iommu(bdf) {
         return Ok(());
     }
-    match host.pci().unsafe_noiommu_mode() {
+    match root.pci().unsafe_noiommu_mode() {
         Some(true) => Ok(()),
         Some(false) => Err(BindError::BindUnsafeModeOff { bdf }),
         None => Err(BindError::BindNoNoiommu { bdf }),
     }
 }
 
-fn load_driver(host: &Host) -> Result<(), BindError> {
-    let is_there = || host.exists("sys/bus/pci/drivers/vfio-pci");
+fn load_driver(root: &SysRoot) -> Result<(), BindError> {
+    let is_there = || root.exists("sys/bus/pci/drivers/vfio-pci");
     if is_there() {
         return Ok(());
     }
@@ -122,11 +122,11 @@ struct Before {
 ///
 /// # Errors
 /// [`BindError`]; the device is with its driver of before then.
-pub fn bind(host: &Host, bdf: Bdf, force: bool) -> Result<Bound, BindError> {
-    prepare(host, bdf, force)?;
-    let before = host.pci().driver(bdf)?;
+pub fn bind(root: &SysRoot, bdf: Bdf, force: bool) -> Result<Bound, BindError> {
+    prepare(root, bdf, force)?;
+    let before = root.pci().driver(bdf)?;
     if let Some(driver) = before.clone().filter(|driver| is_vfio(driver)) {
-        return match node(host, bdf)? {
+        return match node(root, bdf)? {
             Some((node, kind)) => Ok(Bound {
                 driver,
                 before,
@@ -142,10 +142,10 @@ pub fn bind(host: &Host, bdf: Bdf, force: bool) -> Result<Bound, BindError> {
     }
     let before = Before {
         driver: before,
-        driver_override: driver_override(host, bdf),
+        driver_override: driver_override(root, bdf),
     };
-    take(host, bdf, &before).map_err(|error| {
-        let restored = restore(host, bdf, &before);
+    take(root, bdf, &before).map_err(|error| {
+        let restored = restore(root, bdf, &before);
         match error {
             BindError::BindNotTaken { bdf, .. } => BindError::BindNotTaken { bdf, restored },
             BindError::BindNoCdev { bdf, .. } => BindError::BindNoCdev { bdf, restored },
@@ -154,14 +154,14 @@ pub fn bind(host: &Host, bdf: Bdf, force: bool) -> Result<Bound, BindError> {
     })
 }
 
-fn take(host: &Host, bdf: Bdf, before: &Before) -> Result<Bound, BindError> {
-    write(host, &of_device(bdf, "driver_override"), VFIO_PCI)?;
+fn take(root: &SysRoot, bdf: Bdf, before: &Before) -> Result<Bound, BindError> {
+    write(root, &of_device(bdf, "driver_override"), VFIO_PCI)?;
     if before.driver.is_some() {
-        write(host, &of_device(bdf, "driver/unbind"), &bdf.to_string())?;
+        write(root, &of_device(bdf, "driver/unbind"), &bdf.to_string())?;
     }
     // Succeeds whether a driver takes the device or not.
-    write(host, "sys/bus/pci/drivers_probe", &bdf.to_string())?;
-    if host.pci().driver(bdf)?.as_deref() != Some(VFIO_PCI) {
+    write(root, "sys/bus/pci/drivers_probe", &bdf.to_string())?;
+    if root.pci().driver(bdf)?.as_deref() != Some(VFIO_PCI) {
         return Err(BindError::BindNotTaken {
             bdf,
             restored: None,
@@ -169,7 +169,7 @@ fn take(host: &Host, bdf: Bdf, before: &Before) -> Result<Bound, BindError> {
     }
     let end = Instant::now() + NODE_LIMIT;
     loop {
-        if let Some((node, kind)) = node(host, bdf)? {
+        if let Some((node, kind)) = node(root, bdf)? {
             return Ok(Bound {
                 driver: VFIO_PCI.to_owned(),
                 before: before.driver.clone(),
@@ -179,7 +179,7 @@ fn take(host: &Host, bdf: Bdf, before: &Before) -> Result<Bound, BindError> {
             });
         }
         // Without its name in sysfs the kernel makes none, and waiting is in vain.
-        if Cdev::name(host.pci(), bdf)?.is_none() || Instant::now() >= end {
+        if Cdev::name(root.pci(), bdf)?.is_none() || Instant::now() >= end {
             return Err(BindError::BindNoCdev {
                 bdf,
                 restored: None,
@@ -190,16 +190,16 @@ fn take(host: &Host, bdf: Bdf, before: &Before) -> Result<Bound, BindError> {
 }
 
 /// Takes a half-done binding back and returns the driver that has the device then.
-fn restore(host: &Host, bdf: Bdf, before: &Before) -> Option<String> {
+fn restore(root: &SysRoot, bdf: Bdf, before: &Before) -> Option<String> {
     let text = match before.driver_override.as_str() {
         "" => "\n",
         text => text,
     };
     let mut steps = Vec::new();
-    if driver_override(host, bdf) != before.driver_override {
+    if driver_override(root, bdf) != before.driver_override {
         steps.push((of_device(bdf, "driver_override"), text.to_owned()));
     }
-    let now = host.pci().driver(bdf).ok().flatten();
+    let now = root.pci().driver(bdf).ok().flatten();
     if now != before.driver {
         if now.is_some() {
             steps.push((of_device(bdf, "driver/unbind"), bdf.to_string()));
@@ -207,19 +207,19 @@ fn restore(host: &Host, bdf: Bdf, before: &Before) -> Option<String> {
         steps.push(("sys/bus/pci/drivers_probe".to_owned(), bdf.to_string()));
     }
     for (name, text) in steps {
-        if let Err(error) = write(host, &name, &text) {
+        if let Err(error) = write(root, &name, &text) {
             log::warn!("{bdf}: {error}");
         }
     }
-    host.pci().driver(bdf).ok().flatten()
+    root.pci().driver(bdf).ok().flatten()
 }
 
 /// Makes sure that no process has the VFIO device of `bdf` open.
 ///
 /// # Errors
 /// [`BindError::UnbindOpen`]
-pub fn ensure_closed(host: &Host, bdf: Bdf) -> Result<(), BindError> {
-    match in_use::by_user(host, bdf) {
+pub fn ensure_closed(root: &SysRoot, bdf: Bdf) -> Result<(), BindError> {
+    match in_use::by_user(root, bdf) {
         Some(by) => Err(BindError::UnbindOpen { bdf, by }),
         None => Ok(()),
     }
@@ -229,8 +229,8 @@ pub fn ensure_closed(host: &Host, bdf: Bdf) -> Result<(), BindError> {
 ///
 /// # Errors
 /// [`BindError::UnbindOpen`]
-pub fn ensure_no_virtual_functions(host: &Host, bdf: Bdf) -> Result<(), BindError> {
-    match in_use::virtual_functions(host, bdf) {
+pub fn ensure_no_virtual_functions(root: &SysRoot, bdf: Bdf) -> Result<(), BindError> {
+    match in_use::virtual_functions(root, bdf) {
         Some(by) => Err(BindError::UnbindOpen { bdf, by }),
         None => Ok(()),
     }
@@ -241,13 +241,13 @@ pub fn ensure_no_virtual_functions(host: &Host, bdf: Bdf) -> Result<(), BindErro
 ///
 /// # Errors
 /// [`BindError`]
-pub fn unbind(host: &Host, bdf: Bdf) -> Result<Unbound, BindError> {
-    let driver = host.pci().driver(bdf)?;
+pub fn unbind(root: &SysRoot, bdf: Bdf) -> Result<Unbound, BindError> {
+    let driver = root.pci().driver(bdf)?;
     let is_ours = driver.as_deref().is_some_and(is_vfio);
     if is_ours {
-        ensure_closed(host, bdf)?;
+        ensure_closed(root, bdf)?;
     }
-    let overridden = is_vfio(&driver_override(host, bdf));
+    let overridden = is_vfio(&driver_override(root, bdf));
     if !is_ours && !overridden {
         return Ok(Unbound {
             driver,
@@ -255,33 +255,33 @@ pub fn unbind(host: &Host, bdf: Bdf) -> Result<Unbound, BindError> {
         });
     }
     if overridden {
-        write(host, &of_device(bdf, "driver_override"), "\n")?;
+        write(root, &of_device(bdf, "driver_override"), "\n")?;
     }
     if is_ours {
-        write(host, &of_device(bdf, "driver/unbind"), &bdf.to_string())?;
+        write(root, &of_device(bdf, "driver/unbind"), &bdf.to_string())?;
     }
     if is_ours || driver.is_none() {
-        write(host, "sys/bus/pci/drivers_probe", &bdf.to_string())?;
+        write(root, "sys/bus/pci/drivers_probe", &bdf.to_string())?;
     }
     Ok(Unbound {
-        driver: host.pci().driver(bdf)?,
+        driver: root.pci().driver(bdf)?,
         before: driver.filter(|_| is_ours),
     })
 }
 
 /// The function's character device, if its node is there.
-fn node(host: &Host, bdf: Bdf) -> Result<Option<(String, CdevKind)>, BindError> {
-    let found = Cdev::name(host.pci(), bdf)?;
+fn node(root: &SysRoot, bdf: Bdf) -> Result<Option<(String, CdevKind)>, BindError> {
+    let found = Cdev::name(root.pci(), bdf)?;
     Ok(found.and_then(|(name, kind)| {
         let node = format!("{NODES}/{name}");
-        host.exists(node.trim_start_matches('/'))
+        root.exists(node.trim_start_matches('/'))
             .then_some((node, kind))
     }))
 }
 
 /// The driver that alone may claim the device; empty if any may.
-fn driver_override(host: &Host, bdf: Bdf) -> String {
-    match host.word(of_device(bdf, "driver_override")).as_str() {
+fn driver_override(root: &SysRoot, bdf: Bdf) -> String {
+    match root.word(of_device(bdf, "driver_override")).as_str() {
         // How the kernel prints that there is none.
         "(null)" => String::new(),
         name => name.to_owned(),
@@ -292,8 +292,8 @@ fn of_device(bdf: Bdf, file: &str) -> String {
     format!("sys/bus/pci/devices/{bdf}/{file}")
 }
 
-fn write(host: &Host, name: &str, text: &str) -> Result<(), BindError> {
-    let path = host.path(name);
+fn write(root: &SysRoot, name: &str, text: &str) -> Result<(), BindError> {
+    let path = root.path(name);
     OpenOptions::new()
         .write(true)
         .open(&path)
@@ -330,12 +330,12 @@ mod tests {
     #[test]
     fn refusals_come_before_anything_is_touched() {
         let (fake, disk) = machine();
-        let refusal = |force| prepare(&fake.host, disk, force).unwrap_err();
+        let refusal = |force| prepare(&fake.root, disk, force).unwrap_err();
         fake.write(SWITCH, "N\n");
         let off = refusal(false);
         assert!(matches!(off, BindError::BindUnsafeModeOff { .. }));
         assert!(off.hint().unwrap().contains("echo 1 >"));
-        std::fs::remove_file(fake.root.path().join(SWITCH)).unwrap();
+        std::fs::remove_file(fake.dir.path().join(SWITCH)).unwrap();
         assert!(matches!(refusal(false), BindError::BindNoNoiommu { .. }));
         fake.write(
             "proc/self/mountinfo",
@@ -353,21 +353,21 @@ mod tests {
         fake.write(&format!("{DISK}/class"), "0x060400\n");
         assert!(matches!(refusal(true), BindError::BindBridge { .. }));
         assert!(matches!(
-            prepare(&fake.host, "09:00.0".parse().unwrap(), true),
+            prepare(&fake.root, "09:00.0".parse().unwrap(), true),
             Err(BindError::BindFacts(_))
         ));
-        assert_eq!(fake.host.word("sys/bus/pci/drivers_probe"), "");
+        assert_eq!(fake.root.word("sys/bus/pci/drivers_probe"), "");
     }
 
     #[test]
     fn a_device_with_virtual_functions_is_neither_bound_nor_run() {
         let (fake, disk) = machine();
-        prepare(&fake.host, disk, false).unwrap();
-        ensure_no_virtual_functions(&fake.host, disk).unwrap();
+        prepare(&fake.root, disk, false).unwrap();
+        ensure_no_virtual_functions(&fake.root, disk).unwrap();
         fake.write(&format!("{DISK}/sriov_numvfs"), "2\n");
         let errors = [
-            prepare(&fake.host, disk, false).unwrap_err(),
-            ensure_no_virtual_functions(&fake.host, disk).unwrap_err(),
+            prepare(&fake.root, disk, false).unwrap_err(),
+            ensure_no_virtual_functions(&fake.root, disk).unwrap_err(),
         ];
         for error in errors {
             assert!(
@@ -385,12 +385,12 @@ mod tests {
     fn a_device_that_is_not_taken_is_as_it_was() {
         let (fake, disk) = machine();
         fake.write(&format!("{DISK}/driver_override"), "nvme\n");
-        let error = bind(&fake.host, disk, false).unwrap_err();
+        let error = bind(&fake.root, disk, false).unwrap_err();
         assert!(
             matches!(&error, BindError::BindNotTaken { restored, .. } if restored.as_deref() == Some("nvme"))
         );
         assert!(
-            fake.host
+            fake.root
                 .word(format!("{DISK}/driver_override"))
                 .starts_with("nvme")
         );
@@ -399,23 +399,23 @@ mod tests {
     #[test]
     fn a_bound_device_stays_bound() {
         let (fake, disk) = machine();
-        std::fs::remove_file(fake.root.path().join(DISK).join("driver")).unwrap();
+        std::fs::remove_file(fake.dir.path().join(DISK).join("driver")).unwrap();
         fake.link(&format!("{DISK}/driver"), "sys/bus/pci/drivers/vfio-pci");
         assert!(matches!(
-            bind(&fake.host, disk, false),
+            bind(&fake.root, disk, false),
             Err(BindError::BindNoCdev { .. })
         ));
         fake.directory(&format!("{DISK}/vfio-dev/noiommu-vfio3"));
         fake.write("dev/vfio/devices/noiommu-vfio3", "");
-        let bound = bind(&fake.host, disk, false).unwrap();
+        let bound = bind(&fake.root, disk, false).unwrap();
         assert!(bound.already);
         assert_eq!(bound.node, "/dev/vfio/devices/noiommu-vfio3");
         assert_eq!(bound.kind, CdevKind::Noiommu);
         fake.directory("proc/77/fd");
-        let fd = fake.root.path().join("proc/77/fd/3");
+        let fd = fake.dir.path().join("proc/77/fd/3");
         std::os::unix::fs::symlink(&bound.node, fd).unwrap();
         assert!(matches!(
-            unbind(&fake.host, disk),
+            unbind(&fake.root, disk),
             Err(BindError::UnbindOpen {
                 by: Use::Open { process: 77, .. },
                 ..
@@ -426,15 +426,15 @@ mod tests {
     #[test]
     fn a_device_with_its_own_driver_is_left_alone() {
         let (fake, disk) = machine();
-        let unbound = unbind(&fake.host, disk).unwrap();
+        let unbound = unbind(&fake.root, disk).unwrap();
         assert_eq!(unbound.driver.as_deref(), Some("nvme"));
         assert_eq!(unbound.before, None);
-        assert_eq!(fake.host.word("sys/bus/pci/drivers_probe"), "");
+        assert_eq!(fake.root.word("sys/bus/pci/drivers_probe"), "");
         fake.write(&format!("{DISK}/driver_override"), "vfio-pci\n");
-        unbind(&fake.host, disk).unwrap();
+        unbind(&fake.root, disk).unwrap();
         assert!(
             !fake
-                .host
+                .root
                 .word(format!("{DISK}/driver_override"))
                 .starts_with("vfio")
         );

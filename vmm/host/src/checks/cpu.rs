@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// `MSR_AMD64_SEV`, by which an AMD guest knows that its memory is encrypted (AMD64 Architecture
 /// Programmer's Manual, volume 2, 15.34.10); bit 0 is set then.
@@ -93,8 +93,8 @@ impl EncryptionUnknown {
 }
 
 /// The flags of the first CPU; `None` if `/proc/cpuinfo` has none.
-fn flags(host: &Host) -> Option<BTreeSet<String>> {
-    let text = host.text("proc/cpuinfo").ok()?;
+fn flags(root: &SysRoot) -> Option<BTreeSet<String>> {
+    let text = root.text("proc/cpuinfo").ok()?;
     let (_, flags) = text
         .lines()
         .find_map(|line| line.strip_prefix("flags")?.split_once(':'))?;
@@ -102,16 +102,16 @@ fn flags(host: &Host) -> Option<BTreeSet<String>> {
 }
 
 /// [`Id::CpuVirtualisation`]
-pub(crate) fn check_virtualisation(host: &Host) -> Line {
+pub(crate) fn check_virtualisation(root: &SysRoot) -> Line {
     let id = Id::CpuVirtualisation;
-    let flags = flags(host).unwrap_or_default();
+    let flags = flags(root).unwrap_or_default();
     if let Some(flag) = ["svm", "vmx"]
         .into_iter()
         .find(|flag| flags.contains(*flag))
     {
         return Line::ok(id, format!("The CPU offers virtualisation ({flag})"));
     }
-    if host.exists("dev/kvm") {
+    if root.exists("dev/kvm") {
         return Line::warn(
             id,
             "The CPU offers no virtualisation (neither svm nor vmx); KVM is there all the same, \
@@ -136,9 +136,9 @@ pub(crate) fn check_virtualisation(host: &Host) -> Line {
 ///
 /// # Errors
 /// [`EncryptionUnknown`]
-pub fn memory_encryption(host: &Host) -> Result<Option<Encryption>, EncryptionUnknown> {
+pub fn memory_encryption(root: &SysRoot) -> Result<Option<Encryption>, EncryptionUnknown> {
     // Every CPU has some.
-    let flags = flags(host)
+    let flags = flags(root)
         .filter(|flags| !flags.is_empty())
         .ok_or(EncryptionUnknown::Flags)?;
     // Since Linux 6.0 the flag is cleared unless the kernel uses it (arch/x86/kernel/cpu/amd.c
@@ -150,14 +150,14 @@ pub fn memory_encryption(host: &Host) -> Result<Option<Encryption>, EncryptionUn
         return Ok(Some(Encryption::Tdx));
     }
     // Exists in SEV-SNP guests only (arch/x86/coco/sev/core.c).
-    if host.exists("sys/devices/system/cpu/sev/vmpl") {
+    if root.exists("sys/devices/system/cpu/sev/vmpl") {
         return Ok(Some(Encryption::Sev));
     }
     if !flags.contains("hypervisor") || !cpu_may_be_sev() {
         return Ok(None);
     }
     let mut status = [0; 8];
-    match File::open(host.path("dev/cpu/0/msr"))
+    match File::open(root.path("dev/cpu/0/msr"))
         .and_then(|msr| msr.read_exact_at(&mut status, MSR_SEV))
     {
         Ok(()) => Ok((status[0] & 1 != 0).then_some(Encryption::Sev)),
@@ -170,9 +170,9 @@ fn cpu_may_be_sev() -> bool {
 }
 
 /// [`Id::MemoryEncryption`]
-pub(crate) fn check_encryption(host: &Host, noiommu: bool) -> Line {
+pub(crate) fn check_encryption(root: &SysRoot, noiommu: bool) -> Line {
     let id = Id::MemoryEncryption;
-    match memory_encryption(host) {
+    match memory_encryption(root) {
         Ok(None) => Line::ok(id, "Memory is not encrypted by address"),
         Ok(Some(Encryption::Sme)) if !noiommu => {
             Line::ok(id, "AMD memory encryption is active; the IOMMU knows of it")
@@ -200,43 +200,43 @@ mod tests {
     #[test]
     fn virtualisation_is_a_flag_or_kvm_does_without() {
         assert_eq!(
-            check_virtualisation(&with_flags("svm").host).verdict,
+            check_virtualisation(&with_flags("svm").root).verdict,
             Verdict::Ok
         );
         assert_eq!(
-            check_virtualisation(&with_flags("vmx").host).verdict,
+            check_virtualisation(&with_flags("vmx").root).verdict,
             Verdict::Ok
         );
         let none = with_flags("vmx_other");
-        let line = check_virtualisation(&none.host);
+        let line = check_virtualisation(&none.root);
         assert_eq!(line.verdict, Verdict::Fail);
         assert!(line.next.unwrap().contains("firmware"));
         none.write("dev/kvm", "");
-        assert_eq!(check_virtualisation(&none.host).verdict, Verdict::Warn);
-        let line = check_virtualisation(&with_flags("hypervisor").host);
+        assert_eq!(check_virtualisation(&none.root).verdict, Verdict::Warn);
+        let line = check_virtualisation(&with_flags("hypervisor").root);
         assert!(line.next.unwrap().contains("nested"));
     }
 
     #[test]
     fn active_encryption_is_refused_and_capability_alone_is_not() {
-        let judge = |flags| memory_encryption(&with_flags(flags).host);
+        let judge = |flags| memory_encryption(&with_flags(flags).root);
         assert_eq!(judge("svm sev sev_es"), Ok(None));
         assert_eq!(judge("svm sme"), Ok(Some(Encryption::Sme)));
         assert_eq!(judge("hypervisor tdx_guest"), Ok(Some(Encryption::Tdx)));
         let snp = with_flags("hypervisor");
         snp.write("sys/devices/system/cpu/sev/vmpl", "0\n");
-        assert_eq!(memory_encryption(&snp.host), Ok(Some(Encryption::Sev)));
+        assert_eq!(memory_encryption(&snp.root), Ok(Some(Encryption::Sev)));
     }
 
     #[test]
     fn what_cannot_be_read_is_unknown() {
-        let judge = |fake: &Fake| check_encryption(&fake.host, true).verdict;
+        let judge = |fake: &Fake| check_encryption(&fake.root, true).verdict;
         let fake = Fake::new();
         assert_eq!(judge(&fake), Verdict::Warn);
         for text in ["", "processor\t: 0\n", "flags\t\t:\n"] {
             fake.write("proc/cpuinfo", text);
             let unknown = Err(EncryptionUnknown::Flags);
-            assert_eq!(memory_encryption(&fake.host), unknown, "{text:?}");
+            assert_eq!(memory_encryption(&fake.root), unknown, "{text:?}");
             assert_eq!(judge(&fake), Verdict::Warn, "{text:?}");
         }
         assert_eq!(judge(&with_flags("svm sev")), Verdict::Ok);
@@ -245,8 +245,8 @@ mod tests {
     #[test]
     fn an_iommu_knows_of_sme() {
         let fake = with_flags("sme");
-        assert_eq!(check_encryption(&fake.host, true).verdict, Verdict::Fail);
-        assert_eq!(check_encryption(&fake.host, false).verdict, Verdict::Ok);
+        assert_eq!(check_encryption(&fake.root, true).verdict, Verdict::Fail);
+        assert_eq!(check_encryption(&fake.root, false).verdict, Verdict::Ok);
     }
 
     proptest::proptest! {
@@ -257,8 +257,8 @@ mod tests {
         fn no_text_makes_it_panic(text in "\\PC*") {
             let fake = Fake::new();
             fake.write("proc/cpuinfo", &text);
-            check_virtualisation(&fake.host);
-            let _ = memory_encryption(&fake.host);
+            check_virtualisation(&fake.root);
+            let _ = memory_encryption(&fake.root);
         }
     }
 }

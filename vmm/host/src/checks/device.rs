@@ -11,14 +11,14 @@ use crate::checks::memory::end_of_memory;
 use crate::checks::reset::{self, Siblings};
 use crate::facts::config_space::{is_silent, silent_way_out};
 use crate::facts::in_use;
-use crate::sys_root::{Host, size};
+use crate::sys_root::{SysRoot, size};
 
 /// All lines about `bdf`.
-pub(crate) fn check(host: &Host, bdf: Bdf) -> Vec<Line> {
+pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Vec<Line> {
     let mut lines = Vec::new();
-    let driver = match host.pci().driver(bdf) {
+    let driver = match root.pci().driver(bdf) {
         Ok(driver) => {
-            lines.push(Line::ok(Id::DeviceExists, identity(host, bdf)));
+            lines.push(Line::ok(Id::DeviceExists, identity(root, bdf)));
             driver
         }
         Err(error) => {
@@ -26,31 +26,31 @@ pub(crate) fn check(host: &Host, bdf: Bdf) -> Vec<Line> {
             return vec![line.of(bdf)];
         }
     };
-    if is_bridge(host, bdf) {
+    if is_bridge(root, bdf) {
         lines.push(Line::fail(
             Id::DeviceType,
             "This is a bridge: pass through the devices behind it",
             "pinvisor list",
         ));
-    } else if is_silent(&host.pci().config_space(bdf).unwrap_or_default()) {
+    } else if is_silent(&root.pci().config_space(bdf).unwrap_or_default()) {
         lines.push(Line::fail(
             Id::DeviceType,
             "It does not respond: its config space reads as all ones",
             silent_way_out(bdf),
         ));
     } else {
-        let siblings = Siblings::of(host, bdf);
+        let siblings = Siblings::of(root, bdf);
         lines.push(Line::ok(Id::DeviceType, "A device, no bridge"));
-        lines.push(check_use(host, bdf));
+        lines.push(check_use(root, bdf));
         lines.push(check_driver(bdf, driver.as_deref()));
         if driver.as_deref().is_some_and(is_vfio) {
-            lines.push(check_cdev(host, bdf));
+            lines.push(check_cdev(root, bdf));
         }
-        lines.push(reset::check(host, bdf, &siblings));
-        lines.push(check_bars(host, bdf));
-        lines.push(interrupts::check(host, bdf));
-        lines.push(check_dma_width(host, bdf));
-        lines.push(check_siblings(host, bdf, &siblings));
+        lines.push(reset::check(root, bdf, &siblings));
+        lines.push(check_bars(root, bdf));
+        lines.push(interrupts::check(root, bdf));
+        lines.push(check_dma_width(root, bdf));
+        lines.push(check_siblings(root, bdf, &siblings));
     }
     lines.into_iter().map(|line| line.of(bdf)).collect()
 }
@@ -59,8 +59,8 @@ fn is_vfio(driver: &str) -> bool {
     driver.contains("vfio")
 }
 
-fn identity(host: &Host, bdf: Bdf) -> String {
-    let number = |name| host.pci().number(bdf, name).unwrap_or(0);
+fn identity(root: &SysRoot, bdf: Bdf) -> String {
+    let number = |name| root.pci().number(bdf, name).unwrap_or(0);
     format!(
         "{:04x}:{:04x}, class {:06x}",
         number("vendor"),
@@ -69,10 +69,10 @@ fn identity(host: &Host, bdf: Bdf) -> String {
     )
 }
 
-fn check_use(host: &Host, bdf: Bdf) -> Line {
+fn check_use(root: &SysRoot, bdf: Bdf) -> Line {
     let id = Id::DeviceInUse;
-    let mut uses = in_use::by_host(host, bdf);
-    uses.extend(in_use::by_user(host, bdf));
+    let mut uses = in_use::by_host(root, bdf);
+    uses.extend(in_use::by_user(root, bdf));
     if uses.is_empty() {
         return Line::ok(id, "Nothing uses it");
     }
@@ -98,12 +98,12 @@ fn check_driver(bdf: Bdf, driver: Option<&str>) -> Line {
     }
 }
 
-fn check_cdev(host: &Host, bdf: Bdf) -> Line {
+fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
     let id = Id::DeviceCdev;
-    let found = Cdev::name(host.pci(), bdf).ok().flatten();
+    let found = Cdev::name(root.pci(), bdf).ok().flatten();
     let node = found.map(|(name, kind)| (format!("{NODES}/{name}"), kind));
     match node {
-        Some((node, kind)) if host.exists(node.trim_start_matches('/')) => match kind {
+        Some((node, kind)) if root.exists(node.trim_start_matches('/')) => match kind {
             CdevKind::Noiommu => Line::ok(
                 id,
                 format!(
@@ -132,13 +132,13 @@ fn check_cdev(host: &Host, bdf: Bdf) -> Line {
 
 /// Whether it is a PCI Express function: only those have the speed of a link
 /// (drivers/pci/pci-sysfs.c pcie_dev_attrs_are_visible).
-pub(crate) fn is_express(host: &Host, bdf: Bdf) -> bool {
-    host.exists(&format!("sys/bus/pci/devices/{bdf}/max_link_speed"))
+pub(crate) fn is_express(root: &SysRoot, bdf: Bdf) -> bool {
+    root.exists(&format!("sys/bus/pci/devices/{bdf}/max_link_speed"))
 }
 
-fn check_bars(host: &Host, bdf: Bdf) -> Line {
+fn check_bars(root: &SysRoot, bdf: Bdf) -> Line {
     let id = Id::DeviceBars;
-    let resources = match host.pci().resources(bdf) {
+    let resources = match root.pci().resources(bdf) {
         Ok(resources) => resources,
         Err(error) => {
             return Line::fail(id, error.to_string(), format!("lspci -vs {bdf}"));
@@ -167,8 +167,8 @@ fn check_bars(host: &Host, bdf: Bdf) -> Line {
         );
     }
     // Where an IOMMU translates, a device is given no address of the CPU's.
-    let translated = match cfg!(target_arch = "x86_64") && !host.is_behind_iommu(bdf) {
-        true => host.pci().translated_bar(bdf).ok().flatten(),
+    let translated = match cfg!(target_arch = "x86_64") && !root.is_behind_iommu(bdf) {
+        true => root.pci().translated_bar(bdf).ok().flatten(),
         false => None,
     };
     if let Some(TranslatedBar { bar, bus, .. }) = translated {
@@ -194,10 +194,10 @@ fn bar_text(index: usize, bar: Resource) -> String {
     }
 }
 
-fn check_dma_width(host: &Host, bdf: Bdf) -> Line {
+fn check_dma_width(root: &SysRoot, bdf: Bdf) -> Line {
     let id = Id::DeviceDmaWidth;
-    let width = host.pci().dma_width(bdf);
-    let end = end_of_memory(host);
+    let width = root.pci().dma_width(bdf);
+    let end = end_of_memory(root);
     let bits = match width.known() {
         Some(bits) => format!("{bits} address bits, as the last driver on the host set them"),
         None => format!(
@@ -205,7 +205,7 @@ fn check_dma_width(host: &Host, bdf: Bdf) -> Line {
             width.bits()
         ),
     };
-    if host.is_behind_iommu(bdf) {
+    if root.is_behind_iommu(bdf) {
         return Line::ok(id, format!("{bits}; an IOMMU translates"));
     }
     if width.reaches(end) {
@@ -225,24 +225,24 @@ fn check_dma_width(host: &Host, bdf: Bdf) -> Line {
 /// The functions that the device's IOMMU cannot tell from it, and that a driver of their own has: the
 /// kernel gives a group of them away as a whole, ports and bridges apart
 /// (drivers/iommu/iommu.c iommu_device_claim_dma_owner).
-fn driven_in_group(host: &Host, bdf: Bdf) -> Vec<Bdf> {
-    if !host.is_behind_iommu(bdf) {
+fn driven_in_group(root: &SysRoot, bdf: Bdf) -> Vec<Bdf> {
+    if !root.is_behind_iommu(bdf) {
         return Vec::new();
     }
-    let members = host.names(format!("sys/bus/pci/devices/{bdf}/iommu_group/devices"));
+    let members = root.names(format!("sys/bus/pci/devices/{bdf}/iommu_group/devices"));
     let members = members.iter().filter_map(|name| name.parse::<Bdf>().ok());
     let has_own_driver = |other: &Bdf| {
-        let driver = host.pci().driver(*other).ok().flatten();
+        let driver = root.pci().driver(*other).ok().flatten();
         driver.is_some_and(|driver| !is_vfio(&driver))
     };
     members
-        .filter(|other| *other != bdf && !is_bridge(host, *other) && has_own_driver(other))
+        .filter(|other| *other != bdf && !is_bridge(root, *other) && has_own_driver(other))
         .collect()
 }
 
-fn check_siblings(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
+fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
     let id = Id::DeviceSiblings;
-    let driven = driven_in_group(host, bdf);
+    let driven = driven_in_group(root, bdf);
     if !driven.is_empty() {
         return Line::fail(
             id,
@@ -257,7 +257,7 @@ fn check_siblings(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
     if siblings.others.is_empty() || !siblings.is_behind_bridge {
         return Line::ok(id, "It shares neither reset nor requester ID");
     }
-    let methods = host.pci().reset_methods(bdf).unwrap_or_default();
+    let methods = root.pci().reset_methods(bdf).unwrap_or_default();
     let shares_reset = strongest(&methods).is_none_or(|method| method.contains("bus"));
     let shared = match (shares_reset, siblings.is_conventional) {
         (false, false) => {
@@ -274,7 +274,7 @@ fn check_siblings(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
         (true, true) => "its bus's reset and its bridge's requester ID (DMA alias)",
     };
     let is_foreign = |other: &Bdf| {
-        let driver = host.pci().driver(*other).ok().flatten();
+        let driver = root.pci().driver(*other).ok().flatten();
         !driver.as_deref().is_some_and(is_vfio)
     };
     let foreign: Vec<Bdf> = siblings.others.iter().copied().filter(is_foreign).collect();
@@ -303,14 +303,14 @@ mod tests {
     const BELOW: &str = "sys/devices/pci0000:00/0000:00:08.0";
 
     fn line(fake: &Fake, bdf: Bdf, id: Id) -> Line {
-        let lines = check(&fake.host, bdf);
+        let lines = check(&fake.root, bdf);
         lines.into_iter().find(|line| line.id == id).unwrap()
     }
 
     #[test]
     fn a_device_that_is_not_there_is_one_line() {
         let fake = Fake::new();
-        let lines = check(&fake.host, "01:00.0".parse().unwrap());
+        let lines = check(&fake.root, "01:00.0".parse().unwrap());
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0].verdict, Verdict::Fail);
     }
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(siblings.verdict, Verdict::Warn);
         assert_eq!(siblings.next.as_deref(), Some("pinvisor bind 0000:01:00.1"));
         std::fs::remove_file(
-            fake.root
+            fake.dir
                 .path()
                 .join(BELOW)
                 .join("0000:01:00.0/max_link_speed"),
@@ -430,7 +430,7 @@ mod tests {
         }
         // A conventional one with 40 bits.
         std::fs::remove_file(
-            fake.root
+            fake.dir
                 .path()
                 .join(BELOW)
                 .join("0000:01:00.0/max_link_speed"),

@@ -2,20 +2,20 @@
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 use crate::wanted::{DmaMode, WantedDevice};
 
 /// [`Id::DeviceDmaMode`], of `device`, which goes to one guest with `all`.
-pub(crate) fn check(host: &Host, device: &WantedDevice, all: &[WantedDevice]) -> Line {
+pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice]) -> Line {
     let id = Id::DeviceDmaMode;
-    let Some(mode) = device.mode(host) else {
+    let Some(mode) = device.mode(root) else {
         return impossible(device).of(device.bdf);
     };
     if let (DmaMode::Mediate, Some(reason)) = (mode, &device.no_profile) {
         let next = format!("pinvisor check {},dma=mediate,profile=FILE", device.bdf);
         return Line::fail(id, format!("mediate: {reason}"), next).of(device.bdf);
     }
-    let translates = |other: &&WantedDevice| other.mode(host) == Some(DmaMode::Translate);
+    let translates = |other: &&WantedDevice| other.mode(root) == Some(DmaMode::Translate);
     let is_mixed = matches!(mode, DmaMode::Identity | DmaMode::Iommu);
     if let Some(other) = all.iter().find(translates).filter(|_| is_mixed) {
         return Line::fail(
@@ -76,7 +76,7 @@ mod tests {
                 dma: other,
                 ..WantedDevice::from("02:00.0".parse::<address::Bdf>().unwrap())
             };
-            check(&fake.host, device, &[device.clone(), other])
+            check(&fake.root, device, &[device.clone(), other])
         };
         let alone = |dma| judge(&device(dma), DmaMode::Mediate);
         for (dma, name) in [
@@ -114,7 +114,7 @@ mod tests {
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/vfio0");
         let judge = |dma| {
             let device = WantedDevice { dma, ..disk.into() };
-            check(&fake.host, &device, std::slice::from_ref(&device)).verdict
+            check(&fake.root, &device, std::slice::from_ref(&device)).verdict
         };
         assert_eq!(judge(DmaMode::Auto), Verdict::Ok);
         assert_eq!(judge(DmaMode::Iommu), Verdict::Ok);

@@ -5,11 +5,11 @@ use address::Bdf;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::facts::config_space::ConfigSpace;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
-pub(crate) fn check(host: &Host, bdf: Bdf) -> Line {
+pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
     let id = Id::DeviceInterrupts;
-    let bytes = host.pci().config_space(bdf).unwrap_or_default();
+    let bytes = root.pci().config_space(bdf).unwrap_or_default();
     let Some(config) = ConfigSpace::read(&bytes) else {
         return Line::warn(
             id,
@@ -25,7 +25,7 @@ pub(crate) fn check(host: &Host, bdf: Bdf) -> Line {
         kinds.push("whether MSI and MSI-X, only root can see".to_owned());
         return Line::ok(id, kinds.join(", "));
     };
-    let refusal = refusal(host, bdf);
+    let refusal = refusal(root, bdf);
     if let (Some(reason), true) = (&refusal, msi > 0 || msix > 0) {
         let (now, without) = match config.intx {
             true => ("a guest sees INTx alone", ""),
@@ -43,7 +43,7 @@ pub(crate) fn check(host: &Host, bdf: Bdf) -> Line {
         );
     }
     if msi > 0 {
-        let one = if msi > 1 && !host.is_behind_iommu(bdf) {
+        let one = if msi > 1 && !root.is_behind_iommu(bdf) {
             ", of which a guest gets 1 where there is no IOMMU"
         } else {
             ""
@@ -66,8 +66,8 @@ pub(crate) fn check(host: &Host, bdf: Bdf) -> Line {
 /// Why no MSI and MSI-X of the device can be served, as far as that shows before it is opened: the
 /// kernel's command line, or the file `msi_bus` of the device or of a bridge above it
 /// (drivers/pci/msi/msi.c `pci_msi_supported`).
-fn refusal(host: &Host, bdf: Bdf) -> Option<String> {
-    let command_line = host.word("proc/cmdline");
+fn refusal(root: &SysRoot, bdf: Bdf) -> Option<String> {
+    let command_line = root.word("proc/cmdline");
     let options = command_line.split_whitespace();
     let mut options = options.filter_map(|word| word.strip_prefix("pci="));
     if options.any(|list| list.split(',').any(|option| option == "nomsi")) {
@@ -75,10 +75,10 @@ fn refusal(host: &Host, bdf: Bdf) -> Option<String> {
     }
     let mut place = Some(bdf);
     while let Some(function) = place {
-        if host.word(format!("sys/bus/pci/devices/{function}/msi_bus")) == "0" {
+        if root.word(format!("sys/bus/pci/devices/{function}/msi_bus")) == "0" {
             return Some(format!("msi_bus of {function} is 0"));
         }
-        place = host.pci().parent(function);
+        place = root.pci().parent(function);
     }
     None
 }
@@ -98,7 +98,7 @@ mod tests {
         let mut config = vec![0; 256];
         (config[0x06], config[0x34], config[0x3d]) = (0x10, 0x40, pin);
         config[0x40..0x44].copy_from_slice(&[0x11, 0, 7, 0]);
-        let path = fake.root.path().join(BELOW).join("0000:01:00.0/config");
+        let path = fake.dir.path().join(BELOW).join("0000:01:00.0/config");
         std::fs::write(path, config).unwrap();
         (fake, disk)
     }
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_host_without_messages_is_noticed() {
         let (fake, disk) = fake(1);
-        let line = || check(&fake.host, disk);
+        let line = || check(&fake.root, disk);
         assert_eq!(line().text, "INTx, MSI-X (8)");
         for other in ["quiet pci=noaer pcie=nomsi", "pci=nomsix"] {
             fake.write("proc/cmdline", other);
@@ -129,9 +129,9 @@ mod tests {
     #[test]
     fn without_a_pin_nothing_is_left() {
         let (fake, disk) = fake(0);
-        assert_eq!(check(&fake.host, disk).text, "MSI-X (8)");
+        assert_eq!(check(&fake.root, disk).text, "MSI-X (8)");
         fake.write("proc/cmdline", "pci=nomsi");
-        let text = check(&fake.host, disk).text;
+        let text = check(&fake.root, disk).text;
         assert!(text.contains("only a driver that polls"), "{text}");
     }
 }

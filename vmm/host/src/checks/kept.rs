@@ -5,18 +5,18 @@ use keeper::Found;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// All keepers that the caller may ask, in the order of their process numbers.
-pub(crate) fn keepers(host: &Host) -> Vec<Found> {
+pub(crate) fn keepers(root: &SysRoot) -> Vec<Found> {
     let directory = keeper::DIRECTORY.trim_start_matches('/');
-    keeper::find(&host.path(directory))
+    keeper::find(&root.path(directory))
 }
 
 /// The keepers that keep memory for `bdf`, each in a sentence.
 #[must_use]
-pub fn of_device(host: &Host, bdf: Bdf) -> Vec<String> {
-    let keepers = keepers(host).into_iter();
+pub fn of_device(root: &SysRoot, bdf: Bdf) -> Vec<String> {
+    let keepers = keepers(root).into_iter();
     keepers
         .filter(|found| found.status.devices.iter().any(|device| device.bdf == bdf))
         .map(|found| sentence(&found))
@@ -24,8 +24,8 @@ pub fn of_device(host: &Host, bdf: Bdf) -> Vec<String> {
 }
 
 /// The line about all of them.
-pub(crate) fn check(host: &Host) -> Line {
-    let found = keepers(host);
+pub(crate) fn check(root: &SysRoot) -> Line {
+    let found = keepers(root);
     if found.is_empty() {
         return Line::ok(Id::KeptMemory, "None is kept");
     }
@@ -56,9 +56,9 @@ mod tests {
     #[test]
     fn without_a_keeper_all_is_well() {
         let fake = Fake::new();
-        assert_eq!(check(&fake.host).verdict, Verdict::Ok);
+        assert_eq!(check(&fake.root).verdict, Verdict::Ok);
         fake.write("run/pinvisor/keeper-7", "no socket");
-        assert_eq!(check(&fake.host).verdict, Verdict::Ok);
+        assert_eq!(check(&fake.root).verdict, Verdict::Ok);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use flate2::read::GzDecoder;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// The first kernel with `IOMMU_IOAS_NOIOMMU_GET_PA`.
 const FIRST_NOIOMMU: (u32, u32) = (7, 3);
@@ -39,8 +39,8 @@ const TROUBLE: [(u32, &str); 3] = [
 /// `TAINT_USER`.
 const TAINT_USER: u32 = 6;
 
-fn release(host: &Host) -> String {
-    host.word("proc/sys/kernel/osrelease")
+fn release(root: &SysRoot) -> String {
+    root.word("proc/sys/kernel/osrelease")
 }
 
 /// Major and minor number of a release such as `7.3.4-1~bpo13+1`.
@@ -50,9 +50,9 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 /// [`Id::KernelVersion`]
-pub(crate) fn check_version(host: &Host, noiommu: bool) -> Line {
+pub(crate) fn check_version(root: &SysRoot, noiommu: bool) -> Line {
     let id = Id::KernelVersion;
-    let release = release(host);
+    let release = release(root);
     let (first, why) = if noiommu {
         (
             FIRST_NOIOMMU,
@@ -83,9 +83,9 @@ pub(crate) fn check_version(host: &Host, noiommu: bool) -> Line {
 }
 
 /// The kernel's configuration, by option without `CONFIG_`; `None` if it is nowhere.
-fn config(host: &Host) -> Option<(String, BTreeMap<String, String>)> {
+fn config(root: &SysRoot) -> Option<(String, BTreeMap<String, String>)> {
     let mut text = String::new();
-    if let Ok(file) = std::fs::File::open(host.path("proc/config.gz"))
+    if let Ok(file) = std::fs::File::open(root.path("proc/config.gz"))
         && GzDecoder::new(file)
             .take(MOST_CONFIG)
             .read_to_string(&mut text)
@@ -93,8 +93,8 @@ fn config(host: &Host) -> Option<(String, BTreeMap<String, String>)> {
     {
         return Some(("/proc/config.gz".to_owned(), options(&text)));
     }
-    let name = format!("boot/config-{}", release(host).replace('/', "_"));
-    let text = host.text(&name).ok()?;
+    let name = format!("boot/config-{}", release(root).replace('/', "_"));
+    let text = root.text(&name).ok()?;
     Some((format!("/{name}"), options(&text)))
 }
 
@@ -124,22 +124,22 @@ fn missing(options: &BTreeMap<String, String>, noiommu: bool) -> Vec<&'static st
 }
 
 /// [`Id::KernelConfig`]
-pub(crate) fn check_config(host: &Host, noiommu: bool) -> Line {
+pub(crate) fn check_config(root: &SysRoot, noiommu: bool) -> Line {
     let id = Id::KernelConfig;
-    let Some((file, options)) = config(host) else {
+    let Some((file, options)) = config(root) else {
         return Line::warn(
             id,
             format!(
                 "Neither /proc/config.gz nor /boot/config-{} can be read, so what the kernel was \
                  built with is not known",
-                release(host)
+                release(root)
             ),
             "modprobe configs && pinvisor check",
         );
     };
     let mut missing = missing(&options, noiommu);
     // It may come from elsewhere than this kernel's own tree.
-    if host.exists("dev/kvm") {
+    if root.exists("dev/kvm") {
         missing.retain(|name| !name.starts_with("KVM"));
     }
     if missing.is_empty() {
@@ -170,9 +170,9 @@ pub(crate) fn check_config(host: &Host, noiommu: bool) -> Line {
 }
 
 /// [`Id::Taint`]
-pub(crate) fn check_taint(host: &Host, noiommu: bool) -> Line {
+pub(crate) fn check_taint(root: &SysRoot, noiommu: bool) -> Line {
     let id = Id::Taint;
-    let word = host.word("proc/sys/kernel/tainted");
+    let word = root.word("proc/sys/kernel/tainted");
     let Ok(taint) = word.parse::<u64>() else {
         return Line::warn(
             id,
@@ -212,9 +212,9 @@ pub(crate) fn check_taint(host: &Host, noiommu: bool) -> Line {
 }
 
 /// [`Id::Lockdown`]
-pub(crate) fn check_lockdown(host: &Host) -> Line {
+pub(crate) fn check_lockdown(root: &SysRoot) -> Line {
     let id = Id::Lockdown;
-    let text = host.word("sys/kernel/security/lockdown");
+    let text = root.word("sys/kernel/security/lockdown");
     let chosen = text
         .split_once('[')
         .and_then(|(_, rest)| Some(rest.split_once(']')?.0));
@@ -249,7 +249,7 @@ CONFIG_IOMMUFD_NOIOMMU=y\n";
         let judge = |release: &str, noiommu| {
             let fake = Fake::new();
             fake.write("proc/sys/kernel/osrelease", release);
-            check_version(&fake.host, noiommu).verdict
+            check_version(&fake.root, noiommu).verdict
         };
         assert_eq!(judge("7.3.4-1~bpo13+1\n", true), Verdict::Ok);
         assert_eq!(judge("7.10.0", true), Verdict::Ok);
@@ -265,21 +265,21 @@ CONFIG_IOMMUFD_NOIOMMU=y\n";
     fn each_missing_option_is_named() {
         let fake = Fake::new();
         fake.write("proc/sys/kernel/osrelease", "7.3.4\n");
-        let line = check_config(&fake.host, true);
+        let line = check_config(&fake.root, true);
         assert_eq!(line.verdict, Verdict::Warn);
         assert!(line.text.contains("/boot/config-7.3.4"), "{}", line.text);
         fake.write("boot/config-7.3.4", FULL);
-        assert_eq!(check_config(&fake.host, true).verdict, Verdict::Ok);
+        assert_eq!(check_config(&fake.root, true).verdict, Verdict::Ok);
         for option in FULL.lines() {
             let name = option.split_once('=').unwrap().0;
             let without = FULL.replace(option, &format!("# {name} is not set"));
             fake.write("boot/config-7.3.4", &without);
-            let line = check_config(&fake.host, true);
+            let line = check_config(&fake.root, true);
             assert_eq!(line.verdict, Verdict::Fail, "{option}");
             assert!(line.text.contains(name), "{name} not in {}", line.text);
         }
         fake.write("boot/config-7.3.4", &FULL.replace("NOIOMMU", "X"));
-        assert_eq!(check_config(&fake.host, false).verdict, Verdict::Ok);
+        assert_eq!(check_config(&fake.root, false).verdict, Verdict::Ok);
     }
 
     #[test]
@@ -296,11 +296,11 @@ CONFIG_IOMMUFD_NOIOMMU=y\n";
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packed.write_all(FULL.as_bytes()).unwrap();
         fake.directory("proc");
-        let path = fake.root.path().join("proc/config.gz");
+        let path = fake.dir.path().join("proc/config.gz");
         std::fs::write(&path, packed.finish().unwrap()).unwrap();
-        assert_eq!(check_config(&fake.host, true).verdict, Verdict::Ok);
+        assert_eq!(check_config(&fake.root, true).verdict, Verdict::Ok);
         std::fs::write(&path, "no gzip").unwrap();
-        assert_eq!(check_config(&fake.host, true).verdict, Verdict::Warn);
+        assert_eq!(check_config(&fake.root, true).verdict, Verdict::Warn);
     }
 
     #[test]
@@ -308,7 +308,7 @@ CONFIG_IOMMUFD_NOIOMMU=y\n";
         let judge = |text: &str| {
             let fake = Fake::new();
             fake.write("proc/sys/kernel/tainted", text);
-            check_taint(&fake.host, true)
+            check_taint(&fake.root, true)
         };
         assert_eq!(judge("0\n").verdict, Verdict::Ok);
         assert!(judge("0\n").text.contains("will do so"));
@@ -326,12 +326,12 @@ CONFIG_IOMMUFD_NOIOMMU=y\n";
         let judge = |text: &str| {
             let fake = Fake::new();
             fake.write("sys/kernel/security/lockdown", text);
-            check_lockdown(&fake.host).verdict
+            check_lockdown(&fake.root).verdict
         };
         assert_eq!(judge("[none] integrity confidentiality\n"), Verdict::Ok);
         assert_eq!(judge("none [integrity] confidentiality\n"), Verdict::Warn);
         assert_eq!(judge("]["), Verdict::Ok);
-        assert_eq!(check_lockdown(&Fake::new().host).verdict, Verdict::Ok);
+        assert_eq!(check_lockdown(&Fake::new().root).verdict, Verdict::Ok);
     }
 
     proptest::proptest! {
@@ -344,9 +344,9 @@ CONFIG_IOMMUFD_NOIOMMU=y\n";
             fake.write("proc/sys/kernel/osrelease", &text);
             fake.write("proc/sys/kernel/tainted", &text);
             fake.write("sys/kernel/security/lockdown", &text);
-            check_version(&fake.host, true);
-            check_taint(&fake.host, false);
-            check_lockdown(&fake.host);
+            check_version(&fake.root, true);
+            check_taint(&fake.root, false);
+            check_lockdown(&fake.root);
             missing(&options(&text), true);
         }
     }

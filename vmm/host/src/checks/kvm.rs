@@ -10,7 +10,7 @@ use kvm_ioctls::{Cap, Kvm};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// What every guest needs (Linux Documentation/virt/kvm/api.rst).
 const NEEDED: [Cap; 9] = [
@@ -64,15 +64,15 @@ fn suffices(version: i32, has: impl Fn(Cap) -> bool) -> Result<(), KvmObstacle> 
 }
 
 /// [`Id::Kvm`]
-pub(crate) fn check(host: &Host) -> Line {
-    match open(host) {
+pub(crate) fn check(root: &SysRoot) -> Line {
+    match open(root) {
         Ok(kvm) => line(kvm_suffices(&kvm)),
         Err(error) => unopened(&error),
     }
 }
 
-fn open(host: &Host) -> io::Result<Kvm> {
-    let path = host.path("dev/kvm");
+fn open(root: &SysRoot) -> io::Result<Kvm> {
+    let path = root.path("dev/kvm");
     let path = CString::new(path.as_os_str().as_bytes())?;
     Kvm::new_with_path(path).map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
@@ -123,9 +123,9 @@ mod tests {
     #[test]
     fn what_does_not_open_is_reported_by_cause() {
         let fake = Fake::new();
-        assert!(check(&fake.host).text.contains("no /dev/kvm"));
+        assert!(check(&fake.root).text.contains("no /dev/kvm"));
         fake.directory("dev/kvm");
-        assert!(check(&fake.host).text.contains("does not open"));
+        assert!(check(&fake.root).text.contains("does not open"));
         let denied = unopened(&io::ErrorKind::PermissionDenied.into());
         assert!(denied.next.unwrap().starts_with("usermod"));
     }
@@ -134,7 +134,7 @@ mod tests {
     fn a_node_that_is_not_kvms_is_refused() {
         let fake = Fake::new();
         fake.write("dev/kvm", "");
-        let line = check(&fake.host);
+        let line = check(&fake.root);
         assert_eq!(line.verdict, Verdict::Fail);
         assert!(line.text.contains("version -1"), "{}", line.text);
     }

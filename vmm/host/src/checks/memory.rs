@@ -6,7 +6,7 @@ use iommufd_backend::hugepages::{HugepageSize, Pool};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::{Host, size};
+use crate::sys_root::{SysRoot, size};
 use crate::wanted::WantedMemory;
 
 /// Drivers that give a virtual machine's free memory back to its hypervisor, by bus.
@@ -26,9 +26,9 @@ const MOVABLE: [&str; 4] = [
 ];
 
 /// [`Id::AddressMap`]
-pub(crate) fn check_address_map(host: &Host) -> Line {
+pub(crate) fn check_address_map(root: &SysRoot) -> Line {
     let id = Id::AddressMap;
-    match IoMem::read(&host.path("proc/iomem")) {
+    match IoMem::read(&root.path("proc/iomem")) {
         Ok(map) => {
             let ram = map.system_ram().count();
             Line::ok(id, format!("/proc/iomem shows {ram} pieces of memory"))
@@ -48,19 +48,19 @@ pub(crate) fn check_address_map(host: &Host) -> Line {
 }
 
 /// Where the machine's memory ends, at least, as far as the caller can see.
-pub(crate) fn end_of_memory(host: &Host) -> Hpa {
-    if let Ok(map) = IoMem::read(&host.path("proc/iomem")) {
+pub(crate) fn end_of_memory(root: &SysRoot) -> Hpa {
+    if let Ok(map) = IoMem::read(&root.path("proc/iomem")) {
         let ends = map.system_ram().map(|range| range.end);
         return ends.max().unwrap_or(Hpa(0));
     }
-    Hpa(meminfo(host, "MemTotal")
+    Hpa(meminfo(root, "MemTotal")
         .unwrap_or(0)
         .saturating_mul(1 << 10))
 }
 
 /// A number of `/proc/meminfo`, in KiB.
-pub(crate) fn meminfo(host: &Host, name: &str) -> Option<u64> {
-    let text = host.text("proc/meminfo").ok()?;
+pub(crate) fn meminfo(root: &SysRoot, name: &str) -> Option<u64> {
+    let text = root.text("proc/meminfo").ok()?;
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -70,7 +70,7 @@ pub(crate) fn meminfo(host: &Host, name: &str) -> Option<u64> {
 /// [`Id::Hugepages`]: a line for the pages that the guest's memory is to be made of, or for each
 /// size that there is.
 pub(crate) fn check_hugepages(
-    host: &Host,
+    root: &SysRoot,
     memory: Option<&WantedMemory>,
     are_needed: bool,
 ) -> Vec<Line> {
@@ -81,7 +81,7 @@ pub(crate) fn check_hugepages(
             "Not needed: only guest memory at its physical addresses (dma=identity) is made of them",
         )];
     }
-    if !host.exists("sys/kernel/mm/hugepages") {
+    if !root.exists("sys/kernel/mm/hugepages") {
         return vec![Line::fail(
             id,
             "This kernel has no hugepages (CONFIG_HUGETLBFS), of which guest memory is made",
@@ -90,12 +90,12 @@ pub(crate) fn check_hugepages(
     }
     if let Some(memory) = memory {
         let size = memory.hugepage_size.unwrap_or(HugepageSize::Mib2);
-        return vec![check_pool(host, size, Some(memory.bytes))];
+        return vec![check_pool(root, size, Some(memory.bytes))];
     }
     let offered = HugepageSize::ALL
         .into_iter()
-        .filter(|size| host.exists(&format!("sys/kernel/mm/hugepages/{}", size.pool_name())));
-    let lines: Vec<Line> = offered.map(|size| check_pool(host, size, None)).collect();
+        .filter(|size| root.exists(&format!("sys/kernel/mm/hugepages/{}", size.pool_name())));
+    let lines: Vec<Line> = offered.map(|size| check_pool(root, size, None)).collect();
     let any = |line: &Line| line.next.is_none();
     if lines.iter().any(any) {
         return lines.into_iter().filter(any).collect();
@@ -103,9 +103,9 @@ pub(crate) fn check_hugepages(
     lines.into_iter().take(1).collect()
 }
 
-fn check_pool(host: &Host, page: HugepageSize, need: Option<u64>) -> Line {
+fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
     let id = Id::Hugepages;
-    let sysfs = host.path("sys");
+    let sysfs = root.path("sys");
     let (pool, nodes) = match (Pool::read(&sysfs, page), Pool::read_nodes(&sysfs, page)) {
         (Ok(pool), Ok(nodes)) => (pool, nodes),
         (Err(error), _) | (_, Err(error)) => {
@@ -160,13 +160,13 @@ fn check_pool(host: &Host, page: HugepageSize, need: Option<u64>) -> Line {
 
 /// [`Id::PinnedMemory`]. A pinned page stays whatever the host does: nothing here is about pages
 /// that a guest has, all about pages that it may not get.
-pub(crate) fn check_pinned_memory(host: &Host) -> Line {
+pub(crate) fn check_pinned_memory(root: &SysRoot) -> Line {
     let id = Id::PinnedMemory;
     for (bus, driver) in BALLOONS {
         let directory = format!("sys/bus/{bus}/drivers/{driver}");
-        let held = host.names(&directory).into_iter().find(|name| {
+        let held = root.names(&directory).into_iter().find(|name| {
             // Beside attributes, a driver's directory has a link for each device that it holds.
-            host.path(&directory).join(name).is_symlink() && name != "module"
+            root.path(&directory).join(name).is_symlink() && name != "module"
         });
         if let Some(device) = held {
             return Line::warn(
@@ -179,7 +179,7 @@ pub(crate) fn check_pinned_memory(host: &Host) -> Line {
             );
         }
     }
-    let command_line = host.word("proc/cmdline");
+    let command_line = root.word("proc/cmdline");
     let movable = command_line
         .split_whitespace()
         .find(|word| MOVABLE.iter().any(|start| word.starts_with(start)));
@@ -200,9 +200,9 @@ pub(crate) fn check_pinned_memory(host: &Host) -> Line {
 }
 
 /// [`Id::MemoryErrors`]
-pub(crate) fn check_memory_errors(host: &Host) -> Line {
+pub(crate) fn check_memory_errors(root: &SysRoot) -> Line {
     let id = Id::MemoryErrors;
-    match meminfo(host, "HardwareCorrupted") {
+    match meminfo(root, "HardwareCorrupted") {
         Some(kib) if kib > 0 => Line::warn(
             id,
             format!(
@@ -240,7 +240,7 @@ mod tests {
             bytes: 1 << 30,
             hugepage_size: None,
         };
-        let judge = |memory| check_hugepages(&fake.host, memory, true);
+        let judge = |memory| check_hugepages(&fake.root, memory, true);
         assert!(judge(None)[0].text.contains("CONFIG_HUGETLBFS"));
         pool(&fake, POOL, (0, 0, 0));
         assert_eq!(judge(None)[0].verdict, Verdict::Warn);
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn hugepages_are_looked_at_only_where_they_are_needed() {
         let fake = Fake::new();
-        let judge = |are_needed| check_hugepages(&fake.host, None, are_needed)[0].verdict;
+        let judge = |are_needed| check_hugepages(&fake.root, None, are_needed)[0].verdict;
         assert_eq!(judge(false), Verdict::Ok);
         assert_eq!(judge(true), Verdict::Fail);
     }
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn balloons_and_movable_memory_are_warnings() {
         let fake = Fake::new();
-        let judge = || check_pinned_memory(&fake.host);
+        let judge = || check_pinned_memory(&fake.root);
         fake.write("sys/bus/virtio/drivers/virtio_balloon/bind", "");
         assert_eq!(judge().verdict, Verdict::Ok);
         fake.write("proc/cmdline", "quiet hugetlb_cma=1G\n");
@@ -298,25 +298,25 @@ mod tests {
     #[test]
     fn the_address_map_needs_root() {
         let fake = Fake::new();
-        let judge = || check_address_map(&fake.host);
+        let judge = || check_address_map(&fake.root);
         assert!(judge().text.contains("Cannot read"));
         fake.write("proc/iomem", "00000000-00000000 : System RAM\n");
         assert!(judge().text.contains("no addresses"));
-        assert_eq!(end_of_memory(&fake.host), Hpa(0));
+        assert_eq!(end_of_memory(&fake.root), Hpa(0));
         fake.write("proc/meminfo", "MemTotal:       8000000 kB\n");
-        assert_eq!(end_of_memory(&fake.host), Hpa(8_000_000 << 10));
+        assert_eq!(end_of_memory(&fake.root), Hpa(8_000_000 << 10));
         fake.write("proc/iomem", "00001000-7fffffff : System RAM\n");
         assert_eq!(judge().verdict, Verdict::Ok);
-        assert_eq!(end_of_memory(&fake.host), Hpa(0x8000_0000));
+        assert_eq!(end_of_memory(&fake.root), Hpa(0x8000_0000));
     }
 
     #[test]
     fn failed_memory_is_a_warning() {
         let fake = Fake::new();
         fake.write("proc/meminfo", "HardwareCorrupted:     0 kB\n");
-        assert_eq!(check_memory_errors(&fake.host).verdict, Verdict::Ok);
+        assert_eq!(check_memory_errors(&fake.root).verdict, Verdict::Ok);
         fake.write("proc/meminfo", "HardwareCorrupted:     4 kB\n");
-        assert_eq!(check_memory_errors(&fake.host).verdict, Verdict::Warn);
+        assert_eq!(check_memory_errors(&fake.root).verdict, Verdict::Warn);
     }
 
     proptest::proptest! {
@@ -330,10 +330,10 @@ mod tests {
             fake.write("proc/meminfo", &format!("MemTotal:{text}"));
             fake.write("proc/cmdline", &text);
             fake.write(&format!("{POOL}/nr_hugepages"), &count);
-            check_address_map(&fake.host);
-            end_of_memory(&fake.host);
-            check_pinned_memory(&fake.host);
-            check_hugepages(&fake.host, None, true);
+            check_address_map(&fake.root);
+            end_of_memory(&fake.root);
+            check_pinned_memory(&fake.root);
+            check_hugepages(&fake.root, None, true);
         }
     }
 }

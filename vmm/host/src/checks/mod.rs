@@ -19,58 +19,58 @@ mod sysfs;
 use self::id::Id;
 use self::line::{Line, Report, Verdict};
 use crate::facts::{available_memory, config_window};
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 use crate::wanted::{Wanted, WantedDevice};
 
 /// Looks at everything that must hold for a run.
 #[must_use]
-pub fn check(host: &Host, wanted: &Wanted) -> Report {
+pub fn check(root: &SysRoot, wanted: &Wanted) -> Report {
     // What the devices need decides; without any, what the machine is.
     let noiommu = match wanted.devices.as_slice() {
-        [] => !host.has_iommu(),
+        [] => !root.has_iommu(),
         devices => devices
             .iter()
-            .any(|device| !host.is_behind_iommu(device.bdf)),
+            .any(|device| !root.is_behind_iommu(device.bdf)),
     };
     let names = wanted.names();
     let memory = wanted.memory.as_ref();
-    let of_hugepages = wanted.needs_hugepages(host);
+    let of_hugepages = wanted.needs_hugepages(root);
     let mut lines = vec![
-        kernel::check_version(host, noiommu),
-        kernel::check_config(host, noiommu),
-        sysfs::check(host),
-        privilege::check_seccomp(host),
-        cpu::check_virtualisation(host),
-        kvm::check(host),
-        nodes::check_iommufd(host),
-        nodes::check_iommu(host, &names, noiommu),
-        nodes::check_unsafe_mode(host, &names, noiommu),
-        cpu::check_encryption(host, noiommu),
-        privilege::check_rawio(host, noiommu),
-        privilege::check_page_addresses(host, noiommu),
-        memory::check_address_map(host),
-        config_window::check(host, &wanted.devices),
-        privilege::check_memlock(host, memory.map(|memory| memory.bytes)),
-        open_files::check(host, wanted.devices.len()),
+        kernel::check_version(root, noiommu),
+        kernel::check_config(root, noiommu),
+        sysfs::check(root),
+        privilege::check_seccomp(root),
+        cpu::check_virtualisation(root),
+        kvm::check(root),
+        nodes::check_iommufd(root),
+        nodes::check_iommu(root, &names, noiommu),
+        nodes::check_unsafe_mode(root, &names, noiommu),
+        cpu::check_encryption(root, noiommu),
+        privilege::check_rawio(root, noiommu),
+        privilege::check_page_addresses(root, noiommu),
+        memory::check_address_map(root),
+        config_window::check(root, &wanted.devices),
+        privilege::check_memlock(root, memory.map(|memory| memory.bytes)),
+        open_files::check(root, wanted.devices.len()),
     ];
-    lines.extend(memory::check_hugepages(host, memory, of_hugepages));
+    lines.extend(memory::check_hugepages(root, memory, of_hugepages));
     lines.extend([
-        available_memory::check(host, memory, of_hugepages),
-        memory::check_pinned_memory(host),
-        memory::check_memory_errors(host),
-        kept::check(host),
-        kernel::check_taint(host, noiommu),
-        kernel::check_lockdown(host),
+        available_memory::check(root, memory, of_hugepages),
+        memory::check_pinned_memory(root),
+        memory::check_memory_errors(root),
+        kept::check(root),
+        kernel::check_taint(root, noiommu),
+        kernel::check_lockdown(root),
     ]);
     for device in &wanted.devices {
-        lines.extend(of_device(host, device, &wanted.devices));
+        lines.extend(of_device(root, device, &wanted.devices));
     }
     Report { lines }
 }
 
 /// All lines about a device that goes to one guest with `all`.
-fn of_device(host: &Host, device: &WantedDevice, all: &[WantedDevice]) -> Vec<Line> {
-    let mut lines = device::check(host, device.bdf);
+fn of_device(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice]) -> Vec<Line> {
+    let mut lines = device::check(root, device.bdf);
     for line in &mut lines {
         if device.allow_no_reset && line.id == Id::DeviceReset && line.verdict == Verdict::Fail {
             // The next command is to accept that, which was done.
@@ -79,7 +79,7 @@ fn of_device(host: &Host, device: &WantedDevice, all: &[WantedDevice]) -> Vec<Li
     }
     // One that is not there, or is none to pass through, has no mode.
     if lines.iter().any(|line| line.id == Id::DeviceInUse) {
-        lines.push(dma::check(host, device, all));
+        lines.push(dma::check(root, device, all));
     }
     lines
 }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_machine_that_has_nothing_gets_every_line_with_a_next_command() {
         let fake = Fake::new();
-        let report = check(&fake.host, &Wanted::default());
+        let report = check(&fake.root, &Wanted::default());
         assert!(!report.is_ok());
         for line in &report.lines {
             assert_eq!(line.next.is_none(), line.verdict == Verdict::Ok, "{line:?}");
@@ -118,7 +118,7 @@ mod tests {
                 hugepage_size: None,
             }),
         };
-        let report = check(&fake.host, &wanted);
+        let report = check(&fake.root, &wanted);
         let ids: Vec<Id> = report.lines.iter().map(|line| line.id).collect();
         assert_eq!(ids, Id::all().collect::<Vec<_>>());
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
@@ -143,7 +143,7 @@ mod tests {
                     hugepage_size: None,
                 }),
             };
-            let report = check(&fake.host, &wanted);
+            let report = check(&fake.root, &wanted);
             [Id::Hugepages, Id::AvailableMemory, Id::DeviceDmaMode].map(|id| verdict(&report, id))
         };
         use Verdict::{Fail, Ok};
@@ -168,7 +168,7 @@ mod tests {
                 }],
                 memory: None,
             };
-            verdict(&check(&fake.host, &wanted), Id::DeviceReset)
+            verdict(&check(&fake.root, &wanted), Id::DeviceReset)
         };
         assert_eq!(judge(false), Verdict::Fail);
         assert_eq!(judge(true), Verdict::Warn);

@@ -8,19 +8,19 @@ use iommufd_backend::{Cdev, CdevKind};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// Opens a node of `/dev` as a run would.
-fn open(host: &Host, name: &str) -> io::Result<()> {
+fn open(root: &SysRoot, name: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
-    options.open(host.path(name)).map(drop)
+    options.open(root.path(name)).map(drop)
 }
 
 /// [`Id::Iommufd`]
-pub(crate) fn check_iommufd(host: &Host) -> Line {
+pub(crate) fn check_iommufd(root: &SysRoot) -> Line {
     let id = Id::Iommufd;
-    match open(host, "dev/iommu") {
+    match open(root, "dev/iommu") {
         Ok(()) => Line::ok(id, "/dev/iommu opens"),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound => Line::fail(
@@ -47,21 +47,21 @@ pub(crate) fn check_iommufd(host: &Host) -> Line {
 const UNSAFE_INTERRUPTS: &str = "sys/module/iommufd/parameters/allow_unsafe_interrupts";
 
 /// [`Id::Iommu`]
-pub(crate) fn check_iommu(host: &Host, devices: &[Bdf], noiommu: bool) -> Line {
+pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Line {
     let id = Id::Iommu;
-    let iommus = host.names("sys/class/iommu").join(", ");
+    let iommus = root.names("sys/class/iommu").join(", ");
     if iommus.is_empty() {
         return Line::ok(
             id,
             "This machine has no IOMMU, or it is off: noiommu mode is for such machines",
         );
     }
-    if !noiommu && !remaps_interrupts(host) {
+    if !noiommu && !remaps_interrupts(root) {
         let text = format!(
             "This machine's IOMMU ({iommus}) does not remap interrupts: a device behind it can \
              raise any interrupt of the host's"
         );
-        return if host.word(UNSAFE_INTERRUPTS) == "Y" {
+        return if root.word(UNSAFE_INTERRUPTS) == "Y" {
             Line::warn(
                 id,
                 format!("{text}, which the kernel was told to allow"),
@@ -98,20 +98,20 @@ pub(crate) fn check_iommu(host: &Host, devices: &[Bdf], noiommu: bool) -> Line {
 /// Whether an IOMMU stands between devices and the CPUs' interrupts, too: the names of interrupt
 /// controllers behind one begin with `IR-` (drivers/iommu/intel/irq_remapping.c,
 /// drivers/iommu/amd/iommu.c).
-fn remaps_interrupts(host: &Host) -> bool {
-    host.word("proc/interrupts").contains(" IR-")
+fn remaps_interrupts(root: &SysRoot) -> bool {
+    root.word("proc/interrupts").contains(" IR-")
 }
 
 /// [`Id::UnsafeMode`]
-pub(crate) fn check_unsafe_mode(host: &Host, devices: &[Bdf], noiommu: bool) -> Line {
+pub(crate) fn check_unsafe_mode(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Line {
     let id = Id::UnsafeMode;
     const SWITCH: &str = "echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
     if !noiommu {
         return Line::ok(id, "Not needed: an IOMMU translates");
     }
-    let kind = |bdf: &Bdf| Cdev::name(host.pci(), *bdf).ok().flatten();
+    let kind = |bdf: &Bdf| Cdev::name(root.pci(), *bdf).ok().flatten();
     let is_bound = |bdf: &Bdf| matches!(kind(bdf), Some((_, CdevKind::Noiommu)));
-    match host.pci().unsafe_noiommu_mode() {
+    match root.pci().unsafe_noiommu_mode() {
         Some(true) => Line::ok(
             id,
             "On. It is looked at when a device is bound; it can be switched off after that",
@@ -127,7 +127,7 @@ pub(crate) fn check_unsafe_mode(host: &Host, devices: &[Bdf], noiommu: bool) -> 
              device is bound",
             SWITCH,
         ),
-        None if host.exists("sys/module/vfio") => Line::fail(
+        None if root.exists("sys/module/vfio") => Line::fail(
             id,
             "This kernel has no such mode: it was built without CONFIG_VFIO_NOIOMMU",
             "in the kernel's source: scripts/config -e VFIO_NOIOMMU && make olddefconfig bzImage",
@@ -149,19 +149,19 @@ mod tests {
     #[test]
     fn absent_and_present_nodes_are_told_apart() {
         let fake = Fake::new();
-        assert!(check_iommufd(&fake.host).text.contains("no /dev/iommu"));
+        assert!(check_iommufd(&fake.root).text.contains("no /dev/iommu"));
         fake.write("dev/iommu", "");
-        assert_eq!(check_iommufd(&fake.host).verdict, Verdict::Ok);
+        assert_eq!(check_iommufd(&fake.root).verdict, Verdict::Ok);
         let strange = Fake::new();
         strange.directory("dev/iommu");
-        assert!(check_iommufd(&strange.host).text.contains("does not open"));
+        assert!(check_iommufd(&strange.root).text.contains("does not open"));
     }
 
     #[test]
     fn an_iommu_is_a_warning_to_those_who_have_no_device_behind_it() {
         let fake = Fake::new();
         let disk = fake.disk();
-        let judge = |devices: &[Bdf], noiommu| check_iommu(&fake.host, devices, noiommu);
+        let judge = |devices: &[Bdf], noiommu| check_iommu(&fake.root, devices, noiommu);
         assert_eq!(judge(&[], true).verdict, Verdict::Ok);
         fake.directory("sys/class/iommu/dmar0");
         fake.write("proc/interrupts", "  0:  9   IR-IO-APIC   2-edge  timer\n");
@@ -178,7 +178,7 @@ mod tests {
         let disk = fake.disk();
         fake.directory("sys/class/iommu/dmar0");
         fake.write("proc/interrupts", "  0:  9   IO-APIC   2-edge  timer\n");
-        let judge = |noiommu| check_iommu(&fake.host, &[disk], noiommu);
+        let judge = |noiommu| check_iommu(&fake.root, &[disk], noiommu);
         let line = judge(false);
         assert_eq!(line.verdict, Verdict::Fail);
         assert!(line.next.unwrap().contains("intremap"));
@@ -192,7 +192,7 @@ mod tests {
     fn unsafe_mode_matters_until_devices_are_bound() {
         let fake = Fake::new();
         let disk = fake.disk();
-        let judge = |devices: &[Bdf]| check_unsafe_mode(&fake.host, devices, true);
+        let judge = |devices: &[Bdf]| check_unsafe_mode(&fake.root, devices, true);
         assert!(judge(&[]).text.contains("not loaded"));
         fake.directory("sys/module/vfio");
         assert!(judge(&[]).text.contains("CONFIG_VFIO_NOIOMMU"));
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(judge(&[]).verdict, Verdict::Fail);
         fake.write(switch, "Y\n");
         assert_eq!(judge(&[]).verdict, Verdict::Ok);
-        let behind = check_unsafe_mode(&fake.host, &[], false);
+        let behind = check_unsafe_mode(&fake.root, &[], false);
         assert_eq!(behind.verdict, Verdict::Ok);
     }
 }

@@ -3,7 +3,7 @@
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::checks::privilege::limit;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// What a run opens that has no device and no CPU, and what is left for later: the serial port's clients,
 /// files of sysfs.
@@ -14,8 +14,8 @@ const PER_DEVICE: u64 = 8;
 
 /// Open files that a run needs with so many `devices` and `cpus`, those that are open now included.
 #[must_use]
-pub fn open_files_needed(host: &Host, devices: usize, cpus: u8) -> u64 {
-    let open = host.names("proc/self/fd").len() as u64;
+pub fn open_files_needed(root: &SysRoot, devices: usize, cpus: u8) -> u64 {
+    let open = root.names("proc/self/fd").len() as u64;
     let devices = (devices as u64).saturating_mul(PER_DEVICE);
     open.saturating_add(BASE)
         .saturating_add(devices)
@@ -32,11 +32,11 @@ pub fn more_open_files(need: u64) -> String {
 }
 
 /// [`Id::OpenFiles`], for so many devices and one CPU.
-pub(crate) fn check(host: &Host, devices: usize) -> Line {
+pub(crate) fn check(root: &SysRoot, devices: usize) -> Line {
     let id = Id::OpenFiles;
-    let need = open_files_needed(host, devices, 1);
+    let need = open_files_needed(root, devices, 1);
     // A run raises the soft limit to the hard one.
-    match limit(&host.word("proc/self/limits"), "Max open files").map(|limit| limit.hard) {
+    match limit(&root.word("proc/self/limits"), "Max open files").map(|limit| limit.hard) {
         Some(Some(limit)) if limit < need => Line::fail(
             id,
             format!("A run needs up to {need} open files, and the limit is {limit}"),
@@ -68,10 +68,10 @@ mod tests {
         let fake = Fake::new();
         let judge = |limits: &str, devices| {
             fake.write("proc/self/limits", limits);
-            check(&fake.host, devices)
+            check(&fake.root, devices)
         };
         assert_eq!(judge("", 1).verdict, Verdict::Warn);
-        let need = open_files_needed(&fake.host, 2, 1);
+        let need = open_files_needed(&fake.root, 2, 1);
         let hard = |hard: u64| {
             format!("Max open files            20                   {hard}                files\n")
         };
@@ -86,10 +86,10 @@ mod tests {
     #[test]
     fn what_is_open_already_counts() {
         let fake = Fake::new();
-        let before = open_files_needed(&fake.host, 1, 1);
+        let before = open_files_needed(&fake.root, 1, 1);
         fake.write("proc/self/fd/0", "");
         fake.write("proc/self/fd/1", "");
-        assert_eq!(open_files_needed(&fake.host, 1, 1), before + 2);
-        assert_eq!(open_files_needed(&fake.host, usize::MAX, u8::MAX), u64::MAX);
+        assert_eq!(open_files_needed(&fake.root, 1, 1), before + 2);
+        assert_eq!(open_files_needed(&fake.root, usize::MAX, u8::MAX), u64::MAX);
     }
 }

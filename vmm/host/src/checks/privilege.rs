@@ -2,7 +2,7 @@
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::{Host, size};
+use crate::sys_root::{SysRoot, size};
 
 /// Numbers of capabilities (include/uapi/linux/capability.h).
 const SYS_RAWIO: u32 = 17;
@@ -21,10 +21,10 @@ struct Privilege {
 }
 
 impl Privilege {
-    fn of_caller(host: &Host) -> Self {
-        let map = host.word("proc/self/uid_map");
+    fn of_caller(root: &SysRoot) -> Self {
+        let map = root.word("proc/self/uid_map");
         Self {
-            effective: effective(&host.word("proc/self/status")),
+            effective: effective(&root.word("proc/self/status")),
             // A kernel without user namespaces has no such file, and every process is in the first.
             is_first_namespace: map.is_empty() || map.split_whitespace().eq(EVERY_ID),
         }
@@ -45,17 +45,17 @@ fn effective(status: &str) -> u64 {
 
 /// Whether the caller has a seccomp filter (include/uapi/linux/seccomp.h SECCOMP_MODE_FILTER).
 #[must_use]
-pub fn has_seccomp_filter(host: &Host) -> bool {
-    let status = host.word("proc/self/status");
+pub fn has_seccomp_filter(root: &SysRoot) -> bool {
+    let status = root.word("proc/self/status");
     let mut lines = status.lines();
     let mode = lines.find_map(|line| line.strip_prefix("Seccomp:"));
     mode.is_some_and(|mode| mode.trim() == "2")
 }
 
 /// [`Id::Seccomp`]
-pub(crate) fn check_seccomp(host: &Host) -> Line {
+pub(crate) fn check_seccomp(root: &SysRoot) -> Line {
     let id = Id::Seccomp;
-    if has_seccomp_filter(host) {
+    if has_seccomp_filter(root) {
         return Line::warn(
             id,
             "A seccomp filter looks at the caller's system calls: it may deny those that a run needs, as \
@@ -68,9 +68,9 @@ pub(crate) fn check_seccomp(host: &Host) -> Line {
 }
 
 /// [`Id::CapabilityRawio`]
-pub(crate) fn check_rawio(host: &Host, noiommu: bool) -> Line {
+pub(crate) fn check_rawio(root: &SysRoot, noiommu: bool) -> Line {
     let id = Id::CapabilityRawio;
-    let privilege = Privilege::of_caller(host);
+    let privilege = Privilege::of_caller(root);
     if privilege.has(SYS_RAWIO) {
         return Line::ok(id, "The caller has CAP_SYS_RAWIO");
     }
@@ -93,13 +93,13 @@ pub(crate) fn check_rawio(host: &Host, noiommu: bool) -> Line {
 }
 
 /// [`Id::PageAddresses`]
-pub(crate) fn check_page_addresses(host: &Host, noiommu: bool) -> Line {
+pub(crate) fn check_page_addresses(root: &SysRoot, noiommu: bool) -> Line {
     let id = Id::PageAddresses;
     if !noiommu {
         return Line::ok(id, "They are not needed: an IOMMU translates");
     }
     let missing = "a run does not check that guest memory stays where devices find it";
-    if !host.exists("proc/self/pagemap") {
+    if !root.exists("proc/self/pagemap") {
         return Line::warn(
             id,
             format!("There is no /proc/self/pagemap (CONFIG_PROC_PAGE_MONITOR): {missing}"),
@@ -107,7 +107,7 @@ pub(crate) fn check_page_addresses(host: &Host, noiommu: bool) -> Line {
              bzImage",
         );
     }
-    if Privilege::of_caller(host).has(SYS_ADMIN) {
+    if Privilege::of_caller(root).has(SYS_ADMIN) {
         return Line::ok(
             id,
             "/proc/self/pagemap shows them (CAP_SYS_ADMIN): every run compares all pages of guest \
@@ -151,15 +151,15 @@ fn memlock(limits: &str) -> Option<Option<u64>> {
 
 /// The limit on locked memory in bytes; `None` where there is none, or the caller is not subject to it.
 #[must_use]
-pub fn locked_memory_limit(host: &Host) -> Option<u64> {
-    if Privilege::of_caller(host).has(IPC_LOCK) {
+pub fn locked_memory_limit(root: &SysRoot) -> Option<u64> {
+    if Privilege::of_caller(root).has(IPC_LOCK) {
         return None;
     }
-    memlock(&host.word("proc/self/limits")).flatten()
+    memlock(&root.word("proc/self/limits")).flatten()
 }
 
 /// [`Id::Memlock`], for `need` bytes of guest memory where that is known.
-pub(crate) fn check_memlock(host: &Host, need: Option<u64>) -> Line {
+pub(crate) fn check_memlock(root: &SysRoot, need: Option<u64>) -> Line {
     let id = Id::Memlock;
     let needs = need.map_or_else(
         || "A guest needs the bytes of its memory, once, for all its devices together".to_owned(),
@@ -170,10 +170,10 @@ pub(crate) fn check_memlock(host: &Host, need: Option<u64>) -> Line {
             )
         },
     );
-    if Privilege::of_caller(host).has(IPC_LOCK) {
+    if Privilege::of_caller(root).has(IPC_LOCK) {
         return Line::ok(id, format!("{needs}; no limit applies (CAP_IPC_LOCK)"));
     }
-    match (memlock(&host.word("proc/self/limits")), need) {
+    match (memlock(&root.word("proc/self/limits")), need) {
         (Some(None), _) => Line::ok(id, format!("{needs}; the limit is unlimited")),
         (Some(Some(limit)), Some(need)) if limit < need => Line::fail(
             id,
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn only_the_first_namespaces_capability_counts() {
-        let judge = |bits, map| check_rawio(&caller(bits, map, "").host, true);
+        let judge = |bits, map| check_rawio(&caller(bits, map, "").root, true);
         assert_eq!(judge(1 << SYS_RAWIO, FIRST).verdict, Verdict::Ok);
         assert_eq!(judge(1 << SYS_RAWIO, "").verdict, Verdict::Ok);
         assert_eq!(judge(!(1 << SYS_RAWIO), FIRST).verdict, Verdict::Fail);
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(elsewhere.verdict, Verdict::Fail);
         assert!(elsewhere.text.contains("user namespace"));
         assert_eq!(
-            check_rawio(&caller(0, FIRST, "").host, false).verdict,
+            check_rawio(&caller(0, FIRST, "").root, false).verdict,
             Verdict::Ok
         );
     }
@@ -240,7 +240,7 @@ mod tests {
         let judge = |status: &str| {
             let fake = Fake::new();
             fake.write("proc/self/status", status);
-            check_seccomp(&fake.host).verdict
+            check_seccomp(&fake.root).verdict
         };
         assert_eq!(
             judge("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n"),
@@ -259,20 +259,20 @@ mod tests {
         let judge = |bits, map, noiommu| {
             let fake = caller(bits, map, "");
             fake.write("proc/self/pagemap", "");
-            check_page_addresses(&fake.host, noiommu)
+            check_page_addresses(&fake.root, noiommu)
         };
         assert_eq!(judge(1 << SYS_ADMIN, FIRST, true).verdict, Verdict::Ok);
         assert_eq!(judge(!(1 << SYS_ADMIN), FIRST, true).verdict, Verdict::Warn);
         assert_eq!(judge(u64::MAX, OTHER, true).verdict, Verdict::Warn);
         assert_eq!(judge(0, FIRST, false).verdict, Verdict::Ok);
-        let none = check_page_addresses(&caller(u64::MAX, FIRST, "").host, true);
+        let none = check_page_addresses(&caller(u64::MAX, FIRST, "").root, true);
         assert_eq!(none.verdict, Verdict::Warn);
         assert!(none.text.contains("CONFIG_PROC_PAGE_MONITOR"));
     }
 
     #[test]
     fn the_need_is_compared_with_the_limit() {
-        let judge = |limits: &str, need| check_memlock(&caller(0, FIRST, limits).host, need);
+        let judge = |limits: &str, need| check_memlock(&caller(0, FIRST, limits).root, need);
         assert_eq!(judge(LIMIT, Some(8 << 20)).verdict, Verdict::Ok);
         let over = judge(LIMIT, Some((8 << 20) + 1));
         assert_eq!(over.verdict, Verdict::Fail);
@@ -283,11 +283,11 @@ mod tests {
         assert!(judge(&unlimited, Some(1 << 40)).text.contains("unlimited"));
         assert_eq!(judge("", Some(1)).verdict, Verdict::Warn);
         let lifted = caller(1 << IPC_LOCK, FIRST, LIMIT);
-        assert_eq!(locked_memory_limit(&lifted.host), None);
+        assert_eq!(locked_memory_limit(&lifted.root), None);
         let limited = caller(0, FIRST, LIMIT);
-        assert_eq!(locked_memory_limit(&limited.host), Some(8 << 20));
+        assert_eq!(locked_memory_limit(&limited.root), Some(8 << 20));
         assert_eq!(
-            check_memlock(&lifted.host, Some(1 << 40)).verdict,
+            check_memlock(&lifted.root, Some(1 << 40)).verdict,
             Verdict::Ok
         );
     }

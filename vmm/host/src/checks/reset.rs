@@ -6,7 +6,7 @@ use iommufd_backend::strongest;
 use crate::checks::device::{is_express, names};
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// The functions on a function's bus.
 pub(crate) struct Siblings {
@@ -19,13 +19,13 @@ pub(crate) struct Siblings {
 }
 
 impl Siblings {
-    pub(crate) fn of(host: &Host, bdf: Bdf) -> Self {
+    pub(crate) fn of(root: &SysRoot, bdf: Bdf) -> Self {
         let on_bus = |other: &Bdf| {
             *other != bdf && (other.domain(), other.bus()) == (bdf.domain(), bdf.bus())
         };
-        let mut others = host.pci().functions().unwrap_or_default();
+        let mut others = root.pci().functions().unwrap_or_default();
         others.retain(on_bus);
-        let function = host.function(bdf);
+        let function = root.function(bdf);
         let above = function.as_deref().and_then(|function| function.parent());
         let is_behind_bridge = above
             .and_then(|above| above.file_name()?.to_str()?.parse::<Bdf>().ok())
@@ -33,7 +33,7 @@ impl Siblings {
         Self {
             others,
             is_behind_bridge,
-            is_conventional: is_behind_bridge && !is_express(host, bdf),
+            is_conventional: is_behind_bridge && !is_express(root, bdf),
         }
     }
 }
@@ -42,9 +42,9 @@ impl Siblings {
 const PM: &str = "pm";
 
 /// How it is reset.
-pub(crate) fn check(host: &Host, bdf: Bdf, siblings: &Siblings) -> Line {
+pub(crate) fn check(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
     let id = Id::DeviceReset;
-    let methods = host.pci().reset_methods(bdf).unwrap_or_default();
+    let methods = root.pci().reset_methods(bdf).unwrap_or_default();
     let best = strongest(&methods);
     let accept = format!("pinvisor run --device {bdf},reset=none ...");
     match best.filter(|method| !method.contains("bus")) {

@@ -6,12 +6,12 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// [`Id::Sysfs`]
-pub(crate) fn check(host: &Host) -> Line {
+pub(crate) fn check(root: &SysRoot) -> Line {
     let id = Id::Sysfs;
-    if let Err(error) = fs::read_dir(host.path("sys/bus/pci/devices")) {
+    if let Err(error) = fs::read_dir(root.path("sys/bus/pci/devices")) {
         return Line::fail(
             id,
             format!("/sys/bus/pci/devices, which lists PCI devices, cannot be read: {error}"),
@@ -19,7 +19,7 @@ pub(crate) fn check(host: &Host) -> Line {
         );
     }
     // One whose flags cannot be read is taken for writable: writing tells.
-    let flags = statvfs(host.path("sys")).map(|found| found.f_flag);
+    let flags = statvfs(root.path("sys")).map(|found| found.f_flag);
     judge(flags.unwrap_or(StatVfsMountFlags::empty()))
 }
 
@@ -45,11 +45,11 @@ mod tests {
     #[test]
     fn without_sysfs_no_device_is_found() {
         let fake = Fake::new();
-        let line = check(&fake.host);
+        let line = check(&fake.root);
         assert_eq!(line.verdict, Verdict::Fail);
         assert!(line.next.unwrap().starts_with("mount -t sysfs"));
         fake.disk();
-        assert_eq!(check(&fake.host).verdict, Verdict::Ok);
+        assert_eq!(check(&fake.root).verdict, Verdict::Ok);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::checks::memory::meminfo;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 use crate::wanted::WantedMemory;
 
 /// What ends the memory that is available.
@@ -66,13 +66,13 @@ impl AvailableMemory {
 
 /// How much there is; `None` if the kernel does not show it.
 #[must_use]
-pub fn available_memory(host: &Host) -> Option<AvailableMemory> {
-    let all = [machine(host), control_groups(host), overcommit(host)];
+pub fn available_memory(root: &SysRoot) -> Option<AvailableMemory> {
+    let all = [machine(root), control_groups(root), overcommit(root)];
     all.into_iter().flatten().min_by_key(|found| found.bytes)
 }
 
-fn machine(host: &Host) -> Option<AvailableMemory> {
-    let kib = |name| meminfo(host, name);
+fn machine(root: &SysRoot) -> Option<AvailableMemory> {
+    let kib = |name| meminfo(root, name);
     // What others have can be swapped out, as far as it is anonymous.
     let swap = kib("SwapFree")
         .unwrap_or(0)
@@ -85,11 +85,11 @@ fn machine(host: &Host) -> Option<AvailableMemory> {
     })
 }
 
-fn overcommit(host: &Host) -> Option<AvailableMemory> {
-    if host.word("proc/sys/vm/overcommit_memory") != "2" {
+fn overcommit(root: &SysRoot) -> Option<AvailableMemory> {
+    if root.word("proc/sys/vm/overcommit_memory") != "2" {
         return None;
     }
-    let left = meminfo(host, "CommitLimit")?.saturating_sub(meminfo(host, "Committed_AS")?);
+    let left = meminfo(root, "CommitLimit")?.saturating_sub(meminfo(root, "Committed_AS")?);
     Some(AvailableMemory {
         bytes: left.saturating_mul(1024),
         limit: MemoryLimit::Overcommit,
@@ -98,20 +98,20 @@ fn overcommit(host: &Host) -> Option<AvailableMemory> {
 
 /// The tightest limit of the caller's control group and those above it (cgroup v2; Linux
 /// Documentation/admin-guide/cgroup-v2.rst). A namespace may hide those above.
-fn control_groups(host: &Host) -> Option<AvailableMemory> {
-    let groups = host.text("proc/self/cgroup").ok()?;
+fn control_groups(root: &SysRoot) -> Option<AvailableMemory> {
+    let groups = root.text("proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let ancestors = Path::new(path).ancestors();
-    let limits = ancestors.filter_map(|group| group_limit(host, group));
+    let limits = ancestors.filter_map(|group| group_limit(root, group));
     limits.min_by_key(|found| found.bytes)
 }
 
-fn group_limit(host: &Host, group: &Path) -> Option<AvailableMemory> {
+fn group_limit(root: &SysRoot, group: &Path) -> Option<AvailableMemory> {
     let directory = Path::new("sys/fs/cgroup").join(group);
-    let most: u64 = host.word(directory.join("memory.max")).parse().ok()?;
-    let current: u64 = host.word(directory.join("memory.current")).parse().ok()?;
+    let most: u64 = root.word(directory.join("memory.max")).parse().ok()?;
+    let current: u64 = root.word(directory.join("memory.current")).parse().ok()?;
     // The page cache goes where there is need; shared memory is not in these lists.
-    let statistics = host.text(directory.join("memory.stat")).unwrap_or_default();
+    let statistics = root.text(directory.join("memory.stat")).unwrap_or_default();
     let cache: u64 = statistics
         .lines()
         .filter_map(|line| line.split_once(' '))
@@ -125,12 +125,12 @@ fn group_limit(host: &Host, group: &Path) -> Option<AvailableMemory> {
 }
 
 /// [`Id::AvailableMemory`]
-pub(crate) fn check(host: &Host, memory: Option<&WantedMemory>, of_hugepages: bool) -> Line {
+pub(crate) fn check(root: &SysRoot, memory: Option<&WantedMemory>, of_hugepages: bool) -> Line {
     let id = Id::AvailableMemory;
     if of_hugepages {
         return Line::ok(id, "Not needed: guest memory is made of hugepages");
     }
-    let Some(available) = available_memory(host) else {
+    let Some(available) = available_memory(root) else {
         return Line::warn(
             id,
             "How much memory is available cannot be read from /proc/meminfo",
@@ -165,26 +165,26 @@ mod tests {
         fake.write("proc/meminfo", &lines.concat());
     }
 
-    fn mib(host: &Host) -> Option<u64> {
-        available_memory(host).map(|found| found.bytes >> 20)
+    fn mib(root: &SysRoot) -> Option<u64> {
+        available_memory(root).map(|found| found.bytes >> 20)
     }
 
     #[test]
     fn others_memory_counts_as_far_as_swap_has_room() {
         let fake = Fake::new();
-        assert_eq!(mib(&fake.host), None);
+        assert_eq!(mib(&fake.root), None);
         meminfo_of(&fake, &[("MemAvailable", 100)]);
-        assert_eq!(mib(&fake.host), Some(100));
+        assert_eq!(mib(&fake.root), Some(100));
         meminfo_of(
             &fake,
             &[("MemAvailable", 100), ("SwapFree", 30), ("AnonPages", 20)],
         );
-        assert_eq!(mib(&fake.host), Some(120));
+        assert_eq!(mib(&fake.root), Some(120));
         meminfo_of(
             &fake,
             &[("MemAvailable", 100), ("SwapFree", 10), ("AnonPages", 20)],
         );
-        assert_eq!(mib(&fake.host), Some(110));
+        assert_eq!(mib(&fake.root), Some(110));
     }
 
     #[test]
@@ -199,9 +199,9 @@ mod tests {
             ],
         );
         fake.write("proc/sys/vm/overcommit_memory", "0\n");
-        assert_eq!(mib(&fake.host), Some(100));
+        assert_eq!(mib(&fake.root), Some(100));
         fake.write("proc/sys/vm/overcommit_memory", "2\n");
-        let found = available_memory(&fake.host).unwrap();
+        let found = available_memory(&fake.root).unwrap();
         assert_eq!(
             (found.bytes, &found.limit),
             (40 << 20, &MemoryLimit::Overcommit)
@@ -222,9 +222,9 @@ mod tests {
             fake.write(&format!("{directory}/memory.current"), &text);
         };
         group("a/b", "max", 50);
-        assert_eq!(mib(&fake.host), Some(1000));
+        assert_eq!(mib(&fake.root), Some(1000));
         group("a", &(100_u64 << 20).to_string(), 50);
-        assert_eq!(mib(&fake.host), Some(50));
+        assert_eq!(mib(&fake.root), Some(50));
         let cache = format!(
             "file {}\ninactive_file {}\nactive_file {}\n",
             90 << 20,
@@ -232,7 +232,7 @@ mod tests {
             5 << 20
         );
         fake.write("sys/fs/cgroup/a/memory.stat", &cache);
-        let found = available_memory(&fake.host).unwrap();
+        let found = available_memory(&fake.root).unwrap();
         assert_eq!(found.bytes >> 20, 65);
         assert!(
             found.way_out().contains("memory.max of /sys/fs/cgroup/a,"),
@@ -249,13 +249,13 @@ mod tests {
             hugepage_size: None,
         };
         let judge =
-            |bytes, of_hugepages| check(&fake.host, Some(&wanted(bytes)), of_hugepages).verdict;
+            |bytes, of_hugepages| check(&fake.root, Some(&wanted(bytes)), of_hugepages).verdict;
         assert_eq!(judge(1, false), Verdict::Warn);
         meminfo_of(&fake, &[("MemAvailable", 64)]);
         assert_eq!(judge(64 << 20, false), Verdict::Ok);
         assert_eq!(judge((64 << 20) + 1, false), Verdict::Fail);
         assert_eq!(judge((64 << 20) + 1, true), Verdict::Ok);
-        assert_eq!(check(&fake.host, None, false).verdict, Verdict::Ok);
+        assert_eq!(check(&fake.root, None, false).verdict, Verdict::Ok);
     }
 
     proptest::proptest! {
@@ -273,7 +273,7 @@ mod tests {
             fake.write("sys/fs/cgroup/a/memory.max", &number);
             fake.write("sys/fs/cgroup/a/memory.current", &text);
             fake.write("sys/fs/cgroup/a/memory.stat", &format!("{text}\nactive_file {number}"));
-            let _ = available_memory(&fake.host);
+            let _ = available_memory(&fake.root);
         }
     }
 }

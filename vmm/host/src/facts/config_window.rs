@@ -7,7 +7,7 @@ use iommufd_backend::{Entry, IoMem, RegionKind};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 use crate::wanted::WantedDevice;
 
 /// Bytes of config space: that of one bus.
@@ -60,9 +60,9 @@ fn free(map: &IoMem, bars: &[Range<Hpa>], counts: impl Fn(&Entry) -> bool) -> Op
 }
 
 /// [`Id::ConfigSpace`]
-pub(crate) fn check(host: &Host, devices: &[WantedDevice]) -> Line {
+pub(crate) fn check(root: &SysRoot, devices: &[WantedDevice]) -> Line {
     let id = Id::ConfigSpace;
-    let map = match IoMem::read(&host.path("proc/iomem")) {
+    let map = match IoMem::read(&root.path("proc/iomem")) {
         Ok(map) => map,
         Err(error) => {
             return Line::warn(
@@ -74,7 +74,7 @@ pub(crate) fn check(host: &Host, devices: &[WantedDevice]) -> Line {
     };
     let bars: Vec<_> = devices
         .iter()
-        .flat_map(|device| bars(host, device))
+        .flat_map(|device| bars(root, device))
         .collect();
     let own = match map.ecam() {
         None => "This host reaches its own by ports only, 256 bytes of each device".to_owned(),
@@ -100,8 +100,8 @@ pub(crate) fn check(host: &Host, devices: &[WantedDevice]) -> Line {
     }
 }
 
-fn bars(host: &Host, device: &WantedDevice) -> Vec<Range<Hpa>> {
-    let regions = host.pci().resources(device.bdf).ok();
+fn bars(root: &SysRoot, device: &WantedDevice) -> Vec<Range<Hpa>> {
+    let regions = root.pci().resources(device.bdf).ok();
     let regions = regions.into_iter().flatten().flatten();
     regions
         .filter(|region| region.kind == RegionKind::Memory)
@@ -123,7 +123,7 @@ mod tests {
         let fake = Fake::new();
         let judge = |map: &str| {
             fake.write("proc/iomem", map);
-            check(&fake.host, &[])
+            check(&fake.root, &[])
         };
         let own = judge(WITH_OWN);
         assert_eq!(own.verdict, Verdict::Ok);
@@ -155,7 +155,7 @@ mod tests {
             "sys/bus/pci/devices/0000:01:00.0/resource",
             "0x00000000feb00000 0x00000000feb03fff 0x0000000000140204\n",
         );
-        let text = check(&fake.host, &[disk.into()]).text;
+        let text = check(&fake.root, &[disk.into()]).text;
         assert!(text.contains("0xfea00000"), "{text}");
     }
 }

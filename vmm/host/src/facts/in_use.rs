@@ -7,7 +7,7 @@ use address::Bdf;
 use iommufd_backend::{Cdev, NODES};
 
 use super::{network, storage};
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// A use that taking the device away would end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,45 +114,45 @@ impl Use {
 }
 
 /// All uses of a function that the host's own drivers make possible.
-pub(crate) fn by_host(host: &Host, bdf: Bdf) -> Vec<Use> {
-    let Some(function) = host.function(bdf) else {
+pub(crate) fn by_host(root: &SysRoot, bdf: Bdf) -> Vec<Use> {
+    let Some(function) = root.function(bdf) else {
         return Vec::new();
     };
-    let mut uses = storage::uses(host, &function);
-    uses.extend(network::uses(host, &function));
-    uses.extend(virtual_functions(host, bdf));
+    let mut uses = storage::uses(root, &function);
+    uses.extend(network::uses(root, &function));
+    uses.extend(virtual_functions(root, bdf));
     uses
 }
 
 /// The virtual functions of a function that are on, if there are any. vfio-pci takes no device with
 /// such (drivers/vfio/pci/vfio_pci_core.c vfio_pci_core_register_device), but may turn them on.
-pub(crate) fn virtual_functions(host: &Host, bdf: Bdf) -> Option<Use> {
-    let text = host.word(format!("sys/bus/pci/devices/{bdf}/sriov_numvfs"));
+pub(crate) fn virtual_functions(root: &SysRoot, bdf: Bdf) -> Option<Use> {
+    let text = root.word(format!("sys/bus/pci/devices/{bdf}/sriov_numvfs"));
     let count: u16 = text.parse().ok()?;
     (count > 0).then_some(Use::VirtualFunctions { bdf, count })
 }
 
 /// The process that has the function's VFIO device open, if the caller may see it.
-pub(crate) fn by_user(host: &Host, bdf: Bdf) -> Option<Use> {
+pub(crate) fn by_user(root: &SysRoot, bdf: Bdf) -> Option<Use> {
     let mut nodes = Vec::new();
-    if let Ok(Some((name, _))) = Cdev::name(host.pci(), bdf) {
+    if let Ok(Some((name, _))) = Cdev::name(root.pci(), bdf) {
         nodes.push(format!("{NODES}/{name}"));
     }
-    if let Ok(Some(group)) = host.pci().iommu_group(bdf) {
+    if let Ok(Some(group)) = root.pci().iommu_group(bdf) {
         let kind = if group.is_made_up { "noiommu-" } else { "" };
         nodes.push(format!("/dev/vfio/{kind}{}", group.number));
     }
     if nodes.is_empty() {
         return None;
     }
-    let processes = host.names("proc").into_iter();
+    let processes = root.names("proc").into_iter();
     processes
         .filter_map(|name| name.parse::<u32>().ok())
         .filter(|process| *process != std::process::id())
         .find_map(|process| {
             let directory = format!("proc/{process}/fd");
-            host.names(&directory).into_iter().find_map(|fd| {
-                let target = fs::read_link(host.path(&directory).join(fd)).ok()?;
+            root.names(&directory).into_iter().find_map(|fd| {
+                let target = fs::read_link(root.path(&directory).join(fd)).ok()?;
                 let node = nodes
                     .iter()
                     .find(|node| target.as_os_str() == node.as_str())?;
@@ -174,14 +174,14 @@ mod tests {
         let fake = Fake::new();
         let disk = fake.disk();
         fake.directory("proc/77/fd");
-        let fd = fake.root.path().join("proc/77/fd/3");
+        let fd = fake.dir.path().join("proc/77/fd/3");
         std::os::unix::fs::symlink("/dev/vfio/devices/noiommu-vfio0", fd).unwrap();
-        assert_eq!(by_user(&fake.host, disk), None);
+        assert_eq!(by_user(&fake.root, disk), None);
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
-        let found = by_user(&fake.host, disk).unwrap();
+        let found = by_user(&fake.root, disk).unwrap();
         assert_eq!(found.way_out(), "kill 77");
-        assert_eq!(by_host(&fake.host, disk), []);
-        assert_eq!(by_host(&fake.host, "09:00.0".parse().unwrap()), []);
+        assert_eq!(by_host(&fake.root, disk), []);
+        assert_eq!(by_host(&fake.root, "09:00.0".parse().unwrap()), []);
     }
 
     #[test]
@@ -197,8 +197,8 @@ mod tests {
         ] {
             fake.write("sys/bus/pci/devices/0000:01:00.0/sriov_numvfs", text);
             let wanted = count.map(|count| Use::VirtualFunctions { bdf, count });
-            assert_eq!(virtual_functions(&fake.host, bdf), wanted, "{text:?}");
-            assert_eq!(by_host(&fake.host, bdf), Vec::from_iter(wanted));
+            assert_eq!(virtual_functions(&fake.root, bdf), wanted, "{text:?}");
+            assert_eq!(by_host(&fake.root, bdf), Vec::from_iter(wanted));
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// Where distributions install the list.
 const FILES: [&str; 3] = [
@@ -52,8 +52,8 @@ pub(crate) struct Names {
 
 impl Names {
     /// The names that this machine has.
-    pub(crate) fn read(host: &Host) -> Self {
-        let text = FILES.iter().find_map(|file| host.text(file).ok());
+    pub(crate) fn read(root: &SysRoot) -> Self {
+        let text = FILES.iter().find_map(|file| root.text(file).ok());
         Self::parse(&text.unwrap_or_default())
     }
 
@@ -133,11 +133,11 @@ C 02  Network controller
     #[test]
     fn an_installed_list_is_preferred() {
         let fake = Fake::new();
-        let none = Names::read(&fake.host);
+        let none = Names::read(&fake.root);
         assert_eq!(none.class(0x02_0000), Some("Ethernet controller"));
         assert_eq!(none.vendor(0x8086), None);
         fake.write("usr/share/hwdata/pci.ids", LIST);
-        let names = Names::read(&fake.host);
+        let names = Names::read(&fake.root);
         assert_eq!(names.class(0x02_0000), Some("Ethernet card"));
         assert_eq!(
             names.class(0x01_0802),

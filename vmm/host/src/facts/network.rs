@@ -5,16 +5,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use crate::facts::in_use::Use;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// `RTF_UP` and `RTF_REJECT` (include/uapi/linux/route.h).
 const UP: u32 = 1;
 const REJECT: u32 = 0x200;
 
 /// Uses of the network interfaces of the function whose directory is `function`.
-pub(crate) fn uses(host: &Host, function: &Path) -> Vec<Use> {
-    let interfaces = interfaces(host, function);
-    let text = |name| host.text(name).unwrap_or_default();
+pub(crate) fn uses(root: &SysRoot, function: &Path) -> Vec<Use> {
+    let interfaces = interfaces(root, function);
+    let text = |name| root.text(name).unwrap_or_default();
     let (v4, v6) = (text("proc/net/route"), text("proc/net/ipv6_route"));
     let defaults = v4.lines().filter_map(default_v4);
     let defaults: BTreeSet<&str> = defaults
@@ -42,16 +42,16 @@ pub(crate) fn uses(host: &Host, function: &Path) -> Vec<Use> {
 
 /// Names of the interfaces that stand below `function`, and of the bridges, bonds and VLANs that
 /// stand upon them.
-fn interfaces(host: &Host, function: &Path) -> BTreeSet<String> {
+fn interfaces(root: &SysRoot, function: &Path) -> BTreeSet<String> {
     let is_below = |name: &String| {
-        let real = host.real(format!("sys/class/net/{name}"));
+        let real = root.real(format!("sys/class/net/{name}"));
         real.is_some_and(|real| real.starts_with(function))
     };
-    let mut new: Vec<String> = host.names("sys/class/net");
+    let mut new: Vec<String> = root.names("sys/class/net");
     new.retain(is_below);
     let mut found = BTreeSet::new();
     while let Some(name) = new.pop() {
-        let entries = host.names(format!("sys/class/net/{name}"));
+        let entries = root.names(format!("sys/class/net/{name}"));
         if found.insert(name) {
             let upper = entries
                 .iter()
@@ -141,7 +141,7 @@ eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
         fake.directory(&format!("{FUNCTION}/net/eth0"));
         fake.link("sys/class/net/eth0", &format!("{FUNCTION}/net/eth0"));
         fake.directory("sys/class/net/br0");
-        let function = fake.host.real(FUNCTION).unwrap();
+        let function = fake.root.real(FUNCTION).unwrap();
         (fake, function)
     }
 
@@ -151,10 +151,10 @@ eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
         // Without that of eth0 itself.
         let v4: Vec<_> = V4.lines().take(2).collect();
         fake.write("proc/net/route", &v4.join("\n"));
-        assert_eq!(uses(&fake.host, &function), []);
+        assert_eq!(uses(&fake.root, &function), []);
         fake.directory(&format!("{FUNCTION}/net/eth0/upper_br0"));
         assert_eq!(
-            uses(&fake.host, &function),
+            uses(&fake.root, &function),
             [Use::DefaultRoute {
                 interface: "br0".into()
             }]
@@ -164,7 +164,7 @@ eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
     #[test]
     fn an_interface_that_is_up_with_an_address_is_in_use() {
         let (fake, function) = machine();
-        let found = || uses(&fake.host, &function);
+        let found = || uses(&fake.root, &function);
         let network = |network: &str| Use::Network {
             interface: "eth0".into(),
             network: network.into(),

@@ -1,21 +1,21 @@
 //! Suspend of the host, which takes power from devices that only their guest could set up again.
 
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// The sleep states that this host can enter, unless something keeps it awake: the kernel's names
 /// (Linux Documentation/admin-guide/pm/sleep-states.rst).
 #[must_use]
-pub fn sleep_states(host: &Host) -> Option<String> {
-    let states = host.word("sys/power/state");
-    (!states.is_empty() && !is_inhibited(host)).then_some(states)
+pub fn sleep_states(root: &SysRoot) -> Option<String> {
+    let states = root.word("sys/power/state");
+    (!states.is_empty() && !is_inhibited(root)).then_some(states)
 }
 
 /// Whether something blocks sleep by systemd-logind, as `systemd-inhibit --what=sleep` does (systemd
 /// src/login/logind-inhibit.c `inhibitor_save`).
-fn is_inhibited(host: &Host) -> bool {
+fn is_inhibited(root: &SysRoot) -> bool {
     const DIRECTORY: &str = "run/systemd/inhibit";
-    host.names(DIRECTORY).into_iter().any(|name| {
-        let text = host.text(format!("{DIRECTORY}/{name}")).unwrap_or_default();
+    root.names(DIRECTORY).into_iter().any(|name| {
+        let text = root.text(format!("{DIRECTORY}/{name}")).unwrap_or_default();
         let value = |key: &str| {
             let lines = text.lines();
             let found = lines.filter_map(|line| line.split_once('='));
@@ -34,7 +34,7 @@ mod tests {
     #[test]
     fn a_host_that_can_sleep_may_be_kept_awake() {
         let fake = Fake::new();
-        let states = || sleep_states(&fake.host);
+        let states = || sleep_states(&fake.root);
         assert_eq!(states(), None);
         fake.write("sys/power/state", "\n");
         assert_eq!(states(), None);

@@ -6,35 +6,35 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::facts::in_use::Use;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// Uses of the block devices of the function whose directory is `function`.
-pub(crate) fn uses(host: &Host, function: &Path) -> Vec<Use> {
-    let blocks = blocks(host, function);
+pub(crate) fn uses(root: &SysRoot, function: &Path) -> Vec<Use> {
+    let blocks = blocks(root, function);
     if blocks.is_empty() {
         return Vec::new();
     }
-    let mut uses = mounts(host, &blocks);
-    let swaps = host.text("proc/swaps").unwrap_or_default();
+    let mut uses = mounts(root, &blocks);
+    let swaps = root.text("proc/swaps").unwrap_or_default();
     uses.extend(swap_files(&swaps).into_iter().filter_map(|path| {
-        let block = block_of_path(host, &path);
+        let block = block_of_path(root, &path);
         blocks.contains(&block).then_some(Use::Swap { block })
     }));
     // What neither list shows; where one does, the rest mostly follows from it.
     if uses.is_empty() {
-        uses = holders::uses(host, &blocks);
+        uses = holders::uses(root, &blocks);
     }
     uses
 }
 
 /// Names of the block devices that stand below `function`, their partitions, and all that was
 /// made of them.
-fn blocks(host: &Host, function: &Path) -> BTreeSet<String> {
-    let all: Vec<(String, _)> = host
+fn blocks(root: &SysRoot, function: &Path) -> BTreeSet<String> {
+    let all: Vec<(String, _)> = root
         .names("sys/class/block")
         .into_iter()
         .filter_map(|name| {
-            let real = host.real(format!("sys/class/block/{name}"))?;
+            let real = root.real(format!("sys/class/block/{name}"))?;
             Some((name, real))
         })
         .collect();
@@ -48,7 +48,7 @@ fn blocks(host: &Host, function: &Path) -> BTreeSet<String> {
         if !found.insert(name.clone()) {
             continue;
         }
-        new.extend(host.names(format!("sys/class/block/{name}/holders")));
+        new.extend(root.names(format!("sys/class/block/{name}/holders")));
         new.extend(multipath_head(&name));
         let real = all.iter().find(|(other, _)| *other == name);
         new.extend(real.map(|(_, real)| below(real)).unwrap_or_default());
@@ -68,11 +68,11 @@ fn multipath_head(name: &str) -> Option<String> {
         .then(|| format!("nvme{subsystem}n{namespace}"))
 }
 
-fn mounts(host: &Host, blocks: &BTreeSet<String>) -> Vec<Use> {
-    let text = host.text("proc/self/mountinfo").unwrap_or_default();
+fn mounts(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<Use> {
+    let text = root.text("proc/self/mountinfo").unwrap_or_default();
     mounts_in(&text)
         .filter_map(|mount| {
-            let block = mount_of(host, blocks, &mount)?;
+            let block = mount_of(root, blocks, &mount)?;
             Some(Use::Mounted {
                 block,
                 at: mount.at,
@@ -86,21 +86,21 @@ fn mounts_in(text: &str) -> impl Iterator<Item = Mount> {
 }
 
 /// The one of `blocks` that is mounted there.
-fn mount_of(host: &Host, blocks: &BTreeSet<String>, mount: &Mount) -> Option<String> {
+fn mount_of(root: &SysRoot, blocks: &BTreeSet<String>, mount: &Mount) -> Option<String> {
     let has_number = |block: &&String| {
-        let number = number_of(host, block);
+        let number = number_of(root, block);
         !number.is_empty() && number == mount.number
     };
     // A file system over several devices has a number of its own.
     blocks.iter().find(has_number).cloned().or_else(|| {
-        let block = block_of_path(host, &mount.source);
+        let block = block_of_path(root, &mount.source);
         blocks.contains(&block).then_some(block)
     })
 }
 
 /// Major and minor number of a block device; empty if unknown.
-fn number_of(host: &Host, block: &str) -> String {
-    host.word(format!("sys/class/block/{block}/dev"))
+fn number_of(root: &SysRoot, block: &str) -> String {
+    root.word(format!("sys/class/block/{block}/dev"))
 }
 
 /// A line of `/proc/self/mountinfo` (Linux Documentation/filesystems/proc.rst).
@@ -154,12 +154,12 @@ fn unescape(text: &str) -> String {
 }
 
 /// The block device behind a path of `/dev`, links followed; empty where there is none.
-fn block_of_path(host: &Host, path: &str) -> String {
+fn block_of_path(root: &SysRoot, path: &str) -> String {
     let path = Path::new(path);
     let Ok(relative) = path.strip_prefix("/") else {
         return String::new();
     };
-    let real = host.real(relative).unwrap_or_else(|| path.to_owned());
+    let real = root.real(relative).unwrap_or_else(|| path.to_owned());
     real.file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
@@ -184,21 +184,21 @@ pub(crate) mod tests {
         block(&fake, "nvme0n1", &disk, "259:0\n");
         block(&fake, "nvme0n1p1", &format!("{disk}/nvme0n1p1"), "259:1\n");
         block(&fake, "sda", "sys/devices/other/sda", "8:0\n");
-        let function = fake.host.real(FUNCTION).unwrap();
+        let function = fake.root.real(FUNCTION).unwrap();
         (fake, function)
     }
 
     #[test]
     fn a_mounted_partition_is_found_by_number() {
         let (fake, function) = with_partition();
-        assert_eq!(uses(&fake.host, &function), []);
+        assert_eq!(uses(&fake.root, &function), []);
         fake.write(
             "proc/self/mountinfo",
             "22 1 8:0 / / rw - ext4 /dev/sda rw\n\
              36 22 259:1 / /mnt/my\\040disk rw,noatime master:1 - ext2 /dev/nvme0n1p1 rw\n",
         );
         assert_eq!(
-            uses(&fake.host, &function),
+            uses(&fake.root, &function),
             [Use::Mounted {
                 block: "nvme0n1p1".into(),
                 at: "/mnt/my disk".into()
@@ -218,7 +218,7 @@ pub(crate) mod tests {
             "36 22 253:0 / /x rw - xfs /dev/mapper/x rw\n",
         );
         assert!(matches!(
-            &uses(&fake.host, &function)[..],
+            &uses(&fake.root, &function)[..],
             [Use::Mounted { block, .. }] if block == "dm-0"
         ));
     }
@@ -232,7 +232,7 @@ pub(crate) mod tests {
             "proc/self/mountinfo",
             "36 22 0:40 / /x rw - btrfs /dev/disk/by-id/x rw\n",
         );
-        assert_eq!(uses(&fake.host, &function).len(), 1);
+        assert_eq!(uses(&fake.root, &function).len(), 1);
     }
 
     #[test]
@@ -243,7 +243,7 @@ pub(crate) mod tests {
             "Filename Type Size Used Priority\n/dev/nvme0n1p1 partition 1 0 -2\n/dev/sda file 1 0 -3\n",
         );
         assert_eq!(
-            uses(&fake.host, &function),
+            uses(&fake.root, &function),
             [Use::Swap {
                 block: "nvme0n1p1".into()
             }]
@@ -279,7 +279,7 @@ pub(crate) mod tests {
             let (fake, function) = with_partition();
             fake.write("proc/self/mountinfo", &format!("{text}\n{bytes} - {text}"));
             fake.write("proc/swaps", &format!("\n{text}\n{bytes}"));
-            uses(&fake.host, &function);
+            uses(&fake.root, &function);
             multipath_head(&text);
             unescape(&bytes);
         }

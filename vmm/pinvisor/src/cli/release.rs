@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use address::Bdf;
 use clap::Args;
-use host::Host;
+use host::SysRoot;
 use iommufd_backend::settle;
 use keeper::Found;
 
@@ -53,8 +53,8 @@ fn release(bdf: Bdf) -> Result<String, Error> {
     if found.is_empty() {
         return Err(Error::NoKeeper { bdf });
     }
-    let host = Host::default();
-    host::ensure_closed(&host, bdf)?;
+    let root = SysRoot::default();
+    host::ensure_closed(&root, bdf)?;
     let mut said = Vec::new();
     for keeper in found {
         let devices = &keeper.status.devices;
@@ -62,7 +62,7 @@ fn release(bdf: Bdf) -> Result<String, Error> {
         let Some(device) = devices.iter().find(|device| device.bdf == bdf) else {
             continue;
         };
-        let quiet = settle(host.pci(), &device.leftover(), &ours, SETTLE)?;
+        let quiet = settle(root.pci(), &device.leftover(), &ours, SETTLE)?;
         let left = keeper::release(keeper, bdf)?;
         said.push(tell(keeper, &quiet.because().to_string(), &left));
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{block_of_path, mount_of, mounts_in, number_of};
 use crate::facts::in_use::Use;
-use crate::sys_root::Host;
+use crate::sys_root::SysRoot;
 
 /// Targets that export block devices to other machines, below configfs: the directories of their
 /// objects, and the file that holds the device's path (Linux Documentation/target,
@@ -21,32 +21,32 @@ const EXPORTS: [(&str, &str); 2] = [
 const EXPORT_DEPTH: usize = 3;
 
 /// Uses of `blocks` that neither this process's mounts nor the list of swap shows.
-pub(super) fn uses(host: &Host, blocks: &BTreeSet<String>) -> Vec<Use> {
+pub(super) fn uses(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<Use> {
     let mut held = Vec::new();
     for block in blocks {
-        let stacked = host.names(format!("sys/class/block/{block}/holders"));
+        let stacked = root.names(format!("sys/class/block/{block}/holders"));
         held.extend(stacked.into_iter().map(|by| (block.clone(), by)));
     }
-    held.extend(loops(host, blocks));
-    held.extend(several_devices(host, blocks));
-    held.extend(zfs(host, blocks));
-    held.extend(exports(host, blocks));
+    held.extend(loops(root, blocks));
+    held.extend(several_devices(root, blocks));
+    held.extend(zfs(root, blocks));
+    held.extend(exports(root, blocks));
     let mut uses: Vec<Use> = held
         .into_iter()
         .map(|(block, by)| Use::Held { block, by })
         .collect();
-    uses.extend(elsewhere(host, blocks));
-    uses.extend(programs(host, blocks));
+    uses.extend(elsewhere(root, blocks));
+    uses.extend(programs(root, blocks));
     uses
 }
 
 /// Loop devices over one of `blocks`.
-fn loops(host: &Host, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
-    let names = host.names("sys/class/block").into_iter();
+fn loops(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
+    let names = root.names("sys/class/block").into_iter();
     names
         .filter_map(|name| {
-            let file = host.word(format!("sys/class/block/{name}/loop/backing_file"));
-            let block = block_of_path(host, &file);
+            let file = root.word(format!("sys/class/block/{name}/loop/backing_file"));
+            let block = block_of_path(root, &file);
             blocks.contains(&block).then_some((block, name))
         })
         .collect()
@@ -54,16 +54,16 @@ fn loops(host: &Host, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
 
 /// File systems over several devices, of which a list of mounts names one
 /// (fs/btrfs/sysfs.c, fs/bcachefs/sysfs.c).
-fn several_devices(host: &Host, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
+fn several_devices(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for id in host.names("sys/fs/btrfs") {
-        let members = host.names(format!("sys/fs/btrfs/{id}/devices")).into_iter();
+    for id in root.names("sys/fs/btrfs") {
+        let members = root.names(format!("sys/fs/btrfs/{id}/devices")).into_iter();
         let ours = members.filter(|block| blocks.contains(block));
         found.extend(ours.map(|block| (block, format!("the btrfs file system {id}"))));
     }
-    for id in host.names("sys/fs/bcachefs") {
-        for member in host.names(format!("sys/fs/bcachefs/{id}")) {
-            let link = host.real(format!("sys/fs/bcachefs/{id}/{member}/block"));
+    for id in root.names("sys/fs/bcachefs") {
+        for member in root.names(format!("sys/fs/bcachefs/{id}")) {
+            let link = root.real(format!("sys/fs/bcachefs/{id}/{member}/block"));
             let block = link.as_deref().map_or_else(String::new, last_name);
             if blocks.contains(&block) {
                 found.push((block, format!("the bcachefs file system {id}")));
@@ -80,17 +80,17 @@ fn last_name(path: &Path) -> String {
 
 /// Members of ZFS pools, as udev knows them, while pools are imported. The kernel shows no list of
 /// a pool's devices.
-fn zfs(host: &Host, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
-    let pools = host.names("proc/spl/kstat/zfs").into_iter();
-    let is_pool = |name: &String| host.exists(&format!("proc/spl/kstat/zfs/{name}/state"));
+fn zfs(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
+    let pools = root.names("proc/spl/kstat/zfs").into_iter();
+    let is_pool = |name: &String| root.exists(&format!("proc/spl/kstat/zfs/{name}/state"));
     let pools: Vec<String> = pools.filter(is_pool).collect();
     if pools.is_empty() {
         return Vec::new();
     }
     let by = format!("maybe a ZFS pool ({})", pools.join(", "));
     let is_member = |block: &&String| {
-        let number = number_of(host, block);
-        let known = host.text(format!("run/udev/data/b{number}"));
+        let number = number_of(root, block);
+        let known = root.text(format!("run/udev/data/b{number}"));
         let known = known.unwrap_or_default();
         known.lines().any(|line| line == "E:ID_FS_TYPE=zfs_member")
     };
@@ -99,17 +99,17 @@ fn zfs(host: &Host, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
 }
 
 /// Block devices that are exported to other machines.
-fn exports(host: &Host, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
+fn exports(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (directory, file) in EXPORTS {
         let mut left = vec![(directory.to_owned(), 0)];
         while let Some((directory, depth)) = left.pop() {
-            let block = block_of_path(host, &host.word(format!("{directory}/{file}")));
+            let block = block_of_path(root, &root.word(format!("{directory}/{file}")));
             if blocks.contains(&block) {
                 found.push((block, format!("the export /{directory}")));
             }
             if depth < EXPORT_DEPTH {
-                let names = host.names(&directory).into_iter();
+                let names = root.names(&directory).into_iter();
                 left.extend(names.map(|name| (format!("{directory}/{name}"), depth + 1)));
             }
         }
@@ -118,19 +118,19 @@ fn exports(host: &Host, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
 }
 
 /// Processes of the machine that the caller may look at, but for itself.
-fn processes(host: &Host) -> impl Iterator<Item = u32> {
-    let names = host.names("proc").into_iter();
+fn processes(root: &SysRoot) -> impl Iterator<Item = u32> {
+    let names = root.names("proc").into_iter();
     names
         .filter_map(|name| name.parse().ok())
         .filter(|process| *process != std::process::id())
 }
 
 /// Mounts in other mount namespaces, such as those of containers, each once.
-fn elsewhere(host: &Host, blocks: &BTreeSet<String>) -> Vec<Use> {
-    let namespace = |process: &str| std::fs::read_link(host.path(format!("proc/{process}/ns/mnt")));
+fn elsewhere(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<Use> {
+    let namespace = |process: &str| std::fs::read_link(root.path(format!("proc/{process}/ns/mnt")));
     let own = namespace("self").ok();
     let mut others = BTreeMap::new();
-    for process in processes(host) {
+    for process in processes(root) {
         match namespace(&process.to_string()) {
             Ok(found) if Some(&found) != own.as_ref() => {
                 others.entry(found).or_insert(process);
@@ -141,9 +141,9 @@ fn elsewhere(host: &Host, blocks: &BTreeSet<String>) -> Vec<Use> {
     let mut seen = BTreeSet::new();
     let mut uses = Vec::new();
     for process in others.into_values() {
-        let text = host.text(format!("proc/{process}/mountinfo"));
+        let text = root.text(format!("proc/{process}/mountinfo"));
         for mount in mounts_in(&text.unwrap_or_default()) {
-            let block = mount_of(host, blocks, &mount);
+            let block = mount_of(root, blocks, &mount);
             let new = block.filter(|block| seen.insert(block.clone()));
             uses.extend(new.map(|block| Use::MountedElsewhere {
                 block,
@@ -156,12 +156,12 @@ fn elsewhere(host: &Host, blocks: &BTreeSet<String>) -> Vec<Use> {
 }
 
 /// Programs that have one of `blocks` open, the first one of each.
-fn programs(host: &Host, blocks: &BTreeSet<String>) -> Vec<Use> {
+fn programs(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<Use> {
     let mut found = BTreeMap::new();
-    for process in processes(host) {
+    for process in processes(root) {
         let directory = format!("proc/{process}/fd");
-        for fd in host.names(&directory) {
-            let target = std::fs::read_link(host.path(format!("{directory}/{fd}")));
+        for fd in root.names(&directory) {
+            let target = std::fs::read_link(root.path(format!("{directory}/{fd}")));
             let Ok(target) = target else { continue };
             let name = target.strip_prefix("/dev").map(last_name);
             if let Some(block) = name.ok().filter(|name| blocks.contains(name)) {
@@ -190,9 +190,9 @@ mod tests {
     /// The only use of the disk that [`with_partition`] makes, once `make` has run.
     fn only(make: impl FnOnce(&Fake)) -> Use {
         let (fake, function) = with_partition();
-        assert_eq!(uses(&fake.host, &function), []);
+        assert_eq!(uses(&fake.root, &function), []);
         make(&fake);
-        let mut found = uses(&fake.host, &function);
+        let mut found = uses(&fake.root, &function);
         assert_eq!(found.len(), 1, "{found:?}");
         found.remove(0)
     }
@@ -229,8 +229,8 @@ mod tests {
         let found = only(|fake| fake.directory("sys/fs/btrfs/uuid/devices/nvme0n1p1"));
         assert_eq!(found, held("nvme0n1p1", "the btrfs file system uuid"));
         let found = only(|fake| {
-            let real = fake.host.real("sys/class/block/nvme0n1").unwrap();
-            let link = fake.root.path().join("sys/fs/bcachefs/uuid/dev-0/block");
+            let real = fake.root.real("sys/class/block/nvme0n1").unwrap();
+            let link = fake.dir.path().join("sys/fs/bcachefs/uuid/dev-0/block");
             std::fs::create_dir_all(link.parent().unwrap()).unwrap();
             std::os::unix::fs::symlink(real, link).unwrap();
         });
@@ -242,9 +242,9 @@ mod tests {
         let (fake, function) = with_partition();
         fake.write("run/udev/data/b259:1", "S:x\nE:ID_FS_TYPE=zfs_member\n");
         fake.write("proc/spl/kstat/zfs/arcstats", "");
-        assert_eq!(uses(&fake.host, &function), []);
+        assert_eq!(uses(&fake.root, &function), []);
         fake.write("proc/spl/kstat/zfs/tank/state", "ONLINE\n");
-        let found = uses(&fake.host, &function);
+        let found = uses(&fake.root, &function);
         assert_eq!(found, [held("nvme0n1p1", "maybe a ZFS pool (tank)")]);
     }
 
@@ -262,7 +262,7 @@ mod tests {
 
     /// A process of the machine with a link below its directory.
     fn process(fake: &Fake, name: &str, target: &str) {
-        let link = fake.root.path().join("proc").join(name);
+        let link = fake.dir.path().join("proc").join(name);
         std::fs::create_dir_all(link.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(target, link).unwrap();
     }
