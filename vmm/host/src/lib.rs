@@ -23,7 +23,7 @@ pub use checks::id::Id;
 pub use checks::kept::of_device as keepers_of;
 pub use checks::kvm::{KvmObstacle, kvm_suffices};
 pub use checks::line::{Line, Report, Verdict};
-pub use checks::open_files::{more_open_files, open_files_needed};
+pub use checks::open_files::{open_files_hint, open_files_needed};
 pub use checks::privilege::{has_seccomp_filter, locked_memory_limit};
 pub use facts::available_memory::{AvailableMemory, MemoryLimit, available_memory};
 pub use facts::config_window::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};

@@ -90,7 +90,8 @@ pub struct Keeper {
     /// What it does, in a sentence.
     pub text: String,
     /// The command that gives the memory back.
-    pub next: String,
+    #[serde(rename = "next")]
+    pub hint: String,
 }
 
 impl Keeper {
@@ -101,7 +102,7 @@ impl Keeper {
             bytes: found.status.bytes,
             devices: devices.map(|device| device.bdf.to_string()).collect(),
             text: kept::sentence(found),
-            next: kept::way_out(found),
+            hint: kept::hint(found),
         }
     }
 }
@@ -160,8 +161,8 @@ impl Devices {
     /// Those of `out`.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         self.write_devices(out)?;
-        for Keeper { text, next, .. } in &self.keepers {
-            writeln!(out, "{text}: {next}")?;
+        for Keeper { text, hint, .. } in &self.keepers {
+            writeln!(out, "{text}: {hint}")?;
         }
         Ok(())
     }
@@ -257,6 +258,20 @@ mod tests {
             row,
             "0000:01:00.0  1b36:0010  -       noiommu  flr    -       Non-volatile memory controller"
         );
+    }
+
+    #[test]
+    fn the_hint_of_a_keeper_is_next_in_json() {
+        let keeper = Keeper {
+            pid: 77,
+            bytes: 1,
+            devices: Vec::new(),
+            text: "It keeps".to_owned(),
+            hint: "pinvisor release 01:00.0".to_owned(),
+        };
+        let json = serde_json::to_value(keeper).unwrap();
+        assert_eq!(json["next"], "pinvisor release 01:00.0");
+        assert_eq!(json.get("hint"), None);
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn run_stress(args: StressArgs) -> Result<ExitCode, Error> {
     })
 }
 
-/// Prints the error, what is behind it, the way out, and the check that looks for it.
+/// Prints the error, what is behind it, the hint, and the check that looks for it.
 fn report(error: &Error) {
     let mut text = format!("pinvisor: error[{}]: {}\n", error.id(), error.chain());
     if let Some(hint) = error.hint() {

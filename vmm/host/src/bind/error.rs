@@ -1,4 +1,4 @@
-//! Why a device could not be bound or unbound, and the way out.
+//! Why a device could not be bound or unbound, and hints.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use address::Bdf;
 use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
 
-use crate::facts::config_space::silent_way_out;
+use crate::facts::config_space::silent_hint;
 use crate::facts::in_use::Use;
 
 /// A device could not be given to vfio-pci, or back. The device is as it was before.
@@ -117,15 +117,15 @@ impl BindError {
         match self {
             Self::BindFacts(error) => error.hint(),
             Self::BindBridge { .. } => Some("pinvisor list shows what can be bound".to_owned()),
-            Self::BindSilent { bdf } => Some(silent_way_out(*bdf)),
+            Self::BindSilent { bdf } => Some(silent_hint(*bdf)),
             Self::BindInUse { bdf, uses } => {
-                let ways: Vec<_> = uses.iter().map(Use::way_out).collect();
+                let hints: Vec<_> = uses.iter().map(Use::hint).collect();
                 Some(format!(
                     "{}; or take it away all the same: pinvisor bind --force {bdf}",
-                    ways.join("; ")
+                    hints.join("; ")
                 ))
             }
-            Self::UnbindOpen { by, .. } => Some(by.way_out()),
+            Self::UnbindOpen { by, .. } => Some(by.hint()),
             Self::BindUnsafeModeOff { bdf } => Some(format!(
                 "if you accept that its user can read and write all memory of this machine: \
                  echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode && \

@@ -376,8 +376,8 @@ mod tests {
                     .contains("2 of its virtual functions are on")
             );
             let hint = error.hint().unwrap();
-            let way_out = "echo 0 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs";
-            assert!(hint.starts_with(way_out), "{hint}");
+            let command = "echo 0 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs";
+            assert!(hint.starts_with(command), "{hint}");
         }
     }
 

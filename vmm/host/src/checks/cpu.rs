@@ -50,9 +50,9 @@ impl Encryption {
         }
     }
 
-    /// The way out.
+    /// What the user can do about it.
     #[must_use]
-    pub fn way_out(self) -> &'static str {
+    pub fn hint(self) -> &'static str {
         match self {
             Self::Sme => "boot this machine's kernel with mem_encrypt=off",
             Self::Sev | Self::Tdx => "run on a machine that is no confidential guest",
@@ -84,7 +84,7 @@ impl fmt::Display for EncryptionUnknown {
 }
 
 impl EncryptionUnknown {
-    fn way_out(self) -> &'static str {
+    fn hint(self) -> &'static str {
         match self {
             Self::Flags => "ls -l /proc/cpuinfo",
             Self::Register => "modprobe msr && pinvisor check",
@@ -119,7 +119,7 @@ pub(crate) fn check_virtualisation(root: &SysRoot) -> Line {
             "cargo demo",
         );
     }
-    let next = if flags.contains("hypervisor") {
+    let hint = if flags.contains("hypervisor") {
         "switch nested virtualisation on in this machine's hypervisor (QEMU: -cpu host)"
     } else {
         "switch virtualisation (VT-x, AMD-V, SVM) on in the firmware: systemctl reboot \
@@ -128,7 +128,7 @@ pub(crate) fn check_virtualisation(root: &SysRoot) -> Line {
     Line::fail(
         id,
         "The CPU offers no virtualisation (neither svm nor vmx in /proc/cpuinfo)",
-        next,
+        hint,
     )
 }
 
@@ -177,8 +177,8 @@ pub(crate) fn check_encryption(root: &SysRoot, noiommu: bool) -> Line {
         Ok(Some(Encryption::Sme)) if !noiommu => {
             Line::ok(id, "AMD memory encryption is active; the IOMMU knows of it")
         }
-        Ok(Some(encryption)) => Line::fail(id, encryption.meaning(), encryption.way_out()),
-        Err(unknown) => Line::warn(id, unknown.to_string(), unknown.way_out()),
+        Ok(Some(encryption)) => Line::fail(id, encryption.meaning(), encryption.hint()),
+        Err(unknown) => Line::warn(id, unknown.to_string(), unknown.hint()),
     }
 }
 
@@ -210,11 +210,11 @@ mod tests {
         let none = with_flags("vmx_other");
         let line = check_virtualisation(&none.root);
         assert_eq!(line.verdict, Verdict::Fail);
-        assert!(line.next.unwrap().contains("firmware"));
+        assert!(line.hint.unwrap().contains("firmware"));
         none.write("dev/kvm", "");
         assert_eq!(check_virtualisation(&none.root).verdict, Verdict::Warn);
         let line = check_virtualisation(&with_flags("hypervisor").root);
-        assert!(line.next.unwrap().contains("nested"));
+        assert!(line.hint.unwrap().contains("nested"));
     }
 
     #[test]

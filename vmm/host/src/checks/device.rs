@@ -9,7 +9,7 @@ use crate::checks::interrupts;
 use crate::checks::line::Line;
 use crate::checks::memory::end_of_memory;
 use crate::checks::reset::{self, Siblings};
-use crate::facts::config_space::{is_silent, silent_way_out};
+use crate::facts::config_space::{is_silent, silent_hint};
 use crate::facts::in_use;
 use crate::sys_root::{SysRoot, size};
 
@@ -36,7 +36,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Vec<Line> {
         lines.push(Line::fail(
             Id::DeviceType,
             "It does not respond: its config space reads as all ones",
-            silent_way_out(bdf),
+            silent_hint(bdf),
         ));
     } else {
         let siblings = Siblings::of(root, bdf);
@@ -77,8 +77,12 @@ fn check_use(root: &SysRoot, bdf: Bdf) -> Line {
         return Line::ok(id, "Nothing uses it");
     }
     let texts: Vec<_> = uses.iter().map(ToString::to_string).collect();
-    let ways: Vec<_> = uses.iter().map(in_use::Use::way_out).collect();
-    Line::fail(id, format!("In use: {}", texts.join("; ")), ways.join("; "))
+    let hints: Vec<_> = uses.iter().map(in_use::Use::hint).collect();
+    Line::fail(
+        id,
+        format!("In use: {}", texts.join("; ")),
+        hints.join("; "),
+    )
 }
 
 fn check_driver(bdf: Bdf, driver: Option<&str>) -> Line {
@@ -326,7 +330,7 @@ mod tests {
             "sys/bus/pci/drivers/nvme",
         );
         let driver = of(Id::DeviceDriver);
-        assert_eq!(driver.next.as_deref(), Some("pinvisor bind 0000:01:00.0"));
+        assert_eq!(driver.hint.as_deref(), Some("pinvisor bind 0000:01:00.0"));
         assert_eq!(of(Id::DeviceBars).text, "BAR0 16 KiB at 0xfe800000");
         assert_eq!(of(Id::DeviceReset).text, "By itself (flr)");
         assert_eq!(of(Id::DeviceInterrupts).verdict, Verdict::Warn);
@@ -353,7 +357,7 @@ mod tests {
         );
         let siblings = of(Id::DeviceSiblings);
         assert_eq!(siblings.verdict, Verdict::Warn);
-        assert_eq!(siblings.next.as_deref(), Some("pinvisor bind 0000:01:00.1"));
+        assert_eq!(siblings.hint.as_deref(), Some("pinvisor bind 0000:01:00.1"));
         std::fs::remove_file(
             fake.dir
                 .path()
@@ -393,7 +397,7 @@ mod tests {
         drive("0000:01:00.1", "e1000e");
         assert_eq!(siblings().verdict, Verdict::Fail);
         assert_eq!(
-            siblings().next.as_deref(),
+            siblings().hint.as_deref(),
             Some("pinvisor bind 0000:01:00.1")
         );
     }
@@ -409,7 +413,7 @@ mod tests {
         let bdf = "00:03.0".parse().unwrap();
         let reset = line(&fake, bdf, Id::DeviceReset);
         assert_eq!(reset.verdict, Verdict::Fail);
-        assert!(reset.next.unwrap().contains("reset=none"));
+        assert!(reset.hint.unwrap().contains("reset=none"));
     }
 
     #[test]

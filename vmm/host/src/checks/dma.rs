@@ -12,8 +12,8 @@ pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice])
         return impossible(device).of(device.bdf);
     };
     if let (DmaMode::Mediate, Some(reason)) = (mode, &device.no_profile) {
-        let next = format!("pinvisor check {},dma=mediate,profile=FILE", device.bdf);
-        return Line::fail(id, format!("mediate: {reason}"), next).of(device.bdf);
+        let hint = format!("pinvisor check {},dma=mediate,profile=FILE", device.bdf);
+        return Line::fail(id, format!("mediate: {reason}"), hint).of(device.bdf);
     }
     let translates = |other: &&WantedDevice| other.mode(root) == Some(DmaMode::Translate);
     let is_mixed = matches!(mode, DmaMode::Identity | DmaMode::Iommu);
@@ -38,7 +38,7 @@ pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice])
 
 fn impossible(device: &WantedDevice) -> Line {
     let bdf = device.bdf;
-    let (text, next) = match device.dma {
+    let (text, hint) = match device.dma {
         DmaMode::Iommu => (
             "iommu: no IOMMU translates for this device",
             format!("pinvisor check {bdf}  # without dma=iommu"),
@@ -48,7 +48,7 @@ fn impossible(device: &WantedDevice) -> Line {
             format!("pinvisor check {bdf}  # without dma="),
         ),
     };
-    Line::fail(Id::DeviceDmaMode, text, next)
+    Line::fail(Id::DeviceDmaMode, text, hint)
 }
 
 fn meaning(mode: DmaMode) -> &'static str {

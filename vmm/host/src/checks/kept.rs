@@ -30,8 +30,8 @@ pub(crate) fn check(root: &SysRoot) -> Line {
         return Line::ok(Id::KeptMemory, "None is kept");
     }
     let sentences: Vec<_> = found.iter().map(sentence).collect();
-    let ways: Vec<_> = found.iter().map(way_out).collect();
-    Line::warn(Id::KeptMemory, sentences.join("; "), ways.join("; "))
+    let hints: Vec<_> = found.iter().map(hint).collect();
+    Line::warn(Id::KeptMemory, sentences.join("; "), hints.join("; "))
 }
 
 pub(crate) fn sentence(found: &Found) -> String {
@@ -39,7 +39,7 @@ pub(crate) fn sentence(found: &Found) -> String {
 }
 
 /// The command that gives the memory back.
-pub(crate) fn way_out(found: &Found) -> String {
+pub(crate) fn hint(found: &Found) -> String {
     let devices = found.status.devices.iter();
     let names: Vec<_> = devices.map(|device| device.bdf.to_string()).collect();
     format!("pinvisor release {}", names.join(" "))
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keeper_is_told_with_the_way_out() {
+    fn a_keeper_is_named_with_a_hint() {
         let kept = |bdf: &str| Kept {
             bdf: bdf.parse().unwrap(),
             parent: None,
@@ -77,9 +77,6 @@ mod tests {
         let found = Found::example(77, status);
         let text = sentence(&found);
         assert!(text.starts_with("Process 77 keeps 64 MiB for 0000:01:00.0 (it does not"));
-        assert_eq!(
-            way_out(&found),
-            "pinvisor release 0000:01:00.0 0000:02:00.0"
-        );
+        assert_eq!(hint(&found), "pinvisor release 0000:01:00.0 0000:02:00.0");
     }
 }

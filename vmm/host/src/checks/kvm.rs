@@ -127,7 +127,7 @@ mod tests {
         fake.directory("dev/kvm");
         assert!(check(&fake.root).text.contains("does not open"));
         let denied = unopened(&io::ErrorKind::PermissionDenied.into());
-        assert!(denied.next.unwrap().starts_with("usermod"));
+        assert!(denied.hint.unwrap().starts_with("usermod"));
     }
 
     #[test]

@@ -54,8 +54,9 @@ pub struct Line {
     pub verdict: Verdict,
     /// What was found.
     pub text: String,
-    /// The next command to type; `None` where the verdict is [`Verdict::Ok`].
-    pub next: Option<String>,
+    /// The hint: the next command to type; `None` where the verdict is [`Verdict::Ok`]. JSON calls it `next`.
+    #[serde(rename = "next")]
+    pub hint: Option<String>,
 }
 
 fn as_text<S: Serializer>(bdf: &Option<Bdf>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -72,22 +73,22 @@ impl Line {
             device: None,
             verdict: Verdict::Ok,
             text: text.into(),
-            next: None,
+            hint: None,
         }
     }
 
-    pub(crate) fn warn(id: Id, text: impl Into<String>, next: impl Into<String>) -> Self {
+    pub(crate) fn warn(id: Id, text: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             verdict: Verdict::Warn,
-            next: Some(next.into()),
+            hint: Some(hint.into()),
             ..Self::ok(id, text)
         }
     }
 
-    pub(crate) fn fail(id: Id, text: impl Into<String>, next: impl Into<String>) -> Self {
+    pub(crate) fn fail(id: Id, text: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             verdict: Verdict::Fail,
-            next: Some(next.into()),
+            hint: Some(hint.into()),
             ..Self::ok(id, text)
         }
     }
@@ -136,8 +137,8 @@ impl Report {
             let word = line.verdict.word();
             let id = line.id.name();
             writeln!(out, "{style}{word:<4}{style:#} {id}: {}", line.text)?;
-            if let Some(next) = &line.next {
-                writeln!(out, "     next: {next}")?;
+            if let Some(hint) = &line.hint {
+                writeln!(out, "     next: {hint}")?;
             }
         }
         let count = |verdict| {

@@ -96,7 +96,7 @@ pub(crate) fn check_hugepages(
         .into_iter()
         .filter(|size| root.exists(&format!("sys/kernel/mm/hugepages/{}", size.pool_name())));
     let lines: Vec<Line> = offered.map(|size| check_pool(root, size, None)).collect();
-    let any = |line: &Line| line.next.is_none();
+    let any = |line: &Line| line.hint.is_none();
     if lines.iter().any(any) {
         return lines.into_iter().filter(any).collect();
     }
@@ -251,7 +251,7 @@ mod tests {
             line.text
                 .starts_with("512 pages of 2M for 1 GiB are needed, of which 500")
         );
-        assert!(line.next.as_ref().unwrap().starts_with("echo 612 > "));
+        assert!(line.hint.as_ref().unwrap().starts_with("echo 612 > "));
         pool(&fake, POOL, (600, 562, 50));
         for (node, free) in [(0, 300), (1, 262)] {
             let place = format!(
@@ -292,7 +292,7 @@ mod tests {
         );
         let line = judge();
         assert_eq!(line.verdict, Verdict::Warn);
-        assert!(line.next.unwrap().starts_with("echo virtio3 > "));
+        assert!(line.hint.unwrap().starts_with("echo virtio3 > "));
     }
 
     #[test]

@@ -98,7 +98,7 @@ mod tests {
         let report = check(&fake.root, &Wanted::default());
         assert!(!report.is_ok());
         for line in &report.lines {
-            assert_eq!(line.next.is_none(), line.verdict == Verdict::Ok, "{line:?}");
+            assert_eq!(line.hint.is_none(), line.verdict == Verdict::Ok, "{line:?}");
         }
     }
 

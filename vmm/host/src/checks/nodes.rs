@@ -181,7 +181,7 @@ mod tests {
         let judge = |noiommu| check_iommu(&fake.root, &[disk], noiommu);
         let line = judge(false);
         assert_eq!(line.verdict, Verdict::Fail);
-        assert!(line.next.unwrap().contains("intremap"));
+        assert!(line.hint.unwrap().contains("intremap"));
         // The others' interrupts are not remapped either.
         assert!(judge(true).text.contains("not what is wanted"));
         fake.write(UNSAFE_INTERRUPTS, "Y\n");

@@ -24,7 +24,7 @@ pub fn open_files_needed(root: &SysRoot, devices: usize, cpus: u8) -> u64 {
 
 /// What lets a process open `need` files.
 #[must_use]
-pub fn more_open_files(need: u64) -> String {
+pub fn open_files_hint(need: u64) -> String {
     format!(
         "raise the hard limit on open files: ulimit -n {need} or more, LimitNOFILE= of a systemd unit, \
          --ulimit nofile= of a container"
@@ -40,7 +40,7 @@ pub(crate) fn check(root: &SysRoot, devices: usize) -> Line {
         Some(Some(limit)) if limit < need => Line::fail(
             id,
             format!("A run needs up to {need} open files, and the limit is {limit}"),
-            more_open_files(need),
+            open_files_hint(need),
         ),
         Some(Some(limit)) => Line::ok(
             id,
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(judge(&hard(need), 2).verdict, Verdict::Ok);
         let line = judge(&hard(need - 1), 2);
         assert_eq!(line.verdict, Verdict::Fail);
-        assert!(line.next.unwrap().contains(&format!("ulimit -n {need} ")));
+        assert!(line.hint.unwrap().contains(&format!("ulimit -n {need} ")));
         let none = hard(7).replace('7', "unlimited");
         assert_eq!(judge(&none, 2).verdict, Verdict::Ok);
     }

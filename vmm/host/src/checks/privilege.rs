@@ -277,7 +277,7 @@ mod tests {
         let over = judge(LIMIT, Some((8 << 20) + 1));
         assert_eq!(over.verdict, Verdict::Fail);
         assert!(over.text.contains("8388609 bytes") && over.text.contains("8 MiB"));
-        assert!(over.next.unwrap().starts_with("ulimit -l 8193 "));
+        assert!(over.hint.unwrap().starts_with("ulimit -l 8193 "));
         assert_eq!(judge(LIMIT, None).verdict, Verdict::Ok);
         let unlimited = LIMIT.replace("8388608", "unlimited");
         assert!(judge(&unlimited, Some(1 << 40)).text.contains("unlimited"));

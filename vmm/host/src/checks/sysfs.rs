@@ -47,7 +47,7 @@ mod tests {
         let fake = Fake::new();
         let line = check(&fake.root);
         assert_eq!(line.verdict, Verdict::Fail);
-        assert!(line.next.unwrap().starts_with("mount -t sysfs"));
+        assert!(line.hint.unwrap().starts_with("mount -t sysfs"));
         fake.disk();
         assert_eq!(check(&fake.root).verdict, Verdict::Ok);
     }

@@ -48,7 +48,7 @@ impl fmt::Display for AvailableMemory {
 impl AvailableMemory {
     /// What makes more of it available.
     #[must_use]
-    pub fn way_out(&self) -> String {
+    pub fn hint(&self) -> String {
         match &self.limit {
             MemoryLimit::Machine => {
                 "end other programs, or give the guest less memory; free -m".to_owned()
@@ -141,7 +141,7 @@ pub(crate) fn check(root: &SysRoot, memory: Option<&WantedMemory>, of_hugepages:
         Some(memory) if memory.bytes > available.bytes => Line::fail(
             id,
             format!("{} MiB are needed, and {available}", memory.bytes >> 20),
-            available.way_out(),
+            available.hint(),
         ),
         Some(memory) => Line::ok(
             id,
@@ -207,7 +207,7 @@ mod tests {
             (40 << 20, &MemoryLimit::Overcommit)
         );
         assert!(found.to_string().contains("vm.overcommit_memory=2"));
-        assert!(found.way_out().contains("vm.overcommit_memory=0"));
+        assert!(found.hint().contains("vm.overcommit_memory=0"));
     }
 
     #[test]
@@ -235,9 +235,9 @@ mod tests {
         let found = available_memory(&fake.root).unwrap();
         assert_eq!(found.bytes >> 20, 65);
         assert!(
-            found.way_out().contains("memory.max of /sys/fs/cgroup/a,"),
+            found.hint().contains("memory.max of /sys/fs/cgroup/a,"),
             "{}",
-            found.way_out()
+            found.hint()
         );
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn is_silent(bytes: &[u8]) -> bool {
 }
 
 /// What the user can do about a function that [`is_silent`].
-pub(crate) fn silent_way_out(bdf: Bdf) -> String {
+pub(crate) fn silent_hint(bdf: Bdf) -> String {
     format!("dmesg | grep {bdf}  # why? A cold start of the machine helps a device that has hung")
 }
 

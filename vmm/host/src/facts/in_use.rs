@@ -95,7 +95,7 @@ impl fmt::Display for Use {
 impl Use {
     /// The command that ends it.
     #[must_use]
-    pub fn way_out(&self) -> String {
+    pub fn hint(&self) -> String {
         match self {
             Self::Mounted { at, .. } => format!("umount {at}"),
             Self::Swap { block } => format!("swapoff /dev/{block}"),
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(by_user(&fake.root, disk), None);
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
         let found = by_user(&fake.root, disk).unwrap();
-        assert_eq!(found.way_out(), "kill 77");
+        assert_eq!(found.hint(), "kill 77");
         assert_eq!(by_host(&fake.root, disk), []);
         assert_eq!(by_host(&fake.root, "09:00.0".parse().unwrap()), []);
     }

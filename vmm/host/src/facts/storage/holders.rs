@@ -211,7 +211,7 @@ mod tests {
             fake.directory("sys/class/block/nvme0n1p1/holders/dm-0");
         });
         assert_eq!(found, held("nvme0n1p1", "dm-0"));
-        assert_eq!(found.way_out(), "lsblk /dev/nvme0n1p1");
+        assert_eq!(found.hint(), "lsblk /dev/nvme0n1p1");
     }
 
     #[test]
@@ -288,7 +288,7 @@ mod tests {
                 process: 77
             }
         );
-        assert_eq!(found.way_out(), "nsenter -t 77 -m umount /data");
+        assert_eq!(found.hint(), "nsenter -t 77 -m umount /data");
     }
 
     #[test]
