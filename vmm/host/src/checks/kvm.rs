@@ -1,38 +1,14 @@
-//! KVM: whether it opens, and whether it has what a guest needs.
+//! Judges KVM.
 
-use std::ffi::CString;
 use std::fmt;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 
 use kvm_bindings::KVM_API_VERSION;
-use kvm_ioctls::{Cap, Kvm};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::facts::kvm::{KvmObstacle, kvm_suffices, open};
 use crate::sys_root::SysRoot;
-
-/// What every guest needs (Linux Documentation/virt/kvm/api.rst).
-const NEEDED: [Cap; 9] = [
-    Cap::UserMemory,
-    Cap::Irqchip,
-    Cap::Irqfd,
-    Cap::IrqfdResample,
-    Cap::IrqRouting,
-    Cap::Pit2,
-    Cap::ImmediateExit,
-    Cap::SetTssAddr,
-    Cap::ExtCpuid,
-];
-
-/// Why a KVM that opens cannot run a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvmObstacle {
-    /// The version of its API.
-    ApiVersion(i32),
-    /// A capability that it lacks.
-    Lacks(Cap),
-}
 
 impl fmt::Display for KvmObstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,36 +21,12 @@ impl fmt::Display for KvmObstacle {
     }
 }
 
-/// Looks for what a guest needs of KVM.
-///
-/// # Errors
-/// The first thing that is missing.
-pub fn kvm_suffices(kvm: &Kvm) -> Result<(), KvmObstacle> {
-    suffices(kvm.get_api_version(), |cap| kvm.check_extension(cap))
-}
-
-fn suffices(version: i32, has: impl Fn(Cap) -> bool) -> Result<(), KvmObstacle> {
-    if version.cast_unsigned() != KVM_API_VERSION {
-        return Err(KvmObstacle::ApiVersion(version));
-    }
-    match NEEDED.into_iter().find(|cap| !has(*cap)) {
-        Some(cap) => Err(KvmObstacle::Lacks(cap)),
-        None => Ok(()),
-    }
-}
-
 /// [`Id::Kvm`]
 pub(crate) fn check(root: &SysRoot) -> Line {
     match open(root) {
         Ok(kvm) => line(kvm_suffices(&kvm)),
         Err(error) => unopened(&error),
     }
-}
-
-fn open(root: &SysRoot) -> io::Result<Kvm> {
-    let path = root.path("dev/kvm");
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    Kvm::new_with_path(path).map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
 
 fn line(answer: Result<(), KvmObstacle>) -> Line {
@@ -118,6 +70,7 @@ fn unopened(error: &io::Error) -> Line {
 mod tests {
     use super::*;
     use crate::checks::line::Verdict;
+    use crate::facts::kvm::{NEEDED, suffices};
     use crate::sys_root::tests::Fake;
 
     #[test]

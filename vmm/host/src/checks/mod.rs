@@ -1,13 +1,14 @@
 //! All checks in order.
 
-pub(crate) mod cpu;
+mod available_memory;
+mod cpu;
 mod device;
 mod dma;
 pub(crate) mod id;
 mod interrupts;
 pub(crate) mod kept;
 mod kernel;
-pub(crate) mod kvm;
+mod kvm;
 pub(crate) mod line;
 pub(crate) mod memory;
 mod nodes;
@@ -18,7 +19,7 @@ mod sysfs;
 
 use self::id::Id;
 use self::line::{Line, Report, Verdict};
-use crate::facts::{available_memory, config_window};
+use crate::facts::config_window;
 use crate::sys_root::SysRoot;
 use crate::wanted::{Wanted, WantedDevice};
 
