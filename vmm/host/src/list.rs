@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::bind::is_bridge;
 use crate::checks::kept;
 use crate::facts::in_use;
+use crate::facts::kept::keepers;
 use crate::facts::names::Names;
 use crate::sys_root::SysRoot;
 
@@ -120,7 +121,7 @@ pub fn list(root: &SysRoot) -> Devices {
             .filter(|bdf| !is_bridge(root, *bdf))
             .map(|bdf| device(root, &names, bdf))
             .collect(),
-        keepers: kept::keepers(root).iter().map(Keeper::of).collect(),
+        keepers: keepers(root).iter().map(Keeper::of).collect(),
     }
 }
 

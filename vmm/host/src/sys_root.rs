@@ -84,11 +84,6 @@ impl SysRoot {
         self.real(format!("sys/bus/pci/devices/{bdf}"))
     }
 
-    /// Whether an IOMMU stands before any device of the machine.
-    pub(crate) fn has_iommu(&self) -> bool {
-        !self.names("sys/class/iommu").is_empty()
-    }
-
     /// Whether an IOMMU stands before the device.
     pub(crate) fn is_behind_iommu(&self, bdf: Bdf) -> bool {
         let group = self.pci.iommu_group(bdf).ok().flatten();

@@ -5,6 +5,7 @@ use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::{Cdev, CdevKind};
 use strum::{EnumIter, IntoStaticStr};
 
+use crate::facts::iommu::iommus;
 use crate::sys_root::SysRoot;
 
 /// How a device's DMA reaches guest memory.
@@ -117,7 +118,7 @@ impl Wanted {
         let is_identity = |device: &WantedDevice| device.mode(root) == Some(DmaMode::Identity);
         is_asked_for
             || match self.devices.as_slice() {
-                [] => !root.has_iommu(),
+                [] => iommus(root).is_empty(),
                 devices => devices.iter().any(is_identity),
             }
     }

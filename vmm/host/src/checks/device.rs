@@ -7,10 +7,10 @@ use crate::bind::is_bridge;
 use crate::checks::id::Id;
 use crate::checks::interrupts;
 use crate::checks::line::Line;
-use crate::checks::memory::end_of_memory;
 use crate::checks::reset::{self, Siblings};
 use crate::facts::config_space::{is_silent, silent_hint};
 use crate::facts::in_use;
+use crate::facts::memory::end_of_memory;
 use crate::sys_root::{SysRoot, size};
 
 /// All lines about `bdf`.

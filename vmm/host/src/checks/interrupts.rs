@@ -1,10 +1,11 @@
-//! The interrupts of a PCI function, and which of them the host serves.
+//! Judges the interrupts of a PCI function.
 
 use address::Bdf;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::facts::config_space::ConfigSpace;
+use crate::facts::interrupts::refusal;
 use crate::sys_root::SysRoot;
 
 pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
@@ -61,26 +62,6 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         );
     }
     Line::ok(id, kinds.join(", "))
-}
-
-/// Why no MSI and MSI-X of the device can be served, as far as that shows before it is opened: the
-/// kernel's command line, or the file `msi_bus` of the device or of a bridge above it
-/// (drivers/pci/msi/msi.c `pci_msi_supported`).
-fn refusal(root: &SysRoot, bdf: Bdf) -> Option<String> {
-    let command_line = root.word("proc/cmdline");
-    let options = command_line.split_whitespace();
-    let mut options = options.filter_map(|word| word.strip_prefix("pci="));
-    if options.any(|list| list.split(',').any(|option| option == "nomsi")) {
-        return Some("the kernel was booted with pci=nomsi".to_owned());
-    }
-    let mut place = Some(bdf);
-    while let Some(function) = place {
-        if root.word(format!("sys/bus/pci/devices/{function}/msi_bus")) == "0" {
-            return Some(format!("msi_bus of {function} is 0"));
-        }
-        place = root.pci().parent(function);
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,27 +1,11 @@
-//! Guest memory that a keeper keeps pinned, because a device could not be made quiet.
+//! Judges and words what is kept pinned for devices that could not be made quiet.
 
-use address::Bdf;
 use keeper::Found;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::facts::kept::keepers;
 use crate::sys_root::SysRoot;
-
-/// All keepers that the caller may ask, in the order of their process numbers.
-pub(crate) fn keepers(root: &SysRoot) -> Vec<Found> {
-    let directory = keeper::DIRECTORY.trim_start_matches('/');
-    keeper::find(&root.path(directory))
-}
-
-/// The keepers that keep memory for `bdf`, each in a sentence.
-#[must_use]
-pub fn of_device(root: &SysRoot, bdf: Bdf) -> Vec<String> {
-    let keepers = keepers(root).into_iter();
-    keepers
-        .filter(|found| found.status.devices.iter().any(|device| device.bdf == bdf))
-        .map(|found| sentence(&found))
-        .collect()
-}
 
 /// The line about all of them.
 pub(crate) fn check(root: &SysRoot) -> Line {
@@ -34,7 +18,9 @@ pub(crate) fn check(root: &SysRoot) -> Line {
     Line::warn(Id::KeptMemory, sentences.join("; "), hints.join("; "))
 }
 
-pub(crate) fn sentence(found: &Found) -> String {
+/// What a keeper does.
+#[must_use]
+pub fn sentence(found: &Found) -> String {
     format!("Process {} keeps {}", found.pid, found.status)
 }
 

@@ -1,22 +1,18 @@
-//! The running kernel: version, configuration, taint, lockdown.
+//! Judges the running kernel: version, configuration, taint, lockdown.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-
-use flate2::read::GzDecoder;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::facts::kernel::{config, lockdown, release, taint, version};
 use crate::sys_root::SysRoot;
 
 /// The first kernel with `IOMMU_IOAS_NOIOMMU_GET_PA`.
 const FIRST_NOIOMMU: (u32, u32) = (7, 3);
+
 /// The first kernel with `IOMMU_IOAS_MAP_FILE`, by which guest memory is pinned. VFIO character devices
 /// came with 6.6.
 const FIRST_MAP_FILE: (u32, u32) = (6, 13);
-
-/// Most of an unpacked `/proc/config.gz` that is read.
-const MOST_CONFIG: u64 = 4 << 20;
 
 /// Options that are needed whether there is an IOMMU or not (Linux Kconfig).
 const ALWAYS: [&str; 6] = [
@@ -27,6 +23,7 @@ const ALWAYS: [&str; 6] = [
     "VFIO_PCI",
     "KVM",
 ];
+
 /// Those for devices that no IOMMU stands before: guest memory of hugepages, and the mode itself.
 const NOIOMMU: [&str; 3] = ["HUGETLBFS", "VFIO_NOIOMMU", "IOMMUFD_NOIOMMU"];
 
@@ -36,18 +33,9 @@ const TROUBLE: [(u32, &str); 3] = [
     (5, "B, a bad page"),
     (7, "D, the kernel crashed and went on"),
 ];
+
 /// `TAINT_USER`.
 const TAINT_USER: u32 = 6;
-
-fn release(root: &SysRoot) -> String {
-    root.word("proc/sys/kernel/osrelease")
-}
-
-/// Major and minor number of a release such as `7.3.4-1~bpo13+1`.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut parts = release.split(|c: char| !c.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
 
 /// [`Id::KernelVersion`]
 pub(crate) fn check_version(root: &SysRoot, noiommu: bool) -> Line {
@@ -80,29 +68,6 @@ pub(crate) fn check_version(root: &SysRoot, noiommu: bool) -> Line {
             "uname -r",
         ),
     }
-}
-
-/// The kernel's configuration, by option without `CONFIG_`; `None` if it is nowhere.
-fn config(root: &SysRoot) -> Option<(String, BTreeMap<String, String>)> {
-    let mut text = String::new();
-    if let Ok(file) = std::fs::File::open(root.path("proc/config.gz"))
-        && GzDecoder::new(file)
-            .take(MOST_CONFIG)
-            .read_to_string(&mut text)
-            .is_ok()
-    {
-        return Some(("/proc/config.gz".to_owned(), options(&text)));
-    }
-    let name = format!("boot/config-{}", release(root).replace('/', "_"));
-    let text = root.text(&name).ok()?;
-    Some((format!("/{name}"), options(&text)))
-}
-
-fn options(text: &str) -> BTreeMap<String, String> {
-    text.lines()
-        .filter_map(|line| line.strip_prefix("CONFIG_")?.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
 }
 
 /// What of the needed options is missing.
@@ -172,13 +137,15 @@ pub(crate) fn check_config(root: &SysRoot, noiommu: bool) -> Line {
 /// [`Id::Taint`]
 pub(crate) fn check_taint(root: &SysRoot, noiommu: bool) -> Line {
     let id = Id::Taint;
-    let word = root.word("proc/sys/kernel/tainted");
-    let Ok(taint) = word.parse::<u64>() else {
-        return Line::warn(
-            id,
-            format!("The kernel's taint {word:?} cannot be understood"),
-            "cat /proc/sys/kernel/tainted",
-        );
+    let taint = match taint(root) {
+        Ok(taint) => taint,
+        Err(word) => {
+            return Line::warn(
+                id,
+                format!("The kernel's taint {word:?} cannot be understood"),
+                "cat /proc/sys/kernel/tainted",
+            );
+        }
     };
     let has = |bit: u32| taint & (1 << bit) != 0;
     let user = if has(TAINT_USER) {
@@ -214,12 +181,8 @@ pub(crate) fn check_taint(root: &SysRoot, noiommu: bool) -> Line {
 /// [`Id::Lockdown`]
 pub(crate) fn check_lockdown(root: &SysRoot) -> Line {
     let id = Id::Lockdown;
-    let text = root.word("sys/kernel/security/lockdown");
-    let chosen = text
-        .split_once('[')
-        .and_then(|(_, rest)| Some(rest.split_once(']')?.0));
-    match chosen {
-        None | Some("none") => Line::ok(id, "The kernel is not locked down"),
+    match lockdown(root) {
+        None => Line::ok(id, "The kernel is not locked down"),
         Some(mode) => Line::warn(
             id,
             format!(
@@ -237,12 +200,13 @@ mod tests {
 
     use super::*;
     use crate::checks::line::Verdict;
+    use crate::facts::kernel::options;
     use crate::sys_root::tests::Fake;
 
     const FULL: &str = "\
-CONFIG_IOMMU_SUPPORT=y\nCONFIG_IOMMUFD=y\nCONFIG_VFIO=m\nCONFIG_VFIO_DEVICE_CDEV=y\n\
-CONFIG_VFIO_PCI=m\nCONFIG_KVM=y\nCONFIG_KVM_AMD=m\nCONFIG_HUGETLBFS=y\nCONFIG_VFIO_NOIOMMU=y\n\
-CONFIG_IOMMUFD_NOIOMMU=y\n";
+    CONFIG_IOMMU_SUPPORT=y\nCONFIG_IOMMUFD=y\nCONFIG_VFIO=m\nCONFIG_VFIO_DEVICE_CDEV=y\n\
+    CONFIG_VFIO_PCI=m\nCONFIG_KVM=y\nCONFIG_KVM_AMD=m\nCONFIG_HUGETLBFS=y\nCONFIG_VFIO_NOIOMMU=y\n\
+    CONFIG_IOMMUFD_NOIOMMU=y\n";
 
     #[test]
     fn versions_are_compared_by_number() {

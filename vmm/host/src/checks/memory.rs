@@ -1,29 +1,13 @@
-//! Memory: the address map, hugepages, and what befalls pinned pages.
+//! Judges memory: the address map, hugepages, and what befalls pinned pages.
 
-use address::Hpa;
 use iommufd_backend::IoMem;
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::facts::memory::{Balloon, balloon, meminfo, movable_memory};
 use crate::sys_root::{SysRoot, size};
 use crate::wanted::WantedMemory;
-
-/// Drivers that give a virtual machine's free memory back to its hypervisor, by bus.
-const BALLOONS: [(&str, &str); 3] = [
-    ("virtio", "virtio_balloon"),
-    ("virtio", "virtio_mem"),
-    ("vmbus", "hv_balloon"),
-];
-
-/// Words of the kernel's command line after which hugepages may stand where nothing can be pinned
-/// (Linux Documentation/admin-guide/kernel-parameters.txt).
-const MOVABLE: [&str; 4] = [
-    "hugetlb_cma=",
-    "movablecore=",
-    "kernelcore=",
-    "movable_node",
-];
 
 /// [`Id::AddressMap`]
 pub(crate) fn check_address_map(root: &SysRoot) -> Line {
@@ -45,26 +29,6 @@ pub(crate) fn check_address_map(root: &SysRoot) -> Line {
             "ls -l /proc/iomem",
         ),
     }
-}
-
-/// Where the machine's memory ends, at least, as far as the caller can see.
-pub(crate) fn end_of_memory(root: &SysRoot) -> Hpa {
-    if let Ok(map) = IoMem::read(&root.path("proc/iomem")) {
-        let ends = map.system_ram().map(|range| range.end);
-        return ends.max().unwrap_or(Hpa(0));
-    }
-    Hpa(meminfo(root, "MemTotal")
-        .unwrap_or(0)
-        .saturating_mul(1 << 10))
-}
-
-/// A number of `/proc/meminfo`, in KiB.
-pub(crate) fn meminfo(root: &SysRoot, name: &str) -> Option<u64> {
-    let text = root.text("proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 /// [`Id::Hugepages`]: a line for the pages that the guest's memory is to be made of, or for each
@@ -162,28 +126,22 @@ fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
 /// that a guest has, all about pages that it may not get.
 pub(crate) fn check_pinned_memory(root: &SysRoot) -> Line {
     let id = Id::PinnedMemory;
-    for (bus, driver) in BALLOONS {
-        let directory = format!("sys/bus/{bus}/drivers/{driver}");
-        let held = root.names(&directory).into_iter().find(|name| {
-            // Beside attributes, a driver's directory has a link for each device that it holds.
-            root.path(&directory).join(name).is_symlink() && name != "module"
-        });
-        if let Some(device) = held {
-            return Line::warn(
-                id,
-                format!(
-                    "This virtual machine's hypervisor takes free memory away through {driver} \
-                     ({device}). It cannot take pinned pages, but may leave none to reserve"
-                ),
-                format!("echo {device} > /sys/bus/{bus}/drivers/{driver}/unbind"),
-            );
-        }
+    if let Some(Balloon {
+        bus,
+        driver,
+        device,
+    }) = balloon(root)
+    {
+        return Line::warn(
+            id,
+            format!(
+                "This virtual machine's hypervisor takes free memory away through {driver} \
+                 ({device}). It cannot take pinned pages, but may leave none to reserve"
+            ),
+            format!("echo {device} > /sys/bus/{bus}/drivers/{driver}/unbind"),
+        );
     }
-    let command_line = root.word("proc/cmdline");
-    let movable = command_line
-        .split_whitespace()
-        .find(|word| MOVABLE.iter().any(|start| word.starts_with(start)));
-    match movable {
+    match movable_memory(root) {
         Some(word) => Line::warn(
             id,
             format!(
@@ -217,8 +175,11 @@ pub(crate) fn check_memory_errors(root: &SysRoot) -> Line {
 
 #[cfg(test)]
 mod tests {
+    use address::Hpa;
+
     use super::*;
     use crate::checks::line::Verdict;
+    use crate::facts::memory::end_of_memory;
     use crate::sys_root::tests::Fake;
 
     const POOL: &str = "sys/kernel/mm/hugepages/hugepages-2048kB";

@@ -1,25 +1,27 @@
 //! All checks in order.
 
 mod available_memory;
+mod config_window;
 mod cpu;
 mod device;
 mod dma;
 pub(crate) mod id;
+mod in_use;
 mod interrupts;
+mod iommu;
 pub(crate) mod kept;
 mod kernel;
 mod kvm;
 pub(crate) mod line;
-pub(crate) mod memory;
-mod nodes;
+mod memory;
 pub(crate) mod open_files;
-pub(crate) mod privilege;
+mod privilege;
 mod reset;
 mod sysfs;
 
 use self::id::Id;
 use self::line::{Line, Report, Verdict};
-use crate::facts::config_window;
+use crate::facts::iommu::iommus;
 use crate::sys_root::SysRoot;
 use crate::wanted::{Wanted, WantedDevice};
 
@@ -28,7 +30,7 @@ use crate::wanted::{Wanted, WantedDevice};
 pub fn check(root: &SysRoot, wanted: &Wanted) -> Report {
     // What the devices need decides; without any, what the machine is.
     let noiommu = match wanted.devices.as_slice() {
-        [] => !root.has_iommu(),
+        [] => iommus(root).is_empty(),
         devices => devices
             .iter()
             .any(|device| !root.is_behind_iommu(device.bdf)),
@@ -43,9 +45,9 @@ pub fn check(root: &SysRoot, wanted: &Wanted) -> Report {
         privilege::check_seccomp(root),
         cpu::check_virtualisation(root),
         kvm::check(root),
-        nodes::check_iommufd(root),
-        nodes::check_iommu(root, &names, noiommu),
-        nodes::check_unsafe_mode(root, &names, noiommu),
+        iommu::check_iommufd(root),
+        iommu::check_iommu(root, &names, noiommu),
+        iommu::check_unsafe_mode(root, &names, noiommu),
         cpu::check_encryption(root, noiommu),
         privilege::check_rawio(root, noiommu),
         privilege::check_page_addresses(root, noiommu),

@@ -1,56 +1,11 @@
-//! What the caller may do.
+//! Judges what the caller may do.
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::facts::privilege::{
+    IPC_LOCK, Privilege, SYS_ADMIN, SYS_RAWIO, has_seccomp_filter, memlock,
+};
 use crate::sys_root::{SysRoot, size};
-
-/// Numbers of capabilities (include/uapi/linux/capability.h).
-const SYS_RAWIO: u32 = 17;
-const IPC_LOCK: u32 = 14;
-const SYS_ADMIN: u32 = 21;
-
-/// `/proc/self/uid_map` in the first user namespace.
-const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
-
-/// The caller's capabilities.
-#[derive(Clone, Copy, Debug)]
-struct Privilege {
-    effective: u64,
-    /// The kernel asks for them in the first user namespace, whatever they are elsewhere.
-    is_first_namespace: bool,
-}
-
-impl Privilege {
-    fn of_caller(root: &SysRoot) -> Self {
-        let map = root.word("proc/self/uid_map");
-        Self {
-            effective: effective(&root.word("proc/self/status")),
-            // A kernel without user namespaces has no such file, and every process is in the first.
-            is_first_namespace: map.is_empty() || map.split_whitespace().eq(EVERY_ID),
-        }
-    }
-
-    fn has(self, capability: u32) -> bool {
-        self.is_first_namespace && self.effective & (1 << capability) != 0
-    }
-}
-
-fn effective(status: &str) -> u64 {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
-}
-
-/// Whether the caller has a seccomp filter (include/uapi/linux/seccomp.h SECCOMP_MODE_FILTER).
-#[must_use]
-pub fn has_seccomp_filter(root: &SysRoot) -> bool {
-    let status = root.word("proc/self/status");
-    let mut lines = status.lines();
-    let mode = lines.find_map(|line| line.strip_prefix("Seccomp:"));
-    mode.is_some_and(|mode| mode.trim() == "2")
-}
 
 /// [`Id::Seccomp`]
 pub(crate) fn check_seccomp(root: &SysRoot) -> Line {
@@ -121,43 +76,6 @@ pub(crate) fn check_page_addresses(root: &SysRoot, noiommu: bool) -> Line {
     )
 }
 
-/// A limit of this process: `None` for none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limit {
-    /// The one that applies.
-    pub soft: Option<u64>,
-    /// The one to which the caller may raise it.
-    pub hard: Option<u64>,
-}
-
-/// The limit of this name in `/proc/self/limits`.
-pub(crate) fn limit(limits: &str, name: &str) -> Option<Limit> {
-    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
-    let number = |text: &str| match text {
-        "unlimited" => Some(None),
-        number => number.parse().ok().map(Some),
-    };
-    let mut columns = line.split_whitespace();
-    Some(Limit {
-        soft: number(columns.next()?)?,
-        hard: number(columns.next()?)?,
-    })
-}
-
-/// Soft limit on locked memory in bytes, `None` for none.
-fn memlock(limits: &str) -> Option<Option<u64>> {
-    limit(limits, "Max locked memory").map(|limit| limit.soft)
-}
-
-/// The limit on locked memory in bytes; `None` where there is none, or the caller is not subject to it.
-#[must_use]
-pub fn locked_memory_limit(root: &SysRoot) -> Option<u64> {
-    if Privilege::of_caller(root).has(IPC_LOCK) {
-        return None;
-    }
-    memlock(&root.word("proc/self/limits")).flatten()
-}
-
 /// [`Id::Memlock`], for `need` bytes of guest memory where that is known.
 pub(crate) fn check_memlock(root: &SysRoot, need: Option<u64>) -> Line {
     let id = Id::Memlock;
@@ -173,7 +91,7 @@ pub(crate) fn check_memlock(root: &SysRoot, need: Option<u64>) -> Line {
     if Privilege::of_caller(root).has(IPC_LOCK) {
         return Line::ok(id, format!("{needs}; no limit applies (CAP_IPC_LOCK)"));
     }
-    match (memlock(&root.word("proc/self/limits")), need) {
+    match (memlock(root), need) {
         (Some(None), _) => Line::ok(id, format!("{needs}; the limit is unlimited")),
         (Some(Some(limit)), Some(need)) if limit < need => Line::fail(
             id,
@@ -202,6 +120,7 @@ pub(crate) fn check_memlock(root: &SysRoot, need: Option<u64>) -> Line {
 mod tests {
     use super::*;
     use crate::checks::line::Verdict;
+    use crate::facts::privilege::{effective, limit_in, locked_memory_limit};
     use crate::sys_root::tests::Fake;
 
     fn caller(capabilities: u64, uid_map: &str, limits: &str) -> Fake {
@@ -216,7 +135,9 @@ mod tests {
     }
 
     const FIRST: &str = "         0          0 4294967295\n";
+
     const OTHER: &str = "         0       1000          1\n";
+
     const LIMIT: &str =
         "Max locked memory         8388608              8388608              bytes     \n";
 
@@ -297,8 +218,8 @@ mod tests {
         fn no_text_makes_it_panic(text in "\\PC*") {
             effective(&text);
             effective(&format!("CapEff:{text}"));
-            memlock(&text);
-            memlock(&format!("Max locked memory{text}"));
+            limit_in(&text, "Max locked memory");
+            limit_in(&format!("Max locked memory{text}"), "Max locked memory");
         }
     }
 }

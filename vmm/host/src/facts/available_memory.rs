@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::checks::memory::meminfo;
+use crate::facts::memory::meminfo;
 use crate::sys_root::SysRoot;
 
 /// What ends the memory that is available.

@@ -60,7 +60,7 @@ impl BindArgs {
         for bdf in &self.devices {
             host::prepare(&root, *bdf, self.force)?;
             for keeper in host::keepers_of(&root, *bdf) {
-                log::warn!("{keeper}: pinvisor release {bdf}");
+                log::warn!("{}: pinvisor release {bdf}", host::keeper_text(&keeper));
             }
         }
         for bdf in self.devices {

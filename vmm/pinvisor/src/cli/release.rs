@@ -1,7 +1,6 @@
 //! `pinvisor release`.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -47,16 +46,14 @@ impl ReleaseArgs {
 }
 
 fn release(bdf: Bdf) -> Result<String, Error> {
-    let keepers = keeper::find(Path::new(keeper::DIRECTORY));
-    let of_device = |found: &&Found| found.status.devices.iter().any(|device| device.bdf == bdf);
-    let found: Vec<&Found> = keepers.iter().filter(of_device).collect();
+    let root = SysRoot::default();
+    let found = host::keepers_of(&root, bdf);
     if found.is_empty() {
         return Err(Error::NoKeeper { bdf });
     }
-    let root = SysRoot::default();
     host::ensure_closed(&root, bdf)?;
     let mut said = Vec::new();
-    for keeper in found {
+    for keeper in &found {
         let devices = &keeper.status.devices;
         let ours: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
         let Some(device) = devices.iter().find(|device| device.bdf == bdf) else {

@@ -1,6 +1,5 @@
-//! What the kernel offers: `/dev/iommu`, IOMMUs, unsafe mode.
+//! Judges what the kernel offers: `/dev/iommu`, IOMMUs, unsafe mode.
 
-use std::fs::OpenOptions;
 use std::io;
 
 use address::Bdf;
@@ -8,19 +7,15 @@ use iommufd_backend::{Cdev, CdevKind};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::facts::iommu::{
+    UNSAFE_INTERRUPTS, allows_unsafe_interrupts, iommus, open_iommufd, remaps_interrupts,
+};
 use crate::sys_root::SysRoot;
-
-/// Opens a node of `/dev` as a run would.
-fn open(root: &SysRoot, name: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    options.open(root.path(name)).map(drop)
-}
 
 /// [`Id::Iommufd`]
 pub(crate) fn check_iommufd(root: &SysRoot) -> Line {
     let id = Id::Iommufd;
-    match open(root, "dev/iommu") {
+    match open_iommufd(root) {
         Ok(()) => Line::ok(id, "/dev/iommu opens"),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound => Line::fail(
@@ -42,14 +37,10 @@ pub(crate) fn check_iommufd(root: &SysRoot) -> Line {
     }
 }
 
-/// The kernel's switch for IOMMUs that keep no interrupts in check
-/// (drivers/iommu/iommufd/device.c iommufd_device_bind).
-const UNSAFE_INTERRUPTS: &str = "sys/module/iommufd/parameters/allow_unsafe_interrupts";
-
 /// [`Id::Iommu`]
 pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Line {
     let id = Id::Iommu;
-    let iommus = root.names("sys/class/iommu").join(", ");
+    let iommus = iommus(root).join(", ");
     if iommus.is_empty() {
         return Line::ok(
             id,
@@ -61,7 +52,7 @@ pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Lin
             "This machine's IOMMU ({iommus}) does not remap interrupts: a device behind it can \
              raise any interrupt of the host's"
         );
-        return if root.word(UNSAFE_INTERRUPTS) == "Y" {
+        return if allows_unsafe_interrupts(root) {
             Line::warn(
                 id,
                 format!("{text}, which the kernel was told to allow"),
@@ -93,13 +84,6 @@ pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Lin
         "leave --noiommu out; to have none all the same, boot with intel_iommu=off or \
          amd_iommu=off",
     )
-}
-
-/// Whether an IOMMU stands between devices and the CPUs' interrupts, too: the names of interrupt
-/// controllers behind one begin with `IR-` (drivers/iommu/intel/irq_remapping.c,
-/// drivers/iommu/amd/iommu.c).
-fn remaps_interrupts(root: &SysRoot) -> bool {
-    root.word("proc/interrupts").contains(" IR-")
 }
 
 /// [`Id::UnsafeMode`]
