@@ -1,4 +1,4 @@
-//! What can fail on the kernel's side, and the way out.
+//! What can fail on the kernel's side, and hints.
 
 use std::io;
 use std::path::{Path, PathBuf};

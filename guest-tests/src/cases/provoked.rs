@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn every_check_is_provoked_both_ways() {
-        let all: BTreeSet<_> = host_check::Id::all().map(host_check::Id::name).collect();
+        let all: BTreeSet<_> = host::Id::all().map(host::Id::name).collect();
         assert_eq!(shown(&["OK"]), all);
         assert_eq!(shown(&["WARN", "FAIL"]), all);
     }

@@ -70,7 +70,7 @@ impl Error {
     #[must_use]
     pub fn check(&self) -> Option<&'static str> {
         match self {
-            Self::Pinvisor(error) => error.check().map(host_check::Id::name),
+            Self::Pinvisor(error) => error.check().map(host::Id::name),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use address::Bdf;
-use host_check::Id;
+use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 /// The command line is wrong, or a file named on it.
@@ -64,7 +64,7 @@ macro_rules! from_library {
 }
 from_library!(
     vmm::Error,
-    host_check::BindError,
+    host::BindError,
     iommufd_backend::Error,
     keeper::KeeperError,
     devices::guest_table::TableError

@@ -47,7 +47,7 @@ pub enum EventsError {
 }
 
 impl EventsError {
-    /// The way out.
+    /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {

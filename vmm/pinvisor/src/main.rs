@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use host_check::Id;
+use host::Id;
 use pinvisor::cli::{Cli, Command};
 use pinvisor::config::HostConfig;
 use pinvisor::{Error, RunContext, logging, prepare_process, report, run, say};

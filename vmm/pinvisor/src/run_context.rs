@@ -29,7 +29,7 @@ impl RunContext {
     pub fn open(config: &HostConfig) -> Result<Self, Error> {
         let events = EventLog::open(config)?;
         logging::start(config)?;
-        if let Some(states) = host_check::sleep_states(&host_check::Host::default()) {
+        if let Some(states) = host::sleep_states(&host::SysRoot::default()) {
             log::info!(
                 "this host can sleep ({states}), which a guest with devices does not survive: \
                  systemd-inhibit --what=sleep pinvisor run ..."

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub use cpus::{CpuCount, MOST_CPUS};
 pub use device::DeviceConfig;
 pub use error::ConfigError;
-pub use host_check::DmaMode;
+pub use host::DmaMode;
 pub use low_memory::LowMemory;
 pub use memory::MemoryConfig;
 pub use on_reset::OnReset;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use host_check::BindError;
+use host::BindError;
 use iommufd_backend::Error as Backend;
 use iommufd_backend::GetPaError;
 

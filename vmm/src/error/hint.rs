@@ -58,7 +58,7 @@ impl Error {
     fn own_hint(&self) -> Option<String> {
         match self {
             Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
-            Self::MemoryEncrypted { encryption, .. } => Some(encryption.way_out().to_owned()),
+            Self::MemoryEncrypted { encryption, .. } => Some(encryption.hint().to_owned()),
             Self::Bind(error) => error.hint(),
             Self::BusAddresses { .. } => Some(
                 "put the device behind a bridge that does not translate: another slot, or a \
@@ -119,8 +119,8 @@ impl Error {
                 free,
                 total,
             } => Some(too_few_hugepages(*size, need.saturating_sub(*got), (*free, *total))),
-            Self::TooFewFiles { need, .. } => Some(host_check::more_open_files(*need)),
-            Self::TooLittleMemory { available, .. } => Some(available.way_out()),
+            Self::TooFewFiles { need, .. } => Some(host::open_files_hint(*need)),
+            Self::TooLittleMemory { available, .. } => Some(available.hint()),
             Self::NoWorker => Some(MORE_TASKS.to_owned()),
             Self::Process { source, .. } if is_again(source.as_ref()) => {
                 Some(MORE_TASKS.to_owned())

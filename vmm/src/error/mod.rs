@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use address::{Bdf, Gpa, Hpa};
 use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
-use host_check::{AvailableMemory, BindError, BindErrorKind, Encryption};
+use host::{AvailableMemory, BindError, BindErrorKind, Encryption};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::ErrorKind as BackendKind;
 use iommufd_backend::TranslatedBar;

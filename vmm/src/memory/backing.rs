@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use address::{Hpa, Iova};
-use host_check::{AvailableMemory, Host, available_memory};
+use host::{AvailableMemory, SysRoot, available_memory};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
@@ -309,7 +309,7 @@ fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
 /// taken then: more than there is would end the process, or others, without an error.
 fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
     if memory.hugepage_size.is_none() {
-        check_available(memory.size, available_memory(&Host::default()))?;
+        check_available(memory.size, available_memory(&SysRoot::default()))?;
     }
     file_of(memory)
 }
@@ -424,7 +424,7 @@ fn populate(
 
 #[cfg(test)]
 mod tests {
-    use host_check::MemoryLimit;
+    use host::MemoryLimit;
 
     use super::*;
 

@@ -3,12 +3,12 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use address::Bdf;
 use devices::vfio_pci::HostInfo;
+use host::SysRoot;
 use iommufd_backend::{
     Because, CdevKind, DmaWidth, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, Quiet,
     ResetMethod, VfioDevice, quiesce, settle,
@@ -408,16 +408,9 @@ fn report(quiet: &Quiet) {
 
 /// Reports the keepers that keep memory for one of `devices`.
 pub(crate) fn warn_of_keepers(devices: &[DeviceConfig]) {
-    for found in keeper::find(Path::new(keeper::DIRECTORY)) {
-        let kept = found.status.devices.iter();
-        for bdf in kept.map(|device| device.bdf) {
-            if devices.iter().any(|device| device.bdf == bdf) {
-                log::warn!(
-                    "process {} keeps {}: pinvisor release {bdf}",
-                    found.pid,
-                    found.status
-                );
-            }
+    for DeviceConfig { bdf, .. } in devices {
+        for found in host::keepers_of(&SysRoot::default(), *bdf) {
+            log::warn!("{}: pinvisor release {bdf}", host::keeper_text(&found));
         }
     }
 }

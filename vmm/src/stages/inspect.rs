@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa};
-use host_check::Host;
+use host::SysRoot;
 use iommufd_backend::{Cdev, CdevKind, IoMem, Iommufd, PciSysfs};
 
 use super::Harness;
@@ -133,7 +133,7 @@ impl Source {
             check_mode(device, kind, config.noiommu)?;
             check_encryption(device.bdf, kind)?;
             check_addresses(&sysfs, device.bdf, kind)?;
-            host_check::ensure_no_virtual_functions(&Host::default(), device.bdf)?;
+            host::ensure_no_virtual_functions(&SysRoot::default(), device.bdf)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
                 slot,
@@ -236,7 +236,7 @@ fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<(
 
 /// Whether the physical addresses that the kernel tells are those that the device needs.
 fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
-    match (kind, host_check::memory_encryption(&Host::default())) {
+    match (kind, host::memory_encryption(&SysRoot::default())) {
         (CdevKind::Noiommu, Ok(Some(encryption))) => {
             Err(Error::MemoryEncrypted { bdf, encryption })
         }
