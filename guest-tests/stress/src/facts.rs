@@ -20,7 +20,7 @@ use crate::machine;
 /// What ran, and where everything lay.
 ///
 /// # Errors
-/// [`Error::Physical`]
+/// [`Error::Pinvisor`]
 pub fn setup(config: &Config, description: &MachineInfo) -> Result<Setup, Error> {
     let extent = |piece: Piece| Extent {
         gpa: piece.gpa,

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// asked for; a file gets what is done in any case, and the time.
 ///
 /// # Errors
-/// [`Error::File`]
+/// [`Error::Vmm`]
 pub fn start(config: &HostConfig) -> Result<(), Error> {
     let level = match (config.verbose, &config.log_file) {
         (0, None) => LevelFilter::Warn,

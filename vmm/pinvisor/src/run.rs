@@ -12,7 +12,7 @@ use crate::run_context::RunContext;
 use crate::screen::say;
 
 /// Runs the microVM that `config` describes until it ends, and tells `host` about it. Where
-/// devices use physical addresses, its RAM is placed by `layout`: [`Identity`], unless the harm of
+/// devices use physical addresses, its RAM is placed by `layout`: [`vmm::Identity`], unless the harm of
 /// another one is to be shown.
 ///
 /// # Errors

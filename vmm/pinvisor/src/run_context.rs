@@ -25,7 +25,7 @@ impl RunContext {
     /// anything that stays open, see [`EventLog::open`].
     ///
     /// # Errors
-    /// [`Error::Events`], [`Error::File`], [`Error::Pidfile`]
+    /// [`Error::Events`], [`Error::Vmm`], [`Error::Pidfile`]
     pub fn open(config: &HostConfig) -> Result<Self, Error> {
         let events = EventLog::open(config)?;
         logging::start(config)?;

@@ -109,7 +109,8 @@ impl AddressSpaces {
     /// The name of what translates or does not, for reports.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::None | Self::Iommu(_) => "iommu",
+            Self::None => "none",
+            Self::Iommu(_) => "iommu",
             Self::Noiommu(_) => "noiommu",
             Self::Mixed { .. } => "noiommu and iommu",
             Self::Synthetic(_) => "software",

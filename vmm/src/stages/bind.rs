@@ -36,6 +36,7 @@ impl<'a> Opened<'a> {
                 resources.assigned.devices = bind_all(&iommufd, devices, &sysfs, spaces)?;
                 resources
             }
+            Source::None => Resources::new(Assigned::default()),
             Source::Synthetic(machine) => Resources::new(Assigned::synthetic(machine)),
         };
         Ok(Bound {

@@ -56,6 +56,8 @@ pub(super) enum Source {
         iommufd: Arc<Iommufd>,
         devices: Vec<InspectedDevice>,
     },
+    /// Nothing: an ordinary microVM.
+    None,
     /// Software, which needs none of the host's memory.
     Synthetic(Box<dyn SyntheticMachine>),
 }
@@ -125,6 +127,9 @@ impl Source {
                 None => Ok(Self::Synthetic(machine)),
             };
         }
+        if config.devices.is_empty() {
+            return Ok(Self::None);
+        }
         let sysfs = PciSysfs::default();
         let iommufd = Arc::new(Iommufd::open()?);
         let mut devices = Vec::new();
@@ -152,6 +157,7 @@ impl Source {
     fn paths(&self) -> impl Iterator<Item = &DmaPath> {
         let (devices, engine) = match self {
             Self::Devices { devices, .. } => (devices.as_slice(), None),
+            Self::None => (&[][..], None),
             Self::Synthetic(machine) => (&[][..], Some(machine.dma_path())),
         };
         devices.iter().map(|device| &device.dma).chain(engine)
@@ -162,6 +168,7 @@ impl Source {
             Self::Devices { devices, .. } => {
                 devices.iter().flat_map(InspectedDevice::bars).collect()
             }
+            Self::None => Vec::new(),
             Self::Synthetic(machine) => machine.bars(),
         }
     }
@@ -173,6 +180,7 @@ impl Source {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
                 Ok(AddressMap::new(&IoMem::read(IOMEM.as_ref())?, &bars)?)
             }
+            Self::None => Ok(AddressMap::conventional()),
             Self::Synthetic(machine) => Ok(machine.address_map()),
         }
     }
@@ -183,7 +191,7 @@ impl Source {
             Self::Devices { devices, .. } => {
                 slots::next_slot(devices.iter().map(|device| &device.slot))
             }
-            Self::Synthetic(_) => slots::next_slot([]),
+            Self::None | Self::Synthetic(_) => slots::next_slot([]),
         }
     }
 

@@ -95,14 +95,10 @@ impl InterruptSink for Nothing {
 }
 
 const BAR: Gpa = Gpa(0xd000_0000);
-const ECAM: Gpa = Gpa(0xe000_0000);
 
 impl SyntheticMachine for Machine {
     fn address_map(&self) -> AddressMap {
-        AddressMap {
-            windows: vec![BAR..ECAM],
-            ecam: ECAM..ECAM + (1 << 20),
-        }
+        AddressMap::conventional()
     }
 
     fn bars(&self) -> Vec<(String, Range<Hpa>)> {
@@ -164,6 +160,24 @@ fn nothing_is_given_back_before_anything_was_taken() {
         after(Inspected::new(&missing, harness(&Identity))),
         (vec![], "kernel")
     );
+}
+
+#[test]
+fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
+    let kernel = kernel();
+    let config = config(kernel.path(), "64M");
+    let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
+    let started = start(
+        &config,
+        Harness::default(),
+        &mut console,
+        &mut Timings::default(),
+    );
+    let vmm = started.unwrap();
+    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+    assert_eq!(reason, ExitReason::PowerOff { status: 0 });
+    assert_eq!(vmm.info().backend, "none");
+    assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl CheckArgs {
     /// Looks, and writes to standard output.
     ///
     /// # Errors
-    /// [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
         let root = SysRoot::default();
         let wanted = Wanted {

@@ -1,7 +1,7 @@
 //! Where the guest's serial port goes on the host: standard input and output, a file, a
 //! pseudoterminal, or a socket.
 //!
-//! The guest never waits for a reader on the host: what it prints goes through a [`pump`].
+//! The guest never waits for a reader on the host: what it prints goes through a pump.
 
 mod input;
 mod keys;
