@@ -10,6 +10,8 @@ mod on_reset;
 mod profile;
 mod serial;
 mod software;
+mod text;
+mod validate;
 
 use std::path::PathBuf;
 
@@ -23,6 +25,7 @@ pub use on_reset::OnReset;
 pub use profile::profile;
 pub use serial::SerialConfig;
 pub use software::{EngineFault, SoftwareConfig, SoftwareDma};
+pub use text::path as deserialize_path;
 
 /// A microVM to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -406,7 +406,7 @@ mod tests {
             (
                 "low-memory = 'all'",
                 1,
-                &["low-memory: low memory is auto, ram or reserved"],
+                &["low-memory: ", "expected one of `auto`, `ram`, `reserved`"],
             ),
             ("serial = 'tty'", 1, &["serial: ", "pty or socket=PATH"]),
             (
