@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vmm::config::{Config, OnReset};
+use vmm::config::{OnReset, ValidConfig};
 
 /// Log, events and pidfile of a run, and how long it goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct HostConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunConfig {
     /// The microVM.
-    pub guest: Config,
+    pub guest: ValidConfig,
     /// What is told about it.
     pub host: HostConfig,
 }

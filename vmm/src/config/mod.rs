@@ -1,4 +1,4 @@
-//! What the user wants to run.
+//! What the user wants to run: plain data, which [`Config::validate`] makes a [`ValidConfig`].
 
 mod cpus;
 mod device;
@@ -26,6 +26,7 @@ pub use profile::profile;
 pub use serial::SerialConfig;
 pub use software::{EngineFault, SoftwareConfig, SoftwareDma};
 pub use text::path as deserialize_path;
+pub use validate::ValidConfig;
 
 /// A microVM to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

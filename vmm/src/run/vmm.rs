@@ -6,7 +6,7 @@ use address::Bdf;
 use devices::mediate::Statistics;
 
 use crate::bus::software::Refusals;
-use crate::config::Config;
+use crate::config::ValidConfig;
 use crate::error::Error;
 use crate::memory::layout::Layout;
 use crate::run::console::{Console, GuestSerial};
@@ -52,7 +52,7 @@ impl Vmm {
     /// # Errors
     /// [`Error`]; everything was given back by then.
     pub fn start(
-        config: &Config,
+        config: &ValidConfig,
         identity: &dyn Layout,
         console: &mut Console,
         timings: &mut Timings,

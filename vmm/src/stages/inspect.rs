@@ -1,4 +1,5 @@
-//! The first stage: what is known before any device is touched. Every refusal that needs no device comes from here.
+//! The first stage: what is known before any device is touched. Every refusal that needs the host, but no change to it,
+//! comes from here; those that need neither come from [`validate`](crate::config::Config::validate).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,9 +12,8 @@ use super::open_kvm::Opened;
 use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
 use crate::bus::address_map::AddressMap;
-use crate::bus::slots::{self, PciSlot};
 use crate::bus::software::SoftwareMachine;
-use crate::config::{self, Config, DeviceConfig, DmaMode};
+use crate::config::{self, Config, DeviceConfig, DmaMode, ValidConfig};
 use crate::error::Error;
 use crate::kvm::vm::Vm;
 use crate::memory::backing;
@@ -67,7 +67,7 @@ pub(crate) struct Inspected<'a> {
 impl<'a> Inspected<'a> {
     /// Reads all files that `config` names and looks at its devices. `identity` is the layout for devices that
     /// use physical addresses.
-    pub fn new(config: &'a Config, identity: &'a dyn Layout) -> Result<Self, Error> {
+    pub fn new(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Self, Error> {
         limits::raise_open_files(config.devices.len(), config.cpus.get())?;
         let files = BootFiles::open(config)?;
         let release = files.release()?;
@@ -110,20 +110,16 @@ impl<'a> Inspected<'a> {
 }
 
 impl Source {
-    fn inspect(config: &Config) -> Result<Self, Error> {
-        let slots = check_names(&config.devices)?;
+    fn inspect(config: &ValidConfig) -> Result<Self, Error> {
         let profiles = config.devices.iter().map(config::profile);
         let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
         if let Some(software) = &config.software {
-            return match config.devices.first() {
-                Some(DeviceConfig { bdf, .. }) => Err(Error::DeviceWithSoftware { bdf: *bdf }),
-                None => Ok(Self::Software(Box::new(SoftwareMachine::new(software)?))),
-            };
+            return Ok(Self::Software(Box::new(SoftwareMachine::new(software)?)));
         }
         let sysfs = PciSysfs::default();
         let iommufd = Arc::new(Iommufd::open()?);
         let mut devices = Vec::new();
-        for ((device, slot), profile) in config.devices.iter().zip(slots).zip(profiles) {
+        for ((device, slot), profile) in config.devices.iter().zip(config.slots()).zip(profiles) {
             let (_, kind) = Cdev::find(&sysfs, device.bdf)?;
             check_mode(device, kind, config.noiommu)?;
             check_encryption(device.bdf, kind)?;
@@ -131,7 +127,7 @@ impl Source {
             host_check::ensure_no_virtual_functions(&Host::default(), device.bdf)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
-                slot,
+                slot: *slot,
                 kind,
                 dma: DmaPath::of(kind, device.dma, profile),
                 accepts_no_reset: device.allow_no_reset,
@@ -139,7 +135,6 @@ impl Source {
                 dma_width: sysfs.dma_width(device.bdf),
             });
         }
-        check_mix(&devices)?;
         assigned::warn_of_keepers(&config.devices);
         Ok(Self::Devices { iommufd, devices })
     }
@@ -176,34 +171,6 @@ impl Source {
     fn takes_hugepages(&self, at_identity: bool) -> bool {
         at_identity && matches!(self, Self::Devices { .. })
     }
-}
-
-/// The layout of memory belongs to all devices together: one whose guest translates has memory
-/// at addresses that are wrong for one that takes them as they are.
-fn check_mix(devices: &[InspectedDevice]) -> Result<(), Error> {
-    let find = |wanted: fn(&DmaPath) -> bool| {
-        let found = devices.iter().find(|device| wanted(&device.dma));
-        found.map(|device| device.bdf)
-    };
-    let translate = find(|path| matches!(path, DmaPath::Translate));
-    let other = find(|path| matches!(path, DmaPath::Identity | DmaPath::Iommu));
-    match (translate, other) {
-        (Some(translate), Some(other)) => Err(Error::MixedModes { translate, other }),
-        _ => Ok(()),
-    }
-}
-
-fn check_names(devices: &[DeviceConfig]) -> Result<Vec<PciSlot>, Error> {
-    let names: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
-    for (index, bdf) in names.iter().enumerate() {
-        if names[..index].contains(bdf) {
-            return Err(Error::DeviceTwice { bdf: *bdf });
-        }
-    }
-    slots::assign(&names).ok_or(Error::TooManyDevices {
-        count: names.len(),
-        most: slots::MAX_SLOTS,
-    })
 }
 
 /// Whether the device's DMA can reach guest memory as asked.

@@ -1,4 +1,4 @@
-//! From a [`Config`] to a running guest: one type for each stage, made of the one before, so that no stage can be
+//! From a [`ValidConfig`] to a running guest: one type for each stage, made of the one before, so that no stage can be
 //! left out or taken early. An error gives back what there is by then, in the order of [`teardown`](crate::teardown).
 //!
 //! | stage | question |
@@ -25,7 +25,7 @@ mod start;
 mod tests;
 mod warnings;
 
-use crate::config::Config;
+use crate::config::ValidConfig;
 use crate::error::Error;
 use crate::memory::layout::{Identity, Layout};
 use crate::run::console::Console;
@@ -41,7 +41,7 @@ pub(crate) use plan::{Planned, SLOTS_PER_DEVICE};
 /// # Errors
 /// [`Error`]; everything was given back by then.
 pub(crate) fn start(
-    config: &Config,
+    config: &ValidConfig,
     identity: &dyn Layout,
     console: &mut Console,
     timings: &mut Timings,
@@ -73,7 +73,7 @@ pub(crate) fn start(
 ///
 /// # Errors
 /// [`Error`]
-pub fn plan(config: &Config) -> Result<(Plan, Option<Error>), Error> {
+pub fn plan(config: &ValidConfig) -> Result<(Plan, Option<Error>), Error> {
     let inspected = Inspected::new(config, &Identity)?;
     let planned = inspected.open_kvm()?.bind()?.pin()?.plan()?;
     let plan = report::plan(&planned);

@@ -89,7 +89,7 @@ impl RunArgs {
             ..self.guest.or(file.guest).complete()?
         };
         Ok(RunConfig {
-            guest,
+            guest: guest.validate()?,
             host: HostConfig {
                 verbose: host.verbose.unwrap_or_default(),
                 log_file: host.log_file,

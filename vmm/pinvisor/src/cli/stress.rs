@@ -122,7 +122,7 @@ impl StressArgs {
             fault,
         });
         let config = StressConfig {
-            vm,
+            vm: vm.validate()?,
             limit: Duration::from_secs(self.timeout),
             html: self.html,
             json: self.json,
@@ -191,7 +191,7 @@ mod tests {
         ] {
             let words = [words, &["--cmdline", "engines=edu"]].concat();
             let (config, _) = stress(&words).into_config().unwrap();
-            let line = config.vm.command_line;
+            let line = &config.vm.command_line;
             assert!(line.ends_with(" engines=edu"), "{line}");
             assert_eq!(line.contains(" mode=mediate "), told, "{line}");
         }

@@ -7,7 +7,7 @@ mod text;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use vmm::config::Config;
+use vmm::config::ValidConfig;
 use vmm::report::Plan;
 
 use crate::cli::written;
@@ -27,7 +27,7 @@ pub struct Output {
 /// # Errors
 /// [`Error`], in particular for what would keep it from running; where that is a kernel without a
 /// place, or memory in too many pieces, the plan is printed before.
-pub fn run(config: &Config, output: &Output) -> Result<(), Error> {
+pub fn run(config: &ValidConfig, output: &Output) -> Result<(), Error> {
     let (plan, obstacle) = vmm::plan(config)?;
     let text = match output.json {
         true => json(&plan)?,

@@ -17,14 +17,14 @@ use crate::run_context::RunContext;
 use display::Display;
 use vmm::Layout;
 use vmm::RunLimit;
-use vmm::config::Config;
+use vmm::config::ValidConfig;
 use vmm::console::Console;
 
 /// A stress guest, and what becomes of what it says.
 #[derive(Clone, Debug)]
 pub struct StressConfig {
     /// The microVM; its serial port is listened to, wherever it would go.
-    pub vm: Config,
+    pub vm: ValidConfig,
     /// How long the guest may take.
     pub limit: Duration,
     /// Where the report goes as a page.
