@@ -6,7 +6,7 @@ use std::str::FromStr;
 use address::Bdf;
 use host_check::DmaMode;
 use serde::{Deserialize, Deserializer};
-use strum::IntoEnumIterator;
+use strum::{EnumIter, IntoStaticStr};
 
 use super::text::{self, Compact};
 use super::{ConfigError, validate};
@@ -32,7 +32,7 @@ pub struct DeviceConfig {
 pub(super) struct DeviceTable {
     #[serde(deserialize_with = "text::parsed")]
     bdf: Bdf,
-    #[serde(default, deserialize_with = "dma_mode")]
+    #[serde(default, deserialize_with = "text::one_of")]
     dma: DmaMode,
     #[serde(default, deserialize_with = "text::path")]
     profile: Option<PathBuf>,
@@ -40,19 +40,16 @@ pub(super) struct DeviceTable {
     reset: Option<Reset>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 enum Reset {
     None,
 }
 
-fn dma_mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DmaMode, D::Error> {
-    let word = String::deserialize(deserializer)?;
-    let found = DmaMode::iter().find(|mode| mode.name() == word);
-    found.ok_or_else(|| {
-        let names: Vec<_> = DmaMode::iter().map(DmaMode::name).collect();
-        text::unexpected(format_args!("dma={}", names.join("|")), &word)
-    })
+impl<'de> Deserialize<'de> for Reset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::one_of(deserializer)
+    }
 }
 
 impl Compact for DeviceConfig {

@@ -2,14 +2,15 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use strum::{EnumIter, IntoStaticStr};
 
 use super::{ConfigError, text};
 
 /// What the memory map calls the first 640 KiB: `auto`, `ram` or `reserved`. They are ordinary memory, but
 /// not at their host-physical addresses, so no device may use them where it uses physical addresses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum LowMemory {
     /// RAM, unless the guest might use it for DMA: in the identity layout it is reserved for
     /// programs that are not known to be Linux.
@@ -29,6 +30,12 @@ impl FromStr for LowMemory {
     }
 }
 
+impl<'de> Deserialize<'de> for LowMemory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::one_of(deserializer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,7 +48,7 @@ mod tests {
         let refused = "RAM".parse::<LowMemory>().unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "unknown variant `RAM`, expected one of `auto`, `ram`, `reserved`"
+            "expected auto|ram|reserved, found \"RAM\""
         );
     }
 }

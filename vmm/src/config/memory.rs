@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use iommufd_backend::hugepages::HugepageSize;
 use serde::{Deserialize, Deserializer};
+use strum::{EnumIter, IntoStaticStr};
 
 use super::text::{self, Compact};
 use super::{ConfigError, validate};
@@ -59,10 +60,16 @@ pub(super) struct MemoryTable {
     pieces: Option<Pieces>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 enum Pieces {
     Any,
+}
+
+impl<'de> Deserialize<'de> for Pieces {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::one_of(deserializer)
+    }
 }
 
 fn hugepage_size<'de, D>(deserializer: D) -> Result<Option<HugepageSize>, D::Error>
@@ -75,7 +82,7 @@ where
         .find(|size| size.to_string() == word);
     match found {
         Some(size) => Ok(Some(size)),
-        None => Err(text::unexpected("hugepage_size=2M|1G", &word)),
+        None => Err(text::unexpected("2M|1G", &word)),
     }
 }
 
@@ -218,16 +225,13 @@ mod tests {
                 "{text}"
             );
         }
-        says(
-            "2M,hugepage_size=4K",
-            "expected hugepage_size=2M|1G, found \"4K\"",
-        );
+        says("2M,hugepage_size=4K", "expected 2M|1G, found \"4K\"");
         says(
             "2M,hugepages",
             "unknown field `hugepages`, expected one of `size`",
         );
-        says("2M,pieces=200", "unknown variant `200`, expected `any`");
-        says("2M,pieces", "unknown variant ``, expected `any`");
+        says("2M,pieces=200", "expected any, found \"200\"");
+        says("2M,pieces", "expected any, found \"\"");
         says("2M,spare=some", "expected a size");
         says("2M,spare=0,spare=2M", "duplicate field `spare`");
     }

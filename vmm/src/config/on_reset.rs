@@ -2,13 +2,14 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use strum::{EnumIter, IntoStaticStr};
 
 use super::{ConfigError, text};
 
 /// What is done when a guest asks for a restart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum OnReset {
     /// The run ends, with an exit code of its own: Linux restarts after a panic, too.
     #[default]
@@ -25,6 +26,12 @@ impl FromStr for OnReset {
     }
 }
 
+impl<'de> Deserialize<'de> for OnReset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::one_of(deserializer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,7 +42,7 @@ mod tests {
         assert_eq!("restart".parse(), Ok(OnReset::Restart));
         for other in ["", "reboot", "Exit", "exit,restart"] {
             let error = other.parse::<OnReset>().unwrap_err().to_string();
-            assert!(error.contains("`exit` or `restart`"), "{error}");
+            assert!(error.contains("expected exit|restart"), "{error}");
         }
     }
 }

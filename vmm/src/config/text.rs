@@ -10,11 +10,12 @@ use std::str::FromStr;
 use serde::de::value::{MapAccessDeserializer, MapDeserializer, StrDeserializer};
 use serde::de::{DeserializeOwned, Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use strum::IntoEnumIterator;
 
 use super::ConfigError;
 
 /// A type that is a table in a file, or there and on the command line a text `FIRST[,KEY=VALUE]...`.
-pub(super) trait Compact: Sized {
+pub(super) trait Compact: FromStr<Err = ConfigError> {
     /// The key of what comes first in the text, without its name.
     const FIRST: &'static str;
 
@@ -25,7 +26,7 @@ pub(super) trait Compact: Sized {
     fn from_table(table: Self::Table) -> Result<Self, ConfigError>;
 }
 
-/// Reads the text form.
+/// Reads the text form: the [`FromStr`] of a [`Compact`] type.
 pub(super) fn compact<T: Compact>(text: &str) -> Result<T, ConfigError> {
     let mut words = text.split(',');
     let first = (T::FIRST, words.next().unwrap_or_default());
@@ -53,7 +54,7 @@ impl<'de, T: Compact> Visitor<'de> for CompactOrTable<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        compact(text).map_err(E::custom)
+        text.parse().map_err(E::custom)
     }
 
     fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<T, M::Error> {
@@ -66,6 +67,20 @@ impl<'de, T: Compact> Visitor<'de> for CompactOrTable<T> {
 pub(super) fn word<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     let deserializer: StrDeserializer<'_, ConfigError> = text.into_deserializer();
     T::deserialize(deserializer)
+}
+
+/// One of the names that `T` has.
+pub(super) fn one_of<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: IntoEnumIterator + Into<&'static str> + Copy,
+    D: Deserializer<'de>,
+{
+    let word = String::deserialize(deserializer)?;
+    let found = T::iter().find(|value| (*value).into() == word);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = T::iter().map(T::into).collect();
+        unexpected(names.join("|"), &word)
+    })
 }
 
 /// A value that is read from a string by its own [`FromStr`].
@@ -161,7 +176,7 @@ mod tests {
         }
     }
 
-    fn agree<T: Compact + DeserializeOwned + FromStr + PartialEq + fmt::Debug>(
+    fn agree<T: Compact + DeserializeOwned + PartialEq + fmt::Debug>(
         options: &[(&str, Option<String>)],
     ) {
         let given = options

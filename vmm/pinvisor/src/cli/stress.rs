@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::vm::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
+use crate::config::RunOptions;
 use crate::error::Error;
 use crate::stress::StressConfig;
 use vmm::config::{DeviceConfig, DmaMode, EngineFault, SoftwareConfig, SoftwareDma};
@@ -111,7 +112,12 @@ impl StressArgs {
         let mediate = self.software == Some(Software::Mediate) || all_mediated(&self.devices);
         let mode = if mediate { "mode=mediate " } else { "" };
         let command_line = format!("seed={seed} {mode}{}", self.cmdline);
-        let mut vm = self.vm.into_config(self.devices, command_line)?;
+        let options = RunOptions {
+            devices: self.devices,
+            cmdline: Some(command_line),
+            ..self.vm.into_options()
+        };
+        let mut vm = options.into_guest()?;
         vm.software = self.software.map(|software| SoftwareConfig {
             seed,
             dma: match software {
