@@ -14,10 +14,6 @@
 
 mod function;
 mod registers;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
-#[cfg(test)]
-mod tests;
 
 pub use function::{DmaWindow, Options, SetupError};
 pub use registers::{DEVICE, REGISTERS_SIZE, VENDOR, VERSION};

@@ -18,10 +18,6 @@ mod routes;
 mod setup;
 mod start;
 mod statistics;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
-#[cfg(test)]
-mod tests;
 mod translate;
 
 pub use check::{Reason, Refusal};

@@ -1,4 +1,4 @@
-//! Windows that say anything, and tables that nobody vouches for.
+//! Windows that say anything, and tables that are not trusted.
 
 extern crate std;
 

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use address::Hpa;
+use address::units::Memory;
 
 /// The synthetic physical memory has no room left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "No {needed:#x} bytes of synthetic physical memory left in pages of {page_size:#x} bytes: \
-     {free:#x} bytes are free, {placed:#x} of them in such pages"
+    "No {} of synthetic physical memory left in pages of {}: {} are free, {} of them in such pages",
+    Memory(*needed), Memory(*page_size), Memory(*free), Memory(*placed)
 )]
 pub struct OutOfMemory {
     /// Bytes asked for.

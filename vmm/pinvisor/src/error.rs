@@ -1,7 +1,10 @@
 //! What can fail in the program, and with which exit code.
 
+use std::io;
+use std::path::PathBuf;
+
 use address::Bdf;
-use host_check::Id;
+use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 /// The command line is wrong, or a file named on it.
@@ -39,12 +42,14 @@ pub enum Error {
         /// The device.
         bdf: Bdf,
     },
-    /// A fault that only the engine in software can have.
-    #[error("Only the DMA engine in software can be made to fail like that")]
-    NoSoftwareEngine,
-    /// A stress run's report.
-    #[error(transparent)]
-    Report(#[from] stress_report::Error),
+    /// The program for stress runs does not start.
+    #[error("Cannot start {}", program.display())]
+    NoStress {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// What the library has an error for.
@@ -59,7 +64,7 @@ macro_rules! from_library {
 }
 from_library!(
     vmm::Error,
-    host_check::BindError,
+    host::BindError,
     iommufd_backend::Error,
     keeper::KeeperError,
     devices::guest_table::TableError
@@ -97,8 +102,7 @@ impl Error {
             | Self::ConfigFile(_)
             | Self::Events(_)
             | Self::Pidfile(_)
-            | Self::NoSoftwareEngine
-            | Self::Report(_) => USAGE,
+            | Self::NoStress { .. } => USAGE,
         }
     }
 
@@ -117,7 +121,10 @@ impl Error {
         match self {
             Self::Vmm(error) => error.hint(),
             Self::Events(error) => error.hint(),
-            Self::NoSoftwareEngine => Some("add --software".to_owned()),
+            Self::NoStress { .. } => Some(
+                "install pinvisor-stress beside pinvisor: cargo build --release builds both"
+                    .to_owned(),
+            ),
             Self::NoKeeper { .. } => Some("pinvisor list shows keepers".to_owned()),
             _ => None,
         }

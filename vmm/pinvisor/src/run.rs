@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use vmm::config::ValidConfig;
 use vmm::console::Console;
-use vmm::{ExitReason, Layout, Remains, RunLimit, Vmm};
+use vmm::{ExitReason, Harness, Layout, Remains, RunLimit, Vmm};
 
 use crate::error::Error;
 use crate::events::Event;
@@ -45,7 +45,11 @@ fn run_guests(
         ));
     }
     loop {
-        let ended = launch(config, layout, (&mut console, RunLimit::None), host)?;
+        let harness = Harness {
+            identity: layout,
+            machine: None,
+        };
+        let ended = launch(config, harness, &mut console, RunLimit::None, host)?;
         let remains = &ended.remains;
         if !host.starts_anew(&ended.reason, remains.was_asked, &remains.torn_down) {
             return Ok(ended);
@@ -72,19 +76,25 @@ fn worse<T>(outcome: Result<T, vmm::Error>, torn_down: Result<(), vmm::Error>) -
 
 /// How a guest ended, and what is left of its microVM.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub struct Ended {
+    /// Why it ended.
     pub reason: ExitReason,
+    /// What is left.
     pub remains: Remains,
 }
 
 /// Runs a microVM on `console` until it ends.
-pub(crate) fn launch(
+///
+/// # Errors
+/// [`Error`]; everything was given back by then.
+pub fn launch(
     config: &ValidConfig,
-    layout: &dyn Layout,
-    (console, limit): (&mut Console, RunLimit),
+    harness: Harness<'_>,
+    console: &mut Console,
+    limit: RunLimit,
     host: &mut RunContext,
 ) -> Result<Ended, Error> {
-    let vmm = Vmm::start(config, layout, console, &mut host.timings)?;
+    let vmm = Vmm::start(config, harness, console, &mut host.timings)?;
     host.events.tell(&Event::Ready {
         serial: console.path().map(PathBuf::as_path),
     });

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use address::{Gpa, Hpa};
 use devices::pci;
-use host_check::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
+use host::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
 use iommufd_backend::IoMem;
 
 use crate::arch::layout::{self, IO_APIC};

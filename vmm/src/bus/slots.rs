@@ -6,6 +6,8 @@ use address::Bdf;
 const FIRST_SLOT: u8 = 1;
 /// Slots for devices; the last one of the bus is kept for the DMA window.
 pub const MAX_SLOTS: usize = 30;
+/// The last slot of the bus.
+pub const LAST_SLOT: u8 = 31;
 
 /// A place on the guest's bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,13 @@ pub fn assign(devices: &[Bdf]) -> Option<Vec<PciSlot>> {
         })
     };
     devices.iter().map(place).collect()
+}
+
+/// The first slot behind those of `devices`.
+#[must_use]
+pub fn next_slot<'a>(devices: impl IntoIterator<Item = &'a PciSlot>) -> u8 {
+    let last = devices.into_iter().map(|place| place.slot).max();
+    last.map_or(FIRST_SLOT, |last| last + 1)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use address::Bdf;
-use host_check::DmaMode;
+use host::DmaMode;
 use serde::{Deserialize, Deserializer};
 use strum::{EnumIter, IntoStaticStr};
 

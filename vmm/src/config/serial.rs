@@ -19,7 +19,7 @@ pub enum SerialConfig {
     File(PathBuf),
     /// To a pseudoterminal, and from it.
     Pty,
-    /// To whoever connects to a Unix stream socket, and from there.
+    /// To and from the client of a Unix stream socket.
     Socket(PathBuf),
 }
 

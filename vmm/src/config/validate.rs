@@ -35,14 +35,11 @@ impl Config {
     /// Makes every refusal that needs nothing of the host.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::DeviceWithSoftware`], [`Error::DeviceTwice`], [`Error::TooManyDevices`],
+    /// [`Error::Config`], [`Error::DeviceTwice`], [`Error::TooManyDevices`],
     /// [`Error::MixedModes`]
     pub fn validate(self) -> Result<ValidConfig, Error> {
         memory(&self.memory)?;
         self.devices.iter().try_for_each(device)?;
-        if let (Some(_), Some(first)) = (&self.software, self.devices.first()) {
-            return Err(Error::DeviceWithSoftware { bdf: first.bdf });
-        }
         let slots = slots(&self.devices)?;
         modes(&self.devices)?;
         Ok(ValidConfig {
@@ -106,7 +103,7 @@ mod tests {
     use iommufd_backend::CdevKind;
     use strum::IntoEnumIterator;
 
-    use super::super::{CpuCount, LowMemory, SerialConfig, SoftwareConfig, SoftwareDma};
+    use super::super::{CpuCount, LowMemory, SerialConfig};
     use super::*;
     use crate::passthrough::dma_path::DmaPath;
 
@@ -120,7 +117,6 @@ mod tests {
             cpus: CpuCount::default(),
             devices: devices.iter().map(|text| text.parse().unwrap()).collect(),
             noiommu: false,
-            software: None,
             serial: SerialConfig::Off,
         }
     }
@@ -153,20 +149,6 @@ mod tests {
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         assert!(config(&names[1..]).validate().is_ok());
         assert_eq!(refusal(config(&names)), ("too-many-devices", 1));
-    }
-
-    #[test]
-    fn a_machine_in_software_has_no_devices() {
-        let software = |devices| Config {
-            software: Some(SoftwareConfig {
-                seed: 1,
-                dma: SoftwareDma::Identity,
-                fault: None,
-            }),
-            ..config(devices)
-        };
-        assert!(software(&[]).validate().is_ok());
-        assert_eq!(refusal(software(&["01:00.0"])), ("device-with-software", 1));
     }
 
     #[test]

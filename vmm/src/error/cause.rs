@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fs;
 use std::io;
 
-use host_check::{Host, has_seccomp_filter, locked_memory_limit};
+use host::{SysRoot, has_seccomp_filter, locked_memory_limit};
 use rustix::process::{Resource, getrlimit};
 
 /// The limits and settings, as they are now; `None` for a limit that is not set.
@@ -32,9 +32,9 @@ impl Limits {
             address_space: getrlimit(Resource::As).current,
             file_size: getrlimit(Resource::Fsize).current,
             open_files: getrlimit(Resource::Nofile).current,
-            locked_memory: locked_memory_limit(&Host::default()),
+            locked_memory: locked_memory_limit(&SysRoot::default()),
             promises_only_what_there_is: text("/proc/sys/vm/overcommit_memory").trim() == "2",
-            is_filtered: has_seccomp_filter(&Host::default()),
+            is_filtered: has_seccomp_filter(&SysRoot::default()),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use host_check::{BindError, Id};
+use host::{BindError, Id};
 use iommufd_backend::GetPaError;
 
 use super::cause::{self, Limits};

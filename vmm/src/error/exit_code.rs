@@ -2,7 +2,7 @@
 
 use std::io;
 
-use host_check::BindError;
+use host::BindError;
 use iommufd_backend::Error as Backend;
 use iommufd_backend::GetPaError;
 
@@ -15,7 +15,7 @@ const USAGE: u8 = 1;
 const HOST: u8 = 2;
 /// A device cannot be used.
 const DEVICE: u8 = 3;
-/// Guest memory cannot be had or does not suit.
+/// Guest memory is not available or does not suit.
 const MEMORY: u8 = 4;
 /// The guest crashed.
 const GUEST: u8 = 5;

@@ -11,7 +11,6 @@ use crate::arch::ParamsError;
 use crate::arch::low;
 use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
-use crate::bus::software::SoftwareMachine;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
 use crate::memory::plan::PlanError;
@@ -59,7 +58,7 @@ impl Error {
     fn own_hint(&self) -> Option<String> {
         match self {
             Self::NoiommuNotAccepted { .. } => Some("if you accept that, add --noiommu".to_owned()),
-            Self::MemoryEncrypted { encryption, .. } => Some(encryption.way_out().to_owned()),
+            Self::MemoryEncrypted { encryption, .. } => Some(encryption.hint().to_owned()),
             Self::Bind(error) => error.hint(),
             Self::BusAddresses { .. } => Some(
                 "put the device behind a bridge that does not translate: another slot, or a \
@@ -105,15 +104,14 @@ impl Error {
                     .to_owned(),
             ),
             Self::Moved { .. } => Some(
-                "devices went on using the page where it had been: restart this machine; somebody \
-                 took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
+                "devices went on using the page where it had been: restart this machine; a \
+                 process took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
                  failure'), else please report it"
                     .to_owned(),
             ),
-            Self::Software(SoftwareError::OutOfMemory(_)) => Some(format!(
-                "give the guest less memory: there are {} GiB",
-                SoftwareMachine::memory_size() >> 30
-            )),
+            Self::Software(SoftwareError::OutOfMemory(_)) => {
+                Some("give the guest less memory".to_owned())
+            }
             Self::TooFewHugepages {
                 size,
                 need,
@@ -121,8 +119,8 @@ impl Error {
                 free,
                 total,
             } => Some(too_few_hugepages(*size, need.saturating_sub(*got), (*free, *total))),
-            Self::TooFewFiles { need, .. } => Some(host_check::more_open_files(*need)),
-            Self::TooLittleMemory { available, .. } => Some(available.way_out()),
+            Self::TooFewFiles { need, .. } => Some(host::open_files_hint(*need)),
+            Self::TooLittleMemory { available, .. } => Some(available.hint()),
             Self::NoWorker => Some(MORE_TASKS.to_owned()),
             Self::Process { source, .. } if is_again(source.as_ref()) => {
                 Some(MORE_TASKS.to_owned())

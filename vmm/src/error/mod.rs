@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use address::{Bdf, Gpa, Hpa};
 use devices::pci::RootError;
 use devices::vfio_pci::SetupError;
-use host_check::{AvailableMemory, BindError, BindErrorKind, Encryption};
+use host::{AvailableMemory, BindError, BindErrorKind, Encryption};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::ErrorKind as BackendKind;
 use iommufd_backend::TranslatedBar;
@@ -61,7 +61,7 @@ pub enum Error {
     },
     /// The user has not accepted what passing a device through without an IOMMU means.
     #[error(
-        "No IOMMU stands between PCI device {bdf} and memory: whoever drives it can read and \
+        "No IOMMU stands between PCI device {bdf} and memory: its driver can read and \
          write all memory of this machine, so its guest must be trusted like root"
     )]
     NoiommuNotAccepted {
@@ -299,9 +299,9 @@ pub enum Error {
     /// A function on the guest's bus.
     #[error(transparent)]
     Function(#[from] SetupError),
-    /// The DMA engine in software.
-    #[error(transparent)]
-    Engine(#[from] devices::edu::SetupError),
+    /// The device of a synthetic machine.
+    #[error("{0}")]
+    Engine(Box<dyn std::error::Error + Send + Sync>),
     /// The guest's bus.
     #[error(transparent)]
     Root(#[from] RootError),

@@ -7,7 +7,7 @@ use crate::config::DmaMode;
 
 /// The way of a device's DMA to guest memory: what a [`DmaMode`] comes to on this host.
 #[derive(Clone, Debug)]
-pub(crate) enum DmaPath {
+pub enum DmaPath {
     /// An IOMMU translates.
     Iommu,
     /// Guest-physical addresses are host-physical ones.

@@ -1,4 +1,4 @@
-//! Why a guest ends, told by whoever notices first.
+//! Why a guest ends: the first reason that is reported counts.
 
 use std::io;
 use std::sync::{Arc, OnceLock};

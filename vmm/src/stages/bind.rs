@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use host_check::Host;
+use host::SysRoot;
 use iommufd_backend::{
     Cdev, Error as Backend, Iommufd, PciSysfs, ResetMethod, VfioDevice, reset_each,
 };
@@ -36,7 +36,7 @@ impl<'a> Opened<'a> {
                 resources.assigned.devices = bind_all(&iommufd, devices, &sysfs, spaces)?;
                 resources
             }
-            Source::Software(machine) => Resources::new(Assigned::software(machine)),
+            Source::Synthetic(machine) => Resources::new(Assigned::synthetic(machine)),
         };
         Ok(Bound {
             guest,
@@ -91,7 +91,7 @@ fn bind_one(
     }
     let device = VfioDevice::bind(cdev, Arc::clone(iommufd)).or_else(|error| {
         // The kernel's EINVAL has many causes; this is the one that it has no message for.
-        host_check::ensure_closed(&Host::default(), bdf)?;
+        host::ensure_closed(&SysRoot::default(), bdf)?;
         Err(Error::Backend(error))
     })?;
     spaces.attach(&device, iommufd)?;

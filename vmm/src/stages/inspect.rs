@@ -1,18 +1,21 @@
 //! The first stage: what is known before any device is touched. Every refusal that needs the host, but no change to it,
-//! comes from here; those that need neither come from [`validate`](crate::config::Config::validate).
+//! comes from here; those that need no host come from [`validate`](crate::config::Config::validate).
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa};
-use host_check::Host;
+use host::SysRoot;
 use iommufd_backend::{Cdev, CdevKind, IoMem, Iommufd, PciSysfs};
 
+use super::Harness;
 use super::open_kvm::Opened;
 use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
 use crate::bus::address_map::AddressMap;
-use crate::bus::software::SoftwareMachine;
+use crate::bus::allocator::BusAllocator;
+use crate::bus::slots;
+use crate::bus::synthetic::SyntheticMachine;
 use crate::config::{self, Config, DeviceConfig, DmaMode, ValidConfig};
 use crate::error::Error;
 use crate::kvm::vm::Vm;
@@ -22,6 +25,7 @@ use crate::passthrough::assigned;
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::inspected::InspectedDevice;
 use crate::run::limits;
+use crate::run::machine_info::in_guest;
 
 /// The host's physical address map.
 const IOMEM: &str = "/proc/iomem";
@@ -41,8 +45,8 @@ pub(crate) struct Guest<'a> {
     pub translates: bool,
     /// The memory BARs, each with its device's name, and where the host has them.
     pub bars: Vec<(String, Range<Hpa>)>,
-    /// Guest-physical addresses outside RAM.
-    pub address_map: AddressMap,
+    /// The guest's bus, and its addresses outside RAM.
+    pub bus: BusAllocator,
 }
 
 /// What will do DMA.
@@ -53,8 +57,8 @@ pub(super) enum Source {
         iommufd: Arc<Iommufd>,
         devices: Vec<InspectedDevice>,
     },
-    /// An engine in software, which needs none of the host's memory.
-    Software(Box<SoftwareMachine>),
+    /// Software, which needs none of the host's memory.
+    Synthetic(Box<dyn SyntheticMachine>),
 }
 
 /// A guest that nothing on this host is known to keep from running, and its devices, still untouched.
@@ -65,14 +69,14 @@ pub(crate) struct Inspected<'a> {
 }
 
 impl<'a> Inspected<'a> {
-    /// Reads all files that `config` names and looks at its devices. `identity` is the layout for devices that
-    /// use physical addresses.
-    pub fn new(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Self, Error> {
+    /// Reads all files that `config` names and looks at its devices.
+    pub fn new(config: &'a ValidConfig, harness: Harness<'a>) -> Result<Self, Error> {
+        let Harness { identity, machine } = harness;
         limits::raise_open_files(config.devices.len(), config.cpus.get())?;
         let files = BootFiles::open(config)?;
         let release = files.release()?;
         files.check_command_line(&config.command_line, release.is_some())?;
-        let source = Source::inspect(config)?;
+        let source = Source::inspect(config, machine)?;
         let any = |wanted: fn(&DmaPath) -> bool| source.paths().any(wanted);
         let at_identity = any(|path| matches!(path, DmaPath::Identity));
         if identity.needs_identity() && !at_identity {
@@ -80,7 +84,9 @@ impl<'a> Inspected<'a> {
         }
         let translates = any(|path| matches!(path, DmaPath::Translate));
         let bars = source.bars();
-        let address_map = source.address_map(&bars)?;
+        let map = source.address_map(&bars)?;
+        let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
+        let bus = BusAllocator::new(map, taken.collect(), source.next_slot());
         if source.takes_hugepages(at_identity) || config.memory.hugepage_size.is_some() {
             backing::check_hugepages(&config.memory)?;
         }
@@ -93,7 +99,7 @@ impl<'a> Inspected<'a> {
                 at_identity,
                 translates,
                 bars,
-                address_map,
+                bus,
             },
             source,
         })
@@ -110,11 +116,17 @@ impl<'a> Inspected<'a> {
 }
 
 impl Source {
-    fn inspect(config: &ValidConfig) -> Result<Self, Error> {
+    fn inspect(
+        config: &ValidConfig,
+        machine: Option<Box<dyn SyntheticMachine>>,
+    ) -> Result<Self, Error> {
         let profiles = config.devices.iter().map(config::profile);
         let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
-        if let Some(software) = &config.software {
-            return Ok(Self::Software(Box::new(SoftwareMachine::new(software)?)));
+        if let Some(machine) = machine {
+            return match config.devices.first() {
+                Some(DeviceConfig { bdf, .. }) => Err(Error::DeviceWithSoftware { bdf: *bdf }),
+                None => Ok(Self::Synthetic(machine)),
+            };
         }
         let sysfs = PciSysfs::default();
         let iommufd = Arc::new(Iommufd::open()?);
@@ -124,7 +136,7 @@ impl Source {
             check_mode(device, kind, config.noiommu)?;
             check_encryption(device.bdf, kind)?;
             check_addresses(&sysfs, device.bdf, kind)?;
-            host_check::ensure_no_virtual_functions(&Host::default(), device.bdf)?;
+            host::ensure_no_virtual_functions(&SysRoot::default(), device.bdf)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
                 slot: *slot,
@@ -142,7 +154,7 @@ impl Source {
     fn paths(&self) -> impl Iterator<Item = &DmaPath> {
         let (devices, engine) = match self {
             Self::Devices { devices, .. } => (devices.as_slice(), None),
-            Self::Software(machine) => (&[][..], Some(machine.path())),
+            Self::Synthetic(machine) => (&[][..], Some(machine.dma_path())),
         };
         devices.iter().map(|device| &device.dma).chain(engine)
     }
@@ -152,7 +164,7 @@ impl Source {
             Self::Devices { devices, .. } => {
                 devices.iter().flat_map(InspectedDevice::bars).collect()
             }
-            Self::Software(_) => vec![("edu BAR0".to_owned(), SoftwareMachine::bar())],
+            Self::Synthetic(machine) => machine.bars(),
         }
     }
 
@@ -163,7 +175,17 @@ impl Source {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
                 Ok(AddressMap::new(&IoMem::read(IOMEM.as_ref())?, &bars)?)
             }
-            Self::Software(_) => Ok(SoftwareMachine::host_map()),
+            Self::Synthetic(machine) => Ok(machine.address_map()),
+        }
+    }
+
+    /// The first slot of the bus that is free.
+    fn next_slot(&self) -> u8 {
+        match self {
+            Self::Devices { devices, .. } => {
+                slots::next_slot(devices.iter().map(|device| &device.slot))
+            }
+            Self::Synthetic(_) => slots::next_slot([]),
         }
     }
 
@@ -188,7 +210,7 @@ fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<(
 
 /// Whether the physical addresses that the kernel tells are those that the device needs.
 fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
-    match (kind, host_check::memory_encryption(&Host::default())) {
+    match (kind, host::memory_encryption(&SysRoot::default())) {
         (CdevKind::Noiommu, Ok(Some(encryption))) => {
             Err(Error::MemoryEncrypted { bdf, encryption })
         }

@@ -1,4 +1,4 @@
-//! From a [`ValidConfig`] to a running guest: one type for each stage, made of the one before, so that no stage can be
+//! From a [`Config`] to a running guest: one type for each stage, made of the one before, so that no stage can be
 //! left out or taken early. An error gives back what there is by then, in the order of [`teardown`](crate::teardown).
 //!
 //! | stage | question |
@@ -25,6 +25,7 @@ mod start;
 mod tests;
 mod warnings;
 
+use crate::bus::synthetic::SyntheticMachine;
 use crate::config::ValidConfig;
 use crate::error::Error;
 use crate::memory::layout::{Identity, Layout};
@@ -36,17 +37,36 @@ use report::Plan;
 
 pub(crate) use plan::{Planned, SLOTS_PER_DEVICE};
 
-/// Starts the guest of `config`. `identity` is the layout for devices that use physical addresses.
+/// What a guest runs on in place of the real thing, for demos and tests: nothing by default.
+#[derive(Debug)]
+pub struct Harness<'a> {
+    /// Where RAM goes for devices that use physical addresses: [`Identity`], unless the harm of another layout is to
+    /// be shown.
+    pub identity: &'a dyn Layout,
+    /// Software in place of devices and of physical memory.
+    pub machine: Option<Box<dyn SyntheticMachine>>,
+}
+
+impl Default for Harness<'_> {
+    fn default() -> Self {
+        Self {
+            identity: &Identity,
+            machine: None,
+        }
+    }
+}
+
+/// Starts the guest of `config`.
 ///
 /// # Errors
 /// [`Error`]; everything was given back by then.
 pub(crate) fn start(
     config: &ValidConfig,
-    identity: &dyn Layout,
+    harness: Harness<'_>,
     console: &mut Console,
     timings: &mut Timings,
 ) -> Result<Vmm, Error> {
-    let inspected = Inspected::new(config, identity)?;
+    let inspected = Inspected::new(config, harness)?;
     timings.done("inspect");
     let opened = inspected.open_kvm()?;
     timings.done("open KVM");
@@ -74,7 +94,7 @@ pub(crate) fn start(
 /// # Errors
 /// [`Error`]
 pub fn plan(config: &ValidConfig) -> Result<(Plan, Option<Error>), Error> {
-    let inspected = Inspected::new(config, &Identity)?;
+    let inspected = Inspected::new(config, Harness::default())?;
     let planned = inspected.open_kvm()?.bind()?.pin()?.plan()?;
     let plan = report::plan(&planned);
     let obstacle = planned.take_apart()?;

@@ -18,7 +18,6 @@ use crate::memory::layout::{Conventional, Layout};
 use crate::memory::pieces::{self, TooManyPieces};
 use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, Run};
 use crate::memory::table::{self, RamTable, Summary};
-use crate::run::machine_info::in_guest;
 use crate::teardown::Resources;
 
 /// Memslots kept for mapped BARs: six to a function, two parts each.
@@ -95,12 +94,12 @@ impl<'a> Pinned<'a> {
     /// Lays memory out and finds places for kernel and initramfs.
     pub fn plan(self) -> Result<Planned<'a>, Error> {
         let Self {
-            guest,
+            mut guest,
             vm,
             mut resources,
             backing,
         } = self;
-        let layout = GuestLayout::new(&guest, &vm, &backing, resources.assigned.devices.len())?;
+        let layout = GuestLayout::new(&mut guest, &vm, &backing, resources.assigned.devices.len())?;
         resources.table = Some(Arc::clone(&layout.table));
         let config = &guest.config.memory;
         let boot = match (guest.files.place(&layout.memory), &backing.choice) {
@@ -125,7 +124,12 @@ impl<'a> Pinned<'a> {
 }
 
 impl GuestLayout {
-    fn new(guest: &Guest<'_>, vm: &Vm, backing: &Backing, devices: usize) -> Result<Self, Error> {
+    fn new(
+        guest: &mut Guest<'_>,
+        vm: &Vm,
+        backing: &Backing,
+        devices: usize,
+    ) -> Result<Self, Error> {
         let config = guest.config;
         let (runs, layout): (_, &dyn Layout) = match guest.at_identity {
             true => (plan::runs(&backing.extents), guest.identity),
@@ -138,8 +142,7 @@ impl GuestLayout {
             if !guest.translates {
                 return Ok(Gpa(0));
             }
-            let bars = in_guest(guest.bars.clone()).into_iter().map(|(_, bar)| bar);
-            let places = Places::find(size, &guest.address_map, &bars.collect::<Vec<_>>())?;
+            let places = Places::find(size, &mut guest.bus)?;
             Ok(window.insert(places).table)
         })?;
         let summary = Summary::of(&table)?;
@@ -167,7 +170,7 @@ impl Planned<'_> {
     /// [`Error::Plan`]
     pub fn memory_map(&self) -> Result<Option<MemoryMap>, Error> {
         let map = |placement: &Placement| {
-            let ecam = &self.guest.address_map.ecam;
+            let ecam = &self.guest.bus.map.ecam;
             let low = (placement.kernel.start, self.layout.low);
             arch::memory_map(&self.layout.memory, ecam, low)
         };
@@ -226,9 +229,9 @@ fn whole(length: u64) -> Vec<Run> {
 }
 
 fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
-    let mut taken = vec![("PCI config space", guest.address_map.ecam.clone())];
+    let mut taken = vec![("PCI config space", guest.bus.map.ecam.clone())];
     taken.extend(layout::FIXED);
-    let windows = guest.address_map.windows.iter();
+    let windows = guest.bus.map.windows.iter();
     taken.extend(windows.map(|window| ("a PCI window", window.clone())));
     Constraints {
         taken,

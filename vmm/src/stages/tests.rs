@@ -1,18 +1,26 @@
 //! Each stage fails in turn, on the software backend: everything is given back, in the one order.
 
 use std::io::Write;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use address::Gpa;
+use address::{Gpa, Hpa};
+use devices::edu::{BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduHost, InterruptSink, Options};
+use devices::pci::MsiMessage;
+use devices::vfio_pci::HostFunction;
 use iommufd_backend::Mapping;
+use iommufd_backend::software::{PhysicalMemory, SoftwareBackend};
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::config::{Config, LowMemory, SerialConfig, SoftwareConfig, SoftwareDma};
+use crate::bus::address_map::AddressMap;
+use crate::bus::lines::InterruptLines;
+use crate::config::{Config, LowMemory, SerialConfig};
 use crate::memory::layout::{Identity, Swapped};
+use crate::passthrough::dma_path::DmaPath;
 use crate::run::event_loop::RunLimit;
 use crate::run::exit::ExitReason;
 use crate::teardown::trace;
@@ -59,14 +67,82 @@ fn config(kernel: &Path, memory: &str) -> ValidConfig {
         cpus: "1".parse().unwrap(),
         devices: Vec::new(),
         noiommu: false,
-        software: Some(SoftwareConfig {
-            dma: SoftwareDma::Identity,
-            seed: 1,
-            fault: None,
-        }),
         serial: SerialConfig::default(),
     };
     config.validate().unwrap()
+}
+
+/// Synthetic memory, and a DMA engine that does no work.
+#[derive(Debug)]
+struct Machine(SoftwareBackend);
+
+/// Neither memory nor interrupts.
+struct Nothing;
+
+impl DmaMemory for Nothing {
+    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), DmaRefused> {
+        Err(DmaRefused)
+    }
+
+    fn write(&self, _: u64, _: &[u8]) -> Result<(), DmaRefused> {
+        Err(DmaRefused)
+    }
+}
+
+impl InterruptSink for Nothing {
+    fn message(&self, _: MsiMessage) {}
+
+    fn line(&self, _: bool) {}
+}
+
+const BAR: Gpa = Gpa(0xd000_0000);
+const ECAM: Gpa = Gpa(0xe000_0000);
+
+impl SyntheticMachine for Machine {
+    fn address_map(&self) -> AddressMap {
+        AddressMap {
+            windows: vec![BAR..ECAM],
+            ecam: ECAM..ECAM + (1 << 20),
+        }
+    }
+
+    fn bars(&self) -> Vec<(String, Range<Hpa>)> {
+        let start = Hpa(BAR.0);
+        vec![("edu BAR0".to_owned(), start..start + BAR_SIZE)]
+    }
+
+    fn dma_path(&self) -> &DmaPath {
+        &DmaPath::Identity
+    }
+
+    fn memory(&mut self) -> &mut SoftwareBackend {
+        &mut self.0
+    }
+
+    fn start(
+        &mut self,
+        lines: InterruptLines,
+    ) -> Result<Box<dyn HostFunction>, Box<dyn std::error::Error + Send + Sync>> {
+        let options = Options {
+            bar: BAR,
+            interrupt_line: lines.line(),
+            buffer: BUFFER_SIZE,
+            memory: Box::new(Nothing),
+            interrupts: Box::new(Nothing),
+        };
+        Ok(Box::new(EduHost::new("edu", options)?.0))
+    }
+
+    fn stop(&mut self) {}
+}
+
+/// Memory of 28 GiB in pieces of at most 16 MiB.
+fn harness(identity: &dyn Layout) -> Harness<'_> {
+    let physical = PhysicalMemory::new([Hpa(4 << 30)..Hpa(32 << 30)], 16 << 20, 1);
+    Harness {
+        identity,
+        machine: Some(Box::new(Machine(SoftwareBackend::new(physical)))),
+    }
 }
 
 /// The steps that were taken since the last time, and what failed.
@@ -86,7 +162,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn nothing_is_given_back_before_anything_was_taken() {
     let missing = config(Path::new("/nonexistent"), "64M");
     assert_eq!(
-        after(Inspected::new(&missing, &Identity)),
+        after(Inspected::new(&missing, harness(&Identity))),
         (vec![], "kernel")
     );
 }
@@ -96,7 +172,13 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
     let kernel = kernel();
     let config = config(kernel.path(), "64M");
     let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
-    let vmm = start(&config, &Identity, &mut console, &mut Timings::default()).unwrap();
+    let vmm = start(
+        &config,
+        harness(&Identity),
+        &mut console,
+        &mut Timings::default(),
+    )
+    .unwrap();
     let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
     assert_eq!(reason, ExitReason::PowerOff { status: 0 });
     assert_eq!(trace::take(), [""; 0]);
@@ -104,7 +186,7 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
 }
 
 fn plan<'a>(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {
-    Inspected::new(config, identity)?
+    Inspected::new(config, harness(identity))?
         .open_kvm()?
         .bind()?
         .pin()?
@@ -157,14 +239,10 @@ fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
 fn a_guest_that_does_not_start_gives_everything_back_in_order() {
     let kernel = kernel();
     let config = config(kernel.path(), "64M");
-    let planned = Inspected::new(&config, &Identity)
-        .unwrap()
-        .open_kvm()
-        .unwrap();
-    let planned = planned.bind().unwrap().pin().unwrap().plan().unwrap();
+    let planned = plan(&config, &Identity).unwrap();
     let mut loaded = planned.map().unwrap().load().unwrap();
     // Nowhere to put config space.
-    loaded.guest.address_map.ecam.start = Gpa(1);
+    loaded.guest.bus.map.ecam.start = Gpa(1);
     let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
     assert_eq!(after(loaded.start(&mut console)), (ALL.to_vec(), "root"));
 }

@@ -21,7 +21,7 @@ pub enum Aspect {
     Again,
     /// Nothing was left behind, and the device was quiet before anything was released.
     End,
-    /// Nobody's memory but the guest's was written.
+    /// No memory but the guest's was written.
     Canary,
 }
 

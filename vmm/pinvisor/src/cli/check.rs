@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use devices::mediate::{Profile, SHIPPED};
-use host_check::{DmaMode, Host, Wanted, WantedDevice, WantedMemory};
+use host::{DmaMode, SysRoot, Wanted, WantedDevice, WantedMemory};
 use iommufd_backend::PciSysfs;
 
 use super::written;
@@ -52,19 +52,19 @@ impl CheckArgs {
     /// # Errors
     /// [`Error::Process`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
-        let host = Host::default();
+        let root = SysRoot::default();
         let wanted = Wanted {
             devices: self
                 .devices
                 .iter()
-                .map(|device| wanted(host.pci(), device))
+                .map(|device| wanted(root.pci(), device))
                 .collect(),
             memory: self.memory.map(|memory| WantedMemory {
                 bytes: memory.size,
                 hugepage_size: memory.hugepage_size,
             }),
         };
-        let report = host_check::check(&host, &wanted);
+        let report = host::check(&root, &wanted);
         written(if self.json {
             report.write_json(&mut io::stdout().lock())
         } else {

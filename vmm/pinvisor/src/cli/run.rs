@@ -32,7 +32,7 @@ pub struct RunArgs {
     cmdline: Option<String>,
 
     /// Where the guest's serial port goes. pty makes a terminal for others to open and prints its
-    /// path; socket=PATH serves one client at a time. Nobody who reads slowly keeps the guest
+    /// path; socket=PATH serves one client at a time. A slow reader does not keep the guest
     /// waiting: of what is not read the last MiB is kept [default: stdio]
     #[arg(long, value_name = "stdio|off|file=PATH|pty|socket=PATH")]
     serial: Option<SerialConfig>,

@@ -7,9 +7,11 @@ use clap::Args;
 use crate::config::RunOptions;
 use vmm::config::{CpuCount, LowMemory, MemoryConfig};
 
-pub(super) const DEVICE_VALUE: &str =
+/// What a device's option is made of.
+pub const DEVICE_VALUE: &str =
     "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";
-pub(super) const DEVICE_HELP: &str = "\
+/// What a device's option means.
+pub const DEVICE_HELP: &str = "\
 PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the default, \
 prefers an IOMMU where there is one, and takes identity else; translate shows the guest a table of \
 its memory (docs/dma-window.md), mediate checks and translates what is written to the device's \
@@ -18,7 +20,7 @@ with reset=none only";
 
 /// What every microVM has.
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct VmArgs {
+pub struct VmArgs {
     /// Kernel to boot: a bzImage, a vmlinux, or another ELF file, which is entered by PVH if it
     /// has such an entry point, else in 64-bit mode with the zero page's address in RSI
     #[arg(long, value_name = "FILE")]

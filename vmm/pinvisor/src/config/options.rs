@@ -120,7 +120,6 @@ impl RunOptions {
             cpus: self.cpus.unwrap_or_default(),
             devices: self.devices,
             noiommu: self.noiommu,
-            software: None,
             serial: self.serial.unwrap_or_default(),
         })
     }

@@ -1,0 +1,19 @@
+//! What is found on a host, without any judgement.
+
+pub(crate) mod available_memory;
+pub(crate) mod config_space;
+pub(crate) mod config_window;
+pub(crate) mod cpu;
+pub(crate) mod in_use;
+pub(crate) mod interrupts;
+pub(crate) mod iommu;
+pub(crate) mod kept;
+pub(crate) mod kernel;
+pub(crate) mod kvm;
+pub(crate) mod memory;
+pub(crate) mod names;
+pub(crate) mod network;
+pub(crate) mod open_files;
+pub(crate) mod privilege;
+pub(crate) mod sleep;
+pub(crate) mod storage;
