@@ -134,13 +134,15 @@ mod tests {
     }
 
     #[test]
-    fn other_types_than_strings_and_tables_are_refused() {
+    fn what_is_neither_valid_text_nor_a_table_is_refused() {
         for value in [json!(1), json!(["01:00.0"]), json!(null), json!(true)] {
             let device = refusal::<DeviceConfig>(value.clone());
             assert!(device.ends_with("expected a string or a table"), "{device}");
             let memory = refusal::<MemoryConfig>(value);
             assert!(memory.ends_with("expected a string or a table"), "{memory}");
         }
+        let iommu = refusal::<DeviceConfig>(json!("01:00.0,iommu=on"));
+        assert_eq!(iommu, ConfigError::GuestIommu.to_string());
         let serial = refusal::<SerialConfig>(json!({"file": "x"}));
         assert!(serial.ends_with("expected a string"), "{serial}");
         assert!(from_value::<OnReset>(json!(1)).is_err());
