@@ -26,10 +26,10 @@ pub enum Error {
     Vmm(vmm::Error),
     /// An option is needed that was not given.
     #[error(transparent)]
-    OptionMissing(#[from] crate::cli::Missing),
+    OptionMissing(#[from] crate::config::Missing),
     /// A file with options.
     #[error(transparent)]
-    ConfigFile(#[from] crate::cli::FileError),
+    ConfigFile(#[from] crate::config::FileError),
     /// Where events go.
     #[error(transparent)]
     Events(#[from] crate::events::EventsError),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vmm::config::Config;
+use vmm::config::ValidConfig;
 use vmm::console::Console;
 use vmm::{ExitReason, Harness, Layout, Remains, RunLimit, Vmm};
 
@@ -17,7 +17,7 @@ use crate::screen::say;
 ///
 /// # Errors
 /// [`Error`]; what was set up is torn down by then, devices first.
-pub fn run(config: &Config, layout: &dyn Layout, mut host: RunContext) -> Result<(), Error> {
+pub fn run(config: &ValidConfig, layout: &dyn Layout, mut host: RunContext) -> Result<(), Error> {
     host.events.started();
     let ended = run_guests(config, layout, &mut host);
     let (reason, result) = match ended {
@@ -32,7 +32,11 @@ pub fn run(config: &Config, layout: &dyn Layout, mut host: RunContext) -> Result
 }
 
 /// Runs the guest until it ends, again if it is to be started anew. Whoever is at its serial port stays.
-fn run_guests(config: &Config, layout: &dyn Layout, host: &mut RunContext) -> Result<Ended, Error> {
+fn run_guests(
+    config: &ValidConfig,
+    layout: &dyn Layout,
+    host: &mut RunContext,
+) -> Result<Ended, Error> {
     let mut console = Console::open(&config.serial)?;
     if let Some(path) = console.path() {
         say(&format!(
@@ -84,7 +88,7 @@ pub struct Ended {
 /// # Errors
 /// [`Error`]; everything was given back by then.
 pub fn launch(
-    config: &Config,
+    config: &ValidConfig,
     harness: Harness<'_>,
     console: &mut Console,
     limit: RunLimit,

@@ -1,53 +1,27 @@
 //! What is wrong with an option's value.
 
-use address::ParseBdfError;
-use iommufd_backend::hugepages::HugepageSize;
+use std::fmt;
 
-use super::MOST_CPUS;
+use iommufd_backend::hugepages::HugepageSize;
 
 /// An option's value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Not a size.
-    #[error("expected a size such as 512M or 2G, found {0:?}")]
-    Size(String),
+    /// The text is not in the option's grammar.
+    #[error("{0}")]
+    Text(String),
     /// Not a whole number of hugepages.
     #[error(
-        "the size must be a multiple of the hugepage size {page_size} and not 0, found {found:?}"
+        "the size must be a multiple of the hugepage size {page_size} and not 0, found {size} bytes"
     )]
     NotWholePages {
-        /// The size as given.
-        found: String,
+        /// The size in bytes.
+        size: u64,
         /// The hugepage size.
         page_size: HugepageSize,
     },
-    /// A key that is not known.
-    #[error("unknown option {found:?}, expected {expected}")]
-    Key {
-        /// The option as given.
-        found: String,
-        /// What there is.
-        expected: &'static str,
-    },
-    /// Not the name of a PCI function.
-    #[error("{error}, found {found:?}")]
-    Bdf {
-        /// The name as given.
-        found: String,
-        /// What is expected.
-        error: ParseBdfError,
-    },
-    /// Not what low memory can be.
-    #[error("low memory is auto, ram or reserved, found {0:?}")]
-    LowMemory(String),
-    /// Not what can come of a restart.
-    #[error("a guest's restart is exit or restart, found {0:?}")]
-    OnReset(String),
-    /// Not a number of CPUs.
-    #[error("expected 1 to {MOST_CPUS} CPUs, found {0:?}")]
-    Cpus(String),
-    /// A profile for a device that is not mediated.
-    #[error("profile=FILE goes with dma=mediate only")]
+    /// A profile for a device whose registers are not mediated.
+    #[error("profile=FILE requires dma=mediate")]
     ProfileWithoutMediate,
     /// A virtual IOMMU.
     #[error(
@@ -55,7 +29,10 @@ pub enum ConfigError {
          device, which would take the guest's I/O virtual addresses for physical ones"
     )]
     GuestIommu,
-    /// A hugepage size that is not supported.
-    #[error("hugepage_size is 2M or 1G, found {0:?}")]
-    HugepageSize(String),
+}
+
+impl serde::de::Error for ConfigError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::Text(message.to_string())
+    }
 }

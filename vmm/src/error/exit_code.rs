@@ -29,7 +29,8 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::DeviceTwice { .. }
+            Self::Config(_)
+            | Self::DeviceTwice { .. }
             | Self::TooManyDevices { .. }
             | Self::NoiommuNotAccepted { .. }
             | Self::DeviceWithSoftware { .. }

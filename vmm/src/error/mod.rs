@@ -26,6 +26,7 @@ use crate::arch::ParamsError;
 use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
 use crate::bus::address_map::NoEcamError;
+use crate::config::ConfigError;
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 use crate::memory::guest::GuestRamError;
@@ -41,6 +42,9 @@ use crate::memory::plan::PlanError;
     doc = "The kinds of [`Error`]; their names stay."
 )]
 pub enum Error {
+    /// A value that no parser refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The same device was named twice.
     #[error("--device names {bdf} twice")]
     DeviceTwice {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use address::Bdf;
 use devices::mediate::Statistics;
 
-use crate::config::Config;
+use crate::config::ValidConfig;
 use crate::error::Error;
 use crate::run::console::{Console, GuestSerial};
 use crate::run::event_loop::{self, RunLimit, Signals, Watched};
@@ -47,7 +47,7 @@ impl Vmm {
     /// # Errors
     /// [`Error`]; everything was given back by then.
     pub fn start(
-        config: &Config,
+        config: &ValidConfig,
         harness: Harness<'_>,
         console: &mut Console,
         timings: &mut Timings,

@@ -1,4 +1,5 @@
-//! The first stage: what is known before any device is touched. Every refusal that needs no device comes from here.
+//! The first stage: what is known before any device is touched. Every refusal that needs the host, but no change to it,
+//! comes from here; those that need no host come from [`validate`](crate::config::Config::validate).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,9 +14,9 @@ use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
 use crate::bus::address_map::AddressMap;
 use crate::bus::allocator::BusAllocator;
-use crate::bus::slots::{self, PciSlot};
+use crate::bus::slots;
 use crate::bus::synthetic::SyntheticMachine;
-use crate::config::{self, Config, DeviceConfig, DmaMode};
+use crate::config::{self, Config, DeviceConfig, DmaMode, ValidConfig};
 use crate::error::Error;
 use crate::kvm::vm::Vm;
 use crate::memory::backing;
@@ -71,7 +72,7 @@ pub(crate) struct Inspected<'a> {
 
 impl<'a> Inspected<'a> {
     /// Reads all files that `config` names and looks at its devices.
-    pub fn new(config: &'a Config, harness: Harness<'a>) -> Result<Self, Error> {
+    pub fn new(config: &'a ValidConfig, harness: Harness<'a>) -> Result<Self, Error> {
         let Harness { identity, machine } = harness;
         limits::raise_open_files(config.devices.len(), config.cpus.get())?;
         let files = BootFiles::open(config)?;
@@ -117,8 +118,10 @@ impl<'a> Inspected<'a> {
 }
 
 impl Source {
-    fn inspect(config: &Config, machine: Option<Box<dyn SyntheticMachine>>) -> Result<Self, Error> {
-        let slots = check_names(&config.devices)?;
+    fn inspect(
+        config: &ValidConfig,
+        machine: Option<Box<dyn SyntheticMachine>>,
+    ) -> Result<Self, Error> {
         let profiles = config.devices.iter().map(config::profile);
         let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
         if let Some(machine) = machine {
@@ -133,7 +136,7 @@ impl Source {
         let sysfs = PciSysfs::default();
         let iommufd = Arc::new(Iommufd::open()?);
         let mut devices = Vec::new();
-        for ((device, slot), profile) in config.devices.iter().zip(slots).zip(profiles) {
+        for ((device, slot), profile) in config.devices.iter().zip(config.slots()).zip(profiles) {
             let (_, kind) = Cdev::find(&sysfs, device.bdf)?;
             check_mode(device, kind, config.noiommu)?;
             check_encryption(device.bdf, kind)?;
@@ -141,7 +144,7 @@ impl Source {
             host::ensure_no_virtual_functions(&SysRoot::default(), device.bdf)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
-                slot,
+                slot: *slot,
                 kind,
                 dma: DmaPath::of(kind, device.dma, profile),
                 accepts_no_reset: device.allow_no_reset,
@@ -149,7 +152,6 @@ impl Source {
                 dma_width: sysfs.dma_width(device.bdf),
             });
         }
-        check_mix(&devices)?;
         assigned::warn_of_keepers(&config.devices);
         Ok(Self::Devices { iommufd, devices })
     }
@@ -199,34 +201,6 @@ impl Source {
     fn takes_hugepages(&self, at_identity: bool) -> bool {
         at_identity && matches!(self, Self::Devices { .. })
     }
-}
-
-/// The layout of memory belongs to all devices together: one whose guest translates has memory
-/// at addresses that are wrong for one that takes them as they are.
-fn check_mix(devices: &[InspectedDevice]) -> Result<(), Error> {
-    let find = |wanted: fn(&DmaPath) -> bool| {
-        let found = devices.iter().find(|device| wanted(&device.dma));
-        found.map(|device| device.bdf)
-    };
-    let translate = find(|path| matches!(path, DmaPath::Translate));
-    let other = find(|path| matches!(path, DmaPath::Identity | DmaPath::Iommu));
-    match (translate, other) {
-        (Some(translate), Some(other)) => Err(Error::MixedModes { translate, other }),
-        _ => Ok(()),
-    }
-}
-
-fn check_names(devices: &[DeviceConfig]) -> Result<Vec<PciSlot>, Error> {
-    let names: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
-    for (index, bdf) in names.iter().enumerate() {
-        if names[..index].contains(bdf) {
-            return Err(Error::DeviceTwice { bdf: *bdf });
-        }
-    }
-    slots::assign(&names).ok_or(Error::TooManyDevices {
-        count: names.len(),
-        most: slots::MAX_SLOTS,
-    })
 }
 
 /// Whether the device's DMA can reach guest memory as asked.

@@ -26,7 +26,7 @@ mod tests;
 mod warnings;
 
 use crate::bus::synthetic::SyntheticMachine;
-use crate::config::Config;
+use crate::config::ValidConfig;
 use crate::error::Error;
 use crate::memory::layout::{Identity, Layout};
 use crate::run::console::Console;
@@ -61,7 +61,7 @@ impl Default for Harness<'_> {
 /// # Errors
 /// [`Error`]; everything was given back by then.
 pub(crate) fn start(
-    config: &Config,
+    config: &ValidConfig,
     harness: Harness<'_>,
     console: &mut Console,
     timings: &mut Timings,
@@ -93,7 +93,7 @@ pub(crate) fn start(
 ///
 /// # Errors
 /// [`Error`]
-pub fn plan(config: &Config) -> Result<(Plan, Option<Error>), Error> {
+pub fn plan(config: &ValidConfig) -> Result<(Plan, Option<Error>), Error> {
     let inspected = Inspected::new(config, Harness::default())?;
     let planned = inspected.open_kvm()?.bind()?.pin()?.plan()?;
     let plan = report::plan(&planned);

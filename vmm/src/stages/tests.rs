@@ -18,7 +18,7 @@ use tempfile::NamedTempFile;
 use super::*;
 use crate::bus::address_map::AddressMap;
 use crate::bus::lines::InterruptLines;
-use crate::config::{LowMemory, SerialConfig};
+use crate::config::{Config, LowMemory, SerialConfig};
 use crate::memory::layout::{Identity, Swapped};
 use crate::passthrough::dma_path::DmaPath;
 use crate::run::event_loop::RunLimit;
@@ -57,8 +57,8 @@ fn kernel() -> NamedTempFile {
     file
 }
 
-fn config(kernel: &Path, memory: &str) -> Config {
-    Config {
+fn config(kernel: &Path, memory: &str) -> ValidConfig {
+    let config = Config {
         kernel: kernel.to_owned(),
         initramfs: None,
         command_line: String::new(),
@@ -68,7 +68,8 @@ fn config(kernel: &Path, memory: &str) -> Config {
         devices: Vec::new(),
         noiommu: false,
         serial: SerialConfig::default(),
-    }
+    };
+    config.validate().unwrap()
 }
 
 /// Synthetic memory, and a DMA engine that does no work.
@@ -198,7 +199,7 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
     assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
 }
 
-fn plan<'a>(config: &'a Config, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {
+fn plan<'a>(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {
     Inspected::new(config, harness(identity))?
         .open_kvm()?
         .bind()?
@@ -226,8 +227,9 @@ fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
     initramfs.as_file().set_len(80 << 20).unwrap();
     let unbootable = Config {
         initramfs: Some(initramfs.path().to_owned()),
-        ..good.clone()
+        ..Config::clone(&good)
     };
+    let unbootable = unbootable.validate().unwrap();
     let planned = plan(&unbootable, &Identity).unwrap();
     assert!(planned.boot.obstacle().is_some());
     assert_eq!(after(planned.map()), (ALL.to_vec(), "place"));
