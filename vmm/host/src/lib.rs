@@ -22,9 +22,13 @@ pub use checks::id::Id;
 pub use checks::kept::sentence as keeper_text;
 pub use checks::line::{Line, Report, Verdict};
 pub use checks::open_files::open_files_hint;
-pub use facts::available_memory::{AvailableMemory, MemoryLimit, available_memory};
+pub use facts::available_memory::{
+    AvailableMemory, MemoryLimit, available_memory, refuses_overcommit,
+};
 pub use facts::config_window::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
 pub use facts::cpu::{Encryption, EncryptionUnknown, memory_encryption};
+pub use facts::device::{cdev_kind, translated_bar};
+pub use facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, conflicting, needs_hugepages};
 pub use facts::in_use::Use;
 pub use facts::kept::of_device as keepers_of;
 pub use facts::kvm::{KvmObstacle, kvm_suffices};
@@ -33,4 +37,4 @@ pub use facts::privilege::{has_seccomp_filter, locked_memory_limit};
 pub use facts::sleep::sleep_states;
 pub use list::{Device, Devices, Keeper, Mode, list};
 pub use sys_root::SysRoot;
-pub use wanted::{DmaMode, Wanted, WantedDevice, WantedMemory};
+pub use wanted::{Wanted, WantedDevice, WantedMemory};

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use address::Bdf;
-use iommufd_backend::{Cdev, CdevKind, NODES, strongest};
+use iommufd_backend::{CdevKind, strongest};
 use keeper::Found;
 use serde::Serialize;
 
-use crate::bind::is_bridge;
 use crate::checks::kept;
+use crate::facts::device::{FunctionKind, Identity, cdev};
 use crate::facts::in_use;
 use crate::facts::kept::keepers;
 use crate::facts::names::Names;
@@ -118,7 +118,7 @@ pub fn list(root: &SysRoot) -> Devices {
         iommufd: root.exists("dev/iommu").then(|| "/dev/iommu".to_owned()),
         devices: functions
             .into_iter()
-            .filter(|bdf| !is_bridge(root, *bdf))
+            .filter(|bdf| FunctionKind::of(root, *bdf) != FunctionKind::Bridge)
             .map(|bdf| device(root, &names, bdf))
             .collect(),
         keepers: keepers(root).iter().map(Keeper::of).collect(),
@@ -126,10 +126,13 @@ pub fn list(root: &SysRoot) -> Devices {
 }
 
 fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
-    let number = |name| root.pci().number(bdf, name).unwrap_or(0);
-    let (vendor, device, class) = (number("vendor"), number("device"), number("class"));
+    let Identity {
+        vendor,
+        device,
+        class,
+    } = Identity::of(root, bdf);
     let owned = |name: Option<&str>| name.map(str::to_owned);
-    let cdev = Cdev::name(root.pci(), bdf).ok().flatten();
+    let cdev = cdev(root, bdf);
     let mut uses = in_use::by_host(root, bdf);
     uses.extend(in_use::by_user(root, bdf));
     let reset = root.pci().reset_methods(bdf).unwrap_or_default();
@@ -142,13 +145,13 @@ fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
         vendor_name: owned(names.vendor(vendor)),
         device_name: owned(names.device(vendor, device)),
         driver: root.pci().driver(bdf).ok().flatten(),
-        mode: cdev.as_ref().map(|(_, kind)| match kind {
+        mode: cdev.as_ref().map(|node| match node.kind() {
             CdevKind::Noiommu => Mode::Noiommu,
             CdevKind::Iommu => Mode::Iommu,
         }),
         cdev: cdev
-            .map(|(name, _)| format!("{NODES}/{name}"))
-            .filter(|node| root.exists(node.trim_start_matches('/'))),
+            .filter(|node| node.exists(root.directory()))
+            .map(|node| node.to_string()),
         strongest_reset: strongest(&reset).map(str::to_owned),
         reset,
         in_use: uses.iter().map(ToString::to_string).collect(),

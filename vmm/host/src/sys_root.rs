@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use address::Bdf;
-use iommufd_backend::PciSysfs;
+use iommufd_backend::hugepages::{HugepageSize, Pool};
+use iommufd_backend::{Error, IoMem, PciSysfs};
 
 /// Most of a file that is read: none of the kernel's texts is longer.
 const MOST: u64 = 16 << 20;
@@ -37,6 +38,27 @@ impl SysRoot {
     #[must_use]
     pub fn pci(&self) -> &PciSysfs {
         &self.pci
+    }
+
+    /// The root itself.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.root
+    }
+
+    /// Its map of physical addresses.
+    ///
+    /// # Errors
+    /// Those of [`IoMem::read`].
+    pub fn iomem(&self) -> Result<IoMem, Error> {
+        IoMem::read(&self.path("proc/iomem"))
+    }
+
+    /// Its pool of hugepages of `size`.
+    ///
+    /// # Errors
+    /// Those of [`Pool::read`].
+    pub fn hugepages(&self, size: HugepageSize) -> Result<Pool, Error> {
+        Pool::read(&self.path("sys"), size)
     }
 
     /// The file or directory `name`, relative to the root.
@@ -82,12 +104,6 @@ impl SysRoot {
     /// The directory of a PCI function, with all links followed.
     pub(crate) fn function(&self, bdf: Bdf) -> Option<PathBuf> {
         self.real(format!("sys/bus/pci/devices/{bdf}"))
-    }
-
-    /// Whether an IOMMU stands before the device.
-    pub(crate) fn is_behind_iommu(&self, bdf: Bdf) -> bool {
-        let group = self.pci.iommu_group(bdf).ok().flatten();
-        group.is_some_and(|group| !group.is_made_up)
     }
 }
 

@@ -239,13 +239,7 @@ fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, Error> {
         })?;
     let [vendor, device] =
         [[identity[0], identity[1]], [identity[2], identity[3]]].map(u16::from_le_bytes);
-    for (name, text) in mediate::SHIPPED {
-        let profile = Profile::parse(name, text)?;
-        if profile.is_for(vendor, device) {
-            return Ok(profile);
-        }
-    }
-    Err(Error::NoProfile {
+    Profile::shipped_for(vendor, device)?.ok_or(Error::NoProfile {
         bdf,
         vendor,
         device,

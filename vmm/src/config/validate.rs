@@ -100,12 +100,12 @@ fn modes(devices: &[DeviceConfig]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use host::ResolvedDma;
     use iommufd_backend::CdevKind;
     use strum::IntoEnumIterator;
 
     use super::super::{CpuCount, LowMemory, SerialConfig};
     use super::*;
-    use crate::passthrough::dma_path::DmaPath;
 
     fn config(devices: &[&str]) -> Config {
         Config {
@@ -182,13 +182,15 @@ mod tests {
     #[test]
     fn what_auto_comes_to_does_not_matter_for_the_mix() {
         for kind in [CdevKind::Iommu, CdevKind::Noiommu] {
-            for mode in DmaMode::iter().filter(|mode| mode.resolve(kind).is_some()) {
+            for mode in DmaMode::iter() {
+                let Ok(resolved) = mode.resolve(kind) else {
+                    continue;
+                };
                 let other = format!("02:00.0,dma={}", mode.name());
                 let refused = config(&["01:00.0,dma=translate", &other])
                     .validate()
                     .is_err();
-                let path = DmaPath::of(kind, mode, None);
-                let is_other = matches!(path, DmaPath::Identity | DmaPath::Iommu);
+                let is_other = ResolvedDma::Translate.conflicts_with(resolved);
                 assert_eq!(refused, is_other, "{kind:?} {}", mode.name());
             }
         }

@@ -371,8 +371,8 @@ pub fn check_hugepages(memory: &MemoryConfig) -> Result<(), Error> {
 
 /// How many hugepages the pool has beyond those for `bytes`.
 fn check_pool(bytes: u64, size: HugepageSize) -> Result<u64, Error> {
-    let pool = Pool::read(Path::new("/sys"), size)?;
-    let need = bytes / size.bytes();
+    let pool = SysRoot::default().hugepages(size)?;
+    let need = size.pages_for(bytes);
     pool.available()
         .checked_sub(need)
         .ok_or_else(|| too_few(size, (need, 0), pool))

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa};
-use host::SysRoot;
-use iommufd_backend::{Cdev, CdevKind, IoMem, Iommufd, PciSysfs};
+use host::{DmaConflict, ResolvedDma, SysRoot};
+use iommufd_backend::{Cdev, CdevKind, Iommufd};
 
 use super::Harness;
 use super::open_kvm::Opened;
@@ -16,7 +16,7 @@ use crate::bus::address_map::AddressMap;
 use crate::bus::allocator::BusAllocator;
 use crate::bus::slots;
 use crate::bus::synthetic::SyntheticMachine;
-use crate::config::{self, Config, DeviceConfig, DmaMode, ValidConfig};
+use crate::config::{self, Config, DeviceConfig, ValidConfig};
 use crate::error::Error;
 use crate::kvm::vm::Vm;
 use crate::memory::backing;
@@ -26,9 +26,6 @@ use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::inspected::InspectedDevice;
 use crate::run::limits;
 use crate::run::machine_info::in_guest;
-
-/// The host's physical address map.
-const IOMEM: &str = "/proc/iomem";
 
 /// What is known of a guest before anything is set up for it.
 #[derive(Debug)]
@@ -43,6 +40,8 @@ pub(crate) struct Guest<'a> {
     pub at_identity: bool,
     /// Whether a device's driver in the guest translates addresses.
     pub translates: bool,
+    /// Whether guest memory is made of hugepages.
+    pub of_hugepages: bool,
     /// The memory BARs, each with its device's name, and where the host has them.
     pub bars: Vec<(String, Range<Hpa>)>,
     /// The guest's bus, and its addresses outside RAM.
@@ -89,7 +88,8 @@ impl<'a> Inspected<'a> {
         let map = source.address_map(&bars)?;
         let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
         let bus = BusAllocator::new(map, taken.collect(), source.next_slot());
-        if source.takes_hugepages(at_identity) || config.memory.hugepage_size.is_some() {
+        let of_hugepages = host::needs_hugepages(source.modes(), config.memory.hugepage_size);
+        if of_hugepages {
             backing::check_hugepages(&config.memory)?;
         }
         Ok(Self {
@@ -100,6 +100,7 @@ impl<'a> Inspected<'a> {
                 release,
                 at_identity,
                 translates,
+                of_hugepages,
                 bars,
                 bus,
             },
@@ -133,20 +134,21 @@ impl Source {
         if config.devices.is_empty() {
             return Ok(Self::None);
         }
-        let sysfs = PciSysfs::default();
+        let root = SysRoot::default();
+        let sysfs = root.pci();
         let iommufd = Arc::new(Iommufd::open()?);
         let mut devices = Vec::new();
         for ((device, slot), profile) in config.devices.iter().zip(config.slots()).zip(profiles) {
-            let (_, kind) = Cdev::find(&sysfs, device.bdf)?;
-            check_mode(device, kind, config.noiommu)?;
-            check_encryption(device.bdf, kind)?;
-            check_addresses(&sysfs, device.bdf, kind)?;
-            host::ensure_no_virtual_functions(&SysRoot::default(), device.bdf)?;
+            let kind = Cdev::find(sysfs, device.bdf)?.kind();
+            let mode = check_mode(device, kind, config.noiommu)?;
+            check_encryption(&root, device.bdf, kind)?;
+            check_addresses(&root, device.bdf, kind)?;
+            host::ensure_no_virtual_functions(&root, device.bdf)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
                 slot: *slot,
                 kind,
-                dma: DmaPath::of(kind, device.dma, profile),
+                dma: DmaPath::of(mode, profile),
                 accepts_no_reset: device.allow_no_reset,
                 regions: sysfs.resources(device.bdf)?,
                 dma_width: sysfs.dma_width(device.bdf),
@@ -180,7 +182,7 @@ impl Source {
         match self {
             Self::Devices { .. } => {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
-                Ok(AddressMap::new(&IoMem::read(IOMEM.as_ref())?, &bars)?)
+                Ok(AddressMap::new(&SysRoot::default().iomem()?, &bars)?)
             }
             Self::None => Ok(AddressMap::conventional()),
             Self::Synthetic(machine) => Ok(machine.address_map()),
@@ -197,28 +199,31 @@ impl Source {
         }
     }
 
-    /// Whether guest memory comes from the pool of hugepages although nobody asked for them.
-    fn takes_hugepages(&self, at_identity: bool) -> bool {
-        at_identity && matches!(self, Self::Devices { .. })
+    /// How DMA reaches guest memory that is real memory of the host's.
+    fn modes(&self) -> impl Iterator<Item = ResolvedDma> {
+        let devices = match self {
+            Self::Devices { devices, .. } => devices.as_slice(),
+            Self::None | Self::Synthetic(_) => &[],
+        };
+        devices.iter().map(|device| device.dma.mode())
     }
 }
 
-/// Whether the device's DMA can reach guest memory as asked.
-fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<(), Error> {
+/// How the device's DMA reaches guest memory, if it can as asked. A device without an IOMMU has to be
+/// `accepted`.
+fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<ResolvedDma, Error> {
     let bdf = device.bdf;
-    match (kind, device.dma) {
-        (CdevKind::Noiommu, DmaMode::Iommu) => Err(Error::NotBehindIommu { bdf }),
-        (CdevKind::Noiommu, _) if !accepted => Err(Error::NoiommuNotAccepted { bdf }),
-        (CdevKind::Iommu, DmaMode::Identity | DmaMode::Translate | DmaMode::Mediate) => {
-            Err(Error::BehindIommu { bdf })
-        }
-        _ => Ok(()),
+    match device.dma.resolve(kind) {
+        Err(DmaConflict::NotBehindIommu) => Err(Error::NotBehindIommu { bdf }),
+        Err(DmaConflict::BehindIommu) => Err(Error::BehindIommu { bdf }),
+        Ok(_) if kind == CdevKind::Noiommu && !accepted => Err(Error::NoiommuNotAccepted { bdf }),
+        Ok(mode) => Ok(mode),
     }
 }
 
 /// Whether the physical addresses that the kernel tells are those that the device needs.
-fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
-    match (kind, host::memory_encryption(&SysRoot::default())) {
+fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
+    match (kind, host::memory_encryption(root)) {
         (CdevKind::Noiommu, Ok(Some(encryption))) => {
             Err(Error::MemoryEncrypted { bdf, encryption })
         }
@@ -230,13 +235,9 @@ fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
     }
 }
 
-/// Whether the CPU's addresses are those on the device's bus. Elsewhere than on x86 a BAR may have
-/// two without memory having two.
-fn check_addresses(sysfs: &PciSysfs, bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
-    if kind != CdevKind::Noiommu || !cfg!(target_arch = "x86_64") {
-        return Ok(());
-    }
-    match sysfs.translated_bar(bdf)? {
+/// Whether the CPU's addresses are those on the device's bus.
+fn check_addresses(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
+    match host::translated_bar(root, bdf, kind)? {
         Some(found) => Err(Error::BusAddresses { bdf, found }),
         None => Ok(()),
     }
@@ -247,13 +248,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn check_and_run_agree_on_modes() {
-        for kind in [CdevKind::Iommu, CdevKind::Noiommu] {
-            for mode in ["auto", "iommu", "identity", "translate", "mediate"] {
-                let device: DeviceConfig = format!("01:00.0,dma={mode}").parse().unwrap();
-                let runs = check_mode(&device, kind, true).is_ok();
-                assert_eq!(runs, device.dma.resolve(kind).is_some(), "{kind:?} {mode}");
-            }
-        }
+    fn a_mode_that_cannot_be_had_is_an_error_with_the_reason() {
+        let id = |kind, options: &str, accepted| {
+            let device: DeviceConfig = format!("01:00.0{options}").parse().unwrap();
+            check_mode(&device, kind, accepted).map_err(|error| error.id())
+        };
+        let (iommu, noiommu) = (CdevKind::Iommu, CdevKind::Noiommu);
+        assert_eq!(id(iommu, "", false), Ok(ResolvedDma::Iommu));
+        assert_eq!(id(iommu, ",dma=mediate", true), Err("behind-iommu"));
+        assert_eq!(id(noiommu, "", true), Ok(ResolvedDma::Identity));
+        assert_eq!(id(noiommu, "", false), Err("noiommu-not-accepted"));
+        assert_eq!(id(noiommu, ",dma=iommu", false), Err("not-behind-iommu"));
     }
 }

@@ -5,6 +5,7 @@ use address::Bdf;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::facts::config_space::ConfigSpace;
+use crate::facts::device::cdev_kind;
 use crate::facts::interrupts::refusal;
 use crate::sys_root::SysRoot;
 
@@ -44,7 +45,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         );
     }
     if msi > 0 {
-        let one = if msi > 1 && !root.is_behind_iommu(bdf) {
+        let one = if cdev_kind(root, bdf).msi_vectors(msi) < msi {
             ", of which a guest gets 1 where there is no IOMMU"
         } else {
             ""

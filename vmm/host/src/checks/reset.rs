@@ -1,42 +1,13 @@
-//! How a PCI function can be reset, and who shares that with it.
+//! Judges how a PCI function can be reset.
 
 use address::Bdf;
 use iommufd_backend::strongest;
 
-use crate::checks::device::{is_express, names};
+use crate::checks::device::names;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::facts::device::Siblings;
 use crate::sys_root::SysRoot;
-
-/// The functions on a function's bus.
-pub(crate) struct Siblings {
-    /// All others on the same bus.
-    pub(crate) others: Vec<Bdf>,
-    /// Whether the bus belongs to a bridge, which can reset it.
-    pub(crate) is_behind_bridge: bool,
-    /// Whether the bus is a conventional one, on which all have the bridge's requester ID.
-    pub(crate) is_conventional: bool,
-}
-
-impl Siblings {
-    pub(crate) fn of(root: &SysRoot, bdf: Bdf) -> Self {
-        let on_bus = |other: &Bdf| {
-            *other != bdf && (other.domain(), other.bus()) == (bdf.domain(), bdf.bus())
-        };
-        let mut others = root.pci().functions().unwrap_or_default();
-        others.retain(on_bus);
-        let function = root.function(bdf);
-        let above = function.as_deref().and_then(|function| function.parent());
-        let is_behind_bridge = above
-            .and_then(|above| above.file_name()?.to_str()?.parse::<Bdf>().ok())
-            .is_some();
-        Self {
-            others,
-            is_behind_bridge,
-            is_conventional: is_behind_bridge && !is_express(root, bdf),
-        }
-    }
-}
 
 /// The kernel's word for a reset by D3hot and back, which is the last choice.
 const PM: &str = "pm";

@@ -47,8 +47,14 @@ fn machine(root: &SysRoot) -> Option<AvailableMemory> {
     })
 }
 
+/// Whether the kernel promises no more memory than it has (`vm.overcommit_memory=2`).
+#[must_use]
+pub fn refuses_overcommit(root: &SysRoot) -> bool {
+    root.word("proc/sys/vm/overcommit_memory") == "2"
+}
+
 fn overcommit(root: &SysRoot) -> Option<AvailableMemory> {
-    if root.word("proc/sys/vm/overcommit_memory") != "2" {
+    if !refuses_overcommit(root) {
         return None;
     }
     let left = meminfo(root, "CommitLimit")?.saturating_sub(meminfo(root, "Committed_AS")?);

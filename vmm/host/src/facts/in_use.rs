@@ -3,8 +3,8 @@
 use std::fs;
 
 use address::Bdf;
-use iommufd_backend::{Cdev, NODES};
 
+use super::device::cdev;
 use super::{network, storage};
 use crate::sys_root::SysRoot;
 
@@ -89,8 +89,8 @@ pub(crate) fn virtual_functions(root: &SysRoot, bdf: Bdf) -> Option<Use> {
 /// The process that has the function's VFIO device open, if the caller may see it.
 pub(crate) fn by_user(root: &SysRoot, bdf: Bdf) -> Option<Use> {
     let mut nodes = Vec::new();
-    if let Ok(Some((name, _))) = Cdev::name(root.pci(), bdf) {
-        nodes.push(format!("{NODES}/{name}"));
+    if let Some(node) = cdev(root, bdf) {
+        nodes.push(node.to_string());
     }
     if let Ok(Some(group)) = root.pci().iommu_group(bdf) {
         let kind = if group.is_made_up { "noiommu-" } else { "" };

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
-use devices::mediate::{Profile, SHIPPED};
+use devices::mediate::Profile;
 use host::{DmaMode, SysRoot, Wanted, WantedDevice, WantedMemory};
 use iommufd_backend::PciSysfs;
 
@@ -102,9 +102,7 @@ fn no_profile(sysfs: &PciSysfs, device: &DeviceConfig) -> Option<String> {
         number.and_then(|number| u16::try_from(number).ok())
     };
     let (vendor, id) = (id("vendor")?, id("device")?);
-    let is_known = SHIPPED.iter().any(|(name, text)| {
-        Profile::parse(name, text).is_ok_and(|profile| profile.is_for(vendor, id))
-    });
+    let is_known = matches!(Profile::shipped_for(vendor, id), Ok(Some(_)));
     (!is_known).then(|| format!("no profile is known for {vendor:04x}:{id:04x}"))
 }
 

@@ -24,7 +24,7 @@ pub struct RunArgs {
     #[command(flatten)]
     vm: VmArgs,
 
-    #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP, required_unless_present = "config")]
+    #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP)]
     devices: Vec<DeviceConfig>,
 
     /// Kernel command line [default: console=ttyS0]
@@ -229,15 +229,13 @@ mod tests {
     fn what_neither_names_is_missing() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        for (given, missing) in [
-            (&[][..], "--device"),
-            (&["--device", "01:00.0"][..], "--kernel"),
-            (&["--device", "01:00.0", "--kernel", "k"], "--memory"),
-        ] {
+        for (given, missing) in [(&[][..], "--kernel"), (&["--kernel", "k"], "--memory")] {
             let error = run(&[&["--config", path], given].concat()).unwrap_err();
             assert!(error.to_string().contains(missing), "{error}");
             assert_eq!(error.exit_code(), 1);
         }
+        let ordinary = run(&["--config", path, "--kernel", "k", "--memory", "64M"]).unwrap();
+        assert!(ordinary.guest.devices.is_empty());
         let without = Cli::try_parse_from(["pinvisor", "run", "--memory", "1G"]).unwrap_err();
         assert!(without.to_string().contains("--kernel"), "{without}");
     }

@@ -91,9 +91,6 @@ impl RunOptions {
     /// # Errors
     /// [`Error::OptionMissing`]; what [`Config::validate`] refuses.
     pub fn complete(self) -> Result<RunConfig, Error> {
-        if self.devices.is_empty() {
-            return Err(Missing("device").into());
-        }
         let host = HostConfig {
             verbose: self.verbose.unwrap_or_default(),
             log_file: self.log_file.clone(),
