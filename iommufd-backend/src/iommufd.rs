@@ -8,6 +8,7 @@ use address::{Hpa, Iova};
 use iommufd_bindings as iommufd;
 
 use crate::error::{Error, GetPaError};
+use crate::operation::IommufdOperation;
 use crate::sys;
 use crate::uapi::iommu_ioas_noiommu_get_pa;
 
@@ -57,7 +58,7 @@ impl Iommufd {
     pub fn ioas_alloc(&self) -> Result<IoasId, Error> {
         let mut argument = iommufd::iommu_ioas_alloc::default();
         sys::ioas_alloc(self.as_fd(), &mut argument).map_err(|source| Error::Iommufd {
-            operation: "make an I/O address space",
+            operation: IommufdOperation::MakeAddressSpace,
             source,
         })?;
         Ok(IoasId(argument.out_ioas_id))
@@ -76,7 +77,7 @@ impl Iommufd {
             ..Default::default()
         };
         sys::hwpt_alloc(self.as_fd(), &mut argument).map_err(|source| Error::Iommufd {
-            operation: "make an I/O page table",
+            operation: IommufdOperation::MakePageTable,
             source,
         })?;
         Ok(HwptId(argument.out_hwpt_id))
@@ -94,7 +95,7 @@ impl Iommufd {
         sys::destroy(self.as_fd(), &mut argument)
             .map(drop)
             .map_err(|source| Error::Iommufd {
-                operation: "destroy an I/O page table",
+                operation: IommufdOperation::DestroyPageTable,
                 source,
             })
     }
@@ -145,7 +146,7 @@ impl Iommufd {
         sys::ioas_unmap(self.as_fd(), &mut argument)
             .map(drop)
             .map_err(|source| Error::Iommufd {
-                operation: "unmap guest memory",
+                operation: IommufdOperation::Unmap,
                 source,
             })
     }

@@ -10,8 +10,9 @@ use pci_config::regs::{CLASS, REVISION};
 use crate::device::{VfioDevice, retried};
 use crate::error::Error;
 use crate::evidence::ConfigSpace;
+use crate::operation::Operation;
 use crate::pci_sysfs::PciSysfs;
-use crate::sys;
+use crate::sys::{self, Affected};
 
 /// The kernel's word for a reset by D3hot and back (drivers/pci/pci.c pci_reset_fn_methods).
 pub(crate) const PM: &str = "pm";
@@ -61,15 +62,6 @@ pub fn strongest(methods: &[String]) -> Option<&str> {
 /// need not, and `VFIO_DEVICE_RESET` takes the first.
 fn is_function_reset(own: Option<&str>) -> bool {
     own.is_some_and(|own| own != PM)
-}
-
-/// A function that a reset of a device's bus would reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Affected {
-    /// The function.
-    pub(crate) bdf: Bdf,
-    /// Whether it is bound to the same `/dev/iommu`.
-    pub(crate) owned: bool,
 }
 
 /// The reset of a function that has `own` as the kernel's first one, and whose bus is shared with
@@ -180,7 +172,7 @@ impl VfioDevice {
             Ok(affected) => Ok(affected),
             // Its bus has no reset: it is a root bus.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
-            Err(source) => Err(self.failed("ask for the reset of its bus", source)),
+            Err(source) => Err(self.failed(Operation::DescribeBusReset, source)),
         }
     }
 
@@ -192,7 +184,7 @@ impl VfioDevice {
     pub fn reset(&self) -> Result<(), Error> {
         retried(|| sys::reset(self.fd()))
             .map(drop)
-            .map_err(|source| self.failed("reset it", source))
+            .map_err(|source| self.failed(Operation::Reset, source))
     }
 
     /// Resets all functions on the device's bus (`VFIO_DEVICE_PCI_HOT_RESET`). Their config
@@ -211,13 +203,13 @@ impl VfioDevice {
             Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
                 while self.is_silent()? {
                     if begin.elapsed() >= ANSWER_LIMIT {
-                        return Err(self.failed("reset its bus", error));
+                        return Err(self.failed(Operation::ResetBus, error));
                     }
                     thread::sleep(ANSWER_POLL);
                 }
                 Ok(())
             }
-            result => result.map_err(|source| self.failed("reset its bus", source)),
+            result => result.map_err(|source| self.failed(Operation::ResetBus, source)),
         }
     }
 

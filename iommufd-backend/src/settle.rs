@@ -19,6 +19,7 @@ use pci_config::regs::{
 use crate::cdev::is_vfio_driver;
 use crate::error::Error;
 use crate::evidence::{self, Because, ConfigSpace, Quiet};
+use crate::operation::Operation;
 use crate::pci_sysfs::PciSysfs;
 use crate::reset::{PM, strongest};
 
@@ -83,7 +84,7 @@ impl Fence {
             "(null)" => String::new(),
             name => name.to_owned(),
         };
-        sysfs.write(bdf, "driver_override", NO_DRIVER)?;
+        sysfs.write(bdf, Attribute::DriverOverride, NO_DRIVER)?;
         Ok(Self {
             sysfs: sysfs.clone(),
             bdf,
@@ -98,7 +99,7 @@ impl Drop for Fence {
             "" => "\n",
             name => name,
         };
-        match self.sysfs.write(self.bdf, "driver_override", text) {
+        match self.sysfs.write(self.bdf, Attribute::DriverOverride, text) {
             // A function that was removed takes its override along.
             Ok(()) | Err(Error::NoDevice { .. }) => {}
             Err(error) => log::debug!("{error}"),
@@ -216,10 +217,10 @@ fn all_free(sysfs: &PciSysfs, functions: &[Bdf], ours: &[Bdf]) -> Result<bool, E
 fn reset_by(sysfs: &PciSysfs, bdf: Bdf, methods: &[String], method: &str) -> Result<(), Error> {
     let is_choice = methods.len() > 1;
     if is_choice {
-        sysfs.write(bdf, "reset_method", method)?;
+        sysfs.write(bdf, Attribute::ResetMethod, method)?;
     }
-    let result = sysfs.write(bdf, "reset", "1");
-    if is_choice && let Err(error) = sysfs.write(bdf, "reset_method", &methods.join(" ")) {
+    let result = sysfs.write(bdf, Attribute::Reset, "1");
+    if is_choice && let Err(error) = sysfs.write(bdf, Attribute::ResetMethod, &methods.join(" ")) {
         log::warn!("{bdf}: its list of resets stays cut down to {method}: {error}");
     }
     result
@@ -229,7 +230,7 @@ fn reset_by(sysfs: &PciSysfs, bdf: Bdf, methods: &[String], method: &str) -> Res
 /// reset_subordinate_store).
 fn reset_bridge(sysfs: &PciSysfs, bdf: Bdf, parent: Bdf) -> Result<(), Error> {
     log::debug!("{bdf}: resetting the bus behind {parent}");
-    sysfs.write(parent, "reset_subordinate", "1")
+    sysfs.write(parent, Attribute::ResetSubordinate, "1")
 }
 
 /// A function that was taken out of the kernel, by the host or because the card was pulled out. It
@@ -294,7 +295,7 @@ impl Config {
         let opened = OpenOptions::new().read(true).write(true).open(path);
         opened
             .map(|file| Self { bdf, file })
-            .map_err(|source| failed(bdf, "open its config space", source))
+            .map_err(|source| failed(bdf, Operation::OpenConfigSpace, source))
     }
 }
 
@@ -310,18 +311,18 @@ impl ConfigSpace for Config {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && offset >= HEADER_END => {
                 Ok(0)
             }
-            Err(source) => Err(failed(self.bdf, "read its config space", source)),
+            Err(source) => Err(failed(self.bdf, Operation::ReadConfigSpace, source)),
         }
     }
 
     fn set_config_word(&self, offset: u16, value: u16) -> Result<(), Error> {
         self.file
             .write_all_at(&value.to_le_bytes(), offset.into())
-            .map_err(|source| failed(self.bdf, "write its config space", source))
+            .map_err(|source| failed(self.bdf, Operation::WriteConfigSpace, source))
     }
 }
 
-fn failed(bdf: Bdf, operation: &'static str, source: io::Error) -> Error {
+fn failed(bdf: Bdf, operation: Operation, source: io::Error) -> Error {
     Error::Device {
         bdf,
         operation,
@@ -354,24 +355,45 @@ impl PciSysfs {
         functions
     }
 
-    /// Writes `text` to the file `name` of `bdf`.
-    fn write(&self, bdf: Bdf, name: &'static str, text: &str) -> Result<(), Error> {
-        let path: PathBuf = self.directory(bdf)?.join(name);
+    /// Writes `text` to the file `attribute` of `bdf`.
+    fn write(&self, bdf: Bdf, attribute: Attribute, text: &str) -> Result<(), Error> {
+        let path: PathBuf = self.directory(bdf)?.join(attribute.name());
         OpenOptions::new()
             .write(true)
             .open(path)
             .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(|source| failed(bdf, name_of_write(name), source))
+            .map_err(|source| failed(bdf, attribute.operation(), source))
     }
 }
 
-/// What a write to a file of sysfs is for, as a verb phrase.
-fn name_of_write(file: &str) -> &'static str {
-    match file {
-        "reset" => "reset it through sysfs",
-        "reset_method" => "choose how to reset it",
-        "reset_subordinate" => "reset the bus behind it",
-        _ => "keep drivers away from it",
+/// A file of a function in sysfs that is written.
+#[derive(Clone, Copy, Debug)]
+enum Attribute {
+    DriverOverride,
+    Reset,
+    ResetMethod,
+    ResetSubordinate,
+}
+
+impl Attribute {
+    /// The file's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::DriverOverride => "driver_override",
+            Self::Reset => "reset",
+            Self::ResetMethod => "reset_method",
+            Self::ResetSubordinate => "reset_subordinate",
+        }
+    }
+
+    /// What a write is for.
+    fn operation(self) -> Operation {
+        match self {
+            Self::DriverOverride => Operation::KeepDriversAway,
+            Self::Reset => Operation::ResetThroughSysfs,
+            Self::ResetMethod => Operation::ChooseReset,
+            Self::ResetSubordinate => Operation::ResetBusBehind,
+        }
     }
 }
 

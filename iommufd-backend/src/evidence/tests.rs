@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use pci_config::regs::{CAPABILITIES, STATUS, STATUS_CAPABILITIES};
 
 use super::*;
+use crate::operation::Operation;
 
 const MASTER: u16 = 4;
 /// Where the function below has its power management capability.
@@ -46,7 +47,7 @@ impl Fake {
         if self.refuses_reset {
             return Err(Error::Device {
                 bdf: self.bdf,
-                operation: "reset it",
+                operation: Operation::Reset,
                 source: std::io::Error::from_raw_os_error(libc::EAGAIN),
             });
         }

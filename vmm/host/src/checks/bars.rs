@@ -5,8 +5,9 @@ use iommufd_backend::{BARS, RegionKind, Resource, TranslatedBar};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::units::size;
 use crate::facts::device::{cdev_kind, translated_bar};
-use crate::sys_root::{SysRoot, size};
+use crate::sys_root::SysRoot;
 
 /// [`Id::DeviceBars`]
 pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {

@@ -189,7 +189,7 @@ pub(crate) fn names(list: &[Bdf], between: &str) -> String {
     names.join(between)
 }
 
-/// What the user can do about a function that [`is_silent`].
+/// What the user can do about a function that does not respond ([`FunctionKind::Silent`]).
 pub(crate) fn silent_hint(bdf: Bdf) -> String {
     format!("dmesg | grep {bdf}  # why? A cold start of the machine helps a device that has hung")
 }

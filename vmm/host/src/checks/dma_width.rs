@@ -5,9 +5,10 @@ use iommufd_backend::CdevKind;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::units::size;
 use crate::facts::device::cdev_kind;
 use crate::facts::memory::end_of_memory;
-use crate::sys_root::{SysRoot, size};
+use crate::sys_root::SysRoot;
 
 /// [`Id::DeviceDmaWidth`]
 pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {

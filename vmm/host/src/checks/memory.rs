@@ -4,8 +4,9 @@ use iommufd_backend::hugepages::{HugepageSize, Pool};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::units::size;
 use crate::facts::memory::{Balloon, balloon, meminfo, movable_memory};
-use crate::sys_root::{SysRoot, size};
+use crate::sys_root::SysRoot;
 use crate::wanted::WantedMemory;
 
 /// [`Id::AddressMap`]

@@ -1,4 +1,4 @@
-//! All checks in order.
+//! Judges the [`facts`](crate::facts): all checks in order, and the texts of facts.
 
 mod available_memory;
 mod bars;
@@ -20,6 +20,7 @@ pub(crate) mod open_files;
 mod privilege;
 mod reset;
 mod sysfs;
+mod units;
 
 use iommufd_backend::CdevKind;
 

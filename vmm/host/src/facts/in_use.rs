@@ -36,8 +36,8 @@ pub enum Use {
     Held {
         /// The block device.
         block: String,
-        /// What holds it: another block device, a pool, an export.
-        by: String,
+        /// What holds it.
+        by: Holder,
     },
     /// The default route.
     DefaultRoute {
@@ -65,6 +65,21 @@ pub enum Use {
         /// How many are on.
         count: u16,
     },
+}
+
+/// What holds a block device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Another block device.
+    Block(String),
+    /// A btrfs file system over several devices, by its ID.
+    Btrfs(String),
+    /// A bcachefs file system over several devices, by its ID.
+    Bcachefs(String),
+    /// One of these ZFS pools, perhaps: the kernel shows no list of a pool's devices.
+    Zfs(Vec<String>),
+    /// An export to other machines, by its directory.
+    Export(String),
 }
 
 /// All uses of a function that the host's own drivers make possible.
@@ -133,7 +148,7 @@ mod tests {
         assert_eq!(by_user(&fake.root, disk), None);
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
         let found = by_user(&fake.root, disk).unwrap();
-        assert_eq!(found.hint(), "kill 77");
+        assert!(matches!(found, Use::Open { process: 77, .. }), "{found:?}");
         assert_eq!(by_host(&fake.root, disk), []);
         assert_eq!(by_host(&fake.root, "09:00.0".parse().unwrap()), []);
     }
