@@ -18,7 +18,7 @@ const COMMAND_LINE: &str = "console=ttyS0";
     mut_arg("memory", |memory| memory.required_unless_present("config")),
 )]
 pub(super) struct GuestArgs {
-    /// Take options from a TOML file, by the same names (docs/config.toml). The command line
+    /// Take options from a TOML file, by the same names (docs/reference/config.toml). The command line
     /// overrides the file; devices add up, and --noiommu in one of them is enough
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -33,7 +33,7 @@ pub(super) struct HostArgs {
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
-    /// Add events to FILE, one JSON object on a line (docs/events.md)
+    /// Add events to FILE, one JSON object on a line (docs/reference/events.md)
     #[arg(long, value_name = "FILE")]
     pub event_file: Option<PathBuf>,
 
