@@ -19,7 +19,7 @@ const EXAMPLE: [(u64, u64, u64); 3] = [
     (0x4000_0000, 0x3_c000_0000, 0x4000_0000),
 ];
 
-/// The example of `docs/dma-window.md`.
+/// The example of `docs/reference/dma-window.md`.
 fn example() -> GuestTable<Box<[TablePage]>> {
     table(&EXAMPLE)
 }

@@ -76,7 +76,7 @@ impl Bars for Fake {
     }
 }
 
-/// The example of `docs/dma-window.md`.
+/// The example of `docs/reference/dma-window.md`.
 fn example() -> DmaWindow<Fake> {
     let entries = [
         (0, 0x6000_00c0_0000_1401),

@@ -63,7 +63,7 @@ pub struct StressArgs {
     #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP, required_unless_present = "software")]
     devices: Vec<DeviceConfig>,
 
-    /// Words for the guest's command line; what the guest knows is in docs/stress.md
+    /// Words for the guest's command line; what the guest knows is in docs/guide/stress.md
     #[arg(long, value_name = "STRING", default_value = "")]
     cmdline: String,
 

@@ -8,7 +8,7 @@ use pinvisor_stress::Error;
 
 #[test]
 fn the_page_has_every_name_and_no_other() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/troubleshooting.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/troubleshooting.md");
     let page = fs::read_to_string(path).unwrap();
     let on_page: BTreeSet<_> = page
         .split("`error[")

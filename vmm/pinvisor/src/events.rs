@@ -1,5 +1,5 @@
 //! What happens to a run, for programs: one JSON object on a line for each event, as
-//! `docs/events.md` documents.
+//! `docs/reference/events.md` documents.
 
 use std::fs::File;
 use std::io::{self, Write};

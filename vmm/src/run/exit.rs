@@ -40,7 +40,7 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
-    /// One word for it, as `docs/events.md` lists them.
+    /// One word for it, as `docs/reference/events.md` lists them.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {

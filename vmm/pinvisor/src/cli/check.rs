@@ -39,7 +39,7 @@ pub struct CheckArgs {
 
 const AFTER: &str = "\
 Each line begins with OK, WARN or FAIL and the check's name, which stays the same from version to \
-version (docs/checks.md lists them). A line that is not OK is followed by the next command to type. \
+version (docs/reference/checks.md lists them). A line that is not OK is followed by the next command to type. \
 Nothing is changed, and no device is opened.
 
 Exit codes:

@@ -11,7 +11,7 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub run: RunArgs,
 
-    /// Print the plan as JSON (docs/plan.md)
+    /// Print the plan as JSON (docs/guide/plan.md)
     #[arg(long)]
     pub json: bool,
 }

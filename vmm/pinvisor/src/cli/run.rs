@@ -16,7 +16,7 @@ use vmm::config::{DeviceConfig, OnReset, SerialConfig};
     mut_arg("memory", |memory| memory.required_unless_present("config")),
 )]
 pub struct RunArgs {
-    /// Take options from a TOML file, by the same names (docs/config.toml). The command line
+    /// Take options from a TOML file, by the same names (docs/reference/config.toml). The command line
     /// overrides the file; devices add up, and --noiommu in one of them is enough
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -41,7 +41,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
 
-    /// Add events to FILE, one JSON object on a line (docs/events.md)
+    /// Add events to FILE, one JSON object on a line (docs/reference/events.md)
     #[arg(long, value_name = "FILE")]
     event_file: Option<PathBuf>,
 

@@ -90,7 +90,7 @@ mod tests {
 
     /// The sample, with the options that are left out in it.
     fn sample() -> String {
-        let lines = include_str!("../../../../docs/config.toml").lines();
+        let lines = include_str!("../../../../docs/reference/config.toml").lines();
         lines
             .map(|line| match line.strip_prefix('#') {
                 Some(option) if !option.starts_with(' ') => format!("{option}\n"),
