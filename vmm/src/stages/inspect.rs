@@ -9,7 +9,6 @@ use host::{DmaConflict, ResolvedDma, SysRoot};
 use iommufd_backend::{Cdev, CdevKind, Iommufd};
 
 use super::Harness;
-use super::open_kvm::Opened;
 use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
 use crate::bus::address_map::AddressMap;
@@ -18,7 +17,6 @@ use crate::bus::slots;
 use crate::bus::synthetic::SyntheticMachine;
 use crate::config::{self, Config, DeviceConfig, ValidConfig};
 use crate::error::Error;
-use crate::kvm::vm::Vm;
 use crate::memory::backing;
 use crate::memory::layout::Layout;
 use crate::passthrough::assigned;
@@ -105,15 +103,6 @@ impl<'a> Inspected<'a> {
                 bus,
             },
             source,
-        })
-    }
-
-    /// Opens KVM and creates the VM, which has neither memory nor CPUs yet.
-    pub fn open_kvm(self) -> Result<Opened<'a>, Error> {
-        Ok(Opened {
-            vm: Vm::new()?,
-            guest: self.guest,
-            source: self.source,
         })
     }
 }
