@@ -16,6 +16,4 @@ pub mod mediate;
 pub mod pci;
 pub mod power;
 pub mod serial;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
 pub mod vfio_pci;

@@ -42,7 +42,7 @@ mod table_pages;
 mod uapi;
 
 pub use bus_address::TranslatedBar;
-pub use cdev::{Cdev, CdevKind, NODES};
+pub use cdev::{Cdev, CdevKind, CdevNode, is_vfio_driver};
 pub use device::VfioDevice;
 pub use dma_width::DmaWidth;
 pub use error::{Error, ErrorKind, GetPaError};
@@ -55,7 +55,7 @@ pub use mapping::Mapping;
 pub use noiommu::NoiommuSpace;
 pub use operation::{IommufdOperation, Operation};
 pub use pagemap::{PageState, Pagemap};
-pub use pci_sysfs::{IommuGroup, PciSysfs, REGIONS, RegionKind, Resource};
+pub use pci_sysfs::{BARS, IommuGroup, PciSysfs, REGIONS, RegionKind, Resource, memory_bars};
 pub use region::{MalformedRegion, Region};
 pub use reset::{ResetMethod, reset_each, strongest};
 pub use settle::{Leftover, settle};

@@ -16,6 +16,7 @@ use pci_config::regs::{
     CAP_EXPRESS, EXP_FLAGS, EXP_FLAGS_SLOT, EXP_SLOT_STATUS, EXP_SLOT_STATUS_PRESENT, HEADER_END,
 };
 
+use crate::cdev::is_vfio_driver;
 use crate::error::Error;
 use crate::evidence::{self, Because, ConfigSpace, Quiet};
 use crate::operation::Operation;
@@ -173,7 +174,7 @@ fn settle_present(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Q
 /// The driver that has `bdf`, unless it is one of VFIO's.
 fn foreign_driver(sysfs: &PciSysfs, bdf: Bdf) -> Result<Option<String>, Error> {
     let driver = sysfs.driver(bdf)?;
-    Ok(driver.filter(|driver| !driver.contains("vfio")))
+    Ok(driver.filter(|driver| !is_vfio_driver(driver)))
 }
 
 /// Resets the function by the strongest method, alone or with what else there is of `ours` behind

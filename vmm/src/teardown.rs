@@ -20,7 +20,6 @@ use devices::mediate::Counters;
 use devices::pci::PciRoot;
 use vm_device::device_manager::IoManager;
 
-use crate::bus::software::EngineThread;
 use crate::error::Error;
 use crate::kvm::vcpu::VcpuThread;
 use crate::kvm::vm::Memslot;
@@ -90,8 +89,6 @@ pub(crate) struct Resources {
     pub bus: Option<Arc<IoManager>>,
     /// The functions on the guest's bus.
     pub pci: Option<Arc<PciRoot>>,
-    /// The DMA engine in software.
-    pub engine: Option<EngineThread>,
     /// Notices of the devices.
     pub watches: Vec<DeviceWatch>,
     /// What mediated devices count.
@@ -123,7 +120,6 @@ impl Resources {
             vcpus: Vec::new(),
             bus: None,
             pci: None,
-            engine: None,
             watches: Vec::new(),
             mediated: Vec::new(),
             assigned,
@@ -172,8 +168,8 @@ impl Steps for Resources {
         if let Some(pci) = &self.pci {
             pci.stop();
         }
-        if let Some(engine) = self.engine.take() {
-            engine.stop();
+        if let Some(machine) = self.assigned.spaces.synthetic() {
+            machine.stop();
         }
     }
 

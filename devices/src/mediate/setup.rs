@@ -10,12 +10,11 @@ use pci_config::{Capability, Dwords, capabilities};
 use thiserror::Error;
 
 use crate::pci::MsixLayout;
+use crate::vfio_pci::layout::{pages_around, without};
 use crate::vfio_pci::{HostError, HostFunction, HostInfo};
 
 use super::error_reporting::ErrorReporting;
 use super::profile::Profile;
-
-const PAGE: u64 = 4096;
 
 /// A device that cannot be mediated with a profile.
 #[derive(Debug, Error)]
@@ -167,10 +166,8 @@ pub(super) fn trim(
     msix: Option<u8>,
 ) -> (HostInfo, Vec<(u8, Range<u64>)>) {
     let mut trapped = Vec::new();
-    let places = profile.places().map(|(_, bar, range)| {
-        let pages = range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE);
-        (bar, pages)
-    });
+    let places = profile.places();
+    let places = places.map(|(_, bar, range)| (bar, pages_around(&range)));
     let closed = (0..).zip(profile.closed_bars(msix));
     let closed = closed.filter_map(|(bar, closed)| closed.then_some((bar, 0..u64::MAX)));
     for (bar, pages) in places.chain(closed) {
@@ -184,13 +181,6 @@ pub(super) fn trim(
         trapped.push((bar, pages));
     }
     (info, trapped)
-}
-
-fn without(range: &Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
-    [
-        range.start..range.end.min(hole.start),
-        range.start.max(hole.end)..range.end,
-    ]
 }
 
 impl Profile {

@@ -255,3 +255,31 @@ fn write_through<H: HostFunction>(
     let merged = u32::from_le_bytes(bytes) & !mask | value & mask;
     host.config_write(offset, &merged.to_le_bytes()[..width.into()])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_write_is_told_once_for_each_register() {
+        let mut config = vec![0; 1024];
+        // SR-IOV, which the guest does not see, and a serial number, which it does.
+        config[index(0x100)] = 0x1401_0010;
+        config[index(0x140)] = 0x0001_0003;
+        let offer = Offer {
+            msi: true,
+            msix: true,
+            intx: true,
+            function_reset: true,
+        };
+        let mut space = ConfigSpace::new(&config, offer, 10);
+        let mut told = |offset| {
+            let write = DwordWrite::new(offset, &[1; 2]).unwrap();
+            space.is_newly_refused(write)
+        };
+        assert!(told(0x108));
+        assert!(!told(0x108) && !told(0x10a), "the same register");
+        assert!(told(0x10c));
+        assert!(!told(0x144) && !told(0x90), "read-only, and a gap");
+    }
+}

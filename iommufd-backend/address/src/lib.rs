@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod bdf;
+pub mod units;
 
 pub use bdf::{Bdf, ParseBdfError};
 

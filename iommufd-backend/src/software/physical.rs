@@ -4,24 +4,25 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use address::Hpa;
+use address::units::Memory;
 
 /// The synthetic physical memory has no room left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "No {needed:#x} bytes of synthetic physical memory left in pages of {page_size:#x} bytes: \
-     {free:#x} bytes are free, {placed:#x} of them in such pages"
+    "No {} of synthetic physical memory left in pages of {}: of {} in all {} are free, {} of them in such pages",
+    Memory(*needed), Memory(*page_size), Memory(*total), Memory(*free), Memory(*placed)
 )]
 pub struct OutOfMemory {
     /// Bytes asked for.
     pub needed: u64,
     /// Size of the pages that they were to be in.
     pub page_size: u64,
+    /// Bytes in all.
+    pub total: u64,
     /// Bytes free.
     pub free: u64,
     /// Bytes of those that could be found room for.
     pub placed: u64,
-    /// Bytes in all, free or not.
-    pub total: u64,
 }
 
 /// Physical address space to take pages from, in runs of random length at random places.
@@ -66,9 +67,9 @@ impl PhysicalMemory {
                 let error = OutOfMemory {
                     needed: len,
                     page_size,
-                    free: bytes(&self.free) + (len - left),
+                    total: self.ram.iter().map(|(start, end)| end - start).sum(),
+                    free: self.free_bytes() + (len - left),
                     placed: len - left,
-                    total: bytes(&self.ram),
                 };
                 self.give_back(taken);
                 return Err(error);
@@ -96,6 +97,10 @@ impl PhysicalMemory {
             }
             self.free.insert(start, end);
         }
+    }
+
+    fn free_bytes(&self) -> u64 {
+        self.free.iter().map(|(start, end)| end - start).sum()
     }
 
     /// One run of whole pages, of random length, at a random place or the next free one.
@@ -146,9 +151,4 @@ impl PhysicalMemory {
             self.free.insert(run.end.0, end);
         }
     }
-}
-
-/// Bytes in ranges from a first address to an end.
-fn bytes(ranges: &BTreeMap<u64, u64>) -> u64 {
-    ranges.iter().map(|(start, end)| end - start).sum()
 }

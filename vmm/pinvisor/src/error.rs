@@ -1,7 +1,10 @@
 //! What can fail in the program, and with which exit code.
 
+use std::io;
+use std::path::PathBuf;
+
 use address::Bdf;
-use host_check::Id;
+use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 use vmm::ExitCode;
 
@@ -19,10 +22,10 @@ pub enum Error {
     Vmm(vmm::Error),
     /// An option is needed that was not given.
     #[error(transparent)]
-    OptionMissing(#[from] crate::cli::Missing),
+    OptionMissing(#[from] crate::config::Missing),
     /// A file with options.
     #[error(transparent)]
-    ConfigFile(#[from] crate::cli::FileError),
+    ConfigFile(#[from] crate::config::FileError),
     /// Where events go.
     #[error(transparent)]
     Events(#[from] crate::events::EventsError),
@@ -35,12 +38,14 @@ pub enum Error {
         /// The device.
         bdf: Bdf,
     },
-    /// A fault that only the engine in software can have.
-    #[error("Only the DMA engine in software can be made to fail like that")]
-    NoSoftwareEngine,
-    /// A stress run's report.
-    #[error(transparent)]
-    Report(#[from] stress_report::Error),
+    /// The program for stress runs does not start.
+    #[error("Cannot start {}", program.display())]
+    NoStress {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// What the library has an error for.
@@ -55,9 +60,10 @@ macro_rules! from_library {
 }
 from_library!(
     vmm::Error,
+    vmm::config::ValidateError,
     vmm::FileError,
     vmm::ProcessError,
-    host_check::BindError,
+    host::BindError,
     iommufd_backend::Error,
     keeper::KeeperError,
     devices::guest_table::TableError
@@ -95,8 +101,7 @@ impl Error {
             | Self::ConfigFile(_)
             | Self::Events(_)
             | Self::Pidfile(_)
-            | Self::NoSoftwareEngine
-            | Self::Report(_) => ExitCode::Usage,
+            | Self::NoStress { .. } => ExitCode::Usage,
         }
     }
 
@@ -115,7 +120,10 @@ impl Error {
         match self {
             Self::Vmm(error) => error.hint(),
             Self::Events(error) => error.hint(),
-            Self::NoSoftwareEngine => Some("add --software".to_owned()),
+            Self::NoStress { .. } => Some(
+                "install pinvisor-stress beside pinvisor: cargo build --release builds both"
+                    .to_owned(),
+            ),
             Self::NoKeeper { .. } => Some("pinvisor list shows keepers".to_owned()),
             _ => None,
         }

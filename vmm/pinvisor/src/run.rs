@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use vmm::config::Config;
+use vmm::config::ValidConfig;
 use vmm::console::Console;
-use vmm::{ExitReason, Layout, Remains, RunLimit, Vmm};
+use vmm::{ExitReason, Harness, Layout, Remains, RunLimit, Vmm};
 
 use crate::error::Error;
 use crate::events::Event;
@@ -12,12 +12,12 @@ use crate::run_context::RunContext;
 use crate::screen::say;
 
 /// Runs the microVM that `config` describes until it ends, and tells `host` about it. Where
-/// devices use physical addresses, its RAM is placed by `layout`: [`Identity`], unless the harm of
+/// devices use physical addresses, its RAM is placed by `layout`: [`vmm::Identity`], unless the harm of
 /// another one is to be shown.
 ///
 /// # Errors
 /// [`Error`]; what was set up is torn down by then, devices first.
-pub fn run(config: &Config, layout: &dyn Layout, mut host: RunContext) -> Result<(), Error> {
+pub fn run(config: &ValidConfig, layout: &dyn Layout, mut host: RunContext) -> Result<(), Error> {
     host.events.started();
     let ended = run_guests(config, layout, &mut host);
     let (reason, result) = match ended {
@@ -32,7 +32,11 @@ pub fn run(config: &Config, layout: &dyn Layout, mut host: RunContext) -> Result
 }
 
 /// Runs the guest until it ends, again if it is to be started anew. Whoever is at its serial port stays.
-fn run_guests(config: &Config, layout: &dyn Layout, host: &mut RunContext) -> Result<Ended, Error> {
+fn run_guests(
+    config: &ValidConfig,
+    layout: &dyn Layout,
+    host: &mut RunContext,
+) -> Result<Ended, Error> {
     let mut console = Console::open(&config.serial)?;
     if let Some(path) = console.path() {
         say(&format!(
@@ -41,7 +45,11 @@ fn run_guests(config: &Config, layout: &dyn Layout, host: &mut RunContext) -> Re
         ));
     }
     loop {
-        let ended = launch(config, layout, (&mut console, RunLimit::None), host)?;
+        let harness = Harness {
+            identity: layout,
+            machine: None,
+        };
+        let ended = launch(config, harness, &mut console, RunLimit::None, host)?;
         let remains = &ended.remains;
         if !host.starts_anew(&ended.reason, remains.was_asked, &remains.torn_down) {
             return Ok(ended);
@@ -68,19 +76,25 @@ fn worse<T>(outcome: Result<T, vmm::Error>, torn_down: Result<(), vmm::Error>) -
 
 /// How a guest ended, and what is left of its microVM.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub struct Ended {
+    /// Why it ended.
     pub reason: ExitReason,
+    /// What is left.
     pub remains: Remains,
 }
 
 /// Runs a microVM on `console` until it ends.
-pub(crate) fn launch(
-    config: &Config,
-    layout: &dyn Layout,
-    (console, limit): (&mut Console, RunLimit),
+///
+/// # Errors
+/// [`Error`]; everything was given back by then.
+pub fn launch(
+    config: &ValidConfig,
+    harness: Harness<'_>,
+    console: &mut Console,
+    limit: RunLimit,
     host: &mut RunContext,
 ) -> Result<Ended, Error> {
-    let vmm = Vmm::start(config, layout, console, &mut host.timings)?;
+    let vmm = Vmm::start(config, harness, console, &mut host.timings)?;
     host.events.tell(&Event::Ready {
         serial: console.path().map(PathBuf::as_path),
     });

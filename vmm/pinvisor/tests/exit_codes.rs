@@ -22,7 +22,7 @@ fn help_and_page_list_every_exit_code() {
     // 0 is no error.
     let with_success = [&[0], codes.as_slice()].concat();
     assert_eq!(numbers(&help, "  ", "  "), with_success);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/troubleshooting.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/troubleshooting.md");
     let page = fs::read_to_string(path).unwrap();
     assert_eq!(numbers(&page, "| ", " | "), codes);
 }

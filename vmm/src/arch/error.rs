@@ -1,6 +1,6 @@
 //! Why a guest cannot be described to its kernel, or its CPUs not be set up.
 
-use host_check::Id;
+use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::{AcpiError, EntryError, NoRoomError, ParamsError};

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use host_check::Id;
+use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::kernel::KernelError;

@@ -1,17 +1,20 @@
 //! Why a guest's bus cannot be made, or a function not be on it.
 
+use std::error::Error;
+
 use address::Bdf;
-use devices::edu;
 use devices::mediate::{self, ProfileError};
 use devices::pci::RootError;
 use devices::vfio_pci;
-use host_check::Id;
+use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::address_map::NoEcamError;
+use super::slots::TooManyDevices;
 use super::window::WindowError;
 use crate::error::{ExitCode, Explain, Limits, ProcessError};
 use crate::kvm::irq::IrqError;
+use crate::kvm::vm::VmError;
 
 /// The guest's bus cannot be as it should.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -31,9 +34,9 @@ pub enum BusError {
     /// A function on the guest's bus.
     #[error(transparent)]
     Function(#[from] vfio_pci::SetupError),
-    /// The DMA engine in software.
-    #[error(transparent)]
-    Engine(#[from] edu::SetupError),
+    /// The device of a synthetic machine.
+    #[error("{0}")]
+    Engine(Box<dyn Error + Send + Sync>),
     /// The DMA window.
     #[error(transparent)]
     Window(#[from] WindowError),
@@ -53,6 +56,12 @@ pub enum BusError {
     /// A profile is not sound.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// There is no slot left.
+    #[error(transparent)]
+    TooManyDevices(#[from] TooManyDevices),
+    /// KVM.
+    #[error(transparent)]
+    Vm(#[from] VmError),
     /// KVM's interrupts.
     #[error(transparent)]
     Irq(#[from] IrqError),
@@ -63,13 +72,17 @@ pub enum BusError {
 
 impl Explain for BusError {
     fn ids() -> Vec<&'static str> {
-        let own = BusErrorKind::iter()
-            .filter(|kind| !matches!(kind, BusErrorKind::Irq | BusErrorKind::Process));
+        let own = BusErrorKind::iter().filter(|kind| {
+            use BusErrorKind::{Irq, Process, TooManyDevices, Vm};
+            !matches!(kind, Irq | Process | TooManyDevices | Vm)
+        });
         own.map(Into::into).collect()
     }
 
     fn id(&self) -> &'static str {
         match self {
+            Self::TooManyDevices(error) => error.id(),
+            Self::Vm(error) => error.id(),
             Self::Irq(error) => error.id(),
             Self::Process(error) => error.id(),
             _ => BusErrorKind::from(self).into(),
@@ -84,6 +97,8 @@ impl Explain for BusError {
                 ExitCode::Device
             }
             Self::Window(_) => ExitCode::Memory,
+            Self::TooManyDevices(error) => error.exit_code(),
+            Self::Vm(error) => error.exit_code(),
             Self::Irq(error) => error.exit_code(),
             Self::Process(error) => error.exit_code(),
         }
@@ -105,6 +120,8 @@ impl Explain for BusError {
             | Self::Window(_)
             | Self::Mediate(_)
             | Self::Profile(_) => None,
+            Self::TooManyDevices(error) => error.hint(limits),
+            Self::Vm(error) => error.hint(limits),
             Self::Irq(error) => error.hint(limits),
             Self::Process(error) => error.hint(limits),
         }
@@ -120,6 +137,8 @@ impl Explain for BusError {
             | Self::Window(_)
             | Self::Mediate(_)
             | Self::Profile(_) => None,
+            Self::TooManyDevices(error) => error.check(limits),
+            Self::Vm(error) => error.check(limits),
             Self::Irq(error) => error.check(limits),
             Self::Process(error) => error.check(limits),
         }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use host_check::Id;
+use host::Id;
 use iommufd_backend::{Error as Backend, ErrorKind as BackendKind, GetPaError};
 use strum::IntoEnumIterator;
 

@@ -12,7 +12,7 @@ pub enum ExitCode {
     Host = 2,
     /// A device cannot be used.
     Device = 3,
-    /// Guest memory cannot be had or does not suit.
+    /// Guest memory is not available or does not suit.
     Memory = 4,
     /// The guest crashed.
     Guest = 5,

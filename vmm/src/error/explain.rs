@@ -1,6 +1,6 @@
 //! What an error means for the user: each error explains itself, beside the code that it belongs to.
 
-use host_check::Id;
+use host::Id;
 
 use super::cause::Limits;
 use super::exit_code::ExitCode;

@@ -9,7 +9,7 @@ mod process;
 
 use devices::guest_table::TableError;
 use devices::mediate::ProfileError;
-use host_check::{BindError, Id};
+use host::{BindError, Id};
 use iommufd_backend::Error as Backend;
 use keeper::KeeperError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator};
@@ -19,6 +19,7 @@ use crate::boot::BootError;
 use crate::bus::BusError;
 use crate::bus::address_map::NoEcamError;
 use crate::bus::window::WindowError;
+use crate::config::ValidateError;
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 use crate::memory::LayoutError;
@@ -39,6 +40,9 @@ pub use process::{MORE_TASKS, ProcessError, process};
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
 #[strum_discriminants(name(ErrorKind), derive(EnumIter), doc = "The kinds of [`Error`].")]
 pub enum Error {
+    /// What was asked for does not fit together.
+    #[error(transparent)]
+    Config(#[from] ValidateError),
     /// The guest is refused before any device is touched.
     #[error(transparent)]
     Inspect(#[from] InspectError),
@@ -105,6 +109,7 @@ impl Error {
     /// The error of its owner, which explains it.
     fn owned(&self) -> &dyn Explain {
         match self {
+            Self::Config(error) => error,
             Self::Inspect(error) => error,
             Self::Bind(error) => error,
             Self::Keep(error) => error,
@@ -125,6 +130,7 @@ impl Error {
     /// All names that [`id`](Self::id) can give.
     pub fn ids() -> impl Iterator<Item = &'static str> {
         ErrorKind::iter().flat_map(|kind| match kind {
+            ErrorKind::Config => ValidateError::ids(),
             ErrorKind::Inspect => InspectError::ids(),
             ErrorKind::Bind => BindStageError::ids(),
             ErrorKind::Keep => KeepError::ids(),

@@ -2,11 +2,12 @@ use std::collections::BTreeSet;
 use std::io;
 
 use devices::vfio_pci::{self, HostError};
-use host_check::Id;
+use host::Id;
 
 use super::cause::tests::NONE;
 use super::*;
 
+mod kernel_side;
 mod samples;
 
 /// Name, exit code, check, and whether there is a hint.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use address::Gpa;
-use host_check::{Id, KvmObstacle};
+use host::{Id, KvmObstacle};
 use iommufd_backend::Mapping;
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
@@ -99,7 +99,7 @@ impl Vm {
     pub fn new() -> Result<Arc<Self>, VmError> {
         let refused = |operation| move |source| VmError::Refused { operation, source };
         let kvm = Kvm::new().map_err(VmError::Open)?;
-        host_check::kvm_suffices(&kvm).map_err(VmError::Lacks)?;
+        host::kvm_suffices(&kvm).map_err(VmError::Lacks)?;
         let cpu = arch::CpuFeatures::of(&kvm)?;
         let fd = uninterrupted(|| kvm.create_vm()).map_err(refused("create a VM"))?;
         arch::equip(&fd)?;
@@ -182,7 +182,7 @@ impl Vm {
             memory_size: length,
             userspace_addr: mapping.start().0,
         };
-        // SAFETY: the range is the whole of a mapping into which nobody holds a Rust reference, but
+        // SAFETY: the range is the whole of a mapping into which no Rust reference exists, but
         // to the atomic words of a table, whose memslot the guest can only read.
         // The memslot keeps it mapped until KVM has forgotten it.
         if let Err(source) = unsafe { self.fd.set_user_memory_region(region) } {

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use address::{Hpa, Iova};
-use host_check::{AvailableMemory, Host, available_memory};
+use host::{AvailableMemory, SysRoot, available_memory};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
@@ -51,7 +51,7 @@ pub struct Backing {
 impl Backing {
     /// Takes hugepages from the kernel's pool and pins them in `space`, to which a device is
     /// attached: as many as are wished for, and where these are scattered, more, of which the
-    /// best are kept. Nobody may know of the memory yet.
+    /// best are kept. No device may have been given an address of the memory yet.
     ///
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::Backend`]
@@ -65,7 +65,7 @@ impl Backing {
         let left = check_pool(memory.size, size)?;
         let spare = left.min(memory.spare_pages());
         // More than that only if the kernel has no place else or memory is in too many pieces,
-        // and nobody forbade it.
+        // and the options do not forbid it.
         let most = match memory.spare {
             Some(_) => spare,
             None => left,
@@ -315,7 +315,7 @@ fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
 /// taken then: more than there is would end the process, or others, without an error.
 fn unpinned(memory: &MemoryConfig) -> Result<File, PinError> {
     if memory.hugepage_size.is_none() {
-        check_available(memory.size, available_memory(&Host::default()))?;
+        check_available(memory.size, available_memory(&SysRoot::default()))?;
     }
     file_of(memory)
 }
@@ -358,8 +358,8 @@ fn steps(bytes: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
     (0..count).map(move |number| number * step..bytes.min((number + 1) * step))
 }
 
-/// A turn at the pool of `size`: whoever chooses has more pages for a moment than it keeps, and others,
-/// who would find too few then, begin after it has given them back.
+/// A turn at the pool of `size`: a run that chooses has more pages for a moment than it keeps, and other
+/// runs, which would find too few then, begin after it has given them back.
 fn turn(size: HugepageSize) -> Turn {
     let pool = Path::new("/sys/kernel/mm/hugepages").join(size.pool_name());
     Turn::at(&pool, "is taking hugepages")
@@ -377,8 +377,8 @@ pub fn check_hugepages(memory: &MemoryConfig) -> Result<(), PinError> {
 
 /// How many hugepages the pool has beyond those for `bytes`.
 fn check_pool(bytes: u64, size: HugepageSize) -> Result<u64, PinError> {
-    let pool = Pool::read(Path::new("/sys"), size)?;
-    let need = bytes / size.bytes();
+    let pool = SysRoot::default().hugepages(size)?;
+    let need = size.pages_for(bytes);
     pool.available()
         .checked_sub(need)
         .ok_or_else(|| too_few(size, need, 0, pool))
@@ -402,7 +402,7 @@ fn populate(
     wanted: u64,
 ) -> Result<(), PinError> {
     let bytes = range.end - range.start;
-    // Somebody else may have taken pages since the pool was read, or this process may have no more of
+    // Another process may have taken pages since the pool was read, or this process may have no more of
     // them: a limit of its hugetlb control group, NUMA nodes without any.
     hugepages::populate(file, range.start, bytes).map_err(|error| match error {
         Backend::Map { ref source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
@@ -419,7 +419,7 @@ fn populate(
 
 #[cfg(test)]
 mod tests {
-    use host_check::MemoryLimit;
+    use host::MemoryLimit;
 
     use super::*;
     use crate::error::{ExitCode, Explain, Limits};

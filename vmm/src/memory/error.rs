@@ -2,7 +2,7 @@
 
 use address::{Gpa, Hpa};
 use devices::guest_table::TableError;
-use host_check::Id;
+use host::Id;
 use iommufd_backend::Error as Backend;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
@@ -82,8 +82,8 @@ impl Explain for LayoutError {
             Self::TooManyPieces(error) => Some(error.hint()),
             Self::Plan(PlanError::TooFragmented { .. }) => Some(FRAGMENTED.to_owned()),
             Self::Moved { .. } => Some(
-                "devices went on using the page where it had been: restart this machine; somebody \
-                 took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
+                "devices went on using the page where it had been: restart this machine; a \
+                 process took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
                  failure'), else please report it"
                     .to_owned(),
             ),

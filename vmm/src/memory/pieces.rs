@@ -15,7 +15,7 @@ use crate::arch::SAFE_EXTENTS;
 pub struct TooManyPieces {
     pieces: usize,
     size: HugepageSize,
-    /// Bytes of hugepages that can be had in no more pieces than are safe.
+    /// Bytes of hugepages that are available in no more pieces than are safe.
     safe: Option<u64>,
 }
 

@@ -5,12 +5,12 @@ mod error;
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use address::Bdf;
 use devices::vfio_pci::HostInfo;
+use host::SysRoot;
 use iommufd_backend::{
     Because, CdevKind, DmaWidth, Error as Backend, IommuSpace, Iommufd, Leftover, NoiommuSpace,
     PciSysfs, Quiet, ResetMethod, VfioDevice, quiesce, settle,
@@ -20,7 +20,7 @@ use keeper::{Keeper, KeeperError, Kept, Status};
 use super::dma_path::DmaPath;
 use super::inspected::InspectedDevice;
 use crate::bus::slots::PciSlot;
-use crate::bus::software::SoftwareMachine;
+use crate::bus::synthetic::SyntheticMachine;
 use crate::config::DeviceConfig;
 use crate::error::{ProcessError, chain};
 
@@ -71,8 +71,8 @@ pub(crate) enum AddressSpaces {
         noiommu: NoiommuSpace,
         iommu: IommuSpace,
     },
-    /// An engine in software.
-    Software(Box<SoftwareMachine>),
+    /// Software in place of devices and of physical memory.
+    Synthetic(Box<dyn SyntheticMachine>),
 }
 
 impl AddressSpaces {
@@ -113,10 +113,11 @@ impl AddressSpaces {
     /// The name of what translates or does not, for reports.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::None | Self::Iommu(_) => "iommu",
+            Self::None => "none",
+            Self::Iommu(_) => "iommu",
             Self::Noiommu(_) => "noiommu",
             Self::Mixed { .. } => "noiommu and iommu",
-            Self::Software(_) => "software",
+            Self::Synthetic(_) => "software",
         }
     }
 
@@ -124,7 +125,7 @@ impl AddressSpaces {
     pub fn noiommu(&mut self) -> Option<&mut NoiommuSpace> {
         match self {
             Self::Noiommu(space) | Self::Mixed { noiommu: space, .. } => Some(space),
-            Self::None | Self::Iommu(_) | Self::Software(_) => None,
+            Self::None | Self::Iommu(_) | Self::Synthetic(_) => None,
         }
     }
 
@@ -137,14 +138,14 @@ impl AddressSpaces {
     pub fn iommu(&self) -> Option<&IommuSpace> {
         match self {
             Self::Iommu(space) | Self::Mixed { iommu: space, .. } => Some(space),
-            Self::None | Self::Noiommu(_) | Self::Software(_) => None,
+            Self::None | Self::Noiommu(_) | Self::Synthetic(_) => None,
         }
     }
 
-    /// The machine in software.
-    pub fn software(&self) -> Option<&SoftwareMachine> {
+    /// The synthetic machine.
+    pub fn synthetic(&mut self) -> Option<&mut dyn SyntheticMachine> {
         match self {
-            Self::Software(machine) => Some(machine),
+            Self::Synthetic(machine) => Some(machine.as_mut()),
             _ => None,
         }
     }
@@ -218,10 +219,10 @@ impl Assigned {
         })
     }
 
-    /// An engine in software, and no device.
-    pub fn software(machine: Box<SoftwareMachine>) -> Self {
+    /// A synthetic machine, and no device of the host.
+    pub fn synthetic(machine: Box<dyn SyntheticMachine>) -> Self {
         Self {
-            spaces: AddressSpaces::Software(machine),
+            spaces: AddressSpaces::Synthetic(machine),
             ..Self::default()
         }
     }
@@ -412,16 +413,9 @@ fn report(quiet: &Quiet) {
 
 /// Reports the keepers that keep memory for one of `devices`.
 pub(crate) fn warn_of_keepers(devices: &[DeviceConfig]) {
-    for found in keeper::find(Path::new(keeper::DIRECTORY)) {
-        let kept = found.status.devices.iter();
-        for bdf in kept.map(|device| device.bdf) {
-            if devices.iter().any(|device| device.bdf == bdf) {
-                log::warn!(
-                    "process {} keeps {}: pinvisor release {bdf}",
-                    found.pid,
-                    found.status
-                );
-            }
+    for DeviceConfig { bdf, .. } in devices {
+        for found in host::keepers_of(&SysRoot::default(), *bdf) {
+            log::warn!("{}: pinvisor release {bdf}", host::keeper_text(&found));
         }
     }
 }

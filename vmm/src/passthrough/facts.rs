@@ -2,7 +2,7 @@
 
 use address::Hpa;
 use devices::vfio_pci::{HostInfo, RegionInfo};
-use iommufd_backend::{CdevKind, Error, IrqIndex, PciSysfs, REGIONS, VfioDevice};
+use iommufd_backend::{Error, IrqIndex, PciSysfs, REGIONS, VfioDevice};
 
 use super::inspected::InspectedDevice;
 use super::{ROM, served};
@@ -49,11 +49,7 @@ fn host_info(
         rom: region(ROM),
         config_size: device.config_size(),
         intx_vectors: vectors(device.irq_count(IrqIndex::Intx)?),
-        // Without interrupt remapping x86 hosts cannot give a device a block of vectors.
-        msi_vectors: match device.kind() {
-            CdevKind::Noiommu => msi.min(1),
-            CdevKind::Iommu => msi,
-        },
+        msi_vectors: device.kind().msi_vectors(msi),
         msix_vectors: vectors(msix.count),
         msix_grows: msix.grows,
         resettable: device.has_function_reset(sysfs)?,

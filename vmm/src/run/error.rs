@@ -1,7 +1,7 @@
 //! Why a run does not begin to go on, or does not end well.
 
 use address::{Bdf, Gpa};
-use host_check::Id;
+use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::error::{ExitCode, Explain, Limits, MORE_TASKS};
@@ -81,7 +81,7 @@ impl Explain for RunError {
 
     fn hint(&self, _: Limits) -> Option<String> {
         match self {
-            Self::TooFewFiles { need, .. } => Some(host_check::more_open_files(*need)),
+            Self::TooFewFiles { need, .. } => Some(host::open_files_hint(*need)),
             Self::NoWorker => Some(MORE_TASKS.to_owned()),
             Self::GuestReset => Some(
                 "Linux restarts after a panic, too: look at what its serial port printed last; \

@@ -42,7 +42,7 @@ impl Signals {
     }
 }
 
-/// Lets the signals through again that [`Signals::take`] took over, so that until a next guest runs they
+/// Lets the signals through again that a run took over, so that until a next guest runs they
 /// kill the process, as they did before the first one did. One that came meanwhile does so now.
 ///
 /// # Errors

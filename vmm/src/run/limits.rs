@@ -2,7 +2,7 @@
 
 use std::io as std_io;
 
-use host_check::{Host, open_files_needed};
+use host::{SysRoot, open_files_needed};
 use rustix::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm_sys_util::signal::register_signal_handler;
@@ -23,7 +23,7 @@ pub fn raise_open_files(devices: usize, cpus: u8) -> Result<(), RunError> {
             limit.current
         );
     }
-    let need = open_files_needed(&Host::default(), devices, cpus);
+    let need = open_files_needed(&SysRoot::default(), devices, cpus);
     suffices(getrlimit(Resource::Nofile).current, need)
 }
 

@@ -4,7 +4,7 @@ mod error;
 
 use std::sync::Arc;
 
-use host_check::Host;
+use host::SysRoot;
 use iommufd_backend::{
     Cdev, Error as Backend, Iommufd, PciSysfs, ResetMethod, VfioDevice, reset_each,
 };
@@ -40,7 +40,8 @@ impl<'a> Opened<'a> {
                 resources.assigned.devices = bind_all(&iommufd, devices, &sysfs, spaces)?;
                 resources
             }
-            Source::Software(machine) => Resources::new(Assigned::software(machine)),
+            Source::None => Resources::new(Assigned::default()),
+            Source::Synthetic(machine) => Resources::new(Assigned::synthetic(machine)),
         };
         Ok(Bound {
             guest,
@@ -95,7 +96,7 @@ fn bind_one(
     }
     let device = VfioDevice::bind(cdev, Arc::clone(iommufd)).or_else(|error| {
         // The kernel's EINVAL has many causes; this is the one that it has no message for.
-        host_check::ensure_closed(&Host::default(), bdf)?;
+        host::ensure_closed(&SysRoot::default(), bdf)?;
         Err(Error::Backend(error))
     })?;
     spaces.attach(&device, iommufd)?;

@@ -18,7 +18,6 @@ use crate::memory::layout::{Conventional, Layout};
 use crate::memory::pieces::{self, TooManyPieces};
 use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, PlanError, Run};
 use crate::memory::table::{Draft, RamTable, Summary};
-use crate::run::machine_info::in_guest;
 use crate::teardown::Resources;
 
 /// Memslots kept for mapped BARs: six to a function, two parts each.
@@ -95,12 +94,12 @@ impl<'a> Pinned<'a> {
     /// Lays memory out and finds places for kernel and initramfs.
     pub fn plan(self) -> Result<Planned<'a>, Error> {
         let Self {
-            guest,
+            mut guest,
             vm,
             mut resources,
             backing,
         } = self;
-        let layout = GuestLayout::new(&guest, &vm, &backing, resources.assigned.devices.len())?;
+        let layout = GuestLayout::new(&mut guest, &vm, &backing, resources.assigned.devices.len())?;
         resources.table = Some(Arc::clone(&layout.table));
         let config = &guest.config.memory;
         let boot = match (guest.files.place(&layout.memory), &backing.choice) {
@@ -125,7 +124,12 @@ impl<'a> Pinned<'a> {
 }
 
 impl GuestLayout {
-    fn new(guest: &Guest<'_>, vm: &Vm, backing: &Backing, devices: usize) -> Result<Self, Error> {
+    fn new(
+        guest: &mut Guest<'_>,
+        vm: &Vm,
+        backing: &Backing,
+        devices: usize,
+    ) -> Result<Self, Error> {
         let config = guest.config;
         let (runs, layout): (_, &dyn Layout) = match guest.at_identity {
             true => (plan::runs(&backing.extents), guest.identity),
@@ -135,11 +139,7 @@ impl GuestLayout {
         log_plan(&memory);
         let draft = Draft::new(&memory, &backing.extents)?;
         let window = match guest.translates {
-            true => {
-                let bars = in_guest(guest.bars.clone()).into_iter().map(|(_, bar)| bar);
-                let bars: Vec<_> = bars.collect();
-                Some(Places::find(draft.bar_size(), &guest.address_map, &bars)?)
-            }
+            true => Some(Places::find(draft.bar_size(), &mut guest.bus)?),
             false => None,
         };
         let table = draft.build(window.map_or(Gpa(0), |places| places.table))?;
@@ -168,7 +168,7 @@ impl Planned<'_> {
     /// [`PlanError`]
     pub fn memory_map(&self) -> Result<Option<MemoryMap>, PlanError> {
         let map = |placement: &Placement| {
-            let ecam = &self.guest.address_map.ecam;
+            let ecam = &self.guest.bus.map.ecam;
             let kernel = placement.kernel.start;
             arch::memory_map(&self.layout.memory, ecam, kernel, self.layout.low)
         };
@@ -227,9 +227,9 @@ fn whole(length: u64) -> Vec<Run> {
 }
 
 fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
-    let mut taken = vec![("PCI config space", guest.address_map.ecam.clone())];
+    let mut taken = vec![("PCI config space", guest.bus.map.ecam.clone())];
     taken.extend(layout::FIXED);
-    let windows = guest.address_map.windows.iter();
+    let windows = guest.bus.map.windows.iter();
     taken.extend(windows.map(|window| ("a PCI window", window.clone())));
     Constraints {
         taken,

@@ -1,7 +1,7 @@
 //! What may go wrong in a guest because of where its memory is.
 
+use address::units::Memory;
 use address::{Bdf, Hpa};
-use stress_report::units;
 
 use crate::memory::table::Summary;
 use crate::passthrough::assigned::AssignedDevice;
@@ -50,8 +50,8 @@ pub(super) fn bounce(
             "{bdf}: may address {bits} bits only, as far as the host's drivers have told: Linux wants {} in one piece \
              below 4 GiB for its bounce buffers, and the largest that is free there has {}: its driver may fail. \
              swiotlb=N on the kernel's command line makes them smaller (N times 2 KiB)",
-            units::memory(need),
-            units::memory(largest)
+            Memory(need),
+            Memory(largest)
         )
     };
     narrow_devices(devices, summary.end).map(warning).collect()

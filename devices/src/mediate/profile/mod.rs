@@ -40,7 +40,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Reads the profile `text`, which messages call `file`. `docs/mediate.md` describes the
+    /// Reads the profile `text`, which messages call `file`. `docs/reference/mediate.md` describes the
     /// format.
     ///
     /// # Errors
@@ -76,6 +76,21 @@ impl Profile {
         found
             .map(|(name, text)| Self::parse(name, text))
             .transpose()
+    }
+
+    /// The profile for the device with these IDs that is used unless another is asked for, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn shipped_for(vendor: u16, device: u16) -> Result<Option<Self>, ProfileError> {
+        for (name, text) in SHIPPED {
+            let profile = Self::parse(name, text)?;
+            if profile.is_for(vendor, device) {
+                return Ok(Some(profile));
+            }
+        }
+        Ok(None)
     }
 
     /// What the profile calls itself.

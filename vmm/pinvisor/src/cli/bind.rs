@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use address::Bdf;
 use clap::Args;
-use host_check::{Bound, Host, Unbound};
+use host::{Bound, SysRoot, Unbound};
 use iommufd_backend::CdevKind;
 
 use super::written;
@@ -54,17 +54,17 @@ impl BindArgs {
     /// Binds.
     ///
     /// # Errors
-    /// [`Error::Bind`]; [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
-        let host = Host::default();
+        let root = SysRoot::default();
         for bdf in &self.devices {
-            host_check::prepare(&host, *bdf, self.force)?;
-            for keeper in host_check::keepers_of(&host, *bdf) {
-                log::warn!("{keeper}: pinvisor release {bdf}");
+            host::prepare(&root, *bdf, self.force)?;
+            for keeper in host::keepers_of(&root, *bdf) {
+                log::warn!("{}: pinvisor release {bdf}", host::keeper_text(&keeper));
             }
         }
         for bdf in self.devices {
-            let bound = host_check::bind(&host, bdf, self.force)?;
+            let bound = host::bind(&root, bdf, self.force)?;
             written(writeln!(io::stdout(), "{bdf}: {}", tell_bound(&bound)))?;
         }
         Ok(ExitCode::SUCCESS)
@@ -75,11 +75,11 @@ impl UnbindArgs {
     /// Unbinds.
     ///
     /// # Errors
-    /// [`Error::Bind`]; [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
-        let host = Host::default();
+        let root = SysRoot::default();
         for bdf in self.devices {
-            let unbound = host_check::unbind(&host, bdf)?;
+            let unbound = host::unbind(&root, bdf)?;
             written(writeln!(io::stdout(), "{bdf}: {}", tell_unbound(&unbound)))?;
         }
         Ok(ExitCode::SUCCESS)

@@ -4,8 +4,8 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
-use devices::mediate::{Profile, SHIPPED};
-use host_check::{DmaMode, Host, Wanted, WantedDevice, WantedMemory};
+use devices::mediate::Profile;
+use host::{DmaMode, SysRoot, Wanted, WantedDevice, WantedMemory};
 use iommufd_backend::PciSysfs;
 
 use super::written;
@@ -36,7 +36,7 @@ pub struct CheckArgs {
 
 const AFTER: &str = "\
 Each line begins with OK, WARN or FAIL and the check's name, which stays the same from version to \
-version (docs/checks.md lists them). A line that is not OK is followed by the next command to type. \
+version (docs/reference/checks.md lists them). A line that is not OK is followed by the next command to type. \
 Nothing is changed, and no device is opened.
 
 Exit codes:
@@ -47,21 +47,21 @@ impl CheckArgs {
     /// Looks, and writes to standard output.
     ///
     /// # Errors
-    /// [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
-        let host = Host::default();
+        let root = SysRoot::default();
         let wanted = Wanted {
             devices: self
                 .devices
                 .iter()
-                .map(|device| wanted(host.pci(), device))
+                .map(|device| wanted(root.pci(), device))
                 .collect(),
             memory: self.memory.map(|memory| WantedMemory {
                 bytes: memory.size,
                 hugepage_size: memory.hugepage_size,
             }),
         };
-        let report = host_check::check(&host, &wanted);
+        let report = host::check(&root, &wanted);
         written(if self.json {
             report.write_json(&mut io::stdout().lock())
         } else {
@@ -99,9 +99,7 @@ fn no_profile(sysfs: &PciSysfs, device: &DeviceConfig) -> Option<String> {
         number.and_then(|number| u16::try_from(number).ok())
     };
     let (vendor, id) = (id("vendor")?, id("device")?);
-    let is_known = SHIPPED.iter().any(|(name, text)| {
-        Profile::parse(name, text).is_ok_and(|profile| profile.is_for(vendor, id))
-    });
+    let is_known = matches!(Profile::shipped_for(vendor, id), Ok(Some(_)));
     (!is_known).then(|| format!("no profile is known for {vendor:04x}:{id:04x}"))
 }
 

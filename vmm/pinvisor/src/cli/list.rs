@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
-use host_check::Host;
+use host::SysRoot;
 
 use super::written;
 use crate::error::Error;
@@ -32,9 +32,9 @@ impl ListArgs {
     /// Looks, and writes to standard output.
     ///
     /// # Errors
-    /// [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(&self) -> Result<ExitCode, Error> {
-        let devices = host_check::list(&Host::default());
+        let devices = host::list(&SysRoot::default());
         let out = &mut io::stdout().lock();
         written(if self.json {
             devices.write_json(out)

@@ -1,13 +1,12 @@
 //! `pinvisor release`.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use address::Bdf;
 use clap::Args;
-use host_check::Host;
+use host::SysRoot;
 use iommufd_backend::settle;
 use keeper::Found;
 
@@ -35,8 +34,8 @@ impl ReleaseArgs {
     /// Resets and releases.
     ///
     /// # Errors
-    /// [`Error::NoKeeper`], [`Error::Keeper`], [`Error::Bind`], [`Error::Backend`]: why a device is not quiet;
-    /// [`Error::Process`] if standard output takes nothing.
+    /// [`Error::NoKeeper`], [`Error::Vmm`]: why a device is not quiet;
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
         for bdf in self.devices {
             let said = release(bdf)?;
@@ -47,22 +46,20 @@ impl ReleaseArgs {
 }
 
 fn release(bdf: Bdf) -> Result<String, Error> {
-    let keepers = keeper::find(Path::new(keeper::DIRECTORY));
-    let of_device = |found: &&Found| found.status.devices.iter().any(|device| device.bdf == bdf);
-    let found: Vec<&Found> = keepers.iter().filter(of_device).collect();
+    let root = SysRoot::default();
+    let found = host::keepers_of(&root, bdf);
     if found.is_empty() {
         return Err(Error::NoKeeper { bdf });
     }
-    let host = Host::default();
-    host_check::ensure_closed(&host, bdf)?;
+    host::ensure_closed(&root, bdf)?;
     let mut said = Vec::new();
-    for keeper in found {
+    for keeper in &found {
         let devices = &keeper.status.devices;
         let ours: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
         let Some(device) = devices.iter().find(|device| device.bdf == bdf) else {
             continue;
         };
-        let quiet = settle(host.pci(), &device.leftover(), &ours, SETTLE)?;
+        let quiet = settle(root.pci(), &device.leftover(), &ours, SETTLE)?;
         let left = keeper::release(keeper, bdf)?;
         said.push(tell(keeper, &quiet.because().to_string(), &left));
     }

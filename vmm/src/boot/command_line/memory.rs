@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use address::Gpa;
-use stress_report::units;
+use address::units::Memory;
 
 use super::{KernelOption, options};
 use crate::arch::low;
@@ -100,7 +100,7 @@ impl Layout<'_> {
         let total: u64 = self.ranges.iter().map(length).sum();
         let left: u64 = cut(self.ranges, Gpa(limit)).iter().map(length).sum();
         (left < total.min(limit)).then(|| {
-            let (left, total) = (units::memory(left), units::memory(total));
+            let (left, total) = (Memory(left), Memory(total));
             format!(
                 "{} on the kernel's command line counts addresses, not memory: of the guest's {total}, \
                  which are where the host has them, Linux will use {left}. --memory says how much \
@@ -182,10 +182,10 @@ impl Layout<'_> {
             format!(
                 "{text} on the kernel's command line wants {} in one piece below 4 GiB, or above and {} \
                  below: the largest pieces have {} below and {} in all, so nothing will be reserved",
-                units::memory(size),
-                units::memory(low.unwrap_or(CRASH_LOW)),
-                units::memory(below),
-                units::memory(above)
+                Memory(size),
+                Memory(low.unwrap_or(CRASH_LOW)),
+                Memory(below),
+                Memory(above)
             )
         })
     }

@@ -4,37 +4,39 @@ use std::io;
 use std::path::PathBuf;
 
 use address::{Bdf, Gpa, Hpa, Iova};
-use devices::pci::{BarError, RootError};
-use devices::{edu, mediate};
-use host_check::{AvailableMemory, BindError, Encryption, KvmObstacle, MemoryLimit, Use};
-use iommufd_backend::extent::ExtentError;
+use devices::mediate;
+use devices::pci::RootError;
+use host::{AvailableMemory, BindError, Encryption, KvmObstacle, MemoryLimit, Use};
+use iommufd_backend::TranslatedBar;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::{OutOfMemory, SoftwareError};
-use iommufd_backend::{Error as Backend, GetPaError, IommufdOperation, Operation, TranslatedBar};
 
 use super::*;
 use crate::arch::{AcpiError, NoRoomError, Overhead, ParamsError};
 use crate::boot::LoadError;
 use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
+use crate::bus::slots::TooManyDevices;
+use crate::config::ConfigError;
 use crate::memory::choice::Choice;
 use crate::memory::guest::GuestRamError;
 use crate::memory::pieces;
 
-fn errno(number: i32) -> io::Error {
+pub fn errno(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
 }
 
-fn bdf() -> Bdf {
+pub fn bdf() -> Bdf {
     "01:00.0".parse().unwrap()
 }
 
 pub fn all() -> Vec<Error> {
     let all = [
+        config(),
         inspect(),
         bind(),
         keep(),
-        kernel_side(),
+        kernel_side::all(),
         pin(),
         layout(),
         boot(),
@@ -47,6 +49,25 @@ pub fn all() -> Vec<Error> {
     all.into_iter().flatten().collect()
 }
 
+fn config() -> Vec<Error> {
+    let bdf = bdf();
+    [
+        ConfigError::GuestIommu.into(),
+        ValidateError::DeviceTwice { bdf },
+        TooManyDevices {
+            count: 40,
+            most: 30,
+        }
+        .into(),
+        ValidateError::MixedModes {
+            translate: bdf,
+            other: bdf,
+        },
+    ]
+    .map(Error::from)
+    .into()
+}
+
 fn inspect() -> Vec<Error> {
     let bdf = bdf();
     let found = TranslatedBar {
@@ -55,11 +76,6 @@ fn inspect() -> Vec<Error> {
         cpu: 0x2000,
     };
     [
-        InspectError::DeviceTwice { bdf },
-        InspectError::TooManyDevices {
-            count: 40,
-            most: 32,
-        },
         InspectError::NoiommuNotAccepted { bdf },
         InspectError::MemoryEncrypted {
             bdf,
@@ -69,10 +85,6 @@ fn inspect() -> Vec<Error> {
         InspectError::BehindIommu { bdf },
         InspectError::NotBehindIommu { bdf },
         InspectError::NoIdentity,
-        InspectError::MixedModes {
-            translate: bdf,
-            other: bdf,
-        },
         InspectError::DeviceWithSoftware { bdf },
     ]
     .map(Error::from)
@@ -140,120 +152,6 @@ fn keep() -> Vec<Error> {
         KeepError::from(KeeperError::Start(errno(libc::ENOENT))).into(),
         KeepError::from(KeeperError::Start(errno(libc::EMFILE))).into(),
     ]
-}
-
-/// Refusals of the kernel, with each difference that matters.
-fn kernel_side() -> Vec<Error> {
-    let bdf = bdf();
-    let iommufd = |number| Backend::OpenIommufd {
-        path: "/dev/iommu".into(),
-        source: errno(number),
-    };
-    let not_bound = |unsafe_mode| Backend::NotBound {
-        bdf,
-        driver: None,
-        unsafe_mode,
-    };
-    let cdev = |number| Backend::OpenCdev {
-        bdf,
-        path: "/dev/vfio/devices/noiommu-vfio0".into(),
-        source: errno(number),
-    };
-    let device = |operation, number| Backend::Device {
-        bdf,
-        operation,
-        source: errno(number),
-    };
-    let pin = |number| Backend::Pin {
-        length: 1 << 30,
-        source: errno(number),
-    };
-    let translate = |source| Backend::Translate {
-        iova: Iova(0),
-        source,
-    };
-    let read = |path: &str, number| Backend::Read {
-        path: path.into(),
-        source: errno(number),
-    };
-    let parse = |path: &str| Backend::Parse {
-        path: path.into(),
-        found: String::new(),
-    };
-    let map = |number| Backend::Map {
-        length: 4096,
-        what: "hugepages",
-        source: errno(number),
-    };
-    [
-        iommufd(libc::ENOENT),
-        iommufd(libc::EACCES),
-        iommufd(libc::EPERM),
-        Backend::NoDevice { bdf },
-        not_bound(None),
-        not_bound(Some(false)),
-        not_bound(Some(true)),
-        Backend::NoCdev {
-            bdf,
-            driver: "vfio-pci".to_owned(),
-        },
-        cdev(libc::EPERM),
-        cdev(libc::ENOSYS),
-        cdev(libc::EACCES),
-        cdev(libc::ENOENT),
-        cdev(libc::EMFILE),
-        device(Operation::Bind, libc::EPERM),
-        device(Operation::Bind, libc::ENOSYS),
-        device(Operation::Bind, libc::EBUSY),
-        device(Operation::Reset, libc::EBUSY),
-        Backend::DeviceUnusable {
-            bdf,
-            reason: "odd".to_owned(),
-        },
-        Backend::NotQuiet { bdf },
-        Backend::Iommufd {
-            operation: IommufdOperation::Unmap,
-            source: errno(libc::EINVAL),
-        },
-        pin(libc::ENOMEM),
-        pin(libc::EPERM),
-        pin(libc::ENOSYS),
-        pin(libc::EINVAL),
-        translate(GetPaError::NotPermitted),
-        translate(GetPaError::NoSuchCommand),
-        translate(GetPaError::NotNoiommu),
-        translate(GetPaError::NotMapped),
-        translate(GetPaError::Other(errno(libc::EPERM))),
-        translate(GetPaError::Other(errno(libc::EIO))),
-        Backend::Misaligned {
-            iova: Iova(0),
-            hpa: Hpa(4096),
-            page_size: 2 << 20,
-        },
-        Backend::Extent(ExtentError::Empty {
-            iova: Iova(0),
-            hpa: Hpa(0),
-        }),
-        Backend::AddressesHidden {
-            path: "/proc/iomem".into(),
-        },
-        read("/proc/iomem", libc::ENOENT),
-        read("/sys/bus/pci/devices", libc::ENOENT),
-        read(
-            "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
-            libc::ENOENT,
-        ),
-        read("/proc/self/pagemap", libc::EACCES),
-        parse("/sys/x"),
-        parse("/x"),
-        map(libc::ENOMEM),
-        map(libc::EPERM),
-        map(libc::ENOSPC),
-        map(libc::EINVAL),
-        map(libc::EMFILE),
-    ]
-    .map(Error::from)
-    .into()
 }
 
 fn pin() -> Vec<Error> {
@@ -419,10 +317,6 @@ fn arch() -> Vec<Error> {
 
 fn bus() -> Vec<Error> {
     let bdf = bdf();
-    let bar = BarError::Size {
-        size: 3,
-        minimum: 16,
-    };
     [
         NoEcamError.into(),
         RootError::Ecam { base: Gpa(1) }.into(),
@@ -431,7 +325,7 @@ fn bus() -> Vec<Error> {
             size: 3,
         }
         .into(),
-        edu::SetupError::Bar(bar).into(),
+        BusError::Engine("odd".into()),
         WindowError::NoRoom {
             what: "table",
             size: 4096,

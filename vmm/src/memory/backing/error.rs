@@ -1,6 +1,6 @@
 //! Why guest memory is not to be had, or not pinned.
 
-use host_check::{AvailableMemory, Id};
+use host::{AvailableMemory, Id};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
@@ -125,11 +125,10 @@ impl Explain for PinError {
                     false => reserve(*size, total.saturating_add(missing - free)),
                 })
             }
-            Self::TooLittleMemory { available, .. } => Some(available.way_out()),
-            Self::Software(SoftwareError::OutOfMemory(error)) => Some(format!(
-                "give the guest less memory: there are {} GiB",
-                error.total >> 30
-            )),
+            Self::TooLittleMemory { available, .. } => Some(available.hint()),
+            Self::Software(SoftwareError::OutOfMemory(_)) => {
+                Some("give the guest less memory".to_owned())
+            }
             Self::Software(_) => None,
             Self::Backend(error) => Explain::hint(error, limits),
             Self::Process(error) => error.hint(limits),

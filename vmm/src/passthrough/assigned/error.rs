@@ -1,7 +1,7 @@
 //! Why memory stays pinned, or would not if it had to.
 
 use address::Bdf;
-use host_check::Id;
+use host::Id;
 use keeper::KeeperError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 

@@ -1,7 +1,7 @@
 //! Where the guest's serial port goes on the host: standard input and output, a file, a
 //! pseudoterminal, or a socket.
 //!
-//! Nobody on the host makes the guest wait: what it prints goes through a [`pump`].
+//! The guest never waits for a reader on the host: what it prints goes through a pump.
 
 mod input;
 mod keys;
@@ -50,7 +50,7 @@ pub mod testing {
 /// In the end standard output, a file or a client may take nothing for so long before the rest is
 /// given up.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same for a pseudoterminal, which nobody may be looking at.
+/// The same for a pseudoterminal, which may have no reader.
 const PTY_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The guest's serial port as this process drives it.
@@ -103,7 +103,7 @@ enum Outlet {
     Sink(Option<Box<dyn Write + Send>>),
 }
 
-/// Who is connected to the socket, if anybody is.
+/// The client of the socket, if there is one.
 #[derive(Clone, Debug, Default)]
 struct Client(Arc<Mutex<Option<Connection>>>);
 
@@ -287,7 +287,7 @@ fn create(path: &Path) -> io::Result<File> {
     let opened = options.custom_flags(flags).open(path);
     opened.map_err(|error| match error.raw_os_error() {
         // fifo(7)
-        Some(libc::ENXIO) => io::Error::other("it is a FIFO that nobody reads"),
+        Some(libc::ENXIO) => io::Error::other("it is a FIFO without a reader"),
         _ => error,
     })
 }
@@ -397,7 +397,7 @@ mod tests {
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
         let open = || Console::open(&SerialConfig::File(path.clone()));
         let error = open().unwrap_err().chain();
-        assert!(error.contains("a FIFO that nobody reads"), "{error}");
+        assert!(error.contains("a FIFO without a reader"), "{error}");
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let mut options = File::options();
         let mut reader = options.read(true).custom_flags(flags).open(&path).unwrap();

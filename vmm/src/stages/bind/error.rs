@@ -3,7 +3,7 @@
 use std::io;
 
 use address::Bdf;
-use host_check::{BindError, BindErrorKind, Id};
+use host::{BindError, BindErrorKind, Id};
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::error::{ExitCode, Explain, Limits};

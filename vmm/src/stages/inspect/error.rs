@@ -1,13 +1,13 @@
-//! Why a guest is refused before any device is touched.
+//! Why a host does not run a guest, as far as is known before any device is touched.
 
 use address::Bdf;
-use host_check::{Encryption, Id};
+use host::{Encryption, Id};
 use iommufd_backend::TranslatedBar;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::error::{ExitCode, Explain, Limits};
 
-/// What was asked for does not fit together, or does not fit this machine.
+/// What was asked for does not fit this machine.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
 #[strum_discriminants(
     name(InspectErrorKind),
@@ -16,23 +16,9 @@ use crate::error::{ExitCode, Explain, Limits};
     doc = "The kinds of [`InspectError`]; their names stay."
 )]
 pub enum InspectError {
-    /// The same device was named twice.
-    #[error("--device names {bdf} twice")]
-    DeviceTwice {
-        /// The device.
-        bdf: Bdf,
-    },
-    /// More devices than a bus has slots.
-    #[error("{count} devices were named, there are slots for {most}")]
-    TooManyDevices {
-        /// Devices named.
-        count: usize,
-        /// Slots for them.
-        most: usize,
-    },
     /// The user has not accepted what passing a device through without an IOMMU means.
     #[error(
-        "No IOMMU stands between PCI device {bdf} and memory: whoever drives it can read and \
+        "No IOMMU stands between PCI device {bdf} and memory: its driver can read and \
          write all memory of this machine, so its guest must be trusted like root"
     )]
     NoiommuNotAccepted {
@@ -44,17 +30,6 @@ pub enum InspectError {
     DeviceWithSoftware {
         /// The device.
         bdf: Bdf,
-    },
-    /// Guest memory cannot be laid out for both of two devices.
-    #[error(
-        "PCI device {other} needs guest memory at addresses that its guest need not translate, and \
-         {translate} (dma=translate) has it anywhere"
-    )]
-    MixedModes {
-        /// The device whose guest translates.
-        translate: Bdf,
-        /// The other one.
-        other: Bdf,
     },
     /// A layout was asked to be broken that there is not.
     #[error(
@@ -106,12 +81,9 @@ impl Explain for InspectError {
 
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::DeviceTwice { .. }
-            | Self::TooManyDevices { .. }
-            | Self::NoiommuNotAccepted { .. }
+            Self::NoiommuNotAccepted { .. }
             | Self::DeviceWithSoftware { .. }
-            | Self::NoIdentity
-            | Self::MixedModes { .. } => ExitCode::Usage,
+            | Self::NoIdentity => ExitCode::Usage,
             Self::MemoryEncrypted { .. } => ExitCode::Host,
             Self::BehindIommu { .. } | Self::NotBehindIommu { .. } | Self::BusAddresses { .. } => {
                 ExitCode::Device
@@ -122,18 +94,14 @@ impl Explain for InspectError {
     fn hint(&self, _: Limits) -> Option<String> {
         let text = match self {
             Self::NoiommuNotAccepted { .. } => "if you accept that, add --noiommu",
-            Self::MemoryEncrypted { encryption, .. } => encryption.way_out(),
+            Self::MemoryEncrypted { encryption, .. } => encryption.hint(),
             Self::BusAddresses { .. } => {
                 "put the device behind a bridge that does not translate: another slot, or a \
                  controller such as VMD turned off in the firmware"
             }
             Self::BehindIommu { .. } => "leave dma= out: the IOMMU translates for the device",
-            Self::MixedModes { .. } => "run them in two guests",
             Self::NotBehindIommu { .. } => "leave dma=iommu out and read what --noiommu means",
-            Self::DeviceTwice { .. }
-            | Self::TooManyDevices { .. }
-            | Self::NoIdentity
-            | Self::DeviceWithSoftware { .. } => return None,
+            Self::NoIdentity | Self::DeviceWithSoftware { .. } => return None,
         };
         Some(text.to_owned())
     }
@@ -142,12 +110,8 @@ impl Explain for InspectError {
         match self {
             Self::MemoryEncrypted { .. } => Some(Id::MemoryEncryption),
             Self::BusAddresses { .. } => Some(Id::DeviceBars),
-            Self::BehindIommu { .. } | Self::NotBehindIommu { .. } | Self::MixedModes { .. } => {
-                Some(Id::DeviceDmaMode)
-            }
-            Self::DeviceTwice { .. }
-            | Self::TooManyDevices { .. }
-            | Self::NoiommuNotAccepted { .. }
+            Self::BehindIommu { .. } | Self::NotBehindIommu { .. } => Some(Id::DeviceDmaMode),
+            Self::NoiommuNotAccepted { .. }
             | Self::NoIdentity
             | Self::DeviceWithSoftware { .. } => None,
         }

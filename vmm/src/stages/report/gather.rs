@@ -24,7 +24,7 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         naive: choice.naive.into(),
         chosen: choice.chosen.into(),
     });
-    let hugepages = identity || config.hugepage_size.is_some();
+    let hugepages = planned.guest.of_hugepages;
     let devices = modes::devices(&planned.resources.assigned.devices)?;
     Ok(Plan {
         format: FORMAT,
@@ -104,14 +104,10 @@ fn places(planned: &Planned<'_>) -> Vec<Place> {
     for (name, range) in in_guest(planned.guest.bars.clone()) {
         add(&name, "bar", &range);
     }
-    for window in &planned.guest.address_map.windows {
+    for window in &planned.guest.bus.map.windows {
         add("PCI window", "window", window);
     }
-    add(
-        "PCI config space",
-        "platform",
-        &planned.guest.address_map.ecam,
-    );
+    add("PCI config space", "platform", &planned.guest.bus.map.ecam);
     for (name, range) in layout::FIXED.iter().skip(1) {
         add(name.trim_start_matches("the "), "platform", range);
     }

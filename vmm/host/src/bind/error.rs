@@ -1,0 +1,166 @@
+//! Why a device could not be bound or unbound, and hints.
+
+use std::io;
+use std::path::PathBuf;
+
+use address::Bdf;
+use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
+
+use crate::checks::device::silent_hint;
+use crate::facts::in_use::Use;
+
+/// A device could not be given to vfio-pci, or back. The device is as it was before.
+#[derive(Debug, thiserror::Error, EnumDiscriminants)]
+#[strum_discriminants(
+    name(BindErrorKind),
+    derive(EnumIter, IntoStaticStr, PartialOrd, Ord),
+    strum(serialize_all = "kebab-case"),
+    doc = "The kinds of [`BindError`]; their names stay."
+)]
+pub enum BindError {
+    /// What sysfs says of the device.
+    #[error(transparent)]
+    BindFacts(#[from] iommufd_backend::Error),
+    /// A bridge: what stands behind it goes with it.
+    #[error("{bdf} is a bridge ({class:06x}); pass through the devices behind it")]
+    BindBridge {
+        /// The function.
+        bdf: Bdf,
+        /// Its class code.
+        class: u32,
+    },
+    /// Nothing answers.
+    #[error("PCI device {bdf} does not respond: its config space reads as all ones")]
+    BindSilent {
+        /// The function.
+        bdf: Bdf,
+    },
+    /// The host uses the device.
+    #[error("PCI device {bdf} is in use: {}", list(uses))]
+    BindInUse {
+        /// The device.
+        bdf: Bdf,
+        /// What for.
+        uses: Vec<Use>,
+    },
+    /// A process has the device open, and taking it away would wait for that to end; or virtual
+    /// functions of it are on, which a run would reset.
+    #[error("PCI device {bdf} is in use: {by}")]
+    UnbindOpen {
+        /// The device.
+        bdf: Bdf,
+        /// By whom.
+        by: Use,
+    },
+    /// The kernel does not give away devices that no IOMMU stands before.
+    #[error(
+        "No IOMMU stands before PCI device {bdf}, and the kernel's unsafe mode, without which it \
+         gives no such device away, is off"
+    )]
+    BindUnsafeModeOff {
+        /// The device.
+        bdf: Bdf,
+    },
+    /// The kernel cannot give away devices that no IOMMU stands before.
+    #[error(
+        "No IOMMU stands before PCI device {bdf}, and this kernel was built without \
+         CONFIG_VFIO_NOIOMMU (Linux 7.3 or later)"
+    )]
+    BindNoNoiommu {
+        /// The device.
+        bdf: Bdf,
+    },
+    /// There is no driver to bind to.
+    #[error("There is no driver vfio-pci, and loading it failed: {reason}")]
+    BindNoVfioPci {
+        /// What was said.
+        reason: String,
+    },
+    /// The driver did not take the device.
+    #[error(
+        "vfio-pci did not take PCI device {bdf}; {} again",
+        holder(restored.as_deref())
+    )]
+    BindNotTaken {
+        /// The device.
+        bdf: Bdf,
+        /// The driver that has it again.
+        restored: Option<String>,
+    },
+    /// The driver took the device, but no character device came.
+    #[error(
+        "vfio-pci took PCI device {bdf} but made no character device for it; {} again",
+        holder(restored.as_deref())
+    )]
+    BindNoCdev {
+        /// The device.
+        bdf: Bdf,
+        /// The driver that has it again.
+        restored: Option<String>,
+    },
+    /// A file of sysfs was not to be written.
+    #[error("Cannot write {what:?} to {}", path.display())]
+    BindWrite {
+        /// What was to be written.
+        what: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::BindFacts(error) => error.hint(),
+            Self::BindBridge { .. } => Some("pinvisor list shows what can be bound".to_owned()),
+            Self::BindSilent { bdf } => Some(silent_hint(*bdf)),
+            Self::BindInUse { bdf, uses } => {
+                let hints: Vec<_> = uses.iter().map(Use::hint).collect();
+                Some(format!(
+                    "{}; or take it away all the same: pinvisor bind --force {bdf}",
+                    hints.join("; ")
+                ))
+            }
+            Self::UnbindOpen { by, .. } => Some(by.hint()),
+            Self::BindUnsafeModeOff { bdf } => Some(format!(
+                "if you accept that its user can read and write all memory of this machine: \
+                 echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode && \
+                 pinvisor bind {bdf}"
+            )),
+            Self::BindNoNoiommu { .. } => Some("pinvisor check names every option".to_owned()),
+            Self::BindNoVfioPci { .. } => Some(
+                "modprobe vfio-pci; if there is no such module, the kernel needs CONFIG_VFIO_PCI"
+                    .to_owned(),
+            ),
+            Self::BindNotTaken { bdf, .. } => Some(format!(
+                "the kernel says why: dmesg | grep -e {bdf} -e vfio"
+            )),
+            Self::BindNoCdev { .. } => {
+                Some("the kernel needs CONFIG_VFIO_DEVICE_CDEV: pinvisor check".to_owned())
+            }
+            Self::BindWrite { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => Some("run as root".to_owned()),
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    Some("mount -o remount,bind,rw /sys".to_owned())
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+fn list(uses: &[Use]) -> String {
+    let uses: Vec<_> = uses.iter().map(Use::to_string).collect();
+    uses.join("; ")
+}
+
+fn holder(driver: Option<&str>) -> String {
+    match driver {
+        Some(driver) => format!("{driver} has it"),
+        None => "no driver has it".to_owned(),
+    }
+}

@@ -1,0 +1,132 @@
+//! Judges whether devices can have the DMA modes that are wanted for them.
+
+use address::Bdf;
+
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::facts::dma_mode::{DmaConflict, ResolvedDma, conflicting};
+use crate::sys_root::SysRoot;
+use crate::wanted::WantedDevice;
+
+/// [`Id::DeviceDmaMode`], of `device`, which goes to one guest with `all`.
+pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice]) -> Line {
+    let id = Id::DeviceDmaMode;
+    let mode = match device.mode(root) {
+        Ok(mode) => mode,
+        Err(conflict) => return impossible(device.bdf, conflict).of(device.bdf),
+    };
+    if let (ResolvedDma::Mediate, Some(reason)) = (mode, &device.no_profile) {
+        let hint = format!("pinvisor check {},dma=mediate,profile=FILE", device.bdf);
+        return Line::fail(id, format!("mediate: {reason}"), hint).of(device.bdf);
+    }
+    let others = all
+        .iter()
+        .filter_map(|other| Some((other.bdf, other.mode(root).ok()?)));
+    // One whose guest translates is fine: the others are not.
+    let other = conflicting(mode, others).filter(|_| mode != ResolvedDma::Translate);
+    if let Some(other) = other {
+        return Line::fail(
+            id,
+            format!(
+                "{}: it requires guest memory at fixed addresses, and {} (dma=translate) has it at \
+                 any",
+                mode.name(),
+                other
+            ),
+            format!(
+                "pinvisor check {}  # and run the two in two guests",
+                device.bdf
+            ),
+        )
+        .of(device.bdf);
+    }
+    Line::ok(id, format!("{}: {}", mode.name(), meaning(mode))).of(device.bdf)
+}
+
+fn impossible(bdf: Bdf, conflict: DmaConflict) -> Line {
+    let (text, hint) = match conflict {
+        DmaConflict::NotBehindIommu => (
+            "iommu: no IOMMU translates for this device",
+            format!("pinvisor check {bdf}  # without dma=iommu"),
+        ),
+        DmaConflict::BehindIommu => (
+            "an IOMMU translates for this device, which lets no physical addresses through",
+            format!("pinvisor check {bdf}  # without dma="),
+        ),
+    };
+    Line::fail(Id::DeviceDmaMode, text, hint)
+}
+
+fn meaning(mode: ResolvedDma) -> &'static str {
+    match mode {
+        ResolvedDma::Iommu => "an IOMMU translates its addresses",
+        ResolvedDma::Identity => "guest memory is at its physical addresses, in hugepages",
+        ResolvedDma::Translate => "the guest's driver translates addresses, through the DMA window",
+        ResolvedDma::Mediate => "the monitor translates addresses in registers, by a profile",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::line::Verdict;
+    use crate::facts::dma_mode::DmaMode;
+    use crate::sys_root::tests::Fake;
+
+    #[test]
+    fn the_mode_of_a_run_is_judged() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let device = |dma| WantedDevice { dma, ..disk.into() };
+        let judge = |device: &WantedDevice, other: DmaMode| {
+            let other = WantedDevice {
+                dma: other,
+                ..WantedDevice::from("02:00.0".parse::<Bdf>().unwrap())
+            };
+            check(&fake.root, device, &[device.clone(), other])
+        };
+        let alone = |dma| judge(&device(dma), DmaMode::Mediate);
+        for (dma, name) in [
+            (DmaMode::Auto, "identity: "),
+            (DmaMode::Translate, "translate: "),
+            (DmaMode::Mediate, "mediate: "),
+        ] {
+            let line = alone(dma);
+            assert_eq!(line.verdict, Verdict::Ok);
+            assert!(line.text.starts_with(name), "{}", line.text);
+            assert_eq!(line.device, Some(disk));
+        }
+        assert_eq!(alone(DmaMode::Iommu).verdict, Verdict::Fail);
+        let without = WantedDevice {
+            no_profile: Some("no profile is known".into()),
+            ..device(DmaMode::Mediate)
+        };
+        let line = judge(&without, DmaMode::Mediate);
+        assert_eq!(line.verdict, Verdict::Fail);
+        assert!(line.text.contains("no profile is known"), "{}", line.text);
+        for (dma, verdict) in [
+            (DmaMode::Auto, Verdict::Fail),
+            (DmaMode::Mediate, Verdict::Ok),
+            (DmaMode::Translate, Verdict::Ok),
+        ] {
+            let line = judge(&device(dma), DmaMode::Translate);
+            assert_eq!(line.verdict, verdict, "{dma:?}");
+        }
+    }
+
+    #[test]
+    fn behind_an_iommu_no_other_mode_is_possible() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/vfio0");
+        let judge = |dma| {
+            let device = WantedDevice { dma, ..disk.into() };
+            check(&fake.root, &device, std::slice::from_ref(&device)).verdict
+        };
+        assert_eq!(judge(DmaMode::Auto), Verdict::Ok);
+        assert_eq!(judge(DmaMode::Iommu), Verdict::Ok);
+        for dma in [DmaMode::Identity, DmaMode::Translate, DmaMode::Mediate] {
+            assert_eq!(judge(dma), Verdict::Fail, "{dma:?}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Judges what the kernel offers: `/dev/iommu`, IOMMUs, unsafe mode.
+
+use std::io;
+
+use address::Bdf;
+use iommufd_backend::CdevKind;
+
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::facts::device::cdev;
+use crate::facts::iommu::{
+    UNSAFE_INTERRUPTS, allows_unsafe_interrupts, iommus, open_iommufd, remaps_interrupts,
+};
+use crate::sys_root::SysRoot;
+
+/// [`Id::Iommufd`]
+pub(crate) fn check_iommufd(root: &SysRoot) -> Line {
+    let id = Id::Iommufd;
+    match open_iommufd(root) {
+        Ok(()) => Line::ok(id, "/dev/iommu opens"),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => Line::fail(
+                id,
+                "There is no /dev/iommu: the kernel lacks CONFIG_IOMMUFD or has not loaded it",
+                "modprobe iommufd",
+            ),
+            io::ErrorKind::PermissionDenied => Line::fail(
+                id,
+                "/dev/iommu does not open: the caller is not allowed to",
+                "run as root: sudo pinvisor ...",
+            ),
+            _ => Line::fail(
+                id,
+                format!("/dev/iommu does not open: {error}"),
+                "ls -l /dev/iommu",
+            ),
+        },
+    }
+}
+
+/// [`Id::Iommu`]
+pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Line {
+    let id = Id::Iommu;
+    let iommus = iommus(root).join(", ");
+    if iommus.is_empty() {
+        return Line::ok(
+            id,
+            "This machine has no IOMMU, or it is off: noiommu mode is for such machines",
+        );
+    }
+    if !noiommu && !remaps_interrupts(root) {
+        let text = format!(
+            "This machine's IOMMU ({iommus}) does not remap interrupts: a device behind it can \
+             raise any interrupt of the host's"
+        );
+        return if allows_unsafe_interrupts(root) {
+            Line::warn(
+                id,
+                format!("{text}, which the kernel was told to allow"),
+                format!("echo 0 > /{UNSAFE_INTERRUPTS}  # to forbid it again"),
+            )
+        } else {
+            Line::fail(
+                id,
+                format!("{text}, so the kernel gives none away"),
+                format!(
+                    "switch interrupt remapping on in the firmware, and boot without intremap=off; \
+                     or, if the guest is trusted: echo 1 > /{UNSAFE_INTERRUPTS}"
+                ),
+            )
+        };
+    }
+    if !noiommu && !devices.is_empty() {
+        return Line::ok(
+            id,
+            format!("An IOMMU ({iommus}) keeps the devices in check; --noiommu is not needed"),
+        );
+    }
+    Line::warn(
+        id,
+        format!(
+            "This machine has an IOMMU ({iommus}): it keeps devices in check, and noiommu mode is \
+             not what is wanted; devices behind it need no --noiommu"
+        ),
+        "leave --noiommu out; to have none all the same, boot with intel_iommu=off or \
+         amd_iommu=off",
+    )
+}
+
+/// [`Id::UnsafeMode`]
+pub(crate) fn check_unsafe_mode(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Line {
+    let id = Id::UnsafeMode;
+    const SWITCH: &str = "echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+    if !noiommu {
+        return Line::ok(id, "Not needed: an IOMMU translates");
+    }
+    let is_bound =
+        |bdf: &Bdf| cdev(root, *bdf).is_some_and(|node| node.kind() == CdevKind::Noiommu);
+    match root.pci().unsafe_noiommu_mode() {
+        Some(true) => Line::ok(
+            id,
+            "On. It is looked at when a device is bound; it can be switched off after that",
+        ),
+        Some(false) if !devices.is_empty() && devices.iter().all(is_bound) => Line::ok(
+            id,
+            "Off, but it is looked at when a device is bound, and these were bound while it was \
+             on: they go on working",
+        ),
+        Some(false) => Line::fail(
+            id,
+            "Off: the kernel gives no device away that no IOMMU stands before. It looks when a \
+             device is bound",
+            SWITCH,
+        ),
+        None if root.exists("sys/module/vfio") => Line::fail(
+            id,
+            "This kernel has no such mode: it was built without CONFIG_VFIO_NOIOMMU",
+            "in the kernel's source: scripts/config -e VFIO_NOIOMMU && make olddefconfig bzImage",
+        ),
+        None => Line::fail(
+            id,
+            "The kernel's module vfio is not loaded, or there is none",
+            format!("modprobe vfio-pci && {SWITCH}"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
+
+    #[test]
+    fn absent_and_present_nodes_are_told_apart() {
+        let fake = Fake::new();
+        assert!(check_iommufd(&fake.root).text.contains("no /dev/iommu"));
+        fake.write("dev/iommu", "");
+        assert_eq!(check_iommufd(&fake.root).verdict, Verdict::Ok);
+        let strange = Fake::new();
+        strange.directory("dev/iommu");
+        assert!(check_iommufd(&strange.root).text.contains("does not open"));
+    }
+
+    #[test]
+    fn an_iommu_is_a_warning_to_those_who_have_no_device_behind_it() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let judge = |devices: &[Bdf], noiommu| check_iommu(&fake.root, devices, noiommu);
+        assert_eq!(judge(&[], true).verdict, Verdict::Ok);
+        fake.directory("sys/class/iommu/dmar0");
+        fake.write("proc/interrupts", "  0:  9   IR-IO-APIC   2-edge  timer\n");
+        let line = judge(&[], false);
+        assert_eq!(line.verdict, Verdict::Warn);
+        assert!(line.text.contains("dmar0"));
+        assert_eq!(judge(&[disk], true).verdict, Verdict::Warn);
+        assert_eq!(judge(&[disk], false).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn an_iommu_that_does_not_remap_interrupts_is_not_enough() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        fake.directory("sys/class/iommu/dmar0");
+        fake.write("proc/interrupts", "  0:  9   IO-APIC   2-edge  timer\n");
+        let judge = |noiommu| check_iommu(&fake.root, &[disk], noiommu);
+        let line = judge(false);
+        assert_eq!(line.verdict, Verdict::Fail);
+        assert!(line.hint.unwrap().contains("intremap"));
+        // Without an IOMMU interrupts are not remapped either.
+        assert!(judge(true).text.contains("not what is wanted"));
+        fake.write(UNSAFE_INTERRUPTS, "Y\n");
+        assert_eq!(judge(false).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn unsafe_mode_matters_until_devices_are_bound() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let judge = |devices: &[Bdf]| check_unsafe_mode(&fake.root, devices, true);
+        assert!(judge(&[]).text.contains("not loaded"));
+        fake.directory("sys/module/vfio");
+        assert!(judge(&[]).text.contains("CONFIG_VFIO_NOIOMMU"));
+        let switch = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+        fake.write(switch, "N\n");
+        assert_eq!(judge(&[disk]).verdict, Verdict::Fail);
+        fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
+        let off = judge(&[disk]);
+        assert_eq!(off.verdict, Verdict::Ok);
+        assert!(off.text.contains("go on working"));
+        assert_eq!(judge(&[]).verdict, Verdict::Fail);
+        fake.write(switch, "Y\n");
+        assert_eq!(judge(&[]).verdict, Verdict::Ok);
+        let behind = check_unsafe_mode(&fake.root, &[], false);
+        assert_eq!(behind.verdict, Verdict::Ok);
+    }
+}

@@ -1,0 +1,110 @@
+//! Judges KVM.
+
+use std::fmt;
+use std::io;
+
+use kvm_bindings::KVM_API_VERSION;
+
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::facts::kvm::{KvmObstacle, kvm_suffices, open};
+use crate::sys_root::SysRoot;
+
+impl fmt::Display for KvmObstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiVersion(version) => {
+                write!(f, "KVM's API is version {version}, not {KVM_API_VERSION}")
+            }
+            Self::Lacks(cap) => write!(f, "KVM lacks the capability {cap:?}"),
+        }
+    }
+}
+
+/// [`Id::Kvm`]
+pub(crate) fn check(root: &SysRoot) -> Line {
+    match open(root) {
+        Ok(kvm) => line(kvm_suffices(&kvm)),
+        Err(error) => unopened(&error),
+    }
+}
+
+fn line(answer: Result<(), KvmObstacle>) -> Line {
+    let id = Id::Kvm;
+    match answer {
+        Ok(()) => Line::ok(
+            id,
+            "/dev/kvm opens, and KVM has all capabilities that a guest needs",
+        ),
+        Err(obstacle) => Line::fail(
+            id,
+            format!("/dev/kvm opens, but {obstacle}"),
+            "boot a kernel that has it: Linux 7.3 on x86-64 with CONFIG_KVM_INTEL or CONFIG_KVM_AMD",
+        ),
+    }
+}
+
+fn unopened(error: &io::Error) -> Line {
+    let id = Id::Kvm;
+    match error.kind() {
+        io::ErrorKind::NotFound => Line::fail(
+            id,
+            "There is no /dev/kvm: virtualisation is off in the firmware, or the kernel lacks \
+             KVM or has not loaded it",
+            "modprobe -a kvm_amd kvm_intel; dmesg | grep -i kvm",
+        ),
+        io::ErrorKind::PermissionDenied => Line::fail(
+            id,
+            "/dev/kvm does not open: the caller is not allowed to",
+            "usermod -aG kvm $USER  # and log in again, or run as root",
+        ),
+        _ => Line::fail(
+            id,
+            format!("/dev/kvm does not open: {error}"),
+            "ls -l /dev/kvm",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::line::Verdict;
+    use crate::facts::kvm::{NEEDED, suffices};
+    use crate::sys_root::tests::Fake;
+
+    #[test]
+    fn what_does_not_open_is_reported_by_cause() {
+        let fake = Fake::new();
+        assert!(check(&fake.root).text.contains("no /dev/kvm"));
+        fake.directory("dev/kvm");
+        assert!(check(&fake.root).text.contains("does not open"));
+        let denied = unopened(&io::ErrorKind::PermissionDenied.into());
+        assert!(denied.hint.unwrap().starts_with("usermod"));
+    }
+
+    #[test]
+    fn a_node_that_is_not_kvms_is_refused() {
+        let fake = Fake::new();
+        fake.write("dev/kvm", "");
+        let line = check(&fake.root);
+        assert_eq!(line.verdict, Verdict::Fail);
+        assert!(line.text.contains("version -1"), "{}", line.text);
+    }
+
+    #[test]
+    fn every_needed_capability_is_asked_for() {
+        let version = KVM_API_VERSION.cast_signed();
+        assert_eq!(suffices(version, |_| true), Ok(()));
+        assert_eq!(line(Ok(())).verdict, Verdict::Ok);
+        for cap in NEEDED {
+            let answer = suffices(version, |asked| asked != cap);
+            assert_eq!(answer, Err(KvmObstacle::Lacks(cap)));
+            let line = line(answer);
+            assert_eq!(line.verdict, Verdict::Fail);
+            assert!(line.text.contains(&format!("{cap:?}")), "{}", line.text);
+        }
+        let old = suffices(11, |_| true);
+        assert_eq!(old, Err(KvmObstacle::ApiVersion(11)));
+    }
+}

@@ -1,0 +1,69 @@
+//! Judges the limit on open files.
+
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::facts::open_files::open_files_needed;
+use crate::facts::privilege::limit;
+use crate::sys_root::SysRoot;
+
+/// What lets a process open `need` files.
+#[must_use]
+pub fn open_files_hint(need: u64) -> String {
+    format!(
+        "raise the hard limit on open files: ulimit -n {need} or more, LimitNOFILE= of a systemd unit, \
+         --ulimit nofile= of a container"
+    )
+}
+
+/// [`Id::OpenFiles`], for so many devices and one CPU.
+pub(crate) fn check(root: &SysRoot, devices: usize) -> Line {
+    let id = Id::OpenFiles;
+    let need = open_files_needed(root, devices, 1);
+    // A run raises the soft limit to the hard one.
+    match limit(root, "Max open files").map(|limit| limit.hard) {
+        Some(Some(limit)) if limit < need => Line::fail(
+            id,
+            format!("A run needs up to {need} open files, and the limit is {limit}"),
+            open_files_hint(need),
+        ),
+        Some(Some(limit)) => Line::ok(
+            id,
+            format!(
+                "A run needs up to {need}, and one for each MSI-X vector; the limit is {limit}"
+            ),
+        ),
+        Some(None) => Line::ok(id, "There is no limit"),
+        None => Line::warn(
+            id,
+            "The limit cannot be read from /proc/self/limits",
+            "ulimit -Hn",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
+
+    #[test]
+    fn the_hard_limit_is_compared_with_the_need() {
+        let fake = Fake::new();
+        let judge = |limits: &str, devices| {
+            fake.write("proc/self/limits", limits);
+            check(&fake.root, devices)
+        };
+        assert_eq!(judge("", 1).verdict, Verdict::Warn);
+        let need = open_files_needed(&fake.root, 2, 1);
+        let hard = |hard: u64| {
+            format!("Max open files            20                   {hard}                files\n")
+        };
+        assert_eq!(judge(&hard(need), 2).verdict, Verdict::Ok);
+        let line = judge(&hard(need - 1), 2);
+        assert_eq!(line.verdict, Verdict::Fail);
+        assert!(line.hint.unwrap().contains(&format!("ulimit -n {need} ")));
+        let none = hard(7).replace('7', "unlimited");
+        assert_eq!(judge(&none, 2).verdict, Verdict::Ok);
+    }
+}

@@ -1,0 +1,226 @@
+//! Judges what the caller may do.
+
+use crate::checks::id::Id;
+use crate::checks::line::Line;
+use crate::checks::units::size;
+use crate::facts::privilege::{
+    IPC_LOCK, Privilege, SYS_ADMIN, SYS_RAWIO, has_seccomp_filter, memlock,
+};
+use crate::sys_root::SysRoot;
+
+/// [`Id::Seccomp`]
+pub(crate) fn check_seccomp(root: &SysRoot) -> Line {
+    let id = Id::Seccomp;
+    if has_seccomp_filter(root) {
+        return Line::warn(
+            id,
+            "A seccomp filter looks at the caller's system calls: it may deny those that a run needs, as \
+             the usual ones of containers do",
+            "run without it (docker: --security-opt seccomp=unconfined), or let it allow ioctl, memfd_create \
+             and fallocate",
+        );
+    }
+    Line::ok(id, "No seccomp filter looks at the caller's system calls")
+}
+
+/// [`Id::CapabilityRawio`]
+pub(crate) fn check_rawio(root: &SysRoot, noiommu: bool) -> Line {
+    let id = Id::CapabilityRawio;
+    let privilege = Privilege::of_caller(root);
+    if privilege.has(SYS_RAWIO) {
+        return Line::ok(id, "The caller has CAP_SYS_RAWIO");
+    }
+    if !noiommu {
+        return Line::ok(id, "CAP_SYS_RAWIO is not needed: an IOMMU translates");
+    }
+    let why = if privilege.is_first_namespace {
+        "The caller lacks CAP_SYS_RAWIO"
+    } else {
+        "The caller is in a user namespace of its own, whose CAP_SYS_RAWIO does not count"
+    };
+    Line::fail(
+        id,
+        format!(
+            "{why}: the kernel opens a device in noiommu mode, and tells where pinned memory is \
+             (IOMMU_IOAS_NOIOMMU_GET_PA), for that capability only"
+        ),
+        "run as root outside a container: sudo pinvisor ...",
+    )
+}
+
+/// [`Id::PageAddresses`]
+pub(crate) fn check_page_addresses(root: &SysRoot, noiommu: bool) -> Line {
+    let id = Id::PageAddresses;
+    if !noiommu {
+        return Line::ok(id, "They are not needed: an IOMMU translates");
+    }
+    let missing = "a run does not check that guest memory stays where devices find it";
+    if !root.exists("proc/self/pagemap") {
+        return Line::warn(
+            id,
+            format!("There is no /proc/self/pagemap (CONFIG_PROC_PAGE_MONITOR): {missing}"),
+            "in the kernel's source: scripts/config -e PROC_PAGE_MONITOR && make olddefconfig \
+             bzImage",
+        );
+    }
+    if Privilege::of_caller(root).has(SYS_ADMIN) {
+        return Line::ok(
+            id,
+            "/proc/self/pagemap shows them (CAP_SYS_ADMIN): every run compares all pages of guest \
+             memory with them",
+        );
+    }
+    Line::warn(
+        id,
+        format!("/proc/self/pagemap hides them from a caller without CAP_SYS_ADMIN: {missing}"),
+        "run as root outside a container: sudo pinvisor ...",
+    )
+}
+
+/// [`Id::Memlock`], for `need` bytes of guest memory where that is known.
+pub(crate) fn check_memlock(root: &SysRoot, need: Option<u64>) -> Line {
+    let id = Id::Memlock;
+    let needs = need.map_or_else(
+        || "A guest needs the bytes of its memory, once, for all its devices together".to_owned(),
+        |bytes| {
+            format!(
+                "{bytes} bytes ({}) are needed, once, for all devices together",
+                size(bytes)
+            )
+        },
+    );
+    if Privilege::of_caller(root).has(IPC_LOCK) {
+        return Line::ok(id, format!("{needs}; no limit applies (CAP_IPC_LOCK)"));
+    }
+    match (memlock(root), need) {
+        (Some(None), _) => Line::ok(id, format!("{needs}; the limit is unlimited")),
+        (Some(Some(limit)), Some(need)) if limit < need => Line::fail(
+            id,
+            format!(
+                "{needs}, and the limit on locked memory is {limit} bytes ({})",
+                size(limit)
+            ),
+            format!(
+                "ulimit -l {}  # in KiB; or run with CAP_IPC_LOCK",
+                need.div_ceil(1024)
+            ),
+        ),
+        (Some(Some(limit)), _) => Line::ok(
+            id,
+            format!("{needs}; the limit is {limit} bytes ({})", size(limit)),
+        ),
+        (None, _) => Line::warn(
+            id,
+            format!("{needs}; the limit cannot be read from /proc/self/limits"),
+            "ulimit -l",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::line::Verdict;
+    use crate::facts::privilege::{effective, limit_in, locked_memory_limit};
+    use crate::sys_root::tests::Fake;
+
+    fn caller(capabilities: u64, uid_map: &str, limits: &str) -> Fake {
+        let fake = Fake::new();
+        fake.write(
+            "proc/self/status",
+            &format!("Name:\tx\nCapPrm:\tffff\nCapEff:\t{capabilities:016x}\n"),
+        );
+        fake.write("proc/self/uid_map", uid_map);
+        fake.write("proc/self/limits", limits);
+        fake
+    }
+
+    const FIRST: &str = "         0          0 4294967295\n";
+
+    const OTHER: &str = "         0       1000          1\n";
+
+    const LIMIT: &str =
+        "Max locked memory         8388608              8388608              bytes     \n";
+
+    #[test]
+    fn only_the_first_namespaces_capability_counts() {
+        let judge = |bits, map| check_rawio(&caller(bits, map, "").root, true);
+        assert_eq!(judge(1 << SYS_RAWIO, FIRST).verdict, Verdict::Ok);
+        assert_eq!(judge(1 << SYS_RAWIO, "").verdict, Verdict::Ok);
+        assert_eq!(judge(!(1 << SYS_RAWIO), FIRST).verdict, Verdict::Fail);
+        let elsewhere = judge(u64::MAX, OTHER);
+        assert_eq!(elsewhere.verdict, Verdict::Fail);
+        assert!(elsewhere.text.contains("user namespace"));
+        assert_eq!(
+            check_rawio(&caller(0, FIRST, "").root, false).verdict,
+            Verdict::Ok
+        );
+    }
+
+    #[test]
+    fn a_filter_is_seen_in_the_status() {
+        let judge = |status: &str| {
+            let fake = Fake::new();
+            fake.write("proc/self/status", status);
+            check_seccomp(&fake.root).verdict
+        };
+        assert_eq!(
+            judge("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n"),
+            Verdict::Warn
+        );
+        assert_eq!(
+            judge("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n"),
+            Verdict::Ok
+        );
+        assert_eq!(judge("Seccomp_filters:\t2\n"), Verdict::Ok);
+        assert_eq!(judge(""), Verdict::Ok);
+    }
+
+    #[test]
+    fn page_addresses_need_a_file_and_a_capability() {
+        let judge = |bits, map, noiommu| {
+            let fake = caller(bits, map, "");
+            fake.write("proc/self/pagemap", "");
+            check_page_addresses(&fake.root, noiommu)
+        };
+        assert_eq!(judge(1 << SYS_ADMIN, FIRST, true).verdict, Verdict::Ok);
+        assert_eq!(judge(!(1 << SYS_ADMIN), FIRST, true).verdict, Verdict::Warn);
+        assert_eq!(judge(u64::MAX, OTHER, true).verdict, Verdict::Warn);
+        assert_eq!(judge(0, FIRST, false).verdict, Verdict::Ok);
+        let none = check_page_addresses(&caller(u64::MAX, FIRST, "").root, true);
+        assert_eq!(none.verdict, Verdict::Warn);
+        assert!(none.text.contains("CONFIG_PROC_PAGE_MONITOR"));
+    }
+
+    #[test]
+    fn the_need_is_compared_with_the_limit() {
+        let judge = |limits: &str, need| check_memlock(&caller(0, FIRST, limits).root, need);
+        assert_eq!(judge(LIMIT, Some(8 << 20)).verdict, Verdict::Ok);
+        let over = judge(LIMIT, Some((8 << 20) + 1));
+        assert_eq!(over.verdict, Verdict::Fail);
+        assert!(over.text.contains("8388609 bytes") && over.text.contains("8 MiB"));
+        assert!(over.hint.unwrap().starts_with("ulimit -l 8193 "));
+        assert_eq!(judge(LIMIT, None).verdict, Verdict::Ok);
+        let unlimited = LIMIT.replace("8388608", "unlimited");
+        assert!(judge(&unlimited, Some(1 << 40)).text.contains("unlimited"));
+        assert_eq!(judge("", Some(1)).verdict, Verdict::Warn);
+        let lifted = caller(1 << IPC_LOCK, FIRST, LIMIT);
+        assert_eq!(locked_memory_limit(&lifted.root), None);
+        let limited = caller(0, FIRST, LIMIT);
+        assert_eq!(locked_memory_limit(&limited.root), Some(8 << 20));
+        assert_eq!(
+            check_memlock(&lifted.root, Some(1 << 40)).verdict,
+            Verdict::Ok
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*") {
+            effective(&text);
+            effective(&format!("CapEff:{text}"));
+            limit_in(&text, "Max locked memory");
+            limit_in(&format!("Max locked memory{text}"), "Max locked memory");
+        }
+    }
+}

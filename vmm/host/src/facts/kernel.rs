@@ -1,0 +1,67 @@
+//! The running kernel: version, configuration, command line, taint, lockdown.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+
+use flate2::read::GzDecoder;
+
+use crate::sys_root::SysRoot;
+
+/// Most of an unpacked `/proc/config.gz` that is read.
+const MOST_CONFIG: u64 = 4 << 20;
+
+/// The kernel's release, such as `7.3.4`.
+pub(crate) fn release(root: &SysRoot) -> String {
+    root.word("proc/sys/kernel/osrelease")
+}
+
+/// Major and minor number of a release such as `7.3.4-1~bpo13+1`.
+pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The kernel's configuration, by option without `CONFIG_`; `None` if it is nowhere.
+pub(crate) fn config(root: &SysRoot) -> Option<(String, BTreeMap<String, String>)> {
+    let mut text = String::new();
+    if let Ok(file) = File::open(root.path("proc/config.gz"))
+        && GzDecoder::new(file)
+            .take(MOST_CONFIG)
+            .read_to_string(&mut text)
+            .is_ok()
+    {
+        return Some(("/proc/config.gz".to_owned(), options(&text)));
+    }
+    let name = format!("boot/config-{}", release(root).replace('/', "_"));
+    let text = root.text(&name).ok()?;
+    Some((format!("/{name}"), options(&text)))
+}
+
+/// The options of a configuration that have a value.
+pub(crate) fn options(text: &str) -> BTreeMap<String, String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("CONFIG_")?.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The words of the kernel's command line.
+pub(crate) fn command_line(root: &SysRoot) -> Vec<String> {
+    let text = root.word("proc/cmdline");
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The kernel's taint, or the text that is none.
+pub(crate) fn taint(root: &SysRoot) -> Result<u64, String> {
+    let word = root.word("proc/sys/kernel/tainted");
+    word.parse().map_err(|_| word)
+}
+
+/// The mode in which the kernel is locked down, if it is.
+pub(crate) fn lockdown(root: &SysRoot) -> Option<String> {
+    let text = root.word("sys/kernel/security/lockdown");
+    let (_, rest) = text.split_once('[')?;
+    let (mode, _) = rest.split_once(']')?;
+    (mode != "none").then(|| mode.to_owned())
+}

@@ -1,0 +1,56 @@
+//! KVM: whether it opens, and whether it has what a guest needs.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+use kvm_bindings::KVM_API_VERSION;
+use kvm_ioctls::{Cap, Kvm};
+
+use crate::sys_root::SysRoot;
+
+/// What every guest needs (Linux Documentation/virt/kvm/api.rst).
+pub(crate) const NEEDED: [Cap; 9] = [
+    Cap::UserMemory,
+    Cap::Irqchip,
+    Cap::Irqfd,
+    Cap::IrqfdResample,
+    Cap::IrqRouting,
+    Cap::Pit2,
+    Cap::ImmediateExit,
+    Cap::SetTssAddr,
+    Cap::ExtCpuid,
+];
+
+/// Why a KVM that opens cannot run a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvmObstacle {
+    /// The version of its API.
+    ApiVersion(i32),
+    /// A capability that it lacks.
+    Lacks(Cap),
+}
+
+/// Looks for what a guest needs of KVM.
+///
+/// # Errors
+/// The first thing that is missing.
+pub fn kvm_suffices(kvm: &Kvm) -> Result<(), KvmObstacle> {
+    suffices(kvm.get_api_version(), |cap| kvm.check_extension(cap))
+}
+
+pub(crate) fn suffices(version: i32, has: impl Fn(Cap) -> bool) -> Result<(), KvmObstacle> {
+    if version.cast_unsigned() != KVM_API_VERSION {
+        return Err(KvmObstacle::ApiVersion(version));
+    }
+    match NEEDED.into_iter().find(|cap| !has(*cap)) {
+        Some(cap) => Err(KvmObstacle::Lacks(cap)),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn open(root: &SysRoot) -> io::Result<Kvm> {
+    let path = root.path("dev/kvm");
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    Kvm::new_with_path(path).map_err(|error| io::Error::from_raw_os_error(error.errno()))
+}

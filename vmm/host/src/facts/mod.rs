@@ -1,0 +1,22 @@
+//! What is found on a host: no judgement and no text for people, which are in [`checks`](crate::checks).
+
+pub(crate) mod available_memory;
+pub(crate) mod config_space;
+pub(crate) mod config_window;
+pub(crate) mod cpu;
+pub(crate) mod device;
+pub(crate) mod dma_mode;
+pub(crate) mod in_use;
+pub(crate) mod interrupts;
+pub(crate) mod iommu;
+pub(crate) mod kept;
+pub(crate) mod kernel;
+pub(crate) mod kvm;
+pub(crate) mod memory;
+pub(crate) mod names;
+pub(crate) mod network;
+pub(crate) mod open_files;
+pub(crate) mod privilege;
+pub(crate) mod sleep;
+pub(crate) mod storage;
+pub(crate) mod sysfs;

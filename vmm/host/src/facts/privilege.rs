@@ -1,0 +1,92 @@
+//! What the caller may do: capabilities, limits, system calls.
+
+use crate::sys_root::SysRoot;
+
+/// Numbers of capabilities (include/uapi/linux/capability.h).
+pub(crate) const SYS_RAWIO: u32 = 17;
+pub(crate) const IPC_LOCK: u32 = 14;
+pub(crate) const SYS_ADMIN: u32 = 21;
+
+/// `/proc/self/uid_map` in the first user namespace.
+const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
+
+/// The caller's capabilities.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Privilege {
+    effective: u64,
+    /// The kernel asks for them in the first user namespace, whatever they are elsewhere.
+    pub is_first_namespace: bool,
+}
+
+impl Privilege {
+    pub fn of_caller(root: &SysRoot) -> Self {
+        let map = root.word("proc/self/uid_map");
+        Self {
+            effective: effective(&root.word("proc/self/status")),
+            // A kernel without user namespaces has no such file, and every process is in the first.
+            is_first_namespace: map.is_empty() || map.split_whitespace().eq(EVERY_ID),
+        }
+    }
+
+    pub fn has(self, capability: u32) -> bool {
+        self.is_first_namespace && self.effective & (1 << capability) != 0
+    }
+}
+
+pub(crate) fn effective(status: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// Whether the caller has a seccomp filter (include/uapi/linux/seccomp.h SECCOMP_MODE_FILTER).
+#[must_use]
+pub fn has_seccomp_filter(root: &SysRoot) -> bool {
+    let status = root.word("proc/self/status");
+    let mut lines = status.lines();
+    let mode = lines.find_map(|line| line.strip_prefix("Seccomp:"));
+    mode.is_some_and(|mode| mode.trim() == "2")
+}
+
+/// A limit of this process: `None` for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// The one that applies.
+    pub soft: Option<u64>,
+    /// The one to which the caller may raise it.
+    pub hard: Option<u64>,
+}
+
+pub(crate) fn limit_in(limits: &str, name: &str) -> Option<Limit> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    let number = |text: &str| match text {
+        "unlimited" => Some(None),
+        number => number.parse().ok().map(Some),
+    };
+    let mut columns = line.split_whitespace();
+    Some(Limit {
+        soft: number(columns.next()?)?,
+        hard: number(columns.next()?)?,
+    })
+}
+
+/// The limit of this process that has this name in `/proc/self/limits`; `None` if it cannot be read.
+pub(crate) fn limit(root: &SysRoot, name: &str) -> Option<Limit> {
+    limit_in(&root.word("proc/self/limits"), name)
+}
+
+/// Soft limit on locked memory in bytes, `None` for none.
+pub(crate) fn memlock(root: &SysRoot) -> Option<Option<u64>> {
+    limit(root, "Max locked memory").map(|limit| limit.soft)
+}
+
+/// The limit on locked memory in bytes; `None` where there is none, or the caller is not subject to it.
+#[must_use]
+pub fn locked_memory_limit(root: &SysRoot) -> Option<u64> {
+    if Privilege::of_caller(root).has(IPC_LOCK) {
+        return None;
+    }
+    memlock(root).flatten()
+}

@@ -1,0 +1,173 @@
+//! Where the facts are read: the root of a machine's file trees.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use address::Bdf;
+use iommufd_backend::hugepages::{HugepageSize, Pool};
+use iommufd_backend::{Error, IoMem, PciSysfs};
+
+/// Most of a file that is read: none of the kernel's texts is longer.
+const MOST: u64 = 16 << 20;
+
+/// The root below which a machine's `/proc`, `/sys`, `/dev` and `/boot` are.
+#[derive(Clone, Debug)]
+pub struct SysRoot {
+    root: PathBuf,
+    pci: PciSysfs,
+}
+
+impl Default for SysRoot {
+    fn default() -> Self {
+        Self::at(Path::new("/"))
+    }
+}
+
+impl SysRoot {
+    /// The machine whose trees stand below `root`, normally `/`.
+    #[must_use]
+    pub fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            pci: PciSysfs::at(&root.join("sys")),
+        }
+    }
+
+    /// Its PCI devices.
+    #[must_use]
+    pub fn pci(&self) -> &PciSysfs {
+        &self.pci
+    }
+
+    /// The root itself.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.root
+    }
+
+    /// Its map of physical addresses.
+    ///
+    /// # Errors
+    /// Those of [`IoMem::read`].
+    pub fn iomem(&self) -> Result<IoMem, Error> {
+        IoMem::read(&self.path("proc/iomem"))
+    }
+
+    /// Its pool of hugepages of `size`.
+    ///
+    /// # Errors
+    /// Those of [`Pool::read`].
+    pub fn hugepages(&self, size: HugepageSize) -> Result<Pool, Error> {
+        Pool::read(&self.path("sys"), size)
+    }
+
+    /// The file or directory `name`, relative to the root.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub(crate) fn exists(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
+    /// The text of a file; characters that are none are replaced.
+    pub(crate) fn text(&self, name: impl AsRef<Path>) -> io::Result<String> {
+        let mut bytes = Vec::new();
+        File::open(self.path(name))?
+            .take(MOST)
+            .read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The text of a file without the white space around it; empty if it cannot be read.
+    pub(crate) fn word(&self, name: impl AsRef<Path>) -> String {
+        self.text(name).unwrap_or_default().trim().to_owned()
+    }
+
+    /// The names in a directory, in order; none if it cannot be read.
+    pub(crate) fn names(&self, directory: impl AsRef<Path>) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.path(directory))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Where `name` really is, with all links followed.
+    pub(crate) fn real(&self, name: impl AsRef<Path>) -> Option<PathBuf> {
+        fs::canonicalize(self.path(name)).ok()
+    }
+
+    /// The directory of a PCI function, with all links followed.
+    pub(crate) fn function(&self, bdf: Bdf) -> Option<PathBuf> {
+        self.real(format!("sys/bus/pci/devices/{bdf}"))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A machine made of files.
+    #[derive(Debug)]
+    pub(crate) struct Fake {
+        pub dir: tempfile::TempDir,
+        pub root: SysRoot,
+    }
+
+    impl Fake {
+        pub fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let root = SysRoot::at(dir.path());
+            Self { dir, root }
+        }
+
+        pub fn write(&self, name: &str, text: &str) {
+            let path = self.dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        pub fn directory(&self, name: &str) {
+            fs::create_dir_all(self.dir.path().join(name)).unwrap();
+        }
+
+        /// A link `name` to `target`, both relative to the root.
+        pub fn link(&self, name: &str, target: &str) {
+            let path = self.dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(self.dir.path().join(target), path).unwrap();
+        }
+
+        /// An NVMe disk behind a root port, as sysfs shows one.
+        pub fn disk(&self) -> Bdf {
+            let real = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0";
+            for (name, text) in [
+                ("class", "0x010802\n"),
+                ("vendor", "0x1b36\n"),
+                ("device", "0x0010\n"),
+                ("reset_method", "flr bus\n"),
+                (
+                    "resource",
+                    "0x00000000fe800000 0x00000000fe803fff 0x0000000000140204\n",
+                ),
+            ] {
+                self.write(&format!("{real}/{name}"), text);
+            }
+            self.link("sys/bus/pci/devices/0000:01:00.0", real);
+            self.directory("sys/bus/pci/drivers/nvme");
+            "0000:01:00.0".parse().unwrap()
+        }
+    }
+
+    #[test]
+    fn noise_is_read_as_text() {
+        let fake = Fake::new();
+        fs::write(fake.dir.path().join("x"), [0xff, b'a']).unwrap();
+        assert_eq!(fake.root.word("x"), "\u{fffd}a");
+        assert_eq!(fake.root.word("y"), "");
+    }
+}

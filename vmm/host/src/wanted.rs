@@ -1,0 +1,118 @@
+//! What is to be run, as far as a host has to have something for it.
+
+use address::Bdf;
+use iommufd_backend::hugepages::HugepageSize;
+
+use crate::facts::device::cdev_kind;
+use crate::facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, needs_hugepages};
+use crate::facts::iommu::iommus;
+use crate::sys_root::SysRoot;
+
+/// A device that a run is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedDevice {
+    /// Its name on the host.
+    pub bdf: Bdf,
+    /// How its DMA is to reach guest memory.
+    pub dma: DmaMode,
+    /// Why it has no register profile; only [`DmaMode::Mediate`] needs one.
+    pub no_profile: Option<String>,
+    /// Whether it may be used although it cannot be reset.
+    pub allow_no_reset: bool,
+}
+
+impl From<Bdf> for WantedDevice {
+    fn from(bdf: Bdf) -> Self {
+        Self {
+            bdf,
+            dma: DmaMode::Auto,
+            no_profile: None,
+            allow_no_reset: false,
+        }
+    }
+}
+
+impl WantedDevice {
+    /// Its mode in a run.
+    ///
+    /// # Errors
+    /// Why it cannot have the one that is wanted.
+    pub(crate) fn mode(&self, root: &SysRoot) -> Result<ResolvedDma, DmaConflict> {
+        self.dma.resolve(cdev_kind(root, self.bdf))
+    }
+}
+
+/// Guest memory that a run is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedMemory {
+    /// Bytes.
+    pub bytes: u64,
+    /// What it is made of, where that was said.
+    pub hugepage_size: Option<HugepageSize>,
+}
+
+/// What is to be run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Devices to pass through.
+    pub devices: Vec<WantedDevice>,
+    /// Guest memory, if known.
+    pub memory: Option<WantedMemory>,
+}
+
+impl Wanted {
+    /// The devices' names.
+    pub(crate) fn names(&self) -> Vec<Bdf> {
+        self.devices.iter().map(|device| device.bdf).collect()
+    }
+
+    /// Whether guest memory has to be made of hugepages. Without any device, what the machine has decides.
+    pub(crate) fn needs_hugepages(&self, root: &SysRoot) -> bool {
+        let size = self.memory.and_then(|memory| memory.hugepage_size);
+        let of_machine = match iommus(root).is_empty() {
+            true => ResolvedDma::Identity,
+            false => ResolvedDma::Iommu,
+        };
+        match self.devices.as_slice() {
+            [] => needs_hugepages([of_machine], size),
+            devices => needs_hugepages(
+                devices.iter().filter_map(|device| device.mode(root).ok()),
+                size,
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys_root::tests::Fake;
+
+    #[test]
+    fn the_devices_or_the_machine_decide_about_hugepages() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let needs = |modes: &[DmaMode], hugepage_size| {
+            let device = |dma: &DmaMode| WantedDevice {
+                dma: *dma,
+                ..disk.into()
+            };
+            let wanted = Wanted {
+                devices: modes.iter().map(device).collect(),
+                memory: Some(WantedMemory {
+                    bytes: 1 << 30,
+                    hugepage_size,
+                }),
+            };
+            wanted.needs_hugepages(&fake.root)
+        };
+        assert!(needs(&[], None));
+        assert!(needs(&[DmaMode::Auto], None));
+        assert!(!needs(&[DmaMode::Mediate], None));
+        assert!(!needs(&[DmaMode::Translate], None));
+        assert!(needs(&[DmaMode::Mediate, DmaMode::Identity], None));
+        assert!(needs(&[DmaMode::Mediate], Some(HugepageSize::Gib1)));
+        fake.directory("sys/class/iommu/dmar0");
+        assert!(!needs(&[], None));
+    }
+}
