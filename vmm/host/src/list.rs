@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use address::Bdf;
-use iommufd_backend::{CdevKind, strongest};
+use iommufd_backend::{CdevKind, ResetMethod};
 use keeper::Found;
 use serde::Serialize;
 
@@ -61,7 +61,7 @@ pub struct Device {
     pub cdev: Option<String>,
     /// How it can be reset, in the kernel's words.
     pub reset: Vec<String>,
-    /// The strongest of them, which is used.
+    /// The one by which a run resets it if no other function of its bus is passed through.
     pub strongest_reset: Option<String>,
     /// What the host uses it for.
     pub in_use: Vec<String>,
@@ -136,6 +136,8 @@ fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
     let mut uses = in_use::by_host(root, bdf);
     uses.extend(in_use::by_user(root, bdf));
     let reset = root.pci().reset_methods(bdf).unwrap_or_default();
+    let expected = root.pci().expected_reset(bdf, |_| false).ok();
+    let expected = expected.filter(|method| !matches!(method, ResetMethod::None { .. }));
     Device {
         bdf: bdf.to_string(),
         vendor: format!("{vendor:04x}"),
@@ -152,7 +154,7 @@ fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
         cdev: cdev
             .filter(|node| node.exists(root.directory()))
             .map(|node| node.to_string()),
-        strongest_reset: strongest(&reset).map(str::to_owned),
+        strongest_reset: expected.map(|method| method.to_string()),
         reset,
         in_use: uses.iter().map(ToString::to_string).collect(),
     }
@@ -243,6 +245,15 @@ mod tests {
         fake.write("dev/iommu", "");
         fake.write("dev/vfio/devices/noiommu-vfio0", "");
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
+        let reset = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0/reset_method";
+        let strongest = || list(&fake.root).devices[0].strongest_reset.clone();
+        fake.write(reset, "pm bus\n");
+        assert_eq!(strongest().as_deref(), Some("bus"));
+        fake.write(reset, "pm\n");
+        assert_eq!(strongest().as_deref(), Some("pm"));
+        std::fs::remove_file(fake.dir.path().join(reset)).unwrap();
+        assert_eq!(strongest(), None);
+        fake.write(reset, "flr bus\n");
         let devices = list(&fake.root);
         let mut json = Vec::new();
         devices.write_json(&mut json).unwrap();

@@ -85,8 +85,7 @@ impl Wiring<'_> {
             let bdf = assigned.bdf();
             let gsi = intx_gsi(assigned.slot.slot);
             let host = VfioFunction::new(
-                Arc::clone(&assigned.device),
-                assigned.info.clone(),
+                assigned,
                 Arc::clone(self.vm),
                 Arc::clone(self.interrupts),
                 gsi,
