@@ -245,15 +245,6 @@ mod tests {
         fake.write("dev/iommu", "");
         fake.write("dev/vfio/devices/noiommu-vfio0", "");
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
-        let reset = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0/reset_method";
-        let strongest = || list(&fake.root).devices[0].strongest_reset.clone();
-        fake.write(reset, "pm bus\n");
-        assert_eq!(strongest().as_deref(), Some("bus"));
-        fake.write(reset, "pm\n");
-        assert_eq!(strongest().as_deref(), Some("pm"));
-        std::fs::remove_file(fake.dir.path().join(reset)).unwrap();
-        assert_eq!(strongest(), None);
-        fake.write(reset, "flr bus\n");
         let devices = list(&fake.root);
         let mut json = Vec::new();
         devices.write_json(&mut json).unwrap();
@@ -273,6 +264,26 @@ mod tests {
             row,
             "0000:01:00.0  1b36:0010  -       noiommu  flr    -       Non-volatile memory controller"
         );
+    }
+
+    #[test]
+    fn the_reset_is_that_of_a_run_with_the_device_alone() {
+        let fake = Fake::new();
+        fake.disk();
+        let below = "sys/devices/pci0000:00/0000:00:08.0";
+        let methods = format!("{below}/0000:01:00.0/reset_method");
+        let reset = || list(&fake.root).devices[0].strongest_reset.clone();
+        assert_eq!(reset().as_deref(), Some("flr"));
+        fake.write(&methods, "pm bus\n");
+        assert_eq!(reset().as_deref(), Some("bus"));
+        fake.link(
+            "sys/bus/pci/devices/0000:01:00.1",
+            &format!("{below}/0000:01:00.1"),
+        );
+        fake.directory(&format!("{below}/0000:01:00.1"));
+        assert_eq!(reset().as_deref(), Some("pm"));
+        fake.write(&methods, "bus\n");
+        assert_eq!(reset(), None);
     }
 
     #[test]
