@@ -57,6 +57,6 @@ pub use operation::{IommufdOperation, Operation};
 pub use pagemap::{PageState, Pagemap};
 pub use pci_sysfs::{BARS, IommuGroup, PciSysfs, REGIONS, RegionKind, Resource, memory_bars};
 pub use region::{MalformedRegion, Region};
-pub use reset::{ResetMethod, reset_each, strongest};
+pub use reset::{BUS_RESET, ResetMethod, reset_each};
 pub use settle::{Leftover, settle};
 pub use table_pages::TablePages;

@@ -21,7 +21,8 @@ use crate::error::Error;
 use crate::evidence::{self, Because, ConfigSpace, Quiet};
 use crate::operation::Operation;
 use crate::pci_sysfs::PciSysfs;
-use crate::reset::{PM, strongest};
+use crate::reset::{self, ResetMethod, strongest};
+use crate::sys::Affected;
 
 /// The name of no driver, so that no driver matches a function whose driver_override it is. It
 /// contains `vfio`, so that one that was left behind counts as an override of ours.
@@ -181,36 +182,35 @@ fn foreign_driver(sysfs: &PciSysfs, bdf: Bdf) -> Result<Option<String>, Error> {
 /// its bridge.
 fn reset(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Because, Error> {
     let methods = sysfs.reset_methods(device.bdf)?;
-    let best = strongest(&methods);
-    if let Some(method) = best.filter(|method| *method != PM) {
-        reset_by(sysfs, device.bdf, &methods, method)?;
-        return Ok(Because::Reset(method.to_owned()));
-    }
     let behind = device.parent.map(|parent| sysfs.behind(parent));
-    match (device.parent, behind) {
-        (Some(parent), Some(behind)) if all_free(sysfs, &behind, ours)? => {
-            reset_bridge(sysfs, device.bdf, parent)?;
-            Ok(Because::Reset("bus".into()))
+    let behind = behind.unwrap_or_default();
+    let usable = reset::alone(methods.clone(), &behind);
+    // Through sysfs any of them can be had, not only the first.
+    let method = ResetMethod::choose(strongest(&usable), || {
+        behind
+            .iter()
+            .map(|function| affected(sysfs, *function, ours))
+            .collect::<Result<_, Error>>()
+    })?;
+    match (&method, device.parent) {
+        (ResetMethod::Function(method), _) => {
+            reset_by(sysfs, device.bdf, &methods, method)?;
         }
-        _ => match best {
-            Some(method) => {
-                reset_by(sysfs, device.bdf, &methods, method)?;
-                Ok(Because::Reset(method.to_owned()))
-            }
-            None if device.accepted => Ok(Because::Accepted),
-            None => Err(device.unusable("it has no reset that hits no other device")),
-        },
+        (ResetMethod::Bus { .. }, Some(parent)) => {
+            reset_bridge(sysfs, device.bdf, parent)?;
+        }
+        (ResetMethod::None { .. }, _) if device.accepted => return Ok(Because::Accepted),
+        _ => {
+            return Err(device.unusable("it has no reset that hits no other device"));
+        }
     }
+    Ok(Because::Reset(method.to_string()))
 }
 
-/// Whether all of `functions` belong to the same user and no driver but VFIO's has one of them.
-fn all_free(sysfs: &PciSysfs, functions: &[Bdf], ours: &[Bdf]) -> Result<bool, Error> {
-    for function in functions {
-        if !ours.contains(function) || foreign_driver(sysfs, *function)?.is_some() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// A function that a reset of the bus would hit: it is the same user's if no driver but VFIO's has it.
+fn affected(sysfs: &PciSysfs, bdf: Bdf, ours: &[Bdf]) -> Result<Affected, Error> {
+    let owned = ours.contains(&bdf) && foreign_driver(sysfs, bdf)?.is_none();
+    Ok(Affected { bdf, owned })
 }
 
 /// Resets the function by `method` and no other of `methods`, its own list.

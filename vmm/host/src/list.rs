@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use address::Bdf;
-use iommufd_backend::{CdevKind, strongest};
+use iommufd_backend::{CdevKind, ResetMethod};
 use keeper::Found;
 use serde::Serialize;
 
@@ -61,7 +61,7 @@ pub struct Device {
     pub cdev: Option<String>,
     /// How it can be reset, in the kernel's words.
     pub reset: Vec<String>,
-    /// The strongest of them, which is used.
+    /// The one by which a run resets it if no other function of its bus is passed through.
     pub strongest_reset: Option<String>,
     /// What the host uses it for.
     pub in_use: Vec<String>,
@@ -136,6 +136,8 @@ fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
     let mut uses = in_use::by_host(root, bdf);
     uses.extend(in_use::by_user(root, bdf));
     let reset = root.pci().reset_methods(bdf).unwrap_or_default();
+    let expected = root.pci().expected_reset(bdf, |_| false).ok();
+    let expected = expected.filter(|method| !matches!(method, ResetMethod::None { .. }));
     Device {
         bdf: bdf.to_string(),
         vendor: format!("{vendor:04x}"),
@@ -152,7 +154,7 @@ fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
         cdev: cdev
             .filter(|node| node.exists(root.directory()))
             .map(|node| node.to_string()),
-        strongest_reset: strongest(&reset).map(str::to_owned),
+        strongest_reset: expected.map(|method| method.to_string()),
         reset,
         in_use: uses.iter().map(ToString::to_string).collect(),
     }
@@ -262,6 +264,26 @@ mod tests {
             row,
             "0000:01:00.0  1b36:0010  -       noiommu  flr    -       Non-volatile memory controller"
         );
+    }
+
+    #[test]
+    fn the_reset_is_that_of_a_run_with_the_device_alone() {
+        let fake = Fake::new();
+        fake.disk();
+        let below = "sys/devices/pci0000:00/0000:00:08.0";
+        let methods = format!("{below}/0000:01:00.0/reset_method");
+        let reset = || list(&fake.root).devices[0].strongest_reset.clone();
+        assert_eq!(reset().as_deref(), Some("flr"));
+        fake.write(&methods, "pm bus\n");
+        assert_eq!(reset().as_deref(), Some("bus"));
+        fake.link(
+            "sys/bus/pci/devices/0000:01:00.1",
+            &format!("{below}/0000:01:00.1"),
+        );
+        fake.directory(&format!("{below}/0000:01:00.1"));
+        assert_eq!(reset().as_deref(), Some("pm"));
+        fake.write(&methods, "bus\n");
+        assert_eq!(reset(), None);
     }
 
     #[test]

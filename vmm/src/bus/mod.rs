@@ -107,8 +107,7 @@ impl Wiring<'_> {
         for assigned in devices {
             let bdf = assigned.bdf();
             let host = VfioFunction::new(
-                Arc::clone(&assigned.device),
-                assigned.info.clone(),
+                assigned,
                 Arc::clone(self.vm),
                 Arc::clone(self.interrupts),
                 intx_gsi(assigned.slot.slot),

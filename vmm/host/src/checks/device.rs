@@ -1,7 +1,7 @@
 //! Judges one PCI function.
 
 use address::Bdf;
-use iommufd_backend::{CdevKind, is_vfio_driver, strongest};
+use iommufd_backend::{CdevKind, is_vfio_driver};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
@@ -54,7 +54,7 @@ fn check_function(root: &SysRoot, bdf: Bdf, driver: Option<&str>) -> Vec<Line> {
                 lines.push(check_cdev(root, bdf));
             }
             lines.extend([
-                reset::check(root, bdf, &siblings),
+                reset::check(root, bdf),
                 bars::check(root, bdf),
                 interrupts::check(root, bdf),
                 dma_width::check(root, bdf),
@@ -154,8 +154,8 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
     if siblings.others.is_empty() || !siblings.is_behind_bridge {
         return Line::ok(id, "It shares neither reset nor requester ID");
     }
-    let methods = root.pci().reset_methods(bdf).unwrap_or_default();
-    let shares_reset = strongest(&methods).is_none_or(|method| method.contains("bus"));
+    let expected = root.pci().expected_reset(bdf, |_| true);
+    let shares_reset = expected.is_ok_and(|method| method.own().is_none());
     let shared = match (shares_reset, siblings.is_conventional) {
         (false, false) => {
             return Line::ok(
