@@ -86,7 +86,7 @@ pub fn outcome(ended: &Ended, took: Duration) -> Outcome {
     let last = ended.remains.refusals.last.iter().map(|fault| Refusal {
         address: match fault.address {
             BusAddress::Iova(iova) => iova,
-            BusAddress::Hpa(hpa) => Iova(hpa.0),
+            BusAddress::Bus(address) => Iova(address.0),
         },
         len: fault.len,
     });
