@@ -14,6 +14,7 @@ use vfio_bindings::bindings::vfio;
 
 use crate::cdev::{Cdev, CdevKind};
 use crate::error::Error;
+use crate::file_range::FileRange;
 use crate::iommufd::{DeviceId, Iommufd};
 use crate::mapping::Mapping;
 use crate::region::Region;
@@ -189,7 +190,7 @@ impl VfioDevice {
         physical: Hpa,
     ) -> Result<Mapping, Error> {
         let length = area.end.saturating_sub(area.start);
-        let at = self
+        let offset = self
             .region(index)
             .filter(|region| area.end <= region.size)
             .map(|region| region.file_offset + area.start)
@@ -197,7 +198,12 @@ impl VfioDevice {
                 self.failed("map a region", io::Error::from_raw_os_error(libc::EINVAL))
             })?;
         let mut mapping = Mapping::reserve(length, physical.0)?;
-        mapping.place(0, length, (self.fd(), at), "device registers")?;
+        let part = FileRange {
+            file: self.fd(),
+            offset,
+            len: length,
+        };
+        mapping.place(0, part, "device registers")?;
         Ok(mapping)
     }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::Gpa;
-use iommufd_backend::Mapping;
+use iommufd_backend::{FileRange, Mapping};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
@@ -62,11 +62,14 @@ impl GuestRam {
     ///
     /// # Errors
     /// [`GuestRamError`]
-    pub fn map(low: (&File, u64), ram: &File, plan: &MemoryPlan) -> Result<Self, GuestRamError> {
+    pub fn map(
+        low: FileRange<'_>,
+        ram: &File,
+        plan: &MemoryPlan,
+    ) -> Result<Self, GuestRamError> {
         let mut slots = Vec::with_capacity(plan.slots().len() + 1);
-        let (file, length) = low;
-        let mut mapping = Mapping::reserve(length, 0)?;
-        mapping.place(0, length, (file.as_fd(), 0), "low guest memory")?;
+        let mut mapping = Mapping::reserve(low.len, 0)?;
+        mapping.place(0, low, "low guest memory")?;
         slots.push(Slot {
             gpa: Gpa(0),
             mapping: Arc::new(mapping),
@@ -76,8 +79,12 @@ impl GuestRam {
             let mut mapping =
                 Mapping::reserve(run.length, run.hpa.map_or(slot.gpa.0, |hpa| hpa.0))?;
             for piece in slot.pieces() {
-                let source = (ram.as_fd(), piece.file_offset);
-                mapping.place(piece.gpa - slot.gpa, piece.length, source, "guest memory")?;
+                let part = FileRange {
+                    file: ram.as_fd(),
+                    offset: piece.file_offset,
+                    len: piece.length,
+                };
+                mapping.place(piece.gpa - slot.gpa, part, "guest memory")?;
             }
             slots.push(Slot {
                 gpa: slot.gpa,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use devices::power;
+use iommufd_backend::FileRange;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::*;
@@ -80,7 +81,8 @@ fn machine(code: &[u8]) -> Option<(Arc<Vm>, GuestRam, Vec<Memslot>)> {
     let file =
         File::from(rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     file.set_len(RAM).unwrap();
-    let ram = GuestRam::map((&low::allocate().unwrap(), low::SIZE), &file, &plan).unwrap();
+    let low = low::allocate().unwrap();
+    let ram = GuestRam::map(FileRange::first(&low, low::SIZE), &file, &plan).unwrap();
     let slots = ram.slots().iter();
     let slots = slots
         .map(|slot| vm.map(slot.gpa(), slot.mapping()).unwrap())
