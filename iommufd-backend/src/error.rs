@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use address::{Bdf, Hpa, Iova};
 use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
 
+use crate::extent::ExtentError;
+use crate::operation::{IommufdOperation, Operation};
+
 /// Failure of an operation on `/dev/iommu`, a VFIO device, sysfs or a hugepage pool. The kernel's
 /// errno is the source.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -71,8 +74,8 @@ pub enum Error {
     Device {
         /// The device.
         bdf: Bdf,
-        /// What was tried, as a verb phrase.
-        operation: &'static str,
+        /// What was tried.
+        operation: Operation,
         /// Why not.
         source: io::Error,
     },
@@ -96,8 +99,8 @@ pub enum Error {
     /// A command to `/dev/iommu` failed.
     #[error("/dev/iommu: cannot {operation}")]
     Iommufd {
-        /// What was tried, as a verb phrase.
-        operation: &'static str,
+        /// What was tried.
+        operation: IommufdOperation,
         /// Why not.
         source: io::Error,
     },
@@ -133,7 +136,7 @@ pub enum Error {
 
     /// The kernel's answers make no extent.
     #[error("The kernel cannot be right about where guest memory is")]
-    Extent(#[from] crate::extent::ExtentError),
+    Extent(#[from] ExtentError),
 
     /// The kernel shows no addresses to this caller.
     #[error("{} shows no addresses", path.display())]
@@ -202,9 +205,9 @@ impl Error {
             },
             Self::Device {
                 bdf,
-                operation,
+                operation: Operation::Bind,
                 source,
-            } if *operation == crate::device::BIND => match source.raw_os_error() {
+            } => match source.raw_os_error() {
                 Some(libc::EINVAL | libc::EBUSY) => Some(format!(
                     "the kernel's messages say why, for example that a BAR has no address: \
                      dmesg | grep -e {bdf} -e vfio"
@@ -324,5 +327,37 @@ impl From<io::Error> for GetPaError {
             Some(libc::ENOENT) => Self::NotMapped,
             _ => Self::Other(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refused_bind_has_the_hints_of_one() {
+        let refused = |operation, number| Error::Device {
+            bdf: "01:00.0".parse().unwrap(),
+            operation,
+            source: io::Error::from_raw_os_error(number),
+        };
+        let bind = refused(Operation::Bind, libc::EBUSY);
+        assert_eq!(
+            bind.to_string(),
+            "PCI device 0000:01:00.0: cannot bind it to /dev/iommu"
+        );
+        assert!(bind.hint().unwrap().contains("dmesg"));
+        let denied = refused(Operation::Bind, libc::EPERM).hint().unwrap();
+        assert!(denied.contains("remap interrupts"), "{denied}");
+        for operation in [Operation::Attach, Operation::Reset, Operation::ReadRegister] {
+            for number in [libc::EBUSY, libc::EINVAL, libc::EPERM] {
+                assert_eq!(refused(operation, number).hint(), None, "{operation}");
+            }
+        }
+        let unmap = Error::Iommufd {
+            operation: IommufdOperation::Unmap,
+            source: io::Error::from_raw_os_error(libc::ENOENT),
+        };
+        assert_eq!(unmap.to_string(), "/dev/iommu: cannot unmap guest memory");
     }
 }

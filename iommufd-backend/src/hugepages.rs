@@ -30,6 +30,12 @@ impl HugepageSize {
         }
     }
 
+    /// Pages that hold `bytes`.
+    #[must_use]
+    pub const fn pages_for(self, bytes: u64) -> u64 {
+        bytes.div_ceil(self.bytes())
+    }
+
     fn memfd_flag(self) -> MemfdFlags {
         match self {
             Self::Mib2 => MemfdFlags::HUGE_2MB,

@@ -7,6 +7,7 @@ use vfio_bindings::bindings::vfio;
 
 use crate::device::VfioDevice;
 use crate::error::Error;
+use crate::operation::Operation;
 use crate::sys;
 
 /// A kind of interrupt as VFIO numbers them.
@@ -64,7 +65,7 @@ impl VfioDevice {
             }),
             // The device has none of this kind.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(IrqInfo::default()),
-            Err(source) => Err(self.failed("read the description of its interrupts", source)),
+            Err(source) => Err(self.failed(Operation::DescribeInterrupts, source)),
         }
     }
 
@@ -113,7 +114,7 @@ impl VfioDevice {
         };
         sys::set_irqs(self.fd(), &header, None)
             .map(drop)
-            .map_err(|source| self.failed("turn its interrupts off", source))
+            .map_err(|source| self.failed(Operation::DisableInterrupts, source))
     }
 
     fn set_eventfds(
@@ -137,7 +138,7 @@ impl VfioDevice {
             ..Default::default()
         };
         let possible = sys::set_irqs(self.fd(), &header, Some(&fds))
-            .map_err(|source| self.failed("turn its interrupts on", source))?;
+            .map_err(|source| self.failed(Operation::EnableInterrupts, source))?;
         if possible != 0 {
             return Err(Error::DeviceUnusable {
                 bdf: self.bdf(),

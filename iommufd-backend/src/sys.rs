@@ -9,7 +9,6 @@ use iommufd_bindings as iommufd;
 use vfio_bindings::bindings::vfio;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr};
 
-use crate::reset::Affected;
 use crate::uapi::{self, device, iommu};
 
 /// `size_of::<T>()` as the `u32` that leads every structure of this ABI.
@@ -88,6 +87,15 @@ command!(
 pub(crate) fn reset(fd: BorrowedFd<'_>) -> io::Result<u32> {
     // SAFETY: the command takes no argument.
     check(unsafe { ioctl(&fd.as_raw_fd(), device::RESET) })
+}
+
+/// A function that a reset of a device's bus would reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Affected {
+    /// The function.
+    pub(crate) bdf: Bdf,
+    /// Whether it is bound to the same `/dev/iommu`.
+    pub(crate) owned: bool,
 }
 
 /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`: the functions that a reset of the device's bus hits.

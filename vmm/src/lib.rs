@@ -1,6 +1,6 @@
 //! From what a user wants to a running guest, and back.
 //!
-//! [`Vmm::start`] goes through the stages of `stages`: a [`config::Config`] -> devices bound to `/dev/iommu` -> guest
+//! [`Vmm::start`] goes through the stages of `stages`: a [`config::ValidConfig`] -> devices bound to `/dev/iommu` -> guest
 //! memory pinned -> its physical extents -> a plan of its addresses -> memslots, boot data and PCI functions -> vCPUs.
 //! [`Vmm::wait`] returns why the guest ended, and [`Vmm::end`] gives everything back by `teardown`. [`plan`] goes as far
 //! as the plan. The library prints nothing; it logs.
@@ -22,11 +22,13 @@ pub use arch::low::SIZE as LOW_MEMORY_SIZE;
 pub use bus::address_map::AddressMap;
 pub use bus::lines::InterruptLines;
 pub use bus::synthetic::SyntheticMachine;
-pub use error::{Error, chain, process};
+pub use error::{Error, ExitCode, FileError, ProcessError, chain, process};
 pub use kvm::irq::IrqError;
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};
 pub use memory::table::RamTable;
+pub use passthrough::assigned::KeepError;
 pub use passthrough::dma_path::DmaPath;
+pub use run::RunError;
 pub use run::console;
 pub use run::event_loop::{RunLimit, outcome, unblock_signals};
 pub use run::exit::ExitReason;

@@ -22,6 +22,12 @@ pub const NEVER: &[Never] = &[
         test: "a_panic_ends_the_guest_and_a_return_does_not",
     },
     Never {
+        id: "config",
+        reason: "the command line and the file are refused before",
+        file: "vmm/src/config/validate.rs",
+        test: "values_that_no_parser_saw_are_checked",
+    },
+    Never {
         id: "device-with-software",
         reason: "the command line is refused before",
         file: "guest-tests/stress/src/cli.rs",

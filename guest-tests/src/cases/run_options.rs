@@ -187,8 +187,8 @@ fn said(findings: &mut Findings, facts: &BTreeMap<&str, &str>) {
             "mistyped_says",
             &[
                 "/tmp/mistyped.toml:9:",
-                "\"memroy\"",
-                "did you mean \"memory\"?",
+                "unknown field `memroy`",
+                "`memory`",
             ],
         ),
         ("second_run_says", &["/tmp/pid", "in use by process"]),

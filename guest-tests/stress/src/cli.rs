@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
 use pinvisor::cli::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
+use pinvisor::config::RunOptions;
 use vmm::config::{DeviceConfig, DmaMode};
 use vmm::{Identity, Layout, Swapped};
 
@@ -125,10 +126,12 @@ impl StressArgs {
         let mediate = self.software == Some(Software::Mediate) || all_mediated(&self.devices);
         let mode = if mediate { "mode=mediate " } else { "" };
         let command_line = format!("seed={seed} {mode}{}", self.cmdline);
-        let vm = self
-            .vm
-            .into_config(self.devices, command_line)
-            .map_err(pinvisor::Error::from)?;
+        let options = RunOptions {
+            devices: self.devices,
+            cmdline: Some(command_line),
+            ..self.vm.into_options()
+        };
+        let vm = options.into_guest().map_err(pinvisor::Error::from)?;
         let software = self.software.map(|software| SoftwareConfig {
             seed,
             dma: match software {
@@ -139,7 +142,7 @@ impl StressArgs {
             fault,
         });
         let config = StressConfig {
-            vm,
+            vm: vm.validate()?,
             software,
             limit: Duration::from_secs(self.timeout),
             html: self.html,
@@ -203,7 +206,7 @@ mod tests {
         ] {
             let words = [words, &["--cmdline", "engines=edu"]].concat();
             let (config, _) = stress(&words).into_config().unwrap();
-            let line = config.vm.command_line;
+            let line = &config.vm.command_line;
             assert!(line.ends_with(" engines=edu"), "{line}");
             assert_eq!(line.contains(" mode=mediate "), told, "{line}");
         }

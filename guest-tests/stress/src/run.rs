@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use stress_report::{Collector, Terminal, Verdict, text, write_html, write_json};
 
 use pinvisor::{RunContext, launch};
-use vmm::config::Config;
+use vmm::config::ValidConfig;
 use vmm::console::Console;
 use vmm::{Harness, Layout, RunLimit};
 
@@ -23,7 +23,7 @@ use crate::machine::{Refusals, SoftwareMachine};
 #[derive(Clone, Debug)]
 pub struct StressConfig {
     /// The microVM; its serial port is listened to, wherever it would go.
-    pub vm: Config,
+    pub vm: ValidConfig,
     /// Software in place of devices and of physical memory.
     pub software: Option<SoftwareConfig>,
     /// How long the guest may take.
@@ -106,7 +106,7 @@ struct Listening {
 impl Ear {
     fn open(config: &StressConfig) -> Result<Self, Error> {
         let create = |path: &PathBuf| {
-            File::create(path).map_err(|source| vmm::Error::File {
+            File::create(path).map_err(|source| vmm::FileError {
                 what: "the guest's log",
                 path: path.clone(),
                 source,

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// asked for; a file gets what is done in any case, and the time.
 ///
 /// # Errors
-/// [`Error::File`]
+/// [`Error::Vmm`]
 pub fn start(config: &HostConfig) -> Result<(), Error> {
     let level = match (config.verbose, &config.log_file) {
         (0, None) => LevelFilter::Warn,
@@ -30,7 +30,7 @@ pub fn start(config: &HostConfig) -> Result<(), Error> {
     let mut builder = Builder::new();
     builder.filter_level(level);
     if let Some(path) = &config.log_file {
-        let file = append(path).map_err(|source| vmm::Error::File {
+        let file = append(path).map_err(|source| vmm::FileError {
             what: "the log file",
             path: path.clone(),
             source,

@@ -10,9 +10,6 @@ use pinvisor::config::HostConfig;
 use pinvisor::{Error, RunContext, logging, prepare_process, report, run, say};
 use vmm::Identity;
 
-/// The command line is wrong.
-const USAGE: u8 = 1;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -21,7 +18,7 @@ fn main() -> ExitCode {
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => USAGE.into(),
+                _ => vmm::ExitCode::Usage.into(),
             };
         }
     };

@@ -10,8 +10,7 @@ use iommufd_backend::Mapping;
 use vm_memory::GuestMemoryMmap;
 
 use super::lines::InterruptLines;
-use super::{Passed, Wiring};
-use crate::error::Error;
+use super::{BusError, Passed, Wiring};
 use crate::kvm::vm::Memslot;
 
 /// What a function takes from the machine.
@@ -33,7 +32,7 @@ pub(crate) struct Place<'a> {
 
 impl Place<'_> {
     /// Shows `mapping` at `gpa` to the guest, which can only read it.
-    pub fn show(&mut self, gpa: Gpa, mapping: Arc<Mapping>) -> Result<(), Error> {
+    pub fn show(&mut self, gpa: Gpa, mapping: Arc<Mapping>) -> Result<(), BusError> {
         let memslot = self.wiring.vm.map_read_only(gpa, mapping)?;
         self.memslots.push(memslot);
         Ok(())
@@ -48,6 +47,6 @@ pub(crate) trait EmulatedFunction {
     /// Makes the function at its place.
     ///
     /// # Errors
-    /// [`Error`]
-    fn plug(self, place: &mut Place<'_>) -> Result<Passed, Error>;
+    /// [`BusError`]
+    fn plug(self, place: &mut Place<'_>) -> Result<Passed, BusError>;
 }

@@ -1,10 +1,9 @@
 //! Limits of this process and settings of the kernel that are behind an errno.
 
 use std::error::Error as StdError;
-use std::fs;
 use std::io;
 
-use host::{SysRoot, has_seccomp_filter, locked_memory_limit};
+use host::{SysRoot, has_seccomp_filter, locked_memory_limit, refuses_overcommit};
 use rustix::process::{Resource, getrlimit};
 
 /// The limits and settings, as they are now; `None` for a limit that is not set.
@@ -27,14 +26,14 @@ pub struct Limits {
 impl Limits {
     /// Reads them.
     pub fn read() -> Self {
-        let text = |path| fs::read_to_string(path).unwrap_or_default();
+        let root = SysRoot::default();
         Self {
             address_space: getrlimit(Resource::As).current,
             file_size: getrlimit(Resource::Fsize).current,
             open_files: getrlimit(Resource::Nofile).current,
-            locked_memory: locked_memory_limit(&SysRoot::default()),
-            promises_only_what_there_is: text("/proc/sys/vm/overcommit_memory").trim() == "2",
-            is_filtered: has_seccomp_filter(&SysRoot::default()),
+            locked_memory: locked_memory_limit(&root),
+            promises_only_what_there_is: refuses_overcommit(&root),
+            is_filtered: has_seccomp_filter(&root),
         }
     }
 
@@ -107,7 +106,7 @@ pub fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
 
 #[cfg(test)]
 pub mod tests {
-    use super::super::{Error, process};
+    use super::super::{Error, RunError, process};
     use super::*;
     use crate::kvm::vm::VmError;
 
@@ -189,6 +188,6 @@ pub mod tests {
         assert_eq!(errno(&wrapped), Some(libc::EFBIG));
         let kvm = Error::Vm(VmError::Open(kvm_ioctls::Error::new(libc::EMFILE)));
         assert_eq!(errno(&kvm), Some(libc::EMFILE));
-        assert_eq!(errno(&Error::Panicked), None);
+        assert_eq!(errno(&Error::from(RunError::Panicked)), None);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use address::Bdf;
 use devices::mediate::Statistics;
 
-use crate::config::Config;
-use crate::error::Error;
+use crate::config::ValidConfig;
+use crate::error::{Error, ProcessError};
 use crate::run::console::{Console, GuestSerial};
 use crate::run::event_loop::{self, RunLimit, Signals, Watched};
 use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
@@ -47,7 +47,7 @@ impl Vmm {
     /// # Errors
     /// [`Error`]; everything was given back by then.
     pub fn start(
-        config: &Config,
+        config: &ValidConfig,
         harness: Harness<'_>,
         console: &mut Console,
         timings: &mut Timings,
@@ -77,8 +77,8 @@ impl Vmm {
     /// Waits until the guest ends and returns why.
     ///
     /// # Errors
-    /// [`Error::Process`] if waiting itself fails.
-    pub fn wait(&self, console: &mut Console, limit: RunLimit) -> Result<ExitReason, Error> {
+    /// [`ProcessError`] if waiting itself fails.
+    pub fn wait(&self, console: &mut Console, limit: RunLimit) -> Result<ExitReason, ProcessError> {
         let watched = Watched {
             serial: &self.serial,
             signals: &self.signals,

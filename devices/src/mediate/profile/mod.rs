@@ -78,6 +78,21 @@ impl Profile {
             .transpose()
     }
 
+    /// The profile for the device with these IDs that is used unless another is asked for, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn shipped_for(vendor: u16, device: u16) -> Result<Option<Self>, ProfileError> {
+        for (name, text) in SHIPPED {
+            let profile = Self::parse(name, text)?;
+            if profile.is_for(vendor, device) {
+                return Ok(Some(profile));
+            }
+        }
+        Ok(None)
+    }
+
     /// What the profile calls itself.
     #[must_use]
     pub fn name(&self) -> &str {

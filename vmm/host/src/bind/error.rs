@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use address::Bdf;
 use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
 
-use crate::facts::config_space::silent_hint;
+use crate::checks::device::silent_hint;
 use crate::facts::in_use::Use;
 
 /// A device could not be given to vfio-pci, or back. The device is as it was before.

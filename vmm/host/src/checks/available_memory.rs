@@ -84,6 +84,34 @@ mod tests {
     }
 
     #[test]
+    fn each_limit_has_a_hint() {
+        for (limit, text, hint) in [
+            (
+                MemoryLimit::Machine,
+                "1 MiB are available",
+                "end other programs",
+            ),
+            (
+                MemoryLimit::ControlGroup("/sys/fs/cgroup/a".into()),
+                "memory.max of control group /sys/fs/cgroup/a",
+                "raise memory.max of /sys/fs/cgroup/a,",
+            ),
+            (
+                MemoryLimit::Overcommit,
+                "vm.overcommit_memory=2",
+                "sysctl vm.overcommit_memory=0",
+            ),
+        ] {
+            let available = AvailableMemory {
+                bytes: 1 << 20,
+                limit,
+            };
+            assert!(available.to_string().contains(text), "{available}");
+            assert!(available.hint().starts_with(hint), "{available}");
+        }
+    }
+
+    #[test]
     fn memory_that_is_needed_is_compared_with_what_there_is() {
         let fake = Fake::new();
         let wanted = |bytes| WantedMemory {

@@ -1,18 +1,18 @@
 //! Judges memory: the address map, hugepages, and what befalls pinned pages.
 
-use iommufd_backend::IoMem;
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::units::size;
 use crate::facts::memory::{Balloon, balloon, meminfo, movable_memory};
-use crate::sys_root::{SysRoot, size};
+use crate::sys_root::SysRoot;
 use crate::wanted::WantedMemory;
 
 /// [`Id::AddressMap`]
 pub(crate) fn check_address_map(root: &SysRoot) -> Line {
     let id = Id::AddressMap;
-    match IoMem::read(&root.path("proc/iomem")) {
+    match root.iomem() {
         Ok(map) => {
             let ram = map.system_ram().count();
             Line::ok(id, format!("/proc/iomem shows {ram} pieces of memory"))
@@ -69,8 +69,8 @@ pub(crate) fn check_hugepages(
 
 fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
     let id = Id::Hugepages;
-    let sysfs = root.path("sys");
-    let (pool, nodes) = match (Pool::read(&sysfs, page), Pool::read_nodes(&sysfs, page)) {
+    let nodes = Pool::read_nodes(&root.path("sys"), page);
+    let (pool, nodes) = match (root.hugepages(page), nodes) {
         (Ok(pool), Ok(nodes)) => (pool, nodes),
         (Err(error), _) | (_, Err(error)) => {
             return Line::fail(id, error.to_string(), "ls -R /sys/kernel/mm/hugepages");
@@ -104,7 +104,7 @@ fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
             ),
         );
     };
-    let need = bytes.div_ceil(page.bytes());
+    let need = page.pages_for(bytes);
     let wanted = format!("{need} pages of {page} for {}", size(bytes));
     if need <= pool.available() {
         return Line::ok(id, format!("{wanted}: {have}"));

@@ -3,8 +3,8 @@
 use std::fs;
 
 use address::Bdf;
-use iommufd_backend::{Cdev, NODES};
 
+use super::device::cdev;
 use super::{network, storage};
 use crate::sys_root::SysRoot;
 
@@ -36,8 +36,8 @@ pub enum Use {
     Held {
         /// The block device.
         block: String,
-        /// What holds it: another block device, a pool, an export.
-        by: String,
+        /// What holds it.
+        by: Holder,
     },
     /// The default route.
     DefaultRoute {
@@ -67,6 +67,21 @@ pub enum Use {
     },
 }
 
+/// What holds a block device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Another block device.
+    Block(String),
+    /// A btrfs file system over several devices, by its ID.
+    Btrfs(String),
+    /// A bcachefs file system over several devices, by its ID.
+    Bcachefs(String),
+    /// One of these ZFS pools, perhaps: the kernel shows no list of a pool's devices.
+    Zfs(Vec<String>),
+    /// An export to other machines, by its directory.
+    Export(String),
+}
+
 /// All uses of a function that the host's own drivers make possible.
 pub(crate) fn by_host(root: &SysRoot, bdf: Bdf) -> Vec<Use> {
     let Some(function) = root.function(bdf) else {
@@ -89,8 +104,8 @@ pub(crate) fn virtual_functions(root: &SysRoot, bdf: Bdf) -> Option<Use> {
 /// The process that has the function's VFIO device open, if the caller may see it.
 pub(crate) fn by_user(root: &SysRoot, bdf: Bdf) -> Option<Use> {
     let mut nodes = Vec::new();
-    if let Ok(Some((name, _))) = Cdev::name(root.pci(), bdf) {
-        nodes.push(format!("{NODES}/{name}"));
+    if let Some(node) = cdev(root, bdf) {
+        nodes.push(node.to_string());
     }
     if let Ok(Some(group)) = root.pci().iommu_group(bdf) {
         let kind = if group.is_made_up { "noiommu-" } else { "" };
@@ -133,7 +148,7 @@ mod tests {
         assert_eq!(by_user(&fake.root, disk), None);
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
         let found = by_user(&fake.root, disk).unwrap();
-        assert_eq!(found.hint(), "kill 77");
+        assert!(matches!(found, Use::Open { process: 77, .. }), "{found:?}");
         assert_eq!(by_host(&fake.root, disk), []);
         assert_eq!(by_host(&fake.root, "09:00.0".parse().unwrap()), []);
     }

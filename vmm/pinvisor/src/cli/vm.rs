@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Missing;
-use vmm::config::{Config, CpuCount, DeviceConfig, LowMemory, MemoryConfig, SerialConfig};
+use crate::config::RunOptions;
+use vmm::config::{CpuCount, LowMemory, MemoryConfig};
 
 /// What a device's option is made of.
 pub const DEVICE_VALUE: &str =
@@ -57,37 +57,16 @@ pub struct VmArgs {
 }
 
 impl VmArgs {
-    /// These, and what they leave open from `file`.
-    pub fn or(self, file: Self) -> Self {
-        Self {
-            kernel: self.kernel.or(file.kernel),
-            initramfs: self.initramfs.or(file.initramfs),
-            memory: self.memory.or(file.memory),
-            low_memory: self.low_memory.or(file.low_memory),
-            cpus: self.cpus.or(file.cpus),
-            noiommu: self.noiommu || file.noiommu,
-        }
-    }
-
-    /// A microVM with these, and a serial port that goes nowhere.
-    ///
-    /// # Errors
-    /// [`Missing`]
-    pub fn into_config(
-        self,
-        devices: Vec<DeviceConfig>,
-        command_line: String,
-    ) -> Result<Config, Missing> {
-        Ok(Config {
-            kernel: self.kernel.ok_or(Missing("kernel"))?,
+    /// The same as options of a run.
+    pub fn into_options(self) -> RunOptions {
+        RunOptions {
+            kernel: self.kernel,
             initramfs: self.initramfs,
-            command_line,
-            memory: self.memory.ok_or(Missing("memory"))?,
-            low_memory: self.low_memory.unwrap_or_default(),
-            cpus: self.cpus.unwrap_or_default(),
-            devices,
+            memory: self.memory,
+            low_memory: self.low_memory,
+            cpus: self.cpus,
             noiommu: self.noiommu,
-            serial: SerialConfig::Off,
-        })
+            ..RunOptions::default()
+        }
     }
 }

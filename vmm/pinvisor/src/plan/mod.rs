@@ -5,7 +5,7 @@ mod text;
 
 use std::io::{self, Write};
 
-use vmm::config::Config;
+use vmm::config::ValidConfig;
 use vmm::report::Plan;
 
 use crate::cli::written;
@@ -16,7 +16,7 @@ use crate::error::Error;
 /// # Errors
 /// [`Error`], in particular for what would keep it from running; where that is a kernel without a
 /// place, or memory in too many pieces, the plan is printed before.
-pub fn run(config: &Config, as_json: bool) -> Result<(), Error> {
+pub fn run(config: &ValidConfig, as_json: bool) -> Result<(), Error> {
     let (plan, obstacle) = vmm::plan(config)?;
     let text = match as_json {
         true => json(&plan)?,

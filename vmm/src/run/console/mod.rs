@@ -1,7 +1,7 @@
 //! Where the guest's serial port goes on the host: standard input and output, a file, a
 //! pseudoterminal, or a socket.
 //!
-//! The guest never waits for a reader on the host: what it prints goes through a [`pump`].
+//! The guest never waits for a reader on the host: what it prints goes through a pump.
 
 mod input;
 mod keys;
@@ -30,7 +30,7 @@ use vm_superio::serial::SerialEvents;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::config::SerialConfig;
-use crate::error::{Error, process};
+use crate::error::{Error, FileError, ProcessError, process};
 use crate::kvm::eventfd;
 use input::{Input, Waiting};
 use pty::Pty;
@@ -143,18 +143,18 @@ impl Console {
                 Outlet::Socket(Client::default(), listener)
             }
         };
-        Self::new(outlet)
+        Ok(Self::new(outlet)?)
     }
 
     /// Gives what the guest prints to `sink`. There is no input.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn into_sink(sink: Box<dyn Write + Send>) -> Result<Self, Error> {
+    /// [`ProcessError`]
+    pub fn into_sink(sink: Box<dyn Write + Send>) -> Result<Self, ProcessError> {
         Self::new(Outlet::Sink(Some(sink)))
     }
 
-    fn new(outlet: Outlet) -> Result<Self, Error> {
+    fn new(outlet: Outlet) -> Result<Self, ProcessError> {
         let room = eventfd::new().map_err(process("make an eventfd"))?;
         Ok(Self {
             outlet,
@@ -168,8 +168,8 @@ impl Console {
     /// Makes the serial port that writes to the console; `irq` raises its interrupt. Once for a guest.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn serial_port(&mut self, irq: EventFd) -> Result<GuestSerial, Error> {
+    /// [`ProcessError`]
+    pub fn serial_port(&mut self, irq: EventFd) -> Result<GuestSerial, ProcessError> {
         self.first_output = Arc::default();
         // It was meant for the guest before.
         self.left_behind = Waiting::default();
@@ -197,8 +197,8 @@ impl Console {
     /// alone.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn start(&mut self) -> Result<(), Error> {
+    /// [`ProcessError`]
+    pub fn start(&mut self) -> Result<(), ProcessError> {
         if self.input.is_some() {
             return Ok(());
         }
@@ -354,10 +354,10 @@ impl fmt::Debug for Outlet {
     }
 }
 
-/// Makes an [`Error::File`] of what went wrong with `path`.
-fn in_file(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
+/// Makes a [`FileError`] of what went wrong with `path`.
+fn in_file(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_owned();
-    move |source| Error::File { what, path, source }
+    move |source| FileError { what, path, source }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         naive: choice.naive.into(),
         chosen: choice.chosen.into(),
     });
-    let hugepages = identity || config.hugepage_size.is_some();
+    let hugepages = planned.guest.of_hugepages;
     let devices = modes::devices(&planned.resources.assigned.devices)?;
     Ok(Plan {
         format: FORMAT,

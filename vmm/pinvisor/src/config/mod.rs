@@ -1,8 +1,14 @@
-//! What a run leaves on the host for those who watch over it.
+//! The configuration of a run: the options that are given, by the command line and by a file, and what they come to.
+
+mod file;
+mod options;
 
 use std::path::PathBuf;
 
-use vmm::config::{Config, OnReset};
+use vmm::config::{OnReset, ValidConfig};
+
+pub use file::FileError;
+pub use options::{Missing, RunOptions};
 
 /// Log, events and pidfile of a run, and how long it goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,11 +27,11 @@ pub struct HostConfig {
     pub on_reset: OnReset,
 }
 
-/// A microVM to run, and what is told about it.
+/// A microVM to run, and what reports on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunConfig {
     /// The microVM.
-    pub guest: Config,
-    /// What is told about it.
+    pub guest: ValidConfig,
+    /// What reports on it.
     pub host: HostConfig,
 }
