@@ -38,7 +38,7 @@ pub use run::limits;
 pub use run::machine_info::MachineInfo;
 pub use run::power_button::Press;
 pub use run::timings::Timings;
-pub use run::vmm::{Remains, Vmm};
+pub use run::vmm::{Handle, Remains, Vmm};
 pub use stages::{Harness, plan, report};
 
 /// The low and the high 32 bits.

@@ -68,7 +68,7 @@ impl Loaded<'_> {
             },
             serial,
             signals,
-            power_button: PowerButton::new(interrupts),
+            power_button: Arc::new(PowerButton::new(interrupts)),
             exit_sender,
             exits,
             resources,

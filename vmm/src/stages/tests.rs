@@ -24,6 +24,7 @@ use crate::memory::layout::{Identity, Swapped};
 use crate::passthrough::dma_path::DmaPath;
 use crate::run::event_loop::RunLimit;
 use crate::run::exit::ExitReason;
+use crate::run::power_button::Press;
 use crate::teardown::trace;
 
 /// What the kernel does, at its entry point: `out` to the power device's port, which switches the guest off.
@@ -37,8 +38,13 @@ const CODE: u64 = 0x1000;
 /// Where it is linked to.
 const ADDRESS: u64 = 0x100_0000;
 
-/// An ELF kernel of one segment.
+/// An ELF kernel that switches the guest off.
 fn kernel() -> NamedTempFile {
+    kernel_of(&POWER_OFF)
+}
+
+/// An ELF kernel of one segment, with this code and `hlt` behind it.
+fn kernel_of(code: &[u8]) -> NamedTempFile {
     let mut bytes = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
     bytes.resize(16, 0);
     bytes.extend([2, 0, 62, 0, 1, 0, 0, 0]);
@@ -51,7 +57,7 @@ fn kernel() -> NamedTempFile {
         bytes.extend(word.to_le_bytes());
     }
     bytes.resize(0x1000, 0);
-    bytes.extend(POWER_OFF);
+    bytes.extend(code);
     bytes.resize(0x2000, 0xf4);
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(&bytes).unwrap();
@@ -180,6 +186,33 @@ fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
     assert_eq!(reason, ExitReason::PowerOff { status: 0 });
     assert_eq!(vmm.info().backend, "none");
     assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
+}
+
+#[test]
+fn a_guest_is_stopped_from_another_thread() {
+    let kernel = kernel_of(&[]);
+    let config = config(kernel.path(), "64M");
+    let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
+    let started = start(
+        &config,
+        Harness::default(),
+        &mut console,
+        &mut Timings::default(),
+    );
+    let vmm = started.unwrap();
+    let handle = vmm.handle();
+    let other = handle.clone();
+    let stopping = std::thread::spawn(move || {
+        let pressed = other.press_power_button();
+        other.stop(ExitReason::Quit);
+        pressed
+    });
+    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+    assert_eq!(reason, ExitReason::Quit);
+    // Its kernel has no handler.
+    assert_eq!(stopping.join().unwrap().unwrap(), Press::Unheard);
+    assert!(vmm.end().torn_down.is_ok());
+    assert_eq!(handle.press_power_button().unwrap(), Press::Unheard);
 }
 
 #[test]
