@@ -10,7 +10,7 @@ use crate::error::{Error, FileError};
 /// The profile that a device was given: the name of a shipped one, or else a file.
 ///
 /// # Errors
-/// [`Error::File`], [`Error::Profile`]
+/// [`FileError`], [`ProfileError`](devices::mediate::ProfileError)
 pub fn profile(device: &DeviceConfig) -> Result<Option<Profile>, Error> {
     let read = |path: &PathBuf| {
         if let Some(shipped) = path.to_str().map(Profile::shipped).transpose()?.flatten() {
