@@ -56,7 +56,7 @@ fn a_table_has_the_guests_memory_and_nothing_else() {
         base: TableAddress::new(TABLE).unwrap(),
         pages: table.pages(),
     };
-    let all = (Iova(0), Iova(u64::MAX));
+    let all = Iova(0)..=Iova(u64::MAX);
     let leaves = walk::leaves(reader, table.root(), all, 1 << 16);
     let mut mapped = 0;
     for leaf in leaves {

@@ -87,7 +87,7 @@ pub fn outcome(ended: &Ended, refusals: &machine::Refusals, took: Duration) -> O
     let last = refusals.last.iter().map(|fault| Refusal {
         address: match fault.address {
             BusAddress::Iova(iova) => iova,
-            BusAddress::Hpa(hpa) => Iova(hpa.0),
+            BusAddress::Bus(address) => Iova(address.0),
         },
         len: fault.len,
     });

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use address::{Gpa, Hpa};
+use address::{BusAddr, Gpa, Hpa};
 use devices::edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
 use devices::edu::{
     BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduControl, EduHost, EduWorker, InterruptSink,
@@ -194,17 +194,17 @@ impl SyntheticMachine for SoftwareMachine {
     }
 }
 
-/// The engine's way to memory: without an IOMMU, what the guest programs is a physical address.
+/// The engine's way to memory: without an IOMMU, what the guest programs is an address on the bus.
 struct Port(DmaPort);
 
 impl DmaMemory for Port {
     fn read(&self, address: u64, data: &mut [u8]) -> Result<(), DmaRefused> {
-        let address = BusAddress::Hpa(Hpa(address));
+        let address = BusAddress::Bus(BusAddr(address));
         self.0.read(address, data).map_err(|_| DmaRefused)
     }
 
     fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaRefused> {
-        let address = BusAddress::Hpa(Hpa(address));
+        let address = BusAddress::Bus(BusAddr(address));
         self.0.write(address, data).map_err(|_| DmaRefused)
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::Gpa;
-use iommufd_backend::Mapping;
+use iommufd_backend::{FileRange, Mapping};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
@@ -62,7 +62,7 @@ impl GuestRam {
     pub fn map(low: &File, ram: &File, plan: &MemoryPlan) -> Result<Self, LayoutError> {
         let mut slots = Vec::with_capacity(plan.slots().len() + 1);
         let mut mapping = Mapping::reserve(low::SIZE, 0)?;
-        mapping.place(0, low::SIZE, (low.as_fd(), 0), "low guest memory")?;
+        mapping.place(0, FileRange::first(low, low::SIZE), "low guest memory")?;
         slots.push(Slot {
             gpa: Gpa(0),
             mapping: Arc::new(mapping),
@@ -72,8 +72,12 @@ impl GuestRam {
             let mut mapping =
                 Mapping::reserve(run.length, run.hpa.map_or(slot.gpa.0, |hpa| hpa.0))?;
             for piece in slot.pieces() {
-                let source = (ram.as_fd(), piece.file_offset);
-                mapping.place(piece.gpa - slot.gpa, piece.length, source, "guest memory")?;
+                let part = FileRange {
+                    file: ram.as_fd(),
+                    offset: piece.file_offset,
+                    len: piece.length,
+                };
+                mapping.place(piece.gpa - slot.gpa, part, "guest memory")?;
             }
             slots.push(Slot {
                 gpa: slot.gpa,

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +10,8 @@ use address::{Gpa, Hpa};
 use devices::edu::{BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduHost, InterruptSink, Options};
 use devices::pci::MsiMessage;
 use devices::vfio_pci::HostFunction;
-use iommufd_backend::Mapping;
 use iommufd_backend::software::{PhysicalMemory, SoftwareBackend};
+use iommufd_backend::{FileRange, Mapping};
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -238,8 +237,9 @@ fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
     let mut mapping = Mapping::reserve(4096, 0).unwrap();
     let page = tempfile::tempfile().unwrap();
     page.set_len(4096).unwrap();
-    let source = (page.as_fd(), 0);
-    mapping.place(0, 4096, source, "a page").unwrap();
+    mapping
+        .place(0, FileRange::first(&page, 4096), "a page")
+        .unwrap();
     let memslot = planned.vm.map(Gpa(0), Arc::new(mapping)).unwrap();
     assert_eq!(after(planned.map()), (ALL.to_vec(), "vm"));
     drop(memslot);

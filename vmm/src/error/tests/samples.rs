@@ -73,8 +73,8 @@ fn inspect() -> Vec<Error> {
     let bdf = bdf();
     let found = TranslatedBar {
         bar: 0,
-        bus: 0x1000,
-        cpu: 0x2000,
+        bus: address::BusAddr(0x1000),
+        cpu: Hpa(0x2000),
     };
     [
         InspectError::NoiommuNotAccepted { bdf },

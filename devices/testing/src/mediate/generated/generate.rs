@@ -149,7 +149,12 @@ impl Maker<'_, '_> {
         let (busy, quirk) = self.busy(&start, &used);
         let status = (self.refusal == "all-ones" && self.one_in(2)).then(|| self.register(2));
         for (register, named) in used.iter().enumerate().skip(start_register) {
-            self.others(register, (*named, busy, quirk), status);
+            let busy = busy.filter(|busy| busy.register == register);
+            if *named == 0 && busy.is_some() || status == Some(register) {
+                self.writable_status(register, busy, quirk);
+            } else {
+                self.others(register, named | busy.map_or(0, |busy| busy.mask));
+            }
         }
         let bits = self.input.choose(&[28, 32, 40, 64]);
         Channel {
@@ -254,32 +259,29 @@ impl Maker<'_, '_> {
         (Some(busy), quirk)
     }
 
-    /// What the profile says of bits that no field names.
-    fn others(
-        &mut self,
-        register: usize,
-        (named, busy, quirk): (u64, Option<Field>, Quirk),
-        status: Option<usize>,
-    ) {
+    /// Which bits the guest may write of a register that says whether a transfer is under way or
+    /// was refused.
+    fn writable_status(&mut self, register: usize, busy: Option<Field>, quirk: Quirk) {
         let Some(bits) = self.registers.get(register).map(Register::bits) else {
             return;
         };
-        let busy = busy.filter(|busy| busy.register == register);
-        let is_status = named == 0 && busy.is_some() || status == Some(register);
-        if is_status {
-            // A store of zeros has to do nothing to the bits that are not writable.
-            let harmless = !matches!(quirk, Quirk::Plain) || busy.is_none();
-            let free = bits & !busy.map_or(0, |busy| busy.mask);
-            if harmless && self.one_in(2) {
-                self.registers[register].writable = Some(self.bit(free));
-            }
-            return;
+        // A store of zeros has to do nothing to the bits that are not writable.
+        let harmless = !matches!(quirk, Quirk::Plain) || busy.is_none();
+        let free = bits & !busy.map_or(0, |busy| busy.mask);
+        if harmless && self.one_in(2) {
+            self.registers[register].writable = Some(self.bit(free));
         }
-        let free = bits & !named & !busy.map_or(0, |busy| busy.mask);
+    }
+
+    /// What the profile says of the bits of a register that are not `named` by a field.
+    fn others(&mut self, register: usize, named: u64) {
+        let Some(bits) = self.registers.get(register).map(Register::bits) else {
+            return;
+        };
         match self.input.byte() % 8 {
             0 | 3 => self.registers[register].reserved = Some("pass"),
             1 => self.registers[register].reserved = Some("zero"),
-            2 => self.registers[register].writable = Some(self.bit(free)),
+            2 => self.registers[register].writable = Some(self.bit(bits & !named)),
             _ => {}
         }
     }
