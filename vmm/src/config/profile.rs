@@ -11,7 +11,7 @@ use crate::explain::FileError;
 /// The profile that a device was given: the name of a shipped one, or else a file.
 ///
 /// # Errors
-/// [`FileError`], [`ProfileError`](devices::mediate::ProfileError)
+/// [`Error::File`], [`Error::Bus`]
 pub fn profile(device: &DeviceConfig) -> Result<Option<Profile>, Error> {
     let read = |path: &PathBuf| {
         if let Some(shipped) = path.to_str().map(Profile::shipped).transpose()?.flatten() {
