@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What can fail: one error for each stage or owner, which [explains itself](crate::explain).
 
 use devices::guest_table::TableError;
