@@ -98,13 +98,13 @@ pub const STEPS: &[Step] = &[
     Step {
         name: "low-unknown-ram",
         command: "pinvisor -v plan --json $e1000 --kernel /testbed/off --low-memory ram",
-        says: &["RAM, as --low-memory says", low_memory!("ram")],
+        says: &["RAM, as asked for", low_memory!("ram")],
         ..STEP
     },
     Step {
         name: "low-reserved",
         command: "pinvisor -v plan --json $e1000 --kernel /testbed/old --low-memory reserved",
-        says: &["reserved, as --low-memory says", low_memory!("reserved")],
+        says: &["reserved, as asked for", low_memory!("reserved")],
         ..STEP
     },
     Step {

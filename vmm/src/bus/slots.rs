@@ -4,7 +4,7 @@
 
 use address::Bdf;
 
-use crate::error::{ExitCode, Explain};
+use crate::explain::{ExitCode, Explain};
 
 /// First slot for devices; slot 0 is the host bridge's.
 const FIRST_SLOT: u8 = 1;

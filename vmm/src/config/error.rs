@@ -10,7 +10,7 @@ use iommufd_backend::hugepages::HugepageSize;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::bus::slots::TooManyDevices;
-use crate::error::{ExitCode, Explain, Limits};
+use crate::explain::{ExitCode, Explain, Limits};
 
 /// An option's value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

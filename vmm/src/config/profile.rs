@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use devices::mediate::Profile;
 
 use super::{DeviceConfig, input_file};
-use crate::error::{Error, FileError};
+use crate::error::Error;
+use crate::explain::FileError;
 
 /// The profile that a device was given: the name of a shipped one, or else a file.
 ///

@@ -107,7 +107,7 @@ mod tests {
 
     use super::super::{CpuCount, LowMemory, SerialConfig};
     use super::*;
-    use crate::error::{ExitCode, Explain};
+    use crate::explain::{ExitCode, Explain};
 
     fn config(devices: &[&str]) -> Config {
         Config {

@@ -20,7 +20,7 @@ use iommufd_backend::software::SoftwareBackend;
 use rustix::fs::MemfdFlags;
 
 use crate::config::MemoryConfig;
-use crate::error::process;
+use crate::explain::process;
 use crate::memory::choice::{self, Choice, PageRequirements};
 use crate::memory::plan::FileExtent;
 use crate::memory::pool_lock::Turn;
@@ -424,7 +424,7 @@ mod tests {
     use host::MemoryLimit;
 
     use super::*;
-    use crate::error::{ExitCode, Explain, Limits};
+    use crate::explain::{ExitCode, Explain, Limits};
 
     #[test]
     fn more_ordinary_memory_than_there_is_is_refused() {
@@ -446,7 +446,7 @@ mod tests {
             text.contains("needs 64 MiB of ordinary memory, and 63 MiB are available"),
             "{text}"
         );
-        assert!(error.hint(Limits::read()).unwrap().contains("less memory"));
+        assert!(error.hint(Limits::NONE).unwrap().contains("less memory"));
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl TooManyPieces {
 mod tests {
     use super::*;
     use crate::arch::Overhead;
-    use crate::error::{ExitCode, Explain};
+    use crate::explain::{ExitCode, Explain};
     use crate::memory::LayoutError;
 
     fn choice(extents: usize) -> Choice {

@@ -8,7 +8,8 @@ use address::Bdf;
 use iommufd_backend::{IrqIndex, VfioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::error::{Error, process};
+use crate::error::Error;
+use crate::explain::process;
 use crate::kvm::eventfd;
 
 /// One of the two notices of a device.

@@ -11,6 +11,12 @@ use crate::error::Error;
 
 /// All of them, with each difference that matters.
 pub fn all() -> Vec<Error> {
+    let all = [opened(), commands(), memory(), places(), files()];
+    all.into_iter().flatten().map(Error::from).collect()
+}
+
+/// `/dev/iommu` and devices that do not open.
+fn opened() -> Vec<Backend> {
     let bdf = bdf();
     let iommufd = |number| Backend::OpenIommufd {
         path: "/dev/iommu".into(),
@@ -26,33 +32,7 @@ pub fn all() -> Vec<Error> {
         path: "/dev/vfio/devices/noiommu-vfio0".into(),
         source: errno(number),
     };
-    let device = |operation, number| Backend::Device {
-        bdf,
-        operation,
-        source: errno(number),
-    };
-    let pin = |number| Backend::Pin {
-        length: 1 << 30,
-        source: errno(number),
-    };
-    let translate = |source| Backend::Translate {
-        iova: Iova(0),
-        source,
-    };
-    let read = |path: &str, number| Backend::Read {
-        path: path.into(),
-        source: errno(number),
-    };
-    let parse = |path: &str| Backend::Parse {
-        path: path.into(),
-        found: String::new(),
-    };
-    let map = |number| Backend::Map {
-        length: 4096,
-        what: "hugepages",
-        source: errno(number),
-    };
-    [
+    vec![
         iommufd(libc::ENOENT),
         iommufd(libc::EACCES),
         iommufd(libc::EPERM),
@@ -69,6 +49,18 @@ pub fn all() -> Vec<Error> {
         cdev(libc::EACCES),
         cdev(libc::ENOENT),
         cdev(libc::EMFILE),
+    ]
+}
+
+/// Commands that are refused.
+fn commands() -> Vec<Backend> {
+    let bdf = bdf();
+    let device = |operation, number| Backend::Device {
+        bdf,
+        operation,
+        source: errno(number),
+    };
+    vec![
         device(Operation::Bind, libc::EPERM),
         device(Operation::Bind, libc::ENOSYS),
         device(Operation::Bind, libc::EBUSY),
@@ -82,10 +74,40 @@ pub fn all() -> Vec<Error> {
             operation: IommufdOperation::Unmap,
             source: errno(libc::EINVAL),
         },
+    ]
+}
+
+/// Memory that is not pinned or mapped.
+fn memory() -> Vec<Backend> {
+    let pin = |number| Backend::Pin {
+        length: 1 << 30,
+        source: errno(number),
+    };
+    let map = |number| Backend::Map {
+        length: 4096,
+        what: "hugepages",
+        source: errno(number),
+    };
+    vec![
         pin(libc::ENOMEM),
         pin(libc::EPERM),
         pin(libc::ENOSYS),
         pin(libc::EINVAL),
+        map(libc::ENOMEM),
+        map(libc::EPERM),
+        map(libc::ENOSPC),
+        map(libc::EINVAL),
+        map(libc::EMFILE),
+    ]
+}
+
+/// Answers about where memory is.
+fn places() -> Vec<Backend> {
+    let translate = |source| Backend::Translate {
+        iova: Iova(0),
+        source,
+    };
+    vec![
         translate(GetPaError::NotPermitted),
         translate(GetPaError::NoSuchCommand),
         translate(GetPaError::NotNoiommu),
@@ -101,24 +123,29 @@ pub fn all() -> Vec<Error> {
             iova: Iova(0),
             hpa: Hpa(0),
         }),
+    ]
+}
+
+/// Files of the kernel's.
+fn files() -> Vec<Backend> {
+    let read = |path: &str, number| Backend::Read {
+        path: path.into(),
+        source: errno(number),
+    };
+    let parse = |path: &str| Backend::Parse {
+        path: path.into(),
+        found: String::new(),
+    };
+    let pool = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    vec![
         Backend::AddressesHidden {
             path: "/proc/iomem".into(),
         },
         read("/proc/iomem", libc::ENOENT),
         read("/sys/bus/pci/devices", libc::ENOENT),
-        read(
-            "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
-            libc::ENOENT,
-        ),
+        read(pool, libc::ENOENT),
         read("/proc/self/pagemap", libc::EACCES),
         parse("/sys/x"),
         parse("/x"),
-        map(libc::ENOMEM),
-        map(libc::EPERM),
-        map(libc::ENOSPC),
-        map(libc::EINVAL),
-        map(libc::EMFILE),
     ]
-    .map(Error::from)
-    .into()
 }

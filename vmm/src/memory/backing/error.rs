@@ -8,7 +8,7 @@ use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use crate::error::{ExitCode, Explain, Limits, ProcessError};
+use crate::explain::{ExitCode, Explain, Limits, ProcessError};
 
 /// Guest memory cannot be taken or pinned.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -190,7 +190,7 @@ mod tests {
                 free,
                 total: 900,
             };
-            (error.to_string(), error.hint(Limits::read()).unwrap())
+            (error.to_string(), error.hint(Limits::NONE).unwrap())
         };
         for (got, free) in [(0, 100), (40, 60)] {
             let (text, hint) = report(got, free);

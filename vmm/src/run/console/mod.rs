@@ -32,7 +32,8 @@ use vm_superio::serial::SerialEvents;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::config::SerialConfig;
-use crate::error::{Error, FileError, ProcessError, process};
+use crate::error::Error;
+use crate::explain::{FileError, ProcessError, process};
 use crate::kvm::eventfd;
 use input::{Input, Waiting};
 use pty::Pty;

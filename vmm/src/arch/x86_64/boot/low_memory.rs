@@ -71,9 +71,9 @@ impl LowMemoryUse {
             (Kind::Ram, false) if release.is_some() => {
                 log::info!("low memory: {kernel}, which gives none of it to drivers");
             }
-            (Kind::Ram, false) => log::info!("low memory: RAM, as --low-memory says; {kernel}"),
+            (Kind::Ram, false) => log::info!("low memory: RAM, as asked for; {kernel}"),
             (Kind::Reserved, _) if wanted == LowMemory::Reserved => {
-                log::info!("low memory: reserved, as --low-memory says");
+                log::info!("low memory: reserved, as asked for");
             }
             (Kind::Reserved, _) => log::info!(
                 "low memory: {kernel}: reserved in its memory map, since it is not for DMA \

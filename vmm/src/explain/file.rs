@@ -5,8 +5,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::Explain;
 use super::exit_code::ExitCode;
-use super::explain::Explain;
 
 /// A file that the user named does not open.
 #[derive(Debug, thiserror::Error)]

@@ -5,9 +5,9 @@
 use std::error::Error as StdError;
 use std::io;
 
-use super::cause::Limits;
+use super::Explain;
 use super::exit_code::ExitCode;
-use super::explain::Explain;
+use super::limits::Limits;
 
 /// What lets a process have more threads.
 pub const MORE_TASKS: &str = "raise pids.max of the control group, which is TasksMax= of a systemd unit, the user's \

@@ -106,13 +106,11 @@ pub fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
     None
 }
 
+/// Limits for tests.
 #[cfg(test)]
-pub mod tests {
-    use super::super::{Error, RunError, process};
-    use super::*;
-    use crate::kvm::vm::VmError;
-
-    pub const NONE: Limits = Limits {
+impl Limits {
+    /// No limit.
+    pub const NONE: Self = Self {
         address_space: None,
         file_size: None,
         open_files: None,
@@ -121,28 +119,37 @@ pub mod tests {
         is_filtered: false,
     };
 
-    impl Limits {
-        pub fn with_filter(self) -> Self {
-            Self {
-                is_filtered: true,
-                ..self
-            }
+    /// The same, and a seccomp filter.
+    pub fn with_filter(self) -> Self {
+        Self {
+            is_filtered: true,
+            ..self
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::super::{Explain, process};
+    use super::*;
+
+    const NONE: Limits = Limits::NONE;
 
     #[test]
     fn locked_memory_is_blamed_only_where_it_is_limited() {
-        let error = Error::Backend(iommufd_backend::Error::Pin {
+        let error = iommufd_backend::Error::Pin {
             length: 2 << 30,
             source: io::Error::from_raw_os_error(libc::ENOMEM),
-        });
+        };
         let limited = Limits {
             locked_memory: Some(8 << 20),
             ..NONE
         };
-        let hint = error.hint_under(limited).unwrap();
+        let hint = Explain::hint(&error, limited).unwrap();
         assert!(hint.contains("ulimit -l 2097152 or more"), "{hint}");
-        let hint = error.hint_under(NONE).unwrap();
+        let hint = Explain::hint(&error, NONE).unwrap();
         assert!(hint.contains("no memory left"), "{hint}");
         assert!(!hint.contains("ulimit"), "{hint}");
     }
@@ -188,8 +195,8 @@ pub mod tests {
     fn the_errno_is_found_behind_the_error() {
         let wrapped = process("size guest memory")(io::Error::from_raw_os_error(libc::EFBIG));
         assert_eq!(errno(&wrapped), Some(libc::EFBIG));
-        let kvm = Error::Vm(VmError::Open(kvm_ioctls::Error::new(libc::EMFILE)));
+        let kvm = kvm_ioctls::Error::new(libc::EMFILE);
         assert_eq!(errno(&kvm), Some(libc::EMFILE));
-        assert_eq!(errno(&Error::from(RunError::Panicked)), None);
+        assert_eq!(errno(&fmt::Error), None);
     }
 }

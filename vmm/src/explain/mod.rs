@@ -1,11 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! What an error means for the user: each error explains itself, beside the code that it belongs to.
+//!
+//! Nothing here depends on the rest of the library; [`Error`](crate::error::Error) is what brings all errors together.
+
+mod backend;
+mod exit_code;
+mod file;
+mod limits;
+mod process;
 
 use host::Id;
 
-use super::cause::Limits;
-use super::exit_code::ExitCode;
+pub use exit_code::ExitCode;
+pub use file::FileError;
+pub use limits::{Limits, errno};
+pub use process::{MORE_TASKS, ProcessError, process};
 
 /// An error that reaches the user.
 pub trait Explain {
@@ -22,14 +32,24 @@ pub trait Explain {
 
     /// What the user can do about it where these limits apply, as far as that is known. What follows from a limit
     /// alone, whatever the error is, is not said here.
-    fn hint(&self, limits: Limits) -> Option<String> {
-        let _ = limits;
+    fn hint(&self, _limits: Limits) -> Option<String> {
         None
     }
 
     /// The check that looks for what is missing where these limits apply, if there is one.
-    fn check(&self, limits: Limits) -> Option<Id> {
-        let _ = limits;
+    fn check(&self, _limits: Limits) -> Option<Id> {
         None
     }
+}
+
+/// An error and what is behind it, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }

@@ -9,9 +9,9 @@ use host::Id;
 use iommufd_backend::{Error as Backend, ErrorKind as BackendKind, GetPaError};
 use strum::IntoEnumIterator;
 
-use super::cause::{self, Limits};
+use super::Explain;
 use super::exit_code::ExitCode;
-use super::explain::Explain;
+use super::limits::{Limits, errno};
 
 impl Explain for Backend {
     fn ids() -> Vec<&'static str> {
@@ -66,7 +66,7 @@ impl Explain for Backend {
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
             // What else makes it fail is looked at only where no limit does.
-            Self::Map { .. } => cause::errno(self)
+            Self::Map { .. } => errno(self)
                 .and_then(|errno| limits.explain(errno))
                 .or_else(|| self.hint()),
             Self::Pin { source, .. }
@@ -129,32 +129,30 @@ fn of_file(path: &Path) -> Option<Id> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Error;
-    use super::super::cause::tests::NONE;
     use super::*;
 
     fn errno(number: i32) -> io::Error {
         io::Error::from_raw_os_error(number)
     }
 
-    fn opened(number: i32) -> Error {
-        Error::Backend(Backend::OpenCdev {
+    fn opened(number: i32) -> Backend {
+        Backend::OpenCdev {
             bdf: "01:00.0".parse().unwrap(),
             path: "/dev/vfio/devices/noiommu-vfio0".into(),
             source: errno(number),
-        })
+        }
     }
 
     #[test]
     fn what_is_missing_has_the_name_of_its_check() {
-        let id = |error: Error| error.check_under(NONE).map(Id::name);
+        let id = |error: Backend| error.check(Limits::NONE).map(Id::name);
         assert_eq!(id(opened(libc::EPERM)), Some("capability-rawio"));
         assert_eq!(id(opened(libc::ENOENT)), Some("device-cdev"));
         let read = |path: &str| {
-            id(Error::Backend(Backend::Read {
+            id(Backend::Read {
                 path: path.into(),
                 source: errno(libc::ENOENT),
-            }))
+            })
         };
         assert_eq!(read("/sys/bus/pci/devices"), Some("sysfs"));
         assert_eq!(
@@ -163,31 +161,20 @@ mod tests {
         );
         assert_eq!(read("/proc/iomem"), Some("address-map"));
         assert_eq!(read("/proc/self/pagemap"), None);
-        assert_eq!(id(opened(libc::EMFILE)), Some("open-files"));
-    }
-
-    #[test]
-    fn a_filter_is_named_before_what_it_hides() {
-        let filtered = NONE.with_filter();
-        for number in [libc::EPERM, libc::ENOSYS] {
-            assert_eq!(opened(number).check_under(filtered), Some(Id::Seccomp));
-        }
-        let absent = opened(libc::ENOENT).check_under(filtered);
-        assert_eq!(absent, Some(Id::DeviceCdev));
     }
 
     #[test]
     fn what_this_machine_denies_is_not_the_device_or_its_memory() {
         let denied = |number| {
-            let pin = Error::Backend(Backend::Pin {
+            let pin = Backend::Pin {
                 length: 4096,
                 source: errno(number),
-            });
-            let map = Error::Backend(Backend::Map {
+            };
+            let map = Backend::Map {
                 length: 4096,
                 what: "hugepages",
                 source: errno(number),
-            });
+            };
             [opened(number), pin, map].map(|error| error.exit_code())
         };
         assert_eq!(denied(libc::EPERM), [ExitCode::Host; 3]);

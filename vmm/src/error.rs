@@ -1,13 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can fail: one error for each stage or owner, which explains itself ([`Explain`]), and what all have in common.
-
-mod backend;
-mod cause;
-mod exit_code;
-mod explain;
-mod file;
-mod process;
+//! What can fail: one error for each stage or owner, which [explains itself](crate::explain).
 
 use devices::guest_table::TableError;
 use devices::mediate::ProfileError;
@@ -22,6 +15,7 @@ use crate::bus::BusError;
 use crate::bus::address_map::NoEcamError;
 use crate::bus::window::WindowError;
 use crate::config::ValidateError;
+use crate::explain::{ExitCode, Explain, FileError, Limits, ProcessError, chain, errno};
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 use crate::memory::LayoutError;
@@ -31,12 +25,6 @@ use crate::memory::plan::PlanError;
 use crate::passthrough::assigned::KeepError;
 use crate::run::RunError;
 use crate::stages::{BindStageError, InspectError};
-
-pub use cause::Limits;
-pub use exit_code::ExitCode;
-pub use explain::Explain;
-pub use file::FileError;
-pub use process::{MORE_TASKS, ProcessError, process};
 
 /// Why a guest could not be run, or did not end well.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -171,7 +159,7 @@ impl Error {
     /// The same where these limits apply.
     fn hint_under(&self, limits: Limits) -> Option<String> {
         let own = self.owned().hint(limits);
-        own.or_else(|| limits.explain(cause::errno(self)?))
+        own.or_else(|| limits.explain(errno(self)?))
     }
 
     /// The check that looks for what is missing here, if there is one.
@@ -182,7 +170,7 @@ impl Error {
 
     /// The same where these limits apply.
     fn check_under(&self, limits: Limits) -> Option<Id> {
-        match cause::errno(self) {
+        match errno(self) {
             Some(libc::EPERM | libc::ENOSYS) if limits.has_filter() => Some(Id::Seccomp),
             Some(libc::EMFILE) => Some(Id::OpenFiles),
             _ => self.owned().check(limits),
@@ -200,18 +188,6 @@ impl Error {
     pub fn chain(&self) -> String {
         chain(self)
     }
-}
-
-/// An error and what is behind it, on one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
