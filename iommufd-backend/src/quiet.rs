@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Making a VFIO device quiet: no DMA of its own begins any more, and what had begun has ended.
 
 use address::Bdf;

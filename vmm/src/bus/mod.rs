@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The emulated devices, the passed-through functions, and the addresses that they answer.
 
 pub(crate) mod address_map;
@@ -122,7 +124,8 @@ impl Wiring<'_> {
         if let Some(machine) = resources.assigned.spaces.synthetic() {
             resources.memslots.extend(self.emulate(
                 SyntheticDevice(machine),
-                (bus, &mut slots),
+                bus,
+                &mut slots,
                 memory,
             )?);
         }
@@ -133,7 +136,7 @@ impl Wiring<'_> {
             };
             resources
                 .memslots
-                .extend(self.emulate(window, (bus, &mut slots), memory)?);
+                .extend(self.emulate(window, bus, &mut slots, memory)?);
         }
         resources.mediated = slots.mediated;
         Ok(slots.root)
@@ -143,7 +146,8 @@ impl Wiring<'_> {
     fn emulate<F: EmulatedFunction>(
         &self,
         function: F,
-        (bus, slots): (&mut BusAllocator, &mut Slots),
+        bus: &mut BusAllocator,
+        slots: &mut Slots,
         memory: &GuestMemoryMmap,
     ) -> Result<Vec<Memslot>, BusError> {
         let slot = bus.slot().ok_or(TooManyDevices {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The register profile that a device is given.
 
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use crate::error::{Error, FileError};
 /// The profile that a device was given: the name of a shipped one, or else a file.
 ///
 /// # Errors
-/// [`Error::File`], [`Error::Profile`]
+/// [`Error::File`], [`Error::Bus`]
 pub fn profile(device: &DeviceConfig) -> Result<Option<Profile>, Error> {
     let read = |path: &PathBuf| {
         if let Some(shipped) = path.to_str().map(Profile::shipped).transpose()?.flatten() {

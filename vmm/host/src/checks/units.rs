@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Numbers for a person.
 
 /// Bytes for a person: in the largest unit of which they are a whole number.

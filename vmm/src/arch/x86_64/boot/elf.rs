@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A kernel as an ELF file: Linux's vmlinux, or a bare-metal program. Its segments are moved
 //! together, the first of them to the place that was found for it, and it is entered at
 //! `e_entry` in 64-bit mode. It applies its own relocations, as vmlinux does and static
@@ -108,7 +110,7 @@ impl ElfKernel {
         let pvh = notes.entry.filter(|_| !(is_64_bit && notes.is_linux));
         let step = if pvh.is_some() { PAGE } else { ALIGNMENT };
         let base = base(&loaded, step).ok_or_else(|| unsupported("it has nothing to load"))?;
-        let (segments, length) = place(&loaded, (base, step), file_length)
+        let (segments, length) = place(&loaded, base, step, file_length)
             .ok_or_else(|| unsupported("a segment does not fit its file or memory"))?;
         if length > MOST_MEMORY {
             return Err(unsupported("it takes more than 16 GiB of memory"));
@@ -213,7 +215,8 @@ fn base(loaded: &[ProgramHeader], step: u64) -> Option<u64> {
 /// not sound.
 fn place(
     loaded: &[ProgramHeader],
-    (base, step): (u64, u64),
+    base: u64,
+    step: u64,
     file_length: u64,
 ) -> Option<(Vec<Segment>, u64)> {
     let mut length = 0;
@@ -274,7 +277,8 @@ impl Kernel for ElfKernel {
 
     fn release(&self) -> Result<Option<Release>, KernelError> {
         let segments = self.segments.iter();
-        let parts = segments.map(|segment| (segment.file_offset, segment.file_length));
+        let parts =
+            segments.map(|segment| segment.file_offset..segment.file_offset + segment.file_length);
         Release::search(&self.file, parts).map_err(|source| KernelError::Read {
             path: self.path.clone(),
             source,
