@@ -63,7 +63,7 @@
 //! [`software`] has the same interface without a kernel and a device:
 //!
 //! ```
-//! use address::{Hpa, Iova};
+//! use address::{BusAddr, Hpa, Iova};
 //! use iommufd_backend::backend::{DmaBackend, PinRequest};
 //! use iommufd_backend::software::{BusAddress, PhysicalMemory, SoftwareBackend};
 //!
@@ -83,8 +83,8 @@
 //!
 //! // An emulated device reaches what is pinned, and nothing else.
 //! let port = backend.port();
-//! port.write(BusAddress::Hpa(extents[0].hpa()), b"data")?;
-//! assert!(port.write(BusAddress::Hpa(Hpa(0)), b"data").is_err());
+//! port.write(BusAddress::Bus(BusAddr::identity(extents[0].hpa())), b"data")?;
+//! assert!(port.write(BusAddress::Bus(BusAddr(0)), b"data").is_err());
 //! assert_eq!(port.fault_count(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
