@@ -17,6 +17,7 @@
 pub mod backend;
 mod bus_address;
 mod cdev;
+mod config_space;
 mod device;
 mod dma_width;
 mod error;
@@ -32,7 +33,6 @@ mod noiommu;
 mod operation;
 mod pagemap;
 mod pci_sysfs;
-mod quiet;
 mod region;
 mod reset;
 mod settle;

@@ -17,8 +17,9 @@ use pci_config::regs::{
 };
 
 use crate::cdev::is_vfio_driver;
+use crate::config_space::ConfigSpace;
 use crate::error::Error;
-use crate::evidence::{self, Because, ConfigSpace, Quiet};
+use crate::evidence::{self, Because, Quiet};
 use crate::operation::Operation;
 use crate::pci_sysfs::PciSysfs;
 use crate::reset::{self, ResetMethod, strongest};

@@ -4,6 +4,7 @@
 mod calls;
 mod device;
 mod host;
+pub(crate) mod input;
 mod interrupts;
 pub mod operations;
 mod rules;

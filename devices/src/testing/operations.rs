@@ -10,6 +10,7 @@ use crate::vfio_pci::{BusMasterGate, InterruptKind, Options, PassthroughFunction
 
 use super::device::DeviceImage;
 use super::host::{SimulatedHost, Witness};
+use super::input::Input;
 
 const ECAM: u64 = 0xe000_0000;
 /// The function under test is `00:01.0`.
@@ -53,25 +54,6 @@ fn run_on(image: DeviceImage, closed: bool, input: &mut Input<'_>) {
         machine.check();
     }
     machine.finish();
-}
-
-/// Bytes, then zeros.
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
-        self.0 = rest;
-        *first
-    }
-
-    fn word(&mut self) -> u16 {
-        u16::from_le_bytes([self.byte(), self.byte()])
-    }
-
-    fn data(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.byte()).collect()
-    }
 }
 
 /// The devices that sequences run on; each has something the others lack.
@@ -130,7 +112,7 @@ fn random_image(input: &mut Input<'_>) -> DeviceImage {
         .bar(2, BarKind::Io, 0x40, 0xc040);
     image.config[0x06] = 0x10;
     for _ in 0..input.byte() {
-        let at = match usize::from(input.word() & 0xfff) {
+        let at = match usize::from(input.half() & 0xfff) {
             at @ 0x10..0x28 => at + 0x30,
             at => at,
         };
@@ -180,7 +162,7 @@ impl Machine {
             5..=6 => self.write_config(COMMAND, &input.data(2)),
             7 => self.write_capability(input),
             8..=11 => self.bar_access(input),
-            12 => self.witness.raise(input.word() % 64),
+            12 => self.witness.raise(input.half() % 64),
             13 => self.move_gate(input.byte()),
             14 => self.fault(input.byte()),
             _ => self.reset(),
@@ -188,7 +170,7 @@ impl Machine {
     }
 
     fn config_access(&mut self, input: &mut Input<'_>) {
-        let (kind, offset) = (input.byte(), input.word() & 0xfff);
+        let (kind, offset) = (input.byte(), input.half() & 0xfff);
         let length = 1 << (kind & 3);
         if kind & 4 == 0 {
             self.write_config(offset, &input.data(length));
@@ -203,7 +185,7 @@ impl Machine {
     }
 
     fn config_ports(&mut self, input: &mut Input<'_>) {
-        let (port, length) = (input.word() & 7, 1 << (input.byte() % 3));
+        let (port, length) = (input.half() & 7, 1 << (input.byte() % 3));
         let mut data = input.data(length);
         self.root.pio_write(PioAddress(0xcf8), port, &data);
         self.root.pio_read(PioAddress(0xcf8), port, &mut data);
@@ -225,7 +207,7 @@ impl Machine {
     }
 
     fn bar_access(&mut self, input: &mut Input<'_>) {
-        let (choice, offset) = (input.byte(), u64::from(input.word()));
+        let (choice, offset) = (input.byte(), u64::from(input.half()));
         let length = 1 << (choice >> 3 & 3);
         let bar = self.image.info.bars.get(usize::from(choice & 7));
         let home = bar.and_then(|bar| bar.host_address);

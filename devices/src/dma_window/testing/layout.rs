@@ -2,8 +2,8 @@
 
 use address::{Gpa, Hpa};
 
-use super::operations::Input;
 use crate::guest_table::Piece;
+use crate::testing::input::Input;
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;

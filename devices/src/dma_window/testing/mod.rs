@@ -16,11 +16,12 @@ use address::Gpa;
 use amdv1::TablePage;
 
 use crate::guest_table::{GuestTable, Piece, Pieces};
+use crate::testing::input::Input;
 
 /// Guest memory made up from `bytes`: pieces that do not overlap, in any order.
 #[must_use]
 pub fn pieces(bytes: &[u8]) -> Vec<Piece> {
-    layout::memory(&mut operations::Input::new(bytes))
+    layout::memory(&mut Input(bytes))
 }
 
 /// The table of `pieces`, with its pages at `base`, on the heap; `None` if there cannot be one.

@@ -11,6 +11,7 @@ use vm_device::bus::MmioAddress;
 
 use crate::guest_table::{GuestTable, Piece};
 use crate::pci::PciRoot;
+use crate::testing::input::Input;
 use crate::vfio_pci::BusMasterGate;
 
 use super::super::{DmaWindow, Options};
@@ -84,7 +85,7 @@ impl Seen {
 ///
 /// If the two differ in anything that the guest can see, or the table changes.
 pub fn run(bytes: &[u8]) -> Seen {
-    let mut input = Input::new(bytes);
+    let mut input = Input(bytes);
     let Some(mut machine) = Machine::new(&mut input) else {
         return Seen::default();
     };
@@ -99,33 +100,6 @@ pub fn run(bytes: &[u8]) -> Seen {
     machine.check();
     machine.check_table();
     machine.seen
-}
-
-/// Bytes, then zeros.
-pub(super) struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    pub fn byte(&mut self) -> u8 {
-        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
-        self.0 = rest;
-        *first
-    }
-
-    pub fn word(&mut self) -> u64 {
-        u64::from(self.byte()) | u64::from(self.byte()) << 8
-    }
-
-    pub fn choose<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::from(self.byte()) % from.len()]
-    }
-
-    fn data(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.byte()).collect()
-    }
 }
 
 struct Machine {

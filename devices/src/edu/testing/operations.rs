@@ -6,6 +6,7 @@ use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 
 use crate::pci::PciRoot;
+use crate::testing::input::Input;
 
 use super::super::{BUFFER_SIZE, EduControl, EduWorker, Options, new};
 use super::model::Model;
@@ -91,29 +92,6 @@ pub fn run(bytes: &[u8]) -> Seen {
     machine.reset();
     machine.check();
     machine.seen
-}
-
-/// Bytes, then zeros.
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
-        self.0 = rest;
-        *first
-    }
-
-    fn word(&mut self) -> u64 {
-        u64::from(self.byte()) | u64::from(self.byte()) << 8
-    }
-
-    fn data(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.byte()).collect()
-    }
-
-    fn choose<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::from(self.byte()) % from.len()]
-    }
 }
 
 struct Machine {

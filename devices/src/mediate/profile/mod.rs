@@ -1,16 +1,18 @@
 //! Which registers of a device hold DMA addresses, and what is allowed to be in them.
 
+mod direction;
 mod error;
 mod format;
 mod registers;
 mod roles;
+mod transfer;
 mod transfers;
 
+pub use direction::Direction;
 pub use error::{Invalid, ProfileError};
 pub(super) use format::{Device, Otherwise, Partial, RefusalShown};
 pub(super) use registers::{Alias, Kind, Port, Register};
-pub use transfers::Direction;
-pub(super) use transfers::{Addresses, Directed, Length, Transfer};
+pub(super) use transfer::{Addresses, Directed, Length, Transfer};
 
 use format::File;
 

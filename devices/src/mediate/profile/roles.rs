@@ -2,7 +2,7 @@
 
 use super::format::{self, Reserved};
 use super::registers::{Kind, Register};
-use super::transfers::{Bits, Directed, Length, Transfer};
+use super::transfer::{Bits, Directed, Length, Transfer};
 use super::{Invalid, Problem, number, problem};
 
 #[derive(Clone, Copy, PartialEq, Eq)]

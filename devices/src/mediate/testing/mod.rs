@@ -58,7 +58,6 @@ macro_rules! accessors_without_effect {
 
 pub mod generated;
 mod host;
-mod input;
 mod memory;
 mod model;
 pub mod operations;

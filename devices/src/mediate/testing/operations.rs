@@ -1,10 +1,10 @@
 //! Sequences of a guest's operations on a mediated engine, decoded from bytes: what the fuzzer
 //! runs, and what the tests replay.
 
-use super::input::Input;
 use super::memory::GuestMemory;
 use super::model::Model;
 use super::rig::Rig;
+use crate::testing::input::Input;
 
 /// What happened in a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

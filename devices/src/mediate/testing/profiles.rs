@@ -7,7 +7,7 @@ use crate::testing::{DeviceImage, SimulatedHost};
 use crate::vfio_pci::HostFunction;
 
 use super::super::{MediatedFunction, Options, Profile, Run};
-use super::input::Input;
+use crate::testing::input::Input;
 
 /// Parses the text in front of the first zero byte. If it is a profile, the bytes behind it are
 /// accesses to a device that has BARs of 64 KiB. Returns whether it was one that fits the device.

@@ -291,7 +291,7 @@ fn write(root: &SysRoot, name: &str, text: &str) -> Result<(), BindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::in_use::Use;
+    use crate::facts::uses::Use;
     use crate::sys_root::tests::Fake;
 
     const DISK: &str = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0";

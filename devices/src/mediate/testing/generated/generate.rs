@@ -1,10 +1,10 @@
 //! Devices made up from bytes. All profiles say the truth; not all of them are to be accepted.
 
-use super::super::input::Input;
 use super::device::{
     Addresses, BESIDE_MSIX, Channel, Device, Direction, Field, Length, PLAIN, Quirk, Register,
     SPACE, Way,
 };
+use crate::testing::input::Input;
 
 /// A device.
 pub(super) fn device(input: &mut Input<'_>) -> Device {

@@ -10,8 +10,8 @@ use crate::pci::Region;
 use crate::vfio_pci::HostFunction;
 
 use super::super::{Counters, MediatedFunction, Options, Profile};
-use super::input::Input;
 use super::memory::GuestMemory;
+use crate::testing::input::Input;
 
 use device::{
     ALIAS, Channel, DATA, Device, Direction, INDEX, Length, MIRROR, OTHER_WAYS, SPACE, WINDOW,

@@ -1,7 +1,7 @@
 //! Choices made by bytes.
 
 /// Bytes, then zeros.
-pub(super) struct Input<'a>(pub &'a [u8]);
+pub(crate) struct Input<'a>(pub &'a [u8]);
 
 impl Input<'_> {
     pub fn byte(&mut self) -> u8 {
@@ -10,12 +10,21 @@ impl Input<'_> {
         *first
     }
 
+    pub fn half(&mut self) -> u16 {
+        u16::from_le_bytes([self.byte(), self.byte()])
+    }
+
+    /// Two bytes as well.
     pub fn word(&mut self) -> u64 {
-        u64::from(self.byte()) | u64::from(self.byte()) << 8
+        self.half().into()
     }
 
     pub fn value(&mut self) -> u64 {
         (0..8).fold(0, |value, _| value << 8 | u64::from(self.byte()))
+    }
+
+    pub fn data(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.byte()).collect()
     }
 
     pub fn choose<T: Copy>(&mut self, from: &[T]) -> T {
