@@ -3,6 +3,7 @@
 mod direction;
 mod error;
 mod format;
+mod problem;
 mod registers;
 mod roles;
 mod transfer;
@@ -15,6 +16,7 @@ pub(super) use registers::{Alias, Kind, Port, Register};
 pub(super) use transfer::{Addresses, Directed, Length, Transfer};
 
 use format::File;
+use problem::{Problem, check_name, number, problem};
 
 /// The profiles that come with the monitor and are picked by a device's IDs: their names, and the
 /// text for [`Profile::parse`].
@@ -147,36 +149,5 @@ impl Profile {
             ports,
             transfers,
         })
-    }
-}
-
-/// A key and what is wrong with its value.
-struct Problem {
-    key: String,
-    reason: Invalid,
-}
-
-fn problem(key: impl Into<String>, reason: Invalid) -> Problem {
-    Problem {
-        key: key.into(),
-        reason,
-    }
-}
-
-fn check_name(name: &str) -> Result<(), Invalid> {
-    let plain = |byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_');
-    if (1..=32).contains(&name.len()) && name.bytes().all(plain) {
-        Ok(())
-    } else {
-        let name = name.to_owned();
-        Err(Invalid::Name { name })
-    }
-}
-
-fn number(holds: bool, found: u64, expected: &'static str) -> Result<(), Invalid> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Invalid::Number { found, expected })
     }
 }

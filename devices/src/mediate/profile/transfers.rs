@@ -3,11 +3,12 @@
 use std::ops::RangeInclusive;
 
 use super::direction::Direction;
+use super::error::Invalid;
 use super::format::{self, Otherwise, RefusalShown};
+use super::problem::{Problem, check_name, number, problem};
 use super::registers::Register;
 use super::roles::{self, Role, Roles};
 use super::transfer::{Addresses, Bits, Directed, Length, Transfer};
-use super::{Invalid, Problem, check_name, number, problem};
 
 /// A problem with a key of the transfer that is being checked.
 type Checked<T> = Result<T, (&'static str, Invalid)>;
