@@ -262,13 +262,9 @@ fn node(root: &SysRoot, bdf: Bdf) -> Result<Option<CdevNode>, BindError> {
     Ok(found.filter(|node| node.exists(root.directory())))
 }
 
-/// The driver that alone may claim the device; empty if any may.
+/// The driver that alone may claim the device; empty if any may, or that is not known.
 fn driver_override(root: &SysRoot, bdf: Bdf) -> String {
-    match root.word(of_device(bdf, "driver_override")).as_str() {
-        // How the kernel prints that there is none.
-        "(null)" => String::new(),
-        name => name.to_owned(),
-    }
+    root.pci().driver_override(bdf).unwrap_or_default()
 }
 
 fn of_device(bdf: Bdf, file: &str) -> String {
