@@ -48,20 +48,10 @@ impl<T: Trigger> DevicePio for I8042<T> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::convert::Infallible;
+
+    use devices_testing::Count;
 
     use super::*;
-
-    struct Count<'a>(&'a Cell<u32>);
-
-    impl Trigger for Count<'_> {
-        type E = Infallible;
-
-        fn trigger(&self) -> Result<(), Infallible> {
-            self.0.set(self.0.get() + 1);
-            Ok(())
-        }
-    }
 
     #[test]
     fn only_the_reset_command_fires() {

@@ -111,21 +111,11 @@ impl<T: Trigger, W: Write, E: SerialEvents> DevicePio for SerialPort<T, W, E> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::convert::Infallible;
     use std::io;
 
+    use devices_testing::Count;
+
     use super::*;
-
-    struct Count<'a>(&'a Cell<u32>);
-
-    impl Trigger for Count<'_> {
-        type E = Infallible;
-
-        fn trigger(&self) -> Result<(), Infallible> {
-            self.0.set(self.0.get() + 1);
-            Ok(())
-        }
-    }
 
     fn read(port: &impl DevicePio, offset: u16) -> u8 {
         let mut data = [0];

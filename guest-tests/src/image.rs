@@ -1,4 +1,4 @@
-//! Disk images of bytes that nobody could guess but that are the same every time.
+//! Disk images of bytes that cannot be guessed but that are the same every time.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};

@@ -113,11 +113,9 @@ fn virtual_bars(
 
 /// Which of the virtual functions `bdf` is, from 0 on (PCI Express 6.0, 9.2.1.2).
 fn index(config: &[u8], at: u16, physical: Bdf, bdf: Bdf) -> Option<u64> {
-    let routing_id = |bdf: Bdf| {
-        u64::from(bdf.bus()) << 8 | u64::from(bdf.device()) << 3 | u64::from(bdf.function())
-    };
-    let first = routing_id(physical) + u64::from(word(config, at + SRIOV_FIRST_OFFSET)?);
-    let beyond = routing_id(bdf).checked_sub(first)?;
+    let offset = word(config, at + SRIOV_FIRST_OFFSET)?;
+    let first = u64::from(physical.routing_id()) + u64::from(offset);
+    let beyond = u64::from(bdf.routing_id()).checked_sub(first)?;
     match u64::from(word(config, at + SRIOV_STRIDE)?) {
         0 => (beyond == 0).then_some(0),
         stride => beyond.is_multiple_of(stride).then_some(beyond / stride),

@@ -14,6 +14,7 @@ use vfio_bindings::bindings::vfio;
 
 use crate::cdev::{Cdev, CdevKind};
 use crate::error::Error;
+use crate::file_range::FileRange;
 use crate::iommufd::{DeviceId, Iommufd};
 use crate::mapping::Mapping;
 use crate::operation::Operation;
@@ -187,7 +188,7 @@ impl VfioDevice {
         physical: Hpa,
     ) -> Result<Mapping, Error> {
         let length = area.end.saturating_sub(area.start);
-        let at = self
+        let offset = self
             .region(index)
             .filter(|region| area.end <= region.size)
             .map(|region| region.file_offset + area.start)
@@ -198,7 +199,12 @@ impl VfioDevice {
                 )
             })?;
         let mut mapping = Mapping::reserve(length, physical.0)?;
-        mapping.place(0, length, (self.fd(), at), "device registers")?;
+        let part = FileRange {
+            file: self.fd(),
+            offset,
+            len: length,
+        };
+        mapping.place(0, part, "device registers")?;
         Ok(mapping)
     }
 

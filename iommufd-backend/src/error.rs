@@ -1,7 +1,7 @@
 //! What can fail on the kernel's side, and hints.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use address::{Bdf, Hpa, Iova};
 use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
@@ -234,10 +234,7 @@ impl Error {
             Self::Translate { source, .. } => source.hint().map(Into::into),
             Self::AddressesHidden { .. } => Some("run as root".into()),
             Self::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
-                let mut roots = ["/sys", "/proc"].into_iter();
-                roots.find(|root| path.starts_with(root)).map(|root| {
-                    format!("{root} has to be mounted; in a container it has to be the host's")
-                })
+                missing_mount(path)
             }
             Self::Misaligned { .. } | Self::Extent(_) => Some(
                 "the kernel's answers contradict one another, which is a bug: please report it \
@@ -247,6 +244,15 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// What to do where a file of the kernel's is not there.
+fn missing_mount(path: &Path) -> Option<String> {
+    let mut roots = ["/sys", "/proc"].into_iter();
+    let root = roots.find(|root| path.starts_with(root))?;
+    Some(format!(
+        "{root} has to be mounted; in a container it has to be the host's"
+    ))
 }
 
 /// The commands that bind a device to vfio-pci.

@@ -8,6 +8,7 @@ use address::{Hpa, Iova};
 use iommufd_bindings as iommufd;
 
 use crate::error::{Error, GetPaError};
+use crate::file_range::FileRange;
 use crate::operation::IommufdOperation;
 use crate::sys;
 use crate::uapi::iommu_ioas_noiommu_get_pa;
@@ -100,35 +101,31 @@ impl Iommufd {
             })
     }
 
-    /// Maps `length` bytes of `file` from `offset` at `iova` (`IOMMU_IOAS_MAP_FILE`, Linux 6.13)
+    /// Maps `part` of a file at `iova` (`IOMMU_IOAS_MAP_FILE`, Linux 6.13)
     /// for reading and writing, and pins them if `ioas` has a page table. Holes are filled.
     /// A hugetlb memfd takes whole hugepages only.
     ///
     /// # Errors
     /// [`Error::Pin`], with `ENOMEM` where the limit on locked memory or the hugepage pool is
     /// exceeded or a page could not be moved to a place where it can stay.
-    pub fn map_file(
-        &self,
-        ioas: IoasId,
-        iova: Iova,
-        file: BorrowedFd<'_>,
-        offset: u64,
-        length: u64,
-    ) -> Result<(), Error> {
+    pub fn map_file(&self, ioas: IoasId, iova: Iova, part: FileRange<'_>) -> Result<(), Error> {
         let mut argument = iommufd::iommu_ioas_map_file {
             flags: iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA
                 | iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE
                 | iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE,
             ioas_id: ioas.0,
-            fd: file.as_raw_fd(),
-            start: offset,
-            length,
+            fd: part.file.as_raw_fd(),
+            start: part.offset,
+            length: part.len,
             iova: iova.0,
             ..Default::default()
         };
         sys::ioas_map_file(self.as_fd(), &mut argument)
             .map(drop)
-            .map_err(|source| Error::Pin { length, source })
+            .map_err(|source| Error::Pin {
+                length: part.len,
+                source,
+            })
     }
 
     /// Removes the areas that [`map_file`](Self::map_file) made in the range, and unpins them at

@@ -1,12 +1,13 @@
 //! Address space of this process, given back when dropped.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::ptr;
 
 use address::Hva;
 
 use crate::error::Error;
+use crate::file_range::FileRange;
 
 /// Sizes at which the CPU and KVM can map more than a page at once (x86-64), largest first.
 const LARGE: [u64; 2] = [1 << 30, 2 << 20];
@@ -69,18 +70,13 @@ impl Mapping {
         Ok(Self { start, length })
     }
 
-    /// Maps `length` bytes of `file` from `offset` on at `at` bytes from the start, shared and
-    /// for reading and writing, in place of what was there.
+    /// Maps `part` of a file at `at` bytes from the start, shared and for reading and writing, in
+    /// place of what was there.
     ///
     /// # Errors
     /// [`Error::Map`], naming `what`; `EINVAL` if the range is not within the reservation.
-    pub fn place(
-        &mut self,
-        at: u64,
-        length: u64,
-        (file, offset): (BorrowedFd<'_>, u64),
-        what: &'static str,
-    ) -> Result<(), Error> {
+    pub fn place(&mut self, at: u64, part: FileRange<'_>, what: &'static str) -> Result<(), Error> {
+        let length = part.len;
         let failed = |source| Error::Map {
             length,
             what,
@@ -88,7 +84,7 @@ impl Mapping {
         };
         let inside = at.checked_add(length).is_some_and(|end| end <= self.length);
         let (true, Ok(bytes), Ok(offset)) =
-            (inside, usize::try_from(length), i64::try_from(offset))
+            (inside, usize::try_from(length), i64::try_from(part.offset))
         else {
             return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
         };
@@ -100,7 +96,7 @@ impl Mapping {
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED | libc::MAP_FIXED,
-                file.as_raw_fd(),
+                part.file.as_raw_fd(),
                 offset,
             )
         };
@@ -208,15 +204,19 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 8192]).unwrap();
         let mut mapping = Mapping::reserve(8192, 0).unwrap();
-        mapping
-            .place(4096, 4096, (file.as_fd(), 4096), "a file")
-            .unwrap();
-        for (at, length) in [(4096, 8192), (u64::MAX, 4096), (8192, 4096)] {
-            assert!(
-                mapping
-                    .place(at, length, (file.as_fd(), 0), "a file")
-                    .is_err()
-            );
+        let part = FileRange {
+            file: file.as_fd(),
+            offset: 4096,
+            len: 4096,
+        };
+        mapping.place(4096, part, "a file").unwrap();
+        for (at, len) in [(4096, 8192), (u64::MAX, 4096), (8192, 4096)] {
+            let part = FileRange {
+                offset: 0,
+                len,
+                ..part
+            };
+            assert!(mapping.place(at, part, "a file").is_err());
         }
     }
 }

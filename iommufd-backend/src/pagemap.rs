@@ -96,9 +96,8 @@ fn read_error(source: std::io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
+    use crate::file_range::FileRange;
     use crate::mapping::Mapping;
 
     #[test]
@@ -124,9 +123,8 @@ mod tests {
         let file = File::from(rustix::fs::memfd_create("pages", flags).unwrap());
         file.set_len(pages * PAGE).unwrap();
         let mut mapping = Mapping::reserve(pages * PAGE, 0).unwrap();
-        mapping
-            .place(0, pages * PAGE, (file.as_fd(), 0), "a file")
-            .unwrap();
+        let part = FileRange::first(&file, pages * PAGE);
+        mapping.place(0, part, "a file").unwrap();
         let pagemap = Pagemap::open().unwrap();
         let states = || -> Vec<_> {
             let all = pagemap.pages(mapping.start(), mapping.length());

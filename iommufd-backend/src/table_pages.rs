@@ -1,13 +1,13 @@
 //! Pages of an I/O page table that a guest can be shown as they are.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use amdv1::TablePage;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::error::Error;
+use crate::file_range::FileRange;
 use crate::mapping::{Mapping, pointer};
 
 /// What the memory is called in errors and in `/proc/PID/maps`.
@@ -46,7 +46,7 @@ impl TablePages {
         let file = File::from(rustix::fs::memfd_create(NAME, flags).map_err(failed)?);
         rustix::fs::ftruncate(&file, length).map_err(failed)?;
         let mut mapping = Mapping::reserve(length, physical)?;
-        mapping.place(0, length, (file.as_fd(), 0), NAME)?;
+        mapping.place(0, FileRange::first(&file, length), NAME)?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals).map_err(failed)?;
         Ok(Self {

@@ -1,6 +1,6 @@
 //! From what a user wants to a running guest, and back.
 //!
-//! [`Vmm::start`] goes through the stages of `stages`: a [`config::Config`] -> devices bound to `/dev/iommu` -> guest
+//! [`Vmm::start`] goes through the stages of `stages`: a [`config::ValidConfig`] -> devices bound to `/dev/iommu` -> guest
 //! memory pinned -> its physical extents -> a plan of its addresses -> memslots, boot data and PCI functions -> vCPUs.
 //! [`Vmm::wait`] returns why the guest ended, and [`Vmm::end`] gives everything back by `teardown`. [`plan`] goes as far
 //! as the plan. The library prints nothing; it logs.
@@ -19,10 +19,16 @@ mod teardown;
 
 /// Bytes of memory from guest-physical address 0 that are no DMA memory.
 pub use arch::low::SIZE as LOW_MEMORY_SIZE;
-pub use bus::software::Refusals;
-pub use error::{Error, chain, process};
+pub use bus::address_map::AddressMap;
+pub use bus::lines::InterruptLines;
+pub use bus::synthetic::SyntheticMachine;
+pub use error::{Error, ExitCode, FileError, ProcessError, chain, process};
+pub use kvm::irq::IrqError;
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};
 pub use memory::table::RamTable;
+pub use passthrough::assigned::KeepError;
+pub use passthrough::dma_path::DmaPath;
+pub use run::RunError;
 pub use run::console;
 pub use run::event_loop::{RunLimit, outcome, unblock_signals};
 pub use run::exit::ExitReason;
@@ -31,7 +37,7 @@ pub use run::machine_info::MachineInfo;
 pub use run::power_button::Press;
 pub use run::timings::Timings;
 pub use run::vmm::{Remains, Vmm};
-pub use stages::{plan, report};
+pub use stages::{Harness, plan, report};
 
 /// The low and the high 32 bits.
 fn halves(value: u64) -> (u32, u32) {

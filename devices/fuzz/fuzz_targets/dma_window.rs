@@ -4,5 +4,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    devices::dma_window::testing::operations::run(bytes);
+    devices_testing::dma_window::operations::run(bytes);
 });

@@ -3,5 +3,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    devices::edu::testing::operations::run(bytes);
+    devices_testing::edu::operations::run(bytes);
 });

@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| devices::testing::operations::run(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| devices_testing::operations::run(bytes));

@@ -3,5 +3,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    devices::mediate::testing::profiles::run(bytes);
+    devices_testing::mediate::profiles::run(bytes);
 });

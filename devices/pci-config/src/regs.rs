@@ -1,7 +1,7 @@
 //! Register offsets and bits of config space.
 //!
-//! Offsets of the header count from the start of config space; those of a capability from its start. Where a name
-//! stands for bits, the type is as wide as the register.
+//! Offsets of the header count from the start of config space; those of a capability from its start. Constants for bits
+//! are as wide as their register.
 //!
 //! Sections named *PCI* are of the PCI Local Bus Specification 3.0, *PCIe* of the PCI Express Base Specification 6.0,
 //! *PM* of the PCI Bus Power Management Interface Specification 1.2, *AF* of the ECN Advanced Capabilities for
@@ -152,6 +152,8 @@ pub const EXP_DEVICE_CAPABILITIES: u16 = 0x04;
 pub const EXP_DEVICE_CAPABILITIES_FLR: u32 = 1 << 28;
 /// Device Control (PCIe, section 7.5.3.4).
 pub const EXP_DEVICE_CONTROL: u16 = 0x08;
+/// Reporting of correctable, non-fatal and fatal errors, and of unsupported requests.
+pub const EXP_DEVICE_CONTROL_REPORTING: u16 = 0xf;
 /// Enable No Snoop.
 pub const EXP_DEVICE_CONTROL_NO_SNOOP: u16 = 1 << 11;
 /// Initiate Function Level Reset.

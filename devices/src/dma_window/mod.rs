@@ -6,7 +6,7 @@
 //! the window gives its device translated addresses, and tells the window so: until then the
 //! device's bus mastering stays off, so that a driver which does not know it fails without harm.
 //!
-//! What the guest sees is specified in `docs/dma-window.md`; offsets and values there and here
+//! What the guest sees is specified in `docs/reference/dma-window.md`; offsets and values there and here
 //! are the same. The table is the run's [`GuestTable`](crate::guest_table::GuestTable), built with
 //! pointers that are guest-physical addresses of the BAR; the monitor maps its pages there,
 //! read-only. [`DmaWindow`] is the function, for the bus. It closes the gates of all functions it is
@@ -14,10 +14,6 @@
 
 mod function;
 mod registers;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
-#[cfg(test)]
-mod tests;
 
 pub use function::{DmaWindow, Options, SetupError};
 pub use registers::{DEVICE, REGISTERS_SIZE, VENDOR, VERSION};

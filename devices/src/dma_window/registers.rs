@@ -204,7 +204,7 @@ impl Registers {
     fn named(&self) -> Option<&Gated> {
         let value = self.state.function?;
         let mut functions = self.functions.iter();
-        functions.find(|gated| routing_id(gated.bdf) == value & !FUNCTION_DISABLE)
+        functions.find(|gated| u32::from(gated.bdf.routing_id()) == value & !FUNCTION_DISABLE)
     }
 
     fn status(&self) -> u32 {
@@ -222,11 +222,6 @@ impl Registers {
             gated.gate.close();
         }
     }
-}
-
-/// The 16 bits that name a function on the bus (PCI Express 6.0, section 2.2.4.2).
-fn routing_id(bdf: Bdf) -> u32 {
-    u32::from(bdf.bus()) << 8 | u32::from(bdf.device()) << 3 | u32::from(bdf.function())
 }
 
 /// Copies from `word` the bytes that an access at `offset` covers.

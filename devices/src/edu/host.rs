@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use address::{Gpa, Hpa};
-use pci_config::regs::{COMMAND, CONVENTIONAL_CONFIG_SIZE};
+use pci_config::regs::{COMMAND, CONVENTIONAL_CONFIG_SIZE, MSI_CONTROL, MSI_ENABLE};
 
 use crate::pci::{MsiMessage, PciFunction, Region, Space};
 use crate::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
@@ -13,10 +13,6 @@ use crate::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionIn
 use super::function::{self, BAR_SIZE, Edu, Options, SetupError};
 use super::outside::InterruptSink;
 use super::worker::EduWorker;
-
-/// Message Control's enable bit, in the lower half of the word behind the capability's header.
-const MSI_ENABLE: [u8; 2] = [1, 0];
-const MSI_DISABLE: [u8; 2] = [0, 0];
 
 /// An engine whose function a guest gets as it gets that of a real device: through
 /// [`PassthroughFunction`](crate::vfio_pci::PassthroughFunction).
@@ -69,8 +65,9 @@ impl EduHost {
         Ok((Self { edu, info, wires }, worker))
     }
 
-    fn program_msi(&mut self, control: [u8; 2]) {
-        self.edu.config_write(self.edu.msi + 2, &control);
+    fn program_msi(&mut self, control: u16) {
+        let register = self.edu.msi + MSI_CONTROL;
+        self.edu.config_write(register, &control.to_le_bytes());
     }
 
     /// Fails unless the BAR answers at `offset`.
@@ -142,7 +139,7 @@ impl HostFunction for EduHost {
     }
 
     fn disable_interrupts(&mut self) -> Result<(), HostError> {
-        self.program_msi(MSI_DISABLE);
+        self.program_msi(0);
         self.wires.wiring().turn_off();
         Ok(())
     }

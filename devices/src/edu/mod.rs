@@ -60,10 +60,6 @@ mod outside;
 mod registers;
 pub mod sabotage;
 mod state;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
-#[cfg(test)]
-mod tests;
 mod transfer;
 mod worker;
 

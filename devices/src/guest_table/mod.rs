@@ -10,8 +10,6 @@
 //! 2. [`GuestTable`]: the table, in pages of the caller's.
 
 mod pieces;
-#[cfg(test)]
-mod tests;
 
 use address::{Gpa, Hpa, Iova};
 use amdv1::walk::WalkError;

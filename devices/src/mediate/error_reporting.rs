@@ -1,11 +1,10 @@
 //! Which errors of its own the device reports, which is for the host to decide: an error report may reset
 //! devices above and beside it, or stop the host. The guest reads what it wrote.
 
-use pci_config::regs::{COMMAND, COMMAND_SERR};
+use pci_config::regs::{COMMAND, COMMAND_SERR, EXP_DEVICE_CONTROL_REPORTING};
 
-/// Device Control, low byte: reporting of correctable, non-fatal, fatal errors and unsupported
-/// requests (PCI Express 6.0, 7.5.3.4).
-const REPORTING: u8 = 0x0f;
+/// The bits in the low byte of Device Control.
+const REPORTING: u8 = EXP_DEVICE_CONTROL_REPORTING.to_le_bytes()[0];
 
 /// The enable bits in a Device Control register.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@
 //! or not, all within one call, which the bus makes one at a time. An address that was not
 //! checked never reaches the device.
 //!
-//! `docs/mediate.md` describes the format of profiles, and what is isolated and what is not.
+//! `docs/reference/mediate.md` describes the format of profiles, and what is isolated and what is not.
 
 mod check;
 mod error_reporting;
@@ -18,10 +18,6 @@ mod routes;
 mod setup;
 mod start;
 mod statistics;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
-#[cfg(test)]
-mod tests;
 mod translate;
 
 pub use check::{Reason, Refusal};

@@ -9,13 +9,12 @@ use pci_config::regs::{
 use pci_config::{Capability, Dwords, capabilities};
 use thiserror::Error;
 
-use crate::pci::MsixLayout;
+use crate::pci::{MsixLayout, Placement};
+use crate::vfio_pci::layout::{pages_around, without};
 use crate::vfio_pci::{HostError, HostFunction, HostInfo};
 
 use super::error_reporting::ErrorReporting;
 use super::profile::Profile;
-
-const PAGE: u64 = 4096;
 
 /// A device that cannot be mediated with a profile.
 #[derive(Debug, Error)]
@@ -68,7 +67,7 @@ pub enum SetupError {
 pub(super) struct Found {
     /// Config space that can be written behind the header.
     pub writable: Vec<Range<u16>>,
-    pub msix_table: Option<(u8, Range<u64>)>,
+    pub msix_table: Option<Placement>,
     pub reporting: ErrorReporting,
 }
 
@@ -138,8 +137,8 @@ pub(super) fn find<H: HostFunction>(host: &mut H) -> Result<Found, SetupError> {
             }
             Ok(CAP_MSIX) if at + 8 <= CONVENTIONAL_CONFIG_SIZE => {
                 let dwords = [read(host, at)?, read(host, at + MSIX_TABLE)?, [0; 4]];
-                let table = MsixLayout::parse(dwords.map(u32::from_le_bytes)).table;
-                found.msix_table = Some((table.bar, table.range));
+                let layout = MsixLayout::parse(dwords.map(u32::from_le_bytes));
+                found.msix_table = Some(layout.table);
             }
             _ => {}
         }
@@ -167,10 +166,8 @@ pub(super) fn trim(
     msix: Option<u8>,
 ) -> (HostInfo, Vec<(u8, Range<u64>)>) {
     let mut trapped = Vec::new();
-    let places = profile.places().map(|(_, bar, range)| {
-        let pages = range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE);
-        (bar, pages)
-    });
+    let places = profile.places();
+    let places = places.map(|(_, bar, range)| (bar, pages_around(&range)));
     let closed = (0..).zip(profile.closed_bars(msix));
     let closed = closed.filter_map(|(bar, closed)| closed.then_some((bar, 0..u64::MAX)));
     for (bar, pages) in places.chain(closed) {
@@ -184,13 +181,6 @@ pub(super) fn trim(
         trapped.push((bar, pages));
     }
     (info, trapped)
-}
-
-fn without(range: &Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
-    [
-        range.start..range.end.min(hole.start),
-        range.start.max(hole.end)..range.end,
-    ]
 }
 
 impl Profile {

@@ -143,3 +143,70 @@ pub trait HostFunction: Send {
     /// is 0 (PCI Power Management 1.2, section 5.4.1). By default nothing is to be forgotten.
     fn was_reset(&mut self) {}
 }
+
+impl HostFunction for Box<dyn HostFunction> {
+    fn info(&self) -> &HostInfo {
+        (**self).info()
+    }
+
+    fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
+        (**self).config_read(offset, data)
+    }
+
+    fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {
+        (**self).config_write(offset, data)
+    }
+
+    fn region_read(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), HostError> {
+        (**self).region_read(region, offset, data)
+    }
+
+    fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError> {
+        (**self).region_write(region, offset, data)
+    }
+
+    fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError> {
+        (**self).map(bar, area, gpa)
+    }
+
+    fn unmap(&mut self, bar: u8, area: Range<u64>) -> Result<(), HostError> {
+        (**self).unmap(bar, area)
+    }
+
+    fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<u16, HostError> {
+        (**self).enable_interrupts(kind, vectors)
+    }
+
+    fn disable_interrupts(&mut self) -> Result<(), HostError> {
+        (**self).disable_interrupts()
+    }
+
+    fn connect(&mut self, vector: u16, message: MsiMessage) -> Result<(), HostError> {
+        (**self).connect(vector, message)
+    }
+
+    fn disconnect(&mut self, vector: u16) -> Result<(), HostError> {
+        (**self).disconnect(vector)
+    }
+
+    fn restore_vectors(&mut self) -> Result<(), HostError> {
+        (**self).restore_vectors()
+    }
+
+    fn pending(&mut self, vector: u16) -> bool {
+        (**self).pending(vector)
+    }
+
+    fn reset(&mut self) -> Result<(), HostError> {
+        (**self).reset()
+    }
+
+    fn was_reset(&mut self) {
+        (**self).was_reset();
+    }
+}

@@ -104,7 +104,8 @@ impl Area {
     }
 }
 
-fn pages_around(range: &Range<u64>) -> Range<u64> {
+/// The pages that `range` touches.
+pub(crate) fn pages_around(range: &Range<u64>) -> Range<u64> {
     range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE)
 }
 
@@ -127,7 +128,8 @@ fn mappable(ranges: &[Range<u64>], holes: &[Range<u64>], limit: u64) -> Vec<Rang
     left
 }
 
-fn without(range: &Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
+/// What is left of `range` on both sides of `hole`; either may be empty.
+pub(crate) fn without(range: &Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
     [
         range.start..range.end.min(hole.start),
         range.start.max(hole.end)..range.end,

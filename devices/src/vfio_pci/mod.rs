@@ -7,13 +7,11 @@ mod guest_access;
 mod host;
 mod in_step;
 mod interrupts;
-mod layout;
+pub(crate) mod layout;
 mod policy;
 mod registers;
 mod report;
 mod setup;
-#[cfg(test)]
-mod tests;
 
 pub use function::{Options, PassthroughFunction};
 pub use gate::BusMasterGate;

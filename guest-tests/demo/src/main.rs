@@ -1,5 +1,5 @@
 //! `cargo demo`: builds the monitor and the stress guest, and lets the guest drive a DMA engine in
-//! software over fragmented memory. Arguments go to `pinvisor stress`.
+//! software over fragmented memory. Arguments go to `pinvisor-stress`.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -59,7 +59,7 @@ fn look_for_kvm() -> Result<(), String> {
 fn build() -> Result<PathBuf, String> {
     rust_target::ensure(BARE_METAL, |line| eprintln!("demo: {line}"))
         .map_err(|error| error.to_string())?;
-    cargo(&["--package", "pinvisor", "--bin", "pinvisor"])?;
+    cargo(&["--package", "pinvisor-stress", "--bin", "pinvisor-stress"])?;
     cargo(&[
         "--package",
         "dma-stress",
@@ -91,12 +91,12 @@ fn cargo(arguments: &[&str]) -> Result<(), String> {
     }
 }
 
-/// Becomes `pinvisor stress`.
+/// Becomes `pinvisor-stress`.
 fn show(target: &Path) -> ExitCode {
     println!("{INTRODUCTION}");
-    let mut command = Command::new(target.join("release/pinvisor"));
+    let mut command = Command::new(target.join("release/pinvisor-stress"));
     command
-        .args(["stress", "--software", "--memory", MEMORY, "--kernel"])
+        .args(["--software", "--memory", MEMORY, "--kernel"])
         .arg(target.join(BARE_METAL).join("release/dma-stress"))
         .arg("--html")
         .arg(target.join("demo.html"))

@@ -22,7 +22,7 @@ fn words(page: Gpa) -> impl FnMut() -> u64 {
 }
 
 impl Canaries {
-    /// The canaries on these pages, which nobody else uses.
+    /// The canaries on these pages, which nothing else uses.
     #[must_use]
     pub fn new(pages: Vec<Gpa>) -> Self {
         Self(pages)

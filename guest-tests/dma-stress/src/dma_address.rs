@@ -36,7 +36,7 @@ pub enum DmaMap {
     /// says where. The pieces' ends are invisible to the guest otherwise.
     Translate(Arc<dyn Translate>),
     /// The monitor finds the addresses when they are written to the device's registers. It
-    /// cannot join what is apart, and nobody tells the guest where that is: only the bytes of a
+    /// cannot join what is apart, and the guest does not know where that is: only the bytes of a
     /// page are sure to follow one another.
     Mediate,
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use stress_format::{Interrupt, Mode};
 
-/// The options. Words of the command line that are none are somebody else's.
+/// The options. Words of the command line that are none are for others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Seed of everything random.

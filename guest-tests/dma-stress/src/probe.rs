@@ -19,7 +19,7 @@ const STAMP: u64 = 0xd3a << 52;
 const STAMP_MASK: u64 = 0xfff << 52;
 const WORD: u64 = 8;
 
-/// Memory to stamp, and what in it is somebody's.
+/// Memory to stamp, and what of it is in use.
 #[derive(Debug)]
 pub struct Ground<'a, M> {
     /// Memory.
@@ -31,9 +31,9 @@ pub struct Ground<'a, M> {
 }
 
 impl<M: Memory> Ground<'_, M> {
-    /// Moves a word from `source` to the device and on to `target`, and tells what went wrong on
-    /// the way; `None` if nothing did, or it cannot be told. Contents of all memory that nobody
-    /// uses are lost.
+    /// Moves a word from `source` to the device and on to `target`, and reports what went wrong on
+    /// the way; `None` if nothing did, or it is unknown. Contents of all memory that is not in
+    /// use are lost.
     pub fn probe(
         &self,
         engine: &mut dyn Engine,

@@ -119,8 +119,8 @@ impl Ram {
         last.is_some_and(|taken| range.start < taken.end)
     }
 
-    /// Takes up to `most` pages from all over, away from extents' ends, and returns them: whoever
-    /// changes one has no business there.
+    /// Takes up to `most` pages from all over, away from extents' ends, and returns them: nothing
+    /// may change them.
     pub fn take_canaries(&mut self, most: usize, random: &mut fastrand::Rng) -> Vec<Gpa> {
         /// Extents too small to spare a page.
         const LEAST: u64 = 512 << 10;

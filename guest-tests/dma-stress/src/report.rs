@@ -21,7 +21,7 @@ struct State<W> {
 }
 
 impl<W: Write> Report<W> {
-    /// Begins a report on `out`, whose errors are ignored: there is nobody to tell.
+    /// Begins a report on `out`, whose errors are ignored: there is nowhere to report them.
     pub fn new(mut out: W) -> Self {
         let _ = writeln!(out, "{VERSION_LINE}");
         Self(Mutex::new(State {

@@ -63,7 +63,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Milliseconds since the start, if a sample is due; it is nobody else's then.
+    /// Milliseconds since the start, if a sample is due; only this caller takes it then.
     fn due(&self) -> Option<u64> {
         let ms = (self.now)().wrapping_sub(self.start) / self.ticks_per_ms;
         let next = self.next_ms.load(Relaxed);

@@ -1,4 +1,4 @@
-//! A guest's side of the DMA window, as `docs/dma-window.md` specifies it.
+//! A guest's side of the DMA window, as `docs/reference/dma-window.md` specifies it.
 //!
 //! A guest whose memory does not stand at the host's addresses must not give a device its
 //! guest-physical addresses. The window is a PCI function that tells it the right ones:

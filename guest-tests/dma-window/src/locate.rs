@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(with([0xfe00_0000, 0xfd00_0008, 0]), None, "32 bits");
         assert_eq!(with([0, 0xfd00_000c, 0]), None, "no address");
         assert_eq!(with([0xfe00_0000, 0x0000_000c, 0]), None, "no address");
-        assert_eq!(locate(|_| u32::MAX), None, "nobody there");
+        assert_eq!(locate(|_| u32::MAX), None, "no function there");
         assert_eq!(locate(|_| 0x11e8_1234), None, "another device");
     }
 }

@@ -222,9 +222,7 @@ impl<B: Bars> DmaWindow<B> {
     }
 
     fn change(&mut self, function: Bdf, flag: u32, expected: u32) -> Result<(), EnableError> {
-        let id = u32::from(function.bus()) << 8
-            | u32::from(function.device()) << 3
-            | u32::from(function.function());
+        let id = u32::from(function.routing_id());
         // Only functions of domain 0 have a place in the register.
         let status = if function.domain() == 0 {
             self.bars.write_register(REG_FUNCTION, id | flag);

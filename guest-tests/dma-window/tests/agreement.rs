@@ -6,10 +6,11 @@
 use std::cell::RefCell;
 
 use address::{Bdf, Gpa, Hpa, Iova};
-use devices::dma_window::{Options, testing};
+use devices::dma_window::Options;
 use devices::guest_table::Piece;
 use devices::pci::PciRoot;
 use devices::vfio_pci::BusMasterGate;
+use devices_testing::dma_window as testing;
 use dma_window::{Bars, DmaWindow, EnableError, TranslateError, locate};
 use iommufd_backend::backend::PinnedMap;
 use iommufd_backend::extent::Extent;

@@ -1,4 +1,4 @@
-//! Making memory scarce: memory that nobody else may change is filled, held and looked at, while the kernel moves
+//! Making memory scarce: memory that nothing else may change is filled, held and looked at, while the kernel moves
 //! pages about and gives up what it can.
 
 use std::collections::VecDeque;

@@ -50,7 +50,7 @@ impl Report {
     fn line(&self, text: impl Display) {
         let line = format!("{text}\n");
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody is left to be told that the console is gone.
+        // That the console is gone can be reported nowhere.
         let _ = output
             .write_all(line.as_bytes())
             .and_then(|()| output.flush());

@@ -189,7 +189,8 @@ fn build(no_build: bool) -> Result<()> {
         return Ok(());
     }
     cargo_build(
-        "--package pinvisor --package guest-tests --package falsify --lib --bin pinvisor --bin pinvisor-control \
+        "--package pinvisor --package pinvisor-stress --package guest-tests --package falsify --lib --bin pinvisor \
+         --bin pinvisor-stress --bin pinvisor-control \
          --bin kernel-check",
     )?;
     for (program, target) in [

@@ -116,7 +116,21 @@ pub const BIND: &[Step] = &[
         after: "kill $holder; wait $holder 2> /dev/null\n",
         status: "3",
         error: "bind-in-use",
-        says: &["nvme0n1 is held exclusively by the kernel or a program"],
+        says: &[
+            "nvme0n1 is mounted on /mnt in the mount namespace of process ",
+            "nsenter -t ",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "open-in-a-program",
+        before: "sleep 1000 8< /dev/nvme0n1 & holder=$!\n\
+                 until [ -e /proc/$holder/fd/8 ]; do sleep 0.1; done\n",
+        command: "pinvisor bind $TESTBED_BDF_0",
+        after: "kill $holder; wait $holder 2> /dev/null\n",
+        status: "3",
+        error: "bind-in-use",
+        says: &["has /dev/nvme0n1 open", "kill "],
         ..STEP
     },
     Step {

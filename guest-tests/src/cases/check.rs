@@ -92,7 +92,7 @@ pub fn dma_inside(findings: &mut Findings, outcome: &Outcome, least_bytes: u64) 
     );
 }
 
-/// Nobody wrote to the rest of the machine's memory, which was `least_mib` at least.
+/// Nothing wrote to the rest of the machine's memory, which was `least_mib` at least.
 pub fn canary_lives(findings: &mut Findings, outcome: &Outcome, least_mib: u64) {
     let facts = script::facts(&outcome.output);
     findings.expect_eq(

@@ -269,7 +269,7 @@ pub const MACHINE: &[Step] = &[
         ..STEP
     },
     Step {
-        // In a chroot nobody can make one, so what the process sees of its own is covered.
+        // In a chroot no process can make one, so what the process sees of its own is covered.
         name: "user-namespace",
         before: "echo 0 1000 1 > /tmp/uid_map\n",
         command: "sh -c 'mount --bind /tmp/uid_map /proc/$$/uid_map && exec pinvisor check'",
@@ -284,7 +284,7 @@ pub const MACHINE: &[Step] = &[
         status: "2",
         shows: &["FAIL hugepages"],
         says: &[
-            "512 pages of 2M for 1 GiB are needed, of which 150 can be had",
+            "512 pages of 2M for 1 GiB are needed, of which 150 are available",
             "echo 512 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
         ],
         ..STEP
@@ -295,7 +295,7 @@ pub const MACHINE: &[Step] = &[
         command: "pinvisor check",
         after: "echo 150 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages\n",
         shows: &["WARN hugepages"],
-        says: &["No page of 2M can be had"],
+        says: &["No page of 2M is available"],
         ..STEP
     },
     Step {

@@ -21,7 +21,7 @@ for word in $(cat /proc/cmdline); do
             for input in /sys/class/input/event*; do
                 grep -q 'Power Button' "$input/device/name" && button=/dev/input/${input##*/}
             done
-            # Whoever opens it later misses what was pressed before.
+            # Opened later, it would miss what was pressed before.
             exec 3< "$button"
             work &
             echo "guest: waits"

@@ -46,7 +46,7 @@ const IDENTITY: [Boot; 4] = [
     ("bzimage", "bzimage", 1, "", "15", 1),
     ("two", "kernel", 2, "", "15", 2),
     ("four", "kernel", 4, "", "15", 4),
-    // As many as nobody has, of which all but two are never started.
+    // More than any machine has, of which all but two are never started.
     ("odd", "kernel", 31, "maxcpus=2", "15", 2),
 ];
 
@@ -105,7 +105,7 @@ pub fn every_kind() -> Result<CaseResult> {
     ] {
         findings.expect(
             outcome.output.contains(text),
-            format!("nobody said: {text}"),
+            format!("not in the output: {text}"),
         );
     }
     places_as_wanted(&mut findings, &outcome.output, &guest);

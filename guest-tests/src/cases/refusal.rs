@@ -178,6 +178,16 @@ pub const BY_FILE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "no-stress",
+        before: "cp $(command -v pinvisor) /tmp/alone\n",
+        command: "env PATH=/nonexistent /tmp/alone stress --software",
+        after: "rm /tmp/alone\n",
+        status: "1",
+        error: "no-stress",
+        says: &["pinvisor-stress"],
+        ..STEP
+    },
+    Step {
         name: "no-software-engine",
         command: "pinvisor stress --kernel /testbed/status --memory 64M --noiommu --device $TESTBED_BDF_0 --break bit",
         status: "1",

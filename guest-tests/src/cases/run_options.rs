@@ -93,7 +93,7 @@ say debug "$(grep -c DEBUG /tmp/log)"
 grep phases: /tmp/log
 "#;
 
-/// Clients of the socket, one at a time; then a pipe with room for a page (fcntl(2), `F_SETPIPE_SZ`) that nobody
+/// Clients of the socket, one at a time; then a pipe with room for a page (fcntl(2), `F_SETPIPE_SZ`) that no process
 /// reads.
 const BY_LINE: &str = r#"
 options="--noiommu --device $TESTBED_BDF_0 --memory 256M --kernel /tmp/kernel --initramfs /testbed/initramfs"
@@ -187,8 +187,8 @@ fn said(findings: &mut Findings, facts: &BTreeMap<&str, &str>) {
             "mistyped_says",
             &[
                 "/tmp/mistyped.toml:9:",
-                "\"memroy\"",
-                "did you mean \"memory\"?",
+                "unknown field `memroy`",
+                "`memory`",
             ],
         ),
         ("second_run_says", &["/tmp/pid", "in use by process"]),

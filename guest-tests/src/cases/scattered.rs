@@ -85,7 +85,7 @@ pub fn stock_driver() -> Result<CaseResult> {
     let during = trace::between(&events, script::BEGIN, script::END).unwrap_or_default();
     let function = facts.get("bdf").and_then(|bdf| trace::function(bdf));
     let writes = trace::command_writes(during, function.unwrap_or(u16::MAX));
-    findings.expect(!writes.is_empty(), "nobody wrote to COMMAND");
+    findings.expect(!writes.is_empty(), "COMMAND was never written");
     findings.expect(
         writes.iter().all(|value| value & 4 == 0),
         format!("the device became bus master: {writes:x?}"),

@@ -52,7 +52,7 @@ hand_back() {
     testbed inside pool --key "$key" -- sh -c '
         command() { printf "\\$(printf %o "$2")" | dd of="/sys/bus/pci/devices/$1/config" bs=1 seek=4 conv=notrunc status=none; }
         for bdf; do
-            echo nobody > "/sys/bus/pci/devices/$bdf/driver_override"
+            echo none > "/sys/bus/pci/devices/$bdf/driver_override"
             echo "$bdf" > "/sys/bus/pci/devices/$bdf/driver/unbind"
             command "$bdf" 6
         done

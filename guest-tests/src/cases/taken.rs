@@ -1,5 +1,5 @@
 //! The host takes a device away from a running guest, or the monitor is killed. Memory that the device's programming
-//! still points to must not reach anybody else: a pattern in everything that came back stays as it is while the
+//! still points to must not reach other memory: a pattern in everything that came back stays as it is while the
 //! host's own driver takes the device over, with traffic arriving.
 
 use super::check::Findings;
@@ -147,7 +147,7 @@ fn machine() -> Result<(Rig, Machine)> {
     Ok((rig, machine))
 }
 
-/// Sends to everybody on the wire for as long as the script runs.
+/// Broadcasts on the wire for as long as the script runs.
 const SENDER: &str = "\
 nic=$(ls /sys/bus/pci/devices/$TESTBED_BDF_3/net)
 /testbed/busybox ip addr add 10.9.9.1/24 broadcast 10.9.9.255 dev $nic

@@ -13,8 +13,9 @@ use crate::paths;
 use crate::shell::quote;
 
 /// Programs, and a library for them, taken from the folder of this one, those that are built.
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     "pinvisor",
+    "pinvisor-stress",
     "testbed",
     "pinvisor-control",
     "kernel-check",

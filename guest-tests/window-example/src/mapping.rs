@@ -94,7 +94,7 @@ impl Mapping {
 
     fn write<T: Word>(&self, offset: u64, value: T) {
         if let Some(at) = self.at(offset).filter(|_| self.is_writable) {
-            // SAFETY: as for reading, and the mapping is writable. Nobody holds a reference into it.
+            // SAFETY: as for reading, and the mapping is writable. No reference into it exists.
             unsafe { at.write_volatile(value) };
         }
     }

@@ -51,7 +51,7 @@ impl Function {
         })
     }
 
-    /// 32 bits of config space; all-ones if nobody answers.
+    /// 32 bits of config space; all-ones if no device answers.
     pub fn config32(&self, offset: u16) -> u32 {
         let mut bytes = [0xff; 4];
         let read = self.config.read_exact_at(&mut bytes, offset.into());

@@ -71,7 +71,7 @@ mod tests {
         bytes
     }
 
-    /// The window of the example in `docs/dma-window.md`, as files, with COMMAND.
+    /// The window of the example in `docs/reference/dma-window.md`, as files, with COMMAND.
     fn files(command: u32) -> tempfile::TempDir {
         let config = [
             (0, 0x7057_1234),

@@ -52,6 +52,12 @@ impl Bdf {
     pub const fn function(self) -> u8 {
         self.function
     }
+
+    /// The 16 bits that name the function on its domain's buses (PCI Express 6.0, section 2.2.4.2).
+    #[must_use]
+    pub const fn routing_id(self) -> u16 {
+        (self.bus as u16) << 8 | (self.device as u16) << 3 | self.function as u16
+    }
 }
 
 impl fmt::Display for Bdf {
@@ -118,6 +124,17 @@ mod tests {
             ("10000:e1:00.0", "10000:e1:00.0"),
         ] {
             assert_eq!(text.parse::<Bdf>().unwrap().to_string(), full);
+        }
+    }
+
+    #[test]
+    fn a_routing_id_has_all_numbers_but_the_domain() {
+        for (text, id) in [
+            ("01:00.0", 0x100),
+            ("1:ff:1f.7", 0xffff),
+            ("02:10.2", 0x282),
+        ] {
+            assert_eq!(text.parse::<Bdf>().unwrap().routing_id(), id, "{text}");
         }
     }
 

@@ -5,11 +5,34 @@
 //! over the host, so the kinds do not convert into one another: the only ways across are the
 //! constructors (`Gpa(…)`) and the public field, which stand out in a review, and the two functions
 //! between [`Hpa`] and [`BusAddr`], whose names say what they take for granted.
+//!
+//! ```
+//! use address::{Bdf, Gpa, Hpa};
+//!
+//! // In an identity layout the two have the same number, and the conversion is in plain sight.
+//! let gpa = Gpa(0x2_4020_1234);
+//! let hpa = Hpa(gpa.0);
+//! assert_eq!(hpa.align_down(0x20_0000), Hpa(0x2_4020_0000));
+//! assert_eq!(hpa - Hpa(0x2_4020_0000), 0x1234);
+//!
+//! let disk: Bdf = "01:00.0".parse()?;
+//! assert_eq!(disk.to_string(), "0000:01:00.0");
+//! # Ok::<(), address::ParseBdfError>(())
+//! ```
+//!
+//! This does not compile:
+//!
+//! ```compile_fail,E0308
+//! use address::{Gpa, Hpa};
+//!
+//! let wrong: Hpa = Gpa(0x2_4020_0000);
+//! ```
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 mod bdf;
+pub mod units;
 
 pub use bdf::{Bdf, ParseBdfError};
 

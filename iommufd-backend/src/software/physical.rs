@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use address::Hpa;
+use address::units::Memory;
 
 /// The synthetic physical memory has no room left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "No {needed:#x} bytes of synthetic physical memory left in pages of {page_size:#x} bytes: \
-     {free:#x} bytes are free, {placed:#x} of them in such pages"
+    "No {} of synthetic physical memory left in pages of {}: of {} in all {} are free, {} of them in such pages",
+    Memory(*needed), Memory(*page_size), Memory(*total), Memory(*free), Memory(*placed)
 )]
 pub struct OutOfMemory {
     /// Bytes asked for.
     pub needed: u64,
     /// Size of the pages that they were to be in.
     pub page_size: u64,
+    /// Bytes in all.
+    pub total: u64,
     /// Bytes free.
     pub free: u64,
     /// Bytes of those that could be found room for.
@@ -64,6 +67,7 @@ impl PhysicalMemory {
                 let error = OutOfMemory {
                     needed: len,
                     page_size,
+                    total: self.ram.iter().map(|(start, end)| end - start).sum(),
                     free: self.free_bytes() + (len - left),
                     placed: len - left,
                 };

@@ -221,6 +221,8 @@ fn impossible_pins_are_refused_and_cost_nothing() {
         })
     ));
     backend.pin(&good).unwrap();
+    let refused = backend.physical.take(126 * MIB, PAGE).unwrap_err();
+    assert_eq!((refused.free, refused.total), (125 * MIB, 127 * MIB));
     assert_eq!(backend.physical.take(125 * MIB, PAGE).map(|_| ()), Ok(()));
 }
 

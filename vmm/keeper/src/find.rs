@@ -37,7 +37,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// One that nobody can ask, for tests of how it is shown.
+    /// One that cannot be asked, for tests of how it is shown.
     #[doc(hidden)]
     #[must_use]
     pub fn example(pid: u32, status: Status) -> Self {
@@ -120,7 +120,7 @@ fn new_socket() -> io::Result<OwnedFd> {
     Ok(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Waits for whoever is at the other end of `socket` only so long.
+/// Waits for the other end of `socket` only so long.
 pub(crate) fn be_impatient(socket: impl AsFd) -> io::Result<()> {
     for way in [Timeout::Recv, Timeout::Send] {
         set_socket_timeout(socket.as_fd(), way, Some(PATIENCE))?;
@@ -137,7 +137,7 @@ pub(crate) fn trusted_peer(socket: impl AsFd) -> io::Result<u32> {
     Ok(peer.pid.as_raw_nonzero().get().unsigned_abs())
 }
 
-/// Whether nobody but root and the caller can have put something into `directory`.
+/// Whether only root and the caller can have put something into `directory`.
 fn is_trusted(directory: &Path) -> bool {
     let Ok(found) = fs::symlink_metadata(directory) else {
         return false;

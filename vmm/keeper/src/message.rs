@@ -37,7 +37,7 @@ pub struct Kept {
     pub seen_in_slot: bool,
     /// Whether its user has accepted that it cannot be reset.
     pub accepted: bool,
-    /// Why there is no evidence that it is quiet; empty as long as nobody looked.
+    /// Why there is no evidence that it is quiet; empty as long as it was not looked at.
     pub why: String,
 }
 
@@ -124,7 +124,7 @@ pub(crate) enum Request {
         /// The devices.
         devices: Vec<Kept>,
     },
-    /// By anybody: what is kept?
+    /// From any process: what is kept?
     Status,
     /// By who has reset the device: it is quiet.
     Release {
@@ -174,7 +174,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Waits for a message and its files; `None` once nobody is at the other end.
+    /// Waits for a message and its files; `None` once the other end is closed.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] for one that makes no sense; the next one may.

@@ -145,8 +145,8 @@ fn publish(directory: &Path) -> Option<Published> {
         .ok()
 }
 
-/// Keeps what is held until it is told that every device is quiet. Where nobody can tell, that is
-/// for ever: only who kills it gets the memory back.
+/// Keeps what is held until it is told that every device is quiet. Where that cannot be known, it
+/// is kept for ever: only killing this process gives the memory back.
 fn keep(mut held: Held, published: Option<&Published>) {
     while !held.status.devices.is_empty() {
         let Some(published) = published else {

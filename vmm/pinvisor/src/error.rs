@@ -1,13 +1,12 @@
 //! What can fail in the program, and with which exit code.
 
+use std::io;
+use std::path::PathBuf;
+
 use address::Bdf;
 use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
-
-/// The command line is wrong, or a file named on it.
-const USAGE: u8 = 1;
-/// A device cannot be used.
-const DEVICE: u8 = 3;
+use vmm::ExitCode;
 
 /// Why the program did not do what it was asked for.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -23,10 +22,10 @@ pub enum Error {
     Vmm(vmm::Error),
     /// An option is needed that was not given.
     #[error(transparent)]
-    OptionMissing(#[from] crate::cli::Missing),
+    OptionMissing(#[from] crate::config::Missing),
     /// A file with options.
     #[error(transparent)]
-    ConfigFile(#[from] crate::cli::FileError),
+    ConfigFile(#[from] crate::config::FileError),
     /// Where events go.
     #[error(transparent)]
     Events(#[from] crate::events::EventsError),
@@ -39,12 +38,14 @@ pub enum Error {
         /// The device.
         bdf: Bdf,
     },
-    /// A fault that only the engine in software can have.
-    #[error("Only the DMA engine in software can be made to fail like that")]
-    NoSoftwareEngine,
-    /// A stress run's report.
-    #[error(transparent)]
-    Report(#[from] stress_report::Error),
+    /// The program for stress runs does not start.
+    #[error("Cannot start {}", program.display())]
+    NoStress {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// What the library has an error for.
@@ -59,6 +60,9 @@ macro_rules! from_library {
 }
 from_library!(
     vmm::Error,
+    vmm::config::ValidateError,
+    vmm::FileError,
+    vmm::ProcessError,
     host::BindError,
     iommufd_backend::Error,
     keeper::KeeperError,
@@ -89,16 +93,15 @@ impl Error {
 
     /// The exit code of a process that ends with this error.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Vmm(error) => error.exit_code(),
-            Self::NoKeeper { .. } => DEVICE,
+            Self::NoKeeper { .. } => ExitCode::Device,
             Self::OptionMissing(_)
             | Self::ConfigFile(_)
             | Self::Events(_)
             | Self::Pidfile(_)
-            | Self::NoSoftwareEngine
-            | Self::Report(_) => USAGE,
+            | Self::NoStress { .. } => ExitCode::Usage,
         }
     }
 
@@ -117,7 +120,10 @@ impl Error {
         match self {
             Self::Vmm(error) => error.hint(),
             Self::Events(error) => error.hint(),
-            Self::NoSoftwareEngine => Some("add --software".to_owned()),
+            Self::NoStress { .. } => Some(
+                "install pinvisor-stress beside pinvisor: cargo build --release builds both"
+                    .to_owned(),
+            ),
             Self::NoKeeper { .. } => Some("pinvisor list shows keepers".to_owned()),
             _ => None,
         }

@@ -1,5 +1,5 @@
 //! What happens to a run, for programs: one JSON object on a line for each event, as
-//! `docs/events.md` documents.
+//! `docs/reference/events.md` documents.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -119,7 +119,7 @@ struct Line<'a> {
     event: &'a Event<'a>,
 }
 
-/// Where the events go. A reader who does not read, or is gone, misses them: nobody waits.
+/// Where the events go. A reader that does not read, or is gone, misses them: a run does not wait for it.
 #[derive(Debug)]
 pub struct EventLog {
     began: Instant,
@@ -129,7 +129,7 @@ pub struct EventLog {
 }
 
 impl Default for EventLog {
-    /// Events that nobody is told of.
+    /// Events that go nowhere.
     fn default() -> Self {
         Self {
             began: Instant::now(),
@@ -190,7 +190,7 @@ impl EventLog {
         self.targets.retain_mut(|target| {
             let result = target.write_all(text.as_bytes());
             if let Err(error) = &result {
-                log::warn!("The events end here, nobody reads them: {error}");
+                log::warn!("No more events are written, their reader takes none: {error}");
             }
             result.is_ok()
         });

@@ -23,7 +23,7 @@ const FATAL: [Signal; 7] = [
     Signal::SIGTRAP,
 ];
 
-/// The word for such an end, as `docs/events.md` lists it.
+/// The word for such an end, as `docs/reference/events.md` lists it.
 pub const REASON: &str = "fatal-signal";
 
 /// Longer than the last event, or the message, with all numbers at their longest.

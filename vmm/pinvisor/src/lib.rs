@@ -8,14 +8,15 @@ pub mod fatal;
 pub mod logging;
 pub mod pidfile;
 mod plan;
+mod process;
 mod run;
 mod run_context;
 mod screen;
-pub mod stress;
 
 pub use error::Error;
 pub use plan::run as plan;
-pub use run::run;
+pub use process::{prepare as prepare_process, report};
+pub use run::{Ended, launch, run};
 pub use run_context::RunContext;
 pub use screen::say;
 

@@ -10,17 +10,17 @@ use log::LevelFilter;
 
 use crate::Error;
 use crate::config::HostConfig;
-use crate::screen::Messages;
+use crate::screen::messages;
 use vmm::console::nonblocking::Unblocked;
 
-/// A line is dropped if it cannot be written in this time: a paused terminal stops nobody.
+/// A line is dropped if it cannot be written in this time: a paused terminal blocks no thread.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Starts the log. Without a file it goes to standard error, with warnings only unless more is
 /// asked for; a file gets what is done in any case, and the time.
 ///
 /// # Errors
-/// [`Error::File`]
+/// [`Error::Vmm`]
 pub fn start(config: &HostConfig) -> Result<(), Error> {
     let level = match (config.verbose, &config.log_file) {
         (0, None) => LevelFilter::Warn,
@@ -30,7 +30,7 @@ pub fn start(config: &HostConfig) -> Result<(), Error> {
     let mut builder = Builder::new();
     builder.filter_level(level);
     if let Some(path) = &config.log_file {
-        let file = append(path).map_err(|source| vmm::Error::File {
+        let file = append(path).map_err(|source| vmm::FileError {
             what: "the log file",
             path: path.clone(),
             source,
@@ -43,7 +43,7 @@ pub fn start(config: &HostConfig) -> Result<(), Error> {
             });
     } else {
         builder
-            .target(Target::Pipe(Box::new(Messages)))
+            .target(Target::Pipe(Box::new(messages())))
             .format(|out, record| {
                 let level = record.level().as_str().to_ascii_lowercase();
                 writeln!(out, "pinvisor: {level}: {}", record.args())

@@ -4,16 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use pinvisor::cli::{Cli, Command, StressArgs};
+use host::Id;
+use pinvisor::cli::{Cli, Command};
 use pinvisor::config::HostConfig;
-use pinvisor::{Error, RunContext, fatal, logging, run, say, stress};
-use stress_report::Verdict;
-use vmm::{Identity, limits};
-
-/// The command line is wrong.
-const USAGE: u8 = 1;
-/// A stress run did not pass.
-const FAILED: u8 = 6;
+use pinvisor::{Error, RunContext, logging, prepare_process, report, run, say};
+use vmm::Identity;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -23,14 +18,15 @@ fn main() -> ExitCode {
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => USAGE.into(),
+                _ => vmm::ExitCode::Usage.into(),
             };
         }
     };
     match execute(cli) {
         Ok(code) => code,
         Err(error) => {
-            report(&error);
+            let check = error.check().map(Id::name);
+            say(&report(error.id(), &error, error.hint(), check));
             error.exit_code().into()
         }
     }
@@ -38,8 +34,7 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Result<ExitCode, Error> {
     let verbose = cli.verbose;
-    let handlers = limits::report_file_size().and_then(|()| fatal::install());
-    handlers.map_err(vmm::process("install a signal handler"))?;
+    prepare_process()?;
     // A run's log may go elsewhere, as its file of options says.
     if !matches!(cli.command, Command::Run(_) | Command::Plan(_)) {
         logging::start(&HostConfig {
@@ -53,40 +48,17 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
             run(&config.guest, &Identity, RunContext::open(&config.host)?)?;
         }
         Command::Plan(args) => {
-            let output = args.output();
             let config = args.run.into_config(verbose)?;
             logging::start(&config.host)?;
-            pinvisor::plan(&config.guest, &output)?;
+            pinvisor::plan(&config.guest, args.json)?;
         }
-        Command::Stress(args) => return run_stress(*args),
+        Command::Stress(args) => match args.start(verbose)? {},
         Command::Check(args) => return args.run(),
         Command::List(args) => return args.run(),
         Command::Bind(args) => return args.run(),
         Command::Unbind(args) => return args.run(),
         Command::Release(args) => return args.run(),
         Command::Keeper => keeper::run()?,
-        Command::Completions(args) => args.write()?,
-        Command::Man(args) => args.write()?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn run_stress(args: StressArgs) -> Result<ExitCode, Error> {
-    let (config, layout) = args.into_config()?;
-    Ok(match stress::run(&config, layout)? {
-        Verdict::Passed => ExitCode::SUCCESS,
-        Verdict::Failed(_) | Verdict::Incomplete(_) => FAILED.into(),
-    })
-}
-
-/// Prints the error, what is behind it, the hint, and the check that looks for it.
-fn report(error: &Error) {
-    let mut text = format!("pinvisor: error[{}]: {}\n", error.id(), error.chain());
-    if let Some(hint) = error.hint() {
-        text.push_str(&format!("pinvisor: hint: {hint}\n"));
-    }
-    if let Some(check) = error.check() {
-        text.push_str(&format!("pinvisor: check: {}\n", check.name()));
-    }
-    say(&text);
 }

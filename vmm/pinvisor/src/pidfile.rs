@@ -17,7 +17,7 @@ const LONGEST: usize = 8;
 /// Attempts at a file that others take away meanwhile.
 const ATTEMPTS: u32 = 16;
 
-/// A pidfile cannot be had.
+/// The pidfile cannot be created or locked.
 #[derive(Debug, thiserror::Error)]
 pub enum PidfileError {
     /// Another process has it.
@@ -108,7 +108,7 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Somebody may have removed it, and another process made its own.
+        // It may have been removed, and another process have made its own.
         if !is_at(&self.lock, &self.path) {
             log::debug!(
                 "The pidfile {} is no longer this one's",
@@ -122,7 +122,7 @@ impl Drop for Pidfile {
     }
 }
 
-/// Not through a symbolic link that somebody planted, and without waiting at a FIFO.
+/// Not through a symbolic link, and without waiting at a FIFO.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = File::options()

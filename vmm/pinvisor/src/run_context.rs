@@ -25,7 +25,7 @@ impl RunContext {
     /// anything that stays open, see [`EventLog::open`].
     ///
     /// # Errors
-    /// [`Error::Events`], [`Error::File`], [`Error::Pidfile`]
+    /// [`Error::Events`], [`Error::Vmm`], [`Error::Pidfile`]
     pub fn open(config: &HostConfig) -> Result<Self, Error> {
         let events = EventLog::open(config)?;
         logging::start(config)?;
@@ -65,8 +65,8 @@ impl RunContext {
         anew
     }
 
-    /// Tells that the run has ended: for `reason`, if it got that far, and with `result`. Whoever
-    /// waits for that can start the next one: the pidfile is gone.
+    /// Reports that the run has ended: for `reason`, if it got that far, and with `result`. The next run
+    /// can be started then: the pidfile is gone.
     pub(crate) fn ended(mut self, reason: Option<&ExitReason>, result: &Result<(), Error>) {
         let message = result.as_ref().err().map(Error::chain);
         if let (Some(message), true) = (&message, self.log_is_elsewhere) {
@@ -80,7 +80,9 @@ impl RunContext {
                 Some(ExitReason::Signal(number)) => Some(*number),
                 _ => None,
             },
-            exit_code: result.as_ref().map_or_else(Error::exit_code, |()| 0),
+            exit_code: result
+                .as_ref()
+                .map_or_else(|error| error.exit_code().into(), |()| 0),
         });
     }
 }
@@ -101,10 +103,14 @@ mod tests {
         let reset = ExitReason::Reset;
         assert!(anew(OnReset::Restart, &reset, Ok(())));
         assert!(!anew(OnReset::Exit, &reset, Ok(())));
-        // Whoever sent SIGTERM wants an end.
+        // SIGTERM asks for an end.
         assert!(!asked(OnReset::Restart).starts_anew(&reset, true, &Ok(())));
         // What is still held cannot be taken again.
-        assert!(!anew(OnReset::Restart, &reset, Err(vmm::Error::Panicked)));
+        assert!(!anew(
+            OnReset::Restart,
+            &reset,
+            Err(vmm::RunError::Panicked.into())
+        ));
         for other in [
             ExitReason::PowerOff { status: 0 },
             ExitReason::Signal(15),

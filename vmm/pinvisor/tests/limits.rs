@@ -7,10 +7,10 @@ use std::process::Command;
 #[test]
 fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
     let directory = tempfile::tempdir().unwrap();
-    let file = File::create(directory.path().join("man")).unwrap();
+    let file = File::create(directory.path().join("check")).unwrap();
     let program = env!("CARGO_BIN_EXE_pinvisor");
     let output = Command::new("sh")
-        .args(["-c", "ulimit -f 1; exec \"$0\" completions bash", program])
+        .args(["-c", "ulimit -f 1; exec \"$0\" check --json", program])
         .stdout(file)
         .output()
         .unwrap();

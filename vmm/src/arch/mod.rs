@@ -12,8 +12,11 @@
 //! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`SAFE_EXTENTS`], [`memory_warnings`] |
 //! | How do its CPUs begin? | [`Vcpus`], [`EntryError`] |
 
+mod error;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+
+pub use error::ArchError;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{

@@ -8,12 +8,13 @@ use address::Gpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::command_line;
+use super::error::{BootError, LoadError};
 use super::kernel::Kernel;
 use super::place::{BootRequirements, Placement};
 use super::release::Release;
-use crate::arch::{self, Protocol};
+use crate::arch::{self, ArchError, Protocol};
 use crate::config::{Config, input_file};
-use crate::error::Error;
+use crate::error::FileError;
 use crate::memory::plan::MemoryPlan;
 use crate::memory::progress::Progress;
 
@@ -32,10 +33,10 @@ struct Initramfs {
 }
 
 impl BootFiles {
-    pub fn open(config: &Config) -> Result<Self, Error> {
+    pub fn open(config: &Config) -> Result<Self, BootError> {
         let kernel = arch::open_kernel(&config.kernel)?;
         let initramfs = config.initramfs.as_deref().map(|path| {
-            Initramfs::open(path).map_err(|source| Error::File {
+            Initramfs::open(path).map_err(|source| FileError {
                 what: "initramfs",
                 path: path.to_owned(),
                 source,
@@ -48,12 +49,12 @@ impl BootFiles {
     }
 
     /// Which release of Linux the kernel is; `None` if it does not say so.
-    pub fn release(&self) -> Result<Option<Release>, Error> {
+    pub fn release(&self) -> Result<Option<Release>, BootError> {
         Ok(self.kernel.release()?)
     }
 
     /// Refuses a command line that the kernel, which may be Linux, does not take or would hang with.
-    pub fn check_command_line(&self, line: &str, is_linux: bool) -> Result<(), Error> {
+    pub fn check_command_line(&self, line: &str, is_linux: bool) -> Result<(), ArchError> {
         let most = self.kernel.protocol().longest_command_line();
         arch::check_command_line(line, most)?;
         if is_linux {
@@ -63,9 +64,9 @@ impl BootFiles {
     }
 
     /// Where kernel and initramfs go in the memory of `plan`.
-    pub fn place(&self, plan: &MemoryPlan) -> Result<Placement, Error> {
+    pub fn place(&self, plan: &MemoryPlan) -> Result<Placement, BootError> {
         let placed = self.requirements(plan.size()).place(&plan.ranges());
-        placed.map_err(|source| Error::Place {
+        placed.map_err(|source| BootError::Place {
             kernel: self.kernel.path().to_owned(),
             source,
         })
@@ -83,8 +84,12 @@ impl BootFiles {
     /// Loads kernel and initramfs at their places in `memory`. Returns the address of the kernel's entry point.
     ///
     /// # Errors
-    /// [`Error::Kernel`], [`Error::Load`]
-    pub fn load(&mut self, placement: &Placement, memory: &GuestMemoryMmap) -> Result<Gpa, Error> {
+    /// [`BootError::Kernel`], [`BootError::Load`]
+    pub fn load(
+        &mut self,
+        placement: &Placement,
+        memory: &GuestMemoryMmap,
+    ) -> Result<Gpa, BootError> {
         let start = placement.kernel.start;
         log::info!("kernel gpa={start}");
         let at = self.kernel.load(memory, start)?;
@@ -121,7 +126,7 @@ impl Initramfs {
         })
     }
 
-    fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<(), Error> {
+    fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<(), LoadError> {
         let progress = Progress::new("Loading the initramfs", self.length);
         let mut done = 0;
         while done < self.length {
@@ -130,7 +135,7 @@ impl Initramfs {
             let bytes = usize::try_from(count).unwrap_or(usize::MAX);
             memory
                 .read_exact_volatile_from(address, &mut self.file, bytes)
-                .map_err(|source| Error::Load {
+                .map_err(|source| LoadError {
                     what: "initramfs",
                     source: format!("{}: {source}", self.path.display()).into(),
                 })?;
@@ -148,6 +153,7 @@ mod tests {
 
     use super::*;
     use crate::boot::kernel::{Demand, KernelError};
+    use crate::error::Explain;
 
     const MIB: u64 = 1 << 20;
     const MEMORY: Range<Gpa> = Gpa(0)..Gpa(48 * MIB);

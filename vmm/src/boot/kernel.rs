@@ -47,7 +47,7 @@ pub struct Demand {
     pub lowest: Gpa,
     /// All of it is below this.
     pub below: Gpa,
-    /// Why it must be [`below`](Self::below), for whoever reads the error.
+    /// Why it must be [`below`](Self::below), for the error.
     pub reason: &'static str,
     /// All of the initramfs is below this.
     pub initramfs_below: Gpa,

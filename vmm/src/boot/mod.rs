@@ -2,7 +2,10 @@
 //! affair ([`arch`](crate::arch)).
 
 pub(crate) mod command_line;
+mod error;
 pub(crate) mod files;
 pub mod kernel;
 pub mod place;
 pub mod release;
+
+pub use error::{BootError, LoadError};

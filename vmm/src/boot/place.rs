@@ -117,14 +117,14 @@ impl Placement {
         let kernel = place_kernel(ranges, demand)?;
         let initramfs = initramfs
             .filter(|length| *length > 0)
-            .map(|length| place_initramfs(ranges, &kernel, (length, demand.initramfs_below)))
+            .map(|length| place_initramfs(ranges, &kernel, length, demand.initramfs_below))
             .transpose()?;
         Ok(Self { kernel, initramfs })
     }
 }
 
 fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, PlaceError> {
-    enough(ranges, ("kernel", demand.length), "")?;
+    enough(ranges, "kernel", demand.length, "")?;
     // What is left of a piece from the first address in it that will do.
     let usable = |range: &Range<Gpa>| {
         let start = range.start.max(demand.lowest).align_up(demand.alignment)?;
@@ -162,7 +162,8 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
 fn place_initramfs(
     ranges: &[Range<Gpa>],
     kernel: &Range<Gpa>,
-    (length, below): (u64, Gpa),
+    length: u64,
+    below: Gpa,
 ) -> Result<Range<Gpa>, PlaceError> {
     let free: Vec<_> = ranges
         .iter()
@@ -173,7 +174,7 @@ fn place_initramfs(
         })
         .filter(|range| range.start < range.end)
         .collect();
-    enough(&free, ("initramfs", length), " besides the kernel")?;
+    enough(&free, "initramfs", length, " besides the kernel")?;
     let free: Vec<_> = free
         .into_iter()
         .map(|range| range.start..range.end.min(below))
@@ -200,7 +201,8 @@ fn place_initramfs(
 /// Refuses what is larger than all of `ranges` together: no choice of other ones would help.
 fn enough(
     ranges: &[Range<Gpa>],
-    (what, need): (&'static str, u64),
+    what: &'static str,
+    need: u64,
     besides: &'static str,
 ) -> Result<(), PlaceError> {
     let room = ranges.iter().map(|range| range.end - range.start).sum();

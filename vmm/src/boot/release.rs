@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use memchr::memmem::Finder;
@@ -53,22 +54,23 @@ impl Release {
         is_banner.then(|| Self::parse(text)).flatten()
     }
 
-    /// The release in the banners that are in `parts` of `file`, each an offset and a length; the
-    /// oldest if they differ, as a kernel may hold another one. `None` without a banner, and if
-    /// there are more than 512 MiB to search.
+    /// The release in the banners that are in `parts` of `file`; the oldest if they differ, as a
+    /// kernel may hold another one. `None` without a banner, and if there are more than 512 MiB to
+    /// search.
     ///
     /// # Errors
     /// The errno of reading the file.
     pub fn search(
         file: &File,
-        parts: impl IntoIterator<Item = (u64, u64)>,
+        parts: impl IntoIterator<Item = Range<u64>>,
     ) -> io::Result<Option<Self>> {
         let finder = Finder::new(BANNER);
         let mut found: Option<Self> = None;
         let mut left = MOST_SEARCHED;
         // Each step begins with the end of the one before, where a banner may have begun.
         let mut bytes = vec![0; BANNER_LENGTH + STEP];
-        for (offset, length) in parts {
+        for part in parts {
+            let length = part.end - part.start;
             let Some(rest) = left.checked_sub(length) else {
                 return Ok(None);
             };
@@ -76,7 +78,7 @@ impl Release {
             let (mut kept, mut done) = (0, 0);
             while done < length {
                 let count = usize::try_from(length - done).unwrap_or(STEP).min(STEP);
-                file.read_exact_at(&mut bytes[kept..kept + count], offset + done)?;
+                file.read_exact_at(&mut bytes[kept..kept + count], part.start + done)?;
                 let searched = &bytes[..kept + count];
                 let banners = finder
                     .find_iter(searched)
@@ -126,7 +128,7 @@ mod tests {
     }
 
     fn search(bytes: &[u8]) -> Option<Release> {
-        Release::search(&file(bytes), [(0, bytes.len() as u64)]).unwrap()
+        Release::search(&file(bytes), [0..bytes.len() as u64]).unwrap()
     }
 
     #[test]
@@ -178,12 +180,13 @@ mod tests {
     fn what_is_named_too_often_is_not_searched() {
         let bytes = b"Linux version 6.1.0 (a@b)";
         let file = file(bytes);
-        let part = (0, bytes.len() as u64);
-        assert_eq!(Release::search(&file, [part, part]).unwrap(), release(6, 1));
+        let part = 0..bytes.len() as u64;
+        let parts = [part.clone(), part.clone()];
+        assert_eq!(Release::search(&file, parts).unwrap(), release(6, 1));
         file.set_len(MOST_SEARCHED).unwrap();
-        let parts = [part, (0, MOST_SEARCHED)];
+        let parts = [part, 0..MOST_SEARCHED];
         assert_eq!(Release::search(&file, parts).unwrap(), None);
-        let beyond = [(MOST_SEARCHED - 1, 2)];
+        let beyond = [MOST_SEARCHED - 1..MOST_SEARCHED + 1];
         assert!(Release::search(&file, beyond).is_err());
     }
 

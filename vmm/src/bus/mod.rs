@@ -1,64 +1,83 @@
 //! The emulated devices, the passed-through functions, and the addresses that they answer.
 
 pub(crate) mod address_map;
+pub(crate) mod allocator;
+mod emulated;
+mod error;
+pub(crate) mod lines;
 pub(crate) mod slots;
-pub(crate) mod software;
+pub(crate) mod synthetic;
 pub(crate) mod window;
 
 use std::sync::Arc;
 
 use address::Bdf;
 use devices::mediate::{self, Counters, MediatedFunction, Profile};
-use devices::pci::{PciFunction, PciRoot, Pin};
+use devices::pci::{PciFunction, PciRoot};
 use devices::vfio_pci::{BusMasterGate, HostFunction, Options, PassthroughFunction};
 
-use self::slots::PciSlot;
-use self::software::{ENGINE, ENGINE_SLOT, EngineThread, SoftwareMachine};
-use self::window::Places;
-use crate::arch::layout;
-use crate::bus::address_map::AddressMap;
-use crate::error::{Error, process};
+use self::allocator::BusAllocator;
+use self::emulated::{EmulatedFunction, Place};
+use self::lines::{InterruptLines, intx_gsi};
+use self::slots::{PciSlot, TooManyDevices};
+use self::synthetic::SyntheticMachine;
+use self::window::{Places, Window};
+use crate::error::{ProcessError, process};
 use crate::kvm::irq::Interrupts;
-use crate::kvm::vm::Vm;
+use crate::kvm::vm::{Memslot, Vm};
 use crate::memory::table::RamTable;
 use crate::passthrough::VfioFunction;
 use crate::passthrough::dma_path::DmaPath;
 use crate::run::exit::{ExitReason, ExitSender};
 use crate::teardown::Resources;
+use vm_memory::GuestMemoryMmap;
+
+pub use error::BusError;
+
+/// What the device of a synthetic machine is called, as the host gives it no name: its place in the guest.
+const ENGINE: Bdf = Bdf::new(0, 0, 1, 0).unwrap();
 
 /// A function for the guest's bus, and what else there is of it.
-struct Passed {
+pub(crate) struct Passed {
     function: Box<dyn PciFunction>,
-    /// Closed, where the guest's driver has to say that it translates.
+    /// The device that it is, and the gate of its bus mastering: closed, where the guest's driver has to say that it
+    /// translates.
     gate: Option<BusMasterGate>,
-    /// Where the monitor translates.
-    counters: Option<Counters>,
+    /// What the monitor counts where it translates for it.
+    counters: Option<(Bdf, Counters)>,
+}
+
+impl From<Box<dyn PciFunction>> for Passed {
+    fn from(function: Box<dyn PciFunction>) -> Self {
+        Self {
+            function,
+            gate: None,
+            counters: None,
+        }
+    }
 }
 
 /// The bus while functions are put on it.
 struct Slots {
     root: PciRoot,
-    /// The last slot in use.
-    last: u8,
     /// Of the functions whose guest translates.
     gates: Vec<(Bdf, BusMasterGate)>,
     mediated: Vec<(Bdf, Counters)>,
 }
 
 impl Slots {
-    /// Puts the function of the device `bdf` at its place, and returns its name in the guest.
-    fn add(&mut self, place: PciSlot, bdf: Bdf, passed: Passed) -> Result<Bdf, Error> {
+    /// Puts a function at its place, and returns its name in the guest.
+    fn add(&mut self, place: PciSlot, passed: Passed) -> Result<Bdf, BusError> {
         let PciSlot { slot, function } = place;
         let guest = self.root.add(slot, function, passed.function)?;
         self.gates.extend(passed.gate.map(|gate| (guest, gate)));
-        let counters = passed.counters.map(|counters| (bdf, counters));
-        self.mediated.extend(counters);
-        self.last = self.last.max(slot);
+        self.mediated.extend(passed.counters);
         Ok(guest)
     }
 }
 
-/// What a passed-through function is connected to besides its bus.
+/// What functions are connected to besides their bus.
+#[derive(Debug)]
 pub(crate) struct Wiring<'a> {
     pub vm: &'a Arc<Vm>,
     /// Where guest memory is, for those who translate.
@@ -70,11 +89,15 @@ pub(crate) struct Wiring<'a> {
 }
 
 impl Wiring<'_> {
-    /// The root with every device of `resources` in its place, which get what belongs to the bus besides.
-    pub fn plug(&self, host_map: &AddressMap, resources: &mut Resources) -> Result<PciRoot, Error> {
+    /// The root with every function in its place: the devices of `resources`, then those that are emulated.
+    /// `resources` gets what belongs to the bus besides.
+    pub fn plug(
+        &self,
+        bus: &mut BusAllocator,
+        resources: &mut Resources,
+    ) -> Result<PciRoot, BusError> {
         let mut slots = Slots {
-            root: PciRoot::new(host_map.ecam.start)?,
-            last: 0,
+            root: PciRoot::new(bus.map.ecam.start)?,
             gates: Vec::new(),
             mediated: Vec::new(),
         };
@@ -83,61 +106,77 @@ impl Wiring<'_> {
         devices.sort_by_key(|assigned| (assigned.slot.slot, assigned.slot.function));
         for assigned in devices {
             let bdf = assigned.bdf();
-            let gsi = intx_gsi(assigned.slot.slot);
             let host = VfioFunction::new(
                 assigned,
                 Arc::clone(self.vm),
                 Arc::clone(self.interrupts),
-                gsi,
+                intx_gsi(assigned.slot.slot),
             )
             .map_err(process("make an eventfd"))?;
-            let passed = self.function(host, (bdf, gsi), &assigned.dma)?;
-            let guest = slots.add(assigned.slot, bdf, passed)?;
+            let lines = InterruptLines::of_slot(self.interrupts, assigned.slot.slot);
+            let passed = self.pass(host, bdf, &lines, &assigned.dma)?;
+            let guest = slots.add(assigned.slot, passed)?;
             log::info!("{bdf}: is {guest} in the guest");
         }
-        if let Some(machine) = resources.assigned.spaces.software() {
-            resources.engine = Some(self.plug_engine(machine, &mut slots)?);
+        let memory = resources.ram.memory();
+        if let Some(machine) = resources.assigned.spaces.synthetic() {
+            resources.memslots.extend(self.emulate(
+                SyntheticDevice(machine),
+                bus,
+                &mut slots,
+                memory,
+            )?);
         }
         if let Some(places) = self.window {
-            let (function, table) = window::open(self.table, places, self.vm, slots.gates)?;
-            resources.memslots.push(table);
-            let guest = slots.root.add(slots.last + 1, 0, Box::new(function))?;
-            log::info!("the DMA window is {guest} in the guest");
+            let window = Window {
+                places,
+                functions: slots.gates.split_off(0),
+            };
+            resources
+                .memslots
+                .extend(self.emulate(window, bus, &mut slots, memory)?);
         }
         resources.mediated = slots.mediated;
         Ok(slots.root)
     }
 
-    /// Puts the engine of a machine in software on the bus and lets it work.
-    fn plug_engine(
+    /// Puts an emulated function at the next free slot. Returns the memory that the guest sees of it.
+    fn emulate<F: EmulatedFunction>(
         &self,
-        machine: &SoftwareMachine,
+        function: F,
+        bus: &mut BusAllocator,
         slots: &mut Slots,
-    ) -> Result<EngineThread, Error> {
-        let gsi = intx_gsi(ENGINE_SLOT);
-        let (host, worker) = machine.engine(self.interrupts, gsi)?;
-        let passed = self.function(host, (ENGINE, gsi), machine.path())?;
-        let place = PciSlot {
-            slot: ENGINE_SLOT,
-            function: 0,
+        memory: &GuestMemoryMmap,
+    ) -> Result<Vec<Memslot>, BusError> {
+        let slot = bus.slot().ok_or(TooManyDevices {
+            count: slots::MAX_SLOTS + 1,
+            most: slots::MAX_SLOTS,
+        })?;
+        let mut place = Place {
+            lines: InterruptLines::of_slot(self.interrupts, slot.slot),
+            memory,
+            wiring: self,
+            memslots: Vec::new(),
         };
-        let guest = slots.add(place, ENGINE, passed)?;
-        log::info!("the DMA engine in software is {guest} in the guest");
-        EngineThread::spawn(worker).map_err(process("start the DMA engine"))
+        let passed = function.plug(&mut place)?;
+        let guest = slots.add(slot, passed)?;
+        log::info!("the {} is {guest} in the guest", F::NAME);
+        Ok(place.memslots)
     }
 
     /// Shows `host`, called `bdf` in messages, to the guest, with its DMA by `path`.
-    fn function<H: HostFunction + 'static>(
+    fn pass<H: HostFunction + 'static>(
         &self,
         host: H,
-        (bdf, gsi): (Bdf, u32),
+        bdf: Bdf,
+        lines: &InterruptLines,
         path: &DmaPath,
-    ) -> Result<Passed, Error> {
+    ) -> Result<Passed, BusError> {
         let gate = matches!(path, DmaPath::Translate).then(BusMasterGate::closed);
         let exits = self.exits.clone();
         let options = Options {
             bus_master: gate.clone().unwrap_or_else(BusMasterGate::opened),
-            interrupt_line: u8::try_from(gsi).unwrap_or(u8::MAX),
+            interrupt_line: lines.line(),
             on_failure: Box::new(move |failure| {
                 exits.send(ExitReason::Device(bdf, failure.reason()));
             }),
@@ -150,7 +189,7 @@ impl Wiring<'_> {
             });
         };
         let host = self.mediated(host, bdf, profile.as_ref())?;
-        let counters = Some(host.counters());
+        let counters = Some((bdf, host.counters()));
         Ok(Passed {
             function: Box::new(PassthroughFunction::new(host, options)?),
             gate,
@@ -164,7 +203,7 @@ impl Wiring<'_> {
         mut host: H,
         bdf: Bdf,
         profile: Option<&Profile>,
-    ) -> Result<MediatedFunction<H>, Error> {
+    ) -> Result<MediatedFunction<H>, BusError> {
         let profile = match profile {
             Some(profile) => profile.clone(),
             None => shipped(&mut host, bdf)?,
@@ -181,22 +220,33 @@ impl Wiring<'_> {
     }
 }
 
-/// The line of INTA#, which every passed-through function shows.
-fn intx_gsi(slot: u8) -> u32 {
-    layout::INTX_GSIS[usize::from(Pin::A.line(slot))]
+/// The device of a synthetic machine.
+struct SyntheticDevice<'a>(&'a mut dyn SyntheticMachine);
+
+impl EmulatedFunction for SyntheticDevice<'_> {
+    const NAME: &'static str = "DMA engine in software";
+
+    fn plug(self, place: &mut Place<'_>) -> Result<Passed, BusError> {
+        let host = self
+            .0
+            .start(place.lines.clone())
+            .map_err(BusError::Engine)?;
+        let path = self.0.dma_path();
+        place.wiring.pass(host, ENGINE, &place.lines, path)
+    }
 }
 
 /// The shipped profile for a device.
-fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, Error> {
+fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, BusError> {
     let mut identity = [0; 4];
     host.config_read(0, &mut identity)
-        .map_err(|error| Error::Process {
+        .map_err(|error| ProcessError {
             operation: "read the identity of a device",
             source: error.into(),
         })?;
     let [vendor, device] =
         [[identity[0], identity[1]], [identity[2], identity[3]]].map(u16::from_le_bytes);
-    Profile::shipped_for(vendor, device)?.ok_or(Error::NoProfile {
+    Profile::shipped_for(vendor, device)?.ok_or(BusError::NoProfile {
         bdf,
         vendor,
         device,

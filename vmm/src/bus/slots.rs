@@ -2,10 +2,38 @@
 
 use address::Bdf;
 
+use crate::error::{ExitCode, Explain};
+
 /// First slot for devices; slot 0 is the host bridge's.
 const FIRST_SLOT: u8 = 1;
 /// Slots for devices; the last one of the bus is kept for the DMA window.
 pub const MAX_SLOTS: usize = 30;
+/// The last slot of the bus.
+pub const LAST_SLOT: u8 = 31;
+
+/// More devices than a bus has slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{count} devices were named, there are slots for {most}")]
+pub struct TooManyDevices {
+    /// Devices named.
+    pub count: usize,
+    /// Slots for them.
+    pub most: usize,
+}
+
+impl Explain for TooManyDevices {
+    fn ids() -> Vec<&'static str> {
+        vec!["too-many-devices"]
+    }
+
+    fn id(&self) -> &'static str {
+        "too-many-devices"
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Usage
+    }
+}
 
 /// A place on the guest's bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +70,13 @@ pub fn assign(devices: &[Bdf]) -> Option<Vec<PciSlot>> {
         })
     };
     devices.iter().map(place).collect()
+}
+
+/// The first slot behind those of `devices`.
+#[must_use]
+pub fn next_slot<'a>(devices: impl IntoIterator<Item = &'a PciSlot>) -> u8 {
+    let last = devices.into_iter().map(|place| place.slot).max();
+    last.map_or(FIRST_SLOT, |last| last + 1)
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
 //! The DMA window of a guest that translates: where it stands, and the run's table in the guest.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use address::{Bdf, Gpa};
 use devices::dma_window::{DmaWindow, Options, REGISTERS_SIZE, SetupError};
+use devices::pci::PciFunction;
 use devices::vfio_pci::BusMasterGate;
-use iommufd_backend::TablePages;
 
-use crate::bus::address_map::AddressMap;
-use crate::kvm::vm::{Memslot, Vm, VmError};
-use crate::memory::table::RamTable;
+use super::allocator::BusAllocator;
+use super::emulated::{EmulatedFunction, Place};
+use super::{BusError, Passed};
 
 /// The registers stand below.
 const LIMIT_4G: Gpa = Gpa(1 << 32);
@@ -29,9 +28,6 @@ pub enum WindowError {
     /// The function cannot be made.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// KVM does not take the table.
-    #[error(transparent)]
-    Vm(#[from] VmError),
 }
 
 /// Where a window's BARs stand.
@@ -44,23 +40,14 @@ pub struct Places {
 }
 
 impl Places {
-    /// Places for the BARs, that of the table of `table_size` bytes, clear of `bars`.
+    /// Places for the BARs, that of the table of `table_size` bytes.
     ///
     /// # Errors
     /// [`WindowError::NoRoom`]
-    pub fn find(
-        table_size: u64,
-        host_map: &AddressMap,
-        bars: &[Range<Gpa>],
-    ) -> Result<Self, WindowError> {
-        let mut taken = bars.to_vec();
+    pub fn find(table_size: u64, bus: &mut BusAllocator) -> Result<Self, WindowError> {
         let mut place = |what, size, limit| {
-            let at = host_map
-                .free(size, &taken)
-                .filter(|at| *at + size <= limit)
-                .ok_or(WindowError::NoRoom { what, size })?;
-            taken.push(at..at + size);
-            Ok::<_, WindowError>(at)
+            let at = bus.bar(size, limit);
+            at.ok_or(WindowError::NoRoom { what, size })
         };
         Ok(Self {
             registers: place("registers", REGISTERS_SIZE, LIMIT_4G)?,
@@ -69,28 +56,33 @@ impl Places {
     }
 }
 
-/// Makes the window that shows `table`, which was made for `places`. Through it the guest lets
-/// `functions` master the bus. The memslot is the table's own memory.
-///
-/// # Errors
-/// [`WindowError`]
-pub fn open(
-    table: &Arc<RamTable>,
-    places: Places,
-    vm: &Arc<Vm>,
-    functions: Vec<(Bdf, BusMasterGate)>,
-) -> Result<(DmaWindow<TablePages>, Memslot), WindowError> {
-    let window = DmaWindow::new(Options {
-        registers: places.registers,
-        table: Arc::clone(table),
-        functions,
-    })?;
-    let slot = vm.map_read_only(places.table, table.pages().mapping())?;
-    log::info!(
-        "DMA window: registers gpa={}, table gpa={} of {} pages",
-        places.registers,
-        places.table,
-        table.pages().as_ref().len()
-    );
-    Ok((window, slot))
+/// A window for the run's table, which was made for `places`. Through it the guest lets `functions` master the bus.
+#[derive(Debug)]
+pub struct Window {
+    pub places: Places,
+    pub functions: Vec<(Bdf, BusMasterGate)>,
+}
+
+impl EmulatedFunction for Window {
+    const NAME: &'static str = "DMA window";
+
+    fn plug(self, place: &mut Place<'_>) -> Result<Passed, BusError> {
+        let Self { places, functions } = self;
+        let table = place.wiring.table;
+        let window = DmaWindow::new(Options {
+            registers: places.registers,
+            table: Arc::clone(table),
+            functions,
+        });
+        let function: Box<dyn PciFunction> = Box::new(window.map_err(WindowError::from)?);
+        // The memslot is the table's own memory.
+        place.show(places.table, table.pages().mapping())?;
+        log::info!(
+            "DMA window: registers gpa={}, table gpa={} of {} pages",
+            places.registers,
+            places.table,
+            table.pages().as_ref().len()
+        );
+        Ok(function.into())
+    }
 }

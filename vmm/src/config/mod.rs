@@ -1,4 +1,4 @@
-//! What the user wants to run.
+//! What the user wants to run: plain data, which [`Config::validate`] makes a [`ValidConfig`].
 
 mod cpus;
 mod device;
@@ -9,20 +9,22 @@ mod memory;
 mod on_reset;
 mod profile;
 mod serial;
-mod software;
+mod text;
+mod validate;
 
 use std::path::PathBuf;
 
 pub use cpus::{CpuCount, MOST_CPUS};
 pub use device::DeviceConfig;
-pub use error::ConfigError;
+pub use error::{ConfigError, ValidateError};
 pub use host::DmaMode;
 pub use low_memory::LowMemory;
 pub use memory::MemoryConfig;
 pub use on_reset::OnReset;
 pub use profile::profile;
 pub use serial::SerialConfig;
-pub use software::{EngineFault, SoftwareConfig, SoftwareDma};
+pub use text::path as deserialize_path;
+pub use validate::ValidConfig;
 
 /// A microVM to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +45,6 @@ pub struct Config {
     pub devices: Vec<DeviceConfig>,
     /// Whether devices may be used that no IOMMU keeps in check.
     pub noiommu: bool,
-    /// Software in place of devices and of physical memory.
-    pub software: Option<SoftwareConfig>,
     /// Where the first serial port goes.
     pub serial: SerialConfig,
 }

@@ -106,7 +106,7 @@ pub fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
 
 #[cfg(test)]
 pub mod tests {
-    use super::super::{Error, process};
+    use super::super::{Error, RunError, process};
     use super::*;
     use crate::kvm::vm::VmError;
 
@@ -188,6 +188,6 @@ pub mod tests {
         assert_eq!(errno(&wrapped), Some(libc::EFBIG));
         let kvm = Error::Vm(VmError::Open(kvm_ioctls::Error::new(libc::EMFILE)));
         assert_eq!(errno(&kvm), Some(libc::EMFILE));
-        assert_eq!(errno(&Error::Panicked), None);
+        assert_eq!(errno(&Error::from(RunError::Panicked)), None);
     }
 }

@@ -1,25 +1,46 @@
 use std::collections::BTreeSet;
+use std::io;
 
-use devices::vfio_pci::HostError;
+use devices::vfio_pci::{self, HostError};
+use host::Id;
 
+use super::cause::tests::NONE;
 use super::*;
+
+mod kernel_side;
+mod samples;
+
+/// Name, exit code, check, and whether there is a hint.
+const MEANINGS: &str = include_str!("tests/meanings.txt");
+
+#[test]
+fn every_name_keeps_its_exit_code_and_its_check() {
+    let mut found: Vec<String> = Vec::new();
+    for error in samples::all() {
+        let check = error.check_under(NONE).map_or("-", Id::name);
+        let hint = error.hint_under(NONE).map_or("-", |_| "hint");
+        let (id, code) = (error.id(), u8::from(error.exit_code()));
+        let line = format!("{id} {code} {check} {hint}");
+        if found.last() != Some(&line) {
+            found.push(line);
+        }
+    }
+    let found = found.join("\n") + "\n";
+    assert_eq!(found, MEANINGS, "\n{found}");
+    let sampled: BTreeSet<_> = samples::all().iter().map(Error::id).collect();
+    assert_eq!(sampled, Error::ids().collect());
+}
 
 #[test]
 fn names_are_unique() {
     let names: BTreeSet<_> = Error::ids().collect();
     assert_eq!(names.len(), Error::ids().count());
     assert!(names.contains("not-bound") && names.contains("bind-in-use"));
-    let bdf = "01:00.0".parse().unwrap();
-    assert_eq!(Error::DeviceTwice { bdf }.id(), "device-twice");
-    assert_eq!(
-        Error::Bind(Backend::NoDevice { bdf }.into()).id(),
-        "no-device"
-    );
 }
 
 #[test]
 fn a_cause_is_told_once() {
-    let error = Error::Function(SetupError::Config {
+    let error = BusError::from(vfio_pci::SetupError::Config {
         device: "01:00.0".into(),
         offset: 0x10,
         source: HostError(Box::new(Backend::Read {
@@ -27,6 +48,6 @@ fn a_cause_is_told_once() {
             source: io::Error::from_raw_os_error(libc::EIO),
         })),
     });
-    let text = error.chain();
+    let text = Error::from(error).chain();
     assert_eq!(text.matches("Input/output error").count(), 1, "{text}");
 }

@@ -11,6 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::vm::Vm;
 use crate::arch::irq::{self, MAX_ROUTES};
+use crate::error::{ExitCode, Explain};
 
 /// Why an interrupt cannot be delivered.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,20 @@ pub enum IrqError {
         /// Why not.
         source: kvm_ioctls::Error,
     },
+}
+
+impl Explain for IrqError {
+    fn ids() -> Vec<&'static str> {
+        vec!["irq"]
+    }
+
+    fn id(&self) -> &'static str {
+        "irq"
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Host
+    }
 }
 
 /// The VM's interrupt routes.

@@ -84,7 +84,7 @@ impl VcpuThread {
             .name(format!("vcpu{index}"))
             .spawn(move || {
                 let _notice = exits.on_panic();
-                // Whoever started this process may have blocked it, and the mask is inherited.
+                // The parent process may have blocked it, and the mask is inherited.
                 if let Err(error) = unblock_signal(kick_signal()) {
                     log::error!("vCPU {index} may not stop when told to: {error:?}");
                 }

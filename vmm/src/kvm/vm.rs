@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use address::Gpa;
-use host::KvmObstacle;
+use host::{Id, KvmObstacle};
 use iommufd_backend::Mapping;
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_allocator::IdAllocator;
 
 use crate::arch;
+use crate::error::{ExitCode, Explain, Limits};
 
 /// What is wrong with `/dev/kvm`, or what it refused.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,39 @@ pub enum VmError {
         /// Its length in bytes.
         length: u64,
     },
+}
+
+impl Explain for VmError {
+    fn ids() -> Vec<&'static str> {
+        vec!["vm"]
+    }
+
+    fn id(&self) -> &'static str {
+        "vm"
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Host
+    }
+
+    fn hint(&self, _: Limits) -> Option<String> {
+        let Self::Open(error) = self else {
+            return None;
+        };
+        let text = match error.errno() {
+            libc::ENOENT => {
+                "the CPU's virtualisation must be on in the firmware and the kernel needs \
+                 CONFIG_KVM_INTEL or CONFIG_KVM_AMD"
+            }
+            libc::EACCES => "run as root or join the group kvm",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    fn check(&self, _: Limits) -> Option<Id> {
+        matches!(self, Self::Open(_) | Self::Lacks(_)).then_some(Id::Kvm)
+    }
 }
 
 /// A virtual machine with KVM's interrupt controllers and timer.
@@ -148,7 +182,7 @@ impl Vm {
             memory_size: length,
             userspace_addr: mapping.start().0,
         };
-        // SAFETY: the range is the whole of a mapping into which nobody holds a Rust reference, but
+        // SAFETY: the range is the whole of a mapping into which no Rust reference exists, but
         // to the atomic words of a table, whose memslot the guest can only read.
         // The memslot keeps it mapped until KVM has forgotten it.
         if let Err(source) = unsafe { self.fd.set_user_memory_region(region) } {

@@ -1,15 +1,18 @@
 //! Guest RAM in this process and in KVM.
 
+use std::error::Error;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::Gpa;
-use iommufd_backend::Mapping;
+use iommufd_backend::{FileRange, Mapping};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
+use super::error::LayoutError;
 use super::plan::MemoryPlan;
+use crate::arch::low;
 
 /// One memslot: a range of guest-physical addresses and the mapping behind it.
 #[derive(Debug)]
@@ -40,20 +43,14 @@ pub struct GuestRam {
     slots: Vec<Slot>,
 }
 
-/// Why guest RAM cannot be mapped.
+/// The mappings do not make a guest memory.
 #[derive(Debug, thiserror::Error)]
-pub enum GuestRamError {
-    /// A mapping failed.
-    #[error(transparent)]
-    Map(#[from] iommufd_backend::Error),
-    /// The mappings do not make a guest memory.
-    #[error("Cannot assemble guest memory of {slots} memslots")]
-    Assemble {
-        /// Memslots in all.
-        slots: usize,
-        /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+#[error("Cannot assemble guest memory of {slots} memslots")]
+pub struct GuestRamError {
+    /// Memslots in all.
+    pub slots: usize,
+    /// Why not.
+    pub source: Box<dyn Error + Send + Sync>,
 }
 
 impl GuestRam {
@@ -61,12 +58,11 @@ impl GuestRam {
     /// addresses are congruent to physical ones, so that KVM can use large pages.
     ///
     /// # Errors
-    /// [`GuestRamError`]
-    pub fn map(low: (&File, u64), ram: &File, plan: &MemoryPlan) -> Result<Self, GuestRamError> {
+    /// [`LayoutError::Backend`], [`LayoutError::GuestRam`]
+    pub fn map(low: &File, ram: &File, plan: &MemoryPlan) -> Result<Self, LayoutError> {
         let mut slots = Vec::with_capacity(plan.slots().len() + 1);
-        let (file, length) = low;
-        let mut mapping = Mapping::reserve(length, 0)?;
-        mapping.place(0, length, (file.as_fd(), 0), "low guest memory")?;
+        let mut mapping = Mapping::reserve(low::SIZE, 0)?;
+        mapping.place(0, FileRange::first(low, low::SIZE), "low guest memory")?;
         slots.push(Slot {
             gpa: Gpa(0),
             mapping: Arc::new(mapping),
@@ -76,8 +72,12 @@ impl GuestRam {
             let mut mapping =
                 Mapping::reserve(run.length, run.hpa.map_or(slot.gpa.0, |hpa| hpa.0))?;
             for piece in slot.pieces() {
-                let source = (ram.as_fd(), piece.file_offset);
-                mapping.place(piece.gpa - slot.gpa, piece.length, source, "guest memory")?;
+                let part = FileRange {
+                    file: ram.as_fd(),
+                    offset: piece.file_offset,
+                    len: piece.length,
+                };
+                mapping.place(piece.gpa - slot.gpa, part, "guest memory")?;
             }
             slots.push(Slot {
                 gpa: slot.gpa,
@@ -102,7 +102,7 @@ impl GuestRam {
 }
 
 fn assemble(slots: &[Slot]) -> Result<GuestMemoryMmap, GuestRamError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| GuestRamError::Assemble {
+    let failed = |source: Box<dyn Error + Send + Sync>| GuestRamError {
         slots: slots.len(),
         source,
     };
@@ -143,10 +143,7 @@ mod tests {
         assert!(assemble(&[slot(0), slot(0x2000)]).is_ok());
         for wrong in [[slot(0), slot(0x1000)], [slot(0x2000), slot(0)]] {
             let refused = assemble(&wrong);
-            assert!(matches!(
-                refused,
-                Err(GuestRamError::Assemble { slots: 2, .. })
-            ));
+            assert!(matches!(refused, Err(GuestRamError { slots: 2, .. })));
         }
     }
 }

@@ -11,7 +11,7 @@ pub trait Layout: std::fmt::Debug {
     /// Places for `runs`, cut into smaller ones where needed.
     ///
     /// # Errors
-    /// [`PlanError`] if there is no place. What is returned is checked against `constraints`
+    /// `PlanError` if there is no place. What is returned is checked against `constraints`
     /// by the caller.
     fn place(&self, runs: Vec<Run>, constraints: &Constraints) -> Result<Vec<RamSlot>, PlanError>;
 

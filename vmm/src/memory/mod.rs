@@ -3,6 +3,7 @@
 pub(crate) mod backing;
 mod candidates;
 pub mod choice;
+mod error;
 pub mod guest;
 pub mod layout;
 pub mod moved;
@@ -11,3 +12,5 @@ pub mod plan;
 mod pool_lock;
 pub(crate) mod progress;
 pub mod table;
+
+pub use error::{FRAGMENTED, LayoutError};

@@ -11,9 +11,10 @@ use address::{Gpa, Hpa};
 use devices::guest_table::{Piece, TableError};
 use iommufd_backend::{PageState, Pagemap};
 
+use super::error::LayoutError;
 use super::guest::GuestRam;
 use super::table::RamTable;
-use crate::error::Error;
+use crate::error::chain;
 
 /// What pagemap tells about.
 const PAGE: usize = 4096;
@@ -23,8 +24,8 @@ const PAGE: usize = 4096;
 /// Where the kernel hides the pages' addresses, this is logged and nothing is compared.
 ///
 /// # Errors
-/// [`Error::Moved`] for the first page that is elsewhere, [`Error::Physical`]
-pub fn check(ram: &GuestRam, table: &RamTable) -> Result<(), Error> {
+/// [`LayoutError::Moved`] for the first page that is elsewhere, [`LayoutError::Physical`]
+pub fn check(ram: &GuestRam, table: &RamTable) -> Result<(), LayoutError> {
     match compare(ram, table)? {
         Compared::All(pages) => {
             log::info!("{pages} pages of guest memory are where devices find them");
@@ -42,8 +43,8 @@ enum Compared {
     Hidden(String),
 }
 
-fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, Error> {
-    let hidden = |error| Ok(Compared::Hidden(Error::from(error).chain()));
+fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, LayoutError> {
+    let hidden = |error| Ok(Compared::Hidden(chain(&error)));
     let pagemap = match Pagemap::open() {
         Ok(pagemap) => pagemap,
         Err(error) => return hidden(error),
@@ -55,7 +56,7 @@ fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, Error> {
         // Pinning may have taken pages out of the page tables, and reclaim does. A page that cannot
         // be entered again is found to be absent below.
         if let Err(error) = mapping.populate() {
-            log::debug!("memory at {}: {}", slot.gpa(), Error::from(error).chain());
+            log::debug!("memory at {}: {}", slot.gpa(), chain(&error));
         }
         let states = pagemap.pages(mapping.start(), mapping.length());
         for (offset, state) in (0..).step_by(PAGE).zip(states) {
@@ -116,14 +117,14 @@ enum Verdict {
     Hidden,
 }
 
-fn judge(gpa: Gpa, planned: Hpa, state: PageState) -> Result<Verdict, Error> {
+fn judge(gpa: Gpa, planned: Hpa, state: PageState) -> Result<Verdict, LayoutError> {
     let found = match state {
         PageState::At(hpa) if hpa == planned => return Ok(Verdict::InPlace),
         PageState::Hidden => return Ok(Verdict::Hidden),
         PageState::At(hpa) => Some(hpa),
         PageState::Absent => None,
     };
-    Err(Error::Moved {
+    Err(LayoutError::Moved {
         gpa,
         planned,
         found,
@@ -144,6 +145,7 @@ fn missing(why: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{ExitCode, Explain};
 
     #[test]
     fn one_walk_answers_for_ascending_addresses() {
@@ -194,8 +196,11 @@ mod tests {
             ),
         ] {
             let error = judge(state).unwrap_err();
-            assert!(matches!(error, Error::Moved { found, .. } if found == elsewhere));
-            assert_eq!((error.to_string().as_str(), error.exit_code()), (text, 3));
+            assert!(matches!(error, LayoutError::Moved { found, .. } if found == elsewhere));
+            assert_eq!(
+                (error.to_string().as_str(), error.exit_code()),
+                (text, ExitCode::Device)
+            );
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::arch::SAFE_EXTENTS;
 pub struct TooManyPieces {
     pieces: usize,
     size: HugepageSize,
-    /// Bytes of hugepages that can be had in no more pieces than are safe.
+    /// Bytes of hugepages that are available in no more pieces than are safe.
     safe: Option<u64>,
 }
 
@@ -64,7 +64,8 @@ impl TooManyPieces {
 mod tests {
     use super::*;
     use crate::arch::Overhead;
-    use crate::error::Error;
+    use crate::error::{ExitCode, Explain};
+    use crate::memory::LayoutError;
 
     fn choice(extents: usize) -> Choice {
         Choice {
@@ -85,8 +86,11 @@ mod tests {
         assert_eq!(check(&choice(127), HugepageSize::Mib2), Ok(()));
         let refused = check(&choice(128), HugepageSize::Mib2).unwrap_err();
         assert_eq!(refused.safe, Some(388 << 20));
-        let error = Error::from(refused);
-        assert_eq!((error.id(), error.exit_code()), ("too-many-pieces", 4));
+        let error = LayoutError::from(refused);
+        assert_eq!(
+            (error.id(), error.exit_code()),
+            ("too-many-pieces", ExitCode::Memory)
+        );
     }
 
     #[test]

@@ -4,30 +4,41 @@ use address::{Gpa, Hpa};
 use devices::guest_table::{GuestTable, Piece, Pieces, TableError, bar_size};
 use iommufd_backend::TablePages;
 
+use super::error::LayoutError;
 use super::plan::{FileExtent, MemoryPlan};
-use crate::error::Error;
 
 /// The table from guest-physical to host-physical addresses that a run asks. Its pages are what a
 /// guest with a DMA window is shown.
 pub type RamTable = GuestTable<TablePages>;
 
-/// The table of the memory of `plan`, which is pinned at `extents`, ascending in its file; empty if
-/// nothing is pinned. `place` is told the bytes of a BAR that shows the table and says where the
-/// guest has that.
-///
-/// # Errors
-/// [`Error::Physical`], [`Error::Backend`], and those of `place`.
-pub fn fill(
-    plan: &MemoryPlan,
-    extents: &[FileExtent],
-    place: impl FnOnce(u64) -> Result<Gpa, Error>,
-) -> Result<RamTable, Error> {
-    let pieces = Pieces::new(physical(plan, extents))?;
-    let count = pieces.table_pages();
-    let size = bar_size(count);
-    let base = place(size)?;
-    let pages = TablePages::new(count, size, base.0)?;
-    Ok(GuestTable::build(&pieces, base, pages)?)
+/// A table whose place in the guest is not known yet.
+#[derive(Debug)]
+pub struct Draft(Pieces);
+
+impl Draft {
+    /// The table of the memory of `plan`, which is pinned at `extents`, ascending in its file; empty if
+    /// nothing is pinned.
+    ///
+    /// # Errors
+    /// [`TableError`]
+    pub fn new(plan: &MemoryPlan, extents: &[FileExtent]) -> Result<Self, TableError> {
+        Pieces::new(physical(plan, extents)).map(Self)
+    }
+
+    /// Bytes of a BAR that shows the table.
+    #[must_use]
+    pub fn bar_size(&self) -> u64 {
+        bar_size(self.0.table_pages())
+    }
+
+    /// The table, in a BAR that the guest has at `base`.
+    ///
+    /// # Errors
+    /// [`LayoutError::Physical`], [`LayoutError::Backend`]
+    pub fn build(self, base: Gpa) -> Result<RamTable, LayoutError> {
+        let pages = TablePages::new(self.0.table_pages(), self.bar_size(), base.0)?;
+        Ok(GuestTable::build(&self.0, base, pages)?)
+    }
 }
 
 /// What is known of a table without going through it again.
@@ -110,6 +121,10 @@ mod tests {
         MemoryPlan::new(runs, layout, &constraints).unwrap()
     }
 
+    fn fill(plan: &MemoryPlan, extents: &[FileExtent], base: Gpa) -> Result<RamTable, LayoutError> {
+        Draft::new(plan, extents)?.build(base)
+    }
+
     #[test]
     fn memory_that_is_laid_out_anywhere_is_found_where_it_is_pinned() {
         let extents = [
@@ -128,7 +143,7 @@ mod tests {
         };
         let plan = plan(vec![run], &Conventional);
         assert!(plan.slots().len() > 1, "in two pieces around the window");
-        let table = fill(&plan, &extents, |_| Ok(Gpa(0))).unwrap();
+        let table = fill(&plan, &extents, Gpa(0)).unwrap();
         for slot in plan.slots() {
             for at in (0..slot.run.length).step_by(4096) {
                 let offset = slot.run.pieces[0].file_offset + at;
@@ -151,13 +166,10 @@ mod tests {
             extent(2 * MIB, 0x1_0000_0000, 2 * MIB),
         ];
         let plan = plan(plan::runs(&extents), &Identity);
-        let mut asked = 0;
-        let table = fill(&plan, &extents, |size| {
-            asked = size;
-            Ok(Gpa(0x40_0000_0000))
-        })
-        .unwrap();
-        assert_eq!((asked, table.base()), (0x2000, Gpa(0x40_0000_0000)));
+        let draft = Draft::new(&plan, &extents).unwrap();
+        assert_eq!(draft.bar_size(), 0x2000);
+        let table = draft.build(Gpa(0x40_0000_0000)).unwrap();
+        assert_eq!(table.base(), Gpa(0x40_0000_0000));
         let pieces: Vec<_> = table.pieces().collect::<Result<_, _>>().unwrap();
         let whole = Piece {
             gpa: Gpa(0x1_0000_0000),
@@ -178,7 +190,7 @@ mod tests {
             length: 2 * MIB,
             pieces: vec![piece],
         };
-        let table = fill(&plan(vec![run], &Conventional), &[], |_| Ok(Gpa(0))).unwrap();
+        let table = fill(&plan(vec![run], &Conventional), &[], Gpa(0)).unwrap();
         assert_eq!(table.pieces().count(), 0);
         assert_eq!(Summary::of(&table).unwrap(), Summary::default());
     }

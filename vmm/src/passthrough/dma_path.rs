@@ -5,7 +5,7 @@ use host::ResolvedDma;
 
 /// The way of a device's DMA to guest memory: a [`ResolvedDma`] and what it takes.
 #[derive(Clone, Debug)]
-pub(crate) enum DmaPath {
+pub enum DmaPath {
     /// An IOMMU translates.
     Iommu,
     /// Guest-physical addresses are host-physical ones.

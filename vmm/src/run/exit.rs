@@ -1,4 +1,4 @@
-//! Why a guest ends, told by whoever notices first.
+//! Why a guest ends: the first reason that is reported counts.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -40,7 +40,7 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
-    /// One word for it, as `docs/events.md` lists them.
+    /// One word for it, as `docs/reference/events.md` lists them.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What a machine looks like, for whoever reports about it.
+//! What a machine looks like, for reports.
 
 use std::ops::Range;
 use std::sync::Arc;

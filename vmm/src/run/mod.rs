@@ -2,6 +2,7 @@
 
 pub mod console;
 pub(crate) mod device_notices;
+mod error;
 pub(crate) mod event_loop;
 pub mod exit;
 pub mod limits;
@@ -9,3 +10,5 @@ pub mod machine_info;
 pub(crate) mod power_button;
 pub mod timings;
 pub(crate) mod vmm;
+
+pub use error::RunError;

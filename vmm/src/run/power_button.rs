@@ -46,7 +46,7 @@ impl PowerButton {
         Ok(Press::Heard)
     }
 
-    /// Whether anybody pressed it.
+    /// Whether it was pressed.
     #[must_use]
     pub fn was_pressed(&self) -> bool {
         self.pressed.load(Ordering::SeqCst)

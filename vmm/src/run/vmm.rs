@@ -5,17 +5,15 @@ use std::sync::Arc;
 use address::Bdf;
 use devices::mediate::Statistics;
 
-use crate::bus::software::Refusals;
-use crate::config::Config;
-use crate::error::Error;
-use crate::memory::layout::Layout;
+use crate::config::ValidConfig;
+use crate::error::{Error, ProcessError};
 use crate::run::console::{Console, GuestSerial};
 use crate::run::event_loop::{self, RunLimit, Signals, Watched};
 use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
 use crate::run::machine_info::MachineInfo;
 use crate::run::power_button::{PowerButton, Press};
 use crate::run::timings::Timings;
-use crate::stages;
+use crate::stages::{self, Harness};
 use crate::teardown::Resources;
 
 /// A running microVM. Dropping it ends the guest and gives everything back.
@@ -37,8 +35,6 @@ pub struct Remains {
     pub info: MachineInfo,
     /// It was asked to switch itself off.
     pub was_asked: bool,
-    /// What the DMA engine in software refused.
-    pub refusals: Refusals,
     /// What the monitor did with the transfers of mediated devices.
     pub mediated: Vec<(Bdf, Statistics)>,
     /// Whether everything was given back.
@@ -46,18 +42,17 @@ pub struct Remains {
 }
 
 impl Vmm {
-    /// Starts the guest of `config`, with `console` at its serial port. `identity` is the layout for devices that
-    /// use physical addresses: [`Identity`](crate::Identity), unless the harm of another one is to be shown.
+    /// Starts the guest of `config`, with `console` at its serial port.
     ///
     /// # Errors
     /// [`Error`]; everything was given back by then.
     pub fn start(
-        config: &Config,
-        identity: &dyn Layout,
+        config: &ValidConfig,
+        harness: Harness<'_>,
         console: &mut Console,
         timings: &mut Timings,
     ) -> Result<Self, Error> {
-        stages::start(config, identity, console, timings)
+        stages::start(config, harness, console, timings)
     }
 
     /// Where things are in the machine.
@@ -82,8 +77,8 @@ impl Vmm {
     /// Waits until the guest ends and returns why.
     ///
     /// # Errors
-    /// [`Error::Process`] if waiting itself fails.
-    pub fn wait(&self, console: &mut Console, limit: RunLimit) -> Result<ExitReason, Error> {
+    /// [`ProcessError`] if waiting itself fails.
+    pub fn wait(&self, console: &mut Console, limit: RunLimit) -> Result<ExitReason, ProcessError> {
         let watched = Watched {
             serial: &self.serial,
             signals: &self.signals,
@@ -97,11 +92,6 @@ impl Vmm {
 
     /// Ends the guest, if it still runs, and gives everything back.
     pub fn end(mut self) -> Remains {
-        let software = self.resources.assigned.spaces.software();
-        let refusals = match (software, &self.resources.engine) {
-            (Some(software), Some(engine)) => software.refusals(engine),
-            _ => Refusals::default(),
-        };
         let counters = self.resources.mediated.clone();
         let torn_down = self.resources.tear_down();
         // By now no vCPU adds to them.
@@ -109,7 +99,6 @@ impl Vmm {
         Remains {
             info: self.info,
             was_asked: self.power_button.was_pressed(),
-            refusals,
             mediated: mediated.collect(),
             torn_down,
         }

@@ -1,5 +1,7 @@
 //! The third stage: the devices are bound to `/dev/iommu`, reset and quiet.
 
+mod error;
+
 use std::sync::Arc;
 
 use host::SysRoot;
@@ -15,6 +17,8 @@ use crate::passthrough::assigned::{AddressSpaces, Assigned, AssignedDevice};
 use crate::passthrough::host_infos;
 use crate::passthrough::inspected::InspectedDevice;
 use crate::teardown::Resources;
+
+pub use error::BindStageError;
 
 /// A guest whose devices are bound.
 #[derive(Debug)]
@@ -36,7 +40,8 @@ impl<'a> Opened<'a> {
                 resources.assigned.devices = bind_all(&iommufd, devices, &sysfs, spaces)?;
                 resources
             }
-            Source::Software(machine) => Resources::new(Assigned::software(machine)),
+            Source::None => Resources::new(Assigned::default()),
+            Source::Synthetic(machine) => Resources::new(Assigned::synthetic(machine)),
         };
         Ok(Bound {
             guest,
@@ -114,10 +119,8 @@ fn reset_method(
     let method = device.reset_method(sysfs)?;
     match &method {
         ResetMethod::None { others } if !inspected.accepts_no_reset => {
-            return Err(Error::NoReset {
-                bdf,
-                others: others.clone(),
-            });
+            let others = others.clone();
+            return Err(BindStageError::NoReset { bdf, others }.into());
         }
         ResetMethod::None { .. } => log::warn!(
             "{bdf}: cannot be reset: it may be doing what its last user told it, and will keep what \

@@ -1,4 +1,7 @@
-//! The first stage: what is known before any device is touched. Every refusal that needs no device comes from here.
+//! The first stage: what is known before any device is touched. Every refusal that needs the host, but no change to it,
+//! comes from here; those that need no host come from [`validate`](crate::config::Config::validate).
+
+mod error;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,21 +10,24 @@ use address::{Bdf, Hpa};
 use host::{DmaConflict, ResolvedDma, SysRoot};
 use iommufd_backend::{Cdev, CdevKind, Iommufd};
 
-use super::open_kvm::Opened;
+use super::Harness;
 use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
 use crate::bus::address_map::AddressMap;
-use crate::bus::slots::{self, PciSlot};
-use crate::bus::software::SoftwareMachine;
-use crate::config::{self, Config, DeviceConfig};
+use crate::bus::allocator::BusAllocator;
+use crate::bus::slots;
+use crate::bus::synthetic::SyntheticMachine;
+use crate::config::{self, Config, DeviceConfig, ValidConfig};
 use crate::error::Error;
-use crate::kvm::vm::Vm;
 use crate::memory::backing;
 use crate::memory::layout::Layout;
 use crate::passthrough::assigned;
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::inspected::InspectedDevice;
 use crate::run::limits;
+use crate::run::machine_info::in_guest;
+
+pub use error::InspectError;
 
 /// What is known of a guest before anything is set up for it.
 #[derive(Debug)]
@@ -40,8 +46,8 @@ pub(crate) struct Guest<'a> {
     pub of_hugepages: bool,
     /// The memory BARs, each with its device's name, and where the host has them.
     pub bars: Vec<(String, Range<Hpa>)>,
-    /// Guest-physical addresses outside RAM.
-    pub address_map: AddressMap,
+    /// The guest's bus, and its addresses outside RAM.
+    pub bus: BusAllocator,
 }
 
 /// What will do DMA.
@@ -52,8 +58,10 @@ pub(super) enum Source {
         iommufd: Arc<Iommufd>,
         devices: Vec<InspectedDevice>,
     },
-    /// An engine in software, which needs none of the host's memory.
-    Software(Box<SoftwareMachine>),
+    /// Nothing: an ordinary microVM.
+    None,
+    /// Software, which needs none of the host's memory.
+    Synthetic(Box<dyn SyntheticMachine>),
 }
 
 /// A guest that nothing on this host is known to keep from running, and its devices, still untouched.
@@ -64,22 +72,24 @@ pub(crate) struct Inspected<'a> {
 }
 
 impl<'a> Inspected<'a> {
-    /// Reads all files that `config` names and looks at its devices. `identity` is the layout for devices that
-    /// use physical addresses.
-    pub fn new(config: &'a Config, identity: &'a dyn Layout) -> Result<Self, Error> {
+    /// Reads all files that `config` names and looks at its devices.
+    pub fn new(config: &'a ValidConfig, harness: Harness<'a>) -> Result<Self, Error> {
+        let Harness { identity, machine } = harness;
         limits::raise_open_files(config.devices.len(), config.cpus.get())?;
         let files = BootFiles::open(config)?;
         let release = files.release()?;
         files.check_command_line(&config.command_line, release.is_some())?;
-        let source = Source::inspect(config)?;
+        let source = Source::inspect(config, machine)?;
         let any = |wanted: fn(&DmaPath) -> bool| source.paths().any(wanted);
         let at_identity = any(|path| matches!(path, DmaPath::Identity));
         if identity.needs_identity() && !at_identity {
-            return Err(Error::NoIdentity);
+            return Err(InspectError::NoIdentity.into());
         }
         let translates = any(|path| matches!(path, DmaPath::Translate));
         let bars = source.bars();
-        let address_map = source.address_map(&bars)?;
+        let map = source.address_map(&bars)?;
+        let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
+        let bus = BusAllocator::new(map, taken.collect(), source.next_slot());
         let of_hugepages = host::needs_hugepages(source.modes(), config.memory.hugepage_size);
         if of_hugepages {
             backing::check_hugepages(&config.memory)?;
@@ -94,38 +104,36 @@ impl<'a> Inspected<'a> {
                 translates,
                 of_hugepages,
                 bars,
-                address_map,
+                bus,
             },
             source,
-        })
-    }
-
-    /// Opens KVM and creates the VM, which has neither memory nor CPUs yet.
-    pub fn open_kvm(self) -> Result<Opened<'a>, Error> {
-        Ok(Opened {
-            vm: Vm::new()?,
-            guest: self.guest,
-            source: self.source,
         })
     }
 }
 
 impl Source {
-    fn inspect(config: &Config) -> Result<Self, Error> {
-        let slots = check_names(&config.devices)?;
+    fn inspect(
+        config: &ValidConfig,
+        machine: Option<Box<dyn SyntheticMachine>>,
+    ) -> Result<Self, Error> {
         let profiles = config.devices.iter().map(config::profile);
         let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
-        if let Some(software) = &config.software {
+        if let Some(machine) = machine {
             return match config.devices.first() {
-                Some(DeviceConfig { bdf, .. }) => Err(Error::DeviceWithSoftware { bdf: *bdf }),
-                None => Ok(Self::Software(Box::new(SoftwareMachine::new(software)?))),
+                Some(DeviceConfig { bdf, .. }) => {
+                    Err(InspectError::DeviceWithSoftware { bdf: *bdf }.into())
+                }
+                None => Ok(Self::Synthetic(machine)),
             };
+        }
+        if config.devices.is_empty() {
+            return Ok(Self::None);
         }
         let root = SysRoot::default();
         let sysfs = root.pci();
         let iommufd = Arc::new(Iommufd::open()?);
         let mut devices = Vec::new();
-        for ((device, slot), profile) in config.devices.iter().zip(slots).zip(profiles) {
+        for ((device, slot), profile) in config.devices.iter().zip(config.slots()).zip(profiles) {
             let kind = Cdev::find(sysfs, device.bdf)?.kind();
             let mode = check_mode(device, kind, config.noiommu)?;
             check_encryption(&root, device.bdf, kind)?;
@@ -133,7 +141,7 @@ impl Source {
             host::ensure_no_virtual_functions(&root, device.bdf)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
-                slot,
+                slot: *slot,
                 kind,
                 dma: DmaPath::of(mode, profile),
                 accepts_no_reset: device.allow_no_reset,
@@ -141,7 +149,6 @@ impl Source {
                 dma_width: sysfs.dma_width(device.bdf),
             });
         }
-        check_mix(&devices)?;
         assigned::warn_of_keepers(&config.devices);
         Ok(Self::Devices { iommufd, devices })
     }
@@ -149,7 +156,8 @@ impl Source {
     fn paths(&self) -> impl Iterator<Item = &DmaPath> {
         let (devices, engine) = match self {
             Self::Devices { devices, .. } => (devices.as_slice(), None),
-            Self::Software(machine) => (&[][..], Some(machine.path())),
+            Self::None => (&[][..], None),
+            Self::Synthetic(machine) => (&[][..], Some(machine.dma_path())),
         };
         devices.iter().map(|device| &device.dma).chain(engine)
     }
@@ -159,7 +167,8 @@ impl Source {
             Self::Devices { devices, .. } => {
                 devices.iter().flat_map(InspectedDevice::bars).collect()
             }
-            Self::Software(_) => vec![("edu BAR0".to_owned(), SoftwareMachine::bar())],
+            Self::None => Vec::new(),
+            Self::Synthetic(machine) => machine.bars(),
         }
     }
 
@@ -170,7 +179,18 @@ impl Source {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
                 Ok(AddressMap::new(&SysRoot::default().iomem()?, &bars)?)
             }
-            Self::Software(_) => Ok(SoftwareMachine::host_map()),
+            Self::None => Ok(AddressMap::conventional()),
+            Self::Synthetic(machine) => Ok(machine.address_map()),
+        }
+    }
+
+    /// The first slot of the bus that is free.
+    fn next_slot(&self) -> u8 {
+        match self {
+            Self::Devices { devices, .. } => {
+                slots::next_slot(devices.iter().map(|device| &device.slot))
+            }
+            Self::None | Self::Synthetic(_) => slots::next_slot([]),
         }
     }
 
@@ -178,55 +198,35 @@ impl Source {
     fn modes(&self) -> impl Iterator<Item = ResolvedDma> {
         let devices = match self {
             Self::Devices { devices, .. } => devices.as_slice(),
-            Self::Software(_) => &[],
+            Self::None | Self::Synthetic(_) => &[],
         };
         devices.iter().map(|device| device.dma.mode())
     }
 }
 
-/// Whether the devices can go to one guest.
-fn check_mix(devices: &[InspectedDevice]) -> Result<(), Error> {
-    let modes = || devices.iter().map(|device| (device.bdf, device.dma.mode()));
-    let mut translating = modes().filter(|(_, mode)| *mode == ResolvedDma::Translate);
-    let Some((translate, mode)) = translating.next() else {
-        return Ok(());
-    };
-    match host::conflicting(mode, modes()) {
-        Some(other) => Err(Error::MixedModes { translate, other }),
-        None => Ok(()),
-    }
-}
-
-fn check_names(devices: &[DeviceConfig]) -> Result<Vec<PciSlot>, Error> {
-    let names: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
-    for (index, bdf) in names.iter().enumerate() {
-        if names[..index].contains(bdf) {
-            return Err(Error::DeviceTwice { bdf: *bdf });
-        }
-    }
-    slots::assign(&names).ok_or(Error::TooManyDevices {
-        count: names.len(),
-        most: slots::MAX_SLOTS,
-    })
-}
-
 /// How the device's DMA reaches guest memory, if it can as asked. A device without an IOMMU has to be
 /// `accepted`.
-fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<ResolvedDma, Error> {
+fn check_mode(
+    device: &DeviceConfig,
+    kind: CdevKind,
+    accepted: bool,
+) -> Result<ResolvedDma, InspectError> {
     let bdf = device.bdf;
     match device.dma.resolve(kind) {
-        Err(DmaConflict::NotBehindIommu) => Err(Error::NotBehindIommu { bdf }),
-        Err(DmaConflict::BehindIommu) => Err(Error::BehindIommu { bdf }),
-        Ok(_) if kind == CdevKind::Noiommu && !accepted => Err(Error::NoiommuNotAccepted { bdf }),
+        Err(DmaConflict::NotBehindIommu) => Err(InspectError::NotBehindIommu { bdf }),
+        Err(DmaConflict::BehindIommu) => Err(InspectError::BehindIommu { bdf }),
+        Ok(_) if kind == CdevKind::Noiommu && !accepted => {
+            Err(InspectError::NoiommuNotAccepted { bdf })
+        }
         Ok(mode) => Ok(mode),
     }
 }
 
 /// Whether the physical addresses that the kernel tells are those that the device needs.
-fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
+fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), InspectError> {
     match (kind, host::memory_encryption(root)) {
         (CdevKind::Noiommu, Ok(Some(encryption))) => {
-            Err(Error::MemoryEncrypted { bdf, encryption })
+            Err(InspectError::MemoryEncrypted { bdf, encryption })
         }
         (CdevKind::Noiommu, Err(unknown)) => {
             log::warn!("{unknown}");
@@ -239,7 +239,7 @@ fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Erro
 /// Whether the CPU's addresses are those on the device's bus.
 fn check_addresses(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
     match host::translated_bar(root, bdf, kind)? {
-        Some(found) => Err(Error::BusAddresses { bdf, found }),
+        Some(found) => Err(InspectError::BusAddresses { bdf, found }.into()),
         None => Ok(()),
     }
 }
@@ -247,6 +247,7 @@ fn check_addresses(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Error
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Explain;
 
     #[test]
     fn a_mode_that_cannot_be_had_is_an_error_with_the_reason() {

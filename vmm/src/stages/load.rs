@@ -36,7 +36,7 @@ impl<'a> Mapped<'a> {
         let vcpus = Vcpus::create(&vm, config.cpus.get())?;
         let khz = vcpus.tsc_khz().filter(|_| guest.release.is_some());
         let command_line = command_line::with_tsc_frequency(&config.command_line, khz);
-        let map = &guest.address_map;
+        let map = &guest.bus.map;
         let platform = Platform::new(config.cpus.get(), map.ecam.clone(), map.windows.clone());
         let memory = resources.ram.memory();
         let at = guest.files.load(&placement, memory)?;

@@ -1,10 +1,11 @@
 //! The sixth stage: guest memory is mapped for devices behind an IOMMU, in this process and in KVM.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::Iova;
-use iommufd_backend::IommuSpace;
+use iommufd_backend::{Error as Backend, FileRange, IommuSpace};
 
 use super::inspect::Guest;
 use super::plan::{GuestLayout, Planned};
@@ -44,7 +45,7 @@ impl<'a> Planned<'a> {
             map_for_devices(space, &backing.file, &layout.memory).map_err(backing::of_all(size))?;
         }
         let low = low::allocate().map_err(process("make low guest memory"))?;
-        resources.ram = GuestRam::map((&low, low::SIZE), &backing.file, &layout.memory)?;
+        resources.ram = GuestRam::map(&low, &backing.file, &layout.memory)?;
         for slot in resources.ram.slots() {
             let memslot = vm.map(slot.gpa(), slot.mapping())?;
             resources.memslots.push(memslot);
@@ -60,10 +61,14 @@ impl<'a> Planned<'a> {
 }
 
 /// Lets devices behind an IOMMU address guest memory by guest-physical addresses. Low memory is not for DMA.
-fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result<(), Error> {
+fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result<(), Backend> {
     for placed in plan.pieces() {
-        let iova = Iova(placed.gpa.0);
-        space.map(iova, file, placed.file_offset, placed.length)?;
+        let part = FileRange {
+            file: file.as_fd(),
+            offset: placed.file_offset,
+            len: placed.length,
+        };
+        space.map(Iova(placed.gpa.0), part)?;
     }
     Ok(())
 }

@@ -25,7 +25,8 @@ mod start;
 mod tests;
 mod warnings;
 
-use crate::config::Config;
+use crate::bus::synthetic::SyntheticMachine;
+use crate::config::ValidConfig;
 use crate::error::Error;
 use crate::memory::layout::{Identity, Layout};
 use crate::run::console::Console;
@@ -34,19 +35,40 @@ use crate::run::vmm::Vmm;
 use inspect::Inspected;
 use report::Plan;
 
+pub use bind::BindStageError;
+pub use inspect::InspectError;
 pub(crate) use plan::{Planned, SLOTS_PER_DEVICE};
 
-/// Starts the guest of `config`. `identity` is the layout for devices that use physical addresses.
+/// What a guest runs on in place of the real thing, for demos and tests: nothing by default.
+#[derive(Debug)]
+pub struct Harness<'a> {
+    /// Where RAM goes for devices that use physical addresses: [`Identity`], unless the harm of another layout is to
+    /// be shown.
+    pub identity: &'a dyn Layout,
+    /// Software in place of devices and of physical memory.
+    pub machine: Option<Box<dyn SyntheticMachine>>,
+}
+
+impl Default for Harness<'_> {
+    fn default() -> Self {
+        Self {
+            identity: &Identity,
+            machine: None,
+        }
+    }
+}
+
+/// Starts the guest of `config`.
 ///
 /// # Errors
 /// [`Error`]; everything was given back by then.
 pub(crate) fn start(
-    config: &Config,
-    identity: &dyn Layout,
+    config: &ValidConfig,
+    harness: Harness<'_>,
     console: &mut Console,
     timings: &mut Timings,
 ) -> Result<Vmm, Error> {
-    let inspected = Inspected::new(config, identity)?;
+    let inspected = Inspected::new(config, harness)?;
     timings.done("inspect");
     let opened = inspected.open_kvm()?;
     timings.done("open KVM");
@@ -73,8 +95,8 @@ pub(crate) fn start(
 ///
 /// # Errors
 /// [`Error`]
-pub fn plan(config: &Config) -> Result<(Plan, Option<Error>), Error> {
-    let inspected = Inspected::new(config, &Identity)?;
+pub fn plan(config: &ValidConfig) -> Result<(Plan, Option<Error>), Error> {
+    let inspected = Inspected::new(config, Harness::default())?;
     let planned = inspected.open_kvm()?.bind()?.pin()?.plan()?;
     let plan = report::plan(&planned);
     let obstacle = planned.take_apart()?;

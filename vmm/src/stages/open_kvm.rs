@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::inspect::{Guest, Source};
+use super::inspect::{Guest, Inspected, Source};
+use crate::error::Error;
 use crate::kvm::vm::Vm;
 
 /// A guest with a VM, which has neither memory nor CPUs.
@@ -11,4 +12,15 @@ pub(crate) struct Opened<'a> {
     pub(super) guest: Guest<'a>,
     pub(super) source: Source,
     pub(super) vm: Arc<Vm>,
+}
+
+impl<'a> Inspected<'a> {
+    /// Opens KVM and creates the VM, which has neither memory nor CPUs yet.
+    pub fn open_kvm(self) -> Result<Opened<'a>, Error> {
+        Ok(Opened {
+            vm: Vm::new()?,
+            guest: self.guest,
+            source: self.source,
+        })
+    }
 }

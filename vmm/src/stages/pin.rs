@@ -49,8 +49,8 @@ impl<'a> Bound<'a> {
                     false => Backing::scattered(config, space)?,
                 }
             }
-            AddressSpaces::Software(machine) => {
-                Backing::synthetic(config, &mut machine.memory, guest.at_identity)?
+            AddressSpaces::Synthetic(machine) => {
+                Backing::synthetic(config, machine.memory(), guest.at_identity)?
             }
             AddressSpaces::None | AddressSpaces::Iommu(_) => Backing::unpinned(config)?,
         };

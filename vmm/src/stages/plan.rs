@@ -8,17 +8,16 @@ use super::inspect::Guest;
 use super::pin::Pinned;
 use super::warnings;
 use crate::arch::{self, LowMemoryUse, MemoryMap, layout};
-use crate::boot::command_line;
 use crate::boot::place::Placement;
+use crate::boot::{BootError, command_line};
 use crate::bus::window::Places;
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
 use crate::memory::layout::{Conventional, Layout};
 use crate::memory::pieces::{self, TooManyPieces};
-use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, Run};
-use crate::memory::table::{self, RamTable, Summary};
-use crate::run::machine_info::in_guest;
+use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, PlanError, Run};
+use crate::memory::table::{Draft, RamTable, Summary};
 use crate::teardown::Resources;
 
 /// Memslots kept for mapped BARs: six to a function, two parts each.
@@ -57,7 +56,7 @@ pub(crate) enum Bootability {
     /// It could, but its devices might use the host's memory.
     Unsafe(Placement, TooManyPieces),
     /// There is no room for kernel or initramfs.
-    Unplaced(Error),
+    Unplaced(BootError),
 }
 
 impl Bootability {
@@ -74,19 +73,19 @@ impl Bootability {
         match self {
             Self::Bootable(_) => None,
             Self::Unsafe(_, pieces) => Some(pieces.to_string()),
-            Self::Unplaced(error) => Some(error.chain()),
+            Self::Unplaced(error) => Some(chain(error)),
         }
     }
 
     /// Where kernel and initramfs go.
     ///
     /// # Errors
-    /// [`Error::Place`], [`Error::TooManyPieces`]
+    /// [`BootError::Place`], [`TooManyPieces`]
     pub fn bootable(self) -> Result<Placement, Error> {
         match self {
             Self::Bootable(placement) => Ok(placement),
             Self::Unsafe(_, pieces) => Err(pieces.into()),
-            Self::Unplaced(error) => Err(error),
+            Self::Unplaced(error) => Err(error.into()),
         }
     }
 }
@@ -95,12 +94,12 @@ impl<'a> Pinned<'a> {
     /// Lays memory out and finds places for kernel and initramfs.
     pub fn plan(self) -> Result<Planned<'a>, Error> {
         let Self {
-            guest,
+            mut guest,
             vm,
             mut resources,
             backing,
         } = self;
-        let layout = GuestLayout::new(&guest, &vm, &backing, resources.assigned.devices.len())?;
+        let layout = GuestLayout::new(&mut guest, &vm, &backing, resources.assigned.devices.len())?;
         resources.table = Some(Arc::clone(&layout.table));
         let config = &guest.config.memory;
         let boot = match (guest.files.place(&layout.memory), &backing.choice) {
@@ -125,7 +124,12 @@ impl<'a> Pinned<'a> {
 }
 
 impl GuestLayout {
-    fn new(guest: &Guest<'_>, vm: &Vm, backing: &Backing, devices: usize) -> Result<Self, Error> {
+    fn new(
+        guest: &mut Guest<'_>,
+        vm: &Vm,
+        backing: &Backing,
+        devices: usize,
+    ) -> Result<Self, Error> {
         let config = guest.config;
         let (runs, layout): (_, &dyn Layout) = match guest.at_identity {
             true => (plan::runs(&backing.extents), guest.identity),
@@ -133,15 +137,12 @@ impl GuestLayout {
         };
         let memory = MemoryPlan::new(runs, layout, &constraints(guest, vm, devices))?;
         log_plan(&memory);
-        let mut window = None;
-        let table = table::fill(&memory, &backing.extents, |size| {
-            if !guest.translates {
-                return Ok(Gpa(0));
-            }
-            let bars = in_guest(guest.bars.clone()).into_iter().map(|(_, bar)| bar);
-            let places = Places::find(size, &guest.address_map, &bars.collect::<Vec<_>>())?;
-            Ok(window.insert(places).table)
-        })?;
+        let draft = Draft::new(&memory, &backing.extents)?;
+        let window = match guest.translates {
+            true => Some(Places::find(draft.bar_size(), &mut guest.bus)?),
+            false => None,
+        };
+        let table = draft.build(window.map_or(Gpa(0), |places| places.table))?;
         let summary = Summary::of(&table)?;
         if !backing.extents.is_empty() {
             log::info!("physical memory: {} pieces", summary.pieces);
@@ -164,12 +165,12 @@ impl Planned<'_> {
     /// The memory map that the guest is given, if its kernel has a place.
     ///
     /// # Errors
-    /// [`Error::Plan`]
-    pub fn memory_map(&self) -> Result<Option<MemoryMap>, Error> {
+    /// [`PlanError`]
+    pub fn memory_map(&self) -> Result<Option<MemoryMap>, PlanError> {
         let map = |placement: &Placement| {
-            let ecam = &self.guest.address_map.ecam;
-            let low = (placement.kernel.start, self.layout.low);
-            arch::memory_map(&self.layout.memory, ecam, low)
+            let ecam = &self.guest.bus.map.ecam;
+            let kernel = placement.kernel.start;
+            arch::memory_map(&self.layout.memory, ecam, kernel, self.layout.low)
         };
         self.boot.placement().map(map).transpose()
     }
@@ -226,9 +227,9 @@ fn whole(length: u64) -> Vec<Run> {
 }
 
 fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
-    let mut taken = vec![("PCI config space", guest.address_map.ecam.clone())];
+    let mut taken = vec![("PCI config space", guest.bus.map.ecam.clone())];
     taken.extend(layout::FIXED);
-    let windows = guest.address_map.windows.iter();
+    let windows = guest.bus.map.windows.iter();
     taken.extend(windows.map(|window| ("a PCI window", window.clone())));
     Constraints {
         taken,

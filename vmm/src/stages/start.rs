@@ -20,7 +20,7 @@ impl Loaded<'_> {
     /// Connects the guest to its devices and starts it, with `console` at its serial port.
     pub fn start(self, console: &mut Console) -> Result<Vmm, Error> {
         let Self {
-            guest,
+            mut guest,
             vm,
             mut resources,
             layout,
@@ -38,10 +38,10 @@ impl Loaded<'_> {
             interrupts: &interrupts,
             exits: &exit_sender,
         };
-        let root = wiring.plug(&guest.address_map, &mut resources)?;
+        let root = wiring.plug(&mut guest.bus, &mut resources)?;
         let pci = Arc::clone(resources.pci.insert(Arc::new(root)));
         let serial = Arc::new(console.serial_port(arch::serial_interrupt(&interrupts)?)?);
-        let bus = arch::connect(&pci, &guest.address_map, &serial, &exit_sender)?;
+        let bus = arch::connect(&pci, &guest.bus.map, &serial, &exit_sender)?;
         let bus = Arc::clone(resources.bus.insert(Arc::new(bus)));
         for assigned in &resources.assigned.devices {
             let notices = DeviceWatch::all(&assigned.device)?;

@@ -1,18 +1,25 @@
 //! Each stage fails in turn, on the software backend: everything is given back, in the one order.
 
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use address::Gpa;
-use iommufd_backend::Mapping;
+use address::{Gpa, Hpa};
+use devices::edu::{BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduHost, InterruptSink, Options};
+use devices::pci::MsiMessage;
+use devices::vfio_pci::HostFunction;
+use iommufd_backend::software::{PhysicalMemory, SoftwareBackend};
+use iommufd_backend::{FileRange, Mapping};
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::config::{LowMemory, SerialConfig, SoftwareConfig, SoftwareDma};
+use crate::bus::address_map::AddressMap;
+use crate::bus::lines::InterruptLines;
+use crate::config::{Config, LowMemory, SerialConfig};
 use crate::memory::layout::{Identity, Swapped};
+use crate::passthrough::dma_path::DmaPath;
 use crate::run::event_loop::RunLimit;
 use crate::run::exit::ExitReason;
 use crate::teardown::trace;
@@ -49,8 +56,8 @@ fn kernel() -> NamedTempFile {
     file
 }
 
-fn config(kernel: &Path, memory: &str) -> Config {
-    Config {
+fn config(kernel: &Path, memory: &str) -> ValidConfig {
+    let config = Config {
         kernel: kernel.to_owned(),
         initramfs: None,
         command_line: String::new(),
@@ -59,12 +66,77 @@ fn config(kernel: &Path, memory: &str) -> Config {
         cpus: "1".parse().unwrap(),
         devices: Vec::new(),
         noiommu: false,
-        software: Some(SoftwareConfig {
-            dma: SoftwareDma::Identity,
-            seed: 1,
-            fault: None,
-        }),
         serial: SerialConfig::default(),
+    };
+    config.validate().unwrap()
+}
+
+/// Synthetic memory, and a DMA engine that does no work.
+#[derive(Debug)]
+struct Machine(SoftwareBackend);
+
+/// Neither memory nor interrupts.
+struct Nothing;
+
+impl DmaMemory for Nothing {
+    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), DmaRefused> {
+        Err(DmaRefused)
+    }
+
+    fn write(&self, _: u64, _: &[u8]) -> Result<(), DmaRefused> {
+        Err(DmaRefused)
+    }
+}
+
+impl InterruptSink for Nothing {
+    fn message(&self, _: MsiMessage) {}
+
+    fn line(&self, _: bool) {}
+}
+
+const BAR: Gpa = Gpa(0xd000_0000);
+
+impl SyntheticMachine for Machine {
+    fn address_map(&self) -> AddressMap {
+        AddressMap::conventional()
+    }
+
+    fn bars(&self) -> Vec<(String, Range<Hpa>)> {
+        let start = Hpa(BAR.0);
+        vec![("edu BAR0".to_owned(), start..start + BAR_SIZE)]
+    }
+
+    fn dma_path(&self) -> &DmaPath {
+        &DmaPath::Identity
+    }
+
+    fn memory(&mut self) -> &mut SoftwareBackend {
+        &mut self.0
+    }
+
+    fn start(
+        &mut self,
+        lines: InterruptLines,
+    ) -> Result<Box<dyn HostFunction>, Box<dyn std::error::Error + Send + Sync>> {
+        let options = Options {
+            bar: BAR,
+            interrupt_line: lines.line(),
+            buffer: BUFFER_SIZE,
+            memory: Box::new(Nothing),
+            interrupts: Box::new(Nothing),
+        };
+        Ok(Box::new(EduHost::new("edu", options)?.0))
+    }
+
+    fn stop(&mut self) {}
+}
+
+/// Memory of 28 GiB in pieces of at most 16 MiB.
+fn harness(identity: &dyn Layout) -> Harness<'_> {
+    let physical = PhysicalMemory::new([Hpa(4 << 30)..Hpa(32 << 30)], 16 << 20, 1);
+    Harness {
+        identity,
+        machine: Some(Box::new(Machine(SoftwareBackend::new(physical)))),
     }
 }
 
@@ -85,9 +157,27 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn nothing_is_given_back_before_anything_was_taken() {
     let missing = config(Path::new("/nonexistent"), "64M");
     assert_eq!(
-        after(Inspected::new(&missing, &Identity)),
+        after(Inspected::new(&missing, harness(&Identity))),
         (vec![], "kernel")
     );
+}
+
+#[test]
+fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
+    let kernel = kernel();
+    let config = config(kernel.path(), "64M");
+    let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
+    let started = start(
+        &config,
+        Harness::default(),
+        &mut console,
+        &mut Timings::default(),
+    );
+    let vmm = started.unwrap();
+    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+    assert_eq!(reason, ExitReason::PowerOff { status: 0 });
+    assert_eq!(vmm.info().backend, "none");
+    assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
 }
 
 #[test]
@@ -95,15 +185,21 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
     let kernel = kernel();
     let config = config(kernel.path(), "64M");
     let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
-    let vmm = start(&config, &Identity, &mut console, &mut Timings::default()).unwrap();
+    let vmm = start(
+        &config,
+        harness(&Identity),
+        &mut console,
+        &mut Timings::default(),
+    )
+    .unwrap();
     let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
     assert_eq!(reason, ExitReason::PowerOff { status: 0 });
     assert_eq!(trace::take(), [""; 0]);
     assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
 }
 
-fn plan<'a>(config: &'a Config, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {
-    Inspected::new(config, identity)?
+fn plan<'a>(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {
+    Inspected::new(config, harness(identity))?
         .open_kvm()?
         .bind()?
         .pin()?
@@ -130,8 +226,9 @@ fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
     initramfs.as_file().set_len(80 << 20).unwrap();
     let unbootable = Config {
         initramfs: Some(initramfs.path().to_owned()),
-        ..good.clone()
+        ..Config::clone(&good)
     };
+    let unbootable = unbootable.validate().unwrap();
     let planned = plan(&unbootable, &Identity).unwrap();
     assert!(planned.boot.obstacle().is_some());
     assert_eq!(after(planned.map()), (ALL.to_vec(), "place"));
@@ -140,8 +237,9 @@ fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
     let mut mapping = Mapping::reserve(4096, 0).unwrap();
     let page = tempfile::tempfile().unwrap();
     page.set_len(4096).unwrap();
-    let source = (page.as_fd(), 0);
-    mapping.place(0, 4096, source, "a page").unwrap();
+    mapping
+        .place(0, FileRange::first(&page, 4096), "a page")
+        .unwrap();
     let memslot = planned.vm.map(Gpa(0), Arc::new(mapping)).unwrap();
     assert_eq!(after(planned.map()), (ALL.to_vec(), "vm"));
     drop(memslot);
@@ -155,14 +253,10 @@ fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
 fn a_guest_that_does_not_start_gives_everything_back_in_order() {
     let kernel = kernel();
     let config = config(kernel.path(), "64M");
-    let planned = Inspected::new(&config, &Identity)
-        .unwrap()
-        .open_kvm()
-        .unwrap();
-    let planned = planned.bind().unwrap().pin().unwrap().plan().unwrap();
+    let planned = plan(&config, &Identity).unwrap();
     let mut loaded = planned.map().unwrap().load().unwrap();
     // Nowhere to put config space.
-    loaded.guest.address_map.ecam.start = Gpa(1);
+    loaded.guest.bus.map.ecam.start = Gpa(1);
     let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
     assert_eq!(after(loaded.start(&mut console)), (ALL.to_vec(), "root"));
 }

@@ -1,8 +1,9 @@
 //! What may go wrong in a guest because of where its memory is.
 
+use address::units::Memory;
 use address::{Bdf, Hpa};
-use stress_report::units;
 
+use crate::boot::command_line::NoBounceBuffers;
 use crate::memory::table::Summary;
 use crate::passthrough::assigned::AssignedDevice;
 use crate::passthrough::dma_path::DmaPath;
@@ -35,14 +36,14 @@ pub(super) fn narrow(summary: Summary, devices: &[AssignedDevice]) -> Vec<String
 }
 
 /// What such a device misses where memory below 4 GiB has no room for what Linux wants in one piece for
-/// its bounce buffers; `missed` are these bytes, and those of the largest piece.
+/// its bounce buffers.
 pub(super) fn bounce(
-    missed: Option<(u64, u64)>,
+    missed: Option<NoBounceBuffers>,
     summary: Summary,
     devices: &[AssignedDevice],
 ) -> Vec<String> {
     // Without any memory there, that is what is told.
-    let Some((need, largest)) = missed.filter(|_| summary.below_4g > 0) else {
+    let Some(NoBounceBuffers { need, largest }) = missed.filter(|_| summary.below_4g > 0) else {
         return Vec::new();
     };
     let warning = |(bdf, bits)| {
@@ -50,8 +51,8 @@ pub(super) fn bounce(
             "{bdf}: may address {bits} bits only, as far as the host's drivers have told: Linux wants {} in one piece \
              below 4 GiB for its bounce buffers, and the largest that is free there has {}: its driver may fail. \
              swiotlb=N on the kernel's command line makes them smaller (N times 2 KiB)",
-            units::memory(need),
-            units::memory(largest)
+            Memory(need),
+            Memory(largest)
         )
     };
     narrow_devices(devices, summary.end).map(warning).collect()

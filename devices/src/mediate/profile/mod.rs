@@ -44,7 +44,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Reads the profile `text`, which messages call `file`. `docs/mediate.md` describes the
+    /// Reads the profile `text`, which messages call `file`. `docs/reference/mediate.md` describes the
     /// format.
     ///
     /// # Errors

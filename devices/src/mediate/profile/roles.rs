@@ -114,16 +114,17 @@ pub(super) fn settle(
             Role::Status => Kind::Status,
         };
         let transfer = &transfers[*number];
-        register.passed = passed(register, (place, *role), transfer)
+        register.passed = passed(place, register, *role, transfer)
             .map_err(|(at, reason)| problem(format!("{key}: {at}"), reason))?;
     }
     Ok(())
 }
 
-/// The bits of a register that are not zero in each store to the device.
+/// The bits of the register at `place` that are not zero in each store to the device.
 fn passed(
+    place: usize,
     register: &Register,
-    (place, role): (usize, Role),
+    role: Role,
     transfer: &Transfer,
 ) -> Result<u64, (&'static str, Invalid)> {
     if register.read_back && register.kind != Kind::Shadow {

@@ -140,7 +140,7 @@ impl ConfigSpace {
                 Some(rule)
                     if offered(capability.id)
                         && !shown.iter().any(|other| other.id == capability.id)
-                        && self.lay_out(config, *capability, (rule, list)) =>
+                        && self.lay_out(config, *capability, rule, list) =>
                 {
                     shown.push(*capability);
                 }
@@ -153,7 +153,7 @@ impl ConfigSpace {
             self.hide(capability.offset, list.end_of(capability, length));
         }
         for (capability, rule) in vendors {
-            if self.lay_out(config, capability, (rule, list)) {
+            if self.lay_out(config, capability, rule, list) {
                 shown.push(capability);
             }
         }
@@ -166,7 +166,8 @@ impl ConfigSpace {
         &mut self,
         config: &[u32],
         capability: Capability,
-        (rule, list): (&Rule, &List),
+        rule: &Rule,
+        list: &List,
     ) -> bool {
         let (name, word, reason) = (rule.name, rule.access.word(), rule.reason);
         log::debug!(

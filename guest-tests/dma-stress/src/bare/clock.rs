@@ -19,7 +19,7 @@ pub fn now() -> u64 {
     unsafe { _rdtsc() }
 }
 
-/// Its ticks in a millisecond. If nobody tells, the local APIC's timer does, which in KVM and in
+/// Its ticks in a millisecond. If it is not known, the local APIC's timer does, which in KVM and in
 /// QEMU runs at [`apic::TIMER_PER_MS`].
 pub fn ticks_per_ms() -> u64 {
     let told = (__cpuid(1).ecx & IN_HYPERVISOR != 0

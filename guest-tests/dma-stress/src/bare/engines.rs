@@ -133,7 +133,7 @@ struct Search<'a> {
 pub struct Way {
     /// How their addresses are found.
     pub dma: DmaMap,
-    /// Who lets them be bus masters, if somebody must.
+    /// What lets them be bus masters, if something must.
     pub window: Option<Window>,
 }
 
@@ -251,7 +251,7 @@ impl Search<'_> {
         Some(())
     }
 
-    /// Only where somebody checks what the device is told: QEMU's ends the machine if it is told
+    /// Only where the monitor checks what the device is given: QEMU's ends the machine if it is told
     /// what is wrong.
     fn hostile(&mut self, function: &Function) -> Option<()> {
         if self.way.dma.mode() != Mode::Mediate {

@@ -26,7 +26,7 @@ static ALLOCATOR: Allocator = Allocator(Mutex::new(Heap::empty()));
 
 /// Sets the heap up. To be called once, before anything is allocated.
 pub fn init() {
-    // SAFETY: the memory is static and nobody else's, and this runs once.
+    // SAFETY: the memory is static and used by nothing else, and this runs once.
     unsafe { ALLOCATOR.0.lock().init(MEMORY.0.get().cast(), SIZE) };
 }
 

@@ -50,7 +50,7 @@ pub fn init() {
         .map_or(0, |frame| frame.start_address().as_u64());
     assert!(root != 0, "no memory for page tables");
     let root = ptr::with_exposed_provenance_mut::<PageTable>(root as usize);
-    // SAFETY: the page is zeroed, which is an empty table, and nobody else's; all tables are
+    // SAFETY: the page is zeroed, which is an empty table, and used by nothing else; all tables are
     // pages of the heap, where virtual is physical.
     let tables = unsafe { OffsetPageTable::new(&mut *root, VirtAddr::zero()) };
     *TABLES.lock() = Some(tables);

@@ -12,7 +12,7 @@ static PORT: Mutex<Option<Uart16550<PioBackend>>> = Mutex::new(None);
 
 /// Sets the port up; without one, everything printed is lost.
 pub fn init() {
-    // SAFETY: these ports are the first serial port of every PC, and nobody else uses it.
+    // SAFETY: these ports are the first serial port of every PC, and nothing else uses it.
     let port = unsafe { Uart16550::new_port(COM1) };
     if let Ok(mut port) = port
         && port.init(Config::DEFAULT).is_ok()

@@ -11,7 +11,7 @@ use x86_64::instructions::interrupts;
 
 use super::{apic, clock, paging, traps};
 
-/// Where processors start, in memory that is nobody's once the boot data is read, and the page
+/// Where processors start, in memory that is free once the boot data is read, and the page
 /// behind it with a copy of the root of the page tables: a processor in 32-bit mode has no way to
 /// name one above 4 GiB.
 pub const TRAMPOLINE: core::ops::Range<Gpa> = Gpa(0x9_0000)..Gpa(0x9_2000);
@@ -122,7 +122,7 @@ pub unsafe fn start(others: &[u8], ticks_per_ms: u64, missing: impl Fn(u8)) -> u
         if bring_up(*id, running, ticks_per_ms) {
             running += 1;
         } else {
-            // It may still come: nobody may be there for it, nor for its number.
+            // It may still come: by then nothing may handle it, nor its number.
             apic::send_init(*id);
             missing(*id);
         }

@@ -62,7 +62,7 @@ impl<'a, M: Memory> Ground<'a, M> {
         debug_assert!(filled.is_ok(), "the ground is in RAM");
     }
 
-    /// What `range` has if nobody changed it.
+    /// What `range` has if nothing changed it.
     #[must_use]
     pub fn expected(&self, range: &Range<Gpa>) -> Vec<u8> {
         let start = range.start.align_down(8);

@@ -64,7 +64,7 @@ impl Race {
         }
     }
 
-    /// Stops it: when this returns, nobody else writes registers.
+    /// Stops it: when this returns, no other CPU writes registers.
     pub fn stop(&self) {
         self.running.store(false, SeqCst);
         while self.inside.load(SeqCst) > 0 {
@@ -72,7 +72,7 @@ impl Race {
         }
     }
 
-    /// Lets everybody go.
+    /// Lets all CPUs go.
     pub fn end(&self) {
         self.stop();
         self.over.store(true, SeqCst);

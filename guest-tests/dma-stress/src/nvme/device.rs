@@ -197,7 +197,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
     }
 
     /// Looks for a controller memory buffer (Base 1.4 §3.1.16). First it takes back the address
-    /// that somebody may have given it before and that a reset may have left: the controller
+    /// that a driver may have given it before and that a reset may have left: the controller
     /// would take RAM at that address for its own. Only while the controller is disabled.
     pub(super) fn find_cmb(&self) -> Result<Option<Cmb>, NvmeError> {
         if self.capabilities.cmbs() {
@@ -232,7 +232,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
 impl<R: Registers, C: Clock> Drop for Device<R, C> {
     fn drop(&mut self) {
         if self.state == State::Enabled {
-            // Nobody is left to tell; the queues' memory stays allocated for this case.
+            // It can be reported nowhere; the queues' memory stays allocated for this case.
             let _ = self.disable();
         }
         if self.capabilities.cmbs() {

@@ -22,7 +22,7 @@
 //!
 //! The device is not trusted: whatever its registers, its answers and its completion queue
 //! hold gives an error or a defined result, in bounded time. What no driver can prevent
-//! without an IOMMU is a device that writes where nobody told it to.
+//! without an IOMMU is a device that writes where it must not.
 
 mod access;
 mod cmb;

@@ -2,9 +2,9 @@
 //! is unmapped: from the address space, in part and as a whole, and from this process.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 
 use address::{Bdf, Hpa};
+use iommufd_backend::FileRange;
 use iommufd_backend::{Mapping, Pagemap};
 
 use crate::raw::{self, PAGE, Request, answer, attach, call, map_file, name, unmap};
@@ -51,7 +51,7 @@ impl Memory {
         let file = File::from(rustix::fs::memfd_create("areas", flags)?);
         file.set_len(2 * LENGTH)?;
         let mut mapping = Mapping::reserve(2 * LENGTH, 0)?;
-        mapping.place(0, 2 * LENGTH, (file.as_fd(), 0), "memory to look up")?;
+        mapping.place(0, FileRange::first(&file, 2 * LENGTH), "memory to look up")?;
         Ok(Self { file, mapping })
     }
 

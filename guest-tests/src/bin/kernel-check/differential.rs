@@ -2,11 +2,11 @@
 //! both and to `/proc/self/pagemap`.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::{Bdf, Gpa, Hpa, Iova};
 use devices::guest_table::{GuestTable, Piece, Pieces};
+use iommufd_backend::FileRange;
 use iommufd_backend::backend::{DmaBackend, PinRequest, Run};
 use iommufd_backend::extent::Extent;
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
@@ -132,7 +132,7 @@ fn huge(size: HugepageSize, length: u64) -> Result<File, Box<dyn std::error::Err
 
 fn memory(file: File, length: u64, page_size: u64) -> Result<Memory, Box<dyn std::error::Error>> {
     let mut mapping = Mapping::reserve(length, 0)?;
-    mapping.place(0, length, (file.as_fd(), 0), "memory to look up")?;
+    mapping.place(0, FileRange::first(&file, length), "memory to look up")?;
     Ok(Memory {
         file,
         mapping,

@@ -88,7 +88,7 @@ fn bar_as_dma_buf(device: &File) -> Result<OwnedFd, i32> {
         .word(20, 1)
         .long(32, LENGTH);
     let fd = raw::call_result(device, FEATURE, &mut request)?;
-    // SAFETY: a success of this command is a new file descriptor that nobody else has.
+    // SAFETY: a success of this command is a new file descriptor, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

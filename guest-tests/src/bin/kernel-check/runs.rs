@@ -5,10 +5,10 @@
 //! asks for all the rest, so the lengths tell how much every answer covered.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa, Iova};
+use iommufd_backend::FileRange;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, Pagemap, PciSysfs, VfioDevice};
 
@@ -59,7 +59,7 @@ fn ask_once_each_run(space: &mut NoiommuSpace) -> Result<Layout, Box<dyn std::er
     )?);
     file.set_len(LENGTH)?;
     let mut mapping = Mapping::reserve(LENGTH, 0)?;
-    mapping.place(0, LENGTH, (file.as_fd(), 0), "memory to ask about")?;
+    mapping.place(0, FileRange::first(&file, LENGTH), "memory to ask about")?;
     // Half of it in order, half in none, for runs of all lengths.
     let mut pages: Vec<u64> = (0..LENGTH / PAGE).collect();
     let half = pages.len() / 2;

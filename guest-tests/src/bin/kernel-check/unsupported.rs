@@ -2,9 +2,9 @@
 //! it says instead, and stay whole.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 
 use address::Bdf;
+use iommufd_backend::FileRange;
 use iommufd_backend::Mapping;
 
 use crate::Outcome;
@@ -299,7 +299,7 @@ fn legacy_container(iommufd: &File, ioas: u32) -> Result<usize, Box<dyn std::err
         rustix::fs::MemfdFlags::CLOEXEC,
     )?);
     file.set_len(LENGTH)?;
-    memory.place(0, LENGTH, (file.as_fd(), 0), "memory to map")?;
+    memory.place(0, FileRange::first(&file, LENGTH), "memory to map")?;
     let map = Request::new(32)
         .word(4, 3)
         .long(8, memory.start().0)

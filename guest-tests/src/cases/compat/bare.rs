@@ -19,7 +19,7 @@ const DEVICES: [&str; 5] = [
     "nvme,drive=disk4,serial=stress4,cmb_size_mb=4",
 ];
 
-/// Memory that nobody may write to, at least.
+/// Memory that nothing may write to, at least.
 const LEAST_CANARY_MIB: u64 = 256;
 
 /// What a guest does with some of them.

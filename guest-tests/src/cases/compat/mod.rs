@@ -3,7 +3,7 @@
 //! A *batch* is one test machine on which guests run one after the other, each with its own devices. Around all of
 //! them the pool of hugepages is shaped, so that no address is right by luck, and a canary holds the rest of memory.
 //! Each row of the table is a *subject* of a batch. When all batches have run, the table is printed and, if every
-//! row is well, written to `docs/compatibility.md`.
+//! row is well, written to `docs/reference/compatibility.md`.
 
 mod bare;
 mod iommu;

@@ -8,7 +8,7 @@ use crate::error::{AtPath, Result};
 use crate::paths;
 
 /// Where the table is published, in the checkout.
-const FILE: &str = "docs/compatibility.md";
+const FILE: &str = "docs/reference/compatibility.md";
 
 /// What is looked at in every row, as the table's columns name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +21,7 @@ pub enum Aspect {
     Again,
     /// Nothing was left behind, and the device was quiet before anything was released.
     End,
-    /// Nobody's memory but the guest's was written.
+    /// No memory but the guest's was written.
     Canary,
 }
 

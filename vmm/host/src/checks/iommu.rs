@@ -167,7 +167,7 @@ mod tests {
         let line = judge(false);
         assert_eq!(line.verdict, Verdict::Fail);
         assert!(line.hint.unwrap().contains("intremap"));
-        // The others' interrupts are not remapped either.
+        // Without an IOMMU interrupts are not remapped either.
         assert!(judge(true).text.contains("not what is wanted"));
         fake.write(UNSAFE_INTERRUPTS, "Y\n");
         assert_eq!(judge(false).verdict, Verdict::Warn);

@@ -186,8 +186,8 @@ pub(crate) fn check_lockdown(root: &SysRoot) -> Line {
         Some(mode) => Line::warn(
             id,
             format!(
-                "The kernel is locked down ({mode}). That does not stop a run, but a guest \
-                 with a device that no IOMMU stands before can change the kernel all the same"
+                "The kernel is locked down ({mode}). That does not stop a run, but the driver of \
+                 a device without an IOMMU can change the kernel all the same"
             ),
             "if the guest is trusted like root: pinvisor run --noiommu ...",
         ),

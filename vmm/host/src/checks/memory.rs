@@ -87,7 +87,7 @@ fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
         }
     };
     let have = format!(
-        "{} in the pool, {} free, {} of those promised to others{per_node}",
+        "{} in the pool, {} free, {} of those reserved by others{per_node}",
         pool.total, pool.free, pool.reserved
     );
     let file = format!("/sys/kernel/mm/hugepages/{}/nr_hugepages", page.pool_name());
@@ -98,7 +98,7 @@ fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
         }
         return Line::warn(
             id,
-            format!("No page of {page} can be had ({have}); a guest's memory is made of them"),
+            format!("No page of {page} is available ({have}); a guest's memory is made of them"),
             format!(
                 "echo 512 > {file}  # 512 pages for 1 GiB; {early}: hugepagesz={page} hugepages=512"
             ),
@@ -115,7 +115,7 @@ fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
     Line::fail(
         id,
         format!(
-            "{wanted} are needed, of which {} can be had: {have}",
+            "{wanted} are needed, of which {} are available: {have}",
             pool.available()
         ),
         format!("echo {total} > {file}  # {early}: hugepagesz={page} hugepages={total}"),
@@ -184,13 +184,13 @@ mod tests {
 
     const POOL: &str = "sys/kernel/mm/hugepages/hugepages-2048kB";
 
-    fn pool(fake: &Fake, directory: &str, (total, free, reserved): (u64, u64, u64)) {
+    fn pool(fake: &Fake, total: u64, free: u64, reserved: u64) {
         for (name, count) in [
             ("nr_hugepages", total),
             ("free_hugepages", free),
             ("resv_hugepages", reserved),
         ] {
-            fake.write(&format!("{directory}/{name}"), &format!("{count}\n"));
+            fake.write(&format!("{POOL}/{name}"), &format!("{count}\n"));
         }
     }
 
@@ -203,9 +203,9 @@ mod tests {
         };
         let judge = |memory| check_hugepages(&fake.root, memory, true);
         assert!(judge(None)[0].text.contains("CONFIG_HUGETLBFS"));
-        pool(&fake, POOL, (0, 0, 0));
+        pool(&fake, 0, 0, 0);
         assert_eq!(judge(None)[0].verdict, Verdict::Warn);
-        pool(&fake, POOL, (600, 550, 50));
+        pool(&fake, 600, 550, 50);
         let line = &judge(Some(&wanted))[0];
         assert_eq!(line.verdict, Verdict::Fail);
         assert!(
@@ -213,7 +213,7 @@ mod tests {
                 .starts_with("512 pages of 2M for 1 GiB are needed, of which 500")
         );
         assert!(line.hint.as_ref().unwrap().starts_with("echo 612 > "));
-        pool(&fake, POOL, (600, 562, 50));
+        pool(&fake, 600, 562, 50);
         for (node, free) in [(0, 300), (1, 262)] {
             let place = format!(
                 "sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/free_hugepages"

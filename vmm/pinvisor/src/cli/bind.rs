@@ -54,7 +54,7 @@ impl BindArgs {
     /// Binds.
     ///
     /// # Errors
-    /// [`Error::Bind`]; [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
         let root = SysRoot::default();
         for bdf in &self.devices {
@@ -75,7 +75,7 @@ impl UnbindArgs {
     /// Unbinds.
     ///
     /// # Errors
-    /// [`Error::Bind`]; [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
         let root = SysRoot::default();
         for bdf in self.devices {

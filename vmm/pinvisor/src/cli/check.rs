@@ -13,9 +13,6 @@ use crate::error::Error;
 use vmm::config::profile;
 use vmm::config::{DeviceConfig, MemoryConfig};
 
-/// Something stands in the way of a run.
-const NOT_READY: u8 = 2;
-
 /// Options of `pinvisor check`.
 #[derive(Args, Debug)]
 #[command(after_help = AFTER)]
@@ -39,7 +36,7 @@ pub struct CheckArgs {
 
 const AFTER: &str = "\
 Each line begins with OK, WARN or FAIL and the check's name, which stays the same from version to \
-version (docs/checks.md lists them). A line that is not OK is followed by the next command to type. \
+version (docs/reference/checks.md lists them). A line that is not OK is followed by the next command to type. \
 Nothing is changed, and no device is opened.
 
 Exit codes:
@@ -50,7 +47,7 @@ impl CheckArgs {
     /// Looks, and writes to standard output.
     ///
     /// # Errors
-    /// [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
         let root = SysRoot::default();
         let wanted = Wanted {
@@ -73,7 +70,7 @@ impl CheckArgs {
         Ok(if report.is_ok() {
             ExitCode::SUCCESS
         } else {
-            NOT_READY.into()
+            vmm::ExitCode::Host.into()
         })
     }
 }

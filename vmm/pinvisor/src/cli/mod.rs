@@ -2,9 +2,6 @@
 
 mod bind;
 mod check;
-mod file;
-mod generate;
-mod guest;
 mod list;
 mod plan;
 mod release;
@@ -21,13 +18,12 @@ use vmm::process;
 
 pub use bind::{BindArgs, UnbindArgs};
 pub use check::CheckArgs;
-pub use file::FileError;
-pub use generate::{CompletionsArgs, ManArgs};
 pub use list::ListArgs;
 pub use plan::PlanArgs;
 pub use release::ReleaseArgs;
 pub use run::RunArgs;
 pub use stress::StressArgs;
+pub use vm::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
 
 /// A microVM monitor that passes real PCI devices through to unmodified guests on machines
 /// without an IOMMU.
@@ -49,7 +45,7 @@ Exit codes:
   1  the command line is wrong, or a file named on it
   2  this machine cannot run it
   3  a device cannot be used
-  4  guest memory cannot be had or does not suit the kernel
+  4  guest memory is not available or does not suit the kernel
   5  the guest crashed
   6  the guest switched itself off with a status other than 0, or a stress run did not pass
   7  the guest asked for a restart, maybe after a panic (--on-reset)";
@@ -61,8 +57,9 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Show what the microVM of a run would look like, without running it
     Plan(Box<PlanArgs>),
-    /// Run a guest that stresses DMA, judge what it says, and report
-    Stress(Box<StressArgs>),
+    /// Run a guest that stresses DMA, judge what it reports, and draw the report: starts pinvisor-stress
+    #[command(disable_help_flag = true)]
+    Stress(StressArgs),
     /// Look at all that must hold before a run, and tell what to do about the rest
     Check(CheckArgs),
     /// List the PCI devices that could be passed through
@@ -76,16 +73,7 @@ pub enum Command {
     /// Be the process that keeps memory pinned; a run starts it
     #[command(hide = true)]
     Keeper,
-    /// Print what makes a shell complete the command line
-    Completions(CompletionsArgs),
-    /// Print or write manual pages
-    Man(ManArgs),
 }
-
-/// An option that is needed and was not given, neither on the command line nor in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{0} is missing on the command line and in the file of --config")]
-pub struct Missing(&'static str);
 
 /// What became of writing to standard output. A reader that went away has read enough.
 pub(crate) fn written(result: io::Result<()>) -> Result<(), Error> {

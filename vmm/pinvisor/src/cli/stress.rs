@@ -1,134 +1,45 @@
-//! Options of `pinvisor stress`.
+//! `pinvisor stress`: starts the program `pinvisor-stress`.
 
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::Command;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::vm::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
 use crate::error::Error;
-use crate::stress::StressConfig;
-use vmm::config::{DeviceConfig, DmaMode, EngineFault, SoftwareConfig, SoftwareDma};
-use vmm::{Identity, Layout, Swapped};
 
-/// What can be made to go wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Break {
-    /// Two pieces of guest RAM have one another's addresses
-    Identity,
-    /// The software engine adds a page to every address
-    Offset,
-    /// The software engine loses interrupts
-    Interrupt,
-    /// The software engine flips bits
-    Bit,
-}
+/// The program.
+const PROGRAM: &str = "pinvisor-stress";
 
-/// How the DMA of the engine in software reaches guest memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Software {
-    /// Guest RAM stands at its physical addresses
-    Identity,
-    /// The guest looks physical addresses up in the DMA window
-    Translate,
-    /// The monitor checks and translates what is written to the engine's registers
-    Mediate,
-}
-
-/// Options of `pinvisor stress`.
-#[derive(Args, Debug)]
-#[command(
-    mut_arg("kernel", |kernel| kernel.required(true)),
-    mut_arg("memory", |memory| memory.required(true)),
-)]
+/// Options of `pinvisor-stress`.
+#[derive(Args, Clone, Debug)]
 pub struct StressArgs {
-    #[command(flatten)]
-    vm: VmArgs,
-
-    #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP, required_unless_present = "software")]
-    devices: Vec<DeviceConfig>,
-
-    /// Words for the guest's command line; what the guest knows is in docs/stress.md
-    #[arg(long, value_name = "STRING", default_value = "")]
-    cmdline: String,
-
-    /// In place of devices: synthetic physical memory, deliberately fragmented, and a DMA engine
-    /// in software. Needs nothing but /dev/kvm
-    #[arg(long, value_name = "DMA", value_enum, conflicts_with_all = ["devices", "noiommu"],
-          num_args = 0..=1, require_equals = true, default_missing_value = "identity")]
-    software: Option<Software>,
-
-    /// Seed of everything random
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
-
-    /// Make something go wrong, to see that it is noticed; all but identity need --software
-    #[arg(long = "break", value_name = "WHAT", value_enum)]
-    sabotage: Option<Break>,
-
-    /// Give the guest so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    timeout: u64,
-
-    /// Write the report to FILE as a page for a browser
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-
-    /// Write the report to FILE as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-
-    /// Write what the guest prints to FILE
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
+    /// Options of pinvisor-stress; --help shows them
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "OPTION"
+    )]
+    options: Vec<OsString>,
 }
 
 impl StressArgs {
-    /// The run, and how its RAM is laid out.
+    /// Becomes the program, which is beside this one or in PATH.
     ///
     /// # Errors
-    /// [`Error::NoSoftwareEngine`] if a fault is asked for that nothing here can have.
-    pub fn into_config(self) -> Result<(StressConfig, &'static dyn Layout), Error> {
-        let fault = match self.sabotage {
-            None | Some(Break::Identity) => None,
-            Some(Break::Offset) => Some(EngineFault::Offset),
-            Some(Break::Interrupt) => Some(EngineFault::Interrupt),
-            Some(Break::Bit) => Some(EngineFault::Bit),
-        };
-        if fault.is_some() && self.software.is_none() {
-            return Err(Error::NoSoftwareEngine);
-        }
-        let layout: &dyn Layout = match self.sabotage {
-            Some(Break::Identity) => &Swapped,
-            _ => &Identity,
-        };
-        let seed = self.seed;
-        // In this mode nothing in the guest shows how its DMA has to be.
-        let all_mediated = |devices: &[DeviceConfig]| {
-            let is_mediated = |device: &DeviceConfig| device.dma == DmaMode::Mediate;
-            !devices.is_empty() && devices.iter().all(is_mediated)
-        };
-        let mediate = self.software == Some(Software::Mediate) || all_mediated(&self.devices);
-        let mode = if mediate { "mode=mediate " } else { "" };
-        let command_line = format!("seed={seed} {mode}{}", self.cmdline);
-        let mut vm = self.vm.into_config(self.devices, command_line)?;
-        vm.software = self.software.map(|software| SoftwareConfig {
-            seed,
-            dma: match software {
-                Software::Identity => SoftwareDma::Identity,
-                Software::Translate => SoftwareDma::Translate,
-                Software::Mediate => SoftwareDma::Mediate,
-            },
-            fault,
-        });
-        let config = StressConfig {
-            vm,
-            limit: Duration::from_secs(self.timeout),
-            html: self.html,
-            json: self.json,
-            log: self.log,
-        };
-        Ok((config, layout))
+    /// [`Error::NoStress`]
+    pub fn start(self, verbose: u8) -> Result<Infallible, Error> {
+        let beside = std::env::current_exe().ok();
+        let beside = beside.map(|path| path.with_file_name(PROGRAM));
+        let program = beside
+            .filter(|path| path.exists())
+            .unwrap_or_else(|| PathBuf::from(PROGRAM));
+        let mut command = Command::new(&program);
+        command.args((0..verbose).map(|_| "-v")).args(self.options);
+        let source = command.exec();
+        Err(Error::NoStress { program, source })
     }
 }
 
@@ -137,65 +48,15 @@ mod tests {
     use clap::Parser;
 
     use super::super::{Cli, Command};
-    use super::*;
-
-    fn stress(more: &[&str]) -> StressArgs {
-        let words = ["pinvisor", "stress", "--kernel", "k", "--memory", "64M"];
-        match Cli::try_parse_from(words.iter().chain(more)).map(|cli| cli.command) {
-            Ok(Command::Stress(args)) => *args,
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
-    fn a_stress_run_is_in_software_or_on_devices() {
-        let (config, _) = stress(&["--software", "--seed", "7", "--break", "bit"])
-            .into_config()
-            .unwrap();
-        let software = config.vm.software.unwrap();
-        assert_eq!(software.seed, 7);
-        assert_eq!(software.fault, Some(EngineFault::Bit));
-        assert_eq!(software.dma, SoftwareDma::Identity);
-        assert!(config.vm.command_line.starts_with("seed=7 "));
-
-        let device = ["--device", "01:00.0", "--noiommu"];
-        let (config, _) = stress(&device).into_config().unwrap();
-        assert_eq!(config.vm.software, None);
-        let (config, _) = stress(&[&device[..], &["--break", "identity"]].concat())
-            .into_config()
-            .unwrap();
-        assert_eq!(config.vm.devices.len(), 1);
-        assert!(matches!(
-            stress(&[&device[..], &["--break", "offset"]].concat()).into_config(),
-            Err(Error::NoSoftwareEngine)
-        ));
-        for wrong in [
-            &[][..],
-            &["--software", "--device", "01:00.0"],
-            &["--software=iommu"],
-            &["--software", "mediate"],
-        ] {
-            let words = ["pinvisor", "stress", "--kernel", "k", "--memory", "64M"];
-            assert!(Cli::try_parse_from(words.iter().chain(wrong)).is_err());
-        }
-    }
-
-    #[test]
-    fn a_guest_whose_dma_is_mediated_is_told() {
-        let mediated = ["--noiommu", "--device", "01:00.0,dma=mediate"];
-        for (words, told) in [
-            (&["--software=mediate"][..], true),
-            (&["--software=translate"], false),
-            (&mediated, true),
-            (&[&mediated[..], &["--device", "02:00.0"]].concat(), false),
-        ] {
-            let words = [words, &["--cmdline", "engines=edu"]].concat();
-            let (config, _) = stress(&words).into_config().unwrap();
-            let line = config.vm.command_line;
-            assert!(line.ends_with(" engines=edu"), "{line}");
-            assert_eq!(line.contains(" mode=mediate "), told, "{line}");
-        }
-        let (config, _) = stress(&["--software=mediate"]).into_config().unwrap();
-        assert_eq!(config.vm.software.unwrap().dma, SoftwareDma::Mediate);
+    fn all_options_are_handed_on() {
+        let words = ["pinvisor", "-v", "stress", "--software", "-v", "--help"];
+        let cli = Cli::try_parse_from(words).unwrap();
+        let Command::Stress(args) = cli.command else {
+            panic!("{:?}", cli.command);
+        };
+        assert_eq!(cli.verbose, 1);
+        assert_eq!(args.options, ["--software", "-v", "--help"]);
     }
 }

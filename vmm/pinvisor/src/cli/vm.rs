@@ -4,21 +4,23 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Missing;
-use vmm::config::{Config, CpuCount, DeviceConfig, LowMemory, MemoryConfig, SerialConfig};
+use crate::config::RunOptions;
+use vmm::config::{CpuCount, LowMemory, MemoryConfig};
 
-pub(super) const DEVICE_VALUE: &str =
+/// What a device's option is made of.
+pub const DEVICE_VALUE: &str =
     "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";
-pub(super) const DEVICE_HELP: &str = "\
+/// What a device's option means.
+pub const DEVICE_HELP: &str = "\
 PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the default, \
 prefers an IOMMU where there is one, and takes identity else; translate shows the guest a table of \
-its memory (docs/dma-window.md), mediate checks and translates what is written to the device's \
-registers, which profile=FILE, or the name of a shipped profile, describes (docs/mediate.md). A device that cannot be reset is taken \
+its memory (docs/reference/dma-window.md), mediate checks and translates what is written to the device's \
+registers, which profile=FILE, or the name of a shipped profile, describes (docs/reference/mediate.md). A device that cannot be reset is taken \
 with reset=none only";
 
 /// What every microVM has.
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct VmArgs {
+pub struct VmArgs {
     /// Kernel to boot: a bzImage, a vmlinux, or another ELF file, which is entered by PVH if it
     /// has such an entry point, else in 64-bit mode with the zero page's address in RSI
     #[arg(long, value_name = "FILE")]
@@ -55,38 +57,16 @@ pub(super) struct VmArgs {
 }
 
 impl VmArgs {
-    /// These, and what they leave open from `file`.
-    pub fn or(self, file: Self) -> Self {
-        Self {
-            kernel: self.kernel.or(file.kernel),
-            initramfs: self.initramfs.or(file.initramfs),
-            memory: self.memory.or(file.memory),
-            low_memory: self.low_memory.or(file.low_memory),
-            cpus: self.cpus.or(file.cpus),
-            noiommu: self.noiommu || file.noiommu,
-        }
-    }
-
-    /// A microVM with these, and a serial port that goes nowhere.
-    ///
-    /// # Errors
-    /// [`Missing`]
-    pub fn into_config(
-        self,
-        devices: Vec<DeviceConfig>,
-        command_line: String,
-    ) -> Result<Config, Missing> {
-        Ok(Config {
-            kernel: self.kernel.ok_or(Missing("kernel"))?,
+    /// The same as options of a run.
+    pub fn into_options(self) -> RunOptions {
+        RunOptions {
+            kernel: self.kernel,
             initramfs: self.initramfs,
-            command_line,
-            memory: self.memory.ok_or(Missing("memory"))?,
-            low_memory: self.low_memory.unwrap_or_default(),
-            cpus: self.cpus.unwrap_or_default(),
-            devices,
+            memory: self.memory,
+            low_memory: self.low_memory,
+            cpus: self.cpus,
             noiommu: self.noiommu,
-            software: None,
-            serial: SerialConfig::Off,
-        })
+            ..RunOptions::default()
+        }
     }
 }

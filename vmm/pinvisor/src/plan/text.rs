@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use stress_report::units::{hex, memory};
+use address::units::{Hex, Memory};
 
 use vmm::report::{Cost, Plan};
 
@@ -20,7 +20,7 @@ pub fn text(plan: &Plan) -> String {
 
 fn summary(out: &mut String, plan: &Plan) -> std::fmt::Result {
     let pages = match plan.memory.hugepage_size {
-        Some(size) => format!("hugepages of {}", memory(size)),
+        Some(size) => format!("hugepages of {}", Memory(size)),
         None => "ordinary memory".to_owned(),
     };
     let layout = match plan.memory.layout {
@@ -30,7 +30,7 @@ fn summary(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(
         out,
         "Guest memory: {} of {pages}, {layout}",
-        memory(plan.memory.length)
+        Memory(plan.memory.length)
     )?;
     let slots = plan.memslots;
     writeln!(
@@ -53,11 +53,11 @@ fn costs(out: &mut String, plan: &Plan) -> std::fmt::Result {
             out,
             "  {name:<22} {:>7} {:>9} {:>9} {:>10} {:>11} {:>10}",
             cost.extents,
-            memory(cost.largest),
+            Memory(cost.largest),
             cost.sections,
-            memory(cost.memmap),
-            memory(cost.page_tables),
-            memory(cost.below_4g)
+            Memory(cost.memmap),
+            Memory(cost.page_tables),
+            Memory(cost.below_4g)
         )
     };
     row(out, "this layout", &plan.cost)?;
@@ -121,8 +121,8 @@ fn addresses(out: &mut String, plan: &Plan) -> std::fmt::Result {
         writeln!(
             out,
             "  {:>16}  {:>10}  {}",
-            hex(line.start),
-            memory(line.end - line.start),
+            Hex(line.start),
+            Memory(line.end - line.start),
             line.text
         )?;
     }
@@ -135,7 +135,7 @@ fn addresses(out: &mut String, plan: &Plan) -> std::fmt::Result {
         _ => writeln!(
             out,
             "  {} lie below 4 GiB, for devices that address 32 bits only",
-            memory(below)
+            Memory(below)
         ),
     }
 }

@@ -29,8 +29,10 @@ pub struct IdentityTables {
     range.start, range.end, place.start, place.end
 )]
 pub struct NoRoomError {
-    range: Range<Gpa>,
-    place: Range<Gpa>,
+    /// What was to be mapped.
+    pub range: Range<Gpa>,
+    /// Where the tables are.
+    pub place: Range<Gpa>,
 }
 
 impl IdentityTables {

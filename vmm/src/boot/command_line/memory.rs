@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use address::Gpa;
-use stress_report::units;
+use address::units::Memory;
 
 use super::{KernelOption, options};
 use crate::arch::low;
@@ -51,14 +51,22 @@ pub(crate) fn warnings(line: &str, layout: Layout<'_>) -> Vec<String> {
     warnings
 }
 
-/// The bytes that Linux wants in one piece below 4 GiB for its bounce buffers, and those of the largest
-/// piece there of which nothing is `taken`, if that is smaller. A guest whose memory ends below 4 GiB has
-/// none.
+/// Bounce buffers of Linux that have no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoBounceBuffers {
+    /// Bytes that Linux wants in one piece below 4 GiB.
+    pub need: u64,
+    /// Bytes of the largest piece there of which nothing is taken.
+    pub largest: u64,
+}
+
+/// Whether Linux's bounce buffers have no room in RAM at `ranges` beside what is `taken`. A guest whose
+/// memory ends below 4 GiB has none.
 pub(crate) fn bounce_buffers(
     line: &str,
     ranges: &[Range<Gpa>],
     taken: &[Range<Gpa>],
-) -> Option<(u64, u64)> {
+) -> Option<NoBounceBuffers> {
     if !ranges.iter().any(|range| range.end > FOUR_GIB) {
         return None;
     }
@@ -86,7 +94,7 @@ pub(crate) fn bounce_buffers(
             .collect();
     }
     let largest = largest(&free);
-    (largest < need).then_some((need, largest))
+    (largest < need).then_some(NoBounceBuffers { need, largest })
 }
 
 impl Layout<'_> {
@@ -100,7 +108,7 @@ impl Layout<'_> {
         let total: u64 = self.ranges.iter().map(length).sum();
         let left: u64 = cut(self.ranges, Gpa(limit)).iter().map(length).sum();
         (left < total.min(limit)).then(|| {
-            let (left, total) = (units::memory(left), units::memory(total));
+            let (left, total) = (Memory(left), Memory(total));
             format!(
                 "{} on the kernel's command line counts addresses, not memory: of the guest's {total}, \
                  which are where the host has them, Linux will use {left}. --memory says how much \
@@ -182,10 +190,10 @@ impl Layout<'_> {
             format!(
                 "{text} on the kernel's command line wants {} in one piece below 4 GiB, or above and {} \
                  below: the largest pieces have {} below and {} in all, so nothing will be reserved",
-                units::memory(size),
-                units::memory(low.unwrap_or(CRASH_LOW)),
-                units::memory(below),
-                units::memory(above)
+                Memory(size),
+                Memory(low.unwrap_or(CRASH_LOW)),
+                Memory(below),
+                Memory(above)
             )
         })
     }
@@ -385,19 +393,20 @@ mod tests {
     fn bounce_buffers_need_a_piece_below_4g() {
         let both = [range(16 * MIB, 96 * MIB), range(4 * GIB, GIB)];
         let kernel = [range(16 * MIB, 64 * MIB)];
+        let no_room = |need, largest| Some(NoBounceBuffers { need, largest });
         assert_eq!(bounce_buffers("", &both, &[]), None);
         assert_eq!(
             bounce_buffers("", &both, &kernel),
-            Some((64 * MIB, 32 * MIB))
+            no_room(64 * MIB, 32 * MIB)
         );
         assert_eq!(bounce_buffers("swiotlb=16384", &both, &kernel), None);
         assert_eq!(bounce_buffers("swiotlb=noforce", &both, &kernel), None);
         assert_eq!(
             bounce_buffers("swiotlb=65536,force", &both, &[]),
-            Some((128 * MIB, 96 * MIB))
+            no_room(128 * MIB, 96 * MIB)
         );
         assert_eq!(bounce_buffers("", &both[..1], &kernel), None);
-        assert_eq!(bounce_buffers("", &both[1..], &[]), Some((64 * MIB, 0)));
+        assert_eq!(bounce_buffers("", &both[1..], &[]), no_room(64 * MIB, 0));
         let split = [range(80 * MIB, 4 * MIB)];
         assert_eq!(
             bounce_buffers("", &both, &split),

@@ -43,7 +43,7 @@ pub struct Input {
     waiting: Waiting,
 }
 
-/// Somebody at a terminal, whose keys may be commands.
+/// A user at a terminal, whose keys may be commands.
 #[derive(Debug)]
 struct User {
     keys: Keys,
@@ -111,7 +111,7 @@ impl Input {
         })
     }
 
-    /// Whether somebody types it at a terminal.
+    /// Whether it is typed at a terminal.
     #[must_use]
     pub fn is_user(&self) -> bool {
         self.user.is_some()
@@ -153,7 +153,7 @@ impl Input {
         InputState::Open
     }
 
-    /// Reads all that is left of a source whose other end is closed, so that this waits for nobody.
+    /// Reads all that is left of a source whose other end is closed, so that this does not wait.
     pub fn read_rest(&mut self) {
         let mut buffer = [0; 4096];
         while self.waiting.0.len() < LEFT_BEHIND {

@@ -1,7 +1,7 @@
 //! Where the guest's serial port goes on the host: standard input and output, a file, a
 //! pseudoterminal, or a socket.
 //!
-//! Nobody on the host makes the guest wait: what it prints goes through a [`pump`].
+//! The guest never waits for a reader on the host: what it prints goes through a pump.
 
 mod input;
 mod keys;
@@ -30,7 +30,7 @@ use vm_superio::serial::SerialEvents;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::config::SerialConfig;
-use crate::error::{Error, process};
+use crate::error::{Error, FileError, ProcessError, process};
 use crate::kvm::eventfd;
 use input::{Input, Waiting};
 use pty::Pty;
@@ -50,7 +50,7 @@ pub mod testing {
 /// In the end standard output, a file or a client may take nothing for so long before the rest is
 /// given up.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same for a pseudoterminal, which nobody may be looking at.
+/// The same for a pseudoterminal, which may have no reader.
 const PTY_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The guest's serial port as this process drives it.
@@ -103,7 +103,7 @@ enum Outlet {
     Sink(Option<Box<dyn Write + Send>>),
 }
 
-/// Who is connected to the socket, if anybody is.
+/// The client of the socket, if there is one.
 #[derive(Clone, Debug, Default)]
 struct Client(Arc<Mutex<Option<Connection>>>);
 
@@ -143,18 +143,18 @@ impl Console {
                 Outlet::Socket(Client::default(), listener)
             }
         };
-        Self::new(outlet)
+        Ok(Self::new(outlet)?)
     }
 
     /// Gives what the guest prints to `sink`. There is no input.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn into_sink(sink: Box<dyn Write + Send>) -> Result<Self, Error> {
+    /// [`ProcessError`]
+    pub fn into_sink(sink: Box<dyn Write + Send>) -> Result<Self, ProcessError> {
         Self::new(Outlet::Sink(Some(sink)))
     }
 
-    fn new(outlet: Outlet) -> Result<Self, Error> {
+    fn new(outlet: Outlet) -> Result<Self, ProcessError> {
         let room = eventfd::new().map_err(process("make an eventfd"))?;
         Ok(Self {
             outlet,
@@ -168,8 +168,8 @@ impl Console {
     /// Makes the serial port that writes to the console; `irq` raises its interrupt. Once for a guest.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn serial_port(&mut self, irq: EventFd) -> Result<GuestSerial, Error> {
+    /// [`ProcessError`]
+    pub fn serial_port(&mut self, irq: EventFd) -> Result<GuestSerial, ProcessError> {
         self.first_output = Arc::default();
         // It was meant for the guest before.
         self.left_behind = Waiting::default();
@@ -197,8 +197,8 @@ impl Console {
     /// alone.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn start(&mut self) -> Result<(), Error> {
+    /// [`ProcessError`]
+    pub fn start(&mut self) -> Result<(), ProcessError> {
         if self.input.is_some() {
             return Ok(());
         }
@@ -287,7 +287,7 @@ fn create(path: &Path) -> io::Result<File> {
     let opened = options.custom_flags(flags).open(path);
     opened.map_err(|error| match error.raw_os_error() {
         // fifo(7)
-        Some(libc::ENXIO) => io::Error::other("it is a FIFO that nobody reads"),
+        Some(libc::ENXIO) => io::Error::other("it is a FIFO without a reader"),
         _ => error,
     })
 }
@@ -354,10 +354,10 @@ impl fmt::Debug for Outlet {
     }
 }
 
-/// Makes an [`Error::File`] of what went wrong with `path`.
-fn in_file(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
+/// Makes a [`FileError`] of what went wrong with `path`.
+fn in_file(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_owned();
-    move |source| Error::File { what, path, source }
+    move |source| FileError { what, path, source }
 }
 
 #[cfg(test)]
@@ -397,7 +397,7 @@ mod tests {
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
         let open = || Console::open(&SerialConfig::File(path.clone()));
         let error = open().unwrap_err().chain();
-        assert!(error.contains("a FIFO that nobody reads"), "{error}");
+        assert!(error.contains("a FIFO without a reader"), "{error}");
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let mut options = File::options();
         let mut reader = options.read(true).custom_flags(flags).open(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Writing to somebody who may not be reading, without waiting for them.
+//! Writing to a reader that may not be reading, without waiting for it.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_pipe_and_a_closed_one_are_told_apart_and_nobody_waits() {
+    fn a_full_pipe_and_a_closed_one_are_told_apart_without_waiting() {
         let (reader, writer) = io::pipe().unwrap();
         let mut writer = Unblocked::new(writer, Duration::ZERO);
         writer.write_all(b"x").unwrap();

@@ -134,7 +134,7 @@ impl Shared {
                     self.changed.notify_all();
                 }
                 Err(Errno::INTR) => {}
-                // Somebody who has it too made it non-blocking.
+                // Another process that has it made it non-blocking.
                 Err(Errno::AGAIN) => {
                     let _ = poll(&mut [PollFd::new(target, PollFlags::OUT)], None);
                 }
@@ -202,7 +202,7 @@ impl Drop for Pump {
             // The thread has nothing left to wait for.
             Some(thread) if drained => drop(thread.join()),
             // It is stuck in a write, and ends with the process.
-            _ => log::info!("The end of what the guest printed is lost: nobody reads it"),
+            _ => log::info!("The end of what the guest printed is lost: its reader takes nothing"),
         }
     }
 }

@@ -24,11 +24,11 @@ pub struct Listener {
 type Identity = (u64, u64);
 
 impl Listener {
-    /// Listens at `path`, for the user of this process only. A socket there that nobody listens
-    /// at any more is replaced.
+    /// Listens at `path`, for the user of this process only. A socket there on which no process
+    /// listens any more is replaced.
     ///
     /// # Errors
-    /// [`ErrorKind::AddrInUse`] if there is something else, or somebody listens.
+    /// [`ErrorKind::AddrInUse`] if there is something else, or a process listens.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let listener = match bind_private(path) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path) => {
@@ -75,7 +75,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Somebody may have removed it, and another process listens at its own.
+        // It may have been removed, and another process listens at its own.
         if identity(&self.path) != self.identity {
             log::debug!("The socket {} is no longer this one's", self.path.display());
             return;

@@ -252,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("serial");
         let mut console = Console::open(&SerialConfig::Socket(path)).unwrap();
-        // From now on it is readable, and nobody can be accepted.
+        // From now on it is readable, and no client can be accepted.
         rustix::net::shutdown(console.listener().unwrap(), rustix::net::Shutdown::Both).unwrap();
         let serial = Arc::new(console.serial_port(eventfd::new().unwrap()).unwrap());
         let (exits, _) = exit::channel().unwrap();

@@ -104,14 +104,10 @@ fn places(planned: &Planned<'_>) -> Vec<Place> {
     for (name, range) in in_guest(planned.guest.bars.clone()) {
         add(&name, "bar", &range);
     }
-    for window in &planned.guest.address_map.windows {
+    for window in &planned.guest.bus.map.windows {
         add("PCI window", "window", window);
     }
-    add(
-        "PCI config space",
-        "platform",
-        &planned.guest.address_map.ecam,
-    );
+    add("PCI config space", "platform", &planned.guest.bus.map.ecam);
     for (name, range) in layout::FIXED.iter().skip(1) {
         add(name.trim_start_matches("the "), "platform", range);
     }

@@ -180,7 +180,7 @@ pub(super) struct Ticking(Cell<u64>);
 impl Clock for Ticking {
     fn ticks(&self) -> u64 {
         self.0.set(self.0.get() + 1);
-        assert!(self.0.get() < 10_000_000, "somebody waits for ever");
+        assert!(self.0.get() < 10_000_000, "the driver waits for ever");
         self.0.get()
     }
     fn ticks_per_ms(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! The ACPI tables: which CPUs, buses, windows and interrupts the guest has.
 //!
 //! The machine is a hardware-reduced one (ACPI 6.5, section 4.1): no legacy timers but a PIT, which
-//! is to measure other clocks with and interrupts nobody, no PIC, no fixed registers but those for
+//! is to measure other clocks with and raises no interrupt, no PIC, no fixed registers but those for
 //! sleep and reset. Its power button is a device.
 
 mod dsdt;

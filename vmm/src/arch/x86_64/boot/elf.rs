@@ -108,7 +108,7 @@ impl ElfKernel {
         let pvh = notes.entry.filter(|_| !(is_64_bit && notes.is_linux));
         let step = if pvh.is_some() { PAGE } else { ALIGNMENT };
         let base = base(&loaded, step).ok_or_else(|| unsupported("it has nothing to load"))?;
-        let (segments, length) = place(&loaded, (base, step), file_length)
+        let (segments, length) = place(&loaded, base, step, file_length)
             .ok_or_else(|| unsupported("a segment does not fit its file or memory"))?;
         if length > MOST_MEMORY {
             return Err(unsupported("it takes more than 16 GiB of memory"));
@@ -213,7 +213,8 @@ fn base(loaded: &[ProgramHeader], step: u64) -> Option<u64> {
 /// not sound.
 fn place(
     loaded: &[ProgramHeader],
-    (base, step): (u64, u64),
+    base: u64,
+    step: u64,
     file_length: u64,
 ) -> Option<(Vec<Segment>, u64)> {
     let mut length = 0;
@@ -274,7 +275,8 @@ impl Kernel for ElfKernel {
 
     fn release(&self) -> Result<Option<Release>, KernelError> {
         let segments = self.segments.iter();
-        let parts = segments.map(|segment| (segment.file_offset, segment.file_length));
+        let parts =
+            segments.map(|segment| segment.file_offset..segment.file_offset + segment.file_length);
         Release::search(&self.file, parts).map_err(|source| KernelError::Read {
             path: self.path.clone(),
             source,

@@ -14,9 +14,10 @@ use crate::boot::command_line;
 use crate::boot::release::Release;
 use crate::config::LowMemory;
 
-/// What makes Linux before 5.13 keep all low memory that is RAM; 640 KiB are the most that it takes
-/// (arch/x86/kernel/setup.c, `parse_reservelow`).
-const OPTION: (&str, &str) = ("reservelow", "640K");
+/// With what Linux before 5.13 keeps low memory that is RAM.
+const OPTION: &str = "reservelow";
+/// All of it, and the most that the option takes (arch/x86/kernel/setup.c, `parse_reservelow`).
+const ALL: &str = "640K";
 
 /// What is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +62,9 @@ impl LowMemoryUse {
         };
         match (self.kind, self.asks_kernel) {
             (Kind::Ram, true) => log::info!(
-                "low memory: {kernel}, older than {}: {}={} is on its command line, so that no driver gets \
+                "low memory: {kernel}, older than {}: {OPTION}={ALL} is on its command line, so that no driver gets \
                  any for DMA",
-                Release::KEEPS_FIRST_MIB,
-                OPTION.0,
-                OPTION.1
+                Release::KEEPS_FIRST_MIB
             ),
             (Kind::Ram, false) if release.is_some() => {
                 log::info!("low memory: {kernel}, which gives none of it to drivers");
@@ -84,7 +83,7 @@ impl LowMemoryUse {
     /// The kernel's command line.
     pub fn command_line(self, given: &str) -> Cow<'_, str> {
         if self.asks_kernel {
-            command_line::with_option(given, OPTION)
+            command_line::with_option(given, OPTION, ALL)
         } else {
             given.into()
         }

@@ -80,7 +80,7 @@ fn machine(code: &[u8]) -> Option<(Arc<Vm>, GuestRam, Vec<Memslot>)> {
     let file =
         File::from(rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     file.set_len(RAM).unwrap();
-    let ram = GuestRam::map((&low::allocate().unwrap(), low::SIZE), &file, &plan).unwrap();
+    let ram = GuestRam::map(&low::allocate().unwrap(), &file, &plan).unwrap();
     let slots = ram.slots().iter();
     let slots = slots
         .map(|slot| vm.map(slot.gpa(), slot.mapping()).unwrap())

@@ -1,0 +1,216 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, ValueEnum};
+use pinvisor::cli::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
+use pinvisor::config::RunOptions;
+use vmm::config::{DeviceConfig, DmaMode};
+use vmm::{Identity, Layout, Swapped};
+
+use crate::StressConfig;
+use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
+use crate::error::Error;
+
+/// What can be made to go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Break {
+    /// Two pieces of guest RAM have one another's addresses
+    Identity,
+    /// The software engine adds a page to every address
+    Offset,
+    /// The software engine loses interrupts
+    Interrupt,
+    /// The software engine flips bits
+    Bit,
+}
+
+/// How the DMA of the engine in software reaches guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Software {
+    /// Guest RAM stands at its physical addresses
+    Identity,
+    /// The guest looks physical addresses up in the DMA window
+    Translate,
+    /// The monitor checks and translates what is written to the engine's registers
+    Mediate,
+}
+
+/// Run a guest that stresses DMA, judge what it reports, and draw the report.
+#[derive(Debug, Parser)]
+#[command(name = "pinvisor-stress", version = pinvisor::VERSION, about)]
+pub struct Cli {
+    /// Say more: once for what is done, twice for everything
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// The run.
+    #[command(flatten)]
+    pub args: StressArgs,
+}
+
+/// Options of a stress run.
+#[derive(Args, Debug)]
+#[command(
+    mut_arg("kernel", |kernel| kernel.required(true)),
+    mut_arg("memory", |memory| memory.required(true)),
+)]
+pub struct StressArgs {
+    #[command(flatten)]
+    vm: VmArgs,
+
+    #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP, required_unless_present = "software")]
+    devices: Vec<DeviceConfig>,
+
+    /// Words for the guest's command line; what the guest knows is in docs/guide/stress.md
+    #[arg(long, value_name = "STRING", default_value = "")]
+    cmdline: String,
+
+    /// In place of devices: synthetic physical memory, deliberately fragmented, and a DMA engine
+    /// in software. Needs nothing but /dev/kvm
+    #[arg(long, value_name = "DMA", value_enum, conflicts_with_all = ["devices", "noiommu"],
+          num_args = 0..=1, require_equals = true, default_missing_value = "identity")]
+    software: Option<Software>,
+
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Make something go wrong, to see that it is noticed; all but identity need --software
+    #[arg(long = "break", value_name = "WHAT", value_enum)]
+    sabotage: Option<Break>,
+
+    /// Give the guest so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+
+    /// Write the report to FILE as a page for a browser
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// Write the report to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write what the guest prints to FILE
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+impl StressArgs {
+    /// The run, and how its RAM is laid out.
+    ///
+    /// # Errors
+    /// [`Error::NoSoftwareEngine`] if a fault is asked for that nothing here can have.
+    pub fn into_config(self) -> Result<(StressConfig, &'static dyn Layout), Error> {
+        let fault = match self.sabotage {
+            None | Some(Break::Identity) => None,
+            Some(Break::Offset) => Some(EngineFault::Offset),
+            Some(Break::Interrupt) => Some(EngineFault::Interrupt),
+            Some(Break::Bit) => Some(EngineFault::Bit),
+        };
+        if fault.is_some() && self.software.is_none() {
+            return Err(Error::NoSoftwareEngine);
+        }
+        let layout: &dyn Layout = match self.sabotage {
+            Some(Break::Identity) => &Swapped,
+            _ => &Identity,
+        };
+        let seed = self.seed;
+        // In this mode nothing in the guest shows how its DMA has to be.
+        let all_mediated = |devices: &[DeviceConfig]| {
+            let is_mediated = |device: &DeviceConfig| device.dma == DmaMode::Mediate;
+            !devices.is_empty() && devices.iter().all(is_mediated)
+        };
+        let mediate = self.software == Some(Software::Mediate) || all_mediated(&self.devices);
+        let mode = if mediate { "mode=mediate " } else { "" };
+        let command_line = format!("seed={seed} {mode}{}", self.cmdline);
+        let options = RunOptions {
+            devices: self.devices,
+            cmdline: Some(command_line),
+            ..self.vm.into_options()
+        };
+        let vm = options.into_guest().map_err(pinvisor::Error::from)?;
+        let software = self.software.map(|software| SoftwareConfig {
+            seed,
+            dma: match software {
+                Software::Identity => SoftwareDma::Identity,
+                Software::Translate => SoftwareDma::Translate,
+                Software::Mediate => SoftwareDma::Mediate,
+            },
+            fault,
+        });
+        let config = StressConfig {
+            vm: vm.validate()?,
+            software,
+            limit: Duration::from_secs(self.timeout),
+            html: self.html,
+            json: self.json,
+            log: self.log,
+        };
+        Ok((config, layout))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stress(more: &[&str]) -> StressArgs {
+        let words = ["pinvisor-stress", "--kernel", "k", "--memory", "64M"];
+        Cli::try_parse_from(words.iter().chain(more)).unwrap().args
+    }
+
+    #[test]
+    fn a_stress_run_is_in_software_or_on_devices() {
+        let (config, _) = stress(&["--software", "--seed", "7", "--break", "bit"])
+            .into_config()
+            .unwrap();
+        let software = config.software.unwrap();
+        assert_eq!(software.seed, 7);
+        assert_eq!(software.fault, Some(EngineFault::Bit));
+        assert_eq!(software.dma, SoftwareDma::Identity);
+        assert!(config.vm.command_line.starts_with("seed=7 "));
+
+        let device = ["--device", "01:00.0", "--noiommu"];
+        let (config, _) = stress(&device).into_config().unwrap();
+        assert_eq!(config.software, None);
+        let (config, _) = stress(&[&device[..], &["--break", "identity"]].concat())
+            .into_config()
+            .unwrap();
+        assert_eq!(config.vm.devices.len(), 1);
+        assert!(matches!(
+            stress(&[&device[..], &["--break", "offset"]].concat()).into_config(),
+            Err(Error::NoSoftwareEngine)
+        ));
+        for wrong in [
+            &[][..],
+            &["--software", "--device", "01:00.0"],
+            &["--software=iommu"],
+            &["--software", "mediate"],
+        ] {
+            let words = ["pinvisor-stress", "--kernel", "k", "--memory", "64M"];
+            assert!(Cli::try_parse_from(words.iter().chain(wrong)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_guest_whose_dma_is_mediated_is_told() {
+        let mediated = ["--noiommu", "--device", "01:00.0,dma=mediate"];
+        for (words, told) in [
+            (&["--software=mediate"][..], true),
+            (&["--software=translate"], false),
+            (&mediated, true),
+            (&[&mediated[..], &["--device", "02:00.0"]].concat(), false),
+        ] {
+            let words = [words, &["--cmdline", "engines=edu"]].concat();
+            let (config, _) = stress(&words).into_config().unwrap();
+            let line = &config.vm.command_line;
+            assert!(line.ends_with(" engines=edu"), "{line}");
+            assert_eq!(line.contains(" mode=mediate "), told, "{line}");
+        }
+        let (config, _) = stress(&["--software=mediate"]).into_config().unwrap();
+        assert_eq!(config.software.unwrap().dma, SoftwareDma::Mediate);
+    }
+}

@@ -1,0 +1,23 @@
+//! The page for those who search it for the name of an error has them all.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use pinvisor_stress::Error;
+
+#[test]
+fn the_page_has_every_name_and_no_other() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/troubleshooting.md");
+    let page = fs::read_to_string(path).unwrap();
+    let on_page: BTreeSet<_> = page
+        .split("`error[")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once("]`")?.0))
+        // What tells the reader what to search for.
+        .filter(|name| *name != "name")
+        .collect();
+    let names: BTreeSet<_> = Error::ids().collect();
+    let differ: Vec<_> = on_page.symmetric_difference(&names).collect();
+    assert!(differ.is_empty(), "on one side only: {differ:?}");
+}

@@ -1,0 +1,41 @@
+//! A machine that needs nothing of the host but KVM, for demos and tests.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Range;
+
+use address::Hpa;
+use devices::vfio_pci::HostFunction;
+use iommufd_backend::software::SoftwareBackend;
+
+use super::address_map::AddressMap;
+use super::lines::InterruptLines;
+use crate::passthrough::dma_path::DmaPath;
+
+/// A machine whose physical memory is synthetic and whose only device is software, which reaches memory by the
+/// addresses of its table alone.
+pub trait SyntheticMachine: fmt::Debug + Send {
+    /// The guest's address map outside RAM.
+    fn address_map(&self) -> AddressMap;
+
+    /// The memory BARs of the device, each with its name, and where they are.
+    fn bars(&self) -> Vec<(String, Range<Hpa>)>;
+
+    /// How the DMA of the device reaches guest memory.
+    fn dma_path(&self) -> &DmaPath;
+
+    /// The physical memory.
+    fn memory(&mut self) -> &mut SoftwareBackend;
+
+    /// The device, at work, with its interrupts by `lines`.
+    ///
+    /// # Errors
+    /// Why it does not work.
+    fn start(
+        &mut self,
+        lines: InterruptLines,
+    ) -> Result<Box<dyn HostFunction>, Box<dyn Error + Send + Sync>>;
+
+    /// Ends the device's work: no access to memory follows.
+    fn stop(&mut self);
+}
