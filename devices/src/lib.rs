@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Emulated hardware of a microVM: a PCI bus with passed-through functions, and the few legacy
 //! devices that guests expect.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What QEMU saw: the device's DMA, from outside everything under test.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Whether a function's BARs have the same addresses on its bus as for the CPU.
 //!
 //! A host bridge may translate between the two. Sysfs tells the CPU's addresses (`resource`), the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The VFIO character device of a PCI function: finding it and telling its kind.
 
 use std::fmt;

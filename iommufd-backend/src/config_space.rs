@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Config space of a function, however it is reached.
 
 use address::Bdf;

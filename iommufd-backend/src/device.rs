@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A PCI function bound to `/dev/iommu`, and its registers.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Evidence that a device has ended its DMA. Memory that it may know is released for nothing less
 //! ([`NoiommuSpace::release`](crate::NoiommuSpace::release)).
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Part of a file.
 
 use std::os::fd::{AsFd, BorrowedFd};

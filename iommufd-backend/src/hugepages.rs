@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The kernel's pools of hugepages, and memory from them.
 
 use std::fs::{self, File};

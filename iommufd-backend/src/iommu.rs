@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest memory mapped for devices that an IOMMU translates.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `/dev/iommu`: address spaces, their page tables, and what is pinned in them.
 
 use std::fs::{File, OpenOptions};

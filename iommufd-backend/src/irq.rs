@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Wiring a device's interrupts to eventfds (`VFIO_DEVICE_SET_IRQS`).
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The kernel's side of passthrough: guest memory pinned through `/dev/iommu`, PCI devices through
 //! VFIO character devices, and the facts about the host that both need. No KVM and no guest here.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest memory pinned through the kernel for devices that no IOMMU translates.
 
 use std::os::fd::AsFd;

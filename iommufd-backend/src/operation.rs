@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is done with a device or `/dev/iommu`, as errors name it.
 
 /// A command to a device. Shown as a verb phrase, in which "it" is the device.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where this process's pages are, by `/proc/self/pagemap`
 //! (Documentation/admin-guide/mm/pagemap.rst).
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How a PCI function is reset: the choice of a method, and what it does.
 //!
 //! The choice has one owner, [`ResetMethod`]. A run makes it with what VFIO says of bound devices

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Making a device quiet through sysfs, once no process has its VFIO device open any more.
 //!
 //! This is for devices that could not be reset while they were open: the host takes them away and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Pages of an I/O page table that a guest can be shown as they are.
 
 use std::fs::File;

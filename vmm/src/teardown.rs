@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How a guest's resources are given back: the only order, for a run, for a plan and for every error.
 //!
 //! 1. The guest stops: no vCPU can program a device any more.

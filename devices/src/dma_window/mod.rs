@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The DMA window: a PCI function that tells a guest where its memory lies in the host's.
 //!
 //! For guests whose memory cannot stand at the host's addresses. The window shows an AMDv1 page

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The half of the engine that the guest's bus sees.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A DMA engine in software, with the programming interface of QEMU's `edu`.
 //!
 //! The function has the identity of QEMU's device (`1234:11e8`, revision 0x10, class 0xff), one

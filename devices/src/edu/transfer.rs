@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A DMA transfer as programmed: whether it can be, and the bursts it is cut into.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A host function whose DMA registers are mediated.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Mediated DMA: a decorator of [`HostFunction`](crate::vfio_pci::HostFunction) for devices
 //! whose DMA addresses are written to registers.
 //!

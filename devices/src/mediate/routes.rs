@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where an access leads: aliases and ports.
 
 use std::ops::Range;

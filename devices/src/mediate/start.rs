@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From a start that the guest asks for to one that the device sees.
 
 use thiserror::Error;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From the addresses that a guest programs to those that its device needs.
 
 use address::{BusAddr, Gpa};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which bits of config space the guest reads from the device, which from a shadow, and which of
 //! its writes go where.
 

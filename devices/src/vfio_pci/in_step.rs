@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How the device is kept in step with what the guest has programmed.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From what the guest has programmed to what the host delivers.
 
 use std::collections::BTreeMap;

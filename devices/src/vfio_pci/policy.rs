@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the guest sees of each capability, and why. `docs/reference/config-space.md` shows these tables.
 
 use pci_config::regs::{

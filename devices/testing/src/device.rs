@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a simulated device consists of: the bytes of its config space and its regions.
 
 use std::num::ParseIntError;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which bytes of config space a guest may change in the device. Written down a second time,
 //! apart from the product's tables, to check those.
 

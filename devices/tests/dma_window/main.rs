@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The window as guests use it, register by register.
 
 #![expect(clippy::unwrap_used, reason = "a test")]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the loader tells: the memory map, the command line, the ACPI root pointer
 //! (Linux, Documentation/arch/x86/zero-page.rst and arch/x86/include/uapi/asm/setup_data.h).
 

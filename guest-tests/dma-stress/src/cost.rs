@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What it costs a guest to find the addresses for a device, in ticks of the time-stamp counter.
 //!
 //! On a machine whose clock counts instructions, a tick is one: of the guest, and of everything

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A payload's way to the device and back into another buffer.
 
 use alloc::format;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Places for buffers, none of which overlap while they are in use.
 
 use alloc::vec::Vec;

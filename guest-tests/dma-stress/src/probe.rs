@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which memory a device really reads and writes.
 //!
 //! Memory is stamped: words say at which address they stand. A device that is told to fetch a

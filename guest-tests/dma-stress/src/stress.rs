@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The run of one engine: every class of transfers in every interrupt mode.
 
 use alloc::format;

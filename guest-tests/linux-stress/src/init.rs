@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Process 1 of the guest: readies the machine, lets a child do the work, and powers off whatever becomes of it.
 
 use std::fs::{self, File, OpenOptions};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Telling it: lines for the console.
 
 use std::fmt::{self, Display};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A run: finds the devices, lets all threads work, and reports.
 
 use std::fs::{self, File, OpenOptions};

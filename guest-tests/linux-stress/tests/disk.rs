@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The work on a disk, done on a file, with faults of every kind put in and looked for by name.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A stock kernel reads and rewrites a whole NVMe disk, on memory of several shapes.
 
 use std::collections::BTreeMap;

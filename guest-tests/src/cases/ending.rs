@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! However a guest ends: the device is quiet first, everything is given back, and a next run works.
 
 use super::check::{self, Findings};

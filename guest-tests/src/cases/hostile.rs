@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest that tries to reach what is not its own through a mediated device.
 //!
 //! Three look on, each for itself: the guest, which knows every word of its memory; a canary in all other memory;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Runs that have to share the machine, or get little of it.
 
 use super::refusal;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest is told of its first MiB, which is not at its host-physical addresses: a kernel that gives it to
 //! drivers is kept from it, and a program that may do so is not told that it is RAM.
 

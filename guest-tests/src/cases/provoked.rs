@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! That every check and every refusal is provoked on a test machine, or why one cannot be.
 
 /// A refusal that no step provokes.

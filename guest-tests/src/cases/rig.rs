@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A test machine with an NVMe disk, and what the guest on it boots.
 
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What `pinvisor run` does for those who run it: options from a file, the serial port's other places, events,
 //! pidfile, log.
 

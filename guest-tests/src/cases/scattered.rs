@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest memory that does not stand at its physical addresses: the guest translates, or the monitor does. No
 //! hugepages; the memory is what the test machine has.
 

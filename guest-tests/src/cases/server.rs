@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the guests' networks lead to: a server on this machine that hands out bytes and hashes what it gets.
 
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A stock kernel drives a disk and a network interface as hard as it can while its memory is scarce.
 
 use linux_stress::stamp::{Stamp, Stamper};

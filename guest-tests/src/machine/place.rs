@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where a device is plugged in, so that it can be reset alone.
 //!
 //! On q35's root bus only few device models can be reset. Behind a root port of its own each has the port's

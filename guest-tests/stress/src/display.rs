@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How far a stress run is, on a terminal, while it runs.
 
 use std::time::{Duration, Instant};

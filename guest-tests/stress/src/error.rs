@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What can fail in a stress run, and with which exit code.
 
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A machine that needs nothing of the host but KVM: its physical memory is synthetic, and its
 //! device is a DMA engine in software that reaches memory only through the backend's table.
 

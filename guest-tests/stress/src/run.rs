@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A stress run: listens to the guest, judges it, and reports.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One line of standard error that is drawn over again.
 
 use std::io::{self, IsTerminal, Write};

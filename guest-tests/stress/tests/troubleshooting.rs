@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The page for those who search it for the name of an error has them all.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! QEMU's `edu` device (its documentation is docs/specs/edu): copies up to 4 KiB between memory and a buffer of
 //! its own.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The DMA window in a Linux guest: its BARs are files.
 
 use std::path::Path;

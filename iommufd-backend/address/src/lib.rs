@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Newtypes for the addresses that a passthrough monitor handles: five kinds of memory address,
 //! and the names of PCI functions.
 //!

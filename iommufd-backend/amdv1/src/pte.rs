@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Single entries: 64 bits, little-endian in memory.
 //!
 //! | Bits  | Meaning                                                                        |

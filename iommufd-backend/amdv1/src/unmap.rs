@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Unmapping, exactly or by the kernel's rule.
 
 use core::ops::RangeInclusive;

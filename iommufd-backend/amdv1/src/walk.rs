@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Reading tables that are not trusted.
 //!
 //! A table that a guest could have scribbled on, or one read from a file, may hold anything.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The published test vectors of the format: what the kernel's code writes for a mapping, and
 //! what it removes.
 #![expect(clippy::unwrap_used, reason = "a test")]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Recorded and made-up config spaces.
 
 use std::os::unix::fs::symlink;

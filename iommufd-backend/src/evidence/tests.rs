@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The order of an end, with each step failing in turn.
 
 use std::cell::RefCell;

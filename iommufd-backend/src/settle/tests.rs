@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Devices in a tree of files. A written file keeps what was written to it.
 
 use std::os::unix::fs::symlink;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Facts about a host and its PCI devices, checks on them, and the steps that bind a device.
 //!
 //! - `facts` finds out what there is, one function for each fact, which `run`, `plan`, `check`, `list` and `bind`

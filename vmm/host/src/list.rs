@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The devices that could be passed through.
 
 use std::io::{self, Write};

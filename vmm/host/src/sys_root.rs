@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where the facts are read: the root of a machine's file trees.
 
 use std::fs::{self, File};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is to be run, as far as a host has to have something for it.
 
 use address::Bdf;

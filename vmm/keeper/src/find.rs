@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Keepers that keep memory, found by their sockets in a directory of root's.
 
 use std::fs::{self, DirBuilder};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What monitor, keeper and other commands tell each other: one JSON object in each packet, with
 //! open files beside it.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What happens to a run, for programs: one JSON object on a line for each event, as
 //! `docs/reference/events.md` documents.
 

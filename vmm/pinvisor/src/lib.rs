@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The program `pinvisor`: its command line, and what a run reports.
 
 pub mod cli;

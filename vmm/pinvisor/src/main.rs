@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor`: from the command line to an exit code.
 
 use std::process::ExitCode;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A file with the number of this process, for those who want to signal it.
 //!
 //! The file is locked (flock(2)) as long as the process lives, so that one that was left behind

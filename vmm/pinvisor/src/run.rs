@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor run`: a guest until it ends, and again if it is to be started anew.
 
 use std::path::PathBuf;

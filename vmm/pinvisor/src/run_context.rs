@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a run has on the host besides its guest: events, a log, a pidfile, and the time it took.
 
 use vmm::config::OnReset;

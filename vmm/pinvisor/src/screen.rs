@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Standard error, which messages and the log share.
 
 use std::io::{self, Write};

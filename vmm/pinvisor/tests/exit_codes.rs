@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The program's help and the page on errors list the exit codes that there are, and no other.
 
 use std::fs;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Why a guest cannot be described to its kernel, or its CPUs not be set up.
 
 use host::Id;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What depends on the CPU architecture. Each architecture is a folder that offers the items below; nothing outside
 //! of it asks which one it is.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Why a kernel is not in guest memory, where it could start.
 
 use std::error::Error;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Putting the kernel, and everything that it is told, into guest memory.
 
 use std::fs::File;

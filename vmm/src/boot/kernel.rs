@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A kernel to boot, whatever kind of file it comes in.
 
 use std::fmt::Debug;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which files a guest boots from, and where they go in its memory. How a kernel is entered is the architecture's
 //! affair ([`arch`](crate::arch)).
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where kernel and initramfs go in guest RAM.
 
 use std::ops::Range;

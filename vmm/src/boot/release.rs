@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which release of Linux a kernel is, by what it says of itself.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The parts of the host's physical address map that the guest's repeats: where BARs stand and
 //! where config space is. Repeating them keeps BARs at their host addresses and everything clear
 //! of RAM, which is the host's too.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Functions that the monitor emulates, and what each takes from the machine.
 //!
 //! Another device is a folder with a type that implements [`EmulatedFunction`], and a line where the bus is built

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Why a guest's bus cannot be made, or a function not be on it.
 
 use std::error::Error;

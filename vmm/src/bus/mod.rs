@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The emulated devices, the passed-through functions, and the addresses that they answer.
 
 pub(crate) mod address_map;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which slot of the guest's bus each device gets.
 
 use address::Bdf;

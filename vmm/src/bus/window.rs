@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The DMA window of a guest that translates: where it stands, and the run's table in the guest.
 
 use std::sync::Arc;

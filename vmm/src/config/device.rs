@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which device is passed through, and how its DMA reaches guest memory.
 
 use std::path::PathBuf;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is wrong with an option's value, and with several of them together.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest's memory map says of its first MiB.
 
 use std::str::FromStr;

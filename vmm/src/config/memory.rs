@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How much memory a guest has, and what it is made of.
 
 use std::str::FromStr;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the user wants to run: plain data, which [`Config::validate`] makes a [`ValidConfig`].
 
 mod cpus;

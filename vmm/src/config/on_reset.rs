@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What comes of a guest that restarts.
 
 use std::str::FromStr;

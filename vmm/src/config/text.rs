@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How values are read from text. `Deserialize` owns each type's grammar: a file is read by it directly, and a word of
 //! the command line, which [`FromStr`] takes, is handed to it by [`word`] or [`compact`].
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Every refusal that needs nothing of the host. The parsers call the ones for single values, too, so that such an error
 //! names the option or the line of the file.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a refusal of the kernel means: `/dev/iommu`, VFIO devices, sysfs, memory to pin.
 
 use std::io;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Limits of this process and settings of the kernel that are behind an errno.
 
 use std::error::Error as StdError;

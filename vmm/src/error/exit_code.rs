@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Exit codes: whose turn it is to do something about an error.
 
 use std::process;

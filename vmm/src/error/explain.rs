@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What an error means for the user: each error explains itself, beside the code that it belongs to.
 
 use host::Id;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What can fail: one error for each stage or owner, which explains itself ([`Explain`]), and what all have in common.
 
 mod backend;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Interrupts: which GSI means what, and which eventfd raises it.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! vCPU threads: run the guest, serve what it asks for, stop when told to.
 
 use std::cell::Cell;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `/dev/kvm`, one VM, and its memslots.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest RAM before it has guest-physical addresses: hugepages, pinned, and where they are.
 
 mod error;

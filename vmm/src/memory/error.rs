@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Why guest memory is not, or does not stay, where devices and the guest find it.
 
 use address::{Gpa, Hpa};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest memory: how it is laid out, described to the guest and mapped.
 
 pub(crate) mod backing;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Whether every page of guest memory is where the table says that it is, by the page tables of this
 //! process, which are those that KVM uses for the guest.
 //!

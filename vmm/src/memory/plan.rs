@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From pieces of memory to memslots: which guest-physical address every piece of RAM gets.
 
 use std::ops::Range;

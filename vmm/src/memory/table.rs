@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where guest memory is: the one table of a run.
 
 use address::{Gpa, Hpa};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How the DMA of a device reaches guest memory, once that is decided.
 
 use devices::mediate::Profile;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A device before it is bound: what sysfs says of it.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The host's side of a passed-through function, made of its VFIO device and of KVM.
 
 pub(crate) mod assigned;

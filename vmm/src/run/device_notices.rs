@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a passed-through device tells its user: that it failed, or that the host wants it back.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Why a run does not begin to go on, or does not end well.
 
 use address::{Bdf, Gpa};

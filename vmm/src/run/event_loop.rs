@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The main thread while the guest runs: waits for the guest's end, signals, input and notices
 //! of devices.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Why a guest ends: the first reason that is reported counts.
 
 use std::io;

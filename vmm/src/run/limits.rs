@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Limits of this process that would end a guest long after its start.
 
 use std::io as std_io;

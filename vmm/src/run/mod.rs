@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest while it runs: what ends it, what reaches it, and who watches.
 
 pub mod console;

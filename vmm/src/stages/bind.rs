@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The third stage: the devices are bound to `/dev/iommu`, reset and quiet.
 
 mod error;

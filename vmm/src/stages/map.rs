@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The sixth stage: guest memory is mapped for devices behind an IOMMU, in this process and in KVM.
 
 use std::fs::File;

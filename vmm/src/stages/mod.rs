@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From a [`Config`] to a running guest: one type for each stage, made of the one before, so that no stage can be
 //! left out or taken early. An error gives back what there is by then, in the order of [`teardown`](crate::teardown).
 //!

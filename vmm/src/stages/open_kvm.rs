@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The second stage: KVM, before any device is bound.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The last stage: the guest's devices are on its bus, and its CPUs run.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Each stage fails in turn, on the software backend: everything is given back, in the one order.
 
 use std::io::Write;

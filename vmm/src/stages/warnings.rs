@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What may go wrong in a guest because of where its memory is.
 
 use address::units::Memory;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A profile as its file has it: names, types and defaults, nothing checked yet.
 
 use serde::Deserialize;

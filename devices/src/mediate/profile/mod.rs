@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which registers of a device hold DMA addresses, and what is allowed to be in them.
 
 mod direction;

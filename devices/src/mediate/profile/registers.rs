@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where registers are: their own places, and the other ways to them.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What each register is used for, and which of its bits a device gets.
 
 use super::error::Invalid;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A transfer, checked: where the registers are that make it.
 
 use std::ops::RangeInclusive;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Checks which registers make a transfer, and what a transfer may be.
 
 use std::ops::RangeInclusive;

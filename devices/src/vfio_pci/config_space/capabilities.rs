@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which capabilities the guest's lists hold, and the masks of their registers.
 
 use pci_config::regs::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The run, from the first line of the report to the last.
 
 use alloc::string::String;

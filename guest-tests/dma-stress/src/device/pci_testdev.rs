@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! QEMU's `pci-testdev` (docs/specs/pci-testdev): a BAR that counts what is written to it, in
 //! memory and in ports.
 

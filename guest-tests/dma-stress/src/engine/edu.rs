@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! QEMU's `edu` device (its documentation is docs/specs/edu) and the monitor's own engine, which
 //! has the same registers and some more.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! NVMe controllers as engines: many transfers under way, data pointers of every shape.
 
 use alloc::format;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Other processors that write the registers at the same moment.
 
 use alloc::vec::Vec;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Enabling, disabling and shutting down (Base 1.4 §7.6, 2.0 §3.5 and §3.6).
 
 use super::access::Clock;

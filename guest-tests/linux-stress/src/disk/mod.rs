@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Random reads, writes and verifies of disks.
 //!
 //! Each thread has a [`Region`] of a disk to itself, in which it alone writes, so that it knows

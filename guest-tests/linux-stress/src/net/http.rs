@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! As much of HTTP/1.0 (RFC 1945) as is needed to fetch and to send bytes.
 
 use std::fmt::Write as _;

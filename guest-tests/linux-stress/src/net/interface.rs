@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Bringing an interface up with an address (netdevice(7)).
 
 #![expect(

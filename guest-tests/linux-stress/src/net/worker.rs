@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One thread's work on a network interface.
 
 use std::io::{self, Read, Write};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `IOMMU_IOAS_NOIOMMU_GET_PA` inside a page, at the end of an area beside another one, and while memory
 //! is unmapped: from the address space, in part and as a whole, and from this process.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Two devices in one address space, and devices that leave it and come back: memory stays where it is as
 //! long as one of them is attached.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What it costs to ask where pinned memory is, in instructions: to be run on a machine whose
 //! clock counts them (`-smp 1 -icount shift=0,sleep=off`: a nanosecond is an instruction).
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The same mappings in the kernel and in an AMDv1 table as a run has it, and the same questions to
 //! both and to `/proc/self/pagemap`.
 

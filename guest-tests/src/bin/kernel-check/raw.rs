@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `/dev/iommu` and a VFIO device without the backend's care, to ask what it never would.
 
 use std::fs::{self, File, OpenOptions};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Every way in which `IOMMU_IOAS_NOIOMMU_GET_PA` refuses, and the variant that the backend makes
 //! of it.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How often the kernel is asked about memory of which nothing is known to be contiguous: once for
 //! each run, as long as it is.
 //!

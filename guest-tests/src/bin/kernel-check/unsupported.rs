@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Everything that a device in noiommu mode cannot do, tried once: the kernel must say no, or what
 //! it says instead, and stay whole.
 

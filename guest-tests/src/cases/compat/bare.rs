@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Rows for devices that a stock kernel cannot drive, or cannot drive in this way: the bare-metal guest does.
 
 use super::super::check::{self, Findings};

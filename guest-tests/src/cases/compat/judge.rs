@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a batch's output says of each subject.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The compatibility table: device models of every kind, driven by the stock kernel's own drivers.
 //!
 //! A *batch* is one test machine on which guests run one after the other, each with its own devices. Around all of

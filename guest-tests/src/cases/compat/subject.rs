@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the compatibility table is about: devices, and what a guest does with them.
 
 /// One row of the table.

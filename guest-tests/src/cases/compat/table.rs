@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The compatibility table: rows come in as cases end, the last one publishes it.
 
 use std::fmt::Write;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Does the stress notice, and name, what can go wrong?
 
 use super::super::check::Findings;

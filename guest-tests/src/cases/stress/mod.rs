@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The bare-metal guest that stresses DMA: on the real path, and in software with faults that it must find.
 
 mod faults;

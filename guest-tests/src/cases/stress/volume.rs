@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The real path: every class of transfer, and many.
 
 use super::super::check::{self, Findings};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! An address axis with the gaps cut out.
 //!
 //! Memory of a guest without an IOMMU is scattered: a few MiB here, GiB of nothing, a BAR of 4 KiB.

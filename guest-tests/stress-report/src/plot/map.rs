@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The map of physical memory: RAM, device memory, and where DMA landed.
 
 use plotters::style::{Color, RGBColor};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Things in an address space, drawn along an [`Axis`] in rows: pieces, their names, and the
 //! addresses of islands.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Tables in pages that others may read.
 
 use alloc::vec::Vec;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges whether there is a place for the guest's memory-mapped PCI config space.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges whether devices can have the DMA modes that are wanted for them.
 
 use address::Bdf;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Words what the host uses a PCI function for.
 
 use std::fmt;

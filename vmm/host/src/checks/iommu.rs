@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges what the kernel offers: `/dev/iommu`, IOMMUs, unsafe mode.
 
 use std::io;

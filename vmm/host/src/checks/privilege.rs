@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges what the caller may do.
 
 use crate::checks::id::Id;

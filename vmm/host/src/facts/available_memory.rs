@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Ordinary memory, of which a guest is made that needs no hugepages: how much there is at most.
 
 use std::path::{Path, PathBuf};

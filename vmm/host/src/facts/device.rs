@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a PCI function is, who has it, and what it shares with others.
 
 use address::Bdf;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How the DMA of devices reaches guest memory: what is asked for, and what comes of it.
 
 use address::Bdf;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The running kernel: version, configuration, command line, taint, lockdown.
 
 use std::collections::BTreeMap;

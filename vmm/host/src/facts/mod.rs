@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is found on a host: no judgement and no text for people, which are in [`checks`](crate::checks).
 
 pub(crate) mod available_memory;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Network interfaces of a PCI function, and whether the host reaches networks through one.
 
 use std::collections::{BTreeMap, BTreeSet};

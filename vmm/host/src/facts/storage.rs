@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Block devices of a PCI function, and what uses them. None of them is opened.
 
 mod blocks;

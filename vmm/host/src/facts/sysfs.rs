@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `/sys`: containers may lack it, or have it read-only.
 
 use std::{fs, io};

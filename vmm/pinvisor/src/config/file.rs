@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Options from a file: TOML, with the names of the command line.
 
 use std::io;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The configuration of a run: the options that are given, by the command line and by a file, and what they come to.
 
 mod file;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The options of a run, each of which may be left out.
 
 use std::path::PathBuf;

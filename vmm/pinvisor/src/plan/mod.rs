@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor plan`: what a guest would look like. Everything is done as for a run, up to where
 //! its layout is decided; then that is told, and everything given back.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The devices of every machine, which are no PCI functions, and the addresses that they and the bus answer.
 
 use std::sync::Arc;

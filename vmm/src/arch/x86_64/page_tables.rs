@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Page tables that a guest starts with: a few ranges, mapped one to one.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest's CPUs before they run.
 
 use kvm_ioctls::VcpuFd;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Options that name addresses, or take memory below 4 GiB, where the layout may have none.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Why guest memory is not to be had, or not pinned.
 
 use host::{AvailableMemory, Id};

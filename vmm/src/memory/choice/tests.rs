@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is chosen of pools of every shape, beside what brute force finds.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Why memory stays pinned, or would not if it had to.
 
 use address::Bdf;

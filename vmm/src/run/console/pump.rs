@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Takes what the guest prints to a reader who may be slow, paused or gone, without making the
 //! guest wait.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From a guest that is prepared to what is told of it.
 
 use std::ops::Range;

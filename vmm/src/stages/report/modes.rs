@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which ways a device has to guest memory, and why.
 
 use devices::mediate::Profile;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Devices made up from bytes. All profiles say the truth; not all of them are to be accepted.
 
 use super::device::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Devices that mean harm: every start and every look ends, with an error or a sane result.
 
 use core::cell::Cell;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The PRP builder against what a controller makes of its result.
 
 use std::vec::Vec;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A controller in software: what the specification says a controller does, read from its
 //! side. What a driver must not do is an assertion.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Data through the whole driver: every byte of the disk, of the buffers, and around them.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 use super::super::subject::{BLOCK, HIGH, TOGETHER};
 use super::*;
 use crate::machine::Status;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Block devices, by their names in sysfs.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A Linux kernel as distributions ship it: the bzImage, entered at its 64-bit entry point
 //! (Documentation/arch/x86/boot.rst).
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A kernel as an ELF file: Linux's vmlinux, or a bare-metal program. Its segments are moved
 //! together, the first of them to the place that was found for it, and it is entered at
 //! `e_entry` in 64-bit mode. It applies its own relocations, as vmlinux does and static

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Files that are no kernel that can be loaded, but mostly have one in them: compressed ones, EFI
 //! programs, unified kernel images.
 

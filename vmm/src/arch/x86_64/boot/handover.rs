@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a kernel is given at its entry, besides its own image: command line, memory map, tables.
 
 use std::ops::Range;

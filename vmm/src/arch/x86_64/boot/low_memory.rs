@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest is told of its first MiB, so that it gives none of it to a device.
 //!
 //! In the identity layout this is the only memory that is not at its host-physical addresses

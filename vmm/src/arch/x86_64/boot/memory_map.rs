@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The memory map of a guest, and what may come of it.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a Linux kernel is told at its entry: the zero page, the command line and setup_data.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What an ELF file says in its notes about being entered by PVH, the boot protocol of Xen's that
 //! other monitors speak too (Xen, public/elfnote.h; Linux, arch/x86/platform/pvh/head.S).
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a CPU finds at its first instruction, where there is `/dev/kvm`.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The headers of an ELF file, of which no more is read than a kernel can need: files are no more to be
 //! trusted than what is in them.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is made of good files and of unsound ones.
 
 use std::io::Write;
