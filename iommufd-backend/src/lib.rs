@@ -92,6 +92,7 @@
 pub mod backend;
 mod bus_address;
 mod cdev;
+mod config_space;
 mod device;
 mod dma_width;
 mod error;
@@ -108,7 +109,6 @@ mod noiommu;
 mod operation;
 mod pagemap;
 mod pci_sysfs;
-mod quiet;
 mod region;
 mod reset;
 mod settle;

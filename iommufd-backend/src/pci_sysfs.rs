@@ -224,6 +224,18 @@ impl PciSysfs {
         }
     }
 
+    /// Name of the driver that alone may have `bdf`; empty if any may.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::Read`]
+    pub fn driver_override(&self, bdf: Bdf) -> Result<String, Error> {
+        Ok(match self.word(bdf, "driver_override")?.as_str() {
+            // How the kernel prints that there is none.
+            "(null)" => String::new(),
+            name => name.to_owned(),
+        })
+    }
+
     /// Name of the driver that holds `bdf`, if any does.
     ///
     /// # Errors

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use address::Bdf;
 use pci_config::regs::{CLASS, REVISION};
 
+use crate::config_space::ConfigSpace;
 use crate::device::{VfioDevice, retried};
 use crate::error::Error;
-use crate::evidence::ConfigSpace;
 use crate::operation::Operation;
 use crate::pci_sysfs::PciSysfs;
 use crate::sys::{self, Affected};

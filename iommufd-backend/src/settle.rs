@@ -19,8 +19,9 @@ use pci_config::regs::{
 };
 
 use crate::cdev::is_vfio_driver;
+use crate::config_space::ConfigSpace;
 use crate::error::Error;
-use crate::evidence::{self, Because, ConfigSpace, Quiet};
+use crate::evidence::{self, Because, Quiet};
 use crate::operation::Operation;
 use crate::pci_sysfs::PciSysfs;
 use crate::reset::{self, ResetMethod, strongest};
@@ -82,11 +83,7 @@ impl Fence {
     /// Raises it. Where the kernel takes the device's lock for that (before Linux 7), this waits for
     /// an unbind or removal to end, which in its turn waits for the device to be closed.
     fn raise(sysfs: &PciSysfs, bdf: Bdf) -> Result<Self, Error> {
-        let before = match sysfs.word(bdf, "driver_override")?.as_str() {
-            // How the kernel prints that there is none.
-            "(null)" => String::new(),
-            name => name.to_owned(),
-        };
+        let before = sysfs.driver_override(bdf)?;
         sysfs.write(bdf, Attribute::DriverOverride, NO_DRIVER)?;
         Ok(Self {
             sysfs: sysfs.clone(),

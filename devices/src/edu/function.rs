@@ -17,8 +17,8 @@ use crate::pci::{
 
 use super::interrupts::Interrupts;
 use super::outside::{DmaMemory, InterruptSink};
-use super::registers::BUFFER_SIZE;
 use super::state::{Shared, State};
+use super::transfer::BUFFER_SIZE;
 use super::worker::EduWorker;
 
 /// QEMU's identity of the device.

@@ -34,6 +34,7 @@ mod map;
 pub mod memory;
 pub mod pte;
 pub mod table;
+mod table_address;
 mod unmap;
 pub mod walk;
 

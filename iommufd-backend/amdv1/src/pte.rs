@@ -18,7 +18,7 @@
 use address::Hpa;
 
 use crate::level::{Level, OUTPUT_BITS, PageSize};
-use crate::memory::TableAddress;
+use crate::table_address::TableAddress;
 
 bitflags::bitflags! {
     /// What a leaf grants. The bits are those of the entry.

@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::transfers;
+use super::direction;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -153,7 +153,7 @@ pub(super) struct Length {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Direction {
-    pub fixed: Option<transfers::Direction>,
+    pub fixed: Option<direction::Direction>,
     pub register: Option<String>,
     pub mask: Option<u64>,
     pub to_memory: Option<u64>,

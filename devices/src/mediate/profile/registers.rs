@@ -4,8 +4,9 @@
 
 use std::ops::Range;
 
+use super::error::Invalid;
 use super::format::{self, Partial, Reserved};
-use super::{Invalid, Problem, check_name, number, problem};
+use super::problem::{Problem, check_name, number, problem};
 
 /// No BAR is as large; sums of two offsets cannot overflow.
 const OFFSETS: u64 = 1 << 52;

@@ -2,10 +2,11 @@
 
 //! What each register is used for, and which of its bits a device gets.
 
+use super::error::Invalid;
 use super::format::{self, Reserved};
+use super::problem::{Problem, number, problem};
 use super::registers::{Kind, Register};
-use super::transfers::{Bits, Directed, Length, Transfer};
-use super::{Invalid, Problem, number, problem};
+use super::transfer::{Bits, Directed, Length, Transfer};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {

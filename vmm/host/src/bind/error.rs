@@ -9,7 +9,7 @@ use address::Bdf;
 use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
 
 use crate::checks::device::silent_hint;
-use crate::facts::in_use::Use;
+use crate::facts::uses::Use;
 
 /// A device could not be given to vfio-pci, or back. The device is as it was before.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]

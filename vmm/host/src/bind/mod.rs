@@ -264,13 +264,9 @@ fn node(root: &SysRoot, bdf: Bdf) -> Result<Option<CdevNode>, BindError> {
     Ok(found.filter(|node| node.exists(root.directory())))
 }
 
-/// The driver that alone may claim the device; empty if any may.
+/// The driver that alone may claim the device; empty if any may, or that is not known.
 fn driver_override(root: &SysRoot, bdf: Bdf) -> String {
-    match root.word(of_device(bdf, "driver_override")).as_str() {
-        // How the kernel prints that there is none.
-        "(null)" => String::new(),
-        name => name.to_owned(),
-    }
+    root.pci().driver_override(bdf).unwrap_or_default()
 }
 
 fn of_device(bdf: Bdf, file: &str) -> String {
@@ -293,7 +289,7 @@ fn write(root: &SysRoot, name: &str, text: &str) -> Result<(), BindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::in_use::Use;
+    use crate::facts::uses::Use;
     use crate::sys_root::tests::Fake;
 
     const DISK: &str = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0";

@@ -7,11 +7,13 @@ use iommufd_backend::{CdevKind, is_vfio_driver};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::units::names;
 use crate::checks::{bars, dma_width, interrupts, reset};
 use crate::facts::device::{
     FunctionKind, Identity, Siblings, cdev, driven_in_group, has_vfio_driver,
 };
-use crate::facts::in_use::{self, Use};
+use crate::facts::in_use;
+use crate::facts::uses::Use;
 use crate::sys_root::SysRoot;
 
 /// All lines about `bdf`.
@@ -183,12 +185,6 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
         format!("{text}: what is done to one is done to all"),
         format!("pinvisor bind {}", names(&foreign, " ")),
     )
-}
-
-/// The names of functions.
-pub(crate) fn names(list: &[Bdf], between: &str) -> String {
-    let names: Vec<_> = list.iter().map(Bdf::to_string).collect();
-    names.join(between)
 }
 
 /// What the user can do about a function that does not respond ([`FunctionKind::Silent`]).

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::facts::in_use::{Holder, Use};
+use crate::facts::uses::{Holder, Use};
 
 impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,9 +5,9 @@
 use address::Bdf;
 use iommufd_backend::{BUS_RESET, ResetMethod};
 
-use crate::checks::device::names;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::units::names;
 use crate::sys_root::SysRoot;
 
 /// [`Id::DeviceReset`]: how a run resets it if all on its bus go to one guest.

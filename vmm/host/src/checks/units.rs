@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Numbers for a person.
+//! Numbers and names for a person.
+
+use address::Bdf;
 
 /// Bytes for a person: in the largest unit of which they are a whole number.
 pub(crate) fn size(bytes: u64) -> String {
@@ -10,6 +12,12 @@ pub(crate) fn size(bytes: u64) -> String {
         }
     }
     format!("{bytes} bytes")
+}
+
+/// The names of functions.
+pub(crate) fn names(list: &[Bdf], between: &str) -> String {
+    let names: Vec<_> = list.iter().map(Bdf::to_string).collect();
+    names.join(between)
 }
 
 #[cfg(test)]

@@ -22,3 +22,4 @@ pub(crate) mod privilege;
 pub(crate) mod sleep;
 pub(crate) mod storage;
 pub(crate) mod sysfs;
+pub(crate) mod uses;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use crate::facts::in_use::Use;
+use crate::facts::uses::Use;
 use crate::sys_root::SysRoot;
 
 /// `RTF_UP` and `RTF_REJECT` (include/uapi/linux/route.h).

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{block_of_path, mount_of, mounts_in, number_of};
-use crate::facts::in_use::{Holder, Use};
+use super::blocks::{block_of_path, number_of};
+use super::mounts::{mount_of, mounts_in};
+use crate::facts::uses::{Holder, Use};
 use crate::sys_root::SysRoot;
 
 /// Targets that export block devices to other machines, below configfs: the directories of their

@@ -1,12 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Making a VFIO device quiet: no DMA of its own begins any more, and what had begun has ended.
+//! Config space of a function, however it is reached.
 
 use address::Bdf;
 
 use crate::device::VfioDevice;
 use crate::error::Error;
-use crate::evidence::ConfigSpace;
+
+/// The config space of a function.
+pub trait ConfigSpace {
+    /// The function.
+    fn bdf(&self) -> Bdf;
+
+    /// Reads two bytes at an even `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    fn config_word(&self, offset: u16) -> Result<u16, Error>;
+
+    /// Writes two bytes at an even `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Device`]
+    fn set_config_word(&self, offset: u16, value: u16) -> Result<(), Error>;
+}
 
 impl ConfigSpace for VfioDevice {
     fn bdf(&self) -> Bdf {
