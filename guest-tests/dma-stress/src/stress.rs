@@ -230,16 +230,12 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
                     &course.limits,
                     &mut course.random,
                 );
-                let pair = Pair::place(self.shared, shape, &course.limits, &mut course.random);
+                let pair = Pair::place(self.shared, shape, &mut course.random);
                 let Some(mut pair) = pair else { break };
                 course.pairs += 1;
-                pair.prepare(
-                    self.shared.memory,
-                    course.pairs,
-                    slot,
-                    &course.limits,
-                    &mut course.random,
-                );
+                let (limits, random) = (&course.limits, &mut course.random);
+                pair.choose_device_side(slot, limits, random);
+                pair.fill(self.shared.memory, course.pairs, limits, random);
                 batch.push(pair);
             }
             if batch.is_empty() {

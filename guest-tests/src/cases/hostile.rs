@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::check::{self, Findings};
 use super::scattered::{EDU, LEAST_CANARY_MIB, LEAST_PIECES, SCATTER, SCATTERED};
 use super::script::{self, PRELUDE};
-use super::stress;
+use super::stress::{self, AtLeast};
 use crate::Result;
 use crate::runner::CaseResult;
 
@@ -57,7 +57,12 @@ pub fn hostile() -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    let report = stress::passed(&mut findings, &outcome, "hostile", (LEAST_ACCEPTED, 1));
+    let report = stress::passed(
+        &mut findings,
+        &outcome,
+        "hostile",
+        AtLeast::transfers(LEAST_ACCEPTED),
+    );
     stress::tested(&mut findings, &report, "hostile", &TESTS);
     let guest = numbers_behind(&outcome.output, "# hostile ");
     let monitor = &report["outcome"]["mediated"][0];

@@ -6,7 +6,7 @@
 use super::check::{self, Findings};
 use super::rig::{ARGUMENTS, Rig};
 use super::script::{self, PRELUDE};
-use super::stress;
+use super::stress::{self, AtLeast};
 use crate::error::AtPath;
 use crate::image;
 use crate::machine::{Machine, Outcome};
@@ -125,8 +125,13 @@ pub fn translate() -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    stress::passed(&mut findings, &outcome, "nvme", (20_000, 256 << 20));
-    stress::passed(&mut findings, &outcome, "edu", (200, 1));
+    stress::passed(
+        &mut findings,
+        &outcome,
+        "nvme",
+        AtLeast::transfers(20_000).and_bytes(256 << 20),
+    );
+    stress::passed(&mut findings, &outcome, "edu", AtLeast::transfers(200));
     let facts = script::facts(&outcome.output);
     findings.expect_eq(
         "the canary's status",
@@ -232,7 +237,7 @@ pub fn mediate() -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    let report = stress::passed(&mut findings, &outcome, "edu", (200, 1));
+    let report = stress::passed(&mut findings, &outcome, "edu", AtLeast::transfers(200));
     findings.expect_eq("mode", report["start"]["mode"].as_str(), Some("mediate"));
     nothing_was_refused(&mut findings, &outcome);
     check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);

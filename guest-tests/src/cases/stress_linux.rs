@@ -9,7 +9,7 @@ use super::check::{self, Findings};
 use super::rig::{ARGUMENTS, Rig};
 use super::script::{self, PRELUDE};
 use super::server::Server;
-use super::stress;
+use super::stress::{self, AtLeast};
 use crate::error::{AtPath, Result};
 use crate::machine::{Machine, Outcome};
 use crate::runner::CaseResult;
@@ -68,7 +68,12 @@ fn run(seconds: u64, least_bytes: u64) -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    let report = stress::passed(&mut findings, &outcome, "linux", (1, least_bytes));
+    let report = stress::passed(
+        &mut findings,
+        &outcome,
+        "linux",
+        AtLeast::transfers(1).and_bytes(least_bytes),
+    );
     all_was_done(&mut findings, &report);
     let after = std::fs::read(rig.disk()).at("read", rig.disk())?;
     disk_is_good(&mut findings, &rig.contents, &after);

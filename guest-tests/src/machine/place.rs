@@ -40,7 +40,10 @@ pub fn place(board: Board, devices: &[String]) -> Result<Vec<Placed>> {
         return Ok(Vec::new());
     }
     if board == Board::Pc {
-        return Ok(devices.iter().enumerate().map(place_on_pc).collect());
+        let numbered = devices.iter().enumerate();
+        return Ok(numbered
+            .map(|(number, device)| place_on_pc(number, device))
+            .collect());
     }
     let models = Models::ask()?;
     devices
@@ -51,7 +54,7 @@ pub fn place(board: Board, devices: &[String]) -> Result<Vec<Placed>> {
 }
 
 /// Each device behind a bridge of its own, by which it can be reset.
-fn place_on_pc((number, device): (usize, &String)) -> Placed {
+fn place_on_pc(number: usize, device: &str) -> Placed {
     let slot = FIRST_SLOT + number;
     let bridge = format!("pci-bridge,id=tb{number},bus=pci.0,addr={slot:#x},chassis_nr={slot}");
     Placed {

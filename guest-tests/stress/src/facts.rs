@@ -93,6 +93,8 @@ pub fn outcome(ended: &Ended, refusals: &machine::Refusals, took: Duration) -> O
         },
         len: fault.len,
     });
+    let mediated = ended.remains.mediated.iter();
+    let mediated = mediated.map(|(bdf, done)| self::mediated(*bdf, done));
     Outcome {
         status,
         ending,
@@ -100,12 +102,12 @@ pub fn outcome(ended: &Ended, refusals: &machine::Refusals, took: Duration) -> O
             count: refusals.count,
             last: last.collect(),
         },
-        mediated: ended.remains.mediated.iter().map(mediated).collect(),
+        mediated: mediated.collect(),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
-fn mediated((bdf, done): &(Bdf, Statistics)) -> Mediated {
+fn mediated(bdf: Bdf, done: &Statistics) -> Mediated {
     let reasons = done.refused_for.iter().map(|(reason, count)| RefusedFor {
         reason: (*reason).into(),
         count: *count,

@@ -62,7 +62,8 @@ impl<R: Registers, B: DmaBuffer, C: Clock> Controller<R, B, C> {
             io: QueuePair::new(IO_QUEUE, entries, capabilities, dma)?,
             answer: page(dma)?,
         });
-        device.enable(memory.admin.entries(), memory.admin.addresses()?)?;
+        let (submissions, completions) = memory.admin.addresses()?;
+        device.enable(memory.admin.entries(), submissions, completions)?;
         let (namespace, max_transfer) = memory.identify_all(&device)?;
         memory.create_io_queues(&device, VECTOR)?;
         Ok(Self {

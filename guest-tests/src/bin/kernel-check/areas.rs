@@ -4,6 +4,7 @@
 //! is unmapped: from the address space, in part and as a whole, and from this process.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 
 use address::{Bdf, Hpa};
 use iommufd_backend::FileRange;
@@ -28,7 +29,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     attach(&device, ioas)?;
     let memory = Memory::new()?;
     for (iova, offset) in [(FIRST, 0), (SECOND, LENGTH)] {
-        map_file(&iommufd, ioas, (&memory.file, offset), (iova, LENGTH))?;
+        map_file(&iommufd, ioas, iova, memory.area(offset))?;
     }
     let offsets = inside_a_page(&iommufd, ioas, &memory)?;
     let pages = at_the_end(&iommufd, ioas, &memory)?;
@@ -55,6 +56,15 @@ impl Memory {
         let mut mapping = Mapping::reserve(2 * LENGTH, 0)?;
         mapping.place(0, FileRange::first(&file, 2 * LENGTH), "memory to look up")?;
         Ok(Self { file, mapping })
+    }
+
+    /// The area of the file at `offset`.
+    fn area(&self, offset: u64) -> FileRange<'_> {
+        FileRange {
+            file: self.file.as_fd(),
+            offset,
+            len: LENGTH,
+        }
     }
 
     /// Where pagemap says that the byte at `offset` of the file is.
@@ -113,7 +123,7 @@ fn at_the_end(
 
 /// A part of an area cannot be unmapped, and is still there; the whole is gone, and the area beside it is not.
 fn unmapped(iommufd: &File, ioas: u32, memory: &Memory) -> Result<(), Box<dyn std::error::Error>> {
-    let part = unmap(iommufd, ioas, (FIRST + PAGE, PAGE));
+    let part = unmap(iommufd, ioas, FIRST + PAGE, PAGE);
     if part != libc::ENOENT {
         return Err(differs("unmap of a part", name(part), "ENOENT").into());
     }
@@ -123,7 +133,7 @@ fn unmapped(iommufd: &File, ioas: u32, memory: &Memory) -> Result<(), Box<dyn st
         question(ioas, FIRST + PAGE),
         0,
     )?;
-    match unmap(iommufd, ioas, (FIRST, LENGTH)) {
+    match unmap(iommufd, ioas, FIRST, LENGTH) {
         0 => {}
         errno => return Err(differs("unmap", name(errno), "success").into()),
     }
@@ -140,7 +150,7 @@ fn unmapped(iommufd: &File, ioas: u32, memory: &Memory) -> Result<(), Box<dyn st
     if beside != wanted.0 {
         return Err(differs("the area beside", beside, wanted).into());
     }
-    map_file(iommufd, ioas, (&memory.file, 0), (FIRST, LENGTH))?;
+    map_file(iommufd, ioas, FIRST, memory.area(0))?;
     expect(
         iommufd,
         "an area that was mapped again",

@@ -64,7 +64,7 @@ pub fn run(first: Bdf, second: Bdf) -> Outcome {
     let mut mapping = Mapping::reserve(LENGTH, 0)?;
     mapping.place(0, FileRange::first(&file, LENGTH), "memory to look up")?;
     // Mapped before any device is attached.
-    map_file(&iommufd, ioas, (&file, 0), (AREA, LENGTH))?;
+    map_file(&iommufd, ioas, AREA, FileRange::first(&file, LENGTH))?;
     let mut check = Check {
         iommufd: &iommufd,
         ioas,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use address::{Bdf, Gpa, Hpa, Iova};
 use devices::guest_table::{GuestTable, Piece, Pieces};
 use iommufd_backend::FileRange;
-use iommufd_backend::backend::{DmaBackend, PinRequest, Run};
+use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::extent::Extent;
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
 use iommufd_backend::{
@@ -239,32 +239,16 @@ impl Comparison<'_> {
         if ours.hpa != hpa || page != hpa {
             return Err(format!("{iova}: kernel {hpa}, table {}, pagemap {page}", ours.hpa).into());
         }
-        self.check_length(area, (iova, length), ours, kernel)?;
-        self.hits += 1;
-        Ok(())
-    }
-
-    /// The kernel stops at the end of an area, we go on where memory does.
-    fn check_length(
-        &mut self,
-        area: &Area,
-        (iova, length): (Iova, u64),
-        ours: Run,
-        kernel: u64,
-    ) -> Result<(), Box<dyn std::error::Error>> {
-        if ours.len == kernel {
-            return Ok(());
-        }
+        // The kernel stops at the end of an area, we go on where memory does.
         let rest = area.iova + area.length - iova;
         if ours.len > kernel && kernel == rest && kernel < length {
             self.longer += 1;
-            return Ok(());
+        } else if ours.len != kernel {
+            let ours = ours.len;
+            return Err(format!("{iova}: {length} bytes: kernel {kernel}, table {ours}").into());
         }
-        Err(format!(
-            "{iova}: {length} bytes: kernel {kernel}, table {}",
-            ours.len
-        )
-        .into())
+        self.hits += 1;
+        Ok(())
     }
 
     fn ask_outside(

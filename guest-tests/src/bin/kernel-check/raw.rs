@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use address::Bdf;
+use iommufd_backend::FileRange;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -134,26 +135,21 @@ pub fn detach(device: &File) -> Result<(), String> {
     done("detach", call(device, DETACH, &mut Request::new(8)))
 }
 
-/// Maps `length` bytes of a file from an offset on, for reading and writing, at `iova`.
-pub fn map_file(
-    iommufd: &File,
-    ioas: u32,
-    (file, offset): (&File, u64),
-    (iova, length): (u64, u64),
-) -> Result<(), String> {
+/// Maps `part` of a file, for reading and writing, at `iova`.
+pub fn map_file(iommufd: &File, ioas: u32, iova: u64, part: FileRange<'_>) -> Result<(), String> {
     const MAP_FILE: u8 = 0x8f;
     let mut request = Request::new(40)
         .word(4, 7)
         .word(8, ioas)
-        .word(12, file.as_raw_fd().cast_unsigned())
-        .long(16, offset)
-        .long(24, length)
+        .word(12, part.file.as_raw_fd().cast_unsigned())
+        .long(16, part.offset)
+        .long(24, part.len)
         .long(32, iova);
     done("map a file", call(iommufd, MAP_FILE, &mut request))
 }
 
 /// Unmaps `length` bytes at `iova` and returns the errno, 0 for success.
-pub fn unmap(iommufd: &File, ioas: u32, (iova, length): (u64, u64)) -> i32 {
+pub fn unmap(iommufd: &File, ioas: u32, iova: u64, length: u64) -> i32 {
     const UNMAP: u8 = 0x86;
     let mut request = Request::new(24)
         .word(4, ioas)

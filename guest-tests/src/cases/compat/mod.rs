@@ -195,7 +195,8 @@ fn rows(batch: &Batch) -> crate::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (index, subject) in batch.subjects.iter().enumerate() {
         rows.push(judge::judge(
-            (batch.subjects, &outside),
+            batch.subjects,
+            &outside,
             &outcome,
             index,
             first_function,

@@ -71,14 +71,36 @@ pub fn verdict(findings: &mut Findings, outcome: &Outcome, key: &str, wanted: &s
     report
 }
 
+/// What a run has to move at least.
+#[derive(Clone, Copy, Debug)]
+pub struct AtLeast {
+    transfers: u64,
+    bytes: u64,
+}
+
+impl AtLeast {
+    /// So many transfers, of any length.
+    pub const fn transfers(transfers: u64) -> Self {
+        Self {
+            transfers,
+            bytes: 1,
+        }
+    }
+
+    /// The same, with at least so many bytes in all.
+    pub const fn and_bytes(self, bytes: u64) -> Self {
+        Self { bytes, ..self }
+    }
+}
+
 /// All passed, with at least so many transfers and bytes.
-pub fn passed(findings: &mut Findings, outcome: &Outcome, key: &str, least: (u64, u64)) -> Value {
+pub fn passed(findings: &mut Findings, outcome: &Outcome, key: &str, least: AtLeast) -> Value {
     let report = verdict(findings, outcome, key, "passed");
     let total = |name: &str| report["totals"][name].as_u64();
     for name in ["mismatches", "guard_hits", "lost_interrupts"] {
         findings.expect_eq(&format!("{key}: {name}"), total(name), Some(0));
     }
-    for (name, least) in [("transfers", least.0), ("bytes", least.1)] {
+    for (name, least) in [("transfers", least.transfers), ("bytes", least.bytes)] {
         findings.expect(
             total(name) >= Some(least),
             format!("{key}: {name} are {:?}, less than {least}", total(name)),

@@ -4,7 +4,7 @@
 
 use super::super::check::{self, Findings};
 use super::super::script::{self, PRELUDE};
-use super::{found, machine, passed, run, tested};
+use super::{AtLeast, found, machine, passed, run, tested};
 use crate::error::{AtPath, Result};
 use crate::image;
 use crate::machine::Outcome;
@@ -32,7 +32,7 @@ pub fn edu() -> Result<CaseResult> {
     let script = [PRELUDE, BIND, &run("edu", WATCH, &arguments), AFTER].concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    let report = passed(&mut findings, &outcome, "edu", (200, 1));
+    let report = passed(&mut findings, &outcome, "edu", AtLeast::transfers(200));
     tested(
         &mut findings,
         &report,
@@ -63,7 +63,12 @@ pub fn nvme() -> Result<CaseResult> {
     let script = [PRELUDE, BIND, &run("nvme", WATCH, &arguments), AFTER].concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    let report = passed(&mut findings, &outcome, "nvme", (20_000, 256 << 20));
+    let report = passed(
+        &mut findings,
+        &outcome,
+        "nvme",
+        AtLeast::transfers(20_000).and_bytes(256 << 20),
+    );
     tested(
         &mut findings,
         &report,
@@ -102,7 +107,7 @@ pub fn wrong_extent() -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    passed(&mut findings, &outcome, "right", (30, 1));
+    passed(&mut findings, &outcome, "right", AtLeast::transfers(30));
     found(&mut findings, &outcome, "wrong", "wrong-extent");
     let extents = trace::extents(&outcome.output).len();
     findings.expect(extents >= 2 * 7, format!("only {extents} extents"));

@@ -58,6 +58,18 @@ struct Queue {
     phase: bool,
 }
 
+/// A completion, as a device writes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Posted {
+    /// The queue of the command that it is for.
+    pub sqid: u16,
+    /// How far that queue was read.
+    pub head: u16,
+    /// The command that it is for.
+    pub cid: u32,
+    pub status: u16,
+}
+
 /// The controller.
 #[derive(Debug)]
 pub(super) struct Simulated {
@@ -338,10 +350,23 @@ impl Simulated {
     /// Posts a completion for command `cid` of queue `sqid`.
     pub(super) fn post(&mut self, queue: u16, sqid: u16, cid: u32, status: u16) {
         let head = self.submissions[&queue].head;
-        self.post_raw(queue, sqid, head, cid, status);
+        let posted = Posted {
+            sqid,
+            head,
+            cid,
+            status,
+        };
+        self.post_raw(queue, posted);
     }
 
-    pub(super) fn post_raw(&mut self, queue: u16, sqid: u16, head: u16, cid: u32, status: u16) {
+    /// Puts `posted` into the completion queue of pair `queue`.
+    pub(super) fn post_raw(&mut self, queue: u16, posted: Posted) {
+        let Posted {
+            sqid,
+            head,
+            cid,
+            status,
+        } = posted;
         let completions = self.completions.get_mut(&queue).expect("a queue");
         let next = (completions.tail + 1) % completions.entries;
         assert_ne!(next, completions.head, "completion queue {queue} overflows");
