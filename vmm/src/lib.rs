@@ -12,7 +12,7 @@ mod boot;
 mod bus;
 pub mod config;
 mod error;
-mod explain;
+
 mod kvm;
 mod memory;
 mod passthrough;
@@ -26,7 +26,7 @@ pub use bus::address_map::AddressMap;
 pub use bus::lines::InterruptLines;
 pub use bus::synthetic::SyntheticMachine;
 pub use error::Error;
-pub use explain::{ExitCode, FileError, ProcessError, chain, process};
+pub use error::explain::{ExitCode, FileError, ProcessError, chain, process};
 pub use kvm::irq::IrqError;
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};
 pub use memory::table::RamTable;

@@ -285,7 +285,7 @@ mod trace {
 mod tests {
     use super::trace::ALL;
     use super::*;
-    use crate::explain::process;
+    use crate::error::explain::process;
     use crate::passthrough::assigned::KeepError;
 
     /// Notes the steps, of which one fails.

@@ -7,7 +7,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::{AcpiError, EntryError, NoRoomError, ParamsError};
 use crate::boot::LoadError;
-use crate::explain::{ExitCode, Explain, Limits};
+use crate::error::explain::{ExitCode, Explain, Limits};
 use crate::memory::LayoutError;
 
 /// What a kernel begins with cannot be made.

@@ -11,7 +11,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 use super::kernel::KernelError;
 use super::place::PlaceError;
 use crate::arch::low;
-use crate::explain::{ExitCode, Explain, FileError, Limits};
+use crate::error::explain::{ExitCode, Explain, FileError, Limits};
 use crate::memory::FRAGMENTED;
 
 /// Guest memory does not take what is to be loaded.

@@ -16,7 +16,7 @@ use super::place::{BootRequirements, Placement};
 use super::release::Release;
 use crate::arch::{self, ArchError, Protocol};
 use crate::config::{Config, input_file};
-use crate::explain::FileError;
+use crate::error::explain::FileError;
 use crate::memory::plan::MemoryPlan;
 use crate::memory::progress::Progress;
 
@@ -155,7 +155,7 @@ mod tests {
 
     use super::*;
     use crate::boot::kernel::{Demand, KernelError};
-    use crate::explain::Explain;
+    use crate::error::explain::Explain;
 
     const MIB: u64 = 1 << 20;
     const MEMORY: Range<Gpa> = Gpa(0)..Gpa(48 * MIB);

@@ -14,7 +14,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 use super::address_map::NoEcamError;
 use super::slots::TooManyDevices;
 use super::window::WindowError;
-use crate::explain::{ExitCode, Explain, Limits, ProcessError};
+use crate::error::explain::{ExitCode, Explain, Limits, ProcessError};
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 

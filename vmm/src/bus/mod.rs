@@ -24,7 +24,7 @@ use self::lines::{InterruptLines, intx_gsi};
 use self::slots::{PciSlot, TooManyDevices};
 use self::synthetic::SyntheticMachine;
 use self::window::{Places, Window};
-use crate::explain::{ProcessError, process};
+use crate::error::explain::{ProcessError, process};
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::{Memslot, Vm};
 use crate::memory::table::RamTable;

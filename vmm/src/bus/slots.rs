@@ -4,7 +4,7 @@
 
 use address::Bdf;
 
-use crate::explain::{ExitCode, Explain};
+use crate::error::explain::{ExitCode, Explain};
 
 /// First slot for devices; slot 0 is the host bridge's.
 const FIRST_SLOT: u8 = 1;

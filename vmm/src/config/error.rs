@@ -10,7 +10,7 @@ use iommufd_backend::hugepages::HugepageSize;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::bus::slots::TooManyDevices;
-use crate::explain::{ExitCode, Explain, Limits};
+use crate::error::explain::{ExitCode, Explain, Limits};
 
 /// An option's value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

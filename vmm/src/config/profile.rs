@@ -8,7 +8,7 @@ use devices::mediate::Profile;
 
 use super::{DeviceConfig, input_file};
 use crate::error::Error;
-use crate::explain::FileError;
+use crate::error::explain::FileError;
 
 /// The profile that a device was given: the name of a shipped one, or else a file.
 ///

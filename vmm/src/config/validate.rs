@@ -107,7 +107,7 @@ mod tests {
 
     use super::super::{CpuCount, LowMemory, SerialConfig};
     use super::*;
-    use crate::explain::{ExitCode, Explain};
+    use crate::error::explain::{ExitCode, Explain};
 
     fn config(devices: &[&str]) -> Config {
         Config {

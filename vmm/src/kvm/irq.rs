@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::vm::Vm;
 use crate::arch::irq::{self, MAX_ROUTES};
-use crate::explain::{ExitCode, Explain};
+use crate::error::explain::{ExitCode, Explain};
 
 /// Why an interrupt cannot be delivered.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_allocator::IdAllocator;
 
 use crate::arch;
-use crate::explain::{ExitCode, Explain, Limits};
+use crate::error::explain::{ExitCode, Explain, Limits};
 
 /// What is wrong with `/dev/kvm`, or what it refused.
 #[derive(Debug, thiserror::Error)]

@@ -20,7 +20,7 @@ use iommufd_backend::software::SoftwareBackend;
 use rustix::fs::MemfdFlags;
 
 use crate::config::MemoryConfig;
-use crate::explain::process;
+use crate::error::explain::process;
 use crate::memory::choice::{self, Choice, PageRequirements};
 use crate::memory::plan::FileExtent;
 use crate::memory::pool_lock::Turn;
@@ -424,7 +424,7 @@ mod tests {
     use host::MemoryLimit;
 
     use super::*;
-    use crate::explain::{ExitCode, Explain, Limits};
+    use crate::error::explain::{ExitCode, Explain, Limits};
 
     #[test]
     fn more_ordinary_memory_than_there_is_is_refused() {

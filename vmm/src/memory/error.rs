@@ -11,7 +11,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 use super::guest::GuestRamError;
 use super::pieces::TooManyPieces;
 use super::plan::PlanError;
-use crate::explain::{ExitCode, Explain, Limits};
+use crate::error::explain::{ExitCode, Explain, Limits};
 
 /// What makes memory less fragmented.
 pub const FRAGMENTED: &str = "reserve hugepages on the kernel's command line (hugepages=N), before memory \

@@ -16,7 +16,7 @@ use iommufd_backend::{PageState, Pagemap};
 use super::error::LayoutError;
 use super::guest::GuestRam;
 use super::table::RamTable;
-use crate::explain::chain;
+use crate::error::explain::chain;
 
 /// What pagemap tells about.
 const PAGE: usize = 4096;
@@ -147,7 +147,7 @@ fn missing(why: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::{ExitCode, Explain};
+    use crate::error::explain::{ExitCode, Explain};
 
     #[test]
     fn one_walk_answers_for_ascending_addresses() {

@@ -66,7 +66,7 @@ impl TooManyPieces {
 mod tests {
     use super::*;
     use crate::arch::Overhead;
-    use crate::explain::{ExitCode, Explain};
+    use crate::error::explain::{ExitCode, Explain};
     use crate::memory::LayoutError;
 
     fn choice(extents: usize) -> Choice {

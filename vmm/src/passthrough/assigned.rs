@@ -24,7 +24,7 @@ use super::inspected::InspectedDevice;
 use crate::bus::slots::PciSlot;
 use crate::bus::synthetic::SyntheticMachine;
 use crate::config::DeviceConfig;
-use crate::explain::{ProcessError, chain};
+use crate::error::explain::{ProcessError, chain};
 
 pub use error::KeepError;
 

@@ -9,7 +9,7 @@ use iommufd_backend::{IrqIndex, VfioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::Error;
-use crate::explain::process;
+use crate::error::explain::process;
 use crate::kvm::eventfd;
 
 /// One of the two notices of a device.

@@ -6,7 +6,7 @@ use address::{Bdf, Gpa};
 use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use crate::explain::{ExitCode, Explain, Limits, MORE_TASKS};
+use crate::error::explain::{ExitCode, Explain, Limits, MORE_TASKS};
 
 /// A guest did not end well, or would not.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]

@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::explain::ProcessError;
+use crate::error::explain::ProcessError;
 use crate::run::console::{Console, ConsoleWatcher, GuestSerial};
 use crate::run::device_notices::DeviceWatch;
 use crate::run::error::RunError;
@@ -270,7 +270,7 @@ impl MutEventSubscriber for Watcher<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::{ExitCode, Explain};
+    use crate::error::explain::{ExitCode, Explain};
 
     #[test]
     fn signals_are_let_through_again() {

@@ -69,7 +69,7 @@ fn raise(resource: Resource, limit: Rlimit) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::{ExitCode, Explain, Limits};
+    use crate::error::explain::{ExitCode, Explain, Limits};
 
     #[test]
     fn as_many_files_as_may_be_can_be_opened() {

@@ -9,7 +9,7 @@ use devices::mediate::Statistics;
 
 use crate::config::ValidConfig;
 use crate::error::Error;
-use crate::explain::ProcessError;
+use crate::error::explain::ProcessError;
 use crate::run::console::{Console, GuestSerial};
 use crate::run::event_loop::{self, RunLimit, Signals, Watched};
 use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};

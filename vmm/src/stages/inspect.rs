@@ -249,7 +249,7 @@ fn check_addresses(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::Explain;
+    use crate::error::explain::Explain;
 
     #[test]
     fn a_mode_that_cannot_be_had_is_an_error_with_the_reason() {

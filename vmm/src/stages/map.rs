@@ -14,7 +14,7 @@ use super::plan::{GuestLayout, Planned};
 use crate::arch::low;
 use crate::boot::place::Placement;
 use crate::error::Error;
-use crate::explain::process;
+use crate::error::explain::process;
 use crate::kvm::vm::Vm;
 use crate::memory::backing;
 use crate::memory::guest::GuestRam;

@@ -14,7 +14,7 @@ use crate::boot::place::Placement;
 use crate::boot::{BootError, command_line};
 use crate::bus::window::Places;
 use crate::error::Error;
-use crate::explain::chain;
+use crate::error::explain::chain;
 use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
 use crate::memory::layout::{Conventional, Layout};

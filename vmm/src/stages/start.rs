@@ -8,7 +8,7 @@ use super::load::Loaded;
 use crate::arch;
 use crate::bus::Wiring;
 use crate::error::Error;
-use crate::explain::process;
+use crate::error::explain::process;
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vcpu::{VcpuThread, install_kick_handler};
 use crate::run::console::Console;

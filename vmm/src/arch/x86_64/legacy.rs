@@ -16,7 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::layout::{BAR_PORTS, POWER_PORT};
 use crate::bus::BusError;
 use crate::bus::address_map::AddressMap;
-use crate::explain::{ProcessError, process};
+use crate::error::explain::{ProcessError, process};
 use crate::kvm::eventfd;
 use crate::kvm::irq::Interrupts;
 use crate::run::console::GuestSerial;

@@ -8,7 +8,7 @@ use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::SoftwareError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use crate::explain::{ExitCode, Explain, Limits, ProcessError};
+use crate::error::explain::{ExitCode, Explain, Limits, ProcessError};
 
 /// Guest memory cannot be taken or pinned.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]

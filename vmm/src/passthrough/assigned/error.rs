@@ -7,7 +7,7 @@ use host::Id;
 use keeper::KeeperError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use crate::explain::{ExitCode, Explain, Limits};
+use crate::error::explain::{ExitCode, Explain, Limits};
 
 /// What keeps memory pinned that a device may still write to.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]

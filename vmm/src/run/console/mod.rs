@@ -33,7 +33,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::config::SerialConfig;
 use crate::error::Error;
-use crate::explain::{FileError, ProcessError, process};
+use crate::error::explain::{FileError, ProcessError, process};
 use crate::kvm::eventfd;
 use input::{Input, Waiting};
 use pty::Pty;

@@ -8,7 +8,7 @@ use address::Bdf;
 use host::{BindError, BindErrorKind, Id};
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use crate::explain::{ExitCode, Explain, Limits};
+use crate::error::explain::{ExitCode, Explain, Limits};
 
 /// A device cannot be had, or not in a state that is known.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]

@@ -7,7 +7,7 @@ use host::{Encryption, Id};
 use iommufd_backend::TranslatedBar;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use crate::explain::{ExitCode, Explain, Limits};
+use crate::error::explain::{ExitCode, Explain, Limits};
 
 /// What was asked for does not fit this machine.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]

@@ -20,7 +20,7 @@ use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
 use crate::bus::slots::TooManyDevices;
 use crate::config::ConfigError;
-use crate::explain::process;
+use crate::error::explain::process;
 use crate::memory::choice::Choice;
 use crate::memory::guest::GuestRamError;
 use crate::memory::pieces;

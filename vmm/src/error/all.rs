@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can fail: one error for each stage or owner, which [explains itself](crate::explain).
+//! What can fail: one error for each stage or owner, which [explains itself](crate::error::explain).
 
 use devices::guest_table::TableError;
 use devices::mediate::ProfileError;
@@ -15,7 +15,7 @@ use crate::bus::BusError;
 use crate::bus::address_map::NoEcamError;
 use crate::bus::window::WindowError;
 use crate::config::ValidateError;
-use crate::explain::{ExitCode, Explain, FileError, Limits, ProcessError, chain, errno};
+use crate::error::explain::{ExitCode, Explain, FileError, Limits, ProcessError, chain, errno};
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 use crate::memory::LayoutError;
