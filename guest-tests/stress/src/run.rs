@@ -20,6 +20,7 @@ use crate::display::Display;
 use crate::error::Error;
 use crate::facts;
 use crate::machine::{Refusals, SoftwareMachine};
+use crate::screen;
 
 /// A stress guest, and what becomes of what it says.
 #[derive(Clone, Debug)]
@@ -45,6 +46,7 @@ pub struct StressConfig {
 /// [`Error`] if the guest did not get to run, or the report cannot be written. What goes wrong in
 /// the guest is in the report.
 pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error> {
+    pinvisor::print_by(screen::print);
     let ear = Ear::open(config)?;
     let began = Instant::now();
     let mut console = Console::into_sink(Box::new(ear.clone()))?;

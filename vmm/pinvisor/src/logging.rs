@@ -12,7 +12,7 @@ use log::LevelFilter;
 
 use crate::Error;
 use crate::config::HostConfig;
-use crate::screen::messages;
+use crate::screen::Messages;
 use vmm::console::nonblocking::Unblocked;
 
 /// A line is dropped if it cannot be written in this time: a paused terminal blocks no thread.
@@ -45,7 +45,7 @@ pub fn start(config: &HostConfig) -> Result<(), Error> {
             });
     } else {
         builder
-            .target(Target::Pipe(Box::new(messages())))
+            .target(Target::Pipe(Box::new(Messages)))
             .format(|out, record| {
                 let level = record.level().as_str().to_ascii_lowercase();
                 writeln!(out, "pinvisor: {level}: {}", record.args())
