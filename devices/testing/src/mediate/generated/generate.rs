@@ -130,27 +130,14 @@ impl Maker<'_, '_> {
         for register in [Some(first), second].into_iter().flatten() {
             self.registers[register].read_back = self.one_in(4);
         }
-        let start_width = self.input.choose(&[4, 4, 8, 2, 1]);
-        let start_register = self.register(start_width);
+        let start = self.start();
         let mut used = vec![0; self.registers.len() + 2];
-        let all = self.registers[start_register].bits();
-        let mask = match self.input.byte() % 8 {
-            0 => 0,
-            1 | 2 => self.bit(all) | self.bit(all),
-            3 => self.bit(all & 0xff),
-            _ => self.bit(all),
-        };
-        let start = Field {
-            register: start_register,
-            mask,
-            value: if self.one_in(4) { 0 } else { mask },
-        };
-        used[start_register] = mask;
-        let direction = self.direction(ends, start_register, &mut used);
-        let length = self.length(start_register, &mut used);
+        used[start.register] = start.mask;
+        let direction = self.direction(ends, start.register, &mut used);
+        let length = self.length(start.register, &mut used);
         let (busy, quirk) = self.busy(&start, &used);
         let status = (self.refusal == "all-ones" && self.one_in(2)).then(|| self.register(2));
-        for (register, named) in used.iter().enumerate().skip(start_register) {
+        for (register, named) in used.iter().enumerate().skip(start.register) {
             let busy = busy.filter(|busy| busy.register == register);
             if *named == 0 && busy.is_some() || status == Some(register) {
                 self.writable_status(register, busy, quirk);
@@ -172,6 +159,25 @@ impl Maker<'_, '_> {
             address_bits: bits.min(8 * width),
             alignment: self.input.choose(&[1, 1, 1, 4, 16]),
             boundary: self.input.choose(&[None, None, Some(0x1000), Some(0x2000)]),
+        }
+    }
+
+    /// A register, and the bits of it that start a transfer.
+    fn start(&mut self) -> Field {
+        let width = self.input.choose(&[4, 4, 8, 2, 1]);
+        let register = self.register(width);
+        let all = self.registers[register].bits();
+        let mask = match self.input.byte() % 8 {
+            0 => 0,
+            1 | 2 => self.bit(all) | self.bit(all),
+            3 => self.bit(all & 0xff),
+            _ => self.bit(all),
+        };
+        let value = if self.one_in(4) { 0 } else { mask };
+        Field {
+            register,
+            mask,
+            value,
         }
     }
 
