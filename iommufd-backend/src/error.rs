@@ -196,31 +196,12 @@ impl Error {
             Self::NoCdev { .. } => {
                 Some("the kernel needs CONFIG_VFIO_DEVICE_CDEV (Linux 7.3 or later)".into())
             }
-            Self::OpenCdev { source, .. } => match source.raw_os_error() {
-                Some(libc::EPERM) => Some(
-                    "a device in noiommu mode is opened with CAP_SYS_RAWIO only: run as root"
-                        .into(),
-                ),
-                Some(libc::EACCES) => Some("run as root".into()),
-                Some(libc::ENOENT) => Some("is devtmpfs mounted on /dev?".into()),
-                _ => None,
-            },
+            Self::OpenCdev { source, .. } => cdev_hint(source).map(Into::into),
             Self::Device {
                 bdf,
                 operation: Operation::Bind,
                 source,
-            } => match source.raw_os_error() {
-                Some(libc::EINVAL | libc::EBUSY) => Some(format!(
-                    "the kernel's messages say why, for example that a BAR has no address: \
-                     dmesg | grep -e {bdf} -e vfio"
-                )),
-                // Behind an IOMMU only: a device without one is refused when it is opened.
-                Some(libc::EPERM) => Some(format!(
-                    "a function that the IOMMU cannot tell from it has another driver, or the IOMMU \
-                     does not remap interrupts: pinvisor check {bdf}"
-                )),
-                _ => None,
-            },
+            } => bind_hint(*bdf, source),
             Self::Pin { length, source } if source.raw_os_error() == Some(libc::ENOMEM) => {
                 Some(format!(
                     "raise the limit on locked memory (ulimit -l {} or more), run with \
@@ -245,6 +226,34 @@ impl Error {
             ),
             _ => None,
         }
+    }
+}
+
+/// What to do about a device's node that does not open.
+fn cdev_hint(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            Some("a device in noiommu mode is opened with CAP_SYS_RAWIO only: run as root")
+        }
+        Some(libc::EACCES) => Some("run as root"),
+        Some(libc::ENOENT) => Some("is devtmpfs mounted on /dev?"),
+        _ => None,
+    }
+}
+
+/// What to do about a device that the kernel does not bind.
+fn bind_hint(bdf: Bdf, error: &io::Error) -> Option<String> {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EBUSY) => Some(format!(
+            "the kernel's messages say why, for example that a BAR has no address: \
+             dmesg | grep -e {bdf} -e vfio"
+        )),
+        // Behind an IOMMU only: a device without one is refused when it is opened.
+        Some(libc::EPERM) => Some(format!(
+            "a function that the IOMMU cannot tell from it has another driver, or the IOMMU \
+             does not remap interrupts: pinvisor check {bdf}"
+        )),
+        _ => None,
     }
 }
 
