@@ -10,6 +10,7 @@
 mod hostile;
 mod life;
 mod machine;
+mod pieces;
 mod prp;
 mod simulated;
 mod transfers;

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::machine::{Buffer, Memory, POISON};
-use super::simulated::pieces;
+use super::pieces::pieces;
 use crate::nvme::{DmaBuffer, PAGE_BYTES, Prp, PrpBuilder, PrpError, PrpList, Shape};
 
 /// Addresses of pages that nothing is read from.
