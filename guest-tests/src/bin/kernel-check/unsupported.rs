@@ -42,7 +42,8 @@ pub fn run(bdf: Bdf) -> Outcome {
         return Err("cannot make a fault queue".into());
     }
     let rows = [
-        page_tables(number, ioas, paging, queue.get(8)),
+        page_tables(number, ioas, queue.get(8)),
+        paging_calls(paging),
         driver_tables(number, ioas, paging),
         other_objects(number, paging),
         compatibility(ioas),
@@ -80,7 +81,7 @@ fn hwpt(device: u32, table: u32) -> Request {
     Request::new(48).word(8, device).word(12, table)
 }
 
-fn page_tables(device: u32, ioas: u32, paging: u32, queue: u32) -> Vec<Row> {
+fn page_tables(device: u32, ioas: u32, queue: u32) -> Vec<Row> {
     let flags = |flags| hwpt(device, ioas).word(4, flags);
     vec![
         alloc("HWPT_ALLOC for nesting", flags(1), libc::EOPNOTSUPP),
@@ -112,6 +113,12 @@ fn page_tables(device: u32, ioas: u32, paging: u32, queue: u32) -> Vec<Row> {
             hwpt(device, NOTHING),
             libc::EINVAL,
         ),
+    ]
+}
+
+/// What else a page table has calls for.
+fn paging_calls(paging: u32) -> Vec<Row> {
+    vec![
         row(
             "HWPT_SET_DIRTY_TRACKING on",
             0x8b,
@@ -326,7 +333,8 @@ fn legacy_container(iommufd: &File, ioas: u32) -> Result<usize, Box<dyn std::err
 
 fn expect(file: &File, row: &Row) -> Result<(), String> {
     let what = row.what;
-    let found = call(file, row.command, &mut row.request.clone());
+    let mut request = row.request;
+    let found = call(file, row.command, &mut request);
     println!("{what}: {}", name(found));
     if found == row.wanted {
         Ok(())
