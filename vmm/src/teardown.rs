@@ -150,7 +150,7 @@ impl Resources {
     /// [`LayoutError::Moved`](crate::memory::LayoutError::Moved) for the first page that is elsewhere.
     pub fn check_pages(&self) -> Result<(), Error> {
         match &self.table {
-            Some(table) if self.assigned.spaces.has_noiommu() && !self.ram.slots().is_empty() => {
+            Some(table) if self.assigned.spaces.has_noiommu() && !self.ram.regions().is_empty() => {
                 Ok(moved::check(&self.ram, table)?)
             }
             _ => Ok(()),

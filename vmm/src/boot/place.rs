@@ -234,7 +234,7 @@ mod tests {
 
     use super::*;
     use crate::memory::layout::Identity;
-    use crate::memory::plan::{Constraints, MemoryPlan, Run};
+    use crate::memory::plan::{Constraints, MemoryPlan, Region};
 
     const MIB: u64 = 1 << 20;
     const DEMAND: Demand = Demand {
@@ -247,12 +247,12 @@ mod tests {
     };
 
     fn plan(ranges: &[(u64, u64)]) -> MemoryPlan {
-        let runs = ranges
+        let regions = ranges
             .iter()
-            .map(|(start, length)| Run {
+            .map(|(start, length)| Region {
                 hpa: Some(Hpa(*start)),
                 length: *length,
-                pieces: Vec::new(),
+                parts: Vec::new(),
             })
             .collect();
         let constraints = Constraints {
@@ -260,7 +260,7 @@ mod tests {
             address_bits: 52,
             slots: 32_000,
         };
-        MemoryPlan::new(runs, &Identity, &constraints).unwrap()
+        MemoryPlan::new(regions, &Identity, &constraints).unwrap()
     }
 
     #[test]
@@ -389,8 +389,8 @@ mod tests {
             }).collect();
             let plan = plan(&ranges);
             if let Ok(placement) = Placement::find(&plan.ranges(), &DEMAND, Some(initramfs)) {
-                let within = |inner: &Range<Gpa>| plan.slots().iter().any(|slot| {
-                    slot.range().start <= inner.start && inner.end <= slot.range().end
+                let within = |inner: &Range<Gpa>| plan.regions().iter().any(|region| {
+                    region.range().start <= inner.start && inner.end <= region.range().end
                 });
                 let initramfs = placement.initramfs.unwrap();
                 prop_assert!(within(&placement.kernel) && within(&initramfs));

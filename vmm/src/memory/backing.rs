@@ -14,7 +14,7 @@ use host::{AvailableMemory, SysRoot, available_memory};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
-use iommufd_backend::extent::{Extent, merge};
+use iommufd_backend::extent::{self, merge};
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
 use iommufd_backend::software::SoftwareBackend;
 use rustix::fs::MemfdFlags;
@@ -22,7 +22,7 @@ use rustix::fs::MemfdFlags;
 use crate::config::MemoryConfig;
 use crate::error::explain::process;
 use crate::memory::choice::{self, Choice, PageRequirements};
-use crate::memory::plan::FileExtent;
+use crate::memory::plan::Extent;
 use crate::memory::pool_lock::Turn;
 use crate::memory::progress::Progress;
 
@@ -45,7 +45,7 @@ pub struct Backing {
     /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM.
     pub file: File,
     /// Where it is, in the order of the file.
-    pub extents: Vec<FileExtent>,
+    pub extents: Vec<Extent>,
     /// The choice of its pages, if there was one.
     pub choice: Option<Choice>,
 }
@@ -169,8 +169,8 @@ impl Backing {
 }
 
 /// `extents`, which ascend from [`COOKIE`] on, as parts of the file that they are pinned from.
-fn in_file(extents: impl IntoIterator<Item = Extent>) -> Vec<FileExtent> {
-    let part = |extent: Extent| FileExtent {
+fn in_file(extents: impl IntoIterator<Item = extent::Extent>) -> Vec<Extent> {
+    let part = |extent: extent::Extent| Extent {
         offset: extent.iova() - COOKIE,
         hpa: extent.hpa(),
         length: extent.len(),
@@ -278,7 +278,7 @@ impl Taking<'_> {
         }
         let extents = choice.kept.iter().map(|number| {
             let iova = COOKIE + bytes(*number);
-            Extent::new(iova, self.pages[*number], page_size)
+            extent::Extent::new(iova, self.pages[*number], page_size)
         });
         let extents: Vec<_> = extents
             .collect::<Result<_, _>>()

@@ -16,14 +16,14 @@ use super::error::LayoutError;
 use super::plan::MemoryPlan;
 use crate::arch::low;
 
-/// One memslot: a range of guest-physical addresses and the mapping behind it.
+/// Memory at guest-physical addresses, one memslot, and the mapping behind it.
 #[derive(Debug)]
-pub struct Slot {
+pub struct MappedRegion {
     gpa: Gpa,
     mapping: Arc<Mapping>,
 }
 
-impl Slot {
+impl MappedRegion {
     /// First guest-physical address.
     #[must_use]
     pub fn gpa(&self) -> Gpa {
@@ -40,9 +40,9 @@ impl Slot {
 /// The guest's RAM, mapped; none by default. Dropping it unmaps what no memslot uses any more.
 #[derive(Debug, Default)]
 pub struct GuestRam {
-    // Before `slots`: it points into their mappings.
+    // Before `regions`: it points into their mappings.
     memory: GuestMemoryMmap,
-    slots: Vec<Slot>,
+    regions: Vec<MappedRegion>,
 }
 
 /// The mappings do not make a guest memory.
@@ -62,32 +62,32 @@ impl GuestRam {
     /// # Errors
     /// [`LayoutError::Backend`], [`LayoutError::GuestRam`]
     pub fn map(low: &File, ram: &File, plan: &MemoryPlan) -> Result<Self, LayoutError> {
-        let mut slots = Vec::with_capacity(plan.slots().len() + 1);
+        let mut regions = Vec::with_capacity(plan.regions().len() + 1);
         let mut mapping = Mapping::reserve(low::SIZE, 0)?;
         mapping.place(0, FileRange::first(low, low::SIZE), "low guest memory")?;
-        slots.push(Slot {
+        regions.push(MappedRegion {
             gpa: Gpa(0),
             mapping: Arc::new(mapping),
         });
-        for slot in plan.slots() {
-            let run = &slot.run;
-            let mut mapping =
-                Mapping::reserve(run.length, run.hpa.map_or(slot.gpa.0, |hpa| hpa.0))?;
-            for piece in slot.pieces() {
-                let part = FileRange {
+        for placed in plan.regions() {
+            let region = &placed.region;
+            let physical = region.hpa.map_or(placed.gpa.0, |hpa| hpa.0);
+            let mut mapping = Mapping::reserve(region.length, physical)?;
+            for part in placed.parts() {
+                let source = FileRange {
                     file: ram.as_fd(),
-                    offset: piece.file_offset,
-                    len: piece.length,
+                    offset: part.file_offset,
+                    len: part.length,
                 };
-                mapping.place(piece.gpa - slot.gpa, part, "guest memory")?;
+                mapping.place(part.gpa - placed.gpa, source, "guest memory")?;
             }
-            slots.push(Slot {
-                gpa: slot.gpa,
+            regions.push(MappedRegion {
+                gpa: placed.gpa,
                 mapping: Arc::new(mapping),
             });
         }
-        let memory = assemble(&slots)?;
-        Ok(Self { memory, slots })
+        let memory = assemble(&regions)?;
+        Ok(Self { memory, regions })
     }
 
     /// The guest's memory by guest-physical address.
@@ -96,28 +96,28 @@ impl GuestRam {
         &self.memory
     }
 
-    /// The memslots, ascending; the first is low memory.
+    /// All regions, ascending; the first is low memory.
     #[must_use]
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
+    pub fn regions(&self) -> &[MappedRegion] {
+        &self.regions
     }
 }
 
-fn assemble(slots: &[Slot]) -> Result<GuestMemoryMmap, GuestRamError> {
+fn assemble(regions: &[MappedRegion]) -> Result<GuestMemoryMmap, GuestRamError> {
     let failed = |source: Box<dyn Error + Send + Sync>| GuestRamError {
-        slots: slots.len(),
+        slots: regions.len(),
         source,
     };
-    let mut regions = Vec::with_capacity(slots.len());
-    for slot in slots {
+    let mut mapped = Vec::with_capacity(regions.len());
+    for region in regions {
         let length =
-            usize::try_from(slot.mapping.length()).map_err(|error| failed(error.into()))?;
+            usize::try_from(region.mapping.length()).map_err(|error| failed(error.into()))?;
         let start =
-            usize::try_from(slot.mapping.start().0).map_err(|error| failed(error.into()))?;
+            usize::try_from(region.mapping.start().0).map_err(|error| failed(error.into()))?;
         // SAFETY: the mapping is `length` bytes of shared memory, readable and writable, and
-        // outlives the region: `GuestRam` owns both and drops the region first, and only lends
-        // the region out.
-        let region = unsafe {
+        // outlives `memory`: `GuestRam` owns both and drops `memory` first, and only lends it
+        // out.
+        let memory = unsafe {
             MmapRegionBuilder::new(length)
                 .with_raw_mmap_pointer(std::ptr::with_exposed_provenance_mut(start))
         }
@@ -125,11 +125,11 @@ fn assemble(slots: &[Slot]) -> Result<GuestMemoryMmap, GuestRamError> {
         .with_mmap_flags(libc::MAP_SHARED)
         .build()
         .map_err(|error| failed(error.into()))?;
-        let region = GuestRegionMmap::new(region, GuestAddress(slot.gpa.0))
+        let memory = GuestRegionMmap::new(memory, GuestAddress(region.gpa.0))
             .ok_or_else(|| failed("a region wraps the address space".into()))?;
-        regions.push(region);
+        mapped.push(memory);
     }
-    GuestMemoryMmap::from_regions(regions).map_err(|error| failed(error.into()))
+    GuestMemoryMmap::from_regions(mapped).map_err(|error| failed(error.into()))
 }
 
 #[cfg(test)]
@@ -138,12 +138,12 @@ mod tests {
 
     #[test]
     fn pieces_that_overlap_are_refused() {
-        let slot = |gpa| Slot {
+        let region = |gpa| MappedRegion {
             gpa: Gpa(gpa),
             mapping: Arc::new(Mapping::reserve(0x2000, 0).unwrap()),
         };
-        assert!(assemble(&[slot(0), slot(0x2000)]).is_ok());
-        for wrong in [[slot(0), slot(0x1000)], [slot(0x2000), slot(0)]] {
+        assert!(assemble(&[region(0), region(0x2000)]).is_ok());
+        for wrong in [[region(0), region(0x1000)], [region(0x2000), region(0)]] {
             let refused = assemble(&wrong);
             assert!(matches!(refused, Err(GuestRamError { slots: 2, .. })));
         }

@@ -53,12 +53,12 @@ fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, LayoutError> {
     };
     let mut planned = Planned::new(table.pieces());
     let mut pages = 0;
-    for slot in ram.slots() {
-        let mapping = slot.mapping();
+    for region in ram.regions() {
+        let mapping = region.mapping();
         // Pinning may have taken pages out of the page tables, and reclaim does. A page that cannot
         // be entered again is found to be absent below.
         if let Err(error) = mapping.populate() {
-            log::debug!("memory at {}: {}", slot.gpa(), chain(&error));
+            log::debug!("memory at {}: {}", region.gpa(), chain(&error));
         }
         let states = pagemap.pages(mapping.start(), mapping.length());
         for (offset, state) in (0..).step_by(PAGE).zip(states) {
@@ -66,7 +66,7 @@ fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, LayoutError> {
                 Ok(state) => state,
                 Err(error) => return hidden(error),
             };
-            let gpa = slot.gpa() + offset;
+            let gpa = region.gpa() + offset;
             let Some(hpa) = planned.at(gpa)? else {
                 continue;
             };

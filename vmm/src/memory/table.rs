@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where guest memory is: the one table of a run.
+//! Where guest memory is: the one table of a region.
 
 use address::{Gpa, Hpa};
 use devices::guest_table::{GuestTable, Piece, Pieces, TableError, bar_size};
 use iommufd_backend::TablePages;
 
 use super::error::LayoutError;
-use super::plan::{FileExtent, MemoryPlan};
+use super::plan::{Extent, MemoryPlan};
 
 /// The table from guest-physical to host-physical addresses that a run asks. Its pages are what a
 /// guest with a DMA window is shown.
@@ -23,7 +23,7 @@ impl Draft {
     ///
     /// # Errors
     /// [`TableError`]
-    pub fn new(plan: &MemoryPlan, extents: &[FileExtent]) -> Result<Self, TableError> {
+    pub fn new(plan: &MemoryPlan, extents: &[Extent]) -> Result<Self, TableError> {
         Pieces::new(physical(plan, extents)).map(Self)
     }
 
@@ -73,9 +73,9 @@ impl Summary {
 }
 
 /// Where the memory of `plan` is.
-fn physical(plan: &MemoryPlan, extents: &[FileExtent]) -> Vec<Piece> {
+fn physical(plan: &MemoryPlan, extents: &[Extent]) -> Vec<Piece> {
     let mut all = Vec::new();
-    for piece in plan.pieces() {
+    for piece in plan.parts() {
         let (start, end) = (piece.file_offset, piece.file_offset + piece.length);
         let first = extents.partition_point(|extent| extent.offset + extent.length <= start);
         let inside = extents[first..]
@@ -99,19 +99,19 @@ mod tests {
 
     use super::*;
     use crate::memory::layout::{Conventional, Identity, Layout};
-    use crate::memory::plan::{self, Constraints, Run};
+    use crate::memory::plan::{self, Constraints, Region};
 
     const MIB: u64 = 1 << 20;
 
-    fn extent(offset: u64, hpa: u64, length: u64) -> FileExtent {
-        FileExtent {
+    fn extent(offset: u64, hpa: u64, length: u64) -> Extent {
+        Extent {
             offset,
             hpa: Hpa(hpa),
             length,
         }
     }
 
-    fn plan(runs: Vec<Run>, layout: &dyn Layout) -> MemoryPlan {
+    fn plan(regions: Vec<Region>, layout: &dyn Layout) -> MemoryPlan {
         let constraints = Constraints {
             taken: vec![
                 ("low memory", Gpa(0)..Gpa(MIB)),
@@ -120,10 +120,10 @@ mod tests {
             address_bits: 40,
             slots: 100,
         };
-        MemoryPlan::new(runs, layout, &constraints).unwrap()
+        MemoryPlan::new(regions, layout, &constraints).unwrap()
     }
 
-    fn fill(plan: &MemoryPlan, extents: &[FileExtent], base: Gpa) -> Result<RamTable, LayoutError> {
+    fn fill(plan: &MemoryPlan, extents: &[Extent], base: Gpa) -> Result<RamTable, LayoutError> {
         Draft::new(plan, extents)?.build(base)
     }
 
@@ -134,24 +134,24 @@ mod tests {
             extent(2 * MIB, 0x8_0000_0000, 8 * MIB),
             extent(10 * MIB, 0x4000_0000, 6 * MIB),
         ];
-        let piece = plan::Piece {
+        let piece = plan::FilePart {
             file_offset: 0,
             length: 16 * MIB,
         };
-        let run = Run {
+        let region = Region {
             hpa: None,
             length: 16 * MIB,
-            pieces: vec![piece],
+            parts: vec![piece],
         };
-        let plan = plan(vec![run], &Conventional);
-        assert!(plan.slots().len() > 1, "in two pieces around the window");
+        let plan = plan(vec![region], &Conventional);
+        assert!(plan.regions().len() > 1, "in two pieces around the window");
         let table = fill(&plan, &extents, Gpa(0)).unwrap();
-        for slot in plan.slots() {
-            for at in (0..slot.run.length).step_by(4096) {
-                let offset = slot.run.pieces[0].file_offset + at;
-                let of = |e: &&FileExtent| (e.offset..e.offset + e.length).contains(&offset);
+        for placed in plan.regions() {
+            for at in (0..placed.region.length).step_by(4096) {
+                let offset = placed.region.parts[0].file_offset + at;
+                let of = |e: &&Extent| (e.offset..e.offset + e.length).contains(&offset);
                 let extent = extents.iter().find(of).unwrap();
-                let run = table.translate(slot.gpa + at, 4096).unwrap();
+                let run = table.translate(placed.gpa + at, 4096).unwrap();
                 assert_eq!(run.hpa, extent.hpa + (offset - extent.offset));
                 assert_eq!(run.len, 4096);
             }
@@ -167,7 +167,7 @@ mod tests {
             extent(0, 0x1_0020_0000, 2 * MIB),
             extent(2 * MIB, 0x1_0000_0000, 2 * MIB),
         ];
-        let plan = plan(plan::runs(&extents), &Identity);
+        let plan = plan(plan::regions(&extents), &Identity);
         let draft = Draft::new(&plan, &extents).unwrap();
         assert_eq!(draft.bar_size(), 0x2000);
         let table = draft.build(Gpa(0x40_0000_0000)).unwrap();
@@ -183,16 +183,16 @@ mod tests {
 
     #[test]
     fn what_is_not_pinned_is_not_in_the_table() {
-        let piece = plan::Piece {
+        let piece = plan::FilePart {
             file_offset: 0,
             length: 2 * MIB,
         };
-        let run = Run {
+        let region = Region {
             hpa: None,
             length: 2 * MIB,
-            pieces: vec![piece],
+            parts: vec![piece],
         };
-        let table = fill(&plan(vec![run], &Conventional), &[], Gpa(0)).unwrap();
+        let table = fill(&plan(vec![region], &Conventional), &[], Gpa(0)).unwrap();
         assert_eq!(table.pieces().count(), 0);
         assert_eq!(Summary::of(&table).unwrap(), Summary::default());
     }

@@ -49,8 +49,8 @@ impl<'a> Planned<'a> {
         }
         let low = low::allocate().map_err(process("make low guest memory"))?;
         resources.ram = GuestRam::map(&low, &backing.file, &layout.memory)?;
-        for slot in resources.ram.slots() {
-            let memslot = vm.map(slot.gpa(), slot.mapping())?;
+        for region in resources.ram.regions() {
+            let memslot = vm.map(region.gpa(), region.mapping())?;
             resources.memslots.push(memslot);
         }
         Ok(Mapped {
@@ -65,7 +65,7 @@ impl<'a> Planned<'a> {
 
 /// Lets devices behind an IOMMU address guest memory by guest-physical addresses. Low memory is not for DMA.
 fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result<(), Backend> {
-    for placed in plan.pieces() {
+    for placed in plan.parts() {
         let part = FileRange {
             file: file.as_fd(),
             offset: placed.file_offset,

@@ -19,7 +19,7 @@ use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
 use crate::memory::layout::{Conventional, Layout};
 use crate::memory::pieces::{self, TooManyPieces};
-use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, PlanError, Run};
+use crate::memory::plan::{self, Constraints, FilePart, MemoryPlan, PlanError, Region};
 use crate::memory::table::{Draft, RamTable, Summary};
 use crate::teardown::Resources;
 
@@ -134,11 +134,11 @@ impl GuestLayout {
         devices: usize,
     ) -> Result<Self, Error> {
         let config = guest.config;
-        let (runs, layout): (_, &dyn Layout) = match guest.at_identity {
-            true => (plan::runs(&backing.extents), guest.identity),
+        let (regions, layout): (_, &dyn Layout) = match guest.at_identity {
+            true => (plan::regions(&backing.extents), guest.identity),
             false => (whole(config.memory.size), &Conventional),
         };
-        let memory = MemoryPlan::new(runs, layout, &constraints(guest, vm, devices))?;
+        let memory = MemoryPlan::new(regions, layout, &constraints(guest, vm, devices))?;
         log_plan(&memory);
         let draft = Draft::new(&memory, &backing.extents)?;
         let window = match guest.translates {
@@ -216,16 +216,16 @@ impl Planned<'_> {
     }
 }
 
-/// All of a file as one run.
-fn whole(length: u64) -> Vec<Run> {
-    let piece = Piece {
+/// All of a file as one region.
+fn whole(length: u64) -> Vec<Region> {
+    let piece = FilePart {
         file_offset: 0,
         length,
     };
-    vec![Run {
+    vec![Region {
         hpa: None,
         length,
-        pieces: vec![piece],
+        parts: vec![piece],
     }]
 }
 
@@ -244,16 +244,16 @@ fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
 }
 
 fn log_plan(plan: &MemoryPlan) {
-    for slot in plan.slots() {
-        let length = slot.run.length;
-        match slot.run.hpa {
-            Some(hpa) => log::info!("extent gpa={} hpa={hpa} len={length:#x}", slot.gpa),
-            None => log::info!("memory gpa={} len={length:#x}", slot.gpa),
+    for placed in plan.regions() {
+        let length = placed.region.length;
+        match placed.region.hpa {
+            Some(hpa) => log::info!("extent gpa={} hpa={hpa} len={length:#x}", placed.gpa),
+            None => log::info!("memory gpa={} len={length:#x}", placed.gpa),
         }
     }
     log::info!(
         "guest memory: {} MiB in {} pieces",
         plan.size() >> 20,
-        plan.slots().len()
+        plan.regions().len()
     );
 }

@@ -70,19 +70,19 @@ impl MemoryMap {
     /// # Errors
     /// [`PlanError::TooFragmented`] with more than [`MOST_ENTRIES`] entries.
     pub fn new(plan: &MemoryPlan, fixed: Vec<Entry>, kernel: Gpa) -> Result<Self, PlanError> {
-        let total = fixed.len() + plan.slots().len();
+        let total = fixed.len() + plan.regions().len();
         if total > MOST_ENTRIES {
             return Err(PlanError::TooFragmented {
-                runs: total,
+                regions: total,
                 most: MOST_ENTRIES,
                 what: "a guest kernel keeps of its memory map",
             });
         }
         let (home, rest): (Vec<_>, Vec<_>) = plan
-            .slots()
+            .regions()
             .iter()
-            .map(|slot| Entry {
-                range: slot.range(),
+            .map(|region| Entry {
+                range: region.range(),
                 kind: Kind::Ram,
             })
             .partition(|entry| entry.range.contains(&kernel));
@@ -106,14 +106,14 @@ mod tests {
 
     use super::*;
     use crate::memory::layout::Identity;
-    use crate::memory::plan::{Constraints, Run};
+    use crate::memory::plan::{Constraints, Region};
 
     fn plan(count: u64) -> MemoryPlan {
-        let runs = (0..count)
-            .map(|i| Run {
+        let regions = (0..count)
+            .map(|i| Region {
                 hpa: Some(Hpa((2 * i + 1) << 21)),
                 length: 1 << 21,
-                pieces: Vec::new(),
+                parts: Vec::new(),
             })
             .collect();
         let constraints = Constraints {
@@ -121,7 +121,7 @@ mod tests {
             address_bits: 48,
             slots: 32_000,
         };
-        MemoryPlan::new(runs, &Identity, &constraints).unwrap()
+        MemoryPlan::new(regions, &Identity, &constraints).unwrap()
     }
 
     fn low() -> Vec<Entry> {
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn the_kernels_memory_is_always_in_the_first_part() {
         let plan = plan(300);
-        let last = plan.slots()[299].gpa;
+        let last = plan.regions()[299].gpa;
         let map = MemoryMap::new(&plan, low(), last + 4096).unwrap();
         assert_eq!((map.first.len(), map.more.len()), (128, 173));
         assert!(map.first.iter().any(|entry| entry.range.start == last));
@@ -146,12 +146,12 @@ mod tests {
     #[test]
     fn more_than_a_kernel_keeps_is_refused() {
         let most = plan(3199);
-        let home = most.slots()[0].gpa;
+        let home = most.regions()[0].gpa;
         assert_eq!(MemoryMap::new(&most, low(), home).unwrap().len(), 3200);
         assert!(matches!(
             MemoryMap::new(&plan(3200), low(), home),
             Err(PlanError::TooFragmented {
-                runs: 3201,
+                regions: 3201,
                 most: MOST_ENTRIES,
                 ..
             })
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_small_map_needs_no_extension() {
         let plan = plan(127);
-        let map = MemoryMap::new(&plan, low(), plan.slots()[0].gpa).unwrap();
+        let map = MemoryMap::new(&plan, low(), plan.regions()[0].gpa).unwrap();
         assert_eq!((map.len(), map.more.len()), (128, 0));
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
             ENTRIES_WITHOUT_NUMA
         ));
     }
-    let pieces = plan.slots().len();
+    let pieces = plan.regions().len();
     if pieces > SAFE_EXTENTS {
         warnings.push(format!(
             "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: a device \

@@ -206,7 +206,7 @@ fn layout() -> Vec<Error> {
         too_many_pieces().into(),
         PlanError::NotPhysical.into(),
         PlanError::TooFragmented {
-            runs: 9,
+            regions: 9,
             most: 8,
             what: "KVM has memslots for",
         }
