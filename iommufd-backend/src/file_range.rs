@@ -2,6 +2,7 @@
 
 //! Part of a file.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// `len` bytes of `file` from `offset` on.
@@ -19,10 +20,16 @@ impl<'a> FileRange<'a> {
     /// The first `len` bytes of `file`.
     #[must_use]
     pub fn first(file: &'a impl AsFd, len: u64) -> Self {
+        Self::new(file, &(0..len))
+    }
+
+    /// The bytes of `file` in `range`; none if its end is before its start.
+    #[must_use]
+    pub fn new(file: &'a impl AsFd, range: &Range<u64>) -> Self {
         Self {
             file: file.as_fd(),
-            offset: 0,
-            len,
+            offset: range.start,
+            len: range.end.saturating_sub(range.start),
         }
     }
 }

@@ -4,7 +4,6 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::Gpa;
@@ -74,11 +73,7 @@ impl GuestRam {
             let physical = region.hpa.map_or(placed.gpa.0, |hpa| hpa.0);
             let mut mapping = Mapping::reserve(region.length, physical)?;
             for part in placed.parts() {
-                let source = FileRange {
-                    file: ram.as_fd(),
-                    offset: part.file_offset,
-                    len: part.length,
-                };
+                let source = FileRange::new(ram, &part.file);
                 mapping.place(part.gpa - placed.gpa, source, "guest memory")?;
             }
             regions.push(MappedRegion {

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use address::Gpa;
 
-use super::plan::{Constraints, FilePart, PlacedRegion, PlanError, Region};
+use super::plan::{Constraints, PlacedRegion, PlanError, Region};
 
 /// Gives guest RAM its addresses.
 pub trait Layout: std::fmt::Debug {
@@ -155,17 +155,13 @@ fn take_front(region: &mut Region, length: u64) -> Region {
     };
     let mut wanted = front.length;
     region.parts.retain_mut(|part| {
-        let cut = wanted.min(part.length);
-        if cut > 0 {
-            front.parts.push(FilePart {
-                file_offset: part.file_offset,
-                length: cut,
-            });
+        let cut = part.start + wanted.min(part.end - part.start);
+        if cut > part.start {
+            front.parts.push(part.start..cut);
         }
-        part.file_offset += cut;
-        part.length -= cut;
-        wanted -= cut;
-        part.length > 0
+        wanted -= cut - part.start;
+        part.start = cut;
+        !part.is_empty()
     });
     region.length -= front.length;
     region.hpa = region.hpa.map(|hpa| hpa + front.length);
@@ -194,20 +190,14 @@ mod tests {
         }
     }
 
-    fn region(length: u64) -> Region {
-        Region {
-            hpa: None,
-            length,
-            parts: vec![FilePart {
-                file_offset: 0,
-                length,
-            }],
-        }
-    }
-
     #[test]
     fn memory_is_cut_around_what_is_taken() {
-        let plan = MemoryPlan::new(vec![region(4 << 30)], &Conventional, &constraints()).unwrap();
+        let plan = MemoryPlan::new(
+            vec![Region::of_file(4 << 30)],
+            &Conventional,
+            &constraints(),
+        )
+        .unwrap();
         let places: Vec<_> = plan.regions().iter().map(PlacedRegion::range).collect();
         let first = (3 << 30) - 2 * MIB;
         assert_eq!(
@@ -217,13 +207,17 @@ mod tests {
                 Gpa(8 << 30)..Gpa((8 << 30) + (4 << 30) - first)
             ]
         );
-        assert_eq!(plan.regions()[1].region.parts[0].file_offset, first);
+        assert_eq!(plan.regions()[1].region.parts[0].start, first);
     }
 
     #[test]
     fn too_much_memory_has_no_room() {
         assert!(matches!(
-            MemoryPlan::new(vec![region(64 << 30)], &Conventional, &constraints()),
+            MemoryPlan::new(
+                vec![Region::of_file(64 << 30)],
+                &Conventional,
+                &constraints()
+            ),
             Err(PlanError::NoRoom { bits: 36, .. })
         ));
     }
@@ -232,7 +226,7 @@ mod tests {
     fn swapped_pieces_have_one_anothers_addresses() {
         let at = |hpa: u64, length: u64| Region {
             hpa: Some(Hpa(hpa << 30)),
-            ..region(length * MIB)
+            ..Region::of_file(length * MIB)
         };
         let constraints = Constraints {
             taken: Vec::new(),
@@ -268,7 +262,7 @@ mod tests {
     #[test]
     fn identity_needs_physical_addresses() {
         assert_eq!(
-            MemoryPlan::new(vec![region(MIB)], &Identity, &constraints()),
+            MemoryPlan::new(vec![Region::of_file(MIB)], &Identity, &constraints()),
             Err(PlanError::NotPhysical)
         );
     }
@@ -288,25 +282,25 @@ mod tests {
                     hpa: physical.then_some(Hpa(offset * 3)),
                     length,
                     parts: vec![
-                        FilePart { file_offset: offset, length: GRAIN },
-                        FilePart { file_offset: offset + GRAIN, length: length - GRAIN },
+                        offset..offset + GRAIN,
+                        offset + GRAIN..offset + length,
                     ],
                 });
-                regions.last_mut().unwrap().parts.retain(|part| part.length > 0);
+                regions.last_mut().unwrap().parts.retain(|part| !part.is_empty());
                 offset += length;
             }
             let plan = MemoryPlan::new(regions, &Conventional, &constraints()).unwrap();
             let mut found: Vec<_> = plan.regions().iter().flat_map(|placed| &placed.region.parts).collect();
-            found.sort_by_key(|part| part.file_offset);
+            found.sort_by_key(|part| part.start);
             let mut expected = 0;
             for part in found {
-                prop_assert_eq!(part.file_offset, expected);
-                prop_assert_eq!(part.length % GRAIN, 0);
-                expected += part.length;
+                prop_assert_eq!(part.start, expected);
+                prop_assert_eq!((part.end - part.start) % GRAIN, 0);
+                expected = part.end;
             }
             prop_assert_eq!(expected, offset);
             for placed in plan.regions() {
-                let sum: u64 = placed.region.parts.iter().map(|part| part.length).sum();
+                let sum: u64 = placed.region.parts.iter().map(|part| part.end - part.start).sum();
                 prop_assert_eq!(sum, placed.region.length);
             }
         }

@@ -17,17 +17,20 @@ pub struct Region {
     pub hpa: Option<Hpa>,
     /// Bytes in the region.
     pub length: u64,
-    /// Where its bytes are in the backing file, in ascending order of address.
-    pub parts: Vec<FilePart>,
+    /// Its parts of the backing file, in ascending order of address.
+    pub parts: Vec<Range<u64>>,
 }
 
-/// Part of a [`Region`] that is contiguous in the backing file too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FilePart {
-    /// Offset in the file in bytes.
-    pub file_offset: u64,
-    /// Bytes in the part.
-    pub length: u64,
+impl Region {
+    /// The first `length` bytes of the backing file, wherever they are in the host.
+    #[must_use]
+    pub fn of_file(length: u64) -> Self {
+        Self {
+            hpa: None,
+            length,
+            parts: vec![0..length],
+        }
+    }
 }
 
 /// Pinned memory: a part of a file, and the contiguous host-physical memory that holds it.
@@ -48,10 +51,7 @@ pub fn regions(extents: &[Extent]) -> Vec<Region> {
     sorted.sort_unstable_by_key(|extent| extent.hpa);
     let mut regions: Vec<Region> = Vec::new();
     for extent in sorted {
-        let part = FilePart {
-            file_offset: extent.offset,
-            length: extent.length,
-        };
+        let part = extent.offset..extent.offset + extent.length;
         match regions.last_mut() {
             Some(region) if region.hpa.map(|hpa| hpa + region.length) == Some(extent.hpa) => {
                 region.length += extent.length;
@@ -77,14 +77,12 @@ pub struct PlacedRegion {
 }
 
 /// A part of the backing file with its place in the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacedPart {
     /// First guest-physical address.
     pub gpa: Gpa,
-    /// Offset in the file in bytes.
-    pub file_offset: u64,
-    /// Bytes in the part.
-    pub length: u64,
+    /// The part.
+    pub file: Range<u64>,
 }
 
 impl PlacedRegion {
@@ -92,12 +90,9 @@ impl PlacedRegion {
     pub fn parts(&self) -> impl Iterator<Item = PlacedPart> {
         self.region.parts.iter().scan(self.gpa, |next, part| {
             let gpa = *next;
-            *next = gpa + part.length;
-            Some(PlacedPart {
-                gpa,
-                file_offset: part.file_offset,
-                length: part.length,
-            })
+            *next = gpa + (part.end - part.start);
+            let file = part.clone();
+            Some(PlacedPart { gpa, file })
         })
     }
 
@@ -292,7 +287,7 @@ mod tests {
         let offsets: Vec<_> = regions[0]
             .parts
             .iter()
-            .map(|part| part.file_offset / PAGE)
+            .map(|part| part.start / PAGE)
             .collect();
         assert_eq!(offsets, [1, 2, 0]);
         assert_eq!(regions[1].hpa, Some(Hpa(20 * PAGE)));
@@ -389,8 +384,8 @@ mod tests {
                 let mut at = placed.gpa.0;
                 for part in &placed.region.parts {
                     let mut done = 0;
-                    while done < part.length {
-                        let page = usize::try_from((part.file_offset + done) / PAGE).unwrap();
+                    while done < part.end - part.start {
+                        let page = usize::try_from((part.start + done) / PAGE).unwrap();
                         prop_assert_eq!(frames[page] * PAGE, at);
                         at += PAGE;
                         done += PAGE;

@@ -2,6 +2,8 @@
 
 //! Where guest memory is: the one table of a region.
 
+use std::ops::Range;
+
 use address::{Gpa, Hpa};
 use devices::guest_table::{GuestTable, Piece, Pieces, TableError, bar_size};
 use iommufd_backend::TablePages;
@@ -76,7 +78,7 @@ impl Summary {
 fn physical(plan: &MemoryPlan, extents: &[Extent]) -> Vec<Piece> {
     let mut all = Vec::new();
     for piece in plan.parts() {
-        let (start, end) = (piece.file_offset, piece.file_offset + piece.length);
+        let Range { start, end } = piece.file;
         let first = extents.partition_point(|extent| extent.offset + extent.length <= start);
         let inside = extents[first..]
             .iter()
@@ -134,21 +136,13 @@ mod tests {
             extent(2 * MIB, 0x8_0000_0000, 8 * MIB),
             extent(10 * MIB, 0x4000_0000, 6 * MIB),
         ];
-        let piece = plan::FilePart {
-            file_offset: 0,
-            length: 16 * MIB,
-        };
-        let region = Region {
-            hpa: None,
-            length: 16 * MIB,
-            parts: vec![piece],
-        };
+        let region = Region::of_file(16 * MIB);
         let plan = plan(vec![region], &Conventional);
         assert!(plan.regions().len() > 1, "in two pieces around the window");
         let table = fill(&plan, &extents, Gpa(0)).unwrap();
         for placed in plan.regions() {
             for at in (0..placed.region.length).step_by(4096) {
-                let offset = placed.region.parts[0].file_offset + at;
+                let offset = placed.region.parts[0].start + at;
                 let of = |e: &&Extent| (e.offset..e.offset + e.length).contains(&offset);
                 let extent = extents.iter().find(of).unwrap();
                 let run = table.translate(placed.gpa + at, 4096).unwrap();
@@ -183,15 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_not_pinned_is_not_in_the_table() {
-        let piece = plan::FilePart {
-            file_offset: 0,
-            length: 2 * MIB,
-        };
-        let region = Region {
-            hpa: None,
-            length: 2 * MIB,
-            parts: vec![piece],
-        };
+        let region = Region::of_file(2 * MIB);
         let table = fill(&plan(vec![region], &Conventional), &[], Gpa(0)).unwrap();
         assert_eq!(table.pieces().count(), 0);
         assert_eq!(Summary::of(&table).unwrap(), Summary::default());

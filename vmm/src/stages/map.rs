@@ -3,7 +3,6 @@
 //! The sixth stage: guest memory is mapped for devices behind an IOMMU, in this process and in KVM.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::Iova;
@@ -66,12 +65,7 @@ impl<'a> Planned<'a> {
 /// Lets devices behind an IOMMU address guest memory by guest-physical addresses. Low memory is not for DMA.
 fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result<(), Backend> {
     for placed in plan.parts() {
-        let part = FileRange {
-            file: file.as_fd(),
-            offset: placed.file_offset,
-            len: placed.length,
-        };
-        space.map(Iova(placed.gpa.0), part)?;
+        space.map(Iova(placed.gpa.0), FileRange::new(file, &placed.file))?;
     }
     Ok(())
 }

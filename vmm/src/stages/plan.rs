@@ -19,7 +19,7 @@ use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
 use crate::memory::layout::{Conventional, Layout};
 use crate::memory::pieces::{self, TooManyPieces};
-use crate::memory::plan::{self, Constraints, FilePart, MemoryPlan, PlanError, Region};
+use crate::memory::plan::{self, Constraints, MemoryPlan, PlanError, Region};
 use crate::memory::table::{Draft, RamTable, Summary};
 use crate::teardown::Resources;
 
@@ -136,7 +136,7 @@ impl GuestLayout {
         let config = guest.config;
         let (regions, layout): (_, &dyn Layout) = match guest.at_identity {
             true => (plan::regions(&backing.extents), guest.identity),
-            false => (whole(config.memory.size), &Conventional),
+            false => (vec![Region::of_file(config.memory.size)], &Conventional),
         };
         let memory = MemoryPlan::new(regions, layout, &constraints(guest, vm, devices))?;
         log_plan(&memory);
@@ -214,19 +214,6 @@ impl Planned<'_> {
         self.resources.tear_down()?;
         Ok(self.boot.bootable().err())
     }
-}
-
-/// All of a file as one region.
-fn whole(length: u64) -> Vec<Region> {
-    let piece = FilePart {
-        file_offset: 0,
-        length,
-    };
-    vec![Region {
-        hpa: None,
-        length,
-        parts: vec![piece],
-    }]
 }
 
 fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {

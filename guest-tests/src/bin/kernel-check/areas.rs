@@ -4,7 +4,6 @@
 //! is unmapped: from the address space, in part and as a whole, and from this process.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 
 use address::{Bdf, Hpa};
 use iommufd_backend::FileRange;
@@ -60,11 +59,7 @@ impl Memory {
 
     /// The area of the file at `offset`.
     fn area(&self, offset: u64) -> FileRange<'_> {
-        FileRange {
-            file: self.file.as_fd(),
-            offset,
-            len: LENGTH,
-        }
+        FileRange::new(&self.file, &(offset..offset + LENGTH))
     }
 
     /// Where pagemap says that the byte at `offset` of the file is.

@@ -15,7 +15,7 @@ use crate::arch::x86_64::reset_vector;
 use crate::kvm::vm::{Memslot, Vm};
 use crate::memory::guest::GuestRam;
 use crate::memory::layout::Conventional;
-use crate::memory::plan::{Constraints, FilePart, MemoryPlan, Region};
+use crate::memory::plan::{Constraints, MemoryPlan, Region};
 
 #[test]
 fn the_descriptors_are_what_each_mode_needs() {
@@ -64,15 +64,7 @@ fn machine(code: &[u8]) -> Option<(Arc<Vm>, GuestRam, Vec<Memslot>)> {
         eprintln!("skipped: no /dev/kvm");
         return None;
     };
-    let piece = FilePart {
-        file_offset: 0,
-        length: RAM,
-    };
-    let region = Region {
-        hpa: None,
-        length: RAM,
-        parts: vec![piece],
-    };
+    let region = Region::of_file(RAM);
     let constraints = Constraints {
         taken: vec![("low memory", Gpa(0)..Gpa(low::SIZE))],
         address_bits: 32,
