@@ -189,7 +189,7 @@ impl VfioDevice {
         area: &Range<u64>,
         physical: Hpa,
     ) -> Result<Mapping, Error> {
-        let length = area.end.saturating_sub(area.start);
+        let len = area.end.saturating_sub(area.start);
         let offset = self
             .region(index)
             .filter(|region| area.end <= region.size)
@@ -200,21 +200,21 @@ impl VfioDevice {
                     io::Error::from_raw_os_error(libc::EINVAL),
                 )
             })?;
-        let mut mapping = Mapping::reserve(length, physical.0)?;
+        let mut mapping = Mapping::reserve(len, physical.0)?;
         let part = FileRange {
             file: self.fd(),
             offset,
-            len: length,
+            len,
         };
         mapping.place(0, part, "device registers")?;
         Ok(mapping)
     }
 
-    fn file_offset(&self, index: u32, offset: u64, length: usize) -> io::Result<u64> {
+    fn file_offset(&self, index: u32, offset: u64, len: usize) -> io::Result<u64> {
         self.region(index)
             .filter(|region| {
                 offset
-                    .checked_add(length as u64)
+                    .checked_add(len as u64)
                     .is_some_and(|end| end <= region.size)
             })
             .map(|region| region.file_offset + offset)

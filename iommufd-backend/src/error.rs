@@ -108,10 +108,10 @@ pub enum Error {
     },
 
     /// Guest memory could not be pinned.
-    #[error("Cannot pin {length} bytes of guest memory")]
+    #[error("Cannot pin {len} bytes of guest memory")]
     Pin {
         /// Bytes to pin.
-        length: u64,
+        len: u64,
         /// Why not.
         source: io::Error,
     },
@@ -166,10 +166,10 @@ pub enum Error {
     },
 
     /// Address space could not be reserved or mapped.
-    #[error("Cannot map {length} bytes of {what}")]
+    #[error("Cannot map {len} bytes of {what}")]
     Map {
         /// Bytes to map.
-        length: u64,
+        len: u64,
         /// What they are.
         what: &'static str,
         /// Why not.
@@ -202,11 +202,11 @@ impl Error {
                 operation: Operation::Bind,
                 source,
             } => bind_hint(*bdf, source),
-            Self::Pin { length, source } if source.raw_os_error() == Some(libc::ENOMEM) => {
+            Self::Pin { len, source } if source.raw_os_error() == Some(libc::ENOMEM) => {
                 Some(format!(
                     "raise the limit on locked memory (ulimit -l {} or more), run with \
                      CAP_IPC_LOCK, or reserve more hugepages",
-                    length / 1024
+                    len / 1024
                 ))
             }
             Self::Map { source, .. } if source.raw_os_error() == Some(libc::ENOMEM) => Some(

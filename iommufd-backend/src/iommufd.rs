@@ -125,7 +125,7 @@ impl Iommufd {
         sys::ioas_map_file(self.as_fd(), &mut argument)
             .map(drop)
             .map_err(|source| Error::Pin {
-                length: part.len,
+                len: part.len,
                 source,
             })
     }
@@ -135,11 +135,11 @@ impl Iommufd {
     ///
     /// # Errors
     /// [`Error::Iommufd`], with `ENOENT` where the range is empty or cuts an area.
-    pub fn unmap(&self, ioas: IoasId, iova: Iova, length: u64) -> Result<(), Error> {
+    pub fn unmap(&self, ioas: IoasId, iova: Iova, len: u64) -> Result<(), Error> {
         let mut argument = iommufd::iommu_ioas_unmap {
             ioas_id: ioas.0,
             iova: iova.0,
-            length,
+            length: len,
             ..Default::default()
         };
         sys::ioas_unmap(self.as_fd(), &mut argument)
@@ -159,17 +159,17 @@ impl Iommufd {
     }
 
     /// Asks for the physical address of the byte at `iova` and for how many bytes, at most
-    /// `length` and at most to the end of the area, memory goes on from there
+    /// `len` and at most to the end of the area, memory goes on from there
     /// (`IOMMU_IOAS_NOIOMMU_GET_PA`, Linux 7.3). The kernel walks its table once for every 4 KiB
     /// asked for.
     ///
     /// # Errors
     /// A [`GetPaError`] for each errno.
-    pub fn get_pa(&self, ioas: IoasId, iova: Iova, length: u64) -> Result<(Hpa, u64), GetPaError> {
+    pub fn get_pa(&self, ioas: IoasId, iova: Iova, len: u64) -> Result<(Hpa, u64), GetPaError> {
         let mut argument = iommu_ioas_noiommu_get_pa {
             ioas_id: ioas.0,
             iova: iova.0,
-            length,
+            length: len,
             ..Default::default()
         };
         sys::get_pa(self.as_fd(), &mut argument)?;

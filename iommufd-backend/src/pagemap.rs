@@ -57,13 +57,13 @@ impl Pagemap {
         File::open(PATH).map(Self).map_err(read_error)
     }
 
-    /// What the kernel tells about each of the pages that `length` bytes from `start` on are in.
+    /// What the kernel tells about each of the pages that `len` bytes from `start` on are in.
     ///
     /// # Errors
     /// [`Error::Read`]
-    pub fn pages(&self, start: Hva, length: u64) -> impl Iterator<Item = Result<PageState, Error>> {
+    pub fn pages(&self, start: Hva, len: u64) -> impl Iterator<Item = Result<PageState, Error>> {
         let first = start.0 / PAGE;
-        let end = start.0.saturating_add(length).div_ceil(PAGE);
+        let end = start.0.saturating_add(len).div_ceil(PAGE);
         let mut next = first;
         let mut buffer = Vec::new();
         let mut taken = 0;
@@ -129,7 +129,7 @@ mod tests {
         mapping.place(0, part, "a file").unwrap();
         let pagemap = Pagemap::open().unwrap();
         let states = || -> Vec<_> {
-            let all = pagemap.pages(mapping.start(), mapping.length());
+            let all = pagemap.pages(mapping.start(), mapping.len());
             all.collect::<Result<_, _>>().unwrap()
         };
         assert_eq!(states(), vec![PageState::Absent; AT_ONCE + 3]);

@@ -172,7 +172,7 @@ impl Vm {
         mapping: Arc<Mapping>,
         flags: u32,
     ) -> Result<Memslot, VmError> {
-        let length = mapping.length();
+        let length = mapping.len();
         let index = self
             .slots()
             .allocate_id()
@@ -252,7 +252,7 @@ impl Memslot {
         // SAFETY: a length of 0 deletes the slot; no memory is handed over.
         unsafe { self.vm.fd.set_user_memory_region(region) }.map_err(|source| VmError::Slot {
             gpa: self.gpa,
-            length: mapping.length(),
+            length: mapping.len(),
             source,
         })?;
         self.mapping = None;

@@ -105,8 +105,7 @@ fn assemble(regions: &[MappedRegion]) -> Result<GuestMemoryMmap, GuestRamError> 
     };
     let mut mapped = Vec::with_capacity(regions.len());
     for region in regions {
-        let length =
-            usize::try_from(region.mapping.length()).map_err(|error| failed(error.into()))?;
+        let length = usize::try_from(region.mapping.len()).map_err(|error| failed(error.into()))?;
         let start =
             usize::try_from(region.mapping.start().0).map_err(|error| failed(error.into()))?;
         // SAFETY: the mapping is `length` bytes of shared memory, readable and writable, and

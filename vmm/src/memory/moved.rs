@@ -60,7 +60,7 @@ fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, LayoutError> {
         if let Err(error) = mapping.populate() {
             log::debug!("memory at {}: {}", region.gpa(), chain(&error));
         }
-        let states = pagemap.pages(mapping.start(), mapping.length());
+        let states = pagemap.pages(mapping.start(), mapping.len());
         for (offset, state) in (0..).step_by(PAGE).zip(states) {
             let state = match state {
                 Ok(state) => state,

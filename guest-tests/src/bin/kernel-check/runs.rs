@@ -114,7 +114,7 @@ fn ask_once_each_run(space: &mut NoiommuSpace) -> Result<Layout, Box<dyn std::er
 fn runs(mapping: &Mapping) -> Result<Vec<(Hpa, u64)>, Box<dyn std::error::Error>> {
     let pagemap = Pagemap::open()?;
     let mut runs: Vec<(Hpa, u64)> = Vec::new();
-    for at in (0..mapping.length()).step_by(usize::try_from(PAGE)?) {
+    for at in (0..mapping.len()).step_by(usize::try_from(PAGE)?) {
         let page = pagemap::hpa(&pagemap, mapping.start() + at)?;
         match runs.last_mut() {
             Some((hpa, length)) if *hpa + *length == page => *length += PAGE,

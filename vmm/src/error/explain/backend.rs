@@ -167,11 +167,11 @@ mod tests {
     fn what_this_machine_denies_is_not_the_device_or_its_memory() {
         let denied = |number| {
             let pin = Backend::Pin {
-                length: 4096,
+                len: 4096,
                 source: errno(number),
             };
             let map = Backend::Map {
-                length: 4096,
+                len: 4096,
                 what: "hugepages",
                 source: errno(number),
             };

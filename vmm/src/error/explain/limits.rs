@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn locked_memory_is_blamed_only_where_it_is_limited() {
         let error = iommufd_backend::Error::Pin {
-            length: 2 << 30,
+            len: 2 << 30,
             source: io::Error::from_raw_os_error(libc::ENOMEM),
         };
         let limited = Limits {

@@ -79,10 +79,7 @@ impl PinError {
 /// As [`PinError::of_all`].
 pub fn of_all(bytes: u64) -> impl Fn(Backend) -> Backend {
     move |error| match error {
-        Backend::Pin { source, .. } => Backend::Pin {
-            length: bytes,
-            source,
-        },
+        Backend::Pin { source, .. } => Backend::Pin { len: bytes, source },
         error => error,
     }
 }
@@ -173,7 +170,7 @@ mod tests {
     #[test]
     fn the_limit_on_locked_memory_is_told_for_all_of_it() {
         let page = PinError::from(Backend::Pin {
-            length: 2 << 20,
+            len: 2 << 20,
             source: std::io::Error::from_raw_os_error(libc::ENOMEM),
         });
         let error = page.of_all(2 << 30);

@@ -80,11 +80,11 @@ fn commands() -> Vec<Backend> {
 /// Memory that is not pinned or mapped.
 fn memory() -> Vec<Backend> {
     let pin = |number| Backend::Pin {
-        length: 1 << 30,
+        len: 1 << 30,
         source: errno(number),
     };
     let map = |number| Backend::Map {
-        length: 4096,
+        len: 4096,
         what: "hugepages",
         source: errno(number),
     };
