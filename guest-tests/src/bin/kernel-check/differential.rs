@@ -33,7 +33,7 @@ struct Area {
     memory: usize,
     iova: Iova,
     offset: u64,
-    length: u64,
+    len: u64,
 }
 
 /// A file of memory and the mapping through which pagemap tells of it.
@@ -58,7 +58,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     for gone in [1, 3] {
         let area = areas.remove(gone);
         extents.remove(gone);
-        space.unpin(area.iova, area.length)?;
+        space.unpin(area.iova, area.len)?;
     }
     let table = table(extents.iter().flatten())?;
 
@@ -144,11 +144,11 @@ fn memory(file: File, length: u64, page_size: u64) -> Result<Memory, Box<dyn std
 
 /// Areas at offsets, with holes between them and neighbours without, some above 512 GiB.
 fn areas(memories: &[Memory]) -> Vec<Area> {
-    let area = |memory, iova, offset, length| Area {
+    let area = |memory, iova, offset, len| Area {
         memory,
         iova: Iova(iova),
         offset,
-        length,
+        len,
     };
     let base = 1 << 30;
     let mut areas = vec![
@@ -181,12 +181,12 @@ fn pin(
     let extents = space.pin(&PinRequest {
         file: &memory.file,
         offset: area.offset,
-        len: area.length,
+        len: area.len,
         page_size: memory.page_size,
         iova: area.iova,
     })?;
     let first = area.offset / SMALL;
-    pagemap::touch(&memory.mapping, first..first + area.length.div_ceil(SMALL));
+    pagemap::touch(&memory.mapping, first..first + area.len.div_ceil(SMALL));
     Ok(extents)
 }
 
@@ -227,7 +227,7 @@ impl Comparison<'_> {
             return self.ask_outside(random, length);
         }
         let area = &self.areas[random.usize(0..self.areas.len())];
-        let at = random.u64(0..area.length);
+        let at = random.u64(0..area.len);
         let iova = area.iova + at;
         let (hpa, kernel) = self.space.ask_kernel(iova, length)?;
         let ours = self
@@ -240,7 +240,7 @@ impl Comparison<'_> {
             return Err(format!("{iova}: kernel {hpa}, table {}, pagemap {page}", ours.hpa).into());
         }
         // The kernel stops at the end of an area, we go on where memory does.
-        let rest = area.iova + area.length - iova;
+        let rest = area.iova + area.len - iova;
         if ours.len > kernel && kernel == rest && kernel < length {
             self.longer += 1;
         } else if ours.len != kernel {
@@ -260,7 +260,7 @@ impl Comparison<'_> {
         if self
             .areas
             .iter()
-            .any(|area| iova >= area.iova && iova < area.iova + area.length)
+            .any(|area| iova >= area.iova && iova < area.iova + area.len)
         {
             return Ok(());
         }
