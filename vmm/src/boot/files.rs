@@ -31,7 +31,7 @@ pub(crate) struct BootFiles {
 struct Initramfs {
     path: PathBuf,
     file: File,
-    length: u64,
+    len: u64,
 }
 
 impl BootFiles {
@@ -78,7 +78,7 @@ impl BootFiles {
     pub fn requirements(&self, size: u64) -> BootRequirements {
         BootRequirements {
             kernel: self.kernel.demand(),
-            initramfs: self.initramfs.as_ref().map(|initramfs| initramfs.length),
+            initramfs: self.initramfs.as_ref().map(|initramfs| initramfs.len),
             size,
         }
     }
@@ -114,8 +114,8 @@ const STEP: u64 = 16 << 20;
 impl Initramfs {
     fn open(path: &Path) -> io::Result<Self> {
         let file = input_file::open(path)?;
-        let length = file.metadata()?.len();
-        if length == 0 {
+        let len = file.metadata()?.len();
+        if len == 0 {
             log::warn!(
                 "The initramfs {} is empty: the guest has none",
                 path.display()
@@ -124,15 +124,15 @@ impl Initramfs {
         Ok(Self {
             path: path.to_owned(),
             file,
-            length,
+            len,
         })
     }
 
     fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<(), LoadError> {
-        let progress = Progress::new("Loading the initramfs", self.length);
+        let progress = Progress::new("Loading the initramfs", self.len);
         let mut done = 0;
-        while done < self.length {
-            let count = STEP.min(self.length - done);
+        while done < self.len {
+            let count = STEP.min(self.len - done);
             let address = GuestAddress(at.0 + done);
             let bytes = usize::try_from(count).unwrap_or(usize::MAX);
             memory
@@ -160,7 +160,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const MEMORY: Range<Gpa> = Gpa(0)..Gpa(48 * MIB);
     const DEMAND: Demand = Demand {
-        length: 2 * MIB,
+        len: 2 * MIB,
         alignment: 2 * MIB,
         lowest: Gpa(2 * MIB),
         below: Demand::NO_LIMIT,
@@ -210,7 +210,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
         let mut initramfs = Initramfs::open(file.path()).unwrap();
-        let placement = Placement::find(&[MEMORY], &DEMAND, Some(initramfs.length)).unwrap();
+        let placement = Placement::find(&[MEMORY], &DEMAND, Some(initramfs.len)).unwrap();
         let range = placement.initramfs?;
         initramfs.load(memory, range.start).unwrap();
         Some(range)

@@ -126,24 +126,24 @@ impl Placement {
 }
 
 fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, PlaceError> {
-    enough(ranges, "kernel", demand.length, "")?;
+    enough(ranges, "kernel", demand.len, "")?;
     // What is left of a piece from the first address in it that will do.
     let usable = |range: &Range<Gpa>| {
         let start = range.start.max(demand.lowest).align_up(demand.alignment)?;
         (start < range.end).then_some(start..range.end)
     };
-    let fits = |range: &Range<Gpa>| range.end - range.start >= demand.length;
-    let allowed = |range: &Range<Gpa>| range.start + demand.length <= demand.below;
+    let fits = |range: &Range<Gpa>| range.end - range.start >= demand.len;
+    let allowed = |range: &Range<Gpa>| range.start + demand.len <= demand.below;
     let usable: Vec<_> = ranges.iter().filter_map(usable).collect();
     usable
         .iter()
         .filter(|range| fits(range) && allowed(range))
         .max_by_key(|range| range.end - range.start)
-        .map(|range| range.start..range.start + demand.length)
+        .map(|range| range.start..range.start + demand.len)
         .ok_or_else(|| {
             if demand.below < Demand::NO_LIMIT {
                 return PlaceError::OutOfReach {
-                    need: demand.length,
+                    need: demand.len,
                     from: demand.lowest,
                     below: demand.below,
                     reason: demand.reason,
@@ -151,7 +151,7 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
             }
             PlaceError::TooFragmented {
                 what: "kernel",
-                need: demand.length,
+                need: demand.len,
                 lowest: format!(
                     " at a multiple of {:#x} from {} on",
                     demand.alignment, demand.lowest
@@ -238,7 +238,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
     const DEMAND: Demand = Demand {
-        length: 64 * MIB,
+        len: 64 * MIB,
         alignment: 2 * MIB,
         lowest: Gpa(16 * MIB),
         below: Demand::NO_LIMIT,
@@ -249,9 +249,9 @@ mod tests {
     fn plan(ranges: &[(u64, u64)]) -> MemoryPlan {
         let regions = ranges
             .iter()
-            .map(|(start, length)| Region {
+            .map(|(start, len)| Region {
                 hpa: Some(Hpa(*start)),
-                length: *length,
+                len: *len,
                 parts: Vec::new(),
             })
             .collect();

@@ -32,22 +32,22 @@ pub enum VmError {
         source: kvm_ioctls::Error,
     },
     /// A memslot was refused.
-    #[error("KVM: cannot place {length} bytes of memory at {gpa}")]
+    #[error("KVM: cannot place {len} bytes of memory at {gpa}")]
     Slot {
         /// Where it was to stand.
         gpa: Gpa,
         /// Its length in bytes.
-        length: u64,
+        len: u64,
         /// Why not.
         source: kvm_ioctls::Error,
     },
     /// All memslots are in use.
-    #[error("KVM has no memslot left for {length} bytes at {gpa}")]
+    #[error("KVM has no memslot left for {len} bytes at {gpa}")]
     NoSlot {
         /// Where the memory was to stand.
         gpa: Gpa,
         /// Its length in bytes.
-        length: u64,
+        len: u64,
     },
 }
 
@@ -172,16 +172,16 @@ impl Vm {
         mapping: Arc<Mapping>,
         flags: u32,
     ) -> Result<Memslot, VmError> {
-        let length = mapping.len();
+        let len = mapping.len();
         let index = self
             .slots()
             .allocate_id()
-            .map_err(|_| VmError::NoSlot { gpa, length })?;
+            .map_err(|_| VmError::NoSlot { gpa, len })?;
         let region = kvm_userspace_memory_region {
             slot: index,
             flags,
             guest_phys_addr: gpa.0,
-            memory_size: length,
+            memory_size: len,
             userspace_addr: mapping.start().0,
         };
         // SAFETY: the range is the whole of a mapping into which no Rust reference exists, but
@@ -189,11 +189,7 @@ impl Vm {
         // The memslot keeps it mapped until KVM has forgotten it.
         if let Err(source) = unsafe { self.fd.set_user_memory_region(region) } {
             self.free(index);
-            return Err(VmError::Slot {
-                gpa,
-                length,
-                source,
-            });
+            return Err(VmError::Slot { gpa, len, source });
         }
         Ok(Memslot {
             vm: Arc::clone(self),
@@ -252,7 +248,7 @@ impl Memslot {
         // SAFETY: a length of 0 deletes the slot; no memory is handed over.
         unsafe { self.vm.fd.set_user_memory_region(region) }.map_err(|source| VmError::Slot {
             gpa: self.gpa,
-            length: mapping.len(),
+            len: mapping.len(),
             source,
         })?;
         self.mapping = None;

@@ -173,7 +173,7 @@ fn in_file(extents: impl IntoIterator<Item = extent::Extent>) -> Vec<Extent> {
     let part = |extent: extent::Extent| Extent {
         offset: extent.iova() - COOKIE,
         hpa: extent.hpa(),
-        length: extent.len(),
+        len: extent.len(),
     };
     merge(extents).into_iter().map(part).collect()
 }

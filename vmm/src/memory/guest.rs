@@ -71,7 +71,7 @@ impl GuestRam {
         for placed in plan.regions() {
             let region = &placed.region;
             let physical = region.hpa.map_or(placed.gpa.0, |hpa| hpa.0);
-            let mut mapping = Mapping::reserve(region.length, physical)?;
+            let mut mapping = Mapping::reserve(region.len, physical)?;
             for part in placed.parts() {
                 let source = FileRange::new(ram, &part.file);
                 mapping.place(part.gpa - placed.gpa, source, "guest memory")?;
@@ -105,14 +105,14 @@ fn assemble(regions: &[MappedRegion]) -> Result<GuestMemoryMmap, GuestRamError> 
     };
     let mut mapped = Vec::with_capacity(regions.len());
     for region in regions {
-        let length = usize::try_from(region.mapping.len()).map_err(|error| failed(error.into()))?;
+        let len = usize::try_from(region.mapping.len()).map_err(|error| failed(error.into()))?;
         let start =
             usize::try_from(region.mapping.start().0).map_err(|error| failed(error.into()))?;
-        // SAFETY: the mapping is `length` bytes of shared memory, readable and writable, and
+        // SAFETY: the mapping is `len` bytes of shared memory, readable and writable, and
         // outlives `memory`: `GuestRam` owns both and drops `memory` first, and only lends it
         // out.
         let memory = unsafe {
-            MmapRegionBuilder::new(length)
+            MmapRegionBuilder::new(len)
                 .with_raw_mmap_pointer(std::ptr::with_exposed_provenance_mut(start))
         }
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)

@@ -64,23 +64,23 @@ impl Layout for Swapped {
         constraints: &Constraints,
     ) -> Result<Vec<PlacedRegion>, PlanError> {
         let mut placed = Identity.place(regions, constraints)?;
-        placed.sort_by_key(|placed| placed.region.length);
+        placed.sort_by_key(|placed| placed.region.len);
         let kept = placed.pop();
         let (Some(mut first), Some(mut second)) = (placed.pop(), placed.pop()) else {
             return Err(PlanError::NothingToSwap);
         };
-        let length = first.region.length.min(second.region.length);
+        let len = first.region.len.min(second.region.len);
         let [moved, other] =
-            [&mut first, &mut second].map(|placed| take_front(&mut placed.region, length));
+            [&mut first, &mut second].map(|placed| take_front(&mut placed.region, len));
         for (one, region) in [(&mut first, other), (&mut second, moved)] {
             placed.push(PlacedRegion {
                 gpa: one.gpa,
                 region,
             });
-            one.gpa = one.gpa + length;
+            one.gpa = one.gpa + len;
         }
         let rest = [Some(first), Some(second), kept].into_iter().flatten();
-        placed.extend(rest.filter(|placed| placed.region.length > 0));
+        placed.extend(rest.filter(|placed| placed.region.len > 0));
         Ok(placed)
     }
 
@@ -102,15 +102,15 @@ impl Layout for Conventional {
         let mut room = free.next();
         let mut placed = Vec::new();
         for mut rest in regions {
-            while rest.length > 0 {
+            while rest.len > 0 {
                 let Some(range) = room.take() else {
                     return Err(PlanError::NoRoom {
-                        missing: rest.length,
+                        missing: rest.len,
                         bits: constraints.address_bits,
                     });
                 };
                 let region = take_front(&mut rest, range.end - range.start);
-                let next = range.start + region.length;
+                let next = range.start + region.len;
                 placed.push(PlacedRegion {
                     gpa: range.start,
                     region,
@@ -146,14 +146,14 @@ fn free_ranges(constraints: &Constraints) -> Vec<Range<Gpa>> {
     free
 }
 
-/// Cuts at most `length` bytes off the front of `region`, which keeps the rest.
-fn take_front(region: &mut Region, length: u64) -> Region {
+/// Cuts at most `len` bytes off the front of `region`, which keeps the rest.
+fn take_front(region: &mut Region, len: u64) -> Region {
     let mut front = Region {
         hpa: region.hpa,
-        length: length.min(region.length),
+        len: len.min(region.len),
         parts: Vec::new(),
     };
-    let mut wanted = front.length;
+    let mut wanted = front.len;
     region.parts.retain_mut(|part| {
         let cut = part.start + wanted.min(part.end - part.start);
         if cut > part.start {
@@ -163,8 +163,8 @@ fn take_front(region: &mut Region, length: u64) -> Region {
         part.start = cut;
         !part.is_empty()
     });
-    region.length -= front.length;
-    region.hpa = region.hpa.map(|hpa| hpa + front.length);
+    region.len -= front.len;
+    region.hpa = region.hpa.map(|hpa| hpa + front.len);
     front
 }
 
@@ -224,9 +224,9 @@ mod tests {
 
     #[test]
     fn swapped_pieces_have_one_anothers_addresses() {
-        let at = |hpa: u64, length: u64| Region {
+        let at = |hpa: u64, len: u64| Region {
             hpa: Some(Hpa(hpa << 30)),
-            ..Region::of_file(length * MIB)
+            ..Region::of_file(len * MIB)
         };
         let constraints = Constraints {
             taken: Vec::new(),
@@ -239,7 +239,7 @@ mod tests {
             .iter()
             .map(|placed| {
                 let Hpa(hpa) = placed.region.hpa.unwrap();
-                (placed.gpa.0, hpa, placed.region.length / MIB)
+                (placed.gpa.0, hpa, placed.region.len / MIB)
             })
             .collect();
         let [five, six, seven, eight] = [5, 6, 7, 8].map(|number| number << 30);
@@ -277,17 +277,17 @@ mod tests {
             let mut offset = 0;
             let mut regions = Vec::new();
             for grains in &pieces {
-                let length = grains * GRAIN;
+                let len = grains * GRAIN;
                 regions.push(Region {
                     hpa: physical.then_some(Hpa(offset * 3)),
-                    length,
+                    len,
                     parts: vec![
                         offset..offset + GRAIN,
-                        offset + GRAIN..offset + length,
+                        offset + GRAIN..offset + len,
                     ],
                 });
                 regions.last_mut().unwrap().parts.retain(|part| !part.is_empty());
-                offset += length;
+                offset += len;
             }
             let plan = MemoryPlan::new(regions, &Conventional, &constraints()).unwrap();
             let mut found: Vec<_> = plan.regions().iter().flat_map(|placed| &placed.region.parts).collect();
@@ -301,7 +301,7 @@ mod tests {
             prop_assert_eq!(expected, offset);
             for placed in plan.regions() {
                 let sum: u64 = placed.region.parts.iter().map(|part| part.end - part.start).sum();
-                prop_assert_eq!(sum, placed.region.length);
+                prop_assert_eq!(sum, placed.region.len);
             }
         }
     }

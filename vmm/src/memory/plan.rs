@@ -16,19 +16,19 @@ pub struct Region {
     /// First host-physical address, if the region is contiguous there too.
     pub hpa: Option<Hpa>,
     /// Bytes in the region.
-    pub length: u64,
+    pub len: u64,
     /// Its parts of the backing file, in ascending order of address.
     pub parts: Vec<Range<u64>>,
 }
 
 impl Region {
-    /// The first `length` bytes of the backing file, wherever they are in the host.
+    /// The first `len` bytes of the backing file, wherever they are in the host.
     #[must_use]
-    pub fn of_file(length: u64) -> Self {
+    pub fn of_file(len: u64) -> Self {
         Self {
             hpa: None,
-            length,
-            parts: vec![0..length],
+            len,
+            parts: vec![0..len],
         }
     }
 }
@@ -41,7 +41,7 @@ pub struct Extent {
     /// Where that is.
     pub hpa: Hpa,
     /// Bytes.
-    pub length: u64,
+    pub len: u64,
 }
 
 /// Sorts `extents` by host-physical address and joins neighbours.
@@ -51,15 +51,15 @@ pub fn regions(extents: &[Extent]) -> Vec<Region> {
     sorted.sort_unstable_by_key(|extent| extent.hpa);
     let mut regions: Vec<Region> = Vec::new();
     for extent in sorted {
-        let part = extent.offset..extent.offset + extent.length;
+        let part = extent.offset..extent.offset + extent.len;
         match regions.last_mut() {
-            Some(region) if region.hpa.map(|hpa| hpa + region.length) == Some(extent.hpa) => {
-                region.length += extent.length;
+            Some(region) if region.hpa.map(|hpa| hpa + region.len) == Some(extent.hpa) => {
+                region.len += extent.len;
                 region.parts.push(part);
             }
             _ => regions.push(Region {
                 hpa: Some(extent.hpa),
-                length: extent.length,
+                len: extent.len,
                 parts: vec![part],
             }),
         }
@@ -99,7 +99,7 @@ impl PlacedRegion {
     /// Guest-physical addresses of the region.
     #[must_use]
     pub fn range(&self) -> Range<Gpa> {
-        self.gpa..self.gpa + self.region.length
+        self.gpa..self.gpa + self.region.len
     }
 }
 
@@ -196,12 +196,12 @@ impl MemoryPlan {
         let limit = 1_u64.checked_shl(constraints.address_bits.into());
         for placed in &self.regions {
             let too_high = PlanError::TooHigh {
-                end: Gpa(placed.gpa.0.saturating_add(placed.region.length)),
+                end: Gpa(placed.gpa.0.saturating_add(placed.region.len)),
                 bits: constraints.address_bits,
             };
             let end = placed
                 .gpa
-                .checked_add(placed.region.length)
+                .checked_add(placed.region.len)
                 .ok_or(too_high.clone())?;
             if limit.is_some_and(|limit| end.0 > limit) {
                 return Err(too_high);
@@ -246,7 +246,7 @@ impl MemoryPlan {
     /// Bytes of RAM in all.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.regions.iter().map(|placed| placed.region.length).sum()
+        self.regions.iter().map(|placed| placed.region.len).sum()
     }
 }
 
@@ -274,7 +274,7 @@ mod tests {
         Extent {
             offset: page * PAGE,
             hpa: Hpa(frame * PAGE),
-            length: PAGE,
+            len: PAGE,
         }
     }
 
@@ -283,7 +283,7 @@ mod tests {
         let regions = regions(&[extent(0, 9), extent(1, 7), extent(2, 8), extent(3, 20)]);
         assert_eq!(regions.len(), 2);
         assert_eq!(regions[0].hpa, Some(Hpa(7 * PAGE)));
-        assert_eq!(regions[0].length, 3 * PAGE);
+        assert_eq!(regions[0].len, 3 * PAGE);
         let offsets: Vec<_> = regions[0]
             .parts
             .iter()

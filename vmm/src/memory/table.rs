@@ -79,7 +79,7 @@ fn physical(plan: &MemoryPlan, extents: &[Extent]) -> Vec<Piece> {
     let mut all = Vec::new();
     for piece in plan.parts() {
         let Range { start, end } = piece.file;
-        let first = extents.partition_point(|extent| extent.offset + extent.length <= start);
+        let first = extents.partition_point(|extent| extent.offset + extent.len <= start);
         let inside = extents[first..]
             .iter()
             .take_while(|extent| extent.offset < end);
@@ -88,7 +88,7 @@ fn physical(plan: &MemoryPlan, extents: &[Extent]) -> Vec<Piece> {
             Piece {
                 gpa: piece.gpa + (from - start),
                 hpa: extent.hpa + (from - extent.offset),
-                len: (extent.offset + extent.length).min(end) - from,
+                len: (extent.offset + extent.len).min(end) - from,
             }
         }));
     }
@@ -105,11 +105,11 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn extent(offset: u64, hpa: u64, length: u64) -> Extent {
+    fn extent(offset: u64, hpa: u64, len: u64) -> Extent {
         Extent {
             offset,
             hpa: Hpa(hpa),
-            length,
+            len,
         }
     }
 
@@ -141,9 +141,9 @@ mod tests {
         assert!(plan.regions().len() > 1, "in two pieces around the window");
         let table = fill(&plan, &extents, Gpa(0)).unwrap();
         for placed in plan.regions() {
-            for at in (0..placed.region.length).step_by(4096) {
+            for at in (0..placed.region.len).step_by(4096) {
                 let offset = placed.region.parts[0].start + at;
-                let of = |e: &&Extent| (e.offset..e.offset + e.length).contains(&offset);
+                let of = |e: &&Extent| (e.offset..e.offset + e.len).contains(&offset);
                 let extent = extents.iter().find(of).unwrap();
                 let run = table.translate(placed.gpa + at, 4096).unwrap();
                 assert_eq!(run.hpa, extent.hpa + (offset - extent.offset));

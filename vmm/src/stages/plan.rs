@@ -232,10 +232,10 @@ fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
 
 fn log_plan(plan: &MemoryPlan) {
     for placed in plan.regions() {
-        let length = placed.region.length;
+        let len = placed.region.len;
         match placed.region.hpa {
-            Some(hpa) => log::info!("extent gpa={} hpa={hpa} len={length:#x}", placed.gpa),
-            None => log::info!("memory gpa={} len={length:#x}", placed.gpa),
+            Some(hpa) => log::info!("extent gpa={} hpa={hpa} len={len:#x}", placed.gpa),
+            None => log::info!("memory gpa={} len={len:#x}", placed.gpa),
         }
     }
     log::info!(

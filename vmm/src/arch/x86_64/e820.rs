@@ -112,7 +112,7 @@ mod tests {
         let regions = (0..count)
             .map(|i| Region {
                 hpa: Some(Hpa((2 * i + 1) << 21)),
-                length: 1 << 21,
+                len: 1 << 21,
                 parts: Vec::new(),
             })
             .collect();

@@ -60,7 +60,7 @@ fn extents(planned: &Planned<'_>) -> Vec<Extent> {
         .map(|placed| Extent {
             gpa: placed.gpa.0,
             hpa: placed.region.hpa.map(|hpa| hpa.0),
-            length: placed.region.length,
+            length: placed.region.len,
             file_pieces: placed.region.parts.len(),
         })
         .collect()

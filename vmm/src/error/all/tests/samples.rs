@@ -373,7 +373,7 @@ fn kvm() -> Vec<Error> {
         VmError::Lacks(KvmObstacle::ApiVersion(1)).into(),
         VmError::NoSlot {
             gpa: Gpa(0),
-            length: 4096,
+            len: 4096,
         }
         .into(),
         VmError::Refused {
