@@ -29,7 +29,7 @@ const REGIONS: u32 = vfio::VFIO_PCI_CONFIG_REGION_INDEX + 1;
 /// How often a bind or reset is tried when the kernel holds the device's lock elsewhere
 /// (`EAGAIN`), and how long to wait between two tries.
 const TRIES: u32 = 20;
-const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A VFIO device bound to an [`Iommufd`].
 ///
@@ -256,7 +256,7 @@ pub(crate) fn retried(mut call: impl FnMut() -> io::Result<u32>) -> io::Result<u
     for _ in 1..TRIES {
         match call() {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
-                thread::sleep(BETWEEN_TRIES);
+                thread::sleep(RETRY_DELAY);
             }
             result => return result,
         }

@@ -32,7 +32,7 @@ use crate::sys::Affected;
 const NO_DRIVER: &str = "vfio-keeper";
 
 /// Between two attempts at a device that is on its way out of the kernel.
-const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A device whose user has closed it, or is about to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub fn settle(
         match result {
             Err(error) if is_passing(&error) && Instant::now() < end => {
                 log::debug!("{}: {error}; trying again", device.bdf);
-                thread::sleep(BETWEEN_TRIES);
+                thread::sleep(RETRY_DELAY);
             }
             result => return result,
         }

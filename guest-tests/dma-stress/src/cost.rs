@@ -29,7 +29,7 @@ const EACH: usize = 64;
 /// Transfers that are started, each of which takes an emulator 100 ms.
 const STARTS: u64 = 3;
 /// How often a device is asked whether it is done.
-const PATIENCE: u64 = 1 << 20;
+const MAX_POLLS: u64 = 1 << 20;
 /// Bytes that are translated at once.
 const LENGTHS: [u64; 3] = [PAGE, 16 * PAGE, 512 * PAGE];
 
@@ -142,7 +142,7 @@ impl<N: Fn() -> u64> Meter<N> {
         for _ in 0..STARTS {
             ticks = ticks.min(self.once(|| store(COMMAND, START)));
             let is_done = |_| registers.load(COMMAND) & START == 0;
-            if !(0..PATIENCE).any(is_done) {
+            if !(0..MAX_POLLS).any(is_done) {
                 return Err("a transfer does not end");
             }
         }

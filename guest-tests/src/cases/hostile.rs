@@ -11,7 +11,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::check::{self, Findings};
-use super::scattered::{EDU, LEAST_CANARY_MIB, LEAST_PIECES, SCATTER, SCATTERED};
+use super::scattered::{EDU, MIN_CANARY_MIB, MIN_PIECES, SCATTER, SCATTERED};
 use super::script::{self, PRELUDE};
 use super::stress::{self, AtLeast};
 use crate::Result;
@@ -20,8 +20,8 @@ use crate::runner::CaseResult;
 /// QEMU's event for each store to a device's registers, in the machine's addresses.
 const STORES: &str = "memory_region_ops_write";
 /// Starts that have to be refused.
-const LEAST_REFUSED: u64 = 100_000;
-const LEAST_ACCEPTED: u64 = 200;
+const MIN_REFUSED: u64 = 100_000;
+const MIN_ACCEPTED: u64 = 200;
 /// End of the memory that QEMU's `edu` reaches by default.
 const REACH: u64 = 1 << 28;
 /// All reasons for which a start can be refused with the profile for `edu`, and memory anywhere.
@@ -61,7 +61,7 @@ pub fn hostile() -> Result<CaseResult> {
         &mut findings,
         &outcome,
         "hostile",
-        AtLeast::transfers(LEAST_ACCEPTED),
+        AtLeast::transfers(MIN_ACCEPTED),
     );
     stress::tested(&mut findings, &report, "hostile", &TESTS);
     let guest = numbers_behind(&outcome.output, "# hostile ");
@@ -77,10 +77,10 @@ pub fn hostile() -> Result<CaseResult> {
     );
     let pieces = memory(&report).len();
     findings.expect(
-        pieces >= LEAST_PIECES,
+        pieces >= MIN_PIECES,
         format!("guest memory was in {pieces} pieces"),
     );
-    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
+    check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     let bdf = script::facts(&outcome.output);
     check::device_saw_quiet(&mut findings, &outcome, bdf.get("bdf"));
     Ok(findings.into_result(&outcome))
@@ -117,7 +117,7 @@ pub fn narrow() -> Result<CaseResult> {
         device.strange.is_empty(),
         format!("stores that reached the device: {:?}", device.strange),
     );
-    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
+    check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     Ok(findings.into_result(&outcome))
 }
 
@@ -158,8 +158,8 @@ fn counts_agree(findings: &mut Findings, guest: &BTreeMap<&str, u64>, monitor: &
         );
     }
     for (name, least) in [
-        ("accepted", LEAST_ACCEPTED),
-        ("refused", LEAST_REFUSED),
+        ("accepted", MIN_ACCEPTED),
+        ("refused", MIN_REFUSED),
         ("malformed", 1000),
         ("raced", 1000),
         ("raced_by_others", 1000),

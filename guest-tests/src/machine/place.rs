@@ -14,7 +14,7 @@ use crate::setup::QEMU;
 
 /// The first root port's slot on the root bus; the devices of q35's own stand below and at 0x1f.
 const FIRST_SLOT: usize = 0x8;
-const MOST_DEVICES: usize = 0x1f - FIRST_SLOT;
+const MAX_DEVICES: usize = 0x1f - FIRST_SLOT;
 
 /// QEMU arguments for a device, and the line that tells the test machine where to find it.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,9 +30,9 @@ pub struct Placed {
 /// # Errors
 /// [`Error::Usage`] for too many devices or one that is no PCI device, or if QEMU does not answer.
 pub fn place(board: Board, devices: &[String]) -> Result<Vec<Placed>> {
-    if devices.len() > MOST_DEVICES {
+    if devices.len() > MAX_DEVICES {
         return Err(Error::Usage(format!(
-            "{} devices; {MOST_DEVICES} can be placed",
+            "{} devices; {MAX_DEVICES} can be placed",
             devices.len()
         )));
     }
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn what_is_no_pci_device_is_refused() {
         assert!(place_one(0, "isa-serial", &models()).is_err());
-        assert!(place(Board::Q35, &vec!["nvme".to_string(); MOST_DEVICES + 1]).is_err());
+        assert!(place(Board::Q35, &vec!["nvme".to_string(); MAX_DEVICES + 1]).is_err());
     }
 
     #[test]

@@ -30,8 +30,8 @@ use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
 const RAM: Range<Hpa> = Hpa(4 << 30)..Hpa(32 << 30);
 /// Longest run of physically contiguous memory, of 2 MiB pages, where the guest's memory stands at
 /// its physical addresses; and of ordinary pages where it does not.
-const LONGEST_RUN: u64 = 16 << 20;
-const LONGEST_SCATTERED_RUN: u64 = 256 << 10;
+const MAX_RUN_LEN: u64 = 16 << 20;
+const MAX_SCATTERED_RUN_LEN: u64 = 256 << 10;
 /// Where the engine's BAR is: in the only window of [`AddressMap::conventional`].
 const BAR: Gpa = Gpa(0xd000_0000);
 
@@ -97,8 +97,8 @@ impl SoftwareMachine {
     /// [`ProfileError`] cannot happen with the profile that is shipped.
     pub fn new(config: &SoftwareConfig) -> Result<Self, ProfileError> {
         let longest_run = match config.dma {
-            SoftwareDma::Identity => LONGEST_RUN,
-            SoftwareDma::Translate | SoftwareDma::Mediate => LONGEST_SCATTERED_RUN,
+            SoftwareDma::Identity => MAX_RUN_LEN,
+            SoftwareDma::Translate | SoftwareDma::Mediate => MAX_SCATTERED_RUN_LEN,
         };
         let physical = PhysicalMemory::new([RAM], longest_run, config.seed);
         let path = match config.dma {

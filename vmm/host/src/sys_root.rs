@@ -11,7 +11,7 @@ use iommufd_backend::hugepages::{HugepageSize, Pool};
 use iommufd_backend::{Error, IoMem, PciSysfs};
 
 /// Most of a file that is read: none of the kernel's texts is longer.
-const MOST: u64 = 16 << 20;
+const MAX_LEN: u64 = 16 << 20;
 
 /// The root below which a machine's `/proc`, `/sys`, `/dev` and `/boot` are.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl SysRoot {
     pub(crate) fn text(&self, name: impl AsRef<Path>) -> io::Result<String> {
         let mut bytes = Vec::new();
         File::open(self.path(name))?
-            .take(MOST)
+            .take(MAX_LEN)
             .read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }

@@ -16,7 +16,7 @@ use crate::screen::Messages;
 use vmm::console::nonblocking::Unblocked;
 
 /// A line is dropped if it cannot be written in this time: a paused terminal blocks no thread.
-const PATIENCE: Duration = Duration::from_millis(200);
+const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Starts the log. Without a file it goes to standard error, with warnings only unless more is
 /// asked for; a file gets what is done in any case, and the time.
@@ -38,7 +38,7 @@ pub fn start(config: &HostConfig) -> Result<(), Error> {
             source,
         })?;
         builder
-            .target(Target::Pipe(Box::new(Unblocked::new(file, PATIENCE))))
+            .target(Target::Pipe(Box::new(Unblocked::new(file, WRITE_TIMEOUT))))
             .format(|out, record| {
                 let (time, level) = (out.timestamp_millis(), record.level());
                 writeln!(out, "{time} {level:<5} {}", record.args())

@@ -22,15 +22,15 @@ pub struct Release {
 /// space and who compiled it, in parentheses.
 const BANNER: &[u8] = b"Linux version ";
 /// Longest release (include/uapi/linux/utsname.h, __NEW_UTS_LEN).
-const LONGEST: usize = 64;
+const MAX_LEN: usize = 64;
 /// Bytes of a banner that are looked at.
-const BANNER_LENGTH: usize = BANNER.len() + LONGEST + 2;
+const BANNER_LENGTH: usize = BANNER.len() + MAX_LEN + 2;
 
 /// Bytes that are searched at once.
 const STEP: usize = 1 << 20;
 /// Bytes that are searched in all, so that a file whose headers name the same bytes many times
 /// costs no more time than a large kernel.
-const MOST_SEARCHED: u64 = 512 << 20;
+const MAX_SEARCHED: u64 = 512 << 20;
 
 impl Release {
     /// The first release that keeps all of its first MiB from its page allocator on x86
@@ -52,7 +52,7 @@ impl Release {
     fn in_banner(text: &[u8]) -> Option<Self> {
         let text = text.strip_prefix(BANNER)?;
         let length = text.iter().position(|byte| *byte == b' ')?;
-        let is_banner = length <= LONGEST && text.get(length + 1) == Some(&b'(');
+        let is_banner = length <= MAX_LEN && text.get(length + 1) == Some(&b'(');
         is_banner.then(|| Self::parse(text)).flatten()
     }
 
@@ -68,7 +68,7 @@ impl Release {
     ) -> io::Result<Option<Self>> {
         let finder = Finder::new(BANNER);
         let mut found: Option<Self> = None;
-        let mut left = MOST_SEARCHED;
+        let mut left = MAX_SEARCHED;
         // Each step begins with the end of the one before, where a banner may have begun.
         let mut bytes = vec![0; BANNER_LENGTH + STEP];
         for part in parts {
@@ -165,7 +165,7 @@ mod tests {
             "Linux version %s (%s)".to_owned(),
             "needs Linux version 5.10 or later (see docs)".into(),
             "Linux version 5.10.0-32-amd64".into(),
-            format!("Linux version 5.10{} (x", "a".repeat(LONGEST)),
+            format!("Linux version 5.10{} (x", "a".repeat(MAX_LEN)),
             banner.replace('L', "l"),
         ] {
             assert_eq!(search(other.as_bytes()), None, "{other}");
@@ -185,10 +185,10 @@ mod tests {
         let part = 0..bytes.len() as u64;
         let parts = [part.clone(), part.clone()];
         assert_eq!(Release::search(&file, parts).unwrap(), release(6, 1));
-        file.set_len(MOST_SEARCHED).unwrap();
-        let parts = [part, 0..MOST_SEARCHED];
+        file.set_len(MAX_SEARCHED).unwrap();
+        let parts = [part, 0..MAX_SEARCHED];
         assert_eq!(Release::search(&file, parts).unwrap(), None);
-        let beyond = [MOST_SEARCHED - 1..MOST_SEARCHED + 1];
+        let beyond = [MAX_SEARCHED - 1..MAX_SEARCHED + 1];
         assert!(Release::search(&file, beyond).is_err());
     }
 

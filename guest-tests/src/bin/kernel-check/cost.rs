@@ -20,7 +20,7 @@ const SMALL: u64 = 4096;
 /// How often the short questions are asked.
 const ROUNDS: u32 = 8;
 /// Instructions that a GiB of 2 MiB hugepages may cost.
-const MOST: u128 = 600_000;
+const MAX_INSTRUCTIONS: u128 = 600_000;
 
 pub fn run(bdf: Bdf) -> Outcome {
     let size = HugepageSize::Mib2;
@@ -69,8 +69,8 @@ pub fn run(bdf: Bdf) -> Outcome {
          one piece, {whole} instructions, page by page, {pieces}",
         by_run / by_page.max(1)
     );
-    if by_page > MOST {
-        return Err(format!("{summary}; more than {MOST}").into());
+    if by_page > MAX_INSTRUCTIONS {
+        return Err(format!("{summary}; more than {MAX_INSTRUCTIONS}").into());
     }
     Ok(summary)
 }

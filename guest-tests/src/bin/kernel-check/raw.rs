@@ -13,19 +13,19 @@ use iommufd_backend::FileRange;
 pub const PAGE: u64 = 4096;
 
 /// Bytes of the longest structure that is tried.
-const LONGEST: usize = 64;
+const MAX_LEN: usize = 64;
 
 /// A structure as 32-bit words, the first of which is its size in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    words: [u32; LONGEST / 4],
+    words: [u32; MAX_LEN / 4],
     length: u32,
 }
 
 impl Request {
     /// A structure of `length` bytes, all 0 but its size.
     pub fn new(length: u32) -> Self {
-        let mut words = [0; LONGEST / 4];
+        let mut words = [0; MAX_LEN / 4];
         words[0] = length;
         Self { words, length }
     }
@@ -71,7 +71,7 @@ pub fn call_value(file: &File, number: u8, value: u64) -> Result<i32, i32> {
 
 /// Issues command `number` of type `;`: what it returned, or the errno.
 pub fn call_result(file: &File, number: u8, request: &mut Request) -> Result<i32, i32> {
-    debug_assert!(request.length as usize <= LONGEST);
+    debug_assert!(request.length as usize <= MAX_LEN);
     // SAFETY: the buffer is longer than any structure that is tried, and the kernel writes at
     // most as many bytes as its first word says. Pointers inside are 0 or given by the caller to
     // live buffers; the kernel refuses bad ones.

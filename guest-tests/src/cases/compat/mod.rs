@@ -267,7 +267,7 @@ impl<'a> Rig<'a> {
             .file("busybox", setup::busybox()?)
             .trace("pci_cfg_write")
             .timeout(LIMIT)
-            .patience(stress::PATIENCE);
+            .patience(stress::SILENCE_TIMEOUT);
         for index in 0..self.batch.subjects.len() {
             let name = format!("initramfs{index}");
             machine = machine.file(&name, self.path(&name));

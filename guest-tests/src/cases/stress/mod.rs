@@ -19,14 +19,14 @@ pub use faults::{scattered, software};
 pub use volume::{edu, nvme, wrong_extent};
 
 /// A machine that is silent for so long is taken to hang. While a guest is listened to nothing is printed.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A test machine with the guest as `/testbed/dma-stress`.
 pub fn machine() -> Result<Machine> {
     let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal)?;
     Ok(Machine::builder()
         .file("dma-stress", guest)
-        .patience(PATIENCE)
+        .patience(SILENCE_TIMEOUT)
         .trace("pci_cfg_write"))
 }
 

@@ -20,7 +20,7 @@ const AFTER: &str = "say_hugepages after\nsay_processes\n";
 /// canary in all the rest.
 const WATCH: &str =
     "testbed inside shape --singles 12 --block 40 -- testbed inside canary --least-percent 0 -- ";
-const LEAST_CANARY_MIB: u64 = 256;
+const MIN_CANARY_MIB: u64 = 256;
 const HUGEPAGES: u32 = 450;
 /// So few pieces that two of them are met for sure.
 const SHAPE: &str = "testbed inside shape --singles 6 --block 32 -- ";
@@ -89,7 +89,7 @@ fn clean_end(findings: &mut Findings, outcome: &Outcome) {
     let facts = script::facts(&outcome.output);
     check::left_clean(findings, outcome, &facts);
     check::device_saw_quiet(findings, outcome, facts.get("bdf"));
-    check::canary_lives(findings, outcome, LEAST_CANARY_MIB);
+    check::canary_lives(findings, outcome, MIN_CANARY_MIB);
 }
 
 /// Memory in many pieces: right as it is, and found to be wrong with two of them swapped.

@@ -27,7 +27,7 @@ pub const SAFE_EXTENTS: usize = SAFE_RAM_PIECES - 1;
 
 /// Entries beyond which no stock kernel keeps any: `ZERO_PAGE_ENTRIES` plus three for each of the
 /// 1024 nodes that Debian's kernel is built for.
-pub const MOST_ENTRIES: usize = 3200;
+pub const MAX_ENTRIES: usize = 3200;
 
 /// What a range is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +68,13 @@ impl MemoryMap {
     /// is in the first part.
     ///
     /// # Errors
-    /// [`PlanError::TooFragmented`] with more than [`MOST_ENTRIES`] entries.
+    /// [`PlanError::TooFragmented`] with more than [`MAX_ENTRIES`] entries.
     pub fn new(plan: &MemoryPlan, fixed: Vec<Entry>, kernel: Gpa) -> Result<Self, PlanError> {
         let total = fixed.len() + plan.regions().len();
-        if total > MOST_ENTRIES {
+        if total > MAX_ENTRIES {
             return Err(PlanError::TooFragmented {
                 regions: total,
-                most: MOST_ENTRIES,
+                most: MAX_ENTRIES,
                 what: "a guest kernel keeps of its memory map",
             });
         }
@@ -152,7 +152,7 @@ mod tests {
             MemoryMap::new(&plan(3200), low(), home),
             Err(PlanError::TooFragmented {
                 regions: 3201,
-                most: MOST_ENTRIES,
+                most: MAX_ENTRIES,
                 ..
             })
         ));

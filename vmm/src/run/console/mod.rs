@@ -52,9 +52,9 @@ pub mod testing {
 
 /// In the end standard output, a file or a client may take nothing for so long before the rest is
 /// given up.
-const PATIENCE: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same for a pseudoterminal, which may have no reader.
-const PTY_PATIENCE: Duration = Duration::from_millis(200);
+const PTY_DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The guest's serial port as this process drives it.
 pub type GuestSerial = SerialPort<IrqTrigger, Box<dyn Write + Send>, RoomNotice>;
@@ -126,18 +126,20 @@ impl Console {
         let outlet = match config {
             SerialConfig::Stdio => {
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
-                let pump = pump(stdout, PATIENCE).map_err(process("use standard output"))?;
+                let pump = pump(stdout, DRAIN_TIMEOUT).map_err(process("use standard output"))?;
                 Outlet::Stdio(pump)
             }
             SerialConfig::Off => Outlet::Nowhere,
             SerialConfig::File(path) => {
                 let file = create(path).map(Into::into);
-                Outlet::File(pump(file, PATIENCE).map_err(in_file(path, "the serial port's file"))?)
+                Outlet::File(
+                    pump(file, DRAIN_TIMEOUT).map_err(in_file(path, "the serial port's file"))?,
+                )
             }
             SerialConfig::Pty => {
                 let failed = "make a pseudoterminal";
                 let pty = Pty::open().map_err(process(failed))?;
-                let pump = pump(pty.controller().try_clone(), PTY_PATIENCE);
+                let pump = pump(pty.controller().try_clone(), PTY_DRAIN_TIMEOUT);
                 Outlet::Pty(pump.map_err(process(failed))?, pty)
             }
             SerialConfig::Socket(path) => {
@@ -259,7 +261,7 @@ impl Console {
             }
             let input = Input::plain(socket.try_clone()?.into());
             // What can fail is done before the place is taken.
-            let pump = Pump::start(socket.try_clone()?.into(), PATIENCE)?;
+            let pump = Pump::start(socket.try_clone()?.into(), DRAIN_TIMEOUT)?;
             *current.lock() = Some(Connection { pump, socket });
             self.input = Some(input.after(mem::take(&mut self.left_behind)));
         }

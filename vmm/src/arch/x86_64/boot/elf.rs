@@ -39,7 +39,7 @@ const ALIGNMENT: u64 = 2 << 20;
 /// Steps in which everything else is given memory.
 const PAGE: u64 = 4096;
 /// More than the tables at [`low::PAGE_TABLES`] map.
-const MOST_MEMORY: u64 = 16 << 30;
+const MAX_MEMORY: u64 = 16 << 30;
 /// Why a PVH kernel is where it is.
 const NOT_MOVABLE: &str = "it is entered by PVH and cannot be moved from where it is linked";
 const MOVABLE: &str = "it is entered by PVH, in 32-bit mode";
@@ -51,7 +51,7 @@ const BOOT_FLAG: u16 = 0xaa55;
 const HEADER: u32 = 0x5372_6448;
 const PROTOCOL: u16 = 0x020f;
 /// Longest command line of Linux on x86 (COMMAND_LINE_SIZE), without its end mark.
-const MOST_COMMAND_LINE: u32 = 2047;
+const MAX_COMMAND_LINE: u32 = 2047;
 
 /// An ELF file that has passed all checks which do not depend on where it is loaded.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl ElfKernel {
         let base = base(&loaded, step).ok_or_else(|| unsupported("it has nothing to load"))?;
         let (segments, len) = place(&loaded, base, step, file_length)
             .ok_or_else(|| unsupported("a segment does not fit its file or memory"))?;
-        if len > MOST_MEMORY {
+        if len > MAX_MEMORY {
             return Err(unsupported("it takes more than 16 GiB of memory"));
         }
         if overlap(&segments) {
@@ -130,7 +130,7 @@ impl ElfKernel {
                 boot_flag: BOOT_FLAG,
                 header: HEADER,
                 version: PROTOCOL,
-                cmdline_size: MOST_COMMAND_LINE,
+                cmdline_size: MAX_COMMAND_LINE,
                 ..Default::default()
             })),
             Some(_) => {
