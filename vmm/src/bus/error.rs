@@ -43,7 +43,7 @@ pub enum BusError {
     #[error(transparent)]
     Window(#[from] WindowError),
     /// None of the shipped profiles is for the device.
-    #[error("PCI device {bdf}: no profile is known for {vendor:04x}:{device:04x}")]
+    #[error("PCI device {bdf}: no profile is shipped for {vendor:04x}:{device:04x}")]
     NoProfile {
         /// The device.
         bdf: Bdf,

@@ -91,23 +91,23 @@ impl UnbindArgs {
 fn tell_bound(bound: &Bound) -> String {
     let Bound { driver, node, .. } = bound;
     let mode = match bound.kind {
-        CdevKind::Noiommu => "no IOMMU stands before it",
+        CdevKind::Noiommu => "no IOMMU isolates it",
         CdevKind::Iommu => "behind an IOMMU",
     };
     let how = match (&bound.before, bound.already) {
         (_, true) => format!("already bound to {driver}"),
         (Some(before), false) => format!("bound to {driver}, taken from {before}"),
-        (None, false) => format!("bound to {driver}; no driver had it"),
+        (None, false) => format!("bound to {driver}; it had no driver"),
     };
     format!("{how}; {node}, {mode}")
 }
 
 fn tell_unbound(unbound: &Unbound) -> String {
     match (&unbound.before, &unbound.driver) {
-        (Some(before), Some(driver)) => format!("taken from {before}, {driver} has it again"),
+        (Some(before), Some(driver)) => format!("taken from {before}, bound to {driver} again"),
         (Some(before), None) => format!("taken from {before}; no driver claims it"),
-        (None, Some(driver)) => format!("{driver} has it already"),
-        (None, None) => "no driver has it already".to_owned(),
+        (None, Some(driver)) => format!("already bound to {driver}"),
+        (None, None) => "already without a driver".to_owned(),
     }
 }
 
@@ -126,8 +126,8 @@ mod tests {
         };
         assert_eq!(
             tell_bound(&bound),
-            "bound to vfio-pci, taken from nvme; /dev/vfio/devices/noiommu-vfio0, no IOMMU stands \
-             before it"
+            "bound to vfio-pci, taken from nvme; /dev/vfio/devices/noiommu-vfio0, no IOMMU \
+             isolates it"
         );
         bound.already = true;
         assert!(tell_bound(&bound).starts_with("already bound"));
@@ -137,9 +137,9 @@ mod tests {
         };
         assert_eq!(
             tell_unbound(&unbound),
-            "taken from vfio-pci, nvme has it again"
+            "taken from vfio-pci, bound to nvme again"
         );
         unbound.before = None;
-        assert_eq!(tell_unbound(&unbound), "nvme has it already");
+        assert_eq!(tell_unbound(&unbound), "already bound to nvme");
     }
 }

@@ -24,11 +24,11 @@ pub struct ListArgs {
     json: bool,
 }
 
-const AFTER: &str = "\
-MODE is how a device is bound to vfio-pci: noiommu where no IOMMU stands before it, iommu where one \
-does, - where it is not bound. RESET is the strongest of the kernel's ways to reset it. Processes \
-that keep guest memory pinned follow, with the command that releases it. Names come from a pci.ids \
-file where one is installed.";
+const AFTER: &str = "MODE is how a device is bound to vfio-pci: noiommu where no IOMMU isolates \
+                     it, iommu where one does, - where it is not bound. RESET is the strongest of \
+                     the kernel's ways to reset it. Processes that keep guest memory pinned \
+                     follow, with the command that releases it. Names come from a pci.ids file \
+                     where one is installed.";
 
 impl ListArgs {
     /// Looks, and writes to standard output.

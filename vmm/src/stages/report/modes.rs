@@ -96,7 +96,8 @@ fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
             format!("by the shipped profile for {vendor:04x}:{id:04x}"),
         )
     } else {
-        let why = format!("no profile is known for {vendor:04x}:{id:04x}; profile=FILE gives one");
+        let why =
+            format!("no profile is shipped for {vendor:04x}:{id:04x}; profile=FILE gives one");
         (false, why)
     };
     Ok(Mode {
