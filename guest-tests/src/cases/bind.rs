@@ -106,7 +106,7 @@ pub const BIND: &[Step] = &[
         after: "swapoff /dev/nvme0n1\n",
         status: "3",
         error: "bind-in-use",
-        says: &["nvme0n1 is swap", "swapoff /dev/nvme0n1"],
+        says: &["nvme0n1 is used for swap", "swapoff /dev/nvme0n1"],
         ..STEP
     },
     Step {

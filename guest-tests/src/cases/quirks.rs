@@ -234,7 +234,7 @@ pub fn lines() -> Result<CaseResult> {
     }
     for wanted in [
         "pci=nomsi",
-        "its guest is not shown MSI-X, which the host does not serve",
+        "MSI-X is hidden from the guest, because the host does not support it",
         "is used by vfio-intx(",
         "is used by virtio",
     ] {

@@ -109,8 +109,8 @@ impl Explain for BusError {
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
             Self::NoEcam(_) => Some(
-                "make room below 4 GiB: turn \"Above 4G decoding\" on in the firmware, or take a \
-                 device with large BARs out; /proc/iomem shows what is there"
+                "make room below 4 GiB: enable \"Above 4G decoding\" in the firmware, or remove a \
+                 device with large BARs; /proc/iomem shows the address map"
                     .to_owned(),
             ),
             Self::NoProfile { bdf, .. } => Some(format!(

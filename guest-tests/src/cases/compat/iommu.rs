@@ -74,7 +74,7 @@ pub const STEPS: &[Step] = &[
         command: "pinvisor run --noiommu --kernel /testbed/kernel --memory 64M --device $TESTBED_BDF_0,dma=identity",
         status: "3",
         error: "behind-iommu",
-        says: &["$BDF", "leave dma= out"],
+        says: &["$BDF", "omit dma="],
         ..STEP
     },
     Step {

@@ -323,7 +323,7 @@ mod tests {
         let cdev = || line(&fake, disk, Id::DeviceCdev);
         assert!(cdev().text.contains("created no character device"));
         fake.directory(&format!("{directory}/vfio-dev/noiommu-vfio0"));
-        assert!(cdev().text.contains("is not there"));
+        assert!(cdev().text.contains("does not exist"));
         fake.write("dev/vfio/devices/noiommu-vfio0", "");
         let line = cdev();
         assert_eq!(line.verdict, Verdict::Ok);

@@ -261,7 +261,7 @@ mod tests {
         let judge = || check_address_map(&fake.root);
         assert!(judge().text.contains("Cannot read"));
         fake.write("proc/iomem", "00000000-00000000 : System RAM\n");
-        assert!(judge().text.contains("no addresses"));
+        assert!(judge().text.contains("hides addresses"));
         assert_eq!(end_of_memory(&fake.root), Hpa(0));
         fake.write("proc/meminfo", "MemTotal:       8000000 kB\n");
         assert_eq!(end_of_memory(&fake.root), Hpa(8_000_000 << 10));

@@ -18,8 +18,9 @@ use vmm::config::{DeviceConfig, OnReset, SerialConfig};
     mut_arg("memory", |memory| memory.required_unless_present("config")),
 )]
 pub struct RunArgs {
-    /// Take options from a TOML file, by the same names (docs/reference/config.toml). The command line
-    /// overrides the file; devices add up, and --noiommu in one of them is enough
+    /// Read options from a TOML file, with the same names (docs/reference/config.toml). The command
+    /// line overrides the file; devices of both are passed through, and --noiommu in either is
+    /// sufficient
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -33,17 +34,17 @@ pub struct RunArgs {
     #[arg(long, value_name = "STRING")]
     cmdline: Option<String>,
 
-    /// Where the guest's serial port goes. pty makes a terminal for others to open and prints its
-    /// path; socket=PATH serves one client at a time. A slow reader does not keep the guest
-    /// waiting: of what is not read the last MiB is kept [default: stdio]
+    /// Destination of the guest's serial port. pty creates a terminal for other programs and prints
+    /// its path; socket=PATH serves one client at a time. A slow reader does not block the guest:
+    /// the last MiB of unread output is kept [default: stdio]
     #[arg(long, value_name = "stdio|off|file=PATH|pty|socket=PATH")]
     serial: Option<SerialConfig>,
 
-    /// Write the log to FILE instead of standard error, with what is done even without -v
+    /// Write the log to FILE instead of standard error, at the level of -v at least
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
 
-    /// Add events to FILE, one JSON object on a line (docs/reference/events.md)
+    /// Append events to FILE, one JSON object per line (docs/reference/events.md)
     #[arg(long, value_name = "FILE")]
     event_file: Option<PathBuf>,
 
@@ -52,12 +53,12 @@ pub struct RunArgs {
     event_fd: Option<u32>,
 
     /// Keep the process ID in FILE while the guest runs. A second run with the same file is
-    /// refused; a file that was left behind is taken over
+    /// refused; a stale file is replaced
     #[arg(long, value_name = "FILE")]
     pidfile: Option<PathBuf>,
 
-    /// What comes of a guest that restarts: exit ends the run with exit code 7, restart resets the
-    /// devices and starts it anew. Linux restarts after a panic, too [default: exit]
+    /// What to do if the guest restarts: exit ends the run with exit code 7, restart resets the
+    /// devices and boots the guest again. Linux may restart after a panic, too [default: exit]
     #[arg(long, value_name = "exit|restart")]
     on_reset: Option<OnReset>,
 }

@@ -13,14 +13,16 @@ use vmm::config::{CpuCount, LowMemory, MemoryConfig};
 pub const DEVICE_VALUE: &str =
     "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";
 /// What a device's option means.
-pub const DEVICE_HELP: &str = "\
-PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the default, \
-prefers an IOMMU where there is one, and takes identity else; translate shows the guest a table of \
-its memory (docs/reference/dma-window.md), mediate checks and translates what is written to the device's \
-registers, which profile=FILE, or the name of a shipped profile, describes (docs/reference/mediate.md). A device that cannot be reset is taken \
-with reset=none only";
+pub const DEVICE_HELP: &str = "PCI device to pass through, bound to vfio-pci; may be repeated. \
+                               dma=auto, the default, uses an IOMMU if the device has one, else \
+                               identity; translate shows the guest a table of its memory \
+                               (docs/reference/dma-window.md); mediate checks and translates \
+                               addresses that are written to the device's registers, which \
+                               profile=FILE or a shipped profile's name describes \
+                               (docs/reference/mediate.md). A device that cannot be reset requires \
+                               reset=none";
 
-/// What every microVM has.
+/// Options of every microVM.
 #[derive(Args, Clone, Debug, Default)]
 pub struct VmArgs {
     /// Kernel to boot: a bzImage, a vmlinux, or another ELF file, which is entered by PVH if it
@@ -28,23 +30,24 @@ pub struct VmArgs {
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
 
-    /// Initramfs to boot it with
+    /// Initramfs for the guest
     #[arg(long, value_name = "FILE")]
     pub initramfs: Option<PathBuf>,
 
-    /// Guest RAM, for example 512M. Where hugepages are scattered, up to spare=SIZE more are pinned for
-    /// a moment and the worst given back, by default half as much again. Memory at physical addresses
-    /// in more than 127 pieces is refused, since Linux may then give memory that is not there to
-    /// devices, unless pieces=any accepts it
+    /// Guest RAM, for example 512M. If hugepages are scattered, up to spare=SIZE more (default:
+    /// half of SIZE) are pinned temporarily, and the best are kept. Identity-mapped memory in more
+    /// than 127 pieces is refused, because Linux may then let devices use memory that is not the
+    /// guest's; pieces=any accepts it
     #[arg(
         long,
         value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]"
     )]
     pub memory: Option<MemoryConfig>,
 
-    /// What the memory map calls the first 640 KiB, which devices that use physical addresses must not
-    /// get: with auto RAM for Linux, which is kept from giving it to drivers, and reserved for other
-    /// programs; ram is for programs that need it and do not use it for DMA [default: auto]
+    /// Type of the first 640 KiB in the memory map, which devices that use physical addresses must
+    /// not access: auto is RAM for Linux, which is prevented from giving it to drivers, and
+    /// reserved for other programs; ram is for programs that need it and do not use it for DMA
+    /// [default: auto]
     #[arg(long, value_name = "auto|ram|reserved")]
     pub low_memory: Option<LowMemory>,
 
@@ -52,8 +55,8 @@ pub struct VmArgs {
     #[arg(long, value_name = "N")]
     pub cpus: Option<CpuCount>,
 
-    /// Accept that no IOMMU keeps the devices in check: they can read and write all of the
-    /// host's memory, so the guest is trusted like root
+    /// Accept that no IOMMU isolates the devices: they can read and write all of the host's memory,
+    /// so the guest is trusted like root
     #[arg(long)]
     pub noiommu: bool,
 }
