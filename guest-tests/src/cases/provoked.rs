@@ -19,7 +19,7 @@ pub struct Never {
 pub const NEVER: &[Never] = &[
     Never {
         id: "panicked",
-        reason: "only a bug of the monitor's own brings it about",
+        reason: "only a bug in the monitor causes it",
         file: "vmm/src/run/exit.rs",
         test: "a_panic_ends_the_guest_and_a_return_does_not",
     },
@@ -37,13 +37,13 @@ pub const NEVER: &[Never] = &[
     },
     Never {
         id: "engine",
-        reason: "the monitor itself chooses where the engine stands",
+        reason: "the monitor itself places the engine",
         file: "devices/tests/edu/device.rs",
         test: "a_bar_stands_only_on_its_own_size",
     },
     Never {
         id: "root",
-        reason: "the monitor itself chooses where config space and functions stand",
+        reason: "the monitor itself places config space and functions",
         file: "devices/src/pci/tests/mod.rs",
         test: "functions_go_where_there_is_room_beside_function_0",
     },

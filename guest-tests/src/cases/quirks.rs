@@ -239,7 +239,7 @@ pub fn lines() -> Result<CaseResult> {
         "is used by virtio",
     ] {
         let is_there = outcome.output.contains(wanted);
-        findings.expect(is_there, format!("no line says `{wanted}`"));
+        findings.expect(is_there, format!("no line contains `{wanted}`"));
     }
     Ok(findings.into_result(&outcome))
 }
@@ -310,7 +310,7 @@ fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
     let moved = "the guest moved BAR";
     findings.expect(
         outcome.output.contains(moved),
-        format!("no line says `{moved}`"),
+        format!("no line contains `{moved}`"),
     );
     findings.expect_eq("watchdog", said("gaps", "watchdog"), Some("open"));
     findings.expect(

@@ -131,7 +131,7 @@ pub struct Finding {
     pub gpa: Gpa,
     /// Bytes of the transfer.
     pub len: u64,
-    /// In the guest's words.
+    /// As reported by the guest.
     pub text: Text,
 }
 

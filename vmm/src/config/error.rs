@@ -65,8 +65,8 @@ pub enum ValidateError {
     },
     /// Guest memory cannot be laid out for both of two devices.
     #[error(
-        "PCI device {other} requires identity-mapped guest memory, which {translate} \
-         (dma=translate) does not use"
+        "PCI device {other} cannot share a guest with {translate}: only dma=mediate can be \
+         combined with dma=translate"
     )]
     MixedModes {
         /// The device whose guest translates.

@@ -83,7 +83,7 @@ pub const BY_STATE: &[Step] = &[
         command: "pinvisor run $ready --device $TESTBED_BDF_0,dma=translate --device $TESTBED_BDF_1",
         status: "1",
         error: "mixed-modes",
-        says: &["$BDF", "two guests"],
+        says: &["$BDF", "separate guests"],
         ..STEP
     },
     Step {

@@ -75,7 +75,7 @@ pub enum BindError {
     /// There is no driver to bind to.
     #[error("The driver vfio-pci is missing, and loading it failed: {reason}")]
     BindNoVfioPci {
-        /// What was said.
+        /// The output.
         reason: String,
     },
     /// The driver did not take the device.

@@ -30,13 +30,12 @@ pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice])
         return Line::fail(
             id,
             format!(
-                "{}: it requires identity-mapped guest memory, which {} (dma=translate) does not \
-                 use",
+                "{}: cannot be combined with {} (dma=translate) in one guest",
                 mode.name(),
                 other
             ),
             format!(
-                "pinvisor check {}  # and run the two in two guests",
+                "pinvisor check {}  # and run the two in separate guests",
                 device.bdf
             ),
         )

@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn what_does_not_open_is_reported_by_cause() {
         let fake = Fake::new();
-        assert!(check(&fake.root).text.contains("no /dev/kvm"));
+        assert!(check(&fake.root).text.contains("/dev/kvm does not exist"));
         fake.directory("dev/kvm");
         assert!(check(&fake.root).text.contains("Cannot open"));
         let denied = unopened(&io::ErrorKind::PermissionDenied.into());

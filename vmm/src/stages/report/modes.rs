@@ -53,8 +53,8 @@ fn modes(assigned: &AssignedDevice, all: &[AssignedDevice]) -> Result<Vec<Mode>,
             "identity",
             false,
             &format!(
-                "{bdf} (dma=translate) does not use identity-mapped memory; use separate \
-                      guests"
+                "{bdf} uses dma=translate, which cannot be combined with identity; use separate \
+                 guests"
             ),
         ),
         None if matches!(path, DmaPath::Identity) => mode(
@@ -68,7 +68,7 @@ fn modes(assigned: &AssignedDevice, all: &[AssignedDevice]) -> Result<Vec<Mode>,
         Some(bdf) => mode(
             "translate",
             false,
-            &format!("{bdf} requires identity-mapped memory; use separate guests"),
+            &format!("{bdf} cannot be combined with dma=translate; use separate guests"),
         ),
         None => mode(
             "translate",
