@@ -30,7 +30,7 @@ pub struct PinRequest<'a> {
     /// size of its hugepages, or 4096 where nothing is guaranteed (4 KiB pages, transparent
     /// hugepages).
     pub page_size: u64,
-    /// The cookie: where the range stands in the backend's address space. A multiple of
+    /// The cookie: the address of the range in the backend's address space. A multiple of
     /// `page_size`, so that the table can use entries of that size.
     pub iova: Iova,
 }
@@ -52,7 +52,7 @@ pub enum TranslateError {
     },
 }
 
-/// Pins memory and tells its physical addresses.
+/// Pins memory and returns its physical addresses.
 ///
 /// Once [`pin`](Self::pin) has returned, the pages do not move until [`unpin`](Self::unpin). Where
 /// they are is the caller's to remember: what is pinned has no place in a guest yet.

@@ -91,7 +91,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// Memory was to be released although a device that may know it is not known to be quiet.
+    /// Memory was to be released although a device that may access it is not known to be quiet.
     #[error("PCI device {bdf} may not have stopped DMA")]
     NotQuiet {
         /// The device.
@@ -116,7 +116,7 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The physical address behind an IOVA could not be had.
+    /// The physical address behind an IOVA could not be determined.
     #[error("Cannot find the physical address behind IOVA {iova}")]
     Translate {
         /// The address asked for.
@@ -156,7 +156,7 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// A file of the kernel's does not say what it should.
+    /// A file of the kernel cannot be parsed.
     #[error("Cannot parse {}: {found:?}", path.display())]
     Parse {
         /// The file.
@@ -297,7 +297,7 @@ pub enum GetPaError {
     /// `EINVAL`: length 0, or the area is a dma-buf that was revoked
     #[error("the length is 0 or the memory no longer exists")]
     Invalid,
-    /// `E2BIG`: the structure is longer than this kernel's, and says something there
+    /// `E2BIG`: the structure is longer than this kernel's, and is not zero there
     #[error("the request is newer than this kernel")]
     TooNew,
     /// `EOVERFLOW`: the last byte of the address space

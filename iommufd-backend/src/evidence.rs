@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Evidence that a device has ended its DMA. Memory that it may know is released for nothing less
+//! Evidence that a device has ended its DMA. Memory that it may access is released for nothing less
 //! ([`NoiommuSpace::release`](crate::NoiommuSpace::release)).
 //!
 //! A device is quiet once its bus mastering reads back as off **and** a reset has succeeded. Bus

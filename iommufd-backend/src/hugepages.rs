@@ -118,7 +118,7 @@ impl Pool {
         })
     }
 
-    /// Pages that can be had: free and not promised.
+    /// Available pages: free and not reserved.
     #[must_use]
     pub fn available(&self) -> u64 {
         self.free.saturating_sub(self.reserved)

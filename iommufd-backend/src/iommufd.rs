@@ -131,7 +131,7 @@ impl Iommufd {
     }
 
     /// Removes the areas that [`map_file`](Self::map_file) made in the range, and unpins them at
-    /// once. **No device that knows the memory may be a bus master any more.**
+    /// once. **No device that was given the memory's addresses may be a bus master any more.**
     ///
     /// # Errors
     /// [`Error::Iommufd`], with `ENOENT` where the range is empty or cuts an area.

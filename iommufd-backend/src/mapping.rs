@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Address space of this process, given back when dropped.
+//! Address space of this process, released when dropped.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -106,10 +106,10 @@ impl Mapping {
     }
 
     /// Enters all pages of what is mapped into this process's page tables, as reading each of them
-    /// would: `/proc/self/pagemap` tells of these only.
+    /// would: `/proc/self/pagemap` covers these only.
     ///
     /// # Errors
-    /// [`Error::Map`], with `EFAULT` where a page cannot be had; those before it are entered.
+    /// [`Error::Map`], with `EFAULT` where a page cannot be allocated; those before it are entered.
     pub fn populate(&self) -> Result<(), Error> {
         let failed = |source| Error::Map {
             len: self.len,
@@ -166,7 +166,7 @@ fn unmap(start: Hva, len: u64) {
         reason = "the size of a mapping of ours"
     )]
     let len = len as usize;
-    // SAFETY: only called on ranges that `Mapping` reserved and has not given back.
+    // SAFETY: only called on ranges that `Mapping` reserved and has not released.
     let result = unsafe { libc::munmap(pointer(start), len) };
     if result != 0 {
         log::error!(

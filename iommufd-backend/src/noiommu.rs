@@ -30,7 +30,7 @@ pub struct NoiommuSpace {
     iommufd: Arc<Iommufd>,
     ioas: IoasId,
     hwpt: Option<HwptId>,
-    /// The devices that may know the memory.
+    /// The devices that may access the memory.
     attached: Vec<Bdf>,
 }
 
@@ -71,8 +71,8 @@ impl NoiommuSpace {
     ///
     /// # Errors
     /// [`Error::NotQuiet`] for the first device without evidence; memory stays pinned then as long
-    /// as a process has the [`Iommufd`] open. [`Error::Iommufd`] for the first step that failed; the
-    /// later ones are tried all the same.
+    /// as a process has the [`Iommufd`] open. [`Error::Iommufd`] for the first step that failed;
+    /// the later ones are tried nevertheless.
     pub fn release(mut self, evidence: &[Quiet]) -> Result<(), Error> {
         if let Some(bdf) = without_evidence(&self.attached, evidence) {
             return Err(Error::NotQuiet { bdf });
@@ -145,7 +145,7 @@ impl DmaBackend for NoiommuSpace {
         self.iommufd.map_file(self.ioas, request.iova, part)?;
         let result = self.ask(request);
         if result.is_err() {
-            // No device has been told of this memory yet.
+            // No device has this memory's addresses yet.
             self.iommufd.unmap(self.ioas, request.iova, request.len)?;
         }
         result

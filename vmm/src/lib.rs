@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From what a user wants to a running guest, and back.
+//! From a configuration to a running guest, and back.
 //!
 //! [`Vmm::start`] goes through the stages of `stages`: a [`config::ValidConfig`] -> devices bound to `/dev/iommu` -> guest
 //! memory pinned -> its physical extents -> a plan of its addresses -> memslots, boot data and PCI functions -> vCPUs.

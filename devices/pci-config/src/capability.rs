@@ -44,10 +44,11 @@ impl Capability {
 /// The capabilities of the standard list, in its order (PCI Local Bus Specification 3.0, section 6.7; drivers/pci/pci.c
 /// `pci_find_capability`).
 ///
-/// The list is there if STATUS says so. Pointers are to multiples of 4: their low two bits are reserved and not looked
-/// at. The list ends with a pointer into the header, which 0 is; at a capability with the ID 0xff, as reads give where
-/// nothing responds; and where it comes back to a capability. Capabilities of the same ID are all found, and those with
-/// the ID 0, which have no registers, too.
+/// The list exists if STATUS has its bit. Pointers are to multiples of 4: their low two bits are
+/// reserved and not looked at. The list ends with a pointer into the header, which 0 is; at a
+/// capability with the ID 0xff, as reads give where nothing responds; and where it comes back to a
+/// capability. Capabilities of the same ID are all found, and those with the ID 0, which have no
+/// registers, too.
 pub fn capabilities<R: ConfigRead>(config: R) -> Capabilities<R> {
     Capabilities::new(config, List::Standard)
 }

@@ -33,7 +33,7 @@ const TABLE_BAR: u8 = 2;
 /// What the monitor decides for a window.
 #[derive(Debug)]
 pub struct Options<P> {
-    /// Where BAR 0 stands, [`REGISTERS_SIZE`] bytes below 4 GiB.
+    /// Address of BAR 0, [`REGISTERS_SIZE`] bytes below 4 GiB.
     pub registers: Gpa,
     /// What BAR 2 shows, at the table's base.
     pub table: Arc<GuestTable<P>>,
@@ -45,7 +45,7 @@ pub struct Options<P> {
 /// A window that cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SetupError {
-    /// A BAR cannot stand where it should.
+    /// A BAR cannot be at its address.
     #[error("The DMA window's BAR {index}")]
     Bar {
         /// Which one.

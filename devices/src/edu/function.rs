@@ -37,7 +37,7 @@ pub const BAR_SIZE: u64 = 1 << 20;
 
 /// What the monitor decides for an engine.
 pub struct Options {
-    /// Where BAR 0 stands at power-on: a multiple of 1 MiB; 0 for nowhere. The guest can move it.
+    /// Address of BAR 0 at power-on: a multiple of 1 MiB; 0 for nowhere. The guest can move it.
     pub bar: Gpa,
     /// Value of the Interrupt Line register at power-on: the line that INTA# is wired to.
     pub interrupt_line: u8,
@@ -62,7 +62,7 @@ impl fmt::Debug for Options {
 /// An engine that cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SetupError {
-    /// The BAR cannot stand where it should.
+    /// The BAR cannot be at its address.
     #[error("The DMA engine's BAR 0")]
     Bar(#[from] BarError),
     /// Config space has no room.
@@ -94,7 +94,7 @@ impl fmt::Debug for Edu {
 ///
 /// # Errors
 ///
-/// If BAR 0 cannot stand at [`Options::bar`].
+/// If BAR 0 cannot be at [`Options::bar`].
 pub fn new(options: Options) -> Result<(Edu, EduWorker), SetupError> {
     let interrupts = Interrupts::new(options.interrupts);
     let mut config = EmulatedConfig::new(&IDENTITY);

@@ -19,7 +19,7 @@ use super::worker::EduWorker;
 /// An engine whose function a guest gets as it gets that of a real device: through
 /// [`PassthroughFunction`](crate::vfio_pci::PassthroughFunction).
 ///
-/// Its BAR stands at [`Options::bar`] and can only be trapped. It has INTx and one MSI vector. The
+/// Its BAR is at [`Options::bar`] and can only be trapped. It has INTx and one MSI vector. The
 /// guest's message is not in its MSI capability but with [`connect`](HostFunction::connect), as for
 /// a device whose interrupts the host receives first.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl EduHost {
     ///
     /// # Errors
     ///
-    /// If BAR 0 cannot stand at [`Options::bar`].
+    /// If BAR 0 cannot be at [`Options::bar`].
     pub fn new(name: &str, options: Options) -> Result<(Self, EduWorker), SetupError> {
         let mut bars: [RegionInfo; 6] = Default::default();
         bars[0] = RegionInfo {

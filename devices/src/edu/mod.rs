@@ -42,11 +42,11 @@
 //!
 //! Data moves in bursts of at most 256 bytes that do not cross a multiple of 256 on the bus. A
 //! transfer is refused as a whole, without a byte moved, if its count is 0 or larger than the
-//! buffer, its device addresses are not all in the buffer, or its bus addresses run past 2^64.
-//! It is refused at a burst, with all before it moved, if memory refuses that, or the guest has
-//! taken bus mastering away (COMMAND bit 2). Refused or not, a transfer ends with the start bit
-//! clear and the interrupt that was asked for: the counter at 0xa8 tells them apart. For a
-//! refusal as a whole 0xb0 and 0xb8 hold the transfer's address and count, else the burst's.
+//! buffer, its device addresses are not all in the buffer, or its bus addresses run past 2^64. It
+//! is refused at a burst, with all before it moved, if memory refuses that, or the guest has taken
+//! bus mastering away (COMMAND bit 2). Refused or not, a transfer ends with the start bit clear and
+//! the interrupt that was asked for: the counter at 0xa8 distinguishes them. For a refusal as a
+//! whole 0xb0 and 0xb8 hold the transfer's address and count, else the burst's.
 //!
 //! # Interrupts
 //!

@@ -7,7 +7,7 @@
 //! DMA window's registers, and for the monitor's own reports and checks; its pages are what a guest
 //! with a DMA window reads. The order of construction:
 //!
-//! 1. [`Pieces`]: what the guest's RAM is made of; [`table_pages`](Pieces::table_pages) says how
+//! 1. [`Pieces`]: the pieces of the guest's RAM; [`table_pages`](Pieces::table_pages) returns how
 //!    many pages its table takes.
 //! 2. [`GuestTable`]: the table, in pages of the caller's.
 

@@ -24,8 +24,8 @@ use super::translate::Translate;
 pub struct Options {
     /// The guest's memory.
     pub translate: Box<dyn Translate>,
-    /// Called when a transfer is refused whose profile wants the VM to be stopped for that, once
-    /// until the function is reset.
+    /// Called when a transfer is refused whose profile requests that the VM is stopped, once until
+    /// the function is reset.
     pub on_stop: FailureHook,
 }
 
@@ -134,7 +134,7 @@ impl<H: HostFunction> MediatedFunction<H> {
         }
     }
 
-    /// Counts a write to config space that only the device knows.
+    /// Counts a write to config space that only the device defines.
     fn ignore_config(&mut self, offset: u16) {
         self.ignore();
         if self.logged.config.insert(offset & !3) {
@@ -168,7 +168,7 @@ impl<H: HostFunction> MediatedFunction<H> {
         self.stopped = false;
     }
 
-    /// Whether a write to config space cannot reach anything that only the device knows.
+    /// Whether a write to config space cannot reach anything that only the device defines.
     fn is_known_config(&self, offset: u16, length: usize) -> bool {
         let end = u16::try_from(length)
             .ok()

@@ -60,7 +60,7 @@ impl Counters {
             count if count.is_power_of_two() => {
                 log::warn!("{device}: {transfer}: {refusal} (refusal {count}; not all are logged)")
             }
-            // A guest must not fill the log, however much its owner wants to see.
+            // A guest must not fill the log, whatever the log level.
             _ => {}
         }
     }

@@ -132,7 +132,7 @@ impl Bar {
         self.address
     }
 
-    /// Whether the register stands where it stood at power-on.
+    /// Whether the register has its power-on address.
     #[must_use]
     pub fn is_home(&self) -> bool {
         self.address == self.home
@@ -248,7 +248,7 @@ impl Bars {
         Ok(())
     }
 
-    /// Gives the function an expansion ROM of `size` bytes that stands at `home` at power-on (0:
+    /// Gives the function an expansion ROM of `size` bytes that is at `home` at power-on (0:
     /// nowhere), disabled.
     ///
     /// # Errors

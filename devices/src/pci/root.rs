@@ -217,7 +217,7 @@ impl PciRoot {
         }
     }
 
-    /// Reads from the BARs that stand at `address`.
+    /// Reads from the BARs that contain `address`.
     pub(super) fn bar_read(&self, space: Space, address: u64, data: &mut [u8]) {
         data.fill(0xff);
         for piece in aligned_pieces(address, data.len()) {
@@ -228,7 +228,7 @@ impl PciRoot {
         }
     }
 
-    /// Writes to the BARs that stand at `address`.
+    /// Writes to the BARs that contain `address`.
     pub(super) fn bar_write(&self, space: Space, address: u64, data: &[u8]) {
         for piece in aligned_pieces(address, data.len()) {
             let at = address.wrapping_add(piece.start as u64);

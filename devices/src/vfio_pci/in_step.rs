@@ -16,7 +16,7 @@ use super::host::{HostError, HostFunction, InterruptKind};
 use super::interrupts::Wanted;
 
 impl<H: HostFunction> PassthroughFunction<H> {
-    /// Puts the device into the state that a guest finds after power-on. On failure, says where.
+    /// Puts the device into the state that a guest finds after power-on. On failure, returns where.
     pub(super) fn quiet_device(&mut self) -> Result<(), (u16, HostError)> {
         let command = self.host.config_write(COMMAND, &[0; 2]);
         command.map_err(|error| (COMMAND, error))?;
@@ -31,8 +31,8 @@ impl<H: HostFunction> PassthroughFunction<H> {
         self.forbid_no_snoop()
     }
 
-    /// Clears No-Snoop Enable. KVM is not told that the device may bypass the caches, so a guest
-    /// would not see what such a write leaves in memory. Resets may set it.
+    /// Clears No-Snoop Enable. KVM is not informed that the device may bypass the caches, so a
+    /// guest would not see what such a write leaves in memory. Resets may set it.
     pub(super) fn forbid_no_snoop(&mut self) -> Result<(), (u16, HostError)> {
         let Some(at) = self.config.located.device_control else {
             return Ok(());
@@ -203,7 +203,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         }
     }
 
-    /// Learns in which power state the device is; as before if it does not tell.
+    /// Learns in which power state the device is; unchanged if it does not report it.
     fn read_power_state(&mut self) {
         let Some(at) = self.config.located.pm.map(|at| at + PM_CONTROL) else {
             return;

@@ -48,8 +48,8 @@ impl MappedAreas {
         Self(areas)
     }
 
-    /// Unmaps the areas that are elsewhere than their BAR, whose address `place` tells; `None` is nowhere. True if
-    /// none of them is left mapped.
+    /// Unmaps the areas that are elsewhere than their BAR, whose address `place` returns; `None` is
+    /// nowhere. True if none of them is left mapped.
     pub(super) fn unmap_unless<H: HostFunction>(
         &mut self,
         place: impl Fn(u8) -> Option<Gpa>,
@@ -177,7 +177,7 @@ mod tests {
                 0x4000,
                 vec![0..0x1000, 0x3000..0x4000],
             ),
-            // Nothing of what the host says is taken on trust.
+            // Nothing that the host reports is trusted.
             (vec![0x800..0x2800], vec![], 0x4000, vec![0x1000..0x2000]),
             (vec![0..0x8000], vec![], 0x4000, vec![0..0x4000]),
             (

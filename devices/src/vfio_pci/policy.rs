@@ -15,7 +15,7 @@ pub(super) enum Access {
     ReadOnly,
     /// Reads and writes go to the device.
     Raw,
-    /// Reads and writes go to the device as far as the registers listed say; what is not listed
+    /// Reads and writes go to the device as far as the listed registers allow; what is not listed
     /// reads as 0.
     Registers(&'static [Register]),
     /// Kept by the monitor.
@@ -46,7 +46,7 @@ pub(super) struct Register {
     pub write: u32,
 }
 
-/// Where a capability's length stands.
+/// Location of a capability's length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
     /// Always as many bytes.
@@ -55,9 +55,9 @@ pub(super) enum Length {
     Byte2,
     /// In bits 31:20 of the dword at offset 4.
     Bits20,
-    /// As MSI's Message Control says.
+    /// By MSI's Message Control.
     Msi,
-    /// As the version in the PCI Express Capabilities register says.
+    /// By the version in the PCI Express Capabilities register.
     Express,
 }
 

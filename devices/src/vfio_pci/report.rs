@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How a function tells of its troubles: the log, and the monitor when the guest cannot go on.
+//! How a function reports errors: to the log, and to the monitor if the guest cannot continue.
 
 use std::fmt;
 

@@ -149,8 +149,8 @@ impl MsixSetup {
         let dwords = config.get(at..at + 3)?;
         let layout = MsixLayout::parse([dwords[0], dwords[1], dwords[2]]);
         let vectors = layout.vectors.min(info.msix_vectors).min(MAX_VECTORS);
-        // The pending bits are not looked for: some devices (Chelsio's T5 VFs, Baidu's Kunlun) say that
-        // they are behind the end of their BAR, where no driver reads them.
+        // The pending bits are not searched: some devices (Chelsio's T5 VFs, Baidu's Kunlun) report
+        // that they are behind the end of their BAR, where no driver reads them.
         let placed = is_inside(&layout.table, bars);
         if vectors != 0 && !placed {
             reporter.warn(format_args!(

@@ -227,7 +227,7 @@ impl<M: TableMemory> Table<M> {
         Ok(table)
     }
 
-    /// Frees the tables that stand where the page at `iova` is to go, if they map nothing.
+    /// Frees the tables in the place of the page at `iova`, if they map nothing.
     fn make_room(
         &mut self,
         table: TableAddress,

@@ -264,7 +264,7 @@ impl<M: TableMemory> Table<M> {
         self.lookup(at).filter(|leaf| leaf.iova != at)
     }
 
-    /// Makes a page border at `at`, which takes no more tables than [`tables_to_split`] says.
+    /// Makes a page border at `at`, which takes no more tables than [`tables_to_split`] returns.
     fn split_at(&mut self, at: Iova) -> Result<(), OutOfTables> {
         let Some(leaf) = self.leaf_split_by(at) else {
             return Ok(());

@@ -28,7 +28,7 @@ impl<R: ReadEntry + ?Sized> ReadEntry for &R {
     }
 }
 
-/// Pages that stand at consecutive addresses, as seen by who only reads them.
+/// Pages at consecutive addresses, for readers.
 #[derive(Clone, Copy, Debug)]
 pub struct Window<'a> {
     /// Address of the first page.

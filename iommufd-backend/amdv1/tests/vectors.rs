@@ -163,7 +163,7 @@ fn whole_pages_go_up_to_a_hole_and_past_the_end() {
 
     let mut t = table();
     map(&mut t, 0x20_0000, 0x70_0000, 0x1000).unwrap();
-    // 60 KiB in single pages, for want of congruence, and a page of 64 KiB.
+    // 60 KiB in single pages, for lack of congruence, and a page of 64 KiB.
     map(&mut t, 0x20_1000, 0x80_0000, 0xf000).unwrap();
     map(&mut t, 0x21_0000, 0x90_0000, 0x1_0000).unwrap();
     assert_eq!(t.unmap_whole_pages(Iova(0x20_0000), 0x1_1000), 0x2_0000);

@@ -137,7 +137,7 @@ fn any_step_that_fails_leaves_no_evidence() {
     };
     let text = end(&stuck, &flr()).unwrap_err().to_string();
     assert!(text.contains("bus mastering cannot be disabled"), "{text}");
-    // It is reset all the same.
+    // It is reset nevertheless.
     assert!(stuck.steps.borrow().contains(&"reset"));
 
     let refuses = Fake {

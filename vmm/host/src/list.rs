@@ -19,7 +19,7 @@ use crate::sys_root::SysRoot;
 /// Version of the form of [`Devices::write_json`].
 const JSON_VERSION: u32 = 1;
 
-/// Whether an IOMMU stands before a device.
+/// Whether an IOMMU isolates a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {

@@ -88,7 +88,7 @@ pub struct Ended {
 /// Runs a microVM on `console` until it ends.
 ///
 /// # Errors
-/// [`Error`]; everything was given back by then.
+/// [`Error`]; everything has been released by then.
 pub fn launch(
     config: &ValidConfig,
     harness: Harness<'_>,

@@ -38,14 +38,14 @@ pub enum PlaceError {
         /// Bytes in the largest piece that is left.
         largest: u64,
     },
-    /// There is not so much memory at all.
+    /// All of guest memory is too small.
     #[error("The {what} needs {need} bytes, but guest memory has {room}{besides}")]
     TooLarge {
         /// What has no place.
         what: &'static str,
         /// Bytes that it needs.
         need: u64,
-        /// Bytes that there are for it.
+        /// Bytes available for it.
         room: u64,
         /// What else takes memory, as text.
         besides: &'static str,

@@ -42,8 +42,8 @@ const ENGINE: Bdf = Bdf::new(0, 0, 1, 0).unwrap();
 /// A function for the guest's bus, and what else there is of it.
 pub(crate) struct Passed {
     function: Box<dyn PciFunction>,
-    /// The device that it is, and the gate of its bus mastering: closed, where the guest's driver has to say that it
-    /// translates.
+    /// The device that it is, and the gate of its bus mastering: closed, if the guest's driver has
+    /// to confirm that it translates.
     gate: Option<BusMasterGate>,
     /// What the monitor counts where it translates for it.
     counters: Option<(Bdf, Counters)>,

@@ -47,8 +47,8 @@ pub struct PciSlot {
 }
 
 /// Places for `devices` in their order: functions of one device on the host are functions of one
-/// device in the guest, the first of them function 0, as the bus wants it. `None` if there are
-/// too few slots.
+/// device in the guest, the first of them function 0, as the bus requires. `None` if there are too
+/// few slots.
 #[must_use]
 pub fn assign(devices: &[Bdf]) -> Option<Vec<PciSlot>> {
     let slot_of = |bdf: &Bdf| (bdf.domain(), bdf.bus(), bdf.device());

@@ -16,7 +16,7 @@ pub enum OnReset {
     /// The run ends, with an exit code of its own: Linux restarts after a panic, too.
     #[default]
     Exit,
-    /// The devices are reset, memory is given back, and the guest is started anew.
+    /// The devices are reset, memory is released, and the guest is booted again.
     Restart,
 }
 

@@ -45,7 +45,7 @@ pub enum Error {
     /// `/dev/iommu`, a VFIO device, sysfs, memory to pin.
     #[error(transparent)]
     Backend(#[from] Backend),
-    /// Guest memory is not to be had.
+    /// Guest memory cannot be allocated.
     #[error(transparent)]
     Pin(#[from] PinError),
     /// Guest memory is not where it should be.

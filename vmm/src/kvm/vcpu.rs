@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! vCPU threads: run the guest, serve what it asks for, stop when told to.
+//! vCPU threads: run the guest, serve its requests, stop on request.
 
 use std::cell::Cell;
 use std::io;
@@ -57,8 +57,8 @@ pub struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts vCPU `index` on a thread of its own. It serves the guest from `bus` and tells
-    /// `exits` why it ended, unless it was stopped.
+    /// Starts vCPU `index` on its own thread. It serves the guest from `bus` and notifies `exits`
+    /// why it ended, unless it was stopped.
     ///
     /// # Errors
     /// The errno of thread creation.
@@ -74,7 +74,7 @@ impl VcpuThread {
         })
     }
 
-    /// Starts a thread that does `work` until it is told that it ends; `exits` is told what it returns.
+    /// Starts a thread that does `work` until it is told to stop; `exits` receives what it returns.
     fn start(
         index: u8,
         exits: ExitSender,
@@ -250,7 +250,7 @@ fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
             Step::Done
         }
         Err(error) if error.errno() == libc::EAGAIN => Step::Again,
-        // The page behind a BAR or a memslot is gone, and this kernel does not tell which.
+        // The page behind a BAR or a memslot is gone, and this kernel does not report which.
         Err(error) if error.errno() == libc::EFAULT => Step::End(ExitReason::AccessFailed(None)),
         Err(error) => Step::End(ExitReason::GuestCrash(format!("KVM_RUN failed: {error}"))),
     }

@@ -34,7 +34,7 @@ pub enum VmError {
     /// A memslot was refused.
     #[error("KVM: cannot place {len} bytes of memory at {gpa}")]
     Slot {
-        /// Where it was to stand.
+        /// Its intended address.
         gpa: Gpa,
         /// Its length in bytes.
         len: u64,
@@ -44,7 +44,7 @@ pub enum VmError {
     /// All memslots are in use.
     #[error("KVM has no memslot left for {len} bytes at {gpa}")]
     NoSlot {
-        /// Where the memory was to stand.
+        /// The memory's intended address.
         gpa: Gpa,
         /// Its length in bytes.
         len: u64,
@@ -145,7 +145,7 @@ impl Vm {
             })
     }
 
-    /// Makes `mapping` stand at `gpa` until the result is dropped.
+    /// Maps `mapping` at `gpa` until the result is dropped.
     ///
     /// # Errors
     /// [`VmError::Slot`], [`VmError::NoSlot`]

@@ -28,9 +28,9 @@ use crate::memory::progress::Progress;
 
 pub use error::{PinError, of_all};
 
-/// Where guest RAM stands in the I/O address space, which matters to pinning alone. Any place would
-/// do, since no hardware reads it; below 512 GiB the kernel's table has few levels, and a multiple of
-/// 1 GiB keeps its entries large.
+/// The address of guest RAM in the I/O address space, which matters to pinning alone. Any place
+/// would do, since no hardware reads it; below 512 GiB the kernel's table has few levels, and a
+/// multiple of 1 GiB keeps its entries large.
 const COOKIE: Iova = Iova(1 << 30);
 
 /// What ordinary memory is certain to be made of.
@@ -83,7 +83,7 @@ impl Backing {
             pages: Vec::new(),
         };
         let progress = Progress::new("Pinning guest memory", memory.size);
-        // What is to be given back page by page has to be pinned page by page.
+        // Pages that are released one by one have to be pinned one by one.
         let step = match spare {
             0 => STEP.max(size.bytes()),
             _ => size.bytes(),
@@ -107,7 +107,7 @@ impl Backing {
     }
 
     /// Takes any memory and pins it in `space`, whose physical memory is synthetic: in large pages
-    /// if it has to stand `at_identity`.
+    /// if it has to be `at_identity`.
     ///
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Software`], [`PinError::Process`]
@@ -396,7 +396,7 @@ fn too_few(size: HugepageSize, need: u64, got: u64, pool: Pool) -> PinError {
     }
 }
 
-/// Gives `file` its pages in `range`, cleared, of `wanted` in the end.
+/// Allocates the pages of `file` in `range`, cleared; `wanted` is the final number.
 fn populate(
     file: &File,
     range: Range<u64>,

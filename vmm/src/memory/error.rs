@@ -38,7 +38,7 @@ pub enum LayoutError {
     /// Guest memory in this process.
     #[error(transparent)]
     GuestRam(#[from] GuestRamError),
-    /// A page of guest memory is not where devices were told that it is.
+    /// A page of guest memory is not at the address that devices use.
     #[error(
         "The page of guest memory at {gpa} was at {planned} and {}",
         found.map_or("is gone".to_owned(), |hpa| format!("is now at {hpa}"))
@@ -48,7 +48,7 @@ pub enum LayoutError {
         gpa: Gpa,
         /// Where it was when it was pinned.
         planned: Hpa,
-        /// Where it is, if there is a page at all.
+        /// Where it is, if there is a page.
         found: Option<Hpa>,
     },
     /// The kernel refuses a mapping.

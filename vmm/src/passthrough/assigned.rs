@@ -241,8 +241,8 @@ impl Assigned {
         Ok(())
     }
 
-    /// Ends all DMA of the devices for good. The guest must not be able to turn bus mastering on again by then.
-    /// Returns what failed; the other devices are made quiet all the same.
+    /// Ends all DMA of the devices for good. The guest must not be able to turn bus mastering on
+    /// again by then. Returns what failed; the other devices are made quiet nevertheless.
     pub fn quiesce(&mut self) -> Vec<Backend> {
         if !self.evidence.is_empty() || !self.unquiet.is_empty() {
             return Vec::new();
@@ -362,7 +362,7 @@ impl Assigned {
                 Err(error) => kept.push(Kept::new(&device, chain(&error))),
             }
         }
-        // What no device was told of, none can write to.
+        // No device can write to memory whose address it was never given.
         if self.bytes == 0 {
             kept.clear();
         }

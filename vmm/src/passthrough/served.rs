@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which kinds of interrupt the host can serve. VFIO counts what a device's config space says; whether
-//! the host can do it shows when it is asked to.
+//! Which kinds of interrupt the host can serve. VFIO counts what a device's config space lists;
+//! whether the host can do it shows when it is asked to.
 
 use std::fs;
 use std::path::Path;
@@ -100,7 +100,7 @@ fn keep_lines<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
     }
 }
 
-/// The device's line and who has it, as far as the kernel tells.
+/// The device's line and its user, as far as the kernel reports them.
 fn line(sys: &Path, bdf: Bdf) -> String {
     let read = |path: String| fs::read_to_string(sys.join(path)).ok();
     let number = read(format!("bus/pci/devices/{bdf}/irq"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a passed-through device tells its user: that it failed, or that the host requested it back.
+//! Notices of a passed-through device: that it failed, or that the host requests it back.
 
 use std::sync::Arc;
 
@@ -48,13 +48,13 @@ impl DeviceWatch {
         self.bdf
     }
 
-    /// Readable once the device has something to tell.
+    /// Readable once the device has a notice.
     #[must_use]
     pub fn event(&self) -> &EventFd {
         &self.event
     }
 
-    /// What it tells.
+    /// Its text.
     #[must_use]
     pub fn text(&self) -> &'static str {
         match self.notice {

@@ -28,10 +28,10 @@ pub enum RunError {
     /// The guest did something that no CPU can go on from.
     #[error("The guest crashed: {0}")]
     GuestCrash(String),
-    /// The guest wants to be started anew, and is not.
+    /// The guest requested a restart, and is not restarted.
     #[error("The guest requested a restart")]
     GuestReset,
-    /// The guest says that something went wrong in it.
+    /// The guest reported a failure.
     #[error("The guest powered itself off with status {0}")]
     GuestStatus(u8),
     /// A device failed while the guest ran.
@@ -49,7 +49,7 @@ pub enum RunError {
         at.map_or_else(String::new, |at| format!(", at {at}"))
     )]
     AccessFailed {
-        /// Where, as far as KVM tells.
+        /// The address, if KVM reports it.
         at: Option<Gpa>,
     },
     /// A limit on tasks.

@@ -24,9 +24,9 @@ use crate::run::power_button::{PowerButton, Press};
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// Takes over SIGTERM, SIGINT, SIGQUIT, what else would kill the process from outside, and, unless
-    /// nohup(1) said not to, SIGHUP. To be called before any thread is started that handles one, since
-    /// they inherit what is blocked.
+    /// Takes over SIGTERM, SIGINT, SIGQUIT, what else would kill the process from outside, and,
+    /// unless started by nohup(1), SIGHUP. To be called before any thread is started that handles
+    /// one, since they inherit what is blocked.
     ///
     /// # Errors
     /// [`ProcessError`]

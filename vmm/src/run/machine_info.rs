@@ -12,7 +12,7 @@ use crate::memory::table::RamTable;
 /// Where things are in a machine.
 #[derive(Clone, Debug)]
 pub struct MachineInfo {
-    /// What stands between devices and memory.
+    /// How devices access memory.
     pub backend: &'static str,
     /// Guest RAM above the first MiB, as far as its physical addresses are known.
     pub ram: Arc<RamTable>,

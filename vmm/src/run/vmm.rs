@@ -65,7 +65,7 @@ pub struct Remains {
     pub was_asked: bool,
     /// What the monitor did with the transfers of mediated devices.
     pub mediated: Vec<(Bdf, Statistics)>,
-    /// Whether everything was given back.
+    /// Whether everything was released.
     pub torn_down: Result<(), Error>,
 }
 
@@ -73,7 +73,7 @@ impl Vmm {
     /// Starts the guest of `config`, with `console` at its serial port.
     ///
     /// # Errors
-    /// [`Error`]; everything was given back by then.
+    /// [`Error`]; everything has been released by then.
     pub fn start(
         config: &ValidConfig,
         harness: Harness<'_>,

@@ -224,7 +224,7 @@ fn check_mode(
     }
 }
 
-/// Whether the physical addresses that the kernel tells are those that the device needs.
+/// Whether the physical addresses that the kernel reports are those that the device needs.
 fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), InspectError> {
     match (kind, host::memory_encryption(root)) {
         (CdevKind::Noiommu, Ok(Some(encryption))) => {

@@ -47,7 +47,7 @@ pub(crate) struct GuestLayout {
     pub summary: Summary,
     /// Where the guest is shown the table, if it translates.
     pub window: Option<Places>,
-    /// What the guest's memory map says of its first MiB.
+    /// The type of the first MiB in the guest's memory map.
     pub low: LowMemoryUse,
 }
 

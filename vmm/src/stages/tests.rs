@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Each stage fails in turn, on the software backend: everything is given back, in the one order.
+//! Each stage fails in turn, on the software backend: everything is released, in the one order.
 
 use std::io::Write;
 use std::ops::Range;

@@ -38,14 +38,14 @@ pub(super) fn narrow(summary: Summary, devices: &[AssignedDevice]) -> Vec<String
     narrow_devices(devices, summary.end).map(warning).collect()
 }
 
-/// What such a device misses where memory below 4 GiB has no room for what Linux wants in one piece for
-/// its bounce buffers.
+/// What such a device misses where memory below 4 GiB has no room for what Linux needs in one piece
+/// for its bounce buffers.
 pub(super) fn bounce(
     missed: Option<NoBounceBuffers>,
     summary: Summary,
     devices: &[AssignedDevice],
 ) -> Vec<String> {
-    // Without any memory there, that is what is told.
+    // Without any memory there, that is reported.
     let Some(NoBounceBuffers { need, largest }) = missed.filter(|_| summary.below_4g > 0) else {
         return Vec::new();
     };

@@ -43,7 +43,7 @@ pub enum Invalid {
     /// The format is another.
     #[error("{found} (expected version 1)")]
     Version {
-        /// What the file says.
+        /// The value in the file.
         found: u64,
     },
     /// The device reads addresses from memory, where the monitor cannot check them.
@@ -72,7 +72,7 @@ pub enum Invalid {
     /// A number is outside of what makes sense.
     #[error("{found:#x} (expected {expected})")]
     Number {
-        /// What the file says.
+        /// The value in the file.
         found: u64,
         /// What would do.
         expected: &'static str,

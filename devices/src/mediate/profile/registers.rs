@@ -53,7 +53,7 @@ pub(in super::super) struct Register {
     /// The device is asked before a start whether it has taken what was stored.
     pub read_back: bool,
     pub partial: Partial,
-    /// What becomes of bits that no field names, if the profile says so.
+    /// What happens to bits that no field names, if the profile specifies it.
     pub(super) reserved: Option<Reserved>,
     /// More bits that the device gets as the guest wrote them.
     pub(super) writable: Option<u64>,

@@ -73,6 +73,6 @@ pub(in super::super) struct Transfer {
     pub alignment: u64,
     /// Power of two whose multiples a transfer does not cross in memory.
     pub boundary: Option<u64>,
-    /// Device addresses that there are.
+    /// The range of device addresses.
     pub window: Option<RangeInclusive<u64>>,
 }

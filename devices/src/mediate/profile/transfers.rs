@@ -86,8 +86,8 @@ fn check_transfer(
     })
 }
 
-/// The device acts on each store by itself: one that starts a transfer must not come before
-/// another that says what the transfer is.
+/// The device acts on each store by itself: one that starts a transfer must not come before another
+/// that describes the transfer.
 fn check_stores(register: &Register, mask: u64, otherwise: Otherwise) -> Result<(), Invalid> {
     let stores = register.stores();
     let rule = if stores == 1 {

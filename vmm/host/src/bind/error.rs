@@ -20,10 +20,10 @@ use crate::facts::uses::Use;
     doc = "The kinds of [`BindError`]; their names stay."
 )]
 pub enum BindError {
-    /// What sysfs says of the device.
+    /// The state of the device in sysfs.
     #[error(transparent)]
     BindFacts(#[from] iommufd_backend::Error),
-    /// A bridge: what stands behind it goes with it.
+    /// A bridge: it cannot be passed through without the devices behind it.
     #[error("{bdf} is a bridge ({class:06x}); pass through the devices behind it")]
     BindBridge {
         /// The function.
@@ -54,7 +54,7 @@ pub enum BindError {
         /// By whom.
         by: Use,
     },
-    /// The kernel does not give away devices that no IOMMU stands before.
+    /// The kernel does not allow binding devices that no IOMMU isolates.
     #[error(
         "No IOMMU isolates PCI device {bdf}, and the kernel's unsafe mode, which binding it \
          requires, is off"
@@ -63,7 +63,7 @@ pub enum BindError {
         /// The device.
         bdf: Bdf,
     },
-    /// The kernel cannot give away devices that no IOMMU stands before.
+    /// The kernel has no support for devices that no IOMMU isolates.
     #[error(
         "No IOMMU isolates PCI device {bdf}, and this kernel was built without \
          CONFIG_VFIO_NOIOMMU (Linux 7.3 or later)"

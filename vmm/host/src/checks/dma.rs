@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges whether devices can have the DMA modes that are wanted for them.
+//! Checks whether devices can have the requested DMA modes.
 
 use address::Bdf;
 

@@ -28,7 +28,7 @@ pub enum Id {
     Iommufd,
     /// IOMMUs of the machine.
     Iommu,
-    /// The kernel's switch for devices that no IOMMU stands before.
+    /// The kernel's switch for devices that no IOMMU isolates.
     UnsafeMode,
     /// Memory encryption.
     MemoryEncryption,
@@ -52,7 +52,7 @@ pub enum Id {
     PinnedMemory,
     /// Memory that failed.
     MemoryErrors,
-    /// Guest memory that was not given back.
+    /// Guest memory that was not released.
     KeptMemory,
     /// The kernel's taint.
     Taint,

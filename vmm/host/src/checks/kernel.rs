@@ -26,10 +26,10 @@ const ALWAYS: [&str; 6] = [
     "KVM",
 ];
 
-/// Those for devices that no IOMMU stands before: guest memory of hugepages, and the mode itself.
+/// Those for devices that no IOMMU isolates: guest memory of hugepages, and the mode itself.
 const NOIOMMU: [&str; 3] = ["HUGETLBFS", "VFIO_NOIOMMU", "IOMMUFD_NOIOMMU"];
 
-/// Bits of the taint that tell of trouble (include/linux/panic.h), with the kernel's letters.
+/// Bits of the taint that indicate a fault (include/linux/panic.h), with the kernel's letters.
 const TROUBLE: [(u32, &str); 3] = [
     (4, "M, a machine check"),
     (5, "B, a bad page"),

@@ -46,7 +46,7 @@ pub struct RunOptions {
     /// Where the log goes.
     #[serde(deserialize_with = "deserialize_path")]
     pub log_file: Option<PathBuf>,
-    /// What the memory map says of the first MiB.
+    /// The type of the first MiB in the memory map.
     pub low_memory: Option<LowMemory>,
     /// Guest RAM.
     pub memory: Option<MemoryConfig>,

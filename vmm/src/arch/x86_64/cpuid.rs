@@ -14,7 +14,7 @@ use kvm_ioctls::{Cap, Kvm};
 
 use topology::Topology;
 
-/// Address bits assumed where the CPU does not say.
+/// Address bits assumed if the CPU does not report them.
 const DEFAULT_ADDRESS_BITS: u8 = 36;
 
 /// Leaf 1, ECX: the local APIC's timer can be armed with a value of the TSC.
@@ -32,8 +32,8 @@ pub struct TooManyLeavesError(usize);
 pub fn supported(kvm: &Kvm) -> Result<CpuId, kvm_ioctls::Error> {
     let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
     mask::apply(&mut cpuid);
-    // KVM's local APIC has the timer mode, but leaves it to us to say so: only we know that the
-    // APIC is KVM's.
+    // KVM's local APIC has the timer mode, but its user must report it: only the user is certain
+    // that the APIC is KVM's.
     if kvm.check_extension(Cap::TscDeadlineTimer) {
         for leaf in entries(&mut cpuid, 1) {
             leaf.ecx |= TSC_DEADLINE;

@@ -13,7 +13,7 @@ use crate::arch::low;
 const FOUR_GIB: Gpa = Gpa(1 << 32);
 /// What Linux takes below 4 GiB for a crash kernel that is above (arch/x86/include/asm/crash_reserve.h).
 const CRASH_LOW: u64 = 256 << 20;
-/// Linux's bounce buffers where `swiotlb=` does not say otherwise, and what that counts in
+/// Linux's bounce buffers unless `swiotlb=` changes it, and what that counts in
 /// (include/linux/swiotlb.h, `IO_TLB_DEFAULT_SIZE` and `IO_TLB_SHIFT`).
 const BOUNCE_BUFFERS: u64 = 64 << 20;
 const BOUNCE_SLAB: u64 = 2 << 10;
@@ -56,7 +56,7 @@ pub(crate) fn warnings(line: &str, layout: Layout<'_>) -> Vec<String> {
 /// Bounce buffers of Linux that have no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoBounceBuffers {
-    /// Bytes that Linux wants in one piece below 4 GiB.
+    /// Bytes that Linux requires in one piece below 4 GiB.
     pub need: u64,
     /// Bytes of the largest piece there of which nothing is taken.
     pub largest: u64,

@@ -31,7 +31,7 @@ impl Explain for Backend {
                 source: GetPaError::Other(source),
                 ..
             } if is_denied(source) => ExitCode::Host,
-            // Where an IOMMU cannot tell devices apart, binding is refused with EPERM, too.
+            // If an IOMMU cannot distinguish devices, binding is refused with EPERM, too.
             Self::Device { source, .. } if source.raw_os_error() == Some(libc::ENOSYS) => {
                 ExitCode::Host
             }

@@ -30,8 +30,8 @@ pub trait Explain {
     /// The exit code of a process that ends with it.
     fn exit_code(&self) -> ExitCode;
 
-    /// What the user can do about it where these limits apply, as far as that is known. What follows from a limit
-    /// alone, whatever the error is, is not said here.
+    /// What the user can do about it where these limits apply, as far as that is known. What
+    /// follows from a limit alone, whatever the error is, is not included here.
     fn hint(&self, _limits: Limits) -> Option<String> {
         None
     }

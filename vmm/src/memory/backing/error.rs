@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why guest memory is not to be had, or not pinned.
+//! Why guest memory cannot be allocated or pinned.
 
 use host::{AvailableMemory, Id};
 use iommufd_backend::Error as Backend;

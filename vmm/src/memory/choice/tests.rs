@@ -30,7 +30,7 @@ const fn kernel(len: u64) -> BootRequirements {
     }
 }
 
-/// Anywhere, even in no RAM at all.
+/// Anywhere, even outside of RAM.
 const ANYWHERE: BootRequirements = BootRequirements {
     size: 0,
     ..kernel(0)

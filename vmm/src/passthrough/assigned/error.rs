@@ -18,7 +18,7 @@ use crate::error::explain::{ExitCode, Explain, Limits};
     doc = "The kinds of [`KeepError`]; their names stay."
 )]
 pub enum KeepError {
-    /// There is no evidence that a device has ended its DMA, so guest memory was not given back.
+    /// There is no evidence that a device has ended its DMA, so guest memory was not released.
     #[error(
         "PCI device {bdf} could not be made quiet, so guest memory stays pinned: process {process} \
          keeps {status}"

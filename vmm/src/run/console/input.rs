@@ -68,7 +68,7 @@ pub enum InputState {
     Open,
     /// The end, or an error.
     Closed,
-    /// The user wants to end the guest.
+    /// The user ends the guest.
     Quit,
     /// The user's terminal is gone.
     Gone,

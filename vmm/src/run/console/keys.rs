@@ -12,7 +12,7 @@ pinvisor: Ctrl-a Ctrl-a  sends Ctrl-a to the guest
 pinvisor: Ctrl-a h       prints this
 ";
 
-/// What a key stands for.
+/// The meaning of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     /// A byte for the guest.

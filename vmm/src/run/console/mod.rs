@@ -80,7 +80,7 @@ impl SerialEvents for RoomNotice {
     fn out_byte(&self) {}
     fn tx_lost_byte(&self) {}
     fn in_buffer_empty(&self) {
-        // A full counter has told already.
+        // A full counter has notified already.
         let _ = self.0.write(1);
     }
 }
@@ -252,7 +252,7 @@ impl Console {
         }
     }
 
-    /// Takes all clients that want to connect: one at a time, the others are sent away.
+    /// Accepts all clients that connect: one is served at a time, the others are rejected.
     fn accept(&mut self) -> io::Result<()> {
         let Outlet::Socket(current, listener) = &self.outlet else {
             return Ok(());

@@ -4,7 +4,7 @@
 //! guest wait.
 //!
 //! A thread writes what is in a bounded queue. While the reader takes nothing the queue fills up;
-//! then its oldest bytes make room, and the reader is told how many it missed.
+//! then its oldest bytes make room, and the reader sees how many it missed.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -48,7 +48,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     bytes: VecDeque<u8>,
-    /// Bytes that made room since the reader was told last.
+    /// Bytes that made room since the last notice to the reader.
     lost: u64,
     /// Times that the reader took something.
     progress: u64,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use rustix::process::umask;
 
-/// What a client is told while another one is connected.
+/// Sent to a client while another one is connected.
 const BUSY: &[u8] = b"pinvisor: another client is using the serial port\r\n";
 
 /// The socket that clients connect to; its file goes when it is dropped, if it still is this one's.
@@ -47,7 +47,7 @@ impl Listener {
         })
     }
 
-    /// Readable when a client wants to connect.
+    /// Readable when a client connects.
     #[must_use]
     pub fn socket(&self) -> &UnixListener {
         &self.listener

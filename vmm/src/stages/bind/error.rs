@@ -10,7 +10,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::error::explain::{ExitCode, Explain, Limits};
 
-/// A device cannot be had, or not in a state that is known.
+/// A device cannot be bound, or not in a known state.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
 #[strum_discriminants(
     name(BindStageErrorKind),
@@ -36,7 +36,7 @@ pub enum BindStageError {
     },
 }
 
-/// What stands in the way of a reset of a device's bus.
+/// Why a device's bus cannot be reset.
 fn bus_reset(others: &[Bdf]) -> String {
     match others {
         [] => "its bus cannot be reset either".to_owned(),
@@ -102,7 +102,7 @@ impl Explain for BindStageError {
 
 impl Explain for BindError {
     fn ids() -> Vec<&'static str> {
-        // What sysfs says has names of its own.
+        // Errors of sysfs have their own names.
         let own = BindErrorKind::iter().filter(|kind| *kind != BindErrorKind::BindFacts);
         own.map(Into::into).collect()
     }

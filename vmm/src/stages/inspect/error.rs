@@ -27,13 +27,13 @@ pub enum InspectError {
         /// The device.
         bdf: Bdf,
     },
-    /// A machine in software has no place for a real device, which knows only real addresses.
+    /// A machine in software has no place for a real device, which uses real addresses only.
     #[error("PCI device {bdf} cannot use synthetic physical memory")]
     DeviceWithSoftware {
         /// The device.
         bdf: Bdf,
     },
-    /// A layout was asked to be broken that there is not.
+    /// `--break identity` without identity-mapped memory.
     #[error("No device uses identity-mapped guest memory, so --break identity has no effect")]
     NoIdentity,
     /// Memory is encrypted by address.

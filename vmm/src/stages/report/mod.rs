@@ -159,7 +159,8 @@ pub struct Device {
     pub bdf: String,
     /// The mode that was asked for or taken: one of those in `modes`.
     pub dma: &'static str,
-    /// The address bits that its last driver on the host used, 32 if it had none; `None` if the kernel does not tell.
+    /// The address bits that its last driver on the host used, 32 if it had none; `None` if the
+    /// kernel does not report it.
     pub dma_bits: Option<u32>,
     /// What would be possible.
     pub modes: Vec<Mode>,

@@ -87,7 +87,7 @@ fn last_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Members of ZFS pools, as udev knows them, while pools are imported. The kernel shows no list of
+/// Members of ZFS pools, as udev lists them, while pools are imported. The kernel shows no list of
 /// a pool's devices.
 fn zfs(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, Holder)> {
     let pools = root.names("proc/spl/kstat/zfs").into_iter();

@@ -7,7 +7,7 @@
 //!
 //! A file with a PVH entry point is entered there instead, unless it is a 64-bit Linux, which has
 //! both: by its 64-bit entry point it can be anywhere, by PVH only below 4 GiB, and only where it
-//! is linked unless it says that it can be moved.
+//! is linked unless it is marked as relocatable.
 
 mod headers;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a guest is told of its first MiB, so that it gives none of it to a device.
+//! How the first MiB is described to a guest, so that it gives none of it to a device.
 //!
 //! In the identity layout this is the only memory that is not at its host-physical addresses
 //! ([`low`](crate::arch::x86_64::low)): a device that gets some of it for DMA uses the host's memory there.
@@ -21,7 +21,7 @@ const OPTION: &str = "reservelow";
 /// All of it, and the most that the option takes (arch/x86/kernel/setup.c, `parse_reservelow`).
 const ALL: &str = "640K";
 
-/// What is told.
+/// The description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LowMemoryUse {
     /// What the memory map calls it.
@@ -42,7 +42,8 @@ impl LowMemoryUse {
         }
     }
 
-    /// For a guest in the identity layout whose kernel is this release of Linux, or does not say so.
+    /// For a guest in the identity layout whose kernel is this release of Linux, or of unknown
+    /// release.
     pub fn identity(wanted: LowMemory, release: Option<Release>) -> Self {
         let is_old = release.is_some_and(|release| release < Release::KEEPS_FIRST_MIB);
         let kind = match (wanted, release) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a Linux kernel is told at its entry: the zero page, the command line and setup_data.
+//! What a Linux kernel is given at its entry: the zero page, the command line and setup_data.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::halves;
 /// `type_of_loader` of a boot loader that has no number of its own.
 const LOADER_UNDEFINED: u8 = 0xff;
 
-/// What a kernel is told, whatever its protocol.
+/// What a kernel is given, whatever its protocol.
 #[derive(Debug)]
 pub struct BootInfo<'a> {
     /// The memory map.
@@ -29,7 +29,7 @@ pub struct BootInfo<'a> {
     pub rsdp: Gpa,
 }
 
-/// Why the kernel cannot be told.
+/// Why boot parameters cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ParamsError {
     /// The command line is too long.

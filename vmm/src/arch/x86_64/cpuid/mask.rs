@@ -22,7 +22,7 @@ type Feature = (u32, u32, Register, u32);
 const FEATURES: [Feature; 6] = [
     // MONITOR, which would stop the host's CPU, and PDCM: performance counters are not offered.
     (0x1, 0, Ecx, 1 << 3 | 1 << 15),
-    // SGX wants memory from /dev/sgx_vepc, Processor Trace the host's buffers.
+    // SGX needs memory from /dev/sgx_vepc, Processor Trace the host's buffers.
     (0x7, 0, Ebx, 1 << 2 | 1 << 25),
     // SGX_LC
     (0x7, 0, Ecx, 1 << 30),

@@ -27,7 +27,7 @@ pub(super) enum HeadersError {
     TooMany(usize),
 }
 
-/// What an ELF file says of itself.
+/// The headers of an ELF file.
 #[derive(Debug)]
 pub struct Headers {
     /// Kind, machine, entry point.
@@ -54,7 +54,7 @@ impl Headers {
             return Err(HeadersError::TooMany(count));
         }
         let size = ProgramHeader::validate_entsize(header.class, header.e_phentsize.into());
-        // A file without segments need not say how large they are.
+        // A file without segments need not specify their size.
         let size = if count == 0 { 0 } else { size? };
         let mut table = vec![0; count * size];
         file.read_exact_at(&mut table, header.e_phoff)

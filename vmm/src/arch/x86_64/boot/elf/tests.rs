@@ -201,7 +201,7 @@ fn files_that_would_take_any_time_or_memory_are_refused() {
             "notes",
         ),
         (vec![load; 65_534], "segments"),
-        // What stands for more than can be counted.
+        // Encodes more than can be counted.
         (vec![load; 65_535], "segments"),
         (
             vec![(PT_LOAD, [0x1000, 0x100_0000, GIB, GIB]); 200],
