@@ -80,7 +80,7 @@ pub trait DmaBackend {
 
 /// What is pinned where, asked without system calls: the memory bus of the software backend.
 ///
-/// The same twice: a list of extents for who unpins, an AMDv1 table for who translates.
+/// The same twice: a list of extents for unpinning, an AMDv1 table for translation.
 #[derive(Clone, Debug, Default)]
 pub struct PinnedMap {
     /// In IOVA order, without overlaps.
@@ -196,7 +196,7 @@ impl PinnedMap {
 
     /// Physical address of `iova` and how many of the `len` bytes from there are contiguous.
     ///
-    /// A run may go on from one pin into the next if that lies behind it in both spaces.
+    /// A run may continue from one pin into the next if that lies behind it in both spaces.
     ///
     /// # Errors
     ///
@@ -210,7 +210,7 @@ impl PinnedMap {
         run.ok_or(TranslateError::NotPinned { iova })
     }
 
-    /// Translations of single addresses for who makes many of them.
+    /// Translates single addresses, for callers that translate many.
     #[must_use]
     pub const fn lookup(&self) -> Lookup<'_> {
         Lookup {

@@ -17,8 +17,8 @@ const PAGE: u64 = 4096;
 
 /// A reserved range of host virtual addresses into which files are mapped.
 ///
-/// It does not dereference anything: who hands the address to KVM or makes a reference of it must
-/// keep the `Mapping` alive that long.
+/// It does not dereference anything: a caller that passes the address to KVM or makes a reference
+/// of it must keep the `Mapping` alive that long.
 #[derive(Debug)]
 pub struct Mapping {
     start: Hva,
@@ -155,8 +155,8 @@ pub(crate) fn pointer(address: Hva) -> *mut libc::c_void {
     ptr::with_exposed_provenance_mut(address)
 }
 
-/// Gives back `len` bytes from `start`, which must be part of a reservation that its owner is
-/// letting go of.
+/// Unmaps `len` bytes from `start`, which must be part of a reservation that its owner is letting
+/// go of.
 fn unmap(start: Hva, len: u64) {
     if len == 0 {
         return;

@@ -21,10 +21,10 @@ const SMALL_PAGE: u64 = 4096;
 
 /// An I/O address space for devices in noiommu mode.
 ///
-/// It is bookkeeping only: the kernel pins pages and remembers where they are, but no device sees it. It
-/// uses a page table of its own making instead of the one that comes and goes with a device, so
-/// that memory stays pinned until [`unpin`](DmaBackend::unpin) or until the space and all its
-/// devices are gone.
+/// It is bookkeeping only: the kernel pins pages and remembers where they are, but no device sees
+/// it. It allocates its page table instead of using the one whose lifetime is a device's, so that
+/// memory stays pinned until [`unpin`](DmaBackend::unpin) or until the space and all its devices
+/// are gone.
 #[derive(Debug)]
 pub struct NoiommuSpace {
     iommufd: Arc<Iommufd>,
@@ -88,8 +88,8 @@ impl NoiommuSpace {
         unmapped.and(destroyed)
     }
 
-    /// Asks the kernel for the physical address of `iova` and how many of `length` bytes go on from
-    /// there.
+    /// Asks the kernel for the physical address of `iova` and how many of `length` bytes are
+    /// contiguous from there.
     ///
     /// # Errors
     /// [`Error::Translate`]

@@ -42,7 +42,7 @@ pub struct Leftover {
     /// The bridge that its bus belongs to, as long as it was there; `None` on a root bus.
     pub parent: Option<Bdf>,
     /// Whether the port above reported a card in its slot while the device was there. One that did
-    /// not, as QEMU's root ports, has nothing to say about its end either.
+    /// not, as QEMU's root ports, does not report its end either.
     pub seen_in_slot: bool,
     /// Whether its user has accepted that it cannot be reset.
     pub accepted: bool,
@@ -184,7 +184,7 @@ fn reset(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Because, E
     let behind = device.parent.map(|parent| sysfs.behind(parent));
     let behind = behind.unwrap_or_default();
     let usable = reset::alone(methods.clone(), &behind);
-    // Through sysfs any of them can be had, not only the first.
+    // Through sysfs any of them can be selected, not only the first.
     let method = ResetMethod::choose(strongest(&usable), || {
         behind
             .iter()
@@ -233,8 +233,8 @@ fn reset_bridge(sysfs: &PciSysfs, bdf: Bdf, parent: Bdf) -> Result<(), Error> {
 }
 
 /// A function that was taken out of the kernel, by the host or because the card was pulled out. It
-/// may be there all the same, as it was. Its registers are out of reach, but a reset of its bus
-/// clears all of them, COMMAND among them (PCI Express Base Specification, section 6.6.1).
+/// may still be present, unchanged. Its registers are out of reach, but a reset of its bus clears
+/// all of them, COMMAND among them (PCI Express Base Specification, section 6.6.1).
 fn settle_removed(sysfs: &PciSysfs, device: &Leftover) -> Result<Quiet, Error> {
     let Some(parent) = device.parent else {
         return Err(device.unusable("it was removed, and no bridge above can reset it"));

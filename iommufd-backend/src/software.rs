@@ -37,7 +37,7 @@ pub enum SoftwareError {
         len: u64,
         /// Page size of the request.
         page_size: u64,
-        /// Where the range would stand.
+        /// Address of the range.
         iova: Iova,
     },
     /// The range passes the end of its space.
@@ -50,7 +50,7 @@ pub enum SoftwareError {
         offset: u64,
         /// Bytes.
         len: u64,
-        /// What the mapping says.
+        /// The cause.
         #[source]
         source: MmapRegionError,
     },

@@ -56,9 +56,9 @@ pub fn capabilities<R: ConfigRead>(config: R) -> Capabilities<R> {
 /// The capabilities of the extended list, in its order (PCI Express Base Specification 6.0, section 7.6;
 /// drivers/pci/pci.c `pci_find_next_ext_capability`).
 ///
-/// The list begins at 0x100 and goes on as [`capabilities`] has it, but for what ends it: a pointer to what is in front
-/// of 0x100, and a header of zeros or ones only. Those with the ID 0 are left out: they only hold a place in the list,
-/// as where it begins with one that is hidden.
+/// The list begins at 0x100 and goes on as in [`capabilities`], except for its end: a pointer to
+/// what is in front of 0x100, and a header of zeros or ones only. Those with the ID 0 are left out:
+/// they only hold a place in the list, as where it begins with one that is hidden.
 pub fn extended_capabilities<R: ConfigRead>(config: R) -> Capabilities<R> {
     Capabilities::new(config, List::Extended)
 }
@@ -118,7 +118,7 @@ enum List {
     Extended,
 }
 
-/// Where a walk goes on.
+/// Where a walk continues.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     First,
@@ -136,7 +136,7 @@ impl<R: ConfigRead> Capabilities<R> {
         }
     }
 
-    /// The offset of the first capability, as it is written there.
+    /// The offset of the first capability, as stored there.
     fn first(&mut self) -> Result<Option<u16>, R::Error> {
         if self.list == List::Extended {
             return Ok(Some(EXTENDED_CAPABILITIES));

@@ -61,7 +61,7 @@ pub enum Reason {
         /// First address.
         gpa: Gpa,
     },
-    /// It leaves the guest's memory, or goes on elsewhere in the host's.
+    /// It leaves the guest's memory, or continues elsewhere in the host's.
     #[error("only {contiguous:#x} bytes from GPA {gpa} on are contiguous")]
     NotContiguous {
         /// First address.

@@ -159,7 +159,7 @@ impl<H: HostFunction> MediatedFunction<H> {
         }
     }
 
-    /// Forgets what the guest wrote; a function that was stopped goes on.
+    /// Forgets what the guest wrote; a stopped function continues.
     fn forget(&mut self) {
         self.routes.reset();
         self.reporting.reset();

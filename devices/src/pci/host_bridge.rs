@@ -17,7 +17,7 @@ const IDENTITY: Identity = Identity {
     pin: None,
 };
 
-/// A host bridge without registers of its own.
+/// A host bridge without registers.
 #[derive(Debug)]
 pub struct HostBridge(EmulatedConfig);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Bus 0: which functions are on it, who answers which address, and the locks between them.
+//! Bus 0: its functions, the addresses that they decode, and their locks.
 
 use std::fmt;
 use std::ops::Range;

@@ -148,8 +148,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         self.settle_vectors(0..u16::MAX);
     }
 
-    /// Outside D0 everything stays as it is: the host would write to the MSI-X table, which does
-    /// not answer.
+    /// Outside D0 nothing changes: the host would write to the MSI-X table, which does not answer.
     pub(super) fn settle_vectors(&mut self, vectors: Range<u16>) {
         if self.power_state != 0 {
             return;

@@ -21,7 +21,7 @@ pub struct DeviceFailure {
 }
 
 impl DeviceFailure {
-    /// What happened, with all that is behind it, for those who know which device it is about.
+    /// The error with its causes, without the device's name.
     #[must_use]
     pub fn reason(&self) -> String {
         format!("{}: {}", self.operation, self.source)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which profiles are taken, and what is said about the others.
+//! Which profiles are accepted, and the errors for the others.
 
 use devices::mediate::{ON_REQUEST, SHIPPED};
 
@@ -336,7 +336,7 @@ fn each_wrong_value_is_named() {
     are_refused(cases);
 }
 
-/// Each piece of [`PROFILE`], what takes its place, and what is said about it.
+/// Each piece of [`PROFILE`], its replacement, and the error for it.
 pub(super) fn are_refused(cases: &[(&str, &str, &str)]) {
     for (from, to, expected) in cases {
         let text = error(&profile(&[(from, to)]));

@@ -35,7 +35,7 @@ pub enum OpenError {
     /// It does not say that it is one. All-ones mean that memory decode is off.
     #[error("no DMA window: its first register reads {found:#x} instead of {MAGIC:#x}")]
     Magic {
-        /// What it says.
+        /// Its contents.
         found: u32,
     },
     /// Its interface is another.

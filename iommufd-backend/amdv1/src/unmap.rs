@@ -259,7 +259,7 @@ impl<M: TableMemory> Table<M> {
         }
     }
 
-    /// The page that begins before `at` and goes on there.
+    /// The page that begins before `at` and continues there.
     fn leaf_split_by(&self, at: Iova) -> Option<Leaf> {
         self.lookup(at).filter(|leaf| leaf.iova != at)
     }
@@ -299,6 +299,6 @@ fn tables_to_split(leaf: Leaf, at: Iova) -> usize {
         .filter_map(Level::new)
         .filter(|level| !at.is_aligned(level.item_bytes()))
         .count();
-    // A part of 512 GiB has no leaf of its own: two of 256 GiB in a table, before and after.
+    // A part of 512 GiB has no single leaf: two of 256 GiB in a table, before and after.
     chain + if level >= 3 { 2 } else { 0 }
 }

@@ -294,7 +294,7 @@ pub struct Leaves<R> {
     reader: R,
     path: Path,
     first: Iova,
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     next: Option<Iova>,
     last: Iova,
     limit: u64,

@@ -206,7 +206,7 @@ fn empty_tables_give_way_to_a_page() {
     };
     assert_eq!(map(&mut t, 0x3fff_f000, 0x3fff_f000, 0x2000), Err(in_use));
     assert_eq!(dump(&t), ["top 2", "L2[1]x1 0x7000000040000001"]);
-    // As the kernel's table code leaves it.
+    // As the kernel's table code writes it.
     let result = t.map_prefix(Iova(0x3fff_f000), Hpa(0x3fff_f000), 0x2000, RW);
     assert_eq!(result, Err(in_use));
     assert_eq!(phys(&t, 0x3fff_f000), Some(0x3fff_f000));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Who translates, and which IOVAs.
+//! The contenders and their IOVAs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -327,8 +327,8 @@ impl Translate for LastExtent {
 
 struct Frames;
 
-// SAFETY: every frame is a page of its own that is never freed; physical addresses are those of
-// this process, as given to `OffsetPageTable`.
+// SAFETY: every frame is a separate page that is never freed; physical addresses are those of this
+// process, as given to `OffsetPageTable`.
 unsafe impl FrameAllocator<Size4KiB> for Frames {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
         let page: *const PageTable = Box::leak(Box::new(PageTable::new()));

@@ -25,13 +25,13 @@ pub const DIRECTORY: &str = "/run/pinvisor";
 /// What their names begin with; the process number follows.
 const NAME: &str = "keeper-";
 
-/// A keeper answers at once, or not at all.
+/// A keeper responds at once, or never.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A keeper that keeps memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Number of its process, as the kernel knows it.
+    /// Its process ID, from the kernel.
     pub pid: u32,
     /// What it keeps.
     pub status: Status,
@@ -73,8 +73,8 @@ pub fn find(directory: &Path) -> Vec<Found> {
     found
 }
 
-/// Tells the keeper that `bdf` is quiet, and returns what it keeps then. With no device left, its
-/// memory is released.
+/// Reports to the keeper that `bdf` is quiet, and returns what it then keeps. With no device left,
+/// its memory is released.
 ///
 /// # Errors
 /// [`KeeperError::Silent`], [`KeeperError::Refused`]

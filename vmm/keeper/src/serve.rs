@@ -70,7 +70,7 @@ pub fn keep_here(status: Status) {
     keep(held, publish(Path::new(DIRECTORY)).as_ref());
 }
 
-/// Does as the monitor tells, and what is left to do when it is gone.
+/// Serves the monitor, and finishes its work after it has exited.
 pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Result<(), KeeperError> {
     let mut held = Held::default();
     loop {
@@ -106,7 +106,7 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
     // Its files are closed, and so its devices, once it is no process any more (kernel/exit.c
     // do_exit: exit_files and exit_task_work before exit_notify).
     wait_for(monitor);
-    // Devices that never were told of memory cannot write to it.
+    // Devices that never got the memory's addresses cannot write to it.
     if held.status.bytes == 0 {
         return Ok(());
     }
@@ -147,8 +147,8 @@ fn publish(directory: &Path) -> Option<Published> {
         .ok()
 }
 
-/// Keeps what is held until it is told that every device is quiet. Where that cannot be known, it
-/// is kept for ever: only killing this process gives the memory back.
+/// Keeps what is held until every device is reported quiet. If that cannot be determined, it is
+/// kept for ever: only killing this process gives the memory back.
 fn keep(mut held: Held, published: Option<&Published>) {
     while !held.status.devices.is_empty() {
         let Some(published) = published else {

@@ -28,7 +28,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// Starts a keeper for `devices`, none of which is bound yet, and `iommufd`, to which they will
-    /// be. It is a process of its own from the start, not a copy of this one.
+    /// be. It is a new process from the start, not a copy of this one.
     ///
     /// # Errors
     /// [`KeeperError::Start`], [`KeeperError::Silent`]

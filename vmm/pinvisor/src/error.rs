@@ -34,7 +34,7 @@ pub enum Error {
     /// The file with the process ID.
     #[error(transparent)]
     Pidfile(#[from] crate::pidfile::PidfileError),
-    /// There is no such process for a device.
+    /// No such process for a device.
     #[error("No process keeps memory for PCI device {bdf}")]
     NoKeeper {
         /// The device.

@@ -70,7 +70,7 @@ pub enum Event<'a> {
     Started {
         /// The process.
         pid: u32,
-        /// Of Pinvisor, as `--version` tells it.
+        /// Of Pinvisor, as `--version` prints it.
         version: &'a str,
         /// Milliseconds since 1970.
         unix_time_ms: u64,
@@ -81,21 +81,21 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         serial: Option<&'a Path>,
     },
-    /// The guest requested a restart and is started anew: everything was given back.
+    /// The guest requested a restart and is booted again: everything was released.
     Restart,
-    /// A passed-through device cannot go on, which ends the guest.
+    /// A passed-through device failed, which ends the guest.
     DeviceError {
         /// The device.
         #[serde(serialize_with = "as_text")]
         device: Bdf,
-        /// What it told.
+        /// Its report.
         message: &'a str,
     },
-    /// Everything is given back. The last event.
+    /// Everything is released. The last event.
     Shutdown {
         /// Why, as a word.
         reason: &'a str,
-        /// The same in words, where there is more to say.
+        /// Details as text, if any.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<&'a str>,
         /// The signal, if one was the reason.
@@ -176,7 +176,7 @@ impl EventLog {
         }
     }
 
-    /// Tells that `event` happened.
+    /// Writes `event`.
     pub fn tell(&mut self, event: &Event<'_>) {
         self.open = !matches!(event, Event::Shutdown { .. });
         if !self.open {
@@ -201,7 +201,7 @@ impl EventLog {
         });
     }
 
-    /// Tells that the run starts.
+    /// Writes the event of the start.
     pub fn started(&mut self) {
         self.watch_signals();
         let now = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -146,7 +146,7 @@ mod tests {
     use crate::events::{Event, EventLog};
     use vmm::console::testing::{Pty, RawMode};
 
-    /// Says to this test that it is the process which gets the signal, and where events go.
+    /// Selects this test as the process that gets the signal, with the path for events.
     const CHILD: &str = "PINVISOR_TEST_FATAL_SIGNAL";
 
     /// What gets the signal: its standard input is a terminal.

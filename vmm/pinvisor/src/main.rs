@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 fn execute(cli: Cli) -> Result<ExitCode, Error> {
     let verbose = cli.verbose;
     prepare_process()?;
-    // A run's log may go elsewhere, as its file of options says.
+    // A run's log may go elsewhere, by its configuration file.
     if !matches!(cli.command, Command::Run(_) | Command::Plan(_)) {
         logging::start(&HostConfig {
             verbose,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A file with the number of this process, for those who want to signal it.
+//! A file with this process's ID, for sending signals to it.
 //!
-//! The file is locked (flock(2)) as long as the process lives, so that one that was left behind
-//! is told from one in use, whatever process has its number by now.
+//! The file is locked (flock(2)) as long as the process lives, so that one that was left behind is
+//! distinguished from one in use, whatever process has its ID by now.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -27,7 +27,7 @@ pub enum PidfileError {
     Taken {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// Its contents.
         owner: String,
     },
     /// It is something else.
@@ -54,7 +54,7 @@ pub struct Pidfile {
 }
 
 impl Pidfile {
-    /// Makes `path` say which process this is. One that a process left behind is taken over.
+    /// Writes this process's ID to `path`. A stale file is replaced.
     ///
     /// # Errors
     /// [`PidfileError`]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `pinvisor run`: a guest until it ends, and again if it is to be started anew.
+//! `pinvisor run`: a guest until it ends, and again if it is to be restarted.
 
 use std::path::PathBuf;
 
@@ -13,9 +13,9 @@ use crate::events::Event;
 use crate::run_context::RunContext;
 use crate::screen::say;
 
-/// Runs the microVM that `config` describes until it ends, and tells `host` about it. Where
-/// devices use physical addresses, its RAM is placed by `layout`: [`vmm::Identity`], unless the harm of
-/// another one is to be shown.
+/// Runs the microVM that `config` describes until it ends, and reports to `host`. If devices use
+/// physical addresses, its RAM is placed by `layout`: [`vmm::Identity`], unless the harm of another
+/// one is to be shown.
 ///
 /// # Errors
 /// [`Error`]; what was set up is torn down by then, devices first.
@@ -33,7 +33,8 @@ pub fn run(config: &ValidConfig, layout: &dyn Layout, mut host: RunContext) -> R
     result
 }
 
-/// Runs the guest until it ends, again if it is to be started anew. Whoever is at its serial port stays.
+/// Runs the guest until it ends, again if it is to be restarted. Clients of its serial port stay
+/// connected.
 fn run_guests(
     config: &ValidConfig,
     layout: &dyn Layout,

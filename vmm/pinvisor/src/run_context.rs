@@ -11,7 +11,7 @@ use crate::events::{Event, EventLog};
 use crate::logging;
 use crate::pidfile::Pidfile;
 
-/// Those who watch over a run.
+/// Log, events and pidfile of a run.
 #[derive(Debug, Default)]
 pub struct RunContext {
     pub(crate) events: EventLog,
@@ -47,8 +47,8 @@ impl RunContext {
         })
     }
 
-    /// Whether a guest that ended for `reason`, whose machine was `torn_down`, is started anew: not
-    /// if it `was_asked` to power itself off. If so, that is told, and the timings begin again.
+    /// Whether a guest that ended for `reason`, whose machine was `torn_down`, is restarted: not if
+    /// it `was_asked` to power itself off. If so, that is logged, and the timings begin again.
     pub(crate) fn starts_anew(
         &mut self,
         reason: &ExitReason,

@@ -35,8 +35,9 @@ pub struct AddressMap {
 pub struct NoEcamError;
 
 impl AddressMap {
-    /// Derives the guest's map from the host's; windows are cut around config space. `bars` are those of the devices to pass through;
-    /// one that no bridge window of the host's holds gets a window of its own.
+    /// Derives the guest's map from the host's; windows are cut around config space. `bars` are
+    /// those of the devices to pass through; one that no bridge window of the host contains gets
+    /// its own window.
     ///
     /// # Errors
     /// `NoEcamError`

@@ -28,7 +28,7 @@ pub(crate) struct Place<'a> {
     pub memory: &'a GuestMemoryMmap,
     /// The rest of the machine.
     pub wiring: &'a Wiring<'a>,
-    /// Memory of its own that the guest sees.
+    /// Its memory that the guest sees.
     pub memslots: Vec<Memslot>,
 }
 

@@ -82,7 +82,7 @@ impl Slots {
 #[derive(Debug)]
 pub(crate) struct Wiring<'a> {
     pub vm: &'a Arc<Vm>,
-    /// Where guest memory is, for those who translate.
+    /// Addresses of guest memory, for translation.
     pub table: &'a Arc<RamTable>,
     /// Where the guest is shown that, if it is.
     pub window: Option<Places>,

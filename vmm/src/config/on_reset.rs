@@ -13,7 +13,7 @@ use super::{ConfigError, text};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum OnReset {
-    /// The run ends, with an exit code of its own: Linux restarts after a panic, too.
+    /// The run ends, with a separate exit code: Linux restarts after a panic, too.
     #[default]
     Exit,
     /// The devices are reset, memory is released, and the guest is booted again.

@@ -90,9 +90,8 @@ impl VcpuThread {
                 if let Err(error) = unblock_signal(kick_signal()) {
                     log::error!("vCPU {index} may not stop on request: {error:?}");
                 }
-                // What asked for the machine's end, a power-off or a restart, is not to be
-                // returned from: a guest that goes on tries other ways, down to a BIOS that is not
-                // there.
+                // What asked for the machine's end, a power-off or a restart, is not to be returned
+                // from: a guest that continues tries other ways, down to a BIOS that is not there.
                 if let Some(reason) = work(&|| seen.load(Ordering::SeqCst) || exits.is_decided()) {
                     exits.send(reason);
                 }
@@ -100,7 +99,7 @@ impl VcpuThread {
         Ok(Self { thread, stopping })
     }
 
-    /// Tells the vCPU to stop, without waiting.
+    /// Requests that the vCPU stops, without waiting.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         // A thread that has ended by itself needs no signal.
@@ -119,7 +118,7 @@ impl VcpuThread {
     }
 }
 
-/// Runs the vCPU until it `ends`; otherwise returns why it cannot go on.
+/// Runs the vCPU until it `ends`; otherwise returns why it cannot continue.
 fn run(
     vcpu: &mut VcpuFd,
     bus: &IoManager,
@@ -144,7 +143,7 @@ enum Step {
     /// It accessed something emulated while KVM saw an event being delivered, which KVM does not
     /// emulate.
     WhileVectoring,
-    /// It cannot go on.
+    /// It cannot continue.
     End(ExitReason),
 }
 
@@ -177,7 +176,7 @@ impl Patience {
         }
     }
 
-    /// Why the vCPU cannot go on after `step`, if it cannot.
+    /// Why the vCPU cannot continue after `step`, if so.
     fn judge(&mut self, step: Step) -> Option<ExitReason> {
         let (vectoring, again) = (self.vectoring, self.again);
         (self.vectoring, self.again) = (0, 0);
@@ -256,7 +255,7 @@ fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
     }
 }
 
-/// Why the guest cannot go on after `exit`.
+/// Why the guest cannot continue after `exit`.
 fn reason(exit: &VcpuExit<'_>) -> ExitReason {
     let crashed = |text: String| ExitReason::GuestCrash(text);
     match exit {

@@ -257,7 +257,7 @@ impl Taking<'_> {
         }
     }
 
-    /// Gives back what is not chosen.
+    /// Releases what is not chosen.
     fn keep(self, choice: Choice) -> Result<Backing, PinError> {
         let page_size = self.size.bytes();
         let bytes = |number: usize| number as u64 * page_size;

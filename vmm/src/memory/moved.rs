@@ -3,9 +3,8 @@
 //! Whether every page of guest memory is where the table has it, by the page tables of this
 //! process, which are those that KVM uses for the guest.
 //!
-//! `/dev/iommu` keeps the pages pinned that devices use. Who takes pages out of the memory file
-//! gives the guest others in their place; the kernel's own table of pinned memory does not record
-//! that.
+//! `/dev/iommu` keeps the pages pinned that devices use. Removing pages from the memory file gives
+//! the guest others in their place; the kernel's own table of pinned memory does not record that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -16,8 +16,8 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Waits until no other process has a turn at `directory`, which is locked (flock(2)), as a mount that
-    /// is read-only allows, too. Where that cannot be, this one goes on without.
+    /// Waits until no other process has a turn at `directory`, which is locked (flock(2)), as a
+    /// mount that is read-only allows, too. Otherwise, this process continues without the lock.
     ///
     /// `what` others are doing meanwhile is logged: it follows "another process ".
     pub fn at(directory: &Path, what: &str) -> Self {

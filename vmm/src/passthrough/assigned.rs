@@ -229,7 +229,7 @@ impl Assigned {
         }
     }
 
-    /// Tells the keeper of memory that is pinned now: `bytes` of `file`.
+    /// Reports memory that is pinned now to the keeper: `bytes` of `file`.
     ///
     /// # Errors
     /// [`KeeperError`]

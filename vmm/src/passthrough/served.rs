@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// Serves what it lists; `line` counts who has the line, which takes one only.
+    /// Serves what it lists; `line` counts the users of the line, which allows only one.
     struct Fake<'a> {
         bdf: Bdf,
         serves: &'a [IrqIndex],

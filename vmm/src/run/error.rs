@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a run does not begin to go on, or does not end well.
+//! Why a run does not start, or fails.
 
 use address::{Bdf, Gpa};
 use host::Id;
@@ -25,7 +25,7 @@ pub enum RunError {
         /// Files needed.
         need: u64,
     },
-    /// The guest did something that no CPU can go on from.
+    /// The guest did something after which no CPU can continue.
     #[error("The guest crashed: {0}")]
     GuestCrash(String),
     /// The guest requested a restart, and is not restarted.

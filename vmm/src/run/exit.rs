@@ -34,7 +34,7 @@ pub enum ExitReason {
     /// The host could not carry out an access of the guest's to its address space, at this address
     /// if KVM reports it.
     AccessFailed(Option<Gpa>),
-    /// KVM cannot enter the guest, since it cannot start a thread of its own.
+    /// KVM cannot enter the guest, since it cannot start its worker thread.
     NoWorker,
     /// A passed-through device cannot continue; the text has the reason.
     Device(Bdf, String),
@@ -89,7 +89,7 @@ pub fn channel() -> io::Result<(ExitSender, ExitReceiver)> {
 }
 
 impl ExitSender {
-    /// Tells why the guest ends. Only the first reason counts.
+    /// Reports why the guest ends. Only the first reason counts.
     pub fn send(&self, reason: ExitReason) {
         if self.0.reason.set(reason).is_ok()
             && let Err(error) = self.0.event.write(1)

@@ -58,7 +58,7 @@ pub(crate) enum Bootability {
     Bootable(Placement),
     /// It could, but its devices might use the host's memory.
     Unsafe(Placement, TooManyPieces),
-    /// There is no room for kernel or initramfs.
+    /// No room for kernel or initramfs.
     Unplaced(BootError),
 }
 

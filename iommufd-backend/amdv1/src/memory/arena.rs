@@ -9,7 +9,7 @@ use super::{TABLE_BYTES, TableAddress};
 use crate::level::{ENTRIES, Level};
 use crate::pte::{Entry, Item};
 
-/// A table, and a page of its own so that it shares no cache line or TLB entry.
+/// A table, in its own page so that it shares no cache line or TLB entry.
 #[derive(Clone, Debug)]
 #[repr(C, align(4096))]
 struct Page([u64; ENTRIES]);

@@ -72,7 +72,7 @@ pub enum BindError {
         /// The device.
         bdf: Bdf,
     },
-    /// There is no driver to bind to.
+    /// No driver to bind to.
     #[error("The driver vfio-pci is missing, and loading it failed: {reason}")]
     BindNoVfioPci {
         /// The output.

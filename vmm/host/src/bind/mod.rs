@@ -107,7 +107,7 @@ struct Before {
     driver_override: String,
 }
 
-/// Gives `bdf` to vfio-pci. One that a VFIO driver has already stays as it is.
+/// Binds `bdf` to vfio-pci. One that is already bound to a VFIO driver is not changed.
 ///
 /// # Errors
 /// [`BindError`]; the device is with its driver of before then.

@@ -14,8 +14,8 @@ const BALLOONS: [(&str, &str); 3] = [
     ("vmbus", "hv_balloon"),
 ];
 
-/// Words of the kernel's command line after which hugepages may stand where nothing can be pinned
-/// (Linux Documentation/admin-guide/kernel-parameters.txt).
+/// Words of the kernel's command line that put hugepages where nothing can be pinned (Linux
+/// Documentation/admin-guide/kernel-parameters.txt).
 const MOVABLE: [&str; 4] = [
     "hugetlb_cma=",
     "movablecore=",

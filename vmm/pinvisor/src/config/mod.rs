@@ -12,7 +12,7 @@ use vmm::config::{OnReset, ValidConfig};
 pub use file::FileError;
 pub use options::{Missing, RunOptions};
 
-/// Log, events and pidfile of a run, and how long it goes on.
+/// Log, events, pidfile and time limit of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostConfig {
     /// How much is logged: 0 for warnings, 1 for what is done, 2 and more for everything.

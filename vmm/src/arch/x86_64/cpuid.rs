@@ -57,7 +57,7 @@ pub fn for_vcpu(supported: &CpuId, index: u8, count: u8) -> Result<CpuId, TooMan
     CpuId::from_entries(&leaves).map_err(|_| TooManyLeavesError(leaves.len()))
 }
 
-/// `supported`, and that the TSC runs at `tsc_khz` kHz, for those who ask CPUID.
+/// `supported`, and that the TSC runs at `tsc_khz` kHz, for software that reads CPUID.
 ///
 /// # Errors
 /// [`TooManyLeavesError`]

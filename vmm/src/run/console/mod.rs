@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where the guest's serial port goes on the host: standard input and output, a file, a
+//! Destinations of the guest's serial port on the host: standard input and output, a file, a
 //! pseudoterminal, or a socket.
 //!
 //! The guest never waits for a reader on the host: what it prints goes through a pump.
@@ -71,7 +71,7 @@ impl Trigger for IrqTrigger {
     }
 }
 
-/// Tells that the guest has read its input, so that more can follow.
+/// Reports that the guest has read its input, so that more can follow.
 #[derive(Debug)]
 pub struct RoomNotice(pub EventFd);
 
@@ -117,7 +117,7 @@ struct Connection {
 }
 
 impl Console {
-    /// Opens what `config` names. A terminal is left as it is until [`start`](Self::start).
+    /// Opens what `config` names. A terminal is not changed until [`start`](Self::start).
     ///
     /// # Errors
     /// [`Error::File`], [`Error::Process`]
@@ -151,7 +151,7 @@ impl Console {
         Ok(Self::new(outlet)?)
     }
 
-    /// Gives what the guest prints to `sink`. There is no input.
+    /// Passes the guest's output to `sink`. There is no input.
     ///
     /// # Errors
     /// [`ProcessError`]

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 /// Writes what there is room for now, or within `patience`; else fails with
-/// [`io::ErrorKind::WouldBlock`]. The descriptor may be shared with others and stays as it is.
+/// [`io::ErrorKind::WouldBlock`]. The descriptor may be shared with others and is not changed.
 #[derive(Debug)]
 pub struct Unblocked<T> {
     target: T,

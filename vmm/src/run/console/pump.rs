@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Takes what the guest prints to a reader who may be slow, paused or gone, without making the
-//! guest wait.
+//! Passes the guest's output to a reader that may be slow, paused or gone, without making the guest
+//! wait.
 //!
 //! A thread writes what is in a bounded queue. While the reader takes nothing the queue fills up;
 //! then its oldest bytes make room, and the reader sees how many it missed.

@@ -96,7 +96,7 @@ pub fn send_away(mut client: UnixStream) {
     let _ = client.write_all(BUSY);
 }
 
-/// The mode of the file decides who may connect (unix(7)).
+/// The file's mode controls who may connect (unix(7)).
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let before = umask(Mode::RWXG | Mode::RWXO);
     let listener = UnixListener::bind(path);

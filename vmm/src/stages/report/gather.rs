@@ -41,7 +41,7 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         cost_in_one_extent: Overhead::of_one_extent(memory.size()).into(),
         choice,
         memslots: Memslots {
-            // Low memory has one of its own.
+            // Low memory has a separate one.
             ram: memory.regions().len() + 1,
             kept_for_bars: devices.len() * SLOTS_PER_DEVICE,
             limit: planned.vm.most_slots(),

@@ -24,7 +24,7 @@ const TABLE: u64 = 0x8000;
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
     running: bool,
-    /// Whether its busy bits say so.
+    /// Whether its busy bits report it.
     shown: bool,
     /// Accesses after which it is done, if it does not wait for longer.
     left: Option<u8>,

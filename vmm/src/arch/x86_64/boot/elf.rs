@@ -45,8 +45,8 @@ const NOT_MOVABLE: &str = "it is entered by PVH and cannot be moved from where i
 const MOVABLE: &str = "it is entered by PVH, in 32-bit mode";
 const LINKED_LOW: &str = "it is linked in the first MiB, which holds boot data and which devices \
                           cannot access";
-/// What the boot protocol has in these fields (Documentation/arch/x86/boot.rst); an ELF file has
-/// no header of its own to copy.
+/// What the boot protocol has in these fields (Documentation/arch/x86/boot.rst); an ELF file has no
+/// header to copy.
 const BOOT_FLAG: u16 = 0xaa55;
 const HEADER: u32 = 0x5372_6448;
 const PROTOCOL: u16 = 0x020f;

@@ -13,7 +13,7 @@ use crate::arch::x86_64::e820::{Entry, MemoryMap};
 use crate::arch::x86_64::low;
 use crate::halves;
 
-/// `type_of_loader` of a boot loader that has no number of its own.
+/// `type_of_loader` of a boot loader without an assigned number.
 const LOADER_UNDEFINED: u8 = 0xff;
 
 /// What a kernel is given, whatever its protocol.
