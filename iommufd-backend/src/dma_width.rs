@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How far a device's DMA reaches.
+//! Address width of a device's DMA.
 
 use address::{Bdf, Hpa};
 

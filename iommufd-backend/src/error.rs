@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can fail on the kernel's side, and hints.
+//! Errors on the kernel's side, with hints.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is done with a device or `/dev/iommu`, as errors name it.
+//! Names of operations on a device or `/dev/iommu`, for errors.
 
 /// A command to a device. Shown as a verb phrase, in which "it" is the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]

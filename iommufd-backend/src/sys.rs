@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The only ioctls of this crate, one safe function each.
+//! All ioctls of this crate, one safe function each.
 
 use std::io;
 use std::mem::size_of;

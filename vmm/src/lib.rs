@@ -2,10 +2,11 @@
 
 //! From a configuration to a running guest, and back.
 //!
-//! [`Vmm::start`] goes through the stages of `stages`: a [`config::ValidConfig`] -> devices bound to `/dev/iommu` -> guest
-//! memory pinned -> its physical extents -> a plan of its addresses -> memslots, boot data and PCI functions -> vCPUs.
-//! [`Vmm::wait`] returns why the guest ended, and [`Vmm::end`] gives everything back by `teardown`. [`plan`] goes as far
-//! as the plan. The library prints nothing; it logs.
+//! [`Vmm::start`] goes through the stages of `stages`: a [`config::ValidConfig`] -> devices bound
+//! to `/dev/iommu` -> guest memory pinned -> its physical extents -> a plan of its addresses ->
+//! memslots, boot data and PCI functions -> vCPUs. [`Vmm::wait`] returns why the guest ended, and
+//! [`Vmm::end`] releases everything by `teardown`. [`plan`] stops at the plan. The library prints
+//! nothing; it logs.
 
 mod arch;
 mod boot;

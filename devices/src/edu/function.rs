@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The half of the engine that the guest's bus sees.
+//! The engine's PCI function.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The engine as a device of the host's: what a passed-through function needs of one, in software.
+//! The engine as a host device: the interface of a passed-through function, in software.
 
 use std::fmt;
 use std::ops::Range;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The half of the engine that does the work.
+//! The engine's worker.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether a transfer, as the guest's registers have it, may be started.
+//! Checks whether a transfer, as the guest's registers have it, may be started.
 
 use std::fmt;
 

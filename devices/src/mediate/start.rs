@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From a start that the guest asks for to one that the device sees.
+//! Starts of transfers: from the guest's request to the device.
 
 use thiserror::Error;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether a guest may turn bus mastering on.
+//! Permission for a guest to enable bus mastering.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

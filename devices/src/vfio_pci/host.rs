@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a passthrough function needs from the host's side of its device.
+//! The host interface that a passthrough function needs.
 
 use std::fmt;
 use std::ops::Range;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How the device is kept in step with what the guest has programmed.
+//! Keeps the device in step with what the guest has programmed.
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a function learns of its device before the guest runs.
+//! Set-up of a function before the guest runs.
 
 use pci_config::find_capability;
 use pci_config::regs::{

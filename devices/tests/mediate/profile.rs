@@ -170,7 +170,7 @@ fn each_wrong_value_is_named() {
         (
             "source = \"source\"",
             "source = \"sauce\"",
-            "transfer \"dma\": source: there is no register \"sauce\"",
+            "transfer \"dma\": source: no register is named \"sauce\"",
         ),
         (
             "source = \"source\"",

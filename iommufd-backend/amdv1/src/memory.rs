@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where tables live.
+//! Storage of tables.
 
 mod arena;
 mod heap;

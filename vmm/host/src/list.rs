@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The devices that could be passed through.
+//! The devices that can be passed through.
 
 use std::io::{self, Write};
 

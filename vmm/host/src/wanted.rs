@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is to be run, as far as a host has to have something for it.
+//! The requirements of a run on the host.
 
 use address::Bdf;
 use iommufd_backend::hugepages::HugepageSize;

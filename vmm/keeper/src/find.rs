@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Keepers that keep memory, found by their sockets in a directory of root's.
+//! Finds keepers by their sockets, in a directory that only root can write to.
 
 use std::fs::{self, DirBuilder};
 use std::io;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The keeper's own work.
+//! The keeper's main loop.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

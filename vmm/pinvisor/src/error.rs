@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can fail in the program, and with which exit code.
+//! Errors of the program, with their exit codes.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Signals that end this process at once: a failed page of memory (SIGBUS), and what else only a bug
-//! brings about. The terminal is restored and the last event is written, which is all that can be done in a
-//! signal handler; then the signal ends the process as it would have without.
+//! Signals that end this process at once: a failed page of memory (SIGBUS), and others that only a
+//! bug causes. The terminal is restored and the last event is written, which is all that can be
+//! done in a signal handler; then the signal ends the process as it would have without.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;

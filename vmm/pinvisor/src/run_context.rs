@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a run has on the host besides its guest: events, a log, a pidfile, and the time it took.
+//! What a run has on the host besides its guest: events, a log, a pidfile and timings.
 
 use vmm::config::OnReset;
 use vmm::{ExitReason, Timings};

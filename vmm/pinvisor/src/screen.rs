@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Standard error, which messages and the log share.
+//! Serialises standard error between messages and the log.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a guest cannot be described to its kernel, or its CPUs not be set up.
+//! Why a guest cannot be described to its kernel, or its CPUs cannot be set up.
 
 use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};

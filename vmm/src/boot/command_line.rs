@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The kernel's command line: its words, as Linux reads them (lib/cmdline.c, `next_arg`;
-//! kernel/params.c, `parse_args`), those with which it cannot boot here, and those that are added.
+//! kernel/params.c, `parse_args`), words with which it cannot boot here, and words that are added.
 
 mod memory;
 

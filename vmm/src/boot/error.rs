@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a kernel is not in guest memory, where it could start.
+//! Why a kernel cannot be loaded.
 
 use std::error::Error;
 use std::path::PathBuf;

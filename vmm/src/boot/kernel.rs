@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A kernel to boot, whatever kind of file it comes in.
+//! A kernel to boot, from any supported kind of file.
 
 use std::fmt::Debug;
 use std::io;

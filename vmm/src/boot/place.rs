@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where kernel and initramfs go in guest RAM.
+//! Places for kernel and initramfs in guest RAM.
 
 use std::ops::Range;
 

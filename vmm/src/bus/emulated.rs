@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Functions that the monitor emulates, and what each takes from the machine.
+//! Functions that the monitor emulates, and the resources that each uses.
 //!
 //! Another device is a folder with a type that implements [`EmulatedFunction`], and a line where the bus is built
 //! ([`Wiring::plug`](super::Wiring::plug)).

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a guest's bus cannot be made, or a function not be on it.
+//! Why a guest's bus cannot be built, or a function cannot be added.
 
 use std::error::Error;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The emulated devices, the passed-through functions, and the addresses that they answer.
+//! The emulated devices, the passed-through functions, and their addresses.
 
 pub(crate) mod address_map;
 pub(crate) mod allocator;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which slot of the guest's bus each device gets.
+//! Assigns slots of the guest's bus to devices.
 
 use address::Bdf;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A machine that needs nothing of the host but KVM, for demos and tests.
+//! A machine that needs only KVM from the host, for demos and tests.
 
 use std::error::Error;
 use std::fmt;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is wrong with an option's value, and with several of them together.
+//! Errors of an option's value, and of combinations.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How much memory a guest has, and what it is made of.
+//! The size of a guest's memory, and its pages.
 
 use std::str::FromStr;
 

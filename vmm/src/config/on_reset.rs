@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What comes of a guest that restarts.
+//! What to do if a guest restarts.
 
 use std::str::FromStr;
 

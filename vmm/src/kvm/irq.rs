@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Interrupts: which GSI means what, and which eventfd raises it.
+//! Interrupts: the meaning of each GSI, and the eventfd that raises it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guest RAM before it has guest-physical addresses: hugepages, pinned, and where they are.
+//! Guest RAM before it has guest-physical addresses: pinned hugepages and their physical addresses.
 
 mod error;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which of the pages that were pinned a guest keeps.
+//! Selects the pinned pages that a guest keeps.
 //!
 //! Where hugepages are scattered, more are pinned than the guest has, the best of them are kept
 //! and the others go back. What is best, the most important first:

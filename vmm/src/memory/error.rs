@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why guest memory is not, or does not stay, where devices and the guest find it.
+//! Why guest memory is not, or does not stay, at the addresses that devices and the guest use.
 
 use address::{Gpa, Hpa};
 use devices::guest_table::TableError;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether identity memory is in few enough pieces for a guest's devices to be safe.
+//! Checks that identity memory is in few enough pieces for a guest's devices to be safe.
 
 use iommufd_backend::hugepages::HugepageSize;
 

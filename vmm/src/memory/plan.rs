@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From pieces of memory to memslots: which guest-physical address every piece of RAM gets.
+//! From pieces of memory to memslots: assigns a guest-physical address to every piece of RAM.
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One process after the other.
+//! Serialises processes that allocate hugepages.
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The devices of one guest, the address spaces that they are attached to, and the steps in which both are given
-//! back. [`teardown`](crate::teardown) has the order.
+//! The devices of one guest, the address spaces that they are attached to, and the steps in which
+//! both are released. [`teardown`](crate::teardown) has the order.
 
 mod error;
 

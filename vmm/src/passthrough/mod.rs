@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The host's side of a passed-through function, made of its VFIO device and of KVM.
+//! The host's side of a passed-through function, with its VFIO device and KVM.
 
 pub(crate) mod assigned;
 pub(crate) mod dma_path;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which kinds of interrupt the host can serve. VFIO counts what a device's config space lists;
-//! whether the host can do it shows when it is asked to.
+//! Which kinds of interrupt the host supports. VFIO counts what a device's config space lists;
+//! whether the host supports it is known only after a request.
 
 use std::fs;
 use std::path::Path;

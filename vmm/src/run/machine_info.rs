@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a machine looks like, for reports.
+//! A description of a machine, for reports.
 
 use std::ops::Range;
 use std::sync::Arc;

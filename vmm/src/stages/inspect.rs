@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The first stage: what is known before any device is touched. Every refusal that needs the host, but no change to it,
-//! comes from here; those that need no host come from [`validate`](crate::config::Config::validate).
+//! The first stage: everything that can be checked before any device is touched. Every refusal that
+//! needs the host, but no change to it, comes from here; those that need no host come from
+//! [`validate`](crate::config::Config::validate).
 
 mod error;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The fifth stage: where everything is in the guest. `pinvisor plan` ends here.
+//! The fifth stage: the guest's addresses are decided. `pinvisor plan` ends here.
 
 use std::sync::Arc;
 

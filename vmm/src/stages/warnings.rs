@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What may go wrong in a guest because of where its memory is.
+//! Warnings about a guest's devices because of the location of its memory.
 
 use address::units::Memory;
 use address::{Bdf, Hpa};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is wrong with a profile.
+//! Errors of a profile.
 
 use thiserror::Error;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where registers are: their own places, and the other ways to them.
+//! Locations of registers: their own offsets, aliases and ports.
 
 use std::ops::Range;
 

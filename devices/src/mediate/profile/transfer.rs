@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A transfer, checked: where the registers are that make it.
+//! A checked transfer: its registers.
 
 use std::ops::RangeInclusive;
 

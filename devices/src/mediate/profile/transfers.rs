@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Checks which registers make a transfer, and what a transfer may be.
+//! Checks the registers and limits of transfers.
 
 use std::ops::RangeInclusive;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Giving devices to vfio-pci, and back.
+//! Binds devices to vfio-pci, and unbinds them.
 
 pub(crate) mod error;
 

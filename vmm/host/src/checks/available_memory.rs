@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges whether there is enough ordinary memory for a guest that needs no hugepages.
+//! Checks whether enough ordinary memory is available for a guest that needs no hugepages.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges the BARs of a PCI function.
+//! Checks the BARs of a PCI function.
 
 use address::Bdf;
 use iommufd_backend::{BARS, RegionKind, Resource, TranslatedBar};

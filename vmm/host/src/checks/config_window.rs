@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges whether there is a place for the guest's memory-mapped PCI config space.
+//! Checks whether the guest's memory-mapped PCI config space has an address.
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges one PCI function.
+//! Checks one PCI function.
 
 use address::Bdf;
 use iommufd_backend::{CdevKind, is_vfio_driver};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges which memory a PCI function can address.
+//! Checks which memory a PCI function can address.
 
 use address::Bdf;
 use iommufd_backend::CdevKind;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Words what the host uses a PCI function for.
+//! Texts for the host's uses of a PCI function.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges the interrupts of a PCI function.
+//! Checks the interrupts of a PCI function.
 
 use address::Bdf;
 

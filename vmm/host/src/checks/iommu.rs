@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges what the kernel offers: `/dev/iommu`, IOMMUs, unsafe mode.
+//! Checks `/dev/iommu`, IOMMUs and the unsafe mode.
 
 use std::io;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges KVM.
+//! Checks KVM.
 
 use std::fmt;
 use std::io;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges memory: the address map, hugepages, and what befalls pinned pages.
+//! Checks memory: the address map, hugepages, and threats to pinned pages.
 
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges what the caller may do.
+//! Checks the caller's privileges.
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges how a PCI function can be reset.
+//! Checks how a PCI function can be reset.
 
 use address::Bdf;
 use iommufd_backend::{BUS_RESET, ResetMethod};

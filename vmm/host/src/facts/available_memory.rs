@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Ordinary memory, of which a guest is made that needs no hugepages: how much there is at most.
+//! The amount of ordinary memory available to a guest without hugepages.
 
 use std::path::{Path, PathBuf};
 

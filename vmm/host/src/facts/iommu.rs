@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the kernel offers: `/dev/iommu`, IOMMUs.
+//! `/dev/iommu` and IOMMUs.
 
 use std::fs::OpenOptions;
 use std::io;

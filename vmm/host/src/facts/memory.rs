@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Memory of the machine, and what takes it away.
+//! Memory of the machine, and what reduces it.
 
 use address::Hpa;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Options that every microVM has.
+//! Options of every microVM.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The options of a run, each of which may be left out.
+//! The options of a run, each of which may be omitted.
 
 use std::path::PathBuf;
 
@@ -52,12 +52,12 @@ pub struct RunOptions {
     pub memory: Option<MemoryConfig>,
     /// Whether devices may be used that no IOMMU keeps in check.
     pub noiommu: bool,
-    /// What comes of a guest that restarts.
+    /// What to do if a guest restarts.
     pub on_reset: Option<OnReset>,
     /// The file that holds the process ID.
     #[serde(deserialize_with = "deserialize_path")]
     pub pidfile: Option<PathBuf>,
-    /// Where the guest's serial port goes.
+    /// The destination of the guest's serial port.
     pub serial: Option<SerialConfig>,
     /// How much is logged.
     pub verbose: Option<u8>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A plan for people, on a terminal.
+//! A plan as text, for a terminal.
 
 use std::fmt::Write;
 

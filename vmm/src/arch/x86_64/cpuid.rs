@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The CPU that the guest sees: the host's, as far as KVM supports it and this machine has what
-//! belongs to it, with the topology of this VM.
+//! The CPU that the guest sees: the host's, as far as KVM and this machine support it, with the
+//! topology of this VM.
 
 mod mask;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The devices of every machine, which are no PCI functions, and the addresses that they and the bus answer.
+//! The devices of every machine, which are not PCI functions, and the addresses of these and of the
+//! bus.
 
 use std::sync::Arc;
 

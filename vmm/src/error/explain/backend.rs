@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a refusal of the kernel means: `/dev/iommu`, VFIO devices, sysfs, memory to pin.
+//! Explains refusals of the kernel: `/dev/iommu`, VFIO devices, sysfs, memory to pin.
 
 use std::io;
 use std::path::Path;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Exit codes: whose turn it is to do something about an error.
+//! Exit codes: where to look after an error.
 
 use std::process;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Limits of this process and settings of the kernel that are behind an errno.
+//! Limits of this process and settings of the kernel that cause an errno.
 
 use std::error::Error as StdError;
 use std::io;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What an error means for the user: each error explains itself, beside the code that it belongs to.
+//! The interface by which each error explains itself, beside the code that it belongs to.
 //!
 //! Nothing here depends on the rest of the library; [`Error`](crate::error::Error) is what brings all errors together.
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is chosen of pools of every shape, beside what brute force finds.
+//! The choice from pools of every shape, compared with brute force.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why memory stays pinned, or would not if it had to.
+//! Why memory stays pinned, or could not be kept.
 
 use address::Bdf;
 use host::Id;

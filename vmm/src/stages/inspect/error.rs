@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a host does not run a guest, as far as is known before any device is touched.
+//! Why a host cannot run a guest, if known before any device is touched.
 
 use address::Bdf;
 use host::{Encryption, Id};

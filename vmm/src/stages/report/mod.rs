@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a plan reports. The fields, as JSON, are described in docs/guide/plan.md: what is there
-//! stays, in name and meaning, as long as [`FORMAT`] does.
+//! What a plan reports. The fields, as JSON, are described in docs/guide/plan.md. Their names and
+//! meanings do not change unless [`FORMAT`] does.
 
 mod gather;
 mod modes;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which ways a device has to guest memory, and why.
+//! The DMA modes that are possible for a device, and why.
 
 use devices::mediate::Profile;
 use host::ResolvedDma;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Devices made up from bytes. All profiles are correct; not all of them are acceptable.
+//! Devices decoded from bytes. All profiles are correct; not all of them are acceptable.
 
 use super::device::{
     Addresses, BESIDE_MSIX, Channel, Device, Direction, Field, Length, PLAIN, Quirk, Register,

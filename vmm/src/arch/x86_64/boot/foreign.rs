@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Files that are no kernel that can be loaded, but mostly have one in them: compressed ones, EFI
-//! programs, unified kernel images.
+//! Files that cannot be loaded as a kernel, but mostly contain one: compressed ones, EFI programs,
+//! unified kernel images.
 
 use std::fs::File;
 use std::io;

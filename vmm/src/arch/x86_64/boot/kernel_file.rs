@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which kind of file a kernel comes in, and how each kind is entered.
+//! Kinds of kernel files, and how each is entered.
 
 use std::io;
 use std::os::unix::fs::FileExt;

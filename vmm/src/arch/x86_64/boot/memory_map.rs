@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The memory map of a guest, and what may come of it.
+//! The memory map of a guest, and warnings about it.
 
 use std::ops::Range;
 

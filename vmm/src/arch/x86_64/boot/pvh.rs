@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! An ELF file's notes about its entry by PVH, the boot protocol of Xen's that other monitors speak
-//! too (Xen, public/elfnote.h; Linux, arch/x86/platform/pvh/head.S).
+//! An ELF file's notes about its entry by PVH, Xen's boot protocol, which other monitors use too
+//! (Xen, public/elfnote.h; Linux, arch/x86/platform/pvh/head.S).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

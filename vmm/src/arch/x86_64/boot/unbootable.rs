@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What keeps Linux from booting on this machine.
+//! Options with which Linux cannot boot on this machine.
 
 /// Words with which Linux does not boot here, each with a value or with any, and why.
 pub const UNBOOTABLE: &[(&str, Option<&str>, &str)] = &[

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What KVM may support, but this machine has no part for.
+//! Features that KVM may support, but this machine does not.
 
 use kvm_bindings::CpuId;
 

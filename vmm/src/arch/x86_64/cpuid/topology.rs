@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which CPU a vCPU is, and how many there are: consistently in every leaf that describes it.
+//! The identity and number of vCPUs: consistently in every leaf that describes it.
 //!
 //! KVM answers with the ids of the host's CPU that asked, and keeps the host's topology to itself
 //! (arch/x86/kvm/cpuid.c `__do_cpuid_func`): nothing of either may be left.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The headers of an ELF file, of which no more is read than a kernel can need: files are no more to be
-//! trusted than what is in them.
+//! The headers of an ELF file, limited to what a kernel can need: files and their contents are not
+//! trusted.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is made of good files and of unsound ones.
+//! Results for valid and invalid files.
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
