@@ -42,8 +42,7 @@ pub enum BarError {
     },
     /// The address is not aligned to the size or out of the register's reach.
     #[error(
-        "address {address:#x} is not valid for a BAR of {size:#x} bytes that must end by \
-             {last:#x}"
+        "address {address:#x} is not valid for a BAR of {size:#x} bytes that must end by {last:#x}"
     )]
     Address {
         /// Address asked for.

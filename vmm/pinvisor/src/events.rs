@@ -170,8 +170,7 @@ impl EventLog {
         match copies.collect::<io::Result<Vec<_>>>() {
             Ok(copies) => fatal::watch(self.began, copies),
             Err(error) => log::warn!(
-                "Cannot install the handler that writes the last event on a \
-                                      fatal signal: {error}"
+                "Cannot install the handler that writes the last event on a fatal signal: {error}"
             ),
         }
     }

@@ -281,8 +281,7 @@ impl Assigned {
             let bdf = device.bdf();
             if Arc::into_inner(device).is_none() {
                 log::error!(
-                    "{bdf} is still in use: guest memory stays pinned until the process \
-                             exits"
+                    "{bdf} is still in use: guest memory stays pinned until the process exits"
                 );
                 closed = false;
             } else {
