@@ -46,7 +46,7 @@ pub use stages::{Harness, plan, report};
 
 /// The low and the high 32 bits.
 fn halves(value: u64) -> (u32, u32) {
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is intended")]
     let low = value as u32;
     let high = (value >> 32) as u32;
     (low, high)

@@ -176,7 +176,7 @@ impl EventLog {
     }
 
     /// Writes `event`.
-    pub fn tell(&mut self, event: &Event<'_>) {
+    pub fn record(&mut self, event: &Event<'_>) {
         self.open = !matches!(event, Event::Shutdown { .. });
         if !self.open {
             fatal::forget();
@@ -204,7 +204,7 @@ impl EventLog {
     pub fn started(&mut self) {
         self.watch_signals();
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.tell(&Event::Started {
+        self.record(&Event::Started {
             pid: std::process::id(),
             version: crate::VERSION,
             unix_time_ms: milliseconds(now.unwrap_or_default()),
@@ -215,7 +215,7 @@ impl EventLog {
 impl Drop for EventLog {
     fn drop(&mut self) {
         if self.open {
-            self.tell(&Event::Shutdown {
+            self.record(&Event::Shutdown {
                 reason: "panic",
                 message: None,
                 signal: None,
@@ -279,18 +279,18 @@ mod tests {
 
     use super::*;
 
-    fn told(config: &HostConfig, tell: impl FnOnce(&mut EventLog)) {
+    fn recorded(config: &HostConfig, record: impl FnOnce(&mut EventLog)) {
         let mut log = EventLog::open(config).unwrap();
-        tell(&mut log);
+        record(&mut log);
     }
 
-    fn to_file(tell: impl FnOnce(&mut EventLog)) -> Vec<Value> {
+    fn to_file(record: impl FnOnce(&mut EventLog)) -> Vec<Value> {
         let file = tempfile::NamedTempFile::new().unwrap();
         let config = HostConfig {
             event_file: Some(file.path().to_owned()),
             ..HostConfig::default()
         };
-        told(&config, tell);
+        recorded(&config, record);
         let text = std::fs::read_to_string(file.path()).unwrap();
         assert!(text.ends_with('\n'));
         let lines = text.lines().map(serde_json::from_str);
@@ -316,17 +316,17 @@ mod tests {
         let bdf = "0000:01:00.0".parse().unwrap();
         let lines = to_file(|log| {
             log.started();
-            log.tell(&Event::Ready { serial: None });
-            log.tell(&Event::Ready {
+            log.record(&Event::Ready { serial: None });
+            log.record(&Event::Ready {
                 serial: Some(Path::new("/dev/pts/1")),
             });
-            log.tell(&Event::DeviceError {
+            log.record(&Event::DeviceError {
                 device: bdf,
                 message: "a \"quoted\"\nline",
             });
-            log.tell(&OFF);
-            log.tell(&Event::Restart);
-            log.tell(&OFF);
+            log.record(&OFF);
+            log.record(&Event::Restart);
+            log.record(&OFF);
         });
         assert_eq!(lines[0]["event"], "started");
         assert_eq!(lines[0]["pid"], std::process::id());
@@ -362,10 +362,10 @@ mod tests {
             ..HostConfig::default()
         };
         let mut log = EventLog::open(&config).unwrap();
-        log.tell(&Event::Ready { serial: None });
+        log.record(&Event::Ready { serial: None });
         assert_eq!(log.targets.len(), 1);
         drop(reader);
-        log.tell(&OFF);
+        log.record(&OFF);
         assert_eq!(log.targets.len(), 0);
     }
 

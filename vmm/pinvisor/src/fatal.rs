@@ -207,7 +207,7 @@ mod tests {
             event_file: Some(file.path().to_owned()),
             ..HostConfig::default()
         };
-        EventLog::open(&config).unwrap().tell(&Event::Shutdown {
+        EventLog::open(&config).unwrap().record(&Event::Shutdown {
             reason: REASON,
             message: None,
             signal: Some(libc::SIGSEGV),

@@ -11,7 +11,7 @@ use vmm::{ExitReason, Harness, Layout, Remains, RunLimit, Vmm};
 use crate::error::Error;
 use crate::events::Event;
 use crate::run_context::RunContext;
-use crate::screen::say;
+use crate::screen::print_message;
 
 /// Runs the microVM that `config` describes until it ends, and reports to `host`. If devices use
 /// physical addresses, its RAM is placed by `layout`: [`vmm::Identity`], unless the harm of another
@@ -42,7 +42,7 @@ fn run_guests(
 ) -> Result<Ended, Error> {
     let mut console = Console::open(&config.serial)?;
     if let Some(path) = console.path() {
-        say(&format!(
+        print_message(&format!(
             "pinvisor: the guest's serial port is {}\n",
             path.display()
         ));
@@ -98,12 +98,12 @@ pub fn launch(
     host: &mut RunContext,
 ) -> Result<Ended, Error> {
     let vmm = Vmm::start(config, harness, console, &mut host.timings)?;
-    host.events.tell(&Event::Ready {
+    host.events.record(&Event::Ready {
         serial: console.path().map(PathBuf::as_path),
     });
     let ended = vmm.wait(console, limit);
     if let Ok(ExitReason::Device(device, message)) = &ended {
-        host.events.tell(&Event::DeviceError {
+        host.events.record(&Event::DeviceError {
             device: *device,
             message,
         });

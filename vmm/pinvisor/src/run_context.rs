@@ -61,7 +61,7 @@ impl RunContext {
             && torn_down.is_ok();
         if anew {
             log::info!("The guest requested a restart, and is booted again");
-            self.events.tell(&Event::Restart);
+            self.events.record(&Event::Restart);
             self.timings = Timings::default();
         }
         anew
@@ -75,7 +75,7 @@ impl RunContext {
             log::error!("{message}");
         }
         self.pidfile = None;
-        self.events.tell(&Event::Shutdown {
+        self.events.record(&Event::Shutdown {
             reason: reason.map_or("error", ExitReason::word),
             message: message.as_deref(),
             signal: match reason {

@@ -24,7 +24,7 @@ pub fn print_by(printer: Printer) {
 }
 
 /// Prints to standard error. A terminal that is paused, or gone, misses it.
-pub fn say(text: &str) {
+pub fn print_message(text: &str) {
     let _ = Messages.write_all(text.as_bytes());
 }
 

@@ -44,7 +44,7 @@ pub enum PassthroughError {
     #[error("Cannot create an eventfd")]
     EventFd(#[source] io::Error),
     /// The caller asked for something that is not there.
-    #[error("There is no {0}")]
+    #[error("No {0}")]
     Absent(&'static str),
 }
 

@@ -97,7 +97,7 @@ fn check_stores(register: &Register, mask: u64, otherwise: Otherwise) -> Result<
     } else if otherwise == Otherwise::Pass {
         "otherwise = \"pass\" needs a register that is written in one"
     } else if mask & !register.last_store() != 0 {
-        "all bits of the start mask have to be in the last one, or the device starts before it has \
+        "all bits of the start mask must be in the last one, or the device starts before it has \
          the rest"
     } else {
         return Ok(());
@@ -218,8 +218,8 @@ fn check_busy(transfer: &format::Transfer, roles: &mut Roles<'_>) -> Checked<Opt
         _ => Err((
             "busy",
             Invalid::Combination(
-                "a device that reads its registers during a transfer has to have a busy bit; \
-                 one that does not has latched_at_start = true instead",
+                "a device that reads its registers during a transfer requires a busy bit; for \
+                 others set latched_at_start = true",
             ),
         )),
     }

@@ -137,7 +137,7 @@ impl BindError {
                 Some("pinvisor check lists the missing options".to_owned())
             }
             Self::BindNoVfioPci { .. } => Some(
-                "modprobe vfio-pci; if there is no such module, the kernel needs CONFIG_VFIO_PCI"
+                "modprobe vfio-pci; if the module does not exist, the kernel needs CONFIG_VFIO_PCI"
                     .to_owned(),
             ),
             Self::BindNotTaken { bdf, .. } => Some(format!(

@@ -54,7 +54,7 @@ pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Lin
     if !noiommu && !remaps_interrupts(root) {
         let text = format!(
             "This machine's IOMMU ({iommus}) does not remap interrupts: a device behind it can \
-             raise any interrupt of the host's"
+             raise any interrupt of the host"
         );
         return if allows_unsafe_interrupts(root) {
             Line::warn(

@@ -69,7 +69,7 @@ impl BindArgs {
         }
         for bdf in self.devices {
             let bound = host::bind(&root, bdf, self.force)?;
-            written(writeln!(io::stdout(), "{bdf}: {}", tell_bound(&bound)))?;
+            written(writeln!(io::stdout(), "{bdf}: {}", bound_text(&bound)))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -84,13 +84,13 @@ impl UnbindArgs {
         let root = SysRoot::default();
         for bdf in self.devices {
             let unbound = host::unbind(&root, bdf)?;
-            written(writeln!(io::stdout(), "{bdf}: {}", tell_unbound(&unbound)))?;
+            written(writeln!(io::stdout(), "{bdf}: {}", unbound_text(&unbound)))?;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn tell_bound(bound: &Bound) -> String {
+fn bound_text(bound: &Bound) -> String {
     let Bound { driver, node, .. } = bound;
     let mode = match bound.kind {
         CdevKind::Noiommu => "no IOMMU isolates it",
@@ -104,7 +104,7 @@ fn tell_bound(bound: &Bound) -> String {
     format!("{how}; {node}, {mode}")
 }
 
-fn tell_unbound(unbound: &Unbound) -> String {
+fn unbound_text(unbound: &Unbound) -> String {
     match (&unbound.before, &unbound.driver) {
         (Some(before), Some(driver)) => format!("taken from {before}, bound to {driver} again"),
         (Some(before), None) => format!("taken from {before}; no driver claims it"),
@@ -127,21 +127,21 @@ mod tests {
             kind: CdevKind::Noiommu,
         };
         assert_eq!(
-            tell_bound(&bound),
+            bound_text(&bound),
             "bound to vfio-pci, taken from nvme; /dev/vfio/devices/noiommu-vfio0, no IOMMU \
              isolates it"
         );
         bound.already = true;
-        assert!(tell_bound(&bound).starts_with("already bound"));
+        assert!(bound_text(&bound).starts_with("already bound"));
         let mut unbound = Unbound {
             driver: Some("nvme".into()),
             before: Some("vfio-pci".into()),
         };
         assert_eq!(
-            tell_unbound(&unbound),
+            unbound_text(&unbound),
             "taken from vfio-pci, bound to nvme again"
         );
         unbound.before = None;
-        assert_eq!(tell_unbound(&unbound), "already bound to nvme");
+        assert_eq!(unbound_text(&unbound), "already bound to nvme");
     }
 }

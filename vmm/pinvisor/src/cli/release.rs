@@ -40,8 +40,8 @@ impl ReleaseArgs {
     /// output cannot be written.
     pub fn run(self) -> Result<ExitCode, Error> {
         for bdf in self.devices {
-            let said = release(bdf)?;
-            written(writeln!(io::stdout(), "{bdf}: {said}"))?;
+            let texts = release(bdf)?;
+            written(writeln!(io::stdout(), "{bdf}: {texts}"))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -54,7 +54,7 @@ fn release(bdf: Bdf) -> Result<String, Error> {
         return Err(Error::NoKeeper { bdf });
     }
     host::ensure_closed(&root, bdf)?;
-    let mut said = Vec::new();
+    let mut texts = Vec::new();
     for keeper in &found {
         let devices = &keeper.status.devices;
         let ours: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
@@ -63,12 +63,12 @@ fn release(bdf: Bdf) -> Result<String, Error> {
         };
         let quiet = settle(root.pci(), &device.leftover(), &ours, SETTLE)?;
         let left = keeper::release(keeper, bdf)?;
-        said.push(tell(keeper, &quiet.because().to_string(), &left));
+        texts.push(released_text(keeper, &quiet.because().to_string(), &left));
     }
-    Ok(said.join("; "))
+    Ok(texts.join("; "))
 }
 
-fn tell(keeper: &Found, because: &str, left: &keeper::Status) -> String {
+fn released_text(keeper: &Found, because: &str, left: &keeper::Status) -> String {
     match left.devices.as_slice() {
         [] => format!("{because}; {} MiB are released", keeper.status.bytes >> 20),
         _ => format!("{because}; process {} still keeps {left}", keeper.pid),

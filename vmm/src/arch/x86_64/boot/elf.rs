@@ -41,7 +41,7 @@ const PAGE: u64 = 4096;
 /// More than the tables at [`low::PAGE_TABLES`] map.
 const MAX_MEMORY: u64 = 16 << 30;
 /// Why a PVH kernel is where it is.
-const NOT_MOVABLE: &str = "it is entered by PVH and cannot be moved from where it is linked";
+const NOT_MOVABLE: &str = "it is entered by PVH and is not relocatable";
 const MOVABLE: &str = "it is entered by PVH, in 32-bit mode";
 const LINKED_LOW: &str = "it is linked in the first MiB, which holds boot data and which devices \
                           cannot access";
