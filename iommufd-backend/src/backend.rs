@@ -45,7 +45,7 @@ pub enum TranslateError {
         iova: Iova,
     },
     /// No bytes were asked for.
-    #[error("Translation of no bytes at IOVA {iova}")]
+    #[error("Empty translation at IOVA {iova}")]
     NoBytes {
         /// The address asked for.
         iova: Iova,
@@ -92,7 +92,7 @@ pub struct PinnedMap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinnedMapError {
     /// Part of the range is pinned already.
-    #[error("IOVA {iova}, {len:#x} bytes: already pinned in part")]
+    #[error("IOVA {iova}, {len:#x} bytes: partly pinned already")]
     Overlap {
         /// First address of the extent refused.
         iova: Iova,
@@ -100,7 +100,7 @@ pub enum PinnedMapError {
         len: u64,
     },
     /// The table does not take an extent.
-    #[error("Extent at IOVA {iova} does not fit the page table")]
+    #[error("Cannot add the extent at IOVA {iova} to the page table")]
     Map {
         /// First address of the extent refused.
         iova: Iova,
@@ -109,7 +109,7 @@ pub enum PinnedMapError {
         source: MapError,
     },
     /// The table does not let go of a range.
-    #[error("Range at IOVA {iova} cannot be taken out of the page table")]
+    #[error("Cannot remove the range at IOVA {iova} from the page table")]
     Unmap {
         /// First address of the range.
         iova: Iova,

@@ -76,7 +76,7 @@ impl VfioDevice {
         if info.flags & vfio::VFIO_DEVICE_FLAGS_PCI == 0 || info.num_regions < REGIONS {
             return Err(Error::DeviceUnusable {
                 bdf,
-                reason: "VFIO does not describe it as a PCI function".into(),
+                reason: "VFIO does not report it as a PCI function".into(),
             });
         }
         let regions = (0..REGIONS)

@@ -158,7 +158,7 @@ fn settle_present(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Q
     let _fence = Fence::raise(sysfs, bdf)?;
     if let Some(driver) = foreign_driver(sysfs, bdf)? {
         return Err(device.unusable(format!(
-            "the driver {driver} has it, under which it is not reset"
+            "it is bound to {driver}, and a device with a driver is not reset"
         )));
     }
     let config = Config::of(sysfs, bdf)?;
@@ -200,7 +200,7 @@ fn reset(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Because, E
         }
         (ResetMethod::None { .. }, _) if device.accepted => return Ok(Because::Accepted),
         _ => {
-            return Err(device.unusable("it has no reset that hits no other device"));
+            return Err(device.unusable("every reset it has would also reset other devices"));
         }
     }
     Ok(Because::Reset(method.to_string()))
@@ -220,7 +220,7 @@ fn reset_by(sysfs: &PciSysfs, bdf: Bdf, methods: &[String], method: &str) -> Res
     }
     let result = sysfs.write(bdf, Attribute::Reset, "1");
     if is_choice && let Err(error) = sysfs.write(bdf, Attribute::ResetMethod, &methods.join(" ")) {
-        log::warn!("{bdf}: its list of resets stays cut down to {method}: {error}");
+        log::warn!("{bdf}: reset_method stays restricted to {method}: {error}");
     }
     result
 }
@@ -237,7 +237,7 @@ fn reset_bridge(sysfs: &PciSysfs, bdf: Bdf, parent: Bdf) -> Result<(), Error> {
 /// clears all of them, COMMAND among them (PCI Express Base Specification, section 6.6.1).
 fn settle_removed(sysfs: &PciSysfs, device: &Leftover) -> Result<Quiet, Error> {
     let Some(parent) = device.parent else {
-        return Err(device.unusable("it was removed, and no bridge is above it to reset it"));
+        return Err(device.unusable("it was removed, and no bridge above can reset it"));
     };
     if sysfs.directory(parent).is_err() {
         return Err(device.unusable(format!("it was removed, and so was the bridge {parent}")));
@@ -249,7 +249,7 @@ fn settle_removed(sysfs: &PciSysfs, device: &Leftover) -> Result<Quiet, Error> {
     if !behind.is_empty() {
         let names: Vec<_> = behind.iter().map(Bdf::to_string).collect();
         return Err(device.unusable(format!(
-            "it was removed, and a reset of its bus would hit {}",
+            "it was removed, and resetting its bus would also reset {}",
             names.join(", ")
         )));
     }

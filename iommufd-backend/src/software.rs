@@ -28,7 +28,7 @@ pub enum SoftwareError {
     /// The request is not what [`PinRequest`] asks for.
     #[error(
         "Cannot pin {len:#x} bytes from offset {offset:#x} at IOVA {iova}: \
-         not all multiples of a page size of {page_size:#x} bytes, or none at all"
+         these must be multiples of the page size, {page_size:#x} bytes, and the length not 0"
     )]
     Misaligned {
         /// Offset in the file.
@@ -61,7 +61,7 @@ pub enum SoftwareError {
     #[error(transparent)]
     Pinned(#[from] PinnedMapError),
     /// No pin begins there with that length.
-    #[error("Nothing of {len:#x} bytes is pinned at IOVA {iova}")]
+    #[error("None of the {len:#x} bytes at IOVA {iova} are pinned")]
     NotPinned {
         /// Where it would begin.
         iova: Iova,

@@ -240,7 +240,7 @@ impl Steps for Resources {
 impl Drop for Resources {
     fn drop(&mut self) {
         if let Err(error) = self.tear_down() {
-            log::error!("Cannot give everything back: {}", error.chain());
+            log::error!("Cannot release all resources: {}", error.chain());
         }
     }
 }

@@ -55,7 +55,7 @@ pub enum SetupError {
         source: BarError,
     },
     /// The table's BAR would hide guest memory, or has no address.
-    #[error("the DMA window's table, {size:#x} bytes, cannot stand at {base}")]
+    #[error("the DMA window's table, {size:#x} bytes, cannot be placed at {base}")]
     Table {
         /// First address of the BAR.
         base: Gpa,
@@ -63,7 +63,7 @@ pub enum SetupError {
         size: u64,
     },
     /// A function cannot be named through the window, or is named twice.
-    #[error("the DMA window cannot tell {bdf} from other functions")]
+    #[error("the DMA window cannot distinguish {bdf} from other functions")]
     Function {
         /// The function.
         bdf: Bdf,

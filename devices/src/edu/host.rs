@@ -81,7 +81,7 @@ impl EduHost {
         match self.edu.windows().find(Space::Memory, address) {
             Some(found) if found == (region, offset) => Ok(()),
             _ => Err(HostError(
-                format!("{region:?} does not answer at {offset:#x}").into(),
+                format!("{region:?} has no register at {offset:#x}").into(),
             )),
         }
     }
@@ -120,7 +120,7 @@ impl HostFunction for EduHost {
     }
 
     fn map(&mut self, bar: u8, area: Range<u64>, _: Gpa) -> Result<(), HostError> {
-        let reason = format!("BAR {bar} has nothing to map at {area:#x?}");
+        let reason = format!("BAR {bar} has no mappable memory at {area:#x?}");
         Err(HostError(reason.into()))
     }
 
@@ -135,7 +135,7 @@ impl HostFunction for EduHost {
                 self.wires.wiring().turn_on(kind);
                 self.program_msi(MSI_ENABLE);
             }
-            InterruptKind::Msix => return Err(HostError("there is no MSI-X".into())),
+            InterruptKind::Msix => return Err(HostError("it has no MSI-X".into())),
         }
         Ok(1)
     }
@@ -150,7 +150,7 @@ impl HostFunction for EduHost {
         let mut wiring = self.wires.wiring();
         if wiring.kind != Some(InterruptKind::Msi) || vector != 0 {
             return Err(HostError(
-                format!("there is no interrupt vector {vector}").into(),
+                format!("it has no interrupt vector {vector}").into(),
             ));
         }
         wiring.message = Some(message);

@@ -48,13 +48,13 @@ pub enum TableError {
         len: u64,
     },
     /// Two pieces share guest-physical addresses.
-    #[error("two pieces of guest memory share GPA {gpa}")]
+    #[error("two regions of guest memory overlap at GPA {gpa}")]
     Overlap {
         /// First address shared.
         gpa: Gpa,
     },
     /// The pages cannot have these addresses.
-    #[error("{pages} pages of the table of guest memory cannot stand at {base}")]
+    #[error("{pages} pages of the table of guest memory cannot be placed at {base}")]
     Place {
         /// Address of the first page.
         base: Gpa,

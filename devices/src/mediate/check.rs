@@ -27,7 +27,7 @@ pub enum Reason {
     #[error("the function is stopped")]
     Stopped,
     /// The direction bits have neither value.
-    #[error("the direction is none")]
+    #[error("the direction value is undefined")]
     Direction,
     /// The length is 0 or too large.
     #[error("the length is not 1 to {limit:#x}")]

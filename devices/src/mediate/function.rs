@@ -126,8 +126,8 @@ impl<H: HostFunction> MediatedFunction<H> {
         let logged = &mut self.logged.closed[usize::from(bar)];
         if !std::mem::replace(logged, true) {
             log::warn!(
-                "{}: BAR {bar} is closed: the guest's accesses to it reach nothing but the \
-                 registers of the profile {:?}, if it has any there (open_bars = [{bar}] opens it)",
+                "{}: BAR {bar} is closed: the guest's accesses to it reach only registers that the \
+                 profile {:?} describes (open_bars = [{bar}] opens it)",
                 self.info.name,
                 self.profile.name()
             );
@@ -139,8 +139,8 @@ impl<H: HostFunction> MediatedFunction<H> {
         self.ignore();
         if self.logged.config.insert(offset & !3) {
             log::info!(
-                "{}: config space at {offset:#x}: the guest's writes are dropped, as the device \
-                 alone knows what they would do",
+                "{}: config space at {offset:#x}: the guest's writes are dropped, because their \
+                 effect on the device is unknown",
                 self.info.name
             );
         }
@@ -151,8 +151,8 @@ impl<H: HostFunction> MediatedFunction<H> {
         self.ignore();
         if !std::mem::replace(&mut self.logged.status, true) {
             log::warn!(
-                "{}: the guest's store to register {:?} is dropped, as all that follow will be: no \
-                 bit of it is writable",
+                "{}: the guest's stores to register {:?}, this one and later ones, are dropped: it \
+                 has no writable bits",
                 self.info.name,
                 self.profile.registers[register].name
             );

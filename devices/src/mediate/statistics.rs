@@ -57,10 +57,9 @@ impl Counters {
         statistics.last_refusal = Some(refusal);
         match statistics.refused {
             ..WARNINGS => log::warn!("{device}: {transfer}: {refusal}"),
-            count if count.is_power_of_two() => log::warn!(
-                "{device}: {transfer}: {refusal}; that was refusal {count}, of which only \
-                 some are logged here"
-            ),
+            count if count.is_power_of_two() => {
+                log::warn!("{device}: {transfer}: {refusal} (refusal {count}; not all are logged)")
+            }
             // A guest must not fill the log, however much its owner wants to see.
             _ => {}
         }

@@ -29,13 +29,13 @@ const PLACES: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RootError {
     /// The ECAM range is misplaced.
-    #[error("ECAM base {base} is no multiple of 1 MiB below the end of the address space")]
+    #[error("ECAM base {base} is not a multiple of 1 MiB below the end of the address space")]
     Ecam {
         /// Address asked for.
         base: Gpa,
     },
     /// No such place on the bus.
-    #[error("there is no device {device} function {function}")]
+    #[error("device {device} function {function} does not exist")]
     Number {
         /// Device number asked for.
         device: u8,
@@ -43,13 +43,13 @@ pub enum RootError {
         function: u8,
     },
     /// The place is taken.
-    #[error("{bdf} is taken")]
+    #[error("{bdf} is in use")]
     Taken {
         /// Place asked for.
         bdf: Bdf,
     },
     /// Guests look for further functions only where there is a function 0.
-    #[error("{bdf} needs a function 0 beside it")]
+    #[error("{bdf} requires a function 0 of the same device")]
     NoFunction0 {
         /// Place asked for.
         bdf: Bdf,

@@ -173,8 +173,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         let offset = write.start();
         if self.config.is_newly_refused(write) {
             self.reporter.warn(format_args!(
-                "config space at {offset:#x}: the guest's write is dropped: it does not see this \
-                 capability"
+                "config space at {offset:#x}: the guest's write to a hidden capability is dropped"
             ));
         }
         if let Err(error) = self.config.write(&mut self.host, write) {

@@ -117,8 +117,8 @@ impl<H: HostFunction> PassthroughFunction<H> {
         if let Some((index, bar)) = moved {
             self.warned_of_move = true;
             self.reporter.warn(format_args!(
-                "the guest moved BAR {index} from {:#x} to {:#x}; DMA of other devices reaches it only at the former, \
-                 the device's own address",
+                "the guest moved BAR {index} from {:#x} to {:#x}; DMA of other devices reaches it \
+                 only at the former address",
                 bar.home(),
                 bar.address()
             ));
@@ -224,7 +224,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         read.map_err(|error| (COMMAND, error))?;
         let unwanted = u16::from_le_bytes(bytes) & !self.wanted_host_command();
         if unwanted & COMMAND_BUS_MASTER != 0 {
-            let error = "its bus mastering cannot be turned off";
+            let error = "its bus mastering cannot be disabled";
             self.reporter.fail("reset", HostError(error.into()));
         }
         Ok(())

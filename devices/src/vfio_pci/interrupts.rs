@@ -80,7 +80,7 @@ impl Interrupts {
             return true;
         }
         if let Err(error) = host.disable_interrupts() {
-            reporter.fail("cannot turn interrupts off", error);
+            reporter.fail("cannot disable interrupts", error);
             return false;
         }
         self.kind = None;
@@ -133,8 +133,8 @@ impl Interrupts {
                 reporter.warn(format_args!("no INTx interrupts: {error}"));
             }
             // Without any interrupt a driver waits for ever, and the user never learns why.
-            (Err(error), InterruptKind::Msi) => reporter.fail("cannot turn MSI on", error),
-            (Err(error), InterruptKind::Msix) => reporter.fail("cannot turn MSI-X on", error),
+            (Err(error), InterruptKind::Msi) => reporter.fail("cannot enable MSI", error),
+            (Err(error), InterruptKind::Msix) => reporter.fail("cannot enable MSI-X", error),
         }
     }
 
@@ -161,8 +161,8 @@ impl Interrupts {
             Err(error) if on.is_none() => {
                 if !std::mem::replace(&mut self.is_short, true) {
                     reporter.warn(format_args!(
-                        "interrupt vector {vector} does not reach the guest, nor may others, which \
-                         are not listed: {error}"
+                        "interrupt vector {vector} does not reach the guest: {error}; later \
+                         failures are not logged"
                     ));
                 }
             }

@@ -65,7 +65,7 @@ impl MappedAreas {
                 Ok(()) => area.mapped = None,
                 Err(error) => {
                     clear = false;
-                    reporter.fail("cannot take a BAR out of the guest's memory", error);
+                    reporter.fail("cannot unmap a BAR from the guest", error);
                 }
             }
         }
@@ -86,7 +86,7 @@ impl MappedAreas {
             match host.map(area.bar, area.range.clone(), gpa) {
                 Ok(()) => area.mapped = Some(gpa),
                 Err(error) => reporter.warn(format_args!(
-                    "BAR {} stays trapped, which is slow: {error}",
+                    "accesses to BAR {} are trapped, which is slow: {error}",
                     area.bar
                 )),
             }

@@ -109,12 +109,12 @@ mod tests {
         let errno = io::Error::from_raw_os_error(22);
         let failure = DeviceFailure {
             device: "0000:01:00.0".to_owned(),
-            operation: "cannot turn MSI on",
+            operation: "cannot enable MSI",
             source: HostError(Box::new(Refused(errno))),
         };
         assert_eq!(
             failure.reason(),
-            "cannot turn MSI on: cannot do it: Invalid argument (os error 22)"
+            "cannot enable MSI: cannot do it: Invalid argument (os error 22)"
         );
     }
 }

@@ -101,17 +101,19 @@ pub(super) fn build_bars(info: &HostInfo, config: &[u32], reporter: &mut Reporte
         };
         let Some(home) = home else {
             reporter.warn(format_args!(
-                "BAR {index} has no address on the host and is left out"
+                "BAR {index} has no address on the host and is hidden from the guest"
             ));
             continue;
         };
         let added = Bar::new(kind, region.size, home).and_then(|bar| bars.insert(index, bar));
         if let Err(error) = added {
-            reporter.warn(format_args!("BAR {index} is left out: {error}"));
+            reporter.warn(format_args!(
+                "BAR {index} is hidden from the guest: {error}"
+            ));
         }
     }
     if let Err(error) = add_rom(info, &mut bars) {
-        reporter.warn(format_args!("the ROM is left out: {error}"));
+        reporter.warn(format_args!("the ROM is hidden from the guest: {error}"));
     }
     bars
 }
@@ -152,7 +154,7 @@ impl MsixSetup {
         let placed = is_inside(&layout.table, bars);
         if vectors != 0 && !placed {
             reporter.warn(format_args!(
-                "MSI-X is left out: its table is in no memory BAR"
+                "MSI-X is hidden from the guest: its table is not in a memory BAR"
             ));
         }
         let state = (vectors != 0 && placed).then(|| Msix::new(vectors));

@@ -256,7 +256,7 @@ impl Witness {
         self.lock().most = most;
     }
 
-    /// The device loses its MSI-X Enable, as by a reset of its own.
+    /// The device loses its MSI-X Enable, as by its own reset.
     pub fn lose_msix(&self) {
         let mut state = self.lock();
         if let Some(at) = state.msix_control {

@@ -87,7 +87,7 @@ fn bits_without_a_field_have_rules() {
         (
             "width = 8",
             "width = 8\nstore = 4\npartial = \"replace\"",
-            "register \"source\": store: with partial = \"replace\"",
+            "register \"source\": store: partial = \"replace\"",
         ),
         (
             "width = 8",

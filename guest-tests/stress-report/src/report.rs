@@ -59,7 +59,7 @@ pub struct Report {
 pub struct Start {
     /// Name of the program.
     pub program: Text,
-    /// Seed of everything random.
+    /// Seed of the random generators.
     pub seed: u64,
     /// Processors in use.
     pub cpus: u64,

@@ -25,7 +25,7 @@ pub enum UnmapError {
         len: u64,
     },
     /// The range passes the end of the 64-bit space.
-    #[error("Range of {len:#x} bytes at IOVA {iova} to unmap passes the end of 64 bits")]
+    #[error("Range of {len:#x} bytes at IOVA {iova} to unmap exceeds 64 bits")]
     Wraps {
         /// First address of the range.
         iova: Iova,

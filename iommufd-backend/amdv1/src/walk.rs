@@ -123,7 +123,7 @@ pub enum WalkError {
         entry: u64,
     },
     /// A leaf of several items does not have the same value in all of them.
-    #[error("Page at IOVA {leaf} in the page table is torn at IOVA {iova}")]
+    #[error("Page at IOVA {leaf} in the page table is inconsistent at IOVA {iova}")]
     Torn {
         /// Where a walk finds the leaf.
         iova: Iova,

@@ -177,7 +177,7 @@ impl Devices {
 
     fn write_devices(&self, out: &mut dyn Write) -> io::Result<()> {
         if self.devices.is_empty() {
-            return writeln!(out, "There are no PCI devices");
+            return writeln!(out, "No PCI devices");
         }
         let head = ["DEVICE", "ID", "DRIVER", "MODE", "RESET", "IN USE", "WHAT"];
         let mut rows = vec![head.map(str::to_owned)];
@@ -306,6 +306,6 @@ mod tests {
     fn a_machine_without_pci_has_no_devices() {
         let mut text = Vec::new();
         list(&Fake::new().root).write_text(&mut text).unwrap();
-        assert_eq!(text, b"There are no PCI devices\n");
+        assert_eq!(text, b"No PCI devices\n");
     }
 }

@@ -148,7 +148,7 @@ fn is_trusted(directory: &Path) -> bool {
     let others_write = found.mode() & 0o022 != 0;
     if !found.is_dir() || !is_ours || others_write {
         log::warn!(
-            "{} is not a directory that only root can write to: no keepers are looked for there",
+            "{} is not a directory that only root can write to: it is not searched for keepers",
             directory.display()
         );
         return false;

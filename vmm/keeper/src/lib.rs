@@ -43,7 +43,7 @@ pub enum KeeperError {
     #[error("Cannot start the process that keeps memory pinned")]
     Start(#[source] io::Error),
     /// It is gone, or does not answer.
-    #[error("The process {pid} that keeps memory pinned does not answer")]
+    #[error("The process {pid} that keeps memory pinned does not respond")]
     Silent {
         /// Its number.
         pid: u32,
@@ -51,7 +51,7 @@ pub enum KeeperError {
         source: io::Error,
     },
     /// It does not do as told.
-    #[error("The process {pid} that keeps memory pinned refuses: {why}")]
+    #[error("The process {pid} that keeps memory pinned refused: {why}")]
     Refused {
         /// Its number.
         pid: u32,

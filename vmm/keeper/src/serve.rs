@@ -78,7 +78,7 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
             Ok(Some(received)) => received,
             Ok(None) => break,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
-            Err(source) => return Err(setup("listen to the monitor")(source)),
+            Err(source) => return Err(setup("receive from the monitor")(source)),
         };
         held.files.extend(files);
         match request {
@@ -98,7 +98,7 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
                 return Ok(());
             }
             Request::Status | Request::Release { .. } => {
-                let why = "the monitor is still there".into();
+                let why = "the monitor is still running".into();
                 answer(&channel, &Answer::Refused { why });
             }
         }
@@ -158,11 +158,11 @@ fn keep(mut held: Held, published: Option<&Published>) {
         match accept_with(&published.listener, SocketFlags::CLOEXEC) {
             Ok(caller) => {
                 if let Err(error) = serve_caller(&Channel(caller), &mut held) {
-                    log::debug!("a caller went away: {error}");
+                    log::debug!("a client disconnected: {error}");
                 }
             }
             Err(error) => {
-                log::debug!("cannot hear a caller: {error}");
+                log::debug!("cannot receive from a client: {error}");
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
@@ -187,7 +187,7 @@ fn serve_caller(channel: &Channel, held: &mut Held) -> io::Result<()> {
             Answer::Status(held.status.clone())
         }
         _ => Answer::Refused {
-            why: "only the monitor asks for that".into(),
+            why: "only the monitor may request that".into(),
         },
     };
     channel.send(&answer, &[])
@@ -196,7 +196,7 @@ fn serve_caller(channel: &Channel, held: &mut Held) -> io::Result<()> {
 /// A monitor that is gone misses nothing.
 fn answer(channel: &Channel, answer: &Answer) {
     if let Err(error) = channel.send(answer, &[]) {
-        log::debug!("the monitor does not listen: {error}");
+        log::debug!("the monitor does not receive: {error}");
     }
 }
 

@@ -55,7 +55,7 @@ impl EventsError {
         match self {
             Self::Standard(_) => Some("use --event-file /dev/stderr".to_owned()),
             Self::Descriptor { number, .. } => Some(format!(
-                "open it where Pinvisor is started, for example `pinvisor ... {number}>events`"
+                "open it when starting Pinvisor, for example `pinvisor ... {number}>events`"
             )),
             Self::File { .. } => None,
         }
@@ -81,7 +81,7 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         serial: Option<&'a Path>,
     },
-    /// The guest asked for a restart and is started anew: everything was given back.
+    /// The guest requested a restart and is started anew: everything was given back.
     Restart,
     /// A passed-through device cannot go on, which ends the guest.
     DeviceError {
@@ -169,7 +169,10 @@ impl EventLog {
         let copies = self.targets.iter().map(Unblocked::try_clone);
         match copies.collect::<io::Result<Vec<_>>>() {
             Ok(copies) => fatal::watch(self.began, copies),
-            Err(error) => log::warn!("A fatal signal will not write the last event: {error}"),
+            Err(error) => log::warn!(
+                "Cannot install the handler that writes the last event on a \
+                                      fatal signal: {error}"
+            ),
         }
     }
 
@@ -186,13 +189,13 @@ impl EventLog {
         let mut text = match serde_json::to_string(&line) {
             Ok(text) => text,
             // A path that is no text.
-            Err(error) => return log::warn!("An event cannot be told: {error}"),
+            Err(error) => return log::warn!("Cannot serialise an event: {error}"),
         };
         text.push('\n');
         self.targets.retain_mut(|target| {
             let result = target.write_all(text.as_bytes());
             if let Err(error) = &result {
-                log::warn!("No more events are written, their reader takes none: {error}");
+                log::warn!("Cannot write events, so later ones are dropped: {error}");
             }
             result.is_ok()
         });
@@ -241,7 +244,7 @@ fn descriptor(number: u32) -> Result<OwnedFd, EventsError> {
         return Err(EventsError::Standard(number));
     }
     let unfit = |reason| EventsError::Descriptor { number, reason };
-    let raw = i32::try_from(number).map_err(|_| unfit("there is no such descriptor"))?;
+    let raw = i32::try_from(number).map_err(|_| unfit("the descriptor does not exist"))?;
     // SAFETY: `raw` is not -1. It is used for two calls, which refuse what is not open; between
     // them nothing closes it: this process has no other thread yet, and owns nothing of the number.
     let given = unsafe { BorrowedFd::borrow_raw(raw) };

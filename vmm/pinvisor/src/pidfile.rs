@@ -31,7 +31,7 @@ pub enum PidfileError {
         owner: String,
     },
     /// It is something else.
-    #[error("{} is not a pidfile: there is something other than a process number in it", path.display())]
+    #[error("{} is not a pidfile: it does not contain a process ID", path.display())]
     NotPidfile {
         /// The file.
         path: PathBuf,
@@ -98,7 +98,9 @@ impl Pidfile {
             };
             return pidfile.write().map(|()| pidfile).map_err(failed);
         }
-        Err(failed(io::Error::other("others keep removing it")))
+        Err(failed(io::Error::other(
+            "another process keeps removing it",
+        )))
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -113,7 +115,7 @@ impl Drop for Pidfile {
         // It may have been removed, and another process have made its own.
         if !is_at(&self.lock, &self.path) {
             log::debug!(
-                "The pidfile {} is no longer this one's",
+                "The pidfile {} now belongs to another process",
                 self.path.display()
             );
             return;

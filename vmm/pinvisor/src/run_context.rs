@@ -33,8 +33,8 @@ impl RunContext {
         logging::start(config)?;
         if let Some(states) = host::sleep_states(&host::SysRoot::default()) {
             log::info!(
-                "this host can sleep ({states}), which a guest with devices does not survive: \
-                 systemd-inhibit --what=sleep pinvisor run ..."
+                "this host can enter sleep states ({states}), which a guest with devices does not \
+                 survive; to prevent that: systemd-inhibit --what=sleep pinvisor run ..."
             );
         }
         let pidfile = config.pidfile.as_deref().map(Pidfile::create);
@@ -47,8 +47,8 @@ impl RunContext {
         })
     }
 
-    /// Whether a guest that ended for `reason`, whose machine was `torn_down`, is started anew: not if
-    /// it `was_asked` to switch itself off. If so, that is told, and the timings begin again.
+    /// Whether a guest that ended for `reason`, whose machine was `torn_down`, is started anew: not
+    /// if it `was_asked` to power itself off. If so, that is told, and the timings begin again.
     pub(crate) fn starts_anew(
         &mut self,
         reason: &ExitReason,
@@ -60,7 +60,7 @@ impl RunContext {
             && !was_asked
             && torn_down.is_ok();
         if anew {
-            log::info!("The guest asked for a restart, and is started anew");
+            log::info!("The guest requested a restart, and is booted again");
             self.events.tell(&Event::Restart);
             self.timings = Timings::default();
         }

@@ -66,7 +66,7 @@ impl Explain for ArchError {
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
             Self::Params(ParamsError::Unbootable { word, .. }) => {
-                Some(format!("leave {word} out of --cmdline"))
+                Some(format!("remove {word} from --cmdline"))
             }
             Self::Params(_) | Self::Entry(_) | Self::PageTables(_) | Self::Acpi(_) => None,
             Self::Load(error) => error.hint(limits),

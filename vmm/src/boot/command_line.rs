@@ -45,7 +45,8 @@ pub(crate) fn with_tsc_frequency(line: &str, khz: Option<u32>) -> Cow<'_, str> {
     match khz {
         Some(khz) if has(&WITHOUT_KVM_CLOCK) && !has(&[TSC_FREQUENCY]) => {
             log::info!(
-                "{TSC_FREQUENCY}={khz} is on the command line, since KVM's clock is not used"
+                "{TSC_FREQUENCY}={khz} is added to the command line, because KVM's clock is not \
+                 used"
             );
             with_option(line, TSC_FREQUENCY, &khz.to_string())
         }

@@ -117,7 +117,7 @@ impl Initramfs {
         let len = file.metadata()?.len();
         if len == 0 {
             log::warn!(
-                "The initramfs {} is empty: the guest has none",
+                "The initramfs {} is empty, so the guest gets none",
                 path.display()
             );
         }

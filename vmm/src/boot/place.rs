@@ -25,7 +25,7 @@ pub struct Placement {
 pub enum PlaceError {
     /// No piece of memory is large enough.
     #[error(
-        "Guest memory is too fragmented: the {what} needs {need} bytes in one piece{lowest}, \
+        "Guest memory is too fragmented: the {what} needs {need} bytes in one piece{lowest}, but \
          the largest such piece has {largest}"
     )]
     TooFragmented {
@@ -39,7 +39,7 @@ pub enum PlaceError {
         largest: u64,
     },
     /// There is not so much memory at all.
-    #[error("The {what} needs {need} bytes, guest memory has {room}{besides}")]
+    #[error("The {what} needs {need} bytes, but guest memory has {room}{besides}")]
     TooLarge {
         /// What has no place.
         what: &'static str,
@@ -153,7 +153,7 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
                 what: "kernel",
                 need: demand.len,
                 lowest: format!(
-                    " at a multiple of {:#x} from {} on",
+                    " at a multiple of {:#x}, {} or higher",
                     demand.alignment, demand.lowest
                 ),
                 largest: largest(&usable),

@@ -109,11 +109,11 @@ impl Wiring<'_> {
                 Arc::clone(self.interrupts),
                 intx_gsi(assigned.slot.slot),
             )
-            .map_err(process("make an eventfd"))?;
+            .map_err(process("create an eventfd"))?;
             let lines = InterruptLines::of_slot(self.interrupts, assigned.slot.slot);
             let passed = self.pass(host, bdf, &lines, &assigned.dma)?;
             let guest = slots.add(assigned.slot, passed)?;
-            log::info!("{bdf}: is {guest} in the guest");
+            log::info!("{bdf} is {guest} in the guest");
         }
         for function in functions {
             self.emulate(function, bus, &mut slots, resources)?;

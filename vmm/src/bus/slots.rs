@@ -15,7 +15,7 @@ pub const LAST_SLOT: u8 = 31;
 
 /// More devices than a bus has slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{count} devices were named, there are slots for {most}")]
+#[error("{count} devices were named, but the guest has slots for {most}")]
 pub struct TooManyDevices {
     /// Devices named.
     pub count: usize,

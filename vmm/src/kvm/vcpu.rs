@@ -88,7 +88,7 @@ impl VcpuThread {
                 let _notice = exits.on_panic();
                 // The parent process may have blocked it, and the mask is inherited.
                 if let Err(error) = unblock_signal(kick_signal()) {
-                    log::error!("vCPU {index} may not stop when told to: {error:?}");
+                    log::error!("vCPU {index} may not stop on request: {error:?}");
                 }
                 // What asked for the machine's end, a power-off or a restart, is not to be
                 // returned from: a guest that goes on tries other ways, down to a BIOS that is not
@@ -107,7 +107,7 @@ impl VcpuThread {
         if !self.thread.is_finished()
             && let Err(error) = self.thread.kill(kick_signal())
         {
-            log::debug!("A vCPU thread takes no signal: {error}");
+            log::debug!("Cannot signal a vCPU thread: {error}");
         }
     }
 
@@ -193,11 +193,11 @@ impl Patience {
             Step::Again => Some(ExitReason::NoWorker),
             Step::WhileVectoring if vectoring < MAX_VECTORING => {
                 self.vectoring = vectoring + 1;
-                log::debug!("KVM took an access for part of an event's delivery: again");
+                log::debug!("KVM attributed an access to the delivery of an event: trying again");
                 None
             }
             Step::WhileVectoring => Some(ExitReason::GuestCrash(
-                "it has device registers where the CPU looks for interrupt handlers".into(),
+                "the CPU would fetch interrupt handlers from device registers".into(),
             )),
             Step::End(reason) => Some(reason),
         }
@@ -233,14 +233,14 @@ fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
         }
         Ok(VcpuExit::MmioWrite(address, data)) => {
             if bus.mmio_write(MmioAddress(address), data).is_err() {
-                log::trace!("write to {address:#x}, where nothing is: {data:x?}");
+                log::trace!("write to {address:#x}, which is not mapped: {data:x?}");
             }
             Step::Done
         }
         Ok(VcpuExit::InternalError) => match internal_error(vcpu) {
             (KVM_INTERNAL_ERROR_DELIVERY_EV, _) => Step::WhileVectoring,
             (number, data) => Step::End(ExitReason::GuestCrash(format!(
-                "KVM cannot emulate what it did (internal error {number}, {data:x?})"
+                "KVM cannot emulate an instruction (internal error {number}, {data:x?})"
             ))),
         },
         Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Step::Done,
@@ -294,7 +294,7 @@ fn read_port(bus: &impl PioManager, port: u16, width: usize, data: &mut [u8]) {
 fn write_port(bus: &impl PioManager, port: u16, width: usize, data: &[u8]) {
     for access in data.chunks(width) {
         if bus.pio_write(PioAddress(port), access).is_err() {
-            log::trace!("write to port {port:#x}, where nothing is: {access:x?}");
+            log::trace!("write to port {port:#x}, which has no device: {access:x?}");
         }
     }
 }

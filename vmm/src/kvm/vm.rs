@@ -70,7 +70,7 @@ impl Explain for VmError {
         };
         let text = match error.errno() {
             libc::ENOENT => {
-                "the CPU's virtualisation must be on in the firmware and the kernel needs \
+                "enable the CPU's virtualisation in the firmware; the kernel needs \
                  CONFIG_KVM_INTEL or CONFIG_KVM_AMD"
             }
             libc::EACCES => "run as root or join the group kvm",
@@ -205,7 +205,7 @@ impl Vm {
 
     fn free(&self, index: u32) {
         if let Err(error) = self.slots().free_id(index) {
-            log::error!("Memslot {index} was free already: {error}");
+            log::error!("Cannot free memslot {index}: {error}");
         }
     }
 }
@@ -260,7 +260,7 @@ impl Memslot {
 impl Drop for Memslot {
     fn drop(&mut self) {
         if let Err(error) = self.delete() {
-            log::error!("{error}, nor take it away");
+            log::error!("{error}; cannot remove it either");
             // KVM may still reach it: it must stay mapped.
             std::mem::forget(self.mapping.take());
         }

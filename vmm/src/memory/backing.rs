@@ -217,7 +217,7 @@ impl Taking<'_> {
         progress.expect(count * self.size.bytes());
         for done in 0..count {
             if let Err(error) = self.more(self.size.bytes()) {
-                log::debug!("no more than {done} spare hugepages: {error}");
+                log::debug!("only {done} spare hugepages are available: {error}");
                 return false;
             }
             progress.advance(self.size.bytes());
@@ -286,8 +286,8 @@ impl Taking<'_> {
         let spare = self.pages.len() - choice.kept.len();
         if spare > 0 {
             log::info!(
-                "hugepages: {} more were pinned and given back: {} extents instead of {}, {} KiB \
-                 less for the guest's kernel to spend on them",
+                "hugepages: {} more were pinned and released: {} extents instead of {}, which \
+                 saves the guest's kernel {} KiB",
                 spare,
                 choice.chosen.extents,
                 choice.naive.extents,
@@ -347,7 +347,7 @@ fn file_of(memory: &MemoryConfig) -> Result<File, PinError> {
         return Ok(file);
     }
     let file = rustix::fs::memfd_create("guest-memory", MemfdFlags::CLOEXEC)
-        .map_err(|errno| process("make guest memory")(errno.into()))?;
+        .map_err(|errno| process("allocate guest memory")(errno.into()))?;
     let file = File::from(file);
     file.set_len(memory.size)
         .map_err(process("size guest memory"))?;
@@ -364,7 +364,7 @@ fn steps(bytes: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
 /// runs, which would find too few then, begin after it has given them back.
 fn turn(size: HugepageSize) -> Turn {
     let pool = Path::new("/sys/kernel/mm/hugepages").join(size.pool_name());
-    Turn::at(&pool, "is taking hugepages")
+    Turn::at(&pool, "is allocating hugepages")
 }
 
 /// Whether the pool has the hugepages for the guest's memory, as far as can be seen before they are taken.

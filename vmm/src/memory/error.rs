@@ -84,9 +84,9 @@ impl Explain for LayoutError {
             Self::TooManyPieces(error) => Some(error.hint()),
             Self::Plan(PlanError::TooFragmented { .. }) => Some(FRAGMENTED.to_owned()),
             Self::Moved { .. } => Some(
-                "devices went on using the page where it had been: restart this machine; a \
-                 process took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
-                 failure'), else please report it"
+                "devices continued to use the page at its former address: restart this machine. A \
+                 process removed the page from the memory file, or memory failed (dmesg | grep -i \
+                 'memory failure'); otherwise please report it"
                     .to_owned(),
             ),
             Self::Plan(_) | Self::Physical(_) | Self::GuestRam(_) => None,

@@ -30,7 +30,7 @@ const PAGE: usize = 4096;
 pub fn check(ram: &GuestRam, table: &RamTable) -> Result<(), LayoutError> {
     match compare(ram, table)? {
         Compared::All(pages) => {
-            log::info!("{pages} pages of guest memory are where devices find them");
+            log::info!("{pages} pages of guest memory are at the addresses that devices use");
         }
         Compared::Hidden(why) => missing(&why),
     }
@@ -138,8 +138,8 @@ fn missing(why: &str) {
     static TOLD: AtomicBool = AtomicBool::new(false);
     if !TOLD.swap(true, Ordering::Relaxed) {
         log::warn!(
-            "Whether guest memory stays where devices find it is not checked: the physical addresses \
-             of this process's pages are hidden ({why})"
+            "Cannot verify that guest memory stays at the addresses that devices use: the kernel \
+             hides this process's physical addresses ({why})"
         );
     }
 }

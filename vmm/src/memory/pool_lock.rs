@@ -31,7 +31,7 @@ fn lock(directory: &Path, what: &str) -> io::Result<File> {
     let file = File::open(directory)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::AGAIN) => {
-            log::info!("Another process {what}: waiting for it");
+            log::info!("Another process {what}; waiting");
             retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
         }
         result => result?,

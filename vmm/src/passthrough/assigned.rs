@@ -280,7 +280,10 @@ impl Assigned {
         for AssignedDevice { device, .. } in self.devices.drain(..) {
             let bdf = device.bdf();
             if Arc::into_inner(device).is_none() {
-                log::error!("{bdf} is still in use: guest memory stays pinned until the end");
+                log::error!(
+                    "{bdf} is still in use: guest memory stays pinned until the process \
+                             exits"
+                );
                 closed = false;
             } else {
                 log::debug!("{bdf}: closed");
@@ -384,7 +387,7 @@ impl Assigned {
         let failed = match asked {
             Some((process, Ok(found))) => {
                 if !found {
-                    log::warn!("Process {process} is not found by pinvisor list and release");
+                    log::warn!("pinvisor list and release do not find process {process}");
                 }
                 return error(process, status);
             }
@@ -392,7 +395,8 @@ impl Assigned {
             None => "there is none".to_owned(),
         };
         log::error!(
-            "The keeper of memory does not keep it: {failed}; this process does, and stays"
+            "The keeper did not take over the memory: {failed}; this process keeps it and does not \
+             exit"
         );
         let error = error(std::process::id(), status.clone());
         log::error!("{}", chain(&error));
@@ -406,8 +410,8 @@ fn report(quiet: &Quiet) {
     let bdf = quiet.bdf();
     match quiet.because() {
         Because::Accepted => log::warn!(
-            "{bdf}: was not reset: it keeps what this guest told it, and the next driver that \
-             turns its bus mastering on may let it write to memory that is others' by then"
+            "{bdf}: was not reset: it keeps this guest's programming, and may write to memory that \
+             is no longer the guest's once a driver enables its bus mastering"
         ),
         because => log::info!("{bdf}: quiet: {because}"),
     }

@@ -41,7 +41,7 @@ pub enum PassthroughError {
     #[error(transparent)]
     Interrupt(#[from] IrqError),
     /// No eventfd could be made.
-    #[error("Cannot make an eventfd")]
+    #[error("Cannot create an eventfd")]
     EventFd(#[source] io::Error),
     /// The caller asked for something that is not there.
     #[error("There is no {0}")]

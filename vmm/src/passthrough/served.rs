@@ -53,7 +53,8 @@ fn keep_of<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
             if let Some(Err(error)) = tried {
                 *count = 0;
                 log::warn!(
-                    "{}: its guest is not shown {index}, which the host does not serve: {}",
+                    "{}: {index} is hidden from the guest, because the host does not support it: \
+                     {}",
                     device.bdf(),
                     HostError::from(error)
                 );
@@ -84,7 +85,7 @@ fn keep_lines<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
             Err(error) => {
                 info.intx_vectors = 0;
                 log::warn!(
-                    "{}: its guest is not shown INTx, which the host does not serve: {}{}",
+                    "{}: INTx is hidden from the guest, because the host does not support it: {}{}",
                     device.bdf(),
                     HostError::from(error),
                     line(sys, device.bdf())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a passed-through device tells its user: that it failed, or that the host wants it back.
+//! What a passed-through device tells its user: that it failed, or that the host requested it back.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl DeviceWatch {
             if device.irq_count(notice)? == 0 {
                 continue;
             }
-            let event = eventfd::new().map_err(process("make an eventfd"))?;
+            let event = eventfd::new().map_err(process("create an eventfd"))?;
             device.irq_enable(notice, 0, &[Some(eventfd::borrow(&event))])?;
             watches.push(Self {
                 bdf: device.bdf(),
@@ -58,7 +58,7 @@ impl DeviceWatch {
     #[must_use]
     pub fn text(&self) -> &'static str {
         match self.notice {
-            IrqIndex::Request => "the host wants it back",
+            IrqIndex::Request => "the host requested it back",
             _ => "it reported an uncorrectable error",
         }
     }

@@ -14,7 +14,7 @@ use crate::kvm::eventfd;
 /// Why the guest ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExitReason {
-    /// The guest switched itself off.
+    /// The guest powered itself off.
     PowerOff {
         /// What it left in the status register: 0 if all went well.
         status: u8,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guest's power button: how it is asked to switch itself off.
+//! The guest's power button: how it is asked to power itself off.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

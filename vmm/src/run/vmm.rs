@@ -39,7 +39,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Asks the guest to switch itself off. A guest that has ended does not listen.
+    /// Asks the guest to power itself off. A guest that has ended does not listen.
     ///
     /// # Errors
     /// [`Error::Irq`]
@@ -61,7 +61,7 @@ impl Handle {
 pub struct Remains {
     /// Where things were in it.
     pub info: MachineInfo,
-    /// It was asked to switch itself off.
+    /// It was asked to power itself off.
     pub was_asked: bool,
     /// What the monitor did with the transfers of mediated devices.
     pub mediated: Vec<(Bdf, Statistics)>,

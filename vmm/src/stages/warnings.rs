@@ -27,11 +27,12 @@ pub(super) fn narrow(summary: Summary, devices: &[AssignedDevice]) -> Vec<String
     if summary.pieces == 0 || summary.below_4g > 0 {
         return Vec::new();
     }
-    log::info!("no guest memory lies below 4 GiB");
+    log::info!("no guest memory is below 4 GiB");
     let warning = |(bdf, bits)| {
         format!(
-            "{bdf}: may address {bits} bits only, as far as the host's drivers have told, and no guest memory lies \
-             below 4 GiB: its driver may fail. Hugepages below 4 GiB, reserved early, would help"
+            "{bdf}: may have only {bits} address bits, as its host driver reported, and no guest \
+             memory is below 4 GiB: its driver may fail. Reserve hugepages early in boot to get \
+             some below 4 GiB"
         )
     };
     narrow_devices(devices, summary.end).map(warning).collect()
@@ -50,9 +51,10 @@ pub(super) fn bounce(
     };
     let warning = |(bdf, bits)| {
         format!(
-            "{bdf}: may address {bits} bits only, as far as the host's drivers have told: Linux wants {} in one piece \
-             below 4 GiB for its bounce buffers, and the largest that is free there has {}: its driver may fail. \
-             swiotlb=N on the kernel's command line makes them smaller (N times 2 KiB)",
+            "{bdf}: may have only {bits} address bits, as its host driver reported: Linux needs {} \
+             in one piece below 4 GiB for its bounce buffers, and the largest free piece there has \
+             {}: its driver may fail. swiotlb=N on the kernel's command line makes them smaller (N \
+             times 2 KiB)",
             Memory(need),
             Memory(largest)
         )

@@ -41,7 +41,7 @@ pub enum ProfileError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Invalid {
     /// The format is another.
-    #[error("{found} (this monitor knows version 1)")]
+    #[error("{found} (expected version 1)")]
     Version {
         /// What the file says.
         found: u64,
@@ -67,7 +67,7 @@ pub enum Invalid {
         name: String,
     },
     /// A name is used twice.
-    #[error("there is another of this name")]
+    #[error("the name is already in use")]
     Duplicate,
     /// A number is outside of what makes sense.
     #[error("{found:#x} (expected {expected})")]
@@ -78,13 +78,13 @@ pub enum Invalid {
         expected: &'static str,
     },
     /// Two places share bytes.
-    #[error("shares bytes with {other}")]
+    #[error("overlaps {other}")]
     Overlap {
         /// The other place.
         other: String,
     },
     /// A register is named that is not there.
-    #[error("there is no register {name:?}")]
+    #[error("no register is named {name:?}")]
     NoRegister {
         /// The name.
         name: String,

@@ -159,7 +159,7 @@ fn check_register(register: format::Register) -> Result<Register, (&'static str,
     }
     if register.partial == Partial::Replace && store != register.width {
         // The upper bytes would be zeros in the device.
-        let reason = "with partial = \"replace\" the device needs all of the register in one store";
+        let reason = "partial = \"replace\" requires one store of the whole register";
         return Err(("store", Invalid::Combination(reason)));
     }
     let mut accesses = 0;

@@ -288,7 +288,7 @@ fn check_window(
     };
     let Some(window) = transfer.window.filter(|_| has_device_side) else {
         let wrong = transfer.window.is_some() || has_device_side;
-        let reason = "needed if, and only if, a register holds a device's own address";
+        let reason = "required if, and only if, a register holds an address in the device";
         return if wrong {
             Err(("window", Invalid::Combination(reason)))
         } else {

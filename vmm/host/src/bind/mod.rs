@@ -35,7 +35,7 @@ pub struct Bound {
     pub already: bool,
     /// Its node.
     pub node: String,
-    /// Whether an IOMMU stands before it.
+    /// Whether an IOMMU isolates it.
     pub kind: CdevKind,
 }
 
@@ -354,7 +354,7 @@ mod tests {
             assert!(
                 error
                     .to_string()
-                    .contains("2 of its virtual functions are on")
+                    .contains("2 of its virtual functions are enabled")
             );
             let hint = error.hint().unwrap();
             let command = "echo 0 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs";

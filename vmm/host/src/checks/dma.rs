@@ -30,8 +30,8 @@ pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice])
         return Line::fail(
             id,
             format!(
-                "{}: it requires guest memory at fixed addresses, and {} (dma=translate) has it at \
-                 any",
+                "{}: it requires identity-mapped guest memory, which {} (dma=translate) does not \
+                 use",
                 mode.name(),
                 other
             ),
@@ -52,7 +52,7 @@ fn impossible(bdf: Bdf, conflict: DmaConflict) -> Line {
             format!("pinvisor check {bdf}  # without dma=iommu"),
         ),
         DmaConflict::BehindIommu => (
-            "an IOMMU translates for this device, which lets no physical addresses through",
+            "an IOMMU translates for this device, so it cannot use physical addresses",
             format!("pinvisor check {bdf}  # without dma="),
         ),
     };
@@ -100,12 +100,12 @@ mod tests {
         }
         assert_eq!(alone(DmaMode::Iommu).verdict, Verdict::Fail);
         let without = WantedDevice {
-            no_profile: Some("no profile is known".into()),
+            no_profile: Some("no profile is shipped".into()),
             ..device(DmaMode::Mediate)
         };
         let line = judge(&without, DmaMode::Mediate);
         assert_eq!(line.verdict, Verdict::Fail);
-        assert!(line.text.contains("no profile is known"), "{}", line.text);
+        assert!(line.text.contains("no profile is shipped"), "{}", line.text);
         for (dma, verdict) in [
             (DmaMode::Auto, Verdict::Fail),
             (DmaMode::Mediate, Verdict::Ok),

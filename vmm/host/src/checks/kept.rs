@@ -56,7 +56,7 @@ mod tests {
             parent: None,
             seen_in_slot: false,
             accepted: false,
-            why: "it does not answer".into(),
+            why: "it does not respond".into(),
         };
         let status = Status {
             bytes: 64 << 20,

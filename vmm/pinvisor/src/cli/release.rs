@@ -24,10 +24,10 @@ pub struct ReleaseArgs {
     devices: Vec<Bdf>,
 }
 
-const AFTER: &str = "\
-Turns the device's bus mastering off and resets it by the strongest method there is; one that was \
-removed is reset by the bridge above, if it was alone behind it. Only if that succeeds is the \
-memory given back. A device that a driver has is not reset: take it from the driver first.";
+const AFTER: &str = "Disables the device's bus mastering and resets it by the strongest available \
+                     method; a device that was removed is reset by the bridge above, if it was the \
+                     only one behind it. The memory is released only if that succeeds. A device \
+                     that is bound to a driver is not reset: unbind it first.";
 
 /// How long a device may take that the kernel is taking apart.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -36,8 +36,8 @@ impl ReleaseArgs {
     /// Resets and releases.
     ///
     /// # Errors
-    /// [`Error::NoKeeper`], [`Error::Vmm`]: why a device is not quiet;
-    /// [`Error::Vmm`] if standard output takes nothing.
+    /// [`Error::NoKeeper`], [`Error::Vmm`]: why a device is not quiet; [`Error::Vmm`] if standard
+    /// output cannot be written.
     pub fn run(self) -> Result<ExitCode, Error> {
         for bdf in self.devices {
             let said = release(bdf)?;

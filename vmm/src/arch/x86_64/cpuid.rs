@@ -22,7 +22,7 @@ const TSC_DEADLINE: u32 = 1 << 24;
 
 /// A CPU with more leaves than KVM takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("The CPU has {0} CPUID leaves, KVM takes {KVM_MAX_CPUID_ENTRIES}")]
+#[error("The CPU has {0} CPUID leaves, KVM accepts {KVM_MAX_CPUID_ENTRIES}")]
 pub struct TooManyLeavesError(usize);
 
 /// Reads what KVM supports here, without what this machine has no part for.

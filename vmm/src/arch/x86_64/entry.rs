@@ -145,7 +145,7 @@ pub fn set_tsc_frequency(vcpu: &VcpuFd) -> Option<u32> {
     /// To `KVM_SET_TSC_KHZ`: the host's frequency.
     const HOST: u32 = 0;
     if let Err(error) = vcpu.set_tsc_khz(HOST) {
-        log::debug!("KVM keeps its own idea of the TSC's frequency: {error}");
+        log::debug!("Cannot set the TSC's frequency in KVM: {error}");
     }
     vcpu.get_tsc_khz().ok().filter(|khz| *khz > 0)
 }

@@ -24,7 +24,7 @@ use crate::run::exit::{ExitReason, ExitSender};
 
 /// An eventfd that raises the serial port's interrupt.
 pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, BusError> {
-    let event = eventfd::new().map_err(process("make an eventfd"))?;
+    let event = eventfd::new().map_err(process("create an eventfd"))?;
     interrupts.attach(&event, serial::IRQ)?;
     Ok(event)
 }

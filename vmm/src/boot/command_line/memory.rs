@@ -112,9 +112,9 @@ impl Layout<'_> {
         (left < total.min(limit)).then(|| {
             let (left, total) = (Memory(left), Memory(total));
             format!(
-                "{} on the kernel's command line counts addresses, not memory: of the guest's {total}, \
-                 which are where the host has them, Linux will use {left}. --memory says how much \
-                 there is",
+                "{} on the kernel's command line limits addresses, not the amount of memory: Linux \
+                 will use {left} of the guest's {total}, because these are at host addresses. Set \
+                 the amount with --memory",
                 option.text
             )
         })
@@ -126,8 +126,8 @@ impl Layout<'_> {
         let text = option.text;
         if part == "exactmap" {
             return Some(format!(
-                "{text} on the kernel's command line throws away the memory map, which alone says \
-                 where the guest has memory"
+                "{text} on the kernel's command line discards the memory map, which alone \
+                 describes the guest's memory"
             ));
         }
         let (size, rest) = parse(part)?;
@@ -144,8 +144,8 @@ impl Layout<'_> {
         match kind {
             '@' if !self.has_all(&range) => Some(match self.is_identity {
                 true => format!(
-                    "{none} does not have memory everywhere: a device that is given some of it reads \
-                     and writes what the HOST has there"
+                    "{none} does not have memory everywhere: a device that uses it reads and \
+                     writes HOST memory there"
                 ),
                 false => format!("{none} does not have memory everywhere"),
             }),
@@ -190,8 +190,9 @@ impl Layout<'_> {
         let fits = below >= size || (above >= size && below >= low.unwrap_or(CRASH_LOW));
         (!fits).then(|| {
             format!(
-                "{text} on the kernel's command line wants {} in one piece below 4 GiB, or above and {} \
-                 below: the largest pieces have {} below and {} in all, so nothing will be reserved",
+                "{text} on the kernel's command line requires {} in one piece below 4 GiB, or \
+                 above and {} below: the largest pieces are {} below and {} overall, so nothing \
+                 will be reserved",
                 Memory(size),
                 Memory(low.unwrap_or(CRASH_LOW)),
                 Memory(below),
@@ -350,7 +351,7 @@ mod tests {
         assert!(told("memmap=64M@1G")[0].contains("HOST"));
         assert!(told("memmap=512M@4G")[0].contains("HOST"));
         assert!(told("memmap=1M$3G")[0].contains("has no memory"));
-        assert!(told("memmap=exactmap,64M@4G")[0].contains("throws away"));
+        assert!(told("memmap=exactmap,64M@4G")[0].contains("discards"));
         assert_eq!(told("memmap=1M$3G,1M!2G,1M#1G").len(), 3);
         for fine in [
             "memmap=64M@4G",

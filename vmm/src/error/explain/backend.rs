@@ -74,7 +74,7 @@ impl Explain for Backend {
                     && !limits.limit_locked_memory() =>
             {
                 Some(
-                    "this machine, or the control group, has no memory left: give the guest less, or \
+                    "this machine, or the control group, is out of memory: give the guest less, or \
                      reserve more hugepages"
                         .to_owned(),
                 )

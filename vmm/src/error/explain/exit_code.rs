@@ -20,7 +20,7 @@ pub enum ExitCode {
     Guest = 5,
     /// The guest reports that something went wrong in it.
     GuestStatus = 6,
-    /// The guest asked for a restart: maybe after a panic.
+    /// The guest requested a restart: maybe after a panic.
     GuestReset = 7,
 }
 

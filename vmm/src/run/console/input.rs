@@ -165,9 +165,7 @@ impl Input {
                 _ => return,
             }
         }
-        log::warn!(
-            "The guest does not read, and a client sent much and left: the end of that is lost"
-        );
+        log::warn!("A client disconnected before the guest read all its input: the rest is lost");
     }
 
     /// What the end of the source means.

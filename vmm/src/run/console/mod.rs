@@ -137,7 +137,7 @@ impl Console {
                 )
             }
             SerialConfig::Pty => {
-                let failed = "make a pseudoterminal";
+                let failed = "create a pseudoterminal";
                 let pty = Pty::open().map_err(process(failed))?;
                 let pump = pump(pty.controller().try_clone(), PTY_DRAIN_TIMEOUT);
                 Outlet::Pty(pump.map_err(process(failed))?, pty)
@@ -160,7 +160,7 @@ impl Console {
     }
 
     fn new(outlet: Outlet) -> Result<Self, ProcessError> {
-        let room = eventfd::new().map_err(process("make an eventfd"))?;
+        let room = eventfd::new().map_err(process("create an eventfd"))?;
         Ok(Self {
             outlet,
             input: None,
@@ -186,7 +186,10 @@ impl Console {
             Outlet::Sink(sink) => sink.take().unwrap_or_else(|| Box::new(io::sink())),
             Outlet::Nowhere => Box::new(io::sink()),
         };
-        let room = self.room.try_clone().map_err(process("make an eventfd"))?;
+        let room = self
+            .room
+            .try_clone()
+            .map_err(process("create an eventfd"))?;
         Ok(SerialPort::with_events(
             IrqTrigger(irq),
             Box::new(Timed {
@@ -304,7 +307,7 @@ fn standard_input() -> io::Result<Option<Input>> {
         return Ok(Some(Input::plain(stdin)));
     }
     if !terminal::is_ours(&stdin) {
-        log::info!("In the background nothing is read from the terminal");
+        log::info!("Input from the terminal is not read in the background");
         return Ok(None);
     }
     Input::of_user(stdin).map(Some)

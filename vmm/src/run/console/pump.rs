@@ -116,7 +116,7 @@ impl Shared {
             }
         };
         if let Err(error) = result {
-            log::warn!("What the guest prints is lost from here on: {error}");
+            log::warn!("Further output of the guest is lost: {error}");
         }
         let mut queue = self.lock();
         queue.closed = true;
@@ -204,7 +204,7 @@ impl Drop for Pump {
             // The thread has nothing left to wait for.
             Some(thread) if drained => drop(thread.join()),
             // It is stuck in a write, and ends with the process.
-            _ => log::info!("The end of what the guest printed is lost: its reader takes nothing"),
+            _ => log::info!("The end of the guest's output is lost: the reader does not read"),
         }
     }
 }

@@ -12,7 +12,7 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 
 /// What a client is told while another one is connected.
-const BUSY: &[u8] = b"pinvisor: another client has the serial port\r\n";
+const BUSY: &[u8] = b"pinvisor: another client is using the serial port\r\n";
 
 /// The socket that clients connect to; its file goes when it is dropped, if it still is this one's.
 #[derive(Debug)]
@@ -79,7 +79,10 @@ impl Drop for Listener {
     fn drop(&mut self) {
         // It may have been removed, and another process listens at its own.
         if identity(&self.path) != self.identity {
-            log::debug!("The socket {} is no longer this one's", self.path.display());
+            log::debug!(
+                "The socket {} now belongs to another process",
+                self.path.display()
+            );
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {

@@ -78,7 +78,7 @@ fn restore() {
         // Not waiting for output, which may be paused.
         && let Err(error) = tcsetattr(&terminal, OptionalActions::Now, &before)
     {
-        log::error!("Cannot restore the terminal: {error}; `stty sane` does");
+        log::error!("Cannot restore the terminal: {error}; run `stty sane`");
     }
 }
 

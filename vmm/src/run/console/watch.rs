@@ -124,7 +124,7 @@ impl<'a> ConsoleWatcher<'a> {
             ops.add(events)
         };
         if let Err(error) = result {
-            log::warn!("Cannot go on reading input: {error}");
+            log::warn!("Cannot continue to read input: {error}");
         }
     }
 

@@ -24,8 +24,8 @@ pub enum BindStageError {
     Bind(#[from] BindError),
     /// It keeps what its last user left in it.
     #[error(
-        "PCI device {bdf} cannot be reset, so its next user inherits what it is doing: it has no \
-         reset of its own, and {}",
+        "PCI device {bdf} cannot be reset, so its next user inherits its current activity: it has \
+         no function reset, and {}",
         bus_reset(others)
     )]
     NoReset {
@@ -39,9 +39,9 @@ pub enum BindStageError {
 /// What stands in the way of a reset of a device's bus.
 fn bus_reset(others: &[Bdf]) -> String {
     match others {
-        [] => "neither has its bus".to_owned(),
+        [] => "its bus cannot be reset either".to_owned(),
         _ => format!(
-            "a reset of its bus would hit {} too, not passed through to this guest",
+            "resetting its bus would also reset {}, which this guest does not have",
             names(others, ", ")
         ),
     }
@@ -80,7 +80,8 @@ impl Explain for BindStageError {
             Self::Bind(error) => Explain::hint(error, limits),
             Self::NoReset { bdf, others } => {
                 let first = match others.as_slice() {
-                    [] => "give it a slot of its own, where its bus can be reset".to_owned(),
+                    [] => "move it to another slot, where it has its own bus that can be reset"
+                        .to_owned(),
                     _ => format!(
                         "pass them through together: --device {}",
                         names(others, " --device ")

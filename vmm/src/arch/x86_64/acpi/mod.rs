@@ -77,7 +77,7 @@ impl Platform {
 #[derive(Debug, thiserror::Error)]
 pub enum AcpiError {
     /// They are too long for their place.
-    #[error("ACPI tables need {need} bytes, there are {room}")]
+    #[error("ACPI tables need {need} bytes, but only {room} are available")]
     TooLong {
         /// Bytes needed.
         need: u64,

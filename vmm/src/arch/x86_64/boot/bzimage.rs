@@ -105,11 +105,11 @@ impl BzImageKernel {
         } else if header.loadflags & LOADED_HIGH == 0 {
             "it is a zImage, which is loaded below 1 MiB".to_owned()
         } else if header.syssize == 0 {
-            "its header says that there is nothing to load".to_owned()
+            "its header lists nothing to load".to_owned()
         } else if header.relocatable_kernel == 0 {
             "it is not relocatable (CONFIG_RELOCATABLE)".to_owned()
         } else if header.init_size == 0 {
-            "its header says that it needs no memory".to_owned()
+            "its header requests no memory".to_owned()
         } else {
             return Ok(());
         };

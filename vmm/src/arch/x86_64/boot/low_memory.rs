@@ -64,20 +64,20 @@ impl LowMemoryUse {
         };
         match (self.kind, self.asks_kernel) {
             (Kind::Ram, true) => log::info!(
-                "low memory: {kernel}, older than {}: {OPTION}={ALL} is on its command line, so that no driver gets \
-                 any for DMA",
+                "low memory: {kernel}, older than {}: {OPTION}={ALL} is added to its command line, \
+                 so that drivers get none of it for DMA",
                 Release::KEEPS_FIRST_MIB
             ),
             (Kind::Ram, false) if release.is_some() => {
-                log::info!("low memory: {kernel}, which gives none of it to drivers");
+                log::info!("low memory: {kernel}, which does not give it to drivers");
             }
-            (Kind::Ram, false) => log::info!("low memory: RAM, as asked for; {kernel}"),
+            (Kind::Ram, false) => log::info!("low memory: RAM, as requested; {kernel}"),
             (Kind::Reserved, _) if wanted == LowMemory::Reserved => {
-                log::info!("low memory: reserved, as asked for");
+                log::info!("low memory: reserved, as requested");
             }
             (Kind::Reserved, _) => log::info!(
-                "low memory: {kernel}: reserved in its memory map, since it is not for DMA \
-                 (--low-memory ram makes it RAM)"
+                "low memory: {kernel}: reserved in its memory map, because devices cannot access \
+                 it (--low-memory ram makes it RAM)"
             ),
         }
     }

@@ -33,7 +33,7 @@ pub struct BootInfo<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum ParamsError {
     /// The command line is too long.
-    #[error("The command line has {length} bytes, the kernel takes at most {most}")]
+    #[error("The command line has {length} bytes, but the kernel accepts at most {most}")]
     CommandLineTooLong {
         /// Its length in bytes.
         length: usize,
@@ -52,7 +52,7 @@ pub enum ParamsError {
         reason: &'static str,
     },
     /// The memory map does not fit its place.
-    #[error("The memory map has {entries} entries, too many for its place in low memory")]
+    #[error("The memory map has {entries} entries, too many for the space in low memory")]
     MapTooLong {
         /// Entries in all.
         entries: usize,

@@ -29,8 +29,8 @@ pub fn write(info: &BootInfo<'_>, memory: &GuestMemoryMmap) -> Result<(), Params
     let left_out = info.memory_map.more.len();
     if left_out > 0 {
         log::warn!(
-            "The guest's kernel, entered by PVH, is told of {ZERO_PAGE_ENTRIES} pieces of memory; it \
-             does not know of {left_out} more"
+            "PVH passes {ZERO_PAGE_ENTRIES} pieces of memory to the guest's kernel; {left_out} \
+             more are not passed"
         );
     }
     let entries: Vec<_> = info.memory_map.first.iter().map(raw).collect();

@@ -20,7 +20,7 @@ const MAX_SEGMENTS: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeadersError {
     /// They are no headers.
-    #[error("its ELF headers are broken: {0}")]
+    #[error("its ELF headers are invalid: {0}")]
     Broken(#[from] ParseError),
     /// There are too many.
     #[error("it has {0} segments, more than {MAX_SEGMENTS}")]

@@ -205,11 +205,11 @@ fn files_that_would_take_any_time_or_memory_are_refused() {
         (vec![load; 65_535], "segments"),
         (
             vec![(PT_LOAD, [0x1000, 0x100_0000, GIB, GIB]); 200],
-            "same place",
+            "overlap",
         ),
         (
             vec![load, (PT_LOAD, [0x1000, 0x100_001f, 0x20, 0x20])],
-            "same place",
+            "overlap",
         ),
     ] {
         let Err(KernelError::Unsupported { reason, .. }) = with_segments(&segments, 4 * GIB) else {
