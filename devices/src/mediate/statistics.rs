@@ -58,7 +58,7 @@ impl Counters {
         match statistics.refused {
             ..WARNINGS => log::warn!("{device}: {transfer}: {refusal}"),
             count if count.is_power_of_two() => {
-                log::warn!("{device}: {transfer}: {refusal} (refusal {count}; not all are logged)")
+                log::warn!("{device}: {transfer}: {refusal} (refusal {count}; not all are logged)");
             }
             // A guest must not fill the log, whatever the log level.
             _ => {}

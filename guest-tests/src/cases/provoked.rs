@@ -79,6 +79,18 @@ pub const NEVER: &[Never] = &[
     },
 ];
 
+/// Whether the file has a test of that name.
+pub fn has_test(text: &str, name: &str) -> bool {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let found = lines
+        .iter()
+        .position(|line| line.starts_with(&format!("fn {name}(")));
+    let above = lines[..found.unwrap_or(0)].iter().rev();
+    let attributes: Vec<_> = above.take_while(|line| line.starts_with("#[")).collect();
+    let has = |start| attributes.iter().any(|line| line.starts_with(start));
+    has("#[test]") && !has("#[ignore")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -164,18 +176,6 @@ mod tests {
             let text = fs::read_to_string(paths::checkout().join(file)).unwrap();
             assert!(has_test(&text, test), "{id}: no test {test} in {file}");
         }
-    }
-
-    /// Whether the file has a test of that name.
-    fn has_test(text: &str, name: &str) -> bool {
-        let lines: Vec<_> = text.lines().map(str::trim).collect();
-        let found = lines
-            .iter()
-            .position(|line| line.starts_with(&format!("fn {name}()")));
-        let above = lines[..found.unwrap_or(0)].iter().rev();
-        let attributes: Vec<_> = above.take_while(|line| line.starts_with("#[")).collect();
-        let has = |start| attributes.iter().any(|line| line.starts_with(start));
-        has("#[test]") && !has("#[ignore")
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use vmm::config::{OnReset, ValidConfig};
 
 pub use file::FileError;
-pub use options::{Missing, RunOptions};
+pub use options::{DEVICE_HELP, DEVICE_VALUE, Missing, RunOptions};
 
 /// Log, events, pidfile and time limit of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
