@@ -3,18 +3,18 @@
 //! The kernel's side of passthrough: guest memory pinned through `/dev/iommu`, PCI devices through
 //! VFIO character devices, and the facts about the host that both need. No KVM and no guest here.
 //!
-//! The way from a device to guest memory that it can use:
-//! 1. [`Cdev::open`] finds the device's character device and tells whether an IOMMU stands behind
-//!    it ([`CdevKind`]).
+//! From a device to guest memory that it can use:
+//! 1. [`Cdev::open`] finds the device's character device and whether an IOMMU is behind it
+//!    ([`CdevKind`]).
 //! 2. [`VfioDevice::bind`] binds it to an [`Iommufd`]; the function is reset and quiet.
 //! 3. [`NoiommuSpace::attach`] makes pinning possible.
-//! 4. [`NoiommuSpace::pin`] pins memory and tells where it is.
+//! 4. [`NoiommuSpace::pin`] pins memory and returns its addresses.
 //!
-//! And back: [`quiesce`], close, [`NoiommuSpace::release`]. Nothing but that order keeps a device
-//! from writing into memory that is no longer the guest's: without an IOMMU the kernel unpins at
-//! once and stops no process. The order is one of types: memory is released for evidence
-//! ([`Quiet`]) that each device has ended its DMA, which only [`quiesce`] and, for a device that is
-//! closed, [`settle`] can make.
+//! The reverse: [`quiesce`], close, [`NoiommuSpace::release`]. Only that order keeps a device from
+//! writing into memory that is no longer the guest's: without an IOMMU the kernel unpins at once
+//! and stops no process. The order is one of types: memory is released for evidence ([`Quiet`])
+//! that each device has ended its DMA, which only [`quiesce`] and, for a device that is closed,
+//! [`settle`] can make.
 //!
 //! ```no_run
 //! use std::fs::File;

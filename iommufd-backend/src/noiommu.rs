@@ -32,23 +32,23 @@ pub struct PinRequest<'a> {
     /// size of its hugepages, or 4096 where nothing is guaranteed (4 KiB pages, transparent
     /// hugepages).
     pub page_size: u64,
-    /// The cookie: where the range is in the I/O address space. A multiple of
+    /// The cookie: the address of the range in the I/O address space. A multiple of
     /// `page_size`, so that the table can use entries of that size.
     pub iova: Iova,
 }
 
 /// An I/O address space for devices in noiommu mode.
 ///
-/// It is bookkeeping only: the kernel pins pages and remembers where they are, but no device sees it. It
-/// uses a page table of its own making instead of the one that comes and goes with a device, so
-/// that memory stays pinned until [`unpin`](Self::unpin) or until the space and all its
-/// devices are gone.
+/// It is bookkeeping only: the kernel pins pages and remembers where they are, but no device sees
+/// it. It allocates its page table instead of using the one whose lifetime is a device's, so that
+/// memory stays pinned until [`unpin`](Self::unpin) or until the space and all its devices
+/// are gone.
 #[derive(Debug)]
 pub struct NoiommuSpace {
     iommufd: Arc<Iommufd>,
     ioas: IoasId,
     hwpt: Option<HwptId>,
-    /// The devices that may know the memory.
+    /// The devices that may access the memory.
     attached: Vec<Bdf>,
 }
 
@@ -89,8 +89,8 @@ impl NoiommuSpace {
     ///
     /// # Errors
     /// [`Error::NotQuiet`] for the first device without evidence; memory stays pinned then as long
-    /// as a process has the [`Iommufd`] open. [`Error::Iommufd`] for the first step that failed; the
-    /// later ones are tried all the same.
+    /// as a process has the [`Iommufd`] open. [`Error::Iommufd`] for the first step that failed;
+    /// the later ones are tried nevertheless.
     pub fn release(mut self, evidence: &[Quiet]) -> Result<(), Error> {
         if let Some(bdf) = without_evidence(&self.attached, evidence) {
             return Err(Error::NotQuiet { bdf });
@@ -121,7 +121,7 @@ impl NoiommuSpace {
         self.iommufd.map_file(self.ioas, request.iova, part)?;
         let result = self.ask(request);
         if result.is_err() {
-            // No device has been told of this memory yet.
+            // No device has this memory's addresses yet.
             self.iommufd.unmap(self.ioas, request.iova, request.len)?;
         }
         result
@@ -138,8 +138,8 @@ impl NoiommuSpace {
         self.iommufd.unmap(self.ioas, iova, len)
     }
 
-    /// Asks the kernel for the physical address of `iova` and how many of `length` bytes go on from
-    /// there.
+    /// Asks the kernel for the physical address of `iova` and how many of `length` bytes are
+    /// contiguous from there.
     ///
     /// # Errors
     /// [`Error::Translate`]

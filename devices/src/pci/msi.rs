@@ -95,7 +95,7 @@ impl Msi {
     }
 
     /// The dword at byte `offset` (a multiple of 4) of the capability; the header's ID and next
-    /// pointer read as 0. `pending` says which vectors are pending.
+    /// pointer read as 0. `pending` returns whether a vector is pending.
     #[must_use]
     pub fn read(&self, offset: u16, pending: impl FnOnce() -> u32) -> u32 {
         let [low, high] = [self.address, self.address >> 32].map(|part| part & 0xffff_ffff);

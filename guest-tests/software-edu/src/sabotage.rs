@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Faults to put between an engine and the outside, to see that a test of DMA notices them.
-//! Nothing uses these unless it is asked for.
+//! Faults to inject between an engine and its environment, to verify that a DMA test detects them.
+//! Unused unless requested.
 
 use std::fmt;
 use std::num::NonZeroU64;

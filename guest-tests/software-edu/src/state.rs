@@ -136,7 +136,7 @@ impl State {
     }
 }
 
-/// The engine. Who needs both locks takes that of the buffer first.
+/// The engine. A caller that needs both locks takes that of the buffer first.
 pub(crate) struct Shared {
     state: Mutex<State>,
     /// There is work, or it is time to stop.
@@ -176,7 +176,7 @@ impl Shared {
         self.news.notify_all();
     }
 
-    /// Tells the worker to stop.
+    /// Stops the worker.
     pub fn stop(&self) {
         self.state().stopped = true;
         self.notify();

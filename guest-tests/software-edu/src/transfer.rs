@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A DMA transfer as programmed: whether it can be, and the bursts it is cut into.
+//! A DMA transfer as programmed: its checks, and its split into bursts.
 
 use std::fmt;
 use std::ops::Range;

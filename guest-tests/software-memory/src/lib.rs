@@ -58,7 +58,7 @@ pub enum SoftwareError {
     /// The request is not what [`PinRequest`] asks for.
     #[error(
         "Cannot pin {len:#x} bytes from offset {offset:#x} at IOVA {iova}: \
-         not all multiples of a page size of {page_size:#x} bytes, or none at all"
+         these must be multiples of the page size, {page_size:#x} bytes, and the length not 0"
     )]
     Misaligned {
         /// Offset in the file.
@@ -67,7 +67,7 @@ pub enum SoftwareError {
         len: u64,
         /// Page size of the request.
         page_size: u64,
-        /// Where the range would stand.
+        /// Address of the range.
         iova: Iova,
     },
     /// The range passes the end of its space.
@@ -80,7 +80,7 @@ pub enum SoftwareError {
         offset: u64,
         /// Bytes.
         len: u64,
-        /// What the mapping says.
+        /// The cause.
         #[source]
         source: MmapRegionError,
     },
@@ -91,7 +91,7 @@ pub enum SoftwareError {
     #[error(transparent)]
     Pinned(#[from] PinnedMapError),
     /// No pin begins there with that length.
-    #[error("Nothing of {len:#x} bytes is pinned at IOVA {iova}")]
+    #[error("None of the {len:#x} bytes at IOVA {iova} are pinned")]
     NotPinned {
         /// Where it would begin.
         iova: Iova,

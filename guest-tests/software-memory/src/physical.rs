@@ -11,7 +11,8 @@ use address::units::Memory;
 /// The synthetic physical memory has no room left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "No {} of synthetic physical memory left in pages of {}: of {} in all {} are free, {} of them in such pages",
+    "Cannot allocate {} of synthetic physical memory in pages of {}: of {}, {} are free, {} of \
+     them in such pages",
     Memory(*needed), Memory(*page_size), Memory(*total), Memory(*free), Memory(*placed)
 )]
 pub struct OutOfMemory {

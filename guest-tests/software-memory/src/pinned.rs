@@ -23,7 +23,7 @@ pub enum TranslateError {
         iova: Iova,
     },
     /// No bytes were asked for.
-    #[error("Translation of no bytes at IOVA {iova}")]
+    #[error("Empty translation at IOVA {iova}")]
     NoBytes {
         /// The address asked for.
         iova: Iova,
@@ -32,7 +32,7 @@ pub enum TranslateError {
 
 /// What is pinned where, asked without system calls: the memory bus of the software backend.
 ///
-/// The same twice: a list of extents for who unpins, an AMDv1 table for who translates.
+/// The same twice: a list of extents for unpinning, an AMDv1 table for translation.
 #[derive(Clone, Debug, Default)]
 pub struct PinnedMap {
     /// In IOVA order, without overlaps.
@@ -44,7 +44,7 @@ pub struct PinnedMap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinnedMapError {
     /// Part of the range is pinned already.
-    #[error("IOVA {iova}, {len:#x} bytes: already pinned in part")]
+    #[error("IOVA {iova}, {len:#x} bytes: partly pinned already")]
     Overlap {
         /// First address of the extent refused.
         iova: Iova,
@@ -52,7 +52,7 @@ pub enum PinnedMapError {
         len: u64,
     },
     /// The table does not take an extent.
-    #[error("Extent at IOVA {iova} does not fit the page table")]
+    #[error("Cannot add the extent at IOVA {iova} to the page table")]
     Map {
         /// First address of the extent refused.
         iova: Iova,
@@ -61,7 +61,7 @@ pub enum PinnedMapError {
         source: MapError,
     },
     /// The table does not let go of a range.
-    #[error("Range at IOVA {iova} cannot be taken out of the page table")]
+    #[error("Cannot remove the range at IOVA {iova} from the page table")]
     Unmap {
         /// First address of the range.
         iova: Iova,
@@ -148,7 +148,7 @@ impl PinnedMap {
 
     /// Physical address of `iova` and how many of the `len` bytes from there are contiguous.
     ///
-    /// A run may go on from one pin into the next if that lies behind it in both spaces.
+    /// A run may continue from one pin into the next if that lies behind it in both spaces.
     ///
     /// # Errors
     ///
@@ -162,7 +162,7 @@ impl PinnedMap {
         run.ok_or(TranslateError::NotPinned { iova })
     }
 
-    /// Translations of single addresses for who makes many of them.
+    /// Translates single addresses, for callers that translate many.
     #[must_use]
     pub const fn lookup(&self) -> Lookup<'_> {
         Lookup {

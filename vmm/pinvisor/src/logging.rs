@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where the log goes, and how its lines look.
+//! The log's destination and format.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The fourth stage: guest memory is taken and pinned, and where it is becomes known.
+//! The fourth stage: guest memory is allocated and pinned, and its physical addresses are known.
 
 use std::sync::Arc;
 

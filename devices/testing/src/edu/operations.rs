@@ -292,7 +292,7 @@ impl Machine {
         }
     }
 
-    /// The outside has been told the same things, in the same order.
+    /// The outside has received the same calls, in the same order.
     fn check_events(&mut self) {
         let events = self.events.take();
         for event in &events {

@@ -34,7 +34,7 @@ pub struct Rig {
     pub memory: TestMemory,
     /// What the mediator counts.
     pub counters: Counters,
-    /// What the device should not have been told.
+    /// What the device should not have received.
     pub violations: Violations,
 }
 
@@ -137,8 +137,8 @@ impl Rig {
         Ok(rig)
     }
 
-    /// Checks that the device has been told nothing that it should not have been, and that of
-    /// all memory only the guest's differs from `ram`, what it was at the start.
+    /// Checks that the device has received nothing that it should not, and that of all memory only
+    /// the guest's differs from `ram`, what it was at the start.
     ///
     /// # Panics
     ///

@@ -80,7 +80,9 @@ pub fn run(bdf: Bdf) -> Outcome {
             .map_err(|error| format!("page {page}: {error:?}"))?;
         let (answer, _) = space.ask_kernel(COOKIE + offset, PAGE)?;
         if (walked.hpa, walked.len) != (answer, PAGE) {
-            return Err(format!("page {page}: {walked:x?}, but the kernel says {answer}").into());
+            return Err(
+                format!("page {page}: {walked:x?}, but the kernel returns {answer}").into(),
+            );
         }
     }
     for outside in [Gpa(0), Gpa(GUEST.0 - PAGE), GUEST + MEMORY, TABLE] {
@@ -90,7 +92,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     }
     space.release(&close(device)?)?;
     Ok(format!(
-        "{} pages in {} pieces are where the kernel says",
+        "{} pages in {} pieces are where the kernel reports",
         MEMORY / PAGE,
         extents.len()
     ))

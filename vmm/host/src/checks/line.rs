@@ -19,7 +19,7 @@ const JSON_VERSION: u32 = 1;
 pub enum Verdict {
     /// It holds.
     Ok,
-    /// A run is possible, and there is something to know first.
+    /// A run is possible, with a reservation.
     Warn,
     /// A run is not possible.
     Fail,
@@ -116,7 +116,7 @@ struct Json<'a> {
 }
 
 impl Report {
-    /// Whether nothing stands in the way of a run.
+    /// Whether a run is possible.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.lines.iter().all(|line| line.verdict != Verdict::Fail)

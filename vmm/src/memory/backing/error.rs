@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why guest memory is not to be had, or not pinned.
+//! Why guest memory cannot be allocated or pinned.
 
 use std::error::Error;
 
@@ -25,13 +25,13 @@ pub enum PinError {
         "Guest memory needs {need} hugepages of {size}, of which {}",
         if *need > got.saturating_add(*free) {
             format!(
-                "{} are available ({total} in the pool, the others in use or reserved)",
+                "{} are available ({total} in the pool, the rest in use or reserved)",
                 got.saturating_add(*free)
             )
         } else {
             format!(
-                "this process got {got}: the pool has {free} more that are free ({total} in all), but the \
-                 kernel refuses them to this process"
+                "this process got {got}: the pool has {free} more free pages ({total} in all), but \
+                 the kernel refuses them to this process"
             )
         }
     )]
@@ -146,8 +146,8 @@ impl Explain for PinError {
 /// What to do where the pool has free hugepages, and the kernel refuses them.
 fn refused_hugepages(size: HugepageSize) -> String {
     format!(
-        "raise hugetlb.{size}B.max of the control group, or let this process have memory of \
-         all NUMA nodes (numactl, cpuset.mems)"
+        "raise hugetlb.{size}B.max of the control group, or allow this process memory of all NUMA \
+         nodes (numactl, cpuset.mems)"
     )
 }
 
@@ -155,9 +155,9 @@ fn refused_hugepages(size: HugepageSize) -> String {
 fn reserve(size: HugepageSize, total: u64) -> String {
     let pool = size.pool_name();
     format!(
-        "echo {total} > /sys/kernel/mm/hugepages/{pool}/nr_hugepages; if the number that is read there \
-         is lower afterwards, memory is too fragmented: echo 1 > /proc/sys/vm/compact_memory and \
-         repeat, or reserve them at boot (hugepagesz={size} hugepages={total})"
+        "echo {total} > /sys/kernel/mm/hugepages/{pool}/nr_hugepages; if the file then reads \
+         lower, memory is too fragmented: echo 1 > /proc/sys/vm/compact_memory and repeat, or \
+         reserve them at boot (hugepagesz={size} hugepages={total})"
     )
 }
 
@@ -202,7 +202,7 @@ mod tests {
             text.contains("needs 300 hugepages of 2M, of which this process got 32"),
             "{text}"
         );
-        assert!(text.contains("700 more that are free"), "{text}");
+        assert!(text.contains("700 more free pages"), "{text}");
         assert!(
             hint.contains("hugetlb.2MB.max") && hint.contains("cpuset.mems"),
             "{hint}"

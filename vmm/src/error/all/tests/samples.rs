@@ -394,7 +394,7 @@ fn run() -> Vec<Error> {
         RunError::GuestStatus(3),
         RunError::DeviceFailed {
             bdf: bdf(),
-            reason: "the host wants it back".to_owned(),
+            reason: "the host requested it back".to_owned(),
         },
     ]
     .map(Error::from)
@@ -410,7 +410,7 @@ fn process_and_files() -> Vec<Error> {
     vec![
         process("wait for signals")(errno(libc::EIO)).into(),
         process("start a vCPU")(errno(libc::EAGAIN)).into(),
-        process("make an eventfd")(errno(libc::EMFILE)).into(),
+        process("create an eventfd")(errno(libc::EMFILE)).into(),
         process("size guest memory")(errno(libc::EFBIG)).into(),
         file(libc::ENOENT).into(),
         file(libc::EPERM).into(),
