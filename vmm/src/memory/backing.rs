@@ -106,8 +106,8 @@ impl Backing {
         Self::pin(file, page_size, memory, |request| Ok(space.pin(request)?))
     }
 
-    /// Takes any memory and pins it in the physical memory of `machine`: in large pages
-    /// if it has to be `at_identity`.
+    /// Takes any memory and pins it in the physical memory of `machine`: in large pages if it has to
+    /// be `at_identity`.
     ///
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Software`], [`PinError::Process`]
