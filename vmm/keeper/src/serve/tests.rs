@@ -167,7 +167,7 @@ fn what_cannot_be_reset_is_kept_until_somebody_has_reset_it() {
     assert!(
         found.status.devices[0]
             .why
-            .contains("the driver nvme has it")
+            .contains("it is bound to nvme")
     );
     let other = "0000:02:00.0".parse().unwrap();
     assert_eq!(release(&found, other).unwrap().devices.len(), 1);
