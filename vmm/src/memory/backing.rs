@@ -212,8 +212,8 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// Takes `count` pages more; returns whether it got them. That there are fewer than there
-    /// seemed to be, or that no more memory may be locked, is no error.
+    /// Takes `count` pages more; returns whether it got them. Fewer pages than expected, or a limit
+    /// on locked memory, are not errors.
     fn spare(&mut self, count: u64, progress: &Progress) -> bool {
         progress.expect(count * self.size.bytes());
         for done in 0..count {
