@@ -23,9 +23,9 @@ const TAKEN: Step = Step {
     error: "moved",
     says: &[
         "punched 0",
-        "page of guest memory at 0x",
-        "is now at 0x",
-        "restart this machine",
+        "page of guest memory at GPA 0x",
+        "is now at HPA 0x",
+        "reboot the host",
     ],
     ..STEP
 };

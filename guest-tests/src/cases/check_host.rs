@@ -106,14 +106,14 @@ pub const MACHINE: &[Step] = &[
         says: &[
             "and continue to work",
             "U means that a device was bound in noiommu mode",
-            "67108864 bytes (64 MiB) are required, once",
+            "64 MiB are required, once",
             "32 pages of 2M for 64 MiB: 150 in the pool",
             "MSI-X (",
             "By itself (flr",
-            "trusted like root",
+            "as you trust root on the host",
             "KVM has all capabilities",
-            "The host has its own at 0x",
-            "identity: guest memory is at its physical addresses",
+            "The host has its own at HPA 0x",
+            "identity: guest memory is at its host-physical addresses",
             "Ready, with 0 warnings",
         ],
         ..STEP
@@ -147,7 +147,7 @@ pub const MACHINE: &[Step] = &[
         after: "umount /proc/sys/kernel/osrelease\n",
         status: "2",
         shows: &["FAIL kernel-version"],
-        says: &["Linux 7.2.9 is too old: Linux 7.3"],
+        says: &["Linux 7.2.9, which is too old: Linux 7.3"],
         ..STEP
     },
     Step {
@@ -246,7 +246,10 @@ pub const MACHINE: &[Step] = &[
         after: "umount /proc/iomem\n",
         status: "2",
         shows: &["FAIL config-space"],
-        says: &["by ports only", "no MiB below 0xfec00000 is free"],
+        says: &[
+            "by I/O ports only",
+            "no range of 1 MiB below 0xfec00000 is free",
+        ],
         ..STEP
     },
     Step {
@@ -265,7 +268,7 @@ pub const MACHINE: &[Step] = &[
             "IOMMU_IOAS_NOIOMMU_GET_PA",
             "usermod -aG kvm",
             "sudo",
-            "8388608 bytes (8 MiB)",
+            "the limit on locked memory is 8 MiB",
             "ulimit -l 65536",
         ],
         ..STEP
@@ -316,7 +319,7 @@ pub const MACHINE: &[Step] = &[
         command: "pinvisor check",
         after: "umount /proc/meminfo\n",
         shows: &["WARN memory-errors"],
-        says: &["4 KiB of memory have failed"],
+        says: &["4 KiB of host memory have failed"],
         ..STEP
     },
     Step {

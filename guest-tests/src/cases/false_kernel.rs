@@ -68,7 +68,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         lie: "pread 0x7000000000c 1- u8@2=1",
         status: "3",
         error: "function",
-        says: &["$BDF", "bridges cannot be passed through"],
+        says: &["$BDF", "it is a bridge"],
         ..RUN
     },
     Step {
@@ -104,7 +104,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         lie: "ioctl 0x3b95 1 u64@32=0x100001000",
         status: "4",
         error: "misaligned",
-        says: &["0x100001000", "2097152", "report it"],
+        says: &["0x100001000", "2048 KiB", "report it"],
         ..RUN
     },
     Step {
@@ -122,7 +122,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         command: "pinvisor run --noiommu --kernel /testbed/status --memory 16M --device $TESTBED_BDF_0,dma=translate",
         status: "4",
         error: "extent",
-        says: &["The kernel returned inconsistent", "no bytes"],
+        says: &["The host kernel returned inconsistent", "empty extent"],
         ..STEP
     },
     Step {
@@ -164,7 +164,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         lie: "ioctl 0xae80 1- returns=-14",
         status: "3",
         error: "access-failed",
-        says: &["failed on the host"],
+        says: &["could not complete a memory access"],
         ..RUN
     },
     Step {
@@ -193,8 +193,8 @@ pub const FALSE_KERNEL: &[Step] = &[
         status: "3",
         error: "memory-kept",
         says: &[
-            "$BDF could not be made quiet",
-            "keeps 16 MiB",
+            "$BDF could not be stopped from doing DMA",
+            "holds 16 MiB",
             "bus mastering cannot be disabled",
             "pinvisor release $BDF",
         ],

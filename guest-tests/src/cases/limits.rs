@@ -118,7 +118,10 @@ pub const LIMITS: &[Step] = &[
         command: MEDIATED,
         status: "4",
         error: "too-little-memory",
-        says: &["needs 64 MiB of ordinary memory", "1 MiB are available"],
+        says: &[
+            "needs 64 MiB of ordinary host memory",
+            "1 MiB are available",
+        ],
         ..STEP
     },
     Step {

@@ -120,7 +120,7 @@ pub const STEPS: &[Step] = &[
         command: "pinvisor run $e1000 --kernel /testbed/low",
         status: "4",
         error: "place",
-        says: &["it is linked in the first MiB", "link it above"],
+        says: &["it is linked in the first MiB", "link the kernel above"],
         ..STEP
     },
 ];

@@ -94,7 +94,7 @@ pub const BY_FILE: &[Step] = &[
         command: "pinvisor run --noiommu --memory 256M --device $TESTBED_BDF_0 --kernel /testbed/kernel --cmdline 'quiet acpi=off'",
         status: "1",
         error: "params",
-        says: &["cannot boot with acpi=off", "leave acpi=off out"],
+        says: &["cannot boot with acpi=off", "remove acpi=off"],
         ..STEP
     },
     Step {

@@ -44,7 +44,7 @@ pub const RESTRICTED: &[Step] = &[
         error: "read",
         says: &[
             "/sys/bus/pci/devices",
-            "mount /sys; a container needs",
+            "mount -t sysfs sysfs /sys (a container needs",
             "check: sysfs",
         ],
         ..STEP
@@ -192,7 +192,7 @@ pub const RESTRICTED: &[Step] = &[
         command: "sh -c 'ulimit -n 20; exec pinvisor run --noiommu --kernel /testbed/status --memory 64M --device $TESTBED_BDF_0'",
         status: "2",
         error: "too-few-files",
-        says: &["the limit is 20", "check: open-files"],
+        says: &["limit of this process is 20", "check: open-files"],
         ..STEP
     },
     Step {
@@ -200,7 +200,7 @@ pub const RESTRICTED: &[Step] = &[
         command: "sh -c 'ulimit -n 20; exec pinvisor check $TESTBED_BDF_0'",
         status: "2",
         shows: &["FAIL open-files"],
-        says: &["the limit is 20", "ulimit -n"],
+        says: &["the hard limit is 20", "ulimit -n"],
         ..STEP
     },
 ];

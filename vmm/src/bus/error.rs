@@ -14,7 +14,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 use super::address_map::NoEcamError;
 use super::slots::TooManyDevices;
 use super::window::WindowError;
-use crate::error::explain::{ExitCode, Explain, Limits, ProcessError};
+use crate::error::explain::{ExitCode, Explain, Limits, ProcessError, REPORT_BUG};
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 
@@ -43,7 +43,10 @@ pub enum BusError {
     #[error(transparent)]
     Window(#[from] WindowError),
     /// None of the shipped profiles is for the device.
-    #[error("PCI device {bdf}: no profile is shipped for {vendor:04x}:{device:04x}")]
+    #[error(
+        "PCI device {bdf}: dma=mediate requires a profile that describes the device's registers, \
+         and Pinvisor includes none for {vendor:04x}:{device:04x}"
+    )]
     NoProfile {
         /// The device.
         bdf: Bdf,
@@ -109,19 +112,32 @@ impl Explain for BusError {
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
             Self::NoEcam(_) => Some(
-                "make room below 4 GiB: enable \"Above 4G decoding\" in the firmware, or remove a \
-                 device with large BARs; /proc/iomem shows the address map"
-                    .to_owned(),
+                "make room below 4 GiB: enable \"Above 4G decoding\" in the host's firmware, or \
+                 remove a device with large BARs from the host; cat /proc/iomem as root shows the \
+                 map"
+                .to_owned(),
             ),
             Self::NoProfile { bdf, .. } => Some(format!(
-                "describe its registers: --device {bdf},dma=mediate,profile=FILE"
+                "write a profile (format: docs/reference/mediate.md) and name it: --device \
+                 {bdf},dma=mediate,profile=FILE"
             )),
-            Self::Root(_)
-            | Self::Function(_)
-            | Self::Engine(_)
-            | Self::Window(_)
-            | Self::Mediate(_)
-            | Self::Profile(_) => None,
+            Self::Function(error) => other_function(error),
+            Self::Window(WindowError::NoRoom { .. }) => Some(
+                "use a smaller --memory: the window's table grows with it; or enable \"Above 4G \
+                 decoding\" in the host's firmware"
+                    .to_owned(),
+            ),
+            Self::Mediate(
+                mediate::SetupError::OtherDevice { .. } | mediate::SetupError::Outside { .. },
+            ) => Some(
+                "use the profile of this device and revision: compare it with lspci -nvs BDF"
+                    .to_owned(),
+            ),
+            Self::Profile(_) => {
+                Some("correct the profile (format: docs/reference/mediate.md)".to_owned())
+            }
+            Self::Root(_) | Self::Window(WindowError::Setup(_)) => Some(REPORT_BUG.to_owned()),
+            Self::Engine(_) | Self::Mediate(mediate::SetupError::Config { .. }) => None,
             Self::TooManyDevices(error) => error.hint(limits),
             Self::Vm(error) => error.hint(limits),
             Self::Irq(error) => error.hint(limits),
@@ -145,4 +161,21 @@ impl Explain for BusError {
             Self::Process(error) => error.check(limits),
         }
     }
+}
+
+/// What to do about a device that cannot be a function of the guest's bus.
+fn other_function(error: &vfio_pci::SetupError) -> Option<String> {
+    let text = match error {
+        vfio_pci::SetupError::Silent { device } => format!(
+            "dmesg | grep {device} on the host may show why; if the device hangs, power the host \
+             off and on (a reboot may not be enough)"
+        ),
+        vfio_pci::SetupError::NotEndpoint { .. } => {
+            "pass through the devices behind the bridge: pinvisor list".to_owned()
+        }
+        vfio_pci::SetupError::Config { .. } | vfio_pci::SetupError::ConfigSize { .. } => {
+            return None;
+        }
+    };
+    Some(text)
 }

@@ -444,10 +444,15 @@ mod tests {
         );
         let text = error.to_string();
         assert!(
-            text.contains("needs 64 MiB of ordinary memory, and 63 MiB are available"),
+            text.contains("needs 64 MiB of ordinary host memory, but only 63 MiB are available"),
             "{text}"
         );
-        assert!(error.hint(Limits::NONE).unwrap().contains("less memory"));
+        assert!(
+            error
+                .hint(Limits::NONE)
+                .unwrap()
+                .contains("smaller --memory")
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub const DEVICES: &[Step] = &[
         command: "pinvisor check $TESTBED_BDF_0,dma=iommu",
         status: "2",
         shows: &["FAIL device-dma-mode"],
-        says: &["no IOMMU translates for this device"],
+        says: &["this device is not behind an IOMMU"],
         ..STEP
     },
     Step {
@@ -39,7 +39,10 @@ pub const DEVICES: &[Step] = &[
             "OK available-memory",
             "FAIL device-dma-mode",
         ],
-        says: &["no profile is shipped for 1b36:0010", "64 MiB are required"],
+        says: &[
+            "Pinvisor includes no profile for 1b36:0010",
+            "64 MiB are required",
+        ],
         ..STEP
     },
     Step {
@@ -51,7 +54,7 @@ pub const DEVICES: &[Step] = &[
             "FAIL available-memory",
             "OK device-dma-mode",
         ],
-        says: &["65536 MiB are required, and ", "MiB are available"],
+        says: &["65536 MiB are required, but only ", "MiB are available"],
         ..STEP
     },
     Step {
@@ -61,7 +64,7 @@ pub const DEVICES: &[Step] = &[
         after: "umount /dev/vfio/devices\n",
         status: "2",
         shows: &["FAIL device-cdev"],
-        says: &["does not exist, although the kernel lists it"],
+        says: &["does not exist, although the host kernel lists it"],
         ..STEP
     },
     Step {

@@ -91,7 +91,7 @@ pub const BY_STATE: &[Step] = &[
         command: "pinvisor stress --break identity --kernel /testbed/status --memory 64M --noiommu --device $TESTBED_BDF_0,dma=translate",
         status: "1",
         error: "no-identity",
-        says: &["physical addresses"],
+        says: &["identity-mapped"],
         ..STEP
     },
     Step {
@@ -146,8 +146,8 @@ pub const BY_STATE: &[Step] = &[
         status: "4",
         error: "place",
         says: &[
-            "initramfs needs 134217728 bytes, but guest memory has",
-            "give the guest more --memory",
+            "initramfs needs 128 MiB, but guest memory has",
+            "give the guest more memory",
         ],
         ..STEP
     },
@@ -257,7 +257,7 @@ pub const BY_STATE: &[Step] = &[
         command: "testbed inside shape --singles 60 --block 4 -- pinvisor run --noiommu --kernel /testbed/kernel --memory 120M --device $TESTBED_BDF_0",
         status: "4",
         error: "place",
-        says: &["fragmented", "largest", "in one piece", "hugepages=N"],
+        says: &["fragmented", "largest", "contiguous", "hugepages=N"],
         ..STEP
     },
     Step {

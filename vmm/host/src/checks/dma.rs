@@ -47,11 +47,11 @@ pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice])
 fn impossible(bdf: Bdf, conflict: DmaConflict) -> Line {
     let (text, hint) = match conflict {
         DmaConflict::NotBehindIommu => (
-            "iommu: no IOMMU translates for this device",
+            "iommu: this device is not behind an IOMMU",
             format!("pinvisor check {bdf}  # without dma=iommu"),
         ),
         DmaConflict::BehindIommu => (
-            "an IOMMU translates for this device, so it cannot use physical addresses",
+            "an IOMMU translates for this device, so dma=identity, translate and mediate do not apply",
             format!("pinvisor check {bdf}  # without dma="),
         ),
     };
@@ -61,7 +61,9 @@ fn impossible(bdf: Bdf, conflict: DmaConflict) -> Line {
 fn meaning(mode: ResolvedDma) -> &'static str {
     match mode {
         ResolvedDma::Iommu => "an IOMMU translates its addresses",
-        ResolvedDma::Identity => "guest memory is at its physical addresses, in hugepages",
+        ResolvedDma::Identity => {
+            "guest memory is at its host-physical addresses (GPA = HPA), in hugepages"
+        }
         ResolvedDma::Translate => "the guest's driver translates addresses, through the DMA window",
         ResolvedDma::Mediate => "the monitor translates addresses in registers, by a profile",
     }
@@ -99,12 +101,16 @@ mod tests {
         }
         assert_eq!(alone(DmaMode::Iommu).verdict, Verdict::Fail);
         let without = WantedDevice {
-            no_profile: Some("no profile is shipped".into()),
+            no_profile: Some("Pinvisor includes no profile".into()),
             ..device(DmaMode::Mediate)
         };
         let line = judge(&without, DmaMode::Mediate);
         assert_eq!(line.verdict, Verdict::Fail);
-        assert!(line.text.contains("no profile is shipped"), "{}", line.text);
+        assert!(
+            line.text.contains("Pinvisor includes no profile"),
+            "{}",
+            line.text
+        );
         for (dma, verdict) in [
             (DmaMode::Auto, Verdict::Fail),
             (DmaMode::Mediate, Verdict::Ok),

@@ -99,12 +99,12 @@ impl Id {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::KernelVersion => {
-                "Linux 7.3 or later, the first that reports the physical addresses of pinned \
-                 memory (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 (`IOMMU_IOAS_MAP_FILE`) where an IOMMU \
-                 translates"
+                "The host runs Linux 7.3 or later, the first that reports the host-physical \
+                 addresses (HPA) of pinned memory (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 \
+                 (`IOMMU_IOAS_MAP_FILE`) is sufficient for devices behind an IOMMU"
             }
             Self::KernelConfig => {
-                "`/proc/config.gz` or `/boot/config-VERSION` has every required option"
+                "The host kernel has every required option (`/proc/config.gz` or `/boot/config-VERSION`)"
             }
             Self::Sysfs => "`/sys` is mounted, lists PCI devices and is writable",
             Self::Seccomp => "No seccomp filter, such as a container's, applies to the caller",
@@ -115,20 +115,21 @@ impl Id {
             }
             Self::Iommufd => "`/dev/iommu` exists and can be opened",
             Self::Iommu => {
-                "The machine has no IOMMU, and noiommu mode is requested; or its IOMMU isolates \
-                 the devices and remaps interrupts"
+                "The host has no IOMMU, and noiommu mode is requested; or its IOMMU isolates the \
+                 devices and remaps interrupts"
             }
             Self::UnsafeMode => {
-                "The kernel allows binding devices that no IOMMU isolates \
+                "The host kernel allows binding devices that no IOMMU isolates \
                  (`enable_unsafe_noiommu_mode`); it checks this only when a device is bound"
             }
             Self::MemoryEncryption => {
-                "Memory is not encrypted by address (AMD SME, SEV; Intel TDX guests): a device \
-                 that uses a plain physical address would read and write ciphertext"
+                "Host memory is not encrypted by address (AMD SME, SEV; Intel TDX guests): a \
+                 device that uses a plain physical address would read and write ciphertext"
             }
             Self::CapabilityRawio => {
-                "The caller has CAP_SYS_RAWIO in the initial user namespace, which noiommu devices \
-                 and physical addresses require"
+                "The caller has CAP_SYS_RAWIO in the initial user namespace, which the host \
+                 kernel requires to open devices in noiommu mode and to report the HPA of pinned \
+                 memory"
             }
             Self::PageAddresses => {
                 "`/proc/self/pagemap` shows physical addresses to the caller (CAP_SYS_ADMIN): a \
@@ -137,39 +138,39 @@ impl Id {
             }
             Self::AddressMap => "`/proc/iomem` shows addresses to the caller",
             Self::ConfigSpace => {
-                "The guest's memory-mapped PCI config space has an address: the host's, if that is \
-                 below 4 GiB, or a free MiB"
+                "The guest's memory-mapped PCI config space has an address: the host's, if that \
+                 is below 4 GiB, or a free range of 1 MiB"
             }
             Self::Memlock => {
-                "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
-                 overrides it"
+                "The limit on locked memory (`ulimit -l`) is at least the size of guest memory, \
+                 whatever the number of devices, or CAP_IPC_LOCK overrides it"
             }
             Self::OpenFiles => {
-                "The hard limit on open files is sufficient for a run; each MSI-X vector that a \
-                 guest uses needs one more"
+                "The hard limit on open files (`ulimit -Hn`) is sufficient for a run; each MSI-X \
+                 vector that a guest uses needs one more"
             }
             Self::Hugepages => {
                 "Enough hugepages are free for the guest's memory, if a device needs it \
                  identity-mapped (`dma=identity`)"
             }
             Self::AvailableMemory => {
-                "The machine and the caller's control group have enough memory available for the \
+                "The host and the caller's control group have enough memory available for the \
                  guest, if it does not use hugepages"
             }
             Self::PinnedMemory => {
-                "No balloon removes memory before it is pinned, and no hugepage is in movable \
-                 memory, from where the kernel must migrate it first"
+                "No balloon driver takes memory from the host, and no hugepage is in movable \
+                 memory, from where the host kernel must migrate it before it is pinned"
             }
-            Self::MemoryErrors => "No memory has failed since boot",
+            Self::MemoryErrors => "No host memory has failed since boot",
             Self::KeptMemory => {
-                "No guest memory is kept pinned for a device that could not be made quiet \
-                 (complete only for root)"
+                "No guest memory is kept pinned for a device that could not be stopped from doing \
+                 DMA (complete only for root)"
             }
             Self::Taint => {
-                "The kernel has reported no fault; bit 6 (U) only means that a device was bound in \
-                 noiommu mode"
+                "The host kernel has reported no fault; bit 6 (U) only means that a device was \
+                 bound in noiommu mode"
             }
-            Self::Lockdown => "The kernel is not locked down; a device could bypass lockdown",
+            Self::Lockdown => "The host kernel is not locked down; a device could bypass lockdown",
             Self::DeviceExists => "The PCI function exists",
             Self::DeviceType => "It is not a bridge",
             Self::DeviceInUse => {
@@ -177,8 +178,8 @@ impl Id {
                  or pool built on it; no process has its block device or VFIO node open; no \
                  virtual functions are enabled"
             }
-            Self::DeviceDriver => "It is bound to a VFIO driver",
-            Self::DeviceCdev => "It has a VFIO character device",
+            Self::DeviceDriver => "It is bound to a VFIO driver, such as vfio-pci",
+            Self::DeviceCdev => "It has a VFIO character device (`/dev/vfio/devices/…`)",
             Self::DeviceReset => "It can be reset without affecting other functions",
             Self::DeviceBars => {
                 "All its BARs have an address; on x86 without an IOMMU, the same on the device's \
@@ -188,8 +189,8 @@ impl Id {
                 "It has interrupts, and the host supports MSI and MSI-X if it has them"
             }
             Self::DeviceDmaWidth => {
-                "It can address all memory of the machine, with the address bits that its last \
-                 driver on the host requested (`dma_mask_bits`; 32 if it never had one)"
+                "It can address all host memory, with the address bits that its last driver on \
+                 the host requested (`dma_mask_bits`; 32 if it never had one)"
             }
             Self::DeviceSiblings => {
                 "No function with another driver shares its reset, its requester ID or its IOMMU \

@@ -32,7 +32,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
     let refusal = no_messages(root, bdf);
     if let (Some(reason), true) = (refusal, msi > 0 || msix > 0) {
         let reason = match reason {
-            NoMessages::CommandLine => "the kernel was booted with pci=nomsi".to_owned(),
+            NoMessages::CommandLine => "the host was booted with pci=nomsi".to_owned(),
             NoMessages::MsiBus(function) => format!("msi_bus of {function} is 0"),
         };
         let (now, without) = match config.intx {
@@ -47,7 +47,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
             format!(
                 "It has MSI or MSI-X, which the host does not support ({reason}): {now}{without}"
             ),
-            "boot without pci=nomsi, or move the device to another slot",
+            "boot the host without pci=nomsi, or move the device to another slot",
         );
     }
     if msi > 0 {

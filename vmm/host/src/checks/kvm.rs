@@ -41,7 +41,7 @@ fn line(answer: Result<(), KvmObstacle>) -> Line {
         Err(obstacle) => Line::fail(
             id,
             format!("/dev/kvm can be opened, but {obstacle}"),
-            "boot Linux 7.3 on x86-64 with CONFIG_KVM_INTEL or CONFIG_KVM_AMD",
+            "boot Linux 7.3 or later on the host, with CONFIG_KVM_INTEL or CONFIG_KVM_AMD",
         ),
     }
 }
@@ -51,8 +51,8 @@ fn unopened(error: &io::Error) -> Line {
     match error.kind() {
         io::ErrorKind::NotFound => Line::fail(
             id,
-            "/dev/kvm does not exist: virtualisation is disabled in the firmware, or the kernel \
-             lacks KVM, or its module is not loaded",
+            "/dev/kvm does not exist: virtualisation is disabled in the host's firmware, or the \
+             host kernel lacks KVM, or its module is not loaded",
             "modprobe -a kvm_amd kvm_intel; dmesg | grep -i kvm",
         ),
         io::ErrorKind::PermissionDenied => Line::fail(

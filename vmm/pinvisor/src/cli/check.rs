@@ -110,7 +110,7 @@ fn no_profile(sysfs: &PciSysfs, device: &DeviceConfig) -> Option<String> {
     };
     let (vendor, id) = (id("vendor")?, id("device")?);
     let is_known = matches!(Profile::shipped_for(vendor, id), Ok(Some(_)));
-    (!is_known).then(|| format!("no profile is shipped for {vendor:04x}:{id:04x}"))
+    (!is_known).then(|| format!("Pinvisor includes no profile for {vendor:04x}:{id:04x}"))
 }
 
 #[cfg(test)]

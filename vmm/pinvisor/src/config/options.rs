@@ -22,6 +22,18 @@ const COMMAND_LINE: &str = "console=ttyS0";
 #[error("--{0} is missing on the command line and in the file of --config")]
 pub struct Missing(&'static str);
 
+impl Missing {
+    /// How to name it.
+    #[must_use]
+    pub fn hint(self) -> String {
+        let value = match self.0 {
+            "kernel" => "/boot/vmlinuz-VERSION",
+            _ => "512M",
+        };
+        format!("for example: --{} {value}", self.0)
+    }
+}
+
 /// What a device's option is made of.
 pub const DEVICE_VALUE: &str =
     "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";

@@ -99,8 +99,9 @@ fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
             format!("by the shipped profile for {vendor:04x}:{id:04x}"),
         )
     } else {
-        let why =
-            format!("no profile is shipped for {vendor:04x}:{id:04x}; profile=FILE gives one");
+        let why = format!(
+            "Pinvisor includes no profile for {vendor:04x}:{id:04x}; profile=FILE names another"
+        );
         (false, why)
     };
     Ok(Mode {

@@ -84,8 +84,8 @@ mod tests {
         ));
         for (bytes, what) in [
             (&b"\x1f\x8b\x08\x00"[..], "a gzip file"),
-            (&b"hello, world"[..], "an unknown kind of file"),
-            (&b""[..], "too short for one"),
+            (&b"hello, world"[..], "a file of unknown format"),
+            (&b""[..], "too short for either"),
         ] {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(bytes).unwrap();

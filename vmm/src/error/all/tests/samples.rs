@@ -65,6 +65,7 @@ fn config() -> Vec<Error> {
         ValidateError::MixedModes {
             translate: bdf,
             other: bdf,
+            mode: host::DmaMode::Identity,
         },
     ]
     .map(Error::from)
