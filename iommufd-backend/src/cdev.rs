@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_the_kind() {
+    fn names_encode_the_kind() {
         assert_eq!(CdevKind::of_name("vfio0"), Some(CdevKind::Iommu));
         assert_eq!(CdevKind::of_name("noiommu-vfio12"), Some(CdevKind::Noiommu));
         for name in [

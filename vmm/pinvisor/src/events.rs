@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_used_as_long_as_somebody_reads() {
+    fn a_descriptor_is_used_as_long_as_it_has_a_reader() {
         let (reader, writer) = io::pipe().unwrap();
         let config = HostConfig {
             event_fd: Some(writer.as_raw_fd().cast_unsigned()),

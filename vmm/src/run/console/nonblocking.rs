@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_pipe_and_a_closed_one_are_told_apart_without_waiting() {
+    fn a_full_pipe_and_a_closed_one_are_distinguished_without_waiting() {
         let (reader, writer) = io::pipe().unwrap();
         let mut writer = Unblocked::new(writer, Duration::ZERO);
         writer.write_all(b"x").unwrap();
