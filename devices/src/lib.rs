@@ -76,7 +76,6 @@
 #![forbid(unsafe_code)]
 
 pub mod dma_window;
-pub mod edu;
 pub mod guest_table;
 pub mod i8042;
 pub mod mediate;

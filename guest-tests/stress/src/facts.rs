@@ -7,7 +7,7 @@ use std::time::Duration;
 use address::{Bdf, Gpa, Iova};
 use devices::guest_table::Piece;
 use devices::mediate::Statistics;
-use iommufd_backend::software::BusAddress;
+use software_memory::BusAddress;
 use stress_report::{
     Bar, Ending, Extent, Landmark, Mediated, Outcome, Refusal, Refusals, RefusedFor, Setup,
 };

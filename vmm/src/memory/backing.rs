@@ -12,13 +12,12 @@ use std::path::Path;
 use address::{Hpa, Iova};
 use host::{AvailableMemory, SysRoot, available_memory};
 use iommufd_backend::Error as Backend;
-use iommufd_backend::NoiommuSpace;
-use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::extent::{self, merge};
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
-use iommufd_backend::software::SoftwareBackend;
+use iommufd_backend::{NoiommuSpace, PinRequest};
 use rustix::fs::MemfdFlags;
 
+use crate::bus::synthetic::SyntheticMachine;
 use crate::config::MemoryConfig;
 use crate::error::explain::process;
 use crate::memory::choice::{self, Choice, PageRequirements};
@@ -103,17 +102,18 @@ impl Backing {
     /// [`PinError::TooFewHugepages`], [`PinError::TooLittleMemory`], [`PinError::Backend`], [`PinError::Process`]
     pub fn scattered(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, PinError> {
         let page_size = memory.hugepage_size.map_or(PAGE, HugepageSize::bytes);
-        Self::pin(unpinned(memory)?, page_size, memory, space)
+        let file = unpinned(memory)?;
+        Self::pin(file, page_size, memory, |request| Ok(space.pin(request)?))
     }
 
-    /// Takes any memory and pins it in `space`, whose physical memory is synthetic: in large pages
-    /// if it has to be `at_identity`.
+    /// Takes any memory and pins it in the physical memory of `machine`: in large pages if it has to
+    /// be `at_identity`.
     ///
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Software`], [`PinError::Process`]
     pub fn synthetic(
         memory: &MemoryConfig,
-        space: &mut SoftwareBackend,
+        machine: &mut dyn SyntheticMachine,
         at_identity: bool,
     ) -> Result<Self, PinError> {
         let page_size = match memory.hugepage_size {
@@ -121,7 +121,10 @@ impl Backing {
             None if at_identity => HugepageSize::Mib2.bytes(),
             None => PAGE,
         };
-        Self::pin(file_of(memory)?, page_size, memory, space)
+        let file = file_of(memory)?;
+        Self::pin(file, page_size, memory, |request| {
+            machine.pin(request).map_err(PinError::Software)
+        })
     }
 
     /// Takes memory that is not pinned here: an IOMMU will translate for all devices.
@@ -136,27 +139,25 @@ impl Backing {
         })
     }
 
-    fn pin<B: DmaBackend>(
+    /// Pins all of `file` by `pin`, in steps.
+    fn pin(
         file: File,
         page_size: u64,
         memory: &MemoryConfig,
-        space: &mut B,
-    ) -> Result<Self, PinError>
-    where
-        PinError: From<B::Error>,
-    {
+        mut pin: impl FnMut(&PinRequest<'_>) -> Result<Vec<extent::Extent>, PinError>,
+    ) -> Result<Self, PinError> {
         let progress = Progress::new("Pinning guest memory", memory.size);
         let mut extents = Vec::new();
         for range in steps(memory.size, STEP.max(page_size)) {
             let len = range.end - range.start;
-            let pinned = space.pin(&PinRequest {
+            let pinned = pin(&PinRequest {
                 file: &file,
                 offset: range.start,
                 len,
                 page_size,
                 iova: COOKIE + range.start,
             });
-            let pinned = pinned.map_err(|error| PinError::from(error).of_all(memory.size))?;
+            let pinned = pinned.map_err(|error| error.of_all(memory.size))?;
             extents.extend(pinned);
             progress.advance(len);
         }

@@ -52,7 +52,7 @@ impl<'a> Bound<'a> {
                 }
             }
             AddressSpaces::Synthetic(machine) => {
-                Backing::synthetic(config, machine.memory(), guest.at_identity)?
+                Backing::synthetic(config, machine.as_mut(), guest.at_identity)?
             }
             AddressSpaces::None | AddressSpaces::Iommu(_) => Backing::unpinned(config)?,
         };

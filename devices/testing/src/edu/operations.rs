@@ -4,8 +4,8 @@
 //! tests replay.
 
 use address::Gpa;
-use devices::edu::{BUFFER_SIZE, EduControl, EduWorker, Options, new};
 use devices::pci::PciRoot;
+use software_edu::{BUFFER_SIZE, EduControl, EduWorker, Options, new};
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use devices::edu::{DmaMemory, DmaRefused, InterruptSink};
 use devices::pci::MsiMessage;
+use software_edu::{DmaMemory, DmaRefused, InterruptSink};
 
 /// Bytes of a page of [`Ram`].
 pub const PAGE: u64 = 4096;

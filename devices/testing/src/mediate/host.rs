@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use address::{Gpa, Hpa};
-use devices::edu::Edu;
 use devices::pci::{PciFunction, Region, Space};
 use devices::vfio_pci::{HostError, HostFunction, HostInfo, RegionInfo};
+use software_edu::Edu;
 
 use crate::edu::PAGE;
 

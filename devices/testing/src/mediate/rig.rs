@@ -3,10 +3,10 @@
 //! A guest's way to a mediated engine: the bus, the function, the mediator, the engine.
 
 use address::Gpa;
-use devices::edu::{self, EduWorker};
 use devices::mediate::{Counters, MediatedFunction, ON_REQUEST, Options, Profile};
 use devices::pci::PciRoot;
 use devices::vfio_pci::{self, BusMasterGate, PassthroughFunction};
+use software_edu::EduWorker;
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 
@@ -102,10 +102,10 @@ impl Rig {
 
     fn try_new(guest: &GuestMemory, profile: &str) -> Result<Self, Box<dyn std::error::Error>> {
         let memory = TestMemory::new(guest.ram());
-        let (edu, worker) = edu::new(edu::Options {
+        let (edu, worker) = software_edu::new(software_edu::Options {
             bar: Gpa(BAR),
             interrupt_line: 17,
-            buffer: edu::QEMU_BUFFER_SIZE,
+            buffer: software_edu::QEMU_BUFFER_SIZE,
             memory: Box::new(memory.clone()),
             interrupts: Box::new(Events::default()),
         })?;

@@ -12,7 +12,7 @@ use devices::dma_window::{self, Options};
 use devices::guest_table::{GuestTable, Piece, Pieces, bar_size};
 use devices::pci::{PciFunction, Region};
 use dma_window_guest::{Bars, DmaWindow};
-use iommufd_backend::backend::{DmaBackend, PinRequest};
+use iommufd_backend::PinRequest;
 use iommufd_backend::{Cdev, Iommufd, NoiommuSpace, PciSysfs, TablePages, VfioDevice};
 use rustix::fs::MemfdFlags;
 

@@ -2,7 +2,7 @@
 
 //! `pinvisor check`.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -67,7 +67,7 @@ impl CheckArgs {
         written(if self.json {
             report.write_json(&mut io::stdout().lock())
         } else {
-            report.write_text(&mut anstream::stdout().lock())
+            report.write_text(&mut io::stdout().lock(), has_colour())
         })?;
         Ok(if report.is_ok() {
             ExitCode::SUCCESS
@@ -75,6 +75,14 @@ impl CheckArgs {
             vmm::ExitCode::Host.into()
         })
     }
+}
+
+/// Whether standard output is a terminal that takes colours, and the user wants them
+/// (<https://no-color.org>).
+fn has_colour() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stdout().is_terminal() && !is_dumb && !is_set("NO_COLOR")
 }
 
 fn wanted(sysfs: &PciSysfs, device: &DeviceConfig) -> WantedDevice {

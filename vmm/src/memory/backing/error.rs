@@ -2,10 +2,11 @@
 
 //! Why guest memory cannot be allocated or pinned.
 
+use std::error::Error;
+
 use host::{AvailableMemory, Id};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::hugepages::HugepageSize;
-use iommufd_backend::software::SoftwareError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::error::explain::{ExitCode, Explain, Limits, ProcessError};
@@ -54,9 +55,9 @@ pub enum PinError {
         /// What there is at most.
         available: AvailableMemory,
     },
-    /// Synthetic physical memory.
+    /// Synthetic physical memory, which has no room.
     #[error(transparent)]
-    Software(#[from] SoftwareError),
+    Software(Box<dyn Error + Send + Sync>),
     /// The kernel refuses to pin memory.
     #[error(transparent)]
     Backend(#[from] Backend),
@@ -125,10 +126,7 @@ impl Explain for PinError {
                 })
             }
             Self::TooLittleMemory { available, .. } => Some(available.hint()),
-            Self::Software(SoftwareError::OutOfMemory(_)) => {
-                Some("give the guest less memory".to_owned())
-            }
-            Self::Software(_) => None,
+            Self::Software(_) => Some("give the guest less memory".to_owned()),
             Self::Backend(error) => Explain::hint(error, limits),
             Self::Process(error) => error.hint(limits),
         }

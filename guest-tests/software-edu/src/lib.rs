@@ -55,6 +55,8 @@
 //! pending instead. With MSI off, INTA# is asserted as long as the interrupt status is not 0 and
 //! COMMAND's interrupt-disable bit is clear.
 
+#![forbid(unsafe_code)]
+
 mod function;
 mod host;
 mod interrupts;

@@ -9,17 +9,17 @@ use address::Gpa;
 use pci_config::regs::{CAP_MSI, COMMAND, INTERRUPT, STATUS_INTERRUPT, upper_half};
 use thiserror::Error;
 
-use crate::pci::access::{DwordWrite, read_part};
-use crate::pci::{
+use devices::pci::{
     Bar, BarError, BarKind, CapabilityError, EmulatedConfig, Identity, PciFunction, Pin, Region,
     Windows,
 };
+use devices::pci::{DwordWrite, read_part};
 
-use super::interrupts::Interrupts;
-use super::outside::{DmaMemory, InterruptSink};
-use super::state::{Shared, State};
-use super::transfer::BUFFER_SIZE;
-use super::worker::EduWorker;
+use crate::interrupts::Interrupts;
+use crate::outside::{DmaMemory, InterruptSink};
+use crate::state::{Shared, State};
+use crate::transfer::BUFFER_SIZE;
+use crate::worker::EduWorker;
 
 /// QEMU's identity of the device.
 const IDENTITY: Identity = Identity {
@@ -41,8 +41,7 @@ pub struct Options {
     pub bar: Gpa,
     /// Value of the Interrupt Line register at power-on: the line that INTA# is wired to.
     pub interrupt_line: u8,
-    /// Bytes of its own memory, at most [`BUFFER_SIZE`](super::BUFFER_SIZE): the rest does not
-    /// exist.
+    /// Bytes of its own memory, at most [`BUFFER_SIZE`]: the rest does not exist.
     pub buffer: u32,
     /// What transfers reach.
     pub memory: Box<dyn DmaMemory>,
@@ -80,7 +79,7 @@ pub struct Edu {
     shared: Arc<Shared>,
     interrupt_line: u8,
     /// Offset of the MSI capability.
-    pub(super) msi: u16,
+    pub(crate) msi: u16,
 }
 
 impl fmt::Debug for Edu {

@@ -58,7 +58,7 @@ impl PhysicalMemory {
     }
 
     /// Takes `len` bytes in whole pages of `page_size`, which divides it.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         len: u64,
         page_size: u64,
@@ -84,7 +84,7 @@ impl PhysicalMemory {
     }
 
     /// Makes ranges free, whatever of them was free already.
-    pub(super) fn give_back(&mut self, ranges: impl IntoIterator<Item = Range<Hpa>>) {
+    pub(crate) fn give_back(&mut self, ranges: impl IntoIterator<Item = Range<Hpa>>) {
         for range in ranges {
             let (mut start, mut end) = (range.start.0, range.end.0);
             if start >= end {

@@ -76,7 +76,7 @@ pub struct Refusal {
 
 /// A transfer as the guest wrote it to the registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Request {
+pub(crate) struct Request {
     pub direction: Direction,
     /// Bus address.
     pub bus: u64,
@@ -88,7 +88,7 @@ pub(super) struct Request {
 
 /// A part of a transfer that memory takes or refuses as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Burst {
+pub(crate) struct Burst {
     pub address: u64,
     /// Which bytes of the buffer.
     pub buffer: Range<usize>,

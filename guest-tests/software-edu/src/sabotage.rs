@@ -7,9 +7,9 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::pci::MsiMessage;
+use devices::pci::MsiMessage;
 
-use super::outside::{DmaMemory, DmaRefused, InterruptSink};
+use crate::outside::{DmaMemory, DmaRefused, InterruptSink};
 
 /// Memory at addresses that are off by a fixed distance.
 pub struct Misplaced {

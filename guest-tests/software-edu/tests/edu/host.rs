@@ -3,12 +3,12 @@
 //! The engine as a guest gets it: behind a passed-through function.
 
 use address::Gpa;
-use devices::edu::{BAR_SIZE, EduHost, QEMU_BUFFER_SIZE, Reason};
 use devices::pci::{PciFunction, Region};
 use devices::vfio_pci::{
     self, BusMasterGate, HostFunction, InterruptKind, MsiMessage, PassthroughFunction,
 };
 use devices_testing::edu::{Event, Events, Ram, TestMemory};
+use software_edu::{BAR_SIZE, EduHost, QEMU_BUFFER_SIZE, Reason};
 
 use super::*;
 

@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use address::{Gpa, Hpa};
 use pci_config::regs::{COMMAND, CONVENTIONAL_CONFIG_SIZE, MSI_CONTROL, MSI_ENABLE};
 
-use crate::pci::{MsiMessage, PciFunction, Region, Space};
-use crate::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
+use devices::pci::{MsiMessage, PciFunction, Region, Space};
+use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
 
-use super::function::{self, BAR_SIZE, Edu, Options, SetupError};
-use super::outside::InterruptSink;
-use super::worker::EduWorker;
+use crate::function::{self, BAR_SIZE, Edu, Options, SetupError};
+use crate::outside::InterruptSink;
+use crate::worker::EduWorker;
 
 /// An engine whose function a guest gets as it gets that of a real device: through
-/// [`PassthroughFunction`](crate::vfio_pci::PassthroughFunction).
+/// [`PassthroughFunction`](devices::vfio_pci::PassthroughFunction).
 ///
 /// Its BAR is at [`Options::bar`] and can only be trapped. It has INTx and one MSI vector. The
 /// guest's message is not in its MSI capability but with [`connect`](HostFunction::connect), as for

@@ -5,10 +5,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::outside::DmaMemory;
-use super::registers::{Work, factorial};
-use super::state::{Job, Shared, Statistics};
-use super::transfer::{Burst, Direction, Reason, Refusal, Request};
+use crate::outside::DmaMemory;
+use crate::registers::{Work, factorial};
+use crate::state::{Job, Shared, Statistics};
+use crate::transfer::{Burst, Direction, Reason, Refusal, Request};
 
 /// Does what the guest starts: factorials and transfers, one after another.
 ///
@@ -57,7 +57,7 @@ enum End {
 }
 
 impl EduWorker {
-    pub(super) fn new(shared: Arc<Shared>, memory: Box<dyn DmaMemory>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, memory: Box<dyn DmaMemory>) -> Self {
         Self { shared, memory }
     }
 
