@@ -118,8 +118,7 @@ fn what_memory_refuses_is_counted_and_named() {
     assert_eq!(statistics.bytes_written, 300);
     assert_eq!(
         refusal.to_string(),
-        "DMA read of 0x10 bytes at bus address 0x100002080 refused: \
-         the device has no memory there"
+        "DMA read of 0x10 bytes at bus address 0x100002080 refused: the device has no memory there"
     );
 }
 
