@@ -187,7 +187,7 @@ impl EventLog {
         };
         let mut text = match serde_json::to_string(&line) {
             Ok(text) => text,
-            // A path that is no text.
+            // A path that is not UTF-8.
             Err(error) => return log::warn!("Cannot serialise an event: {error}"),
         };
         text.push('\n');

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// Writes what there is room for now, or within `patience`; else fails with
+/// Writes as much as there is room for now, or within `patience`; else fails with
 /// [`io::ErrorKind::WouldBlock`]. The descriptor may be shared with others and is not changed.
 #[derive(Debug)]
 pub struct Unblocked<T> {
