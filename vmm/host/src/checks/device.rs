@@ -182,7 +182,7 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
     }
     Line::warn(
         id,
-        format!("{text}: a reset or fault of one affects all"),
+        format!("{text}: operations on one affect all"),
         format!("pinvisor bind {}", names(&foreign, " ")),
     )
 }
