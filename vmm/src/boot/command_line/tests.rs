@@ -66,7 +66,7 @@ fn words_with_which_linux_hangs_are_refused_by_name() {
 }
 
 #[test]
-fn the_frequency_is_told_to_those_who_will_not_ask() {
+fn the_frequency_is_added_if_kvms_clock_is_not_used() {
     let told = |line| with_tsc_frequency(line, Some(2_400_000)).into_owned();
     assert_eq!(told("quiet"), "quiet");
     assert_eq!(
