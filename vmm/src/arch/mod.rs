@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What depends on the CPU architecture. Each architecture is a folder that offers the items below; nothing outside
-//! of it asks which one it is.
+//! What depends on the CPU architecture of guest and host. Each architecture is a folder that offers the items below;
+//! nothing outside of it asks which one it is. What the host's checks ask is in `vmm/host/src/arch`.
 //!
 //! | question | items |
 //! |---|---|
@@ -9,33 +9,38 @@
 //! | What does a VM have before memory and CPUs? | [`equip`], [`CpuFeatures`] |
 //! | Which wired interrupts are there, and which GSIs are for messages? | [`irq`] |
 //! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
-//! | Which kernel files can be booted, and which words keep them from it? | [`open_kernel`], [`Protocol`], [`check_command_line`], [`UNBOOTABLE`], [`ParamsError`] |
+//! | Which kernel files can be booted, and what are they called? | [`open_kernel`], [`Protocol`], [`KERNEL_FORMATS`], [`MOVABLE_KERNELS`] |
+//! | Which command lines keep a kernel from booting? | [`check_command_line`], [`check_linux_options`] |
 //! | How is the machine described to a kernel? | [`Platform`], [`Handover`], [`Start`] |
-//! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`SAFE_EXTENTS`], [`memory_warnings`] |
-//! | How do its CPUs begin? | [`Vcpus`], [`EntryError`] |
+//! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`Kind`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`SAFE_EXTENTS`], [`memory_warnings`] |
+//! | How do its CPUs begin, and which of their exits has no other architecture? | [`Vcpus`], [`ArchExit`] |
+//! | What can fail? | [`ArchError`], [`EntryError`] |
 
-mod error;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use error::ArchError;
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::error::ArchError;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    acpi::{AcpiError, Platform},
+    acpi::Platform,
     boot::handover::{Handover, Start},
-    boot::kernel_file::{Protocol, open as open_kernel},
+    boot::kernel_file::{KERNEL_FORMATS, MOVABLE_KERNELS, Protocol, open as open_kernel},
+    boot::linux_options::check as check_linux_options,
     boot::low_memory::LowMemoryUse,
     boot::memory_map::{memory_map, warnings as memory_warnings},
-    boot::params::{ParamsError, check_command_line},
-    boot::unbootable::UNBOOTABLE,
+    boot::params::check_command_line,
     e820::{Kind, MemoryMap, SAFE_EXTENTS},
     entry::EntryError,
     irq, layout,
     legacy::{connect, serial_interrupt},
     low,
     overhead::{Overhead, SECTION},
-    page_tables::NoRoomError,
+    ports::ArchExit,
     vcpus::Vcpus,
     vm::{CpuFeatures, equip},
 };
+
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use x86_64::{acpi::AcpiError, boot::params::ParamsError, page_tables::NoRoomError};
