@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From a [`Config`] to a running guest: one type for each stage, made of the one before, so that no stage can be
+//! From a [`Config`](crate::config::Config) to a running guest: one type for each stage, made of the one before, so that no stage can be
 //! left out or taken early. An error gives back what there is by then, in the order of [`teardown`](crate::teardown).
 //!
 //! | stage | question |
@@ -9,7 +9,7 @@
 //! | [`open_kvm`] | Is there a KVM that serves? |
 //! | [`bind`] | Are the devices bound, reset and quiet? |
 //! | [`pin`] | Is there memory, pinned, and where? |
-//! | [`plan`] | Where is everything in the guest? |
+//! | [`plan`](mod@plan) | Where is everything in the guest? |
 //! | [`map`] | Is memory where devices and guest expect it? |
 //! | [`load`] | What does the kernel find in it? |
 //! | [`start`](mod@start) | Does it run? |

@@ -9,7 +9,7 @@ use crate::pci::access::DwordWrite;
 use crate::pci::{Msi, MsiMessage};
 
 use super::super::report::Reporter;
-use super::{Device, Found, MessageCapability, Written};
+use super::capability::{Device, Found, MessageCapability, Written};
 
 /// MSI with at most the vectors that the host grants.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use crate::pci::{
 };
 
 use super::super::report::Reporter;
-use super::{Device, Found, MessageCapability, Part, Structure, Written};
+use super::capability::{Device, Found, MessageCapability, Part, Structure, Written};
 
 /// The MSI-X structures of the device.
 #[derive(Debug)]
