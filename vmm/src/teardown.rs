@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How a guest's resources are given back: the only order, for a run, for a plan and for every error.
+//! How a guest's resources are released: the only order, for a run, for a plan and for every error.
 //!
 //! 1. The guest stops: no vCPU can program a device any more, and emulated functions do no work.
 //! 2. *Quiesce*: all DMA of the devices ends.
@@ -100,7 +100,7 @@ pub(crate) struct Resources {
     pub mediated: Vec<(Bdf, Counters)>,
     /// The devices, and what they are attached to.
     pub assigned: Assigned,
-    /// Where devices were told that guest memory is.
+    /// The addresses of guest memory that devices use.
     pub table: Option<Arc<RamTable>>,
     /// Guest memory in KVM.
     pub memslots: Vec<Memslot>,
@@ -240,7 +240,7 @@ impl Steps for Resources {
 impl Drop for Resources {
     fn drop(&mut self) {
         if let Err(error) = self.tear_down() {
-            log::error!("Cannot give everything back: {}", error.chain());
+            log::error!("Cannot release all resources: {}", error.chain());
         }
     }
 }

@@ -12,10 +12,10 @@ use crate::pci::{MAX_VECTORS, MsiMessage};
 use super::host::HostFunction;
 use super::report::Reporter;
 
-/// What the guest wants: a kind of interrupt and how many vectors of it to begin with, or none.
+/// The guest's request: a kind of interrupt and how many vectors of it to begin with, or none.
 pub(super) type Wanted = Option<(InterruptKind, u16)>;
 
-/// What the host has been told.
+/// What the host is configured for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Interrupts {
     kind: Option<InterruptKind>,
@@ -40,8 +40,8 @@ impl Interrupts {
         self.on.contains_key(&vector)
     }
 
-    /// Brings the host to the kind and number of vectors that the guest wants; false if what is on
-    /// cannot be turned off.
+    /// Brings the host to the kind and number of vectors that the guest requests; false if what is
+    /// on cannot be turned off.
     pub(super) fn settle_kind<H: HostFunction>(
         &mut self,
         wanted: Wanted,
@@ -82,7 +82,7 @@ impl Interrupts {
             return true;
         }
         if let Err(error) = host.disable_interrupts() {
-            reporter.fail("cannot turn interrupts off", error);
+            reporter.fail("cannot disable interrupts", error);
             return false;
         }
         self.kind = None;
@@ -129,9 +129,9 @@ impl Interrupts {
             }
             // Without any interrupt a driver waits for ever, and the user never learns why.
             Err(error) if kind.is_message() => {
-                reporter.fail(format!("cannot turn {kind} on"), error);
+                reporter.fail(format!("cannot enable {kind}"), error);
             }
-            // Many drivers never use INTx, so it may be missing until one wants it.
+            // Many drivers never use INTx, so it may be missing until one needs it.
             Err(error) => {
                 self.line_refused = true;
                 reporter.warn(format_args!("no {kind} interrupts: {error}"));
@@ -162,8 +162,8 @@ impl Interrupts {
             Err(error) if on.is_none() => {
                 if !std::mem::replace(&mut self.is_short, true) {
                     reporter.warn(format_args!(
-                        "interrupt vector {vector} does not reach the guest, nor may others, which \
-                         are not listed: {error}"
+                        "interrupt vector {vector} does not reach the guest: {error}; later \
+                         failures are not logged"
                     ));
                 }
             }

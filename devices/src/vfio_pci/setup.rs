@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a function learns of its device before the guest runs.
+//! Set-up of a function before the guest runs.
 
 use pci_config::regs::{
     BAR0, BARS, CONFIG_SIZE, CONVENTIONAL_CONFIG_SIZE, HEADER_TYPE, HEADER_TYPE_LAYOUT, VENDOR_NONE,
@@ -99,17 +99,19 @@ pub(super) fn build_bars(info: &HostInfo, config: &[u32], reporter: &mut Reporte
         };
         let Some(home) = home else {
             reporter.warn(format_args!(
-                "BAR {index} has no address on the host and is left out"
+                "BAR {index} has no address on the host and is hidden from the guest"
             ));
             continue;
         };
         let added = Bar::new(kind, region.size, home).and_then(|bar| bars.insert(index, bar));
         if let Err(error) = added {
-            reporter.warn(format_args!("BAR {index} is left out: {error}"));
+            reporter.warn(format_args!(
+                "BAR {index} is hidden from the guest: {error}"
+            ));
         }
     }
     if let Err(error) = add_rom(info, &mut bars) {
-        reporter.warn(format_args!("the ROM is left out: {error}"));
+        reporter.warn(format_args!("the ROM is hidden from the guest: {error}"));
     }
     bars
 }

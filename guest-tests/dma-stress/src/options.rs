@@ -10,7 +10,7 @@ use stress_format::{Interrupt, Mode};
 /// The options. Words of the command line that are none are for others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Seed of everything random.
+    /// Seed of the random generators.
     pub seed: u64,
     /// Least number of transfers for each engine.
     pub transfers: u64,

@@ -35,11 +35,11 @@ pub enum OpenError {
     /// It does not say that it is one. All-ones mean that memory decode is off.
     #[error("no DMA window: its first register reads {found:#x} instead of {MAGIC:#x}")]
     Magic {
-        /// What it says.
+        /// Its contents.
         found: u32,
     },
     /// Its interface is another.
-    #[error("the DMA window has version {found}, this guest knows {VERSION}")]
+    #[error("the DMA window has version {found}, this guest supports {VERSION}")]
     Version {
         /// The interface's version.
         found: u32,
@@ -52,7 +52,8 @@ pub enum OpenError {
     },
     /// What it says about its table cannot be.
     #[error(
-        "the DMA window's table at {table} cannot be: {bytes:#x} bytes, {levels} levels, top {top:#x}"
+        "the DMA window's table at {table} is invalid: {bytes:#x} bytes, {levels} levels, top \
+         {top:#x}"
     )]
     Table {
         /// Where BAR 2 stands.
@@ -70,7 +71,7 @@ pub enum OpenError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TranslateError {
     /// The address is not that of memory, or no bytes were asked for.
-    #[error("{len:#x} bytes at GPA {gpa} are no memory that a device could be pointed at")]
+    #[error("{len:#x} bytes at GPA {gpa} are not memory that a device can access")]
     NotMemory {
         /// The address.
         gpa: Gpa,
@@ -84,7 +85,7 @@ pub enum TranslateError {
 
 /// A function's bus mastering was not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the DMA window answers {status} for the function {function}")]
+#[error("the DMA window returns {status} for the function {function}")]
 pub struct EnableError {
     /// The function.
     pub function: Bdf,

@@ -14,9 +14,9 @@ use devices::pci::PciRoot;
 use devices::vfio_pci::BusMasterGate;
 use devices_testing::dma_window as testing;
 use dma_window::{Bars, DmaWindow, EnableError, TranslateError, locate};
-use iommufd_backend::backend::PinnedMap;
 use iommufd_backend::extent::Extent;
 use proptest::prelude::*;
+use software_memory::PinnedMap;
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 

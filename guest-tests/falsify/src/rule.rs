@@ -79,7 +79,7 @@ pub fn parse(text: &str) -> Result<Vec<Rule>, String> {
     text.split(';')
         .map(str::trim)
         .filter(|rule| !rule.is_empty())
-        .map(|rule| Rule::parse(rule).ok_or_else(|| format!("`{rule}` is no rule")))
+        .map(|rule| Rule::parse(rule).ok_or_else(|| format!("`{rule}` is not a rule")))
         .collect()
 }
 

@@ -120,7 +120,7 @@ impl<'a> Pressure<'a> {
         let at = piece.iter().zip(&right).position(|(a, b)| a != b);
         let (at, wrong) = at.map_or((0, &piece[..]), |at| (at, &piece[at..]));
         let text = format!(
-            "memory that no transfer was for changed: byte {at} of {}, now {:02x?}",
+            "memory changed that no transfer was for: byte {at} of {}, now {:02x?}",
             piece.len(),
             &wrong[..wrong.len().min(16)]
         );

@@ -19,7 +19,7 @@ pub enum Status {
     Passed = 0,
     /// Something failed.
     Failed = 1,
-    /// There was nothing to test, or it could not start.
+    /// The guest had nothing to test, or it could not start.
     NotRun = 2,
 }
 

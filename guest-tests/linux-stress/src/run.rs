@@ -264,9 +264,7 @@ fn kernel_log(log: &mut KernelLog, shared: Shared<'_>) {
         }
         shared.report.failure(*kind, 0, &format!("kernel: {text}"));
     }
-    shared
-        .report
-        .test(news.is_empty(), "kernel log: no bad news");
+    shared.report.test(news.is_empty(), "kernel log: no errors");
 }
 
 impl Devices {
@@ -306,7 +304,7 @@ impl Devices {
         };
         for (interface, address) in interfaces.into_iter().zip(&options.addresses) {
             interface::bring_up(&interface.name, address)
-                .map_err(|error| format!("{} does not come up: {error}", interface.name))?;
+                .map_err(|error| format!("cannot bring up {}: {error}", interface.name))?;
             let id = (found.disks.len() + found.interfaces.len()) as u64;
             tell_engine(report, id, &interface.function, &interface.name);
             found.interfaces.push((interface, *address));
@@ -350,7 +348,7 @@ fn open_disk(
     tell_engine(report, engine.into(), &disk.function, &disk.name);
     if !options.may_write {
         report.comment(format_args!(
-            "{} is only read: its contents are kept unless destroy=yes says otherwise",
+            "{} is only read: destroy=yes allows writing to it",
             disk.name
         ));
     }

@@ -136,11 +136,11 @@ const STATUSES: [(&str, &str); 9] = [
 
 /// What is logged, and how often.
 const TOLD: [(&str, usize); 5] = [
-    ("Asked the guest to switch itself off", 2),
-    ("The guest switched itself off", 2),
+    ("Pressed the guest's power button", 2),
+    ("The guest powered itself off", 2),
     ("Signal 15 ends the guest", 1),
-    ("The guest asked for a restart", 2),
-    ("and is started anew", 1),
+    ("The guest requested a restart", 2),
+    ("and is booted again", 1),
 ];
 
 fn judge(findings: &mut Findings, outcome: &Outcome, rig: &Rig) {

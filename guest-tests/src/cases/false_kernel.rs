@@ -121,7 +121,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         command: "pinvisor run --noiommu --kernel /testbed/status --memory 16M --device $TESTBED_BDF_0,dma=translate",
         status: "4",
         error: "extent",
-        says: &["The kernel cannot be right", "no bytes"],
+        says: &["The kernel returned inconsistent", "no bytes"],
         ..STEP
     },
     Step {
@@ -181,7 +181,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         lie: "pread 0x70000000004 1- u16@0=0x107",
         status: "3",
         error: "device-unusable",
-        says: &["$BDF", "bus mastering cannot be turned off"],
+        says: &["$BDF", "bus mastering cannot be disabled"],
         ..END
     },
     Step {
@@ -194,7 +194,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         says: &[
             "$BDF could not be made quiet",
             "keeps 16 MiB",
-            "bus mastering cannot be turned off",
+            "bus mastering cannot be disabled",
             "pinvisor release $BDF",
         ],
         ..END
@@ -230,7 +230,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         command: "pinvisor release $TESTBED_BDF_0",
         status: "3",
         error: "device-unusable",
-        says: &["$BDF", "bus mastering cannot be turned off"],
+        says: &["$BDF", "bus mastering cannot be disabled"],
         ..STEP
     },
     Step {

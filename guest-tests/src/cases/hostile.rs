@@ -35,10 +35,10 @@ const REASONS: [&str; 5] = [
 /// Of 17 attempts, 16 are starts that are refused, and one is none.
 const WORDS: &str = "engines=hostile mode=mediate transfers=108000 accepted=210";
 const TESTS: [&str; 4] = [
-    "what is wrong does not start",
-    "what is right runs",
-    "races start nothing else",
-    "all other memory is as it was",
+    "invalid transfers do not start",
+    "valid transfers run",
+    "races start no other transfer",
+    "other memory is unchanged",
 ];
 
 /// 100 000 starts that are wrong and 200 that are right, in fragmented memory.
@@ -105,7 +105,10 @@ pub fn narrow() -> Result<CaseResult> {
     let report = stress::verdict(&mut findings, &outcome, "narrow", "failed");
     let monitor = &report["outcome"]["mediated"][0];
     let unreachable = reasons(monitor).get("unreachable").copied();
-    findings.expect(unreachable > Some(0), format!("the monitor says {monitor}"));
+    findings.expect(
+        unreachable > Some(0),
+        format!("the monitor reports {monitor}"),
+    );
     let reached: Vec<_> = memory(&report)
         .into_iter()
         .filter(|piece| piece.end <= REACH)

@@ -102,8 +102,8 @@ pub fn every_kind() -> Result<CaseResult> {
     }
     findings.expect_eq("refused", facts.get("refused").copied(), Some("4"));
     for text in [
-        "it is entered by PVH and cannot be moved from where it is linked",
-        "hint: boot a kernel that can be moved",
+        "it is entered by PVH and is not relocatable",
+        "hint: boot a relocatable kernel",
     ] {
         findings.expect(
             outcome.output.contains(text),

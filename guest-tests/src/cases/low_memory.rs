@@ -80,7 +80,7 @@ pub const STEPS: &[Step] = &[
         name: "low-new-bzimage",
         command: "pinvisor -v plan --json $e1000 --kernel /testbed/kernel",
         says: &[
-            "the kernel is Linux 6.1, which gives none of it to drivers",
+            "the kernel is Linux 6.1, which does not give it to drivers",
             low_memory!("ram"),
         ],
         ..STEP
@@ -98,13 +98,13 @@ pub const STEPS: &[Step] = &[
     Step {
         name: "low-unknown-ram",
         command: "pinvisor -v plan --json $e1000 --kernel /testbed/off --low-memory ram",
-        says: &["RAM, as asked for", low_memory!("ram")],
+        says: &["RAM, as requested", low_memory!("ram")],
         ..STEP
     },
     Step {
         name: "low-reserved",
         command: "pinvisor -v plan --json $e1000 --kernel /testbed/old --low-memory reserved",
-        says: &["reserved, as asked for", low_memory!("reserved")],
+        says: &["reserved, as requested", low_memory!("reserved")],
         ..STEP
     },
     Step {

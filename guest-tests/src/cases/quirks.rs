@@ -50,7 +50,7 @@ const PHYSICAL: &[Step] = &[
         status: "2",
         shows: &["FAIL device-in-use"],
         says: &[
-            "2 of its virtual functions are on",
+            "2 of its virtual functions are enabled",
             "echo 0 > /sys/bus/pci/devices/",
         ],
         ..STEP
@@ -61,7 +61,7 @@ const PHYSICAL: &[Step] = &[
         status: "3",
         error: "bind-in-use",
         says: &[
-            "2 of its virtual functions are on",
+            "2 of its virtual functions are enabled",
             "echo 0 > /sys/bus/pci/devices/",
         ],
         ..STEP
@@ -77,7 +77,7 @@ const PHYSICAL_OF_VFIO: Step = Step {
     status: "3",
     error: "unbind-open",
     says: &[
-        "2 of its virtual functions are on",
+        "2 of its virtual functions are enabled",
         "echo 0 > /sys/bus/pci/devices/",
     ],
     ..STEP
@@ -234,12 +234,12 @@ pub fn lines() -> Result<CaseResult> {
     }
     for wanted in [
         "pci=nomsi",
-        "its guest is not shown MSI-X, which the host does not serve",
+        "MSI-X is hidden from the guest, because the host does not support it",
         "is used by vfio-intx(",
         "is used by virtio",
     ] {
         let is_there = outcome.output.contains(wanted);
-        findings.expect(is_there, format!("no line says `{wanted}`"));
+        findings.expect(is_there, format!("no line contains `{wanted}`"));
     }
     Ok(findings.into_result(&outcome))
 }
@@ -310,7 +310,7 @@ fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
     let moved = "the guest moved BAR";
     findings.expect(
         outcome.output.contains(moved),
-        format!("no line says `{moved}`"),
+        format!("no line contains `{moved}`"),
     );
     findings.expect_eq("watchdog", said("gaps", "watchdog"), Some("open"));
     findings.expect(

@@ -158,7 +158,7 @@ fn judge(outcome: &Outcome) -> CaseResult {
         ("phases", "1"),
         (
             "other_client",
-            "pinvisor: another client has the serial port",
+            "pinvisor: another client is using the serial port",
         ),
         ("client_three", "1"),
         ("client_four", "1"),

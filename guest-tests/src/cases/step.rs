@@ -89,7 +89,7 @@ impl Step {
         findings.expect(
             facts.get(name) == Some(&self.status),
             format!(
-                "{name}: status {:?}, wanted {}, after: {words}",
+                "{name}: status {:?}, expected {}, after: {words}",
                 facts.get(name),
                 self.status
             ),
@@ -109,7 +109,7 @@ impl Step {
             let part = part.replace("$BDF", facts.get("bdf").copied().unwrap_or("no BDF"));
             findings.expect(
                 words.contains(&part),
-                format!("{name}: `{part}` is not said in: {words}"),
+                format!("{name}: `{part}` is not in: {words}"),
             );
         }
     }

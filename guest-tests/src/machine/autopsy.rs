@@ -54,7 +54,7 @@ pub fn keep(outcome: &Outcome, registers: &str) -> Result<()> {
 pub fn perform(folder: &Path) -> String {
     match ask(folder) {
         Ok(registers) => registers,
-        Err(error) => format!("QEMU's monitor does not answer: {error}"),
+        Err(error) => format!("QEMU's monitor does not respond: {error}"),
     }
 }
 

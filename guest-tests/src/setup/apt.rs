@@ -75,7 +75,7 @@ impl Apt {
     pub fn candidate(&self, package: &str) -> Result<String> {
         let policy = shell::run(self.command("apt-cache").args(["policy", package]))?;
         candidate(&policy)
-            .ok_or_else(|| Error::Usage(format!("No suite offers the package {package}")))
+            .ok_or_else(|| Error::Usage(format!("No suite has the package {package}")))
     }
 
     /// The packages that a package depends on.
@@ -92,7 +92,7 @@ impl Apt {
     /// Downloads one package and unpacks it into `target`, without installing it.
     pub fn unpack(&self, package: &str, version: &str, target: &Path) -> Result<()> {
         progress(&format!(
-            "downloading {package} {version} (seconds to minutes, by your network)"
+            "downloading {package} {version} (seconds to minutes, depending on the network)"
         ));
         let folder = tempfile::tempdir_in(&self.folder).at("create a folder in", &self.folder)?;
         let spec = format!("{package}={version}");
@@ -159,7 +159,7 @@ pub fn codename() -> Result<String> {
     match (field("ID").as_deref(), field("VERSION_CODENAME")) {
         (Some("debian"), Some(codename)) => Ok(codename),
         _ => Err(Error::Missing {
-            what: "Debian 12 or later, whose packages the testbed is made of".into(),
+            what: "Debian 12 or later, whose packages the testbed uses".into(),
             command: "run it in a Debian container".into(),
         }),
     }

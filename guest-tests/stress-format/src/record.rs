@@ -111,7 +111,7 @@ names!(Mode => MODES, Interrupt => INTERRUPTS, FindingKind => KINDS);
 /// The first record: what runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start<'a> {
-    /// Seed of everything random.
+    /// Seed of the random generators.
     pub seed: u64,
     /// Processors in use.
     pub cpus: u64,

@@ -59,7 +59,7 @@ pub struct Report {
 pub struct Start {
     /// Name of the program.
     pub program: Text,
-    /// Seed of everything random.
+    /// Seed of the random generators.
     pub seed: u64,
     /// Processors in use.
     pub cpus: u64,
@@ -131,7 +131,7 @@ pub struct Finding {
     pub gpa: Gpa,
     /// Bytes of the transfer.
     pub len: u64,
-    /// In the guest's words.
+    /// As reported by the guest.
     pub text: Text,
 }
 

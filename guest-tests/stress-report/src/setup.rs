@@ -110,7 +110,7 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", content = "text")]
 pub enum Ending {
-    /// It switched itself off.
+    /// It powered itself off.
     PoweredOff,
     /// It wanted to start again.
     Reset,

@@ -86,7 +86,7 @@ pub enum Reason {
         least: u64,
     },
     /// Transfers that the monitor let through and the device did not take.
-    #[error("{} not taken by the device", counted(*count, "mediated transfer was", "mediated transfers were"))]
+    #[error("{} not accepted by the device", counted(*count, "mediated transfer was", "mediated transfers were"))]
     FailedStarts {
         /// How many.
         count: u64,
@@ -110,13 +110,13 @@ pub enum Reason {
         what: Text,
     },
     /// The guest never said what it is.
-    #[error("The guest did not say that it started")]
+    #[error("The guest did not report its start")]
     NoStart,
     /// The guest never said how many tests there are.
-    #[error("The guest did not say how many tests there are")]
+    #[error("The guest did not report the number of tests")]
     NoPlan,
     /// Nothing was tested.
-    #[error("There was nothing to test")]
+    #[error("The guest had nothing to test")]
     NothingTested,
     /// Tests that did not end.
     #[error("{done} of {} ended", counted(*planned, "test", "tests"))]
@@ -133,7 +133,7 @@ pub enum Reason {
         count: u64,
     },
     /// No totals.
-    #[error("The guest did not say its totals")]
+    #[error("The guest did not report its totals")]
     NoTotals,
     /// `Bail out!`
     #[error("The guest gave up: {why}")]
@@ -310,7 +310,7 @@ impl Report {
         let mut all: Vec<_> = self
             .repeated
             .iter()
-            .map(|what| format!("it said its {what} twice"))
+            .map(|what| format!("it reported its {what} twice"))
             .collect();
         all.dedup();
         all.extend(self.wrong_numbers());
@@ -373,7 +373,9 @@ impl Report {
         ] {
             let found = self.count(kinds);
             if total == 0 && found > 0 {
-                wrong.push(format!("its totals have no {what}, but it told of {found}"));
+                wrong.push(format!(
+                    "its totals have no {what}, but it reported {found}"
+                ));
             }
         }
         let bad = totals.mismatches | totals.guard_hits | totals.lost_interrupts;

@@ -12,14 +12,16 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use address::{BusAddr, Gpa, Hpa};
-use devices::edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
-use devices::edu::{
+use devices::mediate::{Profile, ProfileError};
+use devices::pci::MsiMessage;
+use iommufd_backend::PinRequest;
+use iommufd_backend::extent::Extent;
+use software_edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
+use software_edu::{
     BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduControl, EduHost, EduWorker, InterruptSink,
     Options, QEMU_BUFFER_SIZE, SetupError,
 };
-use devices::mediate::{Profile, ProfileError};
-use devices::pci::MsiMessage;
-use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
+use software_memory::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
 
 use vmm::{
     AddressMap, DmaPath, InterruptLines, IrqError, SyntheticDevice, SyntheticMachine, Worker,
@@ -172,8 +174,11 @@ impl SyntheticMachine for SoftwareMachine {
         &self.path
     }
 
-    fn memory(&mut self) -> &mut SoftwareBackend {
-        &mut self.memory
+    fn pin(
+        &mut self,
+        request: &PinRequest<'_>,
+    ) -> Result<Vec<Extent>, Box<dyn Error + Send + Sync>> {
+        Ok(self.memory.pin(request)?)
     }
 
     fn start(

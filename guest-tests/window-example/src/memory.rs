@@ -58,7 +58,7 @@ fn guest_physical(address: usize) -> Result<Gpa> {
     match frame(u64::from_le_bytes(entry)) {
         Some(frame) => Ok(Gpa(frame * PAGE + address % PAGE)),
         None => {
-            bail!("/proc/self/pagemap does not tell where {address:#x} is; it does so for root")
+            bail!("/proc/self/pagemap does not show where {address:#x} is; run as root")
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Every refusal that needs nothing of the host. The parsers call the ones for single values, too, so that such an error
-//! names the option or the line of the file.
+//! Every refusal that does not depend on the host. The parsers call the ones for single values,
+//! too, so that such an error names the option or the line of the file.
 
 use std::ops::Deref;
 

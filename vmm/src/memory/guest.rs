@@ -55,8 +55,8 @@ pub struct GuestRamError {
 }
 
 impl GuestRam {
-    /// Maps `low` at guest-physical 0 and the pieces of `ram` as `plan` says. Host virtual
-    /// addresses are congruent to physical ones, so that KVM can use large pages.
+    /// Maps `low` at guest-physical 0 and the pieces of `ram` as in `plan`. Host virtual addresses
+    /// are congruent to physical ones, so that KVM can use large pages.
     ///
     /// # Errors
     /// [`LayoutError::Backend`], [`LayoutError::GuestRam`]

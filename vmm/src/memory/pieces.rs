@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether identity memory is in few enough pieces for a guest's devices to be safe.
+//! Checks that identity memory is in few enough pieces for a guest's devices to be safe.
 
 use iommufd_backend::hugepages::HugepageSize;
 
@@ -11,8 +11,8 @@ use crate::arch::SAFE_EXTENTS;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: with more, \
-     Linux may free some pages of its first MiB, which are not at their physical addresses, and a \
-     device that gets one for DMA uses the host's memory at that address"
+     Linux may free pages of its first MiB, which are not identity-mapped, and a device that uses \
+     one for DMA accesses the host's memory at that address"
 )]
 pub struct TooManyPieces {
     pieces: usize,
@@ -50,7 +50,7 @@ impl TooManyPieces {
         };
         let less = self.safe.map(|safe| {
             format!(
-                "--memory {}M{size_option} is in no more than {SAFE_EXTENTS} pieces; or ",
+                "--memory {}M{size_option} needs no more than {SAFE_EXTENTS} pieces; or ",
                 safe >> 20
             )
         });

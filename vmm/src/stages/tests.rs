@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Each stage fails in turn, on the software backend: everything is given back, in the one order.
+//! Each stage fails in turn, on the software backend: everything is released, in the one order.
 
 use std::io::Write;
 use std::ops::Range;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use address::{Gpa, Hpa};
-use devices::edu::{BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduHost, InterruptSink, Options};
 use devices::pci::MsiMessage;
-use iommufd_backend::software::{PhysicalMemory, SoftwareBackend};
-use iommufd_backend::{FileRange, Mapping};
+use iommufd_backend::extent::Extent;
+use iommufd_backend::{FileRange, Mapping, PinRequest};
+use software_edu::{BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduHost, InterruptSink, Options};
+use software_memory::{PhysicalMemory, SoftwareBackend};
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -132,8 +133,11 @@ impl SyntheticMachine for Machine {
         &DmaPath::Identity
     }
 
-    fn memory(&mut self) -> &mut SoftwareBackend {
-        &mut self.0
+    fn pin(
+        &mut self,
+        request: &PinRequest<'_>,
+    ) -> Result<Vec<Extent>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.0.pin(request)?)
     }
 
     fn start(

@@ -31,12 +31,12 @@ pub(super) fn find(device: Device<'_>, reporter: &mut Reporter) -> Found {
     let layout = MsixLayout::parse([dwords[0], dwords[1], dwords[2]]);
     let granted = info.interrupts[InterruptKind::Msix].count;
     let vectors = layout.vectors.min(granted).min(MAX_VECTORS);
-    // The pending bits are not looked for: some devices (Chelsio's T5 VFs, Baidu's Kunlun) say that
-    // they are behind the end of their BAR, where no driver reads them.
+    // The pending bits are not searched: some devices (Chelsio's T5 VFs, Baidu's Kunlun) report
+    // that they are behind the end of their BAR, where no driver reads them.
     let placed = is_inside(&layout.table, bars);
     if vectors != 0 && !placed {
         reporter.warn(format_args!(
-            "MSI-X is left out: its table is in no memory BAR"
+            "MSI-X is hidden from the guest: its table is not in a memory BAR"
         ));
     }
     let structure = |place, part| Structure { place, part };

@@ -10,7 +10,7 @@ use x86_64::instructions::port::Port;
 pub const PASSED: u8 = 0;
 /// Something is wrong.
 pub const FAILED: u8 = 1;
-/// There was nothing to test.
+/// The guest had nothing to test.
 pub const NOTHING: u8 = 2;
 
 /// The monitor's port that takes the guest's verdict.

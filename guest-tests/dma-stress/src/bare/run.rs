@@ -52,7 +52,7 @@ pub fn run(zero_page: u64) -> ! {
 
 fn stress(mut machine: Machine, report: &Report<Console>) -> Result<u8, String> {
     let line = machine.command_line.clone();
-    let options = Options::parse(&line).map_err(|word| format!("cannot take {word}"))?;
+    let options = Options::parse(&line).map_err(|word| format!("invalid argument {word}"))?;
     let way = way(&machine, &options)?;
     let mode = way.dma.mode();
     let mut random = fastrand::Rng::with_seed(options.seed);
@@ -140,7 +140,7 @@ fn check(canaries: &Canaries, shared: &Shared<'_, PhysicalMemory, Console>) {
     shared.tally.guard_hits.fetch_add(hits, SeqCst);
     report.test(
         hits == 0,
-        format_args!("{} pages that no transfer may touch", canaries.len()),
+        format_args!("{} pages that no transfer may access", canaries.len()),
     );
 }
 
@@ -168,7 +168,7 @@ fn start_processors(machine: &Machine, report: &Report<Console>) -> usize {
         report.comment(format_args!("no memory to start other processors in"));
         return 1;
     }
-    let missing = |id| report.comment(format_args!("processor {id} does not come up"));
+    let missing = |id| report.comment(format_args!("processor {id} does not start"));
     // SAFETY: the memory map has the trampoline's pages, below 1 MiB, where no buffer is; the boot
     // data was read.
     unsafe { smp::start(&machine.others, machine.ticks_per_ms, missing) }
@@ -287,7 +287,7 @@ fn canary_finding(report: &Report<Console>, gpa: Gpa) {
         engine: 0,
         gpa: gpa.0,
         len: 0,
-        text: "memory changed that no transfer may touch",
+        text: "memory changed that no transfer may access",
     });
 }
 

@@ -282,12 +282,12 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
             let name = format_args!("{NAME} {}: {what}", self.attack.id);
             shared.report.test(wrong == 0, name);
         };
-        test(failures.refused, "what is wrong does not start");
-        test(failures.accepted, "what is right runs");
+        test(failures.refused, "invalid transfers do not start");
+        test(failures.accepted, "valid transfers run");
         match self.attack.race {
-            Some(_) => test(failures.raced, "races start nothing else"),
-            None => test(0, "races start nothing else # SKIP one processor"),
+            Some(_) => test(failures.raced, "races start no other transfer"),
+            None => test(0, "races start no other transfer # SKIP one processor"),
         }
-        test(changed, "all other memory is as it was");
+        test(changed, "other memory is unchanged");
     }
 }

@@ -50,7 +50,8 @@ pub enum CompletionFault {
 pub enum NvmeError {
     /// A register reads as all ones.
     #[error(
-        "Register {register:#x} reads as all ones: the controller is gone, or its memory decode is off"
+        "Register {register:#x} reads as all ones: the controller was removed, or its memory \
+         decode is off"
     )]
     Gone {
         /// Offset of the register in BAR0.
@@ -145,7 +146,8 @@ pub enum NvmeError {
     },
     /// A format that the driver has no use for.
     #[error(
-        "Namespace {nsid}: blocks of 2^{lbads} bytes with {metadata} of metadata; wanted are 2^9 to 2^16 without"
+        "Namespace {nsid}: blocks of 2^{lbads} bytes with {metadata} of metadata; 2^9 to 2^16 \
+         without are supported"
     )]
     Format {
         /// The namespace.
@@ -188,7 +190,7 @@ pub enum NvmeError {
         address: u64,
     },
     /// A completion that cannot be.
-    #[error("Nonsense in completion queue {queue}: {fault}")]
+    #[error("Invalid entry in completion queue {queue}: {fault}")]
     Completion {
         /// The completion queue: 0 admin, 1 I/O.
         queue: u16,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use address::{Bdf, Gpa, Hpa, Iova};
 use devices::guest_table::{GuestTable, Piece, Pieces};
 use iommufd_backend::FileRange;
-use iommufd_backend::backend::{DmaBackend, PinRequest};
+use iommufd_backend::PinRequest;
 use iommufd_backend::extent::Extent;
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
 use iommufd_backend::{

@@ -11,7 +11,7 @@ const PAGE: u64 = 4096;
 pub fn hpa(pagemap: &Pagemap, address: Hva) -> Result<Hpa, Box<dyn std::error::Error>> {
     match pagemap.pages(address, 1).next().transpose()? {
         Some(PageState::At(page)) => Ok(page + address.0 % PAGE),
-        other => Err(format!("pagemap says {other:?} of {address}").into()),
+        other => Err(format!("pagemap reports {other:?} for {address}").into()),
     }
 }
 

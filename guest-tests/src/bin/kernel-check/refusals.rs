@@ -87,7 +87,7 @@ fn refusals(ioas: u32, hwpt: u32) -> [(&'static str, Request, i32); 10] {
             libc::EINVAL,
         ),
         (
-            "a tail that says something",
+            "a tail that is not zero",
             question(ioas, AREA).word(0, SIZE + 8).word(40, 1),
             libc::E2BIG,
         ),

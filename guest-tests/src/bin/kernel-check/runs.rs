@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use address::{Bdf, Hpa, Iova};
 use iommufd_backend::FileRange;
-use iommufd_backend::backend::{DmaBackend, PinRequest};
+use iommufd_backend::PinRequest;
 use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, Pagemap, PciSysfs, VfioDevice};
 
 use crate::{Outcome, close, pagemap};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges the interrupts of a PCI function.
+//! Checks the interrupts of a PCI function.
 
 use address::Bdf;
 use pci_config::InterruptKind;
@@ -35,10 +35,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
     }
     if config.hides_capabilities {
         let names: Vec<_> = messages().map(InterruptKind::name).collect();
-        kinds.push(format!(
-            "whether {}, only root can see",
-            names.join(" and ")
-        ));
+        kinds.push(format!("{} are visible to root only", names.join(" and ")));
         return Line::ok(id, kinds.join(", "));
     }
     let refusal = no_messages(root, bdf);
@@ -48,7 +45,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
             NoMessages::MsiBus(function) => format!("msi_bus of {function} is 0"),
         };
         let (now, without) = match has_line {
-            true => ("a guest sees INTx alone", ""),
+            true => ("a guest sees only INTx", ""),
             false => (
                 "a guest sees no interrupts",
                 ": only a driver that polls can use it",
@@ -57,9 +54,9 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         return Line::warn(
             id,
             format!(
-                "It has MSI or MSI-X, which the host does not serve ({reason}): {now}{without}"
+                "It has MSI or MSI-X, which the host does not support ({reason}): {now}{without}"
             ),
-            "boot without pci=nomsi, or put it into another slot",
+            "boot without pci=nomsi, or move the device to another slot",
         );
     }
     for kind in messages().filter(|kind| vectors(*kind) > 0) {
@@ -68,7 +65,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
             cdev_kind(root, bdf).vectors(kind, vectors(kind)),
         );
         let fewer = match gets < has {
-            true => format!(", of which a guest gets {gets} where there is no IOMMU"),
+            true => format!(", of which a guest gets {gets} without an IOMMU"),
             false => String::new(),
         };
         kinds.push(format!("{kind} ({has}{fewer})"));
@@ -114,7 +111,7 @@ mod tests {
         }
         fake.write("proc/cmdline", "quiet pci=noaer,nomsi splash");
         assert_eq!(line().verdict, Verdict::Warn);
-        assert!(line().text.contains("INTx alone"), "{}", line().text);
+        assert!(line().text.contains("sees only INTx"), "{}", line().text);
         fake.write("proc/cmdline", "quiet");
         fake.link("sys/bus/pci/devices/0000:00:08.0", BELOW);
         for place in ["0000:01:00.0/msi_bus", "msi_bus"] {

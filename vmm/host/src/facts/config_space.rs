@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a function's config space tells.
+//! Facts from a function's config space.
 
 use pci_config::regs::{HEADER_END, HEADER_TYPE, HEADER_TYPE_LAYOUT};
 use pci_config::{PerKind, hides_capabilities, interrupt_vectors};

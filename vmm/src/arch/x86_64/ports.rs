@@ -70,7 +70,7 @@ fn read_port(bus: &impl PioManager, port: u16, width: usize, data: &mut [u8]) {
 fn write_port(bus: &impl PioManager, port: u16, width: usize, data: &[u8]) {
     for access in data.chunks(width) {
         if bus.pio_write(PioAddress(port), access).is_err() {
-            log::trace!("write to port {port:#x}, where nothing is: {access:x?}");
+            log::trace!("write to port {port:#x}, which has no device: {access:x?}");
         }
     }
 }

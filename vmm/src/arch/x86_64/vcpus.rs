@@ -12,11 +12,11 @@ use super::cpuid;
 use super::entry::{self, EntryError};
 use crate::kvm::vm::{Vm, VmError};
 
-/// A guest's CPUs, which know nothing yet.
+/// A guest's CPUs, before any state is set.
 #[derive(Debug)]
 pub struct Vcpus {
     all: Vec<VcpuFd>,
-    /// How fast their TSC runs, where KVM knows it.
+    /// The frequency of their TSC, if KVM reports it.
     tsc_khz: Option<u32>,
 }
 
@@ -36,7 +36,7 @@ impl Vcpus {
         })
     }
 
-    /// `line`, a command line for Linux, with what it has to be told about these CPUs.
+    /// `line`, a command line for Linux, with what it needs to know about these CPUs.
     #[must_use]
     pub fn command_line<'a>(&self, line: &'a str) -> Cow<'a, str> {
         linux_options::with_tsc_frequency(line, self.tsc_khz)
