@@ -14,7 +14,7 @@ use crate::paths::{self, GuestTarget};
 /// Size of the disk, all of which is written to.
 const DISK_MIB: usize = 64;
 
-/// Stands before the report's page in the output.
+/// Precedes the report in the output.
 const PAGE: &str = "=== the report ===\n";
 
 const SCRIPT: &str = "\

@@ -103,17 +103,6 @@ impl Extent {
         }
     }
 
-    /// I/O virtual address of `hpa`, or `None` if it lies outside.
-    #[must_use]
-    pub const fn iova_of(&self, hpa: Hpa) -> Option<Iova> {
-        let offset = hpa.0.wrapping_sub(self.hpa.0);
-        if offset < self.len {
-            Some(Iova(self.iova.0 + offset))
-        } else {
-            None
-        }
-    }
-
     /// Both as one extent, if `next` continues `self` in IOVA and in HPA.
     #[must_use]
     pub fn join(&self, next: &Self) -> Option<Self> {
@@ -205,9 +194,6 @@ mod tests {
         assert_eq!(e.hpa_of(Iova(0x1000)), Some(Hpa(0x8000)));
         assert_eq!(e.hpa_of(Iova(0x2fff)), Some(Hpa(0x9fff)));
         assert_eq!(e.hpa_of(Iova(0x3000)), None);
-        assert_eq!(e.iova_of(Hpa(0x7fff)), None);
-        assert_eq!(e.iova_of(Hpa(0x9fff)), Some(Iova(0x2fff)));
-        assert_eq!(e.iova_of(Hpa(0xa000)), None);
     }
 
     proptest! {

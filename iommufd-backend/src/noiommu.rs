@@ -32,7 +32,7 @@ pub struct PinRequest<'a> {
     /// size of its hugepages, or 4096 where nothing is guaranteed (4 KiB pages, transparent
     /// hugepages).
     pub page_size: u64,
-    /// The cookie: where the range is in the I/O address space. A multiple of
+    /// The cookie: the address of the range in the I/O address space. A multiple of
     /// `page_size`, so that the table can use entries of that size.
     pub iova: Iova,
 }

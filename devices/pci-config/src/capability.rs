@@ -56,7 +56,7 @@ pub fn capabilities<R: ConfigRead>(config: R) -> Capabilities<R> {
 /// The capabilities of the extended list, in its order (PCI Express Base Specification 6.0, section 7.6;
 /// drivers/pci/pci.c `pci_find_next_ext_capability`).
 ///
-/// The list begins at 0x100 and goes on as in [`capabilities`], except for its end: a pointer to
+/// The list begins at 0x100 and continues as in [`capabilities`], except for its end: a pointer to
 /// what is in front of 0x100, and a header of zeros or ones only. Those with the ID 0 are left out:
 /// they only hold a place in the list, as where it begins with one that is hidden.
 pub fn extended_capabilities<R: ConfigRead>(config: R) -> Capabilities<R> {

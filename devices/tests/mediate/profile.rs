@@ -315,7 +315,7 @@ fn each_wrong_value_is_named() {
         (
             "window = { start = 0x8000, length = 0x1000 }",
             "",
-            "transfer \"dma\": window: needed if",
+            "transfer \"dma\": window: required if",
         ),
         (
             "length = 0x1000 }",

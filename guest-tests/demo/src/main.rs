@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether a guest can be run at all, before anything is built.
+/// Whether a guest can be run, before anything is built.
 fn look_for_kvm() -> Result<(), String> {
     let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
     match opened.map_err(|error| error.kind()) {

@@ -18,7 +18,7 @@ pub struct Options {
     pub bytes: u64,
     /// Names of the engines to run; all if there are none.
     pub engines: Vec<String>,
-    /// The one way to say that a transfer is done; every one that an engine has if `None`.
+    /// The one way to signal completion of a transfer; every one that an engine has if `None`.
     pub interrupt: Option<Interrupt>,
     /// How DMA addresses are found; as the machine shows if `None`.
     pub mode: Option<Mode>,

@@ -37,7 +37,7 @@ enum Fault {
     LateRegisters,
     /// A byte too many moves.
     Overrun,
-    /// The device reads what it should not, and does not say that it is busy.
+    /// The device reads what it should not, and does not report that it is busy.
     SilentRead,
     /// The same for writes.
     SilentWrite,

@@ -32,7 +32,7 @@ pub trait Bars {
 /// Why a function is no window that can be used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// It does not say that it is one. All-ones mean that memory decode is off.
+    /// It does not identify itself as one. All-ones mean that memory decode is off.
     #[error("no DMA window: its first register reads {found:#x} instead of {MAGIC:#x}")]
     Magic {
         /// Its contents.
@@ -50,13 +50,13 @@ pub enum OpenError {
         /// The features it has.
         found: u32,
     },
-    /// What it says about its table cannot be.
+    /// Its description of its table is invalid.
     #[error(
         "the DMA window's table at {table} is invalid: {bytes:#x} bytes, {levels} levels, top \
          {top:#x}"
     )]
     Table {
-        /// Where BAR 2 stands.
+        /// Address of BAR 2.
         table: Gpa,
         /// Bytes of the table.
         bytes: u64,
@@ -102,14 +102,14 @@ pub struct EnableError {
 #[derive(Debug)]
 pub struct DmaWindow<B> {
     bars: B,
-    /// Where BAR 2 stands.
+    /// Address of BAR 2.
     base: Gpa,
     bytes: u64,
     root: Root,
 }
 
 impl<B: Bars> DmaWindow<B> {
-    /// The window behind `bars`, whose BAR 2 stands at `table`.
+    /// The window behind `bars`, whose BAR 2 is at `table`.
     ///
     /// # Errors
     ///
@@ -157,8 +157,8 @@ impl<B: Bars> DmaWindow<B> {
         run.ok_or(TranslateError::NotMemory { gpa, len })
     }
 
-    /// What [`translate`](Self::translate) says, asked through the registers. Slower, as each
-    /// access to a register leaves the guest; for guests that cannot map the table.
+    /// The result of [`translate`](Self::translate), through the registers. Slower, as each access
+    /// to a register leaves the guest; for guests that cannot map the table.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl<B: Bars> DmaWindow<B> {
         }
     }
 
-    /// Lets `function` be a bus master. Its driver says with this that it gives the device
+    /// Allows `function` to be a bus master. Its driver confirms with this that it gives the device
     /// translated addresses only.
     ///
     /// It counts from the next access to the function's config space on: set Bus Master in
@@ -183,7 +183,7 @@ impl<B: Bars> DmaWindow<B> {
     ///
     /// # Errors
     ///
-    /// [`EnableError`] if the window does not know the function.
+    /// [`EnableError`] if the window does not have the function.
     pub fn enable(&mut self, function: Bdf) -> Result<(), EnableError> {
         self.change(function, 0, STATUS_ENABLED)
     }
@@ -195,7 +195,7 @@ impl<B: Bars> DmaWindow<B> {
     ///
     /// # Errors
     ///
-    /// [`EnableError`] if the window does not know the function.
+    /// [`EnableError`] if the window does not have the function.
     pub fn disable(&mut self, function: Bdf) -> Result<(), EnableError> {
         self.change(function, DISABLE, STATUS_DISABLED)
     }

@@ -21,7 +21,7 @@ use crate::report::{Report, Status};
 /// The I/O port that takes the run's [`Status`].
 pub const STATUS_PORT: u64 = 0x603;
 
-/// The argument before the command line by which this program is told to do the work.
+/// The argument before the command line by which this program is started to do the work.
 pub const WORK_ARGUMENT: &str = "run";
 
 /// What the work may take beside three times the time that it was given; slow machines verify for long.
@@ -138,8 +138,8 @@ fn verdict(status: ExitStatus, report: &Report) -> Status {
     }
 }
 
-/// Tells the monitor the status and powers off. Nothing of this run is in any file system, so nothing is synced
-/// that could hang on a device that does not answer.
+/// Reports the status to the monitor and powers off. Nothing of this run is in any file system, so
+/// nothing is synced that could hang on a device that does not answer.
 fn power_off(status: Status, report: &Report) -> ! {
     let port = OpenOptions::new().write(true).open("/dev/port");
     let written = port.and_then(|port| port.write_all_at(&[status as u8], STATUS_PORT));

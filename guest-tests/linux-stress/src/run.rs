@@ -74,7 +74,7 @@ impl Memory {
     }
 }
 
-/// Does what `options` say and tells it all.
+/// Does what `options` request and reports the results.
 pub fn run(options: &Options, report: &Report) -> Status {
     report.version();
     report.record(&Record::Start(Start {
@@ -142,7 +142,7 @@ fn end(meter: &Meter, report: &Report) {
     report.record(&Record::Totals(meter.totals()));
 }
 
-/// Runs all jobs of all tests at the same time and tells how they ended.
+/// Runs all jobs of all tests at the same time and reports how they ended.
 fn do_all(tests: Vec<Test<'_>>, report: &Report) {
     thread::scope(|scope| {
         let running: Vec<_> = tests
@@ -156,7 +156,7 @@ fn do_all(tests: Vec<Test<'_>>, report: &Report) {
         for (name, threads) in running {
             let mut problems = 0;
             for thread in threads {
-                // A thread that panicked has said why.
+                // A thread that panicked has printed why.
                 problems += thread.join().unwrap_or(1);
             }
             report.test(problems == 0, name);
@@ -268,7 +268,8 @@ fn kernel_log(log: &mut KernelLog, shared: Shared<'_>) {
 }
 
 impl Devices {
-    /// Waits for the devices that `options` ask for, opens them, and tells of each; an error is what is missing.
+    /// Waits for the devices that `options` ask for, opens them, and reports each; an error names
+    /// what is missing.
     fn find(options: &Options, report: &Report) -> Result<Self, String> {
         let wants_disks = options.work != Work::Net;
         let wants_net =

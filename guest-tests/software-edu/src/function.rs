@@ -41,8 +41,7 @@ pub struct Options {
     pub bar: Gpa,
     /// Value of the Interrupt Line register at power-on: the line that INTA# is wired to.
     pub interrupt_line: u8,
-    /// Bytes of its own memory, at most [`BUFFER_SIZE`]: the rest does not
-    /// exist.
+    /// Bytes of its own memory, at most [`BUFFER_SIZE`]: the rest does not exist.
     pub buffer: u32,
     /// What transfers reach.
     pub memory: Box<dyn DmaMemory>,

@@ -213,7 +213,7 @@ pub const BIND: &[Step] = &[
         ..STEP
     },
     Step {
-        // The switch says that it is on; the kernel knows better.
+        // The switch reads as on, but is off.
         name: "bind-not-taken",
         before: "echo 0 > $unsafe; echo Y | fake $unsafe\n",
         command: "pinvisor bind $TESTBED_BDF_0",

@@ -16,7 +16,7 @@ use super::script;
 /// Lines of output that a failure shows.
 const SHOWN_LINES: usize = 80;
 
-/// Collects everything that is wrong, so that one run tells all.
+/// Collects everything that is wrong, so that one run reports all.
 #[derive(Debug, Default)]
 pub struct Findings(Vec<String>);
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What `pinvisor run` says and does when the kernel or a device breaks a promise: refuses what it has offered,
-//! or answers what cannot be. The package `falsify` makes it seem so; what is behind is in order.
+//! What `pinvisor run` reports and does if the kernel or a device misbehaves: refuses what it has
+//! offered, or answers what cannot be. The package `falsify` makes it seem so; what is behind is in
+//! order.
 
 use pci_config::regs::COMMAND_BUS_MASTER;
 
@@ -267,8 +268,9 @@ pub const FALSE_KERNEL: &[Step] = &[
     },
     Step {
         name: "intx-not-unmasked",
-        // VFIO_DEVICE_SET_IRQS: four that try MSI-X and INTx, two for notices of the device, then INTx and what
-        // unmasks it: EINVAL. The guest's driver wants MSI-X, which VFIO refuses as long as INTx is on.
+        // VFIO_DEVICE_SET_IRQS: four that try MSI-X and INTx, two for notices of the device, then
+        // INTx and what unmasks it: EINVAL. The guest's driver requests MSI-X, which VFIO refuses
+        // as long as INTx is on.
         lie: "ioctl 0x3b6e 8 returns=-22",
         command: "pinvisor run --noiommu --kernel /testbed/dma-stress --memory 16M,spare=0 --device $TESTBED_BDF_0 --cmdline 'engines=nvme destroy=yes irq=msix transfers=1 bytes=4096'",
         says: &["$BDF", "no INTx interrupts", "Invalid argument"],

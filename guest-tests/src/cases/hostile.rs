@@ -2,8 +2,8 @@
 
 //! A guest that tries to reach what is not its own through a mediated device.
 //!
-//! Three look on, each for itself: the guest, which knows every word of its memory; a canary in all other memory;
-//! and QEMU, which notes each store that reaches the device.
+//! Three observers check independently: the guest, which checks every word of its memory; a canary
+//! in all other memory; and QEMU, which notes each store that reaches the device.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -217,7 +217,7 @@ fn bar(report: &Value) -> Range<u64> {
     start..start + bar["len"].as_u64().unwrap_or(0)
 }
 
-/// What the device was told, by QEMU.
+/// Accesses to the device, from QEMU.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Device {
     registers: [u64; 3],

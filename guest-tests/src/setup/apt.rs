@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Debian packages from suites that the machine itself need not know.
+//! Debian packages from suites that are not in the machine's own sources.
 //!
-//! apt runs with package lists and a cache of its own (`apt-get(8)`, option `-o`), so the machine's set-up
-//! under /etc/apt is neither used nor changed; signatures are checked against Debian's keyring as ever.
+//! apt runs with separate package lists and cache (`apt-get(8)`, option `-o`), so the machine's
+//! set-up under /etc/apt is neither used nor changed; signatures are checked against Debian's
+//! keyring as ever.
 
 use std::ffi::OsString;
 use std::fs;
@@ -18,7 +19,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const ARCHIVE: &str = "http://deb.debian.org/debian";
 const SECURITY: &str = "http://deb.debian.org/debian-security";
 
-/// A set of suites with package lists of its own.
+/// A set of suites with separate package lists.
 #[derive(Debug)]
 pub struct Apt {
     folder: PathBuf,

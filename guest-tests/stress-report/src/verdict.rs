@@ -61,7 +61,7 @@ pub enum Reason {
         /// How many.
         count: u64,
     },
-    /// More was refused by the monitor than the guest says that it provoked.
+    /// More was refused by the monitor than the guest reports that it provoked.
     #[error(
         "The monitor refused {}, of which the guest provoked {}",
         transfers(*refused),
@@ -103,16 +103,16 @@ pub enum Reason {
         /// Which.
         status: u8,
     },
-    /// What the guest said cannot all be true.
+    /// The guest's output is contradictory.
     #[error("The guest contradicts itself: {what}")]
     Inconsistent {
         /// Why.
         what: Text,
     },
-    /// The guest never said what it is.
+    /// The guest never identified itself.
     #[error("The guest did not report its start")]
     NoStart,
-    /// The guest never said how many tests there are.
+    /// The guest never reported the number of tests.
     #[error("The guest did not report the number of tests")]
     NoPlan,
     /// Nothing was tested.
@@ -144,7 +144,7 @@ pub enum Reason {
     /// No status.
     #[error("The guest ended without a status")]
     NoStatus,
-    /// The guest wanted to start again.
+    /// The guest requested a restart.
     #[error("The guest started again")]
     Reset,
     /// The guest crashed.
@@ -208,7 +208,7 @@ impl Report {
     }
 
     fn failures(&self) -> Vec<Reason> {
-        // A guest that did not get to its totals has said what it found all the same.
+        // A guest that did not get to its totals has reported its findings nevertheless.
         let totals = self.totals.unwrap_or_else(|| Totals {
             mismatches: self.count(&WRONG_DATA),
             guard_hits: self.count(&[FindingKind::GuardHit]),
@@ -338,7 +338,7 @@ impl Report {
             wrong.push(format!("test {} ended more than once", test.number));
         }
         let numbers = seen.iter().copied();
-        // With tests left out for want of room, a gap says nothing.
+        // With tests dropped for lack of room, a gap means nothing.
         if let Some((missing, _)) = (1..).zip(numbers).find(|(want, have)| want != have)
             && self.left.tests == 0
         {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a run must be like to pass, and what it is told otherwise.
+//! Requirements of a run to pass, and the reasons otherwise.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod common;

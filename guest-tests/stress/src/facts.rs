@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the monitor itself knows of a stress run.
+//! The monitor's data about a stress run.
 
 use std::time::Duration;
 

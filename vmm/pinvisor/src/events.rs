@@ -383,7 +383,7 @@ mod tests {
         for standard in 0..3 {
             assert!(refused(standard).contains("standard"));
         }
-        assert!(refused(u32::MAX).contains("no such"));
+        assert!(refused(u32::MAX).contains("does not exist"));
         assert!(refused(1_000_000).contains("not open"));
         let (reader, _writer) = io::pipe().unwrap();
         assert!(refused(reader.as_raw_fd().cast_unsigned()).contains("writing"));

@@ -49,7 +49,7 @@ impl MemoryConfig {
     }
 }
 
-/// The same as it is written.
+/// The same in its textual form.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MemoryTable {

@@ -49,7 +49,7 @@ impl Config {
     }
 }
 
-/// Refuses a device that cannot be as it is described.
+/// Refuses an inconsistent description of a device.
 pub(super) fn device(device: &DeviceConfig) -> Result<(), ConfigError> {
     match device.profile {
         Some(_) if device.dma != DmaMode::Mediate => Err(ConfigError::ProfileWithoutMediate),

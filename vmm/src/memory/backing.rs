@@ -106,8 +106,8 @@ impl Backing {
         Self::pin(file, page_size, memory, |request| Ok(space.pin(request)?))
     }
 
-    /// Takes any memory and pins it in the physical memory of `machine`: in large pages
-    /// if it has to be `at_identity`.
+    /// Takes any memory and pins it in the physical memory of `machine`: in large pages if it has to
+    /// be `at_identity`.
     ///
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Software`], [`PinError::Process`]
@@ -212,8 +212,8 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// Takes `count` pages more; returns whether it got them. That there are fewer than there
-    /// seemed to be, or that no more memory may be locked, is no error.
+    /// Takes `count` pages more; returns whether it got them. Fewer pages than expected, or a limit
+    /// on locked memory, are not errors.
     fn spare(&mut self, count: u64, progress: &Progress) -> bool {
         progress.expect(count * self.size.bytes());
         for done in 0..count {

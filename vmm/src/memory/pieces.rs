@@ -106,12 +106,17 @@ mod tests {
             error.hint()
         };
         let small = hint(HugepageSize::Mib2, Some(388 << 20));
-        for part in ["--memory 388M is", "hugepagesz=1G", "at boot", "pieces=any"] {
+        for part in [
+            "--memory 388M needs",
+            "hugepagesz=1G",
+            "at boot",
+            "pieces=any",
+        ] {
             assert!(small.contains(part), "{small}");
         }
         let giant = hint(HugepageSize::Gib1, Some(130 << 30));
         assert!(
-            giant.starts_with("--memory 133120M,hugepage_size=1G is"),
+            giant.starts_with("--memory 133120M,hugepage_size=1G needs"),
             "{giant}"
         );
         assert!(!giant.contains("hugepagesz"), "{giant}");

@@ -25,7 +25,7 @@ pub fn set_sleep_port(port: u16) {
     SLEEP_PORT.store(port, Relaxed);
 }
 
-/// Tells the verdict and ends.
+/// Reports the verdict and ends.
 pub fn off(verdict: u8) -> ! {
     x86_64::instructions::interrupts::disable();
     // SAFETY: these ports do nothing but end the machine.

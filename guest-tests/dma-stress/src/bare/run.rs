@@ -31,7 +31,7 @@ use super::{clock, entry, heap, power, smp, traps};
 const PROCESSORS: usize = 4;
 /// Most pages that are watched.
 const CANARIES: usize = 256;
-/// Most places that are looked for where memory goes on elsewhere in the host.
+/// Most discontinuities of host memory to search for.
 const SEAMS: usize = 1024;
 
 /// Runs everything and ends the machine.
@@ -70,7 +70,7 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> Result<u8, String> 
     introduce_engines(report, &options, &found);
     let couples = match mode {
         Mode::Identity | Mode::Iommu => peers::find(&found, &options),
-        // Neither the window nor the monitor knows where other devices' memory is.
+        // Neither the window nor the monitor has the addresses of other devices' memory.
         Mode::Translate | Mode::Mediate => Vec::new(),
     };
     for couple in &couples {
@@ -144,8 +144,7 @@ fn check(canaries: &Canaries, shared: &Shared<'_, PhysicalMemory, Console>) {
     );
 }
 
-/// How devices reach memory here: as the command line says, or through the DMA window if there is
-/// one.
+/// How devices reach memory here: by the command line, or through the DMA window if there is one.
 fn way(machine: &Machine, options: &Options) -> Result<Way, String> {
     let without = |dma| Ok(Way { dma, window: None });
     match options.mode {

@@ -7,7 +7,7 @@
 //! ends, lengths of nothing and of everything, the device's side outside of the device, registers
 //! written in parts, in any order and width, while a transfer is under way, and by several
 //! processors at once. Nothing of that may start. In between it starts transfers that are right,
-//! which must run. Of all its memory it knows every word, and in the end nothing else may have
+//! which must run. It checks every word of its memory, and in the end nothing else may have
 //! changed.
 
 mod attempt;

@@ -69,7 +69,7 @@ pub enum NvmeError {
         /// CAP.DSTRD.
         stride: u8,
     },
-    /// CAP.MQES is 0, which no controller may say (Base 1.4 §3.1.1).
+    /// CAP.MQES is 0, which no controller may have (Base 1.4 §3.1.1).
     #[error("Queues of one entry only: CAP.MQES is 0")]
     QueuesTooShort,
     /// The smallest memory page is larger than 4 KiB.
@@ -100,7 +100,7 @@ pub enum NvmeError {
         /// Controller status (CSTS).
         csts: u32,
     },
-    /// The controller left the ready state without being told to.
+    /// The controller left the ready state without a request.
     #[error("The controller is not ready any more (CSTS {csts:#x})")]
     NotReady {
         /// Controller status (CSTS).

@@ -16,7 +16,7 @@ pub fn hpa(pagemap: &Pagemap, address: Hva) -> Result<Hpa, Box<dyn std::error::E
 }
 
 /// Reads a byte of each of the pages `pages`, in that order, of the file that fills `mapping`:
-/// pagemap tells of pages that this process has in its page tables only.
+/// pagemap shows only pages in this process's page tables.
 pub fn touch(mapping: &Mapping, pages: impl IntoIterator<Item = u64>) {
     for page in pages {
         assert!(page < mapping.len() / PAGE);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What `pinvisor` says of a device that stands behind an IOMMU, before its guests run.
+//! What `pinvisor` reports about a device behind an IOMMU, before its guests run.
 
 use crate::cases::check::Findings;
 use crate::cases::step::{self, STEP, Step};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a batch's output says of each subject.
+//! The verdict on each subject from a batch's output.
 
 use std::collections::BTreeMap;
 
@@ -304,7 +304,7 @@ fn ordinary_work(subject: &Subject) -> &'static str {
     }
 }
 
-/// What the guest says of a function.
+/// The guest's report of a function.
 #[derive(Debug, Clone, Copy)]
 struct SeenFunction<'a> {
     driver: &'a str,

@@ -297,7 +297,7 @@ pub const BY_STATE: &[Step] = &[
     },
     Step {
         name: "no-window",
-        // No bridge has a window in which the table of the guest's memory could stand.
+        // No bridge has a window for the table of the guest's memory.
         before: "echo 'b0000000-bfffffff : PCI ECAM 0000 [bus 00-ff]' | fake /proc/iomem\n",
         command: "pinvisor run $ready --device $TESTBED_BDF_0,dma=translate",
         after: "umount /proc/iomem\n",

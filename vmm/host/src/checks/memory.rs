@@ -35,7 +35,7 @@ pub(crate) fn check_address_map(root: &SysRoot) -> Line {
 }
 
 /// [`Id::Hugepages`]: a line for the pages that the guest's memory is to be made of, or for each
-/// size that there is.
+/// size.
 pub(crate) fn check_hugepages(
     root: &SysRoot,
     memory: Option<&WantedMemory>,

@@ -119,7 +119,7 @@ mod tests {
             ),
             (Some("bus\n"), false, Warn, "Only with its bus"),
             (None, false, Warn, "together with 0000:01:00.1"),
-            (None, true, Fail, "cannot be reset"),
+            (None, true, Fail, "nor its bus can be reset"),
         ] {
             let line = line(methods, is_alone);
             assert_eq!(line.verdict, verdict, "{methods:?} {is_alone}");

@@ -164,11 +164,7 @@ fn what_cannot_be_reset_is_kept_until_somebody_has_reset_it() {
     let found = rig.found();
     assert_eq!(found.pid, std::process::id());
     assert_eq!(found.status.bytes, 64 << 20);
-    assert!(
-        found.status.devices[0]
-            .why
-            .contains("the driver nvme has it")
-    );
+    assert!(found.status.devices[0].why.contains("it is bound to nvme"));
     let other = "0000:02:00.0".parse().unwrap();
     assert_eq!(release(&found, other).unwrap().devices.len(), 1);
     let disk = DISK.parse().unwrap();

@@ -132,8 +132,8 @@ pub fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), EntryError> {
     vcpu.set_regs(&regs).map_err(failed("registers"))
 }
 
-/// Lets the guest's TSC run as fast as the host's does now, and returns its frequency in kHz where KVM
-/// knows it.
+/// Lets the guest's TSC run as fast as the host's does now, and returns its frequency in kHz if KVM
+/// reports it.
 ///
 /// By itself KVM takes the frequency that the host had measured when KVM was loaded. If the host
 /// has measured it again since and found it higher, as it does if the CPU does not report it, and

@@ -4,7 +4,7 @@ use super::super::subject::{BLOCK, HIGH, TOGETHER};
 use super::*;
 use crate::machine::Status;
 
-/// What a start prints and QEMU sees when all is well. `@` stands for the guest's own lines.
+/// What a start prints and QEMU sees when all is well. `@` is replaced by the guest's own lines.
 const SECTION: &str = "\
 testbed: section 0 STEP
 testbed: before_free=214
