@@ -83,15 +83,19 @@ impl Backing {
             pages: Vec::new(),
         };
         let progress = Progress::new("Pinning guest memory", memory.size);
-        // What is to be given back page by page has to be pinned page by page.
-        let step = match spare {
-            0 => STEP.max(size.bytes()),
-            _ => size.bytes(),
-        };
-        for range in steps(memory.size, step) {
+        for range in steps(memory.size, STEP.max(size.bytes())) {
             let taken = taking.more(range.end - range.start);
             taken.map_err(|error| error.of_all(memory.size))?;
             progress.advance(range.end - range.start);
+        }
+        let is_good = choice::is_good(&taking.pages, size.bytes(), required);
+        let most = match is_good || spare == 0 {
+            true => 0,
+            false => most,
+        };
+        if most > 0 {
+            let pinned = taking.pin_page_by_page();
+            pinned.map_err(|error| error.of_all(memory.size))?;
         }
         let choice = taking.choose(spare, most, required, &progress);
         taking.keep(choice)
@@ -196,6 +200,28 @@ impl Taking<'_> {
         let taken = self.pages.len() as u64;
         let offset = taken * page_size;
         populate(&self.file, offset..offset + bytes, self.size, self.wanted)?;
+        self.pin(offset, bytes)
+    }
+
+    /// Pins what was taken again, each page by itself, so that it can be given back by itself. Pages that are not
+    /// pinned for a moment may move, so the kernel is asked for all of them anew.
+    fn pin_page_by_page(&mut self) -> Result<(), PinError> {
+        let page_size = self.size.bytes();
+        let end = self.pages.len() as u64 * page_size;
+        for range in steps(end, STEP.max(page_size)) {
+            let area = COOKIE + range.start;
+            self.space.unpin(area, range.end - range.start)?;
+        }
+        self.pages.clear();
+        for range in steps(end, page_size) {
+            self.pin(range.start, page_size)?;
+        }
+        Ok(())
+    }
+
+    /// Pins `bytes` of the file from `offset` on, the end of what is pinned.
+    fn pin(&mut self, offset: u64, bytes: u64) -> Result<(), PinError> {
+        let page_size = self.size.bytes();
         let extents = self.space.pin(&PinRequest {
             file: &self.file,
             offset,
@@ -225,9 +251,8 @@ impl Taking<'_> {
         true
     }
 
-    /// Takes `spare` pages more where those that were taken are not good, and as many as that up to
-    /// `most` until the kernel has its place and memory is in no more pieces than are safe; then
-    /// chooses among all.
+    /// Takes `spare` pages more, and as many as that up to `most`, which is 0 if none are wanted, until the kernel
+    /// has its place and memory is in no more pieces than are safe; then chooses among all.
     fn choose(
         &mut self,
         spare: u64,
@@ -236,11 +261,7 @@ impl Taking<'_> {
         progress: &Progress,
     ) -> Choice {
         let page_size = self.size.bytes();
-        let mut left = match choice::is_good(&self.pages, page_size, required) {
-            true => 0,
-            false if spare == 0 => 0,
-            false => most,
-        };
+        let mut left = most;
         loop {
             let choice = choice::choose(&self.pages, page_size, required);
             // Spare pages are looked at once, even where the first ones would do: they may be better.
