@@ -8,7 +8,7 @@ use address::Gpa;
 use host::{Id, KvmObstacle};
 use iommufd_backend::Mapping;
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_allocator::IdAllocator;
 
 use crate::arch;
@@ -137,10 +137,33 @@ impl Vm {
     /// # Errors
     /// [`VmError::Refused`]
     pub fn create_vcpu(&self, index: u8) -> Result<VcpuFd, VmError> {
-        self.fd
+        let refused = |operation| move |source| VmError::Refused { operation, source };
+        let mut vcpu = self
+            .fd
             .create_vcpu(index.into())
+            .map_err(refused("create a vCPU"))?;
+        if self.kvm.check_extension(Cap::CoalescedPio) {
+            let mapped = vcpu.map_coalesced_mmio_ring();
+            mapped.map_err(refused("share the writes that it keeps"))?;
+        }
+        Ok(vcpu)
+    }
+
+    /// Has KVM keep writes of up to `len` bytes to `port` until a vCPU leaves the guest for another access to a port,
+    /// if this kernel can (Linux 5.3, `KVM_CAP_COALESCED_PIO`). For a register that only says what that access is
+    /// about.
+    ///
+    /// # Errors
+    /// [`VmError::Refused`]
+    pub fn keep_writes(&self, port: u16, len: u32) -> Result<(), VmError> {
+        if !self.kvm.check_extension(Cap::CoalescedPio) {
+            return Ok(());
+        }
+        let address = IoEventAddress::Pio(port.into());
+        self.fd
+            .register_coalesced_mmio(address, len)
             .map_err(|source| VmError::Refused {
-                operation: "create a vCPU",
+                operation: "keep writes to a port",
                 source,
             })
     }
