@@ -42,8 +42,9 @@ const STEP: u64 = 256 << 20;
 /// Guest RAM as a file and as physical extents.
 #[derive(Debug)]
 pub struct Backing {
-    /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM.
-    pub file: File,
+    /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM. `None` if it is taken where it
+    /// is mapped, since nothing but this process and KVM needs it.
+    pub file: Option<File>,
     /// Where it is, in the order of the file.
     pub extents: Vec<Extent>,
     /// The choice of its pages, if there was one.
@@ -128,13 +129,29 @@ impl Backing {
         Self::pin(file_of(memory)?, page_size, memory, space)
     }
 
+    /// Memory of a guest without devices.
+    ///
+    /// # Errors
+    /// [`PinError::TooFewHugepages`], [`PinError::TooLittleMemory`], [`PinError::Backend`], [`PinError::Process`]
+    pub fn plain(memory: &MemoryConfig) -> Result<Self, PinError> {
+        if memory.hugepage_size.is_some() {
+            return Self::unpinned(memory);
+        }
+        check_available(memory.size, available_memory(&SysRoot::default()))?;
+        Ok(Self {
+            file: None,
+            extents: Vec::new(),
+            choice: None,
+        })
+    }
+
     /// Takes memory that is not pinned here: an IOMMU will translate for all devices.
     ///
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Process`]
     pub fn unpinned(memory: &MemoryConfig) -> Result<Self, PinError> {
         Ok(Self {
-            file: unpinned(memory)?,
+            file: Some(unpinned(memory)?),
             extents: Vec::new(),
             choice: None,
         })
@@ -165,7 +182,7 @@ impl Backing {
             progress.advance(len);
         }
         Ok(Self {
-            file,
+            file: Some(file),
             extents: in_file(extents),
             choice: None,
         })
@@ -316,7 +333,7 @@ impl Taking<'_> {
             );
         }
         Ok(Backing {
-            file: self.file,
+            file: Some(self.file),
             extents: in_file(extents),
             choice: Some(choice),
         })
