@@ -223,7 +223,7 @@ mod tests {
         let counted = Boots::from([
             ("pinvisor", boot(0.09, 301)),
             ("pinvisor-nvme", boot(0.09, 301)),
-            ("qemu-microvm", boot(0.19, 1000)),
+            ("qemu-microvm", boot(0.25, 1000)),
         ]);
         let rows = rows(&counted, &Boots::new(), 4 << 20);
         let met = |what: &str| {

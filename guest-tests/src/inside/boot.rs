@@ -152,15 +152,22 @@ fn idle_ms() -> u64 {
 /// Memory of process `monitor` and of those that it has started, in KiB, without guest memory: private pages, and
 /// its part of those that it shares, of files too.
 fn memory_kib(monitor: u32) -> u64 {
-    let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children"));
-    let children = children.unwrap_or_default();
-    let own = monitor.to_string();
-    let all = children.split_whitespace().chain([own.as_str()]);
-    all.map(|process| {
-        let maps = fs::read_to_string(format!("/proc/{process}/smaps")).unwrap_or_default();
-        without_guest_memory(&maps)
-    })
-    .sum()
+    let read = |name: String| fs::read_to_string(name).unwrap_or_default();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers
+        .filter(|process| {
+            let is_child = || parent(&read(format!("/proc/{process}/status"))) == Some(monitor);
+            *process == monitor || is_child()
+        })
+        .map(|process| without_guest_memory(&read(format!("/proc/{process}/smaps"))))
+        .sum()
+}
+
+/// The parent of the process with this `status` (proc_pid_status(5)).
+fn parent(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 /// `Pss` of all mappings in `smaps` but those of guest memory.
@@ -316,6 +323,13 @@ mod tests {
             let found = facts[key].as_f64().unwrap();
             assert!((found - seconds).abs() < 1e-9, "{key}: {found}");
         }
+    }
+
+    #[test]
+    fn a_monitor_counts_with_what_it_has_started() {
+        assert_eq!(parent("Name:\tx\nPPid:\t12\nTracerPid:\t0\n"), Some(12));
+        assert_eq!(parent("Name:\tx\n"), None);
+        assert!(memory_kib(std::process::id()) > 0);
     }
 
     #[test]
