@@ -36,7 +36,7 @@ pub fn checkout() -> PathBuf {
 /// A program built beside this one.
 ///
 /// # Errors
-/// [`Error::File`] if the system does not tell where this program is.
+/// [`Error::File`] if the system does not report this program's path.
 pub fn sibling_program(name: &str) -> Result<PathBuf> {
     let own = env::current_exe().at("find", "/proc/self/exe")?;
     let folder = own.parent().unwrap_or(Path::new("/"));
@@ -71,7 +71,8 @@ impl GuestTarget {
 /// A program of this workspace for guests, built beside this one.
 ///
 /// # Errors
-/// [`Error::Missing`] if it has not been built; [`Error::File`] if the system does not tell where this program is.
+/// [`Error::Missing`] if it has not been built; [`Error::File`] if the system does not report this
+/// program's path.
 pub fn guest_program(name: &str, target: GuestTarget) -> Result<PathBuf> {
     let triple = target.triple();
     let profile = sibling_program("")?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The VFIO character device of a PCI function: finding it and telling its kind.
+//! The VFIO character device of a PCI function: its path and kind.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +14,7 @@ use crate::pci_sysfs::PciSysfs;
 /// Where the kernel puts the nodes, below the root of the file tree.
 const NODES: &str = "dev/vfio/devices";
 
-/// Whether an IOMMU stands between the device and memory.
+/// Whether an IOMMU translates for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CdevKind {
     /// `vfioN`: an IOMMU translates what the device addresses.
@@ -78,7 +78,7 @@ impl CdevNode {
             }))
     }
 
-    /// Whether an IOMMU stands between the device and memory.
+    /// Whether an IOMMU translates for the device.
     #[must_use]
     pub fn kind(&self) -> CdevKind {
         self.kind
@@ -148,7 +148,7 @@ impl Cdev {
         Ok(Self { bdf, kind, file })
     }
 
-    /// Whether an IOMMU stands between the device and memory.
+    /// Whether an IOMMU translates for the device.
     #[must_use]
     pub fn kind(&self) -> CdevKind {
         self.kind

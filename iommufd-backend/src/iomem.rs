@@ -23,7 +23,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether it is what a root bridge of the host's decodes: addresses where BARs may stand.
+    /// Whether it is what a root bridge of the host's decodes: addresses where BARs may be.
     #[must_use]
     pub fn is_root_window(&self) -> bool {
         self.depth == 0 && self.name.starts_with("PCI Bus ")
@@ -75,7 +75,7 @@ impl IoMem {
         &self.entries
     }
 
-    /// What the host's root bridges decode: the address windows in which BARs stand.
+    /// What the host's root bridges decode: the address windows of BARs.
     pub fn bridge_windows(&self) -> impl Iterator<Item = Range<Hpa>> {
         self.entries
             .iter()

@@ -24,7 +24,7 @@ pub enum IrqIndex {
     Msix = vfio::VFIO_PCI_MSIX_IRQ_INDEX,
     /// An uncorrectable error of the device.
     Error = vfio::VFIO_PCI_ERR_IRQ_INDEX,
-    /// The host wants the device back.
+    /// The host requests the device back.
     Request = vfio::VFIO_PCI_REQ_IRQ_INDEX,
 }
 
@@ -40,18 +40,18 @@ impl fmt::Display for IrqIndex {
     }
 }
 
-/// What VFIO says of a kind of interrupt.
+/// What VFIO reports about a kind of interrupt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IrqInfo {
-    /// Interrupts of the kind that the device has, as its config space says; whether the host can
-    /// serve them is another matter.
+    /// Interrupts of the kind that the device has, by its config space; whether the host can serve
+    /// them is another matter.
     pub count: u32,
     /// Whether interrupts can be added while the kind is on (no `VFIO_IRQ_INFO_NORESIZE`).
     pub grows: bool,
 }
 
 impl VfioDevice {
-    /// The interrupts of kind `index` that the device has; none where it does not know the kind.
+    /// The interrupts of kind `index` that the device has; none if it does not support the kind.
     ///
     /// # Errors
     /// [`Error::Device`]

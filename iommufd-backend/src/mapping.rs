@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Address space of this process, given back when dropped.
+//! Address space of this process, released when dropped.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -17,8 +17,8 @@ const PAGE: u64 = 4096;
 
 /// A reserved range of host virtual addresses into which files are mapped, or which is memory itself.
 ///
-/// It does not dereference anything: who hands the address to KVM or makes a reference of it must
-/// keep the `Mapping` alive that long.
+/// It does not dereference anything: a caller that passes the address to KVM or makes a reference
+/// of it must keep the `Mapping` alive that long.
 #[derive(Debug)]
 pub struct Mapping {
     start: Hva,
@@ -129,10 +129,10 @@ impl Mapping {
     }
 
     /// Enters all pages of what is mapped into this process's page tables, as reading each of them
-    /// would: `/proc/self/pagemap` tells of these only.
+    /// would: `/proc/self/pagemap` covers these only.
     ///
     /// # Errors
-    /// [`Error::Map`], with `EFAULT` where a page cannot be had; those before it are entered.
+    /// [`Error::Map`], with `EFAULT` where a page cannot be allocated; those before it are entered.
     pub fn populate(&self) -> Result<(), Error> {
         let failed = |source| Error::Map {
             len: self.len,
@@ -178,8 +178,8 @@ pub(crate) fn pointer(address: Hva) -> *mut libc::c_void {
     ptr::with_exposed_provenance_mut(address)
 }
 
-/// Gives back `len` bytes from `start`, which must be part of a reservation that its owner is
-/// letting go of.
+/// Unmaps `len` bytes from `start`, which must be part of a reservation that its owner is letting
+/// go of.
 fn unmap(start: Hva, len: u64) {
     if len == 0 {
         return;
@@ -189,7 +189,7 @@ fn unmap(start: Hva, len: u64) {
         reason = "the size of a mapping of ours"
     )]
     let len = len as usize;
-    // SAFETY: only called on ranges that `Mapping` reserved and has not given back.
+    // SAFETY: only called on ranges that `Mapping` reserved and has not released.
     let result = unsafe { libc::munmap(pointer(start), len) };
     if result != 0 {
         log::error!(

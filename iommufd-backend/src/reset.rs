@@ -2,8 +2,8 @@
 
 //! How a PCI function is reset: the choice of a method, and what it does.
 //!
-//! The choice has one owner, [`ResetMethod`]. A run makes it with what VFIO says of bound devices
-//! ([`VfioDevice::reset_method`]), `check` and `list` with what sysfs shows before
+//! The choice has one owner, [`ResetMethod`]. A run makes it with what VFIO reports for bound
+//! devices ([`VfioDevice::reset_method`]), `check` and `list` with what sysfs shows before
 //! ([`PciSysfs::expected_reset`]), and [`settle()`](crate::settle()) for a device that is closed.
 
 use std::fmt;
@@ -43,10 +43,10 @@ pub enum ResetMethod {
         /// Its own reset, which is not trusted; `None` if it has none.
         instead_of: Option<String>,
     },
-    /// Not at all. A reset of its bus would hit `others`, which have not the same user; without any,
+    /// None. A reset of its bus would also reset `others`, which have another user; without any,
     /// its bus has no reset either.
     None {
-        /// Functions that stand in the way.
+        /// Functions that prevent it.
         others: Vec<Bdf>,
     },
 }
@@ -61,14 +61,15 @@ impl fmt::Display for ResetMethod {
     }
 }
 
-/// A PM reset is taken only where nothing else can be had. A function that goes to D3hot and back need not
-/// stop anything (PCI Express Base Specification, section 5.3.1.4: its state after that is undefined), and
-/// some, as QEMU's e1000e, keep their rings.
+/// A PM reset is used only if there is no other. A function that goes to D3hot and back need not
+/// stop anything (PCI Express Base Specification, section 5.3.1.4: its state after that is
+/// undefined), and some, as QEMU's e1000e, keep their rings.
 fn is_trusted(method: &str) -> bool {
     method != PM
 }
 
-/// The best of the kernel's `methods`, for those who can have any of them: the first that is trusted.
+/// The best of the kernel's `methods`, for callers that can select any of them: the first that is
+/// trusted.
 pub(crate) fn strongest(methods: &[String]) -> Option<&str> {
     let found = methods.iter().find(|method| is_trusted(method));
     found.or(methods.first()).map(String::as_str)
@@ -252,21 +253,22 @@ impl VfioDevice {
     /// space comes back as it was, bus mastering included.
     ///
     /// # Errors
-    /// [`Error::Device`], with `EINVAL` where the function has no reset of its own.
+    /// [`Error::Device`], with `EINVAL` if the function has no reset.
     pub fn reset(&self) -> Result<(), Error> {
         retried(|| sys::reset(self.fd()))
             .map(drop)
             .map_err(|source| self.failed(Operation::Reset, source))
     }
 
-    /// Resets all functions on the device's bus (`VFIO_DEVICE_PCI_HOT_RESET`). Their config
-    /// space comes back as it was, bus mastering included. Where the kernel did not wait until they answer (ENOTTY of
-    /// drivers/pci/pci.c pci_bridge_wait_for_secondary_bus: the link's state cannot be told), waits until this one does.
-    /// BARs that the kernel restored too early then come back with the next write of COMMAND
-    /// (drivers/vfio/pci/vfio_pci_config.c vfio_need_bar_restore).
+    /// Resets all functions on the device's bus (`VFIO_DEVICE_PCI_HOT_RESET`). Their config space
+    /// comes back as it was, bus mastering included. Where the kernel did not wait until they
+    /// answer (ENOTTY of drivers/pci/pci.c pci_bridge_wait_for_secondary_bus: the link's state
+    /// cannot be read), waits until this one does. BARs that the kernel restored too early then
+    /// come back with the next write of COMMAND (drivers/vfio/pci/vfio_pci_config.c
+    /// vfio_need_bar_restore).
     ///
     /// # Errors
-    /// [`Error::Device`], with `EINVAL` unless [`reset_method`](Self::reset_method) says
+    /// [`Error::Device`], with `EINVAL` unless [`reset_method`](Self::reset_method) returns
     /// [`ResetMethod::Bus`].
     pub fn reset_bus(&self) -> Result<(), Error> {
         let result = retried(|| sys::hot_reset(self.fd())).map(drop);
@@ -294,8 +296,8 @@ impl VfioDevice {
 }
 
 impl PciSysfs {
-    /// How a run will reset `bdf`, as far as sysfs shows that before the device is bound. `owned` says which
-    /// others on its bus the run will have, too.
+    /// How a run will reset `bdf`, as far as sysfs shows that before the device is bound. `owned`
+    /// returns which others on its bus the run will have, too.
     ///
     /// # Errors
     /// [`Error::NoDevice`], [`Error::Read`]
@@ -305,7 +307,7 @@ impl PciSysfs {
         owned: impl Fn(Bdf) -> bool,
     ) -> Result<ResetMethod, Error> {
         let methods = self.reset_methods(bdf)?;
-        // With a trusted reset of its own the bus does not matter.
+        // With a trusted function reset the bus does not matter.
         let is_own = |method: &String| is_trusted(method) && method != BUS_RESET;
         let behind = match methods.first().is_some_and(is_own) {
             true => Vec::new(),

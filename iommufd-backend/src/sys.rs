@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The only ioctls of this crate, one safe function each.
+//! All ioctls of this crate, one safe function each.
 
 use std::io;
 use std::mem::size_of;
@@ -25,15 +25,15 @@ fn check(result: libc::c_int) -> io::Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Defines a function that issues one command with one structure. It fills in the structure's
-/// size itself, since the kernel reads and writes as many bytes as that field says.
+/// Defines a function that issues one command with one structure. It fills in the structure's size
+/// itself, since the kernel reads and writes as many bytes as that field specifies.
 macro_rules! command {
     ($name:ident, $number:path, $argument:ty, $size:ident) => {
         #[doc = concat!("`", stringify!($number), "`")]
         pub(crate) fn $name(fd: BorrowedFd<'_>, argument: &mut $argument) -> io::Result<u32> {
             argument.$size = size::<$argument>();
-            // SAFETY: the command takes this structure, which is plain data, borrowed for the
-            // call and as long as its size field says. The kernel writes nowhere else.
+            // SAFETY: the command takes this structure, which is plain data, borrowed for the call
+            // and as long as its size field specifies. The kernel writes nowhere else.
             check(unsafe { ioctl_with_mut_ref(&fd.as_raw_fd(), $number, argument) })
         }
     };
@@ -113,7 +113,7 @@ pub(crate) fn hot_reset_info(fd: BorrowedFd<'_>) -> io::Result<Vec<Affected>> {
     words[0] = u32::try_from(size_of_val(&words)).map_err(io::Error::other)?;
     let pointer = words.as_mut_ptr();
     // SAFETY: the buffer is laid out as `struct vfio_pci_hot_reset_info` with its list behind it,
-    // and as long as its first field says.
+    // and as long as its first field specifies.
     check(unsafe { ioctl_with_mut_ptr(&fd.as_raw_fd(), device::GET_PCI_HOT_RESET_INFO, pointer) })?;
     let count = (words[2] as usize).min(MAX_FUNCTIONS);
     let entries = words[HEADER..].chunks_exact(ENTRY).take(count);
@@ -135,8 +135,7 @@ pub(crate) fn hot_reset(fd: BorrowedFd<'_>) -> io::Result<u32> {
         argsz: size::<vfio::vfio_pci_hot_reset>(),
         ..Default::default()
     };
-    // SAFETY: the structure without any list behind it, as its count of 0 says, borrowed for the
-    // call.
+    // SAFETY: the structure without any list behind it, by its count of 0, borrowed for the call.
     check(unsafe { ioctl_with_mut_ref(&fd.as_raw_fd(), device::PCI_HOT_RESET, &mut argument) })
 }
 

@@ -74,7 +74,7 @@ pub struct iommu_ioas_noiommu_get_pa {
     pub reserved: u32,
     /// Any byte of a mapped area.
     pub iova: u64,
-    /// In: bytes wanted, not 0. Out: bytes that are physically contiguous from `iova`.
+    /// In: bytes requested, not 0. Out: bytes that are physically contiguous from `iova`.
     pub length: u64,
     /// Out: physical address of the byte at `iova`.
     pub out_phys: u64,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How a guest's resources are given back: the only order, for a run, for a plan and for every error.
+//! How a guest's resources are released: the only order, for a run, for a plan and for every error.
 //!
-//! 1. The guest stops: no vCPU can program a device any more.
+//! 1. The guest stops: no vCPU can program a device any more, and emulated functions do no work.
 //! 2. *Quiesce*: all DMA of the devices ends.
 //! 3. The pages of guest memory are compared with the addresses that devices were given.
 //! 4. Interrupts, BARs and notices are disconnected, each of which would keep its device open.
@@ -23,6 +23,7 @@ use devices::mediate::Counters;
 use devices::pci::PciRoot;
 use vm_device::device_manager::IoManager;
 
+use crate::bus::worker::Worker;
 use crate::error::Error;
 use crate::kvm::vcpu::VcpuThread;
 use crate::kvm::vm::{Memslot, delete_all};
@@ -88,6 +89,8 @@ impl Extend<Error> for Errors {
 pub(crate) struct Resources {
     /// Threads that run the guest.
     pub vcpus: Vec<VcpuThread>,
+    /// What works for emulated functions.
+    pub workers: Vec<Box<dyn Worker>>,
     /// What the guest's accesses reach.
     pub bus: Option<Arc<IoManager>>,
     /// The functions on the guest's bus.
@@ -98,7 +101,7 @@ pub(crate) struct Resources {
     pub mediated: Vec<(Bdf, Counters)>,
     /// The devices, and what they are attached to.
     pub assigned: Assigned,
-    /// Where devices were told that guest memory is.
+    /// The addresses of guest memory that devices use.
     pub table: Option<Arc<RamTable>>,
     /// Guest memory in KVM.
     pub memslots: Vec<Memslot>,
@@ -121,6 +124,7 @@ impl Resources {
     pub fn new(assigned: Assigned) -> Self {
         Self {
             vcpus: Vec::new(),
+            workers: Vec::new(),
             bus: None,
             pci: None,
             watches: Vec::new(),
@@ -171,8 +175,8 @@ impl Steps for Resources {
         if let Some(pci) = &self.pci {
             pci.stop();
         }
-        if let Some(machine) = self.assigned.spaces.synthetic() {
-            machine.stop();
+        for worker in self.workers.drain(..) {
+            worker.stop();
         }
     }
 
@@ -237,7 +241,7 @@ impl Steps for Resources {
 impl Drop for Resources {
     fn drop(&mut self) {
         if let Err(error) = self.tear_down() {
-            log::error!("Cannot give everything back: {}", error.chain());
+            log::error!("Cannot release all resources: {}", error.chain());
         }
     }
 }

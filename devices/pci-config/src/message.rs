@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The registers of MSI and MSI-X that say how many vectors there are, and where.
+//! The registers of MSI and MSI-X with the number of vectors and their location.
 
 use crate::regs::{MSI_64_BIT, MSI_MASKABLE};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where an access leads: aliases and ports.
+//! Targets of accesses: aliases and ports.
 
 use std::ops::Range;
 

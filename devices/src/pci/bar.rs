@@ -33,7 +33,7 @@ fn last_address(kind: BarKind) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BarError {
     /// The size is none that the sizing handshake can express.
-    #[error("size {size:#x} is no power of two from {minimum:#x}")]
+    #[error("size {size:#x} is not a power of two of at least {minimum:#x}")]
     Size {
         /// Bytes asked for.
         size: u64,
@@ -41,7 +41,9 @@ pub enum BarError {
         minimum: u64,
     },
     /// The address is not aligned to the size or out of the register's reach.
-    #[error("address {address:#x} does not suit a BAR of {size:#x} bytes that ends by {last:#x}")]
+    #[error(
+        "address {address:#x} is not valid for a BAR of {size:#x} bytes that must end by {last:#x}"
+    )]
     Address {
         /// Address asked for.
         address: u64,
@@ -51,7 +53,7 @@ pub enum BarError {
         last: u64,
     },
     /// No such register, or it is in use.
-    #[error("BAR {index} does not exist or is taken")]
+    #[error("BAR {index} does not exist or is in use")]
     Index {
         /// Register number asked for.
         index: u8,
@@ -129,7 +131,7 @@ impl Bar {
         self.address
     }
 
-    /// Whether the register stands where it stood at power-on.
+    /// Whether the register has its power-on address.
     #[must_use]
     pub fn is_home(&self) -> bool {
         self.address == self.home
@@ -245,7 +247,7 @@ impl Bars {
         Ok(())
     }
 
-    /// Gives the function an expansion ROM of `size` bytes that stands at `home` at power-on (0:
+    /// Gives the function an expansion ROM of `size` bytes that is at `home` at power-on (0:
     /// nowhere), disabled.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use super::bar::{Bar, BarError, Bars};
 use super::function::{Space, Windows};
 use super::intx::Pin;
 
-/// Who a function says it is.
+/// The identity of a function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Vendor ID.
@@ -59,7 +59,7 @@ pub enum CapabilityError {
 /// Config space of an emulated function, 256 bytes.
 ///
 /// COMMAND, BARs and the interrupt line behave as the specification has them; everything else is
-/// read-only unless a capability's mask says otherwise.
+/// read-only unless a capability's mask makes it writable.
 #[derive(Clone, Debug)]
 pub struct EmulatedConfig {
     registers: Vec<u32>,

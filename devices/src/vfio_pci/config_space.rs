@@ -91,7 +91,7 @@ impl ConfigSpace {
         self.shadow[index(offset)]
     }
 
-    /// Reads `data.len()` bytes: from the device where the map says so, else from the shadow.
+    /// Reads `data.len()` bytes: from the device where the map has it, else from the shadow.
     pub(super) fn read<H: HostFunction>(
         &self,
         host: &mut H,
@@ -182,7 +182,7 @@ impl ConfigSpace {
         self.write_shadow[index(INTERRUPT)] = 0xff;
     }
 
-    /// Bytes that nothing claimed are the device's own registers, of which only its driver knows.
+    /// Bytes that nothing claimed are the device's own registers, which only its driver defines.
     fn pass_gaps(&mut self) {
         let masks = self.read_host.iter_mut().zip(&mut self.write_host);
         for ((read, write), claimed) in masks.zip(&self.claimed) {

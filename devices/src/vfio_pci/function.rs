@@ -36,9 +36,10 @@ impl std::fmt::Debug for Options {
 
 /// A host function shown to the guest.
 ///
-/// Memory BARs are at first where the host has them (GPA = HPA), so that devices reach one another's BARs at the
-/// addresses the guest knows. A guest can size and move them: a BAR answers the guest's CPUs where the guest put it, but
-/// other devices only at the address that the host gave it.
+/// Memory BARs are at first where the host has them (GPA = HPA), so that devices reach one
+/// another's BARs at the addresses the guest uses. A guest can size and move them: a BAR answers
+/// the guest's CPUs where the guest put it, but other devices only at the address that the host
+/// gave it.
 #[derive(Debug)]
 pub struct PassthroughFunction<H> {
     pub(super) host: H,
@@ -56,7 +57,7 @@ pub struct PassthroughFunction<H> {
     pub(super) interrupts: Interrupts,
     pub(super) gate: BusMasterGate,
     pub(super) reporter: Reporter,
-    /// The log says that the guest moved a BAR.
+    /// The log reports that the guest moved a BAR.
     pub(super) warned_of_move: bool,
 }
 

@@ -25,7 +25,7 @@ const COMMAND_WRITABLE: u16 = COMMAND_IO
     | COMMAND_SERR
     | COMMAND_INTX_DISABLE;
 
-/// Who answers for a dword of config space.
+/// The owner of a dword of config space.
 enum Owner {
     Command,
     Bar,
@@ -127,7 +127,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
             Owner::AdvancedFeatures if self.asks_for_af_flr(write) => self.reset_device(),
             Owner::DeviceControl => {
                 // The device may have been reset without the monitor: guests write this register
-                // when they restore what such a reset takes. The write keeps the bit as it is.
+                // when they restore what such a reset takes. The write keeps the bit.
                 self.keep_no_snoop_off();
                 self.write_map(write);
             }
@@ -173,8 +173,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         let offset = write.start();
         if self.config.is_newly_refused(write) {
             self.reporter.warn(format_args!(
-                "config space at {offset:#x}: the guest's write is dropped: it does not see this \
-                 capability"
+                "config space at {offset:#x}: the guest's write to a hidden capability is dropped"
             ));
         }
         if let Err(error) = self.config.write(&mut self.host, write) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a passthrough function needs from the host's side of its device.
+//! The host interface that a passthrough function needs.
 
 use std::fmt;
 use std::ops::Range;
@@ -111,8 +111,8 @@ pub trait HostFunction: Send {
     /// Writes 1, 2, 4 or 8 bytes of a region. Fails where memory decode is off.
     fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError>;
 
-    /// Makes `area` of BAR `bar` (within one of its `mappable` ranges) stand at `gpa` for the guest, so that accesses
-    /// cause no exit.
+    /// Makes `area` of BAR `bar` (within one of its `mappable` ranges) appear at `gpa` for the
+    /// guest, so that accesses cause no exit.
     fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError>;
 
     /// Takes away what [`map`](Self::map) put in place for the same `bar` and `area`; accesses

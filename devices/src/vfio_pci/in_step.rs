@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How the device is kept in step with what the guest has programmed.
+//! Keeps the device in step with what the guest has programmed.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use super::host::{HostError, HostFunction, InterruptKind};
 use super::interrupts::Wanted;
 
 impl<H: HostFunction> PassthroughFunction<H> {
-    /// Puts the device into the state that a guest finds after power-on. On failure, says where.
+    /// Puts the device into the state that a guest finds after power-on. On failure, returns where.
     pub(super) fn quiet_device(&mut self) -> Result<(), (u16, HostError)> {
         let command = self.host.config_write(COMMAND, &[0; 2]);
         command.map_err(|error| (COMMAND, error))?;
@@ -31,8 +31,8 @@ impl<H: HostFunction> PassthroughFunction<H> {
         self.forbid_no_snoop()
     }
 
-    /// Clears No-Snoop Enable. KVM is not told that the device may bypass the caches, so a guest
-    /// would not see what such a write leaves in memory. Resets may set it.
+    /// Clears No-Snoop Enable. KVM is not informed that the device may bypass the caches, so a
+    /// guest would not see what such a write leaves in memory. Resets may set it.
     pub(super) fn forbid_no_snoop(&mut self) -> Result<(), (u16, HostError)> {
         let Some(at) = self.config.located.device_control else {
             return Ok(());
@@ -117,8 +117,8 @@ impl<H: HostFunction> PassthroughFunction<H> {
         if let Some((index, bar)) = moved {
             self.warned_of_move = true;
             self.reporter.warn(format_args!(
-                "the guest moved BAR {index} from {:#x} to {:#x}; DMA of other devices reaches it only at the former, \
-                 the device's own address",
+                "the guest moved BAR {index} from {:#x} to {:#x}; DMA of other devices reaches it \
+                 only at the former address",
                 bar.home(),
                 bar.address()
             ));
@@ -148,8 +148,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         self.settle_vectors(0..u16::MAX);
     }
 
-    /// Outside D0 everything stays as it is: the host would write to the MSI-X table, which does
-    /// not answer.
+    /// Outside D0 nothing changes: the host would write to the MSI-X table, which does not answer.
     pub(super) fn settle_vectors(&mut self, vectors: Range<u16>) {
         if self.power_state != 0 {
             return;
@@ -203,7 +202,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         }
     }
 
-    /// Learns in which power state the device is; as before if it does not tell.
+    /// Learns in which power state the device is; unchanged if it does not report it.
     fn read_power_state(&mut self) {
         let Some(at) = self.config.located.pm.map(|at| at + PM_CONTROL) else {
             return;
@@ -224,7 +223,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         read.map_err(|error| (COMMAND, error))?;
         let unwanted = u16::from_le_bytes(bytes) & !self.wanted_host_command();
         if unwanted & COMMAND_BUS_MASTER != 0 {
-            let error = "its bus mastering cannot be turned off";
+            let error = "its bus mastering cannot be disabled";
             self.reporter.fail("reset", HostError(error.into()));
         }
         Ok(())

@@ -10,10 +10,10 @@ use crate::pci::{MAX_VECTORS, MsiMessage};
 use super::host::{HostFunction, InterruptKind};
 use super::report::Reporter;
 
-/// What the guest wants: a kind of interrupt and how many vectors of it to begin with, or none.
+/// The guest's request: a kind of interrupt and how many vectors of it to begin with, or none.
 pub(super) type Wanted = Option<(InterruptKind, u16)>;
 
-/// What the host has been told.
+/// What the host is configured for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Interrupts {
     kind: Option<InterruptKind>,
@@ -38,8 +38,8 @@ impl Interrupts {
         self.on.contains_key(&vector)
     }
 
-    /// Brings the host to the kind and number of vectors that the guest wants; false if what is on
-    /// cannot be turned off.
+    /// Brings the host to the kind and number of vectors that the guest requests; false if what is
+    /// on cannot be turned off.
     pub(super) fn settle_kind<H: HostFunction>(
         &mut self,
         wanted: Wanted,
@@ -80,7 +80,7 @@ impl Interrupts {
             return true;
         }
         if let Err(error) = host.disable_interrupts() {
-            reporter.fail("cannot turn interrupts off", error);
+            reporter.fail("cannot disable interrupts", error);
             return false;
         }
         self.kind = None;
@@ -127,14 +127,14 @@ impl Interrupts {
                 self.asked = vectors;
                 self.on = (0..on).map(|vector| (vector, None)).collect();
             }
-            // Many drivers never use INTx, so it may be missing until one wants it.
+            // Many drivers never use INTx, so it may be missing until one needs it.
             (Err(error), InterruptKind::Intx) => {
                 self.intx_refused = true;
                 reporter.warn(format_args!("no INTx interrupts: {error}"));
             }
             // Without any interrupt a driver waits for ever, and the user never learns why.
-            (Err(error), InterruptKind::Msi) => reporter.fail("cannot turn MSI on", error),
-            (Err(error), InterruptKind::Msix) => reporter.fail("cannot turn MSI-X on", error),
+            (Err(error), InterruptKind::Msi) => reporter.fail("cannot enable MSI", error),
+            (Err(error), InterruptKind::Msix) => reporter.fail("cannot enable MSI-X", error),
         }
     }
 
@@ -161,8 +161,8 @@ impl Interrupts {
             Err(error) if on.is_none() => {
                 if !std::mem::replace(&mut self.is_short, true) {
                     reporter.warn(format_args!(
-                        "interrupt vector {vector} does not reach the guest, nor may others, which \
-                         are not listed: {error}"
+                        "interrupt vector {vector} does not reach the guest: {error}; later \
+                         failures are not logged"
                     ));
                 }
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How a function tells of its troubles: the log, and the monitor when the guest cannot go on.
+//! How a function reports errors: to the log, and to the monitor if the guest cannot continue.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub struct DeviceFailure {
 }
 
 impl DeviceFailure {
-    /// What happened, with all that is behind it, for those who know which device it is about.
+    /// The error with its causes, without the device's name.
     #[must_use]
     pub fn reason(&self) -> String {
         format!("{}: {}", self.operation, self.source)
@@ -109,12 +109,12 @@ mod tests {
         let errno = io::Error::from_raw_os_error(22);
         let failure = DeviceFailure {
             device: "0000:01:00.0".to_owned(),
-            operation: "cannot turn MSI on",
+            operation: "cannot enable MSI",
             source: HostError(Box::new(Refused(errno))),
         };
         assert_eq!(
             failure.reason(),
-            "cannot turn MSI on: cannot do it: Invalid argument (os error 22)"
+            "cannot enable MSI: cannot do it: Invalid argument (os error 22)"
         );
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a function learns of its device before the guest runs.
+//! Set-up of a function before the guest runs.
 
 use pci_config::find_capability;
 use pci_config::regs::{
@@ -102,17 +102,19 @@ pub(super) fn build_bars(info: &HostInfo, config: &[u32], reporter: &mut Reporte
         };
         let Some(home) = home else {
             reporter.warn(format_args!(
-                "BAR {index} has no address on the host and is left out"
+                "BAR {index} has no address on the host and is hidden from the guest"
             ));
             continue;
         };
         let added = Bar::new(kind, region.size, home).and_then(|bar| bars.insert(index, bar));
         if let Err(error) = added {
-            reporter.warn(format_args!("BAR {index} is left out: {error}"));
+            reporter.warn(format_args!(
+                "BAR {index} is hidden from the guest: {error}"
+            ));
         }
     }
     if let Err(error) = add_rom(info, &mut bars) {
-        reporter.warn(format_args!("the ROM is left out: {error}"));
+        reporter.warn(format_args!("the ROM is hidden from the guest: {error}"));
     }
     bars
 }
@@ -148,12 +150,12 @@ impl MsixSetup {
         let dwords = config.get(at..at + 3)?;
         let layout = MsixLayout::parse([dwords[0], dwords[1], dwords[2]]);
         let vectors = layout.vectors.min(info.msix_vectors).min(MAX_VECTORS);
-        // The pending bits are not looked for: some devices (Chelsio's T5 VFs, Baidu's Kunlun) say that
-        // they are behind the end of their BAR, where no driver reads them.
+        // The pending bits are not searched: some devices (Chelsio's T5 VFs, Baidu's Kunlun) report
+        // that they are behind the end of their BAR, where no driver reads them.
         let placed = is_inside(&layout.table, bars);
         if vectors != 0 && !placed {
             reporter.warn(format_args!(
-                "MSI-X is left out: its table is in no memory BAR"
+                "MSI-X is hidden from the guest: its table is not in a memory BAR"
             ));
         }
         let state = (vectors != 0 && placed).then(|| Msix::new(vectors));

@@ -172,7 +172,7 @@ impl DeviceImage {
         self
     }
 
-    /// Says which parts of BAR `index` can be mapped.
+    /// Returns which parts of BAR `index` can be mapped.
     #[must_use]
     pub fn mappable(mut self, index: u8, ranges: &[Range<u64>]) -> Self {
         self.info.bars[usize::from(index)].mappable = ranges.to_vec();

@@ -99,7 +99,7 @@ fn choose_image(input: &mut Input<'_>) -> DeviceImage {
     }
 }
 
-/// A device whose config space is whatever the input says.
+/// A device whose config space is whatever the input has.
 fn random_image(input: &mut Input<'_>) -> DeviceImage {
     let mut image = DeviceImage::new("random", 4096)
         .bar(

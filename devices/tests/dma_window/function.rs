@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The function: who it is, its registers, its gates.
+//! The function: its identity, registers and gates.
 
 use devices::dma_window::{DmaWindow, Options, SetupError};
 use devices::pci::{PciFunction, Region, Space};

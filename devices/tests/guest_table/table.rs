@@ -136,7 +136,7 @@ fn ranges_touch_memory_by_a_byte() {
     }
 }
 
-/// What the pieces themselves say.
+/// The result by the pieces themselves.
 fn expected(pieces: &Pieces, gpa: u64, len: u64) -> Option<(u64, u64)> {
     let holds = |piece: &&Piece| gpa >= piece.gpa.0 && gpa - piece.gpa.0 < piece.len;
     let piece = pieces.as_slice().iter().find(holds)?;

@@ -6,7 +6,7 @@ use super::*;
 
 const FROM_MEMORY: u32 = 1;
 
-/// A register of its own, and busy bits in it.
+/// A separate register with busy bits.
 const STATUS: (&str, &str) = (
     "[[transfer]]",
     "[[register]]\nname = \"status\"\nbar = 0\noffset = 0x30\nwidth = 4\n\n[[transfer]]",

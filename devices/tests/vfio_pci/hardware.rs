@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Config spaces of real hardware, as `lspci -xxxx` prints them. What the guest should see of each
-//! follows from a walk of its own.
+//! follows from a separate walk.
 
 use std::fs;
 use std::path::PathBuf;

@@ -108,7 +108,7 @@ fn without_the_capability_nothing_is_reset() {
     assert_eq!(bench.read(4, 2), u32::from(MEMORY | BUS_MASTER));
 }
 
-/// The kernel may know better than the device that it has no reset of its own (quirk_no_flr).
+/// The kernel may override the device's claim of a function reset (quirk_no_flr).
 #[test]
 fn a_reset_that_the_host_cannot_do_is_not_offered() {
     let mut image = image(true, false);
@@ -126,7 +126,7 @@ fn a_reset_that_the_host_cannot_do_is_not_offered() {
     assert_eq!(bench.read(4, 2), u32::from(MEMORY | BUS_MASTER));
 }
 
-/// Without the monitor: No-Snoop Enable is 1 after it, and the guest restores what it knows.
+/// Without the monitor: No-Snoop Enable is 1 after it, and the guest restores its own value.
 #[test]
 fn no_snoop_goes_again_after_a_reset_of_the_devices_own() {
     let mut bench = busy(image(true, false));

@@ -112,7 +112,8 @@ fn msix_that_the_device_lost_is_turned_on_again() {
     assert!(!bench.calls().contains(&Call::Restore));
 }
 
-/// Linux writes Message Control with each message, as it is, and turns MSI off and on to restore it.
+/// Linux writes Message Control, unchanged, with each message, and turns MSI off and on to restore
+/// it.
 #[test]
 fn msi_that_is_on_is_turned_on_again_only_after_it_was_off() {
     let mut bench = Bench::new(image());

@@ -73,7 +73,7 @@ enum Cell {
     Unknown,
 }
 
-/// Says what is wrong with a block that is not what it should be.
+/// Diagnoses a block with wrong contents.
 #[must_use]
 pub fn diagnose(stamper: Stamper, block: &[u8], expected: &Expected) -> Diagnosis {
     if let Some(diagnosis) = flipped_bits(stamper, block, expected) {
@@ -135,7 +135,7 @@ fn classify(stamper: Stamper, bytes: &[u8], place: Stamp) -> Cell {
     }
 }
 
-/// How many cells from the first on tell the same story: one generation, one distance.
+/// How many cells from the first on agree: one generation, one distance.
 fn runs_until(cells: &[Cell], offset: u64) -> usize {
     let story = |index: usize, cell: Cell| match cell {
         Cell::Other(stamp) => {

@@ -12,7 +12,7 @@ use stress_format::{Histogram, Landed, Sample, Totals};
 /// Bytes of a piece of RAM in [`Tally::landed`].
 const PIECE: u64 = 2 << 20;
 
-/// Most pieces that are told.
+/// Most pieces that are reported.
 const MAX_PIECES: usize = 512;
 
 /// Counts of a run.

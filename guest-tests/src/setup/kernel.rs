@@ -19,10 +19,10 @@ use crate::shell::{self, progress};
 const BASE: &str = include_str!("../../kernel/base.config");
 const FULL: &str = include_str!("../../kernel/full.config");
 
-/// Changes whenever the steps that make a kernel do, so that kernels made otherwise are made anew.
+/// Changes whenever the steps that make a kernel do, so that kernels made otherwise are rebuilt.
 const STEPS: &str = "tinyconfig, merge_config -m, olddefconfig, bzImage";
 
-/// How often the build says how far it is.
+/// Interval of progress reports of a build.
 const REPORT_EVERY: Duration = Duration::from_secs(20);
 
 /// A kind of test-machine kernel.
@@ -172,7 +172,7 @@ fn build(tree: &Path, flavour: Flavour) -> Result<()> {
     compile(tree)
 }
 
-/// Runs the long part of the build and says from time to time how far it is.
+/// Runs the long part of the build and reports progress from time to time.
 fn compile(tree: &Path) -> Result<()> {
     let log_path = tree.join("testbed.log");
     let mut log = File::create(&log_path).at("create", &log_path)?;

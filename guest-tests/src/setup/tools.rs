@@ -28,7 +28,7 @@ const PACKAGES: [&str; 11] = [
     "zstd",
 ];
 
-/// Installs what is missing, or says how to.
+/// Installs what is missing, or prints how to.
 pub fn install_missing() -> Result<()> {
     let missing: Vec<&str> = PACKAGES
         .into_iter()

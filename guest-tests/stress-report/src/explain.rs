@@ -22,8 +22,8 @@ pub const REFUSED_DMA: Explanation = Explanation {
               software engine can refuse it. A real device on a machine without an IOMMU would \
               have read or overwritten memory of the host there.",
     look_at: "The driver's DMA addresses: a virtual address instead of a physical one, memory \
-              below 1 MiB (not where the device sees it), an address cut to 32 bits, or a length \
-              that runs past the end of a piece of RAM.",
+              below 1 MiB (not where the device sees it), an address truncated to 32 bits, or a \
+              length that runs past the end of a piece of RAM.",
 };
 
 /// What `kind` means and where to look.
@@ -34,15 +34,15 @@ pub const fn explain(kind: FindingKind) -> Explanation {
             "Data in the wrong piece of RAM",
             "The data is intact but lies in another piece of the guest's RAM. A device without an \
              IOMMU uses host-physical addresses, so at least one piece of guest RAM is not at the \
-             host-physical address that the guest believes.",
-            "The memory layout: compare guest and host address of each extent, and what the monitor \
-             registered with KVM. The two extents concerned are probably swapped.",
+             host-physical address that the guest assumes.",
+            "The memory layout: compare guest and host address of each extent, and the memslots \
+             that the monitor registered with KVM. The two extents concerned are probably swapped.",
         ),
         FindingKind::Shifted => (
-            "Data a little before or behind its place",
+            "Data slightly before or after its place",
             "The data is intact but begins at the wrong byte. The address on the bus is off by a \
              constant.",
-            "The computation of bus addresses: an offset added twice or left out, a page offset \
+            "The computation of bus addresses: an offset added twice or omitted, a page offset \
              lost, a PRP or scatter-gather entry that starts at the wrong byte.",
         ),
         FindingKind::BitFlip => (
@@ -54,9 +54,9 @@ pub const fn explain(kind: FindingKind) -> Explanation {
         ),
         FindingKind::Mismatch => (
             "Wrong data",
-            "The data is not what was sent, and resembles nothing else the guest knows. Nothing \
-             may have been written at all, or something else owns the memory.",
-            "Whether bus mastering is on, whether the transfer took place at all, whether a \
+            "The data is not what was sent, and resembles no other data of the guest. Perhaps \
+             nothing was written, or something else owns the memory.",
+            "Whether bus mastering is on, whether the transfer took place, whether a \
              second device or the host uses the same memory, and the order of completion and \
              data.",
         ),
@@ -69,20 +69,20 @@ pub const fn explain(kind: FindingKind) -> Explanation {
         ),
         FindingKind::LostInterrupt => (
             "An interrupt did not arrive",
-            "The transfer ended, its data is there, but the guest was not told.",
+            "The transfer ended and its data arrived, but the guest received no interrupt.",
             "Interrupt routing and masking: the MSI address and data, a vector left masked, a \
              pending bit not delivered on unmasking, a level-triggered line not asserted again.",
         ),
         FindingKind::DeviceError => (
             "The device reported an error",
             "The device refused or aborted the transfer itself.",
-            "The guest's words, the device's own status, and whether it could reach the \
-             address at all (its DMA mask, bus mastering, PCIe errors).",
+            "The guest's report, the device's own status, and whether it could reach the address \
+             (its DMA mask, bus mastering, PCIe errors).",
         ),
         FindingKind::Timeout => (
             "A transfer did not end",
-            "The device neither finished nor failed. It may still write later, into memory that \
-             is used for something else by then.",
+            "The device neither finished nor failed. It may still write later, to memory that is \
+             used for something else by then.",
             "Whether the device got the command (doorbell, memory decoding, bus mastering) and \
              could fetch it from memory, and whether the time limit fits the machine.",
         ),

@@ -135,7 +135,7 @@ fn a_silent_guest_gives_a_page_too() {
     run.serial.clear();
     run.setup = stress_report::Setup::default();
     let page = html(&run.report()).unwrap();
-    assert!(page.contains("The guest did not say what it is"));
+    assert!(page.contains("The guest did not identify itself"));
     assert_eq!(page.matches("<svg").count(), 0);
 }
 

@@ -6,19 +6,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
-use pinvisor::cli::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
-use pinvisor::config::RunOptions;
-use vmm::config::{DeviceConfig, DmaMode};
+use pinvisor::config::{DEVICE_HELP, DEVICE_VALUE, RunOptions};
+use vmm::config::{CpuCount, DeviceConfig, DmaMode, LowMemory, MemoryConfig};
 use vmm::{Identity, Layout, Swapped};
 
 use crate::StressConfig;
 use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
 use crate::error::Error;
 
-/// What can be made to go wrong.
+/// Faults to inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Break {
-    /// Two pieces of guest RAM have one another's addresses
+    /// Swap the addresses of two pieces of guest RAM
     Identity,
     /// The software engine adds a page to every address
     Offset,
@@ -31,19 +30,19 @@ enum Break {
 /// How the DMA of the engine in software reaches guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Software {
-    /// Guest RAM stands at its physical addresses
+    /// Guest RAM is at its physical addresses
     Identity,
     /// The guest looks physical addresses up in the DMA window
     Translate,
-    /// The monitor checks and translates what is written to the engine's registers
+    /// The monitor checks and translates addresses that are written to the engine's registers
     Mediate,
 }
 
-/// Run a guest that stresses DMA, judge what it reports, and draw the report.
+/// Run a guest that stresses DMA, evaluate its output, and write a report.
 #[derive(Debug, Parser)]
 #[command(name = "pinvisor-stress", version = pinvisor::VERSION, about)]
 pub struct Cli {
-    /// Say more: once for what is done, twice for everything
+    /// Log more: once for each step, twice for everything
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 
@@ -54,36 +53,56 @@ pub struct Cli {
 
 /// Options of a stress run.
 #[derive(Args, Debug)]
-#[command(
-    mut_arg("kernel", |kernel| kernel.required(true)),
-    mut_arg("memory", |memory| memory.required(true)),
-)]
 pub struct StressArgs {
-    #[command(flatten)]
-    vm: VmArgs,
+    /// Kernel of the guest: dma-stress, or a Linux with linux-stress as its initramfs
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+
+    /// Initramfs for the guest
+    #[arg(long, value_name = "FILE")]
+    initramfs: Option<PathBuf>,
+
+    /// Guest RAM, as for pinvisor run
+    #[arg(
+        long,
+        value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]"
+    )]
+    memory: MemoryConfig,
+
+    /// What the memory map calls the first 640 KiB, as for pinvisor run [default: auto]
+    #[arg(long, value_name = "auto|ram|reserved")]
+    low_memory: Option<LowMemory>,
+
+    /// CPUs of the guest, 1 to 32 [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<CpuCount>,
+
+    /// Accept that no IOMMU keeps the devices in check, as for pinvisor run
+    #[arg(long)]
+    noiommu: bool,
 
     #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP, required_unless_present = "software")]
     devices: Vec<DeviceConfig>,
 
-    /// Words for the guest's command line; what the guest knows is in docs/guide/stress.md
+    /// Options on the guest's command line; docs/guide/stress.md lists those of the guest
     #[arg(long, value_name = "STRING", default_value = "")]
     cmdline: String,
 
-    /// In place of devices: synthetic physical memory, deliberately fragmented, and a DMA engine
-    /// in software. Needs nothing but /dev/kvm
+    /// Instead of devices, use synthetic physical memory, deliberately fragmented, and a DMA engine
+    /// in software. Requires only /dev/kvm
     #[arg(long, value_name = "DMA", value_enum, conflicts_with_all = ["devices", "noiommu"],
           num_args = 0..=1, require_equals = true, default_missing_value = "identity")]
     software: Option<Software>,
 
-    /// Seed of everything random
+    /// Seed of the random generators
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Make something go wrong, to see that it is noticed; all but identity need --software
+    /// Inject a fault, to verify that it is detected; all but identity require --software
     #[arg(long = "break", value_name = "WHAT", value_enum)]
     sabotage: Option<Break>,
 
-    /// Give the guest so many seconds
+    /// Stop the guest after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
 
@@ -131,7 +150,13 @@ impl StressArgs {
         let options = RunOptions {
             devices: self.devices,
             cmdline: Some(command_line),
-            ..self.vm.into_options()
+            kernel: Some(self.kernel),
+            initramfs: self.initramfs,
+            memory: Some(self.memory),
+            low_memory: self.low_memory,
+            cpus: self.cpus,
+            noiommu: self.noiommu,
+            ..RunOptions::default()
         };
         let vm = options.into_guest().map_err(pinvisor::Error::from)?;
         let software = self.software.map(|software| SoftwareConfig {

@@ -12,30 +12,33 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use address::{BusAddr, Gpa, Hpa};
-use devices::edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
-use devices::edu::{
+use devices::mediate::{Profile, ProfileError};
+use devices::pci::MsiMessage;
+use iommufd_backend::PinRequest;
+use iommufd_backend::extent::Extent;
+use software_edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
+use software_edu::{
     BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduControl, EduHost, EduWorker, InterruptSink,
     Options, QEMU_BUFFER_SIZE, SetupError,
 };
-use devices::mediate::{Profile, ProfileError};
-use devices::pci::MsiMessage;
-use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
+use software_memory::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
 
-use devices::vfio_pci::HostFunction;
-use vmm::{AddressMap, DmaPath, InterruptLines, IrqError, SyntheticMachine};
+use vmm::{
+    AddressMap, DmaPath, InterruptLines, IrqError, SyntheticDevice, SyntheticMachine, Worker,
+};
 
 use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
 
 /// Where the synthetic physical memory is: above 4 GiB, within what any CPU can address.
 const RAM: Range<Hpa> = Hpa(4 << 30)..Hpa(32 << 30);
-/// Longest run of physically contiguous memory, of 2 MiB pages, where the guest's memory stands at
-/// its physical addresses; and of ordinary pages where it does not.
+/// Longest run of physically contiguous memory, of 2 MiB pages, if the guest's memory is at its
+/// physical addresses; and of ordinary pages where it does not.
 const MAX_RUN_LEN: u64 = 16 << 20;
 const MAX_SCATTERED_RUN_LEN: u64 = 256 << 10;
 /// Where the engine's BAR is: in the only window of [`AddressMap::conventional`].
 const BAR: Gpa = Gpa(0xd000_0000);
 
-/// Lost interrupts that are told aloud.
+/// Lost interrupts that are logged as warnings.
 const WARNINGS: u64 = 16;
 /// A page, by which [`EngineFault::Offset`] is off.
 const PAGE: i64 = 4096;
@@ -50,7 +53,6 @@ pub struct SoftwareMachine {
     memory: SoftwareBackend,
     path: DmaPath,
     fault: Option<EngineFault>,
-    engine: Option<EngineThread>,
     witness: Witness,
 }
 
@@ -116,12 +118,11 @@ impl SoftwareMachine {
             memory,
             path,
             fault: config.fault,
-            engine: None,
             witness,
         })
     }
 
-    /// What tells of refusals later.
+    /// Counts refusals for the report.
     #[must_use]
     pub fn witness(&self) -> Witness {
         self.witness.clone()
@@ -146,8 +147,7 @@ impl SoftwareMachine {
         let options = Options {
             bar: BAR,
             interrupt_line,
-            // What a profile for QEMU's device lets through is all that there is: more of it would
-            // be refused.
+            // A profile for QEMU's device allows everything: more of it would be refused.
             buffer: match self.path {
                 DmaPath::Mediate(_) => QEMU_BUFFER_SIZE,
                 _ => BUFFER_SIZE,
@@ -173,26 +173,25 @@ impl SyntheticMachine for SoftwareMachine {
         &self.path
     }
 
-    fn memory(&mut self) -> &mut SoftwareBackend {
-        &mut self.memory
+    fn pin(
+        &mut self,
+        request: &PinRequest<'_>,
+    ) -> Result<Vec<Extent>, Box<dyn Error + Send + Sync>> {
+        Ok(self.memory.pin(request)?)
     }
 
     fn start(
         &mut self,
         lines: InterruptLines,
-    ) -> Result<Box<dyn HostFunction>, Box<dyn Error + Send + Sync>> {
+    ) -> Result<SyntheticDevice, Box<dyn Error + Send + Sync>> {
         let (host, worker) = self.engine(lines)?;
         let engine = EngineThread::spawn(worker)?;
         // A machine is started once.
         let _ = self.witness.control.set(engine.control.clone());
-        self.engine = Some(engine);
-        Ok(Box::new(host))
-    }
-
-    fn stop(&mut self) {
-        if let Some(engine) = self.engine.take() {
-            engine.stop();
-        }
+        Ok(SyntheticDevice {
+            function: Box::new(host),
+            worker: Box::new(engine),
+        })
     }
 }
 
@@ -264,9 +263,10 @@ impl EngineThread {
             .spawn(move || worker.run())?;
         Ok(Self { control, thread })
     }
+}
 
-    /// Ends it: no access to memory follows.
-    pub fn stop(self) {
+impl Worker for EngineThread {
+    fn stop(self: Box<Self>) {
         self.control.stop();
         if self.thread.join().is_err() {
             log::error!("The DMA engine's thread panicked");

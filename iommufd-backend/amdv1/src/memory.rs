@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where tables live.
+//! Storage of tables.
 
 mod arena;
 mod heap;
@@ -20,7 +20,7 @@ pub use crate::table_address::{TABLE_BYTES, TableAddress};
 
 /// No memory for another table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("No memory for {tables} more page tables, {in_use} are in use")]
+#[error("No memory for {tables} more page tables; {in_use} are in use")]
 pub struct OutOfTables {
     /// How many were asked for.
     pub tables: usize,

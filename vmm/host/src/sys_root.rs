@@ -29,7 +29,7 @@ impl Default for SysRoot {
 }
 
 impl SysRoot {
-    /// The machine whose trees stand below `root`, normally `/`.
+    /// The machine whose trees are below `root`, normally `/`.
     #[must_use]
     pub fn at(root: &Path) -> Self {
         Self {

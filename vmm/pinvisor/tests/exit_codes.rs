@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The program's help and the page on errors list the exit codes that there are, and no other.
+//! The program's help and the page on errors list exactly the exit codes that exist.
 
 use std::fs;
 use std::path::Path;

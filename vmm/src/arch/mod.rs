@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What depends on the CPU architecture. Each architecture is a folder that offers the items below; nothing outside
-//! of it asks which one it is.
+//! What depends on the CPU architecture. Each architecture is a directory with the items below;
+//! nothing outside of it depends on which one it is.
 //!
 //! | question | items |
 //! |---|---|
-//! | Where are the fixed things of the machine? | [`layout`], [`low`] |
-//! | What does a VM have before memory and CPUs? | [`equip`], [`CpuFeatures`] |
-//! | Which wired interrupts are there, and which GSIs are for messages? | [`irq`] |
+//! | Where are the machine's fixed addresses? | [`layout`], [`low`] |
+//! | What does a VM need before memory and CPUs? | [`equip`], [`CpuFeatures`] |
+//! | Which wired interrupts exist, and which GSIs are for messages? | [`irq`] |
 //! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
-//! | Which kernel files can be booted, and which words keep them from it? | [`open_kernel`], [`Protocol`], [`check_command_line`], [`UNBOOTABLE`], [`ParamsError`] |
+//! | Which kernel files can be booted, and which options prevent it? | [`open_kernel`], [`Protocol`], [`check_command_line`], [`UNBOOTABLE`], [`ParamsError`] |
 //! | How is the machine described to a kernel? | [`Platform`], [`Handover`], [`Start`] |
-//! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`SAFE_EXTENTS`], [`memory_warnings`] |
+//! | What is the guest's RAM, and what do its pieces cost? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`SAFE_EXTENTS`], [`memory_warnings`] |
 //! | How do its CPUs begin? | [`Vcpus`], [`EntryError`] |
 
 mod error;

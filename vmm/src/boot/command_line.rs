@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The kernel's command line: its words, as Linux reads them (lib/cmdline.c, `next_arg`;
-//! kernel/params.c, `parse_args`), those with which it cannot boot here, and those that are added.
+//! kernel/params.c, `parse_args`), words with which it cannot boot here, and words that are added.
 
 mod memory;
 
@@ -14,12 +14,12 @@ use crate::arch::{ParamsError, UNBOOTABLE};
 /// What the parser of Linux takes for the end of the kernel's words; the others are init's.
 const END: &str = "--";
 
-/// What keeps Linux from KVM's clock, which tells how fast the TSC runs.
+/// What keeps Linux from using KVM's clock, which reports the TSC's frequency.
 const WITHOUT_KVM_CLOCK: [&str; 2] = ["no_kvmclock", "nopv"];
-/// What tells Linux how fast the TSC runs, in kHz.
+/// The option for the TSC's frequency in kHz.
 const TSC_FREQUENCY: &str = "tsc_early_khz";
 
-/// Refuses a command line with which Linux would hang before it says why.
+/// Refuses a command line with which Linux would hang before it prints why.
 ///
 /// # Errors
 /// [`ParamsError::Unbootable`]
@@ -45,7 +45,8 @@ pub(crate) fn with_tsc_frequency(line: &str, khz: Option<u32>) -> Cow<'_, str> {
     match khz {
         Some(khz) if has(&WITHOUT_KVM_CLOCK) && !has(&[TSC_FREQUENCY]) => {
             log::info!(
-                "{TSC_FREQUENCY}={khz} is on the command line, since KVM's clock is not used"
+                "{TSC_FREQUENCY}={khz} is added to the command line, because KVM's clock is not \
+                 used"
             );
             with_option(line, TSC_FREQUENCY, &khz.to_string())
         }
@@ -53,7 +54,7 @@ pub(crate) fn with_tsc_frequency(line: &str, khz: Option<u32>) -> Cow<'_, str> {
     }
 }
 
-/// `line` with an option as the last of its name: the last one wins. It stands before what is not the
+/// `line` with an option as the last of its name: the last one wins. It precedes what is not the
 /// kernel's. A quote that does not end takes all that follows into its word.
 pub(crate) fn with_option<'a>(line: &'a str, name: &str, value: &str) -> Cow<'a, str> {
     let option = format!("{name}={value}");
@@ -83,7 +84,7 @@ pub(crate) fn with_option<'a>(line: &'a str, name: &str, value: &str) -> Cow<'a,
 /// One of the kernel's options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KernelOption<'a> {
-    /// As it stands on the command line.
+    /// As written on the command line.
     text: &'a str,
     /// Its name, in which Linux takes `-` for `_`.
     name: String,

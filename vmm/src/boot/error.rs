@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a kernel is not in guest memory, where it could start.
+//! Why a kernel cannot be loaded.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -115,13 +115,13 @@ fn other_place(error: &PlaceError) -> &'static str {
     match error {
         PlaceError::TooLarge { .. } => "give the guest more --memory",
         PlaceError::OutOfReach { from, .. } if from.0 < low::SIZE => {
-            "link it above the first MiB, or boot it by a 64-bit entry point, at which it can \
-             be anywhere"
+            "link it above the first MiB, or give it a 64-bit entry point, which lets Pinvisor \
+             load it anywhere"
         }
         PlaceError::OutOfReach { .. } => {
-            "boot a kernel that can be moved, such as a bzImage or vmlinux of Linux; or let no \
-             device need identity memory (dma=iommu, translate or mediate): guest memory then \
-             begins at 2 MiB"
+            "boot a relocatable kernel, such as a bzImage or vmlinux of Linux; or use no device \
+             with dma=identity (use iommu, translate or mediate): guest memory then begins at 2 \
+             MiB"
         }
         PlaceError::TooFragmented { .. } => FRAGMENTED,
     }

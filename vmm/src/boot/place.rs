@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where kernel and initramfs go in guest RAM.
+//! Places for kernel and initramfs in guest RAM.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ pub struct Placement {
 pub enum PlaceError {
     /// No piece of memory is large enough.
     #[error(
-        "Guest memory is too fragmented: the {what} needs {need} bytes in one piece{lowest}, \
+        "Guest memory is too fragmented: the {what} needs {need} bytes in one piece{lowest}, but \
          the largest such piece has {largest}"
     )]
     TooFragmented {
@@ -38,14 +38,14 @@ pub enum PlaceError {
         /// Bytes in the largest piece that is left.
         largest: u64,
     },
-    /// There is not so much memory at all.
-    #[error("The {what} needs {need} bytes, guest memory has {room}{besides}")]
+    /// All of guest memory is too small.
+    #[error("The {what} needs {need} bytes, but guest memory has {room}{besides}")]
     TooLarge {
         /// What has no place.
         what: &'static str,
         /// Bytes that it needs.
         need: u64,
-        /// Bytes that there are for it.
+        /// Bytes available for it.
         room: u64,
         /// What else takes memory, as text.
         besides: &'static str,
@@ -153,7 +153,7 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
                 what: "kernel",
                 need: demand.len,
                 lowest: format!(
-                    " at a multiple of {:#x} from {} on",
+                    " at a multiple of {:#x}, {} or higher",
                     demand.alignment, demand.lowest
                 ),
                 largest: largest(&usable),

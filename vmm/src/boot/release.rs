@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which release of Linux a kernel is, by what it says of itself.
+//! The release of Linux, from the kernel's version text.
 
 use std::fs::File;
 use std::io;

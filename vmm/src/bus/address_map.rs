@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The parts of the host's physical address map that the guest's repeats: where BARs stand and
-//! where config space is. Repeating them keeps BARs at their host addresses and everything clear
-//! of RAM, which is the host's too.
+//! The parts of the host's physical address map that the guest's repeats: where BARs are and where
+//! config space is. Repeating them keeps BARs at their host addresses and everything clear of RAM,
+//! which is the host's too.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use iommufd_backend::IoMem;
 
 use crate::arch::layout::{self, IO_APIC};
 
-/// Smallest piece of a window that is worth telling the guest.
+/// Smallest piece of a window that is described to the guest.
 const PAGE: u64 = 4096;
 
 // Config space has the size that the guest's bus answers, below the guest's I/O APIC.
@@ -23,7 +23,7 @@ const _: () = assert!(CONFIG_WINDOW_LIMIT.0 == IO_APIC.start.0);
 /// Guest-physical addresses that follow from the host's map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressMap {
-    /// Where BARs may stand, ascending.
+    /// Where BARs may be, ascending.
     pub windows: Vec<Range<Gpa>>,
     /// Config space of bus 0.
     pub ecam: Range<Gpa>,
@@ -35,8 +35,9 @@ pub struct AddressMap {
 pub struct NoEcamError;
 
 impl AddressMap {
-    /// Derives the guest's map from the host's; windows are cut around config space. `bars` are those of the devices to pass through;
-    /// one that no bridge window of the host's holds gets a window of its own.
+    /// Derives the guest's map from the host's; windows are cut around config space. `bars` are
+    /// those of the devices to pass through; one that no bridge window of the host contains gets
+    /// its own window.
     ///
     /// # Errors
     /// `NoEcamError`

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Files that users name.
+//! Files named by users.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -34,7 +34,7 @@ pub enum VmError {
     /// A memslot was refused.
     #[error("KVM: cannot place {len} bytes of memory at {gpa}")]
     Slot {
-        /// Where it was to stand.
+        /// Its intended address.
         gpa: Gpa,
         /// Its length in bytes.
         len: u64,
@@ -44,7 +44,7 @@ pub enum VmError {
     /// All memslots are in use.
     #[error("KVM has no memslot left for {len} bytes at {gpa}")]
     NoSlot {
-        /// Where the memory was to stand.
+        /// The memory's intended address.
         gpa: Gpa,
         /// Its length in bytes.
         len: u64,
@@ -70,7 +70,7 @@ impl Explain for VmError {
         };
         let text = match error.errno() {
             libc::ENOENT => {
-                "the CPU's virtualisation must be on in the firmware and the kernel needs \
+                "enable the CPU's virtualisation in the firmware; the kernel needs \
                  CONFIG_KVM_INTEL or CONFIG_KVM_AMD"
             }
             libc::EACCES => "run as root or join the group kvm",
@@ -168,7 +168,7 @@ impl Vm {
             })
     }
 
-    /// Makes `mapping` stand at `gpa` until the result is dropped.
+    /// Maps `mapping` at `gpa` until the result is dropped.
     ///
     /// # Errors
     /// [`VmError::Slot`], [`VmError::NoSlot`]
@@ -228,7 +228,7 @@ impl Vm {
 
     fn free(&self, index: u32) {
         if let Err(error) = self.slots().free_id(index) {
-            log::error!("Memslot {index} was free already: {error}");
+            log::error!("Cannot free memslot {index}: {error}");
         }
     }
 }
@@ -299,7 +299,7 @@ pub fn delete_all(mut slots: Vec<Memslot>) {
 impl Drop for Memslot {
     fn drop(&mut self) {
         if let Err(error) = self.delete() {
-            log::error!("{error}, nor take it away");
+            log::error!("{error}; cannot remove it either");
             // KVM may still reach it: it must stay mapped.
             std::mem::forget(self.mapping.take());
         }

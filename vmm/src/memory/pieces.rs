@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether identity memory is in few enough pieces for a guest's devices to be safe.
+//! Checks that identity memory is in few enough pieces for a guest's devices to be safe.
 
 use iommufd_backend::hugepages::HugepageSize;
 
@@ -11,8 +11,8 @@ use crate::arch::SAFE_EXTENTS;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: with more, \
-     Linux may free some pages of its first MiB, which are not at their physical addresses, and a \
-     device that gets one for DMA uses the host's memory at that address"
+     Linux may free pages of its first MiB, which are not identity-mapped, and a device that uses \
+     one for DMA accesses the host's memory at that address"
 )]
 pub struct TooManyPieces {
     pieces: usize,
@@ -50,7 +50,7 @@ impl TooManyPieces {
         };
         let less = self.safe.map(|safe| {
             format!(
-                "--memory {}M{size_option} is in no more than {SAFE_EXTENTS} pieces; or ",
+                "--memory {}M{size_option} needs no more than {SAFE_EXTENTS} pieces; or ",
                 safe >> 20
             )
         });
@@ -106,12 +106,17 @@ mod tests {
             error.hint()
         };
         let small = hint(HugepageSize::Mib2, Some(388 << 20));
-        for part in ["--memory 388M is", "hugepagesz=1G", "at boot", "pieces=any"] {
+        for part in [
+            "--memory 388M needs",
+            "hugepagesz=1G",
+            "at boot",
+            "pieces=any",
+        ] {
             assert!(small.contains(part), "{small}");
         }
         let giant = hint(HugepageSize::Gib1, Some(130 << 30));
         assert!(
-            giant.starts_with("--memory 133120M,hugepage_size=1G is"),
+            giant.starts_with("--memory 133120M,hugepage_size=1G needs"),
             "{giant}"
         );
         assert!(!giant.contains("hugepagesz"), "{giant}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How far a long step of the start is, in the log.
+//! Logs the progress of long steps of the start.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

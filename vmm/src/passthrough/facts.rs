@@ -9,9 +9,9 @@ use iommufd_backend::{Error, IrqIndex, REGIONS, ResetMethod, VfioDevice};
 use super::inspected::InspectedDevice;
 use super::{ROM, served};
 
-/// Reads the fixed facts about `devices`, all that one guest gets, which were `inspected` and are reset by `methods`
-/// in the same order.
-/// Interrupts that the host cannot serve are not among them; the log says why.
+/// Reads the fixed facts about `devices`, all that one guest gets, which were `inspected` and are
+/// reset by `methods` in the same order. Interrupts that the host cannot serve are not among them;
+/// the log has the reason.
 ///
 /// # Errors
 /// [`Error`]

@@ -81,8 +81,8 @@ impl VfioFunction {
         Ok(())
     }
 
-    /// Lets the device raise `event`, until `resample` says that the guest has seen it. Both or nothing: messages
-    /// are refused while a device has INTx.
+    /// Lets the device raise `event`, until `resample` reports that the guest has seen it. Both or
+    /// nothing: messages are refused while a device has INTx.
     fn raise_intx(
         &self,
         event: &EventFd,
@@ -288,7 +288,7 @@ fn hand_over<E>(event: &EventFd, attach: impl FnOnce() -> Result<(), E>) -> Resu
 
 /// Takes what `event` has counted.
 fn take(event: &EventFd) -> u64 {
-    // It does not block; that there is nothing is no error.
+    // It does not block; an empty counter is not an error.
     event.read().unwrap_or(0)
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The host's side of a passed-through function, made of its VFIO device and of KVM.
+//! The host's side of a passed-through function, with its VFIO device and KVM.
 
 pub(crate) mod assigned;
 pub(crate) mod dma_path;
@@ -41,10 +41,10 @@ pub enum PassthroughError {
     #[error(transparent)]
     Interrupt(#[from] IrqError),
     /// No eventfd could be made.
-    #[error("Cannot make an eventfd")]
+    #[error("Cannot create an eventfd")]
     EventFd(#[source] io::Error),
     /// The caller asked for something that is not there.
-    #[error("There is no {0}")]
+    #[error("No {0}")]
     Absent(&'static str),
 }
 

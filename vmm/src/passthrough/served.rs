@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which kinds of interrupt the host can serve. VFIO counts what a device's config space says; whether
-//! the host can do it shows when it is asked to.
+//! Which kinds of interrupt the host supports. VFIO counts what a device's config space lists;
+//! whether the host supports it is known only after a request.
 
 use std::fs;
 use std::path::Path;
@@ -53,7 +53,8 @@ fn keep_of<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
             if let Some(Err(error)) = tried {
                 *count = 0;
                 log::warn!(
-                    "{}: its guest is not shown {index}, which the host does not serve: {}",
+                    "{}: {index} is hidden from the guest, because the host does not support it: \
+                     {}",
                     device.bdf(),
                     HostError::from(error)
                 );
@@ -84,7 +85,7 @@ fn keep_lines<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
             Err(error) => {
                 info.intx_vectors = 0;
                 log::warn!(
-                    "{}: its guest is not shown INTx, which the host does not serve: {}{}",
+                    "{}: INTx is hidden from the guest, because the host does not support it: {}{}",
                     device.bdf(),
                     HostError::from(error),
                     line(sys, device.bdf())
@@ -99,7 +100,7 @@ fn keep_lines<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
     }
 }
 
-/// The device's line and who has it, as far as the kernel tells.
+/// The device's line and its user, as far as the kernel reports them.
 fn line(sys: &Path, bdf: Bdf) -> String {
     let read = |path: String| fs::read_to_string(sys.join(path)).ok();
     let number = read(format!("bus/pci/devices/{bdf}/irq"));
@@ -125,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// Serves what it lists; `line` counts who has the line, which takes one only.
+    /// Serves what it lists; `line` counts the users of the line, which allows only one.
     struct Fake<'a> {
         bdf: Bdf,
         serves: &'a [IrqIndex],

@@ -99,7 +99,7 @@ fn bind_one(
     if cdev.kind() != inspected.kind {
         return Err(Error::Backend(Backend::DeviceUnusable {
             bdf,
-            reason: "its driver or its IOMMU changed while it was being bound".into(),
+            reason: "its driver or IOMMU group changed while it was being bound".into(),
         }));
     }
     VfioDevice::bind(cdev, Arc::clone(iommufd)).or_else(|error| {
@@ -123,8 +123,8 @@ fn reset_method(
             return Err(BindStageError::NoReset { bdf, others }.into());
         }
         ResetMethod::None { .. } => log::warn!(
-            "{bdf}: cannot be reset: it may be doing what its last user told it, and will keep what \
-             this guest tells it"
+            "{bdf}: cannot be reset: it may continue its previous user's activity, and will keep \
+             this guest's programming"
         ),
         method => log::info!("{bdf}: reset by {method}"),
     }
@@ -144,7 +144,7 @@ fn reset(devices: &mut [AssignedDevice]) -> Result<(), Error> {
             // Binding has reset it in that way already.
             (Err(error), Some(own)) => {
                 log::warn!(
-                    "{}: {}; its own reset ({own}) has to do, which may leave it running",
+                    "{}: {}; using its own reset ({own}), which may not stop it",
                     device.bdf(),
                     error.chain()
                 );

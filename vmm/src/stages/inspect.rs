@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The first stage: what is known before any device is touched. Every refusal that needs the host, but no change to it,
-//! comes from here; those that need no host come from [`validate`](crate::config::Config::validate).
+//! The first stage: everything that can be checked before any device is touched. Every refusal that
+//! needs the host, but no change to it, comes from here; those that need no host come from
+//! [`validate`](crate::config::Config::validate).
 
 mod error;
 
@@ -17,6 +18,8 @@ use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
 use crate::bus::address_map::AddressMap;
 use crate::bus::allocator::BusAllocator;
+use crate::bus::emulated::EmulatedFunction;
+use crate::bus::engine::Engine;
 use crate::bus::slots;
 use crate::bus::synthetic::SyntheticMachine;
 use crate::config::{self, Config, DeviceConfig, ValidConfig};
@@ -50,6 +53,8 @@ pub(crate) struct Guest<'a> {
     pub bars: Vec<(String, Range<Hpa>)>,
     /// The guest's bus, and its addresses outside RAM.
     pub bus: BusAllocator,
+    /// What the monitor emulates on it.
+    pub functions: Vec<Box<dyn EmulatedFunction>>,
 }
 
 /// What will do DMA.
@@ -107,6 +112,7 @@ impl<'a> Inspected<'a> {
                 of_hugepages,
                 bars,
                 bus,
+                functions: source.functions(),
             },
             source,
         })
@@ -196,6 +202,14 @@ impl Source {
         }
     }
 
+    /// The emulated functions that it is reached by.
+    fn functions(&self) -> Vec<Box<dyn EmulatedFunction>> {
+        match self {
+            Self::Synthetic(_) => vec![Box::new(Engine)],
+            Self::Devices { .. } | Self::None => Vec::new(),
+        }
+    }
+
     /// How DMA reaches guest memory that is real memory of the host's.
     fn modes(&self) -> impl Iterator<Item = ResolvedDma> {
         let devices = match self {
@@ -224,7 +238,7 @@ fn check_mode(
     }
 }
 
-/// Whether the physical addresses that the kernel tells are those that the device needs.
+/// Whether the physical addresses that the kernel reports are those that the device needs.
 fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), InspectError> {
     match (kind, host::memory_encryption(root)) {
         (CdevKind::Noiommu, Ok(Some(encryption))) => {

@@ -46,7 +46,7 @@ impl<'a> Planned<'a> {
             let size = guest.config.memory.size;
             map_for_devices(space, file, &layout.memory).map_err(backing::of_all(size))?;
         }
-        let low = low::allocate().map_err(process("make low guest memory"))?;
+        let low = low::allocate().map_err(process("allocate low guest memory"))?;
         resources.ram = GuestRam::map(&low, backing.file.as_ref(), &layout.memory)?;
         for region in resources.ram.regions() {
             let memslot = vm.map(region.gpa(), region.mapping())?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The fifth stage: where everything is in the guest. `pinvisor plan` ends here.
+//! The fifth stage: the guest's addresses are decided. `pinvisor plan` ends here.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::warnings;
 use crate::arch::{self, LowMemoryUse, MemoryMap, layout};
 use crate::boot::place::Placement;
 use crate::boot::{BootError, command_line};
-use crate::bus::window::Places;
+use crate::bus::window::{Places, Window};
 use crate::error::Error;
 use crate::error::explain::chain;
 use crate::kvm::vm::Vm;
@@ -45,9 +45,7 @@ pub(crate) struct GuestLayout {
     pub table: Arc<RamTable>,
     /// What the table holds.
     pub summary: Summary,
-    /// Where the guest is shown the table, if it translates.
-    pub window: Option<Places>,
-    /// What the guest's memory map says of its first MiB.
+    /// The type of the first MiB in the guest's memory map.
     pub low: LowMemoryUse,
 }
 
@@ -58,7 +56,7 @@ pub(crate) enum Bootability {
     Bootable(Placement),
     /// It could, but its devices might use the host's memory.
     Unsafe(Placement, TooManyPieces),
-    /// There is no room for kernel or initramfs.
+    /// No room for kernel or initramfs.
     Unplaced(BootError),
 }
 
@@ -141,11 +139,13 @@ impl GuestLayout {
         let memory = MemoryPlan::new(regions, layout, &constraints(guest, vm, devices))?;
         log_plan(&memory);
         let draft = Draft::new(&memory, &backing.extents)?;
-        let window = match guest.translates {
-            true => Some(Places::find(draft.bar_size(), &mut guest.bus)?),
-            false => None,
-        };
-        let table = draft.build(window.map_or(Gpa(0), |places| places.table))?;
+        let mut place = Gpa(0);
+        if guest.translates {
+            let places = Places::find(draft.bar_size(), &mut guest.bus)?;
+            guest.functions.push(Box::new(Window(places)));
+            place = places.table;
+        }
+        let table = draft.build(place)?;
         let summary = Summary::of(&table)?;
         if !backing.extents.is_empty() {
             log::info!("physical memory: {} pieces", summary.pieces);
@@ -158,7 +158,6 @@ impl GuestLayout {
             memory,
             table: Arc::new(table),
             summary,
-            window,
             low,
         })
     }

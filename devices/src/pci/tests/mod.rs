@@ -24,7 +24,7 @@ type Log = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
 struct Echo {
     windows: Windows,
     log: Log,
-    /// Where a config write says that it has begun and waits for leave to end.
+    /// Where a config write reports that it has begun and waits for permission to end.
     hold: Option<(Sender<()>, Receiver<()>)>,
 }
 

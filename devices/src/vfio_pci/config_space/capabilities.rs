@@ -121,7 +121,7 @@ impl ConfigSpace {
 
     /// Sets the masks of all capabilities of `list` and returns those that are shown, in order.
     ///
-    /// First come those whose bytes a rule knows, then those that are hidden, and last a vendor's
+    /// First come those whose bytes a rule covers, then those that are hidden, and last a vendor's
     /// own, so that one of these with a wrong length takes no other's registers.
     fn lay_out_list(
         &mut self,

@@ -190,7 +190,7 @@ fn index_bits_of_the_levels_partition_an_address() {
 
 proptest! {
     /// Whatever decodes as a leaf is the entry that a builder writes for it, but for bits that
-    /// no one looks at.
+    /// nothing reads.
     #[test]
     fn decoding_inverts_encoding(raw: u64, next in prop::sample::select(&[0_u64, 7][..]), ones in 0..52_u32, level in 0..6_u8) {
         let level = Level::new(level).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Giving devices to vfio-pci, and back.
+//! Binds devices to vfio-pci, and unbinds them.
 
 pub(crate) mod error;
 
@@ -35,7 +35,7 @@ pub struct Bound {
     pub already: bool,
     /// Its node.
     pub node: String,
-    /// Whether an IOMMU stands before it.
+    /// Whether an IOMMU isolates it.
     pub kind: CdevKind,
 }
 
@@ -107,7 +107,7 @@ struct Before {
     driver_override: String,
 }
 
-/// Gives `bdf` to vfio-pci. One that a VFIO driver has already stays as it is.
+/// Binds `bdf` to vfio-pci. One that is already bound to a VFIO driver is not changed.
 ///
 /// # Errors
 /// [`BindError`]; the device is with its driver of before then.
@@ -354,7 +354,7 @@ mod tests {
             assert!(
                 error
                     .to_string()
-                    .contains("2 of its virtual functions are on")
+                    .contains("2 of its virtual functions are enabled")
             );
             let hint = error.hint().unwrap();
             let command = "echo 0 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs";

@@ -28,7 +28,7 @@ pub enum Id {
     Iommufd,
     /// IOMMUs of the machine.
     Iommu,
-    /// The kernel's switch for devices that no IOMMU stands before.
+    /// The kernel's switch for devices that no IOMMU isolates.
     UnsafeMode,
     /// Memory encryption.
     MemoryEncryption,
@@ -52,7 +52,7 @@ pub enum Id {
     PinnedMemory,
     /// Memory that failed.
     MemoryErrors,
-    /// Guest memory that was not given back.
+    /// Guest memory that was not released.
     KeptMemory,
     /// The kernel's taint.
     Taint,
@@ -99,103 +99,104 @@ impl Id {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::KernelVersion => {
-                "Linux 7.3 or later, the first that tells the physical addresses of pinned memory \
-                 (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 (`IOMMU_IOAS_MAP_FILE`) where an IOMMU translates"
+                "Linux 7.3 or later, the first that reports the physical addresses of pinned \
+                 memory (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 (`IOMMU_IOAS_MAP_FILE`) where an IOMMU \
+                 translates"
             }
             Self::KernelConfig => {
-                "The kernel was built with everything that is needed, by `/proc/config.gz` or \
-                 `/boot/config-VERSION`"
+                "`/proc/config.gz` or `/boot/config-VERSION` has every required option"
             }
-            Self::Sysfs => "`/sys` is mounted, lists PCI devices and can be written to",
-            Self::Seccomp => {
-                "No seccomp filter, as containers have one, looks at the caller's system calls"
-            }
-            Self::CpuVirtualisation => "The CPU offers virtualisation (`svm` or `vmx`)",
+            Self::Sysfs => "`/sys` is mounted, lists PCI devices and is writable",
+            Self::Seccomp => "No seccomp filter, such as a container's, applies to the caller",
+            Self::CpuVirtualisation => "The CPU supports virtualisation (`svm` or `vmx`)",
             Self::Kvm => {
-                "`/dev/kvm` is there and opens, and KVM has all capabilities that a guest needs"
+                "`/dev/kvm` exists and can be opened, and KVM has all capabilities that a guest \
+                 needs"
             }
-            Self::Iommufd => "`/dev/iommu` is there and opens",
+            Self::Iommufd => "`/dev/iommu` exists and can be opened",
             Self::Iommu => {
-                "The machine has no IOMMU, and noiommu mode is what is wanted; or the devices \
-                 stand behind one, which remaps interrupts, too"
+                "The machine has no IOMMU, and noiommu mode is requested; or its IOMMU isolates \
+                 the devices and remaps interrupts"
             }
             Self::UnsafeMode => {
-                "The kernel gives away devices that no IOMMU stands before \
-                 (`enable_unsafe_noiommu_mode`); it looks when a device is bound, not later"
+                "The kernel allows binding devices that no IOMMU isolates \
+                 (`enable_unsafe_noiommu_mode`); it checks this only when a device is bound"
             }
             Self::MemoryEncryption => {
                 "Memory is not encrypted by address (AMD SME, SEV; Intel TDX guests): a device \
-                 that is given a plain physical address would read and write ciphertext"
+                 that uses a plain physical address would read and write ciphertext"
             }
             Self::CapabilityRawio => {
-                "The caller has CAP_SYS_RAWIO in the first user namespace, which noiommu devices \
-                 and physical addresses need"
+                "The caller has CAP_SYS_RAWIO in the initial user namespace, which noiommu devices \
+                 and physical addresses require"
             }
             Self::PageAddresses => {
-                "`/proc/self/pagemap` shows the caller where pages are (CAP_SYS_ADMIN): a run then \
-                 checks, at its start and end, that guest memory is where devices find it"
+                "`/proc/self/pagemap` shows physical addresses to the caller (CAP_SYS_ADMIN): a \
+                 run then verifies, at its start and end, that guest memory is at the addresses \
+                 that devices use"
             }
-            Self::AddressMap => "`/proc/iomem` shows its addresses to the caller",
+            Self::AddressMap => "`/proc/iomem` shows addresses to the caller",
             Self::ConfigSpace => {
-                "There is a place for the guest's memory-mapped PCI config space: where the host has \
-                 its own below 4 GiB, or a free MiB"
+                "The guest's memory-mapped PCI config space has an address: the host's, if that is \
+                 below 4 GiB, or a free MiB"
             }
             Self::Memlock => {
                 "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
-                 lifts it"
+                 overrides it"
             }
             Self::OpenFiles => {
-                "The hard limit on open files suffices for a run; each MSI-X vector that a guest \
-                 uses is one more"
+                "The hard limit on open files is sufficient for a run; each MSI-X vector that a \
+                 guest uses needs one more"
             }
             Self::Hugepages => {
-                "There are hugepages for the guest's memory, where a device has it at its physical \
-                 addresses (`dma=identity`)"
+                "Enough hugepages are free for the guest's memory, if a device needs it \
+                 identity-mapped (`dma=identity`)"
             }
             Self::AvailableMemory => {
-                "The machine and the caller's control group have the guest's memory available, where \
-                 it is not made of hugepages"
+                "The machine and the caller's control group have enough memory available for the \
+                 guest, if it does not use hugepages"
             }
             Self::PinnedMemory => {
-                "No balloon takes memory before it is pinned, and no hugepage stands where the \
-                 kernel must move it first"
+                "No balloon removes memory before it is pinned, and no hugepage is in movable \
+                 memory, from where the kernel must migrate it first"
             }
-            Self::MemoryErrors => "No memory has failed so far",
+            Self::MemoryErrors => "No memory has failed since boot",
             Self::KeptMemory => {
-                "No guest memory is kept pinned for a device that could not be made quiet (root \
-                 sees all that is)"
+                "No guest memory is kept pinned for a device that could not be made quiet \
+                 (complete only for root)"
             }
             Self::Taint => {
-                "The kernel has not reported trouble; bit 6 (U) only says that a device was \
-                 bound in noiommu mode"
+                "The kernel has reported no fault; bit 6 (U) only means that a device was bound in \
+                 noiommu mode"
             }
-            Self::Lockdown => "The kernel is not locked down, which a device would undo",
-            Self::DeviceExists => "There is such a PCI function",
-            Self::DeviceType => "It is no bridge",
+            Self::Lockdown => "The kernel is not locked down; a device could bypass lockdown",
+            Self::DeviceExists => "The PCI function exists",
+            Self::DeviceType => "It is not a bridge",
             Self::DeviceInUse => {
-                "The host does not use it: no mounted file system, swap, network that is \
-                 reached by it, device or pool made of it, program that has a block device or its \
-                 VFIO node open, no virtual functions that are on"
+                "The host does not use it: no mounted file system, swap, network route, or device \
+                 or pool built on it; no process has its block device or VFIO node open; no \
+                 virtual functions are enabled"
             }
-            Self::DeviceDriver => "A VFIO driver holds it",
+            Self::DeviceDriver => "It is bound to a VFIO driver",
             Self::DeviceCdev => "It has a VFIO character device",
-            Self::DeviceReset => "It can be reset without its neighbours",
+            Self::DeviceReset => "It can be reset without affecting other functions",
             Self::DeviceBars => {
-                "All its BARs have a place, and on x86 without an IOMMU the same address on the \
-                 device's bus as for the CPU"
+                "All its BARs have an address; on x86 without an IOMMU, the same on the device's \
+                 bus as for the CPU"
             }
             Self::DeviceInterrupts => {
-                "It has interrupts, and the host serves MSI and MSI-X if it has them"
+                "It has interrupts, and the host supports MSI and MSI-X if it has them"
             }
             Self::DeviceDmaWidth => {
-                "It can address all memory of the machine, by the address bits that its last driver on the host asked for (`dma_mask_bits`; 32 if it never had one)"
+                "It can address all memory of the machine, with the address bits that its last \
+                 driver on the host requested (`dma_mask_bits`; 32 if it never had one)"
             }
             Self::DeviceSiblings => {
-                "No function that another driver holds shares its reset, its requester ID or its \
-                 IOMMU group"
+                "No function with another driver shares its reset, its requester ID or its IOMMU \
+                 group"
             }
             Self::DeviceDmaMode => {
-                "It can have the DMA mode that is wanted, beside the other devices"
+                "The requested DMA mode is possible for it, together with the other devices"
             }
         }
     }

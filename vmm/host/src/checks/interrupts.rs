@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges the interrupts of a PCI function.
+//! Checks the interrupts of a PCI function.
 
 use address::Bdf;
 
@@ -26,7 +26,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         kinds.push("INTx".to_owned());
     }
     let Some((msi, msix)) = config.messages else {
-        kinds.push("whether MSI and MSI-X, only root can see".to_owned());
+        kinds.push("MSI and MSI-X are visible to root only".to_owned());
         return Line::ok(id, kinds.join(", "));
     };
     let refusal = no_messages(root, bdf);
@@ -36,7 +36,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
             NoMessages::MsiBus(function) => format!("msi_bus of {function} is 0"),
         };
         let (now, without) = match config.intx {
-            true => ("a guest sees INTx alone", ""),
+            true => ("a guest sees only INTx", ""),
             false => (
                 "a guest sees no interrupts",
                 ": only a driver that polls can use it",
@@ -45,14 +45,14 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         return Line::warn(
             id,
             format!(
-                "It has MSI or MSI-X, which the host does not serve ({reason}): {now}{without}"
+                "It has MSI or MSI-X, which the host does not support ({reason}): {now}{without}"
             ),
-            "boot without pci=nomsi, or put it into another slot",
+            "boot without pci=nomsi, or move the device to another slot",
         );
     }
     if msi > 0 {
         let one = if cdev_kind(root, bdf).msi_vectors(msi) < msi {
-            ", of which a guest gets 1 where there is no IOMMU"
+            ", of which a guest gets 1 without an IOMMU"
         } else {
             ""
         };
@@ -102,7 +102,7 @@ mod tests {
         }
         fake.write("proc/cmdline", "quiet pci=noaer,nomsi splash");
         assert_eq!(line().verdict, Verdict::Warn);
-        assert!(line().text.contains("INTx alone"), "{}", line().text);
+        assert!(line().text.contains("sees only INTx"), "{}", line().text);
         fake.write("proc/cmdline", "quiet");
         fake.link("sys/bus/pci/devices/0000:00:08.0", BELOW);
         for place in ["0000:01:00.0/msi_bus", "msi_bus"] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Ordinary memory, of which a guest is made that needs no hugepages: how much there is at most.
+//! The amount of ordinary memory available to a guest without hugepages.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::sys_root::SysRoot;
 /// What ends the memory that is available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemoryLimit {
-    /// There is no more in the machine, swap for others' memory included.
+    /// All of the machine's memory, swap for others' memory included.
     Machine,
     /// `memory.max` of a control group.
     ControlGroup(PathBuf),
@@ -38,7 +38,7 @@ pub fn available_memory(root: &SysRoot) -> Option<AvailableMemory> {
 fn machine(root: &SysRoot) -> Option<AvailableMemory> {
     let meminfo = Meminfo::read(root)?;
     let kib = |name| meminfo.kib(name);
-    // What others have can be swapped out, as far as it is anonymous.
+    // Anonymous memory of others can be swapped out.
     let swap = kib("SwapFree")
         .unwrap_or(0)
         .min(kib("AnonPages").unwrap_or(0));

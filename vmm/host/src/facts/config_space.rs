@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a function's config space tells.
+//! Facts from a function's config space.
 
 use pci_config::regs::{
     CAP_MSI, CAP_MSIX, HEADER_END, HEADER_TYPE, HEADER_TYPE_LAYOUT, INTERRUPT_PIN, MSI_CONTROL,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Memory of the machine, and what takes it away.
+//! Memory of the machine, and what reduces it.
 
 use address::Hpa;
 
@@ -14,8 +14,8 @@ const BALLOONS: [(&str, &str); 3] = [
     ("vmbus", "hv_balloon"),
 ];
 
-/// Words of the kernel's command line after which hugepages may stand where nothing can be pinned
-/// (Linux Documentation/admin-guide/kernel-parameters.txt).
+/// Words of the kernel's command line that put hugepages where nothing can be pinned (Linux
+/// Documentation/admin-guide/kernel-parameters.txt).
 const MOVABLE: [&str; 4] = [
     "hugetlb_cma=",
     "movablecore=",
@@ -78,7 +78,8 @@ pub(crate) fn balloon(root: &SysRoot) -> Option<Balloon> {
     })
 }
 
-/// The word of the kernel's command line by which hugepages may stand in movable memory, if there is one.
+/// The word of the kernel's command line by which hugepages may be in movable memory, if there is
+/// one.
 pub(crate) fn movable_memory(root: &SysRoot) -> Option<String> {
     let is_movable = |word: &String| MOVABLE.iter().any(|start| word.starts_with(start));
     command_line(root).into_iter().find(is_movable)

@@ -155,7 +155,7 @@ mod tests {
             (
                 "\nmemroy = '1G'",
                 2,
-                "unknown field `memroy`, expected one of `cmdline`, `cpus`",
+                "unknown field `memroy`, expected one of `kernel`, `initramfs`",
             ),
             (
                 "kernel = 'k'\nlog_file = 'x'",
@@ -219,7 +219,7 @@ mod tests {
                 "[\n'01:00.0,profile=p']",
                 "profile=FILE requires dma=mediate",
             ),
-            ("device", "[\n'01:00.0,iommu=on']", "no IOMMU for guests"),
+            ("device", "[\n'01:00.0,iommu=on']", "guests get no IOMMU"),
             (
                 "low-memory",
                 "'all'",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guest's memory map in the form that the Linux boot protocol takes (E820).
+//! The guest's memory map in the form of the Linux boot protocol (E820).
 
 use std::ops::Range;
 

@@ -10,11 +10,11 @@ use super::cpuid;
 use super::entry::{self, EntryError};
 use crate::kvm::vm::{Vm, VmError};
 
-/// A guest's CPUs, which know nothing yet.
+/// A guest's CPUs, before any state is set.
 #[derive(Debug)]
 pub struct Vcpus {
     all: Vec<VcpuFd>,
-    /// How fast their TSC runs, where KVM knows it.
+    /// The frequency of their TSC, if KVM reports it.
     tsc_khz: Option<u32>,
 }
 
@@ -36,7 +36,7 @@ impl Vcpus {
         })
     }
 
-    /// How fast their TSC runs in kHz, where KVM knows it.
+    /// The frequency of their TSC in kHz, if KVM reports it.
     #[must_use]
     pub fn tsc_khz(&self) -> Option<u32> {
         self.tsc_khz

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the guest's user types, or sends, on its way to the serial port.
+//! Passes input of the guest's user to the serial port.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -68,7 +68,7 @@ pub enum InputState {
     Open,
     /// The end, or an error.
     Closed,
-    /// The user wants to end the guest.
+    /// The user ends the guest.
     Quit,
     /// The user's terminal is gone.
     Gone,
@@ -165,9 +165,7 @@ impl Input {
                 _ => return,
             }
         }
-        log::warn!(
-            "The guest does not read, and a client sent much and left: the end of that is lost"
-        );
+        log::warn!("A client disconnected before the guest read all its input: the rest is lost");
     }
 
     /// What the end of the source means.

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 /// Writes what there is room for now, or within `patience`; else fails with
-/// [`io::ErrorKind::WouldBlock`]. The descriptor may be shared with others and stays as it is.
+/// [`io::ErrorKind::WouldBlock`]. The descriptor may be shared with others and is not changed.
 #[derive(Debug)]
 pub struct Unblocked<T> {
     target: T,
@@ -27,7 +27,7 @@ impl<T: AsFd> Unblocked<T> {
         let timeout = Timespec::try_from(self.patience).map_err(io::Error::other)?;
         let mut wanted = [PollFd::new(&self.target, PollFlags::OUT)];
         match poll(&mut wanted, Some(&timeout)) {
-            // An error counts as room: writing tells which.
+            // An error counts as room: writing reports which.
             Ok(ready) => Ok(ready > 0),
             Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),

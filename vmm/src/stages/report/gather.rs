@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From a guest that is prepared to what is told of it.
+//! Builds the plan's report from a prepared guest.
 
 use std::ops::Range;
 
@@ -41,7 +41,7 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         cost_in_one_extent: Overhead::of_one_extent(memory.size()).into(),
         choice,
         memslots: Memslots {
-            // Low memory has one of its own.
+            // Low memory has a separate one.
             ram: memory.regions().len() + 1,
             kept_for_bars: devices.len() * SLOTS_PER_DEVICE,
             limit: planned.vm.most_slots(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The device itself: it takes each store as it comes, and trusts none of them. Written without a look at
-//! how the monitor does anything.
+//! The device itself: it takes each store as it comes, and trusts none of them. Written
+//! independently of the monitor.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ const TABLE: u64 = 0x8000;
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
     running: bool,
-    /// Whether its busy bits say so.
+    /// Whether its busy bits report it.
     shown: bool,
     /// Accesses after which it is done, if it does not wait for longer.
     left: Option<u8>,

@@ -34,7 +34,7 @@ const VERSION_LENGTH: usize = 16;
 const ENTRY_64: u64 = 0x200;
 /// The kernel may only be moved by multiples of this.
 const ALIGNMENT: u64 = 2 << 20;
-/// Number of 512-byte sectors that 0 in `setup_sects` stands for.
+/// Number of 512-byte sectors that 0 in `setup_sects` means.
 const DEFAULT_SETUP_SECTORS: u64 = 4;
 /// What `header.syssize` counts the loaded part in. Some makers round it up, some down.
 const PARAGRAPH: u64 = 16;
@@ -105,11 +105,11 @@ impl BzImageKernel {
         } else if header.loadflags & LOADED_HIGH == 0 {
             "it is a zImage, which is loaded below 1 MiB".to_owned()
         } else if header.syssize == 0 {
-            "its header says that there is nothing to load".to_owned()
+            "its header lists nothing to load".to_owned()
         } else if header.relocatable_kernel == 0 {
             "it is not relocatable (CONFIG_RELOCATABLE)".to_owned()
         } else if header.init_size == 0 {
-            "its header says that it needs no memory".to_owned()
+            "its header requests no memory".to_owned()
         } else {
             return Ok(());
         };
@@ -288,7 +288,7 @@ mod tests {
         for length in 2033..2048 {
             assert!(open(image(|_| (), length).path()).is_ok(), "{length}");
         }
-        // What such a file lacks is told, not that it is short.
+        // The error names what such a file lacks, not that it is short.
         let old = image(|header| header.version = 0x0203, 2033);
         let Err(KernelError::Unsupported { reason, .. }) = open(old.path()) else {
             panic!("an old kernel was taken");

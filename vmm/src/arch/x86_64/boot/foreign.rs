@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Files that are no kernel that can be loaded, but mostly have one in them: compressed ones, EFI
-//! programs, unified kernel images.
+//! Files that cannot be loaded as a kernel, but mostly contain one: compressed ones, EFI programs,
+//! unified kernel images.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Bytes at the start of a file that are looked at.
 const START: usize = 0x40;
-/// Where an EFI program says where its PE header is (Microsoft, PE Format, "MS-DOS Stub").
+/// Offset of an EFI program's pointer to its PE header (Microsoft, PE Format, "MS-DOS Stub").
 const PE_OFFSET: usize = 0x3c;
 /// Bytes of the PE signature and the COFF header behind it.
 const PE_HEADER: usize = 24;
@@ -20,7 +20,7 @@ const SECTION: usize = 40;
 const MAX_SECTIONS: u16 = 96;
 /// `Machine` of a program for x86, 64 and 32 bits.
 const X86: [u16; 2] = [0x8664, 0x14c];
-/// Where a compressed EFI kernel says what its payload is: offset, length, name of the compression
+/// Offset of a compressed EFI kernel's payload description: offset, length, name of the compression
 /// (drivers/firmware/efi/libstub/zboot-header.S).
 const ZBOOT_MAGIC: (usize, &[u8]) = (4, b"zimg");
 const ZBOOT_OFFSET: usize = 8;

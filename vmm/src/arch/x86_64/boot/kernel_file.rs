@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which kind of file a kernel comes in, and how each kind is entered.
+//! Kinds of kernel files, and how each is entered.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -14,7 +14,7 @@ use super::foreign::Foreign;
 use crate::boot::kernel::{Kernel, KernelError};
 use crate::config::input_file;
 
-/// How a kernel is entered, and by what it is told about its machine.
+/// How a kernel is entered, and how its machine is described to it.
 #[derive(Clone, Copy, Debug)]
 pub enum Protocol<'a> {
     /// Linux's, in 64-bit mode, with the zero page's address in RSI. The setup header in it is

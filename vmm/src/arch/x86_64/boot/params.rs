@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a Linux kernel is told at its entry: the zero page, the command line and setup_data.
+//! What a Linux kernel is given at its entry: the zero page, the command line and setup_data.
 
 use std::ops::Range;
 
@@ -13,10 +13,10 @@ use crate::arch::x86_64::e820::{Entry, MemoryMap};
 use crate::arch::x86_64::low;
 use crate::halves;
 
-/// `type_of_loader` of a boot loader that has no number of its own.
+/// `type_of_loader` of a boot loader without an assigned number.
 const LOADER_UNDEFINED: u8 = 0xff;
 
-/// What a kernel is told, whatever its protocol.
+/// What a kernel is given, whatever its protocol.
 #[derive(Debug)]
 pub struct BootInfo<'a> {
     /// The memory map.
@@ -29,11 +29,11 @@ pub struct BootInfo<'a> {
     pub rsdp: Gpa,
 }
 
-/// Why the kernel cannot be told.
+/// Why boot parameters cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ParamsError {
     /// The command line is too long.
-    #[error("The command line has {length} bytes, the kernel takes at most {most}")]
+    #[error("The command line has {length} bytes, but the kernel accepts at most {most}")]
     CommandLineTooLong {
         /// Its length in bytes.
         length: usize,
@@ -52,7 +52,7 @@ pub enum ParamsError {
         reason: &'static str,
     },
     /// The memory map does not fit its place.
-    #[error("The memory map has {entries} entries, too many for its place in low memory")]
+    #[error("The memory map has {entries} entries, too many for the space in low memory")]
     MapTooLong {
         /// Entries in all.
         entries: usize,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a kernel is told that is entered by PVH: `hvm_start_info`, the memory map, the initramfs
+//! What a kernel that is entered by PVH is given: `hvm_start_info`, the memory map, the initramfs
 //! and the command line (Xen, public/arch-x86/hvm/start_info.h).
 
 use linux_loader::loader::elf::start_info::{
@@ -17,10 +17,10 @@ const VERSION: u32 = 1;
 /// From the start of the structure, which has 56 bytes, to the list of modules.
 const MODULES: u64 = 64;
 
-/// Writes everything into low memory; of the memory map its first part only, since Linux copies as many
-/// entries as it is told of to a place for [`ZERO_PAGE_ENTRIES`] (arch/x86/platform/pvh/enlighten.c,
-/// `init_pvh_bootparams`). The structure is at [`low::ZERO_PAGE`] afterwards, as the
-/// zero page of a kernel with Linux's protocol would be.
+/// Writes everything into low memory; of the memory map its first part only, since Linux copies as
+/// many entries as it is given to a place for [`ZERO_PAGE_ENTRIES`]
+/// (arch/x86/platform/pvh/enlighten.c, `init_pvh_bootparams`). The structure is at
+/// [`low::ZERO_PAGE`] afterwards, as the zero page of a kernel with Linux's protocol would be.
 ///
 /// # Errors
 /// [`ParamsError`]
@@ -29,8 +29,8 @@ pub fn write(info: &BootInfo<'_>, memory: &GuestMemoryMmap) -> Result<(), Params
     let left_out = info.memory_map.more.len();
     if left_out > 0 {
         log::warn!(
-            "The guest's kernel, entered by PVH, is told of {ZERO_PAGE_ENTRIES} pieces of memory; it \
-             does not know of {left_out} more"
+            "PVH passes {ZERO_PAGE_ENTRIES} pieces of memory to the guest's kernel; {left_out} \
+             more are not passed"
         );
     }
     let entries: Vec<_> = info.memory_map.first.iter().map(raw).collect();

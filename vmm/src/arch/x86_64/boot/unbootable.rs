@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What keeps Linux from booting on this machine.
+//! Options with which Linux cannot boot on this machine.
 
 /// Words with which Linux does not boot here, each with a value or with any, and why.
 pub const UNBOOTABLE: &[(&str, Option<&str>, &str)] = &[
@@ -12,7 +12,6 @@ pub const UNBOOTABLE: &[(&str, Option<&str>, &str)] = &[
     ("nolapic", None, NO_LOCAL_APIC),
     ("disableapic", None, NO_LOCAL_APIC),
 ];
-const NO_ACPI: &str =
-    "only ACPI tells it of its interrupt controllers, its CPUs and its power switch";
-const NO_IO_APIC: &str = "the interrupts of its devices come by the I/O APIC only";
-const NO_LOCAL_APIC: &str = "all of its interrupts come by the local APIC";
+const NO_ACPI: &str = "only ACPI describes its interrupt controllers, CPUs and power switch";
+const NO_IO_APIC: &str = "its devices' interrupts use the I/O APIC";
+const NO_LOCAL_APIC: &str = "all its interrupts use the local APIC";

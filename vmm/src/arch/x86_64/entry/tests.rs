@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a CPU finds at its first instruction, where there is `/dev/kvm`.
+//! A CPU's state at its first instruction, if `/dev/kvm` exists.
 
 use std::fs::File;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 //! Registers, transfers and interrupts, one step at a time.
 
-use devices::edu::{Direction, QEMU_BUFFER_SIZE, Reason, Refusal, SetupError, Statistics};
+use software_edu::{Direction, QEMU_BUFFER_SIZE, Reason, Refusal, SetupError, Statistics};
 
 use super::*;
 

@@ -21,7 +21,7 @@ fn at_identity(hpa: Hpa) -> BusAddress {
     BusAddress::Bus(BusAddr::identity(hpa))
 }
 
-/// A file of `len` bytes, each 8 of which say where they are.
+/// A file of `len` bytes, each 8 of which encode their offset.
 fn file(len: u64) -> File {
     let file = tempfile::tempfile().unwrap();
     let words = (0..len / 8).flat_map(u64::to_le_bytes).collect::<Vec<_>>();
@@ -201,7 +201,7 @@ fn impossible_pins_are_refused_and_cost_nothing() {
         }),
         E::Range(_)
     ));
-    // The bus' table holds IOVAs where physical addresses stand, so they end at 2^52.
+    // The bus' table holds IOVAs in place of physical addresses, so they end at 2^52.
     assert!(matches!(
         refuse(PinRequest {
             iova: Iova(1 << 52),
