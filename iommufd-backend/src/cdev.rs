@@ -26,7 +26,7 @@ pub enum CdevKind {
 
 impl CdevKind {
     /// The kind that a node of this `name` has (drivers/vfio/vfio_main.c
-    /// vfio_device_set_noiommu_and_name); `None` if it is no name of a VFIO device.
+    /// vfio_device_set_noiommu_and_name); `None` if it is not the name of a VFIO device.
     fn of_name(name: &str) -> Option<Self> {
         let (kind, number) = match name.strip_prefix("noiommu-") {
             Some(rest) => (Self::Noiommu, rest),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_the_kind() {
+    fn names_encode_the_kind() {
         assert_eq!(CdevKind::of_name("vfio0"), Some(CdevKind::Iommu));
         assert_eq!(CdevKind::of_name("noiommu-vfio12"), Some(CdevKind::Noiommu));
         for name in [

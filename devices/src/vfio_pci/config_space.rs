@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_write_is_told_once_for_each_register() {
+    fn a_dropped_write_is_reported_once_for_each_register() {
         let mut config = vec![0; 1024];
         // SR-IOV, which the guest does not see, and a serial number, which it does.
         config[index(0x100)] = 0x1401_0010;

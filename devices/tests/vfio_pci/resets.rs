@@ -154,7 +154,7 @@ fn a_reset_that_fails_leaves_the_power_state_to_the_device() {
 }
 
 #[test]
-fn the_way_back_from_d3hot_is_a_reset_where_the_device_says_so() {
+fn leaving_d3hot_is_a_reset_if_the_device_reports_it() {
     for soft_reset in [false, true] {
         let mut bench = busy(image(true, soft_reset));
         bench.write(PM + 4, &[3, 0]);

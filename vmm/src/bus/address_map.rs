@@ -28,7 +28,7 @@ pub struct AddressMap {
     pub ecam: Range<Gpa>,
 }
 
-/// There is no place for config space.
+/// No address is free for config space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "The host's address map has no free MiB below {} for PCI config space",

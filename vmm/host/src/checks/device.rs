@@ -182,7 +182,7 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
     }
     Line::warn(
         id,
-        format!("{text}: a reset or fault of one affects all"),
+        format!("{text}: operations on one affect all"),
         format!("pinvisor bind {}", names(&foreign, " ")),
     )
 }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_with_its_own_driver_wants_binding() {
+    fn a_disk_with_its_own_driver_needs_binding() {
         let fake = Fake::new();
         let disk = fake.disk();
         let of = |id| line(&fake, disk, id);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_tells_whether_an_iommu_stands_before() {
+    fn the_node_shows_whether_an_iommu_isolates() {
         let fake = Fake::new();
         let disk = fake.disk();
         let directory = format!("{BELOW}/0000:01:00.0");

@@ -135,7 +135,7 @@ mod tests {
     use crate::sys_root::tests::Fake;
 
     #[test]
-    fn absent_and_present_nodes_are_told_apart() {
+    fn absent_and_present_nodes_are_distinguished() {
         let fake = Fake::new();
         assert!(
             check_iommufd(&fake.root)

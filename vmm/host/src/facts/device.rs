@@ -162,7 +162,7 @@ mod tests {
     const DISK: &str = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0";
 
     #[test]
-    fn a_node_says_more_than_a_group() {
+    fn a_node_has_precedence_over_a_group() {
         let fake = Fake::new();
         let disk = fake.disk();
         let kind = || cdev_kind(&fake.root, disk);

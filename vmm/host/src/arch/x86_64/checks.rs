@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_iommu_knows_of_sme() {
+    fn an_iommu_handles_sme() {
         let fake = with_flags("sme");
         assert_eq!(check_encryption(&fake.root, true).verdict, Verdict::Fail);
         assert_eq!(check_encryption(&fake.root, false).verdict, Verdict::Ok);

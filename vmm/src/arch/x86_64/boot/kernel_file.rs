@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_and_foreign_files_are_told_apart() {
+    fn missing_and_foreign_files_are_distinguished() {
         assert!(matches!(
             open(Path::new("/nonexistent")),
             Err(KernelError::Read { .. })
