@@ -72,7 +72,7 @@ fn pages_need_nothing_else_and_show_what_matters() {
             failing(),
             &[
                 "failed",
-                "translates; the guest provoked 1 to 3 refusals.",
+                "translated; the guest provoked 1 to 3 refusals.",
                 "210 started, 5 refused",
                 "length 1, not-memory 4",
                 "The monitor refused 5 transfers, of which the guest provoked at most 3",
