@@ -102,6 +102,13 @@ pub trait HostFunction: Send {
     /// Reads 1, 2 or 4 bytes of config space at a naturally aligned `offset`.
     fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError>;
 
+    /// Reads config space from its start: as many bytes as `data` has, whole dwords. A host that has one call for all of
+    /// them uses it; by default there is one for each dword.
+    fn config_read_all(&mut self, data: &mut [u8]) -> Result<(), HostError> {
+        let mut dwords = (0..).step_by(4).zip(data.chunks_mut(4));
+        dwords.try_for_each(|(offset, dword)| self.config_read(offset, dword))
+    }
+
     /// Writes 1, 2 or 4 bytes of config space at a naturally aligned `offset`.
     fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError>;
 
@@ -165,6 +172,10 @@ impl HostFunction for Box<dyn HostFunction> {
 
     fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
         (**self).config_read(offset, data)
+    }
+
+    fn config_read_all(&mut self, data: &mut [u8]) -> Result<(), HostError> {
+        (**self).config_read_all(data)
     }
 
     fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {

@@ -16,11 +16,11 @@ use super::report::Reporter;
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// Its config space cannot be accessed.
-    #[error("{device}: cannot read config space at {offset:#x}")]
+    #[error("{device}: cannot read config space from {offset:#x} on")]
     Config {
         /// The device.
         device: String,
-        /// Where.
+        /// Where the access began.
         offset: u16,
         /// Why.
         source: HostError,
@@ -56,18 +56,19 @@ pub(super) fn read_config<H: HostFunction>(host: &mut H) -> Result<Vec<u32>, Set
     if ![CONVENTIONAL_CONFIG_SIZE, CONFIG_SIZE].contains(&size) {
         return Err(SetupError::ConfigSize { device, size });
     }
-    let mut config = Vec::with_capacity(usize::from(size / 4));
-    for offset in (0..size).step_by(4) {
-        let mut dword = [0; 4];
-        if let Err(source) = host.config_read(offset, &mut dword) {
-            return Err(SetupError::Config {
-                device,
-                offset,
-                source,
-            });
-        }
-        config.push(u32::from_le_bytes(dword));
+    let mut bytes = vec![0; size.into()];
+    if let Err(source) = host.config_read_all(&mut bytes) {
+        return Err(SetupError::Config {
+            device,
+            offset: 0,
+            source,
+        });
     }
+    let (dwords, _) = bytes.as_chunks();
+    let config: Vec<_> = dwords
+        .iter()
+        .map(|dword| u32::from_le_bytes(*dword))
+        .collect();
     if config[0] & 0xffff == u32::from(VENDOR_NONE) {
         return Err(SetupError::Silent { device });
     }

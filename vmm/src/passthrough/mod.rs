@@ -120,6 +120,11 @@ impl HostFunction for VfioFunction {
             .map_err(PassthroughError::from)?)
     }
 
+    fn config_read_all(&mut self, data: &mut [u8]) -> Result<(), HostError> {
+        // VFIO takes a read of any length apart (drivers/vfio/pci/vfio_pci_config.c vfio_pci_config_rw).
+        self.config_read(0, data)
+    }
+
     fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {
         Ok(self
             .device

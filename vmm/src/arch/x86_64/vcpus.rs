@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use devices::pci::CONFIG_PORT;
 use kvm_ioctls::VcpuFd;
 
 use super::boot::handover::Start;
@@ -26,6 +27,8 @@ impl Vcpus {
     /// # Errors
     /// [`VmError`]
     pub fn create(vm: &Vm, count: u8) -> Result<Self, VmError> {
+        // CONFIG_ADDRESS of PCI, a dword, which selects what the next access to CONFIG_DATA is about.
+        vm.keep_writes(CONFIG_PORT, 4)?;
         let all = (0..count)
             .map(|index| vm.create_vcpu(index))
             .collect::<Result<Vec<_>, _>>()?;

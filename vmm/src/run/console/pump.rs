@@ -132,8 +132,12 @@ impl Shared {
                     bytes = &bytes[count..];
                     let mut queue = self.lock();
                     queue.progress += 1;
+                    // Nothing waits for progress before the end.
+                    let is_watched = queue.ending;
                     drop(queue);
-                    self.changed.notify_all();
+                    if is_watched {
+                        self.changed.notify_all();
+                    }
                 }
                 Err(Errno::INTR) => {}
                 // Another process that has it made it non-blocking.
