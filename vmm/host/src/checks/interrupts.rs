@@ -38,26 +38,10 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         kinds.push(format!("{} are visible to root only", names.join(" and ")));
         return Line::ok(id, kinds.join(", "));
     }
-    let refusal = no_messages(root, bdf);
-    if let (Some(reason), true) = (refusal, messages().any(|kind| vectors(kind) > 0)) {
-        let reason = match reason {
-            NoMessages::CommandLine => "the kernel was booted with pci=nomsi".to_owned(),
-            NoMessages::MsiBus(function) => format!("msi_bus of {function} is 0"),
-        };
-        let (now, without) = match has_line {
-            true => ("a guest sees only INTx", ""),
-            false => (
-                "a guest sees no interrupts",
-                ": only a driver that polls can use it",
-            ),
-        };
-        return Line::warn(
-            id,
-            format!(
-                "It has MSI or MSI-X, which the host does not support ({reason}): {now}{without}"
-            ),
-            "boot without pci=nomsi, or move the device to another slot",
-        );
+    if let Some(reason) = no_messages(root, bdf)
+        && messages().any(|kind| vectors(kind) > 0)
+    {
+        return without_messages(reason, has_line);
     }
     for kind in messages().filter(|kind| vectors(*kind) > 0) {
         let (has, gets) = (
@@ -78,6 +62,26 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         );
     }
     Line::ok(id, kinds.join(", "))
+}
+
+/// A device whose messages the host does not support.
+fn without_messages(reason: NoMessages, has_line: bool) -> Line {
+    let reason = match reason {
+        NoMessages::CommandLine => "the kernel was booted with pci=nomsi".to_owned(),
+        NoMessages::MsiBus(function) => format!("msi_bus of {function} is 0"),
+    };
+    let (now, without) = match has_line {
+        true => ("a guest sees only INTx", ""),
+        false => (
+            "a guest sees no interrupts",
+            ": only a driver that polls can use it",
+        ),
+    };
+    Line::warn(
+        Id::DeviceInterrupts,
+        format!("It has MSI or MSI-X, which the host does not support ({reason}): {now}{without}"),
+        "boot without pci=nomsi, or move the device to another slot",
+    )
 }
 
 #[cfg(test)]
