@@ -18,7 +18,8 @@
 //! /// Gives a device the addresses of a buffer, piece by piece.
 //! fn program<B: Bars>(
 //!     window: &DmaWindow<B>,
-//!     (mut gpa, mut len): (Gpa, u64),
+//!     mut gpa: Gpa,
+//!     mut len: u64,
 //!     mut descriptor: impl FnMut(u64, u64),
 //! ) -> Result<(), TranslateError> {
 //!     while len > 0 {

@@ -95,7 +95,7 @@ fn pages_need_nothing_else_and_show_what_matters() {
 }
 
 #[test]
-fn what_the_guest_says_is_shown_and_not_obeyed() {
+fn what_the_guest_prints_is_shown_and_not_obeyed() {
     let mut run = passing(2);
     let evil = "<script>alert('&amp;')</script>";
     run.serial = run.serial.replace("edu 1: factorial", evil);
