@@ -142,7 +142,7 @@ impl VfioDevice {
             .map_or(0, |config| u16::try_from(config.size).unwrap_or(u16::MAX))
     }
 
-    /// Reads 1, 2 or 4 bytes of config space at a naturally aligned `offset`.
+    /// Reads 1, 2 or 4 bytes of config space at a naturally aligned `offset`, or any number of dwords.
     ///
     /// # Errors
     /// [`Error::Device`]

@@ -21,6 +21,7 @@ use pci_config::{Words, find_capability};
 
 use crate::config_space::ConfigSpace;
 use crate::error::Error;
+use crate::parallel::in_parallel;
 use crate::reset::{self, ResetMethod, Resettable};
 
 /// How long a function may take from D3hot to D0 (PCI Express Base Specification, section 5.9).
@@ -76,12 +77,11 @@ impl Quiet {
 /// under way, reset, bus mastering off again, since a reset may bring COMMAND back as it was.
 /// By then the guest must not be able to turn bus mastering on again.
 ///
-/// One result for each function, in order; a failure does not keep the others from being tried.
-pub fn quiesce<F: Resettable>(functions: &[(&F, &ResetMethod)]) -> Vec<Result<Quiet, Error>> {
-    let stopped: Vec<_> = functions
-        .iter()
-        .map(|(function, _)| stop(*function))
-        .collect();
+/// All functions at once. One result for each, in order; a failure does not keep the others from being tried.
+pub fn quiesce<F: Resettable + Sync>(
+    functions: &[(&F, &ResetMethod)],
+) -> Vec<Result<Quiet, Error>> {
+    let stopped = in_parallel(functions, |(function, _)| stop(*function));
     let resets = reset::reset_each(functions);
     let both = stopped.into_iter().zip(resets);
     let confirmed = functions

@@ -14,7 +14,7 @@
 //! writing into memory that is no longer the guest's: without an IOMMU the kernel unpins at once
 //! and stops no process. The order is one of types: memory is released for evidence ([`Quiet`])
 //! that each device has ended its DMA, which only [`quiesce`] and, for a device that is closed,
-//! [`settle`] can make.
+//! [`settle`](fn@settle) can make.
 //!
 //! ```no_run
 //! use std::fs::File;
@@ -34,8 +34,9 @@
 //!     let mut space = NoiommuSpace::new(iommufd)?;
 //!     space.attach(&device)?;
 //!     let method = device.reset_method(&sysfs)?;
-//!     for result in reset_each(&[(&device, &method)]) {
-//!         result?;
+//!     // Binding has reset it by its own method, if it has one.
+//!     if !method.is_done_by_binding() {
+//!         reset_each(&[(&device, &method)]).into_iter().collect::<Result<(), _>>()?;
 //!     }
 //!
 //!     // A file of hugetlbfs. Its pages do not move from here on.
@@ -77,6 +78,7 @@ mod mapping;
 mod noiommu;
 mod operation;
 mod pagemap;
+mod parallel;
 mod pci_sysfs;
 mod region;
 mod reset;
@@ -100,6 +102,7 @@ pub use mapping::Mapping;
 pub use noiommu::{NoiommuSpace, PinRequest};
 pub use operation::{IommufdOperation, Operation};
 pub use pagemap::{PageState, Pagemap};
+pub use parallel::in_parallel;
 pub use pci_sysfs::{BARS, IommuGroup, PciSysfs, REGIONS, RegionKind, Resource, memory_bars};
 pub use region::{MalformedRegion, Region};
 pub use reset::{BUS_RESET, ResetMethod, reset_each};

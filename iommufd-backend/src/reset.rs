@@ -17,6 +17,7 @@ use crate::config_space::ConfigSpace;
 use crate::device::{VfioDevice, retried};
 use crate::error::Error;
 use crate::operation::Operation;
+use crate::parallel::in_parallel;
 use crate::pci_sysfs::PciSysfs;
 use crate::sys::{self, Affected};
 
@@ -118,6 +119,13 @@ impl ResetMethod {
         }
     }
 
+    /// Whether binding has done it: the kernel resets a function then as `VFIO_DEVICE_RESET` does, and offers that
+    /// only if it succeeded (drivers/vfio/pci/vfio_pci_core.c vfio_pci_core_enable, `reset_works`).
+    #[must_use]
+    pub fn is_done_by_binding(&self) -> bool {
+        matches!(self, Self::Function(_) | Self::None { .. })
+    }
+
     /// What is left where this reset was refused: the function's own, which is not trusted.
     #[must_use]
     pub fn fallback(&self) -> Option<Self> {
@@ -167,30 +175,51 @@ impl Resettable for VfioDevice {
     }
 }
 
-/// Resets `functions` by their methods, each bus once. One result for each function, in order.
-pub fn reset_each<F: Resettable>(functions: &[(&F, &ResetMethod)]) -> Vec<Result<(), Error>> {
-    // Functions whose bus was reset, and those of them whose bus refused.
-    let (mut done, mut failed) = (Vec::new(), Vec::new());
-    let mut reset = |function: &F, method: &ResetMethod| match method {
-        ResetMethod::Function(_) => function.reset(),
-        ResetMethod::None { .. } => Ok(()),
-        ResetMethod::Bus { .. } if failed.contains(&function.bdf()) => Err(Error::DeviceUnusable {
-            bdf: function.bdf(),
-            reason: "its bus, which it shares, was not reset".into(),
-        }),
-        ResetMethod::Bus { .. } if done.contains(&function.bdf()) => Ok(()),
-        ResetMethod::Bus { functions: all, .. } => {
-            let result = function.reset_bus();
-            match result {
-                Ok(()) => done.extend(all),
-                Err(_) => failed.extend(all),
-            }
-            result
+/// Resets `functions` by their methods, each bus once: first all buses at once, then at once the functions that are
+/// reset by themselves, which may be on one of these buses. One result for each function, in order.
+pub fn reset_each<F: Resettable + Sync>(
+    functions: &[(&F, &ResetMethod)],
+) -> Vec<Result<(), Error>> {
+    let mut buses: Vec<(&F, &[Bdf])> = Vec::new();
+    for (function, method) in functions {
+        if let ResetMethod::Bus { functions: all, .. } = method
+            && bus_of(&buses, function.bdf()).is_none()
+        {
+            buses.push((function, all));
         }
+    }
+    let mut buses_reset = in_parallel(&buses, |(function, _)| Some(function.reset_bus()));
+    let results = in_parallel(functions, |(function, method)| match method {
+        ResetMethod::Function(_) => function.reset(),
+        ResetMethod::Bus { .. } | ResetMethod::None { .. } => Ok(()),
+    });
+    let shared_failure = |bdf| Error::DeviceUnusable {
+        bdf,
+        reason: "its bus, which it shares, was not reset".into(),
     };
-    let all = functions.iter();
-    all.map(|(function, method)| reset(function, method))
+    let refused: Vec<bool> = buses_reset
+        .iter()
+        .map(|result| matches!(result, Some(Err(_))))
+        .collect();
+    let with_bus = functions.iter().zip(results);
+    with_bus
+        .map(|((function, method), result)| {
+            let bdf = function.bdf();
+            match (method, bus_of(&buses, bdf)) {
+                // The function through which the bus was reset reports the cause, the others that it failed.
+                (ResetMethod::Bus { .. }, Some(nth)) if buses[nth].0.bdf() == bdf => {
+                    buses_reset[nth].take().unwrap_or(result)
+                }
+                (ResetMethod::Bus { .. }, Some(nth)) if refused[nth] => Err(shared_failure(bdf)),
+                _ => result,
+            }
+        })
         .collect()
+}
+
+/// Which of `buses` has the function `bdf`.
+fn bus_of<F: Resettable>(buses: &[(&F, &[Bdf])], bdf: Bdf) -> Option<usize> {
+    buses.iter().position(|(_, all)| all.contains(&bdf))
 }
 
 impl VfioDevice {

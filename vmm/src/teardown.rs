@@ -15,6 +15,7 @@
 //! long as there is no evidence that each device has ended its DMA.
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
 use address::Bdf;
@@ -25,7 +26,7 @@ use vm_device::device_manager::IoManager;
 use crate::bus::worker::Worker;
 use crate::error::Error;
 use crate::kvm::vcpu::VcpuThread;
-use crate::kvm::vm::Memslot;
+use crate::kvm::vm::{Memslot, delete_all};
 use crate::memory::guest::GuestRam;
 use crate::memory::moved;
 use crate::memory::table::RamTable;
@@ -231,7 +232,7 @@ impl Steps for Resources {
 
     fn unmap(&mut self) {
         trace::note("unmap");
-        self.memslots.clear();
+        delete_all(mem::take(&mut self.memslots));
         self.ram = GuestRam::default();
         self.table = None;
     }

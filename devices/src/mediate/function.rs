@@ -192,6 +192,14 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
         Ok(())
     }
 
+    fn config_read_all(&mut self, data: &mut [u8]) -> Result<(), HostError> {
+        self.host.config_read_all(data)?;
+        for (offset, dword) in (0..).step_by(4).zip(data.chunks_mut(4)) {
+            self.reporting.show(offset, dword);
+        }
+        Ok(())
+    }
+
     /// Vendor-specific capabilities can be a second way to a device's registers, so of config
     /// space behind the header only power state and PCI Express device control are written, but
     /// for the bits of error reporting, which are the host's.

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use guest_tests::inside::{broadcast, canary, deny, nvme_manage, shape};
+use guest_tests::inside::{boot, broadcast, canary, deny, nvme_manage, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
 use guest_tests::setup::{Flavour, setup};
-use guest_tests::{Error, Result, cases, demo, runner, shell};
+use guest_tests::{Error, Result, bench, cases, demo, runner, shell};
 
 /// Exit status for failures of the testbed, not of the script.
 const OWN_FAILURE: u8 = 125;
@@ -71,6 +71,8 @@ enum Task {
         #[arg(long)]
         no_build: bool,
     },
+    /// Measure starts of guests beside other monitors, and print a table.
+    Bench(bench::Options),
     /// For scripts on the test machine.
     #[command(subcommand)]
     Inside(Inside),
@@ -101,6 +103,14 @@ enum Inside {
         #[arg(long)]
         key: String,
         /// The command.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// Start a monitor and print when its guest's init ran and when it was gone, as JSON.
+    Boot {
+        #[command(flatten)]
+        boot: boot::Boot,
+        /// The monitor's command.
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
@@ -217,6 +227,23 @@ fn cargo_build(arguments: &str) -> Result<()> {
     shell::run(cargo.arg("--manifest-path").arg(manifest)).map(drop)
 }
 
+/// `pinvisor` as it is distributed.
+fn cargo_build_distributed() -> Result<()> {
+    let triple = GuestTarget::Linux.triple();
+    rust_target::ensure(triple, shell::progress)?;
+    let manifest = paths::checkout().join("Cargo.toml");
+    let mut cargo = shell::command("cargo", ["build", "--quiet", "--profile", "dist"]);
+    cargo.args([
+        "--package",
+        "pinvisor",
+        "--bin",
+        "pinvisor",
+        "--target",
+        triple,
+    ]);
+    shell::run(cargo.arg("--manifest-path").arg(manifest)).map(drop)
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)),
@@ -260,6 +287,15 @@ fn run(task: Task) -> Result<i32> {
             build(no_build)?;
             Ok(i32::from(!runner::run(cases::ALL, &filter, long)))
         }
+        Task::Bench(options) => {
+            handle_interrupts()?;
+            if !options.no_build {
+                build(false)?;
+                cargo_build_distributed()?;
+            }
+            Ok(i32::from(!bench::run(&options)?))
+        }
+        Task::Inside(Inside::Boot { boot, command }) => boot::run(boot, &command),
         Task::Inside(Inside::Shape { shape, command }) => shape::run(shape, &command),
         Task::Inside(Inside::Canary { canary, command }) => canary::run(canary, &command),
         Task::Inside(Inside::Pool { key, command }) => canary::pool(&key, &command),

@@ -64,8 +64,8 @@ pub const FALSE_KERNEL: &[Step] = &[
     },
     Step {
         name: "header-of-a-bridge",
-        // The header type, which is read with the rest of its dword.
-        lie: "pread 0x7000000000c 1- u8@2=1",
+        // The header type, which is read with the rest of config space.
+        lie: "pread 0x70000000000 1 u8@14=1",
         status: "3",
         error: "function",
         says: &["$BDF", "it is a bridge"],
@@ -73,11 +73,11 @@ pub const FALSE_KERNEL: &[Step] = &[
     },
     Step {
         name: "register-unreadable",
-        // BAR 0: EIO
-        lie: "pread 0x70000000010 1 returns=-5",
+        // Config space: EIO
+        lie: "pread 0x70000000000 1 returns=-5",
         status: "3",
         error: "function",
-        says: &["$BDF", "config space at 0x10", "Input/output error"],
+        says: &["$BDF", "config space from 0x0 on", "Input/output error"],
         ..RUN
     },
     Step {

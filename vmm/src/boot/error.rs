@@ -10,7 +10,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::kernel::KernelError;
 use super::place::PlaceError;
-use crate::arch::low;
+use crate::arch::{RELOCATABLE_KERNELS, low};
 use crate::error::explain::{ExitCode, Explain, FileError, Limits};
 use crate::memory::FRAGMENTED;
 
@@ -102,7 +102,7 @@ impl Explain for BootError {
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
             Self::Kernel(error) => usable_kernel(error),
-            Self::Place { source, .. } => Some(other_place(source).to_owned()),
+            Self::Place { source, .. } => Some(other_place(source)),
             Self::Load(error) => error.hint(limits),
             Self::File(error) => error.hint(limits),
         }
@@ -127,34 +127,36 @@ fn usable_kernel(error: &KernelError) -> Option<String> {
         KernelError::NotKernel {
             unpack: None, path, ..
         } => Some(format!(
-            "name an x86-64 bzImage (for example /boot/vmlinuz-VERSION) or an uncompressed vmlinux \
-             with --kernel; this shows what the file is: file {}",
+            "name {RELOCATABLE_KERNELS} with --kernel, for example /boot/vmlinuz-VERSION; this \
+             shows what the file is: file {}",
             path.display()
         )),
         KernelError::Truncated { path, .. } => {
             Some(format!("copy or build {} again", path.display()))
         }
-        KernelError::Unsupported { .. } => Some(
-            "boot an x86-64 bzImage of Linux 3.8 or later with CONFIG_RELOCATABLE=y, for example \
-             /boot/vmlinuz-VERSION"
-                .to_owned(),
-        ),
+        KernelError::Unsupported { .. } => Some(format!(
+            "boot {RELOCATABLE_KERNELS} of a distribution, for example /boot/vmlinuz-VERSION"
+        )),
         KernelError::Read { .. } | KernelError::Load { .. } => None,
     }
 }
 
 /// How a kernel comes to have a place.
-fn other_place(error: &PlaceError) -> &'static str {
-    match error {
+fn other_place(error: &PlaceError) -> String {
+    let hint = match error {
         PlaceError::TooLarge { .. } => "give the guest more memory: --memory SIZE",
         PlaceError::OutOfReach { from, .. } if from.0 < low::SIZE => {
             "link the kernel above the first MiB, or give it a 64-bit entry point, which lets \
              Pinvisor load it anywhere"
         }
         PlaceError::OutOfReach { .. } => {
-            "boot a relocatable kernel, such as a Linux bzImage; or use dma=iommu, translate or \
-             mediate instead of identity for all devices: guest memory then begins at GPA 2 MiB"
+            return format!(
+                "boot a relocatable kernel, such as {RELOCATABLE_KERNELS}; or use dma=iommu, \
+                 translate or mediate instead of identity for all devices: guest memory then \
+                 begins at GPA 2 MiB"
+            );
         }
         PlaceError::TooFragmented { .. } => FRAGMENTED,
-    }
+    };
+    hint.to_owned()
 }

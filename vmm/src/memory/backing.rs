@@ -41,8 +41,9 @@ const STEP: u64 = 256 << 20;
 /// Guest RAM as a file and as physical extents.
 #[derive(Debug)]
 pub struct Backing {
-    /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM.
-    pub file: File,
+    /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM. `None` if it is taken where it
+    /// is mapped, since nothing but this process and KVM needs it.
+    pub file: Option<File>,
     /// Where it is, in the order of the file.
     pub extents: Vec<Extent>,
     /// The choice of its pages, if there was one.
@@ -82,15 +83,19 @@ impl Backing {
             pages: Vec::new(),
         };
         let progress = Progress::new("Pinning guest memory", memory.size);
-        // Pages that are released one by one have to be pinned one by one.
-        let step = match spare {
-            0 => STEP.max(size.bytes()),
-            _ => size.bytes(),
-        };
-        for range in steps(memory.size, step) {
+        for range in steps(memory.size, STEP.max(size.bytes())) {
             let taken = taking.more(range.end - range.start);
             taken.map_err(|error| error.of_all(memory.size))?;
             progress.advance(range.end - range.start);
+        }
+        let is_good = choice::is_good(&taking.pages, size.bytes(), required);
+        let most = match is_good || spare == 0 {
+            true => 0,
+            false => most,
+        };
+        if most > 0 {
+            let pinned = taking.pin_page_by_page();
+            pinned.map_err(|error| error.of_all(memory.size))?;
         }
         let choice = taking.choose(spare, most, required, &progress);
         taking.keep(choice)
@@ -127,13 +132,29 @@ impl Backing {
         })
     }
 
+    /// Memory of a guest without devices.
+    ///
+    /// # Errors
+    /// [`PinError::TooFewHugepages`], [`PinError::TooLittleMemory`], [`PinError::Backend`], [`PinError::Process`]
+    pub fn plain(memory: &MemoryConfig) -> Result<Self, PinError> {
+        if memory.hugepage_size.is_some() {
+            return Self::unpinned(memory);
+        }
+        check_available(memory.size, available_memory(&SysRoot::default()))?;
+        Ok(Self {
+            file: None,
+            extents: Vec::new(),
+            choice: None,
+        })
+    }
+
     /// Takes memory that is not pinned here: an IOMMU will translate for all devices.
     ///
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Process`]
     pub fn unpinned(memory: &MemoryConfig) -> Result<Self, PinError> {
         Ok(Self {
-            file: unpinned(memory)?,
+            file: Some(unpinned(memory)?),
             extents: Vec::new(),
             choice: None,
         })
@@ -162,7 +183,7 @@ impl Backing {
             progress.advance(len);
         }
         Ok(Self {
-            file,
+            file: Some(file),
             extents: in_file(extents),
             choice: None,
         })
@@ -197,6 +218,28 @@ impl Taking<'_> {
         let taken = self.pages.len() as u64;
         let offset = taken * page_size;
         populate(&self.file, offset..offset + bytes, self.size, self.wanted)?;
+        self.pin(offset, bytes)
+    }
+
+    /// Pins what was taken again, each page by itself, so that it can be given back by itself. Pages that are not
+    /// pinned for a moment may move, so the kernel is asked for all of them anew.
+    fn pin_page_by_page(&mut self) -> Result<(), PinError> {
+        let page_size = self.size.bytes();
+        let end = self.pages.len() as u64 * page_size;
+        for range in steps(end, STEP.max(page_size)) {
+            let area = COOKIE + range.start;
+            self.space.unpin(area, range.end - range.start)?;
+        }
+        self.pages.clear();
+        for range in steps(end, page_size) {
+            self.pin(range.start, page_size)?;
+        }
+        Ok(())
+    }
+
+    /// Pins `bytes` of the file from `offset` on, the end of what is pinned.
+    fn pin(&mut self, offset: u64, bytes: u64) -> Result<(), PinError> {
+        let page_size = self.size.bytes();
         let extents = self.space.pin(&PinRequest {
             file: &self.file,
             offset,
@@ -226,9 +269,8 @@ impl Taking<'_> {
         true
     }
 
-    /// Takes `spare` pages more where those that were taken are not good, and as many as that up to
-    /// `most` until the kernel has its place and memory is in no more pieces than are safe; then
-    /// chooses among all.
+    /// Takes `spare` pages more, and as many as that up to `most`, which is 0 if none are wanted, until the kernel
+    /// has its place and memory is in no more pieces than are safe; then chooses among all.
     fn choose(
         &mut self,
         spare: u64,
@@ -237,11 +279,7 @@ impl Taking<'_> {
         progress: &Progress,
     ) -> Choice {
         let page_size = self.size.bytes();
-        let mut left = match choice::is_good(&self.pages, page_size, required) {
-            true => 0,
-            false if spare == 0 => 0,
-            false => most,
-        };
+        let mut left = most;
         loop {
             let choice = choice::choose(&self.pages, page_size, required);
             // Spare pages are looked at once, even where the first ones would do: they may be better.
@@ -296,7 +334,7 @@ impl Taking<'_> {
             );
         }
         Ok(Backing {
-            file: self.file,
+            file: Some(self.file),
             extents: in_file(extents),
             choice: Some(choice),
         })

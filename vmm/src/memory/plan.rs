@@ -144,7 +144,7 @@ pub enum PlanError {
         /// Bits of a guest-physical address.
         bits: u8,
     },
-    /// There is no room for memory between what is taken.
+    /// No room for memory between used addresses.
     #[error("No room for {} MiB of guest memory below GPA 2^{bits}", missing.div_ceil(1 << 20))]
     NoRoom {
         /// Bytes without a place.

@@ -7,7 +7,7 @@ mod error;
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use address::Bdf;
@@ -15,7 +15,7 @@ use devices::vfio_pci::HostInfo;
 use host::SysRoot;
 use iommufd_backend::{
     Because, CdevKind, DmaWidth, Error as Backend, IommuSpace, Iommufd, Leftover, NoiommuSpace,
-    PciSysfs, Quiet, ResetMethod, VfioDevice, quiesce, settle,
+    PciSysfs, Quiet, ResetMethod, VfioDevice, in_parallel, quiesce, settle,
 };
 use keeper::{Keeper, KeeperError, Kept, Status};
 
@@ -270,25 +270,32 @@ impl Assigned {
         errors
     }
 
-    /// Closes the devices. If one is still in use, memory stays pinned: when this process ends, the kernel closes
+    /// Closes the devices, all at once: the kernel resets each of them then. If one is still in use, memory stays pinned: when this process ends, the kernel closes
     /// the device and the keeper looks at it.
     ///
     /// # Errors
     /// [`ProcessError`]
     pub fn close(&mut self) -> Result<(), ProcessError> {
-        let mut closed = true;
+        let mut unused = Vec::new();
+        let mut in_use = false;
         for AssignedDevice { device, .. } in self.devices.drain(..) {
             let bdf = device.bdf();
-            if Arc::into_inner(device).is_none() {
-                log::error!(
-                    "{bdf} is still in use: guest memory stays pinned until the process exits"
-                );
-                closed = false;
-            } else {
-                log::debug!("{bdf}: closed");
+            match Arc::into_inner(device) {
+                Some(device) => unused.push((bdf, Mutex::new(Some(device)))),
+                None => {
+                    log::error!(
+                        "{bdf} is still in use: guest memory stays pinned until the process exits"
+                    );
+                    in_use = true;
+                }
             }
         }
-        if closed {
+        in_parallel(&unused, |(bdf, device)| {
+            let device = device.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(device);
+            log::debug!("{bdf}: closed");
+        });
+        if !in_use {
             return Ok(());
         }
         self.part();

@@ -3,7 +3,8 @@
 //! The main thread while the guest runs: waits for the guest's end, signals, input and notices
 //! of devices.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,8 +84,12 @@ fn taken() -> SigSet {
 
 /// Whether SIGHUP was ignored when this process was started (proc_pid_status(5), `SigIgn`).
 fn ignores_hangup() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status
+    // All of it in one read: the kernel does not tell how long it is.
+    let mut status = String::with_capacity(4096);
+    let read =
+        File::open("/proc/self/status").and_then(|mut file| file.read_to_string(&mut status));
+    let mask = read
+        .map_or("", |_| &status)
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

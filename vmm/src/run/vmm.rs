@@ -117,12 +117,15 @@ impl Vmm {
     /// Ends the guest, if it still runs, and gives everything back.
     pub fn end(mut self) -> Remains {
         let counters = self.resources.mediated.clone();
+        let was_asked = self.power_button.was_pressed();
+        // It holds the VM, which goes in one step if nothing does.
+        drop(self.power_button);
         let torn_down = self.resources.tear_down();
         // By now no vCPU adds to them.
         let mediated = counters.into_iter().map(|(bdf, each)| (bdf, each.read()));
         Remains {
             info: self.info,
-            was_asked: self.power_button.was_pressed(),
+            was_asked,
             mediated: mediated.collect(),
             torn_down,
         }

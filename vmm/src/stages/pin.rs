@@ -54,9 +54,12 @@ impl<'a> Bound<'a> {
             AddressSpaces::Synthetic(machine) => {
                 Backing::synthetic(config, machine.as_mut(), guest.at_identity)?
             }
-            AddressSpaces::None | AddressSpaces::Iommu(_) => Backing::unpinned(config)?,
+            AddressSpaces::None => Backing::plain(config)?,
+            AddressSpaces::Iommu(_) => Backing::unpinned(config)?,
         };
-        assigned.pinned(&backing.file, config.size)?;
+        if let Some(file) = &backing.file {
+            assigned.pinned(file, config.size)?;
+        }
         Ok(Pinned {
             guest,
             vm,

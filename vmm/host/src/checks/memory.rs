@@ -6,8 +6,9 @@ use iommufd_backend::hugepages::{HugepageSize, Pool};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::rebuild::rebuild;
 use crate::checks::units::size;
-use crate::facts::memory::{Balloon, balloon, meminfo, movable_memory};
+use crate::facts::memory::{Balloon, Meminfo, balloon, movable_memory};
 use crate::sys_root::SysRoot;
 use crate::wanted::WantedMemory;
 
@@ -51,7 +52,7 @@ pub(crate) fn check_hugepages(
         return vec![Line::fail(
             id,
             "The host kernel has no hugepages (CONFIG_HUGETLBFS), which guest memory requires",
-            "in the host kernel's source: scripts/config -e HUGETLBFS && make olddefconfig bzImage",
+            rebuild("-e HUGETLBFS"),
         )];
     }
     if let Some(memory) = memory {
@@ -159,7 +160,7 @@ pub(crate) fn check_pinned_memory(root: &SysRoot) -> Line {
 /// [`Id::MemoryErrors`]
 pub(crate) fn check_memory_errors(root: &SysRoot) -> Line {
     let id = Id::MemoryErrors;
-    match meminfo(root, "HardwareCorrupted") {
+    match Meminfo::read(root).and_then(|meminfo| meminfo.kib("HardwareCorrupted")) {
         Some(kib) if kib > 0 => Line::warn(
             id,
             format!(

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::facts::memory::meminfo;
+use crate::facts::memory::Meminfo;
 use crate::sys_root::SysRoot;
 
 /// What ends the memory that is available.
@@ -36,7 +36,8 @@ pub fn available_memory(root: &SysRoot) -> Option<AvailableMemory> {
 }
 
 fn machine(root: &SysRoot) -> Option<AvailableMemory> {
-    let kib = |name| meminfo(root, name);
+    let meminfo = Meminfo::read(root)?;
+    let kib = |name| meminfo.kib(name);
     // Anonymous memory of others can be swapped out.
     let swap = kib("SwapFree")
         .unwrap_or(0)
@@ -59,7 +60,10 @@ fn overcommit(root: &SysRoot) -> Option<AvailableMemory> {
     if !refuses_overcommit(root) {
         return None;
     }
-    let left = meminfo(root, "CommitLimit")?.saturating_sub(meminfo(root, "Committed_AS")?);
+    let meminfo = Meminfo::read(root)?;
+    let left = meminfo
+        .kib("CommitLimit")?
+        .saturating_sub(meminfo.kib("Committed_AS")?);
     Some(AvailableMemory {
         bytes: left.saturating_mul(1024),
         limit: MemoryLimit::Overcommit,

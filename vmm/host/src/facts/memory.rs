@@ -29,18 +29,28 @@ pub(crate) fn end_of_memory(root: &SysRoot) -> Hpa {
         let ends = map.system_ram().map(|range| range.end);
         return ends.max().unwrap_or(Hpa(0));
     }
-    Hpa(meminfo(root, "MemTotal")
+    Hpa(Meminfo::read(root)
+        .and_then(|meminfo| meminfo.kib("MemTotal"))
         .unwrap_or(0)
         .saturating_mul(1 << 10))
 }
 
-/// A number of `/proc/meminfo`, in KiB.
-pub(crate) fn meminfo(root: &SysRoot, name: &str) -> Option<u64> {
-    let text = root.text("proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_whitespace().next()?.parse().ok()
+/// `/proc/meminfo`.
+#[derive(Debug)]
+pub(crate) struct Meminfo(String);
+
+impl Meminfo {
+    /// Reads it; `None` if the kernel does not show it.
+    pub(crate) fn read(root: &SysRoot) -> Option<Self> {
+        root.text("proc/meminfo").ok().map(Self)
+    }
+
+    /// A number, in KiB.
+    pub(crate) fn kib(&self, name: &str) -> Option<u64> {
+        let mut lines = self.0.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
 }
 
 /// A driver that takes this virtual machine's free memory away for its hypervisor.

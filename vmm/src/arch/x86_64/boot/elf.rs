@@ -271,9 +271,10 @@ impl Kernel for ElfKernel {
 
     fn release(&self) -> Result<Option<Release>, KernelError> {
         let segments = self.segments.iter();
-        let parts =
-            segments.map(|segment| segment.file_offset..segment.file_offset + segment.file_length);
-        Release::search(&self.file, parts).map_err(|source| KernelError::Read {
+        let parts: Vec<_> = segments
+            .map(|segment| segment.file_offset..segment.file_offset + segment.file_length)
+            .collect();
+        Release::find(&self.file, &parts).map_err(|source| KernelError::Read {
             path: self.path.clone(),
             source,
         })
