@@ -215,9 +215,9 @@ impl Error {
                 "lspci -vvs {bdf} shows its state; if it does not respond, power the host off and \
                  on (a reboot may not be enough)"
             )),
-            Self::Iommufd { source, .. } if is_unsupported(source) => Some(
-                "the host kernel may be too old, or lack an option: pinvisor check".into(),
-            ),
+            Self::Iommufd { source, .. } if is_unsupported(source) => {
+                Some("the host kernel may be too old, or lack an option: pinvisor check".into())
+            }
             Self::Pin { len, source } if source.raw_os_error() == Some(libc::ENOMEM) => {
                 Some(format!(
                     "raise the limit on locked memory to the size of guest memory (ulimit -l {} or \
@@ -231,6 +231,23 @@ impl Error {
                     .into(),
             ),
             Self::Translate { source, .. } => source.hint().map(Into::into),
+            Self::AddressesHidden { .. } | Self::Parse { .. } | Self::Read { .. } => {
+                self.file_hint()
+            }
+            Self::Misaligned { .. } | Self::Extent(_) | Self::NotQuiet { .. } => Some(
+                "this is a bug in Pinvisor or in the host kernel: please report it, with the \
+                 output of pinvisor check and of uname -r"
+                    .into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl Error {
+    /// [`hint`](Self::hint), of files of the kernel.
+    fn file_hint(&self) -> Option<String> {
+        match self {
             Self::AddressesHidden { .. } => Some(
                 "run as root outside a container: the kernel requires CAP_SYS_ADMIN in the initial \
                  user namespace"
@@ -244,11 +261,6 @@ impl Error {
             Self::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
                 missing_mount(path)
             }
-            Self::Misaligned { .. } | Self::Extent(_) | Self::NotQuiet { .. } => Some(
-                "this is a bug in Pinvisor or in the host kernel: please report it, with the \
-                 output of pinvisor check and of uname -r"
-                    .into(),
-            ),
             _ => None,
         }
     }

@@ -133,11 +133,12 @@ impl Error {
             ),
             Self::OptionMissing(error) => Some(error.hint()),
             Self::Pidfile(error) => error.hint(),
-            Self::ConfigFile(_) => Some(
+            Self::ConfigFile(crate::config::FileError::Wrong { .. }) => Some(
                 "docs/reference/config.toml lists all keys, which are named like the options of \
                  pinvisor run"
                     .to_owned(),
             ),
+            Self::ConfigFile(crate::config::FileError::Read { .. }) => None,
         }
     }
 }

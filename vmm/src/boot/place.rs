@@ -253,7 +253,6 @@ mod tests {
     use crate::memory::layout::Identity;
     use crate::memory::plan::{Constraints, MemoryPlan, Region};
 
-    const MIB: u64 = 1 << 20;
     const DEMAND: Demand = Demand {
         len: 64 * MIB,
         alignment: 2 * MIB,
@@ -417,5 +416,18 @@ mod tests {
                 prop_assert!(initramfs.end <= placement.kernel.start || placement.kernel.end <= initramfs.start);
             }
         }
+    }
+
+    #[test]
+    fn an_error_reports_mib_of_which_more_are_needed_than_available() {
+        let error = PlaceError::TooFragmented {
+            what: "kernel",
+            need: 40 * MIB + 1,
+            lowest: String::new(),
+            largest: 41 * MIB - 1,
+        };
+        let text = error.to_string();
+        assert!(text.contains("needs 41 MiB of contiguous memory"), "{text}");
+        assert!(text.ends_with("such piece has 40 MiB"), "{text}");
     }
 }

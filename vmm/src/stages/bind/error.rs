@@ -160,3 +160,21 @@ impl Explain for BindError {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_bus_is_reset_if_the_guest_has_all_of_its_functions() {
+        let bdf = |name: &str| name.parse::<Bdf>().unwrap();
+        let error = BindStageError::NoReset {
+            bdf: bdf("02:00.0"),
+            others: vec![bdf("02:00.1"), bdf("02:00.2")],
+        };
+        let hint = error.hint(Limits::NONE).unwrap();
+        let together = "--device 0000:02:00.0 --device 0000:02:00.1 --device 0000:02:00.2;";
+        assert!(hint.contains(together), "{hint}");
+        assert!(hint.ends_with("--device 0000:02:00.0,reset=none"), "{hint}");
+    }
+}
