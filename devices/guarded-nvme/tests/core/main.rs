@@ -1,0 +1,9 @@
+//! The core: commands and data, without queues or registers.
+
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
+
+mod admin;
+mod bounce;
+mod commands;
+mod patch;
+mod prp;
