@@ -40,6 +40,71 @@ pub trait GuestMemory {
     fn publish(&self, gpa: Gpa, value: u64) -> bool;
 }
 
+/// Which of a queue pair's two doorbells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Submission Queue Tail.
+    Submission,
+    /// Completion Queue Head.
+    Completion,
+}
+
+/// A doorbell of the guest's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Doorbell {
+    /// The queue's identifier; 0 is the admin queue's.
+    pub queue: u16,
+    /// Which of its two.
+    pub side: Side,
+}
+
+impl Doorbell {
+    /// The tail of submission queue `queue`.
+    #[must_use]
+    pub const fn tail(queue: u16) -> Self {
+        let side = Side::Submission;
+        Self { queue, side }
+    }
+
+    /// The head of completion queue `queue`.
+    #[must_use]
+    pub const fn head(queue: u16) -> Self {
+        let side = Side::Completion;
+        Self { queue, side }
+    }
+
+    /// Its number among the doorbells (Base 3.1.4.x: SQyTDBL is 2y, CQyHDBL is 2y + 1).
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        2 * self.queue as u32
+            + match self.side {
+                Side::Submission => 0,
+                Side::Completion => 1,
+            }
+    }
+}
+
+/// The guest's doorbells: the value last stored in each. They are pages of RAM that the guest writes without an exit, or
+/// words that a trapped store sets (sheet, section 6); the crate only looks at values, so both are the same to it.
+pub trait Doorbells {
+    /// The last value, read once. What the guest wrote to its memory before the store is visible after (acquire).
+    fn value(&self, doorbell: Doorbell) -> u32;
+
+    /// Sets the value to 0: a queue begins there.
+    fn clear(&self, doorbell: Doorbell);
+}
+
+/// The guest's interrupts.
+pub trait Interrupts {
+    /// Signals a vector of the guest's MSI-X table. What was written to its memory before is visible to it after.
+    fn raise(&self, vector: u16);
+}
+
+/// All that a controller needs of its guest.
+pub trait Machine: Guest + Doorbells + Interrupts {}
+
+impl<T: Guest + Doorbells + Interrupts> Machine for T {}
+
 /// Both views of one guest's memory.
 pub trait Guest: Translate + GuestMemory {}
 
@@ -66,5 +131,21 @@ impl<T: GuestMemory + ?Sized> GuestMemory for &T {
 
     fn publish(&self, gpa: Gpa, value: u64) -> bool {
         (**self).publish(gpa, value)
+    }
+}
+
+impl<T: Doorbells + ?Sized> Doorbells for &T {
+    fn value(&self, doorbell: Doorbell) -> u32 {
+        (**self).value(doorbell)
+    }
+
+    fn clear(&self, doorbell: Doorbell) {
+        (**self).clear(doorbell);
+    }
+}
+
+impl<T: Interrupts + ?Sized> Interrupts for &T {
+    fn raise(&self, vector: u16) {
+        (**self).raise(vector);
     }
 }

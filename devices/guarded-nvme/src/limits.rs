@@ -34,6 +34,8 @@ pub struct Limits {
     pub events: u8,
     /// ONCS, the optional commands offered.
     pub optional: Optional,
+    /// OAES, the notices that the device can give: namespaces (bit 8) and firmware (bit 9).
+    pub notices: u32,
     /// Whether log pages have offsets and lengths of 32 bits (LPA bit 2).
     pub extended_logs: bool,
     /// Whether the controller has Keep Alive (KAS is not 0).
@@ -65,6 +67,8 @@ impl Limits {
 pub struct Optional(u16);
 
 impl Optional {
+    /// None of them.
+    pub const NONE: Self = Self(0);
     /// Compare.
     pub const COMPARE: Self = Self(1);
     /// Dataset Management.
@@ -100,12 +104,16 @@ impl Optional {
 /// What a guest has made of its admin queue: it decides what some commands return.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AdminState {
-    /// I/O completion queues.
+    /// Identifiers of I/O completion queues, of those that are being made or deleted too.
     pub completion_queues: QueueSet,
-    /// I/O submission queues.
+    /// Identifiers of I/O submission queues, of those that are being made or deleted too.
     pub submission_queues: QueueSet,
-    /// Completion queues that submission queues complete to.
+    /// Completion queues of these submission queues.
     pub used_queues: QueueSet,
+    /// Completion queues that are in service.
+    pub live_completion_queues: QueueSet,
+    /// Submission queues that are in service.
+    pub live_submission_queues: QueueSet,
     /// Asynchronous event requests that are open.
     pub open_events: u8,
     /// Asynchronous Event Configuration.

@@ -89,10 +89,10 @@ impl Payload {
             return Err(Status::INVALID_PRP_OFFSET);
         }
         let count = self.pages();
-        self.translate(guest, Named(0, first.0), sink)?;
+        self.translate(guest, Named::new(0, first.0), sink)?;
         match count {
             0 | 1 => {}
-            2 => self.translate(guest, Named(1, self.prp2), sink)?,
+            2 => self.translate(guest, Named::new(1, self.prp2), sink)?,
             _ => self.walk_list(guest, count, sink)?,
         }
         Ok(count)
@@ -118,7 +118,7 @@ impl Payload {
             let entries = if is_last { remaining } else { slots - 1 };
             for slot in 0..entries {
                 let entry = load(list + slot * SLOT)?;
-                self.translate(guest, Named(next, entry), sink)?;
+                self.translate(guest, Named::new(next, entry), sink)?;
                 next += 1;
             }
             if is_last {
@@ -134,9 +134,10 @@ impl Payload {
     fn translate<G: Guest>(
         &self,
         guest: &G,
-        Named(index, address): Named,
+        named: Named,
         sink: &mut impl PageSink,
     ) -> Result<(), Status> {
+        let Named { index, address } = named;
         if !address.is_multiple_of(PAGE) {
             return Err(Status::INVALID_PRP_OFFSET);
         }
@@ -149,7 +150,17 @@ impl Payload {
 }
 
 /// A page of a payload by number, and the address that the guest gave for it.
-struct Named(u32, u64);
+#[derive(Clone, Copy)]
+struct Named {
+    index: u32,
+    address: u64,
+}
+
+impl Named {
+    fn new(index: u32, address: u64) -> Self {
+        Self { index, address }
+    }
+}
 
 /// Bytes of a payload in one of its pages.
 pub(crate) struct Part {

@@ -105,10 +105,10 @@ pub fn set(entry: &Entry, rules: &Rules<'_>) -> Result<Verdict, Status> {
         }
         Kind::Queues => set_queues(entry, rules),
         Kind::Events => {
-            let offered = HEALTH_WARNINGS | NAMESPACE_NOTICES | FIRMWARE_NOTICES;
-            let events = entry.cdw(Cdw::D11) & offered;
+            let notices = rules.limits.notices & (NAMESPACE_NOTICES | FIRMWARE_NOTICES);
+            let events = entry.cdw(Cdw::D11) & (HEALTH_WARNINGS | notices);
             // The monitor has to know when a namespace changes, whatever the guest wants.
-            let command = command.with(Cdw::D11, events | NAMESPACE_NOTICES);
+            let command = command.with(Cdw::D11, events | notices & NAMESPACE_NOTICES);
             Ok(Verdict::SetEvents(command, events))
         }
         Kind::HostMemory => Err(Status::INVALID_FIELD),

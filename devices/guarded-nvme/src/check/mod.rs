@@ -78,6 +78,7 @@ impl<'a, L: List> Entries<'a, L> {
 }
 
 impl<L: List> PageSink for Entries<'_, L> {
+    /// The second page goes to the list only when there is a third.
     fn page(&mut self, page: Page) -> Result<(), Status> {
         let Some(slot) = page.index.checked_sub(1) else {
             self.first = Some(page.hpa);
@@ -89,6 +90,10 @@ impl<L: List> PageSink for Entries<'_, L> {
         }
         if slot == 0 {
             self.second = Some(page.hpa);
+            return Ok(());
+        }
+        if let Some(second) = self.second.filter(|_| slot == 1) {
+            self.list.set(0, second);
         }
         self.list.set(slot, page.hpa);
         Ok(())

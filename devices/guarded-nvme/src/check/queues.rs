@@ -78,7 +78,11 @@ pub fn create_submission<G: Guest>(
     let bytes = u64::from(size) * ENTRY_BYTES as u64;
     check_memory(guest, base, bytes, Access::Read)?;
     let completion_queue = entry.high(Cdw::D11);
-    if !rules.state.completion_queues.contains(completion_queue) {
+    if !rules
+        .state
+        .live_completion_queues
+        .contains(completion_queue)
+    {
         return Err(Status::INVALID_COMPLETION_QUEUE);
     }
     Ok(Verdict::CreateSubmissionQueue(NewSubmissionQueue {
@@ -97,11 +101,11 @@ pub fn create_submission<G: Guest>(
 pub fn delete_completion(entry: &Entry, rules: &Rules<'_>) -> Result<Verdict, Status> {
     let id = entry.low(Cdw::D10);
     let AdminState {
-        completion_queues,
+        live_completion_queues,
         used_queues,
         ..
     } = rules.state;
-    if !completion_queues.contains(id) {
+    if !live_completion_queues.contains(id) {
         return Err(Status::INVALID_QUEUE_ID);
     }
     if used_queues.contains(id) {
@@ -117,7 +121,7 @@ pub fn delete_completion(entry: &Entry, rules: &Rules<'_>) -> Result<Verdict, St
 /// 1/01 for a queue that is not there.
 pub fn delete_submission(entry: &Entry, rules: &Rules<'_>) -> Result<Verdict, Status> {
     let id = entry.low(Cdw::D10);
-    if !rules.state.submission_queues.contains(id) {
+    if !rules.state.live_submission_queues.contains(id) {
         return Err(Status::INVALID_QUEUE_ID);
     }
     Ok(Verdict::DeleteSubmissionQueue(id))

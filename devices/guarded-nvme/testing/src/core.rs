@@ -77,6 +77,7 @@ pub fn limits(mdts: u8) -> Limits {
         vectors: 9,
         events: 4,
         optional: Optional::ALL,
+        notices: 3 << 8,
         extended_logs: true,
         keep_alive: false,
     }
@@ -261,8 +262,15 @@ fn refused(status: Status, pages: Option<&Oracle>, seen: &mut Seen) {
     }
 }
 
+/// What a command transfers.
+#[derive(Clone, Copy, Debug)]
+struct Transfer {
+    bytes: u64,
+    access: Access,
+}
+
 /// Bytes and direction by the command's own rule; `None` without data.
-fn expected_transfer(entry: &Entry, rules: &Rules<'_>) -> Option<(u64, Access)> {
+fn expected_transfer(entry: &Entry, rules: &Rules<'_>) -> Option<Transfer> {
     let shift = rules.namespaces.get(entry.nsid())?.block_shift;
     let access = match entry.opcode() {
         1 | 5 => Access::Read,
@@ -270,7 +278,7 @@ fn expected_transfer(entry: &Entry, rules: &Rules<'_>) -> Option<(u64, Access)> 
         _ => return None,
     };
     let bytes = (u64::from(entry.cdw(Cdw::D12) & 0xffff) + 1) << shift;
-    Some((bytes, access))
+    Some(Transfer { bytes, access })
 }
 
 /// What the pages of a command are, by a second reading of the rules.
@@ -281,7 +289,8 @@ enum Oracle {
     Changing,
 }
 
-fn oracle(entry: &Entry, (bytes, access): (u64, Access), ram: &GuestRam) -> Oracle {
+fn oracle(entry: &Entry, transfer: Transfer, ram: &GuestRam) -> Oracle {
+    let Transfer { bytes, access } = transfer;
     let (first, second) = (entry.prp1(), entry.prp2());
     let count = (first % PAGE + bytes).div_ceil(PAGE);
     if count > 513 {

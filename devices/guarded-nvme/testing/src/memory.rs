@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use address::Hpa;
@@ -25,9 +26,16 @@ pub enum Owner {
     Monitor,
 }
 
+/// A page of words.
+type Words = Arc<[AtomicU64; WORDS]>;
+
+fn zeros() -> Words {
+    Arc::new([const { AtomicU64::new(0) }; WORDS])
+}
+
 struct Frame {
     owner: Owner,
-    words: Box<[u64; WORDS]>,
+    words: Words,
 }
 
 #[derive(Default)]
@@ -36,6 +44,7 @@ struct Frames {
     next_block: u64,
     blocks_left: Option<usize>,
     is_scattered: bool,
+    is_false: bool,
     /// While a device is running no block may go.
     is_running: bool,
 }
@@ -60,7 +69,7 @@ impl Physical {
 
     /// Adds a page of zeros.
     pub fn add(&self, page: Hpa, owner: Owner) {
-        let words = Box::new([0; WORDS]);
+        let words = zeros();
         let old = self
             .lock()
             .frames
@@ -71,6 +80,11 @@ impl Physical {
     /// Whether blocks are made of pages that are not contiguous, where that is allowed.
     pub fn scatter(&self, is_scattered: bool) {
         self.lock().is_scattered = is_scattered;
+    }
+
+    /// Blocks that are to be contiguous are not.
+    pub fn falsify(&self) {
+        self.lock().is_false = true;
     }
 
     /// After so many contiguous blocks of several pages there are no more.
@@ -95,16 +109,18 @@ impl Physical {
                 None => {}
             }
         }
-        let step = if is_contiguous || !frames.is_scattered {
+        let is_together = is_contiguous && !frames.is_false;
+        let step = if is_together || !frames.is_scattered {
             1
         } else {
             3
         };
         let first = BLOCKS / PAGE + frames.next_block;
         frames.next_block += pages as u64 * step + 1;
-        let pages: Vec<u64> = (0..pages as u64).map(|page| first + page * step).collect();
-        for page in &pages {
-            let (owner, words) = (Owner::Monitor, Box::new([0; WORDS]));
+        let numbers = (0..pages as u64).map(|page| first + page * step);
+        let pages: Vec<(u64, Words)> = numbers.map(|page| (page, zeros())).collect();
+        for (page, words) in &pages {
+            let (owner, words) = (Owner::Monitor, Arc::clone(words));
             frames.frames.insert(*page, Frame { owner, words });
         }
         let physical = self.clone();
@@ -134,15 +150,44 @@ impl Physical {
     pub fn load(&self, address: Hpa) -> Option<u64> {
         let frames = self.lock();
         let frame = frames.frames.get(&(address.0 / PAGE))?;
-        Some(frame.words[index(address)])
+        Some(frame.words[index(address)].load(Ordering::Relaxed))
     }
 
     /// Stores 8 bytes; `false` if there is no memory.
     pub fn store(&self, address: Hpa, value: u64) -> bool {
-        let mut frames = self.lock();
-        match frames.frames.get_mut(&(address.0 / PAGE)) {
-            Some(frame) => frame.words[index(address)] = value,
+        let frames = self.lock();
+        match frames.frames.get(&(address.0 / PAGE)) {
+            Some(frame) => frame.words[index(address)].store(value, Ordering::Relaxed),
             None => return false,
+        }
+        true
+    }
+
+    /// Copies bytes that do not cross a page; `false` if there is no memory.
+    pub fn read(&self, address: Hpa, data: &mut [u8]) -> bool {
+        let frames = self.lock();
+        let Some(frame) = frames.frames.get(&(address.0 / PAGE)) else {
+            return false;
+        };
+        for (at, byte) in (address.0 % PAGE..).zip(data) {
+            let (word, within) = split(at);
+            *byte = frame.words[word].load(Ordering::Relaxed).to_le_bytes()[within];
+        }
+        true
+    }
+
+    /// Stores bytes that do not cross a page; `false` if there is no memory.
+    pub fn write(&self, address: Hpa, data: &[u8]) -> bool {
+        let frames = self.lock();
+        let Some(frame) = frames.frames.get(&(address.0 / PAGE)) else {
+            return false;
+        };
+        for (at, byte) in (address.0 % PAGE..).zip(data) {
+            let (word, within) = split(at);
+            let word = &frame.words[word];
+            let mut bytes = word.load(Ordering::Relaxed).to_le_bytes();
+            bytes[within] = *byte;
+            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
         }
         true
     }
@@ -179,17 +224,27 @@ fn index(address: Hpa) -> usize {
     usize::try_from(address.0 % PAGE / 8).unwrap_or(0)
 }
 
+/// The word of a byte in a page, and which byte of it that is.
+fn split(at: u64) -> (usize, usize) {
+    let at = usize::try_from(at).unwrap_or(0);
+    (at / 8, at % 8)
+}
+
 /// A block of the monitor's.
 #[derive(Debug)]
 pub struct ModelBlock {
     physical: Physical,
-    pages: Vec<u64>,
+    pages: Vec<(u64, Words)>,
 }
 
 impl ModelBlock {
-    fn address(&self, offset: usize) -> Option<Hpa> {
-        let page = self.pages.get(offset / PAGE_BYTES)?;
-        Some(Hpa(page * PAGE + (offset % PAGE_BYTES) as u64))
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        assert_eq!(offset % 8, 0, "not a word: {offset}");
+        let (_, words) = self
+            .pages
+            .get(offset / PAGE_BYTES)
+            .expect("inside the block");
+        &words[offset % PAGE_BYTES / 8]
     }
 }
 
@@ -199,17 +254,15 @@ impl Block for ModelBlock {
     }
 
     fn hpa(&self, page: usize) -> Hpa {
-        Hpa(self.pages[page] * PAGE)
+        Hpa(self.pages[page].0 * PAGE)
     }
 
     fn load(&self, offset: usize) -> u64 {
-        let address = self.address(offset).expect("inside the block");
-        self.physical.load(address).expect("memory of a block")
+        self.word(offset).load(Ordering::Relaxed)
     }
 
     fn store(&self, offset: usize, value: u64) {
-        let address = self.address(offset).expect("inside the block");
-        assert!(self.physical.store(address, value));
+        self.word(offset).store(value, Ordering::Relaxed);
     }
 }
 
@@ -217,7 +270,7 @@ impl Drop for ModelBlock {
     fn drop(&mut self) {
         let mut frames = self.physical.lock();
         let is_running = frames.is_running;
-        for page in &self.pages {
+        for (page, _) in &self.pages {
             frames.frames.remove(page);
         }
         drop(frames);

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use address::{Gpa, Hpa};
 use guarded_nvme::guest::{Access, GuestMemory, Translate};
@@ -21,7 +22,7 @@ pub struct GuestRam {
     physical: Physical,
     pages: BTreeMap<u64, (Hpa, bool)>,
     trick: RefCell<Option<Trick>>,
-    loads: RefCell<BTreeMap<u64, u32>>,
+    loads: RefCell<Option<BTreeMap<u64, u32>>>,
 }
 
 impl fmt::Debug for GuestRam {
@@ -50,7 +51,7 @@ impl GuestRam {
             physical,
             pages: map,
             trick: RefCell::new(None),
-            loads: RefCell::new(BTreeMap::new()),
+            loads: RefCell::new(None),
         }
     }
 
@@ -71,10 +72,15 @@ impl GuestRam {
         *self.trick.borrow_mut() = Some(trick);
     }
 
-    /// How often the monitor has read each word that it read alone, by address.
+    /// Begins to count the words that the monitor reads alone.
+    pub fn count_loads(&self) {
+        *self.loads.borrow_mut() = Some(BTreeMap::new());
+    }
+
+    /// How often it has read each, by address.
     #[must_use]
     pub fn loads(&self) -> BTreeMap<u64, u32> {
-        self.loads.borrow().clone()
+        self.loads.borrow().clone().unwrap_or_default()
     }
 
     /// Where an address is, whatever may be done there.
@@ -106,21 +112,28 @@ impl GuestRam {
         }
     }
 
-    /// The guest's own loads of bytes.
+    /// The guest's own loads of bytes; zeros where there is no RAM.
     #[must_use]
     pub fn bytes(&self, gpa: Gpa, length: usize) -> Vec<u8> {
-        (0..length as u64).map(|at| self.byte(gpa + at)).collect()
+        let mut data = vec![0; length];
+        self.pieces(gpa, length, |hpa, range| {
+            self.physical.read(hpa, &mut data[range]);
+        });
+        data
     }
 
-    fn byte(&self, gpa: Gpa) -> u8 {
-        let word = self.get(gpa.align_down(8)).to_le_bytes();
-        word[usize::try_from(gpa.0 % 8).unwrap_or(0)]
-    }
-
-    fn put_byte(&self, gpa: Gpa, value: u8) {
-        let mut word = self.get(gpa.align_down(8)).to_le_bytes();
-        word[usize::try_from(gpa.0 % 8).unwrap_or(0)] = value;
-        self.put(gpa.align_down(8), u64::from_le_bytes(word));
+    /// The parts of a range that are in one page each, with where they are.
+    fn pieces(&self, gpa: Gpa, length: usize, mut each: impl FnMut(Hpa, Range<usize>)) {
+        let mut done = 0;
+        while done < length {
+            let at = gpa + done as u64;
+            let rest = usize::try_from(PAGE - at.0 % PAGE).unwrap_or(0);
+            let end = length.min(done + rest);
+            if let Some(hpa) = self.hpa(at) {
+                each(hpa, done..end);
+            }
+            done = end;
+        }
     }
 
     fn is_ram(&self, gpa: Gpa, length: usize, for_writing: bool) -> bool {
@@ -157,7 +170,9 @@ impl GuestMemory for GuestRam {
         if !self.is_ram(gpa, data.len(), false) {
             return false;
         }
-        data.copy_from_slice(&self.bytes(gpa, data.len()));
+        self.pieces(gpa, data.len(), |hpa, range| {
+            self.physical.read(hpa, &mut data[range]);
+        });
         self.after_read(gpa);
         true
     }
@@ -166,9 +181,9 @@ impl GuestMemory for GuestRam {
         if !self.is_ram(gpa, data.len(), true) {
             return false;
         }
-        for (at, byte) in (0..).zip(data) {
-            self.put_byte(gpa + at, *byte);
-        }
+        self.pieces(gpa, data.len(), |hpa, range| {
+            self.physical.write(hpa, &data[range]);
+        });
         true
     }
 
@@ -178,7 +193,9 @@ impl GuestMemory for GuestRam {
             return None;
         }
         let value = self.get(gpa);
-        *self.loads.borrow_mut().entry(gpa.0).or_default() += 1;
+        if let Some(loads) = self.loads.borrow_mut().as_mut() {
+            *loads.entry(gpa.0).or_default() += 1;
+        }
         self.after_read(gpa);
         Some(value)
     }

@@ -378,6 +378,8 @@ fn submission_queues_are_checked() {
     bench.refuses(create(1, 1, 1 | 1 << 16), Status::INVALID_COMPLETION_QUEUE);
     bench.refuses(create(1, 1, 1), Status::INVALID_COMPLETION_QUEUE);
     bench.state.completion_queues.insert(2);
+    bench.refuses(create(1, 1, 1 | 2 << 16), Status::INVALID_COMPLETION_QUEUE);
+    bench.state.live_completion_queues.insert(2);
     let made = bench.check(create(3, 255, 7 | 2 << 16));
     let expected = NewSubmissionQueue {
         id: 3,
@@ -405,6 +407,12 @@ fn queues_that_are_used_are_not_deleted() {
     }
     bench.state.completion_queues.insert(1);
     bench.state.submission_queues.insert(2);
+    for opcode in [0, 4] {
+        let id = if opcode == 0 { 2 } else { 1 };
+        bench.refuses(delete(opcode, id), Status::INVALID_QUEUE_ID);
+    }
+    bench.state.live_completion_queues.insert(1);
+    bench.state.live_submission_queues.insert(2);
     bench.state.used_queues.insert(1);
     bench.refuses(delete(4, 1), Status::INVALID_QUEUE_DELETION);
     assert_eq!(bench.check(delete(0, 2)), Verdict::DeleteSubmissionQueue(2));

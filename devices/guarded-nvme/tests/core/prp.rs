@@ -101,6 +101,7 @@ fn a_list_that_points_to_itself_ends() {
     for slot in 0..511 {
         ram.put(Gpa(0x2000 + 8 * slot), DATA);
     }
+    ram.count_loads();
     let pages = walk(&ram, payload(0x5000, 0x2ff8, 3 << 20)).unwrap();
     assert_eq!(pages.len(), 768);
     let loads: u32 = ram.loads().values().sum();
@@ -189,7 +190,9 @@ fn transfers_have_exactly_the_bytes_of_their_blocks_up_to_the_limit() {
             let verdict = check(&read(nsid, most), &rules, &ram, &mut list);
             assert!(matches!(verdict, Verdict::Forward(_)), "{mdts} {shift}");
             let pages = 1 << mdts;
-            assert_eq!(list.entries().len(), pages - 1);
+            // Two pages need no list.
+            let expected = if pages > 2 { pages - 1 } else { 0 };
+            assert_eq!(list.entries().len(), expected);
         }
     }
 }
