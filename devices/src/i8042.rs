@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The keyboard controller, as far as guests use it to restart the machine.
 
 use std::fmt;

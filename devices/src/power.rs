@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Power-off and reset by the guest: the sleep and reset registers of hardware-reduced ACPI, and
 //! a register beside them in which a guest may leave a status for the process that started it.
 

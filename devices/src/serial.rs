@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The first serial port: a 16550 on ports 0x3f8 to 0x3ff.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Links the bare-metal image as the monitor loads it.
 
 fn main() {

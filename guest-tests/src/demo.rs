@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo testbed demo`: the stress guest drives a real NVMe controller on the real path, and its report is brought
 //! out of the test machine.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest boots: an initramfs of busybox, the stock kernel's own modules, and a script.
 //!
 //! The script runs as `/case` in a shell of busybox's, with its output on the guest's console. What it has

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Disk images of bytes that cannot be guessed but that are the same every time.
 
 use std::fs::{self, File};

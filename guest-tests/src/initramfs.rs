@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Initial RAM file systems: archives in cpio's `newc` format
 //! (Linux Documentation/driver-api/early-userspace/buffer-format.rst).
 

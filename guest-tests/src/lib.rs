@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The testbed: real boots on an emulated machine without an IOMMU.
 //!
 //! Nothing that can be bought without an IOMMU is needed. QEMU emulates a machine (called the *test

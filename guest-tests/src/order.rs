@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Whether a device was quiet before its memory or its file was given back.
 //!
 //! The test machine's kernel notes, in one timeline of its own, every configuration write that comes from

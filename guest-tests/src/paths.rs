@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where the testbed keeps its things, and how they get there whole.
 
 use std::fs::{self, File};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Runs cases, at most two at once, and tells of each in one line.
 
 use std::panic::{self, AssertUnwindSafe};

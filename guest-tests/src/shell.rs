@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Running programs of the build machine.
 
 use std::ffi::OsStr;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What QEMU saw: the device's DMA, from outside everything under test.
 
 use std::ops::Range;
@@ -10,7 +12,7 @@ pub enum Event {
         /// Address.
         address: u64,
         /// Bytes.
-        length: u64,
+        len: u64,
     },
     /// `pci_cfg_write`: a configuration write reached a function.
     ConfigWrite {
@@ -111,14 +113,10 @@ pub struct DmaCheck {
 #[must_use]
 pub fn check_dma(events: &[Event], extents: &[Extent]) -> DmaCheck {
     let runs = merged(extents);
-    let inside = |address: u64, length: u64| {
+    let inside = |address: u64, len: u64| {
         let index = runs.partition_point(|run| run.start <= address);
         let run = index.checked_sub(1).and_then(|index| runs.get(index));
-        run.is_some_and(|run| {
-            address
-                .checked_add(length)
-                .is_some_and(|end| end <= run.end)
-        })
+        run.is_some_and(|run| address.checked_add(len).is_some_and(|end| end <= run.end))
     };
     let mut check = DmaCheck {
         transfers: 0,
@@ -127,12 +125,12 @@ pub fn check_dma(events: &[Event], extents: &[Extent]) -> DmaCheck {
         first_outside: None,
     };
     for event in events {
-        if let Event::Dma { address, length } = *event {
+        if let Event::Dma { address, len } = *event {
             check.transfers += 1;
-            check.bytes += length;
-            if !inside(address, length) {
+            check.bytes += len;
+            if !inside(address, len) {
                 check.outside += 1;
-                check.first_outside.get_or_insert((address, length));
+                check.first_outside.get_or_insert((address, len));
             }
         }
     }
@@ -170,10 +168,10 @@ fn parse_extent(rest: &str) -> Option<Extent> {
     let mut words = rest.split_whitespace();
     let gpa = number(words.next()?)?;
     let hpa = number(words.next()?.strip_prefix("hpa=")?)?;
-    let length = number(words.next()?.strip_prefix("len=")?)?;
+    let len = number(words.next()?.strip_prefix("len=")?)?;
     Some(Extent {
-        gpa: gpa..gpa.checked_add(length)?,
-        hpa: hpa..hpa.checked_add(length)?,
+        gpa: gpa..gpa.checked_add(len)?,
+        hpa: hpa..hpa.checked_add(len)?,
     })
 }
 
@@ -191,7 +189,7 @@ fn parse_line(line: &str) -> Option<[Option<Event>; 2]> {
         value.split([',', ' ']).next()
     };
     let address = |key: &str| number(after(key)?);
-    let dma = |address: u64, length: u64| Some(Event::Dma { address, length });
+    let dma = |address: u64, len: u64| Some(Event::Dma { address, len });
     let entries = || after("qsize=")?.parse::<u64>().ok()?.checked_add(1);
     let event = match name {
         "pci_nvme_map_addr" => dma(address("addr ")?, after("len ")?.parse().ok()?),
@@ -284,7 +282,7 @@ mod tests {
         let dma: Vec<(u64, u64)> = parse(log)
             .iter()
             .map(|event| match event {
-                Event::Dma { address, length } => (*address, *length),
+                Event::Dma { address, len } => (*address, *len),
                 Event::ConfigWrite { .. } => panic!("no configuration write"),
             })
             .collect();
@@ -300,21 +298,13 @@ mod tests {
 
     #[test]
     fn dma_may_cross_neighbours_but_not_the_end() {
-        let dma =
-            |address, length| check_dma(&[Event::Dma { address, length }], &extents(LINES)).outside;
+        let dma = |address, len| check_dma(&[Event::Dma { address, len }], &extents(LINES)).outside;
         assert_eq!(dma(0x1005ff000, 0x2000), 0);
         assert_eq!(dma(0x1007ff000, 0x1000), 0);
         assert_eq!(dma(0x1007ff000, 0x1001), 1);
         assert_eq!(dma(u64::MAX, 2), 1);
         assert_eq!(
-            check_dma(
-                &[Event::Dma {
-                    address: 0,
-                    length: 1
-                }],
-                &[]
-            )
-            .outside,
+            check_dma(&[Event::Dma { address: 0, len: 1 }], &[]).outside,
             1
         );
     }

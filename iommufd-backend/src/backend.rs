@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One interface over the two places that physical addresses come from: the kernel
 //! (`IOMMU_IOAS_NOIOMMU_GET_PA`) and the software backend.
 

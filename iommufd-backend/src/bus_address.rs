@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Whether a function's BARs have the same addresses on its bus as for the CPU.
 //!
 //! A host bridge may translate between the two. Sysfs tells the CPU's addresses (`resource`), the
@@ -7,7 +9,7 @@
 use std::fs;
 use std::io;
 
-use address::Bdf;
+use address::{Bdf, BusAddr, Hpa};
 use pci_config::regs::{
     BAR_MEMORY_ADDRESS, BAR0, BARS, EXT_CAP_SRIOV, HEADER_TYPE, HEADER_TYPE_LAYOUT, SRIOV_BAR0,
     SRIOV_FIRST_OFFSET, SRIOV_STRIDE,
@@ -15,7 +17,7 @@ use pci_config::regs::{
 use pci_config::{BarKind, find_extended_capability, word};
 
 use crate::error::Error;
-use crate::pci_sysfs::{PciSysfs, RegionKind, Resource};
+use crate::pci_sysfs::{PciSysfs, Resource};
 
 /// A memory BAR with two addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +25,9 @@ pub struct TranslatedBar {
     /// Its number.
     pub bar: usize,
     /// Where it begins on the bus.
-    pub bus: u64,
+    pub bus: BusAddr,
     /// Where it begins for the CPU.
-    pub cpu: u64,
+    pub cpu: Hpa,
 }
 
 impl PciSysfs {
@@ -68,14 +70,13 @@ impl PciSysfs {
 }
 
 /// What the memory BARs of a function hold; `None` for those that are not there or hold 0.
-type Addresses = [Option<u64>; BARS as usize];
+type Addresses = [Option<BusAddr>; BARS as usize];
 
 fn compare(on_bus: Addresses, resources: &[Option<Resource>]) -> Option<TranslatedBar> {
     let both = on_bus.into_iter().zip(resources).enumerate();
     both.filter_map(|(bar, (bus, resource))| {
-        let resource = (*resource).filter(|resource| resource.kind == RegionKind::Memory)?;
-        let (bus, cpu) = (bus?, resource.start?);
-        (bus != cpu).then_some(TranslatedBar { bar, bus, cpu })
+        let (bus, cpu) = (bus?, resource.as_ref()?.address()?);
+        (bus != BusAddr::identity(cpu)).then_some(TranslatedBar { bar, bus, cpu })
     })
     .next()
 }
@@ -138,7 +139,7 @@ fn addresses(config: &[u8], first: u16) -> Addresses {
         let is_wide = matches!(kind, BarKind::Memory64 { .. }) && bar + 1 < BARS;
         let high = is_wide.then(|| register(bar + 1)).flatten().unwrap_or(0);
         let address = u64::from(high) << 32 | u64::from(low & BAR_MEMORY_ADDRESS);
-        found[usize::from(bar)] = (kind != BarKind::Io && address != 0).then_some(address);
+        found[usize::from(bar)] = (kind != BarKind::Io && address != 0).then_some(BusAddr(address));
         bar += 1 + u8::from(is_wide);
     }
     found

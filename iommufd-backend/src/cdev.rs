@@ -1,15 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The VFIO character device of a PCI function: finding it and telling its kind.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use address::Bdf;
 
 use crate::error::Error;
 use crate::pci_sysfs::PciSysfs;
 
-/// Where the kernel puts the nodes.
-pub const NODES: &str = "/dev/vfio/devices";
+/// Where the kernel puts the nodes, below the root of the file tree.
+const NODES: &str = "dev/vfio/devices";
 
 /// Whether an IOMMU stands between the device and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,73 @@ impl CdevKind {
         let valid = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
         valid.then_some(kind)
     }
+
+    /// How many of the `counted` MSI vectors of such a device can be used: without interrupt remapping
+    /// x86 hosts cannot give a device a block of vectors.
+    #[must_use]
+    pub fn msi_vectors(self, counted: u16) -> u16 {
+        match self {
+            Self::Noiommu => counted.min(1),
+            Self::Iommu => counted,
+        }
+    }
+}
+
+/// Whether the driver of this name is one of VFIO's.
+#[must_use]
+pub fn is_vfio_driver(name: &str) -> bool {
+    name.contains("vfio")
+}
+
+/// The VFIO character device that sysfs lists for a function. Its node may be missing: kernels before 7.3
+/// make none in noiommu mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CdevNode {
+    name: String,
+    kind: CdevKind,
+}
+
+impl CdevNode {
+    /// The character device of `bdf`, if sysfs lists one.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`]
+    pub fn of(sysfs: &PciSysfs, bdf: Bdf) -> Result<Option<Self>, Error> {
+        let directory = sysfs.directory(bdf)?.join("vfio-dev");
+        Ok(fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                CdevKind::of_name(&name).map(|kind| Self { name, kind })
+            }))
+    }
+
+    /// Whether an IOMMU stands between the device and memory.
+    #[must_use]
+    pub fn kind(&self) -> CdevKind {
+        self.kind
+    }
+
+    /// The path of its node, below the file tree at `root`, normally `/`.
+    #[must_use]
+    pub fn path(&self, root: &Path) -> PathBuf {
+        root.join(NODES).join(&self.name)
+    }
+
+    /// Whether the node is there, below the file tree at `root`.
+    #[must_use]
+    pub fn exists(&self, root: &Path) -> bool {
+        self.path(root).exists()
+    }
+}
+
+/// The absolute path of the node.
+impl fmt::Display for CdevNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path(Path::new("/")).display().fmt(f)
+    }
 }
 
 /// An open VFIO character device that is bound to no `/dev/iommu` yet.
@@ -43,19 +113,17 @@ pub struct Cdev {
 }
 
 impl Cdev {
-    /// Finds the character device of `bdf` through `sysfs` and tells its kind, without opening
-    /// it: the node's name and kind.
+    /// Finds the character device of `bdf` through `sysfs`, without opening it.
     ///
     /// # Errors
     /// [`Error::NoDevice`]; [`Error::NotBound`] if another driver than a VFIO one holds the
     /// device; [`Error::NoCdev`] if the kernel made none.
-    pub fn find(sysfs: &PciSysfs, bdf: Bdf) -> Result<(String, CdevKind), Error> {
+    pub fn find(sysfs: &PciSysfs, bdf: Bdf) -> Result<CdevNode, Error> {
         let driver = sysfs.driver(bdf)?;
-        let found = Self::name(sysfs, bdf)?;
-        // Kernels before 7.3 list a noiommu device here without making a node for it.
+        let found = CdevNode::of(sysfs, bdf)?;
         match (found, driver) {
-            (Some(found), _) if Path::new(NODES).join(&found.0).exists() => Ok(found),
-            (_, Some(driver)) if driver.contains("vfio") => Err(Error::NoCdev { bdf, driver }),
+            (Some(found), _) if found.exists(Path::new("/")) => Ok(found),
+            (_, Some(driver)) if is_vfio_driver(&driver) => Err(Error::NoCdev { bdf, driver }),
             (_, driver) => Err(Error::NotBound {
                 bdf,
                 driver,
@@ -64,31 +132,14 @@ impl Cdev {
         }
     }
 
-    /// The name and kind of the character device that sysfs lists for `bdf`, whether it has a
-    /// node or not.
-    ///
-    /// # Errors
-    /// [`Error::NoDevice`]
-    pub fn name(sysfs: &PciSysfs, bdf: Bdf) -> Result<Option<(String, CdevKind)>, Error> {
-        let directory = sysfs.directory(bdf)?.join("vfio-dev");
-        Ok(fs::read_dir(directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .find_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                CdevKind::of_name(&name).map(|kind| (name, kind))
-            }))
-    }
-
     /// Opens the character device of `bdf`.
     ///
     /// # Errors
     /// As [`find`](Self::find); [`Error::OpenCdev`], with `EPERM` where the kind is
     /// [`CdevKind::Noiommu`] and the caller lacks CAP_SYS_RAWIO.
     pub fn open(sysfs: &PciSysfs, bdf: Bdf) -> Result<Self, Error> {
-        let (name, kind) = Self::find(sysfs, bdf)?;
-        let path = Path::new(NODES).join(name);
+        let node = Self::find(sysfs, bdf)?;
+        let (path, kind) = (node.path(Path::new("/")), node.kind());
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -113,6 +164,34 @@ impl Cdev {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_remapping_one_message_is_left() {
+        assert_eq!(CdevKind::Iommu.msi_vectors(32), 32);
+        assert_eq!(CdevKind::Noiommu.msi_vectors(32), 1);
+        assert_eq!(CdevKind::Noiommu.msi_vectors(0), 0);
+    }
+
+    #[test]
+    fn a_node_may_be_listed_without_being_there() {
+        let root = tempfile::tempdir().unwrap();
+        let device = root.path().join("sys/bus/pci/devices/0000:01:00.0");
+        let of = || {
+            let sysfs = PciSysfs::at(&root.path().join("sys"));
+            CdevNode::of(&sysfs, "01:00.0".parse().unwrap())
+        };
+        assert!(matches!(of(), Err(Error::Read { .. })));
+        fs::create_dir_all(device.join("power")).unwrap();
+        assert_eq!(of().unwrap(), None);
+        fs::create_dir_all(device.join("vfio-dev/noiommu-vfio3")).unwrap();
+        let node = of().unwrap().unwrap();
+        assert_eq!(node.kind(), CdevKind::Noiommu);
+        assert_eq!(node.to_string(), "/dev/vfio/devices/noiommu-vfio3");
+        assert!(!node.exists(root.path()));
+        fs::create_dir_all(root.path().join("dev/vfio/devices")).unwrap();
+        fs::write(node.path(root.path()), "").unwrap();
+        assert!(node.exists(root.path()));
+    }
 
     #[test]
     fn names_tell_the_kind() {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A PCI function bound to `/dev/iommu`, and its registers.
 
 use std::fs::File;
@@ -14,13 +16,12 @@ use vfio_bindings::bindings::vfio;
 
 use crate::cdev::{Cdev, CdevKind};
 use crate::error::Error;
+use crate::file_range::FileRange;
 use crate::iommufd::{DeviceId, Iommufd};
 use crate::mapping::Mapping;
+use crate::operation::Operation;
 use crate::region::Region;
 use crate::sys;
-
-/// The operation whose refusal means that another process has the device.
-pub(crate) const BIND: &str = "bind it to /dev/iommu";
 
 /// Regions that a PCI function has, `VFIO_PCI_BAR0_REGION_INDEX` to `…_CONFIG_REGION_INDEX`.
 const REGIONS: u32 = vfio::VFIO_PCI_CONFIG_REGION_INDEX + 1;
@@ -28,7 +29,7 @@ const REGIONS: u32 = vfio::VFIO_PCI_CONFIG_REGION_INDEX + 1;
 /// How often a bind or reset is tried when the kernel holds the device's lock elsewhere
 /// (`EAGAIN`), and how long to wait between two tries.
 const TRIES: u32 = 20;
-const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A VFIO device bound to an [`Iommufd`].
 ///
@@ -62,14 +63,14 @@ impl VfioDevice {
         retried(|| sys::bind_iommufd(file.as_fd(), &mut argument)).map_err(|source| {
             Error::Device {
                 bdf,
-                operation: BIND,
+                operation: Operation::Bind,
                 source,
             }
         })?;
         let mut info = vfio::vfio_device_info::default();
         sys::device_info(file.as_fd(), &mut info).map_err(|source| Error::Device {
             bdf,
-            operation: "read its description",
+            operation: Operation::Describe,
             source,
         })?;
         if info.flags & vfio::VFIO_DEVICE_FLAGS_PCI == 0 || info.num_regions < REGIONS {
@@ -101,7 +102,7 @@ impl VfioDevice {
         };
         sys::attach_pt(self.fd(), &mut argument)
             .map(drop)
-            .map_err(|source| self.failed("attach it to an I/O page table", source))
+            .map_err(|source| self.failed(Operation::Attach, source))
     }
 
     /// The device's name on the host.
@@ -164,7 +165,7 @@ impl VfioDevice {
     pub fn region_read(&self, index: u32, offset: u64, data: &mut [u8]) -> Result<(), Error> {
         self.file_offset(index, offset, data.len())
             .and_then(|at| self.file.read_exact_at(data, at))
-            .map_err(|source| self.failed("read a register", source))
+            .map_err(|source| self.failed(Operation::ReadRegister, source))
     }
 
     /// Writes `data.len()` bytes (1, 2, 4 or 8) of region `index`.
@@ -174,7 +175,7 @@ impl VfioDevice {
     pub fn region_write(&self, index: u32, offset: u64, data: &[u8]) -> Result<(), Error> {
         self.file_offset(index, offset, data.len())
             .and_then(|at| self.file.write_all_at(data, at))
-            .map_err(|source| self.failed("write a register", source))
+            .map_err(|source| self.failed(Operation::WriteRegister, source))
     }
 
     /// Maps `area` of region `index`, one of its mappable parts or within one, at an address
@@ -188,24 +189,32 @@ impl VfioDevice {
         area: &Range<u64>,
         physical: Hpa,
     ) -> Result<Mapping, Error> {
-        let length = area.end.saturating_sub(area.start);
-        let at = self
+        let len = area.end.saturating_sub(area.start);
+        let offset = self
             .region(index)
             .filter(|region| area.end <= region.size)
             .map(|region| region.file_offset + area.start)
             .ok_or_else(|| {
-                self.failed("map a region", io::Error::from_raw_os_error(libc::EINVAL))
+                self.failed(
+                    Operation::MapRegion,
+                    io::Error::from_raw_os_error(libc::EINVAL),
+                )
             })?;
-        let mut mapping = Mapping::reserve(length, physical.0)?;
-        mapping.place(0, length, (self.fd(), at), "device registers")?;
+        let mut mapping = Mapping::reserve(len, physical.0)?;
+        let part = FileRange {
+            file: self.fd(),
+            offset,
+            len,
+        };
+        mapping.place(0, part, "device registers")?;
         Ok(mapping)
     }
 
-    fn file_offset(&self, index: u32, offset: u64, length: usize) -> io::Result<u64> {
+    fn file_offset(&self, index: u32, offset: u64, len: usize) -> io::Result<u64> {
         self.region(index)
             .filter(|region| {
                 offset
-                    .checked_add(length as u64)
+                    .checked_add(len as u64)
                     .is_some_and(|end| end <= region.size)
             })
             .map(|region| region.file_offset + offset)
@@ -216,7 +225,7 @@ impl VfioDevice {
         self.file.as_fd()
     }
 
-    pub(crate) fn failed(&self, operation: &'static str, source: io::Error) -> Error {
+    pub(crate) fn failed(&self, operation: Operation, source: io::Error) -> Error {
         Error::Device {
             bdf: self.bdf,
             operation,
@@ -235,7 +244,7 @@ fn region(bdf: Bdf, file: &File, index: u32) -> Result<Region, Error> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Region::default()),
         Err(source) => Err(Error::Device {
             bdf,
-            operation: "read the description of a region",
+            operation: Operation::DescribeRegion,
             source,
         }),
     }
@@ -247,7 +256,7 @@ pub(crate) fn retried(mut call: impl FnMut() -> io::Result<u32>) -> io::Result<u
     for _ in 1..TRIES {
         match call() {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
-                thread::sleep(BETWEEN_TRIES);
+                thread::sleep(RETRY_DELAY);
             }
             result => return result,
         }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What can fail on the kernel's side, and hints.
 
 use std::io;
@@ -5,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use address::{Bdf, Hpa, Iova};
 use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
+
+use crate::extent::ExtentError;
+use crate::operation::{IommufdOperation, Operation};
 
 /// Failure of an operation on `/dev/iommu`, a VFIO device, sysfs or a hugepage pool. The kernel's
 /// errno is the source.
@@ -71,8 +76,8 @@ pub enum Error {
     Device {
         /// The device.
         bdf: Bdf,
-        /// What was tried, as a verb phrase.
-        operation: &'static str,
+        /// What was tried.
+        operation: Operation,
         /// Why not.
         source: io::Error,
     },
@@ -96,17 +101,17 @@ pub enum Error {
     /// A command to `/dev/iommu` failed.
     #[error("/dev/iommu: cannot {operation}")]
     Iommufd {
-        /// What was tried, as a verb phrase.
-        operation: &'static str,
+        /// What was tried.
+        operation: IommufdOperation,
         /// Why not.
         source: io::Error,
     },
 
     /// Guest memory could not be pinned.
-    #[error("Cannot pin {length} bytes of guest memory")]
+    #[error("Cannot pin {len} bytes of guest memory")]
     Pin {
         /// Bytes to pin.
-        length: u64,
+        len: u64,
         /// Why not.
         source: io::Error,
     },
@@ -133,7 +138,7 @@ pub enum Error {
 
     /// The kernel's answers make no extent.
     #[error("The kernel cannot be right about where guest memory is")]
-    Extent(#[from] crate::extent::ExtentError),
+    Extent(#[from] ExtentError),
 
     /// The kernel shows no addresses to this caller.
     #[error("{} shows no addresses", path.display())]
@@ -161,10 +166,10 @@ pub enum Error {
     },
 
     /// Address space could not be reserved or mapped.
-    #[error("Cannot map {length} bytes of {what}")]
+    #[error("Cannot map {len} bytes of {what}")]
     Map {
         /// Bytes to map.
-        length: u64,
+        len: u64,
         /// What they are.
         what: &'static str,
         /// Why not.
@@ -191,36 +196,17 @@ impl Error {
             Self::NoCdev { .. } => {
                 Some("the kernel needs CONFIG_VFIO_DEVICE_CDEV (Linux 7.3 or later)".into())
             }
-            Self::OpenCdev { source, .. } => match source.raw_os_error() {
-                Some(libc::EPERM) => Some(
-                    "a device in noiommu mode is opened with CAP_SYS_RAWIO only: run as root"
-                        .into(),
-                ),
-                Some(libc::EACCES) => Some("run as root".into()),
-                Some(libc::ENOENT) => Some("is devtmpfs mounted on /dev?".into()),
-                _ => None,
-            },
+            Self::OpenCdev { source, .. } => cdev_hint(source).map(Into::into),
             Self::Device {
                 bdf,
-                operation,
+                operation: Operation::Bind,
                 source,
-            } if *operation == crate::device::BIND => match source.raw_os_error() {
-                Some(libc::EINVAL | libc::EBUSY) => Some(format!(
-                    "the kernel's messages say why, for example that a BAR has no address: \
-                     dmesg | grep -e {bdf} -e vfio"
-                )),
-                // Behind an IOMMU only: a device without one is refused when it is opened.
-                Some(libc::EPERM) => Some(format!(
-                    "a function that the IOMMU cannot tell from it has another driver, or the IOMMU \
-                     does not remap interrupts: pinvisor check {bdf}"
-                )),
-                _ => None,
-            },
-            Self::Pin { length, source } if source.raw_os_error() == Some(libc::ENOMEM) => {
+            } => bind_hint(*bdf, source),
+            Self::Pin { len, source } if source.raw_os_error() == Some(libc::ENOMEM) => {
                 Some(format!(
                     "raise the limit on locked memory (ulimit -l {} or more), run with \
                      CAP_IPC_LOCK, or reserve more hugepages",
-                    length / 1024
+                    len / 1024
                 ))
             }
             Self::Map { source, .. } if source.raw_os_error() == Some(libc::ENOMEM) => Some(
@@ -240,6 +226,34 @@ impl Error {
             ),
             _ => None,
         }
+    }
+}
+
+/// What to do about a device's node that does not open.
+fn cdev_hint(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            Some("a device in noiommu mode is opened with CAP_SYS_RAWIO only: run as root")
+        }
+        Some(libc::EACCES) => Some("run as root"),
+        Some(libc::ENOENT) => Some("is devtmpfs mounted on /dev?"),
+        _ => None,
+    }
+}
+
+/// What to do about a device that the kernel does not bind.
+fn bind_hint(bdf: Bdf, error: &io::Error) -> Option<String> {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EBUSY) => Some(format!(
+            "the kernel's messages say why, for example that a BAR has no address: \
+             dmesg | grep -e {bdf} -e vfio"
+        )),
+        // Behind an IOMMU only: a device without one is refused when it is opened.
+        Some(libc::EPERM) => Some(format!(
+            "a function that the IOMMU cannot tell from it has another driver, or the IOMMU \
+             does not remap interrupts: pinvisor check {bdf}"
+        )),
+        _ => None,
     }
 }
 
@@ -324,5 +338,37 @@ impl From<io::Error> for GetPaError {
             Some(libc::ENOENT) => Self::NotMapped,
             _ => Self::Other(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refused_bind_has_the_hints_of_one() {
+        let refused = |operation, number| Error::Device {
+            bdf: "01:00.0".parse().unwrap(),
+            operation,
+            source: io::Error::from_raw_os_error(number),
+        };
+        let bind = refused(Operation::Bind, libc::EBUSY);
+        assert_eq!(
+            bind.to_string(),
+            "PCI device 0000:01:00.0: cannot bind it to /dev/iommu"
+        );
+        assert!(bind.hint().unwrap().contains("dmesg"));
+        let denied = refused(Operation::Bind, libc::EPERM).hint().unwrap();
+        assert!(denied.contains("remap interrupts"), "{denied}");
+        for operation in [Operation::Attach, Operation::Reset, Operation::ReadRegister] {
+            for number in [libc::EBUSY, libc::EINVAL, libc::EPERM] {
+                assert_eq!(refused(operation, number).hint(), None, "{operation}");
+            }
+        }
+        let unmap = Error::Iommufd {
+            operation: IommufdOperation::Unmap,
+            source: io::Error::from_raw_os_error(libc::ENOENT),
+        };
+        assert_eq!(unmap.to_string(), "/dev/iommu: cannot unmap guest memory");
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Evidence that a device has ended its DMA. Memory that it may know is released for nothing less
 //! ([`NoiommuSpace::release`](crate::NoiommuSpace::release)).
 //!
@@ -17,6 +19,7 @@ use pci_config::regs::{
 };
 use pci_config::{Words, find_capability};
 
+use crate::config_space::ConfigSpace;
 use crate::error::Error;
 use crate::reset::{self, ResetMethod, Resettable};
 
@@ -67,24 +70,6 @@ impl Quiet {
     pub(crate) fn new(bdf: Bdf, because: Because) -> Self {
         Self { bdf, because }
     }
-}
-
-/// The config space of a function.
-pub trait ConfigSpace {
-    /// The function.
-    fn bdf(&self) -> Bdf;
-
-    /// Reads two bytes at an even `offset`.
-    ///
-    /// # Errors
-    /// [`Error::Device`]
-    fn config_word(&self, offset: u16) -> Result<u16, Error>;
-
-    /// Writes two bytes at an even `offset`.
-    ///
-    /// # Errors
-    /// [`Error::Device`]
-    fn set_config_word(&self, offset: u16, value: u16) -> Result<(), Error>;
 }
 
 /// Ends all DMA of `functions` for good, each reset by its method: D0, bus mastering off, nothing

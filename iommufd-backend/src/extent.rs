@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Physically contiguous runs of pinned memory.
 //!
 //! Pure arithmetic: pinning yields one short answer per backing page, and everything after it

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The kernel's pools of hugepages, and memory from them.
 
 use std::fs::{self, File};
@@ -28,6 +30,12 @@ impl HugepageSize {
             Self::Mib2 => 2 << 20,
             Self::Gib1 => 1 << 30,
         }
+    }
+
+    /// Pages that hold `bytes`.
+    #[must_use]
+    pub const fn pages_for(self, bytes: u64) -> u64 {
+        bytes.div_ceil(self.bytes())
     }
 
     fn memfd_flag(self) -> MemfdFlags {
@@ -137,42 +145,40 @@ pub fn memfd(size: HugepageSize) -> Result<File, Error> {
     rustix::fs::memfd_create("guest-memory", flags)
         .map(File::from)
         .map_err(|errno| Error::Map {
-            length: 0,
+            len: 0,
             what: "hugepages",
             source: errno.into(),
         })
 }
 
-/// Gives `file` its pages from `offset` on for `length` bytes, cleared. A signal, as of a terminal that
+/// Gives `file` its pages from `offset` on for `len` bytes, cleared. A signal, as of a terminal that
 /// is stopped, interrupts the kernel at it: it goes on then, and finds the pages that are there.
 ///
 /// # Errors
 /// [`Error::Map`], with `ENOSPC` where the pool has too few.
-pub fn populate(file: &File, offset: u64, length: u64) -> Result<(), Error> {
+pub fn populate(file: &File, offset: u64, len: u64) -> Result<(), Error> {
     let flags = FallocateFlags::empty();
-    populate_by(length, || {
-        rustix::fs::fallocate(file, flags, offset, length)
-    })
+    populate_by(len, || rustix::fs::fallocate(file, flags, offset, len))
 }
 
-fn populate_by(length: u64, allocate: impl FnMut() -> rustix::io::Result<()>) -> Result<(), Error> {
+fn populate_by(len: u64, allocate: impl FnMut() -> rustix::io::Result<()>) -> Result<(), Error> {
     rustix::io::retry_on_intr(allocate).map_err(|errno| Error::Map {
-        length,
+        len,
         what: "hugepages",
         source: errno.into(),
     })
 }
 
-/// Gives the pages of `file` from `offset` on for `length` bytes back to the pool, unless they
+/// Gives the pages of `file` from `offset` on for `len` bytes back to the pool, unless they
 /// are still mapped or pinned: then they go when that ends. The file keeps its length; **touching or
 /// pinning the range again takes other pages**.
 ///
 /// # Errors
 /// [`Error::Map`]
-pub fn give_back(file: &File, offset: u64, length: u64) -> Result<(), Error> {
+pub fn give_back(file: &File, offset: u64, len: u64) -> Result<(), Error> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(file, flags, offset, length).map_err(|errno| Error::Map {
-        length,
+    rustix::fs::fallocate(file, flags, offset, len).map_err(|errno| Error::Map {
+        len,
         what: "a hole in hugepages",
         source: errno.into(),
     })
@@ -190,13 +196,7 @@ mod tests {
         populate_by(2 << 20, || answers.next().unwrap()).unwrap();
         let error = populate_by(2 << 20, || Err(Errno::NOSPC)).unwrap_err();
         assert!(
-            matches!(
-                error,
-                Error::Map {
-                    length: 0x20_0000,
-                    ..
-                }
-            ),
+            matches!(error, Error::Map { len: 0x20_0000, .. }),
             "{error}"
         );
     }

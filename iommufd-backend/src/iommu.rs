@@ -1,13 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest memory mapped for devices that an IOMMU translates.
 
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::Iova;
 
 use crate::device::VfioDevice;
 use crate::error::Error;
+use crate::file_range::FileRange;
 use crate::iommufd::{IoasId, Iommufd};
 
 /// An I/O address space for devices behind an IOMMU, which may address what is mapped in it and
@@ -38,13 +39,12 @@ impl IommuSpace {
         device.attach(self.ioas.0)
     }
 
-    /// Maps and pins `length` bytes of `file` from `offset` at `iova`.
+    /// Maps and pins `part` of a file at `iova`.
     ///
     /// # Errors
     /// [`Error::Pin`]
-    pub fn map(&self, iova: Iova, file: &File, offset: u64, length: u64) -> Result<(), Error> {
-        self.iommufd
-            .map_file(self.ioas, iova, file.as_fd(), offset, length)
+    pub fn map(&self, iova: Iova, part: FileRange<'_>) -> Result<(), Error> {
+        self.iommufd.map_file(self.ioas, iova, part)
     }
 
     /// Unmaps and unpins everything. Whatever a device still sends is refused by the IOMMU.

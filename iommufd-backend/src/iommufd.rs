@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `/dev/iommu`: address spaces, their page tables, and what is pinned in them.
 
 use std::fs::{File, OpenOptions};
@@ -8,6 +10,8 @@ use address::{Hpa, Iova};
 use iommufd_bindings as iommufd;
 
 use crate::error::{Error, GetPaError};
+use crate::file_range::FileRange;
+use crate::operation::IommufdOperation;
 use crate::sys;
 use crate::uapi::iommu_ioas_noiommu_get_pa;
 
@@ -57,7 +61,7 @@ impl Iommufd {
     pub fn ioas_alloc(&self) -> Result<IoasId, Error> {
         let mut argument = iommufd::iommu_ioas_alloc::default();
         sys::ioas_alloc(self.as_fd(), &mut argument).map_err(|source| Error::Iommufd {
-            operation: "make an I/O address space",
+            operation: IommufdOperation::MakeAddressSpace,
             source,
         })?;
         Ok(IoasId(argument.out_ioas_id))
@@ -76,7 +80,7 @@ impl Iommufd {
             ..Default::default()
         };
         sys::hwpt_alloc(self.as_fd(), &mut argument).map_err(|source| Error::Iommufd {
-            operation: "make an I/O page table",
+            operation: IommufdOperation::MakePageTable,
             source,
         })?;
         Ok(HwptId(argument.out_hwpt_id))
@@ -94,40 +98,36 @@ impl Iommufd {
         sys::destroy(self.as_fd(), &mut argument)
             .map(drop)
             .map_err(|source| Error::Iommufd {
-                operation: "destroy an I/O page table",
+                operation: IommufdOperation::DestroyPageTable,
                 source,
             })
     }
 
-    /// Maps `length` bytes of `file` from `offset` at `iova` (`IOMMU_IOAS_MAP_FILE`, Linux 6.13)
+    /// Maps `part` of a file at `iova` (`IOMMU_IOAS_MAP_FILE`, Linux 6.13)
     /// for reading and writing, and pins them if `ioas` has a page table. Holes are filled.
     /// A hugetlb memfd takes whole hugepages only.
     ///
     /// # Errors
     /// [`Error::Pin`], with `ENOMEM` where the limit on locked memory or the hugepage pool is
     /// exceeded or a page could not be moved to a place where it can stay.
-    pub fn map_file(
-        &self,
-        ioas: IoasId,
-        iova: Iova,
-        file: BorrowedFd<'_>,
-        offset: u64,
-        length: u64,
-    ) -> Result<(), Error> {
+    pub fn map_file(&self, ioas: IoasId, iova: Iova, part: FileRange<'_>) -> Result<(), Error> {
         let mut argument = iommufd::iommu_ioas_map_file {
             flags: iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA
                 | iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE
                 | iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE,
             ioas_id: ioas.0,
-            fd: file.as_raw_fd(),
-            start: offset,
-            length,
+            fd: part.file.as_raw_fd(),
+            start: part.offset,
+            length: part.len,
             iova: iova.0,
             ..Default::default()
         };
         sys::ioas_map_file(self.as_fd(), &mut argument)
             .map(drop)
-            .map_err(|source| Error::Pin { length, source })
+            .map_err(|source| Error::Pin {
+                len: part.len,
+                source,
+            })
     }
 
     /// Removes the areas that [`map_file`](Self::map_file) made in the range, and unpins them at
@@ -135,17 +135,17 @@ impl Iommufd {
     ///
     /// # Errors
     /// [`Error::Iommufd`], with `ENOENT` where the range is empty or cuts an area.
-    pub fn unmap(&self, ioas: IoasId, iova: Iova, length: u64) -> Result<(), Error> {
+    pub fn unmap(&self, ioas: IoasId, iova: Iova, len: u64) -> Result<(), Error> {
         let mut argument = iommufd::iommu_ioas_unmap {
             ioas_id: ioas.0,
             iova: iova.0,
-            length,
+            length: len,
             ..Default::default()
         };
         sys::ioas_unmap(self.as_fd(), &mut argument)
             .map(drop)
             .map_err(|source| Error::Iommufd {
-                operation: "unmap guest memory",
+                operation: IommufdOperation::Unmap,
                 source,
             })
     }
@@ -159,17 +159,17 @@ impl Iommufd {
     }
 
     /// Asks for the physical address of the byte at `iova` and for how many bytes, at most
-    /// `length` and at most to the end of the area, memory goes on from there
+    /// `len` and at most to the end of the area, memory goes on from there
     /// (`IOMMU_IOAS_NOIOMMU_GET_PA`, Linux 7.3). The kernel walks its table once for every 4 KiB
     /// asked for.
     ///
     /// # Errors
     /// A [`GetPaError`] for each errno.
-    pub fn get_pa(&self, ioas: IoasId, iova: Iova, length: u64) -> Result<(Hpa, u64), GetPaError> {
+    pub fn get_pa(&self, ioas: IoasId, iova: Iova, len: u64) -> Result<(Hpa, u64), GetPaError> {
         let mut argument = iommu_ioas_noiommu_get_pa {
             ioas_id: ioas.0,
             iova: iova.0,
-            length,
+            length: len,
             ..Default::default()
         };
         sys::get_pa(self.as_fd(), &mut argument)?;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Wiring a device's interrupts to eventfds (`VFIO_DEVICE_SET_IRQS`).
 
 use std::fmt;
@@ -7,6 +9,7 @@ use vfio_bindings::bindings::vfio;
 
 use crate::device::VfioDevice;
 use crate::error::Error;
+use crate::operation::Operation;
 use crate::sys;
 
 /// A kind of interrupt as VFIO numbers them.
@@ -64,7 +67,7 @@ impl VfioDevice {
             }),
             // The device has none of this kind.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(IrqInfo::default()),
-            Err(source) => Err(self.failed("read the description of its interrupts", source)),
+            Err(source) => Err(self.failed(Operation::DescribeInterrupts, source)),
         }
     }
 
@@ -113,7 +116,7 @@ impl VfioDevice {
         };
         sys::set_irqs(self.fd(), &header, None)
             .map(drop)
-            .map_err(|source| self.failed("turn its interrupts off", source))
+            .map_err(|source| self.failed(Operation::DisableInterrupts, source))
     }
 
     fn set_eventfds(
@@ -137,7 +140,7 @@ impl VfioDevice {
             ..Default::default()
         };
         let possible = sys::set_irqs(self.fd(), &header, Some(&fds))
-            .map_err(|source| self.failed("turn its interrupts on", source))?;
+            .map_err(|source| self.failed(Operation::EnableInterrupts, source))?;
         if possible != 0 {
             return Err(Error::DeviceUnusable {
                 bdf: self.bdf(),

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The kernel's side of passthrough: guest memory pinned through `/dev/iommu`, PCI devices through
 //! VFIO character devices, and the facts about the host that both need. No KVM and no guest here.
 //!
@@ -13,15 +15,90 @@
 //! once and stops no process. The order is one of types: memory is released for evidence
 //! ([`Quiet`]) that each device has ended its DMA, which only [`quiesce`] and, for a device that is
 //! closed, [`settle`] can make.
+//!
+//! ```no_run
+//! use std::fs::File;
+//! use std::sync::Arc;
+//!
+//! use address::Iova;
+//! use iommufd_backend::backend::{DmaBackend, PinRequest};
+//! use iommufd_backend::{
+//!     Cdev, CdevKind, Iommufd, NoiommuSpace, PciSysfs, VfioDevice, quiesce, reset_each,
+//! };
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let sysfs = PciSysfs::default();
+//!     let cdev = Cdev::open(&sysfs, "0000:01:00.0".parse()?)?;
+//!     assert_eq!(cdev.kind(), CdevKind::Noiommu);
+//!     let iommufd = Arc::new(Iommufd::open()?);
+//!     let device = VfioDevice::bind(cdev, Arc::clone(&iommufd))?;
+//!     let mut space = NoiommuSpace::new(iommufd)?;
+//!     space.attach(&device)?;
+//!     let method = device.reset_method(&sysfs)?;
+//!     for result in reset_each(&[(&device, &method)]) {
+//!         result?;
+//!     }
+//!
+//!     // A file of hugetlbfs. Its pages do not move from here on.
+//!     let file = File::options().read(true).write(true).open("/dev/hugepages/guest")?;
+//!     let request = PinRequest {
+//!         file: &file,
+//!         offset: 0,
+//!         len: 2 << 20,
+//!         page_size: 2 << 20,
+//!         iova: Iova(1 << 30),
+//!     };
+//!     for extent in space.pin(&request)? {
+//!         println!("{} bytes at HPA {}", extent.len(), extent.hpa());
+//!     }
+//!
+//!     // The device can be given these addresses. Before memory is released its DMA has to end.
+//!     let quiet = quiesce(&[(&device, &method)]);
+//!     let evidence = quiet.into_iter().collect::<Result<Vec<_>, _>>()?;
+//!     drop(device);
+//!     Ok(space.release(&evidence)?)
+//! }
+//! ```
+//!
+//! [`software`] has the same interface without a kernel and a device:
+//!
+//! ```
+//! use address::{BusAddr, Hpa, Iova};
+//! use iommufd_backend::backend::{DmaBackend, PinRequest};
+//! use iommufd_backend::software::{BusAddress, PhysicalMemory, SoftwareBackend};
+//!
+//! // Memory from 4 GiB to 5 GiB, in runs of at most 64 KiB.
+//! let physical = PhysicalMemory::new([Hpa(4 << 30)..Hpa(5 << 30)], 64 << 10, 1);
+//! let mut backend = SoftwareBackend::new(physical);
+//! let file = tempfile::tempfile()?;
+//! file.set_len(1 << 20)?;
+//! let extents = backend.pin(&PinRequest {
+//!     file: &file,
+//!     offset: 0,
+//!     len: 1 << 20,
+//!     page_size: 4096,
+//!     iova: Iova(1 << 30),
+//! })?;
+//! assert!(extents.len() >= 16);
+//!
+//! // An emulated device reaches what is pinned, and nothing else.
+//! let port = backend.port();
+//! port.write(BusAddress::Bus(BusAddr::identity(extents[0].hpa())), b"data")?;
+//! assert!(port.write(BusAddress::Bus(BusAddr(0)), b"data").is_err());
+//! assert_eq!(port.fault_count(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod backend;
 mod bus_address;
 mod cdev;
+mod config_space;
 mod device;
 mod dma_width;
 mod error;
 mod evidence;
 pub mod extent;
+mod file_range;
 pub mod hugepages;
 mod iomem;
 mod iommu;
@@ -29,9 +106,9 @@ mod iommufd;
 mod irq;
 mod mapping;
 mod noiommu;
+mod operation;
 mod pagemap;
 mod pci_sysfs;
-mod quiet;
 mod region;
 mod reset;
 mod settle;
@@ -41,20 +118,22 @@ mod table_pages;
 mod uapi;
 
 pub use bus_address::TranslatedBar;
-pub use cdev::{Cdev, CdevKind, NODES};
+pub use cdev::{Cdev, CdevKind, CdevNode, is_vfio_driver};
 pub use device::VfioDevice;
 pub use dma_width::DmaWidth;
 pub use error::{Error, ErrorKind, GetPaError};
 pub use evidence::{Because, Quiet, quiesce};
+pub use file_range::FileRange;
 pub use iomem::{Entry, IoMem};
 pub use iommu::IommuSpace;
 pub use iommufd::{DEV_IOMMU, DeviceId, HwptId, IoasId, Iommufd};
 pub use irq::{IrqIndex, IrqInfo};
 pub use mapping::Mapping;
 pub use noiommu::NoiommuSpace;
+pub use operation::{IommufdOperation, Operation};
 pub use pagemap::{PageState, Pagemap};
-pub use pci_sysfs::{IommuGroup, PciSysfs, REGIONS, RegionKind, Resource};
+pub use pci_sysfs::{BARS, IommuGroup, PciSysfs, REGIONS, RegionKind, Resource, memory_bars};
 pub use region::{MalformedRegion, Region};
-pub use reset::{ResetMethod, reset_each, strongest};
+pub use reset::{BUS_RESET, ResetMethod, reset_each};
 pub use settle::{Leftover, settle};
 pub use table_pages::TablePages;

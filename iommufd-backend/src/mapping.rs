@@ -1,12 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Address space of this process, given back when dropped.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::ptr;
 
 use address::Hva;
 
 use crate::error::Error;
+use crate::file_range::FileRange;
 
 /// Sizes at which the CPU and KVM can map more than a page at once (x86-64), largest first.
 const LARGE: [u64; 2] = [1 << 30, 2 << 20];
@@ -19,11 +22,15 @@ const PAGE: u64 = 4096;
 #[derive(Debug)]
 pub struct Mapping {
     start: Hva,
-    length: u64,
+    len: u64,
 }
 
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "no mapping of no bytes can be reserved"
+)]
 impl Mapping {
-    /// Reserves `length` bytes, a multiple of 4096 and not 0, with nothing behind them.
+    /// Reserves `len` bytes, a multiple of 4096 and not 0, with nothing behind them.
     ///
     /// The start is congruent to `physical` modulo the largest page size that fits: what is
     /// mapped there with the same alignment can be mapped by large entries, by the kernel
@@ -31,18 +38,15 @@ impl Mapping {
     ///
     /// # Errors
     /// [`Error::Map`]
-    pub fn reserve(length: u64, physical: u64) -> Result<Self, Error> {
+    pub fn reserve(len: u64, physical: u64) -> Result<Self, Error> {
         let failed = |source| Error::Map {
-            length,
+            len,
             what: "address space",
             source,
         };
-        let modulus = LARGE
-            .into_iter()
-            .find(|size| *size <= length)
-            .unwrap_or(PAGE);
+        let modulus = LARGE.into_iter().find(|size| *size <= len).unwrap_or(PAGE);
         let slack = modulus - PAGE;
-        let total = length
+        let total = len
             .checked_add(slack)
             .and_then(|total| usize::try_from(total).ok())
             .ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
@@ -65,30 +69,21 @@ impl Mapping {
         let ahead = (physical % modulus).wrapping_sub(whole.0) & (modulus - 1);
         let start = whole + ahead;
         unmap(whole, ahead);
-        unmap(start + length, slack - ahead);
-        Ok(Self { start, length })
+        unmap(start + len, slack - ahead);
+        Ok(Self { start, len })
     }
 
-    /// Maps `length` bytes of `file` from `offset` on at `at` bytes from the start, shared and
-    /// for reading and writing, in place of what was there.
+    /// Maps `part` of a file at `at` bytes from the start, shared and for reading and writing, in
+    /// place of what was there.
     ///
     /// # Errors
     /// [`Error::Map`], naming `what`; `EINVAL` if the range is not within the reservation.
-    pub fn place(
-        &mut self,
-        at: u64,
-        length: u64,
-        (file, offset): (BorrowedFd<'_>, u64),
-        what: &'static str,
-    ) -> Result<(), Error> {
-        let failed = |source| Error::Map {
-            length,
-            what,
-            source,
-        };
-        let inside = at.checked_add(length).is_some_and(|end| end <= self.length);
+    pub fn place(&mut self, at: u64, part: FileRange<'_>, what: &'static str) -> Result<(), Error> {
+        let len = part.len;
+        let failed = |source| Error::Map { len, what, source };
+        let inside = at.checked_add(len).is_some_and(|end| end <= self.len);
         let (true, Ok(bytes), Ok(offset)) =
-            (inside, usize::try_from(length), i64::try_from(offset))
+            (inside, usize::try_from(len), i64::try_from(part.offset))
         else {
             return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
         };
@@ -100,7 +95,7 @@ impl Mapping {
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED | libc::MAP_FIXED,
-                file.as_raw_fd(),
+                part.file.as_raw_fd(),
                 offset,
             )
         };
@@ -117,16 +112,15 @@ impl Mapping {
     /// [`Error::Map`], with `EFAULT` where a page cannot be had; those before it are entered.
     pub fn populate(&self) -> Result<(), Error> {
         let failed = |source| Error::Map {
-            length: self.length,
+            len: self.len,
             what: "memory that was mapped before",
             source,
         };
-        let length = usize::try_from(self.length)
+        let len = usize::try_from(self.len)
             .map_err(|_| failed(io::Error::from_raw_os_error(libc::EINVAL)))?;
         // SAFETY: the advice (Linux 5.14, mm/madvise.c madvise_populate) changes page tables and
         // the contents of no page; the range is this object's.
-        let result =
-            unsafe { libc::madvise(pointer(self.start), length, libc::MADV_POPULATE_READ) };
+        let result = unsafe { libc::madvise(pointer(self.start), len, libc::MADV_POPULATE_READ) };
         match result {
             0 => Ok(()),
             _ => Err(failed(io::Error::last_os_error())),
@@ -141,14 +135,14 @@ impl Mapping {
 
     /// Bytes in the range.
     #[must_use]
-    pub fn length(&self) -> u64 {
-        self.length
+    pub fn len(&self) -> u64 {
+        self.len
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        unmap(self.start, self.length);
+        unmap(self.start, self.len);
     }
 }
 
@@ -161,22 +155,22 @@ pub(crate) fn pointer(address: Hva) -> *mut libc::c_void {
     ptr::with_exposed_provenance_mut(address)
 }
 
-/// Gives back `length` bytes from `start`, which must be part of a reservation that its owner is
+/// Gives back `len` bytes from `start`, which must be part of a reservation that its owner is
 /// letting go of.
-fn unmap(start: Hva, length: u64) {
-    if length == 0 {
+fn unmap(start: Hva, len: u64) {
+    if len == 0 {
         return;
     }
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the size of a mapping of ours"
     )]
-    let length = length as usize;
+    let len = len as usize;
     // SAFETY: only called on ranges that `Mapping` reserved and has not given back.
-    let result = unsafe { libc::munmap(pointer(start), length) };
+    let result = unsafe { libc::munmap(pointer(start), len) };
     if result != 0 {
         log::error!(
-            "Cannot unmap {length} bytes at {start}: {}",
+            "Cannot unmap {len} bytes at {start}: {}",
             io::Error::last_os_error()
         );
     }
@@ -191,15 +185,15 @@ mod tests {
 
     #[test]
     fn the_start_is_congruent_to_the_physical_address() {
-        for (length, physical, modulus) in [
+        for (len, physical, modulus) in [
             (0x1000, 0xfe80_1000, 0x1000),
             (2 << 20, 0x1_4020_0000, 2 << 20),
             (64 << 20, 0x1_4030_0000, 2 << 20),
             (1 << 30, 0x1_4020_0000, 1 << 30),
         ] {
-            let mapping = Mapping::reserve(length, physical).unwrap();
+            let mapping = Mapping::reserve(len, physical).unwrap();
             assert_eq!(mapping.start().0 % modulus, physical % modulus);
-            assert_eq!(mapping.length(), length);
+            assert_eq!(mapping.len(), len);
         }
     }
 
@@ -208,15 +202,19 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 8192]).unwrap();
         let mut mapping = Mapping::reserve(8192, 0).unwrap();
-        mapping
-            .place(4096, 4096, (file.as_fd(), 4096), "a file")
-            .unwrap();
-        for (at, length) in [(4096, 8192), (u64::MAX, 4096), (8192, 4096)] {
-            assert!(
-                mapping
-                    .place(at, length, (file.as_fd(), 0), "a file")
-                    .is_err()
-            );
+        let part = FileRange {
+            file: file.as_fd(),
+            offset: 4096,
+            len: 4096,
+        };
+        mapping.place(4096, part, "a file").unwrap();
+        for (at, len) in [(4096, 8192), (u64::MAX, 4096), (8192, 4096)] {
+            let part = FileRange {
+                offset: 0,
+                len,
+                ..part
+            };
+            assert!(mapping.place(at, part, "a file").is_err());
         }
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest memory pinned through the kernel for devices that no IOMMU translates.
 
 use std::os::fd::AsFd;
@@ -10,6 +12,7 @@ use crate::device::VfioDevice;
 use crate::error::Error;
 use crate::evidence::Quiet;
 use crate::extent::{Extent, merge};
+use crate::file_range::FileRange;
 use crate::iommufd::{HwptId, IoasId, Iommufd};
 
 /// The smallest question that `IOMMU_IOAS_NOIOMMU_GET_PA` answers in one step, and the size of
@@ -134,13 +137,12 @@ impl DmaBackend for NoiommuSpace {
     type Error = Error;
 
     fn pin(&mut self, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
-        self.iommufd.map_file(
-            self.ioas,
-            request.iova,
-            request.file.as_fd(),
-            request.offset,
-            request.len,
-        )?;
+        let part = FileRange {
+            file: request.file.as_fd(),
+            offset: request.offset,
+            len: request.len,
+        };
+        self.iommufd.map_file(self.ioas, request.iova, part)?;
         let result = self.ask(request);
         if result.is_err() {
             // No device has been told of this memory yet.

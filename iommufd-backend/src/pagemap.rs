@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where this process's pages are, by `/proc/self/pagemap`
 //! (Documentation/admin-guide/mm/pagemap.rst).
 
@@ -55,13 +57,13 @@ impl Pagemap {
         File::open(PATH).map(Self).map_err(read_error)
     }
 
-    /// What the kernel tells about each of the pages that `length` bytes from `start` on are in.
+    /// What the kernel tells about each of the pages that `len` bytes from `start` on are in.
     ///
     /// # Errors
     /// [`Error::Read`]
-    pub fn pages(&self, start: Hva, length: u64) -> impl Iterator<Item = Result<PageState, Error>> {
+    pub fn pages(&self, start: Hva, len: u64) -> impl Iterator<Item = Result<PageState, Error>> {
         let first = start.0 / PAGE;
-        let end = start.0.saturating_add(length).div_ceil(PAGE);
+        let end = start.0.saturating_add(len).div_ceil(PAGE);
         let mut next = first;
         let mut buffer = Vec::new();
         let mut taken = 0;
@@ -96,9 +98,8 @@ fn read_error(source: std::io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
+    use crate::file_range::FileRange;
     use crate::mapping::Mapping;
 
     #[test]
@@ -119,15 +120,16 @@ mod tests {
     fn every_page_of_a_mapping_is_told_of_once_it_is_populated() {
         // More than are read at once.
         let pages = AT_ONCE as u64 + 3;
-        let file = tempfile::tempfile().unwrap();
+        // In memory: the kernel takes pages of other files back at any time.
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let file = File::from(rustix::fs::memfd_create("pages", flags).unwrap());
         file.set_len(pages * PAGE).unwrap();
         let mut mapping = Mapping::reserve(pages * PAGE, 0).unwrap();
-        mapping
-            .place(0, pages * PAGE, (file.as_fd(), 0), "a file")
-            .unwrap();
+        let part = FileRange::first(&file, pages * PAGE);
+        mapping.place(0, part, "a file").unwrap();
         let pagemap = Pagemap::open().unwrap();
         let states = || -> Vec<_> {
-            let all = pagemap.pages(mapping.start(), mapping.length());
+            let all = pagemap.pages(mapping.start(), mapping.len());
             all.collect::<Result<_, _>>().unwrap()
         };
         assert_eq!(states(), vec![PageState::Absent; AT_ONCE + 3]);

@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What sysfs tells about PCI devices.
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use address::{Bdf, Hpa};
@@ -14,7 +17,9 @@ const IORESOURCE_MEM: u64 = 0x200;
 const IORESOURCE_UNSET: u64 = 0x2000_0000;
 
 /// Number of regions of a function that have a line of their own: six BARs and the ROM.
-pub const REGIONS: usize = 7;
+pub const REGIONS: usize = BARS + 1;
+/// Number of BARs of a function.
+pub const BARS: usize = 6;
 
 /// What a region of a function is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +39,27 @@ pub struct Resource {
     pub start: Option<u64>,
     /// Bytes, or ports.
     pub size: u64,
+}
+
+impl Resource {
+    /// Where the host placed it in memory; `None` for I/O ports and for what has no place.
+    #[must_use]
+    pub fn address(&self) -> Option<Hpa> {
+        let start = self.start.filter(|_| self.kind == RegionKind::Memory);
+        start.map(Hpa)
+    }
+}
+
+/// The memory BARs among the regions of a function that have a place: each with its number.
+pub fn memory_bars(
+    regions: &[Option<Resource>; REGIONS],
+) -> impl Iterator<Item = (usize, Range<Hpa>)> {
+    let bars = regions.iter().take(BARS).enumerate();
+    bars.filter_map(|(number, region)| {
+        let region = region.as_ref()?;
+        let range = region.address()?.span(region.size)?;
+        (!range.is_empty()).then_some((number, range))
+    })
 }
 
 /// The IOMMU group of a device.
@@ -198,6 +224,18 @@ impl PciSysfs {
         }
     }
 
+    /// Name of the driver that alone may have `bdf`; empty if any may.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::Read`]
+    pub fn driver_override(&self, bdf: Bdf) -> Result<String, Error> {
+        Ok(match self.word(bdf, "driver_override")?.as_str() {
+            // How the kernel prints that there is none.
+            "(null)" => String::new(),
+            name => name.to_owned(),
+        })
+    }
+
     /// Name of the driver that holds `bdf`, if any does.
     ///
     /// # Errors
@@ -211,19 +249,6 @@ impl PciSysfs {
             Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::Read { path, source }),
         }
-    }
-
-    /// Physical addresses at which the host placed the memory regions of `bdf`: BAR0 to BAR5,
-    /// then the ROM. `None` for I/O ports, absent regions and regions without a place.
-    ///
-    /// # Errors
-    /// [`Error::NoDevice`], [`Error::Read`], [`Error::Parse`]
-    pub fn memory_regions(&self, bdf: Bdf) -> Result<[Option<Hpa>; REGIONS], Error> {
-        let place = |region: Option<Resource>| {
-            let region = region.filter(|region| region.kind == RegionKind::Memory)?;
-            region.start.map(Hpa)
-        };
-        Ok(self.resources(bdf)?.map(place))
     }
 }
 
@@ -273,8 +298,10 @@ mod tests {
              0x0000000000000000 0x0000000000003fff 0x0000000000140204\n",
         )
         .unwrap();
+        let regions = sysfs.resources(DISK.parse().unwrap()).unwrap();
+        let addresses = regions.map(|region| region?.address());
         assert_eq!(
-            sysfs.memory_regions(DISK.parse().unwrap()).unwrap(),
+            addresses,
             [
                 Some(Hpa(0xfe80_0000)),
                 None,
@@ -288,12 +315,30 @@ mod tests {
     }
 
     #[test]
+    fn memory_bars_have_a_place_and_a_size() {
+        let region = |kind, start, size| Some(Resource { kind, start, size });
+        let (memory, ports) = (RegionKind::Memory, RegionKind::Ports);
+        let regions = [
+            region(memory, Some(0x1000), 0x100),
+            None,
+            region(ports, Some(0xc000), 0x20),
+            region(memory, None, 0x1000),
+            region(memory, Some(u64::MAX), 2),
+            region(memory, Some(0x2000), 0),
+            // The ROM is no BAR.
+            region(memory, Some(0x3000), 0x1000),
+        ];
+        let bars: Vec<_> = memory_bars(&regions).collect();
+        assert_eq!(bars, [(0, Hpa(0x1000)..Hpa(0x1100))]);
+    }
+
+    #[test]
     fn a_garbled_resource_file_is_an_error() {
         let (_root, device, sysfs) = tree();
         for text in ["0x1\n", "0x1 0x2 zz\n", "\n"] {
             fs::write(device.join("resource"), text).unwrap();
             assert!(matches!(
-                sysfs.memory_regions(DISK.parse().unwrap()),
+                sysfs.resources(DISK.parse().unwrap()),
                 Err(Error::Parse { .. })
             ));
         }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What VFIO says about a region of a device: `VFIO_DEVICE_GET_REGION_INFO` and the capabilities
 //! behind it. Pure, since the kernel's answer is input like any other.
 
@@ -8,7 +10,7 @@ use vfio_bindings::bindings::vfio;
 /// Length in bytes of the fixed part, `struct vfio_region_info`.
 const HEADER: usize = 32;
 /// Capabilities in one answer; more is taken for a loop in the chain.
-const MOST_CAPABILITIES: usize = 64;
+const MAX_CAPABILITIES: usize = 64;
 
 /// One region of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +57,7 @@ impl Region {
         region.mappable = vec![0..size];
         if flags & vfio::VFIO_REGION_INFO_FLAG_CAPS != 0 {
             let mut at = word(answer, 12)? as usize;
-            for _ in 0..MOST_CAPABILITIES {
+            for _ in 0..MAX_CAPABILITIES {
                 if at == 0 {
                     return Ok(region);
                 }

@@ -1,4 +1,10 @@
-//! The ways to reset a PCI function.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! How a PCI function is reset: the choice of a method, and what it does.
+//!
+//! The choice has one owner, [`ResetMethod`]. A run makes it with what VFIO says of bound devices
+//! ([`VfioDevice::reset_method`]), `check` and `list` with what sysfs shows before
+//! ([`PciSysfs::expected_reset`]), and [`settle()`](crate::settle()) for a device that is closed.
 
 use std::fmt;
 use std::thread;
@@ -7,11 +13,12 @@ use std::time::{Duration, Instant};
 use address::Bdf;
 use pci_config::regs::{CLASS, REVISION};
 
+use crate::config_space::ConfigSpace;
 use crate::device::{VfioDevice, retried};
 use crate::error::Error;
-use crate::evidence::ConfigSpace;
+use crate::operation::Operation;
 use crate::pci_sysfs::PciSysfs;
-use crate::sys;
+use crate::sys::{self, Affected};
 
 /// The kernel's word for a reset by D3hot and back (drivers/pci/pci.c pci_reset_fn_methods).
 pub(crate) const PM: &str = "pm";
@@ -20,15 +27,22 @@ pub(crate) const PM: &str = "pm";
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const ANSWER_POLL: Duration = Duration::from_millis(10);
 
-/// How a device can be reset by its user.
+/// The kernel's word for a reset of the bus of a function that is alone on it.
+pub const BUS_RESET: &str = "bus";
+
+/// How a function is reset, and why in this way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResetMethod {
     /// By itself, in the kernel's word for how: `flr`, `bus` if it is alone on it, ...
     Function(String),
-    /// Only together with all functions on its bus, which are all bound to the same
-    /// `/dev/iommu`; or alone on its bus, because its own reset is not trusted.
-    Bus(Vec<Bdf>),
-    /// Not at all. A reset of its bus would hit `others`, which are not bound here; without any,
+    /// Together with all on its bus, which may be itself alone.
+    Bus {
+        /// All functions on its bus, which have the same user.
+        functions: Vec<Bdf>,
+        /// Its own reset, which is not trusted; `None` if it has none.
+        instead_of: Option<String>,
+    },
+    /// Not at all. A reset of its bus would hit `others`, which have not the same user; without any,
     /// its bus has no reset either.
     None {
         /// Functions that stand in the way.
@@ -40,52 +54,90 @@ impl fmt::Display for ResetMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Function(method) => f.write_str(method),
-            Self::Bus(_) => f.write_str("bus"),
+            Self::Bus { .. } => f.write_str(BUS_RESET),
             Self::None { .. } => f.write_str("none"),
         }
     }
 }
 
-/// The strongest of the kernel's `methods`, which stand in the order in which it tries them: the
-/// first, unless that is a PM reset and the bus can be reset. A function that goes to D3hot and
-/// back need not stop anything (PCI Express Base Specification, section 5.3.1.4: its state after
-/// that is undefined), and some, as QEMU's e1000e, keep their rings.
-#[must_use]
-pub fn strongest(methods: &[String]) -> Option<&str> {
-    let is_strong = |method: &&String| *method != PM;
-    let found = methods.iter().find(is_strong).or(methods.first());
-    found.map(String::as_str)
+/// A PM reset is taken only where nothing else can be had. A function that goes to D3hot and back need not
+/// stop anything (PCI Express Base Specification, section 5.3.1.4: its state after that is undefined), and
+/// some, as QEMU's e1000e, keep their rings.
+fn is_trusted(method: &str) -> bool {
+    method != PM
 }
 
-/// Whether the kernel's first reset of a function resets it as a function-level reset does: a PM reset
-/// need not, and `VFIO_DEVICE_RESET` takes the first.
-fn is_function_reset(own: Option<&str>) -> bool {
-    own.is_some_and(|own| own != PM)
+/// The best of the kernel's `methods`, for those who can have any of them: the first that is trusted.
+pub(crate) fn strongest(methods: &[String]) -> Option<&str> {
+    let found = methods.iter().find(|method| is_trusted(method));
+    found.or(methods.first()).map(String::as_str)
 }
 
-/// A function that a reset of a device's bus would reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Affected {
-    /// The function.
-    pub(crate) bdf: Bdf,
-    /// Whether it is bound to the same `/dev/iommu`.
-    pub(crate) owned: bool,
-}
-
-/// The reset of a function that has `own` as the kernel's first one, and whose bus is shared with
-/// no functions but `affected`, itself among them; none of them where the bus has no reset.
-fn choose(own: Option<&str>, affected: &[Affected]) -> ResetMethod {
-    if let Some(own) = own.filter(|own| is_function_reset(Some(own))) {
-        return ResetMethod::Function(own.to_owned());
+impl ResetMethod {
+    /// The reset of a function whose `own` is this one, and whose bus is shared with no functions but those
+    /// that `affected` finds, itself among them; none of them where the bus has no reset. They are looked for
+    /// only where it matters.
+    pub(crate) fn choose<E>(
+        own: Option<&str>,
+        affected: impl FnOnce() -> Result<Vec<Affected>, E>,
+    ) -> Result<Self, E> {
+        let own = own.map(str::to_owned);
+        if let Some(own) = own.clone().filter(|own| is_trusted(own)) {
+            return Ok(Self::Function(own));
+        }
+        let (owned, others): (Vec<_>, Vec<_>) =
+            affected()?.into_iter().partition(|function| function.owned);
+        let names = |list: Vec<Affected>| list.iter().map(|function| function.bdf).collect();
+        Ok(match own {
+            instead_of if others.is_empty() && !owned.is_empty() => Self::Bus {
+                functions: names(owned),
+                instead_of,
+            },
+            Some(own) => Self::Function(own),
+            None => Self::None {
+                others: names(others),
+            },
+        })
     }
-    let (owned, others): (Vec<_>, Vec<_>) = affected.iter().partition(|function| function.owned);
-    let names = |list: Vec<&Affected>| list.iter().map(|function| function.bdf).collect();
-    match own {
-        _ if others.is_empty() && !owned.is_empty() => ResetMethod::Bus(names(owned)),
-        Some(own) => ResetMethod::Function(own.to_owned()),
-        None => ResetMethod::None {
-            others: names(others),
-        },
+
+    /// Whether it hits the function alone and resets it as the function-level reset does that a user may expect.
+    /// A guest may ask for such a reset at any time.
+    #[must_use]
+    pub fn is_function_reset(&self) -> bool {
+        matches!(self, Self::Function(method) if is_trusted(method))
+    }
+
+    /// The function's own reset, whether it is trusted or not.
+    #[must_use]
+    pub fn own(&self) -> Option<&str> {
+        match self {
+            Self::Function(own) => Some(own),
+            Self::Bus { instead_of, .. } => instead_of.as_deref(),
+            Self::None { .. } => None,
+        }
+    }
+
+    /// What is left where this reset was refused: the function's own, which is not trusted.
+    #[must_use]
+    pub fn fallback(&self) -> Option<Self> {
+        match self {
+            Self::Bus { instead_of, .. } => instead_of.clone().map(Self::Function),
+            Self::Function(_) | Self::None { .. } => None,
+        }
+    }
+
+    /// Resets `function` for its guest, which asked for a function-level reset.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; [`Error::DeviceUnusable`] unless it [`is_function_reset`](Self::is_function_reset).
+    pub fn reset_for_guest<F: Resettable>(&self, function: &F) -> Result<(), Error> {
+        if self.is_function_reset() {
+            return function.reset();
+        }
+        Err(Error::DeviceUnusable {
+            bdf: function.bdf(),
+            reason: format!("it has no function-level reset for its guest (reset: {self})"),
+        })
     }
 }
 
@@ -121,12 +173,12 @@ pub fn reset_each<F: Resettable>(functions: &[(&F, &ResetMethod)]) -> Vec<Result
     let mut reset = |function: &F, method: &ResetMethod| match method {
         ResetMethod::Function(_) => function.reset(),
         ResetMethod::None { .. } => Ok(()),
-        ResetMethod::Bus(_) if failed.contains(&function.bdf()) => Err(Error::DeviceUnusable {
+        ResetMethod::Bus { .. } if failed.contains(&function.bdf()) => Err(Error::DeviceUnusable {
             bdf: function.bdf(),
             reason: "its bus, which it shares, was not reset".into(),
         }),
-        ResetMethod::Bus(_) if done.contains(&function.bdf()) => Ok(()),
-        ResetMethod::Bus(all) => {
+        ResetMethod::Bus { .. } if done.contains(&function.bdf()) => Ok(()),
+        ResetMethod::Bus { functions: all, .. } => {
             let result = function.reset_bus();
             match result {
                 Ok(()) => done.extend(all),
@@ -147,31 +199,14 @@ impl VfioDevice {
     /// [`Error::Device`], [`Error::Read`]
     pub fn reset_method(&self, sysfs: &PciSysfs) -> Result<ResetMethod, Error> {
         let own = self.own_reset(sysfs)?;
-        // Only asked for where it matters.
-        let affected = match own.as_deref() {
-            Some(own) if own != PM => Vec::new(),
-            _ => self.affected()?,
-        };
-        Ok(choose(own.as_deref(), &affected))
+        ResetMethod::choose(own.as_deref(), || self.affected())
     }
 
-    /// How the kernel resets the function alone, in its own word; `None` if it cannot.
-    ///
-    /// # Errors
-    /// [`Error::Read`]
-    pub fn own_reset(&self, sysfs: &PciSysfs) -> Result<Option<String>, Error> {
-        let methods = sysfs.reset_methods(self.bdf())?.into_iter();
-        let first = methods.take(1).next();
+    /// How `VFIO_DEVICE_RESET` resets the function, in the kernel's own word; `None` if it cannot.
+    fn own_reset(&self, sysfs: &PciSysfs) -> Result<Option<String>, Error> {
+        let first = sysfs.reset_methods(self.bdf())?.into_iter().next();
         let own = self.is_resettable();
         Ok(own.then(|| first.unwrap_or_else(|| "function".to_owned())))
-    }
-
-    /// Whether [`reset`](Self::reset) is as good as the function-level reset that a user may expect.
-    ///
-    /// # Errors
-    /// [`Error::Read`]
-    pub fn has_function_reset(&self, sysfs: &PciSysfs) -> Result<bool, Error> {
-        Ok(is_function_reset(self.own_reset(sysfs)?.as_deref()))
     }
 
     /// What a reset of the device's bus would reset; nothing if that has no reset.
@@ -180,7 +215,7 @@ impl VfioDevice {
             Ok(affected) => Ok(affected),
             // Its bus has no reset: it is a root bus.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
-            Err(source) => Err(self.failed("ask for the reset of its bus", source)),
+            Err(source) => Err(self.failed(Operation::DescribeBusReset, source)),
         }
     }
 
@@ -192,7 +227,7 @@ impl VfioDevice {
     pub fn reset(&self) -> Result<(), Error> {
         retried(|| sys::reset(self.fd()))
             .map(drop)
-            .map_err(|source| self.failed("reset it", source))
+            .map_err(|source| self.failed(Operation::Reset, source))
     }
 
     /// Resets all functions on the device's bus (`VFIO_DEVICE_PCI_HOT_RESET`). Their config
@@ -211,13 +246,13 @@ impl VfioDevice {
             Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
                 while self.is_silent()? {
                     if begin.elapsed() >= ANSWER_LIMIT {
-                        return Err(self.failed("reset its bus", error));
+                        return Err(self.failed(Operation::ResetBus, error));
                     }
                     thread::sleep(ANSWER_POLL);
                 }
                 Ok(())
             }
-            result => result.map_err(|source| self.failed("reset its bus", source)),
+            result => result.map_err(|source| self.failed(Operation::ResetBus, source)),
         }
     }
 
@@ -229,9 +264,69 @@ impl VfioDevice {
     }
 }
 
+impl PciSysfs {
+    /// How a run will reset `bdf`, as far as sysfs shows that before the device is bound. `owned` says which
+    /// others on its bus the run will have, too.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::Read`]
+    pub fn expected_reset(
+        &self,
+        bdf: Bdf,
+        owned: impl Fn(Bdf) -> bool,
+    ) -> Result<ResetMethod, Error> {
+        let methods = self.reset_methods(bdf)?;
+        // With a trusted reset of its own the bus does not matter.
+        let is_own = |method: &String| is_trusted(method) && method != BUS_RESET;
+        let behind = match methods.first().is_some_and(is_own) {
+            true => Vec::new(),
+            false => self.on_bus(bdf),
+        };
+        let has_bus_reset = behind.len() > 1 || self.lists_bus_reset(bdf, &methods)?;
+        let affected = |other: &Bdf| Affected {
+            bdf: *other,
+            owned: *other == bdf || owned(*other),
+        };
+        // VFIO_DEVICE_RESET takes the first that works.
+        let own = alone(methods, &behind).into_iter().next();
+        ResetMethod::choose(own.as_deref(), || match has_bus_reset {
+            true => Ok(behind.iter().map(affected).collect()),
+            false => Ok(Vec::new()),
+        })
+    }
+
+    /// All functions behind the bridge above `bdf`, itself among them; none on a root bus.
+    pub(crate) fn on_bus(&self, bdf: Bdf) -> Vec<Bdf> {
+        let behind = self.parent(bdf).map(|parent| self.behind(parent));
+        behind.unwrap_or_default()
+    }
+
+    /// Whether the bus of a function that is alone on it can be reset: the kernel lists that among the function's
+    /// own `methods`, unless its user took it out. A function without any method has no list.
+    fn lists_bus_reset(&self, bdf: Bdf, methods: &[String]) -> Result<bool, Error> {
+        let is_listed = methods.iter().any(|method| method == BUS_RESET);
+        let is_emptied = methods.is_empty() && self.directory(bdf)?.join("reset_method").exists();
+        Ok(is_listed || is_emptied)
+    }
+}
+
+/// Those of the kernel's `methods` that reset a function alone, whose bus has the functions `behind`. For the
+/// function that it finds first on a bus the kernel lists a reset of the bus even if others follow
+/// (drivers/pci/probe.c pci_device_add), and refuses it then.
+pub(crate) fn alone(mut methods: Vec<String>, behind: &[Bdf]) -> Vec<String> {
+    if behind.len() > 1 {
+        methods.retain(|method| method != BUS_RESET);
+    }
+    methods
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
+    use crate::evidence::tests::fake;
 
     fn affected(owned: &[bool]) -> Vec<Affected> {
         let function = |(number, owned): (u8, &bool)| Affected {
@@ -241,10 +336,18 @@ mod tests {
         (0..).zip(owned).map(function).collect()
     }
 
+    fn choose(own: Option<&str>, affected: &[Affected]) -> ResetMethod {
+        let affected = affected.to_vec();
+        ResetMethod::choose(own, || Ok::<_, Error>(affected)).unwrap()
+    }
+
     #[test]
     fn a_pm_reset_is_the_last_choice() {
         let own = |method: &str| ResetMethod::Function(method.into());
-        let bus = |list: &[Affected]| ResetMethod::Bus(list.iter().map(|one| one.bdf).collect());
+        let bus = |list: &[Affected], instead_of: Option<&str>| ResetMethod::Bus {
+            functions: list.iter().map(|one| one.bdf).collect(),
+            instead_of: instead_of.map(str::to_owned),
+        };
         let (alone, both, one) = (
             affected(&[true]),
             affected(&[true, true]),
@@ -252,21 +355,108 @@ mod tests {
         );
         assert_eq!(choose(Some("flr"), &[]), own("flr"));
         assert_eq!(choose(Some("bus"), &alone), own("bus"));
-        assert_eq!(choose(Some(PM), &alone), bus(&alone));
-        assert_eq!(choose(Some(PM), &both), bus(&both));
+        assert_eq!(choose(Some(PM), &alone), bus(&alone, Some(PM)));
+        assert_eq!(choose(Some(PM), &both), bus(&both, Some(PM)));
         assert_eq!(choose(Some(PM), &one), own(PM));
         assert_eq!(choose(Some(PM), &[]), own(PM));
-        assert_eq!(choose(None, &both), bus(&both));
+        assert_eq!(choose(None, &both), bus(&both, None));
         let others = vec![one[1].bdf];
         assert_eq!(choose(None, &one), ResetMethod::None { others });
         assert_eq!(choose(None, &[]), ResetMethod::None { others: vec![] });
     }
 
     #[test]
-    fn a_pm_reset_is_no_function_reset() {
-        let own = [Some("flr"), Some("bus"), Some("function"), Some(PM), None];
-        let are = own.map(is_function_reset);
-        assert_eq!(are, [true, true, true, false, false]);
+    fn the_bus_is_asked_for_only_where_it_matters() {
+        let refuse = || Err::<Vec<Affected>, _>(());
+        assert!(ResetMethod::choose(Some("flr"), refuse).is_ok());
+        assert!(ResetMethod::choose(Some(PM), refuse).is_err());
+        assert!(ResetMethod::choose(None, refuse).is_err());
+    }
+
+    #[test]
+    fn a_guest_gets_a_reset_that_hits_its_function_alone_and_is_trusted() {
+        let both = affected(&[true, true]);
+        for (method, is_offered) in [
+            (choose(Some("flr"), &[]), true),
+            (choose(Some("bus"), &[]), true),
+            (choose(Some("function"), &[]), true),
+            (choose(Some(PM), &[]), false),
+            (choose(Some(PM), &both), false),
+            (choose(None, &both), false),
+            (choose(None, &[]), false),
+        ] {
+            assert_eq!(method.is_function_reset(), is_offered, "{method:?}");
+            let function = fake(0);
+            let result = method.reset_for_guest(&function);
+            assert_eq!(result.is_ok(), is_offered, "{method:?}");
+            assert_eq!(function.was_touched(), is_offered, "{method:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_reset_of_the_bus_has_a_fallback() {
+        let both = affected(&[true, true]);
+        let own = ResetMethod::Function(PM.to_owned());
+        assert_eq!(choose(Some(PM), &both).fallback(), Some(own.clone()));
+        assert_eq!(choose(Some(PM), &both).own(), Some(PM));
+        assert_eq!((own.fallback(), own.own()), (None, Some(PM)));
+        let shared = choose(None, &both);
+        assert_eq!((shared.fallback(), shared.own()), (None, None));
+    }
+
+    /// Functions behind a port, and what the first one's list of methods has.
+    fn tree(functions: usize, methods: Option<&str>) -> (tempfile::TempDir, PciSysfs) {
+        let root = tempfile::tempdir().unwrap();
+        let list = root.path().join("bus/pci/devices");
+        fs::create_dir_all(&list).unwrap();
+        for number in 0..functions {
+            let name = format!("0000:01:00.{number}");
+            let real = root.path().join("devices/pci0000:00/0000:00:08.0");
+            fs::create_dir_all(real.join(&name)).unwrap();
+            symlink(real.join(&name), list.join(&name)).unwrap();
+        }
+        if let Some(methods) = methods {
+            fs::write(list.join("0000:01:00.0/reset_method"), methods).unwrap();
+        }
+        let sysfs = PciSysfs::at(root.path());
+        (root, sysfs)
+    }
+
+    #[test]
+    fn what_a_run_will_do_shows_in_sysfs() {
+        let expected = |functions, methods, owned| {
+            let (_root, sysfs) = tree(functions, methods);
+            let bdf = Bdf::new(0, 1, 0, 0).unwrap();
+            sysfs.expected_reset(bdf, |_| owned).unwrap().to_string()
+        };
+        for (functions, methods, owned, method) in [
+            (1, Some("flr bus\n"), false, "flr"),
+            (2, Some("flr bus\n"), false, "flr"),
+            (1, Some("pm bus\n"), false, "bus"),
+            // Its bus has no reset.
+            (1, Some("pm\n"), false, "pm"),
+            (1, None, false, "none"),
+            // The user took all methods out, which does not keep the bus from being reset.
+            (1, Some("\n"), false, "bus"),
+            (1, Some("bus\n"), false, "bus"),
+            (2, Some("pm bus\n"), false, "pm"),
+            (2, Some("pm bus\n"), true, "bus"),
+            (2, None, true, "bus"),
+            (2, None, false, "none"),
+            // The kernel lists what it found before it found the other function.
+            (2, Some("bus\n"), false, "none"),
+        ] {
+            let found = expected(functions, methods, owned);
+            assert_eq!(found, method, "{functions} {methods:?} {owned}");
+        }
+        let (_root, sysfs) = tree(2, Some("bus\n"));
+        let found = sysfs.expected_reset(Bdf::new(0, 1, 0, 0).unwrap(), |_| true);
+        let functions = vec![Bdf::new(0, 1, 0, 0).unwrap(), Bdf::new(0, 1, 0, 1).unwrap()];
+        let bus = ResetMethod::Bus {
+            functions,
+            instead_of: None,
+        };
+        assert_eq!(found.unwrap(), bus);
     }
 
     #[test]

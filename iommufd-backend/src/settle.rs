@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Making a device quiet through sysfs, once no process has its VFIO device open any more.
 //!
 //! This is for devices that could not be reset while they were open: the host takes them away and
@@ -16,17 +18,21 @@ use pci_config::regs::{
     CAP_EXPRESS, EXP_FLAGS, EXP_FLAGS_SLOT, EXP_SLOT_STATUS, EXP_SLOT_STATUS_PRESENT, HEADER_END,
 };
 
+use crate::cdev::is_vfio_driver;
+use crate::config_space::ConfigSpace;
 use crate::error::Error;
-use crate::evidence::{self, Because, ConfigSpace, Quiet};
+use crate::evidence::{self, Because, Quiet};
+use crate::operation::Operation;
 use crate::pci_sysfs::PciSysfs;
-use crate::reset::{PM, strongest};
+use crate::reset::{self, ResetMethod, strongest};
+use crate::sys::Affected;
 
 /// The name of no driver, so that no driver matches a function whose driver_override it is. It
 /// contains `vfio`, so that one that was left behind counts as an override of ours.
 const NO_DRIVER: &str = "vfio-keeper";
 
 /// Between two attempts at a device that is on its way out of the kernel.
-const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A device whose user has closed it, or is about to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,12 +83,8 @@ impl Fence {
     /// Raises it. Where the kernel takes the device's lock for that (before Linux 7), this waits for
     /// an unbind or removal to end, which in its turn waits for the device to be closed.
     fn raise(sysfs: &PciSysfs, bdf: Bdf) -> Result<Self, Error> {
-        let before = match sysfs.word(bdf, "driver_override")?.as_str() {
-            // How the kernel prints that there is none.
-            "(null)" => String::new(),
-            name => name.to_owned(),
-        };
-        sysfs.write(bdf, "driver_override", NO_DRIVER)?;
+        let before = sysfs.driver_override(bdf)?;
+        sysfs.write(bdf, Attribute::DriverOverride, NO_DRIVER)?;
         Ok(Self {
             sysfs: sysfs.clone(),
             bdf,
@@ -97,7 +99,7 @@ impl Drop for Fence {
             "" => "\n",
             name => name,
         };
-        match self.sysfs.write(self.bdf, "driver_override", text) {
+        match self.sysfs.write(self.bdf, Attribute::DriverOverride, text) {
             // A function that was removed takes its override along.
             Ok(()) | Err(Error::NoDevice { .. }) => {}
             Err(error) => log::debug!("{error}"),
@@ -123,7 +125,7 @@ pub fn settle(
         match result {
             Err(error) if is_passing(&error) && Instant::now() < end => {
                 log::debug!("{}: {error}; trying again", device.bdf);
-                thread::sleep(BETWEEN_TRIES);
+                thread::sleep(RETRY_DELAY);
             }
             result => return result,
         }
@@ -172,53 +174,52 @@ fn settle_present(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Q
 /// The driver that has `bdf`, unless it is one of VFIO's.
 fn foreign_driver(sysfs: &PciSysfs, bdf: Bdf) -> Result<Option<String>, Error> {
     let driver = sysfs.driver(bdf)?;
-    Ok(driver.filter(|driver| !driver.contains("vfio")))
+    Ok(driver.filter(|driver| !is_vfio_driver(driver)))
 }
 
 /// Resets the function by the strongest method, alone or with what else there is of `ours` behind
 /// its bridge.
 fn reset(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Because, Error> {
     let methods = sysfs.reset_methods(device.bdf)?;
-    let best = strongest(&methods);
-    if let Some(method) = best.filter(|method| *method != PM) {
-        reset_by(sysfs, device.bdf, &methods, method)?;
-        return Ok(Because::Reset(method.to_owned()));
-    }
     let behind = device.parent.map(|parent| sysfs.behind(parent));
-    match (device.parent, behind) {
-        (Some(parent), Some(behind)) if all_free(sysfs, &behind, ours)? => {
-            reset_bridge(sysfs, device.bdf, parent)?;
-            Ok(Because::Reset("bus".into()))
+    let behind = behind.unwrap_or_default();
+    let usable = reset::alone(methods.clone(), &behind);
+    // Through sysfs any of them can be had, not only the first.
+    let method = ResetMethod::choose(strongest(&usable), || {
+        behind
+            .iter()
+            .map(|function| affected(sysfs, *function, ours))
+            .collect::<Result<_, Error>>()
+    })?;
+    match (&method, device.parent) {
+        (ResetMethod::Function(method), _) => {
+            reset_by(sysfs, device.bdf, &methods, method)?;
         }
-        _ => match best {
-            Some(method) => {
-                reset_by(sysfs, device.bdf, &methods, method)?;
-                Ok(Because::Reset(method.to_owned()))
-            }
-            None if device.accepted => Ok(Because::Accepted),
-            None => Err(device.unusable("it has no reset that hits no other device")),
-        },
+        (ResetMethod::Bus { .. }, Some(parent)) => {
+            reset_bridge(sysfs, device.bdf, parent)?;
+        }
+        (ResetMethod::None { .. }, _) if device.accepted => return Ok(Because::Accepted),
+        _ => {
+            return Err(device.unusable("it has no reset that hits no other device"));
+        }
     }
+    Ok(Because::Reset(method.to_string()))
 }
 
-/// Whether all of `functions` belong to the same user and no driver but VFIO's has one of them.
-fn all_free(sysfs: &PciSysfs, functions: &[Bdf], ours: &[Bdf]) -> Result<bool, Error> {
-    for function in functions {
-        if !ours.contains(function) || foreign_driver(sysfs, *function)?.is_some() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// A function that a reset of the bus would hit: it is the same user's if no driver but VFIO's has it.
+fn affected(sysfs: &PciSysfs, bdf: Bdf, ours: &[Bdf]) -> Result<Affected, Error> {
+    let owned = ours.contains(&bdf) && foreign_driver(sysfs, bdf)?.is_none();
+    Ok(Affected { bdf, owned })
 }
 
 /// Resets the function by `method` and no other of `methods`, its own list.
 fn reset_by(sysfs: &PciSysfs, bdf: Bdf, methods: &[String], method: &str) -> Result<(), Error> {
     let is_choice = methods.len() > 1;
     if is_choice {
-        sysfs.write(bdf, "reset_method", method)?;
+        sysfs.write(bdf, Attribute::ResetMethod, method)?;
     }
-    let result = sysfs.write(bdf, "reset", "1");
-    if is_choice && let Err(error) = sysfs.write(bdf, "reset_method", &methods.join(" ")) {
+    let result = sysfs.write(bdf, Attribute::Reset, "1");
+    if is_choice && let Err(error) = sysfs.write(bdf, Attribute::ResetMethod, &methods.join(" ")) {
         log::warn!("{bdf}: its list of resets stays cut down to {method}: {error}");
     }
     result
@@ -228,7 +229,7 @@ fn reset_by(sysfs: &PciSysfs, bdf: Bdf, methods: &[String], method: &str) -> Res
 /// reset_subordinate_store).
 fn reset_bridge(sysfs: &PciSysfs, bdf: Bdf, parent: Bdf) -> Result<(), Error> {
     log::debug!("{bdf}: resetting the bus behind {parent}");
-    sysfs.write(parent, "reset_subordinate", "1")
+    sysfs.write(parent, Attribute::ResetSubordinate, "1")
 }
 
 /// A function that was taken out of the kernel, by the host or because the card was pulled out. It
@@ -293,7 +294,7 @@ impl Config {
         let opened = OpenOptions::new().read(true).write(true).open(path);
         opened
             .map(|file| Self { bdf, file })
-            .map_err(|source| failed(bdf, "open its config space", source))
+            .map_err(|source| failed(bdf, Operation::OpenConfigSpace, source))
     }
 }
 
@@ -309,18 +310,18 @@ impl ConfigSpace for Config {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && offset >= HEADER_END => {
                 Ok(0)
             }
-            Err(source) => Err(failed(self.bdf, "read its config space", source)),
+            Err(source) => Err(failed(self.bdf, Operation::ReadConfigSpace, source)),
         }
     }
 
     fn set_config_word(&self, offset: u16, value: u16) -> Result<(), Error> {
         self.file
             .write_all_at(&value.to_le_bytes(), offset.into())
-            .map_err(|source| failed(self.bdf, "write its config space", source))
+            .map_err(|source| failed(self.bdf, Operation::WriteConfigSpace, source))
     }
 }
 
-fn failed(bdf: Bdf, operation: &'static str, source: io::Error) -> Error {
+fn failed(bdf: Bdf, operation: Operation, source: io::Error) -> Error {
     Error::Device {
         bdf,
         operation,
@@ -353,24 +354,45 @@ impl PciSysfs {
         functions
     }
 
-    /// Writes `text` to the file `name` of `bdf`.
-    fn write(&self, bdf: Bdf, name: &'static str, text: &str) -> Result<(), Error> {
-        let path: PathBuf = self.directory(bdf)?.join(name);
+    /// Writes `text` to the file `attribute` of `bdf`.
+    fn write(&self, bdf: Bdf, attribute: Attribute, text: &str) -> Result<(), Error> {
+        let path: PathBuf = self.directory(bdf)?.join(attribute.name());
         OpenOptions::new()
             .write(true)
             .open(path)
             .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(|source| failed(bdf, name_of_write(name), source))
+            .map_err(|source| failed(bdf, attribute.operation(), source))
     }
 }
 
-/// What a write to a file of sysfs is for, as a verb phrase.
-fn name_of_write(file: &str) -> &'static str {
-    match file {
-        "reset" => "reset it through sysfs",
-        "reset_method" => "choose how to reset it",
-        "reset_subordinate" => "reset the bus behind it",
-        _ => "keep drivers away from it",
+/// A file of a function in sysfs that is written.
+#[derive(Clone, Copy, Debug)]
+enum Attribute {
+    DriverOverride,
+    Reset,
+    ResetMethod,
+    ResetSubordinate,
+}
+
+impl Attribute {
+    /// The file's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::DriverOverride => "driver_override",
+            Self::Reset => "reset",
+            Self::ResetMethod => "reset_method",
+            Self::ResetSubordinate => "reset_subordinate",
+        }
+    }
+
+    /// What a write is for.
+    fn operation(self) -> Operation {
+        match self {
+            Self::DriverOverride => Operation::KeepDriversAway,
+            Self::Reset => Operation::ResetThroughSysfs,
+            Self::ResetMethod => Operation::ChooseReset,
+            Self::ResetSubordinate => Operation::ResetBusBehind,
+        }
     }
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A second backend, which needs no kernel support and no device.
 //!
 //! It gives memory synthetic physical addresses, deliberately scattered by a seeded allocator,

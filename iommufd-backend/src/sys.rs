@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The only ioctls of this crate, one safe function each.
 
 use std::io;
@@ -9,7 +11,6 @@ use iommufd_bindings as iommufd;
 use vfio_bindings::bindings::vfio;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr};
 
-use crate::reset::Affected;
 use crate::uapi::{self, device, iommu};
 
 /// `size_of::<T>()` as the `u32` that leads every structure of this ABI.
@@ -90,6 +91,15 @@ pub(crate) fn reset(fd: BorrowedFd<'_>) -> io::Result<u32> {
     check(unsafe { ioctl(&fd.as_raw_fd(), device::RESET) })
 }
 
+/// A function that a reset of a device's bus would reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Affected {
+    /// The function.
+    pub(crate) bdf: Bdf,
+    /// Whether it is bound to the same `/dev/iommu`.
+    pub(crate) owned: bool,
+}
+
 /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`: the functions that a reset of the device's bus hits.
 pub(crate) fn hot_reset_info(fd: BorrowedFd<'_>) -> io::Result<Vec<Affected>> {
     /// Words before the list: size, flags, count.
@@ -97,15 +107,15 @@ pub(crate) fn hot_reset_info(fd: BorrowedFd<'_>) -> io::Result<Vec<Affected>> {
     /// Words of an entry: number, then segment, bus and function.
     const ENTRY: usize = 2;
     /// A bus has no more functions.
-    const MOST: usize = 256;
+    const MAX_FUNCTIONS: usize = 256;
 
-    let mut words = [0_u32; HEADER + MOST * ENTRY];
+    let mut words = [0_u32; HEADER + MAX_FUNCTIONS * ENTRY];
     words[0] = u32::try_from(size_of_val(&words)).map_err(io::Error::other)?;
     let pointer = words.as_mut_ptr();
     // SAFETY: the buffer is laid out as `struct vfio_pci_hot_reset_info` with its list behind it,
     // and as long as its first field says.
     check(unsafe { ioctl_with_mut_ptr(&fd.as_raw_fd(), device::GET_PCI_HOT_RESET_INFO, pointer) })?;
-    let count = (words[2] as usize).min(MOST);
+    let count = (words[2] as usize).min(MAX_FUNCTIONS);
     let entries = words[HEADER..].chunks_exact(ENTRY).take(count);
     Ok(entries
         .filter_map(|entry| {
@@ -135,7 +145,7 @@ pub(crate) fn hot_reset(fd: BorrowedFd<'_>) -> io::Result<u32> {
 pub(crate) fn region_info(fd: BorrowedFd<'_>, index: u32) -> io::Result<Vec<u8>> {
     const HEADER: usize = size_of::<vfio::vfio_region_info>();
     // Far more than any list of sparse areas needs; the kernel's wish is not trusted beyond it.
-    const MOST: usize = 64 * 1024;
+    const MAX_LEN: usize = 64 * 1024;
 
     let mut length = HEADER;
     loop {
@@ -153,7 +163,7 @@ pub(crate) fn region_info(fd: BorrowedFd<'_>, index: u32) -> io::Result<Vec<u8>>
         check(unsafe { ioctl_with_mut_ptr(&fd.as_raw_fd(), device::GET_REGION_INFO, pointer) })?;
         // SAFETY: the structure is still there; every bit pattern of it is valid.
         let wanted = unsafe { (*pointer).argsz } as usize;
-        if wanted <= length || wanted > MOST {
+        if wanted <= length || wanted > MAX_LEN {
             let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
             bytes.truncate(length);
             return Ok(bytes);

@@ -1,13 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Pages of an I/O page table that a guest can be shown as they are.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use amdv1::TablePage;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::error::Error;
+use crate::file_range::FileRange;
 use crate::mapping::{Mapping, pointer};
 
 /// What the memory is called in errors and in `/proc/PID/maps`.
@@ -25,28 +27,28 @@ pub struct TablePages {
 }
 
 impl TablePages {
-    /// `count` pages, in memory of `length` bytes, a multiple of 4096 and not 0, whose place in
+    /// `count` pages, in memory of `len` bytes, a multiple of 4096 and not 0, whose place in
     /// this process suits one at `physical`, as with [`Mapping::reserve`].
     ///
     /// # Errors
-    /// [`Error::Map`]; `EINVAL` if the pages need more than `length` bytes.
-    pub fn new(count: usize, length: u64, physical: u64) -> Result<Self, Error> {
+    /// [`Error::Map`]; `EINVAL` if the pages need more than `len` bytes.
+    pub fn new(count: usize, len: u64, physical: u64) -> Result<Self, Error> {
         let failed = |errno: rustix::io::Errno| Error::Map {
-            length,
+            len,
             what: NAME,
             source: errno.into(),
         };
         if count
             .checked_mul(size_of::<TablePage>())
-            .is_none_or(|bytes| bytes as u64 > length)
+            .is_none_or(|bytes| bytes as u64 > len)
         {
             return Err(failed(rustix::io::Errno::INVAL));
         }
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = File::from(rustix::fs::memfd_create(NAME, flags).map_err(failed)?);
-        rustix::fs::ftruncate(&file, length).map_err(failed)?;
-        let mut mapping = Mapping::reserve(length, physical)?;
-        mapping.place(0, length, (file.as_fd(), 0), NAME)?;
+        rustix::fs::ftruncate(&file, len).map_err(failed)?;
+        let mut mapping = Mapping::reserve(len, physical)?;
+        mapping.place(0, FileRange::first(&file, len), NAME)?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals).map_err(failed)?;
         Ok(Self {
@@ -82,7 +84,7 @@ mod tests {
     #[test]
     fn a_table_lives_in_the_pages() {
         let pages = TablePages::new(3, 4 << 12, 0).unwrap();
-        assert_eq!(pages.mapping().length(), 4 << 12);
+        assert_eq!(pages.mapping().len(), 4 << 12);
         let base = TableAddress::new(0x4000_0000).unwrap();
         let mut table = Table::new(PageTables::new(base, pages).unwrap()).unwrap();
         table

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The parts of the kernel's ABI that published bindings lack: command numbers and
 //! `IOMMU_IOAS_NOIOMMU_GET_PA`.
 //!

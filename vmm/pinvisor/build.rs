@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Tells the program which commit it was built from, where that is known.
 
 use std::env;

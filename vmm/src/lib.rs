@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From what a user wants to a running guest, and back.
 //!
-//! [`Vmm::start`] goes through the stages of `stages`: a [`config::Config`] -> devices bound to `/dev/iommu` -> guest
+//! [`Vmm::start`] goes through the stages of `stages`: a [`config::ValidConfig`] -> devices bound to `/dev/iommu` -> guest
 //! memory pinned -> its physical extents -> a plan of its addresses -> memslots, boot data and PCI functions -> vCPUs.
 //! [`Vmm::wait`] returns why the guest ended, and [`Vmm::end`] gives everything back by `teardown`. [`plan`] goes as far
 //! as the plan. The library prints nothing; it logs.
@@ -10,6 +12,7 @@ mod boot;
 mod bus;
 pub mod config;
 mod error;
+
 mod kvm;
 mod memory;
 mod passthrough;
@@ -22,11 +25,14 @@ pub use arch::low::SIZE as LOW_MEMORY_SIZE;
 pub use bus::address_map::AddressMap;
 pub use bus::lines::InterruptLines;
 pub use bus::synthetic::SyntheticMachine;
-pub use error::{Error, chain, process};
+pub use error::Error;
+pub use error::explain::{ExitCode, FileError, ProcessError, chain, process};
 pub use kvm::irq::IrqError;
 pub use memory::layout::{Conventional, Identity, Layout, Swapped};
 pub use memory::table::RamTable;
+pub use passthrough::assigned::KeepError;
 pub use passthrough::dma_path::DmaPath;
+pub use run::RunError;
 pub use run::console;
 pub use run::event_loop::{RunLimit, outcome, unblock_signals};
 pub use run::exit::ExitReason;
@@ -34,7 +40,7 @@ pub use run::limits;
 pub use run::machine_info::MachineInfo;
 pub use run::power_button::Press;
 pub use run::timings::Timings;
-pub use run::vmm::{Remains, Vmm};
+pub use run::vmm::{Handle, Remains, Vmm};
 pub use stages::{Harness, plan, report};
 
 /// The low and the high 32 bits.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How a guest's resources are given back: the only order, for a run, for a plan and for every error.
 //!
 //! 1. The guest stops: no vCPU can program a device any more.
@@ -70,9 +72,9 @@ struct Errors(Option<Error>);
 impl Extend<Error> for Errors {
     fn extend<I: IntoIterator<Item = Error>>(&mut self, errors: I) {
         for error in errors {
-            let other = match (&self.0, &error) {
-                (None, _) | (Some(_), Error::MemoryKept { .. }) => self.0.replace(error),
-                (Some(_), _) => Some(error),
+            let other = match (&self.0, error.keeps_memory()) {
+                (Some(_), false) => Some(error),
+                _ => self.0.replace(error),
             };
             if let Some(other) = other {
                 log::error!("{}", other.chain());
@@ -133,7 +135,7 @@ impl Resources {
     /// Gives everything back. There is nothing to do the second time.
     ///
     /// # Errors
-    /// The first thing that went wrong, or [`Error::MemoryKept`].
+    /// The first thing that went wrong, or that memory is [kept](Error::keeps_memory).
     pub fn tear_down(&mut self) -> Result<(), Error> {
         if self.is_torn_down {
             return Ok(());
@@ -145,11 +147,11 @@ impl Resources {
     /// Compares where the pages of guest memory are with the table of them, if devices were given addresses by it.
     ///
     /// # Errors
-    /// [`Error::Moved`] for the first page that is elsewhere.
+    /// [`LayoutError::Moved`](crate::memory::LayoutError::Moved) for the first page that is elsewhere.
     pub fn check_pages(&self) -> Result<(), Error> {
         match &self.table {
-            Some(table) if self.assigned.spaces.has_noiommu() && !self.ram.slots().is_empty() => {
-                moved::check(&self.ram, table)
+            Some(table) if self.assigned.spaces.has_noiommu() && !self.ram.regions().is_empty() => {
+                Ok(moved::check(&self.ram, table)?)
             }
             _ => Ok(()),
         }
@@ -175,7 +177,7 @@ impl Steps for Resources {
 
     fn quiesce(&mut self) -> Vec<Error> {
         trace::note("quiesce");
-        let errors = self.assigned.quiesce();
+        let errors = self.assigned.quiesce().into_iter().map(Error::from);
         for (bdf, counters) in self.mediated.drain(..) {
             let done = counters.read();
             log::info!(
@@ -188,7 +190,7 @@ impl Steps for Resources {
                 done.ignored
             );
         }
-        errors
+        errors.collect()
     }
 
     fn check_pages(&mut self) -> Result<(), Error> {
@@ -205,22 +207,22 @@ impl Steps for Resources {
 
     fn close(&mut self) -> Result<(), Error> {
         trace::note("close");
-        self.assigned.close()
+        Ok(self.assigned.close()?)
     }
 
     fn release_iommu(&mut self) -> Result<(), Error> {
         trace::note("release_iommu");
-        self.assigned.release_iommu()
+        Ok(self.assigned.release_iommu()?)
     }
 
     fn verify(&mut self) -> Result<(), Error> {
         trace::note("verify");
-        self.assigned.verify()
+        Ok(self.assigned.verify()?)
     }
 
     fn unpin(&mut self) -> Result<(), Error> {
         trace::note("unpin");
-        self.assigned.unpin()
+        Ok(self.assigned.unpin()?)
     }
 
     fn unmap(&mut self) {
@@ -283,6 +285,8 @@ mod trace {
 mod tests {
     use super::trace::ALL;
     use super::*;
+    use crate::error::explain::process;
+    use crate::passthrough::assigned::KeepError;
 
     /// Notes the steps, of which one fails.
     #[derive(Default)]
@@ -298,15 +302,13 @@ mod tests {
                 return Ok(());
             }
             Err(match step {
-                "verify" => Error::MemoryKept {
+                "verify" => KeepError::MemoryKept {
                     bdf: "01:00.0".parse().unwrap(),
                     process: 7,
                     status: keeper::Status::default(),
-                },
-                operation => Error::Process {
-                    operation,
-                    source: "it was to fail".into(),
-                },
+                }
+                .into(),
+                operation => process(operation)(std::io::Error::other("it was to fail")).into(),
             })
         }
     }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest's accesses to the DMA window, in any order, against a plain model of it; its memory
 //! is made up as well.
 

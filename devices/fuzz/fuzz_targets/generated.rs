@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A mediated device and its profile, made up from the bytes, and a guest's accesses to it.
 
 #![no_main]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest's accesses to a mediated DMA engine, in any order, against a plain model of it.
 
 #![no_main]

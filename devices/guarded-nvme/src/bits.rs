@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Parts of words, without a cast that could lose bits unseen.
 
 pub(crate) const fn low32(value: u64) -> u32 {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Data that goes through memory of the monitor's, between a guest's pages and a block.
 
 use address::Gpa;

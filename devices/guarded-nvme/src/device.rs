@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the monitor needs of the real device: registers, memory that it can reach, and an end of its DMA.
 
 use std::error::Error;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Doorbells of the device.
 
 use std::sync::atomic::{Ordering, fence};

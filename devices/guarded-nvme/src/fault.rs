@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What ends a controller: the device does what no device does, or does not do what it has to.
 
 use address::Gpa;

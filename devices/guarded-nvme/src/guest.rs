@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest is to its controller: memory, and where that memory is in the host.
 
 use address::{Gpa, Hpa};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guarded NVMe: an unmodified driver in a guest drives a real NVMe controller on a host without an IOMMU, and no address
 //! that the controller sees is the guest's word alone.
 //!

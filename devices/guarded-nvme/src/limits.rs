@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest's controller offers: the least of what the device has and of what the monitor serves.
 
 use crate::queue_set::{MAX_QUEUES, QueueSet};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The device and all memory that it was given, as one: memory is reused, freed or unpinned only once the device is quiet.
 //!
 //! That is not a rule to keep in mind but the types' (sheet, section 1 and decision 7):

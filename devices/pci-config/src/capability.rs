@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The walk of the two lists of capabilities.
 
 use crate::read::ConfigRead;

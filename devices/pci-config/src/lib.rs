@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! PCI config space: the offsets and bits of its registers ([`regs`]), and the one rule by which its two lists of
 //! capabilities are walked ([`capabilities`], [`extended_capabilities`]).
 //!

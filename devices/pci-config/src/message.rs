@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The registers of MSI and MSI-X that say how many vectors there are, and where.
 
 use crate::regs::{MSI_64_BIT, MSI_MASKABLE};

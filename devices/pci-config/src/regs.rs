@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Register offsets and bits of config space.
 //!
 //! Offsets of the header count from the start of config space; those of a capability from its start. Constants for bits

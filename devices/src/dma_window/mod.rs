@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The DMA window: a PCI function that tells a guest where its memory lies in the host's.
 //!
 //! For guests whose memory cannot stand at the host's addresses. The window shows an AMDv1 page
@@ -6,7 +8,7 @@
 //! the window gives its device translated addresses, and tells the window so: until then the
 //! device's bus mastering stays off, so that a driver which does not know it fails without harm.
 //!
-//! What the guest sees is specified in `docs/dma-window.md`; offsets and values there and here
+//! What the guest sees is specified in `docs/reference/dma-window.md`; offsets and values there and here
 //! are the same. The table is the run's [`GuestTable`](crate::guest_table::GuestTable), built with
 //! pointers that are guest-physical addresses of the BAR; the monitor maps its pages there,
 //! read-only. [`DmaWindow`] is the function, for the bus. It closes the gates of all functions it is

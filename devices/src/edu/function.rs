@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The half of the engine that the guest's bus sees.
 
 use std::fmt;
@@ -15,8 +17,8 @@ use crate::pci::{
 
 use super::interrupts::Interrupts;
 use super::outside::{DmaMemory, InterruptSink};
-use super::registers::BUFFER_SIZE;
 use super::state::{Shared, State};
+use super::transfer::BUFFER_SIZE;
 use super::worker::EduWorker;
 
 /// QEMU's identity of the device.

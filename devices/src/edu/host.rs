@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The engine as a device of the host's: what a passed-through function needs of one, in software.
 
 use std::fmt;

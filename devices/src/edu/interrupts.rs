@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From interrupt status to messages and the level of INTA#.
 
 use pci_config::regs::{COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, MSI_64_BIT, MSI_MASKABLE};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A DMA engine in software, with the programming interface of QEMU's `edu`.
 //!
 //! The function has the identity of QEMU's device (`1234:11e8`, revision 0x10, class 0xff), one
@@ -66,7 +68,8 @@ mod worker;
 pub use function::{BAR_SIZE, Edu, Options, SetupError, new};
 pub use host::EduHost;
 pub use outside::{DmaMemory, DmaRefused, InterruptSink};
-pub use registers::{BUFFER_ADDRESS, BUFFER_SIZE, QEMU_BUFFER_SIZE, SOFTWARE_ENGINE};
+pub use registers::SOFTWARE_ENGINE;
 pub use state::Statistics;
+pub use transfer::{BUFFER_ADDRESS, BUFFER_SIZE, QEMU_BUFFER_SIZE};
 pub use transfer::{Direction, Reason, Refusal};
 pub use worker::{EduControl, EduWorker};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the engine needs from outside: memory and interrupt delivery.
 
 use thiserror::Error;

@@ -1,13 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The register file.
 
 use super::transfer::{Direction, Refusal, Request};
 
-/// Device address of the engine's buffer.
-pub const BUFFER_ADDRESS: u64 = 0x40000;
-/// Bytes of the engine's buffer, at most.
-pub const BUFFER_SIZE: u32 = 0x10000;
-/// Bytes of QEMU's buffer.
-pub const QEMU_BUFFER_SIZE: u32 = 0x1000;
 /// What register 0xa0 reads as: "PVSE" in ASCII.
 pub const SOFTWARE_ENGINE: u32 = 0x4553_5650;
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Faults to put between an engine and the outside, to see that a test of DMA notices them.
 //! Nothing uses these unless it is asked for.
 

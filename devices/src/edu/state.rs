@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the function and its worker share, and the locks around it.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

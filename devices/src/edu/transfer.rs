@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A DMA transfer as programmed: whether it can be, and the bursts it is cut into.
 
 use std::fmt;
@@ -5,8 +7,12 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use super::registers::BUFFER_ADDRESS;
-
+/// Device address of the engine's buffer.
+pub const BUFFER_ADDRESS: u64 = 0x40000;
+/// Bytes of the engine's buffer, at most.
+pub const BUFFER_SIZE: u32 = 0x10000;
+/// Bytes of QEMU's buffer.
+pub const QEMU_BUFFER_SIZE: u32 = 0x1000;
 /// Longest burst in bytes. Bursts end at multiples of it on the bus, so none crosses a page.
 const BURST: u64 = 256;
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where a guest's memory is: the one table of a run.
 //!
 //! It is in AMD's v1 format and keyed by guest-physical address. The monitor fills it once, when

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest's memory is made of, before there is a table of it.
 
 use address::{Gpa, Hpa};

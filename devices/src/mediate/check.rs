@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Whether a transfer, as the guest's registers have it, may be started.
 
 use std::fmt;
 
-use address::{Gpa, Hpa};
+use address::{BusAddr, Gpa, Hpa};
 use thiserror::Error;
 
 use super::profile::{Addresses, Directed, Direction, Length, Transfer};
@@ -117,7 +119,7 @@ pub struct Refusal {
 }
 
 /// The registers whose values are not what the guest wrote, and what the device gets instead.
-pub(super) type Replacements = [Option<(usize, Hpa)>; 2];
+pub(super) type Replacements = [Option<(usize, BusAddr)>; 2];
 
 impl Transfer {
     /// Checks the transfer that the registers' `values` describe.
@@ -156,8 +158,9 @@ impl Transfer {
         let mut replacements = [None; 2];
         for (register, replacement) in memory.into_iter().zip(&mut replacements) {
             if let Some(register) = register {
-                let hpa = self.check_memory_side(Gpa(values[register]), length, translate)?;
-                *replacement = Some((register, hpa));
+                let gpa = Gpa(values[register]);
+                let address = self.check_memory_side(gpa, length, translate)?;
+                *replacement = Some((register, address));
             }
         }
         Ok(replacements)
@@ -190,7 +193,7 @@ impl Transfer {
         gpa: Gpa,
         length: u64,
         translate: &dyn Translate,
-    ) -> Result<Hpa, Reason> {
+    ) -> Result<BusAddr, Reason> {
         self.check_alignment(gpa.0)?;
         gpa.checked_add(length - 1)
             .ok_or(Reason::WrapAround { gpa })?;
@@ -201,16 +204,17 @@ impl Transfer {
             return Err(Reason::NotContiguous { gpa, contiguous });
         }
         let hpa = run.hpa;
-        let last = last_of(hpa, length).filter(|last| last.0 <= self.address_mask);
+        let address = BusAddr::identity(hpa);
+        let last = last_of(address, length).filter(|last| last.0 <= self.address_mask);
         let last = last.ok_or(Reason::Unreachable {
             hpa,
             last: self.address_mask,
         })?;
         match self.boundary {
-            Some(boundary) if hpa.0 / boundary != last.0 / boundary => {
+            Some(boundary) if address.0 / boundary != last.0 / boundary => {
                 Err(Reason::Boundary { hpa, boundary })
             }
-            _ => Ok(hpa),
+            _ => Ok(address),
         }
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A host function whose DMA registers are mediated.
 
 use std::collections::BTreeSet;
@@ -86,7 +88,7 @@ impl<H: HostFunction> MediatedFunction<H> {
     pub fn new(mut host: H, profile: Profile, options: Options) -> Result<Self, SetupError> {
         setup::check(&mut host, &profile)?;
         let found = setup::find(&mut host)?;
-        let msix = found.msix_table.as_ref().map(|(bar, _)| *bar);
+        let msix = found.msix_table.as_ref().map(|table| table.bar);
         let (info, trapped) = setup::trim(host.info().clone(), &profile, msix);
         let sizes = [0, 1, 2, 3, 4, 5].map(|bar: usize| info.bars[bar].size);
         Ok(Self {

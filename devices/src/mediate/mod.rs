@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Mediated DMA: a decorator of [`HostFunction`](crate::vfio_pci::HostFunction) for devices
 //! whose DMA addresses are written to registers.
 //!
@@ -7,7 +9,7 @@
 //! or not, all within one call, which the bus makes one at a time. An address that was not
 //! checked never reaches the device.
 //!
-//! `docs/mediate.md` describes the format of profiles, and what is isolated and what is not.
+//! `docs/reference/mediate.md` describes the format of profiles, and what is isolated and what is not.
 
 mod check;
 mod error_reporting;

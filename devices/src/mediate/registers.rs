@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The guest's loads and stores of mediated registers.
 
 use std::ops::Range;
@@ -92,7 +94,7 @@ impl<H: HostFunction> MediatedFunction<H> {
             return Ok(());
         }
         if let Some(index) = status {
-            return self.write_status(index, (bar, access), data);
+            return self.write_status(index, offset, data);
         }
         let mut starts = [None; 8];
         for (index, start) in stores.into_iter().flatten().zip(&mut starts) {
@@ -115,17 +117,13 @@ impl<H: HostFunction> MediatedFunction<H> {
     /// A store to a register that says whether a transfer is under way, or of a refusal. If the
     /// guest could change what it says, a transfer could be started during another one. Only bits
     /// that the profile allows pass; the others are zeros.
-    fn write_status(
-        &mut self,
-        index: usize,
-        (bar, access): (u8, Range<u64>),
-        data: &[u8],
-    ) -> Result<(), HostError> {
+    fn write_status(&mut self, index: usize, offset: u64, data: &[u8]) -> Result<(), HostError> {
         let register = &self.profile.registers[index];
+        let access = offset..offset + data.len() as u64;
         let passed = register.passed.to_le_bytes();
         let mut bytes = [0; 8];
         let mut any = 0;
-        for (place, byte) in register.bytes_in(access.clone()) {
+        for (place, byte) in register.bytes_in(access) {
             let mask = passed[usize::from(byte)];
             bytes[place] = data[place] & mask;
             any |= mask;
@@ -135,7 +133,8 @@ impl<H: HostFunction> MediatedFunction<H> {
             return Ok(());
         }
         let data = &bytes[..data.len()];
-        self.host.region_write(Region::Bar(bar), access.start, data)
+        let region = Region::Bar(register.bar);
+        self.host.region_write(region, offset, data)
     }
 
     /// The start register has `value` after a store of the bits in `written`.

@@ -1,6 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where an access leads: aliases and ports.
 
 use std::ops::Range;
+
+use crate::pci::Placement;
 
 use super::profile::{Alias, Port, Profile};
 
@@ -25,16 +29,16 @@ pub(super) struct Routes {
     /// Bytes of each BAR.
     sizes: [u64; 6],
     /// The MSI-X table, whose entries are addresses too: the host's.
-    forbidden: Option<(u8, Range<u64>)>,
+    forbidden: Option<Placement>,
     /// Of which BARs the guest reaches the profile's registers only.
     closed: [bool; 6],
     registers: Vec<(u8, Range<u64>)>,
 }
 
 impl Routes {
-    pub fn new(profile: &Profile, sizes: [u64; 6], forbidden: Option<(u8, Range<u64>)>) -> Self {
+    pub fn new(profile: &Profile, sizes: [u64; 6], forbidden: Option<Placement>) -> Self {
         Self {
-            closed: profile.closed_bars(forbidden.as_ref().map(|(bar, _)| *bar)),
+            closed: profile.closed_bars(forbidden.as_ref().map(|table| table.bar)),
             registers: profile
                 .registers
                 .iter()
@@ -115,14 +119,14 @@ impl Routes {
 
     /// Whether it is an access that a BAR takes.
     fn exists(&self, bar: u8, offset: u64, length: usize) -> bool {
+        let forbidden = self
+            .forbidden
+            .as_ref()
+            .is_some_and(|table| table.bar == bar && touches(&table.range, offset, length));
         let length = length as u64;
         let Some(end) = offset.checked_add(length) else {
             return false;
         };
-        let forbidden = self
-            .forbidden
-            .as_ref()
-            .is_some_and(|(table, range)| *table == bar && offset < range.end && range.start < end);
         let shape = matches!(length, 1 | 2 | 4 | 8) && offset.is_multiple_of(length);
         let size = self.sizes.get(usize::from(bar)).copied().unwrap_or(0);
         shape && end <= size && !forbidden

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a mediated function learns of its device before the guest runs.
 
 use std::ops::Range;
@@ -9,7 +11,7 @@ use pci_config::regs::{
 use pci_config::{Capability, Dwords, capabilities};
 use thiserror::Error;
 
-use crate::pci::MsixLayout;
+use crate::pci::{MsixLayout, Placement};
 use crate::vfio_pci::layout::{pages_around, without};
 use crate::vfio_pci::{HostError, HostFunction, HostInfo};
 
@@ -67,7 +69,7 @@ pub enum SetupError {
 pub(super) struct Found {
     /// Config space that can be written behind the header.
     pub writable: Vec<Range<u16>>,
-    pub msix_table: Option<(u8, Range<u64>)>,
+    pub msix_table: Option<Placement>,
     pub reporting: ErrorReporting,
 }
 
@@ -137,8 +139,8 @@ pub(super) fn find<H: HostFunction>(host: &mut H) -> Result<Found, SetupError> {
             }
             Ok(CAP_MSIX) if at + 8 <= CONVENTIONAL_CONFIG_SIZE => {
                 let dwords = [read(host, at)?, read(host, at + MSIX_TABLE)?, [0; 4]];
-                let table = MsixLayout::parse(dwords.map(u32::from_le_bytes)).table;
-                found.msix_table = Some((table.bar, table.range));
+                let layout = MsixLayout::parse(dwords.map(u32::from_le_bytes));
+                found.msix_table = Some(layout.table);
             }
             _ => {}
         }

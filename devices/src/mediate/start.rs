@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From a start that the guest asks for to one that the device sees.
 
 use thiserror::Error;
@@ -51,9 +53,9 @@ impl<H: HostFunction> MediatedFunction<H> {
 
     fn log_start(&self, number: usize, replaced: Replacements) {
         let transfer = &self.profile.transfers[number];
-        for (register, hpa) in replaced.into_iter().flatten() {
+        for (register, address) in replaced.into_iter().flatten() {
             log::debug!(
-                "{}: {}: {:#x} bytes started, {} is {hpa}",
+                "{}: {}: {:#x} bytes started, {} is {address}",
                 self.host.info().name,
                 transfer.name,
                 transfer.length.of(&self.values),
@@ -71,7 +73,7 @@ impl<H: HostFunction> MediatedFunction<H> {
         }
         let value_of = |values: &[u64], register: usize| {
             let replaced = replaced.iter().flatten().find(|(at, _)| *at == register);
-            replaced.map_or(values[register], |(_, hpa)| hpa.0)
+            replaced.map_or(values[register], |(_, address)| address.0)
         };
         let count = self.profile.transfers[number].programmed.len();
         for place in 0..count {

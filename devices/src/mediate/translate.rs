@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From the addresses that a guest programs to those that its device needs.
 
-use address::{Gpa, Hpa};
+use address::{BusAddr, Gpa};
 
 pub use amdv1::Run;
 
@@ -22,7 +24,7 @@ impl<F: Fn(Gpa, u64) -> Option<Run> + Send> Translate for F {
     }
 }
 
-/// The first byte of a contiguous piece of memory and its last.
-pub(super) fn last_of(first: Hpa, length: u64) -> Option<Hpa> {
+/// The last byte of `length` bytes from `first` on.
+pub(super) fn last_of(first: BusAddr, length: u64) -> Option<BusAddr> {
     first.checked_add(length.checked_sub(1)?)
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Accesses of 1, 2 and 4 bytes seen as accesses to part of an aligned dword, and the split of
 //! unaligned accesses.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Base address registers: decode, sizing and the expansion ROM.
 
 use address::Gpa;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Config space of an emulated function: a type 0 header with writable masks.
 
 use pci_config::regs::{

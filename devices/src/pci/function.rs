@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a PCI function is to the bus it sits on.
 
 /// A region of a function's address space that its header places.

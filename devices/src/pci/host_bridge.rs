@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The host bridge: the function that stands for the root complex on bus 0.
 
 use super::config::{EmulatedConfig, Identity};

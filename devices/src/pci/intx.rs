@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! INTx pins and how they reach the four interrupt lines of the root bus.
 
 /// The interrupt pin of a function.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The PCI bus that the guest sees.
 
 pub(crate) mod access;

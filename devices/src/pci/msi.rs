@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! MSI: the capability's registers (PCI 3.0, section 6.8.1).
 
 use pci_config::MsiControl;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! MSI-X: table, masks and control register (PCI 3.0, section 6.8.2).
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Bus 0: which functions are on it, who answers which address, and the locks between them.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which bits of config space the guest reads from the device, which from a shadow, and which of
 //! its writes go where.
 
@@ -123,13 +125,13 @@ impl ConfigSpace {
         let shadowed = write.mask & self.write_shadow[at];
         self.shadow[at] = self.shadow[at] & !shadowed | write.value & shadowed;
         let shift = 8 * u32::from(write.start() - write.offset);
-        let mask = (write.mask & self.write_host[at]) >> shift;
-        write_through(
-            host,
-            write.start(),
-            write.value >> shift,
-            (mask, write.width),
-        )
+        MaskedWrite {
+            offset: write.start(),
+            width: write.width,
+            value: write.value >> shift,
+            mask: (write.mask & self.write_host[at]) >> shift,
+        }
+        .perform(host)
     }
 
     /// Whether `write` is to a capability that the guest does not see; of each dword, once.
@@ -225,35 +227,59 @@ fn byte_mask(offset: u16) -> u32 {
     0xff << (8 * (offset % 4))
 }
 
-/// Writes the bits in the mask of a register of so many bytes at `offset`, in as few accesses as
-/// leave bytes without such bits alone.
-fn write_through<H: HostFunction>(
-    host: &mut H,
+/// A write of some bits of a register of the device.
+#[derive(Clone, Copy, Debug)]
+struct MaskedWrite {
     offset: u16,
+    /// Bytes of the register.
+    width: u16,
     value: u32,
-    (mask, width): (u32, u16),
-) -> Result<(), HostError> {
-    if mask == 0 {
-        return Ok(());
+    /// The bits to write.
+    mask: u32,
+}
+
+impl MaskedWrite {
+    /// Writes, in as few accesses as leave bytes without bits to write alone.
+    fn perform<H: HostFunction>(self, host: &mut H) -> Result<(), HostError> {
+        let Self {
+            offset,
+            width,
+            value,
+            mask,
+        } = self;
+        if mask == 0 {
+            return Ok(());
+        }
+        let whole = (0..width).all(|byte| mask >> (8 * byte) & 0xff != 0);
+        if !whole {
+            let [low, high] = self.halves();
+            low.perform(host)?;
+            return high.perform(host);
+        }
+        let mut bytes = [0; 4];
+        if mask != low_bytes(width) {
+            host.config_read(offset, &mut bytes[..width.into()])?;
+        }
+        let merged = u32::from_le_bytes(bytes) & !mask | value & mask;
+        host.config_write(offset, &merged.to_le_bytes()[..width.into()])
     }
-    let whole = (0..width).all(|byte| mask >> (8 * byte) & 0xff != 0);
-    if !whole {
-        let half = width / 2;
-        let low = low_bytes(half);
-        write_through(host, offset, value & low, (mask & low, half))?;
-        return write_through(
-            host,
-            offset + half,
-            value >> (8 * half),
-            (mask >> (8 * half), half),
-        );
+
+    fn halves(self) -> [Self; 2] {
+        let width = self.width / 2;
+        let low = Self {
+            width,
+            value: self.value & low_bytes(width),
+            mask: self.mask & low_bytes(width),
+            ..self
+        };
+        let high = Self {
+            offset: self.offset + width,
+            width,
+            value: self.value >> (8 * width),
+            mask: self.mask >> (8 * width),
+        };
+        [low, high]
     }
-    let mut bytes = [0; 4];
-    if mask != low_bytes(width) {
-        host.config_read(offset, &mut bytes[..width.into()])?;
-    }
-    let merged = u32::from_le_bytes(bytes) & !mask | value & mask;
-    host.config_write(offset, &merged.to_le_bytes()[..width.into()])
 }
 
 #[cfg(test)]

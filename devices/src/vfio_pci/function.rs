@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A passed-through function as the guest's bus sees it.
 
 use pci_config::regs::{COMMAND_IO, COMMAND_MEMORY};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Whether a guest may turn bus mastering on.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The guest's accesses to config space, register by register.
 
 use pci_config::regs::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a passthrough function needs from the host's side of its device.
 
 use std::fmt;

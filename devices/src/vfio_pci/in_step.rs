@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How the device is kept in step with what the guest has programmed.
 
 use std::ops::Range;
@@ -159,8 +161,11 @@ impl<H: HostFunction> PassthroughFunction<H> {
             Some((InterruptKind::Msi, _)) => msi.as_ref()?.message(vector),
             _ => None,
         };
-        let target = (&mut self.host, &mut self.reporter);
-        self.interrupts.settle(wanted, vectors, message, target);
+        let (host, reporter) = (&mut self.host, &mut self.reporter);
+        if self.interrupts.settle_kind(wanted, host, reporter) {
+            self.interrupts
+                .settle_vectors(vectors, message, host, reporter);
+        }
     }
 
     /// Resets the device, and with it what the guest has programmed.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From what the guest has programmed to what the host delivers.
 
 use std::collections::BTreeMap;
@@ -36,21 +38,31 @@ impl Interrupts {
         self.on.contains_key(&vector)
     }
 
-    /// Brings the host to what the guest wants: kind and number of vectors, then each vector in
-    /// `changed` connected to its message, or disconnected if it has none.
-    pub(super) fn settle<H: HostFunction>(
+    /// Brings the host to the kind and number of vectors that the guest wants; false if what is on
+    /// cannot be turned off.
+    pub(super) fn settle_kind<H: HostFunction>(
         &mut self,
         wanted: Wanted,
-        changed: Range<u16>,
-        message: impl Fn(u16) -> Option<MsiMessage>,
-        (host, reporter): (&mut H, &mut Reporter),
-    ) {
+        host: &mut H,
+        reporter: &mut Reporter,
+    ) -> bool {
         if self.must_turn_off(wanted) && !self.turn_off(host, reporter) {
-            return;
+            return false;
         }
         if let Some((kind, vectors)) = wanted {
             self.turn_on(kind, vectors, host, reporter);
         }
+        true
+    }
+
+    /// Connects each vector in `changed` to its message, or disconnects it if it has none.
+    pub(super) fn settle_vectors<H: HostFunction>(
+        &mut self,
+        changed: Range<u16>,
+        message: impl Fn(u16) -> Option<MsiMessage>,
+        host: &mut H,
+        reporter: &mut Reporter,
+    ) {
         if self.kind.is_some_and(|kind| kind != InterruptKind::Intx) {
             for vector in changed.start..changed.end.min(MAX_VECTORS) {
                 self.settle_vector(vector, message(vector), host, reporter);

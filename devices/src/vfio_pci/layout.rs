@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which parts of the BARs the guest reaches without an exit.
 
 use std::ops::Range;

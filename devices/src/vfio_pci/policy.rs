@@ -1,4 +1,6 @@
-//! What the guest sees of each capability, and why. `docs/config-space.md` shows these tables.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the guest sees of each capability, and why. `docs/reference/config-space.md` shows these tables.
 
 use pci_config::regs::{
     CAP_AF, CAP_EXPRESS, CAP_MSI, CAP_MSIX, CAP_PM, CAP_VENDOR, EXP_DEVICE_CONTROL, PM_CONTROL,

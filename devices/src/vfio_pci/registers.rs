@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Trapped accesses to BARs: MSI-X structures, and the device's registers beside them.
 
 use crate::pci::Region;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How a function tells of its troubles: the log, and the monitor when the guest cannot go on.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a function learns of its device before the guest runs.
 
 use pci_config::find_capability;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a simulated device consists of: the bytes of its config space and its regions.
 
 use std::num::ParseIntError;
@@ -203,7 +205,7 @@ impl DeviceImage {
     /// Puts an extended capability at `offset`; `bytes` follow its header, which points to
     /// `next`.
     #[must_use]
-    pub fn extended(mut self, offset: u16, (id, next): (u16, u16), bytes: &[u8]) -> Self {
+    pub fn extended(mut self, offset: u16, id: u16, next: u16, bytes: &[u8]) -> Self {
         let at = usize::from(offset);
         let header = u32::from(id) | 1 << 16 | u32::from(next) << 20;
         self.config[at..at + 4].copy_from_slice(&header.to_le_bytes());

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A simulated device behind [`HostFunction`]: records calls, keeps the rules of VFIO, and fails
 //! on demand.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What tests and fuzzers of `devices` use in the place of hardware, hosts and guests. Nothing of the product depends on
 //! it.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Sequences of operations of a guest, decoded from bytes: what the fuzzer runs, and what the
 //! tests replay.
 
@@ -68,9 +70,9 @@ fn choose_image(input: &mut Input<'_>) -> DeviceImage {
             .capability(0x40, 0x01, &[3, 0, 8, 0, 0, 0])
             .capability(0x80, 0x11, &[0x40, 0, 0, 0x20, 0, 0, 0, 0x30, 0, 0])
             .capability(0x60, 0x10, &[2, 0, 0, 0, 0, 0x10, 0x10, 0x28])
-            .extended(0x100, (1, 0x150), &[0; 40])
-            .extended(0x150, (0x10, 0x200), &[0; 60])
-            .extended(0x200, (0x0b, 0), &[1, 0, 0, 2, 0, 0, 0, 0]),
+            .extended(0x100, 1, 0x150, &[0; 40])
+            .extended(0x150, 0x10, 0x200, &[0; 60])
+            .extended(0x200, 0x0b, 0, &[1, 0, 0, 2, 0, 0, 0, 0]),
         1 => DeviceImage::new("odd places", 256)
             .bar(0, BarKind::Io, 0x20, 0xc000)
             .bar(1, MEM32, 0x100, 0xfe00_0100)

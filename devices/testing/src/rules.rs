@@ -1,8 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which bytes of config space a guest may change in the device. Written down a second time,
 //! apart from the product's tables, to check those.
 
-/// A capability: its ID, its offset, and the offset of the next one in config space.
-type Found = (u16, usize, usize);
+/// A capability.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    id: u16,
+    offset: usize,
+    /// Offset of the next one in config space.
+    next: usize,
+}
 
 /// For each byte of `config`, whether a write may reach it.
 pub(super) fn writable_bytes(config: &[u8]) -> Vec<bool> {
@@ -39,7 +47,8 @@ struct Bytes {
 }
 
 impl Bytes {
-    fn add_standard(&mut self, config: &[u8], (id, offset, next): Found) {
+    fn add_standard(&mut self, config: &[u8], found: Found) {
+        let Found { id, offset, next } = found;
         let byte = |at: usize| config.get(at).copied().unwrap_or(0);
         let length = usize::from(byte(offset + 2)).max(3);
         let express = match (byte(offset + 2) & 0xf, byte(offset + 2) >> 4) {
@@ -64,13 +73,14 @@ impl Bytes {
             0x0f => (0x18, 2, &[]),
             _ => (next - offset, 2, &[]),
         };
-        self.add(offset, next, (all, kept), ranges);
+        self.add(found, all, kept, ranges);
         if id == 0x01 {
             self.emulated[offset + 4..(offset + 6).min(256)].fill(false);
         }
     }
 
-    fn add_extended(&mut self, config: &[u8], (id, offset, next): Found) {
+    fn add_extended(&mut self, config: &[u8], found: Found) {
+        let Found { id, offset, next } = found;
         let length = dword(config, offset + 4)
             .map_or(0, |dword| (dword >> 20) as usize)
             .max(8);
@@ -95,16 +105,13 @@ impl Bytes {
             0x2e => (0x18, &[]),
             _ => (next - offset, &[]),
         };
-        self.add(offset, next, (all, 4), ranges);
+        self.add(found, all, 4, ranges);
     }
 
-    fn add(
-        &mut self,
-        offset: usize,
-        next: usize,
-        (all, kept): (usize, usize),
-        ranges: &[(usize, usize)],
-    ) {
+    /// Adds a capability of `all` bytes, of which the monitor keeps the first `kept` and passes
+    /// those in `ranges`.
+    fn add(&mut self, found: Found, all: usize, kept: usize, ranges: &[(usize, usize)]) {
+        let Found { offset, next, .. } = found;
         let end = if offset < 0x100 {
             0x100
         } else {
@@ -157,6 +164,10 @@ fn with_next(list: &[(u16, usize)], end: usize) -> Vec<Found> {
         behind.min().unwrap_or(end)
     };
     list.iter()
-        .map(|(id, offset)| (*id, *offset, next(*offset)))
+        .map(|&(id, offset)| Found {
+            id,
+            offset,
+            next: next(offset),
+        })
         .collect()
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! All drivers: the inputs that the fuzzers kept, and random ones.
 
 use devices_testing::{corpus, dma_window, edu, mediate, operations};

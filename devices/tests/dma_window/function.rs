@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The function: who it is, its registers, its gates.
 
 use devices::dma_window::{DmaWindow, Options, SetupError};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The window as guests use it, register by register.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -12,7 +14,7 @@ use devices::guest_table::{GuestTable, Piece};
 use devices::vfio_pci::BusMasterGate;
 use devices_testing::dma_window as testing;
 
-/// Values of the registers, as docs/dma-window.md has them.
+/// Values of the registers, as docs/reference/dma-window.md has them.
 const MAGIC: u32 = 0x5744_5650;
 const FEATURES: u32 = 0b111;
 const STATUS_NONE: u32 = 0;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Registers, transfers and interrupts, one step at a time.
 
 use devices::edu::{Direction, QEMU_BUFFER_SIZE, Reason, Refusal, SetupError, Statistics};

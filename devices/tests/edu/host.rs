@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The engine as a guest gets it: behind a passed-through function.
 
 use address::Gpa;

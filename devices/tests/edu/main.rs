@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The engine as drivers use it.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]

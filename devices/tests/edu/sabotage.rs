@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The faults that can be put around an engine.
 
 use std::num::NonZeroU64;

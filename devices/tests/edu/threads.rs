@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest or the monitor does while the worker works.
 
 use std::sync::Mutex;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What guest memory is made of, and the table of it.
 
 #![expect(clippy::unwrap_used, reason = "a test")]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What guest memory is, and how much room its table takes.
 
 use address::Iova;

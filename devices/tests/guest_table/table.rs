@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The table's bytes.
 
 use address::Iova;
@@ -19,7 +21,7 @@ const EXAMPLE: [(u64, u64, u64); 3] = [
     (0x4000_0000, 0x3_c000_0000, 0x4000_0000),
 ];
 
-/// The example of `docs/dma-window.md`.
+/// The example of `docs/reference/dma-window.md`.
 fn example() -> GuestTable<Box<[TablePage]>> {
     table(&EXAMPLE)
 }
@@ -56,7 +58,7 @@ fn a_table_has_the_guests_memory_and_nothing_else() {
         base: TableAddress::new(TABLE).unwrap(),
         pages: table.pages(),
     };
-    let all = (Iova(0), Iova(u64::MAX));
+    let all = Iova(0)..=Iova(u64::MAX);
     let leaves = walk::leaves(reader, table.root(), all, 1 << 16);
     let mut mapped = 0;
     for leaf in leaves {

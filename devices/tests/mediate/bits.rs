@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Bits that are no part of a transfer: of busy and status registers, and without a field.
 
 use super::*;

@@ -1,10 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a transfer must be to be started.
 
 use super::*;
 
-fn refused(changes: &[(&str, &str)], registers: (u64, u64, u32, u32)) -> Option<Reason> {
+fn refused(
+    changes: &[(&str, &str)],
+    source: u64,
+    destination: u64,
+    length: u32,
+    command: u32,
+) -> Option<Reason> {
     let mut device = Device::new(&profile(changes));
-    let (source, destination, length, command) = registers;
     device.program(source, destination, length, command);
     let counts = device.counts();
     assert_eq!(counts.started + counts.refused, 1);
@@ -28,7 +35,7 @@ fn lengths_and_addresses_have_limits() {
         gpa: Gpa(end),
         contiguous: 0x10,
     });
-    for (registers, expected) in [
+    for ((source, destination, length, command), expected) in [
         ((0x10_0000, 0x8000, 1, 1), None),
         ((0x10_0000, 0x8000, 0x1000, 1), None),
         ((0x10_0000, 0x8fff, 1, 1), None),
@@ -62,7 +69,9 @@ fn lengths_and_addresses_have_limits() {
             Some(Reason::NotMemory { gpa: Gpa(u64::MAX) }),
         ),
     ] {
-        assert_eq!(refused(&[], registers), expected, "{registers:x?}");
+        let refusal = refused(&[], source, destination, length, command);
+        let registers = (source, destination, length, command);
+        assert_eq!(refusal, expected, "{registers:x?}");
     }
 }
 
@@ -72,13 +81,13 @@ fn the_device_has_to_reach_the_address() {
     let bits = [("address_bits = 40", "address_bits = 31")];
     let edge = last + 1 - SHIFT;
     assert!(RAM.contains(&0x10_0000) && edge > RAM.end);
-    assert_eq!(refused(&bits, (0x10_0000, 0x8000, 4, 1)), None);
+    assert_eq!(refused(&bits, 0x10_0000, 0x8000, 4, 1), None);
     let bits = [("address_bits = 40", "address_bits = 30")];
     let expected = Reason::Unreachable {
         hpa: Hpa(0x7010_0000),
         last: (1 << 30) - 1,
     };
-    assert_eq!(refused(&bits, (0x10_0000, 0x8000, 4, 1)), Some(expected));
+    assert_eq!(refused(&bits, 0x10_0000, 0x8000, 4, 1), Some(expected));
 }
 
 #[test]
@@ -120,17 +129,17 @@ fn the_last_byte_counts() {
 #[test]
 fn alignment_is_of_addresses_and_length() {
     let four = [("max_length = 0x1000", "max_length = 0x1000\nalignment = 4")];
-    for (registers, value) in [
-        ((0x10_0004, 0x8004, 8, 1), None),
-        ((0x10_0002, 0x8004, 8, 1), Some(0x10_0002)),
-        ((0x10_0004, 0x8001, 8, 1), Some(0x8001)),
-        ((0x10_0004, 0x8004, 6, 1), Some(6)),
+    for ((source, destination, length), value) in [
+        ((0x10_0004, 0x8004, 8), None),
+        ((0x10_0002, 0x8004, 8), Some(0x10_0002)),
+        ((0x10_0004, 0x8001, 8), Some(0x8001)),
+        ((0x10_0004, 0x8004, 6), Some(6)),
     ] {
         let expected = value.map(|value| Reason::Alignment {
             value,
             alignment: 4,
         });
-        assert_eq!(refused(&four, registers), expected);
+        assert_eq!(refused(&four, source, destination, length, 1), expected);
     }
 }
 
@@ -140,13 +149,13 @@ fn a_boundary_is_not_crossed_in_host_memory() {
         "max_length = 0x1000",
         "max_length = 0x1000\nboundary = 0x10000",
     )];
-    assert_eq!(refused(&boundary, (0x10_fff0, 0x8000, 0x10, 1)), None);
+    assert_eq!(refused(&boundary, 0x10_fff0, 0x8000, 0x10, 1), None);
     let expected = Reason::Boundary {
         hpa: Hpa(0x10_fff0 + SHIFT),
         boundary: 0x10000,
     };
     assert_eq!(
-        refused(&boundary, (0x10_fff0, 0x8000, 0x11, 1)),
+        refused(&boundary, 0x10_fff0, 0x8000, 0x11, 1),
         Some(expected)
     );
 }
@@ -158,10 +167,10 @@ fn direction_bits_have_two_values() {
         "mask = 0x300, to_memory = 0x100",
     )];
     assert_eq!(
-        refused(&bits, (0x10_0000, 0x8000, 4, 0x301)),
+        refused(&bits, 0x10_0000, 0x8000, 4, 0x301),
         Some(Reason::Direction)
     );
-    assert_eq!(refused(&bits, (0x10_0000, 0x8000, 4, 0x001)), None);
+    assert_eq!(refused(&bits, 0x10_0000, 0x8000, 4, 0x001), None);
 }
 
 #[test]
@@ -185,7 +194,7 @@ fn lengths_have_units() {
         "length = { register = \"length\", unit = 0x7fffffffffffffff, bias = 1 }",
     )];
     let expected = Some(Reason::Length { limit: 0x1000 });
-    assert_eq!(refused(&huge, (0x10_0000, 0x8000, u32::MAX, 1)), expected);
+    assert_eq!(refused(&huge, 0x10_0000, 0x8000, u32::MAX, 1), expected);
 }
 
 #[test]
@@ -197,10 +206,10 @@ fn both_sides_of_a_copy_are_the_guests() {
         ),
         ("window = { start = 0x8000, length = 0x1000 }", ""),
     ];
-    assert_eq!(refused(&copy, (0x10_0000, 0x10_8000, 4, 1)), None);
+    assert_eq!(refused(&copy, 0x10_0000, 0x10_8000, 4, 1), None);
     for (source, destination) in [(0x10_0000, 0x8000), (0x8000, 0x10_0000)] {
         let expected = Some(Reason::NotMemory { gpa: Gpa(0x8000) });
-        assert_eq!(refused(&copy, (source, destination, 4, 1)), expected);
+        assert_eq!(refused(&copy, source, destination, 4, 1), expected);
     }
 }
 
@@ -211,10 +220,10 @@ fn one_side_may_be_memory_always() {
         ("destination = \"destination\"", "device = \"destination\""),
     ];
     for command in [1, 0x101] {
-        assert_eq!(refused(&sides, (0x10_0000, 0x8000, 4, command)), None);
+        assert_eq!(refused(&sides, 0x10_0000, 0x8000, 4, command), None);
         let expected = Some(Reason::NotMemory { gpa: Gpa(0x8000) });
         assert_eq!(
-            refused(&sides, (0x8000, 0x10_0000, 4, command)).is_some(),
+            refused(&sides, 0x8000, 0x10_0000, 4, command).is_some(),
             expected.is_some()
         );
     }

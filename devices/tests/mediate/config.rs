@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Config space, mapped areas and what must fit the device.
 
 use devices::mediate::SetupError;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Profiles made up, and guests.
 
 use devices_testing::mediate::generated::{self, Seen};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Mediation as guests and profiles meet it.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]

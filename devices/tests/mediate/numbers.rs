@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Choices that are the same in each run.
 
 /// Numbers without a pattern that matters here: SplitMix64.

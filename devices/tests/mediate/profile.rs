@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which profiles are taken, and what is said about the others.
 
 use devices::mediate::{ON_REQUEST, SHIPPED};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Loads and stores: what is kept, what passes, and what the device gets at a start.
 
 use super::*;

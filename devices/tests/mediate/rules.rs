@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a profile must not say, or a device would do what was not checked.
 
 use super::profile::{are_refused, error};

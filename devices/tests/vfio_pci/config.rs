@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which bits of config space pass.
 
 use devices::pci::BarKind;
@@ -85,10 +87,10 @@ fn what_a_hidden_capability_has_is_not_written() {
         .capability(0x70, 0x01, &[3, 0, 0, 0, 0, 0])
         .capability(0x80, 0x01, &[3, 0, 0, 0, 0, 0])
         // SR-IOV, ATS, and an unknown one.
-        .extended(0x100, (0x10, 0x140), &[0; 0x3c])
-        .extended(0x140, (0x0f, 0x180), &[0; 4])
-        .extended(0x180, (0x7f, 0x200), &[0; 4])
-        .extended(0x200, (0x03, 0), &[0; 8]);
+        .extended(0x100, 0x10, 0x140, &[0; 0x3c])
+        .extended(0x140, 0x0f, 0x180, &[0; 4])
+        .extended(0x180, 0x7f, 0x200, &[0; 4])
+        .extended(0x200, 0x03, 0, &[0; 8]);
     let mut bench = Bench::new(image);
     let hidden = [
         (0x40..0x5c),
@@ -111,10 +113,10 @@ fn hidden_capabilities_leave_no_trace_in_the_lists() {
         .capability(0x40, 0x08, &[0, 0])
         .capability(0x50, 0x0d, &[0, 0])
         .capability(0x60, 0x14, &[0, 0])
-        .extended(0x100, (0x10, 0x140), &[1; 8])
-        .extended(0x140, (0x03, 0x180), &[2; 8])
-        .extended(0x180, (0x0f, 0x1c0), &[3; 4])
-        .extended(0x1c0, (0x04, 0), &[0; 12]);
+        .extended(0x100, 0x10, 0x140, &[1; 8])
+        .extended(0x140, 0x03, 0x180, &[2; 8])
+        .extended(0x180, 0x0f, 0x1c0, &[3; 4])
+        .extended(0x1c0, 0x04, 0, &[0; 12]);
     let mut bench = Bench::new(image);
     assert_eq!(bench.capabilities(), [(0x0d, 0x50)]);
     assert_eq!(bench.extended(), [(0x03, 0x140), (0x04, 0x1c0)]);
@@ -122,7 +124,7 @@ fn hidden_capabilities_leave_no_trace_in_the_lists() {
     assert_eq!(bench.read(0x60, 2), 0);
     assert_eq!(bench.read(0x180, 4), 0);
 
-    let mut none = Bench::new(empty().extended(0x100, (0x10, 0), &[]));
+    let mut none = Bench::new(empty().extended(0x100, 0x10, 0, &[]));
     assert_eq!(none.read(0x100, 4), 0);
     let mut conventional = Bench::new(DeviceImage::new("conventional", 256));
     assert_eq!(conventional.read(0x100, 4), u32::MAX);
@@ -138,8 +140,8 @@ fn writes_are_cut_to_what_may_pass() {
         .capability(0x80, 0x09, &[0x0c, 1, 2, 3])
         .capability(0x90, 0x03, &[0; 6])
         .capability(0xa0, 0x01, &[3, 0xfe, 8, 0, 0, 0])
-        .extended(0x100, (0x01, 0x140), &[0; 0x28])
-        .extended(0x140, (0x04, 0), &[0; 12]);
+        .extended(0x100, 0x01, 0x140, &[0; 0x28])
+        .extended(0x140, 0x04, 0, &[0; 12]);
     for (offset, data, calls) in [
         // Device Control without FLR, phantom functions, No-Snoop and extended tags; not Status.
         (0x48, &[0xff; 4][..], vec![write_call(0x48, &[0xff, 0x70])]),
@@ -245,8 +247,8 @@ fn wrong_lengths_cannot_reach_other_capabilities() {
         // HyperTransport, whose bytes are the host's alone.
         .capability(0xa0, 0x08, &[0, 0])
         .capability(0x40, 0x09, &[0xff])
-        .extended(0x100, (0x0b, 0x120), &[0, 0, 0xf0, 0xff])
-        .extended(0x120, (0x10, 0), &[0; 8]);
+        .extended(0x100, 0x0b, 0x120, &[0, 0, 0xf0, 0xff])
+        .extended(0x120, 0x10, 0, &[0; 8]);
     let mut bench = Bench::new(image);
     assert_eq!(bench.capabilities(), [(9, 0x40), (5, 0x50), (0x11, 0x60)]);
     for offset in (0x40..0x70).step_by(4) {
@@ -271,7 +273,7 @@ fn capabilities_that_run_past_the_end_are_hidden() {
     ] {
         let image = empty()
             .capability(offset, id, &[0x80, 0])
-            .extended(0x100, (0x03, 0), &[0; 8]);
+            .extended(0x100, 0x03, 0, &[0; 8]);
         let mut bench = Bench::new(image);
         assert_eq!(bench.capabilities(), [], "{id:#x}");
         bench.write(0x100, &[0xff; 4]);
@@ -279,9 +281,9 @@ fn capabilities_that_run_past_the_end_are_hidden() {
         assert_eq!(bench.extended(), [(0x03, 0x100)]);
     }
     let image = empty()
-        .extended(0xff8, (0, 0), &[])
-        .extended(0x100, (0x0b, 0xffc), &[0; 4]);
-    let mut last = Bench::new(image.extended(0xffc, (0x0b, 0), &[]));
+        .extended(0xff8, 0, 0, &[])
+        .extended(0x100, 0x0b, 0xffc, &[0; 4]);
+    let mut last = Bench::new(image.extended(0xffc, 0x0b, 0, &[]));
     assert_eq!(last.extended(), [(0x0b, 0x100), (0x0b, 0xffc)]);
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The host fails a call: the guest's view and the device stay in step, and the monitor hears of
 //! what the guest cannot live with.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Config spaces of real hardware, as `lspci -xxxx` prints them. What the guest should see of each
 //! follows from a walk of its own.
 

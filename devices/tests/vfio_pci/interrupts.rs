@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Every order of enable, mask, unmask, change and disable.
 
 use devices::pci::{BarKind, MsiMessage};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The whole function against a simulated device.
 
 #![expect(clippy::unwrap_used, reason = "a test")]

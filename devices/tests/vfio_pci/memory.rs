@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! BARs: what is mapped when, and what is trapped.
 
 use address::Gpa;

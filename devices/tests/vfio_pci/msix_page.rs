@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Registers in the pages of the MSI-X table and the pending bits, through the guest's bus.
 
 use address::Gpa;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Config spaces of QEMU's device models and of real devices.
 
 use std::fs;

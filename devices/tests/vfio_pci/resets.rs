@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Resets that the guest asks for, and the restart of the guest.
 
 use devices::pci::{BarKind, PciFunction};

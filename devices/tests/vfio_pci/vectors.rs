@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Vectors that the host has or lacks, and what a device that sleeps or was reset has of them.
 
 use devices::pci::{BarKind, MsiMessage, PciFunction};

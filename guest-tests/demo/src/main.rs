@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo demo`: builds the monitor and the stress guest, and lets the guest drive a DMA engine in
 //! software over fragmented memory. Arguments go to `pinvisor-stress`.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the loader tells: the memory map, the command line, the ACPI root pointer
 //! (Linux, Documentation/arch/x86/zero-page.rst and arch/x86/include/uapi/asm/setup_data.h).
 
@@ -25,9 +27,9 @@ const SETUP_E820_EXT: u32 = 1;
 /// Bytes of a node's header: next (8), type (4), length (4).
 const SETUP_HEADER: usize = 16;
 /// Nodes that are followed: more are a loop.
-const MOST_NODES: usize = 64;
+const MAX_NODES: usize = 64;
 /// Longest command line, with its end.
-const MOST_COMMAND_LINE: usize = 2048;
+const MAX_COMMAND_LINE: usize = 2048;
 
 /// Boot parameters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +57,7 @@ impl BootParams {
         params.add_entries(&page[E820_TABLE..][..entries * E820_ENTRY]);
 
         let mut node = long(page, SETUP_DATA);
-        for _ in 0..MOST_NODES {
+        for _ in 0..MAX_NODES {
             let mut header = [0; SETUP_HEADER];
             if node == 0 || !read(Gpa(node), &mut header) {
                 break;
@@ -71,7 +73,7 @@ impl BootParams {
 
         let at =
             u64::from(word(page, CMD_LINE_PTR)) | u64::from(word(page, EXT_CMD_LINE_PTR)) << 32;
-        params.command_line = (0..MOST_COMMAND_LINE as u64)
+        params.command_line = (0..MAX_COMMAND_LINE as u64)
             .map_while(|offset| {
                 let mut byte = [0];
                 (at != 0 && read(Gpa(at + offset), &mut byte) && byte[0] != 0).then_some(byte[0])
@@ -181,7 +183,7 @@ mod tests {
     fn a_list_that_loops_ends() {
         let mut memory = memory();
         put(&mut memory, 0x2100, &0x2000_u64.to_le_bytes());
-        assert_eq!(parse(&memory).ram.len(), 1 + MOST_NODES / 2);
+        assert_eq!(parse(&memory).ram.len(), 1 + MAX_NODES / 2);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What it costs a guest to find the addresses for a device, in ticks of the time-stamp counter.
 //!
 //! On a machine whose clock counts instructions, a tick is one: of the guest, and of everything
@@ -27,7 +29,7 @@ const EACH: usize = 64;
 /// Transfers that are started, each of which takes an emulator 100 ms.
 const STARTS: u64 = 3;
 /// How often a device is asked whether it is done.
-const PATIENCE: u64 = 1 << 20;
+const MAX_POLLS: u64 = 1 << 20;
 /// Bytes that are translated at once.
 const LENGTHS: [u64; 3] = [PAGE, 16 * PAGE, 512 * PAGE];
 
@@ -140,7 +142,7 @@ impl<N: Fn() -> u64> Meter<N> {
         for _ in 0..STARTS {
             ticks = ticks.min(self.once(|| store(COMMAND, START)));
             let is_done = |_| registers.load(COMMAND) & START == 0;
-            if !(0..PATIENCE).any(is_done) {
+            if !(0..MAX_POLLS).any(is_done) {
                 return Err("a transfer does not end");
             }
         }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What became of data that is not where it should be.
 
 use alloc::format;
@@ -20,7 +22,7 @@ pub const NEAR: u64 = 64 << 10;
 /// Bytes of the data that are looked for.
 const NEEDLE: usize = 24;
 /// Data shorter than this is found by chance.
-const SHORTEST_NEEDLE: usize = WORD;
+const MIN_NEEDLE: usize = WORD;
 const WORD: usize = 8;
 /// More flipped bits than this are other data.
 const FLIPPED: u32 = 2;
@@ -59,7 +61,7 @@ impl Wrong<'_> {
         let bits: u32 = pairs()
             .map(|(left, right)| (left ^ right).count_ones())
             .sum();
-        let alone = bits == 1 || self.expected.len() >= SHORTEST_NEEDLE;
+        let alone = bits == 1 || self.expected.len() >= MIN_NEEDLE;
         if bits > FLIPPED || !alone {
             return None;
         }
@@ -80,7 +82,7 @@ impl Wrong<'_> {
     pub fn strayed(&self, memory: &impl Memory, ram: &Ram) -> Option<Diagnosis> {
         let rest = self.expected.get(self.first..)?;
         let needle = &rest[..rest.len().min(NEEDLE)];
-        if needle.len() < SHORTEST_NEEDLE {
+        if needle.len() < MIN_NEEDLE {
             return None;
         }
         let should = self.gpa + self.first as u64;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which address a device must be given to reach a piece of the guest's memory.
 //!
 //! A driver that wants `len` bytes at `gpa` moved asks [`DmaMap::address`], gives the device the

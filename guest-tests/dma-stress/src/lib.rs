@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest on bare metal needs to try a machine's DMA: engines, transfers of every shape,
 //! and a verdict on every byte.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The image that boots.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A payload's way to the device and back into another buffer.
 
 use alloc::format;
@@ -83,7 +85,6 @@ impl Pair {
     pub fn place<M, W: Write>(
         shared: &Shared<'_, M, W>,
         shape: Shape,
-        limits: &Limits,
         random: &mut fastrand::Rng,
     ) -> Option<Self> {
         let place = |shape: Shape, random: &mut fastrand::Rng| {
@@ -92,7 +93,7 @@ impl Pair {
                 _ => random.u64(GUARD),
             };
             let all = shared.reservations;
-            all.place(shared.ram, shape, limits.align, guard, random)
+            all.place(shared.ram, shape, guard, random)
         };
         let first = place(shape, random)?;
         // There may be only one such place.
@@ -118,19 +119,21 @@ impl Pair {
         })
     }
 
-    /// Fills both buffers and what is around them. `number` selects the pattern, `slot` the part
-    /// of the device's side.
-    pub fn prepare(
-        &mut self,
-        memory: &impl Memory,
-        number: u64,
-        slot: usize,
-        limits: &Limits,
-        random: &mut fastrand::Rng,
-    ) {
+    /// Selects a place on the device's side, in the part that is `slot`'s.
+    pub fn choose_device_side(&mut self, slot: usize, limits: &Limits, random: &mut fastrand::Rng) {
         let share = limits.room / limits.depth as u64 / limits.granule * limits.granule;
         let free = share.saturating_sub(self.size()) / limits.granule;
         self.device = slot as u64 * share + random.u64(..=free) * limits.granule;
+    }
+
+    /// Fills both buffers and what is around them. `number` selects the pattern.
+    pub fn fill(
+        &mut self,
+        memory: &impl Memory,
+        number: u64,
+        limits: &Limits,
+        random: &mut fastrand::Rng,
+    ) {
         self.poison = random.u64(..);
         let poison = self.poison;
         let poisoned =

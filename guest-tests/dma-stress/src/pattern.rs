@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What buffers are filled with.
 //!
 //! Every payload begins with 8 bytes that no other has, its tag: by them it is found when it went

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Functions on the PCI bus. There is one bus, BARs are assigned, and are never moved: they stand
 //! where the host's do.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Places for buffers, none of which overlap while they are in use.
 
 use alloc::vec::Vec;
@@ -36,14 +38,12 @@ impl Buffer {
 }
 
 impl Reservations {
-    /// Finds a place of `shape` at a multiple of `align`, with guard zones of `guard` bytes, and
-    /// keeps it until [`release`](Self::release). `None` if no extent has one, or all that were
-    /// tried are in use.
+    /// Finds a place of `shape`, with guard zones of `guard` bytes, and keeps it until
+    /// [`release`](Self::release). `None` if no extent has one, or all that were tried are in use.
     pub fn place(
         &self,
         ram: &Ram,
         shape: Shape,
-        align: u64,
         guard: u64,
         random: &mut fastrand::Rng,
     ) -> Option<Buffer> {
@@ -58,7 +58,7 @@ impl Reservations {
             .chain((0..extents.len()).map(|step| Some((first + step) % extents.len())));
         for extent in tries {
             let extent = &extents[extent.unwrap_or_else(|| random.usize(..extents.len()))];
-            let Some(gpa) = shape.within(extent, ram.seams_in(extent), align, random) else {
+            let Some(gpa) = shape.within(extent, ram.seams_in(extent), random) else {
                 continue;
             };
             let start = gpa.0.saturating_sub(guard).max(extent.start.0);
@@ -108,14 +108,13 @@ impl Shape {
         &self,
         extent: &Range<Gpa>,
         seams: &[Gpa],
-        align: u64,
         random: &mut fastrand::Rng,
     ) -> Option<Gpa> {
         let size = extent.end - extent.start;
         let room = size.checked_sub(self.len)?;
         let gpa = match self.place {
-            Place::Start => extent.start.align_up(align)?,
-            Place::End => (extent.start + room).align_down(align),
+            Place::Start { align } => extent.start.align_up(align)?,
+            Place::End { align } => (extent.start + room).align_down(align),
             Place::At(offset) => {
                 let page = (extent.start + random.u64(..=room)).align_down(4096);
                 page + offset
@@ -152,7 +151,7 @@ mod tests {
     }
 
     fn place(shape: Shape, guard: u64) -> Option<Buffer> {
-        Reservations::default().place(&ram(), shape, 1, guard, &mut fastrand::Rng::with_seed(2))
+        Reservations::default().place(&ram(), shape, guard, &mut fastrand::Rng::with_seed(2))
     }
 
     #[test]
@@ -160,7 +159,7 @@ mod tests {
         let buffer = place(
             Shape {
                 len: 100,
-                place: Place::Start,
+                place: Place::Start { align: 1 },
             },
             64,
         )
@@ -175,7 +174,7 @@ mod tests {
         let buffer = place(
             Shape {
                 len: 100,
-                place: Place::End,
+                place: Place::End { align: 1 },
             },
             64,
         )
@@ -241,7 +240,7 @@ mod tests {
         };
         let place = |ram: &Ram| {
             let all = Reservations::default();
-            all.place(ram, shape, 1, 64, &mut fastrand::Rng::with_seed(2))
+            all.place(ram, shape, 64, &mut fastrand::Rng::with_seed(2))
         };
         assert_eq!(place(&ram), None);
         ram.set_seams(Some([Gpa(3 * MIB), Gpa(11 * MIB + 0x1000)].into()));
@@ -258,7 +257,7 @@ mod tests {
             place: Place::At(0),
         };
         let mut found = Vec::new();
-        while let Some(buffer) = all.place(&ram, shape, 1, 0, &mut random) {
+        while let Some(buffer) = all.place(&ram, shape, 0, &mut random) {
             found.push(buffer);
         }
         // A page tried by chance 64 times may be missed.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which memory a device really reads and writes.
 //!
 //! Memory is stamped: words say at which address they stand. A device that is told to fetch a
@@ -44,7 +46,7 @@ impl<M: Memory> Ground<'_, M> {
         let (from, to) = (spot(source, len)?, spot(target, len)?);
         let (read, written) = SIZES
             .into_iter()
-            .find_map(|size| self.probe_pieces(engine, source, (from, to), size))?;
+            .find_map(|size| self.probe_pieces(engine, source, target, size))?;
         Some(match read == from {
             true => moved("the device wrote", to, written),
             false => moved("the device read", from, read),
@@ -57,10 +59,11 @@ impl<M: Memory> Ground<'_, M> {
         &self,
         engine: &mut dyn Engine,
         source: &Buffer,
-        (from, to): (Gpa, Gpa),
+        target: &Buffer,
         size: u64,
     ) -> Option<(Gpa, Gpa)> {
         let len = engine.limits().granule.max(WORD);
+        let (from, to) = (spot(source, len)?, spot(target, len)?);
         self.stamp(source, from, size);
         let bytes = usize::try_from(len).ok()?;
         self.memory.fill(to, bytes, || 0).ok()?;

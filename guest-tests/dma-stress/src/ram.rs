@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where buffers may be.
 
 use alloc::vec::Vec;
@@ -123,7 +125,7 @@ impl Ram {
     /// may change them.
     pub fn take_canaries(&mut self, most: usize, random: &mut fastrand::Rng) -> Vec<Gpa> {
         /// Extents too small to spare a page.
-        const LEAST: u64 = 512 << 10;
+        const MIN_EXTENT: u64 = 512 << 10;
         /// Least bytes from one canary to the next, to leave room for long transfers.
         const APART: u64 = 1 << 20;
         /// Bytes at the ends of large extents that have none.
@@ -133,7 +135,7 @@ impl Ram {
             .iter()
             .map(|extent| {
                 let clear = ((extent.end - extent.start) / 4).min(CLEAR);
-                (extent.end - extent.start >= LEAST)
+                (extent.end - extent.start >= MIN_EXTENT)
                     .then(|| (extent.start + clear).0 / PAGE..(extent.end - clear).0 / PAGE)
             })
             .collect();

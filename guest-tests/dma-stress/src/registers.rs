@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A device's registers, as drivers see them.
 
 /// Registers in a memory BAR. Offsets are in bytes from its start and multiples of the access's

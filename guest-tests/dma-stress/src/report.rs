@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is printed.
 
 use core::fmt::{self, Write};
@@ -6,7 +8,7 @@ use spin::Mutex;
 use stress_format::{Finding, Record, VERSION_LINE};
 
 /// Findings that are printed; more of them tell nothing new.
-const MOST_FINDINGS: u64 = 16;
+const MAX_FINDINGS: u64 = 16;
 
 /// The report, a line at a time from any processor.
 #[derive(Debug)]
@@ -51,14 +53,14 @@ impl<W: Write> Report<W> {
     pub fn finding(&self, finding: Finding<'_>) {
         let mut state = self.0.lock();
         state.findings += 1;
-        if state.findings <= MOST_FINDINGS {
+        if state.findings <= MAX_FINDINGS {
             let _ = writeln!(state.out, "# {}", Record::Finding(finding));
         }
     }
 
     /// Whether another finding would be printed.
     pub fn wants_findings(&self) -> bool {
-        self.0.lock().findings < MOST_FINDINGS
+        self.0.lock().findings < MAX_FINDINGS
     }
 
     /// A test has ended.
@@ -102,7 +104,7 @@ mod tests {
     fn only_the_first_findings_are_printed() {
         let report = Report::new(String::new());
         for len in 0..30 {
-            assert_eq!(report.wants_findings(), len < MOST_FINDINGS);
+            assert_eq!(report.wants_findings(), len < MAX_FINDINGS);
             report.finding(Finding {
                 kind: FindingKind::Mismatch,
                 engine: 0,

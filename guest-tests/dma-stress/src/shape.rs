@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which lengths and places transfers are tried with.
 
 /// Smallest page.
@@ -79,9 +81,15 @@ pub enum Place {
         before: u64,
     },
     /// At the start of an extent.
-    Start,
+    Start {
+        /// What its address is a multiple of, a power of two.
+        align: u64,
+    },
     /// At the end of an extent.
-    End,
+    End {
+        /// What its address is a multiple of, a power of two.
+        align: u64,
+    },
 }
 
 /// A buffer to try.
@@ -112,41 +120,24 @@ impl Class {
     /// The `number`th shape of the class: first those where errors are likely, then by chance.
     #[must_use]
     pub fn shape(self, number: u64, limits: &Limits, random: &mut fastrand::Rng) -> Shape {
-        let any_len = |random: &mut fastrand::Rng| {
-            let most = match random.u64(..LONG_EVERY) {
-                0 => limits.most,
-                _ => limits.usual.clamp(1, limits.most),
-            };
-            // As many short ones as long ones.
-            let bits = random.u32(0..=most.ilog2());
-            limits.len(random.u64(1_u64 << bits..2 << bits))
-        };
-        let across = |border: u64, random: &mut fastrand::Rng| {
-            let len = limits.len(any_len(random).max(2 * limits.granule.max(limits.align)));
-            let before = match number % 3 {
-                0 => limits.align,
-                1 => len.saturating_sub(limits.align),
-                _ => random.u64(1..len.max(2)),
-            };
-            let before = limits.aligned(before.min(border / 2)).max(limits.align);
-            (len, before)
-        };
-        let offset = |random: &mut fastrand::Rng| Place::At(limits.aligned(random.u64(..PAGE)));
+        let align = limits.align;
         match self {
             Self::Lengths => Shape {
-                len: limits.nth_len(number).unwrap_or_else(|| any_len(random)),
-                place: offset(random),
+                len: limits
+                    .nth_len(number)
+                    .unwrap_or_else(|| limits.any_len(random)),
+                place: limits.any_offset(random),
             },
             Self::Alignments => {
                 // The first and last bytes of a page in turn, then the rest.
-                let step = number / 2 * limits.align % PAGE;
+                let step = number / 2 * align % PAGE;
                 let at = if number.is_multiple_of(2) {
                     step
                 } else {
-                    PAGE - limits.align - step
+                    PAGE - align - step
                 };
                 Shape {
-                    len: any_len(random),
+                    len: limits.any_len(random),
                     place: Place::At(at),
                 }
             }
@@ -155,33 +146,33 @@ impl Class {
                     Self::CrossPage => PAGE,
                     _ => LARGE_PAGE,
                 };
-                let (len, before) = across(border, random);
+                let (len, before) = limits.across(border, number, random);
                 Shape {
                     len,
                     place: Place::Across { border, before },
                 }
             }
             Self::CrossSeam => {
-                let (len, before) = across(PAGE, random);
+                let (len, before) = limits.across(PAGE, number, random);
                 Shape {
                     len,
                     place: Place::AcrossSeam { before },
                 }
             }
             Self::ExtentStart => Shape {
-                len: any_len(random),
-                place: Place::Start,
+                len: limits.any_len(random),
+                place: Place::Start { align },
             },
             Self::ExtentEnd => Shape {
-                len: any_len(random),
-                place: Place::End,
+                len: limits.any_len(random),
+                place: Place::End { align },
             },
             Self::Mixed => Shape {
                 len: match number % LONG_EVERY {
                     0 => limits.most,
-                    _ => any_len(random),
+                    _ => limits.any_len(random),
                 },
-                place: offset(random),
+                place: limits.any_offset(random),
             },
         }
     }
@@ -196,6 +187,34 @@ impl Limits {
     /// `offset` rounded down as addresses are.
     fn aligned(&self, offset: u64) -> u64 {
         offset & !(self.align - 1)
+    }
+
+    /// A length by chance: as many short ones as long ones, up to the usual one most of the time.
+    fn any_len(&self, random: &mut fastrand::Rng) -> u64 {
+        let most = match random.u64(..LONG_EVERY) {
+            0 => self.most,
+            _ => self.usual.clamp(1, self.most),
+        };
+        let bits = random.u32(0..=most.ilog2());
+        self.len(random.u64(1_u64 << bits..2 << bits))
+    }
+
+    /// Any offset in a page.
+    fn any_offset(&self, random: &mut fastrand::Rng) -> Place {
+        Place::At(self.aligned(random.u64(..PAGE)))
+    }
+
+    /// The length of the `number`th buffer that crosses a multiple of `border`, and how many bytes
+    /// of it are before that.
+    fn across(&self, border: u64, number: u64, random: &mut fastrand::Rng) -> (u64, u64) {
+        let len = self.len(self.any_len(random).max(2 * self.granule.max(self.align)));
+        let before = match number % 3 {
+            0 => self.align,
+            1 => len.saturating_sub(self.align),
+            _ => random.u64(1..len.max(2)),
+        };
+        let before = self.aligned(before.min(border / 2)).max(self.align);
+        (len, before)
     }
 
     /// Lengths one after the other: around powers of two, up to the longest; `None` after that.
@@ -263,7 +282,7 @@ mod tests {
                             assert!((1..shape.len).contains(&before), "{class:?} {shape:?}");
                             before
                         }
-                        Place::Start | Place::End => 0,
+                        Place::Start { align } | Place::End { align } => align,
                     };
                     assert_eq!(offset % limits.align, 0, "{class:?} {shape:?}");
                 }

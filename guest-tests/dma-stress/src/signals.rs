@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How an engine says that it is done, and how long that took.
 
 use alloc::vec::Vec;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The run of one engine: every class of transfers in every interrupt mode.
 
 use alloc::format;
@@ -22,13 +24,13 @@ use crate::tally::Tally;
 const SAMPLE_MS: u64 = 200;
 
 /// Shapes of a class without a place, after which it ends.
-const MOST_MISSES: u64 = 32;
+const MAX_MISSES: u64 = 32;
 
 /// Usual lengths are not limited to less than this.
-const LEAST_USUAL: u64 = 1024;
+const MIN_USUAL: u64 = 1024;
 
 /// Probes of an engine; each takes a while.
-const MOST_PROBES: u64 = 6;
+const MAX_PROBES: u64 = 6;
 
 /// What all engines share.
 #[derive(Debug)]
@@ -156,7 +158,7 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
             latency: Histogram::default(),
             busy: 0,
             pairs: 0,
-            probes: MOST_PROBES,
+            probes: MAX_PROBES,
         };
         let mut dead = None;
         for kind in &kinds {
@@ -208,7 +210,7 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
         limits.most = (most / limits.granule).max(1) * limits.granule;
         let options = self.shared.options;
         let average = options.bytes / options.transfers.max(1);
-        limits.usual = limits.usual.min(average.max(LEAST_USUAL));
+        limits.usual = limits.usual.min(average.max(MIN_USUAL));
         limits
     }
 
@@ -216,7 +218,7 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
     /// left to be moved.
     fn class(&self, course: &mut Course<'_>, class: Class, pairs: u64, bytes: &mut u64) -> Verdict {
         let (mut number, mut wrong, mut misses) = (0, 0, 0);
-        while (number < pairs || class == Class::Mixed && *bytes > 0) && misses < MOST_MISSES {
+        while (number < pairs || class == Class::Mixed && *bytes > 0) && misses < MAX_MISSES {
             let mut batch = Vec::new();
             let most = match number < pairs {
                 true => usize::try_from(pairs - number).unwrap_or(usize::MAX),
@@ -228,16 +230,12 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
                     &course.limits,
                     &mut course.random,
                 );
-                let pair = Pair::place(self.shared, shape, &course.limits, &mut course.random);
+                let pair = Pair::place(self.shared, shape, &mut course.random);
                 let Some(mut pair) = pair else { break };
                 course.pairs += 1;
-                pair.prepare(
-                    self.shared.memory,
-                    course.pairs,
-                    slot,
-                    &course.limits,
-                    &mut course.random,
-                );
+                let (limits, random) = (&course.limits, &mut course.random);
+                pair.choose_device_side(slot, limits, random);
+                pair.fill(self.shared.memory, course.pairs, limits, random);
                 batch.push(pair);
             }
             if batch.is_empty() {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Whether a DMA window keeps what it promises, as far as its guest can see.
 
 use alloc::format;

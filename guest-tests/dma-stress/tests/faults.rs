@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A run on a machine in software finds nothing if all is well, and names what is not.
 
 #![expect(clippy::unwrap_used, reason = "a test may end here")]

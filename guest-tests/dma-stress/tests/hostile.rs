@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A hostile guest finds what a monitor that mediates lets through.
 
 #![expect(clippy::unwrap_used, reason = "a test may end here")]

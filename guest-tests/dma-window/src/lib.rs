@@ -1,4 +1,6 @@
-//! A guest's side of the DMA window, as `docs/dma-window.md` specifies it.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A guest's side of the DMA window, as `docs/reference/dma-window.md` specifies it.
 //!
 //! A guest whose memory does not stand at the host's addresses must not give a device its
 //! guest-physical addresses. The window is a PCI function that tells it the right ones:

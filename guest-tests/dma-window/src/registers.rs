@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Offsets and values of the registers in BAR 0.
 
 /// What register 0x00 reads as: "PVDW" in ASCII.

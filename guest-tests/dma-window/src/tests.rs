@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Windows that say anything, and tables that are not trusted.
 
 extern crate std;
@@ -76,7 +78,7 @@ impl Bars for Fake {
     }
 }
 
-/// The example of `docs/dma-window.md`.
+/// The example of `docs/reference/dma-window.md`.
 fn example() -> DmaWindow<Fake> {
     let entries = [
         (0, 0x6000_00c0_0000_1401),

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A window that was found.
 
 use address::{Bdf, Gpa, Hpa, Iova};

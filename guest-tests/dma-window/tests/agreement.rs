@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The guest's side against the device: what the walk finds in the BAR, what the registers
 //! answer, and what the monitor knows are the same for any memory and any address.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A kernel that breaks its promises, for one program: preloaded, this library stands in for libc's `ioctl`
 //! and `pread64`, and falsifies what the kernel answers.
 //!

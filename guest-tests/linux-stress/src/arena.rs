@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory for transfers, at any place in a page, with watched bytes around each.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is wrong with a block, in words.
 
 use stress_format::FindingKind;
@@ -53,7 +55,7 @@ pub struct Diagnosis {
 }
 
 /// More flipped bits than these are other data.
-const MOST_FLIPS: u32 = 4;
+const MAX_FLIPS: u32 = 4;
 
 /// Data that lies this far from its place or farther belongs elsewhere altogether.
 const NEAR: u64 = 2 << 20;
@@ -198,7 +200,7 @@ fn flipped_bits(stamper: Stamper, block: &[u8], expected: &Expected) -> Option<D
             let different = || block.iter().zip(&right).enumerate();
             let flips: u32 = different().map(|(_, (a, b))| (a ^ b).count_ones()).sum();
             let (byte, (found, wanted)) = different().find(|(_, (a, b))| a != b)?;
-            (flips <= MOST_FLIPS).then(|| Diagnosis {
+            (flips <= MAX_FLIPS).then(|| Diagnosis {
                 kind: FindingKind::BitFlip,
                 text: format!(
                     "{flips} bits flipped, the first in byte {byte}: {found:#04x} instead of {wanted:#04x}"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Process 1 of the guest: readies the machine, lets a child do the work, and powers off whatever becomes of it.
 
 use std::fs::{self, File, OpenOptions};
@@ -23,7 +25,7 @@ pub const STATUS_PORT: u64 = 0x603;
 pub const WORK_ARGUMENT: &str = "run";
 
 /// What the work may take beside three times the time that it was given; slow machines verify for long.
-const PATIENCE: Duration = Duration::from_secs(300);
+const EXTRA_TIMEOUT: Duration = Duration::from_secs(300);
 
 const TICK: Duration = Duration::from_millis(50);
 
@@ -60,7 +62,7 @@ fn ready_and_work(report: &Report) -> Status {
         .spawn();
     let time = Options::parse(&cmdline).map_or(Duration::ZERO, |options| options.time);
     match child {
-        Ok(child) => wait_for(child, time * 3 + PATIENCE, report),
+        Ok(child) => wait_for(child, time * 3 + EXTRA_TIMEOUT, report),
         Err(error) => {
             report.bail_out(format_args!("the work does not start: {error}"));
             Status::NotRun

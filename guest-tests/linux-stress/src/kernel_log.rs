@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the kernel says about devices while they are driven: `/dev/kmsg`
 //! (Linux Documentation/ABI/testing/dev-kmsg).
 

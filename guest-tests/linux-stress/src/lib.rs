@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! DMA stress in a Linux guest.
 //!
 //! The program is the init of an initramfs with a stock kernel's modules. What it does stands on the kernel's

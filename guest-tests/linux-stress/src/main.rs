@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `linux-stress`: the init of a guest, or `linux-stress run 'stress=nvme …'` on a machine that is up.
 
 use std::process::ExitCode;

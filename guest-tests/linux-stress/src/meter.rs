@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What all threads count together.
 
 use std::collections::BTreeMap;
@@ -11,7 +13,7 @@ use stress_format::{Histogram, Landed, Sample, Totals};
 const PIECE: u64 = 2 << 20;
 
 /// Most pieces that are told.
-const MOST_PIECES: usize = 512;
+const MAX_PIECES: usize = 512;
 
 /// Counts of a run.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Tally {
         });
         let mut pieces: Vec<Landed> = pieces.collect();
         pieces.sort_by_key(|piece| std::cmp::Reverse(piece.bytes));
-        pieces.truncate(MOST_PIECES);
+        pieces.truncate(MAX_PIECES);
         pieces.sort_by_key(|piece| piece.gpa);
         pieces
     }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The kernel's command line: words `KEY=VALUE`. Words that are not for this program are left alone.
 
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where memory of this process is: `/proc/self/pagemap`
 //! (Linux Documentation/admin-guide/mm/pagemap.rst).
 

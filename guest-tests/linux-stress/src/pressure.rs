@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Making memory scarce: memory that nothing else may change is filled, held and looked at, while the kernel moves
 //! pages about and gives up what it can.
 

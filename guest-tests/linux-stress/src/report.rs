@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Telling it: lines for the console.
 
 use std::fmt::{self, Display};
@@ -8,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use stress_format::{Finding, FindingKind, Record, VERSION_LINE};
 
 /// Most findings that are told; all are counted.
-const MOST_FINDINGS: u64 = 32;
+const MAX_FINDINGS: u64 = 32;
 
 /// How it ended, as the host gets to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,7 @@ impl Report {
     /// Something wrong. After the first 32 of a run, they are not told.
     pub fn finding(&self, finding: &Finding<'_>) {
         self.failed.store(true, Ordering::Relaxed);
-        if self.findings.fetch_add(1, Ordering::Relaxed) < MOST_FINDINGS {
+        if self.findings.fetch_add(1, Ordering::Relaxed) < MAX_FINDINGS {
             self.record(&Record::Finding(*finding));
         }
     }

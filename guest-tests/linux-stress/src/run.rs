@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A run: finds the devices, lets all threads work, and reports.
 
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +13,7 @@ use stress_format::{Engine, FindingKind, Mode, Record, Start};
 
 use crate::arena::Arena;
 use crate::disk::worker::{Shared, Worker};
-use crate::disk::{MOST_BYTES, Subject, regions};
+use crate::disk::{MAX_BYTES, Subject, regions};
 use crate::kernel_log::KernelLog;
 use crate::meter::Meter;
 use crate::net::interface;
@@ -32,7 +34,7 @@ const APPEARS: Duration = Duration::from_secs(15);
 const SETTLES: Duration = Duration::from_secs(1);
 
 /// Most disks: each has a number on its blocks.
-const MOST_DISKS: usize = 64;
+const MAX_DISKS: usize = 64;
 
 /// Returns how many problems it met.
 type Job<'a> = Box<dyn FnOnce() -> u64 + Send + 'a>;
@@ -280,7 +282,7 @@ impl Devices {
             report.comment("no server=IP/PORT: network interfaces are left alone");
         }
         let (mut disks, mut interfaces) = wait_for(wants_disks, wants_net);
-        disks.truncate(if wants_disks { MOST_DISKS } else { 0 });
+        disks.truncate(if wants_disks { MAX_DISKS } else { 0 });
         interfaces.truncate(if wants_net {
             options.addresses.len()
         } else {
@@ -319,7 +321,7 @@ impl Devices {
 impl Devices {
     /// Buffers for a thread.
     fn arena(&self) -> Arena {
-        Arena::new(MOST_BYTES, self.memory.arena / Arena::PLACE)
+        Arena::new(MAX_BYTES, self.memory.arena / Arena::PLACE)
     }
 }
 

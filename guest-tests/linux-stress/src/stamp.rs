@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Data that says where it belongs: every 16 bytes carry their address, the number of the write that they come
 //! from, and the seed of the run.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The devices of this machine: `/sys` and `/proc/iomem`.
 
 use std::fs;

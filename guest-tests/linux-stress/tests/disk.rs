@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The work on a disk, done on a file, with faults of every kind put in and looked for by name.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
@@ -9,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use linux_stress::arena::Arena;
 use linux_stress::disk::worker::{Shared, Worker};
-use linux_stress::disk::{Disk, MOST_BYTES, Subject, regions};
+use linux_stress::disk::{Disk, MAX_BYTES, Subject, regions};
 use linux_stress::meter::Meter;
 use linux_stress::report::{Report, Status};
 use linux_stress::stamp::Stamper;
@@ -117,7 +119,7 @@ fn run(disk: Faulty, threads: usize, writable: bool) -> Run {
                 .zip(&subject.regions)
                 .map(|(seed, region)| {
                     let worker =
-                        Worker::new(&subject, region, shared, Arena::new(MOST_BYTES, 64), seed);
+                        Worker::new(&subject, region, shared, Arena::new(MAX_BYTES, 64), seed);
                     scope.spawn(move || {
                         if verifies {
                             worker.verify()

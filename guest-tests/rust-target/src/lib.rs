@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Makes sure that Rust can build for a target, before a build fails with "can't find crate for `core`".
 //!
 //! rustup reads the targets in `rust-toolchain.toml` only when it installs a toolchain, and not at all with

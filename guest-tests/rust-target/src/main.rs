@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Installs what is missing of the Rust targets that guests are built for.
 
 use std::process::ExitCode;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `cargo testbed`: sets up, tries out and runs the real boots.
 
 use std::io::{self, Read, Write};

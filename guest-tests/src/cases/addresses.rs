@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What `pinvisor` says and does where addresses are not what devices were told: a page that is elsewhere, a bus
 //! that translates. The device is bound, as after the steps of [`BY_STATE`](super::refusal::BY_STATE).
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Does DMA touch anything but the guest's memory? And would the tests notice?
 
 use super::check::{self, Findings};

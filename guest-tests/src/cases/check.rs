@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judging what came out of a test machine.
 
 use std::collections::BTreeMap;

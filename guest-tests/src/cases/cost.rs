@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What it costs to find out where memory is, in instructions: for the monitor, and for guests that have it
 //! somewhere else.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A stock kernel reads and rewrites a whole NVMe disk, on memory of several shapes.
 
 use std::collections::BTreeMap;
@@ -13,7 +15,7 @@ use crate::setup::{self, Flavour};
 use crate::{guest, image, trace};
 
 /// Bytes that the device moves at least: the disk read once, half of it read again, half of it written.
-pub const LEAST_DMA: u64 = 128 << 20;
+pub const MIN_DMA: u64 = 128 << 20;
 
 /// In the guest: hash the whole disk, write the second half with every byte one higher over the first,
 /// use all memory, and tell about it.
@@ -152,7 +154,7 @@ pub fn run(variant: &Variant) -> Result<(Outcome, Findings)> {
     check::left_clean(&mut findings, &outcome, &facts);
     check::quiet_before_release(&mut findings, &outcome, &[Verdict::QuietFirst]);
     check::device_saw_quiet(&mut findings, &outcome, facts.get("bdf"));
-    check::dma_inside(&mut findings, &outcome, LEAST_DMA);
+    check::dma_inside(&mut findings, &outcome, MIN_DMA);
     Ok((outcome, findings))
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! However a guest ends: the device is quiet first, everything is given back, and a next run works.
 
 use super::check::{self, Findings};
@@ -119,6 +121,28 @@ fn every_way() -> String {
     .concat()
 }
 
+/// How each guest ends, and pinvisor's status then.
+const STATUSES: [(&str, &str); 9] = [
+    ("error", "4"),
+    ("asked", "0"),
+    ("goes_on", "0"),
+    ("terminated", "0"),
+    ("reset", "7"),
+    ("pidfile", "0"),
+    ("again", "0"),
+    ("crashed", "5"),
+    ("status", "0"),
+];
+
+/// What is logged, and how often.
+const TOLD: [(&str, usize); 5] = [
+    ("Asked the guest to switch itself off", 2),
+    ("The guest switched itself off", 2),
+    ("Signal 15 ends the guest", 1),
+    ("The guest asked for a restart", 2),
+    ("and is started anew", 1),
+];
+
 fn judge(findings: &mut Findings, outcome: &Outcome, rig: &Rig) {
     let facts = script::facts(&outcome.output);
     check::left_clean(findings, outcome, &facts);
@@ -127,17 +151,7 @@ fn judge(findings: &mut Findings, outcome: &Outcome, rig: &Rig) {
         facts.get("between_free"),
         facts.get("between_total"),
     );
-    for (end, status) in [
-        ("error", "4"),
-        ("asked", "0"),
-        ("goes_on", "0"),
-        ("terminated", "0"),
-        ("reset", "7"),
-        ("pidfile", "0"),
-        ("again", "0"),
-        ("crashed", "5"),
-        ("status", "0"),
-    ] {
+    for (end, status) in STATUSES {
         findings.expect_eq(end, facts.get(end).copied(), Some(status));
     }
     let reads = outcome.output.matches("guest: read=4194304").count();
@@ -150,13 +164,7 @@ fn judge(findings: &mut Findings, outcome: &Outcome, rig: &Rig) {
             .map(|event| event.trim()),
         Some("0001 0074 0001"),
     );
-    for (text, count) in [
-        ("Asked the guest to switch itself off", 2),
-        ("The guest switched itself off", 2),
-        ("Signal 15 ends the guest", 1),
-        ("The guest asked for a restart", 2),
-        ("and is started anew", 1),
-    ] {
+    for (text, count) in TOLD {
         findings.expect_eq(text, outcome.output.matches(text).count(), count);
     }
     let quiet = Verdict::QuietFirst;

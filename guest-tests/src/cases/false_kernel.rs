@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What `pinvisor run` says and does when the kernel or a device breaks a promise: refuses what it has offered,
 //! or answers what cannot be. The package `falsify` makes it seem so; what is behind is in order.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest that tries to reach what is not its own through a mediated device.
 //!
 //! Three look on, each for itself: the guest, which knows every word of its memory; a canary in all other memory;
@@ -9,17 +11,17 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::check::{self, Findings};
-use super::scattered::{EDU, LEAST_CANARY_MIB, LEAST_PIECES, SCATTER, SCATTERED};
+use super::scattered::{EDU, MIN_CANARY_MIB, MIN_PIECES, SCATTER, SCATTERED};
 use super::script::{self, PRELUDE};
-use super::stress;
+use super::stress::{self, AtLeast};
 use crate::Result;
 use crate::runner::CaseResult;
 
 /// QEMU's event for each store to a device's registers, in the machine's addresses.
 const STORES: &str = "memory_region_ops_write";
 /// Starts that have to be refused.
-const LEAST_REFUSED: u64 = 100_000;
-const LEAST_ACCEPTED: u64 = 200;
+const MIN_REFUSED: u64 = 100_000;
+const MIN_ACCEPTED: u64 = 200;
 /// End of the memory that QEMU's `edu` reaches by default.
 const REACH: u64 = 1 << 28;
 /// All reasons for which a start can be refused with the profile for `edu`, and memory anywhere.
@@ -55,7 +57,12 @@ pub fn hostile() -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    let report = stress::passed(&mut findings, &outcome, "hostile", (LEAST_ACCEPTED, 1));
+    let report = stress::passed(
+        &mut findings,
+        &outcome,
+        "hostile",
+        AtLeast::transfers(MIN_ACCEPTED),
+    );
     stress::tested(&mut findings, &report, "hostile", &TESTS);
     let guest = numbers_behind(&outcome.output, "# hostile ");
     let monitor = &report["outcome"]["mediated"][0];
@@ -70,10 +77,10 @@ pub fn hostile() -> Result<CaseResult> {
     );
     let pieces = memory(&report).len();
     findings.expect(
-        pieces >= LEAST_PIECES,
+        pieces >= MIN_PIECES,
         format!("guest memory was in {pieces} pieces"),
     );
-    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
+    check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     let bdf = script::facts(&outcome.output);
     check::device_saw_quiet(&mut findings, &outcome, bdf.get("bdf"));
     Ok(findings.into_result(&outcome))
@@ -110,7 +117,7 @@ pub fn narrow() -> Result<CaseResult> {
         device.strange.is_empty(),
         format!("stores that reached the device: {:?}", device.strange),
     );
-    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
+    check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     Ok(findings.into_result(&outcome))
 }
 
@@ -151,8 +158,8 @@ fn counts_agree(findings: &mut Findings, guest: &BTreeMap<&str, u64>, monitor: &
         );
     }
     for (name, least) in [
-        ("accepted", LEAST_ACCEPTED),
-        ("refused", LEAST_REFUSED),
+        ("accepted", MIN_ACCEPTED),
+        ("refused", MIN_REFUSED),
         ("malformed", 1000),
         ("raced", 1000),
         ("raced_by_others", 1000),

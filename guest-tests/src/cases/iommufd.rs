@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The backend's table and errors against the kernel's own answers.
 
 use std::time::Duration;

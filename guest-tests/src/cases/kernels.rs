@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Every kind of kernel, with one CPU and with several: what the guest says of its machine.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Runs that have to share the machine, or get little of it.
 
 use super::refusal;
@@ -121,7 +123,9 @@ pub const LIMITS: &[Step] = &[
     },
     Step {
         name: "no-more-than-there-is",
-        before: "sed -i 's/^MemAvailable:.*/MemAvailable: 2097152 kB/; s/^\\(CommitLimit\\|Committed_AS\\):.*/\\1: 4096 kB/' /tmp/fake/_proc_meminfo\n\
+        // Not sed -i: the file that is mounted would stay as it was.
+        before: "sed 's/^MemAvailable:.*/MemAvailable: 2097152 kB/; s/^\\(CommitLimit\\|Committed_AS\\):.*/\\1: 4096 kB/' /tmp/fake/_proc_meminfo > /tmp/meminfo\n\
+                 cat /tmp/meminfo > /tmp/fake/_proc_meminfo\n\
                  echo 2 | fake /proc/sys/vm/overcommit_memory\n",
         command: MEDIATED,
         after: "umount /proc/sys/vm/overcommit_memory /proc/meminfo\n",

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest is told of its first MiB, which is not at its host-physical addresses: a kernel that gives it to
 //! drivers is kept from it, and a program that may do so is not told that it is RAM.
 
@@ -96,13 +98,13 @@ pub const STEPS: &[Step] = &[
     Step {
         name: "low-unknown-ram",
         command: "pinvisor -v plan --json $e1000 --kernel /testbed/off --low-memory ram",
-        says: &["RAM, as --low-memory says", low_memory!("ram")],
+        says: &["RAM, as asked for", low_memory!("ram")],
         ..STEP
     },
     Step {
         name: "low-reserved",
         command: "pinvisor -v plan --json $e1000 --kernel /testbed/old --low-memory reserved",
-        says: &["reserved, as --low-memory says", low_memory!("reserved")],
+        says: &["reserved, as asked for", low_memory!("reserved")],
         ..STEP
     },
     Step {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory in more pieces than are safe: refused, with a size that is in fewer.
 
 use super::refusal;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor plan` on fragmented hugepages: the pages that it chooses beside those that a monitor without a choice
 //! would have got, and a guest that runs on them.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! That every check and every refusal is provoked on a test machine, or why one cannot be.
 
 /// A refusal that no step provokes.
@@ -20,6 +22,12 @@ pub const NEVER: &[Never] = &[
         reason: "only a bug of the monitor's own brings it about",
         file: "vmm/src/run/exit.rs",
         test: "a_panic_ends_the_guest_and_a_return_does_not",
+    },
+    Never {
+        id: "config",
+        reason: "the command line and the file are refused before",
+        file: "vmm/src/config/validate.rs",
+        test: "values_that_no_parser_saw_are_checked",
     },
     Never {
         id: "device-with-software",

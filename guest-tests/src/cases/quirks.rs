@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Devices and hosts that want something unusual of the monitor, driven by the stock kernel's own drivers.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What `pinvisor run` refuses, with which name, words and status.
 
 mod by_state;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Containers and restricted environments: what is missing has the same name in a run's error and in `check`.
 
 use super::refusal;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A test machine with an NVMe disk, and what the guest on it boots.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use crate::{guest, image};
 pub const DISK_MIB: usize = 64;
 
 /// A machine that is silent for so long is taken to hang, however busy the build machine is.
-const PATIENCE: Duration = Duration::from_secs(240);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// The arguments of `pinvisor run` for the device and files of a [`Rig`], all but the memory.
 pub const ARGUMENTS: &str = "--noiommu --device $TESTBED_BDF_0 --kernel /testbed/kernel \
@@ -62,7 +64,7 @@ impl Rig {
             .file("kernel", kernel)
             .file("initramfs", self.path("initramfs"))
             .trace("pci_cfg_write")
-            .patience(PATIENCE)
+            .patience(SILENCE_TIMEOUT)
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What `pinvisor run` does for those who run it: options from a file, the serial port's other places, events,
 //! pidfile, log.
 
@@ -187,8 +189,8 @@ fn said(findings: &mut Findings, facts: &BTreeMap<&str, &str>) {
             "mistyped_says",
             &[
                 "/tmp/mistyped.toml:9:",
-                "\"memroy\"",
-                "did you mean \"memory\"?",
+                "unknown field `memroy`",
+                "`memory`",
             ],
         ),
         ("second_run_says", &["/tmp/pid", "in use by process"]),

@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest memory that does not stand at its physical addresses: the guest translates, or the monitor does. No
 //! hugepages; the memory is what the test machine has.
 
 use super::check::{self, Findings};
 use super::rig::{ARGUMENTS, Rig};
 use super::script::{self, PRELUDE};
-use super::stress;
+use super::stress::{self, AtLeast};
 use crate::error::AtPath;
 use crate::image;
 use crate::machine::{Machine, Outcome};
@@ -15,9 +17,9 @@ use crate::{Result, guest, setup};
 /// QEMU's `edu`, addressing all of memory.
 pub const EDU: &str = "edu,dma_mask=0xffffffffffffffff";
 /// What a canary has to hold at least.
-pub const LEAST_CANARY_MIB: u64 = 256;
+pub const MIN_CANARY_MIB: u64 = 256;
 /// Pieces that a guest's 128 MiB are in at least, so that no address is right by luck.
-pub const LEAST_PIECES: usize = 4096;
+pub const MIN_PIECES: usize = 4096;
 
 /// Script, a wrapper of a command's: leaves half of the free memory as single pages, each between two that are taken,
 /// and 60 MiB more. A file of zeros and ones by turns loses its zeros. The kernel must not put the pieces together
@@ -80,7 +82,7 @@ pub fn stock_driver() -> Result<CaseResult> {
     findings.expect_eq("status", facts.get("status").copied(), Some("0"));
     let disk = guest::facts(&outcome.output).get("disk").copied();
     findings.expect_eq("the guest's disk", disk, Some("none"));
-    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
+    check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     let events = trace::parse(&outcome.trace);
     let during = trace::between(&events, script::BEGIN, script::END).unwrap_or_default();
     let function = facts.get("bdf").and_then(|bdf| trace::function(bdf));
@@ -123,8 +125,13 @@ pub fn translate() -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    stress::passed(&mut findings, &outcome, "nvme", (20_000, 256 << 20));
-    stress::passed(&mut findings, &outcome, "edu", (200, 1));
+    stress::passed(
+        &mut findings,
+        &outcome,
+        "nvme",
+        AtLeast::transfers(20_000).and_bytes(256 << 20),
+    );
+    stress::passed(&mut findings, &outcome, "edu", AtLeast::transfers(200));
     let facts = script::facts(&outcome.output);
     findings.expect_eq(
         "the canary's status",
@@ -135,7 +142,7 @@ pub fn translate() -> Result<CaseResult> {
         let report = stress::report(&mut findings, &outcome, key);
         findings.expect_eq("mode", report["start"]["mode"].as_str(), Some("translate"));
     }
-    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
+    check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     is_scattered(&mut findings, &outcome);
     // The marks are those of the first run.
     check::device_saw_quiet(&mut findings, &outcome, facts.get("bdf"));
@@ -147,7 +154,7 @@ pub fn translate_linux() -> Result<CaseResult> {
     let initramfs = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
     guest::write_program_initramfs(initramfs.path(), "window-example", EXAMPLE)?;
     let machine = Machine::builder()
-        .patience(stress::PATIENCE)
+        .patience(stress::SILENCE_TIMEOUT)
         .device(EDU)
         .file("kernel", setup::guest_kernel()?.bzimage())
         .file("initramfs", initramfs.path().to_owned());
@@ -167,7 +174,7 @@ pub fn translate_linux() -> Result<CaseResult> {
     let status = guest::facts(&outcome.output).get("status").copied();
     findings.expect_eq("the example's status", status, Some("0"));
     moved_elsewhere(&mut findings, &outcome.output);
-    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
+    check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     is_scattered(&mut findings, &outcome);
     Ok(findings.into_result(&outcome))
 }
@@ -230,10 +237,10 @@ pub fn mediate() -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    let report = stress::passed(&mut findings, &outcome, "edu", (200, 1));
+    let report = stress::passed(&mut findings, &outcome, "edu", AtLeast::transfers(200));
     findings.expect_eq("mode", report["start"]["mode"].as_str(), Some("mediate"));
     nothing_was_refused(&mut findings, &outcome);
-    check::canary_lives(&mut findings, &outcome, LEAST_CANARY_MIB);
+    check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     is_scattered(&mut findings, &outcome);
     check::device_saw_quiet(
         &mut findings,
@@ -267,7 +274,7 @@ fn is_scattered(findings: &mut Findings, outcome: &Outcome) {
         .filter_map(|(_, rest)| rest.split(' ').next()?.parse().ok())
         .collect();
     findings.expect(
-        !counts.is_empty() && counts.iter().all(|count| *count >= LEAST_PIECES),
+        !counts.is_empty() && counts.iter().all(|count| *count >= MIN_PIECES),
         format!("guest memory was in {counts:?} pieces"),
     );
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Pieces of the scripts that run on the test machine.
 //!
 //! What a script has to tell it tells in lines `testbed: KEY=VALUE`, which [`facts`] finds among the rest.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the guests' networks lead to: a server on this machine that hands out bytes and hashes what it gets.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -10,10 +12,10 @@ use std::time::Duration;
 use crate::image;
 
 /// After this without a byte a client is taken to be gone.
-const PATIENCE: Duration = Duration::from_secs(120);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Most bytes that a client may send.
-const MOST_BYTES: u64 = 64 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// An HTTP server on the loopback interface; ends when dropped. GET returns its bytes, and their SHA-256 in
 /// the header `X-SHA256`; POST the SHA-256 of what was posted, on a line of its own.
@@ -68,8 +70,8 @@ impl Drop for Server {
 }
 
 fn serve(client: TcpStream, contents: &[u8], hash: &str) -> io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.set_write_timeout(Some(PATIENCE))?;
+    client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut input = BufReader::new(client.try_clone()?);
     let mut request = String::new();
     input.read_line(&mut request)?;
@@ -89,9 +91,7 @@ fn serve(client: TcpStream, contents: &[u8], hash: &str) -> io::Result<()> {
         return answer(client, &format!("X-SHA256: {hash}\r\n"), contents);
     }
     let mut posted = Vec::new();
-    input
-        .take(length.min(MOST_BYTES))
-        .read_to_end(&mut posted)?;
+    input.take(length.min(MAX_BYTES)).read_to_end(&mut posted)?;
     let posted = image::sha256(&posted) + "\n";
     answer(client, "", posted.as_bytes())
 }

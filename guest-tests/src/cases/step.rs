@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One thing that `pinvisor` has to say, and how it is made to.
 
 use super::check::Findings;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A stock kernel drives a disk and a network interface as hard as it can while its memory is scarce.
 
 use linux_stress::stamp::{Stamp, Stamper};
@@ -7,7 +9,7 @@ use super::check::{self, Findings};
 use super::rig::{ARGUMENTS, Rig};
 use super::script::{self, PRELUDE};
 use super::server::Server;
-use super::stress;
+use super::stress::{self, AtLeast};
 use crate::error::{AtPath, Result};
 use crate::machine::{Machine, Outcome};
 use crate::runner::CaseResult;
@@ -23,7 +25,7 @@ const CPUS: u64 = 2;
 const SERVED_MIB: usize = 4;
 
 /// Bytes that have stamps of their own on the disk, at least: a part of what the shortest run writes.
-const LEAST_STAMPED: usize = 8 << 20;
+const MIN_STAMPED: usize = 8 << 20;
 
 const BLOCK: usize = 512;
 
@@ -66,7 +68,12 @@ fn run(seconds: u64, least_bytes: u64) -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    let report = stress::passed(&mut findings, &outcome, "linux", (1, least_bytes));
+    let report = stress::passed(
+        &mut findings,
+        &outcome,
+        "linux",
+        AtLeast::transfers(1).and_bytes(least_bytes),
+    );
     all_was_done(&mut findings, &report);
     let after = std::fs::read(rig.disk()).at("read", rig.disk())?;
     disk_is_good(&mut findings, &rig.contents, &after);
@@ -122,7 +129,7 @@ fn disk_is_good(findings: &mut Findings, before: &[u8], after: &[u8]) {
     findings.expect_eq("first bad block on the disk", first_bad, None);
     findings.expect_eq("length of the disk", after.len(), before.len());
     findings.expect(
-        stamped >= LEAST_STAMPED,
+        stamped >= MIN_STAMPED,
         format!("only {stamped} bytes were written to the disk"),
     );
 }
@@ -146,24 +153,24 @@ mod tests {
 
     #[test]
     fn every_bad_block_of_a_disk_is_seen() {
-        let before = vec![7; 2 * LEAST_STAMPED];
+        let before = vec![7; 2 * MIN_STAMPED];
         let mut after = before.clone();
         let stamp = Stamp {
             medium: 0,
             offset: 0,
             generation: 3,
         };
-        Stamper::new(SEED).fill(&mut after[..LEAST_STAMPED], stamp);
+        Stamper::new(SEED).fill(&mut after[..MIN_STAMPED], stamp);
         let judge = |after: &[u8]| is_good(|findings| disk_is_good(findings, &before, after));
         assert!(judge(&after));
         assert!(!judge(&before));
         assert!(!judge(&after[BLOCK..]));
-        for at in [0, 511, LEAST_STAMPED, 2 * LEAST_STAMPED - 1] {
+        for at in [0, 511, MIN_STAMPED, 2 * MIN_STAMPED - 1] {
             let mut bad = after.clone();
             bad[at] ^= 1;
             assert!(!judge(&bad), "{at}");
         }
-        after.copy_within(..BLOCK, LEAST_STAMPED);
+        after.copy_within(..BLOCK, MIN_STAMPED);
         assert!(!judge(&after));
     }
 }

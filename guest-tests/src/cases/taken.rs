@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The host takes a device away from a running guest, or the monitor is killed. Memory that the device's programming
 //! still points to must not reach other memory: a pattern in everything that came back stays as it is while the
 //! host's own driver takes the device over, with traffic arriving.

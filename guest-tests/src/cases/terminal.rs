@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a run does to the terminal that it is started from, and what becomes of it, in tmux.
 
 use super::check::{self, Findings};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Traffic that reaches every network interface on a wire.
 
 use std::convert::Infallible;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Holds a pattern in nearly all of free memory while a command runs: nothing but this process may change it.
 //!
 //! Of [1 MiB, 512 MiB), where a guest at conventional addresses would have its memory, it holds what it can;

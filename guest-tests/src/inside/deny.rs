@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A seccomp filter that denies one system call, as those of containers do.
 
 use std::io;

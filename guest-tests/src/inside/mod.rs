@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What runs on the test machine itself, as `testbed inside …`: it brings memory into a state, runs a command,
 //! and looks at memory again.
 

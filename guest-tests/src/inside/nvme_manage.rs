@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The NVMe command that gives virtual functions their queues and brings them online.
 
 use std::fs::OpenOptions;

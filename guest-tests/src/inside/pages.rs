@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory of this process and where it lies.
 
 use std::fs::File;
@@ -19,7 +21,7 @@ const PRESENT: u64 = 1 << 63;
 #[derive(Debug)]
 pub struct Mapping {
     address: NonNull<u64>,
-    length: usize,
+    len: usize,
 }
 
 /// How a mapping is backed.
@@ -32,11 +34,11 @@ pub enum Backing {
 }
 
 impl Mapping {
-    /// Maps `length` bytes, and makes all of them present.
+    /// Maps `len` bytes, and makes all of them present.
     ///
     /// # Errors
     /// The errno of `mmap`, `madvise` or `mlock`: no memory.
-    pub fn new(length: usize, backing: Backing) -> io::Result<Self> {
+    pub fn new(len: usize, backing: Backing) -> io::Result<Self> {
         let huge = if backing == Backing::Hugepage {
             libc::MAP_HUGETLB | libc::MAP_HUGE_2MB
         } else {
@@ -47,7 +49,7 @@ impl Mapping {
         let address = unsafe {
             libc::mmap(
                 ptr::null_mut(),
-                length,
+                len,
                 libc::PROT_READ | libc::PROT_WRITE,
                 flags,
                 -1,
@@ -58,13 +60,13 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let address = NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapping = Self { address, length };
+        let mapping = Self { address, len };
         if backing == Backing::Transparent {
             // SAFETY: the range is the mapping's own; the advice changes no contents.
-            unsafe { libc::madvise(mapping.address.as_ptr().cast(), length, libc::MADV_HUGEPAGE) };
+            unsafe { libc::madvise(mapping.address.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
         }
         // SAFETY: the range is the mapping's own; locking faults it in and changes no contents.
-        match unsafe { libc::mlock(mapping.address.as_ptr().cast(), length) } {
+        match unsafe { libc::mlock(mapping.address.as_ptr().cast(), len) } {
             0 => Ok(mapping),
             _ => Err(io::Error::last_os_error()),
         }
@@ -74,7 +76,7 @@ impl Mapping {
     pub fn words(&mut self) -> &mut [u64] {
         // SAFETY: the mapping is readable, writable, aligned to a page, lives as long as `self`, which is
         // borrowed exclusively, and any bits are a u64.
-        unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.length / 8) }
+        unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.len / 8) }
     }
 
     /// The frame numbers of its pages; `None` for one that is not present.
@@ -83,7 +85,7 @@ impl Mapping {
     /// [`Error::File`]; [`Error::Usage`] if the kernel hides frame numbers (no CAP_SYS_ADMIN).
     pub fn frames(&self, pagemap: &File) -> Result<Vec<Option<u64>>> {
         let first = self.address.as_ptr().addr() / PAGE;
-        let mut bytes = vec![0; self.length / PAGE * 8];
+        let mut bytes = vec![0; self.len / PAGE * 8];
         let offset = u64::try_from(first * 8).unwrap_or(u64::MAX);
         pagemap
             .read_exact_at(&mut bytes, offset)
@@ -108,7 +110,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range is the mapping's own, and nothing borrows from a value being dropped.
-        unsafe { libc::munmap(self.address.as_ptr().cast(), self.length) };
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.len) };
     }
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Shapes the pool of hugepages: one large block and many single pages, in no order.
 //!
 //! All pages of the pool are taken, and those that are wanted free are given back one by one. The kernel hands

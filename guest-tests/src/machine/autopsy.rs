@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a machine that fell silent is doing, asked before it is killed.
 
 use std::fs;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A machine without an IOMMU, booted to run one script.
 
 mod autopsy;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where a device is plugged in, so that it can be reset alone.
 //!
 //! On q35's root bus only few device models can be reset. Behind a root port of its own each has the port's
@@ -12,7 +14,7 @@ use crate::setup::QEMU;
 
 /// The first root port's slot on the root bus; the devices of q35's own stand below and at 0x1f.
 const FIRST_SLOT: usize = 0x8;
-const MOST_DEVICES: usize = 0x1f - FIRST_SLOT;
+const MAX_DEVICES: usize = 0x1f - FIRST_SLOT;
 
 /// QEMU arguments for a device, and the line that tells the test machine where to find it.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,9 +30,9 @@ pub struct Placed {
 /// # Errors
 /// [`Error::Usage`] for too many devices or one that is no PCI device, or if QEMU does not answer.
 pub fn place(board: Board, devices: &[String]) -> Result<Vec<Placed>> {
-    if devices.len() > MOST_DEVICES {
+    if devices.len() > MAX_DEVICES {
         return Err(Error::Usage(format!(
-            "{} devices; {MOST_DEVICES} can be placed",
+            "{} devices; {MAX_DEVICES} can be placed",
             devices.len()
         )));
     }
@@ -38,7 +40,10 @@ pub fn place(board: Board, devices: &[String]) -> Result<Vec<Placed>> {
         return Ok(Vec::new());
     }
     if board == Board::Pc {
-        return Ok(devices.iter().enumerate().map(place_on_pc).collect());
+        let numbered = devices.iter().enumerate();
+        return Ok(numbered
+            .map(|(number, device)| place_on_pc(number, device))
+            .collect());
     }
     let models = Models::ask()?;
     devices
@@ -49,7 +54,7 @@ pub fn place(board: Board, devices: &[String]) -> Result<Vec<Placed>> {
 }
 
 /// Each device behind a bridge of its own, by which it can be reset.
-fn place_on_pc((number, device): (usize, &String)) -> Placed {
+fn place_on_pc(number: usize, device: &str) -> Placed {
     let slot = FIRST_SLOT + number;
     let bridge = format!("pci-bridge,id=tb{number},bus=pci.0,addr={slot:#x},chassis_nr={slot}");
     Placed {
@@ -223,7 +228,7 @@ mod tests {
     #[test]
     fn what_is_no_pci_device_is_refused() {
         assert!(place_one(0, "isa-serial", &models()).is_err());
-        assert!(place(Board::Q35, &vec!["nvme".to_string(); MOST_DEVICES + 1]).is_err());
+        assert!(place(Board::Q35, &vec!["nvme".to_string(); MAX_DEVICES + 1]).is_err());
     }
 
     #[test]

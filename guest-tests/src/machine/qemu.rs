@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! QEMU's command line for a test machine.
 
 use std::path::Path;
@@ -11,7 +13,7 @@ use crate::setup::QEMU;
 /// QEMU 10.0 now and then leaves a processor that runs nested guests halted although interrupts are on and the timer's
 /// is pending (seen with one processor: HLT=1, IF set, vector 236 in the local APIC's IRR, ISR empty). Any interrupt
 /// wakes it; a one-shot timer never sends another.
-const PATIENCE: &str = "tsc=reliable no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 \
+const LENIENT_OPTIONS: &str = "tsc=reliable no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 \
                         nvme_core.io_timeout=255 mitigations=off nohz=off highres=off";
 
 /// Files of one run.
@@ -95,7 +97,7 @@ pub fn command(
 fn kernel_command_line(machine: &Machine, terminal: Terminal) -> String {
     let mut words = vec![
         "console=ttyS0 loglevel=5 panic=-1".to_string(),
-        PATIENCE.to_string(),
+        LENIENT_OPTIONS.to_string(),
     ];
     for (size, count) in [("2M", machine.hugepages_2m), ("1G", machine.hugepages_1g)] {
         if count > 0 {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One run of a test machine, from its folder to its end. Nothing of it stays behind.
 
 use std::fs::{self, File};

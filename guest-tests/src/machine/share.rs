@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a test machine finds under `/testbed`: a private copy of programs, script and files, so that a build
 //! going on meanwhile changes nothing under it.
 

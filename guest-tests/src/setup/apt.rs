@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Debian packages from suites that the machine itself need not know.
 //!
 //! apt runs with package lists and a cache of its own (`apt-get(8)`, option `-o`), so the machine's set-up

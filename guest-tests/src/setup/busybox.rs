@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A statically linked busybox: the first program of the test machine and of guests.
 
 use std::fs;

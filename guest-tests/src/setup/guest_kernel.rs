@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The stock Debian kernel that guests boot: unpacked, never installed.
 
 use std::fs;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The test machine's kernel, in its flavours, built one after the other in one tree.
 
 use std::fs::{self, File};

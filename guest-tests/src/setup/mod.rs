@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Installs, downloads and builds what the testbed is made of.
 //!
 //! Everything that is not a package of the machine's own lies under [`paths::cache`]. A complete cache

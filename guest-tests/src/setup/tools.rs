@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The machine's own packages: tools to build a kernel, and QEMU.
 
 use std::process::Command;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How long transfers took, in four buckets for each power of two.
 
 use core::ops::RangeInclusive;

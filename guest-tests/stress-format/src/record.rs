@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The records.
 
 use core::fmt;
@@ -348,19 +350,25 @@ impl<'a> Record<'a> {
                 least: fields.number("least")?,
                 most: fields.number("most")?,
             }),
-            "totals" => Self::Totals(Totals {
-                transfers: fields.number("transfers")?,
-                bytes: fields.number("bytes")?,
-                mismatches: fields.number("mismatches")?,
-                guard_hits: fields.number("guard_hits")?,
-                lost_interrupts: fields.number("lost_interrupts")?,
-                kb_s: fields.number("kb_s")?,
-                p50: fields.number("p50")?,
-                p99: fields.number("p99")?,
-                max: fields.number("max")?,
-            }),
+            "totals" => Self::Totals(Totals::parse(&fields)?),
             _ => return None,
         };
         Some(record)
+    }
+}
+
+impl Totals {
+    fn parse(fields: &Fields<'_>) -> Option<Self> {
+        Some(Self {
+            transfers: fields.number("transfers")?,
+            bytes: fields.number("bytes")?,
+            mismatches: fields.number("mismatches")?,
+            guard_hits: fields.number("guard_hits")?,
+            lost_interrupts: fields.number("lost_interrupts")?,
+            kb_s: fields.number("kb_s")?,
+            p50: fields.number("p50")?,
+            p99: fields.number("p99")?,
+            max: fields.number("max")?,
+        })
     }
 }

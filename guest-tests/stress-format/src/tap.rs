@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Lines of TAP 14, as far as stress guests use it.
 
 use crate::record::Record;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is written is read again, and nothing else is mistaken for it.
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Writes reports of made-up runs into the directory that is named: `cargo run -p stress-report
 //! --example sample -- DIRECTORY`.
 

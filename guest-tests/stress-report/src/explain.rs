@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What each kind of error means on a machine without an IOMMU.
 
 use stress_format::FindingKind;

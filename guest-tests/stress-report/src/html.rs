@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A report as a page.
 
 use askama::Template;
@@ -88,9 +90,9 @@ fn figures(report: &Report) -> Vec<Figure> {
             ("guard hits", totals.guard_hits),
             ("lost interrupts", totals.lost_interrupts),
         ];
-        figures.extend(counts.map(errors));
+        figures.extend(counts.map(|(name, count)| errors(name, count)));
     }
-    figures.push(errors(("refused DMA", report.outcome.refusals.count)));
+    figures.push(errors("refused DMA", report.outcome.refusals.count));
     if !report.outcome.mediated.is_empty() {
         figures.push(Figure {
             name: "refused by the monitor",
@@ -101,7 +103,7 @@ fn figures(report: &Report) -> Vec<Figure> {
     figures
 }
 
-fn errors((name, count): (&'static str, u64)) -> Figure {
+fn errors(name: &'static str, count: u64) -> Figure {
     Figure {
         name,
         value: grouped(count),

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A report for programs.
 //!
 //! One object: `format` ([`FORMAT`]), `verdict` (`passed`, `failed` or `incomplete`), `reasons` (a

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What becomes of the lines that a DMA stress guest prints (`stress-format`): a verdict, and a
 //! report for the terminal, for programs (JSON) and for people who want to look closer (HTML).
 //!

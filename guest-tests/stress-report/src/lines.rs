@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Bytes of a serial port into lines, in bounded memory.
 
 /// Bytes that are kept of a line; the longest one with only numbers in it is below 300.

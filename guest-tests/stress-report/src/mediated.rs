@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the monitor did with transfers that it checks and translates, and what the guest expects.
 
 use serde::{Deserialize, Serialize};

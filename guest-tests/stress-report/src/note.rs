@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is worth knowing of a run without being a reason to fail.
 
 use address::Gpa;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How values that have no serialisation of their own are written.
 
 /// Addresses as strings, hexadecimal behind 0x: beyond 2^53 not every reader of JSON keeps a

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the monitor knows: what ran where, and how it ended.
 
 use address::{Gpa, Hpa, Iova};

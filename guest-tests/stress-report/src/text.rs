@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Text from outside that can be shown anywhere.
 
 use std::fmt;

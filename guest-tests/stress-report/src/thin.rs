@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A bounded number of samples of an unbounded series.
 
 use crate::report::Sample;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is shown while a guest runs.
 
 use stress_report::{Collector, Progress};

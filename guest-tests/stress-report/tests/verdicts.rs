@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a run must be like to pass, and what it is told otherwise.
 #![expect(clippy::unwrap_used, reason = "a test")]
 

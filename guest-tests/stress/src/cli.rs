@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The command line.
 
 use std::path::PathBuf;
@@ -5,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
 use pinvisor::cli::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
+use pinvisor::config::RunOptions;
 use vmm::config::{DeviceConfig, DmaMode};
 use vmm::{Identity, Layout, Swapped};
 
@@ -62,7 +65,7 @@ pub struct StressArgs {
     #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP, required_unless_present = "software")]
     devices: Vec<DeviceConfig>,
 
-    /// Words for the guest's command line; what the guest knows is in docs/stress.md
+    /// Words for the guest's command line; what the guest knows is in docs/guide/stress.md
     #[arg(long, value_name = "STRING", default_value = "")]
     cmdline: String,
 
@@ -125,10 +128,12 @@ impl StressArgs {
         let mediate = self.software == Some(Software::Mediate) || all_mediated(&self.devices);
         let mode = if mediate { "mode=mediate " } else { "" };
         let command_line = format!("seed={seed} {mode}{}", self.cmdline);
-        let vm = self
-            .vm
-            .into_config(self.devices, command_line)
-            .map_err(pinvisor::Error::from)?;
+        let options = RunOptions {
+            devices: self.devices,
+            cmdline: Some(command_line),
+            ..self.vm.into_options()
+        };
+        let vm = options.into_guest().map_err(pinvisor::Error::from)?;
         let software = self.software.map(|software| SoftwareConfig {
             seed,
             dma: match software {
@@ -139,7 +144,7 @@ impl StressArgs {
             fault,
         });
         let config = StressConfig {
-            vm,
+            vm: vm.validate()?,
             software,
             limit: Duration::from_secs(self.timeout),
             html: self.html,
@@ -203,7 +208,7 @@ mod tests {
         ] {
             let words = [words, &["--cmdline", "engines=edu"]].concat();
             let (config, _) = stress(&words).into_config().unwrap();
-            let line = config.vm.command_line;
+            let line = &config.vm.command_line;
             assert!(line.ends_with(" engines=edu"), "{line}");
             assert_eq!(line.contains(" mode=mediate "), told, "{line}");
         }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A machine in software, for stress runs.
 
 /// A machine whose physical memory is synthetic and whose only device is a DMA engine in

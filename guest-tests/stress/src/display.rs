@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How far a stress run is, on a terminal, while it runs.
 
 use std::time::{Duration, Instant};
@@ -8,12 +10,12 @@ use stress_report::Progress;
 use crate::screen;
 
 /// Steps that take less are not worth a bar.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MIN_DURATION: Duration = Duration::from_secs(1);
 
 /// Shows `bar`, hidden so far, if what it is about `began` more than a second ago and standard
 /// error is a terminal.
 fn reveal(bar: &ProgressBar, began: Instant) {
-    if bar.is_hidden() && began.elapsed() > PATIENCE {
+    if bar.is_hidden() && began.elapsed() > MIN_DURATION {
         bar.set_draw_target(screen::line());
     }
 }

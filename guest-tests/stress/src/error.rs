@@ -1,9 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What can fail in a stress run, and with which exit code.
 
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
-
-/// The command line is wrong, or a file named on it.
-const USAGE: u8 = 1;
+use vmm::ExitCode;
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -25,11 +25,22 @@ pub enum Error {
     Report(#[from] stress_report::Error),
 }
 
-impl From<vmm::Error> for Error {
-    fn from(error: vmm::Error) -> Self {
-        Self::Pinvisor(error.into())
-    }
+/// What the library has an error for.
+macro_rules! from_library {
+    ($($source:ty),+) => {
+        $(impl From<$source> for Error {
+            fn from(error: $source) -> Self {
+                Self::Pinvisor(error.into())
+            }
+        })+
+    };
 }
+from_library!(
+    vmm::Error,
+    vmm::FileError,
+    vmm::ProcessError,
+    vmm::config::ValidateError
+);
 
 impl Error {
     /// The name of what went wrong, which stays from version to version.
@@ -49,10 +60,10 @@ impl Error {
 
     /// The exit code of a process that ends with this error.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Pinvisor(error) => error.exit_code(),
-            Self::NoSoftwareEngine | Self::Report(_) => USAGE,
+            Self::NoSoftwareEngine | Self::Report(_) => ExitCode::Usage,
         }
     }
 

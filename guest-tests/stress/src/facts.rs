@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the monitor itself knows of a stress run.
 
 use std::time::Duration;
@@ -20,7 +22,7 @@ use crate::machine;
 /// What ran, and where everything lay.
 ///
 /// # Errors
-/// [`Error::Physical`]
+/// [`Error::Pinvisor`]
 pub fn setup(config: &Config, description: &MachineInfo) -> Result<Setup, Error> {
     let extent = |piece: Piece| Extent {
         gpa: piece.gpa,
@@ -87,10 +89,12 @@ pub fn outcome(ended: &Ended, refusals: &machine::Refusals, took: Duration) -> O
     let last = refusals.last.iter().map(|fault| Refusal {
         address: match fault.address {
             BusAddress::Iova(iova) => iova,
-            BusAddress::Hpa(hpa) => Iova(hpa.0),
+            BusAddress::Bus(address) => Iova(address.0),
         },
         len: fault.len,
     });
+    let mediated = ended.remains.mediated.iter();
+    let mediated = mediated.map(|(bdf, done)| self::mediated(*bdf, done));
     Outcome {
         status,
         ending,
@@ -98,12 +102,12 @@ pub fn outcome(ended: &Ended, refusals: &machine::Refusals, took: Duration) -> O
             count: refusals.count,
             last: last.collect(),
         },
-        mediated: ended.remains.mediated.iter().map(mediated).collect(),
+        mediated: mediated.collect(),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
-fn mediated((bdf, done): &(Bdf, Statistics)) -> Mediated {
+fn mediated(bdf: Bdf, done: &Statistics) -> Mediated {
     let reasons = done.refused_for.iter().map(|(reason, count)| RefusedFor {
         reason: (*reason).into(),
         count: *count,

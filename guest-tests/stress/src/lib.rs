@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor-stress`: runs a guest that stresses DMA, judges what it reports, and draws the report. With `--software`
 //! it needs nothing but KVM: memory with synthetic physical addresses, and a DMA engine in software, which can be made
 //! to fail.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A machine that needs nothing of the host but KVM: its physical memory is synthetic, and its
 //! device is a DMA engine in software that reaches memory only through the backend's table.
 
@@ -9,14 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use address::{Gpa, Hpa};
+use address::{BusAddr, Gpa, Hpa};
 use devices::edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
 use devices::edu::{
     BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduControl, EduHost, EduWorker, InterruptSink,
     Options, QEMU_BUFFER_SIZE, SetupError,
 };
 use devices::mediate::{Profile, ProfileError};
-use devices::pci::{self, MsiMessage};
+use devices::pci::MsiMessage;
 use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
 
 use devices::vfio_pci::HostFunction;
@@ -28,12 +30,10 @@ use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
 const RAM: Range<Hpa> = Hpa(4 << 30)..Hpa(32 << 30);
 /// Longest run of physically contiguous memory, of 2 MiB pages, where the guest's memory stands at
 /// its physical addresses; and of ordinary pages where it does not.
-const LONGEST_RUN: u64 = 16 << 20;
-const LONGEST_SCATTERED_RUN: u64 = 256 << 10;
-/// Addresses for BARs; the engine's stands at the start.
-const WINDOW: Range<Gpa> = Gpa(0xd000_0000)..Gpa(0xe000_0000);
-/// Where config space is.
-const ECAM: Gpa = Gpa(0xe000_0000);
+const MAX_RUN_LEN: u64 = 16 << 20;
+const MAX_SCATTERED_RUN_LEN: u64 = 256 << 10;
+/// Where the engine's BAR is: in the only window of [`AddressMap::conventional`].
+const BAR: Gpa = Gpa(0xd000_0000);
 
 /// Lost interrupts that are told aloud.
 const WARNINGS: u64 = 16;
@@ -97,8 +97,8 @@ impl SoftwareMachine {
     /// [`ProfileError`] cannot happen with the profile that is shipped.
     pub fn new(config: &SoftwareConfig) -> Result<Self, ProfileError> {
         let longest_run = match config.dma {
-            SoftwareDma::Identity => LONGEST_RUN,
-            SoftwareDma::Translate | SoftwareDma::Mediate => LONGEST_SCATTERED_RUN,
+            SoftwareDma::Identity => MAX_RUN_LEN,
+            SoftwareDma::Translate | SoftwareDma::Mediate => MAX_SCATTERED_RUN_LEN,
         };
         let physical = PhysicalMemory::new([RAM], longest_run, config.seed);
         let path = match config.dma {
@@ -144,7 +144,7 @@ impl SoftwareMachine {
             None => {}
         }
         let options = Options {
-            bar: WINDOW.start,
+            bar: BAR,
             interrupt_line,
             // What a profile for QEMU's device lets through is all that there is: more of it would
             // be refused.
@@ -161,14 +161,11 @@ impl SoftwareMachine {
 
 impl SyntheticMachine for SoftwareMachine {
     fn address_map(&self) -> AddressMap {
-        AddressMap {
-            windows: vec![WINDOW],
-            ecam: ECAM..ECAM + pci::ECAM_SIZE,
-        }
+        AddressMap::conventional()
     }
 
     fn bars(&self) -> Vec<(String, Range<Hpa>)> {
-        let bar = Hpa(WINDOW.start.0)..Hpa(WINDOW.start.0 + BAR_SIZE);
+        let bar = Hpa(BAR.0)..Hpa(BAR.0 + BAR_SIZE);
         vec![("edu BAR0".to_owned(), bar)]
     }
 
@@ -199,17 +196,17 @@ impl SyntheticMachine for SoftwareMachine {
     }
 }
 
-/// The engine's way to memory: without an IOMMU, what the guest programs is a physical address.
+/// The engine's way to memory: without an IOMMU, what the guest programs is an address on the bus.
 struct Port(DmaPort);
 
 impl DmaMemory for Port {
     fn read(&self, address: u64, data: &mut [u8]) -> Result<(), DmaRefused> {
-        let address = BusAddress::Hpa(Hpa(address));
+        let address = BusAddress::Bus(BusAddr(address));
         self.0.read(address, data).map_err(|_| DmaRefused)
     }
 
     fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaRefused> {
-        let address = BusAddress::Hpa(Hpa(address));
+        let address = BusAddress::Bus(BusAddr(address));
         self.0.write(address, data).map_err(|_| DmaRefused)
     }
 }

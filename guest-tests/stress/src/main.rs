@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From the command line of a stress run to an exit code.
 
 use std::process::ExitCode;
@@ -9,11 +11,6 @@ use pinvisor::{logging, report, say};
 use pinvisor_stress::cli::Cli;
 use pinvisor_stress::{Error, run};
 use stress_report::Verdict;
-
-/// The command line is wrong.
-const USAGE: u8 = 1;
-/// The run did not pass.
-const FAILED: u8 = 6;
 
 fn main() -> ExitCode {
     // A run starts its own program as its keeper.
@@ -30,7 +27,7 @@ fn main() -> ExitCode {
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => USAGE.into(),
+                _ => vmm::ExitCode::Usage.into(),
             };
         }
     };
@@ -52,6 +49,6 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
     let (config, layout) = cli.args.into_config()?;
     Ok(match run(&config, layout)? {
         Verdict::Passed => ExitCode::SUCCESS,
-        Verdict::Failed(_) | Verdict::Incomplete(_) => FAILED.into(),
+        Verdict::Failed(_) | Verdict::Incomplete(_) => vmm::ExitCode::GuestStatus.into(),
     })
 }

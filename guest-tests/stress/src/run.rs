@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A stress run: listens to the guest, judges it, and reports.
 
 use std::fs::File;
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 use stress_report::{Collector, Terminal, Verdict, text, write_html, write_json};
 
 use pinvisor::{RunContext, launch};
-use vmm::config::Config;
+use vmm::config::ValidConfig;
 use vmm::console::Console;
 use vmm::{Harness, Layout, RunLimit};
 
@@ -18,12 +20,13 @@ use crate::display::Display;
 use crate::error::Error;
 use crate::facts;
 use crate::machine::{Refusals, SoftwareMachine};
+use crate::screen;
 
 /// A stress guest, and what becomes of what it says.
 #[derive(Clone, Debug)]
 pub struct StressConfig {
     /// The microVM; its serial port is listened to, wherever it would go.
-    pub vm: Config,
+    pub vm: ValidConfig,
     /// Software in place of devices and of physical memory.
     pub software: Option<SoftwareConfig>,
     /// How long the guest may take.
@@ -43,6 +46,7 @@ pub struct StressConfig {
 /// [`Error`] if the guest did not get to run, or the report cannot be written. What goes wrong in
 /// the guest is in the report.
 pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error> {
+    pinvisor::print_by(screen::print);
     let ear = Ear::open(config)?;
     let began = Instant::now();
     let mut console = Console::into_sink(Box::new(ear.clone()))?;
@@ -106,7 +110,7 @@ struct Listening {
 impl Ear {
     fn open(config: &StressConfig) -> Result<Self, Error> {
         let create = |path: &PathBuf| {
-            File::create(path).map_err(|source| vmm::Error::File {
+            File::create(path).map_err(|source| vmm::FileError {
                 what: "the guest's log",
                 path: path.clone(),
                 source,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One line of standard error that is drawn over again.
 
 use std::io::{self, IsTerminal, Write};
@@ -8,6 +10,8 @@ use indicatif::{ProgressDrawTarget, TermLike};
 
 use vmm::console::nonblocking::Unblocked;
 
+/// How long taking the line away may wait for a paused terminal.
+const CLEAR_TIMEOUT: Duration = Duration::from_millis(200);
 /// How often a second the line is drawn.
 const RATE: u8 = 10;
 /// Columns that stay free behind the line, where a terminal shows `^C`: it would break a full
@@ -32,6 +36,16 @@ pub fn line() -> ProgressDrawTarget {
         return ProgressDrawTarget::hidden();
     }
     ProgressDrawTarget::term_like_with_hz(Box::<Line>::default(), RATE)
+}
+
+/// Takes the line away and prints a message; the line comes again when there is progress.
+pub fn print(message: &mut dyn FnMut()) {
+    let mut drawn = drawn();
+    if std::mem::take(&mut *drawn) {
+        // A terminal that is paused keeps it.
+        let _ = Unblocked::new(io::stderr(), CLEAR_TIMEOUT).write_all(CLEAR.as_bytes());
+    }
+    message();
 }
 
 /// The line. What is drawn comes in pieces, and goes to the screen when all are there.

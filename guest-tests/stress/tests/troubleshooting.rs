@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The page for those who search it for the name of an error has them all.
 
 use std::collections::BTreeSet;
@@ -8,7 +10,7 @@ use pinvisor_stress::Error;
 
 #[test]
 fn the_page_has_every_name_and_no_other() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/troubleshooting.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/troubleshooting.md");
     let page = fs::read_to_string(path).unwrap();
     let on_page: BTreeSet<_> = page
         .split("`error[")

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! QEMU's `edu` device (its documentation is docs/specs/edu): copies up to 4 KiB between memory and a buffer of
 //! its own.
 
@@ -30,7 +32,7 @@ const START: u64 = 1;
 const TO_MEMORY: u64 = 2;
 
 /// A transfer takes 100 ms.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl Edu {
         // The device must see what was written to the buffer before.
         fence(Ordering::SeqCst);
         self.0.write64(COMMAND, command);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TRANSFER_TIMEOUT;
         while self.0.read64(COMMAND) & START != 0 {
             if Instant::now() > deadline {
                 bail!("edu does not end a transfer; it has memory address {memory:#x}");

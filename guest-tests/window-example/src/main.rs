@@ -1,5 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A user-space driver for a Linux guest whose devices are passed through with `dma=translate`: moves data from a
-//! hugepage to an `edu` device and back, with addresses from the DMA window. `docs/translate.md` goes through it.
+//! hugepage to an `edu` device and back, with addresses from the DMA window. `docs/guide/translate.md` goes through it.
 //!
 //! Run it as root, with a hugepage of 2 MiB reserved.
 

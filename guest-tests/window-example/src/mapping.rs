@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory that others read and write, too: registers, and buffers of a device. All `unsafe` is here.
 
 use std::fs::File;

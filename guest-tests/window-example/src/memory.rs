@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A buffer that stays where it is, and where that is in the guest's physical memory.
 
 use std::fs::File;

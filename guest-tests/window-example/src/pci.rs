@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! PCI functions as Linux shows them below `/sys/bus/pci/devices`
 //! (Linux Documentation/PCI/sysfs-pci.rst).
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the example does with its device: pieces of a buffer go to the device, and from there to another place.
 
 use anyhow::{Result, ensure};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The DMA window in a Linux guest: its BARs are files.
 
 use std::path::Path;
@@ -71,7 +73,7 @@ mod tests {
         bytes
     }
 
-    /// The window of the example in `docs/dma-window.md`, as files, with COMMAND.
+    /// The window of the example in `docs/reference/dma-window.md`, as files, with COMMAND.
     fn files(command: u32) -> tempfile::TempDir {
         let config = [
             (0, 0x7057_1234),

@@ -1,9 +1,34 @@
-//! Newtypes for the addresses that a passthrough monitor handles: four kinds of memory address,
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Newtypes for the addresses that a passthrough monitor handles: five kinds of memory address,
 //! and the names of PCI functions.
 //!
 //! Mixing a guest-physical with a host-physical address is the error that lets a device write
 //! over the host, so the kinds do not convert into one another: the only ways across are the
-//! constructors (`Gpa(…)`) and the public field, which stand out in a review.
+//! constructors (`Gpa(…)`) and the public field, which stand out in a review, and the two functions
+//! between [`Hpa`] and [`BusAddr`], whose names say what they take for granted.
+//!
+//! ```
+//! use address::{Bdf, Gpa, Hpa};
+//!
+//! // In an identity layout the two have the same number, and the conversion is in plain sight.
+//! let gpa = Gpa(0x2_4020_1234);
+//! let hpa = Hpa(gpa.0);
+//! assert_eq!(hpa.align_down(0x20_0000), Hpa(0x2_4020_0000));
+//! assert_eq!(hpa - Hpa(0x2_4020_0000), 0x1234);
+//!
+//! let disk: Bdf = "01:00.0".parse()?;
+//! assert_eq!(disk.to_string(), "0000:01:00.0");
+//! # Ok::<(), address::ParseBdfError>(())
+//! ```
+//!
+//! This does not compile:
+//!
+//! ```compile_fail,E0308
+//! use address::{Gpa, Hpa};
+//!
+//! let wrong: Hpa = Gpa(0x2_4020_0000);
+//! ```
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -111,9 +136,16 @@ address! {
     Gpa
 }
 address! {
-    /// Host-physical address: what the memory bus answers to. Without an IOMMU, the address a
-    /// device must be given.
+    /// Host-physical address: what the memory bus answers to.
     Hpa
+}
+address! {
+    /// Address as a device puts it on its bus: without an IOMMU, what the device must be given, and what its
+    /// BARs hold.
+    ///
+    /// The host bridge makes a CPU's address of it: `BusAddr = Hpa + offset`, where the offset is the
+    /// bridge's, modulo 2^64. On x86 no bridge has one. Elsewhere one may, and not the same for memory as for BARs.
+    BusAddr
 }
 address! {
     /// I/O virtual address: key of a mapping in an IOAS. Only an IOMMU makes it an address that
@@ -123,6 +155,27 @@ address! {
 address! {
     /// Host virtual address in this process.
     Hva
+}
+
+impl BusAddr {
+    /// The address on a bus whose host bridge adds `offset`, modulo 2^64.
+    #[must_use]
+    pub const fn with_offset(hpa: Hpa, offset: u64) -> Self {
+        Self(hpa.0.wrapping_add(offset))
+    }
+
+    /// The address on a bus whose host bridge adds nothing. This holds on x86 without an IOMMU, where it is
+    /// checked for each device by its BARs; nothing else may take it for granted.
+    #[must_use]
+    pub const fn identity(hpa: Hpa) -> Self {
+        Self::with_offset(hpa, 0)
+    }
+
+    /// What [`identity`](Self::identity) makes `self` of.
+    #[must_use]
+    pub const fn identity_hpa(self) -> Hpa {
+        Hpa(self.0)
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +188,21 @@ mod tests {
         assert_eq!(Gpa(u64::MAX).align_up(4096), None);
         assert_eq!(Hpa(u64::MAX - 4095).span(4096), None);
         assert_eq!(Hpa(0x1000).span(0x1000), Some(Hpa(0x1000)..Hpa(0x2000)));
+    }
+
+    #[test]
+    fn a_bus_address_is_a_physical_one_with_an_offset() {
+        let hpa = Hpa(0x1000);
+        assert_eq!(
+            BusAddr::with_offset(hpa, 0x10_0000_0000),
+            BusAddr(0x10_0000_1000)
+        );
+        assert_eq!(
+            BusAddr::with_offset(hpa, 0_u64.wrapping_sub(0x800)),
+            BusAddr(0x800)
+        );
+        assert_eq!(BusAddr::identity(hpa), BusAddr(0x1000));
+        assert_eq!(BusAddr::identity(hpa).identity_hpa(), hpa);
     }
 
     #[test]

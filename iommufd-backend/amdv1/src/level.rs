@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Geometry: levels of the tree and sizes of pages.
 
 use core::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! I/O page tables in AMD's v1 (host) format.
 //!
 //! The format is the one that Linux keeps for a device in noiommu mode (`generic_pt`,
@@ -32,6 +34,7 @@ mod map;
 pub mod memory;
 pub mod pte;
 pub mod table;
+mod table_address;
 mod unmap;
 pub mod walk;
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Single entries: 64 bits, little-endian in memory.
 //!
 //! | Bits  | Meaning                                                                        |
@@ -16,7 +18,7 @@
 use address::Hpa;
 
 use crate::level::{Level, OUTPUT_BITS, PageSize};
-use crate::memory::TableAddress;
+use crate::table_address::TableAddress;
 
 bitflags::bitflags! {
     /// What a leaf grants. The bits are those of the entry.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A table and its translations.
 
 use address::{Hpa, Iova};
@@ -261,7 +263,7 @@ impl<M: TableMemory> Table<M> {
     ///
     /// An item is an error only if the tables were written by others.
     pub fn leaves(&self, first: Iova, last: Iova) -> Leaves<&Self> {
-        walk::leaves(self, self.root, (first, last), u64::MAX)
+        walk::leaves(self, self.root, first..=last, u64::MAX)
     }
 
     /// Everything mapped, in order, as the longest runs contiguous in both spaces that one

@@ -1,4 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Unmapping, exactly or by the kernel's rule.
+
+use core::ops::RangeInclusive;
 
 use address::{Hpa, Iova};
 
@@ -111,7 +115,7 @@ impl<M: TableMemory> Table<M> {
                 break;
             }
             let end_iova = Iova(end);
-            self.free_covered(&path, (iova, last), end_iova);
+            self.free_covered(&path, &(iova..=last), end_iova);
             next = end_iova.checked_add(1);
         }
         self.find_low(iova, last);
@@ -149,12 +153,12 @@ impl<M: TableMemory> Table<M> {
         }
     }
 
-    /// Frees the tables of `path` that end at `end` and lie inside of the range.
-    fn free_covered(&mut self, path: &Path, (first, last): (Iova, Iova), end: Iova) {
+    /// Frees the tables of `path` that end at `end` and lie inside of `range`.
+    fn free_covered(&mut self, path: &Path, range: &RangeInclusive<Iova>, end: Iova) {
         let mut level = path.level;
         while let Some(above) = level.above().filter(|_| level < self.root.level) {
             let span = level.last_offset();
-            if end.0 & span != span || end.0 & !span < first.0 || end > last {
+            if end.0 & span != span || end.0 & !span < range.start().0 || end > *range.end() {
                 return;
             }
             self.free_table(path, level, above, end);

@@ -1,9 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Reading tables that are not trusted.
 //!
 //! A table that a guest could have scribbled on, or one read from a file, may hold anything.
 //! The walk goes down exactly one level at a time, so it ends after at most six entries, and
 //! everything that a builder would not have written is a [`WalkError`]. It allocates nothing,
 //! does not recurse, and reads through [`ReadEntry`] only, which decides what is inside.
+
+use core::ops::RangeInclusive;
 
 use address::{Hpa, Iova};
 
@@ -297,16 +301,17 @@ pub struct Leaves<R> {
     left: u64,
 }
 
-/// All leaves under `root` that map anything from `first` to `last`.
+/// All leaves under `root` that map anything in `range`.
 ///
 /// Looks for no more than `limit` leaves and holes, because pointers from many places to one
 /// table make a small table look endless. After an error there is nothing more.
 pub fn leaves<R: ReadEntry>(
     reader: R,
     root: Root,
-    (first, last): (Iova, Iova),
+    range: RangeInclusive<Iova>,
     limit: u64,
 ) -> Leaves<R> {
+    let (first, last) = range.into_inner();
     Leaves {
         reader,
         path: Path::new(root),

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Replays what the fuzzers have found worth keeping, failures of old among it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Tables that no builder would have written.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -100,7 +102,7 @@ fn torn_leaves_are_found() {
     tables.0[2][1] = leaf(0x12_3000, 12);
     tables.0[2][2] = leaf(0x12_4000, 14);
     tables.0[2][3] = leaf(0x12_4000, 14);
-    let found: Vec<_> = leaves(&tables, root(), (Iova(0), Iova(0xffff)), 100).collect();
+    let found: Vec<_> = leaves(&tables, root(), Iova(0)..=Iova(0xffff), 100).collect();
     let torn = WalkError::Torn {
         iova: Iova(0x2000),
         leaf: Iova(0),
@@ -120,7 +122,7 @@ fn shared_tables_do_not_multiply_without_end() {
     tables.0[0] = [pointer(0x2000, Level::L2); 512];
     tables.0[1] = [pointer(0x3000, Level::L1); 512];
     tables.0[2] = [leaf(0, 12); 512];
-    let mut found = leaves(&tables, root(), (Iova(0), Iova(u64::MAX)), 1000);
+    let mut found = leaves(&tables, root(), Iova(0)..=Iova(u64::MAX), 1000);
     assert_eq!(found.by_ref().take_while(Result::is_ok).count(), 1000);
     assert_eq!(found.next(), None);
 }
@@ -130,5 +132,5 @@ fn addresses_beyond_the_top_are_holes() {
     let beyond = Iova(1 << 39);
     let last = Iova(u64::MAX);
     assert_eq!(walk(&NO_TABLES, root(), beyond), Ok(Found::Hole { last }));
-    assert_eq!(leaves(&NO_TABLES, root(), (beyond, last), 10).next(), None);
+    assert_eq!(leaves(&NO_TABLES, root(), beyond..=last, 10).next(), None);
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The table against a plain model, on random operations.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The published test vectors of the format: what the kernel's code writes for a mapping, and
 //! what it removes.
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -54,8 +56,7 @@ fn dump_below(of: &Table<HeapTables>, table: TableAddress, level: Level, lines: 
     }
 }
 
-fn check(what: (u64, u64, u64, Attributes), expected: &[&str]) {
-    let (iova, hpa, len, attributes) = what;
+fn check(iova: u64, hpa: u64, len: u64, attributes: Attributes, expected: &[&str]) {
     let mut table = table();
     table.map(Iova(iova), Hpa(hpa), len, attributes).unwrap();
     assert_eq!(dump(&table), expected);
@@ -71,32 +72,32 @@ fn check(what: (u64, u64, u64, Attributes), expected: &[&str]) {
 #[test]
 #[rustfmt::skip]
 fn single_pages_and_runs_below_512_gib() {
-    check((0x0, 0x1000, 0x1000, RW), &["top 2", "T2[0]", "T1[0]", "L0[0]x1 0x7000000000001001"]);
-    check((0x1000, 0x34_5678_9000, 0x1000, R), &["top 2", "T2[0]", "T1[0]", "L0[1]x1 0x3000003456789001"]);
-    check((0x2000, 0x34_5678_8000, 0x2000, W), &["top 2", "T2[0]", "T1[0]", "L0[2]x2 0x5000003456788e01"]);
-    check((0x0, 0x1_0000, 0x1_0000, RW), &["top 2", "T2[0]", "T1[0]", "L0[0]x16 0x7000000000017e01"]);
-    check((0x10_0000, 0x23_4560_0000, 0x10_0000, RW), &["top 2", "T2[0]", "T1[0]", "L0[256]x256 0x700000234567fe01"]);
-    check((0x20_0000, 0x20_0000, 0x20_0000, RW), &["top 2", "T2[0]", "L1[1]x1 0x7000000000200001"]);
-    check((0x40_0000, 0x1240_0000, 0x40_0000, RW), &["top 2", "T2[0]", "L1[2]x2 0x70000000125ffe01"]);
-    check((0x4000_0000, 0x1_c000_0000, 0x4000_0000, RW), &["top 2", "L2[1]x1 0x70000001c0000001"]);
-    check((0x8000_0000, 0x1_8000_0000, 0x8000_0000, RW), &["top 2", "L2[2]x2 0x70000001bffffe01"]);
-    check((0x0, 0x1_0000_0000, 0x3_0000_0000, RW), &[
+    check(0x0, 0x1000, 0x1000, RW, &["top 2", "T2[0]", "T1[0]", "L0[0]x1 0x7000000000001001"]);
+    check(0x1000, 0x34_5678_9000, 0x1000, R, &["top 2", "T2[0]", "T1[0]", "L0[1]x1 0x3000003456789001"]);
+    check(0x2000, 0x34_5678_8000, 0x2000, W, &["top 2", "T2[0]", "T1[0]", "L0[2]x2 0x5000003456788e01"]);
+    check(0x0, 0x1_0000, 0x1_0000, RW, &["top 2", "T2[0]", "T1[0]", "L0[0]x16 0x7000000000017e01"]);
+    check(0x10_0000, 0x23_4560_0000, 0x10_0000, RW, &["top 2", "T2[0]", "T1[0]", "L0[256]x256 0x700000234567fe01"]);
+    check(0x20_0000, 0x20_0000, 0x20_0000, RW, &["top 2", "T2[0]", "L1[1]x1 0x7000000000200001"]);
+    check(0x40_0000, 0x1240_0000, 0x40_0000, RW, &["top 2", "T2[0]", "L1[2]x2 0x70000000125ffe01"]);
+    check(0x4000_0000, 0x1_c000_0000, 0x4000_0000, RW, &["top 2", "L2[1]x1 0x70000001c0000001"]);
+    check(0x8000_0000, 0x1_8000_0000, 0x8000_0000, RW, &["top 2", "L2[2]x2 0x70000001bffffe01"]);
+    check(0x0, 0x1_0000_0000, 0x3_0000_0000, RW, &[
         "top 2", "L2[0]x4 0x700000017ffffe01", "L2[4]x4 0x700000027ffffe01", "L2[8]x4 0x700000037ffffe01",
     ]);
-    check((0x0, 0x0, 0x80_0000_0000, RW), &["top 2", "L2[0]x256 0x7000001ffffffe01", "L2[256]x256 0x7000005ffffffe01"]);
+    check(0x0, 0x0, 0x80_0000_0000, RW, &["top 2", "L2[0]x256 0x7000001ffffffe01", "L2[256]x256 0x7000005ffffffe01"]);
 }
 
 #[test]
 #[rustfmt::skip]
 fn sizes_ramp_up_and_down_with_the_alignment() {
-    check((0x1000, 0x20_1000, 0x3f_f000, RW), &[
+    check(0x1000, 0x20_1000, 0x3f_f000, RW, &[
         "top 2", "T2[0]", "T1[0]",
         "L0[1]x1 0x7000000000201001", "L0[2]x2 0x7000000000202e01", "L0[4]x4 0x7000000000205e01",
         "L0[8]x8 0x700000000020be01", "L0[16]x16 0x7000000000217e01", "L0[32]x32 0x700000000022fe01",
         "L0[64]x64 0x700000000025fe01", "L0[128]x128 0x70000000002bfe01", "L0[256]x256 0x700000000037fe01",
         "L1[1]x1 0x7000000000400001",
     ]);
-    check((0x3_fe40_0000, 0x3_fe40_0000, 0xc220_0000, RW), &[
+    check(0x3_fe40_0000, 0x3_fe40_0000, 0xc220_0000, RW, &[
         "top 2", "T2[15]",
         "L1[498]x2 0x70000003fe5ffe01", "L1[500]x4 0x70000003febffe01", "L1[504]x8 0x70000003ff7ffe01",
         "L2[16]x2 0x700000043ffffe01", "L2[18]x1 0x7000000480000001",
@@ -106,25 +107,25 @@ fn sizes_ramp_up_and_down_with_the_alignment() {
     let mut expected = vec!["top 2".into(), "T2[3]".into(), "T1[503]".into()];
     expected.extend((0..32).map(|i| format!("L0[{}]x1 {:#x}", 384 + i, 0x7000_0020_8b95_d001_u64 + i * 4096)));
     let expected: Vec<_> = expected.iter().map(String::as_str).collect();
-    check((0xfef8_0000, 0x20_8b95_d000, 0x2_0000, RW), &expected);
+    check(0xfef8_0000, 0x20_8b95_d000, 0x2_0000, RW, &expected);
 }
 
 #[test]
 #[rustfmt::skip]
 fn the_top_grows_on_demand() {
-    check((0x7f_ffff_f000, 0xffff_ffff_f000, 0x2000, RW), &[
+    check(0x7f_ffff_f000, 0xffff_ffff_f000, 0x2000, RW, &[
         "top 3",
         "T3[0]", "T2[511]", "T1[511]", "L0[511]x1 0x7000fffffffff001",
         "T3[1]", "T2[0]", "T1[0]", "L0[0]x1 0x7001000000000001",
     ]);
-    check((0x80_0000_0000, 0x80_0000_0000, 0x4000_0000, RW), &["top 3", "T3[0]", "T3[1]", "L2[0]x1 0x7000008000000001"]);
-    check((0x0, 0x0, 0x100_0000_0000, RW), &["top 3", "L3[0]x2 0x7000007ffffffe01"]);
-    check((0x1_0000_0000_0000, 0x1_0000_0000_0000, 0x1_0000_0000_0000, RW), &[
+    check(0x80_0000_0000, 0x80_0000_0000, 0x4000_0000, RW, &["top 3", "T3[0]", "T3[1]", "L2[0]x1 0x7000008000000001"]);
+    check(0x0, 0x0, 0x100_0000_0000, RW, &["top 3", "L3[0]x2 0x7000007ffffffe01"]);
+    check(0x1_0000_0000_0000, 0x1_0000_0000_0000, 0x1_0000_0000_0000, RW, &[
         "top 4", "T4[0]", "T3[0]", "L4[1]x1 0x7001000000000001",
     ]);
     // Ends where a lower top would, but is a page of a higher level.
-    check((0x0, 0x0, 0x1_0000_0000_0000, RW), &["top 4", "L4[0]x1 0x7000000000000001"]);
-    check((0xffff_ffff_ffff_f000, 0xf_ffff_ffff_f000, 0x1000, RW), &[
+    check(0x0, 0x0, 0x1_0000_0000_0000, RW, &["top 4", "L4[0]x1 0x7000000000000001"]);
+    check(0xffff_ffff_ffff_f000, 0xf_ffff_ffff_f000, 0x1000, RW, &[
         "top 5", "T5[0]", "T4[0]", "T3[0]",
         "T5[127]", "T4[511]", "T3[511]", "T2[511]", "T1[511]", "L0[511]x1 0x700ffffffffff001",
     ]);

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Building the table and taking it down: 1 GiB of 4 KiB pages, in one call or page by page.
 
 use std::hint::black_box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is mapped where: 16 GiB in pages of one size, scattered so that no two are neighbours.
 
 /// First IOVA of the ordinary layouts: the cookie of guest memory.

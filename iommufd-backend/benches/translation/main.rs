@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Translations, and building the table: against the maps that others use.
 //!
 //! Criterion reports each contender for itself. The table of ratios at the end comes from

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Ratios of contenders that take turns.
 
 use std::hint::black_box;

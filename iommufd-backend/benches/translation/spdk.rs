@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A map in the shape of SPDK's `lib/env_dpdk/memory.c`: a top of 1 GiB steps over 48 bits, and
 //! below it one array of translations for 2 MiB and one of arrays for 4 KiB.
 

@@ -1,9 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Recorded and made-up config spaces.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::pci_sysfs::RegionKind;
 
 /// Config space from lines `OFFSET: BYTE ...` in hexadecimal; zeros where there are none.
 fn config(text: &str) -> Vec<u8> {
@@ -107,9 +110,11 @@ fn recorded_devices_have_one_address_for_each_bar() {
 #[test]
 fn every_memory_bar_is_compared() {
     let config = config(PHYSICAL);
-    for (bar, bus) in [(0, 0xe080_0000_u64), (1, 0xe000_0000), (3, 0xe084_0000)] {
+    for (bar, bus) in
+        [(0, 0xe080_0000), (1, 0xe000_0000), (3, 0xe084_0000)].map(|(bar, bus)| (bar, BusAddr(bus)))
+    {
         let moved = PHYSICAL_RESOURCE.replace(&format!("{bus:#x} "), "0x10000000 ");
-        let cpu = 0x1000_0000;
+        let cpu = Hpa(0x1000_0000);
         let found = translated(&config, &moved);
         assert_eq!(found, Some(TranslatedBar { bar, bus, cpu }));
     }
@@ -126,8 +131,8 @@ fn wide_bars_have_two_registers() {
     assert_eq!(translated(&wide, &right), None);
     let low = at("0x0 0x3fff 0x2014220c\n");
     assert_eq!(translated(&wide, &low), None, "no place on the CPU's side");
-    let bus = 0x3800_0000_0000;
-    let cpu = 0x1_0000_0000;
+    let bus = BusAddr(0x3800_0000_0000);
+    let cpu = Hpa(0x1_0000_0000);
     let other = at("0x100000000 0x100003fff 0x14220c\n");
     assert_eq!(
         translated(&wide, &other),
@@ -170,7 +175,7 @@ fn virtual_functions_follow_one_another_in_the_physical_ones_bars() {
     assert_eq!(tree.translated("0000:01:00.0"), None);
     assert_eq!(tree.translated("0000:02:10.0"), None);
     assert_eq!(tree.translated("0000:02:10.2"), None);
-    let (bus, cpu) = (0xd286_8000, 0xd286_4000);
+    let (bus, cpu) = (BusAddr(0xd286_8000), Hpa(0xd286_4000));
     assert_eq!(
         tree.translated("0000:02:10.4"),
         Some(TranslatedBar { bar: 3, bus, cpu })

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The order of an end, with each step failing in turn.
 
 use std::cell::RefCell;
@@ -5,6 +7,7 @@ use std::cell::RefCell;
 use pci_config::regs::{CAPABILITIES, STATUS, STATUS_CAPABILITIES};
 
 use super::*;
+use crate::operation::Operation;
 
 const MASTER: u16 = 4;
 /// Where the function below has its power management capability.
@@ -12,7 +15,7 @@ const POWER: u16 = 0x40;
 
 /// A function that notes what happens to it.
 #[derive(Debug)]
-struct Fake {
+pub struct Fake {
     bdf: Bdf,
     command: RefCell<u16>,
     power: RefCell<u16>,
@@ -24,7 +27,7 @@ struct Fake {
     steps: RefCell<Vec<&'static str>>,
 }
 
-fn fake(function: u8) -> Fake {
+pub fn fake(function: u8) -> Fake {
     Fake {
         bdf: Bdf::new(0, 1, 0, function).unwrap(),
         command: RefCell::new(MASTER | 2),
@@ -37,6 +40,11 @@ fn fake(function: u8) -> Fake {
 }
 
 impl Fake {
+    /// Whether anything happened to it.
+    pub fn was_touched(&self) -> bool {
+        !self.steps.borrow().is_empty()
+    }
+
     fn step(&self, step: &'static str) {
         self.steps.borrow_mut().push(step);
     }
@@ -46,7 +54,7 @@ impl Fake {
         if self.refuses_reset {
             return Err(Error::Device {
                 bdf: self.bdf,
-                operation: "reset it",
+                operation: Operation::Reset,
                 source: std::io::Error::from_raw_os_error(libc::EAGAIN),
             });
         }
@@ -163,7 +171,10 @@ fn a_device_without_a_reset_is_quiet_only_as_accepted() {
 #[test]
 fn a_bus_is_reset_once_when_all_on_it_are_stopped() {
     let (first, second) = (fake(0), fake(1));
-    let bus = ResetMethod::Bus(vec![first.bdf, second.bdf]);
+    let bus = ResetMethod::Bus {
+        functions: vec![first.bdf, second.bdf],
+        instead_of: None,
+    };
     let results = quiesce(&[(&first, &bus), (&second, &bus)]);
     assert!(results.iter().all(Result::is_ok));
     assert!(first.steps.borrow().contains(&"reset bus"));

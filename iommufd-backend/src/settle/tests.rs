@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Devices in a tree of files. A written file keeps what was written to it.
 
 use std::os::unix::fs::symlink;
@@ -137,6 +139,11 @@ fn without_a_trusted_reset_of_its_own_the_bridge_is_reset_if_nobody_else_is_behi
     assert_eq!(method(tree.settle(&nic)), "pm");
     tree.write(NIC, "reset_method", "\n");
     assert!(tree.settle(&nic).is_err());
+    // The kernel lists a reset of the bus for the function that it found first, and refuses it.
+    tree.write(NIC, "reset_method", "bus\n");
+    tree.write(NIC, "reset", "");
+    assert!(tree.settle(&nic).is_err());
+    assert_eq!(tree.read(NIC, "reset"), "");
     let both = [nic.bdf, "0000:01:00.1".parse().unwrap()];
     let settled = |device: &Leftover| settle(&tree.sysfs, device, &both, Duration::ZERO);
     assert_eq!(method(settled(&nic)), "bus");

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Synthetic physical memory.
 
 use std::collections::BTreeMap;
@@ -9,14 +11,16 @@ use address::units::Memory;
 /// The synthetic physical memory has no room left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "No {} of synthetic physical memory left in pages of {}: {} are free, {} of them in such pages",
-    Memory(*needed), Memory(*page_size), Memory(*free), Memory(*placed)
+    "No {} of synthetic physical memory left in pages of {}: of {} in all {} are free, {} of them in such pages",
+    Memory(*needed), Memory(*page_size), Memory(*total), Memory(*free), Memory(*placed)
 )]
 pub struct OutOfMemory {
     /// Bytes asked for.
     pub needed: u64,
     /// Size of the pages that they were to be in.
     pub page_size: u64,
+    /// Bytes in all.
+    pub total: u64,
     /// Bytes free.
     pub free: u64,
     /// Bytes of those that could be found room for.
@@ -65,6 +69,7 @@ impl PhysicalMemory {
                 let error = OutOfMemory {
                     needed: len,
                     page_size,
+                    total: self.ram.iter().map(|(start, end)| end - start).sum(),
                     free: self.free_bytes() + (len - left),
                     placed: len - left,
                 };

@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What an emulated device sees of memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use address::{Hpa, Iova};
+use address::{BusAddr, Hpa, Iova};
 use vm_memory::{MmapRegion, VolatileMemory};
 
 use crate::backend::PinnedMap;
@@ -17,15 +19,15 @@ const KEPT_FAULTS: usize = 64;
 pub enum BusAddress {
     /// To be translated: what a device behind an IOMMU would use.
     Iova(Iova),
-    /// The physical address itself: what a device without an IOMMU uses.
-    Hpa(Hpa),
+    /// Not to be translated: what a device without an IOMMU uses. The host bridge of this machine adds nothing.
+    Bus(BusAddr),
 }
 
 impl fmt::Display for BusAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Iova(iova) => write!(f, "IOVA {iova}"),
-            Self::Hpa(hpa) => write!(f, "HPA {hpa}"),
+            Self::Bus(address) => write!(f, "HPA {}", address.identity_hpa()),
         }
     }
 }
@@ -92,7 +94,7 @@ impl Bus {
     /// Physical address of a bus address, and the contiguous bytes there.
     fn physical(&self, address: BusAddress, offset: u64, len: u64) -> Option<(Hpa, u64)> {
         match address {
-            BusAddress::Hpa(hpa) => Some((hpa.checked_add(offset)?, len)),
+            BusAddress::Bus(address) => Some((address.identity_hpa().checked_add(offset)?, len)),
             BusAddress::Iova(iova) => {
                 let run = self.iovas.translate(iova.checked_add(offset)?, len).ok()?;
                 Some((run.hpa, run.len))

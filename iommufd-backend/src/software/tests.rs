@@ -1,6 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use address::BusAddr;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,6 +15,10 @@ fn physical(seed: u64) -> PhysicalMemory {
     let low = Hpa(MIB)..Hpa(64 * MIB);
     let high = Hpa(1 << 32)..Hpa((1 << 32) + 64 * MIB);
     PhysicalMemory::new([low, high], 64 << 10, seed)
+}
+
+fn at_identity(hpa: Hpa) -> BusAddress {
+    BusAddress::Bus(BusAddr::identity(hpa))
 }
 
 /// A file of `len` bytes, each 8 of which say where they are.
@@ -54,7 +61,7 @@ fn memory_is_scattered_and_every_word_is_where_the_extents_say() {
             let mut by_hpa = [0; 8];
             let mut by_iova = [0; 8];
             let (hpa, iova) = (extent.hpa() + offset, extent.iova() + offset);
-            port.read(BusAddress::Hpa(hpa), &mut by_hpa).unwrap();
+            port.read(at_identity(hpa), &mut by_hpa).unwrap();
             port.read(BusAddress::Iova(iova), &mut by_iova).unwrap();
             assert_eq!(u64::from_le_bytes(by_hpa) * 8, iova - COOKIE);
             assert_eq!(by_iova, by_hpa);
@@ -114,9 +121,9 @@ fn what_is_not_pinned_is_refused_counted_and_named() {
     // Past an extent's end in the physical space, and at the very end of it.
     let neighbour = |hpa| extents.iter().any(|e| e.hpa() == hpa);
     let last = extents.iter().find(|e| !neighbour(e.hpa_end())).unwrap();
-    let address = BusAddress::Hpa(last.hpa_end() - 1);
+    let address = at_identity(last.hpa_end() - 1);
     assert_eq!(port.read(address, &mut word).unwrap_err().offset, 1);
-    let address = BusAddress::Hpa(Hpa(u64::MAX));
+    let address = BusAddress::Bus(BusAddr(u64::MAX));
     assert_eq!(port.read(address, &mut word).unwrap_err().offset, 0);
     assert_eq!(port.fault_count(), 3);
     assert_eq!(port.last_faults()[0], expected);
@@ -135,7 +142,7 @@ fn unpinned_memory_is_out_of_reach_and_free_again() {
     backend.physical.give_back(all);
     for _ in 0..200 {
         let extents = backend.pin(&request(&file, MIB, PAGE)).unwrap();
-        let (port, hpa) = (backend.port(), BusAddress::Hpa(extents[0].hpa()));
+        let (port, hpa) = (backend.port(), at_identity(extents[0].hpa()));
         port.read(hpa, &mut [0; 8]).unwrap();
         let refused = backend.unpin(COOKIE, MIB - PAGE);
         assert!(matches!(refused, Err(SoftwareError::NotPinned { .. })));

@@ -1,14 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The devices that could be passed through.
 
 use std::io::{self, Write};
 
 use address::Bdf;
-use iommufd_backend::{Cdev, CdevKind, NODES, strongest};
+use iommufd_backend::{CdevKind, ResetMethod};
 use keeper::Found;
 use serde::Serialize;
 
-use crate::bind::is_bridge;
 use crate::checks::kept;
+use crate::facts::device::{FunctionKind, Identity, cdev};
 use crate::facts::in_use;
 use crate::facts::kept::keepers;
 use crate::facts::names::Names;
@@ -61,7 +63,7 @@ pub struct Device {
     pub cdev: Option<String>,
     /// How it can be reset, in the kernel's words.
     pub reset: Vec<String>,
-    /// The strongest of them, which is used.
+    /// The one by which a run resets it if no other function of its bus is passed through.
     pub strongest_reset: Option<String>,
     /// What the host uses it for.
     pub in_use: Vec<String>,
@@ -118,7 +120,7 @@ pub fn list(root: &SysRoot) -> Devices {
         iommufd: root.exists("dev/iommu").then(|| "/dev/iommu".to_owned()),
         devices: functions
             .into_iter()
-            .filter(|bdf| !is_bridge(root, *bdf))
+            .filter(|bdf| FunctionKind::of(root, *bdf) != FunctionKind::Bridge)
             .map(|bdf| device(root, &names, bdf))
             .collect(),
         keepers: keepers(root).iter().map(Keeper::of).collect(),
@@ -126,13 +128,18 @@ pub fn list(root: &SysRoot) -> Devices {
 }
 
 fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
-    let number = |name| root.pci().number(bdf, name).unwrap_or(0);
-    let (vendor, device, class) = (number("vendor"), number("device"), number("class"));
+    let Identity {
+        vendor,
+        device,
+        class,
+    } = Identity::of(root, bdf);
     let owned = |name: Option<&str>| name.map(str::to_owned);
-    let cdev = Cdev::name(root.pci(), bdf).ok().flatten();
+    let cdev = cdev(root, bdf);
     let mut uses = in_use::by_host(root, bdf);
     uses.extend(in_use::by_user(root, bdf));
     let reset = root.pci().reset_methods(bdf).unwrap_or_default();
+    let expected = root.pci().expected_reset(bdf, |_| false).ok();
+    let expected = expected.filter(|method| !matches!(method, ResetMethod::None { .. }));
     Device {
         bdf: bdf.to_string(),
         vendor: format!("{vendor:04x}"),
@@ -142,14 +149,14 @@ fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
         vendor_name: owned(names.vendor(vendor)),
         device_name: owned(names.device(vendor, device)),
         driver: root.pci().driver(bdf).ok().flatten(),
-        mode: cdev.as_ref().map(|(_, kind)| match kind {
+        mode: cdev.as_ref().map(|node| match node.kind() {
             CdevKind::Noiommu => Mode::Noiommu,
             CdevKind::Iommu => Mode::Iommu,
         }),
         cdev: cdev
-            .map(|(name, _)| format!("{NODES}/{name}"))
-            .filter(|node| root.exists(node.trim_start_matches('/'))),
-        strongest_reset: strongest(&reset).map(str::to_owned),
+            .filter(|node| node.exists(root.directory()))
+            .map(|node| node.to_string()),
+        strongest_reset: expected.map(|method| method.to_string()),
         reset,
         in_use: uses.iter().map(ToString::to_string).collect(),
     }
@@ -259,6 +266,26 @@ mod tests {
             row,
             "0000:01:00.0  1b36:0010  -       noiommu  flr    -       Non-volatile memory controller"
         );
+    }
+
+    #[test]
+    fn the_reset_is_that_of_a_run_with_the_device_alone() {
+        let fake = Fake::new();
+        fake.disk();
+        let below = "sys/devices/pci0000:00/0000:00:08.0";
+        let methods = format!("{below}/0000:01:00.0/reset_method");
+        let reset = || list(&fake.root).devices[0].strongest_reset.clone();
+        assert_eq!(reset().as_deref(), Some("flr"));
+        fake.write(&methods, "pm bus\n");
+        assert_eq!(reset().as_deref(), Some("bus"));
+        fake.link(
+            "sys/bus/pci/devices/0000:01:00.1",
+            &format!("{below}/0000:01:00.1"),
+        );
+        fake.directory(&format!("{below}/0000:01:00.1"));
+        assert_eq!(reset().as_deref(), Some("pm"));
+        fake.write(&methods, "bus\n");
+        assert_eq!(reset(), None);
     }
 
     #[test]

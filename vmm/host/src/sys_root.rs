@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where the facts are read: the root of a machine's file trees.
 
 use std::fs::{self, File};
@@ -5,10 +7,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use address::Bdf;
-use iommufd_backend::PciSysfs;
+use iommufd_backend::hugepages::{HugepageSize, Pool};
+use iommufd_backend::{Error, IoMem, PciSysfs};
 
 /// Most of a file that is read: none of the kernel's texts is longer.
-const MOST: u64 = 16 << 20;
+const MAX_LEN: u64 = 16 << 20;
 
 /// The root below which a machine's `/proc`, `/sys`, `/dev` and `/boot` are.
 #[derive(Clone, Debug)]
@@ -39,6 +42,27 @@ impl SysRoot {
         &self.pci
     }
 
+    /// The root itself.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.root
+    }
+
+    /// Its map of physical addresses.
+    ///
+    /// # Errors
+    /// Those of [`IoMem::read`].
+    pub fn iomem(&self) -> Result<IoMem, Error> {
+        IoMem::read(&self.path("proc/iomem"))
+    }
+
+    /// Its pool of hugepages of `size`.
+    ///
+    /// # Errors
+    /// Those of [`Pool::read`].
+    pub fn hugepages(&self, size: HugepageSize) -> Result<Pool, Error> {
+        Pool::read(&self.path("sys"), size)
+    }
+
     /// The file or directory `name`, relative to the root.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.root.join(name)
@@ -52,7 +76,7 @@ impl SysRoot {
     pub(crate) fn text(&self, name: impl AsRef<Path>) -> io::Result<String> {
         let mut bytes = Vec::new();
         File::open(self.path(name))?
-            .take(MOST)
+            .take(MAX_LEN)
             .read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -83,22 +107,6 @@ impl SysRoot {
     pub(crate) fn function(&self, bdf: Bdf) -> Option<PathBuf> {
         self.real(format!("sys/bus/pci/devices/{bdf}"))
     }
-
-    /// Whether an IOMMU stands before the device.
-    pub(crate) fn is_behind_iommu(&self, bdf: Bdf) -> bool {
-        let group = self.pci.iommu_group(bdf).ok().flatten();
-        group.is_some_and(|group| !group.is_made_up)
-    }
-}
-
-/// Bytes for a person: in the largest unit of which they are a whole number.
-pub(crate) fn size(bytes: u64) -> String {
-    for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
-        if bytes != 0 && bytes.trailing_zeros() >= shift {
-            return format!("{} {unit}", bytes >> shift);
-        }
-    }
-    format!("{bytes} bytes")
 }
 
 #[cfg(test)]
@@ -155,14 +163,6 @@ pub(crate) mod tests {
             self.directory("sys/bus/pci/drivers/nvme");
             "0000:01:00.0".parse().unwrap()
         }
-    }
-
-    #[test]
-    fn sizes_have_whole_units() {
-        assert_eq!(size(1 << 30), "1 GiB");
-        assert_eq!(size(3 << 19), "1536 KiB");
-        assert_eq!(size(0), "0 bytes");
-        assert_eq!(size(5), "5 bytes");
     }
 
     #[test]

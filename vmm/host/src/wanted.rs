@@ -1,49 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is to be run, as far as a host has to have something for it.
 
 use address::Bdf;
 use iommufd_backend::hugepages::HugepageSize;
-use iommufd_backend::{Cdev, CdevKind};
-use strum::{EnumIter, IntoStaticStr};
 
+use crate::facts::device::cdev_kind;
+use crate::facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, needs_hugepages};
 use crate::facts::iommu::iommus;
 use crate::sys_root::SysRoot;
-
-/// How a device's DMA reaches guest memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
-#[strum(serialize_all = "lowercase")]
-pub enum DmaMode {
-    /// By the IOMMU if there is one, else by identity.
-    #[default]
-    Auto,
-    /// An IOMMU translates guest-physical addresses.
-    Iommu,
-    /// Guest-physical addresses are host-physical ones.
-    Identity,
-    /// The guest looks physical addresses up in a table that it is shown.
-    Translate,
-    /// The monitor checks and translates what the guest writes to the device's registers.
-    Mediate,
-}
-
-impl DmaMode {
-    /// The name by which it is selected.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-
-    /// The mode that a run uses for a device of this `kind`, never [`Auto`](Self::Auto); `None` if such a
-    /// device cannot have it.
-    #[must_use]
-    pub fn resolve(self, kind: CdevKind) -> Option<Self> {
-        match (kind, self) {
-            (CdevKind::Iommu, Self::Auto | Self::Iommu) => Some(Self::Iommu),
-            (CdevKind::Noiommu, Self::Auto) => Some(Self::Identity),
-            (CdevKind::Iommu, _) | (CdevKind::Noiommu, Self::Iommu) => None,
-            (CdevKind::Noiommu, mode) => Some(mode),
-        }
-    }
-}
 
 /// A device that a run is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,18 +35,12 @@ impl From<Bdf> for WantedDevice {
 }
 
 impl WantedDevice {
-    /// Its mode in a run; `None` if it cannot have the one that is wanted.
-    pub(crate) fn mode(&self, root: &SysRoot) -> Option<DmaMode> {
-        self.dma.resolve(kind(root, self.bdf))
-    }
-}
-
-/// Whether an IOMMU translates for a device: as its node says, or before it has one, its group.
-fn kind(root: &SysRoot, bdf: Bdf) -> CdevKind {
-    match Cdev::name(root.pci(), bdf).ok().flatten() {
-        Some((_, kind)) => kind,
-        None if root.is_behind_iommu(bdf) => CdevKind::Iommu,
-        None => CdevKind::Noiommu,
+    /// Its mode in a run.
+    ///
+    /// # Errors
+    /// Why it cannot have the one that is wanted.
+    pub(crate) fn mode(&self, root: &SysRoot) -> Result<ResolvedDma, DmaConflict> {
+        self.dma.resolve(cdev_kind(root, self.bdf))
     }
 }
 
@@ -109,63 +68,30 @@ impl Wanted {
         self.devices.iter().map(|device| device.bdf).collect()
     }
 
-    /// Whether guest memory has to be made of hugepages: where it is at its physical addresses, or
-    /// where that was asked for. Without any device, what the machine has decides.
+    /// Whether guest memory has to be made of hugepages. Without any device, what the machine has decides.
     pub(crate) fn needs_hugepages(&self, root: &SysRoot) -> bool {
-        let is_asked_for = self
-            .memory
-            .is_some_and(|memory| memory.hugepage_size.is_some());
-        let is_identity = |device: &WantedDevice| device.mode(root) == Some(DmaMode::Identity);
-        is_asked_for
-            || match self.devices.as_slice() {
-                [] => iommus(root).is_empty(),
-                devices => devices.iter().any(is_identity),
-            }
+        let size = self.memory.and_then(|memory| memory.hugepage_size);
+        let of_machine = match iommus(root).is_empty() {
+            true => ResolvedDma::Identity,
+            false => ResolvedDma::Iommu,
+        };
+        match self.devices.as_slice() {
+            [] => needs_hugepages([of_machine], size),
+            devices => needs_hugepages(
+                devices.iter().filter_map(|device| device.mode(root).ok()),
+                size,
+            ),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use strum::IntoEnumIterator;
-
     use super::*;
     use crate::sys_root::tests::Fake;
 
     #[test]
-    fn a_mode_follows_from_the_kind_of_device() {
-        use DmaMode::{Auto, Identity, Iommu, Mediate, Translate};
-        for (mode, behind, without) in [
-            (Auto, Some(Iommu), Some(Identity)),
-            (Iommu, Some(Iommu), None),
-            (Identity, None, Some(Identity)),
-            (Translate, None, Some(Translate)),
-            (Mediate, None, Some(Mediate)),
-        ] {
-            assert_eq!(mode.resolve(CdevKind::Iommu), behind, "{mode:?}");
-            assert_eq!(mode.resolve(CdevKind::Noiommu), without, "{mode:?}");
-        }
-        let names: Vec<_> = DmaMode::iter().map(DmaMode::name).collect();
-        assert_eq!(names, ["auto", "iommu", "identity", "translate", "mediate"]);
-    }
-
-    #[test]
-    fn a_node_says_more_than_a_group() {
-        let fake = Fake::new();
-        let disk = fake.disk();
-        let mode = || WantedDevice::from(disk).mode(&fake.root);
-        assert_eq!(mode(), Some(DmaMode::Identity));
-        fake.write("sys/kernel/iommu_groups/7/type", "DMA\n");
-        fake.link(
-            "sys/bus/pci/devices/0000:01:00.0/iommu_group",
-            "sys/kernel/iommu_groups/7",
-        );
-        assert_eq!(mode(), Some(DmaMode::Iommu));
-        fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
-        assert_eq!(mode(), Some(DmaMode::Identity));
-    }
-
-    #[test]
-    fn only_identity_memory_has_to_be_of_hugepages() {
+    fn the_devices_or_the_machine_decide_about_hugepages() {
         let fake = Fake::new();
         let disk = fake.disk();
         let needs = |modes: &[DmaMode], hugepage_size| {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a keeper may do: hold what it is given, and reset devices through sysfs.
 
 use std::fs;

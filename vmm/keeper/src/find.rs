@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Keepers that keep memory, found by their sockets in a directory of root's.
 
 use std::fs::{self, DirBuilder};
@@ -24,7 +26,7 @@ pub const DIRECTORY: &str = "/run/pinvisor";
 const NAME: &str = "keeper-";
 
 /// A keeper answers at once, or not at all.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A keeper that keeps memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +125,7 @@ fn new_socket() -> io::Result<OwnedFd> {
 /// Waits for the other end of `socket` only so long.
 pub(crate) fn be_impatient(socket: impl AsFd) -> io::Result<()> {
     for way in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(socket.as_fd(), way, Some(PATIENCE))?;
+        set_socket_timeout(socket.as_fd(), way, Some(ANSWER_TIMEOUT))?;
     }
     Ok(())
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The keeper: a small process that keeps guest memory pinned as long as a device may write to it.
 //!
 //! Without an IOMMU memory goes back to the host only once there is evidence that each device that

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What monitor, keeper and other commands tell each other: one JSON object in each packet, with
 //! open files beside it.
 
@@ -16,13 +18,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest packet in bytes: a bus of 32 devices with a reason each is far shorter.
-const LONGEST: usize = 64 << 10;
+const MAX_PACKET_LEN: usize = 64 << 10;
 
 /// Most files in a packet.
-const MOST_FILES: usize = 2;
+const MAX_FILES: usize = 2;
 
 /// Longest reason, in characters, that is taken from elsewhere.
-const LONGEST_REASON: usize = 400;
+const MAX_REASON_LEN: usize = 400;
 
 /// A device for which memory is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +83,7 @@ impl Status {
     pub(crate) fn fit_to_show(mut self) -> Self {
         for device in &mut self.devices {
             let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
-            let letters = device.why.chars().take(LONGEST_REASON);
+            let letters = device.why.chars().take(MAX_REASON_LEN);
             device.why = letters.map(plain).collect();
         }
         self
@@ -164,7 +166,7 @@ impl Channel {
         files: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
         if !files.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(files)) {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -179,8 +181,8 @@ impl Channel {
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] for one that makes no sense; the next one may.
     pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut bytes = vec![0; LONGEST];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
+        let mut bytes = vec![0; MAX_PACKET_LEN];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC;
         let received = loop {

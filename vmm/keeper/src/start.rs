@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The monitor's side: a keeper is started before the first device is bound.
 
 use std::io;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What can fail in the program, and with which exit code.
 
 use std::io;
@@ -6,11 +8,7 @@ use std::path::PathBuf;
 use address::Bdf;
 use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
-
-/// The command line is wrong, or a file named on it.
-const USAGE: u8 = 1;
-/// A device cannot be used.
-const DEVICE: u8 = 3;
+use vmm::ExitCode;
 
 /// Why the program did not do what it was asked for.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -26,10 +24,10 @@ pub enum Error {
     Vmm(vmm::Error),
     /// An option is needed that was not given.
     #[error(transparent)]
-    OptionMissing(#[from] crate::cli::Missing),
+    OptionMissing(#[from] crate::config::Missing),
     /// A file with options.
     #[error(transparent)]
-    ConfigFile(#[from] crate::cli::FileError),
+    ConfigFile(#[from] crate::config::FileError),
     /// Where events go.
     #[error(transparent)]
     Events(#[from] crate::events::EventsError),
@@ -64,6 +62,9 @@ macro_rules! from_library {
 }
 from_library!(
     vmm::Error,
+    vmm::config::ValidateError,
+    vmm::FileError,
+    vmm::ProcessError,
     host::BindError,
     iommufd_backend::Error,
     keeper::KeeperError,
@@ -94,15 +95,15 @@ impl Error {
 
     /// The exit code of a process that ends with this error.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Vmm(error) => error.exit_code(),
-            Self::NoKeeper { .. } => DEVICE,
+            Self::NoKeeper { .. } => ExitCode::Device,
             Self::OptionMissing(_)
             | Self::ConfigFile(_)
             | Self::Events(_)
             | Self::Pidfile(_)
-            | Self::NoStress { .. } => USAGE,
+            | Self::NoStress { .. } => ExitCode::Usage,
         }
     }
 

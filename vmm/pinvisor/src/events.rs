@@ -1,5 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What happens to a run, for programs: one JSON object on a line for each event, as
-//! `docs/events.md` documents.
+//! `docs/reference/events.md` documents.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Signals that end this process at once: a failed page of memory (SIGBUS), and what else only a bug
 //! brings about. The terminal is restored and the last event is written, which is all that can be done in a
 //! signal handler; then the signal ends the process as it would have without.
@@ -23,7 +25,7 @@ const FATAL: [Signal; 7] = [
     Signal::SIGTRAP,
 ];
 
-/// The word for such an end, as `docs/events.md` lists it.
+/// The word for such an end, as `docs/reference/events.md` lists it.
 pub const REASON: &str = "fatal-signal";
 
 /// Longer than the last event, or the message, with all numbers at their longest.

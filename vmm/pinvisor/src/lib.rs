@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The program `pinvisor`: its command line, and what a run reports.
 
 pub mod cli;
@@ -18,7 +20,7 @@ pub use plan::run as plan;
 pub use process::{prepare as prepare_process, report};
 pub use run::{Ended, launch, run};
 pub use run_context::RunContext;
-pub use screen::say;
+pub use screen::{print_by, say};
 
 /// The version, with the commit where it is known.
 pub const VERSION: &str = env!("PINVISOR_VERSION");

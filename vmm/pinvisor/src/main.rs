@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor`: from the command line to an exit code.
 
 use std::process::ExitCode;
@@ -10,9 +12,6 @@ use pinvisor::config::HostConfig;
 use pinvisor::{Error, RunContext, logging, prepare_process, report, run, say};
 use vmm::Identity;
 
-/// The command line is wrong.
-const USAGE: u8 = 1;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -21,7 +20,7 @@ fn main() -> ExitCode {
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => USAGE.into(),
+                _ => vmm::ExitCode::Usage.into(),
             };
         }
     };

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A file with the number of this process, for those who want to signal it.
 //!
 //! The file is locked (flock(2)) as long as the process lives, so that one that was left behind
@@ -12,7 +14,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 /// A number and a newline have room in so many bytes (the largest is 2^22, proc_sys_kernel(5)).
-const LONGEST: usize = 8;
+const MAX_LEN: usize = 8;
 
 /// Attempts at a file that others take away meanwhile.
 const ATTEMPTS: u32 = 16;
@@ -73,10 +75,10 @@ impl Pidfile {
                 continue;
             }
             let mut text = String::new();
-            let read = (&file).take(LONGEST as u64 + 1).read_to_string(&mut text);
+            let read = (&file).take(MAX_LEN as u64 + 1).read_to_string(&mut text);
             let number = text.strip_suffix('\n').unwrap_or(&text);
             let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
-            if read.is_err() || text.len() > LONGEST || !is_number {
+            if read.is_err() || text.len() > MAX_LEN || !is_number {
                 return Err(PidfileError::NotPidfile {
                     path: path.to_owned(),
                 });

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What every program of the project does at its start, and with an error.
 
 use std::error::Error as StdError;

@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor run`: a guest until it ends, and again if it is to be started anew.
 
 use std::path::PathBuf;
 
-use vmm::config::Config;
+use vmm::config::ValidConfig;
 use vmm::console::Console;
 use vmm::{ExitReason, Harness, Layout, Remains, RunLimit, Vmm};
 
@@ -12,17 +14,17 @@ use crate::run_context::RunContext;
 use crate::screen::say;
 
 /// Runs the microVM that `config` describes until it ends, and tells `host` about it. Where
-/// devices use physical addresses, its RAM is placed by `layout`: [`Identity`], unless the harm of
+/// devices use physical addresses, its RAM is placed by `layout`: [`vmm::Identity`], unless the harm of
 /// another one is to be shown.
 ///
 /// # Errors
 /// [`Error`]; what was set up is torn down by then, devices first.
-pub fn run(config: &Config, layout: &dyn Layout, mut host: RunContext) -> Result<(), Error> {
+pub fn run(config: &ValidConfig, layout: &dyn Layout, mut host: RunContext) -> Result<(), Error> {
     host.events.started();
     let ended = run_guests(config, layout, &mut host);
     let (reason, result) = match ended {
         Ok(ended) => {
-            let outcome = vmm::outcome(ended.reason.clone());
+            let outcome = vmm::outcome(ended.reason.clone()).map_err(vmm::Error::from);
             (Some(ended.reason), worse(outcome, ended.remains.torn_down))
         }
         Err(error) => (None, Err(error)),
@@ -32,7 +34,11 @@ pub fn run(config: &Config, layout: &dyn Layout, mut host: RunContext) -> Result
 }
 
 /// Runs the guest until it ends, again if it is to be started anew. Whoever is at its serial port stays.
-fn run_guests(config: &Config, layout: &dyn Layout, host: &mut RunContext) -> Result<Ended, Error> {
+fn run_guests(
+    config: &ValidConfig,
+    layout: &dyn Layout,
+    host: &mut RunContext,
+) -> Result<Ended, Error> {
     let mut console = Console::open(&config.serial)?;
     if let Some(path) = console.path() {
         say(&format!(
@@ -59,7 +65,7 @@ fn run_guests(config: &Config, layout: &dyn Layout, host: &mut RunContext) -> Re
 /// kept, else what happened first. The other one is logged.
 fn worse<T>(outcome: Result<T, vmm::Error>, torn_down: Result<(), vmm::Error>) -> Result<T, Error> {
     let (reported, logged) = match (outcome, torn_down) {
-        (Err(error), Err(kept @ vmm::Error::MemoryKept { .. })) => (Err(kept), Some(error)),
+        (Err(error), Err(kept)) if kept.keeps_memory() => (Err(kept), Some(error)),
         (Err(error), torn_down) => (Err(error), torn_down.err()),
         (Ok(_), Err(error)) => (Err(error), None),
         (outcome, Ok(())) => (outcome, None),
@@ -84,7 +90,7 @@ pub struct Ended {
 /// # Errors
 /// [`Error`]; everything was given back by then.
 pub fn launch(
-    config: &Config,
+    config: &ValidConfig,
     harness: Harness<'_>,
     console: &mut Console,
     limit: RunLimit,
@@ -114,7 +120,7 @@ pub fn launch(
     );
     match ended {
         Ok(reason) => Ok(Ended { reason, remains }),
-        Err(error) => worse(Err(error), remains.torn_down),
+        Err(error) => worse(Err(error.into()), remains.torn_down),
     }
 }
 
@@ -127,25 +133,33 @@ mod tests {
     #[test]
     fn kept_memory_is_what_a_run_reports_and_else_what_came_first() {
         let bdf: Bdf = "01:00.0".parse().unwrap();
-        let kept = || vmm::Error::MemoryKept {
-            bdf,
-            process: 7,
-            status: keeper::Status::default(),
+        let kept = || {
+            vmm::Error::from(vmm::KeepError::MemoryKept {
+                bdf,
+                process: 7,
+                status: keeper::Status::default(),
+            })
         };
         let id = |outcome, torn_down| worse(outcome, torn_down).unwrap_err().id();
         assert_eq!(
-            id(Err(vmm::Error::GuestStatus(1)), Err(kept())),
+            id(Err(vmm::RunError::GuestStatus(1).into()), Err(kept())),
             "memory-kept"
         );
         assert_eq!(id(Ok(()), Err(kept())), "memory-kept");
-        assert_eq!(kept().exit_code(), 3);
+        assert_eq!(kept().exit_code(), vmm::ExitCode::Device);
         let hint = kept().hint();
         assert_eq!(hint.as_deref(), Some("pinvisor release 0000:01:00.0"));
         assert_eq!(
-            id(Err(vmm::Error::GuestStatus(1)), Err(vmm::Error::Panicked)),
+            id(
+                Err(vmm::RunError::GuestStatus(1).into()),
+                Err(vmm::RunError::Panicked.into())
+            ),
             "guest-status"
         );
-        assert_eq!(id(Err(vmm::Error::GuestStatus(1)), Ok(())), "guest-status");
+        assert_eq!(
+            id(Err(vmm::RunError::GuestStatus(1).into()), Ok(())),
+            "guest-status"
+        );
         assert!(worse(Ok(()), Ok(())).is_ok());
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a run has on the host besides its guest: events, a log, a pidfile, and the time it took.
 
 use vmm::config::OnReset;
@@ -25,7 +27,7 @@ impl RunContext {
     /// anything that stays open, see [`EventLog::open`].
     ///
     /// # Errors
-    /// [`Error::Events`], [`Error::File`], [`Error::Pidfile`]
+    /// [`Error::Events`], [`Error::Vmm`], [`Error::Pidfile`]
     pub fn open(config: &HostConfig) -> Result<Self, Error> {
         let events = EventLog::open(config)?;
         logging::start(config)?;
@@ -80,7 +82,9 @@ impl RunContext {
                 Some(ExitReason::Signal(number)) => Some(*number),
                 _ => None,
             },
-            exit_code: result.as_ref().map_or_else(Error::exit_code, |()| 0),
+            exit_code: result
+                .as_ref()
+                .map_or_else(|error| error.exit_code().into(), |()| 0),
         });
     }
 }
@@ -104,7 +108,11 @@ mod tests {
         // SIGTERM asks for an end.
         assert!(!asked(OnReset::Restart).starts_anew(&reset, true, &Ok(())));
         // What is still held cannot be taken again.
-        assert!(!anew(OnReset::Restart, &reset, Err(vmm::Error::Panicked)));
+        assert!(!anew(
+            OnReset::Restart,
+            &reset,
+            Err(vmm::RunError::Panicked.into())
+        ));
         for other in [
             ExitReason::PowerOff { status: 0 },
             ExitReason::Signal(15),

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What depends on the CPU architecture. Each architecture is a folder that offers the items below; nothing outside
 //! of it asks which one it is.
 //!
@@ -12,8 +14,11 @@
 //! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`SAFE_EXTENTS`], [`memory_warnings`] |
 //! | How do its CPUs begin? | [`Vcpus`], [`EntryError`] |
 
+mod error;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+
+pub use error::ArchError;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The kernel's command line: its words, as Linux reads them (lib/cmdline.c, `next_arg`;
 //! kernel/params.c, `parse_args`), those with which it cannot boot here, and those that are added.
 
@@ -5,7 +7,7 @@ mod memory;
 
 use std::borrow::Cow;
 
-pub(crate) use memory::{Layout, bounce_buffers, warnings};
+pub(crate) use memory::{Layout, NoBounceBuffers, bounce_buffers, warnings};
 
 use crate::arch::{ParamsError, UNBOOTABLE};
 
@@ -45,7 +47,7 @@ pub(crate) fn with_tsc_frequency(line: &str, khz: Option<u32>) -> Cow<'_, str> {
             log::info!(
                 "{TSC_FREQUENCY}={khz} is on the command line, since KVM's clock is not used"
             );
-            with_option(line, (TSC_FREQUENCY, &khz.to_string()))
+            with_option(line, TSC_FREQUENCY, &khz.to_string())
         }
         _ => line.into(),
     }
@@ -53,7 +55,7 @@ pub(crate) fn with_tsc_frequency(line: &str, khz: Option<u32>) -> Cow<'_, str> {
 
 /// `line` with an option as the last of its name: the last one wins. It stands before what is not the
 /// kernel's. A quote that does not end takes all that follows into its word.
-pub(crate) fn with_option<'a>(line: &'a str, (name, value): (&str, &str)) -> Cow<'a, str> {
+pub(crate) fn with_option<'a>(line: &'a str, name: &str, value: &str) -> Cow<'a, str> {
     let option = format!("{name}={value}");
     let words = words(line);
     let end = words

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Putting the kernel, and everything that it is told, into guest memory.
 
 use std::fs::File;
@@ -8,12 +10,13 @@ use address::Gpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::command_line;
+use super::error::{BootError, LoadError};
 use super::kernel::Kernel;
 use super::place::{BootRequirements, Placement};
 use super::release::Release;
-use crate::arch::{self, Protocol};
+use crate::arch::{self, ArchError, Protocol};
 use crate::config::{Config, input_file};
-use crate::error::Error;
+use crate::error::explain::FileError;
 use crate::memory::plan::MemoryPlan;
 use crate::memory::progress::Progress;
 
@@ -28,14 +31,14 @@ pub(crate) struct BootFiles {
 struct Initramfs {
     path: PathBuf,
     file: File,
-    length: u64,
+    len: u64,
 }
 
 impl BootFiles {
-    pub fn open(config: &Config) -> Result<Self, Error> {
+    pub fn open(config: &Config) -> Result<Self, BootError> {
         let kernel = arch::open_kernel(&config.kernel)?;
         let initramfs = config.initramfs.as_deref().map(|path| {
-            Initramfs::open(path).map_err(|source| Error::File {
+            Initramfs::open(path).map_err(|source| FileError {
                 what: "initramfs",
                 path: path.to_owned(),
                 source,
@@ -48,12 +51,12 @@ impl BootFiles {
     }
 
     /// Which release of Linux the kernel is; `None` if it does not say so.
-    pub fn release(&self) -> Result<Option<Release>, Error> {
+    pub fn release(&self) -> Result<Option<Release>, BootError> {
         Ok(self.kernel.release()?)
     }
 
     /// Refuses a command line that the kernel, which may be Linux, does not take or would hang with.
-    pub fn check_command_line(&self, line: &str, is_linux: bool) -> Result<(), Error> {
+    pub fn check_command_line(&self, line: &str, is_linux: bool) -> Result<(), ArchError> {
         let most = self.kernel.protocol().longest_command_line();
         arch::check_command_line(line, most)?;
         if is_linux {
@@ -63,9 +66,9 @@ impl BootFiles {
     }
 
     /// Where kernel and initramfs go in the memory of `plan`.
-    pub fn place(&self, plan: &MemoryPlan) -> Result<Placement, Error> {
+    pub fn place(&self, plan: &MemoryPlan) -> Result<Placement, BootError> {
         let placed = self.requirements(plan.size()).place(&plan.ranges());
-        placed.map_err(|source| Error::Place {
+        placed.map_err(|source| BootError::Place {
             kernel: self.kernel.path().to_owned(),
             source,
         })
@@ -75,7 +78,7 @@ impl BootFiles {
     pub fn requirements(&self, size: u64) -> BootRequirements {
         BootRequirements {
             kernel: self.kernel.demand(),
-            initramfs: self.initramfs.as_ref().map(|initramfs| initramfs.length),
+            initramfs: self.initramfs.as_ref().map(|initramfs| initramfs.len),
             size,
         }
     }
@@ -83,8 +86,12 @@ impl BootFiles {
     /// Loads kernel and initramfs at their places in `memory`. Returns the address of the kernel's entry point.
     ///
     /// # Errors
-    /// [`Error::Kernel`], [`Error::Load`]
-    pub fn load(&mut self, placement: &Placement, memory: &GuestMemoryMmap) -> Result<Gpa, Error> {
+    /// [`BootError::Kernel`], [`BootError::Load`]
+    pub fn load(
+        &mut self,
+        placement: &Placement,
+        memory: &GuestMemoryMmap,
+    ) -> Result<Gpa, BootError> {
         let start = placement.kernel.start;
         log::info!("kernel gpa={start}");
         let at = self.kernel.load(memory, start)?;
@@ -107,8 +114,8 @@ const STEP: u64 = 16 << 20;
 impl Initramfs {
     fn open(path: &Path) -> io::Result<Self> {
         let file = input_file::open(path)?;
-        let length = file.metadata()?.len();
-        if length == 0 {
+        let len = file.metadata()?.len();
+        if len == 0 {
             log::warn!(
                 "The initramfs {} is empty: the guest has none",
                 path.display()
@@ -117,20 +124,20 @@ impl Initramfs {
         Ok(Self {
             path: path.to_owned(),
             file,
-            length,
+            len,
         })
     }
 
-    fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<(), Error> {
-        let progress = Progress::new("Loading the initramfs", self.length);
+    fn load(&mut self, memory: &GuestMemoryMmap, at: Gpa) -> Result<(), LoadError> {
+        let progress = Progress::new("Loading the initramfs", self.len);
         let mut done = 0;
-        while done < self.length {
-            let count = STEP.min(self.length - done);
+        while done < self.len {
+            let count = STEP.min(self.len - done);
             let address = GuestAddress(at.0 + done);
             let bytes = usize::try_from(count).unwrap_or(usize::MAX);
             memory
                 .read_exact_volatile_from(address, &mut self.file, bytes)
-                .map_err(|source| Error::Load {
+                .map_err(|source| LoadError {
                     what: "initramfs",
                     source: format!("{}: {source}", self.path.display()).into(),
                 })?;
@@ -148,11 +155,12 @@ mod tests {
 
     use super::*;
     use crate::boot::kernel::{Demand, KernelError};
+    use crate::error::explain::Explain;
 
     const MIB: u64 = 1 << 20;
     const MEMORY: Range<Gpa> = Gpa(0)..Gpa(48 * MIB);
     const DEMAND: Demand = Demand {
-        length: 2 * MIB,
+        len: 2 * MIB,
         alignment: 2 * MIB,
         lowest: Gpa(2 * MIB),
         below: Demand::NO_LIMIT,
@@ -202,7 +210,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
         let mut initramfs = Initramfs::open(file.path()).unwrap();
-        let placement = Placement::find(&[MEMORY], &DEMAND, Some(initramfs.length)).unwrap();
+        let placement = Placement::find(&[MEMORY], &DEMAND, Some(initramfs.len)).unwrap();
         let range = placement.initramfs?;
         initramfs.load(memory, range.start).unwrap();
         Some(range)

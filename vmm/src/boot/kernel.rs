@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A kernel to boot, whatever kind of file it comes in.
 
 use std::fmt::Debug;
@@ -39,7 +41,7 @@ pub trait Kernel: Debug {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
     /// Bytes of contiguous RAM from the load address on.
-    pub length: u64,
+    pub len: u64,
     /// The load address is a multiple of this.
     pub alignment: u64,
     /// Lowest load address: loaded below, a bzImage moves itself up to here without asking
@@ -83,12 +85,12 @@ pub enum KernelError {
         unpack: Option<String>,
     },
     /// The file is shorter than its header says.
-    #[error("Kernel {} is truncated: {length} of {expected} bytes", path.display())]
+    #[error("Kernel {} is truncated: {len} of {expected} bytes", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
         /// Its length in bytes.
-        length: u64,
+        len: u64,
         /// The least that it should be.
         expected: u64,
     },

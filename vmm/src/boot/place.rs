@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where kernel and initramfs go in guest RAM.
 
 use std::ops::Range;
@@ -117,31 +119,31 @@ impl Placement {
         let kernel = place_kernel(ranges, demand)?;
         let initramfs = initramfs
             .filter(|length| *length > 0)
-            .map(|length| place_initramfs(ranges, &kernel, (length, demand.initramfs_below)))
+            .map(|length| place_initramfs(ranges, &kernel, length, demand.initramfs_below))
             .transpose()?;
         Ok(Self { kernel, initramfs })
     }
 }
 
 fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, PlaceError> {
-    enough(ranges, ("kernel", demand.length), "")?;
+    enough(ranges, "kernel", demand.len, "")?;
     // What is left of a piece from the first address in it that will do.
     let usable = |range: &Range<Gpa>| {
         let start = range.start.max(demand.lowest).align_up(demand.alignment)?;
         (start < range.end).then_some(start..range.end)
     };
-    let fits = |range: &Range<Gpa>| range.end - range.start >= demand.length;
-    let allowed = |range: &Range<Gpa>| range.start + demand.length <= demand.below;
+    let fits = |range: &Range<Gpa>| range.end - range.start >= demand.len;
+    let allowed = |range: &Range<Gpa>| range.start + demand.len <= demand.below;
     let usable: Vec<_> = ranges.iter().filter_map(usable).collect();
     usable
         .iter()
         .filter(|range| fits(range) && allowed(range))
         .max_by_key(|range| range.end - range.start)
-        .map(|range| range.start..range.start + demand.length)
+        .map(|range| range.start..range.start + demand.len)
         .ok_or_else(|| {
             if demand.below < Demand::NO_LIMIT {
                 return PlaceError::OutOfReach {
-                    need: demand.length,
+                    need: demand.len,
                     from: demand.lowest,
                     below: demand.below,
                     reason: demand.reason,
@@ -149,7 +151,7 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
             }
             PlaceError::TooFragmented {
                 what: "kernel",
-                need: demand.length,
+                need: demand.len,
                 lowest: format!(
                     " at a multiple of {:#x} from {} on",
                     demand.alignment, demand.lowest
@@ -162,7 +164,8 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
 fn place_initramfs(
     ranges: &[Range<Gpa>],
     kernel: &Range<Gpa>,
-    (length, below): (u64, Gpa),
+    length: u64,
+    below: Gpa,
 ) -> Result<Range<Gpa>, PlaceError> {
     let free: Vec<_> = ranges
         .iter()
@@ -173,7 +176,7 @@ fn place_initramfs(
         })
         .filter(|range| range.start < range.end)
         .collect();
-    enough(&free, ("initramfs", length), " besides the kernel")?;
+    enough(&free, "initramfs", length, " besides the kernel")?;
     let free: Vec<_> = free
         .into_iter()
         .map(|range| range.start..range.end.min(below))
@@ -200,7 +203,8 @@ fn place_initramfs(
 /// Refuses what is larger than all of `ranges` together: no choice of other ones would help.
 fn enough(
     ranges: &[Range<Gpa>],
-    (what, need): (&'static str, u64),
+    what: &'static str,
+    need: u64,
     besides: &'static str,
 ) -> Result<(), PlaceError> {
     let room = ranges.iter().map(|range| range.end - range.start).sum();
@@ -230,11 +234,11 @@ mod tests {
 
     use super::*;
     use crate::memory::layout::Identity;
-    use crate::memory::plan::{Constraints, MemoryPlan, Run};
+    use crate::memory::plan::{Constraints, MemoryPlan, Region};
 
     const MIB: u64 = 1 << 20;
     const DEMAND: Demand = Demand {
-        length: 64 * MIB,
+        len: 64 * MIB,
         alignment: 2 * MIB,
         lowest: Gpa(16 * MIB),
         below: Demand::NO_LIMIT,
@@ -243,12 +247,12 @@ mod tests {
     };
 
     fn plan(ranges: &[(u64, u64)]) -> MemoryPlan {
-        let runs = ranges
+        let regions = ranges
             .iter()
-            .map(|(start, length)| Run {
+            .map(|(start, len)| Region {
                 hpa: Some(Hpa(*start)),
-                length: *length,
-                pieces: Vec::new(),
+                len: *len,
+                parts: Vec::new(),
             })
             .collect();
         let constraints = Constraints {
@@ -256,7 +260,7 @@ mod tests {
             address_bits: 52,
             slots: 32_000,
         };
-        MemoryPlan::new(runs, &Identity, &constraints).unwrap()
+        MemoryPlan::new(regions, &Identity, &constraints).unwrap()
     }
 
     #[test]
@@ -385,8 +389,8 @@ mod tests {
             }).collect();
             let plan = plan(&ranges);
             if let Ok(placement) = Placement::find(&plan.ranges(), &DEMAND, Some(initramfs)) {
-                let within = |inner: &Range<Gpa>| plan.slots().iter().any(|slot| {
-                    slot.range().start <= inner.start && inner.end <= slot.range().end
+                let within = |inner: &Range<Gpa>| plan.regions().iter().any(|region| {
+                    region.range().start <= inner.start && inner.end <= region.range().end
                 });
                 let initramfs = placement.initramfs.unwrap();
                 prop_assert!(within(&placement.kernel) && within(&initramfs));

@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which release of Linux a kernel is, by what it says of itself.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use memchr::memmem::Finder;
@@ -19,15 +22,15 @@ pub struct Release {
 /// space and who compiled it, in parentheses.
 const BANNER: &[u8] = b"Linux version ";
 /// Longest release (include/uapi/linux/utsname.h, __NEW_UTS_LEN).
-const LONGEST: usize = 64;
+const MAX_LEN: usize = 64;
 /// Bytes of a banner that are looked at.
-const BANNER_LENGTH: usize = BANNER.len() + LONGEST + 2;
+const BANNER_LENGTH: usize = BANNER.len() + MAX_LEN + 2;
 
 /// Bytes that are searched at once.
 const STEP: usize = 1 << 20;
 /// Bytes that are searched in all, so that a file whose headers name the same bytes many times
 /// costs no more time than a large kernel.
-const MOST_SEARCHED: u64 = 512 << 20;
+const MAX_SEARCHED: u64 = 512 << 20;
 
 impl Release {
     /// The first release that keeps all of its first MiB from its page allocator on x86
@@ -49,26 +52,27 @@ impl Release {
     fn in_banner(text: &[u8]) -> Option<Self> {
         let text = text.strip_prefix(BANNER)?;
         let length = text.iter().position(|byte| *byte == b' ')?;
-        let is_banner = length <= LONGEST && text.get(length + 1) == Some(&b'(');
+        let is_banner = length <= MAX_LEN && text.get(length + 1) == Some(&b'(');
         is_banner.then(|| Self::parse(text)).flatten()
     }
 
-    /// The release in the banners that are in `parts` of `file`, each an offset and a length; the
-    /// oldest if they differ, as a kernel may hold another one. `None` without a banner, and if
-    /// there are more than 512 MiB to search.
+    /// The release in the banners that are in `parts` of `file`; the oldest if they differ, as a
+    /// kernel may hold another one. `None` without a banner, and if there are more than 512 MiB to
+    /// search.
     ///
     /// # Errors
     /// The errno of reading the file.
     pub fn search(
         file: &File,
-        parts: impl IntoIterator<Item = (u64, u64)>,
+        parts: impl IntoIterator<Item = Range<u64>>,
     ) -> io::Result<Option<Self>> {
         let finder = Finder::new(BANNER);
         let mut found: Option<Self> = None;
-        let mut left = MOST_SEARCHED;
+        let mut left = MAX_SEARCHED;
         // Each step begins with the end of the one before, where a banner may have begun.
         let mut bytes = vec![0; BANNER_LENGTH + STEP];
-        for (offset, length) in parts {
+        for part in parts {
+            let length = part.end - part.start;
             let Some(rest) = left.checked_sub(length) else {
                 return Ok(None);
             };
@@ -76,7 +80,7 @@ impl Release {
             let (mut kept, mut done) = (0, 0);
             while done < length {
                 let count = usize::try_from(length - done).unwrap_or(STEP).min(STEP);
-                file.read_exact_at(&mut bytes[kept..kept + count], offset + done)?;
+                file.read_exact_at(&mut bytes[kept..kept + count], part.start + done)?;
                 let searched = &bytes[..kept + count];
                 let banners = finder
                     .find_iter(searched)
@@ -126,7 +130,7 @@ mod tests {
     }
 
     fn search(bytes: &[u8]) -> Option<Release> {
-        Release::search(&file(bytes), [(0, bytes.len() as u64)]).unwrap()
+        Release::search(&file(bytes), [0..bytes.len() as u64]).unwrap()
     }
 
     #[test]
@@ -161,7 +165,7 @@ mod tests {
             "Linux version %s (%s)".to_owned(),
             "needs Linux version 5.10 or later (see docs)".into(),
             "Linux version 5.10.0-32-amd64".into(),
-            format!("Linux version 5.10{} (x", "a".repeat(LONGEST)),
+            format!("Linux version 5.10{} (x", "a".repeat(MAX_LEN)),
             banner.replace('L', "l"),
         ] {
             assert_eq!(search(other.as_bytes()), None, "{other}");
@@ -178,12 +182,13 @@ mod tests {
     fn what_is_named_too_often_is_not_searched() {
         let bytes = b"Linux version 6.1.0 (a@b)";
         let file = file(bytes);
-        let part = (0, bytes.len() as u64);
-        assert_eq!(Release::search(&file, [part, part]).unwrap(), release(6, 1));
-        file.set_len(MOST_SEARCHED).unwrap();
-        let parts = [part, (0, MOST_SEARCHED)];
+        let part = 0..bytes.len() as u64;
+        let parts = [part.clone(), part.clone()];
+        assert_eq!(Release::search(&file, parts).unwrap(), release(6, 1));
+        file.set_len(MAX_SEARCHED).unwrap();
+        let parts = [part, 0..MAX_SEARCHED];
         assert_eq!(Release::search(&file, parts).unwrap(), None);
-        let beyond = [(MOST_SEARCHED - 1, 2)];
+        let beyond = [MAX_SEARCHED - 1..MAX_SEARCHED + 1];
         assert!(Release::search(&file, beyond).is_err());
     }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The parts of the host's physical address map that the guest's repeats: where BARs stand and
 //! where config space is. Repeating them keeps BARs at their host addresses and everything clear
 //! of RAM, which is the host's too.
@@ -37,7 +39,7 @@ impl AddressMap {
     /// one that no bridge window of the host's holds gets a window of its own.
     ///
     /// # Errors
-    /// [`NoEcamError`]
+    /// `NoEcamError`
     pub fn new(host: &IoMem, bars: &[Range<Hpa>]) -> Result<Self, NoEcamError> {
         let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
         let ecam = ConfigWindow::find(host, bars).ok_or(NoEcamError)?.range;
@@ -63,6 +65,16 @@ impl AddressMap {
 }
 
 impl AddressMap {
+    /// The map of a guest without devices of the host, which need not follow the host's.
+    #[must_use]
+    pub fn conventional() -> Self {
+        let ecam = Gpa(0xe000_0000);
+        Self {
+            windows: vec![Gpa(0xd000_0000)..ecam],
+            ecam: ecam..ecam + pci::ECAM_SIZE,
+        }
+    }
+
     /// The lowest place in the windows, a multiple of `size` (a power of two), where `size` bytes
     /// touch nothing that is `taken`.
     #[must_use]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Slots and addresses on the guest's bus for functions that the monitor emulates.
 
 use std::ops::Range;

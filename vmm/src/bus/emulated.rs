@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Functions that the monitor emulates, and what each takes from the machine.
 //!
 //! Another device is a folder with a type that implements [`EmulatedFunction`], and a line where the bus is built
@@ -10,8 +12,7 @@ use iommufd_backend::Mapping;
 use vm_memory::GuestMemoryMmap;
 
 use super::lines::InterruptLines;
-use super::{Passed, Wiring};
-use crate::error::Error;
+use super::{BusError, Passed, Wiring};
 use crate::kvm::vm::Memslot;
 
 /// What a function takes from the machine.
@@ -33,7 +34,7 @@ pub(crate) struct Place<'a> {
 
 impl Place<'_> {
     /// Shows `mapping` at `gpa` to the guest, which can only read it.
-    pub fn show(&mut self, gpa: Gpa, mapping: Arc<Mapping>) -> Result<(), Error> {
+    pub fn show(&mut self, gpa: Gpa, mapping: Arc<Mapping>) -> Result<(), BusError> {
         let memslot = self.wiring.vm.map_read_only(gpa, mapping)?;
         self.memslots.push(memslot);
         Ok(())
@@ -48,6 +49,6 @@ pub(crate) trait EmulatedFunction {
     /// Makes the function at its place.
     ///
     /// # Errors
-    /// [`Error`]
-    fn plug(self, place: &mut Place<'_>) -> Result<Passed, Error>;
+    /// [`BusError`]
+    fn plug(self, place: &mut Place<'_>) -> Result<Passed, BusError>;
 }

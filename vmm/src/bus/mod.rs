@@ -1,8 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The emulated devices, the passed-through functions, and the addresses that they answer.
 
 pub(crate) mod address_map;
 pub(crate) mod allocator;
 mod emulated;
+mod error;
 pub(crate) mod lines;
 pub(crate) mod slots;
 pub(crate) mod synthetic;
@@ -18,10 +21,10 @@ use devices::vfio_pci::{BusMasterGate, HostFunction, Options, PassthroughFunctio
 use self::allocator::BusAllocator;
 use self::emulated::{EmulatedFunction, Place};
 use self::lines::{InterruptLines, intx_gsi};
-use self::slots::PciSlot;
+use self::slots::{PciSlot, TooManyDevices};
 use self::synthetic::SyntheticMachine;
 use self::window::{Places, Window};
-use crate::error::{Error, process};
+use crate::error::explain::{ProcessError, process};
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::{Memslot, Vm};
 use crate::memory::table::RamTable;
@@ -30,6 +33,8 @@ use crate::passthrough::dma_path::DmaPath;
 use crate::run::exit::{ExitReason, ExitSender};
 use crate::teardown::Resources;
 use vm_memory::GuestMemoryMmap;
+
+pub use error::BusError;
 
 /// What the device of a synthetic machine is called, as the host gives it no name: its place in the guest.
 const ENGINE: Bdf = Bdf::new(0, 0, 1, 0).unwrap();
@@ -64,7 +69,7 @@ struct Slots {
 
 impl Slots {
     /// Puts a function at its place, and returns its name in the guest.
-    fn add(&mut self, place: PciSlot, passed: Passed) -> Result<Bdf, Error> {
+    fn add(&mut self, place: PciSlot, passed: Passed) -> Result<Bdf, BusError> {
         let PciSlot { slot, function } = place;
         let guest = self.root.add(slot, function, passed.function)?;
         self.gates.extend(passed.gate.map(|gate| (guest, gate)));
@@ -92,7 +97,7 @@ impl Wiring<'_> {
         &self,
         bus: &mut BusAllocator,
         resources: &mut Resources,
-    ) -> Result<PciRoot, Error> {
+    ) -> Result<PciRoot, BusError> {
         let mut slots = Slots {
             root: PciRoot::new(bus.map.ecam.start)?,
             gates: Vec::new(),
@@ -104,8 +109,7 @@ impl Wiring<'_> {
         for assigned in devices {
             let bdf = assigned.bdf();
             let host = VfioFunction::new(
-                Arc::clone(&assigned.device),
-                assigned.info.clone(),
+                assigned,
                 Arc::clone(self.vm),
                 Arc::clone(self.interrupts),
                 intx_gsi(assigned.slot.slot),
@@ -120,7 +124,8 @@ impl Wiring<'_> {
         if let Some(machine) = resources.assigned.spaces.synthetic() {
             resources.memslots.extend(self.emulate(
                 SyntheticDevice(machine),
-                (bus, &mut slots),
+                bus,
+                &mut slots,
                 memory,
             )?);
         }
@@ -131,7 +136,7 @@ impl Wiring<'_> {
             };
             resources
                 .memslots
-                .extend(self.emulate(window, (bus, &mut slots), memory)?);
+                .extend(self.emulate(window, bus, &mut slots, memory)?);
         }
         resources.mediated = slots.mediated;
         Ok(slots.root)
@@ -141,10 +146,11 @@ impl Wiring<'_> {
     fn emulate<F: EmulatedFunction>(
         &self,
         function: F,
-        (bus, slots): (&mut BusAllocator, &mut Slots),
+        bus: &mut BusAllocator,
+        slots: &mut Slots,
         memory: &GuestMemoryMmap,
-    ) -> Result<Vec<Memslot>, Error> {
-        let slot = bus.slot().ok_or(Error::TooManyDevices {
+    ) -> Result<Vec<Memslot>, BusError> {
+        let slot = bus.slot().ok_or(TooManyDevices {
             count: slots::MAX_SLOTS + 1,
             most: slots::MAX_SLOTS,
         })?;
@@ -167,7 +173,7 @@ impl Wiring<'_> {
         bdf: Bdf,
         lines: &InterruptLines,
         path: &DmaPath,
-    ) -> Result<Passed, Error> {
+    ) -> Result<Passed, BusError> {
         let gate = matches!(path, DmaPath::Translate).then(BusMasterGate::closed);
         let exits = self.exits.clone();
         let options = Options {
@@ -199,7 +205,7 @@ impl Wiring<'_> {
         mut host: H,
         bdf: Bdf,
         profile: Option<&Profile>,
-    ) -> Result<MediatedFunction<H>, Error> {
+    ) -> Result<MediatedFunction<H>, BusError> {
         let profile = match profile {
             Some(profile) => profile.clone(),
             None => shipped(&mut host, bdf)?,
@@ -222,30 +228,27 @@ struct SyntheticDevice<'a>(&'a mut dyn SyntheticMachine);
 impl EmulatedFunction for SyntheticDevice<'_> {
     const NAME: &'static str = "DMA engine in software";
 
-    fn plug(self, place: &mut Place<'_>) -> Result<Passed, Error> {
-        let host = self.0.start(place.lines.clone()).map_err(Error::Engine)?;
+    fn plug(self, place: &mut Place<'_>) -> Result<Passed, BusError> {
+        let host = self
+            .0
+            .start(place.lines.clone())
+            .map_err(BusError::Engine)?;
         let path = self.0.dma_path();
         place.wiring.pass(host, ENGINE, &place.lines, path)
     }
 }
 
 /// The shipped profile for a device.
-fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, Error> {
+fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, BusError> {
     let mut identity = [0; 4];
     host.config_read(0, &mut identity)
-        .map_err(|error| Error::Process {
+        .map_err(|error| ProcessError {
             operation: "read the identity of a device",
             source: error.into(),
         })?;
     let [vendor, device] =
         [[identity[0], identity[1]], [identity[2], identity[3]]].map(u16::from_le_bytes);
-    for (name, text) in mediate::SHIPPED {
-        let profile = Profile::parse(name, text)?;
-        if profile.is_for(vendor, device) {
-            return Ok(profile);
-        }
-    }
-    Err(Error::NoProfile {
+    Profile::shipped_for(vendor, device)?.ok_or(BusError::NoProfile {
         bdf,
         vendor,
         device,

@@ -1,6 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which slot of the guest's bus each device gets.
 
 use address::Bdf;
+
+use crate::error::explain::{ExitCode, Explain};
 
 /// First slot for devices; slot 0 is the host bridge's.
 const FIRST_SLOT: u8 = 1;
@@ -8,6 +12,30 @@ const FIRST_SLOT: u8 = 1;
 pub const MAX_SLOTS: usize = 30;
 /// The last slot of the bus.
 pub const LAST_SLOT: u8 = 31;
+
+/// More devices than a bus has slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{count} devices were named, there are slots for {most}")]
+pub struct TooManyDevices {
+    /// Devices named.
+    pub count: usize,
+    /// Slots for them.
+    pub most: usize,
+}
+
+impl Explain for TooManyDevices {
+    fn ids() -> Vec<&'static str> {
+        vec!["too-many-devices"]
+    }
+
+    fn id(&self) -> &'static str {
+        "too-many-devices"
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Usage
+    }
+}
 
 /// A place on the guest's bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

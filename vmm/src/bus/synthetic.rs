@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A machine that needs nothing of the host but KVM, for demos and tests.
 
 use std::error::Error;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The DMA window of a guest that translates: where it stands, and the run's table in the guest.
 
 use std::sync::Arc;
@@ -7,10 +9,9 @@ use devices::dma_window::{DmaWindow, Options, REGISTERS_SIZE, SetupError};
 use devices::pci::PciFunction;
 use devices::vfio_pci::BusMasterGate;
 
-use super::Passed;
 use super::allocator::BusAllocator;
 use super::emulated::{EmulatedFunction, Place};
-use crate::error::Error;
+use super::{BusError, Passed};
 
 /// The registers stand below.
 const LIMIT_4G: Gpa = Gpa(1 << 32);
@@ -67,7 +68,7 @@ pub struct Window {
 impl EmulatedFunction for Window {
     const NAME: &'static str = "DMA window";
 
-    fn plug(self, place: &mut Place<'_>) -> Result<Passed, Error> {
+    fn plug(self, place: &mut Place<'_>) -> Result<Passed, BusError> {
         let Self { places, functions } = self;
         let table = place.wiring.table;
         let window = DmaWindow::new(Options {

@@ -1,8 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How many CPUs a guest has.
 
+use std::fmt;
 use std::str::FromStr;
 
-use super::ConfigError;
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::{ConfigError, text};
 
 /// CPUs that a guest can have.
 pub const MOST_CPUS: u8 = 32;
@@ -12,6 +18,12 @@ pub const MOST_CPUS: u8 = 32;
 pub struct CpuCount(u8);
 
 impl CpuCount {
+    /// `None` unless `count` is from 1 to [`MOST_CPUS`].
+    #[must_use]
+    pub fn new(count: u8) -> Option<Self> {
+        (1..=MOST_CPUS).contains(&count).then_some(Self(count))
+    }
+
     /// The number.
     #[must_use]
     pub fn get(self) -> u8 {
@@ -29,13 +41,41 @@ impl FromStr for CpuCount {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
+        text::word(text)
+    }
+}
+
+/// A number, or a string as on the command line.
+impl<'de> Deserialize<'de> for CpuCount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CpuCountVisitor)
+    }
+}
+
+struct CpuCountVisitor;
+
+impl Visitor<'_> for CpuCountVisitor {
+    type Value = CpuCount;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number or a string")
+    }
+
+    fn visit_i64<E: Error>(self, count: i64) -> Result<CpuCount, E> {
+        self.visit_str(&count.to_string())
+    }
+
+    fn visit_u64<E: Error>(self, count: u64) -> Result<CpuCount, E> {
+        self.visit_str(&count.to_string())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<CpuCount, E> {
         text.strip_prefix("boot=")
             .unwrap_or(text)
             .parse()
             .ok()
-            .filter(|count| (1..=MOST_CPUS).contains(count))
-            .map(Self)
-            .ok_or_else(|| ConfigError::Cpus(text.to_owned()))
+            .and_then(CpuCount::new)
+            .ok_or_else(|| text::unexpected(format_args!("1 to {MOST_CPUS} CPUs"), text))
     }
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which device is passed through, and how its DMA reaches guest memory.
 
 use std::path::PathBuf;
@@ -5,8 +7,11 @@ use std::str::FromStr;
 
 use address::Bdf;
 use host::DmaMode;
+use serde::{Deserialize, Deserializer};
+use strum::{EnumIter, IntoStaticStr};
 
-use super::ConfigError;
+use super::text::{self, Compact};
+use super::{ConfigError, validate};
 
 /// A device to pass through:
 /// `BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]`.
@@ -23,47 +28,64 @@ pub struct DeviceConfig {
     pub allow_no_reset: bool,
 }
 
+/// The same as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeviceTable {
+    #[serde(deserialize_with = "text::parsed")]
+    bdf: Bdf,
+    #[serde(default, deserialize_with = "text::one_of")]
+    dma: DmaMode,
+    #[serde(default, deserialize_with = "text::path")]
+    profile: Option<PathBuf>,
+    #[serde(default, deserialize_with = "text::given")]
+    reset: Option<Reset>,
+}
+
+#[derive(Clone, Copy, Debug, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+enum Reset {
+    None,
+}
+
+impl<'de> Deserialize<'de> for Reset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::one_of(deserializer)
+    }
+}
+
+impl Compact for DeviceConfig {
+    const FIRST: &'static str = "bdf";
+    type Table = DeviceTable;
+
+    fn from_table(table: DeviceTable) -> Result<Self, ConfigError> {
+        let device = Self {
+            bdf: table.bdf,
+            dma: table.dma,
+            profile: table.profile,
+            allow_no_reset: table.reset.is_some(),
+        };
+        validate::device(&device)?;
+        Ok(device)
+    }
+}
+
 impl FromStr for DeviceConfig {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let mut parts = text.split(',');
-        let bdf = parts.next().unwrap_or_default();
-        let bdf = bdf.parse().map_err(|error| ConfigError::Bdf {
-            found: bdf.to_owned(),
-            error,
-        })?;
-        let mut device = Self {
-            bdf,
-            dma: DmaMode::Auto,
-            profile: None,
-            allow_no_reset: false,
-        };
-        for part in parts {
-            match part.split_once('=') {
-                Some(("dma", "auto")) => device.dma = DmaMode::Auto,
-                Some(("dma", "iommu")) => device.dma = DmaMode::Iommu,
-                Some(("dma", "identity")) => device.dma = DmaMode::Identity,
-                Some(("dma", "translate")) => device.dma = DmaMode::Translate,
-                Some(("dma", "mediate")) => device.dma = DmaMode::Mediate,
-                Some(("profile", path)) if !path.is_empty() => {
-                    device.profile = Some(path.into());
-                }
-                Some(("reset", "none")) => device.allow_no_reset = true,
-                // As other monitors spell it.
-                Some(("iommu", "on")) => return Err(ConfigError::GuestIommu),
-                _ => {
-                    return Err(ConfigError::Key {
-                        found: part.to_owned(),
-                        expected: "dma=auto|iommu|identity|translate|mediate, profile=FILE or reset=none",
-                    });
-                }
-            }
+        // As other monitors spell it.
+        if text.split(',').any(|word| word == "iommu=on") {
+            return Err(ConfigError::GuestIommu);
         }
-        if device.profile.is_some() && device.dma != DmaMode::Mediate {
-            return Err(ConfigError::ProfileWithoutMediate);
-        }
-        Ok(device)
+        text::compact(text)
+    }
+}
+
+/// A string as on the command line, or a table of the same.
+impl<'de> Deserialize<'de> for DeviceConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::compact_or_table(deserializer)
     }
 }
 

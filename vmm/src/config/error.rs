@@ -1,53 +1,35 @@
-//! What is wrong with an option's value.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-use address::ParseBdfError;
+//! What is wrong with an option's value, and with several of them together.
+
+use std::fmt;
+
+use address::Bdf;
+use host::Id;
 use iommufd_backend::hugepages::HugepageSize;
+use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use super::MOST_CPUS;
+use crate::bus::slots::TooManyDevices;
+use crate::error::explain::{ExitCode, Explain, Limits};
 
 /// An option's value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Not a size.
-    #[error("expected a size such as 512M or 2G, found {0:?}")]
-    Size(String),
+    /// The text is not in the option's grammar.
+    #[error("{0}")]
+    Text(String),
     /// Not a whole number of hugepages.
     #[error(
-        "the size must be a multiple of the hugepage size {page_size} and not 0, found {found:?}"
+        "the size must be a multiple of the hugepage size {page_size} and not 0, found {size} bytes"
     )]
     NotWholePages {
-        /// The size as given.
-        found: String,
+        /// The size in bytes.
+        size: u64,
         /// The hugepage size.
         page_size: HugepageSize,
     },
-    /// A key that is not known.
-    #[error("unknown option {found:?}, expected {expected}")]
-    Key {
-        /// The option as given.
-        found: String,
-        /// What there is.
-        expected: &'static str,
-    },
-    /// Not the name of a PCI function.
-    #[error("{error}, found {found:?}")]
-    Bdf {
-        /// The name as given.
-        found: String,
-        /// What is expected.
-        error: ParseBdfError,
-    },
-    /// Not what low memory can be.
-    #[error("low memory is auto, ram or reserved, found {0:?}")]
-    LowMemory(String),
-    /// Not what can come of a restart.
-    #[error("a guest's restart is exit or restart, found {0:?}")]
-    OnReset(String),
-    /// Not a number of CPUs.
-    #[error("expected 1 to {MOST_CPUS} CPUs, found {0:?}")]
-    Cpus(String),
-    /// A profile for a device that is not mediated.
-    #[error("profile=FILE goes with dma=mediate only")]
+    /// A profile for a device whose registers are not mediated.
+    #[error("profile=FILE requires dma=mediate")]
     ProfileWithoutMediate,
     /// A virtual IOMMU.
     #[error(
@@ -55,7 +37,83 @@ pub enum ConfigError {
          device, which would take the guest's I/O virtual addresses for physical ones"
     )]
     GuestIommu,
-    /// A hugepage size that is not supported.
-    #[error("hugepage_size is 2M or 1G, found {0:?}")]
-    HugepageSize(String),
+}
+
+impl serde::de::Error for ConfigError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::Text(message.to_string())
+    }
+}
+
+/// What was asked for does not fit together, whatever the host is.
+#[derive(Debug, thiserror::Error, EnumDiscriminants)]
+#[strum_discriminants(
+    name(ValidateErrorKind),
+    derive(EnumIter, IntoStaticStr),
+    strum(serialize_all = "kebab-case"),
+    doc = "The kinds of [`ValidateError`]; their names stay."
+)]
+pub enum ValidateError {
+    /// A value that no parser refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The same device was named twice.
+    #[error("PCI device {bdf} is named twice")]
+    DeviceTwice {
+        /// The device.
+        bdf: Bdf,
+    },
+    /// Guest memory cannot be laid out for both of two devices.
+    #[error(
+        "PCI device {other} needs guest memory at addresses that its guest need not translate, and \
+         {translate} (dma=translate) has it anywhere"
+    )]
+    MixedModes {
+        /// The device whose guest translates.
+        translate: Bdf,
+        /// The other one.
+        other: Bdf,
+    },
+    /// The bus has too few slots.
+    #[error(transparent)]
+    TooManyDevices(#[from] TooManyDevices),
+}
+
+impl Explain for ValidateError {
+    fn ids() -> Vec<&'static str> {
+        let own =
+            ValidateErrorKind::iter().filter(|kind| *kind != ValidateErrorKind::TooManyDevices);
+        let own = own.map(Into::into);
+        TooManyDevices::ids().into_iter().chain(own).collect()
+    }
+
+    fn id(&self) -> &'static str {
+        match self {
+            Self::TooManyDevices(error) => error.id(),
+            _ => ValidateErrorKind::from(self).into(),
+        }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::DeviceTwice { .. } | Self::MixedModes { .. } => ExitCode::Usage,
+            Self::TooManyDevices(error) => error.exit_code(),
+        }
+    }
+
+    fn hint(&self, limits: Limits) -> Option<String> {
+        match self {
+            Self::MixedModes { .. } => Some("run them in two guests".to_owned()),
+            Self::Config(_) | Self::DeviceTwice { .. } => None,
+            Self::TooManyDevices(error) => error.hint(limits),
+        }
+    }
+
+    fn check(&self, limits: Limits) -> Option<Id> {
+        match self {
+            Self::MixedModes { .. } => Some(Id::DeviceDmaMode),
+            Self::Config(_) | Self::DeviceTwice { .. } => None,
+            Self::TooManyDevices(error) => error.check(limits),
+        }
+    }
 }

@@ -1,12 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest's memory map says of its first MiB.
 
 use std::str::FromStr;
 
-use super::ConfigError;
+use serde::{Deserialize, Deserializer};
+use strum::{EnumIter, IntoStaticStr};
+
+use super::{ConfigError, text};
 
 /// What the memory map calls the first 640 KiB: `auto`, `ram` or `reserved`. They are ordinary memory, but
 /// not at their host-physical addresses, so no device may use them where it uses physical addresses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum LowMemory {
     /// RAM, unless the guest might use it for DMA: in the identity layout it is reserved for
     /// programs that are not known to be Linux.
@@ -22,12 +28,13 @@ impl FromStr for LowMemory {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "ram" => Ok(Self::Ram),
-            "reserved" => Ok(Self::Reserved),
-            _ => Err(ConfigError::LowMemory(text.to_owned())),
-        }
+        text::word(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for LowMemory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::one_of(deserializer)
     }
 }
 
@@ -43,7 +50,7 @@ mod tests {
         let refused = "RAM".parse::<LowMemory>().unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "low memory is auto, ram or reserved, found \"RAM\""
+            "expected auto|ram|reserved, found \"RAM\""
         );
     }
 }

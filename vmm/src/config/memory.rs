@@ -1,10 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How much memory a guest has, and what it is made of.
 
 use std::str::FromStr;
 
 use iommufd_backend::hugepages::HugepageSize;
+use serde::{Deserialize, Deserializer};
+use strum::{EnumIter, IntoStaticStr};
 
-use super::ConfigError;
+use super::text::{self, Compact};
+use super::{ConfigError, validate};
 
 /// Guest RAM: `SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,62 +49,101 @@ impl MemoryConfig {
     }
 }
 
+/// The same as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MemoryTable {
+    size: Size,
+    #[serde(default, deserialize_with = "hugepage_size")]
+    hugepage_size: Option<HugepageSize>,
+    #[serde(default, deserialize_with = "text::given")]
+    spare: Option<Size>,
+    #[serde(default, deserialize_with = "text::given")]
+    pieces: Option<Pieces>,
+}
+
+#[derive(Clone, Copy, Debug, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+enum Pieces {
+    Any,
+}
+
+impl<'de> Deserialize<'de> for Pieces {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::one_of(deserializer)
+    }
+}
+
+fn hugepage_size<'de, D>(deserializer: D) -> Result<Option<HugepageSize>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let word = String::deserialize(deserializer)?;
+    let found = HugepageSize::ALL
+        .into_iter()
+        .find(|size| size.to_string() == word);
+    match found {
+        Some(size) => Ok(Some(size)),
+        None => Err(text::unexpected("2M|1G", &word)),
+    }
+}
+
+impl Compact for MemoryConfig {
+    const FIRST: &'static str = "size";
+    type Table = MemoryTable;
+
+    fn from_table(table: MemoryTable) -> Result<Self, ConfigError> {
+        let memory = Self {
+            size: table.size.0,
+            hugepage_size: table.hugepage_size,
+            spare: table.spare.map(|size| size.0),
+            any_pieces: table.pieces.is_some(),
+        };
+        validate::memory(&memory)?;
+        Ok(memory)
+    }
+}
+
 impl FromStr for MemoryConfig {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let mut parts = text.split(',');
-        let size_text = parts.next().unwrap_or_default();
-        let size = size(size_text)?;
-        let (mut hugepage_size, mut spare, mut any_pieces) = (None, None, false);
-        for part in parts {
-            match part.split_once('=') {
-                Some(("hugepage_size", "2M")) => hugepage_size = Some(HugepageSize::Mib2),
-                Some(("hugepage_size", "1G")) => hugepage_size = Some(HugepageSize::Gib1),
-                Some(("hugepage_size", other)) => {
-                    return Err(ConfigError::HugepageSize(other.to_owned()));
-                }
-                Some(("spare", text)) => spare = Some(self::size(text)?),
-                Some(("pieces", "any")) => any_pieces = true,
-                _ => {
-                    return Err(ConfigError::Key {
-                        found: part.to_owned(),
-                        expected: "hugepage_size=2M|1G, spare=SIZE or pieces=any",
-                    });
-                }
-            }
-        }
-        let page_size = hugepage_size.unwrap_or(HugepageSize::Mib2);
-        if size == 0 || size % page_size.bytes() != 0 {
-            return Err(ConfigError::NotWholePages {
-                found: size_text.to_owned(),
-                page_size,
-            });
-        }
-        Ok(Self {
-            size,
-            hugepage_size,
-            spare,
-            any_pieces,
-        })
+        text::compact(text)
+    }
+}
+
+/// A string as on the command line, or a table of the same.
+impl<'de> Deserialize<'de> for MemoryConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::compact_or_table(deserializer)
+    }
+}
+
+/// Bytes, written as a number with a suffix.
+#[derive(Debug)]
+struct Size(u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let size = bytes(&word).map(Self);
+        size.ok_or_else(|| text::unexpected("a size such as 512M or 2G", &word))
     }
 }
 
 /// Bytes that a number with the suffix K, M, G or T means; without one, bytes.
-fn size(text: &str) -> Result<u64, ConfigError> {
-    let error = || ConfigError::Size(text.to_owned());
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
-        Some(b'T' | b't') => (&text[..text.len() - 1], 40),
+fn bytes(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'K' | b'k' => (&text[..text.len() - 1], 10),
+        b'M' | b'm' => (&text[..text.len() - 1], 20),
+        b'G' | b'g' => (&text[..text.len() - 1], 30),
+        b'T' | b't' => (&text[..text.len() - 1], 40),
         _ => (text, 0),
     };
     if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Err(error());
+        return None;
     }
-    let number: u64 = digits.parse().map_err(|_| error())?;
-    number.checked_mul(1 << shift).ok_or_else(error)
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 #[cfg(test)]
@@ -161,6 +205,10 @@ mod tests {
     #[test]
     fn what_is_no_memory_is_refused_with_the_reason() {
         let refusal = |text: &str| text.parse::<MemoryConfig>().unwrap_err();
+        let says = |text: &str, words: &str| {
+            let refusal = refusal(text).to_string();
+            assert!(refusal.contains(words), "{text}: {refusal}");
+        };
         for text in [
             "",
             "M",
@@ -171,7 +219,7 @@ mod tests {
             "17179869184T",
             "1é",
         ] {
-            assert!(matches!(refusal(text), ConfigError::Size(_)), "{text}");
+            says(text, "expected a size such as 512M or 2G");
         }
         for text in ["0", "3M", "513M,hugepage_size=1G"] {
             assert!(
@@ -179,13 +227,14 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(matches!(
-            refusal("2M,hugepage_size=4K"),
-            ConfigError::HugepageSize(_)
-        ));
-        for text in ["2M,hugepages", "2M,pieces=200", "2M,pieces"] {
-            assert!(matches!(refusal(text), ConfigError::Key { .. }), "{text}");
-        }
-        assert!(matches!(refusal("2M,spare=some"), ConfigError::Size(_)));
+        says("2M,hugepage_size=4K", "expected 2M|1G, found \"4K\"");
+        says(
+            "2M,hugepages",
+            "unknown field `hugepages`, expected one of `size`",
+        );
+        says("2M,pieces=200", "expected any, found \"200\"");
+        says("2M,pieces", "expected any, found \"\"");
+        says("2M,spare=some", "expected a size");
+        says("2M,spare=0,spare=2M", "duplicate field `spare`");
     }
 }

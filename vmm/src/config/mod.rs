@@ -1,4 +1,6 @@
-//! What the user wants to run.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the user wants to run: plain data, which [`Config::validate`] makes a [`ValidConfig`].
 
 mod cpus;
 mod device;
@@ -9,18 +11,22 @@ mod memory;
 mod on_reset;
 mod profile;
 mod serial;
+mod text;
+mod validate;
 
 use std::path::PathBuf;
 
 pub use cpus::{CpuCount, MOST_CPUS};
 pub use device::DeviceConfig;
-pub use error::ConfigError;
+pub use error::{ConfigError, ValidateError};
 pub use host::DmaMode;
 pub use low_memory::LowMemory;
 pub use memory::MemoryConfig;
 pub use on_reset::OnReset;
 pub use profile::profile;
 pub use serial::SerialConfig;
+pub use text::path as deserialize_path;
+pub use validate::ValidConfig;
 
 /// A microVM to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

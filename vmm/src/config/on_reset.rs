@@ -1,11 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What comes of a guest that restarts.
 
 use std::str::FromStr;
 
-use super::ConfigError;
+use serde::{Deserialize, Deserializer};
+use strum::{EnumIter, IntoStaticStr};
+
+use super::{ConfigError, text};
 
 /// What is done when a guest asks for a restart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum OnReset {
     /// The run ends, with an exit code of its own: Linux restarts after a panic, too.
     #[default]
@@ -18,11 +24,13 @@ impl FromStr for OnReset {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        match text {
-            "exit" => Ok(Self::Exit),
-            "restart" => Ok(Self::Restart),
-            _ => Err(ConfigError::OnReset(text.to_owned())),
-        }
+        text::word(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for OnReset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::one_of(deserializer)
     }
 }
 
@@ -35,8 +43,8 @@ mod tests {
         assert_eq!("exit".parse(), Ok(OnReset::Exit));
         assert_eq!("restart".parse(), Ok(OnReset::Restart));
         for other in ["", "reboot", "Exit", "exit,restart"] {
-            let error = other.parse::<OnReset>().unwrap_err();
-            assert_eq!(error, ConfigError::OnReset(other.to_owned()));
+            let error = other.parse::<OnReset>().unwrap_err().to_string();
+            assert!(error.contains("expected exit|restart"), "{error}");
         }
     }
 }

@@ -1,9 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where the guest's serial port goes.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::ConfigError;
+use serde::{Deserialize, Deserializer};
+
+use super::{ConfigError, text};
 
 /// Where the first serial port goes: `stdio`, `off`, `file=PATH`, `pty` or `socket=PATH`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,16 +29,23 @@ impl FromStr for SerialConfig {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        match text.split_once('=') {
-            None if text == "stdio" => Ok(Self::Stdio),
-            None if text == "off" => Ok(Self::Off),
-            None if text == "pty" => Ok(Self::Pty),
+        text::word(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for SerialConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        match word.split_once('=') {
+            None if word == "stdio" => Ok(Self::Stdio),
+            None if word == "off" => Ok(Self::Off),
+            None if word == "pty" => Ok(Self::Pty),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             Some(("socket", path)) if !path.is_empty() => Ok(Self::Socket(path.into())),
-            _ => Err(ConfigError::Key {
-                found: text.to_owned(),
-                expected: "stdio, off, file=PATH, pty or socket=PATH",
-            }),
+            _ => Err(text::unexpected(
+                "stdio, off, file=PATH, pty or socket=PATH",
+                &word,
+            )),
         }
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Interrupts: which GSI means what, and which eventfd raises it.
 
 use std::collections::BTreeMap;
@@ -11,6 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::vm::Vm;
 use crate::arch::irq::{self, MAX_ROUTES};
+use crate::error::explain::{ExitCode, Explain};
 
 /// Why an interrupt cannot be delivered.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,20 @@ pub enum IrqError {
         /// Why not.
         source: kvm_ioctls::Error,
     },
+}
+
+impl Explain for IrqError {
+    fn ids() -> Vec<&'static str> {
+        vec!["irq"]
+    }
+
+    fn id(&self) -> &'static str {
+        "irq"
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Host
+    }
 }
 
 /// The VM's interrupt routes.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! vCPU threads: run the guest, serve what it asks for, stop when told to.
 
 use std::cell::Cell;
@@ -150,12 +152,12 @@ enum Step {
 /// emulated AMD CPU sees one where there is none: QEMU leaves the type of a page fault that the
 /// guest handled itself in EXITINTINFO, with the valid bit clear, and KVM looks at the type. The
 /// next entry has a clean one.
-const MOST_VECTORING: u32 = 8;
+const MAX_VECTORING: u32 = 8;
 
 /// So often in a row KVM may fail to start its worker thread, which it tries whenever a guest is
 /// entered that has none (arch/x86/kvm/mmu/mmu.c `kvm_mmu_post_init_vm`): another process may have
 /// been about to end.
-const MOST_AGAIN: u32 = 64;
+const MAX_WORKER_RETRIES: u32 = 64;
 
 /// How much longer steps are taken that come to nothing.
 #[derive(Debug)]
@@ -184,12 +186,12 @@ impl Patience {
             // The others get it whenever something wakes them that is not their start, as an NMI
             // for all CPUs does, and as long as that waits for them. The first one never sleeps so.
             Step::Again if !self.is_boot => None,
-            Step::Again if again < MOST_AGAIN => {
+            Step::Again if again < MAX_WORKER_RETRIES => {
                 self.again = again + 1;
                 None
             }
             Step::Again => Some(ExitReason::NoWorker),
-            Step::WhileVectoring if vectoring < MOST_VECTORING => {
+            Step::WhileVectoring if vectoring < MAX_VECTORING => {
                 self.vectoring = vectoring + 1;
                 log::debug!("KVM took an access for part of an event's delivery: again");
                 None
@@ -352,11 +354,11 @@ mod tests {
             let mut patience = Patience::of(index);
             (0..count).find_map(|_| patience.judge(Step::Again))
         };
-        assert_eq!(again(0, MOST_AGAIN), None);
-        assert_eq!(again(0, MOST_AGAIN + 1), Some(ExitReason::NoWorker));
-        assert_eq!(again(1, 10 * MOST_AGAIN), None);
+        assert_eq!(again(0, MAX_WORKER_RETRIES), None);
+        assert_eq!(again(0, MAX_WORKER_RETRIES + 1), Some(ExitReason::NoWorker));
+        assert_eq!(again(1, 10 * MAX_WORKER_RETRIES), None);
         let mut patience = Patience::of(0);
-        for _ in 0..10 * MOST_AGAIN {
+        for _ in 0..10 * MAX_WORKER_RETRIES {
             assert_eq!(patience.judge(Step::Again), None);
             assert_eq!(patience.judge(Step::Done), None);
         }
@@ -366,11 +368,11 @@ mod tests {
     fn accesses_that_look_like_deliveries_are_tried_again_some_times() {
         let mut patience = Patience::of(1);
         let mut judge = |step| patience.judge(step);
-        for _ in 0..MOST_VECTORING {
+        for _ in 0..MAX_VECTORING {
             assert_eq!(judge(Step::WhileVectoring), None);
         }
         assert_eq!(judge(Step::Done), None);
-        for _ in 0..MOST_VECTORING {
+        for _ in 0..MAX_VECTORING {
             assert_eq!(judge(Step::WhileVectoring), None);
         }
         assert!(matches!(

@@ -1,15 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `/dev/kvm`, one VM, and its memslots.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use address::Gpa;
-use host::KvmObstacle;
+use host::{Id, KvmObstacle};
 use iommufd_backend::Mapping;
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_allocator::IdAllocator;
 
 use crate::arch;
+use crate::error::explain::{ExitCode, Explain, Limits};
 
 /// What is wrong with `/dev/kvm`, or what it refused.
 #[derive(Debug, thiserror::Error)]
@@ -29,23 +32,56 @@ pub enum VmError {
         source: kvm_ioctls::Error,
     },
     /// A memslot was refused.
-    #[error("KVM: cannot place {length} bytes of memory at {gpa}")]
+    #[error("KVM: cannot place {len} bytes of memory at {gpa}")]
     Slot {
         /// Where it was to stand.
         gpa: Gpa,
         /// Its length in bytes.
-        length: u64,
+        len: u64,
         /// Why not.
         source: kvm_ioctls::Error,
     },
     /// All memslots are in use.
-    #[error("KVM has no memslot left for {length} bytes at {gpa}")]
+    #[error("KVM has no memslot left for {len} bytes at {gpa}")]
     NoSlot {
         /// Where the memory was to stand.
         gpa: Gpa,
         /// Its length in bytes.
-        length: u64,
+        len: u64,
     },
+}
+
+impl Explain for VmError {
+    fn ids() -> Vec<&'static str> {
+        vec!["vm"]
+    }
+
+    fn id(&self) -> &'static str {
+        "vm"
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Host
+    }
+
+    fn hint(&self, _: Limits) -> Option<String> {
+        let Self::Open(error) = self else {
+            return None;
+        };
+        let text = match error.errno() {
+            libc::ENOENT => {
+                "the CPU's virtualisation must be on in the firmware and the kernel needs \
+                 CONFIG_KVM_INTEL or CONFIG_KVM_AMD"
+            }
+            libc::EACCES => "run as root or join the group kvm",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    fn check(&self, _: Limits) -> Option<Id> {
+        matches!(self, Self::Open(_) | Self::Lacks(_)).then_some(Id::Kvm)
+    }
 }
 
 /// A virtual machine with KVM's interrupt controllers and timer.
@@ -136,16 +172,16 @@ impl Vm {
         mapping: Arc<Mapping>,
         flags: u32,
     ) -> Result<Memslot, VmError> {
-        let length = mapping.length();
+        let len = mapping.len();
         let index = self
             .slots()
             .allocate_id()
-            .map_err(|_| VmError::NoSlot { gpa, length })?;
+            .map_err(|_| VmError::NoSlot { gpa, len })?;
         let region = kvm_userspace_memory_region {
             slot: index,
             flags,
             guest_phys_addr: gpa.0,
-            memory_size: length,
+            memory_size: len,
             userspace_addr: mapping.start().0,
         };
         // SAFETY: the range is the whole of a mapping into which no Rust reference exists, but
@@ -153,11 +189,7 @@ impl Vm {
         // The memslot keeps it mapped until KVM has forgotten it.
         if let Err(source) = unsafe { self.fd.set_user_memory_region(region) } {
             self.free(index);
-            return Err(VmError::Slot {
-                gpa,
-                length,
-                source,
-            });
+            return Err(VmError::Slot { gpa, len, source });
         }
         Ok(Memslot {
             vm: Arc::clone(self),
@@ -216,7 +248,7 @@ impl Memslot {
         // SAFETY: a length of 0 deletes the slot; no memory is handed over.
         unsafe { self.vm.fd.set_user_memory_region(region) }.map_err(|source| VmError::Slot {
             gpa: self.gpa,
-            length: mapping.length(),
+            len: mapping.len(),
             source,
         })?;
         self.mapping = None;

@@ -1,4 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest RAM before it has guest-physical addresses: hugepages, pinned, and where they are.
+
+mod error;
 
 use std::fs::File;
 use std::ops::Range;
@@ -10,17 +14,19 @@ use host::{AvailableMemory, SysRoot, available_memory};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::NoiommuSpace;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
-use iommufd_backend::extent::{Extent, merge};
+use iommufd_backend::extent::{self, merge};
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
 use iommufd_backend::software::SoftwareBackend;
 use rustix::fs::MemfdFlags;
 
 use crate::config::MemoryConfig;
-use crate::error::{Error, process};
+use crate::error::explain::process;
 use crate::memory::choice::{self, Choice, PageRequirements};
-use crate::memory::plan::FileExtent;
+use crate::memory::plan::Extent;
 use crate::memory::pool_lock::Turn;
 use crate::memory::progress::Progress;
+
+pub use error::{PinError, of_all};
 
 /// Where guest RAM stands in the I/O address space, which matters to pinning alone. Any place would
 /// do, since no hardware reads it; below 512 GiB the kernel's table has few levels, and a multiple of
@@ -39,7 +45,7 @@ pub struct Backing {
     /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM.
     pub file: File,
     /// Where it is, in the order of the file.
-    pub extents: Vec<FileExtent>,
+    pub extents: Vec<Extent>,
     /// The choice of its pages, if there was one.
     pub choice: Option<Choice>,
 }
@@ -50,12 +56,12 @@ impl Backing {
     /// best are kept. No device may have been given an address of the memory yet.
     ///
     /// # Errors
-    /// [`Error::TooFewHugepages`], [`Error::Backend`]
+    /// [`PinError::TooFewHugepages`], [`PinError::Backend`]
     pub fn hugepages(
         memory: &MemoryConfig,
         space: &mut NoiommuSpace,
         required: &PageRequirements,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, PinError> {
         let size = memory.page_size();
         let _turn = turn(size);
         let left = check_pool(memory.size, size)?;
@@ -84,45 +90,45 @@ impl Backing {
         };
         for range in steps(memory.size, step) {
             let taken = taking.more(range.end - range.start);
-            taken.map_err(of_all(memory.size))?;
+            taken.map_err(|error| error.of_all(memory.size))?;
             progress.advance(range.end - range.start);
         }
-        let choice = taking.choose((spare, most), required, &progress);
+        let choice = taking.choose(spare, most, required, &progress);
         taking.keep(choice)
     }
 
     /// Takes memory of any kind and pins it in `space`, to which a device is attached.
     ///
     /// # Errors
-    /// [`Error::TooFewHugepages`], [`Error::TooLittleMemory`], [`Error::Backend`], [`Error::Process`]
-    pub fn scattered(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, Error> {
+    /// [`PinError::TooFewHugepages`], [`PinError::TooLittleMemory`], [`PinError::Backend`], [`PinError::Process`]
+    pub fn scattered(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, PinError> {
         let page_size = memory.hugepage_size.map_or(PAGE, HugepageSize::bytes);
-        Self::pin((unpinned(memory)?, page_size), memory, space)
+        Self::pin(unpinned(memory)?, page_size, memory, space)
     }
 
     /// Takes any memory and pins it in `space`, whose physical memory is synthetic: in large pages
     /// if it has to stand `at_identity`.
     ///
     /// # Errors
-    /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Software`], [`Error::Process`]
+    /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Software`], [`PinError::Process`]
     pub fn synthetic(
         memory: &MemoryConfig,
         space: &mut SoftwareBackend,
         at_identity: bool,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, PinError> {
         let page_size = match memory.hugepage_size {
             Some(size) => size.bytes(),
             None if at_identity => HugepageSize::Mib2.bytes(),
             None => PAGE,
         };
-        Self::pin((file_of(memory)?, page_size), memory, space)
+        Self::pin(file_of(memory)?, page_size, memory, space)
     }
 
     /// Takes memory that is not pinned here: an IOMMU will translate for all devices.
     ///
     /// # Errors
-    /// [`Error::TooFewHugepages`], [`Error::Backend`], [`Error::Process`]
-    pub fn unpinned(memory: &MemoryConfig) -> Result<Self, Error> {
+    /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Process`]
+    pub fn unpinned(memory: &MemoryConfig) -> Result<Self, PinError> {
         Ok(Self {
             file: unpinned(memory)?,
             extents: Vec::new(),
@@ -131,12 +137,13 @@ impl Backing {
     }
 
     fn pin<B: DmaBackend>(
-        (file, page_size): (File, u64),
+        file: File,
+        page_size: u64,
         memory: &MemoryConfig,
         space: &mut B,
-    ) -> Result<Self, Error>
+    ) -> Result<Self, PinError>
     where
-        Error: From<B::Error>,
+        PinError: From<B::Error>,
     {
         let progress = Progress::new("Pinning guest memory", memory.size);
         let mut extents = Vec::new();
@@ -149,7 +156,7 @@ impl Backing {
                 page_size,
                 iova: COOKIE + range.start,
             });
-            let pinned = pinned.map_err(|error| of_all(memory.size)(error.into()))?;
+            let pinned = pinned.map_err(|error| PinError::from(error).of_all(memory.size))?;
             extents.extend(pinned);
             progress.advance(len);
         }
@@ -162,11 +169,11 @@ impl Backing {
 }
 
 /// `extents`, which ascend from [`COOKIE`] on, as parts of the file that they are pinned from.
-fn in_file(extents: impl IntoIterator<Item = Extent>) -> Vec<FileExtent> {
-    let part = |extent: Extent| FileExtent {
+fn in_file(extents: impl IntoIterator<Item = extent::Extent>) -> Vec<Extent> {
+    let part = |extent: extent::Extent| Extent {
         offset: extent.iova() - COOKIE,
         hpa: extent.hpa(),
-        length: extent.len(),
+        len: extent.len(),
     };
     merge(extents).into_iter().map(part).collect()
 }
@@ -184,11 +191,11 @@ struct Taking<'a> {
 
 impl Taking<'_> {
     /// Takes `bytes` more.
-    fn more(&mut self, bytes: u64) -> Result<(), Error> {
+    fn more(&mut self, bytes: u64) -> Result<(), PinError> {
         let page_size = self.size.bytes();
         let taken = self.pages.len() as u64;
         let offset = taken * page_size;
-        populate(&self.file, offset..offset + bytes, (self.size, self.wanted))?;
+        populate(&self.file, offset..offset + bytes, self.size, self.wanted)?;
         let extents = self.space.pin(&PinRequest {
             file: &self.file,
             offset,
@@ -223,7 +230,8 @@ impl Taking<'_> {
     /// chooses among all.
     fn choose(
         &mut self,
-        (spare, most): (u64, u64),
+        spare: u64,
+        most: u64,
         required: &PageRequirements,
         progress: &Progress,
     ) -> Choice {
@@ -250,7 +258,7 @@ impl Taking<'_> {
     }
 
     /// Gives back what is not chosen.
-    fn keep(self, choice: Choice) -> Result<Backing, Error> {
+    fn keep(self, choice: Choice) -> Result<Backing, PinError> {
         let page_size = self.size.bytes();
         let bytes = |number: usize| number as u64 * page_size;
         // The file may hold a page that could not be pinned.
@@ -270,7 +278,7 @@ impl Taking<'_> {
         }
         let extents = choice.kept.iter().map(|number| {
             let iova = COOKIE + bytes(*number);
-            Extent::new(iova, self.pages[*number], page_size)
+            extent::Extent::new(iova, self.pages[*number], page_size)
         });
         let extents: Vec<_> = extents
             .collect::<Result<_, _>>()
@@ -307,7 +315,7 @@ fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
 
 /// Guest RAM of hugepages, or of ordinary memory, that is not pinned yet but will be. All of it is
 /// taken then: more than there is would end the process, or others, without an error.
-fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
+fn unpinned(memory: &MemoryConfig) -> Result<File, PinError> {
     if memory.hugepage_size.is_none() {
         check_available(memory.size, available_memory(&SysRoot::default()))?;
     }
@@ -315,15 +323,15 @@ fn unpinned(memory: &MemoryConfig) -> Result<File, Error> {
 }
 
 /// Whether `bytes` of ordinary memory are available, as far as the kernel shows what is.
-fn check_available(bytes: u64, available: Option<AvailableMemory>) -> Result<(), Error> {
+fn check_available(bytes: u64, available: Option<AvailableMemory>) -> Result<(), PinError> {
     match available.filter(|available| available.bytes < bytes) {
-        Some(available) => Err(Error::TooLittleMemory { bytes, available }),
+        Some(available) => Err(PinError::TooLittleMemory { bytes, available }),
         None => Ok(()),
     }
 }
 
 /// Guest RAM as a file: hugepages are taken, ordinary memory is not yet.
-fn file_of(memory: &MemoryConfig) -> Result<File, Error> {
+fn file_of(memory: &MemoryConfig) -> Result<File, PinError> {
     if let Some(size) = memory.hugepage_size {
         let _turn = turn(size);
         check_pool(memory.size, size)?;
@@ -333,7 +341,7 @@ fn file_of(memory: &MemoryConfig) -> Result<File, Error> {
         let progress = Progress::new("Clearing guest memory", memory.size);
         for range in steps(memory.size, STEP.max(size.bytes())) {
             let wanted = memory.size / size.bytes();
-            populate(&file, range.clone(), (size, wanted))?;
+            populate(&file, range.clone(), size, wanted)?;
             progress.advance(range.end - range.start);
         }
         return Ok(file);
@@ -362,24 +370,24 @@ fn turn(size: HugepageSize) -> Turn {
 /// Whether the pool has the hugepages for the guest's memory, as far as can be seen before they are taken.
 ///
 /// # Errors
-/// [`Error::TooFewHugepages`], [`Error::Backend`]
-pub fn check_hugepages(memory: &MemoryConfig) -> Result<(), Error> {
+/// [`PinError::TooFewHugepages`], [`PinError::Backend`]
+pub fn check_hugepages(memory: &MemoryConfig) -> Result<(), PinError> {
     let size = memory.page_size();
     let _turn = turn(size);
     check_pool(memory.size, size).map(drop)
 }
 
 /// How many hugepages the pool has beyond those for `bytes`.
-fn check_pool(bytes: u64, size: HugepageSize) -> Result<u64, Error> {
-    let pool = Pool::read(Path::new("/sys"), size)?;
-    let need = bytes / size.bytes();
+fn check_pool(bytes: u64, size: HugepageSize) -> Result<u64, PinError> {
+    let pool = SysRoot::default().hugepages(size)?;
+    let need = size.pages_for(bytes);
     pool.available()
         .checked_sub(need)
-        .ok_or_else(|| too_few(size, (need, 0), pool))
+        .ok_or_else(|| too_few(size, need, 0, pool))
 }
 
-fn too_few(size: HugepageSize, (need, got): (u64, u64), pool: Pool) -> Error {
-    Error::TooFewHugepages {
+fn too_few(size: HugepageSize, need: u64, got: u64, pool: Pool) -> PinError {
+    PinError::TooFewHugepages {
         size,
         need,
         got,
@@ -388,24 +396,13 @@ fn too_few(size: HugepageSize, (need, got): (u64, u64), pool: Pool) -> Error {
     }
 }
 
-/// Makes an error of pinning name all `bytes` of guest memory: the limit on locked memory has to hold
-/// them all, however few were to be pinned at once.
-pub fn of_all(bytes: u64) -> impl Fn(Error) -> Error {
-    move |error| match error {
-        Error::Backend(Backend::Pin { source, .. }) => Error::Backend(Backend::Pin {
-            length: bytes,
-            source,
-        }),
-        error => error,
-    }
-}
-
 /// Gives `file` its pages in `range`, cleared, of `wanted` in the end.
 fn populate(
     file: &File,
     range: Range<u64>,
-    (size, wanted): (HugepageSize, u64),
-) -> Result<(), Error> {
+    size: HugepageSize,
+    wanted: u64,
+) -> Result<(), PinError> {
     let bytes = range.end - range.start;
     // Another process may have taken pages since the pool was read, or this process may have no more of
     // them: a limit of its hugetlb control group, NUMA nodes without any.
@@ -416,7 +413,7 @@ fn populate(
             let got = file
                 .metadata()
                 .map_or(0, |file| file.blocks() * 512 / size.bytes());
-            pool.map_or(error.into(), |pool| too_few(size, (wanted, got), pool))
+            pool.map_or(error.into(), |pool| too_few(size, wanted, got, pool))
         }
         error => error.into(),
     })
@@ -427,50 +424,7 @@ mod tests {
     use host::MemoryLimit;
 
     use super::*;
-
-    #[test]
-    fn the_limit_on_locked_memory_is_told_for_all_of_it() {
-        let page = Error::Backend(Backend::Pin {
-            length: 2 << 20,
-            source: std::io::Error::from_raw_os_error(libc::ENOMEM),
-        });
-        let error = of_all(2 << 30)(page);
-        assert!(error.to_string().contains("2147483648"), "{error}");
-    }
-
-    #[test]
-    fn missing_pages_are_told_from_those_that_are_refused() {
-        let report = |got, free| {
-            let pool = Pool {
-                total: 900,
-                free,
-                reserved: 0,
-            };
-            let error = too_few(HugepageSize::Mib2, (300, got), pool);
-            (error.to_string(), error.hint().unwrap())
-        };
-        for (got, free) in [(0, 100), (40, 60)] {
-            let (text, hint) = report(got, free);
-            assert!(
-                text.contains("needs 300 hugepages of 2M, of which 100 are available"),
-                "{text}"
-            );
-            assert!(text.ends_with("in use or reserved)"), "{text}");
-            assert!(hint.contains("echo 1100 >"), "{hint}");
-            assert!(hint.contains("compact_memory"), "{hint}");
-        }
-        let (text, hint) = report(32, 700);
-        assert!(
-            text.contains("needs 300 hugepages of 2M, of which this process got 32"),
-            "{text}"
-        );
-        assert!(text.contains("700 more that are free"), "{text}");
-        assert!(
-            hint.contains("hugetlb.2MB.max") && hint.contains("cpuset.mems"),
-            "{hint}"
-        );
-        assert!(!hint.contains("echo"), "{hint}");
-    }
+    use crate::error::explain::{ExitCode, Explain, Limits};
 
     #[test]
     fn more_ordinary_memory_than_there_is_is_refused() {
@@ -483,13 +437,16 @@ mod tests {
         assert!(check_available(64 << 20, available(64 << 20)).is_ok());
         assert!(check_available(64 << 20, None).is_ok());
         let error = check_available(64 << 20, available(63 << 20)).unwrap_err();
-        assert_eq!((error.id(), error.exit_code()), ("too-little-memory", 4));
+        assert_eq!(
+            (error.id(), error.exit_code()),
+            ("too-little-memory", ExitCode::Memory)
+        );
         let text = error.to_string();
         assert!(
             text.contains("needs 64 MiB of ordinary memory, and 63 MiB are available"),
             "{text}"
         );
-        assert!(error.hint().unwrap().contains("less memory"));
+        assert!(error.hint(Limits::NONE).unwrap().contains("less memory"));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Selections of pages that may be good, for [`choice`](super::choice) to compare.
 //!
 //! Pages are counted by their place in ascending order of address. A *run* is a range of places

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which of the pages that were pinned a guest keeps.
 //!
 //! Where hugepages are scattered, more are pinned than the guest has, the best of them are kept

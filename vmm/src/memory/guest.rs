@@ -1,24 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest RAM in this process and in KVM.
 
+use std::error::Error;
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::Gpa;
-use iommufd_backend::Mapping;
+use iommufd_backend::{FileRange, Mapping};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
+use super::error::LayoutError;
 use super::plan::MemoryPlan;
+use crate::arch::low;
 
-/// One memslot: a range of guest-physical addresses and the mapping behind it.
+/// Memory at guest-physical addresses, one memslot, and the mapping behind it.
 #[derive(Debug)]
-pub struct Slot {
+pub struct MappedRegion {
     gpa: Gpa,
     mapping: Arc<Mapping>,
 }
 
-impl Slot {
+impl MappedRegion {
     /// First guest-physical address.
     #[must_use]
     pub fn gpa(&self) -> Gpa {
@@ -35,25 +39,19 @@ impl Slot {
 /// The guest's RAM, mapped; none by default. Dropping it unmaps what no memslot uses any more.
 #[derive(Debug, Default)]
 pub struct GuestRam {
-    // Before `slots`: it points into their mappings.
+    // Before `regions`: it points into their mappings.
     memory: GuestMemoryMmap,
-    slots: Vec<Slot>,
+    regions: Vec<MappedRegion>,
 }
 
-/// Why guest RAM cannot be mapped.
+/// The mappings do not make a guest memory.
 #[derive(Debug, thiserror::Error)]
-pub enum GuestRamError {
-    /// A mapping failed.
-    #[error(transparent)]
-    Map(#[from] iommufd_backend::Error),
-    /// The mappings do not make a guest memory.
-    #[error("Cannot assemble guest memory of {slots} memslots")]
-    Assemble {
-        /// Memslots in all.
-        slots: usize,
-        /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+#[error("Cannot assemble guest memory of {slots} memslots")]
+pub struct GuestRamError {
+    /// Memslots in all.
+    pub slots: usize,
+    /// Why not.
+    pub source: Box<dyn Error + Send + Sync>,
 }
 
 impl GuestRam {
@@ -61,31 +59,30 @@ impl GuestRam {
     /// addresses are congruent to physical ones, so that KVM can use large pages.
     ///
     /// # Errors
-    /// [`GuestRamError`]
-    pub fn map(low: (&File, u64), ram: &File, plan: &MemoryPlan) -> Result<Self, GuestRamError> {
-        let mut slots = Vec::with_capacity(plan.slots().len() + 1);
-        let (file, length) = low;
-        let mut mapping = Mapping::reserve(length, 0)?;
-        mapping.place(0, length, (file.as_fd(), 0), "low guest memory")?;
-        slots.push(Slot {
+    /// [`LayoutError::Backend`], [`LayoutError::GuestRam`]
+    pub fn map(low: &File, ram: &File, plan: &MemoryPlan) -> Result<Self, LayoutError> {
+        let mut regions = Vec::with_capacity(plan.regions().len() + 1);
+        let mut mapping = Mapping::reserve(low::SIZE, 0)?;
+        mapping.place(0, FileRange::first(low, low::SIZE), "low guest memory")?;
+        regions.push(MappedRegion {
             gpa: Gpa(0),
             mapping: Arc::new(mapping),
         });
-        for slot in plan.slots() {
-            let run = &slot.run;
-            let mut mapping =
-                Mapping::reserve(run.length, run.hpa.map_or(slot.gpa.0, |hpa| hpa.0))?;
-            for piece in slot.pieces() {
-                let source = (ram.as_fd(), piece.file_offset);
-                mapping.place(piece.gpa - slot.gpa, piece.length, source, "guest memory")?;
+        for placed in plan.regions() {
+            let region = &placed.region;
+            let physical = region.hpa.map_or(placed.gpa.0, |hpa| hpa.0);
+            let mut mapping = Mapping::reserve(region.len, physical)?;
+            for part in placed.parts() {
+                let source = FileRange::new(ram, &part.file);
+                mapping.place(part.gpa - placed.gpa, source, "guest memory")?;
             }
-            slots.push(Slot {
-                gpa: slot.gpa,
+            regions.push(MappedRegion {
+                gpa: placed.gpa,
                 mapping: Arc::new(mapping),
             });
         }
-        let memory = assemble(&slots)?;
-        Ok(Self { memory, slots })
+        let memory = assemble(&regions)?;
+        Ok(Self { memory, regions })
     }
 
     /// The guest's memory by guest-physical address.
@@ -94,40 +91,39 @@ impl GuestRam {
         &self.memory
     }
 
-    /// The memslots, ascending; the first is low memory.
+    /// All regions, ascending; the first is low memory.
     #[must_use]
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
+    pub fn regions(&self) -> &[MappedRegion] {
+        &self.regions
     }
 }
 
-fn assemble(slots: &[Slot]) -> Result<GuestMemoryMmap, GuestRamError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| GuestRamError::Assemble {
-        slots: slots.len(),
+fn assemble(regions: &[MappedRegion]) -> Result<GuestMemoryMmap, GuestRamError> {
+    let failed = |source: Box<dyn Error + Send + Sync>| GuestRamError {
+        slots: regions.len(),
         source,
     };
-    let mut regions = Vec::with_capacity(slots.len());
-    for slot in slots {
-        let length =
-            usize::try_from(slot.mapping.length()).map_err(|error| failed(error.into()))?;
+    let mut mapped = Vec::with_capacity(regions.len());
+    for region in regions {
+        let len = usize::try_from(region.mapping.len()).map_err(|error| failed(error.into()))?;
         let start =
-            usize::try_from(slot.mapping.start().0).map_err(|error| failed(error.into()))?;
-        // SAFETY: the mapping is `length` bytes of shared memory, readable and writable, and
-        // outlives the region: `GuestRam` owns both and drops the region first, and only lends
-        // the region out.
-        let region = unsafe {
-            MmapRegionBuilder::new(length)
+            usize::try_from(region.mapping.start().0).map_err(|error| failed(error.into()))?;
+        // SAFETY: the mapping is `len` bytes of shared memory, readable and writable, and
+        // outlives `memory`: `GuestRam` owns both and drops `memory` first, and only lends it
+        // out.
+        let memory = unsafe {
+            MmapRegionBuilder::new(len)
                 .with_raw_mmap_pointer(std::ptr::with_exposed_provenance_mut(start))
         }
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(libc::MAP_SHARED)
         .build()
         .map_err(|error| failed(error.into()))?;
-        let region = GuestRegionMmap::new(region, GuestAddress(slot.gpa.0))
+        let memory = GuestRegionMmap::new(memory, GuestAddress(region.gpa.0))
             .ok_or_else(|| failed("a region wraps the address space".into()))?;
-        regions.push(region);
+        mapped.push(memory);
     }
-    GuestMemoryMmap::from_regions(regions).map_err(|error| failed(error.into()))
+    GuestMemoryMmap::from_regions(mapped).map_err(|error| failed(error.into()))
 }
 
 #[cfg(test)]
@@ -136,17 +132,14 @@ mod tests {
 
     #[test]
     fn pieces_that_overlap_are_refused() {
-        let slot = |gpa| Slot {
+        let region = |gpa| MappedRegion {
             gpa: Gpa(gpa),
             mapping: Arc::new(Mapping::reserve(0x2000, 0).unwrap()),
         };
-        assert!(assemble(&[slot(0), slot(0x2000)]).is_ok());
-        for wrong in [[slot(0), slot(0x1000)], [slot(0x2000), slot(0)]] {
+        assert!(assemble(&[region(0), region(0x2000)]).is_ok());
+        for wrong in [[region(0), region(0x1000)], [region(0x2000), region(0)]] {
             let refused = assemble(&wrong);
-            assert!(matches!(
-                refused,
-                Err(GuestRamError::Assemble { slots: 2, .. })
-            ));
+            assert!(matches!(refused, Err(GuestRamError { slots: 2, .. })));
         }
     }
 }

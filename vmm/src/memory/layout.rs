@@ -1,19 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How guest-physical addresses are chosen.
 
 use std::ops::Range;
 
 use address::Gpa;
 
-use super::plan::{Constraints, Piece, PlanError, RamSlot, Run};
+use super::plan::{Constraints, PlacedRegion, PlanError, Region};
 
 /// Gives guest RAM its addresses.
 pub trait Layout: std::fmt::Debug {
-    /// Places for `runs`, cut into smaller ones where needed.
+    /// Places for `regions`, cut into smaller ones where needed.
     ///
     /// # Errors
-    /// [`PlanError`] if there is no place. What is returned is checked against `constraints`
+    /// `PlanError` if there is no place. What is returned is checked against `constraints`
     /// by the caller.
-    fn place(&self, runs: Vec<Run>, constraints: &Constraints) -> Result<Vec<RamSlot>, PlanError>;
+    fn place(
+        &self,
+        regions: Vec<Region>,
+        constraints: &Constraints,
+    ) -> Result<Vec<PlacedRegion>, PlanError>;
 
     /// Whether it makes sense only where devices use physical addresses.
     fn needs_identity(&self) -> bool {
@@ -27,13 +33,14 @@ pub trait Layout: std::fmt::Debug {
 pub struct Identity;
 
 impl Layout for Identity {
-    fn place(&self, runs: Vec<Run>, _: &Constraints) -> Result<Vec<RamSlot>, PlanError> {
-        runs.into_iter()
-            .map(|run| {
-                let hpa = run.hpa.ok_or(PlanError::NotPhysical)?;
-                Ok(RamSlot {
+    fn place(&self, regions: Vec<Region>, _: &Constraints) -> Result<Vec<PlacedRegion>, PlanError> {
+        regions
+            .into_iter()
+            .map(|region| {
+                let hpa = region.hpa.ok_or(PlanError::NotPhysical)?;
+                Ok(PlacedRegion {
                     gpa: Gpa(hpa.0),
-                    run,
+                    region,
                 })
             })
             .collect()
@@ -51,23 +58,30 @@ pub struct Conventional;
 pub struct Swapped;
 
 impl Layout for Swapped {
-    fn place(&self, runs: Vec<Run>, constraints: &Constraints) -> Result<Vec<RamSlot>, PlanError> {
-        let mut slots = Identity.place(runs, constraints)?;
-        slots.sort_by_key(|slot| slot.run.length);
-        let kept = slots.pop();
-        let (Some(mut first), Some(mut second)) = (slots.pop(), slots.pop()) else {
+    fn place(
+        &self,
+        regions: Vec<Region>,
+        constraints: &Constraints,
+    ) -> Result<Vec<PlacedRegion>, PlanError> {
+        let mut placed = Identity.place(regions, constraints)?;
+        placed.sort_by_key(|placed| placed.region.len);
+        let kept = placed.pop();
+        let (Some(mut first), Some(mut second)) = (placed.pop(), placed.pop()) else {
             return Err(PlanError::NothingToSwap);
         };
-        let length = first.run.length.min(second.run.length);
+        let len = first.region.len.min(second.region.len);
         let [moved, other] =
-            [&mut first, &mut second].map(|slot| take_front(&mut slot.run, length));
-        for (slot, run) in [(&mut first, other), (&mut second, moved)] {
-            slots.push(RamSlot { gpa: slot.gpa, run });
-            slot.gpa = slot.gpa + length;
+            [&mut first, &mut second].map(|placed| take_front(&mut placed.region, len));
+        for (one, region) in [(&mut first, other), (&mut second, moved)] {
+            placed.push(PlacedRegion {
+                gpa: one.gpa,
+                region,
+            });
+            one.gpa = one.gpa + len;
         }
         let rest = [Some(first), Some(second), kept].into_iter().flatten();
-        slots.extend(rest.filter(|slot| slot.run.length > 0));
-        Ok(slots)
+        placed.extend(rest.filter(|placed| placed.region.len > 0));
+        Ok(placed)
     }
 
     fn needs_identity(&self) -> bool {
@@ -75,27 +89,31 @@ impl Layout for Swapped {
     }
 }
 
-/// Runs are cut at multiples of this, so that large pages stay whole.
+/// Regions are cut at multiples of this, so that large pages stay whole.
 const GRAIN: u64 = 2 << 20;
 
 impl Layout for Conventional {
-    fn place(&self, runs: Vec<Run>, constraints: &Constraints) -> Result<Vec<RamSlot>, PlanError> {
+    fn place(
+        &self,
+        regions: Vec<Region>,
+        constraints: &Constraints,
+    ) -> Result<Vec<PlacedRegion>, PlanError> {
         let mut free = free_ranges(constraints).into_iter();
         let mut room = free.next();
-        let mut slots = Vec::new();
-        for mut rest in runs {
-            while rest.length > 0 {
+        let mut placed = Vec::new();
+        for mut rest in regions {
+            while rest.len > 0 {
                 let Some(range) = room.take() else {
                     return Err(PlanError::NoRoom {
-                        missing: rest.length,
+                        missing: rest.len,
                         bits: constraints.address_bits,
                     });
                 };
-                let run = take_front(&mut rest, range.end - range.start);
-                let next = range.start + run.length;
-                slots.push(RamSlot {
+                let region = take_front(&mut rest, range.end - range.start);
+                let next = range.start + region.len;
+                placed.push(PlacedRegion {
                     gpa: range.start,
-                    run,
+                    region,
                 });
                 room = next
                     .align_up(GRAIN)
@@ -103,7 +121,7 @@ impl Layout for Conventional {
                     .map_or_else(|| free.next(), |next| Some(next..range.end));
             }
         }
-        Ok(slots)
+        Ok(placed)
     }
 }
 
@@ -128,29 +146,25 @@ fn free_ranges(constraints: &Constraints) -> Vec<Range<Gpa>> {
     free
 }
 
-/// Cuts at most `length` bytes off the front of `run`, which keeps the rest.
-fn take_front(run: &mut Run, length: u64) -> Run {
-    let mut front = Run {
-        hpa: run.hpa,
-        length: length.min(run.length),
-        pieces: Vec::new(),
+/// Cuts at most `len` bytes off the front of `region`, which keeps the rest.
+fn take_front(region: &mut Region, len: u64) -> Region {
+    let mut front = Region {
+        hpa: region.hpa,
+        len: len.min(region.len),
+        parts: Vec::new(),
     };
-    let mut wanted = front.length;
-    run.pieces.retain_mut(|piece| {
-        let cut = wanted.min(piece.length);
-        if cut > 0 {
-            front.pieces.push(Piece {
-                file_offset: piece.file_offset,
-                length: cut,
-            });
+    let mut wanted = front.len;
+    region.parts.retain_mut(|part| {
+        let cut = part.start + wanted.min(part.end - part.start);
+        if cut > part.start {
+            front.parts.push(part.start..cut);
         }
-        piece.file_offset += cut;
-        piece.length -= cut;
-        wanted -= cut;
-        piece.length > 0
+        wanted -= cut - part.start;
+        part.start = cut;
+        !part.is_empty()
     });
-    run.length -= front.length;
-    run.hpa = run.hpa.map(|hpa| hpa + front.length);
+    region.len -= front.len;
+    region.hpa = region.hpa.map(|hpa| hpa + front.len);
     front
 }
 
@@ -176,21 +190,15 @@ mod tests {
         }
     }
 
-    fn run(length: u64) -> Run {
-        Run {
-            hpa: None,
-            length,
-            pieces: vec![Piece {
-                file_offset: 0,
-                length,
-            }],
-        }
-    }
-
     #[test]
     fn memory_is_cut_around_what_is_taken() {
-        let plan = MemoryPlan::new(vec![run(4 << 30)], &Conventional, &constraints()).unwrap();
-        let places: Vec<_> = plan.slots().iter().map(RamSlot::range).collect();
+        let plan = MemoryPlan::new(
+            vec![Region::of_file(4 << 30)],
+            &Conventional,
+            &constraints(),
+        )
+        .unwrap();
+        let places: Vec<_> = plan.regions().iter().map(PlacedRegion::range).collect();
         let first = (3 << 30) - 2 * MIB;
         assert_eq!(
             places,
@@ -199,35 +207,39 @@ mod tests {
                 Gpa(8 << 30)..Gpa((8 << 30) + (4 << 30) - first)
             ]
         );
-        assert_eq!(plan.slots()[1].run.pieces[0].file_offset, first);
+        assert_eq!(plan.regions()[1].region.parts[0].start, first);
     }
 
     #[test]
     fn too_much_memory_has_no_room() {
         assert!(matches!(
-            MemoryPlan::new(vec![run(64 << 30)], &Conventional, &constraints()),
+            MemoryPlan::new(
+                vec![Region::of_file(64 << 30)],
+                &Conventional,
+                &constraints()
+            ),
             Err(PlanError::NoRoom { bits: 36, .. })
         ));
     }
 
     #[test]
     fn swapped_pieces_have_one_anothers_addresses() {
-        let at = |hpa: u64, length: u64| Run {
+        let at = |hpa: u64, len: u64| Region {
             hpa: Some(Hpa(hpa << 30)),
-            ..run(length * MIB)
+            ..Region::of_file(len * MIB)
         };
         let constraints = Constraints {
             taken: Vec::new(),
             ..constraints()
         };
-        let runs = vec![at(5, 8), at(6, 2), at(7, 4), at(8, 6)];
-        let plan = MemoryPlan::new(runs, &Swapped, &constraints).unwrap();
+        let regions = vec![at(5, 8), at(6, 2), at(7, 4), at(8, 6)];
+        let plan = MemoryPlan::new(regions, &Swapped, &constraints).unwrap();
         let places: Vec<_> = plan
-            .slots()
+            .regions()
             .iter()
-            .map(|slot| {
-                let Hpa(hpa) = slot.run.hpa.unwrap();
-                (slot.gpa.0, hpa, slot.run.length / MIB)
+            .map(|placed| {
+                let Hpa(hpa) = placed.region.hpa.unwrap();
+                (placed.gpa.0, hpa, placed.region.len / MIB)
             })
             .collect();
         let [five, six, seven, eight] = [5, 6, 7, 8].map(|number| number << 30);
@@ -250,7 +262,7 @@ mod tests {
     #[test]
     fn identity_needs_physical_addresses() {
         assert_eq!(
-            MemoryPlan::new(vec![run(MIB)], &Identity, &constraints()),
+            MemoryPlan::new(vec![Region::of_file(MIB)], &Identity, &constraints()),
             Err(PlanError::NotPhysical)
         );
     }
@@ -263,33 +275,33 @@ mod tests {
             physical: bool,
         ) {
             let mut offset = 0;
-            let mut runs = Vec::new();
+            let mut regions = Vec::new();
             for grains in &pieces {
-                let length = grains * GRAIN;
-                runs.push(Run {
+                let len = grains * GRAIN;
+                regions.push(Region {
                     hpa: physical.then_some(Hpa(offset * 3)),
-                    length,
-                    pieces: vec![
-                        Piece { file_offset: offset, length: GRAIN },
-                        Piece { file_offset: offset + GRAIN, length: length - GRAIN },
+                    len,
+                    parts: vec![
+                        offset..offset + GRAIN,
+                        offset + GRAIN..offset + len,
                     ],
                 });
-                runs.last_mut().unwrap().pieces.retain(|piece| piece.length > 0);
-                offset += length;
+                regions.last_mut().unwrap().parts.retain(|part| !part.is_empty());
+                offset += len;
             }
-            let plan = MemoryPlan::new(runs, &Conventional, &constraints()).unwrap();
-            let mut found: Vec<_> = plan.slots().iter().flat_map(|slot| &slot.run.pieces).collect();
-            found.sort_by_key(|piece| piece.file_offset);
+            let plan = MemoryPlan::new(regions, &Conventional, &constraints()).unwrap();
+            let mut found: Vec<_> = plan.regions().iter().flat_map(|placed| &placed.region.parts).collect();
+            found.sort_by_key(|part| part.start);
             let mut expected = 0;
-            for piece in found {
-                prop_assert_eq!(piece.file_offset, expected);
-                prop_assert_eq!(piece.length % GRAIN, 0);
-                expected += piece.length;
+            for part in found {
+                prop_assert_eq!(part.start, expected);
+                prop_assert_eq!((part.end - part.start) % GRAIN, 0);
+                expected = part.end;
             }
             prop_assert_eq!(expected, offset);
-            for slot in plan.slots() {
-                let sum: u64 = slot.run.pieces.iter().map(|piece| piece.length).sum();
-                prop_assert_eq!(sum, slot.run.length);
+            for placed in plan.regions() {
+                let sum: u64 = placed.region.parts.iter().map(|part| part.end - part.start).sum();
+                prop_assert_eq!(sum, placed.region.len);
             }
         }
     }

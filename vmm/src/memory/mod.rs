@@ -1,8 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest memory: how it is laid out, described to the guest and mapped.
 
 pub(crate) mod backing;
 mod candidates;
 pub mod choice;
+mod error;
 pub mod guest;
 pub mod layout;
 pub mod moved;
@@ -11,3 +14,5 @@ pub mod plan;
 mod pool_lock;
 pub(crate) mod progress;
 pub mod table;
+
+pub use error::{FRAGMENTED, LayoutError};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Whether every page of guest memory is where the table says that it is, by the page tables of this
 //! process, which are those that KVM uses for the guest.
 //!
@@ -11,9 +13,10 @@ use address::{Gpa, Hpa};
 use devices::guest_table::{Piece, TableError};
 use iommufd_backend::{PageState, Pagemap};
 
+use super::error::LayoutError;
 use super::guest::GuestRam;
 use super::table::RamTable;
-use crate::error::Error;
+use crate::error::explain::chain;
 
 /// What pagemap tells about.
 const PAGE: usize = 4096;
@@ -23,8 +26,8 @@ const PAGE: usize = 4096;
 /// Where the kernel hides the pages' addresses, this is logged and nothing is compared.
 ///
 /// # Errors
-/// [`Error::Moved`] for the first page that is elsewhere, [`Error::Physical`]
-pub fn check(ram: &GuestRam, table: &RamTable) -> Result<(), Error> {
+/// [`LayoutError::Moved`] for the first page that is elsewhere, [`LayoutError::Physical`]
+pub fn check(ram: &GuestRam, table: &RamTable) -> Result<(), LayoutError> {
     match compare(ram, table)? {
         Compared::All(pages) => {
             log::info!("{pages} pages of guest memory are where devices find them");
@@ -42,28 +45,28 @@ enum Compared {
     Hidden(String),
 }
 
-fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, Error> {
-    let hidden = |error| Ok(Compared::Hidden(Error::from(error).chain()));
+fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, LayoutError> {
+    let hidden = |error| Ok(Compared::Hidden(chain(&error)));
     let pagemap = match Pagemap::open() {
         Ok(pagemap) => pagemap,
         Err(error) => return hidden(error),
     };
     let mut planned = Planned::new(table.pieces());
     let mut pages = 0;
-    for slot in ram.slots() {
-        let mapping = slot.mapping();
+    for region in ram.regions() {
+        let mapping = region.mapping();
         // Pinning may have taken pages out of the page tables, and reclaim does. A page that cannot
         // be entered again is found to be absent below.
         if let Err(error) = mapping.populate() {
-            log::debug!("memory at {}: {}", slot.gpa(), Error::from(error).chain());
+            log::debug!("memory at {}: {}", region.gpa(), chain(&error));
         }
-        let states = pagemap.pages(mapping.start(), mapping.length());
+        let states = pagemap.pages(mapping.start(), mapping.len());
         for (offset, state) in (0..).step_by(PAGE).zip(states) {
             let state = match state {
                 Ok(state) => state,
                 Err(error) => return hidden(error),
             };
-            let gpa = slot.gpa() + offset;
+            let gpa = region.gpa() + offset;
             let Some(hpa) = planned.at(gpa)? else {
                 continue;
             };
@@ -116,14 +119,14 @@ enum Verdict {
     Hidden,
 }
 
-fn judge(gpa: Gpa, planned: Hpa, state: PageState) -> Result<Verdict, Error> {
+fn judge(gpa: Gpa, planned: Hpa, state: PageState) -> Result<Verdict, LayoutError> {
     let found = match state {
         PageState::At(hpa) if hpa == planned => return Ok(Verdict::InPlace),
         PageState::Hidden => return Ok(Verdict::Hidden),
         PageState::At(hpa) => Some(hpa),
         PageState::Absent => None,
     };
-    Err(Error::Moved {
+    Err(LayoutError::Moved {
         gpa,
         planned,
         found,
@@ -144,6 +147,7 @@ fn missing(why: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::explain::{ExitCode, Explain};
 
     #[test]
     fn one_walk_answers_for_ascending_addresses() {
@@ -194,8 +198,11 @@ mod tests {
             ),
         ] {
             let error = judge(state).unwrap_err();
-            assert!(matches!(error, Error::Moved { found, .. } if found == elsewhere));
-            assert_eq!((error.to_string().as_str(), error.exit_code()), (text, 3));
+            assert!(matches!(error, LayoutError::Moved { found, .. } if found == elsewhere));
+            assert_eq!(
+                (error.to_string().as_str(), error.exit_code()),
+                (text, ExitCode::Device)
+            );
         }
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Whether identity memory is in few enough pieces for a guest's devices to be safe.
 
 use iommufd_backend::hugepages::HugepageSize;
@@ -64,7 +66,8 @@ impl TooManyPieces {
 mod tests {
     use super::*;
     use crate::arch::Overhead;
-    use crate::error::Error;
+    use crate::error::explain::{ExitCode, Explain};
+    use crate::memory::LayoutError;
 
     fn choice(extents: usize) -> Choice {
         Choice {
@@ -85,8 +88,11 @@ mod tests {
         assert_eq!(check(&choice(127), HugepageSize::Mib2), Ok(()));
         let refused = check(&choice(128), HugepageSize::Mib2).unwrap_err();
         assert_eq!(refused.safe, Some(388 << 20));
-        let error = Error::from(refused);
-        assert_eq!((error.id(), error.exit_code()), ("too-many-pieces", 4));
+        let error = LayoutError::from(refused);
+        assert_eq!(
+            (error.id(), error.exit_code()),
+            ("too-many-pieces", ExitCode::Memory)
+        );
     }
 
     #[test]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From pieces of memory to memslots: which guest-physical address every piece of RAM gets.
 
 use std::ops::Range;
@@ -6,103 +8,98 @@ use address::{Gpa, Hpa};
 
 use super::layout::Layout;
 
-/// Memory that stands in one piece in the guest, put together of pieces of the backing file.
+/// Memory that is contiguous in the guest, made of parts of the backing file.
 ///
-/// One run becomes one memslot, since host virtual memory can be laid out to match it.
+/// One region becomes one memslot, since host virtual memory can be laid out to match it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// First host-physical address, if the run is one piece of host-physical memory.
+pub struct Region {
+    /// First host-physical address, if the region is contiguous there too.
     pub hpa: Option<Hpa>,
-    /// Bytes in the run.
-    pub length: u64,
-    /// Where its bytes are in the backing file, in ascending order of address.
-    pub pieces: Vec<Piece>,
+    /// Bytes in the region.
+    pub len: u64,
+    /// Its parts of the backing file, in ascending order of address.
+    pub parts: Vec<Range<u64>>,
 }
 
-/// Part of a [`Run`] that is contiguous in the backing file too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Offset in the file in bytes.
-    pub file_offset: u64,
-    /// Bytes in the piece.
-    pub length: u64,
+impl Region {
+    /// The first `len` bytes of the backing file, wherever they are in the host.
+    #[must_use]
+    pub fn of_file(len: u64) -> Self {
+        Self {
+            hpa: None,
+            len,
+            parts: vec![0..len],
+        }
+    }
 }
 
-/// Pinned memory: a part of a file, and the one piece of host-physical memory that holds it.
+/// Pinned memory: a part of a file, and the contiguous host-physical memory that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileExtent {
+pub struct Extent {
     /// First byte of it in the file.
     pub offset: u64,
     /// Where that is.
     pub hpa: Hpa,
     /// Bytes.
-    pub length: u64,
+    pub len: u64,
 }
 
 /// Sorts `extents` by host-physical address and joins neighbours.
 #[must_use]
-pub fn runs(extents: &[FileExtent]) -> Vec<Run> {
-    let mut sorted: Vec<&FileExtent> = extents.iter().collect();
+pub fn regions(extents: &[Extent]) -> Vec<Region> {
+    let mut sorted: Vec<&Extent> = extents.iter().collect();
     sorted.sort_unstable_by_key(|extent| extent.hpa);
-    let mut runs: Vec<Run> = Vec::new();
+    let mut regions: Vec<Region> = Vec::new();
     for extent in sorted {
-        let piece = Piece {
-            file_offset: extent.offset,
-            length: extent.length,
-        };
-        match runs.last_mut() {
-            Some(run) if run.hpa.map(|hpa| hpa + run.length) == Some(extent.hpa) => {
-                run.length += extent.length;
-                run.pieces.push(piece);
+        let part = extent.offset..extent.offset + extent.len;
+        match regions.last_mut() {
+            Some(region) if region.hpa.map(|hpa| hpa + region.len) == Some(extent.hpa) => {
+                region.len += extent.len;
+                region.parts.push(part);
             }
-            _ => runs.push(Run {
+            _ => regions.push(Region {
                 hpa: Some(extent.hpa),
-                length: extent.length,
-                pieces: vec![piece],
+                len: extent.len,
+                parts: vec![part],
             }),
         }
     }
-    runs
+    regions
 }
 
-/// A run with its place in the guest: one memslot.
+/// A region with its place in the guest: one memslot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RamSlot {
+pub struct PlacedRegion {
     /// First guest-physical address.
     pub gpa: Gpa,
     /// The memory there.
-    pub run: Run,
+    pub region: Region,
 }
 
 /// A part of the backing file with its place in the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlacedPiece {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedPart {
     /// First guest-physical address.
     pub gpa: Gpa,
-    /// Offset in the file in bytes.
-    pub file_offset: u64,
-    /// Bytes in the piece.
-    pub length: u64,
+    /// The part.
+    pub file: Range<u64>,
 }
 
-impl RamSlot {
-    /// The parts of the backing file that the slot is made of, ascending.
-    pub fn pieces(&self) -> impl Iterator<Item = PlacedPiece> {
-        self.run.pieces.iter().scan(self.gpa, |next, piece| {
+impl PlacedRegion {
+    /// The parts of the backing file that the region is made of, ascending.
+    pub fn parts(&self) -> impl Iterator<Item = PlacedPart> {
+        self.region.parts.iter().scan(self.gpa, |next, part| {
             let gpa = *next;
-            *next = gpa + piece.length;
-            Some(PlacedPiece {
-                gpa,
-                file_offset: piece.file_offset,
-                length: piece.length,
-            })
+            *next = gpa + (part.end - part.start);
+            let file = part.clone();
+            Some(PlacedPart { gpa, file })
         })
     }
 
-    /// Guest-physical addresses of the slot.
+    /// Guest-physical addresses of the region.
     #[must_use]
     pub fn range(&self) -> Range<Gpa> {
-        self.gpa..self.gpa + self.run.length
+        self.gpa..self.gpa + self.region.len
     }
 }
 
@@ -121,7 +118,7 @@ pub struct Constraints {
 /// A layout of guest RAM, in ascending order of guest-physical address, without overlaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    slots: Vec<RamSlot>,
+    regions: Vec<PlacedRegion>,
 }
 
 /// Why memory cannot be laid out.
@@ -160,10 +157,10 @@ pub enum PlanError {
     #[error("Guest memory is in fewer than three pieces: no two can be swapped")]
     NothingToSwap,
     /// KVM has too few memslots, or a guest's E820 map too few entries.
-    #[error("Guest memory is in {runs} pieces, more than the {most} that {what}")]
+    #[error("Guest memory is in {regions} pieces, more than the {most} that {what}")]
     TooFragmented {
         /// Pieces of memory.
-        runs: usize,
+        regions: usize,
         /// How many there may be.
         most: usize,
         /// Who says so.
@@ -172,53 +169,53 @@ pub enum PlanError {
 }
 
 impl MemoryPlan {
-    /// Lays `runs` out by `layout` within `constraints`.
+    /// Lays `regions` out by `layout` within `constraints`.
     ///
     /// # Errors
     /// [`PlanError`]
     pub fn new(
-        runs: Vec<Run>,
+        regions: Vec<Region>,
         layout: &dyn Layout,
         constraints: &Constraints,
     ) -> Result<Self, PlanError> {
-        let mut slots = layout.place(runs, constraints)?;
-        slots.sort_unstable_by_key(|slot| slot.gpa);
-        let plan = Self { slots };
+        let mut regions = layout.place(regions, constraints)?;
+        regions.sort_unstable_by_key(|placed| placed.gpa);
+        let plan = Self { regions };
         plan.check(constraints)?;
         Ok(plan)
     }
 
     fn check(&self, constraints: &Constraints) -> Result<(), PlanError> {
-        if self.slots.len() > constraints.slots {
+        if self.regions.len() > constraints.slots {
             return Err(PlanError::TooFragmented {
-                runs: self.slots.len(),
+                regions: self.regions.len(),
                 most: constraints.slots,
                 what: "KVM has memslots for",
             });
         }
         let limit = 1_u64.checked_shl(constraints.address_bits.into());
-        for slot in &self.slots {
+        for placed in &self.regions {
             let too_high = PlanError::TooHigh {
-                end: Gpa(slot.gpa.0.saturating_add(slot.run.length)),
+                end: Gpa(placed.gpa.0.saturating_add(placed.region.len)),
                 bits: constraints.address_bits,
             };
-            let end = slot
+            let end = placed
                 .gpa
-                .checked_add(slot.run.length)
+                .checked_add(placed.region.len)
                 .ok_or(too_high.clone())?;
             if limit.is_some_and(|limit| end.0 > limit) {
                 return Err(too_high);
             }
         }
         let memory = self
-            .slots
+            .regions
             .windows(2)
             .map(|pair| ("other memory", pair[0].range(), pair[1].range()));
-        let fixed = self.slots.iter().flat_map(|slot| {
+        let fixed = self.regions.iter().flat_map(|placed| {
             constraints
                 .taken
                 .iter()
-                .map(|(name, taken)| (*name, taken.clone(), slot.range()))
+                .map(|(name, taken)| (*name, taken.clone(), placed.range()))
         });
         match memory
             .chain(fixed)
@@ -229,27 +226,27 @@ impl MemoryPlan {
         }
     }
 
-    /// The memslots, ascending.
+    /// The regions, each a memslot, ascending.
     #[must_use]
-    pub fn slots(&self) -> &[RamSlot] {
-        &self.slots
+    pub fn regions(&self) -> &[PlacedRegion] {
+        &self.regions
     }
 
-    /// Guest-physical addresses of the memslots, ascending.
+    /// Guest-physical addresses of the regions, ascending.
     #[must_use]
     pub fn ranges(&self) -> Vec<Range<Gpa>> {
-        self.slots.iter().map(RamSlot::range).collect()
+        self.regions.iter().map(PlacedRegion::range).collect()
     }
 
-    /// The pieces of the backing file, ascending by where the guest has them.
-    pub fn pieces(&self) -> impl Iterator<Item = PlacedPiece> {
-        self.slots.iter().flat_map(RamSlot::pieces)
+    /// The parts of the backing file, ascending by where the guest has them.
+    pub fn parts(&self) -> impl Iterator<Item = PlacedPart> {
+        self.regions.iter().flat_map(PlacedRegion::parts)
     }
 
     /// Bytes of RAM in all.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.slots.iter().map(|slot| slot.run.length).sum()
+        self.regions.iter().map(|placed| placed.region.len).sum()
     }
 }
 
@@ -273,32 +270,32 @@ mod tests {
         }
     }
 
-    fn extent(page: u64, frame: u64) -> FileExtent {
-        FileExtent {
+    fn extent(page: u64, frame: u64) -> Extent {
+        Extent {
             offset: page * PAGE,
             hpa: Hpa(frame * PAGE),
-            length: PAGE,
+            len: PAGE,
         }
     }
 
     #[test]
     fn neighbours_join_whatever_their_order_in_the_file() {
-        let runs = runs(&[extent(0, 9), extent(1, 7), extent(2, 8), extent(3, 20)]);
-        assert_eq!(runs.len(), 2);
-        assert_eq!(runs[0].hpa, Some(Hpa(7 * PAGE)));
-        assert_eq!(runs[0].length, 3 * PAGE);
-        let offsets: Vec<_> = runs[0]
-            .pieces
+        let regions = regions(&[extent(0, 9), extent(1, 7), extent(2, 8), extent(3, 20)]);
+        assert_eq!(regions.len(), 2);
+        assert_eq!(regions[0].hpa, Some(Hpa(7 * PAGE)));
+        assert_eq!(regions[0].len, 3 * PAGE);
+        let offsets: Vec<_> = regions[0]
+            .parts
             .iter()
-            .map(|piece| piece.file_offset / PAGE)
+            .map(|part| part.start / PAGE)
             .collect();
         assert_eq!(offsets, [1, 2, 0]);
-        assert_eq!(runs[1].hpa, Some(Hpa(20 * PAGE)));
+        assert_eq!(regions[1].hpa, Some(Hpa(20 * PAGE)));
     }
 
     #[test]
     fn overlaps_are_named() {
-        let on_ecam = runs(&[extent(0, 0xb000_0000 / PAGE)]);
+        let on_ecam = regions(&[extent(0, 0xb000_0000 / PAGE)]);
         assert!(matches!(
             MemoryPlan::new(on_ecam, &Identity, &constraints()),
             Err(PlanError::Overlap { name: "ECAM", .. })
@@ -307,17 +304,21 @@ mod tests {
         #[derive(Debug)]
         struct AllAtOne;
         impl Layout for AllAtOne {
-            fn place(&self, runs: Vec<Run>, _: &Constraints) -> Result<Vec<RamSlot>, PlanError> {
-                let slot = |run| RamSlot {
+            fn place(
+                &self,
+                regions: Vec<Region>,
+                _: &Constraints,
+            ) -> Result<Vec<PlacedRegion>, PlanError> {
+                let placed = |region| PlacedRegion {
                     gpa: Gpa(PAGE),
-                    run,
+                    region,
                 };
-                Ok(runs.into_iter().map(slot).collect())
+                Ok(regions.into_iter().map(placed).collect())
             }
         }
         assert!(matches!(
             MemoryPlan::new(
-                runs(&[extent(0, 5), extent(1, 9)]),
+                regions(&[extent(0, 5), extent(1, 9)]),
                 &AllAtOne,
                 &constraints()
             ),
@@ -331,9 +332,9 @@ mod tests {
     #[test]
     fn what_the_cpu_cannot_address_is_refused() {
         let last = (1 << 40) / PAGE - 1;
-        let fits = runs(&[extent(0, last)]);
+        let fits = regions(&[extent(0, last)]);
         assert!(MemoryPlan::new(fits, &Identity, &constraints()).is_ok());
-        let beyond = runs(&[extent(0, last + 1)]);
+        let beyond = regions(&[extent(0, last + 1)]);
         assert!(matches!(
             MemoryPlan::new(beyond, &Identity, &constraints()),
             Err(PlanError::TooHigh { bits: 40, .. })
@@ -344,9 +345,9 @@ mod tests {
     fn too_many_pieces_are_refused_with_the_reason() {
         let scattered: Vec<_> = (0..501).map(|i| extent(i, 100_000 + 2 * i)).collect();
         assert!(matches!(
-            MemoryPlan::new(runs(&scattered), &Identity, &constraints()),
+            MemoryPlan::new(regions(&scattered), &Identity, &constraints()),
             Err(PlanError::TooFragmented {
-                runs: 501,
+                regions: 501,
                 most: 500,
                 ..
             })
@@ -357,12 +358,12 @@ mod tests {
     fn memory_below_4g_is_counted_up_to_the_border() {
         let border = (1 << 32) / PAGE;
         let plan = MemoryPlan::new(
-            runs(&[extent(0, border - 1), extent(1, border)]),
+            regions(&[extent(0, border - 1), extent(1, border)]),
             &Identity,
             &constraints(),
         )
         .unwrap();
-        assert_eq!(plan.slots().len(), 1);
+        assert_eq!(plan.regions().len(), 1);
     }
 
     proptest! {
@@ -375,23 +376,23 @@ mod tests {
             let half = frames.len() / 2;
             frames.rotate_left(half);
             let extents: Vec<_> = (0..).zip(&frames).map(|(page, frame)| extent(page, *frame)).collect();
-            let plan = MemoryPlan::new(runs(&extents), &Identity, &constraints()).unwrap();
+            let plan = MemoryPlan::new(regions(&extents), &Identity, &constraints()).unwrap();
             prop_assert_eq!(plan.size(), frames.len() as u64 * PAGE);
             let mut seen = 0;
-            for slot in plan.slots() {
-                prop_assert_eq!(Some(Hpa(slot.gpa.0)), slot.run.hpa);
-                let mut at = slot.gpa.0;
-                for piece in &slot.run.pieces {
+            for placed in plan.regions() {
+                prop_assert_eq!(Some(Hpa(placed.gpa.0)), placed.region.hpa);
+                let mut at = placed.gpa.0;
+                for part in &placed.region.parts {
                     let mut done = 0;
-                    while done < piece.length {
-                        let page = usize::try_from((piece.file_offset + done) / PAGE).unwrap();
+                    while done < part.end - part.start {
+                        let page = usize::try_from((part.start + done) / PAGE).unwrap();
                         prop_assert_eq!(frames[page] * PAGE, at);
                         at += PAGE;
                         done += PAGE;
                         seen += 1;
                     }
                 }
-                prop_assert_eq!(at, slot.range().end.0);
+                prop_assert_eq!(at, placed.range().end.0);
             }
             prop_assert_eq!(seen, frames.len());
         }

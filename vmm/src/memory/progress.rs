@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How far a long step of the start is, in the log.
 
 use std::cell::Cell;

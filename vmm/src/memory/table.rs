@@ -1,33 +1,48 @@
-//! Where guest memory is: the one table of a run.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Where guest memory is: the one table of a region.
+
+use std::ops::Range;
 
 use address::{Gpa, Hpa};
 use devices::guest_table::{GuestTable, Piece, Pieces, TableError, bar_size};
 use iommufd_backend::TablePages;
 
-use super::plan::{FileExtent, MemoryPlan};
-use crate::error::Error;
+use super::error::LayoutError;
+use super::plan::{Extent, MemoryPlan};
 
 /// The table from guest-physical to host-physical addresses that a run asks. Its pages are what a
 /// guest with a DMA window is shown.
 pub type RamTable = GuestTable<TablePages>;
 
-/// The table of the memory of `plan`, which is pinned at `extents`, ascending in its file; empty if
-/// nothing is pinned. `place` is told the bytes of a BAR that shows the table and says where the
-/// guest has that.
-///
-/// # Errors
-/// [`Error::Physical`], [`Error::Backend`], and those of `place`.
-pub fn fill(
-    plan: &MemoryPlan,
-    extents: &[FileExtent],
-    place: impl FnOnce(u64) -> Result<Gpa, Error>,
-) -> Result<RamTable, Error> {
-    let pieces = Pieces::new(physical(plan, extents))?;
-    let count = pieces.table_pages();
-    let size = bar_size(count);
-    let base = place(size)?;
-    let pages = TablePages::new(count, size, base.0)?;
-    Ok(GuestTable::build(&pieces, base, pages)?)
+/// A table whose place in the guest is not known yet.
+#[derive(Debug)]
+pub struct Draft(Pieces);
+
+impl Draft {
+    /// The table of the memory of `plan`, which is pinned at `extents`, ascending in its file; empty if
+    /// nothing is pinned.
+    ///
+    /// # Errors
+    /// [`TableError`]
+    pub fn new(plan: &MemoryPlan, extents: &[Extent]) -> Result<Self, TableError> {
+        Pieces::new(physical(plan, extents)).map(Self)
+    }
+
+    /// Bytes of a BAR that shows the table.
+    #[must_use]
+    pub fn bar_size(&self) -> u64 {
+        bar_size(self.0.table_pages())
+    }
+
+    /// The table, in a BAR that the guest has at `base`.
+    ///
+    /// # Errors
+    /// [`LayoutError::Physical`], [`LayoutError::Backend`]
+    pub fn build(self, base: Gpa) -> Result<RamTable, LayoutError> {
+        let pages = TablePages::new(self.0.table_pages(), self.bar_size(), base.0)?;
+        Ok(GuestTable::build(&self.0, base, pages)?)
+    }
 }
 
 /// What is known of a table without going through it again.
@@ -60,11 +75,11 @@ impl Summary {
 }
 
 /// Where the memory of `plan` is.
-fn physical(plan: &MemoryPlan, extents: &[FileExtent]) -> Vec<Piece> {
+fn physical(plan: &MemoryPlan, extents: &[Extent]) -> Vec<Piece> {
     let mut all = Vec::new();
-    for piece in plan.pieces() {
-        let (start, end) = (piece.file_offset, piece.file_offset + piece.length);
-        let first = extents.partition_point(|extent| extent.offset + extent.length <= start);
+    for piece in plan.parts() {
+        let Range { start, end } = piece.file;
+        let first = extents.partition_point(|extent| extent.offset + extent.len <= start);
         let inside = extents[first..]
             .iter()
             .take_while(|extent| extent.offset < end);
@@ -73,7 +88,7 @@ fn physical(plan: &MemoryPlan, extents: &[FileExtent]) -> Vec<Piece> {
             Piece {
                 gpa: piece.gpa + (from - start),
                 hpa: extent.hpa + (from - extent.offset),
-                len: (extent.offset + extent.length).min(end) - from,
+                len: (extent.offset + extent.len).min(end) - from,
             }
         }));
     }
@@ -86,19 +101,19 @@ mod tests {
 
     use super::*;
     use crate::memory::layout::{Conventional, Identity, Layout};
-    use crate::memory::plan::{self, Constraints, Run};
+    use crate::memory::plan::{self, Constraints, Region};
 
     const MIB: u64 = 1 << 20;
 
-    fn extent(offset: u64, hpa: u64, length: u64) -> FileExtent {
-        FileExtent {
+    fn extent(offset: u64, hpa: u64, len: u64) -> Extent {
+        Extent {
             offset,
             hpa: Hpa(hpa),
-            length,
+            len,
         }
     }
 
-    fn plan(runs: Vec<Run>, layout: &dyn Layout) -> MemoryPlan {
+    fn plan(regions: Vec<Region>, layout: &dyn Layout) -> MemoryPlan {
         let constraints = Constraints {
             taken: vec![
                 ("low memory", Gpa(0)..Gpa(MIB)),
@@ -107,7 +122,11 @@ mod tests {
             address_bits: 40,
             slots: 100,
         };
-        MemoryPlan::new(runs, layout, &constraints).unwrap()
+        MemoryPlan::new(regions, layout, &constraints).unwrap()
+    }
+
+    fn fill(plan: &MemoryPlan, extents: &[Extent], base: Gpa) -> Result<RamTable, LayoutError> {
+        Draft::new(plan, extents)?.build(base)
     }
 
     #[test]
@@ -117,24 +136,16 @@ mod tests {
             extent(2 * MIB, 0x8_0000_0000, 8 * MIB),
             extent(10 * MIB, 0x4000_0000, 6 * MIB),
         ];
-        let piece = plan::Piece {
-            file_offset: 0,
-            length: 16 * MIB,
-        };
-        let run = Run {
-            hpa: None,
-            length: 16 * MIB,
-            pieces: vec![piece],
-        };
-        let plan = plan(vec![run], &Conventional);
-        assert!(plan.slots().len() > 1, "in two pieces around the window");
-        let table = fill(&plan, &extents, |_| Ok(Gpa(0))).unwrap();
-        for slot in plan.slots() {
-            for at in (0..slot.run.length).step_by(4096) {
-                let offset = slot.run.pieces[0].file_offset + at;
-                let of = |e: &&FileExtent| (e.offset..e.offset + e.length).contains(&offset);
+        let region = Region::of_file(16 * MIB);
+        let plan = plan(vec![region], &Conventional);
+        assert!(plan.regions().len() > 1, "in two pieces around the window");
+        let table = fill(&plan, &extents, Gpa(0)).unwrap();
+        for placed in plan.regions() {
+            for at in (0..placed.region.len).step_by(4096) {
+                let offset = placed.region.parts[0].start + at;
+                let of = |e: &&Extent| (e.offset..e.offset + e.len).contains(&offset);
                 let extent = extents.iter().find(of).unwrap();
-                let run = table.translate(slot.gpa + at, 4096).unwrap();
+                let run = table.translate(placed.gpa + at, 4096).unwrap();
                 assert_eq!(run.hpa, extent.hpa + (offset - extent.offset));
                 assert_eq!(run.len, 4096);
             }
@@ -150,14 +161,11 @@ mod tests {
             extent(0, 0x1_0020_0000, 2 * MIB),
             extent(2 * MIB, 0x1_0000_0000, 2 * MIB),
         ];
-        let plan = plan(plan::runs(&extents), &Identity);
-        let mut asked = 0;
-        let table = fill(&plan, &extents, |size| {
-            asked = size;
-            Ok(Gpa(0x40_0000_0000))
-        })
-        .unwrap();
-        assert_eq!((asked, table.base()), (0x2000, Gpa(0x40_0000_0000)));
+        let plan = plan(plan::regions(&extents), &Identity);
+        let draft = Draft::new(&plan, &extents).unwrap();
+        assert_eq!(draft.bar_size(), 0x2000);
+        let table = draft.build(Gpa(0x40_0000_0000)).unwrap();
+        assert_eq!(table.base(), Gpa(0x40_0000_0000));
         let pieces: Vec<_> = table.pieces().collect::<Result<_, _>>().unwrap();
         let whole = Piece {
             gpa: Gpa(0x1_0000_0000),
@@ -169,16 +177,8 @@ mod tests {
 
     #[test]
     fn what_is_not_pinned_is_not_in_the_table() {
-        let piece = plan::Piece {
-            file_offset: 0,
-            length: 2 * MIB,
-        };
-        let run = Run {
-            hpa: None,
-            length: 2 * MIB,
-            pieces: vec![piece],
-        };
-        let table = fill(&plan(vec![run], &Conventional), &[], |_| Ok(Gpa(0))).unwrap();
+        let region = Region::of_file(2 * MIB);
+        let table = fill(&plan(vec![region], &Conventional), &[], Gpa(0)).unwrap();
         assert_eq!(table.pieces().count(), 0);
         assert_eq!(Summary::of(&table).unwrap(), Summary::default());
     }

@@ -1,5 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The devices of one guest, the address spaces that they are attached to, and the steps in which both are given
 //! back. [`teardown`](crate::teardown) has the order.
+
+mod error;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -10,17 +14,19 @@ use address::Bdf;
 use devices::vfio_pci::HostInfo;
 use host::SysRoot;
 use iommufd_backend::{
-    Because, CdevKind, DmaWidth, IommuSpace, Iommufd, Leftover, NoiommuSpace, PciSysfs, Quiet,
-    ResetMethod, VfioDevice, quiesce, settle,
+    Because, CdevKind, DmaWidth, Error as Backend, IommuSpace, Iommufd, Leftover, NoiommuSpace,
+    PciSysfs, Quiet, ResetMethod, VfioDevice, quiesce, settle,
 };
-use keeper::{Keeper, Kept, Status};
+use keeper::{Keeper, KeeperError, Kept, Status};
 
 use super::dma_path::DmaPath;
 use super::inspected::InspectedDevice;
 use crate::bus::slots::PciSlot;
 use crate::bus::synthetic::SyntheticMachine;
 use crate::config::DeviceConfig;
-use crate::error::Error;
+use crate::error::explain::{ProcessError, chain};
+
+pub use error::KeepError;
 
 /// How long the kernel may take to take a device apart that was closed.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -73,7 +79,7 @@ pub(crate) enum AddressSpaces {
 
 impl AddressSpaces {
     /// Attaches `device` to the space for its kind, which is made for the first one.
-    pub fn attach(&mut self, device: &VfioDevice, iommufd: &Arc<Iommufd>) -> Result<(), Error> {
+    pub fn attach(&mut self, device: &VfioDevice, iommufd: &Arc<Iommufd>) -> Result<(), Backend> {
         let bdf = device.bdf();
         match device.kind() {
             CdevKind::Noiommu => {
@@ -109,7 +115,8 @@ impl AddressSpaces {
     /// The name of what translates or does not, for reports.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::None | Self::Iommu(_) => "iommu",
+            Self::None => "none",
+            Self::Iommu(_) => "iommu",
             Self::Noiommu(_) => "noiommu",
             Self::Mixed { .. } => "noiommu and iommu",
             Self::Synthetic(_) => "software",
@@ -192,12 +199,12 @@ impl Assigned {
     /// is started here, before any of them is open.
     ///
     /// # Errors
-    /// [`Error::Keeper`]
+    /// [`KeeperError`]
     pub fn new(
         iommufd: &Arc<Iommufd>,
         inspected: &[InspectedDevice],
         sysfs: &PciSysfs,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, KeeperError> {
         let noiommu = inspected
             .iter()
             .filter(|device| device.kind == CdevKind::Noiommu);
@@ -225,8 +232,8 @@ impl Assigned {
     /// Tells the keeper of memory that is pinned now: `bytes` of `file`.
     ///
     /// # Errors
-    /// [`Error::Keeper`]
-    pub fn pinned(&mut self, file: &File, bytes: u64) -> Result<(), Error> {
+    /// [`KeeperError`]
+    pub fn pinned(&mut self, file: &File, bytes: u64) -> Result<(), KeeperError> {
         if let Some(keeper) = &self.keeper {
             keeper.memory(file.as_fd(), bytes)?;
             self.bytes = bytes;
@@ -236,7 +243,7 @@ impl Assigned {
 
     /// Ends all DMA of the devices for good. The guest must not be able to turn bus mastering on again by then.
     /// Returns what failed; the other devices are made quiet all the same.
-    pub fn quiesce(&mut self) -> Vec<Error> {
+    pub fn quiesce(&mut self) -> Vec<Backend> {
         if !self.evidence.is_empty() || !self.unquiet.is_empty() {
             return Vec::new();
         }
@@ -256,7 +263,7 @@ impl Assigned {
                 Err(error) => {
                     let known = self.known.iter().filter(|known| known.bdf == bdf);
                     self.unquiet.extend(known.cloned());
-                    errors.push(error.into());
+                    errors.push(error);
                 }
             }
         }
@@ -267,8 +274,8 @@ impl Assigned {
     /// the device and the keeper looks at it.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn close(&mut self) -> Result<(), Error> {
+    /// [`ProcessError`]
+    pub fn close(&mut self) -> Result<(), ProcessError> {
         let mut closed = true;
         for AssignedDevice { device, .. } in self.devices.drain(..) {
             let bdf = device.bdf();
@@ -283,7 +290,7 @@ impl Assigned {
             return Ok(());
         }
         self.part();
-        Err(Error::Process {
+        Err(ProcessError {
             operation: "close all devices",
             source: "one is still in use".into(),
         })
@@ -292,18 +299,18 @@ impl Assigned {
     /// Ends the I/O page tables of devices behind an IOMMU, which are closed.
     ///
     /// # Errors
-    /// [`Error::Backend`]
-    pub fn release_iommu(&mut self) -> Result<(), Error> {
+    /// [`Backend`]
+    pub fn release_iommu(&mut self) -> Result<(), Backend> {
         let iommu = self.spaces.take_iommu();
-        Ok(iommu.map_or(Ok(()), IommuSpace::release)?)
+        iommu.map_or(Ok(()), IommuSpace::release)
     }
 
     /// Verifies that all devices, which are closed, are quiet. Those that were not when they were open are made
     /// so through sysfs; failing that, the keeper keeps the memory.
     ///
     /// # Errors
-    /// [`Error::MemoryKept`]
-    pub fn verify(&mut self) -> Result<(), Error> {
+    /// [`KeepError::MemoryKept`]
+    pub fn verify(&mut self) -> Result<(), KeepError> {
         let kept = self.settle(&PciSysfs::default());
         let Some(first) = kept.first().map(|first| first.bdf) else {
             return Ok(());
@@ -316,18 +323,18 @@ impl Assigned {
     /// Gives the memory back that was pinned for devices in noiommu mode, which are quiet.
     ///
     /// # Errors
-    /// [`Error::Backend`]
-    pub fn unpin(&mut self) -> Result<(), Error> {
+    /// [`Backend`]
+    pub fn unpin(&mut self) -> Result<(), Backend> {
         let noiommu = self.spaces.take_noiommu().filter(|_| self.bytes > 0);
         let released = noiommu.map_or(Ok(()), |space| space.release(&self.evidence));
         // Without evidence for a device memory is not to go with this process.
-        if !matches!(released, Err(iommufd_backend::Error::NotQuiet { .. }))
+        if !matches!(released, Err(Backend::NotQuiet { .. }))
             && let Some(keeper) = self.keeper.take()
         {
             self.iommufd = None;
             keeper.released();
         }
-        Ok(released?)
+        released
     }
 
     /// Has nothing to do with the memory any more, which stays pinned.
@@ -349,7 +356,7 @@ impl Assigned {
                     report(&quiet);
                     self.evidence.push(quiet);
                 }
-                Err(error) => kept.push(Kept::new(&device, Error::from(error).chain())),
+                Err(error) => kept.push(Kept::new(&device, chain(&error))),
             }
         }
         // What no device was told of, none can write to.
@@ -360,12 +367,12 @@ impl Assigned {
     }
 
     /// Leaves the memory to the keeper, or stays in its place.
-    fn keep(&mut self, first: Bdf, devices: Vec<Kept>) -> Error {
+    fn keep(&mut self, first: Bdf, devices: Vec<Kept>) -> KeepError {
         let status = Status {
             bytes: self.bytes,
             devices,
         };
-        let error = |process, status| Error::MemoryKept {
+        let error = |process, status| KeepError::MemoryKept {
             bdf: first,
             process,
             status,
@@ -388,7 +395,7 @@ impl Assigned {
             "The keeper of memory does not keep it: {failed}; this process does, and stays"
         );
         let error = error(std::process::id(), status.clone());
-        log::error!("{}", error.chain());
+        log::error!("{}", chain(&error));
         keeper::keep_here(status);
         error
     }

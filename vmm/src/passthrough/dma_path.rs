@@ -1,11 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How the DMA of a device reaches guest memory, once that is decided.
 
 use devices::mediate::Profile;
-use iommufd_backend::CdevKind;
+use host::ResolvedDma;
 
-use crate::config::DmaMode;
-
-/// The way of a device's DMA to guest memory: what a [`DmaMode`] comes to on this host.
+/// The way of a device's DMA to guest memory: a [`ResolvedDma`] and what it takes.
 #[derive(Clone, Debug)]
 pub enum DmaPath {
     /// An IOMMU translates.
@@ -19,25 +19,28 @@ pub enum DmaPath {
 }
 
 impl DmaPath {
-    /// What `mode` comes to for a device of this `kind`, with the profile that it was given.
-    pub fn of(kind: CdevKind, mode: DmaMode, profile: Option<Profile>) -> Self {
-        match (kind, mode) {
-            (CdevKind::Iommu, _) => Self::Iommu,
-            (CdevKind::Noiommu, DmaMode::Translate) => Self::Translate,
-            (CdevKind::Noiommu, DmaMode::Mediate) => Self::Mediate(profile),
-            (CdevKind::Noiommu, DmaMode::Auto | DmaMode::Iommu | DmaMode::Identity) => {
-                Self::Identity
-            }
+    /// The path of a device in `mode`, with the profile that it was given.
+    pub fn of(mode: ResolvedDma, profile: Option<Profile>) -> Self {
+        match mode {
+            ResolvedDma::Iommu => Self::Iommu,
+            ResolvedDma::Identity => Self::Identity,
+            ResolvedDma::Translate => Self::Translate,
+            ResolvedDma::Mediate => Self::Mediate(profile),
+        }
+    }
+
+    /// The mode, without a profile.
+    pub fn mode(&self) -> ResolvedDma {
+        match self {
+            Self::Iommu => ResolvedDma::Iommu,
+            Self::Identity => ResolvedDma::Identity,
+            Self::Translate => ResolvedDma::Translate,
+            Self::Mediate(_) => ResolvedDma::Mediate,
         }
     }
 
     /// Its name, as options and reports have it.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Iommu => "iommu",
-            Self::Identity => "identity",
-            Self::Translate => "translate",
-            Self::Mediate(_) => "mediate",
-        }
+        self.mode().name()
     }
 }

@@ -1,13 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The fixed facts about a device.
 
 use address::Hpa;
 use devices::vfio_pci::{HostInfo, RegionInfo};
-use iommufd_backend::{CdevKind, Error, IrqIndex, PciSysfs, REGIONS, VfioDevice};
+use iommufd_backend::{Error, IrqIndex, REGIONS, ResetMethod, VfioDevice};
 
 use super::inspected::InspectedDevice;
 use super::{ROM, served};
 
-/// Reads the fixed facts about `devices`, all that one guest gets, which were `inspected` in the same order.
+/// Reads the fixed facts about `devices`, all that one guest gets, which were `inspected` and are reset by `methods`
+/// in the same order.
 /// Interrupts that the host cannot serve are not among them; the log says why.
 ///
 /// # Errors
@@ -15,12 +18,13 @@ use super::{ROM, served};
 pub(crate) fn host_infos(
     devices: &[VfioDevice],
     inspected: &[InspectedDevice],
-    sysfs: &PciSysfs,
+    methods: &[ResetMethod],
 ) -> Result<Vec<HostInfo>, Error> {
     let read = devices
         .iter()
         .zip(inspected)
-        .map(|(device, inspected)| host_info(device, inspected.addresses(), sysfs));
+        .zip(methods)
+        .map(|((device, inspected), reset)| host_info(device, inspected.addresses(), reset));
     let mut infos = read.collect::<Result<Vec<_>, _>>()?;
     served::keep(devices, &mut infos);
     Ok(infos)
@@ -30,7 +34,7 @@ pub(crate) fn host_infos(
 fn host_info(
     device: &VfioDevice,
     addresses: [Option<Hpa>; REGIONS],
-    sysfs: &PciSysfs,
+    reset: &ResetMethod,
 ) -> Result<HostInfo, Error> {
     let region = |index: u32| {
         let region = device.region(index).cloned().unwrap_or_default();
@@ -49,13 +53,9 @@ fn host_info(
         rom: region(ROM),
         config_size: device.config_size(),
         intx_vectors: vectors(device.irq_count(IrqIndex::Intx)?),
-        // Without interrupt remapping x86 hosts cannot give a device a block of vectors.
-        msi_vectors: match device.kind() {
-            CdevKind::Noiommu => msi.min(1),
-            CdevKind::Iommu => msi,
-        },
+        msi_vectors: device.kind().msi_vectors(msi),
         msix_vectors: vectors(msix.count),
         msix_grows: msix.grows,
-        resettable: device.has_function_reset(sysfs)?,
+        resettable: reset.is_function_reset(),
     })
 }

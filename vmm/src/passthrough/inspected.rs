@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A device before it is bound: what sysfs says of it.
 
 use std::ops::Range;
 
 use address::{Bdf, Hpa};
-use iommufd_backend::{CdevKind, DmaWidth, Leftover, PciSysfs, REGIONS, RegionKind, Resource};
+use iommufd_backend::{CdevKind, DmaWidth, Leftover, PciSysfs, REGIONS, Resource, memory_bars};
 
 use super::dma_path::DmaPath;
 use crate::bus::slots::PciSlot;
@@ -26,19 +28,13 @@ pub(crate) struct InspectedDevice {
 impl InspectedDevice {
     /// Where the host has each region that is memory: BAR0 to BAR5, then the ROM.
     pub fn addresses(&self) -> [Option<Hpa>; REGIONS] {
-        let memory = |region: Resource| region.kind == RegionKind::Memory;
-        self.regions
-            .map(|region| Some(Hpa(region.filter(|r| memory(*r))?.start?)))
+        self.regions.map(|region| region?.address())
     }
 
     /// The memory BARs, each with its name.
     pub fn bars(&self) -> impl Iterator<Item = (String, Range<Hpa>)> {
-        let all = (0..6).zip(self.regions).zip(self.addresses());
-        all.filter_map(|((number, region), address)| {
-            let range = address?.span(region?.size)?;
-            let name = format!("{} BAR{number}", self.bdf);
-            (!range.is_empty()).then_some((name, range))
-        })
+        let name = |number| format!("{} BAR{number}", self.bdf);
+        memory_bars(&self.regions).map(move |(number, range)| (name(number), range))
     }
 
     /// What a keeper must know of it before it is bound.

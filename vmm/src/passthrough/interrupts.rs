@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From a device's interrupts to the guest's: eventfds that VFIO signals and KVM listens to.
 
 use std::collections::BTreeMap;

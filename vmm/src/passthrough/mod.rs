@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The host's side of a passed-through function, made of its VFIO device and of KVM.
 
 pub(crate) mod assigned;
@@ -14,8 +16,9 @@ use std::sync::Arc;
 
 use address::{Gpa, Hpa};
 use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, MsiMessage, Region};
-use iommufd_backend::{IrqIndex, VfioDevice};
+use iommufd_backend::{IrqIndex, ResetMethod, VfioDevice};
 
+use self::assigned::AssignedDevice;
 use self::interrupts::{Active, OwnEvents};
 use crate::kvm::irq::{Interrupts, IrqError};
 use crate::kvm::vm::{Memslot, Vm, VmError};
@@ -60,19 +63,19 @@ pub struct VfioFunction {
     events: OwnEvents,
     device: Arc<VfioDevice>,
     info: HostInfo,
+    reset: ResetMethod,
     vm: Arc<Vm>,
     interrupts: Arc<Interrupts>,
     intx_gsi: u32,
 }
 
 impl VfioFunction {
-    /// Brings `device` and `vm` together; INTx will raise `intx_gsi`.
+    /// Brings the device of `assigned` and `vm` together; INTx will raise `intx_gsi`.
     ///
     /// # Errors
     /// The errno of `eventfd`.
     pub fn new(
-        device: Arc<VfioDevice>,
-        info: HostInfo,
+        assigned: &AssignedDevice,
         vm: Arc<Vm>,
         interrupts: Arc<Interrupts>,
         intx_gsi: u32,
@@ -81,8 +84,9 @@ impl VfioFunction {
             slots: BTreeMap::new(),
             active: Active::None,
             events: OwnEvents::new()?,
-            device,
-            info,
+            device: Arc::clone(&assigned.device),
+            info: assigned.info.clone(),
+            reset: assigned.reset.clone(),
             vm,
             interrupts,
             intx_gsi,
@@ -180,7 +184,8 @@ impl HostFunction for VfioFunction {
     }
 
     fn reset(&mut self) -> Result<(), HostError> {
-        Ok(self.device.reset().map_err(PassthroughError::from)?)
+        let reset = self.reset.reset_for_guest(&*self.device);
+        Ok(reset.map_err(PassthroughError::from)?)
     }
 }
 

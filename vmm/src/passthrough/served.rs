@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which kinds of interrupt the host can serve. VFIO counts what a device's config space says; whether
 //! the host can do it shows when it is asked to.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a passed-through device tells its user: that it failed, or that the host wants it back.
 
 use std::sync::Arc;
@@ -6,7 +8,8 @@ use address::Bdf;
 use iommufd_backend::{IrqIndex, VfioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::error::{Error, process};
+use crate::error::Error;
+use crate::error::explain::process;
 use crate::kvm::eventfd;
 
 /// One of the two notices of a device.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The main thread while the guest runs: waits for the guest's end, signals, input and notices
 //! of devices.
 
@@ -10,9 +12,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::error::Error;
+use crate::error::explain::ProcessError;
 use crate::run::console::{Console, ConsoleWatcher, GuestSerial};
 use crate::run::device_notices::DeviceWatch;
+use crate::run::error::RunError;
 use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
 use crate::run::power_button::{PowerButton, Press};
 
@@ -26,28 +29,28 @@ impl Signals {
     /// they inherit what is blocked.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn take() -> Result<Self, Error> {
+    /// [`ProcessError`]
+    pub fn take() -> Result<Self, ProcessError> {
         let set = taken();
         set.thread_block()
             .and_then(|()| {
                 SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             })
             .map(Self)
-            .map_err(|errno| Error::Process {
+            .map_err(|errno| ProcessError {
                 operation: "wait for signals",
                 source: errno.into(),
             })
     }
 }
 
-/// Lets the signals through again that [`Signals::take`] took over, so that until a next guest runs they
+/// Lets the signals through again that a run took over, so that until a next guest runs they
 /// kill the process, as they did before the first one did. One that came meanwhile does so now.
 ///
 /// # Errors
-/// [`Error::Process`]
-pub fn unblock_signals() -> Result<(), Error> {
-    taken().thread_unblock().map_err(|errno| Error::Process {
+/// [`ProcessError`]
+pub fn unblock_signals() -> Result<(), ProcessError> {
+    taken().thread_unblock().map_err(|errno| ProcessError {
         operation: "let signals through",
         source: errno.into(),
     })
@@ -117,14 +120,14 @@ pub struct Watched<'a> {
 /// Waits until the guest ends and returns why it did.
 ///
 /// # Errors
-/// [`Error::Process`] if waiting itself fails.
+/// [`ProcessError`] if waiting itself fails.
 pub fn run(
     watched: &Watched<'_>,
     console: &mut Console,
     limit: RunLimit,
-) -> Result<ExitReason, Error> {
+) -> Result<ExitReason, ProcessError> {
     let began = Instant::now();
-    let failed = |error: event_manager::Error| Error::Process {
+    let failed = |error: event_manager::Error| ProcessError {
         operation: "wait for events",
         source: error.into(),
     };
@@ -165,24 +168,24 @@ pub fn run(
 /// Whether an end for `reason` is a good one.
 ///
 /// # Errors
-/// [`Error::GuestCrash`], [`Error::GuestStatus`], [`Error::GuestReset`], [`Error::DeviceFailed`],
-/// [`Error::AccessFailed`], [`Error::NoWorker`], [`Error::Panicked`]
-pub fn outcome(reason: ExitReason) -> Result<(), Error> {
+/// [`RunError::GuestCrash`], [`RunError::GuestStatus`], [`RunError::GuestReset`], [`RunError::DeviceFailed`],
+/// [`RunError::AccessFailed`], [`RunError::NoWorker`], [`RunError::Panicked`]
+pub fn outcome(reason: ExitReason) -> Result<(), RunError> {
     match reason {
         ExitReason::PowerOff { status: 0 } => log::info!("The guest switched itself off"),
-        ExitReason::PowerOff { status } => return Err(Error::GuestStatus(status)),
-        ExitReason::Reset => return Err(Error::GuestReset),
+        ExitReason::PowerOff { status } => return Err(RunError::GuestStatus(status)),
+        ExitReason::Reset => return Err(RunError::GuestReset),
         ExitReason::Signal(signal) => log::info!("Signal {signal} ends the guest"),
         ExitReason::Quit => log::info!("Ended from the terminal"),
         ExitReason::TerminalGone => log::info!("The terminal is gone, which ends the guest"),
         ExitReason::TimeLimit(limit) => {
             log::info!("{} s are over, which ends the guest", limit.as_secs());
         }
-        ExitReason::GuestCrash(text) => return Err(Error::GuestCrash(text)),
-        ExitReason::Panic => return Err(Error::Panicked),
-        ExitReason::AccessFailed(at) => return Err(Error::AccessFailed { at }),
-        ExitReason::NoWorker => return Err(Error::NoWorker),
-        ExitReason::Device(bdf, reason) => return Err(Error::DeviceFailed { bdf, reason }),
+        ExitReason::GuestCrash(text) => return Err(RunError::GuestCrash(text)),
+        ExitReason::Panic => return Err(RunError::Panicked),
+        ExitReason::AccessFailed(at) => return Err(RunError::AccessFailed { at }),
+        ExitReason::NoWorker => return Err(RunError::NoWorker),
+        ExitReason::Device(bdf, reason) => return Err(RunError::DeviceFailed { bdf, reason }),
     }
     Ok(())
 }
@@ -267,6 +270,7 @@ impl MutEventSubscriber for Watcher<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::explain::{ExitCode, Explain};
 
     #[test]
     fn signals_are_let_through_again() {
@@ -293,7 +297,10 @@ mod tests {
     #[test]
     fn a_restart_is_no_good_end() {
         let error = outcome(ExitReason::Reset).unwrap_err();
-        assert_eq!((error.id(), error.exit_code()), ("guest-reset", 7));
+        assert_eq!(
+            (error.id(), error.exit_code()),
+            ("guest-reset", ExitCode::GuestReset)
+        );
         assert!(outcome(ExitReason::PowerOff { status: 0 }).is_ok());
     }
 }

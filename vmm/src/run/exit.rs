@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Why a guest ends: the first reason that is reported counts.
 
 use std::io;
@@ -40,7 +42,7 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
-    /// One word for it, as `docs/events.md` lists them.
+    /// One word for it, as `docs/reference/events.md` lists them.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Limits of this process that would end a guest long after its start.
 
 use std::io as std_io;
@@ -7,15 +9,15 @@ use rustix::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm_sys_util::signal::register_signal_handler;
 
-use crate::error::Error;
+use super::error::RunError;
 
 /// Raises the limit on open files as far as this process may: every MSI-X vector that a guest uses is a
 /// file, and shells and service managers leave 1024 for programs that use select(2), which this one does
 /// not. It has to suffice for `devices` and `cpus`.
 ///
 /// # Errors
-/// [`Error::TooFewFiles`]
-pub fn raise_open_files(devices: usize, cpus: u8) -> Result<(), Error> {
+/// [`RunError::TooFewFiles`]
+pub fn raise_open_files(devices: usize, cpus: u8) -> Result<(), RunError> {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = raise(Resource::Nofile, limit) {
         log::debug!(
@@ -27,9 +29,9 @@ pub fn raise_open_files(devices: usize, cpus: u8) -> Result<(), Error> {
     suffices(getrlimit(Resource::Nofile).current, need)
 }
 
-fn suffices(limit: Option<u64>, need: u64) -> Result<(), Error> {
+fn suffices(limit: Option<u64>, need: u64) -> Result<(), RunError> {
     match limit.filter(|limit| *limit < need) {
-        Some(limit) => Err(Error::TooFewFiles { limit, need }),
+        Some(limit) => Err(RunError::TooFewFiles { limit, need }),
         None => Ok(()),
     }
 }
@@ -67,6 +69,7 @@ fn raise(resource: Resource, limit: Rlimit) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::explain::{ExitCode, Explain, Limits};
 
     #[test]
     fn as_many_files_as_may_be_can_be_opened() {
@@ -88,9 +91,12 @@ mod tests {
         assert!(suffices(Some(100), 100).is_ok());
         assert!(suffices(None, 100).is_ok());
         let error = suffices(Some(20), 100).unwrap_err();
-        assert_eq!((error.id(), error.exit_code()), ("too-few-files", 2));
+        assert_eq!(
+            (error.id(), error.exit_code()),
+            ("too-few-files", ExitCode::Host)
+        );
         let text = error.to_string();
         assert!(text.contains("100") && text.contains("20"), "{text}");
-        assert!(error.hint().unwrap().contains("ulimit -n 100"));
+        assert!(error.hint(Limits::NONE).unwrap().contains("ulimit -n 100"));
     }
 }

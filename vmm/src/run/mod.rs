@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest while it runs: what ends it, what reaches it, and who watches.
 
 pub mod console;
 pub(crate) mod device_notices;
+mod error;
 pub(crate) mod event_loop;
 pub mod exit;
 pub mod limits;
@@ -9,3 +12,5 @@ pub mod machine_info;
 pub(crate) mod power_button;
 pub mod timings;
 pub(crate) mod vmm;
+
+pub use error::RunError;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The guest's power button: how it is asked to switch itself off.
 
 use std::sync::Arc;

@@ -1,12 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A running microVM.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use address::Bdf;
 use devices::mediate::Statistics;
 
-use crate::config::Config;
+use crate::config::ValidConfig;
 use crate::error::Error;
+use crate::error::explain::ProcessError;
 use crate::run::console::{Console, GuestSerial};
 use crate::run::event_loop::{self, RunLimit, Signals, Watched};
 use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
@@ -22,10 +25,35 @@ pub struct Vmm {
     pub(crate) info: MachineInfo,
     pub(crate) serial: Arc<GuestSerial>,
     pub(crate) signals: Signals,
-    pub(crate) power_button: PowerButton,
+    pub(crate) power_button: Arc<PowerButton>,
     pub(crate) exit_sender: ExitSender,
     pub(crate) exits: ExitReceiver,
     pub(crate) resources: Resources,
+}
+
+/// A hold on a running microVM. Clones are the same microVM's.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    power_button: Weak<PowerButton>,
+    exit_sender: ExitSender,
+}
+
+impl Handle {
+    /// Asks the guest to switch itself off. A guest that has ended does not listen.
+    ///
+    /// # Errors
+    /// [`Error::Irq`]
+    pub fn press_power_button(&self) -> Result<Press, Error> {
+        match self.power_button.upgrade() {
+            Some(button) => Ok(button.press()?),
+            None => Ok(Press::Unheard),
+        }
+    }
+
+    /// Stops the guest: [`Vmm::wait`] returns `reason`, unless the guest has ended already.
+    pub fn stop(&self, reason: ExitReason) {
+        self.exit_sender.send(reason);
+    }
 }
 
 /// What is left of a microVM.
@@ -47,7 +75,7 @@ impl Vmm {
     /// # Errors
     /// [`Error`]; everything was given back by then.
     pub fn start(
-        config: &Config,
+        config: &ValidConfig,
         harness: Harness<'_>,
         console: &mut Console,
         timings: &mut Timings,
@@ -61,24 +89,20 @@ impl Vmm {
         &self.info
     }
 
-    /// Asks the guest to switch itself off.
-    ///
-    /// # Errors
-    /// [`Error::Irq`]
-    pub fn press_power_button(&self) -> Result<Press, Error> {
-        Ok(self.power_button.press()?)
-    }
-
-    /// Stops the guest: [`wait`](Self::wait) returns `reason`, unless the guest has ended already.
-    pub fn stop(&self, reason: ExitReason) {
-        self.exit_sender.send(reason);
+    /// A hold on it for other threads, which may outlive it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            power_button: Arc::downgrade(&self.power_button),
+            exit_sender: self.exit_sender.clone(),
+        }
     }
 
     /// Waits until the guest ends and returns why.
     ///
     /// # Errors
-    /// [`Error::Process`] if waiting itself fails.
-    pub fn wait(&self, console: &mut Console, limit: RunLimit) -> Result<ExitReason, Error> {
+    /// [`ProcessError`] if waiting itself fails.
+    pub fn wait(&self, console: &mut Console, limit: RunLimit) -> Result<ExitReason, ProcessError> {
         let watched = Watched {
             serial: &self.serial,
             signals: &self.signals,

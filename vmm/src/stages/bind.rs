@@ -1,4 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The third stage: the devices are bound to `/dev/iommu`, reset and quiet.
+
+mod error;
 
 use std::sync::Arc;
 
@@ -15,6 +19,8 @@ use crate::passthrough::assigned::{AddressSpaces, Assigned, AssignedDevice};
 use crate::passthrough::host_infos;
 use crate::passthrough::inspected::InspectedDevice;
 use crate::teardown::Resources;
+
+pub use error::BindStageError;
 
 /// A guest whose devices are bound.
 #[derive(Debug)]
@@ -36,6 +42,7 @@ impl<'a> Opened<'a> {
                 resources.assigned.devices = bind_all(&iommufd, devices, &sysfs, spaces)?;
                 resources
             }
+            Source::None => Resources::new(Assigned::default()),
             Source::Synthetic(machine) => Resources::new(Assigned::synthetic(machine)),
         };
         Ok(Bound {
@@ -58,10 +65,16 @@ fn bind_all(
     for device in &inspected {
         bound.push(bind_one(iommufd, device, sysfs, spaces)?);
     }
-    let infos = host_infos(&bound, &inspected, sysfs)?;
+    let methods = bound
+        .iter()
+        .zip(&inspected)
+        .map(|(device, inspected)| reset_method(device, inspected, sysfs))
+        .collect::<Result<Vec<_>, _>>()?;
+    let infos = host_infos(&bound, &inspected, &methods)?;
     let mut devices = Vec::new();
-    for ((device, inspected), info) in bound.into_iter().zip(inspected).zip(infos) {
-        let reset = reset_method(&device, &inspected, sysfs)?;
+    for (((device, inspected), info), reset) in
+        bound.into_iter().zip(inspected).zip(infos).zip(methods)
+    {
         devices.push(AssignedDevice {
             device: Arc::new(device),
             info,
@@ -71,7 +84,7 @@ fn bind_all(
             reset,
         });
     }
-    reset(&mut devices, sysfs)?;
+    reset(&mut devices)?;
     Ok(devices)
 }
 
@@ -108,10 +121,8 @@ fn reset_method(
     let method = device.reset_method(sysfs)?;
     match &method {
         ResetMethod::None { others } if !inspected.accepts_no_reset => {
-            return Err(Error::NoReset {
-                bdf,
-                others: others.clone(),
-            });
+            let others = others.clone();
+            return Err(BindStageError::NoReset { bdf, others }.into());
         }
         ResetMethod::None { .. } => log::warn!(
             "{bdf}: cannot be reset: it may be doing what its last user told it, and will keep what \
@@ -123,24 +134,23 @@ fn reset_method(
 }
 
 /// Resets `devices`, each bus once.
-fn reset(devices: &mut [AssignedDevice], sysfs: &PciSysfs) -> Result<(), Error> {
+fn reset(devices: &mut [AssignedDevice]) -> Result<(), Error> {
     let with_methods: Vec<_> = devices.iter().map(AssignedDevice::with_method).collect();
     let results = reset_each(&with_methods);
     for (assigned, result) in devices.iter_mut().zip(results) {
         let AssignedDevice { device, reset, .. } = assigned;
-        let own = device.own_reset(sysfs)?;
-        match (result.map_err(Error::from), own) {
+        match (result.map_err(Error::from), reset.fallback()) {
             (Ok(()), _) => {}
             // Binding has reset it in that way already.
-            (Err(error), Some(own)) if matches!(reset, ResetMethod::Bus(_)) => {
+            (Err(error), Some(own)) => {
                 log::warn!(
                     "{}: {}; its own reset ({own}) has to do, which may leave it running",
                     device.bdf(),
                     error.chain()
                 );
-                *reset = ResetMethod::Function(own);
+                *reset = own;
             }
-            (Err(error), _) => return Err(error),
+            (Err(error), None) => return Err(error),
         }
     }
     Ok(())

@@ -1,23 +1,26 @@
-//! The first stage: what is known before any device is touched. Every refusal that needs no device comes from here.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The first stage: what is known before any device is touched. Every refusal that needs the host, but no change to it,
+//! comes from here; those that need no host come from [`validate`](crate::config::Config::validate).
+
+mod error;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa};
-use host::SysRoot;
-use iommufd_backend::{Cdev, CdevKind, IoMem, Iommufd, PciSysfs};
+use host::{DmaConflict, ResolvedDma, SysRoot};
+use iommufd_backend::{Cdev, CdevKind, Iommufd};
 
 use super::Harness;
-use super::open_kvm::Opened;
 use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
 use crate::bus::address_map::AddressMap;
 use crate::bus::allocator::BusAllocator;
-use crate::bus::slots::{self, PciSlot};
+use crate::bus::slots;
 use crate::bus::synthetic::SyntheticMachine;
-use crate::config::{self, Config, DeviceConfig, DmaMode};
+use crate::config::{self, Config, DeviceConfig, ValidConfig};
 use crate::error::Error;
-use crate::kvm::vm::Vm;
 use crate::memory::backing;
 use crate::memory::layout::Layout;
 use crate::passthrough::assigned;
@@ -26,8 +29,7 @@ use crate::passthrough::inspected::InspectedDevice;
 use crate::run::limits;
 use crate::run::machine_info::in_guest;
 
-/// The host's physical address map.
-const IOMEM: &str = "/proc/iomem";
+pub use error::InspectError;
 
 /// What is known of a guest before anything is set up for it.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct Guest<'a> {
     pub at_identity: bool,
     /// Whether a device's driver in the guest translates addresses.
     pub translates: bool,
+    /// Whether guest memory is made of hugepages.
+    pub of_hugepages: bool,
     /// The memory BARs, each with its device's name, and where the host has them.
     pub bars: Vec<(String, Range<Hpa>)>,
     /// The guest's bus, and its addresses outside RAM.
@@ -56,6 +60,8 @@ pub(super) enum Source {
         iommufd: Arc<Iommufd>,
         devices: Vec<InspectedDevice>,
     },
+    /// Nothing: an ordinary microVM.
+    None,
     /// Software, which needs none of the host's memory.
     Synthetic(Box<dyn SyntheticMachine>),
 }
@@ -69,7 +75,7 @@ pub(crate) struct Inspected<'a> {
 
 impl<'a> Inspected<'a> {
     /// Reads all files that `config` names and looks at its devices.
-    pub fn new(config: &'a Config, harness: Harness<'a>) -> Result<Self, Error> {
+    pub fn new(config: &'a ValidConfig, harness: Harness<'a>) -> Result<Self, Error> {
         let Harness { identity, machine } = harness;
         limits::raise_open_files(config.devices.len(), config.cpus.get())?;
         let files = BootFiles::open(config)?;
@@ -79,14 +85,15 @@ impl<'a> Inspected<'a> {
         let any = |wanted: fn(&DmaPath) -> bool| source.paths().any(wanted);
         let at_identity = any(|path| matches!(path, DmaPath::Identity));
         if identity.needs_identity() && !at_identity {
-            return Err(Error::NoIdentity);
+            return Err(InspectError::NoIdentity.into());
         }
         let translates = any(|path| matches!(path, DmaPath::Translate));
         let bars = source.bars();
         let map = source.address_map(&bars)?;
         let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
         let bus = BusAllocator::new(map, taken.collect(), source.next_slot());
-        if source.takes_hugepages(at_identity) || config.memory.hugepage_size.is_some() {
+        let of_hugepages = host::needs_hugepages(source.modes(), config.memory.hugepage_size);
+        if of_hugepages {
             backing::check_hugepages(&config.memory)?;
         }
         Ok(Self {
@@ -97,54 +104,53 @@ impl<'a> Inspected<'a> {
                 release,
                 at_identity,
                 translates,
+                of_hugepages,
                 bars,
                 bus,
             },
             source,
         })
     }
-
-    /// Opens KVM and creates the VM, which has neither memory nor CPUs yet.
-    pub fn open_kvm(self) -> Result<Opened<'a>, Error> {
-        Ok(Opened {
-            vm: Vm::new()?,
-            guest: self.guest,
-            source: self.source,
-        })
-    }
 }
 
 impl Source {
-    fn inspect(config: &Config, machine: Option<Box<dyn SyntheticMachine>>) -> Result<Self, Error> {
-        let slots = check_names(&config.devices)?;
+    fn inspect(
+        config: &ValidConfig,
+        machine: Option<Box<dyn SyntheticMachine>>,
+    ) -> Result<Self, Error> {
         let profiles = config.devices.iter().map(config::profile);
         let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
         if let Some(machine) = machine {
             return match config.devices.first() {
-                Some(DeviceConfig { bdf, .. }) => Err(Error::DeviceWithSoftware { bdf: *bdf }),
+                Some(DeviceConfig { bdf, .. }) => {
+                    Err(InspectError::DeviceWithSoftware { bdf: *bdf }.into())
+                }
                 None => Ok(Self::Synthetic(machine)),
             };
         }
-        let sysfs = PciSysfs::default();
+        if config.devices.is_empty() {
+            return Ok(Self::None);
+        }
+        let root = SysRoot::default();
+        let sysfs = root.pci();
         let iommufd = Arc::new(Iommufd::open()?);
         let mut devices = Vec::new();
-        for ((device, slot), profile) in config.devices.iter().zip(slots).zip(profiles) {
-            let (_, kind) = Cdev::find(&sysfs, device.bdf)?;
-            check_mode(device, kind, config.noiommu)?;
-            check_encryption(device.bdf, kind)?;
-            check_addresses(&sysfs, device.bdf, kind)?;
-            host::ensure_no_virtual_functions(&SysRoot::default(), device.bdf)?;
+        for ((device, slot), profile) in config.devices.iter().zip(config.slots()).zip(profiles) {
+            let kind = Cdev::find(sysfs, device.bdf)?.kind();
+            let mode = check_mode(device, kind, config.noiommu)?;
+            check_encryption(&root, device.bdf, kind)?;
+            check_addresses(&root, device.bdf, kind)?;
+            host::ensure_no_virtual_functions(&root, device.bdf)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
-                slot,
+                slot: *slot,
                 kind,
-                dma: DmaPath::of(kind, device.dma, profile),
+                dma: DmaPath::of(mode, profile),
                 accepts_no_reset: device.allow_no_reset,
                 regions: sysfs.resources(device.bdf)?,
                 dma_width: sysfs.dma_width(device.bdf),
             });
         }
-        check_mix(&devices)?;
         assigned::warn_of_keepers(&config.devices);
         Ok(Self::Devices { iommufd, devices })
     }
@@ -152,6 +158,7 @@ impl Source {
     fn paths(&self) -> impl Iterator<Item = &DmaPath> {
         let (devices, engine) = match self {
             Self::Devices { devices, .. } => (devices.as_slice(), None),
+            Self::None => (&[][..], None),
             Self::Synthetic(machine) => (&[][..], Some(machine.dma_path())),
         };
         devices.iter().map(|device| &device.dma).chain(engine)
@@ -162,6 +169,7 @@ impl Source {
             Self::Devices { devices, .. } => {
                 devices.iter().flat_map(InspectedDevice::bars).collect()
             }
+            Self::None => Vec::new(),
             Self::Synthetic(machine) => machine.bars(),
         }
     }
@@ -171,8 +179,9 @@ impl Source {
         match self {
             Self::Devices { .. } => {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
-                Ok(AddressMap::new(&IoMem::read(IOMEM.as_ref())?, &bars)?)
+                Ok(AddressMap::new(&SysRoot::default().iomem()?, &bars)?)
             }
+            Self::None => Ok(AddressMap::conventional()),
             Self::Synthetic(machine) => Ok(machine.address_map()),
         }
     }
@@ -183,62 +192,43 @@ impl Source {
             Self::Devices { devices, .. } => {
                 slots::next_slot(devices.iter().map(|device| &device.slot))
             }
-            Self::Synthetic(_) => slots::next_slot([]),
+            Self::None | Self::Synthetic(_) => slots::next_slot([]),
         }
     }
 
-    /// Whether guest memory comes from the pool of hugepages although nobody asked for them.
-    fn takes_hugepages(&self, at_identity: bool) -> bool {
-        at_identity && matches!(self, Self::Devices { .. })
+    /// How DMA reaches guest memory that is real memory of the host's.
+    fn modes(&self) -> impl Iterator<Item = ResolvedDma> {
+        let devices = match self {
+            Self::Devices { devices, .. } => devices.as_slice(),
+            Self::None | Self::Synthetic(_) => &[],
+        };
+        devices.iter().map(|device| device.dma.mode())
     }
 }
 
-/// The layout of memory belongs to all devices together: one whose guest translates has memory
-/// at addresses that are wrong for one that takes them as they are.
-fn check_mix(devices: &[InspectedDevice]) -> Result<(), Error> {
-    let find = |wanted: fn(&DmaPath) -> bool| {
-        let found = devices.iter().find(|device| wanted(&device.dma));
-        found.map(|device| device.bdf)
-    };
-    let translate = find(|path| matches!(path, DmaPath::Translate));
-    let other = find(|path| matches!(path, DmaPath::Identity | DmaPath::Iommu));
-    match (translate, other) {
-        (Some(translate), Some(other)) => Err(Error::MixedModes { translate, other }),
-        _ => Ok(()),
-    }
-}
-
-fn check_names(devices: &[DeviceConfig]) -> Result<Vec<PciSlot>, Error> {
-    let names: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
-    for (index, bdf) in names.iter().enumerate() {
-        if names[..index].contains(bdf) {
-            return Err(Error::DeviceTwice { bdf: *bdf });
-        }
-    }
-    slots::assign(&names).ok_or(Error::TooManyDevices {
-        count: names.len(),
-        most: slots::MAX_SLOTS,
-    })
-}
-
-/// Whether the device's DMA can reach guest memory as asked.
-fn check_mode(device: &DeviceConfig, kind: CdevKind, accepted: bool) -> Result<(), Error> {
+/// How the device's DMA reaches guest memory, if it can as asked. A device without an IOMMU has to be
+/// `accepted`.
+fn check_mode(
+    device: &DeviceConfig,
+    kind: CdevKind,
+    accepted: bool,
+) -> Result<ResolvedDma, InspectError> {
     let bdf = device.bdf;
-    match (kind, device.dma) {
-        (CdevKind::Noiommu, DmaMode::Iommu) => Err(Error::NotBehindIommu { bdf }),
-        (CdevKind::Noiommu, _) if !accepted => Err(Error::NoiommuNotAccepted { bdf }),
-        (CdevKind::Iommu, DmaMode::Identity | DmaMode::Translate | DmaMode::Mediate) => {
-            Err(Error::BehindIommu { bdf })
+    match device.dma.resolve(kind) {
+        Err(DmaConflict::NotBehindIommu) => Err(InspectError::NotBehindIommu { bdf }),
+        Err(DmaConflict::BehindIommu) => Err(InspectError::BehindIommu { bdf }),
+        Ok(_) if kind == CdevKind::Noiommu && !accepted => {
+            Err(InspectError::NoiommuNotAccepted { bdf })
         }
-        _ => Ok(()),
+        Ok(mode) => Ok(mode),
     }
 }
 
 /// Whether the physical addresses that the kernel tells are those that the device needs.
-fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
-    match (kind, host::memory_encryption(&SysRoot::default())) {
+fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), InspectError> {
+    match (kind, host::memory_encryption(root)) {
         (CdevKind::Noiommu, Ok(Some(encryption))) => {
-            Err(Error::MemoryEncrypted { bdf, encryption })
+            Err(InspectError::MemoryEncrypted { bdf, encryption })
         }
         (CdevKind::Noiommu, Err(unknown)) => {
             log::warn!("{unknown}");
@@ -248,14 +238,10 @@ fn check_encryption(bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
     }
 }
 
-/// Whether the CPU's addresses are those on the device's bus. Elsewhere than on x86 a BAR may have
-/// two without memory having two.
-fn check_addresses(sysfs: &PciSysfs, bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
-    if kind != CdevKind::Noiommu || !cfg!(target_arch = "x86_64") {
-        return Ok(());
-    }
-    match sysfs.translated_bar(bdf)? {
-        Some(found) => Err(Error::BusAddresses { bdf, found }),
+/// Whether the CPU's addresses are those on the device's bus.
+fn check_addresses(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Error> {
+    match host::translated_bar(root, bdf, kind)? {
+        Some(found) => Err(InspectError::BusAddresses { bdf, found }.into()),
         None => Ok(()),
     }
 }
@@ -263,15 +249,19 @@ fn check_addresses(sysfs: &PciSysfs, bdf: Bdf, kind: CdevKind) -> Result<(), Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::explain::Explain;
 
     #[test]
-    fn check_and_run_agree_on_modes() {
-        for kind in [CdevKind::Iommu, CdevKind::Noiommu] {
-            for mode in ["auto", "iommu", "identity", "translate", "mediate"] {
-                let device: DeviceConfig = format!("01:00.0,dma={mode}").parse().unwrap();
-                let runs = check_mode(&device, kind, true).is_ok();
-                assert_eq!(runs, device.dma.resolve(kind).is_some(), "{kind:?} {mode}");
-            }
-        }
+    fn a_mode_that_cannot_be_had_is_an_error_with_the_reason() {
+        let id = |kind, options: &str, accepted| {
+            let device: DeviceConfig = format!("01:00.0{options}").parse().unwrap();
+            check_mode(&device, kind, accepted).map_err(|error| error.id())
+        };
+        let (iommu, noiommu) = (CdevKind::Iommu, CdevKind::Noiommu);
+        assert_eq!(id(iommu, "", false), Ok(ResolvedDma::Iommu));
+        assert_eq!(id(iommu, ",dma=mediate", true), Err("behind-iommu"));
+        assert_eq!(id(noiommu, "", true), Ok(ResolvedDma::Identity));
+        assert_eq!(id(noiommu, "", false), Err("noiommu-not-accepted"));
+        assert_eq!(id(noiommu, ",dma=iommu", false), Err("not-behind-iommu"));
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The seventh stage: kernel and initramfs, and all that they are given, are in guest memory.
 
 use std::sync::Arc;

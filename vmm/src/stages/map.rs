@@ -1,16 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The sixth stage: guest memory is mapped for devices behind an IOMMU, in this process and in KVM.
 
 use std::fs::File;
 use std::sync::Arc;
 
 use address::Iova;
-use iommufd_backend::IommuSpace;
+use iommufd_backend::{Error as Backend, FileRange, IommuSpace};
 
 use super::inspect::Guest;
 use super::plan::{GuestLayout, Planned};
 use crate::arch::low;
 use crate::boot::place::Placement;
-use crate::error::{Error, process};
+use crate::error::Error;
+use crate::error::explain::process;
 use crate::kvm::vm::Vm;
 use crate::memory::backing;
 use crate::memory::guest::GuestRam;
@@ -44,9 +47,9 @@ impl<'a> Planned<'a> {
             map_for_devices(space, &backing.file, &layout.memory).map_err(backing::of_all(size))?;
         }
         let low = low::allocate().map_err(process("make low guest memory"))?;
-        resources.ram = GuestRam::map((&low, low::SIZE), &backing.file, &layout.memory)?;
-        for slot in resources.ram.slots() {
-            let memslot = vm.map(slot.gpa(), slot.mapping())?;
+        resources.ram = GuestRam::map(&low, &backing.file, &layout.memory)?;
+        for region in resources.ram.regions() {
+            let memslot = vm.map(region.gpa(), region.mapping())?;
             resources.memslots.push(memslot);
         }
         Ok(Mapped {
@@ -60,10 +63,9 @@ impl<'a> Planned<'a> {
 }
 
 /// Lets devices behind an IOMMU address guest memory by guest-physical addresses. Low memory is not for DMA.
-fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result<(), Error> {
-    for placed in plan.pieces() {
-        let iova = Iova(placed.gpa.0);
-        space.map(iova, file, placed.file_offset, placed.length)?;
+fn map_for_devices(space: &IommuSpace, file: &File, plan: &MemoryPlan) -> Result<(), Backend> {
+    for placed in plan.parts() {
+        space.map(Iova(placed.gpa.0), FileRange::new(file, &placed.file))?;
     }
     Ok(())
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From a [`Config`] to a running guest: one type for each stage, made of the one before, so that no stage can be
 //! left out or taken early. An error gives back what there is by then, in the order of [`teardown`](crate::teardown).
 //!
@@ -26,7 +28,7 @@ mod tests;
 mod warnings;
 
 use crate::bus::synthetic::SyntheticMachine;
-use crate::config::Config;
+use crate::config::ValidConfig;
 use crate::error::Error;
 use crate::memory::layout::{Identity, Layout};
 use crate::run::console::Console;
@@ -35,6 +37,8 @@ use crate::run::vmm::Vmm;
 use inspect::Inspected;
 use report::Plan;
 
+pub use bind::BindStageError;
+pub use inspect::InspectError;
 pub(crate) use plan::{Planned, SLOTS_PER_DEVICE};
 
 /// What a guest runs on in place of the real thing, for demos and tests: nothing by default.
@@ -61,7 +65,7 @@ impl Default for Harness<'_> {
 /// # Errors
 /// [`Error`]; everything was given back by then.
 pub(crate) fn start(
-    config: &Config,
+    config: &ValidConfig,
     harness: Harness<'_>,
     console: &mut Console,
     timings: &mut Timings,
@@ -93,7 +97,7 @@ pub(crate) fn start(
 ///
 /// # Errors
 /// [`Error`]
-pub fn plan(config: &Config) -> Result<(Plan, Option<Error>), Error> {
+pub fn plan(config: &ValidConfig) -> Result<(Plan, Option<Error>), Error> {
     let inspected = Inspected::new(config, Harness::default())?;
     let planned = inspected.open_kvm()?.bind()?.pin()?.plan()?;
     let plan = report::plan(&planned);

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The fourth stage: guest memory is taken and pinned, and where it is becomes known.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The fifth stage: where everything is in the guest. `pinvisor plan` ends here.
 
 use std::sync::Arc;
@@ -8,16 +10,17 @@ use super::inspect::Guest;
 use super::pin::Pinned;
 use super::warnings;
 use crate::arch::{self, LowMemoryUse, MemoryMap, layout};
-use crate::boot::command_line;
 use crate::boot::place::Placement;
+use crate::boot::{BootError, command_line};
 use crate::bus::window::Places;
 use crate::error::Error;
+use crate::error::explain::chain;
 use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
 use crate::memory::layout::{Conventional, Layout};
 use crate::memory::pieces::{self, TooManyPieces};
-use crate::memory::plan::{self, Constraints, MemoryPlan, Piece, Run};
-use crate::memory::table::{self, RamTable, Summary};
+use crate::memory::plan::{self, Constraints, MemoryPlan, PlanError, Region};
+use crate::memory::table::{Draft, RamTable, Summary};
 use crate::teardown::Resources;
 
 /// Memslots kept for mapped BARs: six to a function, two parts each.
@@ -56,7 +59,7 @@ pub(crate) enum Bootability {
     /// It could, but its devices might use the host's memory.
     Unsafe(Placement, TooManyPieces),
     /// There is no room for kernel or initramfs.
-    Unplaced(Error),
+    Unplaced(BootError),
 }
 
 impl Bootability {
@@ -73,19 +76,19 @@ impl Bootability {
         match self {
             Self::Bootable(_) => None,
             Self::Unsafe(_, pieces) => Some(pieces.to_string()),
-            Self::Unplaced(error) => Some(error.chain()),
+            Self::Unplaced(error) => Some(chain(error)),
         }
     }
 
     /// Where kernel and initramfs go.
     ///
     /// # Errors
-    /// [`Error::Place`], [`Error::TooManyPieces`]
+    /// [`BootError::Place`], [`TooManyPieces`]
     pub fn bootable(self) -> Result<Placement, Error> {
         match self {
             Self::Bootable(placement) => Ok(placement),
             Self::Unsafe(_, pieces) => Err(pieces.into()),
-            Self::Unplaced(error) => Err(error),
+            Self::Unplaced(error) => Err(error.into()),
         }
     }
 }
@@ -131,20 +134,18 @@ impl GuestLayout {
         devices: usize,
     ) -> Result<Self, Error> {
         let config = guest.config;
-        let (runs, layout): (_, &dyn Layout) = match guest.at_identity {
-            true => (plan::runs(&backing.extents), guest.identity),
-            false => (whole(config.memory.size), &Conventional),
+        let (regions, layout): (_, &dyn Layout) = match guest.at_identity {
+            true => (plan::regions(&backing.extents), guest.identity),
+            false => (vec![Region::of_file(config.memory.size)], &Conventional),
         };
-        let memory = MemoryPlan::new(runs, layout, &constraints(guest, vm, devices))?;
+        let memory = MemoryPlan::new(regions, layout, &constraints(guest, vm, devices))?;
         log_plan(&memory);
-        let mut window = None;
-        let table = table::fill(&memory, &backing.extents, |size| {
-            if !guest.translates {
-                return Ok(Gpa(0));
-            }
-            let places = Places::find(size, &mut guest.bus)?;
-            Ok(window.insert(places).table)
-        })?;
+        let draft = Draft::new(&memory, &backing.extents)?;
+        let window = match guest.translates {
+            true => Some(Places::find(draft.bar_size(), &mut guest.bus)?),
+            false => None,
+        };
+        let table = draft.build(window.map_or(Gpa(0), |places| places.table))?;
         let summary = Summary::of(&table)?;
         if !backing.extents.is_empty() {
             log::info!("physical memory: {} pieces", summary.pieces);
@@ -167,12 +168,12 @@ impl Planned<'_> {
     /// The memory map that the guest is given, if its kernel has a place.
     ///
     /// # Errors
-    /// [`Error::Plan`]
-    pub fn memory_map(&self) -> Result<Option<MemoryMap>, Error> {
+    /// [`PlanError`]
+    pub fn memory_map(&self) -> Result<Option<MemoryMap>, PlanError> {
         let map = |placement: &Placement| {
             let ecam = &self.guest.bus.map.ecam;
-            let low = (placement.kernel.start, self.layout.low);
-            arch::memory_map(&self.layout.memory, ecam, low)
+            let kernel = placement.kernel.start;
+            arch::memory_map(&self.layout.memory, ecam, kernel, self.layout.low)
         };
         self.boot.placement().map(map).transpose()
     }
@@ -215,19 +216,6 @@ impl Planned<'_> {
     }
 }
 
-/// All of a file as one run.
-fn whole(length: u64) -> Vec<Run> {
-    let piece = Piece {
-        file_offset: 0,
-        length,
-    };
-    vec![Run {
-        hpa: None,
-        length,
-        pieces: vec![piece],
-    }]
-}
-
 fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
     let mut taken = vec![("PCI config space", guest.bus.map.ecam.clone())];
     taken.extend(layout::FIXED);
@@ -243,16 +231,16 @@ fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
 }
 
 fn log_plan(plan: &MemoryPlan) {
-    for slot in plan.slots() {
-        let length = slot.run.length;
-        match slot.run.hpa {
-            Some(hpa) => log::info!("extent gpa={} hpa={hpa} len={length:#x}", slot.gpa),
-            None => log::info!("memory gpa={} len={length:#x}", slot.gpa),
+    for placed in plan.regions() {
+        let len = placed.region.len;
+        match placed.region.hpa {
+            Some(hpa) => log::info!("extent gpa={} hpa={hpa} len={len:#x}", placed.gpa),
+            None => log::info!("memory gpa={} len={len:#x}", placed.gpa),
         }
     }
     log::info!(
         "guest memory: {} MiB in {} pieces",
         plan.size() >> 20,
-        plan.slots().len()
+        plan.regions().len()
     );
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The last stage: the guest's devices are on its bus, and its CPUs run.
 
 use std::sync::Arc;
@@ -5,7 +7,8 @@ use std::sync::Arc;
 use super::load::Loaded;
 use crate::arch;
 use crate::bus::Wiring;
-use crate::error::{Error, process};
+use crate::error::Error;
+use crate::error::explain::process;
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vcpu::{VcpuThread, install_kick_handler};
 use crate::run::console::Console;
@@ -66,7 +69,7 @@ impl Loaded<'_> {
             },
             serial,
             signals,
-            power_button: PowerButton::new(interrupts),
+            power_button: Arc::new(PowerButton::new(interrupts)),
             exit_sender,
             exits,
             resources,

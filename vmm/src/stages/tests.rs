@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Each stage fails in turn, on the software backend: everything is given back, in the one order.
 
 use std::io::Write;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +12,19 @@ use address::{Gpa, Hpa};
 use devices::edu::{BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduHost, InterruptSink, Options};
 use devices::pci::MsiMessage;
 use devices::vfio_pci::HostFunction;
-use iommufd_backend::Mapping;
 use iommufd_backend::software::{PhysicalMemory, SoftwareBackend};
+use iommufd_backend::{FileRange, Mapping};
 use tempfile::NamedTempFile;
 
 use super::*;
 use crate::bus::address_map::AddressMap;
 use crate::bus::lines::InterruptLines;
-use crate::config::{LowMemory, SerialConfig};
+use crate::config::{Config, LowMemory, SerialConfig};
 use crate::memory::layout::{Identity, Swapped};
 use crate::passthrough::dma_path::DmaPath;
 use crate::run::event_loop::RunLimit;
 use crate::run::exit::ExitReason;
+use crate::run::power_button::Press;
 use crate::teardown::trace;
 
 /// What the kernel does, at its entry point: `out` to the power device's port, which switches the guest off.
@@ -36,8 +38,13 @@ const CODE: u64 = 0x1000;
 /// Where it is linked to.
 const ADDRESS: u64 = 0x100_0000;
 
-/// An ELF kernel of one segment.
+/// An ELF kernel that switches the guest off.
 fn kernel() -> NamedTempFile {
+    kernel_of(&POWER_OFF)
+}
+
+/// An ELF kernel of one segment, with this code and `hlt` behind it.
+fn kernel_of(code: &[u8]) -> NamedTempFile {
     let mut bytes = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
     bytes.resize(16, 0);
     bytes.extend([2, 0, 62, 0, 1, 0, 0, 0]);
@@ -50,15 +57,15 @@ fn kernel() -> NamedTempFile {
         bytes.extend(word.to_le_bytes());
     }
     bytes.resize(0x1000, 0);
-    bytes.extend(POWER_OFF);
+    bytes.extend(code);
     bytes.resize(0x2000, 0xf4);
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(&bytes).unwrap();
     file
 }
 
-fn config(kernel: &Path, memory: &str) -> Config {
-    Config {
+fn config(kernel: &Path, memory: &str) -> ValidConfig {
+    let config = Config {
         kernel: kernel.to_owned(),
         initramfs: None,
         command_line: String::new(),
@@ -68,7 +75,8 @@ fn config(kernel: &Path, memory: &str) -> Config {
         devices: Vec::new(),
         noiommu: false,
         serial: SerialConfig::default(),
-    }
+    };
+    config.validate().unwrap()
 }
 
 /// Synthetic memory, and a DMA engine that does no work.
@@ -95,14 +103,10 @@ impl InterruptSink for Nothing {
 }
 
 const BAR: Gpa = Gpa(0xd000_0000);
-const ECAM: Gpa = Gpa(0xe000_0000);
 
 impl SyntheticMachine for Machine {
     fn address_map(&self) -> AddressMap {
-        AddressMap {
-            windows: vec![BAR..ECAM],
-            ecam: ECAM..ECAM + (1 << 20),
-        }
+        AddressMap::conventional()
     }
 
     fn bars(&self) -> Vec<(String, Range<Hpa>)> {
@@ -167,6 +171,51 @@ fn nothing_is_given_back_before_anything_was_taken() {
 }
 
 #[test]
+fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
+    let kernel = kernel();
+    let config = config(kernel.path(), "64M");
+    let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
+    let started = start(
+        &config,
+        Harness::default(),
+        &mut console,
+        &mut Timings::default(),
+    );
+    let vmm = started.unwrap();
+    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+    assert_eq!(reason, ExitReason::PowerOff { status: 0 });
+    assert_eq!(vmm.info().backend, "none");
+    assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
+}
+
+#[test]
+fn a_guest_is_stopped_from_another_thread() {
+    let kernel = kernel_of(&[]);
+    let config = config(kernel.path(), "64M");
+    let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
+    let started = start(
+        &config,
+        Harness::default(),
+        &mut console,
+        &mut Timings::default(),
+    );
+    let vmm = started.unwrap();
+    let handle = vmm.handle();
+    let other = handle.clone();
+    let stopping = std::thread::spawn(move || {
+        let pressed = other.press_power_button();
+        other.stop(ExitReason::Quit);
+        pressed
+    });
+    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+    assert_eq!(reason, ExitReason::Quit);
+    // Its kernel has no handler.
+    assert_eq!(stopping.join().unwrap().unwrap(), Press::Unheard);
+    assert!(vmm.end().torn_down.is_ok());
+    assert_eq!(handle.press_power_button().unwrap(), Press::Unheard);
+}
+
+#[test]
 fn a_guest_runs_through_all_stages_and_ends_in_order() {
     let kernel = kernel();
     let config = config(kernel.path(), "64M");
@@ -184,7 +233,7 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
     assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
 }
 
-fn plan<'a>(config: &'a Config, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {
+fn plan<'a>(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {
     Inspected::new(config, harness(identity))?
         .open_kvm()?
         .bind()?
@@ -212,8 +261,9 @@ fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
     initramfs.as_file().set_len(80 << 20).unwrap();
     let unbootable = Config {
         initramfs: Some(initramfs.path().to_owned()),
-        ..good.clone()
+        ..Config::clone(&good)
     };
+    let unbootable = unbootable.validate().unwrap();
     let planned = plan(&unbootable, &Identity).unwrap();
     assert!(planned.boot.obstacle().is_some());
     assert_eq!(after(planned.map()), (ALL.to_vec(), "place"));
@@ -222,8 +272,9 @@ fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
     let mut mapping = Mapping::reserve(4096, 0).unwrap();
     let page = tempfile::tempfile().unwrap();
     page.set_len(4096).unwrap();
-    let source = (page.as_fd(), 0);
-    mapping.place(0, 4096, source, "a page").unwrap();
+    mapping
+        .place(0, FileRange::first(&page, 4096), "a page")
+        .unwrap();
     let memslot = planned.vm.map(Gpa(0), Arc::new(mapping)).unwrap();
     assert_eq!(after(planned.map()), (ALL.to_vec(), "vm"));
     drop(memslot);

@@ -1,8 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What may go wrong in a guest because of where its memory is.
 
 use address::units::Memory;
 use address::{Bdf, Hpa};
 
+use crate::boot::command_line::NoBounceBuffers;
 use crate::memory::table::Summary;
 use crate::passthrough::assigned::AssignedDevice;
 use crate::passthrough::dma_path::DmaPath;
@@ -35,14 +38,14 @@ pub(super) fn narrow(summary: Summary, devices: &[AssignedDevice]) -> Vec<String
 }
 
 /// What such a device misses where memory below 4 GiB has no room for what Linux wants in one piece for
-/// its bounce buffers; `missed` are these bytes, and those of the largest piece.
+/// its bounce buffers.
 pub(super) fn bounce(
-    missed: Option<(u64, u64)>,
+    missed: Option<NoBounceBuffers>,
     summary: Summary,
     devices: &[AssignedDevice],
 ) -> Vec<String> {
     // Without any memory there, that is what is told.
-    let Some((need, largest)) = missed.filter(|_| summary.below_4g > 0) else {
+    let Some(NoBounceBuffers { need, largest }) = missed.filter(|_| summary.below_4g > 0) else {
         return Vec::new();
     };
     let warning = |(bdf, bits)| {

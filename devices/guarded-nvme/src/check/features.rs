@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Set Features and Get Features: which features are allowed, and the length of their data (sheet, section 2).
 
 use super::Bounce;

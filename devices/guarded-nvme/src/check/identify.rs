@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Identify: which structures (CNS) are allowed (sheet, section 2). Each has 4096 bytes.
 
 use super::Bounce;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! I/O commands: the NVM command set, for namespaces without metadata (sheet, section 3).
 
 use super::{Bounce, Entries, List};

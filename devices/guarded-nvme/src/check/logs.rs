@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Get Log Page: which pages are allowed, and what a guest sees of them (sheet, section 2).
 
 use super::Bounce;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The core: what becomes of one command of a guest's.
 //!
 //! It knows no queue, no register and no device: from the monitor's copy of an entry, the limits, the namespaces and the

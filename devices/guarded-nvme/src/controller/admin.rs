@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The admin queue of a controller that works: the guest's commands, the monitor's own, and events.
 
 use std::time::Duration;

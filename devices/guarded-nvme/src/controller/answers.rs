@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Data of admin commands that the monitor makes itself.
 
 use super::session::Session;

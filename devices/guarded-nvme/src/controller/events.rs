@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Asynchronous events: between the device's requests, which are the monitor's, and the guest's (sheet, sections 2 and 5).
 
 use crate::bits::byte;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a device says of itself, and what of it a guest is offered.
 
 use crate::bits::{word16, word32};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The controller: the guest's registers and queues on one side, the device on the other.
 //!
 //! One thread owns a [`Controller`]. It calls [`configure`](Controller::configure) when the guest has stored to CC, and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How a controller is enabled, disabled and reset (sheet, section 1, table of events).
 
 use std::time::Duration;

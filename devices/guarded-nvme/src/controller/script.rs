@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The monitor's own commands: before the guest's controller is ready, and when namespaces have changed.
 
 use address::Hpa;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What lasts from one enable of a controller to the next.
 
 use std::time::Duration;

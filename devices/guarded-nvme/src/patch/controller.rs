@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Identify Controller, as a guest sees it (sheet, section 2).
 
 use std::ops::Range;

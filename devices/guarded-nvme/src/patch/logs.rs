@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest sees of log pages (Base 5.1.12).
 
 use super::{is_command, is_feature, is_page};

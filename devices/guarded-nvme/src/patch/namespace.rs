@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is kept of the structures of namespaces (Base 5.1.13.2; NVM Command Set 4.1.5).
 
 use std::ops::Range;

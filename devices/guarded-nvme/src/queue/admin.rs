@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The admin queue: the device's, the guest's, and the monitor's own commands on it.
 
 use address::Hpa;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A pair of completion queues: the device's, and the guest's.
 
 use super::guest_side::GuestCompletions;

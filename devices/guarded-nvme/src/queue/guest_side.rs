@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The rings that the guest sees: in its memory, which it can change at any time.
 
 use address::Gpa;

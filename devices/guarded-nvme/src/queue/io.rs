@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! All I/O queues of a controller.
 
 use super::completion::{CompletionQueue, Stage};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory for PRP lists: a chunk for each outstanding command of a queue.
 
 use address::Hpa;

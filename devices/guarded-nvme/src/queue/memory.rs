@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory of queues, made once when a device is attached.
 
 use crate::device::{Block, Device, Shape};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The commands that the device has, by the monitor's identifiers.
 
 /// A table of outstanding commands: the index is the command's identifier for the device.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A pair of submission queues: the guest's, and the device's.
 
 use address::Gpa;

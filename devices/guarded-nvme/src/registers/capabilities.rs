@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! CAP, VS and CRTO, made of the device's (sheet, section 1).
 
 use crate::bits::{join16, low16};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The registers: what a load gives and a store does.
 
 use super::{Identity, Layout};

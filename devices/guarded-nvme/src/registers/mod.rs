@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! BAR0 as the guest sees it: no register of the device is behind it (sheet, section 1).
 //!
 //! A store changes the guest's own state and nothing else; the [controller](crate::controller) looks at that state and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Admin commands (Base 5): opcodes, Identify's structures, log pages, features.
 
 /// Delete I/O Submission Queue.

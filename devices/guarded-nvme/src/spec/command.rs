@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Submission queue entries (Base 4.1.1): a guest's, as read, and the monitor's, as rebuilt.
 
 use address::Hpa;

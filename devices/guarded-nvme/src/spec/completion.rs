@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Completion queue entries (Base 4.2.1).
 
 use super::Status;

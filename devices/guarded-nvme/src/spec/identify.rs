@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where Identify's structures have what is used here (Base 5.1.13, NVM Command Set 4.1.5).
 
 /// CSI of the NVM command set.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the NVMe Base Specification (2.2) and the NVM Command Set Specification (1.1) define, as far as it is used here.
 
 pub mod admin;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The NVM command set: opcodes, and bits of their dwords (NVM Command Set 3.2 and 3.3).
 
 /// Flush.

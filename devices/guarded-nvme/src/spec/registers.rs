@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The registers of BAR0: offsets and bits (Base 3.1.4).
 
 /// Controller Capabilities, 8 bytes.

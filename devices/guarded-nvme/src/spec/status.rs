@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Status of a completion (Base 4.2.3).
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The core on any command and any memory, which the guest changes while it is read.
 
 use std::collections::BTreeSet;

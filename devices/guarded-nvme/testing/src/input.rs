@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Choices made by bytes.
 
 /// Bytes, then zeros.

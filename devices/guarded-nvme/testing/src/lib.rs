@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What tests and fuzzers of `guarded-nvme` use in the place of hardware and guests. Nothing of the product depends on it.
 //!
 //! [`Physical`] is the memory of a machine: it knows whose each page is, and panics where a device goes where it must not.

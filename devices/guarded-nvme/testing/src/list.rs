@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A PRP list that remembers what was stored.
 
 use address::Hpa;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest as its controller sees it: memory, doorbells, and interrupts.
 
 use std::cell::RefCell;

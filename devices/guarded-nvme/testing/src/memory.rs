@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The memory of a machine, page by page, and whose each page is.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest's memory, and what it does while the monitor reads it.
 
 use std::cell::RefCell;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Choices that a seed decides.
 
 /// A generator that repeats itself from the same seed.

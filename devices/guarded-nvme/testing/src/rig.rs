@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest, its controller and the model device, put together as a monitor does.
 
 use std::time::Duration;

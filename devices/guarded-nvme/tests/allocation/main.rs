@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The way of an I/O command allocates nothing.
 
 use std::alloc::{GlobalAlloc, Layout, System};

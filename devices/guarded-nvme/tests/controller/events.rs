@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Events, log pages, features, and changes of namespaces.
 
 use guarded_nvme::guest::Doorbell;

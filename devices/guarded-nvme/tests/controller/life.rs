@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The beginning and the end of a controller, and devices that do not do as they should.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Queues under load, and at their ends.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Loads and stores of any width and order.
 
 use guarded_nvme::guest::Doorbell;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Admin commands: the lists, all values of each field, and the lengths.
 
 use address::Gpa;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Data between a guest's pages and memory of the monitor's.
 
 use address::Gpa;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The core on any command.
 
 use guarded_nvme_testing::core::{Seen, run};

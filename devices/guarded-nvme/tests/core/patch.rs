@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest sees of a device that has everything.
 
 use guarded_nvme::check::Filter;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! PRP entries and lists at their edges, and limits of I/O commands.
 
 use address::{Gpa, Hpa};

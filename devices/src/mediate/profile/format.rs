@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A profile as its file has it: names, types and defaults, nothing checked yet.
 
 use serde::Deserialize;
 
-use super::transfers;
+use super::direction;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,7 +153,7 @@ pub(super) struct Length {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Direction {
-    pub fixed: Option<transfers::Direction>,
+    pub fixed: Option<direction::Direction>,
     pub register: Option<String>,
     pub mask: Option<u64>,
     pub to_memory: Option<u64>,

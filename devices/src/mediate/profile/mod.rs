@@ -1,18 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which registers of a device hold DMA addresses, and what is allowed to be in them.
 
+mod direction;
 mod error;
 mod format;
+mod problem;
 mod registers;
 mod roles;
+mod transfer;
 mod transfers;
 
+pub use direction::Direction;
 pub use error::{Invalid, ProfileError};
 pub(super) use format::{Device, Otherwise, Partial, RefusalShown};
 pub(super) use registers::{Alias, Kind, Port, Register};
-pub use transfers::Direction;
-pub(super) use transfers::{Addresses, Directed, Length, Transfer};
+pub(super) use transfer::{Addresses, Directed, Length, Transfer};
 
 use format::File;
+use problem::{Problem, check_name, number, problem};
 
 /// The profiles that come with the monitor and are picked by a device's IDs: their names, and the
 /// text for [`Profile::parse`].
@@ -40,7 +46,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Reads the profile `text`, which messages call `file`. `docs/mediate.md` describes the
+    /// Reads the profile `text`, which messages call `file`. `docs/reference/mediate.md` describes the
     /// format.
     ///
     /// # Errors
@@ -76,6 +82,21 @@ impl Profile {
         found
             .map(|(name, text)| Self::parse(name, text))
             .transpose()
+    }
+
+    /// The profile for the device with these IDs that is used unless another is asked for, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn shipped_for(vendor: u16, device: u16) -> Result<Option<Self>, ProfileError> {
+        for (name, text) in SHIPPED {
+            let profile = Self::parse(name, text)?;
+            if profile.is_for(vendor, device) {
+                return Ok(Some(profile));
+            }
+        }
+        Ok(None)
     }
 
     /// What the profile calls itself.
@@ -130,36 +151,5 @@ impl Profile {
             ports,
             transfers,
         })
-    }
-}
-
-/// A key and what is wrong with its value.
-struct Problem {
-    key: String,
-    reason: Invalid,
-}
-
-fn problem(key: impl Into<String>, reason: Invalid) -> Problem {
-    Problem {
-        key: key.into(),
-        reason,
-    }
-}
-
-fn check_name(name: &str) -> Result<(), Invalid> {
-    let plain = |byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_');
-    if (1..=32).contains(&name.len()) && name.bytes().all(plain) {
-        Ok(())
-    } else {
-        let name = name.to_owned();
-        Err(Invalid::Name { name })
-    }
-}
-
-fn number(holds: bool, found: u64, expected: &'static str) -> Result<(), Invalid> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Invalid::Number { found, expected })
     }
 }

@@ -1,9 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where registers are: their own places, and the other ways to them.
 
 use std::ops::Range;
 
+use super::error::Invalid;
 use super::format::{self, Partial, Reserved};
-use super::{Invalid, Problem, check_name, number, problem};
+use super::problem::{Problem, check_name, number, problem};
 
 /// No BAR is as large; sums of two offsets cannot overflow.
 const OFFSETS: u64 = 1 << 52;

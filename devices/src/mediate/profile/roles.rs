@@ -1,9 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What each register is used for, and which of its bits a device gets.
 
+use super::error::Invalid;
 use super::format::{self, Reserved};
+use super::problem::{Problem, number, problem};
 use super::registers::{Kind, Register};
-use super::transfers::{Bits, Directed, Length, Transfer};
-use super::{Invalid, Problem, number, problem};
+use super::transfer::{Bits, Directed, Length, Transfer};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -113,16 +116,17 @@ pub(super) fn settle(
             Role::Status => Kind::Status,
         };
         let transfer = &transfers[*number];
-        register.passed = passed(register, (place, *role), transfer)
+        register.passed = passed(place, register, *role, transfer)
             .map_err(|(at, reason)| problem(format!("{key}: {at}"), reason))?;
     }
     Ok(())
 }
 
-/// The bits of a register that are not zero in each store to the device.
+/// The bits of the register at `place` that are not zero in each store to the device.
 fn passed(
+    place: usize,
     register: &Register,
-    (place, role): (usize, Role),
+    role: Role,
     transfer: &Transfer,
 ) -> Result<u64, (&'static str, Invalid)> {
     if register.read_back && register.kind != Kind::Shadow {

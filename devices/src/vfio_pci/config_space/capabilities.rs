@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which capabilities the guest's lists hold, and the masks of their registers.
 
 use pci_config::regs::{
@@ -140,7 +142,7 @@ impl ConfigSpace {
                 Some(rule)
                     if offered(capability.id)
                         && !shown.iter().any(|other| other.id == capability.id)
-                        && self.lay_out(config, *capability, (rule, list)) =>
+                        && self.lay_out(config, *capability, rule, list) =>
                 {
                     shown.push(*capability);
                 }
@@ -153,7 +155,7 @@ impl ConfigSpace {
             self.hide(capability.offset, list.end_of(capability, length));
         }
         for (capability, rule) in vendors {
-            if self.lay_out(config, capability, (rule, list)) {
+            if self.lay_out(config, capability, rule, list) {
                 shown.push(capability);
             }
         }
@@ -166,7 +168,8 @@ impl ConfigSpace {
         &mut self,
         config: &[u32],
         capability: Capability,
-        (rule, list): (&Rule, &List),
+        rule: &Rule,
+        list: &List,
     ) -> bool {
         let (name, word, reason) = (rule.name, rule.access.word(), rule.reason);
         log::debug!(

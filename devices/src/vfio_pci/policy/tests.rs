@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The tables and the documentation.
 
 use std::fmt::Write;
@@ -23,12 +25,15 @@ fn table(rules: &[Rule], digits: usize) -> String {
 
 #[test]
 fn the_documentation_shows_the_tables() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config-space.md");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/reference/config-space.md"
+    );
     let documentation = std::fs::read_to_string(path).unwrap();
     for table in [table(&STANDARD, 4), table(&EXTENDED, 6)] {
         assert!(
             documentation.contains(&table),
-            "docs/config-space.md lacks:\n{table}"
+            "docs/reference/config-space.md lacks:\n{table}"
         );
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A plain model of the window, and a driver of random operations that holds the window against
 //! it. For tests and fuzzing.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The window as its specification has it, byte by byte.
 
 use std::collections::BTreeMap;

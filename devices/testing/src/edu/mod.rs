@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory and interrupts to try an engine with, a plain model of it, and a driver of random
 //! operations that holds one against the other. For tests and fuzzing.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The engine once more, as plainly as possible: config space byte by byte, data byte by byte,
 //! nothing concurrent. Written down apart from the product, to check it.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Sequences of operations of a guest, decoded from bytes: what the fuzzer runs, and what the
 //! tests replay.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory in pages, and a record of interrupts.
 
 use std::collections::BTreeMap;

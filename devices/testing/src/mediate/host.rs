@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The DMA engine as a host's device, which writes down whatever it should not have been told.
 
 use std::ops::Range;

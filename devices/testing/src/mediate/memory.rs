@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest's memory in pieces, and the host's around it.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A mediated DMA engine whose device trusts no store, a plain model of what its guest sees, and
 //! drivers of random operations. For tests and fuzzing.
 

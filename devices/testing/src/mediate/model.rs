@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest sees of a mediated engine, as plainly as possible. Written down apart from the
 //! product, to check it.
 

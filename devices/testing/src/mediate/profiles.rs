@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Any text as a profile, and any access to what it describes.
 
 use address::{Gpa, Hpa};

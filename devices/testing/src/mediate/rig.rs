@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest's way to a mediated engine: the bus, the function, the mediator, the engine.
 
 use address::Gpa;

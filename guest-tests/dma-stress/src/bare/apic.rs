@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Local APICs in xAPIC mode, and the I/O APIC (Intel SDM volume 3, chapter 12; 82093AA).
 
 use core::ptr;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The time-stamp counter, and how fast it runs.
 
 use core::arch::asm;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory for what devices read and write besides data: queues, lists.
 
 use alloc::alloc::{alloc_zeroed, dealloc};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which of the functions on the bus are tested, and how.
 
 use alloc::boxed::Box;

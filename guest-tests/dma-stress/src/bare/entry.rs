@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The first instructions, and the last words.
 //!
 //! The loader jumps to `_start` in 64-bit mode with the zero page in RSI and no stack; it has

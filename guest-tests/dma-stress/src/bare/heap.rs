@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The heap: a part of the image, so that it needs no memory map.
 
 use core::alloc::{GlobalAlloc, Layout};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From the loader's hands to a machine that is known and mapped.
 
 use alloc::string::String;

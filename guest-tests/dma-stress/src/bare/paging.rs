@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Page tables that map everything at its own address: RAM and all that a device decodes.
 
 use alloc::alloc::alloc_zeroed;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! RAM by its physical address.
 
 use alloc::vec::Vec;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Registers in I/O ports.
 
 use dma_stress::device::pci_testdev::Space;

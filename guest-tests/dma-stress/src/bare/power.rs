@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The end of the machine.
 
 use core::sync::atomic::{AtomicU16, Ordering::Relaxed};

@@ -1,5 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The run, from the first line of the report to the last.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -37,55 +40,34 @@ pub fn run(zero_page: u64) -> ! {
     traps::init();
     heap::init();
     let report = Report::new(Console);
-    let verdict = match Machine::take_over(zero_page) {
-        Ok(machine) => stress(machine, &report),
-        Err(why) => {
+    let verdict = Machine::take_over(zero_page)
+        .map_err(String::from)
+        .and_then(|machine| stress(machine, &report))
+        .unwrap_or_else(|why| {
             serial::last_words(format_args!("Bail out! {why}"));
             power::NOTHING
-        }
-    };
+        });
     power::off(verdict)
 }
 
-fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
+fn stress(mut machine: Machine, report: &Report<Console>) -> Result<u8, String> {
     let line = machine.command_line.clone();
-    let options = match Options::parse(&line) {
-        Ok(options) => options,
-        Err(word) => {
-            serial::last_words(format_args!("Bail out! cannot take {word}"));
-            return power::NOTHING;
-        }
-    };
-    let way = match way(&machine, &options) {
-        Ok(way) => way,
-        Err(why) => {
-            serial::last_words(format_args!("Bail out! {why}"));
-            return power::NOTHING;
-        }
-    };
+    let options = Options::parse(&line).map_err(|word| format!("cannot take {word}"))?;
+    let way = way(&machine, &options)?;
     let mode = way.dma.mode();
     let mut random = fastrand::Rng::with_seed(options.seed);
     let seams = way.dma.seams(machine.ram.extents(), SEAMS, &mut random);
     machine.ram.set_seams(seams);
     let canaries = Canaries::new(machine.ram.take_canaries(CANARIES, &mut random));
-    let image = entry::image();
-    let mut ranges = machine.ram.around(&(Gpa(image.start)..Gpa(image.end)));
-    ranges.extend(
-        machine
-            .functions
-            .iter()
-            .flat_map(|function| function.memory_bars()),
-    );
-    // SAFETY: all of it is mapped; the image, where everything of ours is, is no part of it.
-    let memory = unsafe { PhysicalMemory::new(ranges) };
+    let memory = memory(&machine);
     canaries.write(&memory);
 
     interrupts::enable();
     machine.others.truncate(PROCESSORS - 1);
     let running = start_processors(&machine, report);
     let found = engines::find(&machine, &options, way);
-    let items = &found.items;
-    introduce(&machine, &options, (report, mode), &found, running);
+    introduce_machine(report, &machine, &options, mode, running);
+    introduce_engines(report, &options, &found);
     let couples = match mode {
         Mode::Identity | Mode::Iommu => peers::find(&found, &options),
         // Neither the window nor the monitor knows where other devices' memory is.
@@ -112,40 +94,54 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> u8 {
         options: &options,
         clock: &clock,
     };
-    let tests: u64 = items
-        .iter()
-        .map(|item| stress::tests(&**item.engine.lock(), &options, &machine.ram))
-        .sum::<u64>()
-        + couples.iter().map(Couple::tests).sum::<u64>()
-        + found.extras.len() as u64
-        + found.attacked.len() as u64 * hostile::TESTS;
-    report.plan(tests + 1);
-    for extra in &found.extras {
-        extra.run(report, &memory, options.seed);
-    }
-    if found.provoked > 0 {
-        report.record(Record::Provoked(format::Provoked {
-            least: found.provoked,
-            most: found.provoked,
-        }));
-    }
+    report.plan(tests(&shared, &found, &couples));
+    run_extras(&shared, &found);
     run_all(&shared, &found, &canaries, running);
-
     for couple in &couples {
         couple.run(&shared);
     }
-    let hits = canaries.check(&memory, |hit| canary_finding(report, hit));
-    tally.guard_hits.fetch_add(hits, SeqCst);
+    check(&canaries, &shared);
+    conclude(report, &tally, machine.ticks_per_ms);
+    Ok(match (found.is_empty(), report.wrong()) {
+        (true, _) => power::NOTHING,
+        (false, 0) => power::PASSED,
+        (false, _) => power::FAILED,
+    })
+}
+
+/// What transfers may touch: RAM around the image, and memory of devices.
+fn memory(machine: &Machine) -> PhysicalMemory {
+    let image = entry::image();
+    let mut ranges = machine.ram.around(&(Gpa(image.start)..Gpa(image.end)));
+    let functions = machine.functions.iter();
+    ranges.extend(functions.flat_map(|function| function.memory_bars()));
+    // SAFETY: all of it is mapped; the image, where everything of ours is, is no part of it.
+    unsafe { PhysicalMemory::new(ranges) }
+}
+
+/// How many tests there are.
+fn tests(shared: &Shared<'_, PhysicalMemory, Console>, found: &Found, couples: &[Couple]) -> u64 {
+    let items = found.items.iter();
+    let transfers: u64 = items
+        .map(|item| stress::tests(&**item.engine.lock(), shared.options, shared.ram))
+        .sum();
+    let canaries = 1;
+    transfers
+        + couples.iter().map(Couple::tests).sum::<u64>()
+        + found.extras.len() as u64
+        + found.attacked.len() as u64 * hostile::TESTS
+        + canaries
+}
+
+/// The test that what no transfer may touch is as it was.
+fn check(canaries: &Canaries, shared: &Shared<'_, PhysicalMemory, Console>) {
+    let report = shared.report;
+    let hits = canaries.check(shared.memory, |hit| canary_finding(report, hit));
+    shared.tally.guard_hits.fetch_add(hits, SeqCst);
     report.test(
         hits == 0,
         format_args!("{} pages that no transfer may touch", canaries.len()),
     );
-    conclude(report, &tally, machine.ticks_per_ms);
-    match (found.is_empty(), report.wrong()) {
-        (true, _) => power::NOTHING,
-        (false, 0) => power::PASSED,
-        (false, _) => power::FAILED,
-    }
 }
 
 /// How devices reach memory here: as the command line says, or through the DMA window if there is
@@ -178,11 +174,11 @@ fn start_processors(machine: &Machine, report: &Report<Console>) -> usize {
     unsafe { smp::start(&machine.others, machine.ticks_per_ms, missing) }
 }
 
-fn introduce(
+fn introduce_machine(
+    report: &Report<Console>,
     machine: &Machine,
     options: &Options,
-    (report, mode): (&Report<Console>, Mode),
-    found: &Found,
+    mode: Mode,
     running: usize,
 ) {
     report.record(Record::Start(format::Start {
@@ -198,6 +194,9 @@ fn introduce(
             len: extent.end - extent.start,
         }));
     }
+}
+
+fn introduce_engines(report: &Report<Console>, options: &Options, found: &Found) {
     for (id, item) in (0..).zip(&found.items) {
         let kinds = stress::kinds(&**item.engine.lock(), options);
         report.record(Record::Engine(format::Engine {
@@ -217,6 +216,19 @@ fn introduce(
     }
 }
 
+/// Runs the tests without transfers.
+fn run_extras(shared: &Shared<'_, PhysicalMemory, Console>, found: &Found) {
+    for extra in &found.extras {
+        extra.run(shared.report, shared.memory, shared.options.seed);
+    }
+    if found.provoked > 0 {
+        shared.report.record(Record::Provoked(format::Provoked {
+            least: found.provoked,
+            most: found.provoked,
+        }));
+    }
+}
+
 /// Deals the engines out to the processors; one without an engine watches the canaries.
 fn run_all(
     shared: &Shared<'_, PhysicalMemory, Console>,
@@ -228,7 +240,7 @@ fn run_all(
     let left = AtomicUsize::new(items.len());
     let work = |processor: usize| {
         for (id, attacked) in (items.len() as u64..).zip(&found.attacked) {
-            attack(shared, (id, attacked), processor, running);
+            attack(shared, id, attacked, processor, running);
         }
         for (id, item) in items.iter().enumerate().skip(processor).step_by(running) {
             let name = item.name;
@@ -247,7 +259,8 @@ fn run_all(
 /// One processor attacks, and the others disturb it.
 fn attack(
     shared: &Shared<'_, PhysicalMemory, Console>,
-    (id, attacked): (u64, &Attacked),
+    id: u64,
+    attacked: &Attacked,
     processor: usize,
     running: usize,
 ) {

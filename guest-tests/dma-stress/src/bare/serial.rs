@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The serial port that the report goes to.
 
 use core::fmt::{self, Write};

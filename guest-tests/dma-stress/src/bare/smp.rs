@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The other processors.
 
 use alloc::vec;
@@ -18,7 +20,7 @@ pub const TRAMPOLINE: core::ops::Range<Gpa> = Gpa(0x9_0000)..Gpa(0x9_2000);
 const ROOT_COPY: u64 = 0x9_1000;
 const STACK: usize = 32 << 10;
 /// How long a processor may take to come up.
-const PATIENCE_MS: u64 = 1000;
+const START_TIMEOUT_MS: u64 = 1000;
 const INIT_MS: u64 = 10;
 
 // The processor starts in real mode with CS at the page. It goes from there to 64-bit mode at
@@ -144,7 +146,7 @@ fn bring_up(id: u8, number: usize, ticks_per_ms: u64) -> bool {
             apic::send_startup(id, page);
             again = false;
         }
-        if ms >= PATIENCE_MS {
+        if ms >= START_TIMEOUT_MS {
             return false;
         }
         core::hint::spin_loop();

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Interrupts are counted; faults end the machine with a word on where and why.
 
 use core::arch::global_asm;

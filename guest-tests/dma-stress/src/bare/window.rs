@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The DMA window of a guest that translates.
 
 use alloc::string::{String, ToString};

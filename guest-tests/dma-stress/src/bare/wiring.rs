@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A function's interrupts, whichever way they come.
 
 use alloc::vec::Vec;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! QEMU's `ivshmem-plain` (docs/specs/ivshmem-spec): a large BAR with memory behind it.
 
 use core::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! QEMU's `pci-testdev` (docs/specs/pci-testdev): a BAR that counts what is written to it, in
 //! memory and in ports.
 
@@ -16,9 +18,9 @@ const NAME: u64 = 16;
 const HEADER: u64 = 16;
 
 /// Longest name that is read.
-const MOST_NAME: u64 = 32;
+const MAX_NAME: u64 = 32;
 /// Tests that a BAR may have.
-const MOST_TESTS: u8 = 64;
+const MAX_TESTS: u8 = 64;
 /// Writes of a test.
 const WRITES: u32 = 16;
 /// The test whose writes the device itself counts; those of the others it may hand on.
@@ -37,7 +39,7 @@ pub trait Space {
 /// # Errors
 /// What is wrong.
 pub fn run(space: &impl Space) -> Result<u8, &'static str> {
-    for test in 0..MOST_TESTS {
+    for test in 0..MAX_TESTS {
         space.write(TEST, 1, test.into());
         let width = space.read(WIDTH, 1);
         let Some(width) = [1, 2, 4]
@@ -79,7 +81,7 @@ fn compare_widths(space: &impl Space) -> Result<(), &'static str> {
 }
 
 fn name(space: &impl Space) -> String {
-    (0..MOST_NAME)
+    (0..MAX_NAME)
         .map_while(|at| {
             u8::try_from(space.read(NAME + at, 1))
                 .ok()

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! QEMU's `edu` device (its documentation is docs/specs/edu) and the monitor's own engine, which
 //! has the same registers and some more.
 
@@ -53,7 +55,7 @@ const BUFFER: u64 = 0x4_0000;
 /// Bytes of QEMU's buffer.
 const QEMU_BUFFER: u64 = 4096;
 /// Largest buffer that an engine is believed to have.
-const MOST_BUFFER: u64 = 1 << 20;
+const MAX_BUFFER: u64 = 1 << 20;
 
 /// A little less than QEMU takes.
 const ASK_AFTER_MS: u64 = 50;
@@ -78,7 +80,7 @@ impl<R: Registers, S: Signals> Edu<R, S> {
             return None;
         }
         let buffer = match registers.read32(SIGNATURE) {
-            SOFTWARE => u64::from(registers.read32(BUFFER_BYTES)).clamp(1, MOST_BUFFER),
+            SOFTWARE => u64::from(registers.read32(BUFFER_BYTES)).clamp(1, MAX_BUFFER),
             _ => QEMU_BUFFER,
         };
         Some(Self {

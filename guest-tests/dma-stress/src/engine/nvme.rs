@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! NVMe controllers as engines: many transfers under way, data pointers of every shape.
 
 use alloc::format;
@@ -25,7 +27,7 @@ const PAGE: u64 = PAGE_BYTES as u64;
 /// Transfers under way at once.
 const DEPTH: u16 = 16;
 /// Longest transfer that is tried, so that a batch fits a small guest.
-const MOST: u64 = 256 << 10;
+const MAX_LEN: u64 = 256 << 10;
 /// List pages of a transfer: its data has at most 65 pages, so a list of any start fits two.
 const LIST_PAGES: usize = 2;
 /// Entries with which lists start in turn; from the last one on they cross a page.
@@ -174,7 +176,7 @@ impl<R: Registers, B: DmaBuffer, C: Clock, S: Signals> Engine for Nvme<R, B, C, 
     fn limits(&self) -> Limits {
         let namespace = self.controller.namespace();
         let granule = u64::from(namespace.block_bytes);
-        let most = (self.controller.max_transfer().min(MOST) / granule * granule).max(granule);
+        let most = (self.controller.max_transfer().min(MAX_LEN) / granule * granule).max(granule);
         Limits {
             granule,
             align: 4,

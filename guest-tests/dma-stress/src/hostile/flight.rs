@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Transfers that are right: they run, and move what they should and nothing else.
 
 use core::fmt::Write;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Transfers that must be refused.
 
 use super::values::{BUFFER, BUFFER_BYTES, Fate, Values};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest that does not keep to the rules, against a monitor that finds the addresses when they
 //! are written to an `edu`'s registers.
 //!

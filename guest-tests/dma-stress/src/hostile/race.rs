@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Other processors that write the registers at the same moment.
 
 use alloc::vec::Vec;
@@ -36,7 +38,7 @@ const COUNTS: [u64; 7] = [
 const COMMANDS: [u64; 4] = [3, 3, 3, 1];
 
 /// Looks for others until the race begins without them.
-const PATIENCE: u64 = 1 << 26;
+const MAX_POLLS: u64 = 1 << 26;
 
 /// A race for the registers, with one processor in charge.
 #[derive(Debug, Default)]
@@ -56,7 +58,7 @@ impl Race {
     pub fn begin(&self, right: &[u64], wrong: &[u64]) {
         *self.addresses.lock() = [right, wrong].concat();
         self.running.store(true, SeqCst);
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_POLLS {
             if self.stores() > 0 {
                 break;
             }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is written to the DMA registers, and whether it may start a transfer.
 
 use crate::ram::Ram;

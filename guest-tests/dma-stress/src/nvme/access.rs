@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the driver asks of the machine it runs on.
 
 /// Bytes of a memory page, for the controller (CC.MPS = 0) and for [`DmaBuffer`].

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The controller memory buffer (Base 1.4 §4.7, 2.0 §8.5).
 
 use super::error::NvmeError;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Submission queue entries (Base 1.4 §4.2 and §5; NVM Command Set 1.0 §3.2).
 
 use super::prp::Prp;

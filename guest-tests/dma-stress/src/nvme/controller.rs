@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The controller: from reset to shutdown.
 
 use alloc::vec::Vec;
@@ -60,7 +62,8 @@ impl<R: Registers, B: DmaBuffer, C: Clock> Controller<R, B, C> {
             io: QueuePair::new(IO_QUEUE, entries, capabilities, dma)?,
             answer: page(dma)?,
         });
-        device.enable(memory.admin.entries(), memory.admin.addresses()?)?;
+        let (submissions, completions) = memory.admin.addresses()?;
+        device.enable(memory.admin.entries(), submissions, completions)?;
         let (namespace, max_transfer) = memory.identify_all(&device)?;
         memory.create_io_queues(&device, VECTOR)?;
         Ok(Self {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Enabling, disabling and shutting down (Base 1.4 §7.6, 2.0 §3.5 and §3.6).
 
 use super::access::Clock;
@@ -89,11 +91,12 @@ impl<R: Registers, C: Clock> Device<R, C> {
         }
     }
 
-    /// Enables the controller with an admin queue of `entries` entries at these addresses.
+    /// Enables the controller with an admin queue pair of `entries` entries at these addresses.
     pub(super) fn enable(
         &mut self,
         entries: u16,
-        (submissions, completions): (u64, u64),
+        submissions: u64,
+        completions: u64,
     ) -> Result<(), NvmeError> {
         let css = self.command_set()?;
         let last = u32::from(entries - 1); // 0's based

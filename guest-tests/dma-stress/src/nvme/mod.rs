@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A small NVMe driver: one I/O queue pair on the first namespace of any controller.
 //!
 //! Written from the NVM Express Base specification 1.4 and 2.0 (sections are cited as "Base 1.4

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where a command's data is: Physical Region Pages (Base 1.4 §4.3, 2.0 §4.1.1).
 
 use super::access::{DmaBuffer, PAGE_BYTES};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A submission and a completion queue (Base 1.4 §4.1, §4.6, §7.2).
 
 use alloc::vec::Vec;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Offsets and fields of the controller's registers (Base 1.4 §3.1, 2.0 §3.1.3).
 
 pub(super) const CAP: u64 = 0x00;

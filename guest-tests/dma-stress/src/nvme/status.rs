@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How a command ended: the status field of a completion (Base 1.4 §4.6.1, 2.0 §3.3.3.2.1).
 
 use core::fmt;

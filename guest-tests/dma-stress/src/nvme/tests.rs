@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The driver against a controller in software, on memory whose pages lie anywhere.
 
 #![expect(
@@ -8,6 +10,7 @@
 mod hostile;
 mod life;
 mod machine;
+mod pieces;
 mod prp;
 mod simulated;
 mod transfers;

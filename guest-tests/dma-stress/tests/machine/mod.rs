@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A machine in software: memory, and an edu that can be made to go wrong.
 
 #![expect(clippy::unwrap_used, reason = "a test may end here")]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Random reads, writes and verifies of disks.
 //!
 //! Each thread has a [`Region`] of a disk to itself, in which it alone writes, so that it knows
@@ -58,10 +60,10 @@ pub struct Subject<D> {
 }
 
 /// Most bytes of a transfer.
-pub const MOST_BYTES: usize = 1 << 20;
+pub const MAX_BYTES: usize = 1 << 20;
 
 /// Bytes of a disk that are written to, at most.
-const MOST_COVERED: u64 = 512 << 20;
+const MAX_COVERED: u64 = 512 << 20;
 
 /// Divides a disk of `bytes` among threads: regions of equal length, each covered in part if the disk is large.
 #[must_use]
@@ -69,7 +71,7 @@ pub fn regions(bytes: u64, block: usize, threads: usize) -> Vec<Region> {
     let block = block.max(1) as u64;
     let threads = threads.max(1) as u64;
     let each = bytes / block / threads;
-    let most = MOST_COVERED / block / threads;
+    let most = MAX_COVERED / block / threads;
     (0..threads)
         .map(|index| Region::new(index * each, each, most, (2 << 20) / block))
         .collect()

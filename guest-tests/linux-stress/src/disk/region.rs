@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The part of a disk in which one thread writes.
 
 use std::sync::atomic::{AtomicU32, Ordering};

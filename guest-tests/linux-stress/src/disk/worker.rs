@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One thread's work on a disk.
 
 use std::collections::VecDeque;
@@ -7,7 +9,7 @@ use std::ops::Range;
 use stress_format::{Finding, FindingKind};
 
 use super::region::{Region, Span};
-use super::{Disk, MOST_BYTES, Subject};
+use super::{Disk, MAX_BYTES, Subject};
 use crate::arena::Arena;
 use crate::diagnose::{Diagnosis, Expected, diagnose};
 use crate::meter::{Meter, Tally};
@@ -20,7 +22,7 @@ use crate::tsc;
 const RECENT: usize = 16;
 
 /// After so many errors in a row a thread gives up.
-const PATIENCE: u32 = 8;
+const MAX_ERRORS: u32 = 8;
 
 /// What all threads share.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +53,7 @@ pub struct Worker<'a, D> {
 
 impl<'a, D: Disk> Worker<'a, D> {
     /// The thread that writes in `region`, one of the subject's, from and to `arena`, which has room for
-    /// [`MOST_BYTES`].
+    /// [`MAX_BYTES`].
     #[must_use]
     pub fn new(
         subject: &'a Subject<D>,
@@ -78,7 +80,7 @@ impl<'a, D: Disk> Worker<'a, D> {
     /// how many transfers had something wrong.
     pub fn mix(mut self, goes_on: &(dyn Fn(u64) -> bool + Sync)) -> u64 {
         let mut done = 0;
-        while goes_on(done) && self.errors_in_a_row < PATIENCE {
+        while goes_on(done) && self.errors_in_a_row < MAX_ERRORS {
             if self.subject.writable {
                 self.random_step();
             } else {
@@ -93,7 +95,7 @@ impl<'a, D: Disk> Worker<'a, D> {
     pub fn verify(mut self) -> u64 {
         let region = self.region;
         for span in region.spans(self.most_blocks()) {
-            if self.errors_in_a_row >= PATIENCE {
+            if self.errors_in_a_row >= MAX_ERRORS {
                 break;
             }
             let was_written = |slot| region.ended(slot) > 0;
@@ -110,7 +112,7 @@ impl<'a, D: Disk> Worker<'a, D> {
     }
 
     fn most_blocks(&self) -> usize {
-        (MOST_BYTES / self.subject.block).max(1)
+        (MAX_BYTES / self.subject.block).max(1)
     }
 
     fn random_step(&mut self) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! As much of HTTP/1.0 (RFC 1945) as is needed to fetch and to send bytes.
 
 use std::fmt::Write as _;
@@ -6,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use sha2::{Digest, Sha256};
 
 /// Most bytes of a response's head, and of an answer that is text.
-const MOST_TEXT: u64 = 16 << 10;
+const MAX_TEXT: u64 = 16 << 10;
 
 /// What was fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +78,7 @@ pub fn post(mut stream: impl Read + Write, host: &str, body: &[u8]) -> io::Resul
     let mut input = BufReader::new(stream);
     head(&mut input)?;
     let mut answer = String::new();
-    input.take(MOST_TEXT).read_to_string(&mut answer)?;
+    input.take(MAX_TEXT).read_to_string(&mut answer)?;
     Ok(answer.trim().into())
 }
 
@@ -96,7 +98,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn head(input: &mut impl BufRead) -> io::Result<Head> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_string());
-    let mut lines = input.take(MOST_TEXT);
+    let mut lines = input.take(MAX_TEXT);
     let mut line = String::new();
     lines.read_line(&mut line)?;
     let status = line.split_ascii_whitespace().nth(1);

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Bringing an interface up with an address (netdevice(7)).
 
 #![expect(
@@ -20,7 +22,7 @@ const SIOCSIFADDR: u16 = 0x8916;
 const SIOCSIFNETMASK: u16 = 0x891c;
 
 /// After so long without a byte, the other end is gone.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Gives an interface an address and brings it up.
 ///
@@ -65,9 +67,9 @@ pub fn bring_up(name: &str, address: &Address) -> io::Result<()> {
 pub fn connect(name: &str, server: SocketAddrV4) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind_device(Some(name.as_bytes()))?;
-    socket.connect_timeout(&server.into(), PATIENCE)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.connect_timeout(&server.into(), SOCKET_TIMEOUT)?;
+    socket.set_read_timeout(Some(SOCKET_TIMEOUT))?;
+    socket.set_write_timeout(Some(SOCKET_TIMEOUT))?;
     Ok(socket.into())
 }
 

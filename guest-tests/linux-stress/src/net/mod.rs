@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Sustained transfer both ways over network interfaces, with checksums.
 //!
 //! The other end is an HTTP server. What it returns for `GET /` is hashed and held against its header `X-SHA256`,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! One thread's work on a network interface.
 
 use std::io::{self, Read, Write};
@@ -10,7 +12,7 @@ use crate::meter::Tally;
 use crate::tsc;
 
 /// After so many errors in a row a thread gives up.
-const PATIENCE: u32 = 4;
+const MAX_ERRORS: u32 = 4;
 
 /// Least and most bytes that are sent at once.
 const SENT: std::ops::RangeInclusive<usize> = 1 << 16..=1 << 20;
@@ -71,7 +73,7 @@ impl<S: Read + Write, C: Fn() -> io::Result<S>> Worker<'_, C> {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut first = None;
         let mut tally = Tally::default();
-        while goes_on(done) && errors_in_a_row < PATIENCE {
+        while goes_on(done) && errors_in_a_row < MAX_ERRORS {
             let began = tsc::now();
             let result = match direction {
                 Direction::Down => self.fetch(&mut first),

@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `IOMMU_IOAS_NOIOMMU_GET_PA` inside a page, at the end of an area beside another one, and while memory
 //! is unmapped: from the address space, in part and as a whole, and from this process.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 
 use address::{Bdf, Hpa};
+use iommufd_backend::FileRange;
 use iommufd_backend::{Mapping, Pagemap};
 
 use crate::raw::{self, PAGE, Request, answer, attach, call, map_file, name, unmap};
@@ -26,7 +28,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     attach(&device, ioas)?;
     let memory = Memory::new()?;
     for (iova, offset) in [(FIRST, 0), (SECOND, LENGTH)] {
-        map_file(&iommufd, ioas, (&memory.file, offset), (iova, LENGTH))?;
+        map_file(&iommufd, ioas, iova, memory.area(offset))?;
     }
     let offsets = inside_a_page(&iommufd, ioas, &memory)?;
     let pages = at_the_end(&iommufd, ioas, &memory)?;
@@ -51,8 +53,13 @@ impl Memory {
         let file = File::from(rustix::fs::memfd_create("areas", flags)?);
         file.set_len(2 * LENGTH)?;
         let mut mapping = Mapping::reserve(2 * LENGTH, 0)?;
-        mapping.place(0, 2 * LENGTH, (file.as_fd(), 0), "memory to look up")?;
+        mapping.place(0, FileRange::first(&file, 2 * LENGTH), "memory to look up")?;
         Ok(Self { file, mapping })
+    }
+
+    /// The area of the file at `offset`.
+    fn area(&self, offset: u64) -> FileRange<'_> {
+        FileRange::new(&self.file, &(offset..offset + LENGTH))
     }
 
     /// Where pagemap says that the byte at `offset` of the file is.
@@ -111,7 +118,7 @@ fn at_the_end(
 
 /// A part of an area cannot be unmapped, and is still there; the whole is gone, and the area beside it is not.
 fn unmapped(iommufd: &File, ioas: u32, memory: &Memory) -> Result<(), Box<dyn std::error::Error>> {
-    let part = unmap(iommufd, ioas, (FIRST + PAGE, PAGE));
+    let part = unmap(iommufd, ioas, FIRST + PAGE, PAGE);
     if part != libc::ENOENT {
         return Err(differs("unmap of a part", name(part), "ENOENT").into());
     }
@@ -121,7 +128,7 @@ fn unmapped(iommufd: &File, ioas: u32, memory: &Memory) -> Result<(), Box<dyn st
         question(ioas, FIRST + PAGE),
         0,
     )?;
-    match unmap(iommufd, ioas, (FIRST, LENGTH)) {
+    match unmap(iommufd, ioas, FIRST, LENGTH) {
         0 => {}
         errno => return Err(differs("unmap", name(errno), "success").into()),
     }
@@ -138,7 +145,7 @@ fn unmapped(iommufd: &File, ioas: u32, memory: &Memory) -> Result<(), Box<dyn st
     if beside != wanted.0 {
         return Err(differs("the area beside", beside, wanted).into());
     }
-    map_file(iommufd, ioas, (&memory.file, 0), (FIRST, LENGTH))?;
+    map_file(iommufd, ioas, FIRST, memory.area(0))?;
     expect(
         iommufd,
         "an area that was mapped again",

@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Two devices in one address space, and devices that leave it and come back: memory stays where it is as
 //! long as one of them is attached.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 
 use address::Bdf;
+use iommufd_backend::FileRange;
 use iommufd_backend::{Mapping, Pagemap};
 
 use crate::raw::{self, PAGE, answer, attach, detach, map_file};
@@ -60,9 +62,9 @@ pub fn run(first: Bdf, second: Bdf) -> Outcome {
     let file = File::from(rustix::fs::memfd_create("shared", flags)?);
     file.set_len(LENGTH)?;
     let mut mapping = Mapping::reserve(LENGTH, 0)?;
-    mapping.place(0, LENGTH, (file.as_fd(), 0), "memory to look up")?;
+    mapping.place(0, FileRange::first(&file, LENGTH), "memory to look up")?;
     // Mapped before any device is attached.
-    map_file(&iommufd, ioas, (&file, 0), (AREA, LENGTH))?;
+    map_file(&iommufd, ioas, AREA, FileRange::first(&file, LENGTH))?;
     let mut check = Check {
         iommufd: &iommufd,
         ioas,

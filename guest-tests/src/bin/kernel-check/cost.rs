@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What it costs to ask where pinned memory is, in instructions: to be run on a machine whose
 //! clock counts them (`-smp 1 -icount shift=0,sleep=off`: a nanosecond is an instruction).
 
@@ -18,7 +20,7 @@ const SMALL: u64 = 4096;
 /// How often the short questions are asked.
 const ROUNDS: u32 = 8;
 /// Instructions that a GiB of 2 MiB hugepages may cost.
-const MOST: u128 = 600_000;
+const MAX_INSTRUCTIONS: u128 = 600_000;
 
 pub fn run(bdf: Bdf) -> Outcome {
     let size = HugepageSize::Mib2;
@@ -67,8 +69,8 @@ pub fn run(bdf: Bdf) -> Outcome {
          one piece, {whole} instructions, page by page, {pieces}",
         by_run / by_page.max(1)
     );
-    if by_page > MOST {
-        return Err(format!("{summary}; more than {MOST}").into());
+    if by_page > MAX_INSTRUCTIONS {
+        return Err(format!("{summary}; more than {MAX_INSTRUCTIONS}").into());
     }
     Ok(summary)
 }

@@ -1,13 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The same mappings in the kernel and in an AMDv1 table as a run has it, and the same questions to
 //! both and to `/proc/self/pagemap`.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::{Bdf, Gpa, Hpa, Iova};
 use devices::guest_table::{GuestTable, Piece, Pieces};
-use iommufd_backend::backend::{DmaBackend, PinRequest, Run};
+use iommufd_backend::FileRange;
+use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::extent::Extent;
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
 use iommufd_backend::{
@@ -31,7 +33,7 @@ struct Area {
     memory: usize,
     iova: Iova,
     offset: u64,
-    length: u64,
+    len: u64,
 }
 
 /// A file of memory and the mapping through which pagemap tells of it.
@@ -56,7 +58,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     for gone in [1, 3] {
         let area = areas.remove(gone);
         extents.remove(gone);
-        space.unpin(area.iova, area.length)?;
+        space.unpin(area.iova, area.len)?;
     }
     let table = table(extents.iter().flatten())?;
 
@@ -132,7 +134,7 @@ fn huge(size: HugepageSize, length: u64) -> Result<File, Box<dyn std::error::Err
 
 fn memory(file: File, length: u64, page_size: u64) -> Result<Memory, Box<dyn std::error::Error>> {
     let mut mapping = Mapping::reserve(length, 0)?;
-    mapping.place(0, length, (file.as_fd(), 0), "memory to look up")?;
+    mapping.place(0, FileRange::first(&file, length), "memory to look up")?;
     Ok(Memory {
         file,
         mapping,
@@ -142,11 +144,11 @@ fn memory(file: File, length: u64, page_size: u64) -> Result<Memory, Box<dyn std
 
 /// Areas at offsets, with holes between them and neighbours without, some above 512 GiB.
 fn areas(memories: &[Memory]) -> Vec<Area> {
-    let area = |memory, iova, offset, length| Area {
+    let area = |memory, iova, offset, len| Area {
         memory,
         iova: Iova(iova),
         offset,
-        length,
+        len,
     };
     let base = 1 << 30;
     let mut areas = vec![
@@ -179,12 +181,12 @@ fn pin(
     let extents = space.pin(&PinRequest {
         file: &memory.file,
         offset: area.offset,
-        len: area.length,
+        len: area.len,
         page_size: memory.page_size,
         iova: area.iova,
     })?;
     let first = area.offset / SMALL;
-    pagemap::touch(&memory.mapping, first..first + area.length.div_ceil(SMALL));
+    pagemap::touch(&memory.mapping, first..first + area.len.div_ceil(SMALL));
     Ok(extents)
 }
 
@@ -225,7 +227,7 @@ impl Comparison<'_> {
             return self.ask_outside(random, length);
         }
         let area = &self.areas[random.usize(0..self.areas.len())];
-        let at = random.u64(0..area.length);
+        let at = random.u64(0..area.len);
         let iova = area.iova + at;
         let (hpa, kernel) = self.space.ask_kernel(iova, length)?;
         let ours = self
@@ -237,32 +239,16 @@ impl Comparison<'_> {
         if ours.hpa != hpa || page != hpa {
             return Err(format!("{iova}: kernel {hpa}, table {}, pagemap {page}", ours.hpa).into());
         }
-        self.check_length(area, (iova, length), ours, kernel)?;
-        self.hits += 1;
-        Ok(())
-    }
-
-    /// The kernel stops at the end of an area, we go on where memory does.
-    fn check_length(
-        &mut self,
-        area: &Area,
-        (iova, length): (Iova, u64),
-        ours: Run,
-        kernel: u64,
-    ) -> Result<(), Box<dyn std::error::Error>> {
-        if ours.len == kernel {
-            return Ok(());
-        }
-        let rest = area.iova + area.length - iova;
+        // The kernel stops at the end of an area, we go on where memory does.
+        let rest = area.iova + area.len - iova;
         if ours.len > kernel && kernel == rest && kernel < length {
             self.longer += 1;
-            return Ok(());
+        } else if ours.len != kernel {
+            let ours = ours.len;
+            return Err(format!("{iova}: {length} bytes: kernel {kernel}, table {ours}").into());
         }
-        Err(format!(
-            "{iova}: {length} bytes: kernel {kernel}, table {}",
-            ours.len
-        )
-        .into())
+        self.hits += 1;
+        Ok(())
     }
 
     fn ask_outside(
@@ -274,7 +260,7 @@ impl Comparison<'_> {
         if self
             .areas
             .iter()
-            .any(|area| iova >= area.iova && iova < area.iova + area.length)
+            .any(|area| iova >= area.iova && iova < area.iova + area.len)
         {
             return Ok(());
         }

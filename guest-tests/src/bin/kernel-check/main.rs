@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Runs on the test machine: holds the backend's table against the kernel's own answers, and the
 //! kernel's refusals against what the backend makes of them.
 //!

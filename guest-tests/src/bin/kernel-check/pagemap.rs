@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where this process's memory is by `/proc/self/pagemap`.
 
 use address::{Hpa, Hva};
@@ -17,7 +19,7 @@ pub fn hpa(pagemap: &Pagemap, address: Hva) -> Result<Hpa, Box<dyn std::error::E
 /// pagemap tells of pages that this process has in its page tables only.
 pub fn touch(mapping: &Mapping, pages: impl IntoIterator<Item = u64>) {
     for page in pages {
-        assert!(page < mapping.length() / PAGE);
+        assert!(page < mapping.len() / PAGE);
         let Ok(address) = usize::try_from(mapping.start().0 + page * PAGE) else {
             continue;
         };

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `/dev/iommu` and a VFIO device without the backend's care, to ask what it never would.
 
 use std::fs::{self, File, OpenOptions};
@@ -5,24 +7,25 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use address::Bdf;
+use iommufd_backend::FileRange;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
 
 /// Bytes of the longest structure that is tried.
-const LONGEST: usize = 64;
+const MAX_LEN: usize = 64;
 
 /// A structure as 32-bit words, the first of which is its size in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    words: [u32; LONGEST / 4],
+    words: [u32; MAX_LEN / 4],
     length: u32,
 }
 
 impl Request {
     /// A structure of `length` bytes, all 0 but its size.
     pub fn new(length: u32) -> Self {
-        let mut words = [0; LONGEST / 4];
+        let mut words = [0; MAX_LEN / 4];
         words[0] = length;
         Self { words, length }
     }
@@ -68,7 +71,7 @@ pub fn call_value(file: &File, number: u8, value: u64) -> Result<i32, i32> {
 
 /// Issues command `number` of type `;`: what it returned, or the errno.
 pub fn call_result(file: &File, number: u8, request: &mut Request) -> Result<i32, i32> {
-    debug_assert!(request.length as usize <= LONGEST);
+    debug_assert!(request.length as usize <= MAX_LEN);
     // SAFETY: the buffer is longer than any structure that is tried, and the kernel writes at
     // most as many bytes as its first word says. Pointers inside are 0 or given by the caller to
     // live buffers; the kernel refuses bad ones.
@@ -132,26 +135,21 @@ pub fn detach(device: &File) -> Result<(), String> {
     done("detach", call(device, DETACH, &mut Request::new(8)))
 }
 
-/// Maps `length` bytes of a file from an offset on, for reading and writing, at `iova`.
-pub fn map_file(
-    iommufd: &File,
-    ioas: u32,
-    (file, offset): (&File, u64),
-    (iova, length): (u64, u64),
-) -> Result<(), String> {
+/// Maps `part` of a file, for reading and writing, at `iova`.
+pub fn map_file(iommufd: &File, ioas: u32, iova: u64, part: FileRange<'_>) -> Result<(), String> {
     const MAP_FILE: u8 = 0x8f;
     let mut request = Request::new(40)
         .word(4, 7)
         .word(8, ioas)
-        .word(12, file.as_raw_fd().cast_unsigned())
-        .long(16, offset)
-        .long(24, length)
+        .word(12, part.file.as_raw_fd().cast_unsigned())
+        .long(16, part.offset)
+        .long(24, part.len)
         .long(32, iova);
     done("map a file", call(iommufd, MAP_FILE, &mut request))
 }
 
 /// Unmaps `length` bytes at `iova` and returns the errno, 0 for success.
-pub fn unmap(iommufd: &File, ioas: u32, (iova, length): (u64, u64)) -> i32 {
+pub fn unmap(iommufd: &File, ioas: u32, iova: u64, length: u64) -> i32 {
     const UNMAP: u8 = 0x86;
     let mut request = Request::new(24)
         .word(4, ioas)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Every way in which `IOMMU_IOAS_NOIOMMU_GET_PA` refuses, and the variant that the backend makes
 //! of it.
 
@@ -45,42 +47,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     }
     expect(&iommufd, "a good question", question(ioas, AREA), 0)?;
 
-    let refusals = [
-        (
-            "too short",
-            question(ioas, AREA).word(0, SIZE - 8),
-            libc::EINVAL,
-        ),
-        (
-            "a tail that says something",
-            question(ioas, AREA).word(0, SIZE + 8).word(40, 1),
-            libc::E2BIG,
-        ),
-        ("flags", question(ioas, AREA).word(4, 1), libc::EOPNOTSUPP),
-        (
-            "reserved",
-            question(ioas, AREA).word(12, 1),
-            libc::EOPNOTSUPP,
-        ),
-        ("length 0", question(ioas, AREA).long(24, 0), libc::EINVAL),
-        (
-            "the last byte of the space",
-            question(ioas, u64::MAX),
-            libc::EOVERFLOW,
-        ),
-        ("no such IOAS", question(9999, AREA), libc::ENOENT),
-        (
-            "no IOAS but a page table",
-            question(hwpt.get(16), AREA),
-            libc::ENOENT,
-        ),
-        ("before the area", question(ioas, AREA - 1), libc::ENOENT),
-        (
-            "behind the area",
-            question(ioas, AREA + LENGTH),
-            libc::ENOENT,
-        ),
-    ];
+    let refusals = refusals(ioas, hwpt.get(16));
     for (what, request, errno) in refusals {
         expect(&iommufd, what, request, errno)?;
     }
@@ -109,6 +76,46 @@ pub fn run(bdf: Bdf) -> Outcome {
         "{} refusals are as documented, each its own variant",
         refusals.len() + 3
     ))
+}
+
+/// What is asked of an IOAS that has a page table, `hwpt`, and the errno.
+fn refusals(ioas: u32, hwpt: u32) -> [(&'static str, Request, i32); 10] {
+    [
+        (
+            "too short",
+            question(ioas, AREA).word(0, SIZE - 8),
+            libc::EINVAL,
+        ),
+        (
+            "a tail that says something",
+            question(ioas, AREA).word(0, SIZE + 8).word(40, 1),
+            libc::E2BIG,
+        ),
+        ("flags", question(ioas, AREA).word(4, 1), libc::EOPNOTSUPP),
+        (
+            "reserved",
+            question(ioas, AREA).word(12, 1),
+            libc::EOPNOTSUPP,
+        ),
+        ("length 0", question(ioas, AREA).long(24, 0), libc::EINVAL),
+        (
+            "the last byte of the space",
+            question(ioas, u64::MAX),
+            libc::EOVERFLOW,
+        ),
+        ("no such IOAS", question(9999, AREA), libc::ENOENT),
+        (
+            "no IOAS but a page table",
+            question(hwpt, AREA),
+            libc::ENOENT,
+        ),
+        ("before the area", question(ioas, AREA - 1), libc::ENOENT),
+        (
+            "behind the area",
+            question(ioas, AREA + LENGTH),
+            libc::ENOENT,
+        ),
+    ]
 }
 
 fn memory() -> io::Result<File> {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `IOMMU_IOAS_NOIOMMU_GET_PA` for a BAR that was mapped as a dma-buf and is taken back.
 //!
 //! `vfio_pci_dma_buf_move` (`drivers/vfio/pci/vfio_pci_dmabuf.c`) revokes the dma-bufs of a

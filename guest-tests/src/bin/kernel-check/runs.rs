@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How often the kernel is asked about memory of which nothing is known to be contiguous: once for
 //! each run, as long as it is.
 //!
@@ -5,10 +7,10 @@
 //! asks for all the rest, so the lengths tell how much every answer covered.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa, Iova};
+use iommufd_backend::FileRange;
 use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, Pagemap, PciSysfs, VfioDevice};
 
@@ -59,7 +61,7 @@ fn ask_once_each_run(space: &mut NoiommuSpace) -> Result<Layout, Box<dyn std::er
     )?);
     file.set_len(LENGTH)?;
     let mut mapping = Mapping::reserve(LENGTH, 0)?;
-    mapping.place(0, LENGTH, (file.as_fd(), 0), "memory to ask about")?;
+    mapping.place(0, FileRange::first(&file, LENGTH), "memory to ask about")?;
     // Half of it in order, half in none, for runs of all lengths.
     let mut pages: Vec<u64> = (0..LENGTH / PAGE).collect();
     let half = pages.len() / 2;
@@ -112,7 +114,7 @@ fn ask_once_each_run(space: &mut NoiommuSpace) -> Result<Layout, Box<dyn std::er
 fn runs(mapping: &Mapping) -> Result<Vec<(Hpa, u64)>, Box<dyn std::error::Error>> {
     let pagemap = Pagemap::open()?;
     let mut runs: Vec<(Hpa, u64)> = Vec::new();
-    for at in (0..mapping.length()).step_by(usize::try_from(PAGE)?) {
+    for at in (0..mapping.len()).step_by(usize::try_from(PAGE)?) {
         let page = pagemap::hpa(&pagemap, mapping.start() + at)?;
         match runs.last_mut() {
             Some((hpa, length)) if *hpa + *length == page => *length += PAGE,

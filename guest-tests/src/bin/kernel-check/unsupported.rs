@@ -1,17 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Everything that a device in noiommu mode cannot do, tried once: the kernel must say no, or what
 //! it says instead, and stay whole.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 
 use address::Bdf;
-use iommufd_backend::Mapping;
+use iommufd_backend::{FileRange, Mapping};
 
 use crate::Outcome;
 use crate::raw::{self, Request, call, name};
 
-/// A row: what is tried, the command, the request, and the answer.
-type Row = (&'static str, u8, Request, i32);
+/// A call, and the answer that it must have.
+#[derive(Clone, Debug)]
+struct Row {
+    what: &'static str,
+    command: u8,
+    request: Request,
+    /// The errno, 0 for success.
+    wanted: i32,
+}
 
 const HWPT_ALLOC: u8 = 0x89;
 const FAULT_QUEUE_ALLOC: u8 = 0x8e;
@@ -34,7 +42,8 @@ pub fn run(bdf: Bdf) -> Outcome {
         return Err("cannot make a fault queue".into());
     }
     let rows = [
-        page_tables(number, ioas, paging, queue.get(8)),
+        page_tables(number, ioas, queue.get(8)),
+        paging_calls(paging),
         driver_tables(number, ioas, paging),
         other_objects(number, paging),
         compatibility(ioas),
@@ -54,80 +63,75 @@ pub fn run(bdf: Bdf) -> Outcome {
     ))
 }
 
+fn row(what: &'static str, command: u8, request: Request, wanted: i32) -> Row {
+    Row {
+        what,
+        command,
+        request,
+        wanted,
+    }
+}
+
+/// A call of HWPT_ALLOC.
+fn alloc(what: &'static str, request: Request, wanted: i32) -> Row {
+    row(what, HWPT_ALLOC, request, wanted)
+}
+
 fn hwpt(device: u32, table: u32) -> Request {
     Request::new(48).word(8, device).word(12, table)
 }
 
-fn page_tables(device: u32, ioas: u32, paging: u32, queue: u32) -> Vec<Row> {
+fn page_tables(device: u32, ioas: u32, queue: u32) -> Vec<Row> {
     let flags = |flags| hwpt(device, ioas).word(4, flags);
     vec![
-        (
-            "HWPT_ALLOC for nesting",
-            HWPT_ALLOC,
-            flags(1),
-            libc::EOPNOTSUPP,
-        ),
-        (
-            "HWPT_ALLOC with dirty tracking",
-            HWPT_ALLOC,
-            flags(2),
-            libc::EOPNOTSUPP,
-        ),
-        (
-            "HWPT_ALLOC with PASID",
-            HWPT_ALLOC,
-            flags(8),
-            libc::EOPNOTSUPP,
-        ),
-        (
+        alloc("HWPT_ALLOC for nesting", flags(1), libc::EOPNOTSUPP),
+        alloc("HWPT_ALLOC with dirty tracking", flags(2), libc::EOPNOTSUPP),
+        alloc("HWPT_ALLOC with PASID", flags(8), libc::EOPNOTSUPP),
+        alloc(
             "HWPT_ALLOC with an unknown flag",
-            HWPT_ALLOC,
             flags(1 << 20),
             libc::EOPNOTSUPP,
         ),
-        (
-            "HWPT_ALLOC with a fault queue",
-            HWPT_ALLOC,
-            flags(4).word(40, queue),
-            0,
-        ),
-        (
+        alloc("HWPT_ALLOC with a fault queue", flags(4).word(40, queue), 0),
+        alloc(
             "HWPT_ALLOC with a wrong fault queue",
-            HWPT_ALLOC,
             flags(4).word(40, NOTHING),
             libc::ENOENT,
         ),
-        (
+        alloc(
             "HWPT_ALLOC with a data type but no data",
-            HWPT_ALLOC,
             hwpt(device, ioas).word(24, 1),
             libc::EINVAL,
         ),
-        (
+        alloc(
             "HWPT_ALLOC for an unknown device",
-            HWPT_ALLOC,
             hwpt(NOTHING, ioas),
             libc::ENOENT,
         ),
-        (
+        alloc(
             "HWPT_ALLOC on an unknown table",
-            HWPT_ALLOC,
             hwpt(device, NOTHING),
             libc::EINVAL,
         ),
-        (
+    ]
+}
+
+/// What else a page table has calls for.
+fn paging_calls(paging: u32) -> Vec<Row> {
+    vec![
+        row(
             "HWPT_SET_DIRTY_TRACKING on",
             0x8b,
             Request::new(16).word(4, 1).word(8, paging),
             libc::EOPNOTSUPP,
         ),
-        (
+        row(
             "HWPT_SET_DIRTY_TRACKING off",
             0x8b,
             Request::new(16).word(8, paging),
             libc::EOPNOTSUPP,
         ),
-        (
+        row(
             "HWPT_GET_DIRTY_BITMAP",
             0x8c,
             Request::new(48)
@@ -136,7 +140,7 @@ fn page_tables(device: u32, ioas: u32, paging: u32, queue: u32) -> Vec<Row> {
                 .long(32, 4096),
             libc::EOPNOTSUPP,
         ),
-        (
+        row(
             "HWPT_INVALIDATE of a paging table",
             0x8d,
             Request::new(32).word(4, paging).word(20, 8),
@@ -156,15 +160,13 @@ fn driver_tables(device: u32, ioas: u32, paging: u32) -> Vec<Row> {
             .long(32, DATA.as_ptr().expose_provenance() as u64)
     };
     vec![
-        (
+        alloc(
             "HWPT_ALLOC with a driver's data",
-            HWPT_ALLOC,
             with_data(ioas),
             libc::EOPNOTSUPP,
         ),
-        (
+        alloc(
             "HWPT_ALLOC nested in a table",
-            HWPT_ALLOC,
             with_data(paging),
             libc::EOPNOTSUPP,
         ),
@@ -173,13 +175,13 @@ fn driver_tables(device: u32, ioas: u32, paging: u32) -> Vec<Row> {
 
 fn other_objects(device: u32, paging: u32) -> Vec<Row> {
     vec![
-        (
+        row(
             "GET_HW_INFO",
             0x8a,
             Request::new(40).word(8, device),
             libc::EOPNOTSUPP,
         ),
-        (
+        row(
             "VIOMMU_ALLOC",
             0x90,
             Request::new(40)
@@ -188,19 +190,19 @@ fn other_objects(device: u32, paging: u32) -> Vec<Row> {
                 .word(16, paging),
             libc::EOPNOTSUPP,
         ),
-        (
+        row(
             "VDEVICE_ALLOC without a vIOMMU",
             0x91,
             Request::new(24).word(4, NOTHING).word(8, device),
             libc::ENOENT,
         ),
-        (
+        row(
             "VEVENTQ_ALLOC without a vIOMMU",
             0x93,
             Request::new(32).word(8, NOTHING).word(12, 1).word(16, 8),
             libc::ENOENT,
         ),
-        (
+        row(
             "HW_QUEUE_ALLOC without a vIOMMU",
             0x94,
             Request::new(40).word(8, NOTHING).word(12, 1).long(32, 4096),
@@ -213,16 +215,16 @@ fn other_objects(device: u32, paging: u32) -> Vec<Row> {
 fn compatibility(ioas: u32) -> Vec<Row> {
     let request = |op: u32| Request::new(12).word(4, ioas).word(8, op);
     vec![
-        (
+        row(
             "VFIO_IOAS get before set",
             VFIO_IOAS,
             request(0),
             libc::ENODEV,
         ),
-        ("VFIO_IOAS set", VFIO_IOAS, request(1), 0),
-        ("VFIO_IOAS get", VFIO_IOAS, request(0), 0),
-        ("VFIO_IOAS clear", VFIO_IOAS, request(2), 0),
-        (
+        row("VFIO_IOAS set", VFIO_IOAS, request(1), 0),
+        row("VFIO_IOAS get", VFIO_IOAS, request(0), 0),
+        row("VFIO_IOAS clear", VFIO_IOAS, request(2), 0),
+        row(
             "VFIO_IOAS get after clear",
             VFIO_IOAS,
             request(0),
@@ -241,31 +243,31 @@ fn device_rows(ioas: u32, paging: u32) -> Vec<Row> {
     let feature = |flags| Request::new(8).word(4, flags);
     let attach = |table, flags| Request::new(16).word(4, flags).word(8, table).word(12, 1);
     vec![
-        (
+        row(
             "ATTACH of a PASID to an IOAS",
             ATTACH,
             attach(ioas, 1),
             libc::EINVAL,
         ),
-        (
+        row(
             "ATTACH of a PASID to a table",
             ATTACH,
             attach(paging, 1),
             libc::EINVAL,
         ),
-        (
+        row(
             "ATTACH to nothing",
             ATTACH,
             attach(NOTHING, 0),
             libc::ENOENT,
         ),
-        (
+        row(
             "FEATURE migration",
             FEATURE,
             feature(PROBE_GET | MIGRATION),
             libc::ENOTTY,
         ),
-        (
+        row(
             "FEATURE bus master",
             FEATURE,
             feature(PROBE_SET | BUS_MASTER),
@@ -299,7 +301,7 @@ fn legacy_container(iommufd: &File, ioas: u32) -> Result<usize, Box<dyn std::err
         rustix::fs::MemfdFlags::CLOEXEC,
     )?);
     file.set_len(LENGTH)?;
-    memory.place(0, LENGTH, (file.as_fd(), 0), "memory to map")?;
+    memory.place(0, FileRange::first(&file, LENGTH), "memory to map")?;
     let map = Request::new(32)
         .word(4, 3)
         .long(8, memory.start().0)
@@ -310,14 +312,14 @@ fn legacy_container(iommufd: &File, ioas: u32) -> Result<usize, Box<dyn std::err
         .long(16, IOVA)
         .long(24, LENGTH);
     for row in [
-        (
+        row(
             "VFIO_IOAS set again",
             VFIO_IOAS,
             Request::new(12).word(4, ioas).word(8, 1),
             0,
         ),
-        ("legacy MAP_DMA", MAP_DMA, map, 0),
-        (
+        row("legacy MAP_DMA", MAP_DMA, map, 0),
+        row(
             "GET_PA of what was mapped the legacy way",
             GET_PA,
             question,
@@ -329,16 +331,18 @@ fn legacy_container(iommufd: &File, ioas: u32) -> Result<usize, Box<dyn std::err
     Ok(5)
 }
 
-fn expect(file: &File, (what, command, request, wanted): &Row) -> Result<(), String> {
-    let found = call(file, *command, &mut request.clone());
+fn expect(file: &File, row: &Row) -> Result<(), String> {
+    let what = row.what;
+    let mut request = row.request;
+    let found = call(file, row.command, &mut request);
     println!("{what}: {}", name(found));
-    if found == *wanted {
+    if found == row.wanted {
         Ok(())
     } else {
         Err(format!(
             "{what}: {} instead of {}",
             name(found),
-            name(*wanted)
+            name(row.wanted)
         ))
     }
 }

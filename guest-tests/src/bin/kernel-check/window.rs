@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The table that a guest is shown, walked as a guest walks it, against the kernel's answer for
 //! every page.
 

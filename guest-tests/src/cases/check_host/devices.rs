@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Every line of `pinvisor check` about a device, and `pinvisor list`.
 
 use super::super::step::{STEP, Step};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor check` and others on kernels that lack something.
 
 use super::super::step::{STEP, Step};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Rows for devices that a stock kernel cannot drive, or cannot drive in this way: the bare-metal guest does.
 
 use super::super::check::{self, Findings};
@@ -20,7 +22,7 @@ const DEVICES: [&str; 5] = [
 ];
 
 /// Memory that nothing may write to, at least.
-const LEAST_CANARY_MIB: u64 = 256;
+const MIN_CANARY_MIB: u64 = 256;
 
 /// What a guest does with some of them.
 struct Subject {
@@ -160,7 +162,7 @@ fn judge(number: usize, outcome: &Outcome) -> Row {
     check::left_clean(&mut clean, outcome, &facts);
     note(Aspect::End, clean);
     let mut canary = Findings::default();
-    check::canary_lives(&mut canary, outcome, LEAST_CANARY_MIB);
+    check::canary_lives(&mut canary, outcome, MIN_CANARY_MIB);
     note(Aspect::Canary, canary);
     Row {
         name: subject.name,

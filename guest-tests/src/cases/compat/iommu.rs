@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What `pinvisor` says of a device that stands behind an IOMMU, before its guests run.
 
 use crate::cases::check::Findings;

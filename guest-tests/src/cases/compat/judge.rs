@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a batch's output says of each subject.
 
 use std::collections::BTreeMap;
@@ -31,7 +33,8 @@ pub struct Outside {
 
 /// Judges one subject; `first_function` is the number of its first function in the batch.
 pub fn judge(
-    (subjects, outside): (&[Subject], &Outside),
+    subjects: &[Subject],
+    outside: &Outside,
     outcome: &Outcome,
     subject: usize,
     first_function: usize,

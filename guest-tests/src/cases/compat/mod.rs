@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The compatibility table: device models of every kind, driven by the stock kernel's own drivers.
 //!
 //! A *batch* is one test machine on which guests run one after the other, each with its own devices. Around all of
 //! them the pool of hugepages is shaped, so that no address is right by luck, and a canary holds the rest of memory.
 //! Each row of the table is a *subject* of a batch. When all batches have run, the table is printed and, if every
-//! row is well, written to `docs/compatibility.md`.
+//! row is well, written to `docs/reference/compatibility.md`.
 
 mod bare;
 mod iommu;
@@ -193,7 +195,8 @@ fn rows(batch: &Batch) -> crate::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (index, subject) in batch.subjects.iter().enumerate() {
         rows.push(judge::judge(
-            (batch.subjects, &outside),
+            batch.subjects,
+            &outside,
             &outcome,
             index,
             first_function,
@@ -264,7 +267,7 @@ impl<'a> Rig<'a> {
             .file("busybox", setup::busybox()?)
             .trace("pci_cfg_write")
             .timeout(LIMIT)
-            .patience(stress::PATIENCE);
+            .patience(stress::SILENCE_TIMEOUT);
         for index in 0..self.batch.subjects.len() {
             let name = format!("initramfs{index}");
             machine = machine.file(&name, self.path(&name));

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Scripts of a batch for the test machine, and what they print.
 //!
 //! Each start of `pinvisor` prints a section of its own, between lines `testbed: section NAME` and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the compatibility table is about: devices, and what a guest does with them.
 
 /// One row of the table.
@@ -129,27 +131,33 @@ impl Function {
         }
     }
 
-    /// A disk, or a controller with a disk as its medium.
+    /// A disk, or a controller that is to have one.
     pub const fn disk(
-        (model, medium): (&'static str, Option<&'static str>),
+        model: &'static str,
         modules: &'static [&'static str],
         driver: &'static str,
         interrupts: Interrupts,
     ) -> Self {
         Self {
             model,
-            medium,
+            medium: None,
             work: Work::Disk,
             modules,
             driver,
             interrupts,
         }
     }
+
+    /// A controller with a disk as its medium.
+    pub const fn with_medium(mut self, medium: &'static str) -> Self {
+        self.medium = Some(medium);
+        self
+    }
 }
 
 use Interrupts::{Intx, Msi, Msix};
 
-const NVME: Function = Function::disk(("nvme,drive=disk@,serial=@", None), &["nvme"], "nvme", Msix);
+const NVME: Function = Function::disk("nvme,drive=disk@,serial=@", &["nvme"], "nvme", Msix);
 const XHCI_MODULES: &[&str] = &["xhci-pci", "usb-storage", "uas", "sd_mod"];
 const USB_DISK: &str = "usb-storage,bus=bus@.0,drive=disk@";
 const E1000: Function = Function::network("e1000,netdev=net@", &["e1000"], "e1000", Intx);
@@ -169,7 +177,7 @@ pub const BLOCK: &[Subject] = &[
     one(
         "virtio-blk-pci",
         &[Function::disk(
-            ("virtio-blk-pci,drive=disk@", None),
+            "virtio-blk-pci,drive=disk@",
             &["virtio_pci", "virtio_blk"],
             "virtio-pci",
             Msix,
@@ -177,48 +185,47 @@ pub const BLOCK: &[Subject] = &[
     ),
     one(
         "ich9-ahci",
-        &[Function::disk(
-            ("ich9-ahci,id=bus@", Some("ide-hd,bus=bus@.0,drive=disk@")),
-            &["ahci", "sd_mod"],
-            "ahci",
-            Msi,
-        )],
+        &[
+            Function::disk("ich9-ahci,id=bus@", &["ahci", "sd_mod"], "ahci", Msi)
+                .with_medium("ide-hd,bus=bus@.0,drive=disk@"),
+        ],
     ),
     one(
         "megasas",
         &[Function::disk(
-            ("megasas,id=bus@", Some("scsi-hd,bus=bus@.0,drive=disk@")),
+            "megasas,id=bus@",
             &["megaraid_sas", "sd_mod"],
             "megaraid_sas",
             Msix,
-        )],
+        )
+        .with_medium("scsi-hd,bus=bus@.0,drive=disk@")],
     ),
     one(
         "pvscsi",
         &[Function::disk(
-            ("pvscsi,id=bus@", Some("scsi-hd,bus=bus@.0,drive=disk@")),
+            "pvscsi,id=bus@",
             &["vmw_pvscsi", "sd_mod"],
             "vmw_pvscsi",
             Msi,
-        )],
+        )
+        .with_medium("scsi-hd,bus=bus@.0,drive=disk@")],
     ),
     one(
         "sdhci-pci",
         &[Function::disk(
-            ("sdhci-pci,id=bus@", Some("sd-card,drive=disk@")),
+            "sdhci-pci,id=bus@",
             &["sdhci-pci", "mmc_block"],
             "sdhci-pci",
             Intx,
-        )],
+        )
+        .with_medium("sd-card,drive=disk@")],
     ),
     one(
         "qemu-xhci with usb-storage",
-        &[Function::disk(
-            ("qemu-xhci,id=bus@", Some(USB_DISK)),
-            XHCI_MODULES,
-            "xhci_hcd",
-            Msix,
-        )],
+        &[
+            Function::disk("qemu-xhci,id=bus@", XHCI_MODULES, "xhci_hcd", Msix)
+                .with_medium(USB_DISK),
+        ],
     ),
 ];
 
@@ -256,20 +263,19 @@ pub const TOGETHER: &[Subject] = &[
         name: "two functions of qemu-xhci in one slot",
         functions: &[
             Function::disk(
-                (
-                    "qemu-xhci,id=bus@,multifunction=on,addr=0.0",
-                    Some(USB_DISK),
-                ),
+                "qemu-xhci,id=bus@,multifunction=on,addr=0.0",
                 XHCI_MODULES,
                 "xhci_hcd",
                 Msix,
-            ),
+            )
+            .with_medium(USB_DISK),
             Function::disk(
-                ("qemu-xhci,id=bus@,bus=tb0,addr=0.1", Some(USB_DISK)),
+                "qemu-xhci,id=bus@,bus=tb0,addr=0.1",
                 XHCI_MODULES,
                 "xhci_hcd",
                 Msix,
-            ),
+            )
+            .with_medium(USB_DISK),
         ],
         plan: Plan::AloneThenTwice,
     },

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The compatibility table: rows come in as cases end, the last one publishes it.
 
 use std::fmt::Write;
@@ -8,7 +10,7 @@ use crate::error::{AtPath, Result};
 use crate::paths;
 
 /// Where the table is published, in the checkout.
-const FILE: &str = "docs/compatibility.md";
+const FILE: &str = "docs/reference/compatibility.md";
 
 /// What is looked at in every row, as the table's columns name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

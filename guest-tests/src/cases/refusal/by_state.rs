@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What `pinvisor run` refuses for the state of devices and of the machine.
 
 use super::super::step::{STEP, Step};

@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Does the stress notice, and name, what can go wrong?
 
 use super::super::check::Findings;
 use super::super::script::PRELUDE;
-use super::{found, machine, passed, run, tested};
+use super::{AtLeast, found, machine, passed, run, tested};
 use crate::error::Result;
 use crate::runner::CaseResult;
 
@@ -33,10 +35,10 @@ pub fn scattered() -> Result<CaseResult> {
     let outcome = machine()?.run(&script)?;
     let mut findings = Findings::default();
     for key in ["translate", "mediate"] {
-        let report = passed(&mut findings, &outcome, key, (200, 1));
+        let report = passed(&mut findings, &outcome, key, AtLeast::transfers(200));
         findings.expect_eq("mode", report["start"]["mode"].as_str(), Some(key));
     }
-    let report = passed(&mut findings, &outcome, "hostile", (200, 1));
+    let report = passed(&mut findings, &outcome, "hostile", AtLeast::transfers(200));
     let mediated = &report["outcome"]["mediated"][0];
     findings.expect(
         mediated["refused"].as_u64() >= Some(100_000),
@@ -60,7 +62,12 @@ pub fn software() -> Result<CaseResult> {
     }
     let outcome = machine()?.run(&script)?;
     let mut findings = Findings::default();
-    passed(&mut findings, &outcome, "good", (2000, 4 << 20));
+    passed(
+        &mut findings,
+        &outcome,
+        "good",
+        AtLeast::transfers(2000).and_bytes(4 << 20),
+    );
     for (what, kind) in FAULTS {
         found(&mut findings, &outcome, what, kind);
     }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The bare-metal guest that stresses DMA: on the real path, and in software with faults that it must find.
 
 mod faults;
@@ -17,14 +19,14 @@ pub use faults::{scattered, software};
 pub use volume::{edu, nvme, wrong_extent};
 
 /// A machine that is silent for so long is taken to hang. While a guest is listened to nothing is printed.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A test machine with the guest as `/testbed/dma-stress`.
 pub fn machine() -> Result<Machine> {
     let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal)?;
     Ok(Machine::builder()
         .file("dma-stress", guest)
-        .patience(PATIENCE)
+        .patience(SILENCE_TIMEOUT)
         .trace("pci_cfg_write"))
 }
 
@@ -69,14 +71,36 @@ pub fn verdict(findings: &mut Findings, outcome: &Outcome, key: &str, wanted: &s
     report
 }
 
+/// What a run has to move at least.
+#[derive(Clone, Copy, Debug)]
+pub struct AtLeast {
+    transfers: u64,
+    bytes: u64,
+}
+
+impl AtLeast {
+    /// So many transfers, of any length.
+    pub const fn transfers(transfers: u64) -> Self {
+        Self {
+            transfers,
+            bytes: 1,
+        }
+    }
+
+    /// The same, with at least so many bytes in all.
+    pub const fn and_bytes(self, bytes: u64) -> Self {
+        Self { bytes, ..self }
+    }
+}
+
 /// All passed, with at least so many transfers and bytes.
-pub fn passed(findings: &mut Findings, outcome: &Outcome, key: &str, least: (u64, u64)) -> Value {
+pub fn passed(findings: &mut Findings, outcome: &Outcome, key: &str, least: AtLeast) -> Value {
     let report = verdict(findings, outcome, key, "passed");
     let total = |name: &str| report["totals"][name].as_u64();
     for name in ["mismatches", "guard_hits", "lost_interrupts"] {
         findings.expect_eq(&format!("{key}: {name}"), total(name), Some(0));
     }
-    for (name, least) in [("transfers", least.0), ("bytes", least.1)] {
+    for (name, least) in [("transfers", least.transfers), ("bytes", least.bytes)] {
         findings.expect(
             total(name) >= Some(least),
             format!("{key}: {name} are {:?}, less than {least}", total(name)),

@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The real path: every class of transfer, and many.
 
 use super::super::check::{self, Findings};
 use super::super::script::{self, PRELUDE};
-use super::{found, machine, passed, run, tested};
+use super::{AtLeast, found, machine, passed, run, tested};
 use crate::error::{AtPath, Result};
 use crate::image;
 use crate::machine::Outcome;
@@ -18,7 +20,7 @@ const AFTER: &str = "say_hugepages after\nsay_processes\n";
 /// canary in all the rest.
 const WATCH: &str =
     "testbed inside shape --singles 12 --block 40 -- testbed inside canary --least-percent 0 -- ";
-const LEAST_CANARY_MIB: u64 = 256;
+const MIN_CANARY_MIB: u64 = 256;
 const HUGEPAGES: u32 = 450;
 /// So few pieces that two of them are met for sure.
 const SHAPE: &str = "testbed inside shape --singles 6 --block 32 -- ";
@@ -30,7 +32,7 @@ pub fn edu() -> Result<CaseResult> {
     let script = [PRELUDE, BIND, &run("edu", WATCH, &arguments), AFTER].concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    let report = passed(&mut findings, &outcome, "edu", (200, 1));
+    let report = passed(&mut findings, &outcome, "edu", AtLeast::transfers(200));
     tested(
         &mut findings,
         &report,
@@ -61,7 +63,12 @@ pub fn nvme() -> Result<CaseResult> {
     let script = [PRELUDE, BIND, &run("nvme", WATCH, &arguments), AFTER].concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    let report = passed(&mut findings, &outcome, "nvme", (20_000, 256 << 20));
+    let report = passed(
+        &mut findings,
+        &outcome,
+        "nvme",
+        AtLeast::transfers(20_000).and_bytes(256 << 20),
+    );
     tested(
         &mut findings,
         &report,
@@ -82,7 +89,7 @@ fn clean_end(findings: &mut Findings, outcome: &Outcome) {
     let facts = script::facts(&outcome.output);
     check::left_clean(findings, outcome, &facts);
     check::device_saw_quiet(findings, outcome, facts.get("bdf"));
-    check::canary_lives(findings, outcome, LEAST_CANARY_MIB);
+    check::canary_lives(findings, outcome, MIN_CANARY_MIB);
 }
 
 /// Memory in many pieces: right as it is, and found to be wrong with two of them swapped.
@@ -100,7 +107,7 @@ pub fn wrong_extent() -> Result<CaseResult> {
     .concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
-    passed(&mut findings, &outcome, "right", (30, 1));
+    passed(&mut findings, &outcome, "right", AtLeast::transfers(30));
     found(&mut findings, &outcome, "wrong", "wrong-extent");
     let extents = trace::extents(&outcome.output).len();
     findings.expect(extents >= 2 * 7, format!("only {extents} extents"));

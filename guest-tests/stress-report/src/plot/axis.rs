@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! An address axis with the gaps cut out.
 //!
 //! Memory of a guest without an IOMMU is scattered: a few MiB here, GiB of nothing, a BAR of 4 KiB.
@@ -85,9 +87,9 @@ impl Axis {
         pieces.sort_unstable();
         let islands: Vec<_> = islands(&pieces)
             .iter()
-            .map(|island| cells(island))
+            .map(|island| parts(island))
             .collect();
-        flow(islands, width)
+        flow(&islands, width)
     }
 
     /// The cells, ascending.
@@ -157,8 +159,15 @@ fn islands(pieces: &[Piece]) -> Vec<Vec<Piece>> {
     }
 }
 
-/// Cuts an island at the borders of its pieces, and says how wide each part wants to be.
-fn cells(island: &[Piece]) -> Vec<(u64, u64, f64)> {
+/// Part of an island, and how wide it wants to be.
+struct Part {
+    start: u64,
+    end: u64,
+    width: f64,
+}
+
+/// Cuts an island at the borders of its pieces.
+fn parts(island: &[Piece]) -> Vec<Part> {
     let mut borders: BTreeSet<u64> = island
         .iter()
         .flat_map(|piece| [piece.start, piece.end])
@@ -170,21 +179,22 @@ fn cells(island: &[Piece]) -> Vec<(u64, u64, f64)> {
     }
     let starts = borders.iter().copied();
     let ends = borders.iter().copied().skip(1);
-    let mut cells: Vec<_> = starts
+    let mut parts: Vec<_> = starts
         .zip(ends)
         .map(|(start, end)| {
             let named = island
                 .iter()
                 .any(|piece| piece.named && piece.start == start);
-            (start, end, wanted_width(end - start, named))
+            let width = wanted_width(end - start, named);
+            Part { start, end, width }
         })
         .collect();
-    let sum: f64 = cells.iter().map(|cell| cell.2).sum();
+    let sum: f64 = parts.iter().map(|part| part.width).sum();
     let stretch = f64::max(1.0, MIN_ISLAND / sum);
-    for cell in &mut cells {
-        cell.2 *= stretch;
+    for part in &mut parts {
+        part.width *= stretch;
     }
-    cells
+    parts
 }
 
 /// A hugepage of 2 MiB is as wide as its address; more for each doubling.
@@ -194,27 +204,27 @@ fn wanted_width(len: u64, named: bool) -> f64 {
 }
 
 /// Puts islands into rows, as wide as the widest row allows.
-fn flow(islands: Vec<Vec<(u64, u64, f64)>>, width: f64) -> Axis {
+fn flow(islands: &[Vec<Part>], width: f64) -> Axis {
     let mut axis = Axis {
         cells: Vec::new(),
         rows: 0,
     };
     let mut x = f64::INFINITY;
     for island in islands {
-        let wanted: f64 = island.iter().map(|cell| cell.2).sum();
+        let wanted: f64 = island.iter().map(|part| part.width).sum();
         let shrink = f64::min(1.0, width / wanted);
         if x + wanted * shrink > width {
             axis.rows += 1;
             x = 0.0;
         }
         let count = island.len();
-        for (place, (start, end, wanted)) in island.into_iter().enumerate() {
-            let right = x + wanted * shrink;
+        for (place, part) in island.iter().enumerate() {
+            let right = x + part.width * shrink;
             let (first, last) = (place == 0, place + 1 == count);
             let row = axis.rows - 1;
             axis.cells.push(Cell {
-                start,
-                end,
+                start: part.start,
+                end: part.end,
                 row,
                 left: x,
                 right,

@@ -1,22 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The map of physical memory: RAM, device memory, and where DMA landed.
 
 use plotters::style::{Color, RGBColor};
 
 use super::axis::{Axis, Piece};
-use super::rows::{Drawn, MARGIN, ROW, Rows, STRIP, Thing};
+use super::rows::{Colours, Drawn, MARGIN, ROW, Rows, STRIP, Thing};
 use super::{RED, WIDTH, svg};
 use crate::report::Report;
 use crate::setup::Extent;
 use crate::units::hex;
 use crate::write::Error;
 
-const RAM: RGBColor = RGBColor(0xbf, 0xd7, 0xf5);
-const RAM_EDGE: RGBColor = RGBColor(0x5b, 0x8d, 0xd0);
-const BAR: RGBColor = RGBColor(0xfb, 0xc9, 0x8a);
-const BAR_EDGE: RGBColor = RGBColor(0xc9, 0x7a, 0x1a);
-const MARK: RGBColor = RGBColor(0xd9, 0xc6, 0xec);
-const MARK_EDGE: RGBColor = RGBColor(0x86, 0x5f, 0xb0);
-const WRONG: RGBColor = RGBColor(0xf7, 0xc4, 0xc4);
+const RAM: Colours = Colours {
+    fill: RGBColor(0xbf, 0xd7, 0xf5),
+    edge: RGBColor(0x5b, 0x8d, 0xd0),
+};
+const BAR: Colours = Colours {
+    fill: RGBColor(0xfb, 0xc9, 0x8a),
+    edge: RGBColor(0xc9, 0x7a, 0x1a),
+};
+const MARK: Colours = Colours {
+    fill: RGBColor(0xd9, 0xc6, 0xec),
+    edge: RGBColor(0x86, 0x5f, 0xb0),
+};
+const WRONG: Colours = Colours {
+    fill: RGBColor(0xf7, 0xc4, 0xc4),
+    edge: RED,
+};
 const HEAT: RGBColor = RGBColor(0x0b, 0x7a, 0x4b);
 
 /// Most places outside of memory that get onto the map.
@@ -56,31 +67,28 @@ fn things(report: &Report) -> Vec<Thing> {
     things.extend(setup.extents.iter().map(|extent| ram(extent, identity)));
     if setup.extents.is_empty() {
         let told = report.ram.iter();
-        things
-            .extend(told.map(|ram| Thing::new(ram.gpa.0, ram.len, String::new(), (RAM, RAM_EDGE))));
+        things.extend(told.map(|ram| Thing::new(ram.gpa.0, ram.len, String::new(), RAM)));
     }
     things.extend(
         setup
             .bars
             .iter()
-            .map(|bar| Thing::new(bar.gpa.0, bar.len, bar.name.to_string(), (BAR, BAR_EDGE))),
+            .map(|bar| Thing::new(bar.gpa.0, bar.len, bar.name.to_string(), BAR)),
     );
-    things.extend(setup.landmarks.iter().map(|mark| {
-        Thing::new(
-            mark.gpa.0,
-            mark.len,
-            mark.name.to_string(),
-            (MARK, MARK_EDGE),
-        )
-    }));
+    things.extend(
+        setup
+            .landmarks
+            .iter()
+            .map(|mark| Thing::new(mark.gpa.0, mark.len, mark.name.to_string(), MARK)),
+    );
     things
 }
 
 fn ram(extent: &Extent, identity: bool) -> Thing {
     let wrong = identity && !extent.is_identity();
     let (name, colours) = match wrong {
-        true => (format!("is {}", hex(extent.hpa.0)), (WRONG, RED)),
-        false => (String::new(), (RAM, RAM_EDGE)),
+        true => (format!("is {}", hex(extent.hpa.0)), WRONG),
+        false => (String::new(), RAM),
     };
     Thing::new(extent.gpa.0, extent.len, name, colours)
 }

@@ -1,5 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Things in an address space, drawn along an [`Axis`] in rows: pieces, their names, and the
 //! addresses of islands.
+
+use std::ops::Range;
 
 use plotters::prelude::{PathElement, Rectangle, Text as Words};
 use plotters::style::{Color, RGBColor, ShapeStyle};
@@ -13,9 +17,9 @@ pub const MARGIN: f64 = 14.0;
 /// Height of a row in pixels.
 pub const ROW: i32 = 84;
 /// Where pieces are within a row.
-const PIECES: (i32, i32) = (18, 38);
+const PIECES: Range<i32> = 18..38;
 /// A narrow strip below them.
-pub const STRIP: (i32, i32) = (40, 50);
+pub const STRIP: Range<i32> = 40..50;
 const ADDRESS: i32 = 55;
 const LENGTH: i32 = 68;
 /// Pixels of a character of a name, at most on average: ASCII, and others.
@@ -30,23 +34,29 @@ pub struct Thing {
     pub end: u64,
     /// Its name, drawn above it; may be empty.
     pub name: String,
-    /// Colour of its area.
+    /// Its colours.
+    pub colours: Colours,
+}
+
+/// The colours of a thing.
+#[derive(Clone, Copy, Debug)]
+pub struct Colours {
+    /// Of its area.
     pub fill: RGBColor,
-    /// Colour of its edge and its name.
+    /// Of its edge and its name.
     pub edge: RGBColor,
 }
 
 impl Thing {
     /// `len` bytes from `start`, to the end of the address space at most.
     #[must_use]
-    pub fn new(start: u64, len: u64, name: String, (fill, edge): (RGBColor, RGBColor)) -> Self {
+    pub fn new(start: u64, len: u64, name: String, colours: Colours) -> Self {
         let end = start.saturating_add(len);
         Self {
             start,
             end,
             name,
-            fill,
-            edge,
+            colours,
         }
     }
 
@@ -89,8 +99,8 @@ impl<'a, 'b> Rows<'a, 'b> {
     pub fn things(&self, things: &[Thing]) -> Drawn {
         for thing in things {
             for span in self.axis.spans(thing.start, thing.end) {
-                self.bar(span, PIECES, thing.fill.filled())?;
-                self.bar(span, PIECES, thing.edge.stroke_width(1))?;
+                self.bar(span, PIECES, thing.colours.fill.filled())?;
+                self.bar(span, PIECES, thing.colours.edge.stroke_width(1))?;
             }
         }
         self.names(things)
@@ -113,7 +123,7 @@ impl<'a, 'b> Rows<'a, 'b> {
             };
             let name = fitting(&thing.name, end - place.left);
             let at = (x(place.left), self.y(place.row) + 4);
-            let style = font("sans-serif", 11.0, thing.edge);
+            let style = font("sans-serif", 11.0, thing.colours.edge);
             self.area.draw(&Words::new(name, at, style))?;
         }
         Ok(())
@@ -154,8 +164,8 @@ impl<'a, 'b> Rows<'a, 'b> {
         if self.axis.cells().last() != Some(last) {
             for shift in [-2, 2] {
                 let line = vec![
-                    (right + shift - 2, top + STRIP.1),
-                    (right + shift + 2, top + PIECES.0),
+                    (right + shift - 2, top + STRIP.end),
+                    (right + shift + 2, top + PIECES.start),
                 ];
                 self.area
                     .draw(&PathElement::new(line, FAINT.stroke_width(1)))?;
@@ -164,20 +174,15 @@ impl<'a, 'b> Rows<'a, 'b> {
         Ok(())
     }
 
-    /// Fills or frames `span`, between two heights of its row.
+    /// Fills or frames `span`, between two heights in its row.
     ///
     /// # Errors
     /// What the area does not take.
-    pub fn bar(
-        &self,
-        span: Span,
-        (top, bottom): (i32, i32),
-        style: impl Into<ShapeStyle>,
-    ) -> Drawn {
+    pub fn bar(&self, span: Span, heights: Range<i32>, style: impl Into<ShapeStyle>) -> Drawn {
         let (left, right) = (x(span.left), x(span.right).max(x(span.left) + 1));
         let corners = [
-            (left, self.y(span.row) + top),
-            (right, self.y(span.row) + bottom),
+            (left, self.y(span.row) + heights.start),
+            (right, self.y(span.row) + heights.end),
         ];
         self.area.draw(&Rectangle::new(corners, style))?;
         Ok(())

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Throughput over time.
 
 use plotters::prelude::{AreaSeries, ChartBuilder, LineSeries};
@@ -27,7 +29,7 @@ pub fn throughput(report: &Report) -> Result<Option<String>, Error> {
         .collect();
     let top = f64::max(highest / unit * 1.1, 1.0);
     svg("the throughput", 260, |area| {
-        draw(area, seconds, (top, name), &steps)
+        draw(area, seconds, top, name, &steps)
     })
     .map(Some)
 }
@@ -61,7 +63,8 @@ fn rates(samples: &[Sample]) -> Vec<Rate> {
 fn draw(
     area: &Area<'_>,
     seconds: std::ops::Range<f64>,
-    (top, unit): (f64, &str),
+    top: f64,
+    unit: &str,
     steps: &[(f64, f64)],
 ) -> Result<(), Box<dyn std::error::Error>> {
     let digits = if seconds.end - seconds.start < 5.0 {

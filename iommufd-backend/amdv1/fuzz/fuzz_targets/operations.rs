@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Sequences of operations on a table and on a plain model of it.
 #![no_main]
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Pages in one growing piece of memory, followed at the cost of a pointer.
 
 use alloc::collections::TryReserveError;

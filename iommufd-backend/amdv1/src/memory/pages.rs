@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Tables in pages that others may read.
 
 use alloc::vec::Vec;
@@ -52,7 +54,7 @@ impl<P: AsRef<[TablePage]>> PageTables<P> {
     /// does not fit a table pointer.
     pub fn new(base: TableAddress, pages: P) -> Option<Self> {
         let bytes = TABLE_BYTES.checked_mul(pages.as_ref().len() as u64)?;
-        let end = base.0.checked_add(bytes)?;
+        let end = base.get().checked_add(bytes)?;
         (end <= 1 << OUTPUT_BITS).then(|| Self {
             base,
             pages,
@@ -67,7 +69,7 @@ impl<P: AsRef<[TablePage]>> PageTables<P> {
     }
 
     fn page(&self, table: TableAddress) -> Option<&TablePage> {
-        let offset = table.0.checked_sub(self.base.0)?;
+        let offset = table.get().checked_sub(self.base.get())?;
         let nth = usize::try_from(offset / TABLE_BYTES).ok()?;
         self.pages.as_ref().get(nth)
     }
@@ -99,7 +101,7 @@ impl<P: AsRef<[TablePage]>> TableMemory for PageTables<P> {
         self.reserve(1)?;
         let table = self.free.pop().unwrap_or_else(|| {
             self.fresh += 1;
-            TableAddress(self.base.0 + (self.fresh as u64 - 1) * TABLE_BYTES)
+            TableAddress::from_masked(self.base.get() + (self.fresh as u64 - 1) * TABLE_BYTES)
         });
         for index in 0..ENTRIES {
             self.store(table, index, Entry::EMPTY);

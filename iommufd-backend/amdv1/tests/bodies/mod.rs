@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the property tests, the fuzz targets and the replay of their corpus run on a string of
 //! bytes. Both bodies panic on a wrong result.
 

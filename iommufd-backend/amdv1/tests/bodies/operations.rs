@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Operations on a table and on a plain model of it: a map from pages to pages.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Walks through tables that hold anything.
 
 use std::cell::Cell;
@@ -45,9 +47,8 @@ pub fn scribble(data: &[u8]) {
     let mut iovas = vec![number(&header[2..])];
     for record in records.chunks_exact(RECORD) {
         let index = usize::from(u16::from_le_bytes([record[1], record[2]])) % 512;
-        let place = (record[0], index);
         memory.entries[usize::from(record[0]) % TABLES * 512 + index] =
-            entry(place, number(&record[3..]));
+            entry(record[0], number(&record[3..]));
         let level = Level::new(record[0] % 6).unwrap();
         iovas.push((index as u64) << level.item_lg2() | iovas.last().unwrap() >> 9);
     }
@@ -68,7 +69,7 @@ fn number(bytes: &[u8]) -> u64 {
 
 /// Half of the entries are taken as they are; the other half point to one of the tables, so
 /// that trees, cycles and shared tables are common.
-fn entry((table_number, _): (u8, usize), raw: u64) -> u64 {
+fn entry(table_number: u8, raw: u64) -> u64 {
     if table_number < 128 {
         return raw;
     }
@@ -120,7 +121,7 @@ fn check_run(memory: &Memory, root: Root, iova: Iova) {
 fn check_leaves(memory: &Memory, root: Root) {
     memory.reads.set(0);
     let mut next = Some(Iova(0));
-    for leaf in walk::leaves(memory, root, (Iova(0), Iova(u64::MAX)), LIMIT) {
+    for leaf in walk::leaves(memory, root, Iova(0)..=Iova(u64::MAX), LIMIT) {
         let Ok(leaf) = leaf else { break };
         assert!(next.is_some_and(|next| next <= leaf.iova));
         next = leaf.last_iova().checked_add(1);

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Why a device could not be bound or unbound, and hints.
 
 use std::io;
@@ -6,8 +8,8 @@ use std::path::PathBuf;
 use address::Bdf;
 use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
 
-use crate::facts::config_space::silent_hint;
-use crate::facts::in_use::Use;
+use crate::checks::device::silent_hint;
+use crate::facts::uses::Use;
 
 /// A device could not be given to vfio-pci, or back. The device is as it was before.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]

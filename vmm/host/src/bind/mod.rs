@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Giving devices to vfio-pci, and back.
 
 pub(crate) mod error;
@@ -9,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use address::Bdf;
-use iommufd_backend::{Cdev, CdevKind, NODES};
+use iommufd_backend::{CdevKind, CdevNode, is_vfio_driver};
 
 use self::error::BindError;
-use crate::facts::config_space::{ConfigSpace, is_silent};
+use crate::facts::device::{FunctionKind, Identity, cdev_kind};
 use crate::facts::in_use;
 use crate::sys_root::SysRoot;
 
@@ -21,8 +23,6 @@ const VFIO_PCI: &str = "vfio-pci";
 /// How long a node of `/dev` may take to come: devtmpfs makes it at once, others do not.
 const NODE_LIMIT: Duration = Duration::from_secs(5);
 const NODE_POLL: Duration = Duration::from_millis(10);
-/// Base class of bridges.
-const BRIDGE: u32 = 0x06;
 
 /// A device that a VFIO driver has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,18 +48,6 @@ pub struct Unbound {
     pub before: Option<String>,
 }
 
-fn is_vfio(driver: &str) -> bool {
-    driver.contains("vfio")
-}
-
-/// Whether the function is a bridge, by its class or its header.
-pub(crate) fn is_bridge(root: &SysRoot, bdf: Bdf) -> bool {
-    let class = root.pci().number(bdf, "class").unwrap_or(0);
-    let config = root.pci().config_space(bdf).unwrap_or_default();
-    let header = ConfigSpace::read(&config).map_or(0, |config| config.header_type);
-    class >> 16 == BRIDGE || header != 0 && !is_silent(&config)
-}
-
 /// Finds out whether [`bind`] would be refused, without touching the device. With `force`, a
 /// device is taken that the host uses.
 ///
@@ -67,14 +55,15 @@ pub(crate) fn is_bridge(root: &SysRoot, bdf: Bdf) -> bool {
 /// [`BindError`]
 pub fn prepare(root: &SysRoot, bdf: Bdf, force: bool) -> Result<(), BindError> {
     let driver = root.pci().driver(bdf)?;
-    if is_bridge(root, bdf) {
-        let class = root.pci().number(bdf, "class").unwrap_or(0);
-        return Err(BindError::BindBridge { bdf, class });
+    match FunctionKind::of(root, bdf) {
+        FunctionKind::Bridge => {
+            let class = Identity::of(root, bdf).class;
+            return Err(BindError::BindBridge { bdf, class });
+        }
+        FunctionKind::Silent => return Err(BindError::BindSilent { bdf }),
+        FunctionKind::Device => {}
     }
-    if is_silent(&root.pci().config_space(bdf).unwrap_or_default()) {
-        return Err(BindError::BindSilent { bdf });
-    }
-    if driver.as_deref().is_some_and(is_vfio) {
+    if driver.as_deref().is_some_and(is_vfio_driver) {
         return Ok(());
     }
     let uses = in_use::by_host(root, bdf);
@@ -82,7 +71,7 @@ pub fn prepare(root: &SysRoot, bdf: Bdf, force: bool) -> Result<(), BindError> {
         return Err(BindError::BindInUse { bdf, uses });
     }
     load_driver(root)?;
-    if root.is_behind_iommu(bdf) {
+    if cdev_kind(root, bdf) == CdevKind::Iommu {
         return Ok(());
     }
     match root.pci().unsafe_noiommu_mode() {
@@ -125,14 +114,14 @@ struct Before {
 pub fn bind(root: &SysRoot, bdf: Bdf, force: bool) -> Result<Bound, BindError> {
     prepare(root, bdf, force)?;
     let before = root.pci().driver(bdf)?;
-    if let Some(driver) = before.clone().filter(|driver| is_vfio(driver)) {
+    if let Some(driver) = before.clone().filter(|driver| is_vfio_driver(driver)) {
         return match node(root, bdf)? {
-            Some((node, kind)) => Ok(Bound {
+            Some(node) => Ok(Bound {
                 driver,
                 before,
                 already: true,
-                node,
-                kind,
+                node: node.to_string(),
+                kind: node.kind(),
             }),
             None => Err(BindError::BindNoCdev {
                 bdf,
@@ -169,17 +158,17 @@ fn take(root: &SysRoot, bdf: Bdf, before: &Before) -> Result<Bound, BindError> {
     }
     let end = Instant::now() + NODE_LIMIT;
     loop {
-        if let Some((node, kind)) = node(root, bdf)? {
+        if let Some(node) = node(root, bdf)? {
             return Ok(Bound {
                 driver: VFIO_PCI.to_owned(),
                 before: before.driver.clone(),
                 already: false,
-                node,
-                kind,
+                node: node.to_string(),
+                kind: node.kind(),
             });
         }
         // Without its name in sysfs the kernel makes none, and waiting is in vain.
-        if Cdev::name(root.pci(), bdf)?.is_none() || Instant::now() >= end {
+        if CdevNode::of(root.pci(), bdf)?.is_none() || Instant::now() >= end {
             return Err(BindError::BindNoCdev {
                 bdf,
                 restored: None,
@@ -243,11 +232,11 @@ pub fn ensure_no_virtual_functions(root: &SysRoot, bdf: Bdf) -> Result<(), BindE
 /// [`BindError`]
 pub fn unbind(root: &SysRoot, bdf: Bdf) -> Result<Unbound, BindError> {
     let driver = root.pci().driver(bdf)?;
-    let is_ours = driver.as_deref().is_some_and(is_vfio);
+    let is_ours = driver.as_deref().is_some_and(is_vfio_driver);
     if is_ours {
         ensure_closed(root, bdf)?;
     }
-    let overridden = is_vfio(&driver_override(root, bdf));
+    let overridden = is_vfio_driver(&driver_override(root, bdf));
     if !is_ours && !overridden {
         return Ok(Unbound {
             driver,
@@ -270,22 +259,14 @@ pub fn unbind(root: &SysRoot, bdf: Bdf) -> Result<Unbound, BindError> {
 }
 
 /// The function's character device, if its node is there.
-fn node(root: &SysRoot, bdf: Bdf) -> Result<Option<(String, CdevKind)>, BindError> {
-    let found = Cdev::name(root.pci(), bdf)?;
-    Ok(found.and_then(|(name, kind)| {
-        let node = format!("{NODES}/{name}");
-        root.exists(node.trim_start_matches('/'))
-            .then_some((node, kind))
-    }))
+fn node(root: &SysRoot, bdf: Bdf) -> Result<Option<CdevNode>, BindError> {
+    let found = CdevNode::of(root.pci(), bdf)?;
+    Ok(found.filter(|node| node.exists(root.directory())))
 }
 
-/// The driver that alone may claim the device; empty if any may.
+/// The driver that alone may claim the device; empty if any may, or that is not known.
 fn driver_override(root: &SysRoot, bdf: Bdf) -> String {
-    match root.word(of_device(bdf, "driver_override")).as_str() {
-        // How the kernel prints that there is none.
-        "(null)" => String::new(),
-        name => name.to_owned(),
-    }
+    root.pci().driver_override(bdf).unwrap_or_default()
 }
 
 fn of_device(bdf: Bdf, file: &str) -> String {
@@ -308,7 +289,7 @@ fn write(root: &SysRoot, name: &str, text: &str) -> Result<(), BindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::in_use::Use;
+    use crate::facts::uses::Use;
     use crate::sys_root::tests::Fake;
 
     const DISK: &str = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0";

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges whether there is enough ordinary memory for a guest that needs no hugepages.
 
 use std::fmt;
@@ -81,6 +83,34 @@ mod tests {
             .map(|(name, mib)| format!("{name}:   {} kB\n", mib << 10))
             .collect();
         fake.write("proc/meminfo", &lines.concat());
+    }
+
+    #[test]
+    fn each_limit_has_a_hint() {
+        for (limit, text, hint) in [
+            (
+                MemoryLimit::Machine,
+                "1 MiB are available",
+                "end other programs",
+            ),
+            (
+                MemoryLimit::ControlGroup("/sys/fs/cgroup/a".into()),
+                "memory.max of control group /sys/fs/cgroup/a",
+                "raise memory.max of /sys/fs/cgroup/a,",
+            ),
+            (
+                MemoryLimit::Overcommit,
+                "vm.overcommit_memory=2",
+                "sysctl vm.overcommit_memory=0",
+            ),
+        ] {
+            let available = AvailableMemory {
+                bytes: 1 << 20,
+                limit,
+            };
+            assert!(available.to_string().contains(text), "{available}");
+            assert!(available.hint().starts_with(hint), "{available}");
+        }
     }
 
     #[test]

@@ -1,72 +1,81 @@
-//! Judging one PCI function.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Judges one PCI function.
 
 use address::Bdf;
-use iommufd_backend::{Cdev, CdevKind, NODES, RegionKind, Resource, TranslatedBar, strongest};
+use iommufd_backend::{CdevKind, is_vfio_driver};
 
-use crate::bind::is_bridge;
 use crate::checks::id::Id;
-use crate::checks::interrupts;
 use crate::checks::line::Line;
-use crate::checks::reset::{self, Siblings};
-use crate::facts::config_space::{is_silent, silent_hint};
+use crate::checks::units::names;
+use crate::checks::{bars, dma_width, interrupts, reset};
+use crate::facts::device::{
+    FunctionKind, Identity, Siblings, cdev, driven_in_group, has_vfio_driver,
+};
 use crate::facts::in_use;
-use crate::facts::memory::end_of_memory;
-use crate::sys_root::{SysRoot, size};
+use crate::facts::uses::Use;
+use crate::sys_root::SysRoot;
 
 /// All lines about `bdf`.
 pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Vec<Line> {
     let mut lines = Vec::new();
-    let driver = match root.pci().driver(bdf) {
+    match root.pci().driver(bdf) {
         Ok(driver) => {
             lines.push(Line::ok(Id::DeviceExists, identity(root, bdf)));
-            driver
+            lines.extend(check_function(root, bdf, driver.as_deref()));
         }
-        Err(error) => {
-            let line = Line::fail(Id::DeviceExists, error.to_string(), "pinvisor list");
-            return vec![line.of(bdf)];
-        }
-    };
-    if is_bridge(root, bdf) {
-        lines.push(Line::fail(
-            Id::DeviceType,
-            "This is a bridge: pass through the devices behind it",
+        Err(error) => lines.push(Line::fail(
+            Id::DeviceExists,
+            error.to_string(),
             "pinvisor list",
-        ));
-    } else if is_silent(&root.pci().config_space(bdf).unwrap_or_default()) {
-        lines.push(Line::fail(
-            Id::DeviceType,
-            "It does not respond: its config space reads as all ones",
-            silent_hint(bdf),
-        ));
-    } else {
-        let siblings = Siblings::of(root, bdf);
-        lines.push(Line::ok(Id::DeviceType, "A device, no bridge"));
-        lines.push(check_use(root, bdf));
-        lines.push(check_driver(bdf, driver.as_deref()));
-        if driver.as_deref().is_some_and(is_vfio) {
-            lines.push(check_cdev(root, bdf));
-        }
-        lines.push(reset::check(root, bdf, &siblings));
-        lines.push(check_bars(root, bdf));
-        lines.push(interrupts::check(root, bdf));
-        lines.push(check_dma_width(root, bdf));
-        lines.push(check_siblings(root, bdf, &siblings));
+        )),
     }
     lines.into_iter().map(|line| line.of(bdf)).collect()
 }
 
-fn is_vfio(driver: &str) -> bool {
-    driver.contains("vfio")
+/// The lines about a function that is there, which `driver` has.
+fn check_function(root: &SysRoot, bdf: Bdf, driver: Option<&str>) -> Vec<Line> {
+    let id = Id::DeviceType;
+    match FunctionKind::of(root, bdf) {
+        FunctionKind::Bridge => vec![Line::fail(
+            id,
+            "This is a bridge: pass through the devices behind it",
+            "pinvisor list",
+        )],
+        FunctionKind::Silent => vec![Line::fail(
+            id,
+            "It does not respond: its config space reads as all ones",
+            silent_hint(bdf),
+        )],
+        FunctionKind::Device => {
+            let siblings = Siblings::of(root, bdf);
+            let mut lines = vec![
+                Line::ok(id, "A device, no bridge"),
+                check_use(root, bdf),
+                check_driver(bdf, driver),
+            ];
+            if driver.is_some_and(is_vfio_driver) {
+                lines.push(check_cdev(root, bdf));
+            }
+            lines.extend([
+                reset::check(root, bdf),
+                bars::check(root, bdf),
+                interrupts::check(root, bdf),
+                dma_width::check(root, bdf),
+                check_siblings(root, bdf, &siblings),
+            ]);
+            lines
+        }
+    }
 }
 
 fn identity(root: &SysRoot, bdf: Bdf) -> String {
-    let number = |name| root.pci().number(bdf, name).unwrap_or(0);
-    format!(
-        "{:04x}:{:04x}, class {:06x}",
-        number("vendor"),
-        number("device"),
-        number("class")
-    )
+    let Identity {
+        vendor,
+        device,
+        class,
+    } = Identity::of(root, bdf);
+    format!("{vendor:04x}:{device:04x}, class {class:06x}")
 }
 
 fn check_use(root: &SysRoot, bdf: Bdf) -> Line {
@@ -77,7 +86,7 @@ fn check_use(root: &SysRoot, bdf: Bdf) -> Line {
         return Line::ok(id, "Nothing uses it");
     }
     let texts: Vec<_> = uses.iter().map(ToString::to_string).collect();
-    let hints: Vec<_> = uses.iter().map(in_use::Use::hint).collect();
+    let hints: Vec<_> = uses.iter().map(Use::hint).collect();
     Line::fail(
         id,
         format!("In use: {}", texts.join("; ")),
@@ -88,7 +97,7 @@ fn check_use(root: &SysRoot, bdf: Bdf) -> Line {
 fn check_driver(bdf: Bdf, driver: Option<&str>) -> Line {
     let id = Id::DeviceDriver;
     match driver {
-        Some(driver) if is_vfio(driver) => Line::ok(id, format!("Bound to {driver}")),
+        Some(driver) if is_vfio_driver(driver) => Line::ok(id, format!("Bound to {driver}")),
         Some(driver) => Line::fail(
             id,
             format!("Its own driver, {driver}, has it, not vfio-pci"),
@@ -104,10 +113,8 @@ fn check_driver(bdf: Bdf, driver: Option<&str>) -> Line {
 
 fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
     let id = Id::DeviceCdev;
-    let found = Cdev::name(root.pci(), bdf).ok().flatten();
-    let node = found.map(|(name, kind)| (format!("{NODES}/{name}"), kind));
-    match node {
-        Some((node, kind)) if root.exists(node.trim_start_matches('/')) => match kind {
+    match cdev(root, bdf) {
+        Some(node) if node.exists(root.directory()) => match node.kind() {
             CdevKind::Noiommu => Line::ok(
                 id,
                 format!(
@@ -120,7 +127,7 @@ fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
                 format!("{node}: an IOMMU stands before it; --noiommu is not needed"),
             ),
         },
-        Some((node, _)) => Line::fail(
+        Some(node) => Line::fail(
             id,
             format!("{node} is not there, though the kernel lists it"),
             "mount | grep /dev  # devtmpfs? If it is: Linux 7.3 or later is needed",
@@ -132,116 +139,6 @@ fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
              bzImage",
         ),
     }
-}
-
-/// Whether it is a PCI Express function: only those have the speed of a link
-/// (drivers/pci/pci-sysfs.c pcie_dev_attrs_are_visible).
-pub(crate) fn is_express(root: &SysRoot, bdf: Bdf) -> bool {
-    root.exists(&format!("sys/bus/pci/devices/{bdf}/max_link_speed"))
-}
-
-fn check_bars(root: &SysRoot, bdf: Bdf) -> Line {
-    let id = Id::DeviceBars;
-    let resources = match root.pci().resources(bdf) {
-        Ok(resources) => resources,
-        Err(error) => {
-            return Line::fail(id, error.to_string(), format!("lspci -vs {bdf}"));
-        }
-    };
-    let bars: Vec<(usize, Resource)> = resources
-        .into_iter()
-        .take(6)
-        .enumerate()
-        .filter_map(|(index, bar)| Some((index, bar?)))
-        .collect();
-    if bars.is_empty() {
-        return Line::ok(id, "It has none");
-    }
-    let texts: Vec<_> = bars
-        .iter()
-        .map(|(index, bar)| bar_text(*index, *bar))
-        .collect();
-    let text = texts.join(", ");
-    let is_lost = |bar: &Resource| bar.kind == RegionKind::Memory && bar.start.is_none();
-    if bars.iter().any(|(_, bar)| is_lost(bar)) {
-        return Line::fail(
-            id,
-            format!("{text}: the host has no place for a BAR, so the guest has none either"),
-            "boot with pci=realloc",
-        );
-    }
-    // Where an IOMMU translates, a device is given no address of the CPU's.
-    let translated = match cfg!(target_arch = "x86_64") && !root.is_behind_iommu(bdf) {
-        true => root.pci().translated_bar(bdf).ok().flatten(),
-        false => None,
-    };
-    if let Some(TranslatedBar { bar, bus, .. }) = translated {
-        return Line::fail(
-            id,
-            format!(
-                "{text}; but BAR{bar} is at {bus:#x} on the device's bus: addresses mean something \
-                 else to the device than to the CPU"
-            ),
-            format!("lspci -vvt  # which bridge translates for {bdf}? Another slot may do"),
-        );
-    }
-    Line::ok(id, text)
-}
-
-fn bar_text(index: usize, bar: Resource) -> String {
-    match (bar.kind, bar.start) {
-        (RegionKind::Ports, _) => format!("BAR{index} {} ports", bar.size),
-        (RegionKind::Memory, Some(start)) => {
-            format!("BAR{index} {} at {start:#x}", size(bar.size))
-        }
-        (RegionKind::Memory, None) => format!("BAR{index} {} nowhere", size(bar.size)),
-    }
-}
-
-fn check_dma_width(root: &SysRoot, bdf: Bdf) -> Line {
-    let id = Id::DeviceDmaWidth;
-    let width = root.pci().dma_width(bdf);
-    let end = end_of_memory(root);
-    let bits = match width.known() {
-        Some(bits) => format!("{bits} address bits, as the last driver on the host set them"),
-        None => format!(
-            "{} address bits, since the kernel reports none",
-            width.bits()
-        ),
-    };
-    if root.is_behind_iommu(bdf) {
-        return Line::ok(id, format!("{bits}; an IOMMU translates"));
-    }
-    if width.reaches(end) {
-        return Line::ok(id, format!("{bits}; memory ends at {end}"));
-    }
-    Line::warn(
-        id,
-        format!(
-            "{bits} (32 if it never had one), and memory ends at {end}: a guest that has none \
-             below {} may not be able to use it",
-            size(1_u64.checked_shl(width.bits()).unwrap_or(u64::MAX))
-        ),
-        format!("pinvisor plan --noiommu --device {bdf} ...  # shows what is below 4 GiB"),
-    )
-}
-
-/// The functions that the device's IOMMU cannot tell from it, and that a driver of their own has: the
-/// kernel gives a group of them away as a whole, ports and bridges apart
-/// (drivers/iommu/iommu.c iommu_device_claim_dma_owner).
-fn driven_in_group(root: &SysRoot, bdf: Bdf) -> Vec<Bdf> {
-    if !root.is_behind_iommu(bdf) {
-        return Vec::new();
-    }
-    let members = root.names(format!("sys/bus/pci/devices/{bdf}/iommu_group/devices"));
-    let members = members.iter().filter_map(|name| name.parse::<Bdf>().ok());
-    let has_own_driver = |other: &Bdf| {
-        let driver = root.pci().driver(*other).ok().flatten();
-        driver.is_some_and(|driver| !is_vfio(&driver))
-    };
-    members
-        .filter(|other| *other != bdf && !is_bridge(root, *other) && has_own_driver(other))
-        .collect()
 }
 
 fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
@@ -261,8 +158,8 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
     if siblings.others.is_empty() || !siblings.is_behind_bridge {
         return Line::ok(id, "It shares neither reset nor requester ID");
     }
-    let methods = root.pci().reset_methods(bdf).unwrap_or_default();
-    let shares_reset = strongest(&methods).is_none_or(|method| method.contains("bus"));
+    let expected = root.pci().expected_reset(bdf, |_| true);
+    let shares_reset = expected.is_ok_and(|method| method.own().is_none());
     let shared = match (shares_reset, siblings.is_conventional) {
         (false, false) => {
             return Line::ok(
@@ -277,10 +174,7 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
         (false, true) => "its bridge's requester ID (DMA alias)",
         (true, true) => "its bus's reset and its bridge's requester ID (DMA alias)",
     };
-    let is_foreign = |other: &Bdf| {
-        let driver = root.pci().driver(*other).ok().flatten();
-        !driver.as_deref().is_some_and(is_vfio)
-    };
+    let is_foreign = |other: &Bdf| !has_vfio_driver(root, *other);
     let foreign: Vec<Bdf> = siblings.others.iter().copied().filter(is_foreign).collect();
     let text = format!("Shares {shared} with {}", names(&siblings.others, ", "));
     if foreign.is_empty() {
@@ -293,9 +187,9 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
     )
 }
 
-pub(crate) fn names(list: &[Bdf], between: &str) -> String {
-    let names: Vec<_> = list.iter().map(Bdf::to_string).collect();
-    names.join(between)
+/// What the user can do about a function that does not respond ([`FunctionKind::Silent`]).
+pub(crate) fn silent_hint(bdf: Bdf) -> String {
+    format!("dmesg | grep {bdf}  # why? A cold start of the machine helps a device that has hung")
 }
 
 #[cfg(test)]
@@ -414,54 +308,6 @@ mod tests {
         let reset = line(&fake, bdf, Id::DeviceReset);
         assert_eq!(reset.verdict, Verdict::Fail);
         assert!(reset.hint.unwrap().contains("reset=none"));
-    }
-
-    #[test]
-    fn dma_reaches_as_far_as_the_kernel_says_whatever_the_bus() {
-        let fake = Fake::new();
-        let disk = fake.disk();
-        let width = || line(&fake, disk, Id::DeviceDmaWidth);
-        fake.write("proc/iomem", "00001000-7fffffff : System RAM\n");
-        assert_eq!(width().verdict, Verdict::Ok);
-        fake.write("proc/iomem", "100000000-1ffffffff : System RAM\n");
-        // A PCI Express function, of which the kernel reports nothing, 32 and 64 bits.
-        fake.write(&format!("{BELOW}/0000:01:00.0/max_link_speed"), "8");
-        assert_eq!(width().verdict, Verdict::Warn);
-        for (bits, verdict) in [("32\n", Verdict::Warn), ("64\n", Verdict::Ok)] {
-            fake.write(&format!("{BELOW}/0000:01:00.0/dma_mask_bits"), bits);
-            assert_eq!(width().verdict, verdict, "{bits}");
-            assert!(width().text.starts_with(bits.trim()));
-        }
-        // A conventional one with 40 bits.
-        std::fs::remove_file(
-            fake.dir
-                .path()
-                .join(BELOW)
-                .join("0000:01:00.0/max_link_speed"),
-        )
-        .unwrap();
-        fake.write(&format!("{BELOW}/0000:01:00.0/dma_mask_bits"), "40\n");
-        assert_eq!(width().verdict, Verdict::Ok);
-        fake.write("proc/iomem", "100000000-1ffffffffff : System RAM\n");
-        let narrow = width();
-        assert_eq!(narrow.verdict, Verdict::Warn);
-        assert!(narrow.text.contains("below 1 TiB"), "{}", narrow.text);
-        fake.link(
-            &format!("{BELOW}/0000:01:00.0/iommu_group"),
-            "sys/kernel/iommu_groups/7",
-        );
-        fake.directory("sys/kernel/iommu_groups/7");
-        assert_eq!(width().verdict, Verdict::Ok);
-    }
-
-    #[test]
-    fn a_bar_without_a_place_and_a_garbled_one_are_refused() {
-        let fake = Fake::new();
-        let disk = fake.disk();
-        for text in ["0x0 0x3fff 0x140204\n", "nonsense\n"] {
-            fake.write(&format!("{BELOW}/0000:01:00.0/resource"), text);
-            assert_eq!(line(&fake, disk, Id::DeviceBars).verdict, Verdict::Fail);
-        }
     }
 
     #[test]

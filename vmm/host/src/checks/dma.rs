@@ -1,30 +1,39 @@
-//! Whether devices can have the DMA modes that are wanted for them.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Judges whether devices can have the DMA modes that are wanted for them.
+
+use address::Bdf;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::facts::dma_mode::{DmaConflict, ResolvedDma, conflicting};
 use crate::sys_root::SysRoot;
-use crate::wanted::{DmaMode, WantedDevice};
+use crate::wanted::WantedDevice;
 
 /// [`Id::DeviceDmaMode`], of `device`, which goes to one guest with `all`.
 pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice]) -> Line {
     let id = Id::DeviceDmaMode;
-    let Some(mode) = device.mode(root) else {
-        return impossible(device).of(device.bdf);
+    let mode = match device.mode(root) {
+        Ok(mode) => mode,
+        Err(conflict) => return impossible(device.bdf, conflict).of(device.bdf),
     };
-    if let (DmaMode::Mediate, Some(reason)) = (mode, &device.no_profile) {
+    if let (ResolvedDma::Mediate, Some(reason)) = (mode, &device.no_profile) {
         let hint = format!("pinvisor check {},dma=mediate,profile=FILE", device.bdf);
         return Line::fail(id, format!("mediate: {reason}"), hint).of(device.bdf);
     }
-    let translates = |other: &&WantedDevice| other.mode(root) == Some(DmaMode::Translate);
-    let is_mixed = matches!(mode, DmaMode::Identity | DmaMode::Iommu);
-    if let Some(other) = all.iter().find(translates).filter(|_| is_mixed) {
+    let others = all
+        .iter()
+        .filter_map(|other| Some((other.bdf, other.mode(root).ok()?)));
+    // One whose guest translates is fine: the others are not.
+    let other = conflicting(mode, others).filter(|_| mode != ResolvedDma::Translate);
+    if let Some(other) = other {
         return Line::fail(
             id,
             format!(
                 "{}: it requires guest memory at fixed addresses, and {} (dma=translate) has it at \
                  any",
                 mode.name(),
-                other.bdf
+                other
             ),
             format!(
                 "pinvisor check {}  # and run the two in two guests",
@@ -36,14 +45,13 @@ pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice])
     Line::ok(id, format!("{}: {}", mode.name(), meaning(mode))).of(device.bdf)
 }
 
-fn impossible(device: &WantedDevice) -> Line {
-    let bdf = device.bdf;
-    let (text, hint) = match device.dma {
-        DmaMode::Iommu => (
+fn impossible(bdf: Bdf, conflict: DmaConflict) -> Line {
+    let (text, hint) = match conflict {
+        DmaConflict::NotBehindIommu => (
             "iommu: no IOMMU translates for this device",
             format!("pinvisor check {bdf}  # without dma=iommu"),
         ),
-        _ => (
+        DmaConflict::BehindIommu => (
             "an IOMMU translates for this device, which lets no physical addresses through",
             format!("pinvisor check {bdf}  # without dma="),
         ),
@@ -51,12 +59,12 @@ fn impossible(device: &WantedDevice) -> Line {
     Line::fail(Id::DeviceDmaMode, text, hint)
 }
 
-fn meaning(mode: DmaMode) -> &'static str {
+fn meaning(mode: ResolvedDma) -> &'static str {
     match mode {
-        DmaMode::Auto | DmaMode::Iommu => "an IOMMU translates its addresses",
-        DmaMode::Identity => "guest memory is at its physical addresses, in hugepages",
-        DmaMode::Translate => "the guest's driver translates addresses, through the DMA window",
-        DmaMode::Mediate => "the monitor translates addresses in registers, by a profile",
+        ResolvedDma::Iommu => "an IOMMU translates its addresses",
+        ResolvedDma::Identity => "guest memory is at its physical addresses, in hugepages",
+        ResolvedDma::Translate => "the guest's driver translates addresses, through the DMA window",
+        ResolvedDma::Mediate => "the monitor translates addresses in registers, by a profile",
     }
 }
 
@@ -64,6 +72,7 @@ fn meaning(mode: DmaMode) -> &'static str {
 mod tests {
     use super::*;
     use crate::checks::line::Verdict;
+    use crate::facts::dma_mode::DmaMode;
     use crate::sys_root::tests::Fake;
 
     #[test]
@@ -74,7 +83,7 @@ mod tests {
         let judge = |device: &WantedDevice, other: DmaMode| {
             let other = WantedDevice {
                 dma: other,
-                ..WantedDevice::from("02:00.0".parse::<address::Bdf>().unwrap())
+                ..WantedDevice::from("02:00.0".parse::<Bdf>().unwrap())
             };
             check(&fake.root, device, &[device.clone(), other])
         };

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The names of checks.
 
 use serde::Serialize;
@@ -219,7 +221,10 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_every_check_in_order() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/checks.md");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docs/reference/checks.md"
+        );
         let text = std::fs::read_to_string(path).unwrap();
         let rows: Vec<&str> = text
             .lines()

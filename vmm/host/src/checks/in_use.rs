@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Words what the host uses a PCI function for.
 
 use std::fmt;
 
-use crate::facts::in_use::Use;
+use crate::facts::uses::{Holder, Use};
 
 impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,5 +48,106 @@ impl Use {
                 format!("echo 0 > /sys/bus/pci/devices/{bdf}/sriov_numvfs")
             }
         }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Block(name) => f.write_str(name),
+            Self::Btrfs(id) => write!(f, "the btrfs file system {id}"),
+            Self::Bcachefs(id) => write!(f, "the bcachefs file system {id}"),
+            Self::Zfs(pools) => write!(f, "maybe a ZFS pool ({})", pools.join(", ")),
+            Self::Export(directory) => write!(f, "the export {directory}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_use_has_a_command_that_ends_it() {
+        let (block, at, process) = ("sda".to_owned(), "/data".to_owned(), 77);
+        let (interface, network) = ("eth0".to_owned(), "10.0.2.0/24".to_owned());
+        let by = Holder::Block("dm-0".into());
+        let bdf = "01:00.0".parse().unwrap();
+        for (found, hint) in [
+            (
+                Use::Swap {
+                    block: block.clone(),
+                },
+                "swapoff /dev/sda",
+            ),
+            (
+                Use::Held {
+                    block: block.clone(),
+                    by,
+                },
+                "lsblk /dev/sda",
+            ),
+            (
+                Use::Mounted {
+                    block: block.clone(),
+                    at: at.clone(),
+                },
+                "umount /data",
+            ),
+            (
+                Use::MountedElsewhere { block, at, process },
+                "nsenter -t 77 -m umount /data",
+            ),
+            (
+                Use::DefaultRoute {
+                    interface: interface.clone(),
+                },
+                "ip route del default dev eth0",
+            ),
+            (
+                Use::Network { interface, network },
+                "ip link set dev eth0 down",
+            ),
+            (
+                Use::Open {
+                    node: "/dev/x".to_owned(),
+                    process,
+                },
+                "kill 77",
+            ),
+            (
+                Use::VirtualFunctions { bdf, count: 2 },
+                "echo 0 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs",
+            ),
+        ] {
+            assert_eq!(found.hint(), hint);
+        }
+    }
+
+    #[test]
+    fn what_holds_a_device_is_named() {
+        let text = |by| {
+            let block = "sda".to_owned();
+            Use::Held { block, by }.to_string()
+        };
+        let id = || "uuid".to_owned();
+        assert_eq!(text(Holder::Block("dm-0".into())), "sda is held by dm-0");
+        assert_eq!(
+            text(Holder::Btrfs(id())),
+            "sda is held by the btrfs file system uuid"
+        );
+        assert_eq!(
+            text(Holder::Bcachefs(id())),
+            "sda is held by the bcachefs file system uuid"
+        );
+        let pools = vec!["tank".to_owned(), "pool".to_owned()];
+        assert_eq!(
+            text(Holder::Zfs(pools)),
+            "sda is held by maybe a ZFS pool (tank, pool)"
+        );
+        assert_eq!(
+            text(Holder::Export("/sys/x".into())),
+            "sda is held by the export /sys/x"
+        );
     }
 }

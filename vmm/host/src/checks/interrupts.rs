@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges the interrupts of a PCI function.
 
 use address::Bdf;
@@ -5,7 +7,8 @@ use address::Bdf;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::facts::config_space::ConfigSpace;
-use crate::facts::interrupts::refusal;
+use crate::facts::device::cdev_kind;
+use crate::facts::interrupts::{NoMessages, no_messages};
 use crate::sys_root::SysRoot;
 
 pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
@@ -26,8 +29,12 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         kinds.push("whether MSI and MSI-X, only root can see".to_owned());
         return Line::ok(id, kinds.join(", "));
     };
-    let refusal = refusal(root, bdf);
-    if let (Some(reason), true) = (&refusal, msi > 0 || msix > 0) {
+    let refusal = no_messages(root, bdf);
+    if let (Some(reason), true) = (refusal, msi > 0 || msix > 0) {
+        let reason = match reason {
+            NoMessages::CommandLine => "the kernel was booted with pci=nomsi".to_owned(),
+            NoMessages::MsiBus(function) => format!("msi_bus of {function} is 0"),
+        };
         let (now, without) = match config.intx {
             true => ("a guest sees INTx alone", ""),
             false => (
@@ -44,7 +51,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         );
     }
     if msi > 0 {
-        let one = if msi > 1 && !root.is_behind_iommu(bdf) {
+        let one = if cdev_kind(root, bdf).msi_vectors(msi) < msi {
             ", of which a guest gets 1 where there is no IOMMU"
         } else {
             ""

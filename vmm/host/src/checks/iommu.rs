@@ -1,12 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges what the kernel offers: `/dev/iommu`, IOMMUs, unsafe mode.
 
 use std::io;
 
 use address::Bdf;
-use iommufd_backend::{Cdev, CdevKind};
+use iommufd_backend::CdevKind;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::facts::device::cdev;
 use crate::facts::iommu::{
     UNSAFE_INTERRUPTS, allows_unsafe_interrupts, iommus, open_iommufd, remaps_interrupts,
 };
@@ -93,8 +96,8 @@ pub(crate) fn check_unsafe_mode(root: &SysRoot, devices: &[Bdf], noiommu: bool) 
     if !noiommu {
         return Line::ok(id, "Not needed: an IOMMU translates");
     }
-    let kind = |bdf: &Bdf| Cdev::name(root.pci(), *bdf).ok().flatten();
-    let is_bound = |bdf: &Bdf| matches!(kind(bdf), Some((_, CdevKind::Noiommu)));
+    let is_bound =
+        |bdf: &Bdf| cdev(root, *bdf).is_some_and(|node| node.kind() == CdevKind::Noiommu);
     match root.pci().unsafe_noiommu_mode() {
         Some(true) => Line::ok(
             id,

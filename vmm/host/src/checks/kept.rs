@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges and words what is kept pinned for devices that could not be made quiet.
 
 use keeper::Found;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges the running kernel: version, configuration, taint, lockdown.
 
 use std::collections::BTreeMap;

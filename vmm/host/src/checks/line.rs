@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Verdicts, line by line.
 
 use std::io::{self, Write};

@@ -1,18 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges memory: the address map, hugepages, and what befalls pinned pages.
 
-use iommufd_backend::IoMem;
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::units::size;
 use crate::facts::memory::{Balloon, balloon, meminfo, movable_memory};
-use crate::sys_root::{SysRoot, size};
+use crate::sys_root::SysRoot;
 use crate::wanted::WantedMemory;
 
 /// [`Id::AddressMap`]
 pub(crate) fn check_address_map(root: &SysRoot) -> Line {
     let id = Id::AddressMap;
-    match IoMem::read(&root.path("proc/iomem")) {
+    match root.iomem() {
         Ok(map) => {
             let ram = map.system_ram().count();
             Line::ok(id, format!("/proc/iomem shows {ram} pieces of memory"))
@@ -69,8 +71,8 @@ pub(crate) fn check_hugepages(
 
 fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
     let id = Id::Hugepages;
-    let sysfs = root.path("sys");
-    let (pool, nodes) = match (Pool::read(&sysfs, page), Pool::read_nodes(&sysfs, page)) {
+    let nodes = Pool::read_nodes(&root.path("sys"), page);
+    let (pool, nodes) = match (root.hugepages(page), nodes) {
         (Ok(pool), Ok(nodes)) => (pool, nodes),
         (Err(error), _) | (_, Err(error)) => {
             return Line::fail(id, error.to_string(), "ls -R /sys/kernel/mm/hugepages");
@@ -104,7 +106,7 @@ fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
             ),
         );
     };
-    let need = bytes.div_ceil(page.bytes());
+    let need = page.pages_for(bytes);
     let wanted = format!("{need} pages of {page} for {}", size(bytes));
     if need <= pool.available() {
         return Line::ok(id, format!("{wanted}: {have}"));
@@ -184,13 +186,13 @@ mod tests {
 
     const POOL: &str = "sys/kernel/mm/hugepages/hugepages-2048kB";
 
-    fn pool(fake: &Fake, directory: &str, (total, free, reserved): (u64, u64, u64)) {
+    fn pool(fake: &Fake, total: u64, free: u64, reserved: u64) {
         for (name, count) in [
             ("nr_hugepages", total),
             ("free_hugepages", free),
             ("resv_hugepages", reserved),
         ] {
-            fake.write(&format!("{directory}/{name}"), &format!("{count}\n"));
+            fake.write(&format!("{POOL}/{name}"), &format!("{count}\n"));
         }
     }
 
@@ -203,9 +205,9 @@ mod tests {
         };
         let judge = |memory| check_hugepages(&fake.root, memory, true);
         assert!(judge(None)[0].text.contains("CONFIG_HUGETLBFS"));
-        pool(&fake, POOL, (0, 0, 0));
+        pool(&fake, 0, 0, 0);
         assert_eq!(judge(None)[0].verdict, Verdict::Warn);
-        pool(&fake, POOL, (600, 550, 50));
+        pool(&fake, 600, 550, 50);
         let line = &judge(Some(&wanted))[0];
         assert_eq!(line.verdict, Verdict::Fail);
         assert!(
@@ -213,7 +215,7 @@ mod tests {
                 .starts_with("512 pages of 2M for 1 GiB are needed, of which 500")
         );
         assert!(line.hint.as_ref().unwrap().starts_with("echo 612 > "));
-        pool(&fake, POOL, (600, 562, 50));
+        pool(&fake, 600, 562, 50);
         for (node, free) in [(0, 300), (1, 262)] {
             let place = format!(
                 "sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/free_hugepages"

@@ -1,10 +1,14 @@
-//! All checks in order.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Judges the [`facts`](crate::facts): all checks in order, and the texts of facts.
 
 mod available_memory;
+mod bars;
 mod config_window;
 mod cpu;
-mod device;
+pub(crate) mod device;
 mod dma;
+mod dma_width;
 pub(crate) mod id;
 mod in_use;
 mod interrupts;
@@ -18,9 +22,13 @@ pub(crate) mod open_files;
 mod privilege;
 mod reset;
 mod sysfs;
+mod units;
+
+use iommufd_backend::CdevKind;
 
 use self::id::Id;
 use self::line::{Line, Report, Verdict};
+use crate::facts::device::cdev_kind;
 use crate::facts::iommu::iommus;
 use crate::sys_root::SysRoot;
 use crate::wanted::{Wanted, WantedDevice};
@@ -33,7 +41,7 @@ pub fn check(root: &SysRoot, wanted: &Wanted) -> Report {
         [] => iommus(root).is_empty(),
         devices => devices
             .iter()
-            .any(|device| !root.is_behind_iommu(device.bdf)),
+            .any(|device| cdev_kind(root, device.bdf) == CdevKind::Noiommu),
     };
     let names = wanted.names();
     let memory = wanted.memory.as_ref();
@@ -92,8 +100,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::facts::dma_mode::DmaMode;
     use crate::sys_root::tests::Fake;
-    use crate::wanted::{DmaMode, WantedMemory};
+    use crate::wanted::WantedMemory;
 
     #[test]
     fn a_machine_that_has_nothing_gets_every_line_with_a_next_command() {

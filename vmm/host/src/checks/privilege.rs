@@ -1,11 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Judges what the caller may do.
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::units::size;
 use crate::facts::privilege::{
     IPC_LOCK, Privilege, SYS_ADMIN, SYS_RAWIO, has_seccomp_filter, memlock,
 };
-use crate::sys_root::{SysRoot, size};
+use crate::sys_root::SysRoot;
 
 /// [`Id::Seccomp`]
 pub(crate) fn check_seccomp(root: &SysRoot) -> Line {

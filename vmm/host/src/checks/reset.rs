@@ -1,96 +1,121 @@
-//! How a PCI function can be reset, and who shares that with it.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Judges how a PCI function can be reset.
 
 use address::Bdf;
-use iommufd_backend::strongest;
+use iommufd_backend::{BUS_RESET, ResetMethod};
 
-use crate::checks::device::{is_express, names};
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::units::names;
 use crate::sys_root::SysRoot;
 
-/// The functions on a function's bus.
-pub(crate) struct Siblings {
-    /// All others on the same bus.
-    pub(crate) others: Vec<Bdf>,
-    /// Whether the bus belongs to a bridge, which can reset it.
-    pub(crate) is_behind_bridge: bool,
-    /// Whether the bus is a conventional one, on which all have the bridge's requester ID.
-    pub(crate) is_conventional: bool,
-}
-
-impl Siblings {
-    pub(crate) fn of(root: &SysRoot, bdf: Bdf) -> Self {
-        let on_bus = |other: &Bdf| {
-            *other != bdf && (other.domain(), other.bus()) == (bdf.domain(), bdf.bus())
-        };
-        let mut others = root.pci().functions().unwrap_or_default();
-        others.retain(on_bus);
-        let function = root.function(bdf);
-        let above = function.as_deref().and_then(|function| function.parent());
-        let is_behind_bridge = above
-            .and_then(|above| above.file_name()?.to_str()?.parse::<Bdf>().ok())
-            .is_some();
-        Self {
-            others,
-            is_behind_bridge,
-            is_conventional: is_behind_bridge && !is_express(root, bdf),
-        }
-    }
-}
-
-/// The kernel's word for a reset by D3hot and back, which is the last choice.
-const PM: &str = "pm";
-
-/// How it is reset.
-pub(crate) fn check(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
+/// [`Id::DeviceReset`]: how a run resets it if all on its bus go to one guest.
+pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
     let id = Id::DeviceReset;
-    let methods = root.pci().reset_methods(bdf).unwrap_or_default();
-    let best = strongest(&methods);
-    let accept = format!("pinvisor run --device {bdf},reset=none ...");
-    match best.filter(|method| !method.contains("bus")) {
-        Some(PM) if siblings.is_behind_bridge && !siblings.others.is_empty() => {
-            return Line::warn(
-                id,
-                format!(
-                    "By a stay in D3hot (pm), which may leave it running; a run with {} resets \
-                     their bus instead",
-                    names(&siblings.others, ", ")
-                ),
-                format!(
-                    "pinvisor run --device {bdf} --device {} ...",
-                    names(&siblings.others, " --device ")
-                ),
-            );
+    let method = match root.pci().expected_reset(bdf, |_| true) {
+        Ok(method) => method,
+        Err(error) => {
+            let hint = format!("cat /sys/bus/pci/devices/{bdf}/reset_method");
+            return Line::warn(id, error.to_string(), hint);
         }
-        Some(method) => return Line::ok(id, format!("By itself ({method})")),
-        None => {}
-    }
-    if !siblings.is_behind_bridge {
-        return Line::fail(
+    };
+    match &method {
+        ResetMethod::Function(method) if method == BUS_RESET => alone_on_its_bus(None),
+        ResetMethod::Function(method) => Line::ok(id, format!("By itself ({method})")),
+        ResetMethod::Bus {
+            functions,
+            instead_of,
+        } => {
+            let others: Vec<Bdf> = functions.iter().copied().filter(|f| *f != bdf).collect();
+            match others.as_slice() {
+                [] => alone_on_its_bus(instead_of.as_deref()),
+                others => with_its_bus(bdf, others, instead_of.as_deref()),
+            }
+        }
+        ResetMethod::None { .. } => Line::fail(
             id,
             "It cannot be reset, and neither can its bus: its next user inherits what it is doing",
-            format!("move it behind a bridge; or accept that: {accept}"),
-        );
-    }
-    if siblings.others.is_empty() {
-        let not_pm = match methods.iter().any(|method| method == PM) {
-            true => "; its own reset, by D3hot (pm), is not trusted",
-            false => "",
-        };
-        return Line::ok(
-            id,
-            format!("With its bus, on which it is alone (bus){not_pm}"),
-        );
-    }
-    Line::warn(
-        id,
-        format!(
-            "Only with its bus, together with {}: all of them go to one guest",
-            names(&siblings.others, ", ")
+            format!(
+                "move it behind a bridge; or accept that: pinvisor run --device {bdf},reset=none ..."
+            ),
         ),
-        format!(
-            "pinvisor run --device {bdf} --device {} ...",
-            names(&siblings.others, " --device ")
-        ),
+    }
+}
+
+fn alone_on_its_bus(instead_of: Option<&str>) -> Line {
+    let own = match instead_of {
+        Some(own) => format!("; its own reset, by D3hot ({own}), is not trusted"),
+        None => String::new(),
+    };
+    Line::ok(
+        Id::DeviceReset,
+        format!("With its bus, on which it is alone (bus){own}"),
     )
+}
+
+fn with_its_bus(bdf: Bdf, others: &[Bdf], instead_of: Option<&str>) -> Line {
+    let text = match instead_of {
+        Some(own) => format!(
+            "By a stay in D3hot ({own}), which may leave it running; a run with {} resets their bus \
+             instead",
+            names(others, ", ")
+        ),
+        None => format!(
+            "Only with its bus, together with {}: all of them go to one guest",
+            names(others, ", ")
+        ),
+    };
+    let devices = names(others, " --device ");
+    let hint = format!("pinvisor run --device {bdf} --device {devices} ...");
+    Line::warn(Id::DeviceReset, text, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::line::Verdict;
+    use crate::sys_root::tests::Fake;
+
+    const BELOW: &str = "sys/devices/pci0000:00/0000:00:08.0";
+
+    /// The line about a disk with these methods, alone on its bus or with another function.
+    fn line(methods: Option<&str>, is_alone: bool) -> Line {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let file = format!("{BELOW}/0000:01:00.0/reset_method");
+        match methods {
+            Some(methods) => fake.write(&file, methods),
+            None => std::fs::remove_file(fake.dir.path().join(file)).unwrap(),
+        }
+        if !is_alone {
+            let real = format!("{BELOW}/0000:01:00.1");
+            fake.directory(&real);
+            fake.link("sys/bus/pci/devices/0000:01:00.1", &real);
+        }
+        check(&fake.root, disk)
+    }
+
+    #[test]
+    fn what_a_run_will_do_is_judged() {
+        use Verdict::{Fail, Ok, Warn};
+        for (methods, is_alone, verdict, text) in [
+            (Some("flr bus\n"), true, Ok, "By itself (flr)"),
+            (Some("flr\n"), false, Ok, "By itself (flr)"),
+            (Some("bus\n"), true, Ok, "on which it is alone (bus)"),
+            (Some("pm bus\n"), true, Ok, "D3hot (pm), is not trusted"),
+            (Some("pm\n"), true, Ok, "By itself (pm)"),
+            (Some("pm bus\n"), false, Warn, "D3hot (pm), which may leave"),
+            (Some("bus\n"), false, Warn, "Only with its bus"),
+            (None, false, Warn, "together with 0000:01:00.1"),
+            (None, true, Fail, "cannot be reset"),
+        ] {
+            let line = line(methods, is_alone);
+            assert_eq!(line.verdict, verdict, "{methods:?} {is_alone}");
+            assert!(line.text.contains(text), "{methods:?}: {}", line.text);
+        }
+        let hint = line(None, false).hint.unwrap();
+        let run = "pinvisor run --device 0000:01:00.0 --device 0000:01:00.1 ...";
+        assert_eq!(hint, run);
+    }
 }

@@ -1,31 +1,28 @@
-//! `/sys`: containers may lack it, or have it read-only.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-use std::fs;
-
-use rustix::fs::{StatVfsMountFlags, statvfs};
+//! Judges `/sys`.
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::facts::sysfs::{is_read_only, lists_devices};
 use crate::sys_root::SysRoot;
 
 /// [`Id::Sysfs`]
 pub(crate) fn check(root: &SysRoot) -> Line {
     let id = Id::Sysfs;
-    if let Err(error) = fs::read_dir(root.path("sys/bus/pci/devices")) {
+    if let Err(error) = lists_devices(root) {
         return Line::fail(
             id,
             format!("/sys/bus/pci/devices, which lists PCI devices, cannot be read: {error}"),
             "mount -t sysfs sysfs /sys  # in a container: let the host's in",
         );
     }
-    // One whose flags cannot be read is taken for writable: writing tells.
-    let flags = statvfs(root.path("sys")).map(|found| found.f_flag);
-    judge(flags.unwrap_or(StatVfsMountFlags::empty()))
+    judge(is_read_only(root))
 }
 
-fn judge(flags: StatVfsMountFlags) -> Line {
+fn judge(is_read_only: bool) -> Line {
     let id = Id::Sysfs;
-    if flags.contains(StatVfsMountFlags::RDONLY) {
+    if is_read_only {
         return Line::warn(
             id,
             "/sys is read-only: devices cannot be bound to vfio-pci here, and guest memory stays \
@@ -54,10 +51,9 @@ mod tests {
 
     #[test]
     fn a_read_only_sysfs_is_a_warning() {
-        let flags = StatVfsMountFlags::NOSUID | StatVfsMountFlags::RDONLY;
-        let line = judge(flags);
+        let line = judge(true);
         assert_eq!(line.verdict, Verdict::Warn);
         assert!(line.text.contains("read-only"), "{}", line.text);
-        assert_eq!(judge(StatVfsMountFlags::NOSUID).verdict, Verdict::Ok);
+        assert_eq!(judge(false).verdict, Verdict::Ok);
     }
 }

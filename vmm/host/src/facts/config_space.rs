@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a function's config space tells.
 
-use address::Bdf;
 use pci_config::regs::{
     CAP_MSI, CAP_MSIX, HEADER_END, HEADER_TYPE, HEADER_TYPE_LAYOUT, INTERRUPT_PIN, MSI_CONTROL,
     MSIX_CONTROL,
@@ -27,11 +28,6 @@ pub(crate) fn is_silent(bytes: &[u8]) -> bool {
     bytes
         .get(..HEADER)
         .is_some_and(|header| header.iter().all(|byte| *byte == 0xff))
-}
-
-/// What the user can do about a function that [`is_silent`].
-pub(crate) fn silent_hint(bdf: Bdf) -> String {
-    format!("dmesg | grep {bdf}  # why? A cold start of the machine helps a device that has hung")
 }
 
 impl ConfigSpace {

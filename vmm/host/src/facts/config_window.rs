@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The place for the guest's memory-mapped PCI config space, in the host's address map.
 
 use std::ops::Range;

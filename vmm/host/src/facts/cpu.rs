@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The CPU: its flags, and whether memory is encrypted.
 
 use std::arch::x86_64::__cpuid;

@@ -1,71 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the host uses a PCI function for.
 
 use std::fs;
 
 use address::Bdf;
-use iommufd_backend::{Cdev, NODES};
 
+use super::device::cdev;
+use super::uses::Use;
 use super::{network, storage};
 use crate::sys_root::SysRoot;
-
-/// A use that taking the device away would end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// A file system.
-    Mounted {
-        /// The block device.
-        block: String,
-        /// Where it is mounted.
-        at: String,
-    },
-    /// Swap.
-    Swap {
-        /// The block device.
-        block: String,
-    },
-    /// A file system that is mounted in another mount namespace, such as a container's.
-    MountedElsewhere {
-        /// The block device.
-        block: String,
-        /// Where it is mounted there.
-        at: String,
-        /// A process of that namespace.
-        process: u32,
-    },
-    /// The kernel uses a block device for something else.
-    Held {
-        /// The block device.
-        block: String,
-        /// What holds it: another block device, a pool, an export.
-        by: String,
-    },
-    /// The default route.
-    DefaultRoute {
-        /// The network interface.
-        interface: String,
-    },
-    /// A network that is reached by it.
-    Network {
-        /// The network interface.
-        interface: String,
-        /// The network, or the host's address in it, with the length of the prefix.
-        network: String,
-    },
-    /// A process has its VFIO device open, or a block device of it.
-    Open {
-        /// The node.
-        node: String,
-        /// The process.
-        process: u32,
-    },
-    /// Virtual functions of it are on: a reset of it resets them, and its driver may rule them.
-    VirtualFunctions {
-        /// The function, a physical one.
-        bdf: Bdf,
-        /// How many are on.
-        count: u16,
-    },
-}
 
 /// All uses of a function that the host's own drivers make possible.
 pub(crate) fn by_host(root: &SysRoot, bdf: Bdf) -> Vec<Use> {
@@ -89,8 +33,8 @@ pub(crate) fn virtual_functions(root: &SysRoot, bdf: Bdf) -> Option<Use> {
 /// The process that has the function's VFIO device open, if the caller may see it.
 pub(crate) fn by_user(root: &SysRoot, bdf: Bdf) -> Option<Use> {
     let mut nodes = Vec::new();
-    if let Ok(Some((name, _))) = Cdev::name(root.pci(), bdf) {
-        nodes.push(format!("{NODES}/{name}"));
+    if let Some(node) = cdev(root, bdf) {
+        nodes.push(node.to_string());
     }
     if let Ok(Some(group)) = root.pci().iommu_group(bdf) {
         let kind = if group.is_made_up { "noiommu-" } else { "" };
@@ -133,7 +77,7 @@ mod tests {
         assert_eq!(by_user(&fake.root, disk), None);
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
         let found = by_user(&fake.root, disk).unwrap();
-        assert_eq!(found.hint(), "kill 77");
+        assert!(matches!(found, Use::Open { process: 77, .. }), "{found:?}");
         assert_eq!(by_host(&fake.root, disk), []);
         assert_eq!(by_host(&fake.root, "09:00.0".parse().unwrap()), []);
     }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the kernel offers: `/dev/iommu`, IOMMUs.
 
 use std::fs::OpenOptions;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Guest memory that a keeper keeps pinned, because a device could not be made quiet.
 
 use address::Bdf;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The running kernel: version, configuration, command line, taint, lockdown.
 
 use std::collections::BTreeMap;
@@ -9,7 +11,7 @@ use flate2::read::GzDecoder;
 use crate::sys_root::SysRoot;
 
 /// Most of an unpacked `/proc/config.gz` that is read.
-const MOST_CONFIG: u64 = 4 << 20;
+const MAX_CONFIG: u64 = 4 << 20;
 
 /// The kernel's release, such as `7.3.4`.
 pub(crate) fn release(root: &SysRoot) -> String {
@@ -27,7 +29,7 @@ pub(crate) fn config(root: &SysRoot) -> Option<(String, BTreeMap<String, String>
     let mut text = String::new();
     if let Ok(file) = File::open(root.path("proc/config.gz"))
         && GzDecoder::new(file)
-            .take(MOST_CONFIG)
+            .take(MAX_CONFIG)
             .read_to_string(&mut text)
             .is_ok()
     {

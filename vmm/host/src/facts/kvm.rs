@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! KVM: whether it opens, and whether it has what a guest needs.
 
 use std::ffi::CString;

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory of the machine, and what takes it away.
 
 use address::Hpa;
-use iommufd_backend::IoMem;
 
 use crate::facts::kernel::command_line;
 use crate::sys_root::SysRoot;
@@ -24,7 +25,7 @@ const MOVABLE: [&str; 4] = [
 
 /// Where the machine's memory ends, at least, as far as the caller can see.
 pub(crate) fn end_of_memory(root: &SysRoot) -> Hpa {
-    if let Ok(map) = IoMem::read(&root.path("proc/iomem")) {
+    if let Ok(map) = root.iomem() {
         let ends = map.system_ram().map(|range| range.end);
         return ends.max().unwrap_or(Hpa(0));
     }

@@ -1,9 +1,13 @@
-//! What is found on a host, without any judgement.
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What is found on a host: no judgement and no text for people, which are in [`checks`](crate::checks).
 
 pub(crate) mod available_memory;
 pub(crate) mod config_space;
 pub(crate) mod config_window;
 pub(crate) mod cpu;
+pub(crate) mod device;
+pub(crate) mod dma_mode;
 pub(crate) mod in_use;
 pub(crate) mod interrupts;
 pub(crate) mod iommu;
@@ -17,3 +21,5 @@ pub(crate) mod open_files;
 pub(crate) mod privilege;
 pub(crate) mod sleep;
 pub(crate) mod storage;
+pub(crate) mod sysfs;
+pub(crate) mod uses;

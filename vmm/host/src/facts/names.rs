@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Names of PCI vendors, devices and classes: from a `pci.ids` file if one is installed, the
 //! classes else from a short list.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How many files a run has open.
 
 use crate::sys_root::SysRoot;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the caller may do: capabilities, limits, system calls.
 
 use crate::sys_root::SysRoot;

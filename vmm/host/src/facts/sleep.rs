@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Suspend of the host, which takes power from devices that only their guest could set up again.
 
 use crate::sys_root::SysRoot;

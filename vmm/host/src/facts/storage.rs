@@ -1,11 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Block devices of a PCI function, and what uses them. None of them is opened.
 
+mod blocks;
 mod holders;
+mod mounts;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::facts::in_use::Use;
+use self::blocks::{block_of_path, blocks};
+use self::mounts::{mount_of, mounts_in, unescape};
+use crate::facts::uses::Use;
 use crate::sys_root::SysRoot;
 
 /// Uses of the block devices of the function whose directory is `function`.
@@ -27,47 +33,6 @@ pub(crate) fn uses(root: &SysRoot, function: &Path) -> Vec<Use> {
     uses
 }
 
-/// Names of the block devices that stand below `function`, their partitions, and all that was
-/// made of them.
-fn blocks(root: &SysRoot, function: &Path) -> BTreeSet<String> {
-    let all: Vec<(String, _)> = root
-        .names("sys/class/block")
-        .into_iter()
-        .filter_map(|name| {
-            let real = root.real(format!("sys/class/block/{name}"))?;
-            Some((name, real))
-        })
-        .collect();
-    let below = |directory: &Path| -> Vec<String> {
-        let inside = all.iter().filter(|(_, real)| real.starts_with(directory));
-        inside.map(|(name, _)| name.clone()).collect()
-    };
-    let mut found = BTreeSet::new();
-    let mut new = below(function);
-    while let Some(name) = new.pop() {
-        if !found.insert(name.clone()) {
-            continue;
-        }
-        new.extend(root.names(format!("sys/class/block/{name}/holders")));
-        new.extend(multipath_head(&name));
-        let real = all.iter().find(|(other, _)| *other == name);
-        new.extend(real.map(|(_, real)| below(real)).unwrap_or_default());
-    }
-    found
-}
-
-/// Several paths to one NVMe namespace are hidden devices `nvmeXcYnZ` below their controllers;
-/// what is mounted is `nvmeXnZ`, which stands below none (drivers/nvme/host/multipath.c).
-fn multipath_head(name: &str) -> Option<String> {
-    let (subsystem, rest) = name.strip_prefix("nvme")?.split_once('c')?;
-    let (controller, namespace) = rest.split_once('n')?;
-    let numbers = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    [subsystem, controller, namespace]
-        .into_iter()
-        .all(numbers)
-        .then(|| format!("nvme{subsystem}n{namespace}"))
-}
-
 fn mounts(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<Use> {
     let text = root.text("proc/self/mountinfo").unwrap_or_default();
     mounts_in(&text)
@@ -81,88 +46,12 @@ fn mounts(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<Use> {
         .collect()
 }
 
-fn mounts_in(text: &str) -> impl Iterator<Item = Mount> {
-    text.lines().filter_map(mount)
-}
-
-/// The one of `blocks` that is mounted there.
-fn mount_of(root: &SysRoot, blocks: &BTreeSet<String>, mount: &Mount) -> Option<String> {
-    let has_number = |block: &&String| {
-        let number = number_of(root, block);
-        !number.is_empty() && number == mount.number
-    };
-    // A file system over several devices has a number of its own.
-    blocks.iter().find(has_number).cloned().or_else(|| {
-        let block = block_of_path(root, &mount.source);
-        blocks.contains(&block).then_some(block)
-    })
-}
-
-/// Major and minor number of a block device; empty if unknown.
-fn number_of(root: &SysRoot, block: &str) -> String {
-    root.word(format!("sys/class/block/{block}/dev"))
-}
-
-/// A line of `/proc/self/mountinfo` (Linux Documentation/filesystems/proc.rst).
-#[derive(Debug)]
-struct Mount {
-    number: String,
-    at: String,
-    source: String,
-}
-
-fn mount(line: &str) -> Option<Mount> {
-    let (place, kind) = line.split_once(" - ")?;
-    let mut place = place.split_whitespace().skip(2);
-    Some(Mount {
-        number: place.next()?.to_owned(),
-        at: unescape(place.nth(1)?),
-        source: unescape(kind.split_whitespace().nth(1)?),
-    })
-}
-
 fn swap_files(text: &str) -> Vec<String> {
     let lines = text.lines().skip(1);
     lines
         .filter_map(|line| line.split_whitespace().next())
         .map(unescape)
         .collect()
-}
-
-/// Takes back the kernel's `\040` for a space and its like.
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let code = tail
-            .get(..3)
-            .filter(|_| *first == b'\\')
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                bytes.push(code);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// The block device behind a path of `/dev`, links followed; empty where there is none.
-fn block_of_path(root: &SysRoot, path: &str) -> String {
-    let path = Path::new(path);
-    let Ok(relative) = path.strip_prefix("/") else {
-        return String::new();
-    };
-    let real = root.real(relative).unwrap_or_else(|| path.to_owned());
-    real.file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -250,26 +139,6 @@ pub(crate) mod tests {
         );
     }
 
-    #[test]
-    fn the_head_of_several_paths_has_their_namespace() {
-        assert_eq!(multipath_head("nvme1c2n3").as_deref(), Some("nvme1n3"));
-        for name in ["nvme1n3", "nvme1c2", "nvmecn", "nvme1c2n3p1", "sda"] {
-            assert_eq!(multipath_head(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn escapes_are_taken_back() {
-        for (escaped, plain) in [
-            ("a\\040b", "a b"),
-            ("\\", "\\"),
-            ("\\0", "\\0"),
-            ("\\999", "\\999"),
-        ] {
-            assert_eq!(unescape(escaped), plain);
-        }
-    }
-
     proptest::proptest! {
         // A tree of files is made for each.
         #![proptest_config(proptest::test_runner::Config::with_cases(32))]
@@ -280,8 +149,6 @@ pub(crate) mod tests {
             fake.write("proc/self/mountinfo", &format!("{text}\n{bytes} - {text}"));
             fake.write("proc/swaps", &format!("\n{text}\n{bytes}"));
             uses(&fake.root, &function);
-            multipath_head(&text);
-            unescape(&bytes);
         }
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Keepers in a thread, whose monitor is a process that does nothing, and whose devices are files.
 
 use std::os::unix::fs::symlink;

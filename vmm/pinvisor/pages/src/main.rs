@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Writes the manual pages and the shell completions of the programs: `pinvisor-pages DIR`, by default
 //! `target/pages`.
 

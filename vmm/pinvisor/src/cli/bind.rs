@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor bind` and `pinvisor unbind`.
 
 use std::io::{self, Write};
@@ -54,7 +56,7 @@ impl BindArgs {
     /// Binds.
     ///
     /// # Errors
-    /// [`Error::Bind`]; [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
         let root = SysRoot::default();
         for bdf in &self.devices {
@@ -75,7 +77,7 @@ impl UnbindArgs {
     /// Unbinds.
     ///
     /// # Errors
-    /// [`Error::Bind`]; [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
         let root = SysRoot::default();
         for bdf in self.devices {

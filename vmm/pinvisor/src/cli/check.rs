@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor check`.
 
 use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
-use devices::mediate::{Profile, SHIPPED};
+use devices::mediate::Profile;
 use host::{DmaMode, SysRoot, Wanted, WantedDevice, WantedMemory};
 use iommufd_backend::PciSysfs;
 
@@ -12,9 +14,6 @@ use super::written;
 use crate::error::Error;
 use vmm::config::profile;
 use vmm::config::{DeviceConfig, MemoryConfig};
-
-/// Something stands in the way of a run.
-const NOT_READY: u8 = 2;
 
 /// Options of `pinvisor check`.
 #[derive(Args, Debug)]
@@ -39,7 +38,7 @@ pub struct CheckArgs {
 
 const AFTER: &str = "\
 Each line begins with OK, WARN or FAIL and the check's name, which stays the same from version to \
-version (docs/checks.md lists them). A line that is not OK is followed by the next command to type. \
+version (docs/reference/checks.md lists them). A line that is not OK is followed by the next command to type. \
 Nothing is changed, and no device is opened.
 
 Exit codes:
@@ -50,7 +49,7 @@ impl CheckArgs {
     /// Looks, and writes to standard output.
     ///
     /// # Errors
-    /// [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
         let root = SysRoot::default();
         let wanted = Wanted {
@@ -73,7 +72,7 @@ impl CheckArgs {
         Ok(if report.is_ok() {
             ExitCode::SUCCESS
         } else {
-            NOT_READY.into()
+            vmm::ExitCode::Host.into()
         })
     }
 }
@@ -102,9 +101,7 @@ fn no_profile(sysfs: &PciSysfs, device: &DeviceConfig) -> Option<String> {
         number.and_then(|number| u16::try_from(number).ok())
     };
     let (vendor, id) = (id("vendor")?, id("device")?);
-    let is_known = SHIPPED.iter().any(|(name, text)| {
-        Profile::parse(name, text).is_ok_and(|profile| profile.is_for(vendor, id))
-    });
+    let is_known = matches!(Profile::shipped_for(vendor, id), Ok(Some(_)));
     (!is_known).then(|| format!("no profile is known for {vendor:04x}:{id:04x}"))
 }
 

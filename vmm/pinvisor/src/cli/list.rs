@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor list`.
 
 use std::io;
@@ -32,7 +34,7 @@ impl ListArgs {
     /// Looks, and writes to standard output.
     ///
     /// # Errors
-    /// [`Error::Process`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let devices = host::list(&SysRoot::default());
         let out = &mut io::stdout().lock();

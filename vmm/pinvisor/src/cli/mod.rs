@@ -1,9 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The command line.
 
 mod bind;
 mod check;
-mod file;
-mod guest;
 mod list;
 mod plan;
 mod release;
@@ -20,7 +20,6 @@ use vmm::process;
 
 pub use bind::{BindArgs, UnbindArgs};
 pub use check::CheckArgs;
-pub use file::FileError;
 pub use list::ListArgs;
 pub use plan::PlanArgs;
 pub use release::ReleaseArgs;
@@ -77,11 +76,6 @@ pub enum Command {
     #[command(hide = true)]
     Keeper,
 }
-
-/// An option that is needed and was not given, neither on the command line nor in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{0} is missing on the command line and in the file of --config")]
-pub struct Missing(&'static str);
 
 /// What became of writing to standard output. A reader that went away has read enough.
 pub(crate) fn written(result: io::Result<()>) -> Result<(), Error> {

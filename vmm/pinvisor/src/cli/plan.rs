@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Options of `pinvisor plan`.
 
 use clap::Args;
@@ -11,7 +13,7 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub run: RunArgs,
 
-    /// Print the plan as JSON (docs/plan.md)
+    /// Print the plan as JSON (docs/guide/plan.md)
     #[arg(long)]
     pub json: bool,
 }

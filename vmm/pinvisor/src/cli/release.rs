@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor release`.
 
 use std::io::{self, Write};
@@ -34,8 +36,8 @@ impl ReleaseArgs {
     /// Resets and releases.
     ///
     /// # Errors
-    /// [`Error::NoKeeper`], [`Error::Keeper`], [`Error::Bind`], [`Error::Backend`]: why a device is not quiet;
-    /// [`Error::Process`] if standard output takes nothing.
+    /// [`Error::NoKeeper`], [`Error::Vmm`]: why a device is not quiet;
+    /// [`Error::Vmm`] if standard output takes nothing.
     pub fn run(self) -> Result<ExitCode, Error> {
         for bdf in self.devices {
             let said = release(bdf)?;

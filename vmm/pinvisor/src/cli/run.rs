@@ -1,104 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Options of `pinvisor run`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::file;
-use super::guest::GuestArgs;
+use super::vm::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
 use crate::Error;
-use crate::config::{HostConfig, RunConfig};
-use vmm::config::{Config, OnReset, SerialConfig};
+use crate::config::{RunConfig, RunOptions};
+use vmm::config::{DeviceConfig, OnReset, SerialConfig};
 
 /// Options of `pinvisor run`.
 #[derive(Args, Clone, Debug, Default)]
+#[command(
+    mut_arg("kernel", |kernel| kernel.required_unless_present("config")),
+    mut_arg("memory", |memory| memory.required_unless_present("config")),
+)]
 pub struct RunArgs {
-    #[command(flatten)]
-    pub(super) guest: GuestArgs,
+    /// Take options from a TOML file, by the same names (docs/reference/config.toml). The command line
+    /// overrides the file; devices add up, and --noiommu in one of them is enough
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(super) host: HostArgs,
-}
+    vm: VmArgs,
 
-/// What a run has besides its guest.
-#[derive(Args, Clone, Debug, Default)]
-pub(super) struct HostArgs {
+    #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP)]
+    devices: Vec<DeviceConfig>,
+
+    /// Kernel command line [default: console=ttyS0]
+    #[arg(long, value_name = "STRING")]
+    cmdline: Option<String>,
+
     /// Where the guest's serial port goes. pty makes a terminal for others to open and prints its
     /// path; socket=PATH serves one client at a time. A slow reader does not keep the guest
     /// waiting: of what is not read the last MiB is kept [default: stdio]
     #[arg(long, value_name = "stdio|off|file=PATH|pty|socket=PATH")]
-    pub serial: Option<SerialConfig>,
+    serial: Option<SerialConfig>,
 
     /// Write the log to FILE instead of standard error, with what is done even without -v
     #[arg(long, value_name = "FILE")]
-    pub log_file: Option<PathBuf>,
+    log_file: Option<PathBuf>,
 
-    /// Add events to FILE, one JSON object on a line (docs/events.md)
+    /// Add events to FILE, one JSON object on a line (docs/reference/events.md)
     #[arg(long, value_name = "FILE")]
-    pub event_file: Option<PathBuf>,
+    event_file: Option<PathBuf>,
 
     /// Write events to the open descriptor N
     #[arg(long, value_name = "N")]
-    pub event_fd: Option<u32>,
+    event_fd: Option<u32>,
 
     /// Keep the process ID in FILE while the guest runs. A second run with the same file is
     /// refused; a file that was left behind is taken over
     #[arg(long, value_name = "FILE")]
-    pub pidfile: Option<PathBuf>,
+    pidfile: Option<PathBuf>,
 
     /// What comes of a guest that restarts: exit ends the run with exit code 7, restart resets the
     /// devices and starts it anew. Linux restarts after a panic, too [default: exit]
     #[arg(long, value_name = "exit|restart")]
-    pub on_reset: Option<OnReset>,
-
-    /// As `-v`, from the file; there is a flag for it already.
-    #[arg(skip)]
-    pub verbose: Option<u8>,
-}
-
-impl HostArgs {
-    fn or(self, file: Self) -> Self {
-        Self {
-            serial: self.serial.or(file.serial),
-            log_file: self.log_file.or(file.log_file),
-            event_file: self.event_file.or(file.event_file),
-            event_fd: self.event_fd.or(file.event_fd),
-            pidfile: self.pidfile.or(file.pidfile),
-            on_reset: self.on_reset.or(file.on_reset),
-            verbose: self.verbose.or(file.verbose),
-        }
-    }
+    on_reset: Option<OnReset>,
 }
 
 impl RunArgs {
-    /// The run. `verbose` is how often `-v` stands on the command line.
+    /// The run: these options, and what they leave open from the file that they name. `verbose` is how often `-v` is
+    /// given on the command line.
     ///
     /// # Errors
-    /// [`Error::ConfigFile`], [`Error::OptionMissing`]
+    /// [`Error::ConfigFile`]; what [`RunOptions::complete`] refuses.
     pub fn into_config(self, verbose: u8) -> Result<RunConfig, Error> {
-        let file = match &self.guest.config {
-            Some(path) => file::read(path)?,
-            None => Self::default(),
+        let file = match &self.config {
+            Some(path) => RunOptions::read(path)?,
+            None => RunOptions::default(),
         };
-        let mut host = self.host.or(file.host);
-        if verbose > 0 {
-            host.verbose = Some(verbose);
+        self.into_options(verbose).or(file).complete()
+    }
+
+    fn into_options(self, verbose: u8) -> RunOptions {
+        RunOptions {
+            devices: self.devices,
+            cmdline: self.cmdline,
+            serial: self.serial,
+            log_file: self.log_file,
+            event_file: self.event_file,
+            event_fd: self.event_fd,
+            pidfile: self.pidfile,
+            on_reset: self.on_reset,
+            verbose: (verbose > 0).then_some(verbose),
+            ..self.vm.into_options()
         }
-        let guest = Config {
-            serial: host.serial.unwrap_or_default(),
-            ..self.guest.or(file.guest).complete()?
-        };
-        Ok(RunConfig {
-            guest,
-            host: HostConfig {
-                verbose: host.verbose.unwrap_or_default(),
-                log_file: host.log_file,
-                event_file: host.event_file,
-                event_fd: host.event_fd,
-                pidfile: host.pidfile,
-                on_reset: host.on_reset.unwrap_or_default(),
-            },
-        })
     }
 }
 
@@ -106,10 +96,11 @@ impl RunArgs {
 mod tests {
     use std::io::Write;
 
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::super::{Cli, Command};
     use super::*;
+    use crate::config::HostConfig;
 
     fn run(arguments: &[&str]) -> Result<RunConfig, Error> {
         let words = ["pinvisor", "run"].iter().chain(arguments);
@@ -118,6 +109,26 @@ mod tests {
             panic!("{:?}", cli.command);
         };
         args.into_config(cli.verbose)
+    }
+
+    #[test]
+    fn a_file_has_a_key_for_every_option_and_no_other() {
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").unwrap();
+        let mut options: Vec<_> = run
+            .get_arguments()
+            .chain(cli.get_arguments())
+            .filter_map(clap::Arg::get_long)
+            .filter(|name| !["config", "help", "version"].contains(name))
+            .collect();
+        options.sort_unstable();
+        options.dedup();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"no-key = 1").unwrap();
+        let error = RunOptions::read(file.path()).unwrap_err().to_string();
+        let (_, known) = error.split_once("expected one of ").unwrap();
+        let known: Vec<_> = known.split(", ").map(|key| key.trim_matches('`')).collect();
+        assert_eq!(options, known);
     }
 
     #[test]
@@ -220,15 +231,13 @@ mod tests {
     fn what_neither_names_is_missing() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        for (given, missing) in [
-            (&[][..], "--device"),
-            (&["--device", "01:00.0"][..], "--kernel"),
-            (&["--device", "01:00.0", "--kernel", "k"], "--memory"),
-        ] {
+        for (given, missing) in [(&[][..], "--kernel"), (&["--kernel", "k"], "--memory")] {
             let error = run(&[&["--config", path], given].concat()).unwrap_err();
             assert!(error.to_string().contains(missing), "{error}");
-            assert_eq!(error.exit_code(), 1);
+            assert_eq!(error.exit_code(), vmm::ExitCode::Usage);
         }
+        let ordinary = run(&["--config", path, "--kernel", "k", "--memory", "64M"]).unwrap();
+        assert!(ordinary.guest.devices.is_empty());
         let without = Cli::try_parse_from(["pinvisor", "run", "--memory", "1G"]).unwrap_err();
         assert!(without.to_string().contains("--kernel"), "{without}");
     }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor stress`: starts the program `pinvisor-stress`.
 
 use std::convert::Infallible;

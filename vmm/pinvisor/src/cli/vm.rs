@@ -1,11 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Options that every microVM has.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Missing;
-use vmm::config::{Config, CpuCount, DeviceConfig, LowMemory, MemoryConfig, SerialConfig};
+use crate::config::RunOptions;
+use vmm::config::{CpuCount, LowMemory, MemoryConfig};
 
 /// What a device's option is made of.
 pub const DEVICE_VALUE: &str =
@@ -14,8 +16,8 @@ pub const DEVICE_VALUE: &str =
 pub const DEVICE_HELP: &str = "\
 PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the default, \
 prefers an IOMMU where there is one, and takes identity else; translate shows the guest a table of \
-its memory (docs/dma-window.md), mediate checks and translates what is written to the device's \
-registers, which profile=FILE, or the name of a shipped profile, describes (docs/mediate.md). A device that cannot be reset is taken \
+its memory (docs/reference/dma-window.md), mediate checks and translates what is written to the device's \
+registers, which profile=FILE, or the name of a shipped profile, describes (docs/reference/mediate.md). A device that cannot be reset is taken \
 with reset=none only";
 
 /// What every microVM has.
@@ -57,37 +59,16 @@ pub struct VmArgs {
 }
 
 impl VmArgs {
-    /// These, and what they leave open from `file`.
-    pub fn or(self, file: Self) -> Self {
-        Self {
-            kernel: self.kernel.or(file.kernel),
-            initramfs: self.initramfs.or(file.initramfs),
-            memory: self.memory.or(file.memory),
-            low_memory: self.low_memory.or(file.low_memory),
-            cpus: self.cpus.or(file.cpus),
-            noiommu: self.noiommu || file.noiommu,
-        }
-    }
-
-    /// A microVM with these, and a serial port that goes nowhere.
-    ///
-    /// # Errors
-    /// [`Missing`]
-    pub fn into_config(
-        self,
-        devices: Vec<DeviceConfig>,
-        command_line: String,
-    ) -> Result<Config, Missing> {
-        Ok(Config {
-            kernel: self.kernel.ok_or(Missing("kernel"))?,
+    /// The same as options of a run.
+    pub fn into_options(self) -> RunOptions {
+        RunOptions {
+            kernel: self.kernel,
             initramfs: self.initramfs,
-            command_line,
-            memory: self.memory.ok_or(Missing("memory"))?,
-            low_memory: self.low_memory.unwrap_or_default(),
-            cpus: self.cpus.unwrap_or_default(),
-            devices,
+            memory: self.memory,
+            low_memory: self.low_memory,
+            cpus: self.cpus,
             noiommu: self.noiommu,
-            serial: SerialConfig::Off,
-        })
+            ..RunOptions::default()
+        }
     }
 }

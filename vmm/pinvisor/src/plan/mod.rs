@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! `pinvisor plan`: what a guest would look like. Everything is done as for a run, up to where
 //! its layout is decided; then that is told, and everything given back.
 
@@ -5,7 +7,7 @@ mod text;
 
 use std::io::{self, Write};
 
-use vmm::config::Config;
+use vmm::config::ValidConfig;
 use vmm::report::Plan;
 
 use crate::cli::written;
@@ -16,7 +18,7 @@ use crate::error::Error;
 /// # Errors
 /// [`Error`], in particular for what would keep it from running; where that is a kernel without a
 /// place, or memory in too many pieces, the plan is printed before.
-pub fn run(config: &Config, as_json: bool) -> Result<(), Error> {
+pub fn run(config: &ValidConfig, as_json: bool) -> Result<(), Error> {
     let (plan, obstacle) = vmm::plan(config)?;
     let text = match as_json {
         true => json(&plan)?,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The CPU that the guest sees: the host's, as far as KVM supports it and this machine has what
 //! belongs to it, with the topology of this VM.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The guest's memory map in the form that the Linux boot protocol takes (E820).
 
 use std::ops::Range;
@@ -25,7 +27,7 @@ pub const SAFE_EXTENTS: usize = SAFE_RAM_PIECES - 1;
 
 /// Entries beyond which no stock kernel keeps any: `ZERO_PAGE_ENTRIES` plus three for each of the
 /// 1024 nodes that Debian's kernel is built for.
-pub const MOST_ENTRIES: usize = 3200;
+pub const MAX_ENTRIES: usize = 3200;
 
 /// What a range is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,21 +68,21 @@ impl MemoryMap {
     /// is in the first part.
     ///
     /// # Errors
-    /// [`PlanError::TooFragmented`] with more than [`MOST_ENTRIES`] entries.
+    /// [`PlanError::TooFragmented`] with more than [`MAX_ENTRIES`] entries.
     pub fn new(plan: &MemoryPlan, fixed: Vec<Entry>, kernel: Gpa) -> Result<Self, PlanError> {
-        let total = fixed.len() + plan.slots().len();
-        if total > MOST_ENTRIES {
+        let total = fixed.len() + plan.regions().len();
+        if total > MAX_ENTRIES {
             return Err(PlanError::TooFragmented {
-                runs: total,
-                most: MOST_ENTRIES,
+                regions: total,
+                most: MAX_ENTRIES,
                 what: "a guest kernel keeps of its memory map",
             });
         }
         let (home, rest): (Vec<_>, Vec<_>) = plan
-            .slots()
+            .regions()
             .iter()
-            .map(|slot| Entry {
-                range: slot.range(),
+            .map(|region| Entry {
+                range: region.range(),
                 kind: Kind::Ram,
             })
             .partition(|entry| entry.range.contains(&kernel));
@@ -104,14 +106,14 @@ mod tests {
 
     use super::*;
     use crate::memory::layout::Identity;
-    use crate::memory::plan::{Constraints, Run};
+    use crate::memory::plan::{Constraints, Region};
 
     fn plan(count: u64) -> MemoryPlan {
-        let runs = (0..count)
-            .map(|i| Run {
+        let regions = (0..count)
+            .map(|i| Region {
                 hpa: Some(Hpa((2 * i + 1) << 21)),
-                length: 1 << 21,
-                pieces: Vec::new(),
+                len: 1 << 21,
+                parts: Vec::new(),
             })
             .collect();
         let constraints = Constraints {
@@ -119,7 +121,7 @@ mod tests {
             address_bits: 48,
             slots: 32_000,
         };
-        MemoryPlan::new(runs, &Identity, &constraints).unwrap()
+        MemoryPlan::new(regions, &Identity, &constraints).unwrap()
     }
 
     fn low() -> Vec<Entry> {
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn the_kernels_memory_is_always_in_the_first_part() {
         let plan = plan(300);
-        let last = plan.slots()[299].gpa;
+        let last = plan.regions()[299].gpa;
         let map = MemoryMap::new(&plan, low(), last + 4096).unwrap();
         assert_eq!((map.first.len(), map.more.len()), (128, 173));
         assert!(map.first.iter().any(|entry| entry.range.start == last));
@@ -144,13 +146,13 @@ mod tests {
     #[test]
     fn more_than_a_kernel_keeps_is_refused() {
         let most = plan(3199);
-        let home = most.slots()[0].gpa;
+        let home = most.regions()[0].gpa;
         assert_eq!(MemoryMap::new(&most, low(), home).unwrap().len(), 3200);
         assert!(matches!(
             MemoryMap::new(&plan(3200), low(), home),
             Err(PlanError::TooFragmented {
-                runs: 3201,
-                most: MOST_ENTRIES,
+                regions: 3201,
+                most: MAX_ENTRIES,
                 ..
             })
         ));
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn a_small_map_needs_no_extension() {
         let plan = plan(127);
-        let map = MemoryMap::new(&plan, low(), plan.slots()[0].gpa).unwrap();
+        let map = MemoryMap::new(&plan, low(), plan.regions()[0].gpa).unwrap();
         assert_eq!((map.len(), map.more.len()), (128, 0));
     }
 }

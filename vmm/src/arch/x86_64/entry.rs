@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Registers, descriptors and MSRs with which a CPU enters a kernel: in 64-bit mode
 //! (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"), or in 32-bit mode as PVH has it
 //! (Xen, docs/misc/pvh.pandoc).

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Wired interrupts: pins of the I/O APIC and of the PIC.
 
 use std::ops::Range;

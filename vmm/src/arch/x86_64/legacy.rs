@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The devices of every machine, which are no PCI functions, and the addresses that they and the bus answer.
 
 use std::sync::Arc;
@@ -12,15 +14,16 @@ use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::layout::{BAR_PORTS, POWER_PORT};
+use crate::bus::BusError;
 use crate::bus::address_map::AddressMap;
-use crate::error::{Error, process};
+use crate::error::explain::{ProcessError, process};
 use crate::kvm::eventfd;
 use crate::kvm::irq::Interrupts;
 use crate::run::console::GuestSerial;
 use crate::run::exit::{ExitReason, ExitSender};
 
 /// An eventfd that raises the serial port's interrupt.
-pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, Error> {
+pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, BusError> {
     let event = eventfd::new().map_err(process("make an eventfd"))?;
     interrupts.attach(&event, serial::IRQ)?;
     Ok(event)
@@ -32,9 +35,9 @@ pub fn connect(
     host_map: &AddressMap,
     serial: &Arc<GuestSerial>,
     exits: &ExitSender,
-) -> Result<IoManager, Error> {
+) -> Result<IoManager, ProcessError> {
     let mut bus = IoManager::new();
-    let failed = |error: vm_device::bus::Error| Error::Process {
+    let failed = |error: vm_device::bus::Error| ProcessError {
         operation: "connect an emulated device",
         source: error.to_string().into(),
     };

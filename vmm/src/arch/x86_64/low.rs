@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The first MiB of guest-physical memory: what stands where in it.
 //!
 //! It cannot be identity memory, since the host's own first MiB is in use. It is ordinary memory

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! x86-64: a PC without its legacy, described by ACPI.
 
 pub mod acpi;

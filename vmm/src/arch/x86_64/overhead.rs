@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a layout of RAM costs the kernel of an x86-64 Linux guest: the price of scattered memory.
 //!
 //! Counted is what depends on where memory is:

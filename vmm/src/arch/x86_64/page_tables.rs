@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Page tables that a guest starts with: a few ranges, mapped one to one.
 
 use std::ops::Range;
@@ -29,8 +31,10 @@ pub struct IdentityTables {
     range.start, range.end, place.start, place.end
 )]
 pub struct NoRoomError {
-    range: Range<Gpa>,
-    place: Range<Gpa>,
+    /// What was to be mapped.
+    pub range: Range<Gpa>,
+    /// Where the tables are.
+    pub place: Range<Gpa>,
 }
 
 impl IdentityTables {

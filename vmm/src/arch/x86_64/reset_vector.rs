@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest finds where a BIOS has its reset vector.
 //!
 //! Linux on a machine of hardware-reduced ACPI wants to restart by EFI (drivers/firmware/efi/reboot.c

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest's CPUs before they run.
 
 use kvm_ioctls::VcpuFd;
@@ -5,8 +7,7 @@ use kvm_ioctls::VcpuFd;
 use super::boot::handover::Start;
 use super::cpuid;
 use super::entry::{self, EntryError};
-use crate::error::Error;
-use crate::kvm::vm::Vm;
+use crate::kvm::vm::{Vm, VmError};
 
 /// A guest's CPUs, which know nothing yet.
 #[derive(Debug)]
@@ -20,8 +21,8 @@ impl Vcpus {
     /// Creates `count` CPUs.
     ///
     /// # Errors
-    /// [`Error::Vm`]
-    pub fn create(vm: &Vm, count: u8) -> Result<Self, Error> {
+    /// [`VmError`]
+    pub fn create(vm: &Vm, count: u8) -> Result<Self, VmError> {
         let all = (0..count)
             .map(|index| vm.create_vcpu(index))
             .collect::<Result<Vec<_>, _>>()?;
@@ -40,14 +41,14 @@ impl Vcpus {
 
     /// Makes them ready to run. The first one begins at `start`; KVM keeps the others waiting for the
     /// INIT and start-up interrupts of the first.
-    pub fn set_up(self, vm: &Vm, start: &Start) -> Result<Vec<VcpuFd>, Error> {
+    pub fn set_up(self, vm: &Vm, start: &Start) -> Result<Vec<VcpuFd>, EntryError> {
         let count = u8::try_from(self.all.len()).unwrap_or(u8::MAX);
         let cpuid = match self.tsc_khz {
-            Some(khz) => cpuid::with_tsc_frequency(&vm.cpu().0, khz).map_err(EntryError::from)?,
+            Some(khz) => cpuid::with_tsc_frequency(&vm.cpu().0, khz)?,
             None => vm.cpu().0.clone(),
         };
         for (index, vcpu) in (0..count).zip(&self.all) {
-            let leaves = cpuid::for_vcpu(&cpuid, index, count).map_err(EntryError::from)?;
+            let leaves = cpuid::for_vcpu(&cpuid, index, count)?;
             vcpu.set_cpuid2(&leaves).map_err(|source| EntryError::Kvm {
                 what: "CPUID",
                 source,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Options that name addresses, or take memory below 4 GiB, where the layout may have none.
 
 use std::ops::Range;
@@ -51,14 +53,22 @@ pub(crate) fn warnings(line: &str, layout: Layout<'_>) -> Vec<String> {
     warnings
 }
 
-/// The bytes that Linux wants in one piece below 4 GiB for its bounce buffers, and those of the largest
-/// piece there of which nothing is `taken`, if that is smaller. A guest whose memory ends below 4 GiB has
-/// none.
+/// Bounce buffers of Linux that have no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoBounceBuffers {
+    /// Bytes that Linux wants in one piece below 4 GiB.
+    pub need: u64,
+    /// Bytes of the largest piece there of which nothing is taken.
+    pub largest: u64,
+}
+
+/// Whether Linux's bounce buffers have no room in RAM at `ranges` beside what is `taken`. A guest whose
+/// memory ends below 4 GiB has none.
 pub(crate) fn bounce_buffers(
     line: &str,
     ranges: &[Range<Gpa>],
     taken: &[Range<Gpa>],
-) -> Option<(u64, u64)> {
+) -> Option<NoBounceBuffers> {
     if !ranges.iter().any(|range| range.end > FOUR_GIB) {
         return None;
     }
@@ -86,7 +96,7 @@ pub(crate) fn bounce_buffers(
             .collect();
     }
     let largest = largest(&free);
-    (largest < need).then_some((need, largest))
+    (largest < need).then_some(NoBounceBuffers { need, largest })
 }
 
 impl Layout<'_> {
@@ -385,19 +395,20 @@ mod tests {
     fn bounce_buffers_need_a_piece_below_4g() {
         let both = [range(16 * MIB, 96 * MIB), range(4 * GIB, GIB)];
         let kernel = [range(16 * MIB, 64 * MIB)];
+        let no_room = |need, largest| Some(NoBounceBuffers { need, largest });
         assert_eq!(bounce_buffers("", &both, &[]), None);
         assert_eq!(
             bounce_buffers("", &both, &kernel),
-            Some((64 * MIB, 32 * MIB))
+            no_room(64 * MIB, 32 * MIB)
         );
         assert_eq!(bounce_buffers("swiotlb=16384", &both, &kernel), None);
         assert_eq!(bounce_buffers("swiotlb=noforce", &both, &kernel), None);
         assert_eq!(
             bounce_buffers("swiotlb=65536,force", &both, &[]),
-            Some((128 * MIB, 96 * MIB))
+            no_room(128 * MIB, 96 * MIB)
         );
         assert_eq!(bounce_buffers("", &both[..1], &kernel), None);
-        assert_eq!(bounce_buffers("", &both[1..], &[]), Some((64 * MIB, 0)));
+        assert_eq!(bounce_buffers("", &both[1..], &[]), no_room(64 * MIB, 0));
         let split = [range(80 * MIB, 4 * MIB)];
         assert_eq!(
             bounce_buffers("", &both, &split),

@@ -1,8 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 use proptest::prelude::*;
 
 use super::*;
 
-const LOW: (&str, &str) = ("reservelow", "640K");
+fn with_low_memory(line: &str) -> Cow<'_, str> {
+    with_option(line, "reservelow", "640K")
+}
 
 #[test]
 fn options_are_read_as_linux_reads_them() {
@@ -94,7 +98,7 @@ fn the_option_is_the_last_of_the_kernels() {
         ("quiet a=\"b -- c", "quiet reservelow=640K a=\"b -- c"),
         ("quiet\x0b--\x0ba", "quiet\x0breservelow=640K --\x0ba"),
     ] {
-        assert_eq!(with_option(line, LOW), expected, "{line}");
+        assert_eq!(with_low_memory(line), expected, "{line}");
     }
 }
 
@@ -102,7 +106,7 @@ proptest! {
     /// What was there stays, in its order, and the option comes before `--`.
     #[test]
     fn nothing_else_changes(line in "([a-z]{0,3}|--|\"|=| |é|reservelow=(4K|640K)){0,12}") {
-        let found = with_option(&line, LOW).into_owned();
+        let found = with_low_memory(&line).into_owned();
         let own: Vec<_> = words(&line).iter().map(|word| word.text).collect();
         let mut more: Vec<_> = words(&found).iter().map(|word| word.text).collect();
         if let Some(at) = (found != line).then(|| {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is chosen of pools of every shape, beside what brute force finds.
 
 use std::collections::BTreeSet;
@@ -13,10 +15,10 @@ const PER_SECTION: u64 = SECTION / PAGE;
 const LIMIT: u64 = LIMIT_4G / PAGE;
 
 /// A kernel of so many bytes, which can be anywhere, and too large for RAM that has no such piece.
-const fn kernel(length: u64) -> BootRequirements {
+const fn kernel(len: u64) -> BootRequirements {
     BootRequirements {
         kernel: Demand {
-            length,
+            len,
             alignment: PAGE,
             lowest: Gpa(0),
             below: Gpa(u64::MAX),

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What the guest's user types, or sends, on its way to the serial port.
 
 use std::collections::VecDeque;

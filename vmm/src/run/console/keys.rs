@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a user's keys mean: most go to the guest, some to the monitor.
 
 /// The key that begins a command to the monitor: Ctrl-a.

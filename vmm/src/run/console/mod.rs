@@ -1,7 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Where the guest's serial port goes on the host: standard input and output, a file, a
 //! pseudoterminal, or a socket.
 //!
-//! The guest never waits for a reader on the host: what it prints goes through a [`pump`].
+//! The guest never waits for a reader on the host: what it prints goes through a pump.
 
 mod input;
 mod keys;
@@ -30,7 +32,8 @@ use vm_superio::serial::SerialEvents;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::config::SerialConfig;
-use crate::error::{Error, process};
+use crate::error::Error;
+use crate::error::explain::{FileError, ProcessError, process};
 use crate::kvm::eventfd;
 use input::{Input, Waiting};
 use pty::Pty;
@@ -49,9 +52,9 @@ pub mod testing {
 
 /// In the end standard output, a file or a client may take nothing for so long before the rest is
 /// given up.
-const PATIENCE: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same for a pseudoterminal, which may have no reader.
-const PTY_PATIENCE: Duration = Duration::from_millis(200);
+const PTY_DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The guest's serial port as this process drives it.
 pub type GuestSerial = SerialPort<IrqTrigger, Box<dyn Write + Send>, RoomNotice>;
@@ -123,18 +126,20 @@ impl Console {
         let outlet = match config {
             SerialConfig::Stdio => {
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
-                let pump = pump(stdout, PATIENCE).map_err(process("use standard output"))?;
+                let pump = pump(stdout, DRAIN_TIMEOUT).map_err(process("use standard output"))?;
                 Outlet::Stdio(pump)
             }
             SerialConfig::Off => Outlet::Nowhere,
             SerialConfig::File(path) => {
                 let file = create(path).map(Into::into);
-                Outlet::File(pump(file, PATIENCE).map_err(in_file(path, "the serial port's file"))?)
+                Outlet::File(
+                    pump(file, DRAIN_TIMEOUT).map_err(in_file(path, "the serial port's file"))?,
+                )
             }
             SerialConfig::Pty => {
                 let failed = "make a pseudoterminal";
                 let pty = Pty::open().map_err(process(failed))?;
-                let pump = pump(pty.controller().try_clone(), PTY_PATIENCE);
+                let pump = pump(pty.controller().try_clone(), PTY_DRAIN_TIMEOUT);
                 Outlet::Pty(pump.map_err(process(failed))?, pty)
             }
             SerialConfig::Socket(path) => {
@@ -143,18 +148,18 @@ impl Console {
                 Outlet::Socket(Client::default(), listener)
             }
         };
-        Self::new(outlet)
+        Ok(Self::new(outlet)?)
     }
 
     /// Gives what the guest prints to `sink`. There is no input.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn into_sink(sink: Box<dyn Write + Send>) -> Result<Self, Error> {
+    /// [`ProcessError`]
+    pub fn into_sink(sink: Box<dyn Write + Send>) -> Result<Self, ProcessError> {
         Self::new(Outlet::Sink(Some(sink)))
     }
 
-    fn new(outlet: Outlet) -> Result<Self, Error> {
+    fn new(outlet: Outlet) -> Result<Self, ProcessError> {
         let room = eventfd::new().map_err(process("make an eventfd"))?;
         Ok(Self {
             outlet,
@@ -168,8 +173,8 @@ impl Console {
     /// Makes the serial port that writes to the console; `irq` raises its interrupt. Once for a guest.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn serial_port(&mut self, irq: EventFd) -> Result<GuestSerial, Error> {
+    /// [`ProcessError`]
+    pub fn serial_port(&mut self, irq: EventFd) -> Result<GuestSerial, ProcessError> {
         self.first_output = Arc::default();
         // It was meant for the guest before.
         self.left_behind = Waiting::default();
@@ -197,8 +202,8 @@ impl Console {
     /// alone.
     ///
     /// # Errors
-    /// [`Error::Process`]
-    pub fn start(&mut self) -> Result<(), Error> {
+    /// [`ProcessError`]
+    pub fn start(&mut self) -> Result<(), ProcessError> {
         if self.input.is_some() {
             return Ok(());
         }
@@ -256,7 +261,7 @@ impl Console {
             }
             let input = Input::plain(socket.try_clone()?.into());
             // What can fail is done before the place is taken.
-            let pump = Pump::start(socket.try_clone()?.into(), PATIENCE)?;
+            let pump = Pump::start(socket.try_clone()?.into(), DRAIN_TIMEOUT)?;
             *current.lock() = Some(Connection { pump, socket });
             self.input = Some(input.after(mem::take(&mut self.left_behind)));
         }
@@ -354,10 +359,10 @@ impl fmt::Debug for Outlet {
     }
 }
 
-/// Makes an [`Error::File`] of what went wrong with `path`.
-fn in_file(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
+/// Makes a [`FileError`] of what went wrong with `path`.
+fn in_file(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_owned();
-    move |source| Error::File { what, path, source }
+    move |source| FileError { what, path, source }
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Writing to a reader that may not be reading, without waiting for it.
 
 use std::io::{self, Write};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Takes what the guest prints to a reader who may be slow, paused or gone, without making the
 //! guest wait.
 //!
@@ -233,12 +235,12 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(200);
+    const TIMEOUT: Duration = Duration::from_millis(200);
 
     #[test]
     fn everything_arrives_in_order() {
         let (mut reader, target) = UnixStream::pair().unwrap();
-        let pump = Pump::start(target.into(), PATIENCE).unwrap();
+        let pump = Pump::start(target.into(), TIMEOUT).unwrap();
         let mut writer = pump.writer();
         for byte in b"one\ntwo\n" {
             writer.write_all(&[*byte]).unwrap();
@@ -267,7 +269,7 @@ mod tests {
     #[test]
     fn a_reader_that_takes_nothing_keeps_nobody_waiting() {
         let (_reader, target) = UnixStream::pair().unwrap();
-        let pump = Pump::start(target.into(), PATIENCE).unwrap();
+        let pump = Pump::start(target.into(), TIMEOUT).unwrap();
         let mut writer = pump.writer();
         for _ in 0..4 {
             writer.write_all(&vec![0; CAPACITY]).unwrap();
@@ -279,7 +281,7 @@ mod tests {
     fn a_reader_that_is_gone_keeps_nobody_waiting() {
         let (reader, target) = UnixStream::pair().unwrap();
         drop(reader);
-        let pump = Pump::start(target.into(), PATIENCE).unwrap();
+        let pump = Pump::start(target.into(), TIMEOUT).unwrap();
         let mut writer = pump.writer();
         writer.write_all(b"lost").unwrap();
         assert!(pump.drain());

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A Unix stream socket that is the guest's serial line, for one client at a time.
 
 use std::fs;

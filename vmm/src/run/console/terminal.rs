@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Raw mode of the user's terminal, taken back on every exit that lets this process do anything, fatal
 //! signals among them.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The console's part of the event loop: input, room for it, and clients.
 
 use std::os::fd::AsRawFd;

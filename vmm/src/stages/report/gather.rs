@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! From a guest that is prepared to what is told of it.
 
 use std::ops::Range;
@@ -24,7 +26,7 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         naive: choice.naive.into(),
         chosen: choice.chosen.into(),
     });
-    let hugepages = identity || config.hugepage_size.is_some();
+    let hugepages = planned.guest.of_hugepages;
     let devices = modes::devices(&planned.resources.assigned.devices)?;
     Ok(Plan {
         format: FORMAT,
@@ -40,7 +42,7 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         choice,
         memslots: Memslots {
             // Low memory has one of its own.
-            ram: memory.slots().len() + 1,
+            ram: memory.regions().len() + 1,
             kept_for_bars: devices.len() * SLOTS_PER_DEVICE,
             limit: planned.vm.most_slots(),
         },
@@ -53,13 +55,13 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
 }
 
 fn extents(planned: &Planned<'_>) -> Vec<Extent> {
-    let slots = planned.layout.memory.slots().iter();
-    slots
-        .map(|slot| Extent {
-            gpa: slot.gpa.0,
-            hpa: slot.run.hpa.map(|hpa| hpa.0),
-            length: slot.run.length,
-            file_pieces: slot.run.pieces.len(),
+    let regions = planned.layout.memory.regions().iter();
+    regions
+        .map(|placed| Extent {
+            gpa: placed.gpa.0,
+            hpa: placed.region.hpa.map(|hpa| hpa.0),
+            length: placed.region.len,
+            file_pieces: placed.region.parts.len(),
         })
         .collect()
 }

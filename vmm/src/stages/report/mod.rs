@@ -1,4 +1,6 @@
-//! What a plan reports. The fields, as JSON, are described in docs/plan.md: what is there
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What a plan reports. The fields, as JSON, are described in docs/guide/plan.md: what is there
 //! stays, in name and meaning, as long as [`FORMAT`] does.
 
 mod gather;
@@ -181,7 +183,7 @@ mod tests {
     #[test]
     fn every_field_of_the_json_is_documented() {
         let value = serde_json::to_value(sample()).unwrap();
-        let documented = include_str!("../../../../docs/plan.md");
+        let documented = include_str!("../../../../docs/guide/plan.md");
         let mut names = Vec::new();
         collect(&value, &mut names);
         for name in names {

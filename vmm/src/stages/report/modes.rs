@@ -1,6 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which ways a device has to guest memory, and why.
 
-use devices::mediate::{Profile, SHIPPED};
+use devices::mediate::Profile;
+use host::ResolvedDma;
 use iommufd_backend::{CdevKind, VfioDevice};
 
 use super::{Device, Mode};
@@ -41,15 +44,11 @@ fn modes(assigned: &AssignedDevice, all: &[AssignedDevice]) -> Result<Vec<Mode>,
             mode("mediate", false, no),
         ]);
     }
-    let other = |wanted: fn(&DmaPath) -> bool| {
-        let mut others = all.iter().filter(|other| other.bdf() != device.bdf());
-        others
-            .find(|other| wanted(&other.dma))
-            .map(AssignedDevice::bdf)
+    let conflicting = |mode| {
+        let others = all.iter().filter(|other| other.bdf() != device.bdf());
+        host::conflicting(mode, others.map(|other| (other.bdf(), other.dma.mode())))
     };
-    let translating = other(|path| matches!(path, DmaPath::Translate));
-    let fixed = other(|path| matches!(path, DmaPath::Identity | DmaPath::Iommu));
-    let identity = match translating {
+    let identity = match conflicting(ResolvedDma::Identity) {
         Some(bdf) => mode(
             "identity",
             false,
@@ -62,7 +61,7 @@ fn modes(assigned: &AssignedDevice, all: &[AssignedDevice]) -> Result<Vec<Mode>,
         ),
         None => mode("identity", true, "if there are hugepages for all of memory"),
     };
-    let translate = match fixed {
+    let translate = match conflicting(ResolvedDma::Translate) {
         Some(bdf) => mode(
             "translate",
             false,
@@ -88,12 +87,7 @@ fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
     let [vendor, id] =
         [[identity[0], identity[1]], [identity[2], identity[3]]].map(u16::from_le_bytes);
     let given = matches!(path, DmaPath::Mediate(Some(_)));
-    let shipped = || {
-        let mut profiles = SHIPPED.iter();
-        profiles.any(|(name, text)| {
-            Profile::parse(name, text).is_ok_and(|profile| profile.is_for(vendor, id))
-        })
-    };
+    let shipped = || matches!(Profile::shipped_for(vendor, id), Ok(Some(_)));
     let (possible, why) = if given {
         (true, "by the profile that was given".to_owned())
     } else if shipped() {

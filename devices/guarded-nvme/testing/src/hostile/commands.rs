@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The commands of a guest that does anything.
 
 use guarded_nvme::spec::PAGE;

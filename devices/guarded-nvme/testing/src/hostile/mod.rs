@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A guest that does anything, to a device that does all that hardware may do.
 
 mod commands;

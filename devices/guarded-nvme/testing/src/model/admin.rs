@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Admin commands: those that the monitor may send. All their data is in the monitor's memory.
 
 use address::Hpa;

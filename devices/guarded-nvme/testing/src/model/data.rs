@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Data of commands, and I/O commands.
 
 use address::Hpa;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A controller that does all that hardware may do.
 //!
 //! It fetches an entry in two halves, late, and again; it reads a list when other commands have come and gone; it executes

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! How the device gets its commands, and says that they are done.
 
 use address::Hpa;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a device made up for a test is like, and the profile that says so.
 
 use std::fmt::Write as _;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Devices made up from bytes. All profiles say the truth; not all of them are to be accepted.
 
 use super::device::{
@@ -128,28 +130,20 @@ impl Maker<'_, '_> {
         for register in [Some(first), second].into_iter().flatten() {
             self.registers[register].read_back = self.one_in(4);
         }
-        let start_width = self.input.choose(&[4, 4, 8, 2, 1]);
-        let start_register = self.register(start_width);
+        let start = self.start();
         let mut used = vec![0; self.registers.len() + 2];
-        let all = self.registers[start_register].bits();
-        let mask = match self.input.byte() % 8 {
-            0 => 0,
-            1 | 2 => self.bit(all) | self.bit(all),
-            3 => self.bit(all & 0xff),
-            _ => self.bit(all),
-        };
-        let start = Field {
-            register: start_register,
-            mask,
-            value: if self.one_in(4) { 0 } else { mask },
-        };
-        used[start_register] = mask;
-        let direction = self.direction(ends, start_register, &mut used);
-        let length = self.length(start_register, &mut used);
+        used[start.register] = start.mask;
+        let direction = self.direction(ends, start.register, &mut used);
+        let length = self.length(start.register, &mut used);
         let (busy, quirk) = self.busy(&start, &used);
         let status = (self.refusal == "all-ones" && self.one_in(2)).then(|| self.register(2));
-        for (register, named) in used.iter().enumerate().skip(start_register) {
-            self.others(register, (*named, busy, quirk), status);
+        for (register, named) in used.iter().enumerate().skip(start.register) {
+            let busy = busy.filter(|busy| busy.register == register);
+            if *named == 0 && busy.is_some() || status == Some(register) {
+                self.writable_status(register, busy, quirk);
+            } else {
+                self.others(register, named | busy.map_or(0, |busy| busy.mask));
+            }
         }
         let bits = self.input.choose(&[28, 32, 40, 64]);
         Channel {
@@ -165,6 +159,25 @@ impl Maker<'_, '_> {
             address_bits: bits.min(8 * width),
             alignment: self.input.choose(&[1, 1, 1, 4, 16]),
             boundary: self.input.choose(&[None, None, Some(0x1000), Some(0x2000)]),
+        }
+    }
+
+    /// A register, and the bits of it that start a transfer.
+    fn start(&mut self) -> Field {
+        let width = self.input.choose(&[4, 4, 8, 2, 1]);
+        let register = self.register(width);
+        let all = self.registers[register].bits();
+        let mask = match self.input.byte() % 8 {
+            0 => 0,
+            1 | 2 => self.bit(all) | self.bit(all),
+            3 => self.bit(all & 0xff),
+            _ => self.bit(all),
+        };
+        let value = if self.one_in(4) { 0 } else { mask };
+        Field {
+            register,
+            mask,
+            value,
         }
     }
 
@@ -254,32 +267,29 @@ impl Maker<'_, '_> {
         (Some(busy), quirk)
     }
 
-    /// What the profile says of bits that no field names.
-    fn others(
-        &mut self,
-        register: usize,
-        (named, busy, quirk): (u64, Option<Field>, Quirk),
-        status: Option<usize>,
-    ) {
+    /// Which bits the guest may write of a register that says whether a transfer is under way or
+    /// was refused.
+    fn writable_status(&mut self, register: usize, busy: Option<Field>, quirk: Quirk) {
         let Some(bits) = self.registers.get(register).map(Register::bits) else {
             return;
         };
-        let busy = busy.filter(|busy| busy.register == register);
-        let is_status = named == 0 && busy.is_some() || status == Some(register);
-        if is_status {
-            // A store of zeros has to do nothing to the bits that are not writable.
-            let harmless = !matches!(quirk, Quirk::Plain) || busy.is_none();
-            let free = bits & !busy.map_or(0, |busy| busy.mask);
-            if harmless && self.one_in(2) {
-                self.registers[register].writable = Some(self.bit(free));
-            }
-            return;
+        // A store of zeros has to do nothing to the bits that are not writable.
+        let harmless = !matches!(quirk, Quirk::Plain) || busy.is_none();
+        let free = bits & !busy.map_or(0, |busy| busy.mask);
+        if harmless && self.one_in(2) {
+            self.registers[register].writable = Some(self.bit(free));
         }
-        let free = bits & !named & !busy.map_or(0, |busy| busy.mask);
+    }
+
+    /// What the profile says of the bits of a register that are not `named` by a field.
+    fn others(&mut self, register: usize, named: u64) {
+        let Some(bits) = self.registers.get(register).map(Register::bits) else {
+            return;
+        };
         match self.input.byte() % 8 {
             0 | 3 => self.registers[register].reserved = Some("pass"),
             1 => self.registers[register].reserved = Some("zero"),
-            2 => self.registers[register].writable = Some(self.bit(free)),
+            2 => self.registers[register].writable = Some(self.bit(bits & !named)),
             _ => {}
         }
     }

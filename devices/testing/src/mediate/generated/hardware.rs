@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The device itself: it takes each store as it comes, and trusts none of them. Written without a look at
 //! how the monitor does anything.
 

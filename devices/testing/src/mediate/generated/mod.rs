@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Devices and their profiles made up from bytes, and a guest that tries everything on each. The
 //! device takes each store by itself, as hardware does, and looks at what it was told when it
 //! starts and for as long as it goes by its registers.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Devices that mean harm: every start and every look ends, with an error or a sane result.
 
 use core::cell::Cell;
@@ -6,7 +8,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::machine::{Allocator, Memory, Ticking};
-use super::simulated::{BAR_BYTES, Driver, Handle, Simulated, check};
+use super::simulated::{BAR_BYTES, Driver, Handle, Posted, Simulated, check};
 use crate::nvme::{
     Command, CommandId, Completion, CompletionFault, Controller, NvmeError, SubmitError,
 };
@@ -23,9 +25,17 @@ fn machine() -> (Memory, Handle, Driver) {
 fn after(
     driver: &mut Driver,
     device: &Handle,
-    (sqid, head, cid): (u16, u16, u16),
+    sqid: u16,
+    head: u16,
+    cid: u16,
 ) -> (Vec<Completion>, Result<(), NvmeError>) {
-    device.0.borrow_mut().post_raw(1, sqid, head, cid.into(), 0);
+    let posted = Posted {
+        sqid,
+        head,
+        cid: cid.into(),
+        status: 0,
+    };
+    device.0.borrow_mut().post_raw(1, posted);
     let mut done = Vec::new();
     let polled = driver.poll(&mut done);
     (done, polled)
@@ -40,7 +50,7 @@ fn completions_that_cannot_be_are_errors() {
     // None is in flight.
     for cid in [0, 1, 6, 7, 63, 64, 0x1ff, 0x8000, 0xffff] {
         let (_, device, mut driver) = machine();
-        let (done, polled) = after(&mut driver, &device, (1, 0, cid));
+        let (done, polled) = after(&mut driver, &device, 1, 0, cid);
         assert_eq!(polled, Err(fault(CompletionFault::UnknownCommand { cid })));
         assert!(done.is_empty());
     }
@@ -64,7 +74,7 @@ fn completions_that_cannot_be_are_errors() {
     ] {
         let (_, device, mut driver) = machine();
         let CommandId(cid) = driver.submit(Command::flush()).unwrap();
-        let (done, polled) = after(&mut driver, &device, (sqid, head, cid));
+        let (done, polled) = after(&mut driver, &device, sqid, head, cid);
         assert_eq!(polled.err(), expected.map(fault));
         assert_eq!(done.len(), usize::from(expected.is_none()));
     }
@@ -101,10 +111,10 @@ fn a_command_completes_once() {
 fn a_late_completion_is_not_taken_for_the_slots_next_command() {
     let (_, device, mut driver) = machine();
     let first = driver.submit(Command::flush()).unwrap();
-    assert_eq!(after(&mut driver, &device, (1, 0, first.0)).1, Ok(()));
+    assert_eq!(after(&mut driver, &device, 1, 0, first.0).1, Ok(()));
     let second = driver.submit(Command::flush()).unwrap();
     assert_ne!(first, second);
-    let (_, polled) = after(&mut driver, &device, (1, 0, first.0));
+    let (_, polled) = after(&mut driver, &device, 1, 0, first.0);
     let unknown = CompletionFault::UnknownCommand { cid: first.0 };
     assert_eq!(polled, Err(fault(unknown)));
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Memory and time of a machine that exists in these tests only.
 
 use core::cell::{Cell, RefCell};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The PRP builder against what a controller makes of its result.
 
 use std::vec::Vec;
@@ -5,7 +7,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::machine::{Buffer, Memory, POISON};
-use super::simulated::pieces;
+use super::pieces::pieces;
 use crate::nvme::{DmaBuffer, PAGE_BYTES, Prp, PrpBuilder, PrpError, PrpList, Shape};
 
 /// Addresses of pages that nothing is read from.

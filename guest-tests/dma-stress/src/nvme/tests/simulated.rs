@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A controller in software: what the specification says a controller does, read from its
 //! side. What a driver must not do is an assertion.
 
@@ -7,6 +9,7 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use super::machine::{Allocator, Buffer, Memory, Ticking};
+use super::pieces::pieces;
 use crate::nvme::{Controller, NvmeError};
 use crate::registers::Registers;
 
@@ -22,7 +25,6 @@ pub(super) const OK: u16 = 0;
 pub(super) const LBA_OUT_OF_RANGE: u16 = 0x080;
 const INVALID_FIELD: u16 = 0x002;
 const INVALID_NAMESPACE: u16 = 0x00b;
-const PRP_OFFSET_INVALID: u16 = 0x013;
 
 /// How it departs from the specification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +56,18 @@ struct Queue {
     head: u16,
     tail: u16,
     phase: bool,
+}
+
+/// A completion, as a device writes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Posted {
+    /// The queue of the command that it is for.
+    pub sqid: u16,
+    /// How far that queue was read.
+    pub head: u16,
+    /// The command that it is for.
+    pub cid: u32,
+    pub status: u16,
 }
 
 /// The controller.
@@ -336,10 +350,23 @@ impl Simulated {
     /// Posts a completion for command `cid` of queue `sqid`.
     pub(super) fn post(&mut self, queue: u16, sqid: u16, cid: u32, status: u16) {
         let head = self.submissions[&queue].head;
-        self.post_raw(queue, sqid, head, cid, status);
+        let posted = Posted {
+            sqid,
+            head,
+            cid,
+            status,
+        };
+        self.post_raw(queue, posted);
     }
 
-    pub(super) fn post_raw(&mut self, queue: u16, sqid: u16, head: u16, cid: u32, status: u16) {
+    /// Puts `posted` into the completion queue of pair `queue`.
+    pub(super) fn post_raw(&mut self, queue: u16, posted: Posted) {
+        let Posted {
+            sqid,
+            head,
+            cid,
+            status,
+        } = posted;
         let completions = self.completions.get_mut(&queue).expect("a queue");
         let next = (completions.tail + 1) % completions.entries;
         assert_ne!(next, completions.head, "completion queue {queue} overflows");
@@ -359,50 +386,6 @@ impl Simulated {
         let queue = &self.completions[&1];
         (queue.base, queue.entries)
     }
-}
-
-/// The memory of a data pointer, piece by piece, as Base 1.4 §4.3 has a controller find it.
-pub(super) fn pieces(
-    memory: &Memory,
-    prp1: u64,
-    prp2: u64,
-    bytes: usize,
-) -> Result<Vec<(u64, usize)>, u16> {
-    if !prp1.is_multiple_of(4) {
-        return Err(PRP_OFFSET_INVALID);
-    }
-    let first = bytes.min(4096 - (prp1 & 0xfff) as usize);
-    let mut found = std::vec![(prp1, first)];
-    let mut left = bytes - first;
-    if left == 0 {
-        assert_eq!(prp2, 0, "reserved");
-    } else if left <= 4096 {
-        if !prp2.is_multiple_of(4096) {
-            return Err(PRP_OFFSET_INVALID);
-        }
-        found.push((prp2, left));
-    } else {
-        if !prp2.is_multiple_of(8) {
-            return Err(PRP_OFFSET_INVALID);
-        }
-        let mut at = prp2;
-        while left > 0 {
-            let mut entry = [0; 8];
-            memory.read(at, &mut entry);
-            let entry = u64::from_le_bytes(entry);
-            if !entry.is_multiple_of(4096) {
-                return Err(PRP_OFFSET_INVALID);
-            }
-            if at % 4096 == 4088 && left > 4096 {
-                at = entry;
-                continue;
-            }
-            found.push((entry, left.min(4096)));
-            left -= left.min(4096);
-            at += 8;
-        }
-    }
-    Ok(found)
 }
 
 /// The controller as the driver and the test both hold it.

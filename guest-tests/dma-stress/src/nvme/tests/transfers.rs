@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Data through the whole driver: every byte of the disk, of the buffers, and around them.
 
 use std::collections::BTreeMap;
@@ -16,20 +18,41 @@ const BLOCKS: u32 = 96;
 /// One step of a test.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Submit: op, first block, blocks, offset in dwords, first list entry, first list page.
-    Submit(Op, u32, u32, u16, u16, usize),
+    Submit(Request),
     /// The device finishes the command fetched as this one of those that are left.
     Complete(usize),
     /// The driver looks.
     Poll,
 }
 
+/// A command to submit, and where its memory begins.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    op: Op,
+    lba: u32,
+    blocks: u32,
+    /// Offset of the data in its first page.
+    offset: usize,
+    /// Where in the pages for lists the list begins.
+    list_page: usize,
+    list_entry: usize,
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let op = prop_oneof![4 => Just(Op::Read), 4 => Just(Op::Write), 1 => Just(Op::Flush)];
-    let offset = prop_oneof![Just(0_u16), Just(1023), 0..1024_u16];
+    let dword = prop_oneof![Just(0_u16), Just(1023), 0..1024_u16];
     let entry = prop_oneof![Just(0_u16), 508..512_u16, 0..512_u16];
-    let submit = (op, 0..BLOCKS, 1..40_u32, offset, entry, 0..2_usize).prop_map(
-        |(op, lba, blocks, offset, entry, page)| Step::Submit(op, lba, blocks, offset, entry, page),
+    let submit = (op, 0..BLOCKS, 1..40_u32, dword, entry, 0..2_usize).prop_map(
+        |(op, lba, blocks, dword, list_entry, list_page)| {
+            Step::Submit(Request {
+                op,
+                lba,
+                blocks,
+                offset: usize::from(dword) * 4,
+                list_page,
+                list_entry: list_entry.into(),
+            })
+        },
     );
     let step = prop_oneof![
         3 => submit,
@@ -37,6 +60,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Poll),
     ];
     proptest::collection::vec(step, 1..160)
+}
+
+impl Request {
+    /// A command for the first block.
+    fn first(op: Op) -> Self {
+        Self {
+            op,
+            lba: 0,
+            blocks: 1,
+            offset: 0,
+            list_page: 0,
+            list_entry: 0,
+        }
+    }
 }
 
 /// A command in flight, and what its memory has to be.
@@ -89,7 +126,35 @@ impl Scene {
             .collect()
     }
 
-    fn submit(&mut self, op: Op, lba: u32, blocks: u32, offset: usize, list_at: (usize, usize)) {
+    fn submit(&mut self, request: Request) {
+        let (command, transfer) = self.prepare(request);
+        let full = self.transfers.len() == usize::from(self.driver.depth());
+        match self.driver.submit(command) {
+            Ok(id) => {
+                assert!(!full, "more commands than the queue holds");
+                assert!(
+                    self.transfers.insert(id, transfer).is_none(),
+                    "{id:?} twice"
+                );
+            }
+            Err(SubmitError::Full { depth }) => {
+                assert!(full && depth == self.driver.depth());
+            }
+            Err(other) => panic!("{other}"),
+        }
+        assert_eq!(usize::from(self.driver.in_flight()), self.transfers.len());
+    }
+
+    /// Makes the memory of a command.
+    fn prepare(&mut self, request: Request) -> (Command, Transfer) {
+        let Request {
+            op,
+            lba,
+            blocks,
+            offset,
+            list_page: first_page,
+            list_entry: first_entry,
+        } = request;
         let block_bytes = self.driver.namespace().block_bytes as usize;
         let blocks = match op {
             Op::Flush => 0,
@@ -100,7 +165,6 @@ impl Scene {
         let data = self
             .memory
             .pages((offset + bytes).div_ceil(PAGE_BYTES) + 2, POISON);
-        let (first_page, first_entry) = list_at;
         let list = self.memory.pages(first_page + 3, POISON);
         let prp = if op == Op::Flush {
             Prp::NONE
@@ -124,31 +188,17 @@ impl Scene {
             blocks,
             prp,
         };
-        let full = self.transfers.len() == usize::from(self.driver.depth());
-        match self.driver.submit(command) {
-            Ok(id) => {
-                assert!(!full, "more commands than the queue holds");
-                let transfer = Transfer {
-                    op,
-                    start,
-                    bytes,
-                    offset: PAGE_BYTES + offset,
-                    before: data.bytes(),
-                    data,
-                    list_before: list.bytes(),
-                    list,
-                };
-                assert!(
-                    self.transfers.insert(id, transfer).is_none(),
-                    "{id:?} twice"
-                );
-            }
-            Err(SubmitError::Full { depth }) => {
-                assert!(full && depth == self.driver.depth());
-            }
-            Err(other) => panic!("{other}"),
-        }
-        assert_eq!(usize::from(self.driver.in_flight()), self.transfers.len());
+        let transfer = Transfer {
+            op,
+            start,
+            bytes,
+            offset: PAGE_BYTES + offset,
+            before: data.bytes(),
+            data,
+            list_before: list.bytes(),
+            list,
+        };
+        (command, transfer)
     }
 
     fn poll(&mut self) {
@@ -209,10 +259,7 @@ proptest! {
         prop_assert_eq!(scene.driver.depth(), entries.min(64) - 1);
         for step in steps {
             match step {
-                Step::Submit(op, lba, blocks, dword, entry, page) => {
-                    let (offset, entry) = (usize::from(dword) * 4, usize::from(entry));
-                    scene.submit(op, lba, blocks, offset, (page, entry));
-                }
+                Step::Submit(request) => scene.submit(request),
                 Step::Complete(index) => scene.complete(index),
                 Step::Poll => scene.poll(),
             }
@@ -230,9 +277,15 @@ fn full_queues_wrap_round() {
         for round in 0..12 {
             for _ in scene.transfers.len()..depth {
                 let op = if round % 2 == 0 { Op::Write } else { Op::Read };
-                scene.submit(op, round * 7, 9, 2048, (0, 511));
+                scene.submit(Request {
+                    lba: round * 7,
+                    blocks: 9,
+                    offset: 2048,
+                    list_entry: 511,
+                    ..Request::first(op)
+                });
             }
-            scene.submit(Op::Flush, 0, 0, 0, (0, 0)); // one too many
+            scene.submit(Request::first(Op::Flush)); // one too many
             for index in (0..depth).rev().step_by(1 + round as usize % 2) {
                 scene.complete(index);
             }
@@ -251,7 +304,7 @@ fn identifiers_of_late_completions_are_not_in_use_again() {
     let mut scene = Scene::new(2, 9);
     let mut seen = Vec::new();
     for _ in 0..1000 {
-        scene.submit(Op::Read, 0, 1, 0, (0, 0));
+        scene.submit(Request::first(Op::Read));
         seen.extend(scene.transfers.keys().copied());
         scene.complete(0);
         scene.poll();

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 use super::super::subject::{BLOCK, HIGH, TOGETHER};
 use super::*;
 use crate::machine::Status;
@@ -75,18 +77,14 @@ fn outside(disks: usize) -> Outside {
     }
 }
 
-fn problems(
-    subjects: &[Subject],
-    outside: &Outside,
-    (output, trace): (String, String),
-) -> Vec<Aspect> {
+fn problems(subjects: &[Subject], outside: &Outside, output: String, trace: String) -> Vec<Aspect> {
     let outcome = Outcome {
         status: Status::Exited(0),
         output,
         console: String::new(),
         trace,
     };
-    let row = judge((subjects, outside), &outcome, 0, 0);
+    let row = judge(subjects, outside, &outcome, 0, 0);
     let mut aspects: Vec<Aspect> = row.problems.iter().map(|(aspect, _)| *aspect).collect();
     aspects.sort_unstable();
     aspects.dedup();
@@ -94,7 +92,7 @@ fn problems(
 }
 
 fn nvme_problems(output: String, trace: String) -> Vec<Aspect> {
-    problems(&BLOCK[..1], &outside(1), (output, trace))
+    problems(&BLOCK[..1], &outside(1), output, trace)
 }
 
 #[test]
@@ -152,7 +150,7 @@ fn a_device_that_stays_bus_master_is_seen_by_itself() {
 fn an_image_that_the_outside_does_not_expect_is_wrong() {
     let mut outside = outside(1);
     outside.left.insert(0, "d1".into());
-    let found = problems(&BLOCK[..1], &outside, (nvme_output(), trace(2)));
+    let found = problems(&BLOCK[..1], &outside, nvme_output(), trace(2));
     assert_eq!(found, [Aspect::Again]);
 }
 
@@ -177,7 +175,7 @@ fn one_of_two_functions_is_to_be_refused_and_both_to_be_reset() {
         CANARY.into(),
     ]
     .concat();
-    let found = |output: String| problems(&TOGETHER[..1], &outside(2), (output, trace(3)));
+    let found = |output: String| problems(&TOGETHER[..1], &outside(2), output, trace(3));
     assert_eq!(found(output.clone()), []);
     assert_eq!(found(output.replace("status=3", "status=0")), [Aspect::End]);
     assert_eq!(
@@ -198,7 +196,7 @@ fn a_device_that_reaches_no_memory_is_to_be_warned_of() {
         CANARY.into(),
     ]
     .concat();
-    let found = |output: String| problems(HIGH, &outside(0), (output, trace(1)));
+    let found = |output: String| problems(HIGH, &outside(0), output, trace(1));
     assert_eq!(found(output.clone()), []);
     assert_eq!(found(output.replace("warn:", "info:")), [Aspect::Work]);
     assert_eq!(found(output.replace("=not up", "=s f")), [Aspect::Work]);

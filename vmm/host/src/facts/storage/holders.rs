@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What else holds a block device, as the kernel's files show it. The device is never opened: an
 //! exclusive open would make a concurrent `mount` or `mkfs` fail, and any open may start what listens
 //! for the close.
@@ -5,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{block_of_path, mount_of, mounts_in, number_of};
-use crate::facts::in_use::Use;
+use super::blocks::{block_of_path, number_of};
+use super::mounts::{mount_of, mounts_in};
+use crate::facts::uses::{Holder, Use};
 use crate::sys_root::SysRoot;
 
 /// Targets that export block devices to other machines, below configfs: the directories of their
@@ -25,7 +28,11 @@ pub(super) fn uses(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<Use> {
     let mut held = Vec::new();
     for block in blocks {
         let stacked = root.names(format!("sys/class/block/{block}/holders"));
-        held.extend(stacked.into_iter().map(|by| (block.clone(), by)));
+        held.extend(
+            stacked
+                .into_iter()
+                .map(|by| (block.clone(), Holder::Block(by))),
+        );
     }
     held.extend(loops(root, blocks));
     held.extend(several_devices(root, blocks));
@@ -41,32 +48,34 @@ pub(super) fn uses(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<Use> {
 }
 
 /// Loop devices over one of `blocks`.
-fn loops(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
+fn loops(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, Holder)> {
     let names = root.names("sys/class/block").into_iter();
     names
         .filter_map(|name| {
             let file = root.word(format!("sys/class/block/{name}/loop/backing_file"));
             let block = block_of_path(root, &file);
-            blocks.contains(&block).then_some((block, name))
+            blocks
+                .contains(&block)
+                .then_some((block, Holder::Block(name)))
         })
         .collect()
 }
 
 /// File systems over several devices, of which a list of mounts names one
 /// (fs/btrfs/sysfs.c, fs/bcachefs/sysfs.c).
-fn several_devices(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
+fn several_devices(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, Holder)> {
     let mut found = Vec::new();
     for id in root.names("sys/fs/btrfs") {
         let members = root.names(format!("sys/fs/btrfs/{id}/devices")).into_iter();
         let ours = members.filter(|block| blocks.contains(block));
-        found.extend(ours.map(|block| (block, format!("the btrfs file system {id}"))));
+        found.extend(ours.map(|block| (block, Holder::Btrfs(id.clone()))));
     }
     for id in root.names("sys/fs/bcachefs") {
         for member in root.names(format!("sys/fs/bcachefs/{id}")) {
             let link = root.real(format!("sys/fs/bcachefs/{id}/{member}/block"));
             let block = link.as_deref().map_or_else(String::new, last_name);
             if blocks.contains(&block) {
-                found.push((block, format!("the bcachefs file system {id}")));
+                found.push((block, Holder::Bcachefs(id.clone())));
             }
         }
     }
@@ -80,14 +89,14 @@ fn last_name(path: &Path) -> String {
 
 /// Members of ZFS pools, as udev knows them, while pools are imported. The kernel shows no list of
 /// a pool's devices.
-fn zfs(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
+fn zfs(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, Holder)> {
     let pools = root.names("proc/spl/kstat/zfs").into_iter();
     let is_pool = |name: &String| root.exists(&format!("proc/spl/kstat/zfs/{name}/state"));
     let pools: Vec<String> = pools.filter(is_pool).collect();
     if pools.is_empty() {
         return Vec::new();
     }
-    let by = format!("maybe a ZFS pool ({})", pools.join(", "));
+    let by = Holder::Zfs(pools);
     let is_member = |block: &&String| {
         let number = number_of(root, block);
         let known = root.text(format!("run/udev/data/b{number}"));
@@ -99,14 +108,14 @@ fn zfs(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
 }
 
 /// Block devices that are exported to other machines.
-fn exports(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, String)> {
+fn exports(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, Holder)> {
     let mut found = Vec::new();
     for (directory, file) in EXPORTS {
         let mut left = vec![(directory.to_owned(), 0)];
         while let Some((directory, depth)) = left.pop() {
             let block = block_of_path(root, &root.word(format!("{directory}/{file}")));
             if blocks.contains(&block) {
-                found.push((block, format!("the export /{directory}")));
+                found.push((block, Holder::Export(format!("/{directory}"))));
             }
             if depth < EXPORT_DEPTH {
                 let names = root.names(&directory).into_iter();
@@ -197,11 +206,9 @@ mod tests {
         found.remove(0)
     }
 
-    fn held(block: &str, by: &str) -> Use {
-        Use::Held {
-            block: block.into(),
-            by: by.into(),
-        }
+    fn held(block: &str, by: Holder) -> Use {
+        let block = block.into();
+        Use::Held { block, by }
     }
 
     #[test]
@@ -210,8 +217,7 @@ mod tests {
             block(fake, "dm-0", "sys/devices/virtual/block/dm-0", "253:0\n");
             fake.directory("sys/class/block/nvme0n1p1/holders/dm-0");
         });
-        assert_eq!(found, held("nvme0n1p1", "dm-0"));
-        assert_eq!(found.hint(), "lsblk /dev/nvme0n1p1");
+        assert_eq!(found, held("nvme0n1p1", Holder::Block("dm-0".into())));
     }
 
     #[test]
@@ -221,20 +227,20 @@ mod tests {
             block(fake, "loop3", real, "7:3\n");
             fake.write(&format!("{real}/loop/backing_file"), "/dev/nvme0n1p1\n");
         });
-        assert_eq!(found, held("nvme0n1p1", "loop3"));
+        assert_eq!(found, held("nvme0n1p1", Holder::Block("loop3".into())));
     }
 
     #[test]
     fn members_of_file_systems_over_several_devices_are_held() {
         let found = only(|fake| fake.directory("sys/fs/btrfs/uuid/devices/nvme0n1p1"));
-        assert_eq!(found, held("nvme0n1p1", "the btrfs file system uuid"));
+        assert_eq!(found, held("nvme0n1p1", Holder::Btrfs("uuid".into())));
         let found = only(|fake| {
             let real = fake.root.real("sys/class/block/nvme0n1").unwrap();
             let link = fake.dir.path().join("sys/fs/bcachefs/uuid/dev-0/block");
             std::fs::create_dir_all(link.parent().unwrap()).unwrap();
             std::os::unix::fs::symlink(real, link).unwrap();
         });
-        assert_eq!(found, held(DISK, "the bcachefs file system uuid"));
+        assert_eq!(found, held(DISK, Holder::Bcachefs("uuid".into())));
     }
 
     #[test]
@@ -245,7 +251,7 @@ mod tests {
         assert_eq!(uses(&fake.root, &function), []);
         fake.write("proc/spl/kstat/zfs/tank/state", "ONLINE\n");
         let found = uses(&fake.root, &function);
-        assert_eq!(found, [held("nvme0n1p1", "maybe a ZFS pool (tank)")]);
+        assert_eq!(found, [held("nvme0n1p1", Holder::Zfs(vec!["tank".into()]))]);
     }
 
     #[test]
@@ -256,7 +262,7 @@ mod tests {
         ] {
             let found = only(|fake| fake.write(path, "/dev/nvme0n1\n"));
             let (directory, _) = path.rsplit_once('/').unwrap();
-            assert_eq!(found, held(DISK, &format!("the export /{directory}")));
+            assert_eq!(found, held(DISK, Holder::Export(format!("/{directory}"))));
         }
     }
 
@@ -288,7 +294,6 @@ mod tests {
                 process: 77
             }
         );
-        assert_eq!(found.hint(), "nsenter -t 77 -m umount /data");
     }
 
     #[test]

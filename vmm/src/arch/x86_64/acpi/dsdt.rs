@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The DSDT: the devices that a guest cannot find by itself.
 
 use std::ops::Range;

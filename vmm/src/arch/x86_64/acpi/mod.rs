@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The ACPI tables: which CPUs, buses, windows and interrupts the guest has.
 //!
 //! The machine is a hardware-reduced one (ACPI 6.5, section 4.1): no legacy timers but a PIT, which

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A Linux kernel as distributions ship it: the bzImage, entered at its 64-bit entry point
 //! (Documentation/arch/x86/boot.rst).
 
@@ -78,7 +80,7 @@ impl BzImageKernel {
         if length + PARAGRAPH <= expected {
             return Err(KernelError::Truncated {
                 path: path.to_owned(),
-                length,
+                len: length,
                 expected,
             });
         }
@@ -127,7 +129,7 @@ impl Kernel for BzImageKernel {
         let header = self.header;
         let anywhere = header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G != 0;
         Demand {
-            length: u64::from(header.init_size).max(self.payload),
+            len: u64::from(header.init_size).max(self.payload),
             alignment: ALIGNMENT.max(u64::from(header.kernel_alignment).next_power_of_two()),
             lowest: Gpa(header.pref_address),
             below: if anywhere {
@@ -234,7 +236,7 @@ mod tests {
         assert_eq!(
             kernel.demand(),
             Demand {
-                length: 0x300_0000,
+                len: 0x300_0000,
                 alignment: 0x20_0000,
                 lowest: Gpa(0x100_0000),
                 below: Demand::NO_LIMIT,
@@ -270,7 +272,7 @@ mod tests {
         assert!(matches!(
             open(short.path()),
             Err(KernelError::Truncated {
-                length: 2032,
+                len: 2032,
                 expected: 2048,
                 ..
             })
@@ -307,7 +309,7 @@ mod tests {
                 file.as_file().set_len(1 << 40).unwrap();
             }
             let mut kernel = open(file.path()).unwrap();
-            assert!(kernel.demand().length < 1040, "{length}");
+            assert!(kernel.demand().len < 1040, "{length}");
             let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
             assert_eq!(kernel.load(&memory, Gpa(0x800)).unwrap(), Gpa(0xa00));
             let mut bytes = [0; MEMORY];

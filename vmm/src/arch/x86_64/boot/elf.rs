@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! A kernel as an ELF file: Linux's vmlinux, or a bare-metal program. Its segments are moved
 //! together, the first of them to the place that was found for it, and it is entered at
 //! `e_entry` in 64-bit mode. It applies its own relocations, as vmlinux does and static
@@ -37,7 +39,7 @@ const ALIGNMENT: u64 = 2 << 20;
 /// Steps in which everything else is given memory.
 const PAGE: u64 = 4096;
 /// More than the tables at [`low::PAGE_TABLES`] map.
-const MOST_MEMORY: u64 = 16 << 30;
+const MAX_MEMORY: u64 = 16 << 30;
 /// Why a PVH kernel is where it is.
 const NOT_MOVABLE: &str = "it is entered by PVH and cannot be moved from where it is linked";
 const MOVABLE: &str = "it is entered by PVH, in 32-bit mode";
@@ -49,7 +51,7 @@ const BOOT_FLAG: u16 = 0xaa55;
 const HEADER: u32 = 0x5372_6448;
 const PROTOCOL: u16 = 0x020f;
 /// Longest command line of Linux on x86 (COMMAND_LINE_SIZE), without its end mark.
-const MOST_COMMAND_LINE: u32 = 2047;
+const MAX_COMMAND_LINE: u32 = 2047;
 
 /// An ELF file that has passed all checks which do not depend on where it is loaded.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ pub struct ElfKernel {
     segments: Vec<Segment>,
     /// From the start of the first segment to the entry point.
     entry: u64,
-    length: u64,
+    len: u64,
 }
 
 /// How it is entered, and what that takes.
@@ -108,9 +110,9 @@ impl ElfKernel {
         let pvh = notes.entry.filter(|_| !(is_64_bit && notes.is_linux));
         let step = if pvh.is_some() { PAGE } else { ALIGNMENT };
         let base = base(&loaded, step).ok_or_else(|| unsupported("it has nothing to load"))?;
-        let (segments, length) = place(&loaded, (base, step), file_length)
+        let (segments, len) = place(&loaded, base, step, file_length)
             .ok_or_else(|| unsupported("a segment does not fit its file or memory"))?;
-        if length > MOST_MEMORY {
+        if len > MAX_MEMORY {
             return Err(unsupported("it takes more than 16 GiB of memory"));
         }
         if overlap(&segments) {
@@ -121,18 +123,18 @@ impl ElfKernel {
         let entry = pvh
             .unwrap_or(header.e_entry)
             .checked_sub(base)
-            .filter(|entry| *entry < length)
+            .filter(|entry| *entry < len)
             .ok_or_else(|| unsupported("its entry point is in no segment"))?;
         let entered = match pvh {
             None => Entered::Linux64(Box::new(setup_header {
                 boot_flag: BOOT_FLAG,
                 header: HEADER,
                 version: PROTOCOL,
-                cmdline_size: MOST_COMMAND_LINE,
+                cmdline_size: MAX_COMMAND_LINE,
                 ..Default::default()
             })),
             Some(_) => {
-                let demand = pvh_demand(base, length, notes.relocation);
+                let demand = pvh_demand(base, len, notes.relocation);
                 Entered::Pvh(demand.map_err(unsupported)?)
             }
         };
@@ -142,7 +144,7 @@ impl ElfKernel {
             entered,
             segments,
             entry,
-            length,
+            len,
         })
     }
 }
@@ -161,14 +163,10 @@ fn is_64_bit(header: &FileHeader<LittleEndian>, has_pvh: bool) -> Result<bool, &
     }
 }
 
-/// What a PVH kernel of `length` bytes that is linked at `base` asks of its place, or why there
+/// What a PVH kernel of `len` bytes that is linked at `base` asks of its place, or why there
 /// cannot be any.
-fn pvh_demand(
-    base: u64,
-    length: u64,
-    relocation: Option<Relocation>,
-) -> Result<Demand, &'static str> {
-    let end = Gpa(base.saturating_add(length));
+fn pvh_demand(base: u64, len: u64, relocation: Option<Relocation>) -> Result<Demand, &'static str> {
+    let end = Gpa(base.saturating_add(len));
     if end > Demand::LIMIT_4G {
         return Err("it is entered by PVH, in 32-bit mode, but linked above 4 GiB");
     }
@@ -187,13 +185,13 @@ fn pvh_demand(
     if !alignment.is_power_of_two() {
         return Err("its PVH note wants an alignment that is no power of two");
     }
-    let reason = if below.0.saturating_sub(length) < low::SIZE {
+    let reason = if below.0.saturating_sub(len) < low::SIZE {
         LINKED_LOW
     } else {
         reason
     };
     Ok(Demand {
-        length,
+        len,
         alignment,
         lowest,
         below,
@@ -213,10 +211,11 @@ fn base(loaded: &[ProgramHeader], step: u64) -> Option<u64> {
 /// not sound.
 fn place(
     loaded: &[ProgramHeader],
-    (base, step): (u64, u64),
+    base: u64,
+    step: u64,
     file_length: u64,
 ) -> Option<(Vec<Segment>, u64)> {
-    let mut length = 0;
+    let mut len = 0;
     let mut segments = Vec::with_capacity(loaded.len());
     for segment in loaded {
         let place = segment.p_paddr.checked_sub(base)?;
@@ -224,14 +223,14 @@ fn place(
         if file_end > file_length || segment.p_filesz > segment.p_memsz {
             return None;
         }
-        length = length.max(place.checked_add(segment.p_memsz)?);
+        len = len.max(place.checked_add(segment.p_memsz)?);
         segments.push(Segment {
             place,
             file_offset: segment.p_offset,
             file_length: segment.p_filesz,
         });
     }
-    Some((segments, length.checked_next_multiple_of(step)?))
+    Some((segments, len.checked_next_multiple_of(step)?))
 }
 
 /// Whether bytes of the file go where others of it do: no linker does that, and loading them all could
@@ -255,7 +254,7 @@ impl Kernel for ElfKernel {
         match &self.entered {
             Entered::Pvh(demand) => *demand,
             Entered::Linux64(_) => Demand {
-                length: self.length,
+                len: self.len,
                 alignment: ALIGNMENT,
                 lowest: Gpa(0),
                 below: Demand::NO_LIMIT,
@@ -274,7 +273,8 @@ impl Kernel for ElfKernel {
 
     fn release(&self) -> Result<Option<Release>, KernelError> {
         let segments = self.segments.iter();
-        let parts = segments.map(|segment| (segment.file_offset, segment.file_length));
+        let parts =
+            segments.map(|segment| segment.file_offset..segment.file_offset + segment.file_length);
         Release::search(&self.file, parts).map_err(|source| KernelError::Read {
             path: self.path.clone(),
             source,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Files that are no kernel that can be loaded, but mostly have one in them: compressed ones, EFI
 //! programs, unified kernel images.
 
@@ -15,7 +17,7 @@ const PE_HEADER: usize = 24;
 /// Bytes of an entry of the section table.
 const SECTION: usize = 40;
 /// Sections that an EFI program can have (PE Format, "COFF File Header").
-const MOST_SECTIONS: u16 = 96;
+const MAX_SECTIONS: u16 = 96;
 /// `Machine` of a program for x86, 64 and 32 bits.
 const X86: [u16; 2] = [0x8664, 0x14c];
 /// Where a compressed EFI kernel says what its payload is: offset, length, name of the compression
@@ -94,7 +96,7 @@ fn efi(file: &File, start: &[u8], named: &str) -> io::Result<Foreign> {
         return foreign("an EFI program for another kind of CPU", None);
     }
     let table = u64::from(pe) + PE_HEADER as u64 + u64::from(optional);
-    let length = usize::from(sections.min(MOST_SECTIONS)) * SECTION;
+    let length = usize::from(sections.min(MAX_SECTIONS)) * SECTION;
     let table = read(file, table, length)?;
     if table
         .chunks_exact(SECTION)

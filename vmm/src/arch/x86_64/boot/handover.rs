@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a kernel is given at its entry, besides its own image: command line, memory map, tables.
 
 use std::ops::Range;
@@ -10,11 +12,13 @@ use super::low_memory::LowMemoryUse;
 use super::memory_map::memory_map;
 use super::params::BootInfo;
 use super::start_info;
+use crate::arch::ArchError;
 use crate::arch::x86_64::acpi::Platform;
 use crate::arch::x86_64::page_tables::IdentityTables;
 use crate::arch::x86_64::{entry, low, reset_vector};
+use crate::boot::LoadError;
 use crate::boot::place::Placement;
-use crate::error::Error;
+use crate::memory::LayoutError;
 use crate::memory::plan::MemoryPlan;
 
 /// A guest whose kernel is loaded.
@@ -45,16 +49,17 @@ impl Handover<'_> {
     /// Writes what the kernel at `placement` is given, which is entered at `at` by `protocol`.
     ///
     /// # Errors
-    /// [`Error`]
+    /// [`ArchError`]
     pub fn write(
         self,
         placement: Placement,
         at: Gpa,
         protocol: Protocol<'_>,
-    ) -> Result<Start, Error> {
+    ) -> Result<Start, ArchError> {
         let Self { memory, low, .. } = self;
         let start = placement.kernel.start;
-        let memory_map = memory_map(self.plan, &self.platform.ecam, (start, low))?;
+        let memory_map = memory_map(self.plan, &self.platform.ecam, start, low);
+        let memory_map = memory_map.map_err(LayoutError::from)?;
         let info = BootInfo {
             memory_map: &memory_map,
             initramfs: placement.initramfs,
@@ -62,7 +67,7 @@ impl Handover<'_> {
             rsdp: self.platform.write(memory)?,
         };
         entry::write_gdt(memory)?;
-        reset_vector::write(memory, self.platform.power).map_err(|source| Error::Load {
+        reset_vector::write(memory, self.platform.power).map_err(|source| LoadError {
             what: "the reset vector",
             source: source.into(),
         })?;
@@ -85,13 +90,13 @@ impl Handover<'_> {
 }
 
 /// Page tables that map low memory and the kernel, as the boot protocol wants.
-fn write_page_tables(memory: &GuestMemoryMmap, kernel: &Range<Gpa>) -> Result<Gpa, Error> {
+fn write_page_tables(memory: &GuestMemoryMmap, kernel: &Range<Gpa>) -> Result<Gpa, ArchError> {
     let mut tables = IdentityTables::new(low::PAGE_TABLES);
     tables.map(&(Gpa(0)..Gpa(low::SIZE)))?;
     tables.map(kernel)?;
     memory
         .write_slice(&tables.bytes(), GuestAddress(tables.root().0))
-        .map_err(|source| Error::Load {
+        .map_err(|source| LoadError {
             what: "page tables",
             source: source.into(),
         })?;

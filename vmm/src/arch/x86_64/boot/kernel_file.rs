@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which kind of file a kernel comes in, and how each kind is entered.
 
 use std::io;

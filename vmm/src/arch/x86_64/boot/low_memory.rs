@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a guest is told of its first MiB, so that it gives none of it to a device.
 //!
 //! In the identity layout this is the only memory that is not at its host-physical addresses
@@ -14,9 +16,10 @@ use crate::boot::command_line;
 use crate::boot::release::Release;
 use crate::config::LowMemory;
 
-/// What makes Linux before 5.13 keep all low memory that is RAM; 640 KiB are the most that it takes
-/// (arch/x86/kernel/setup.c, `parse_reservelow`).
-const OPTION: (&str, &str) = ("reservelow", "640K");
+/// With what Linux before 5.13 keeps low memory that is RAM.
+const OPTION: &str = "reservelow";
+/// All of it, and the most that the option takes (arch/x86/kernel/setup.c, `parse_reservelow`).
+const ALL: &str = "640K";
 
 /// What is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,18 +64,16 @@ impl LowMemoryUse {
         };
         match (self.kind, self.asks_kernel) {
             (Kind::Ram, true) => log::info!(
-                "low memory: {kernel}, older than {}: {}={} is on its command line, so that no driver gets \
+                "low memory: {kernel}, older than {}: {OPTION}={ALL} is on its command line, so that no driver gets \
                  any for DMA",
-                Release::KEEPS_FIRST_MIB,
-                OPTION.0,
-                OPTION.1
+                Release::KEEPS_FIRST_MIB
             ),
             (Kind::Ram, false) if release.is_some() => {
                 log::info!("low memory: {kernel}, which gives none of it to drivers");
             }
-            (Kind::Ram, false) => log::info!("low memory: RAM, as --low-memory says; {kernel}"),
+            (Kind::Ram, false) => log::info!("low memory: RAM, as asked for; {kernel}"),
             (Kind::Reserved, _) if wanted == LowMemory::Reserved => {
-                log::info!("low memory: reserved, as --low-memory says");
+                log::info!("low memory: reserved, as asked for");
             }
             (Kind::Reserved, _) => log::info!(
                 "low memory: {kernel}: reserved in its memory map, since it is not for DMA \
@@ -84,7 +85,7 @@ impl LowMemoryUse {
     /// The kernel's command line.
     pub fn command_line(self, given: &str) -> Cow<'_, str> {
         if self.asks_kernel {
-            command_line::with_option(given, OPTION)
+            command_line::with_option(given, OPTION, ALL)
         } else {
             given.into()
         }

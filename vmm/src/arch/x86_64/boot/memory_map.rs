@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The memory map of a guest, and what may come of it.
 
 use std::ops::Range;
@@ -7,21 +9,21 @@ use address::Gpa;
 use super::low_memory::LowMemoryUse;
 use crate::arch::x86_64::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_EXTENTS};
 use crate::arch::x86_64::low;
-use crate::error::Error;
-use crate::memory::plan::MemoryPlan;
+use crate::memory::plan::{MemoryPlan, PlanError};
 
 /// The memory map of a guest with its kernel at `kernel`, and this use of low memory.
 pub(crate) fn memory_map(
     plan: &MemoryPlan,
     ecam: &Range<Gpa>,
-    (kernel, low): (Gpa, LowMemoryUse),
-) -> Result<MemoryMap, Error> {
+    kernel: Gpa,
+    low: LowMemoryUse,
+) -> Result<MemoryMap, PlanError> {
     let mut fixed = low::memory_map(low.kind).to_vec();
     fixed.push(Entry {
         range: ecam.clone(),
         kind: Kind::Reserved,
     });
-    Ok(MemoryMap::new(plan, fixed, kernel)?)
+    MemoryMap::new(plan, fixed, kernel)
 }
 
 /// What may come of memory in as many pieces as `plan` has, which `map` describes.
@@ -34,7 +36,7 @@ pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
             ENTRIES_WITHOUT_NUMA
         ));
     }
-    let pieces = plan.slots().len();
+    let pieces = plan.regions().len();
     if pieces > SAFE_EXTENTS {
         warnings.push(format!(
             "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: a device \

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The kernel files of x86-64, and what a kernel is given at its entry.
 
 pub mod bzimage;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a Linux kernel is told at its entry: the zero page, the command line and setup_data.
 
 use std::ops::Range;
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_longest_map_that_a_kernel_keeps_fits() {
-        let most = crate::arch::x86_64::e820::MOST_ENTRIES as u64;
+        let most = crate::arch::x86_64::e820::MAX_ENTRIES as u64;
         let info = |entries| {
             BootInfo {
                 memory_map: &map(entries),

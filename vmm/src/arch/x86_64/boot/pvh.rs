@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What an ELF file says in its notes about being entered by PVH, the boot protocol of Xen's that
 //! other monitors speak too (Xen, public/elfnote.h; Linux, arch/x86/platform/pvh/head.S).
 
@@ -19,11 +21,11 @@ const PHYS32_ENTRY: u64 = 18;
 const PHYS32_RELOC: u64 = 19;
 
 /// Bytes of notes that are looked at: Linux has some hundreds.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A file with more notes than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it has {0} bytes of notes, more than {MOST_BYTES}")]
+#[error("it has {0} bytes of notes, more than {MAX_BYTES}")]
 pub(super) struct TooManyNotes(u64);
 
 /// What the notes of a file say.
@@ -66,7 +68,7 @@ impl Notes {
         let total = segments
             .clone()
             .fold(0_u64, |sum, segment| sum.saturating_add(segment.p_filesz));
-        if total > MOST_BYTES {
+        if total > MAX_BYTES {
             return Err(TooManyNotes(total));
         }
         let mut found = Self::default();

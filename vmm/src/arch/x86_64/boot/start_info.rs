@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a kernel is told that is entered by PVH: `hvm_start_info`, the memory map, the initramfs
 //! and the command line (Xen, public/arch-x86/hvm/start_info.h).
 

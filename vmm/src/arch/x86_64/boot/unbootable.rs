@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What keeps Linux from booting on this machine.
 
 /// Words with which Linux does not boot here, each with a value or with any, and why.

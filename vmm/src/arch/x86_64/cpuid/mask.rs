@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What KVM may support, but this machine has no part for.
 
 use kvm_bindings::CpuId;

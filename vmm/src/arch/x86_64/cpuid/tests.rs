@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What becomes of leaves that KVM returned on real machines, and of some that it may.
 
 use super::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! Which CPU a vCPU is, and how many there are: in every leaf that tells it, in the same words.
 //!
 //! KVM answers with the ids of the host's CPU that asked, and keeps the host's topology to itself

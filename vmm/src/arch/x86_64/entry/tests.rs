@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What a CPU finds at its first instruction, where there is `/dev/kvm`.
 
 use std::fs::File;
@@ -13,7 +15,7 @@ use crate::arch::x86_64::reset_vector;
 use crate::kvm::vm::{Memslot, Vm};
 use crate::memory::guest::GuestRam;
 use crate::memory::layout::Conventional;
-use crate::memory::plan::{Constraints, MemoryPlan, Piece, Run};
+use crate::memory::plan::{Constraints, MemoryPlan, Region};
 
 #[test]
 fn the_descriptors_are_what_each_mode_needs() {
@@ -62,28 +64,20 @@ fn machine(code: &[u8]) -> Option<(Arc<Vm>, GuestRam, Vec<Memslot>)> {
         eprintln!("skipped: no /dev/kvm");
         return None;
     };
-    let piece = Piece {
-        file_offset: 0,
-        length: RAM,
-    };
-    let run = Run {
-        hpa: None,
-        length: RAM,
-        pieces: vec![piece],
-    };
+    let region = Region::of_file(RAM);
     let constraints = Constraints {
         taken: vec![("low memory", Gpa(0)..Gpa(low::SIZE))],
         address_bits: 32,
         slots: 2,
     };
-    let plan = MemoryPlan::new(vec![run], &Conventional, &constraints).unwrap();
+    let plan = MemoryPlan::new(vec![region], &Conventional, &constraints).unwrap();
     let file =
         File::from(rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     file.set_len(RAM).unwrap();
-    let ram = GuestRam::map((&low::allocate().unwrap(), low::SIZE), &file, &plan).unwrap();
-    let slots = ram.slots().iter();
-    let slots = slots
-        .map(|slot| vm.map(slot.gpa(), slot.mapping()).unwrap())
+    let ram = GuestRam::map(&low::allocate().unwrap(), &file, &plan).unwrap();
+    let regions = ram.regions().iter();
+    let slots = regions
+        .map(|region| vm.map(region.gpa(), region.mapping()).unwrap())
         .collect();
 
     let memory = ram.memory();

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! The headers of an ELF file, of which no more is read than a kernel can need: files are no more to be
 //! trusted than what is in them.
 
@@ -12,7 +14,7 @@ use elf::parse::ParseAt;
 use elf::segment::{ProgramHeader, SegmentTable};
 
 /// More segments than any kernel has: Linux has a dozen.
-const MOST_SEGMENTS: usize = 256;
+const MAX_SEGMENTS: usize = 256;
 
 /// Why the headers cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +23,7 @@ pub(super) enum HeadersError {
     #[error("its ELF headers are broken: {0}")]
     Broken(#[from] ParseError),
     /// There are too many.
-    #[error("it has {0} segments, more than {MOST_SEGMENTS}")]
+    #[error("it has {0} segments, more than {MAX_SEGMENTS}")]
     TooMany(usize),
 }
 
@@ -48,7 +50,7 @@ impl Headers {
             .map_err(ParseError::from)?;
         let header = FileHeader::parse_tail(ident, tail)?;
         let count = usize::from(header.e_phnum);
-        if count > MOST_SEGMENTS {
+        if count > MAX_SEGMENTS {
             return Err(HeadersError::TooMany(count));
         }
         let size = ProgramHeader::validate_entsize(header.class, header.e_phentsize.into());

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
 //! What is made of good files and of unsound ones.
 
 use std::io::Write;
@@ -114,7 +116,7 @@ impl Image {
 #[test]
 fn a_good_image_is_moved_as_a_whole() {
     let mut kernel = GOOD.open().unwrap();
-    assert_eq!(kernel.demand().length, 2 << 20);
+    assert_eq!(kernel.demand().len, 2 << 20);
     let at = GuestAddress(0x1_4000_0000);
     let memory = GuestMemoryMmap::from_ranges(&[(at, 4 << 20)]).unwrap();
     let entry = kernel.load(&memory, Gpa(at.0)).unwrap();
@@ -283,7 +285,7 @@ fn a_pvh_kernel_stays_where_it_is_linked() {
         (demand.lowest, demand.below),
         (Gpa(0x100_0000), Gpa(0x100_3000))
     );
-    assert_eq!((demand.length, demand.alignment), (0x3000, PAGE));
+    assert_eq!((demand.len, demand.alignment), (0x3000, PAGE));
     assert_eq!(demand.initramfs_below, Demand::LIMIT_4G);
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap();
     let entry = kernel.load(&memory, Gpa(0x100_0000)).unwrap();

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What is done with a device or `/dev/iommu`, as errors name it.
+
+/// A command to a device. Shown as a verb phrase, in which "it" is the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+pub enum Operation {
+    /// `VFIO_DEVICE_BIND_IOMMUFD`: refused where another process has the device, for example.
+    #[strum(to_string = "bind it to /dev/iommu")]
+    Bind,
+    /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`
+    #[strum(to_string = "attach it to an I/O page table")]
+    Attach,
+    /// `VFIO_DEVICE_GET_INFO`
+    #[strum(to_string = "read its description")]
+    Describe,
+    /// `VFIO_DEVICE_GET_REGION_INFO`
+    #[strum(to_string = "read the description of a region")]
+    DescribeRegion,
+    /// `VFIO_DEVICE_GET_IRQ_INFO`
+    #[strum(to_string = "read the description of its interrupts")]
+    DescribeInterrupts,
+    /// `VFIO_DEVICE_SET_IRQS` with eventfds
+    #[strum(to_string = "turn its interrupts on")]
+    EnableInterrupts,
+    /// `VFIO_DEVICE_SET_IRQS` without
+    #[strum(to_string = "turn its interrupts off")]
+    DisableInterrupts,
+    /// A read of a region
+    #[strum(to_string = "read a register")]
+    ReadRegister,
+    /// A write to a region
+    #[strum(to_string = "write a register")]
+    WriteRegister,
+    /// `mmap` of a region
+    #[strum(to_string = "map a region")]
+    MapRegion,
+    /// `VFIO_DEVICE_RESET`
+    #[strum(to_string = "reset it")]
+    Reset,
+    /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`
+    #[strum(to_string = "ask for the reset of its bus")]
+    DescribeBusReset,
+    /// `VFIO_DEVICE_PCI_HOT_RESET`
+    #[strum(to_string = "reset its bus")]
+    ResetBus,
+    /// An open of `config` in sysfs
+    #[strum(to_string = "open its config space")]
+    OpenConfigSpace,
+    /// A read of `config` in sysfs
+    #[strum(to_string = "read its config space")]
+    ReadConfigSpace,
+    /// A write to `config` in sysfs
+    #[strum(to_string = "write its config space")]
+    WriteConfigSpace,
+    /// A write to `driver_override` in sysfs
+    #[strum(to_string = "keep drivers away from it")]
+    KeepDriversAway,
+    /// A write to `reset_method` in sysfs
+    #[strum(to_string = "choose how to reset it")]
+    ChooseReset,
+    /// A write to `reset` in sysfs
+    #[strum(to_string = "reset it through sysfs")]
+    ResetThroughSysfs,
+    /// A write to `reset_subordinate` of a bridge in sysfs
+    #[strum(to_string = "reset the bus behind it")]
+    ResetBusBehind,
+}
+
+/// A command to `/dev/iommu`. Shown as a verb phrase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+pub enum IommufdOperation {
+    /// `IOMMU_IOAS_ALLOC`
+    #[strum(to_string = "make an I/O address space")]
+    MakeAddressSpace,
+    /// `IOMMU_HWPT_ALLOC`
+    #[strum(to_string = "make an I/O page table")]
+    MakePageTable,
+    /// `IOMMU_DESTROY`
+    #[strum(to_string = "destroy an I/O page table")]
+    DestroyPageTable,
+    /// `IOMMU_IOAS_UNMAP`
+    #[strum(to_string = "unmap guest memory")]
+    Unmap,
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The configuration of a run: the options that are given, by the command line and by a file, and what they come to.
+
+mod file;
+mod options;
+
+use std::path::PathBuf;
+
+use vmm::config::{OnReset, ValidConfig};
+
+pub use file::FileError;
+pub use options::{Missing, RunOptions};
+
+/// Log, events and pidfile of a run, and how long it goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostConfig {
+    /// How much is logged: 0 for warnings, 1 for what is done, 2 and more for everything.
+    pub verbose: u8,
+    /// Where the log goes, if not to standard error.
+    pub log_file: Option<PathBuf>,
+    /// A file that gets the events.
+    pub event_file: Option<PathBuf>,
+    /// An open descriptor that gets the events.
+    pub event_fd: Option<u32>,
+    /// The file that holds the process ID.
+    pub pidfile: Option<PathBuf>,
+    /// What comes of a guest that restarts.
+    pub on_reset: OnReset,
+}
+
+/// A microVM to run, and what reports on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunConfig {
+    /// The microVM.
+    pub guest: ValidConfig,
+    /// What reports on it.
+    pub host: HostConfig,
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Why a device is not bound and reset.
+
+use std::io;
+
+use address::Bdf;
+use host::{BindError, BindErrorKind, Id};
+use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
+
+use crate::error::explain::{ExitCode, Explain, Limits};
+
+/// A device cannot be had, or not in a state that is known.
+#[derive(Debug, thiserror::Error, EnumDiscriminants)]
+#[strum_discriminants(
+    name(BindStageErrorKind),
+    derive(EnumIter, IntoStaticStr),
+    strum(serialize_all = "kebab-case"),
+    doc = "The kinds of [`BindStageError`]; their names stay."
+)]
+pub enum BindStageError {
+    /// It was not to be bound or unbound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// It keeps what its last user left in it.
+    #[error(
+        "PCI device {bdf} cannot be reset, so its next user inherits what it is doing: it has no \
+         reset of its own, and {}",
+        bus_reset(others)
+    )]
+    NoReset {
+        /// The device.
+        bdf: Bdf,
+        /// Functions that a reset of its bus would hit too.
+        others: Vec<Bdf>,
+    },
+}
+
+/// What stands in the way of a reset of a device's bus.
+fn bus_reset(others: &[Bdf]) -> String {
+    match others {
+        [] => "neither has its bus".to_owned(),
+        _ => format!(
+            "a reset of its bus would hit {} too, not passed through to this guest",
+            names(others, ", ")
+        ),
+    }
+}
+
+fn names(list: &[Bdf], between: &str) -> String {
+    let names: Vec<_> = list.iter().map(Bdf::to_string).collect();
+    names.join(between)
+}
+
+impl Explain for BindStageError {
+    fn ids() -> Vec<&'static str> {
+        let own = BindStageErrorKind::iter().filter(|kind| *kind != BindStageErrorKind::Bind);
+        BindError::ids()
+            .into_iter()
+            .chain(own.map(Into::into))
+            .collect()
+    }
+
+    fn id(&self) -> &'static str {
+        match self {
+            Self::Bind(error) => error.id(),
+            Self::NoReset { .. } => BindStageErrorKind::from(self).into(),
+        }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Bind(error) => error.exit_code(),
+            Self::NoReset { .. } => ExitCode::Device,
+        }
+    }
+
+    fn hint(&self, limits: Limits) -> Option<String> {
+        match self {
+            Self::Bind(error) => Explain::hint(error, limits),
+            Self::NoReset { bdf, others } => {
+                let first = match others.as_slice() {
+                    [] => "give it a slot of its own, where its bus can be reset".to_owned(),
+                    _ => format!(
+                        "pass them through together: --device {}",
+                        names(others, " --device ")
+                    ),
+                };
+                Some(format!("{first}; or accept it: --device {bdf},reset=none"))
+            }
+        }
+    }
+
+    fn check(&self, limits: Limits) -> Option<Id> {
+        match self {
+            Self::Bind(error) => error.check(limits),
+            Self::NoReset { .. } => Some(Id::DeviceReset),
+        }
+    }
+}
+
+impl Explain for BindError {
+    fn ids() -> Vec<&'static str> {
+        // What sysfs says has names of its own.
+        let own = BindErrorKind::iter().filter(|kind| *kind != BindErrorKind::BindFacts);
+        own.map(Into::into).collect()
+    }
+
+    fn id(&self) -> &'static str {
+        match self {
+            Self::BindFacts(error) => error.id(),
+            _ => BindErrorKind::from(self).into(),
+        }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::BindFacts(error) => error.exit_code(),
+            Self::BindUnsafeModeOff { .. }
+            | Self::BindNoNoiommu { .. }
+            | Self::BindNoVfioPci { .. }
+            | Self::BindNoCdev { .. } => ExitCode::Host,
+            Self::BindWrite { source, .. }
+                if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
+                ExitCode::Host
+            }
+            Self::BindBridge { .. }
+            | Self::BindSilent { .. }
+            | Self::BindInUse { .. }
+            | Self::UnbindOpen { .. }
+            | Self::BindNotTaken { .. }
+            | Self::BindWrite { .. } => ExitCode::Device,
+        }
+    }
+
+    fn hint(&self, limits: Limits) -> Option<String> {
+        match self {
+            Self::BindFacts(error) => Explain::hint(error, limits),
+            _ => self.hint(),
+        }
+    }
+
+    fn check(&self, limits: Limits) -> Option<Id> {
+        Some(match self {
+            Self::BindFacts(error) => return error.check(limits),
+            Self::BindInUse { .. } | Self::UnbindOpen { .. } => Id::DeviceInUse,
+            Self::BindUnsafeModeOff { .. } | Self::BindNoNoiommu { .. } => Id::UnsafeMode,
+            Self::BindNoVfioPci { .. } => Id::KernelConfig,
+            Self::BindNoCdev { .. } => Id::DeviceCdev,
+            Self::BindWrite { source, .. } => match source.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => Id::Sysfs,
+                _ => return None,
+            },
+            Self::BindBridge { .. } | Self::BindSilent { .. } => Id::DeviceType,
+            Self::BindNotTaken { .. } => return None,
+        })
+    }
+}
