@@ -442,3 +442,17 @@ fn a_device_with_little_shows_little() {
     assert_eq!(driver.create_queues(&mut rig, 1, 16), Status::SUCCESS);
     assert_eq!(driver.create_queues(&mut rig, 3, 16).code(), (1, 1));
 }
+
+#[test]
+fn a_config_tells_how_much_memory_is_taken() {
+    for (queues, mdts) in [(1, 9), (4, 9), (3, 0), (0, 5), (200, 12)] {
+        let config = Config {
+            queues,
+            vectors: 5,
+            mdts,
+        };
+        let rig = Rig::with(GuestRam::plain(64), Personality::default(), config, 7).unwrap();
+        let taken = rig.ram().physical().monitor_pages();
+        assert_eq!(taken, config.pages(), "{config:?}");
+    }
+}
