@@ -175,6 +175,12 @@ impl<D: Device, M: Machine> Controller<D, M> {
         self.shown
     }
 
+    /// Whether the device does no DMA and has forgotten all that it was given.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.phase, Phase::Off(_))
+    }
+
     /// Why CSTS shows a fatal status, if it does.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {

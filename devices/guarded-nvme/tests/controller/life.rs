@@ -456,3 +456,14 @@ fn a_config_tells_how_much_memory_is_taken() {
         assert_eq!(taken, config.pages(), "{config:?}");
     }
 }
+
+#[test]
+fn a_device_is_quiet_only_when_it_was_seen_to_stop() {
+    let (mut rig, _) = busy();
+    assert!(!rig.controller.is_quiet());
+    rig.configure(0x0046_0000);
+    rig.service();
+    assert!(!rig.controller.is_quiet(), "RDY is still 1");
+    assert!(rig.run_until(|rig| rig.controller.is_quiet()));
+    assert!(!rig.is_ready());
+}
