@@ -39,7 +39,9 @@ impl<D: Device, M: Machine> Controller<D, M> {
         match served {
             Err(fault) => self.fail(live, fault),
             Ok(served) if served.is_busy => Step::again(Phase::Running(live)),
-            Ok(_) if self.is_waiting() => Step::wait(Phase::Running(live), OBSERVE_SOON),
+            Ok(served) if served.is_held || self.is_waiting() => {
+                Step::wait(Phase::Running(live), OBSERVE_SOON)
+            }
             Ok(_) => Step::wait(Phase::Running(live), OBSERVE_IDLE),
         }
     }
