@@ -18,6 +18,8 @@ mod error;
 mod heads;
 mod machine;
 mod pages;
+#[cfg(test)]
+mod soft;
 mod worker;
 
 use std::io;
@@ -171,7 +173,8 @@ fn try_guard(
         bell,
         interrupts,
     };
-    let controller = GuardedController::spawn(work, link.clone(), around.exits.clone())?;
+    let link = link.clone();
+    let controller = GuardedController::spawn(work, move || link.cut(), around.exits.clone())?;
     Ok((function, controller))
 }
 
