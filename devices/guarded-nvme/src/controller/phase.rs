@@ -146,6 +146,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
             self.machine.clear(Doorbell::head(queue));
         }
         self.session = self.settings.session(now);
+        self.session.checked = self.control;
         match quiet.start() {
             Ok(starting) => {
                 let deadline = now + self.settings.timeout;
@@ -236,10 +237,11 @@ impl<D: Device, M: Machine> Controller<D, M> {
         for hidden in session.namespaces.hidden() {
             log::warn!("namespace {} is hidden: {}", hidden.nsid, hidden.reason);
         }
-        let sizes = AdminSizes::new(&self.control);
+        let control = &session.checked;
+        let sizes = AdminSizes::new(control);
         live.parts().queues.admin.open(
-            GuestSubmissions::new(Gpa(self.control.admin_submissions), sizes.submission),
-            GuestCompletions::new(Gpa(self.control.admin_completions), sizes.completion),
+            GuestSubmissions::new(Gpa(control.admin_submissions), sizes.submission),
+            GuestCompletions::new(Gpa(control.admin_completions), sizes.completion),
         );
         self.shown.is_ready = true;
     }

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Stores and commands in an order that no driver uses.
+
+use address::Gpa;
+use guarded_nvme::guest::Doorbell;
+use guarded_nvme::spec::{Completion, Status};
+use guarded_nvme_testing::{GuestRam, Personality, Rig};
+
+const PAGE: u64 = 4096;
+/// A page that cannot be translated, with an end that cannot be added to it.
+const NO_MEMORY: Gpa = Gpa(!0xfff);
+
+fn rig(seed: u64) -> Rig {
+    Rig::new(GuestRam::plain(2048), Personality::default(), seed).unwrap()
+}
+
+#[test]
+fn admin_queues_are_those_that_were_checked() {
+    let mut rig = rig(1);
+    rig.set_admin_queues(Gpa(16 * PAGE), Gpa(17 * PAGE), 32);
+    rig.configure(0x0046_0001);
+    rig.service();
+    // CC changes again before the controller is ready, and the registers with it.
+    rig.set_admin_queues(NO_MEMORY, NO_MEMORY, 4096);
+    rig.configure(0x0046_4001);
+    assert!(rig.run_until(|rig| rig.is_ready() || rig.is_fatal()));
+    let identify = [6 | 7 << 16, 0, 0, 18 * PAGE, 0, 1, 0, 0];
+    rig.ram().put_all(Gpa(16 * PAGE), &identify);
+    rig.ring(Doorbell::tail(0), 1);
+    rig.run(50);
+    assert!(!rig.is_fatal(), "{:?}", rig.controller.fault());
+    let words = [17 * PAGE, 17 * PAGE + 8].map(|at| rig.ram().get(Gpa(at)));
+    let done = Completion::from_words(words);
+    assert_eq!((done.cid, done.status), (7, Status::SUCCESS));
+}
