@@ -217,12 +217,10 @@ impl<D: Device, M: Machine> Controller<D, M> {
         if let Err(fault) = finished.and_then(|_| self.check_answer(now)) {
             return self.fail(live, fault);
         }
-        if self.session.asked_at.is_some() {
+        let Some(script) = self.session.script.take_if(|script| script.is_done()) else {
             return Step::wait(Phase::Preparing(live), POLL);
-        }
-        if let Some(script) = self.session.script.take() {
-            self.begin(&mut live, &script);
-        }
+        };
+        self.begin(&mut live, &script);
         Step::again(Phase::Running(live))
     }
 

@@ -47,7 +47,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
     /// Whether something is to happen soon that no signal announces.
     fn is_waiting(&self) -> bool {
         let is_shutting = self.session.shutdown != 0 && self.shown.shutdown != SHUTDOWN_COMPLETE;
-        is_shutting || self.session.asked_at.is_some()
+        is_shutting || self.session.script.is_some()
     }
 
     /// Passes a shutdown on, and looks at the device's status now and then.
@@ -89,10 +89,8 @@ impl<D: Device, M: Machine> Controller<D, M> {
             machine: &self.machine,
         };
         desk.ask(now);
-        if self.session.asked_at.is_some() {
-            return;
-        }
-        if let Some(script) = self.session.script.take() {
+        // It may not have been asked yet: the guest's commands can have all identifiers.
+        if let Some(script) = self.session.script.take_if(|script| script.is_done()) {
             finish_review(&mut self.session, script);
         }
     }

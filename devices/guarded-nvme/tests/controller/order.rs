@@ -5,7 +5,7 @@
 use address::Gpa;
 use guarded_nvme::guest::Doorbell;
 use guarded_nvme::spec::{Completion, Status};
-use guarded_nvme_testing::{GuestRam, Personality, Rig};
+use guarded_nvme_testing::{Driver, GuestRam, Personality, Rig};
 
 const PAGE: u64 = 4096;
 /// A page that cannot be translated, with an end that cannot be added to it.
@@ -33,4 +33,38 @@ fn admin_queues_are_those_that_were_checked() {
     let words = [17 * PAGE, 17 * PAGE + 8].map(|at| rig.ram().get(Gpa(at)));
     let done = Completion::from_words(words);
     assert_eq!((done.cid, done.status), (7, Status::SUCCESS));
+}
+
+/// The guest has as many commands and Aborts out as it can, so that the monitor finds no identifier for its own.
+#[test]
+fn namespaces_stay_while_the_monitor_cannot_ask() {
+    for seed in 0..64 {
+        let mut rig = rig(seed);
+        let mut driver = Driver::new();
+        assert!(driver.enable(&mut rig));
+        rig.run(50);
+        let page = driver.page();
+        for step in 0..3 {
+            let mut cids = Vec::new();
+            for _ in 0..8 {
+                cids.push(driver.put(&rig, 0, [6, 0, 0, page.0, 0, 1, 0, 0]));
+            }
+            driver.ring(&mut rig, 0);
+            rig.service();
+            for cid in cids {
+                driver.put(&rig, 0, [8, 0, 0, 0, 0, u64::from(cid) << 16, 0, 0]);
+            }
+            driver.ring(&mut rig, 0);
+            rig.service();
+            if step == 2 {
+                rig.model.report(0x04_0002);
+            }
+            for _ in 0..120 {
+                rig.model.steps(1);
+                rig.service();
+                assert_eq!(rig.controller.namespaces().shown().len(), 2, "seed {seed}");
+                while driver.poll(&mut rig, 0).is_some() {}
+            }
+        }
+    }
 }
