@@ -5,7 +5,7 @@
 use address::Gpa;
 use guarded_nvme::guest::Doorbell;
 use guarded_nvme::spec::{Completion, Status};
-use guarded_nvme_testing::{Driver, GuestRam, Personality, Rig};
+use guarded_nvme_testing::{Driver, GuestRam, Misbehaviour, Personality, Rig};
 
 const PAGE: u64 = 4096;
 /// A page that cannot be translated, with an end that cannot be added to it.
@@ -65,6 +65,48 @@ fn namespaces_stay_while_the_monitor_cannot_ask() {
                 assert_eq!(rig.controller.namespaces().shown().len(), 2, "seed {seed}");
                 while driver.poll(&mut rig, 0).is_some() {}
             }
+        }
+    }
+}
+
+/// An Abort that is still out names no command of the queue that comes after.
+#[test]
+fn aborts_end_with_the_queue_that_they_were_for() {
+    for seed in 0..8 {
+        let mut rig = rig(seed);
+        let mut driver = Driver::new();
+        assert!(driver.enable(&mut rig));
+        assert_eq!(driver.create_queues(&mut rig, 1, 8), Status::SUCCESS);
+        rig.model.misbehave(Misbehaviour {
+            holds_io: true,
+            holds_aborts: true,
+            ..Misbehaviour::default()
+        });
+        let flush = [2 << 32, 0, 0, 0, 0, 0, 0, 0];
+        let victim = driver.submit(&mut rig, 1, flush);
+        rig.run(20);
+        let abort = [8, 0, 0, 0, 0, 1 | u64::from(victim) << 16, 0, 0];
+        let abort = driver.submit(&mut rig, 0, abort);
+        assert_eq!(driver.admin(&mut rig, 0, [1, 0]).status, Status::SUCCESS);
+        let over = driver.wait(&mut rig, 1).expect("a completion");
+        assert_eq!(over.status.code(), (0, 8));
+        assert_eq!(driver.admin(&mut rig, 4, [1, 0]).status, Status::SUCCESS);
+        assert_eq!(driver.create_queues(&mut rig, 1, 8), Status::SUCCESS);
+        let cid = driver.submit(&mut rig, 1, flush);
+        rig.run(50);
+        rig.model.misbehave(Misbehaviour {
+            holds_io: true,
+            ..Misbehaviour::default()
+        });
+        let done = driver.wait(&mut rig, 0).expect("a completion");
+        assert_eq!((done.cid, done.result), (abort, 1), "nothing to abort");
+        rig.model.misbehave(Misbehaviour::default());
+        let done = driver.wait(&mut rig, 1).expect("a completion");
+        assert_eq!((done.cid, done.status), (cid, Status::SUCCESS));
+        // All identifiers are free again.
+        for _ in 0..20 {
+            let done = driver.execute(&mut rig, 1, flush);
+            assert_eq!(done.status, Status::SUCCESS);
         }
     }
 }
