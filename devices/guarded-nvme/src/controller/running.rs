@@ -21,7 +21,7 @@ use crate::spec::registers::SHUTDOWN_COMPLETE;
 const OBSERVE: Duration = Duration::from_millis(100);
 /// How often without work.
 const OBSERVE_IDLE: Duration = Duration::from_secs(1);
-/// How often during a shutdown, and while the monitor waits for an answer.
+/// How often during a shutdown, while the monitor waits for an answer, and while the guest has to read completions first.
 const OBSERVE_SOON: Duration = Duration::from_millis(1);
 
 impl<D: Device, M: Machine> Controller<D, M> {
@@ -39,7 +39,9 @@ impl<D: Device, M: Machine> Controller<D, M> {
         match served {
             Err(fault) => self.fail(live, fault),
             Ok(served) if served.is_busy => Step::again(Phase::Running(live)),
-            Ok(_) if self.is_waiting() => Step::wait(Phase::Running(live), OBSERVE_SOON),
+            Ok(served) if served.is_blocked || self.is_waiting() => {
+                Step::wait(Phase::Running(live), OBSERVE_SOON)
+            }
             Ok(_) => Step::wait(Phase::Running(live), OBSERVE_IDLE),
         }
     }
@@ -118,9 +120,7 @@ fn serve<D: Device, M: Machine>(
     desk.request_events();
     let Parts { device, queues } = &mut *desk.parts;
     served = served.and(queues.io.complete(device, machine)?);
-    let (is_busy, is_bad) = desk.take()?;
-    served.is_busy |= is_busy;
-    served.is_bad_value |= is_bad;
+    served = served.and(desk.take()?);
     served = served.and(take_io(&mut desk)?);
     if served.is_bad_value {
         desk.session.events.report(Event::BAD_VALUE);
@@ -129,6 +129,7 @@ fn serve<D: Device, M: Machine>(
         desk.session.events.report(Event::BAD_DOORBELL);
     }
     desk.deliver()?;
+    served.is_blocked |= desk.session.events.is_due();
     let queues = &mut desk.parts.queues;
     queues.admin.signal(machine);
     queues.io.signal(machine);

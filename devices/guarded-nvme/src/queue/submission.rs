@@ -45,6 +45,8 @@ pub(crate) struct Taken {
     pub is_busy: bool,
     /// The doorbell's value was bad.
     pub is_bad: bool,
+    /// There are more commands, and no place for their completions.
+    pub is_blocked: bool,
 }
 
 /// A submission queue with this identifier, whether there is one at the moment or not.
@@ -167,6 +169,7 @@ impl<B: Block> SubmissionQueue<B> {
             }
             taken.is_busy = true;
         }
+        taken.is_blocked = pending > 0 && !queue.guest.has_room();
         Ok(taken)
     }
 

@@ -2,6 +2,8 @@
 
 //! Stores and commands in an order that no driver uses.
 
+use std::time::Duration;
+
 use address::Gpa;
 use guarded_nvme::guest::Doorbell;
 use guarded_nvme::spec::{Completion, Status};
@@ -10,6 +12,8 @@ use guarded_nvme_testing::{Driver, GuestRam, Misbehaviour, Personality, Rig};
 const PAGE: u64 = 4096;
 /// A page that cannot be translated, with an end that cannot be added to it.
 const NO_MEMORY: Gpa = Gpa(!0xfff);
+/// Longer than a guest should wait for a place in a completion queue that it has read.
+const LONG: Duration = Duration::from_millis(10);
 
 fn rig(seed: u64) -> Rig {
     Rig::new(GuestRam::plain(2048), Personality::default(), seed).unwrap()
@@ -33,6 +37,58 @@ fn admin_queues_are_those_that_were_checked() {
     let words = [17 * PAGE, 17 * PAGE + 8].map(|at| rig.ram().get(Gpa(at)));
     let done = Completion::from_words(words);
     assert_eq!((done.cid, done.status), (7, Status::SUCCESS));
+}
+
+#[test]
+fn commands_without_a_place_for_their_completions_are_looked_at_soon() {
+    let mut rig = rig(2);
+    let mut driver = Driver::new();
+    assert!(driver.enable(&mut rig));
+    assert_eq!(driver.create_queues(&mut rig, 1, 8), Status::SUCCESS);
+    let flush = [2 << 32, 0, 0, 0, 0, 0, 0, 0];
+    for _ in 0..2 {
+        for _ in 0..7 {
+            driver.put(&rig, 1, flush);
+        }
+        driver.ring(&mut rig, 1);
+        rig.run(100);
+    }
+    // The guest's head is memory: when it changes, nothing is signalled.
+    let next = rig.service();
+    assert!(!next.is_busy);
+    let within = next.within.expect("a time");
+    assert!(within <= LONG, "{within:?}");
+    for _ in 0..14 {
+        driver.wait(&mut rig, 1).expect("a completion");
+    }
+    rig.run(10);
+    let within = rig.service().within.expect("a time");
+    assert!(within > LONG, "{within:?} without work");
+}
+
+#[test]
+fn admin_commands_and_events_without_a_place_are_looked_at_soon() {
+    let mut rig = rig(3);
+    let mut driver = Driver::new();
+    assert!(driver.enable_with(&mut rig, 4));
+    driver.submit(&mut rig, 0, [0xc, 0, 0, 0, 0, 0, 0, 0]);
+    rig.run(20);
+    let refused = [0x80, 0, 0, 0, 0, 0, 0, 0];
+    for _ in 0..3 {
+        driver.submit(&mut rig, 0, refused);
+        rig.run(5);
+    }
+    rig.run(50);
+    let is_soon = |rig: &mut Rig| rig.service().within.is_some_and(|within| within <= LONG);
+    assert!(!is_soon(&mut rig), "nothing waits");
+    assert!(rig.model.report(0x02_0101));
+    rig.run(50);
+    assert!(is_soon(&mut rig), "an event waits");
+    driver.wait(&mut rig, 0).expect("a completion");
+    rig.run(10);
+    driver.submit(&mut rig, 0, refused);
+    rig.run(10);
+    assert!(is_soon(&mut rig), "a command waits");
 }
 
 /// The guest has as many commands and Aborts out as it can, so that the monitor finds no identifier for its own.
