@@ -195,8 +195,10 @@ impl<D: Device, M: Machine> Desk<'_, D, M> {
 
     /// Takes what the guest has submitted.
     pub fn take(&mut self) -> Result<Served, Fault> {
-        let mut served = Served::default();
-        served.is_bad_value = self.parts.queues.admin.look_at_head(self.machine).is_err();
+        let mut served = Served {
+            is_bad_value: self.parts.queues.admin.look_at_head(self.machine).is_err(),
+            ..Served::default()
+        };
         for _ in 0..self.parts.queues.admin.depth() {
             match self.parts.queues.admin.fetch(self.machine)? {
                 Fetched::Nothing => break,

@@ -40,8 +40,8 @@ pub struct Config {
     pub queues: u16,
     /// Interrupt vectors of the guest's MSI-X table, not more than the device's.
     pub vectors: u16,
-    /// The largest transfer, as MDTS: each queue has memory for as many lists of it as it has entries. At most
-    /// [`MAX_MDTS`].
+    /// The largest transfer, as MDTS: each queue has memory for as many lists of it as it has entries. 1 to
+    /// [`MAX_MDTS`]; 0, which would offer transfers of any length, is taken as 1.
     pub mdts: u8,
 }
 
@@ -278,7 +278,7 @@ fn allocate<D: Device>(
         let plan = Plan {
             queues,
             depth: depth.min(most),
-            mdts: config.mdts.min(MAX_MDTS),
+            mdts: config.mdts.clamp(1, MAX_MDTS),
         };
         if let Some(memory) = Queues::allocate(device, plan) {
             return Ok((plan, memory));

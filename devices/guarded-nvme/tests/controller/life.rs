@@ -442,3 +442,18 @@ fn a_device_with_little_shows_little() {
     assert_eq!(driver.create_queues(&mut rig, 1, 16), Status::SUCCESS);
     assert_eq!(driver.create_queues(&mut rig, 3, 16).code(), (1, 1));
 }
+
+#[test]
+fn no_limit_of_transfers_is_never_shown() {
+    let config = Config {
+        queues: 1,
+        vectors: 2,
+        mdts: 0,
+    };
+    let ram = GuestRam::plain(1024);
+    let mut rig = Rig::with(ram, Personality::default(), config, 1).unwrap();
+    let mut driver = Driver::new();
+    assert!(driver.enable(&mut rig));
+    let identify = driver.identify(&mut rig, 1, 0);
+    assert_eq!(identify[77], 1, "MDTS 0 would say that there is none");
+}
