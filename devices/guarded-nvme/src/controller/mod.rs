@@ -10,6 +10,7 @@ mod admin;
 mod answers;
 mod events;
 mod facts;
+mod messages;
 mod phase;
 mod running;
 mod script;
@@ -30,6 +31,7 @@ use crate::spec::registers::{
     CAP, CMBMSC, CRTO, Capabilities, PMRCTL, PMRMSCL, PMRMSCU, VS, Version,
 };
 
+use messages::Messages;
 use phase::Phase;
 use session::Session;
 
@@ -89,6 +91,7 @@ pub struct Controller<D: Device, M> {
     is_stop_wanted: bool,
     shown: Shown,
     fault: Option<Fault>,
+    messages: Messages,
 }
 
 impl<D: Device, M: Machine> Controller<D, M> {
@@ -131,6 +134,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
             is_stop_wanted: false,
             shown: Shown::default(),
             fault: None,
+            messages: Messages::default(),
         })
     }
 

@@ -232,7 +232,8 @@ impl<D: Device, M: Machine> Controller<D, M> {
             .limits(self.settings.plan, self.settings.vectors);
         session.namespaces = script.namespaces.clone();
         session.requests.wanted = script.facts.event_requests();
-        for hidden in session.namespaces.hidden() {
+        let hidden = session.namespaces.hidden().iter();
+        for hidden in hidden.take_while(|_| self.messages.take()) {
             log::warn!("namespace {} is hidden: {}", hidden.nsid, hidden.reason);
         }
         let control = &session.checked;
@@ -262,7 +263,9 @@ impl<D: Device, M: Machine> Controller<D, M> {
     }
 
     fn show_fault(&mut self, fault: Fault) {
-        log::error!("the guest's controller fails: {fault}");
+        if self.messages.take() {
+            log::error!("the guest's controller fails: {fault}");
+        }
         self.fault = Some(fault);
         self.shown.is_fatal = true;
     }
