@@ -77,6 +77,7 @@
 
 pub mod dma_window;
 pub mod edu;
+pub mod guarded_nvme;
 pub mod guest_table;
 pub mod i8042;
 pub mod mediate;

@@ -96,6 +96,17 @@ pub fn extents(output: &str) -> Vec<Extent> {
     lines.filter_map(parse_extent).collect()
 }
 
+/// The lines `queue memory hpa=… len=…` of `pinvisor -vv`: the monitor's own memory that a guarded device accesses. The
+/// guest has none of it.
+#[must_use]
+pub fn queue_memory(output: &str) -> Vec<Extent> {
+    let lines = output
+        .lines()
+        .filter_map(|line| line.split_once("queue memory "))
+        .map(|(_, rest)| format!("0x0 {rest}"));
+    lines.filter_map(|line| parse_extent(&line)).collect()
+}
+
 /// What DMA did, held against the extents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DmaCheck {
@@ -252,6 +263,16 @@ mod tests {
 
     const LINES: &str = "[INFO] extent gpa=0x100400000 hpa=0x100400000 len=0x200000\n\
         [INFO] extent gpa=0x100600000 hpa=0x100600000 len=0x200000\nother\n";
+
+    #[test]
+    fn memory_of_the_monitor_is_no_guest_memory() {
+        let text = "[DEBUG] queue memory hpa=0x7000 len=0x2000\n";
+        assert_eq!(extents(text), []);
+        let found = queue_memory(text);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].hpa, 0x7000..0x9000);
+        assert_eq!(queue_memory(LINES), []);
+    }
 
     #[test]
     fn marks_bound_the_events() {

@@ -12,6 +12,7 @@ mod cost;
 mod data;
 mod ending;
 mod false_kernel;
+mod guard;
 mod hostile;
 mod iommufd;
 mod kernels;
@@ -58,6 +59,7 @@ pub const ALL: &[Case] = &[
     case("nvme-canary", 120, canary::untouched),
     case("mediate-default", 120, hostile::narrow),
     case("translate-linux", 150, scattered::translate_linux),
+    case("guard", 180, guard::stock_kernel),
     case("mediate", 100, scattered::mediate),
     case("stress-wrong-extent", 100, stress::wrong_extent),
     case("taken", 180, taken::taken),

@@ -43,7 +43,7 @@ EOF
 /// 256 MiB has, so that none of its memory comes from the part that is in large pieces.
 pub const SCATTERED: &str = "testbed inside canary --leave-mib 900 -- sh /tmp/scatter ";
 /// The same for several guests, which are started by a file.
-const SCATTERED_EACH: [&str; 2] = [
+pub const SCATTERED_EACH: [&str; 2] = [
     "sh /tmp/scatter ",
     "testbed inside canary --leave-mib 900 -- sh ",
 ];
@@ -266,7 +266,7 @@ fn nothing_was_refused(findings: &mut Findings, outcome: &Outcome) {
 }
 
 /// Guest memory was in many pieces.
-fn is_scattered(findings: &mut Findings, outcome: &Outcome) {
+pub fn is_scattered(findings: &mut Findings, outcome: &Outcome) {
     let counts: Vec<usize> = outcome
         .output
         .lines()

@@ -30,6 +30,7 @@ use crate::kvm::vm::{Memslot, Vm};
 use crate::memory::table::RamTable;
 use crate::passthrough::VfioFunction;
 use crate::passthrough::dma_path::DmaPath;
+use crate::passthrough::guarded::{self, GuardedController, Surroundings};
 use crate::run::exit::{ExitReason, ExitSender};
 use crate::teardown::Resources;
 use vm_memory::GuestMemoryMmap;
@@ -65,6 +66,7 @@ struct Slots {
     /// Of the functions whose guest translates.
     gates: Vec<(Bdf, BusMasterGate)>,
     mediated: Vec<(Bdf, Counters)>,
+    guarded: Vec<GuardedController>,
 }
 
 impl Slots {
@@ -88,6 +90,8 @@ pub(crate) struct Wiring<'a> {
     pub window: Option<Places>,
     pub interrupts: &'a Arc<Interrupts>,
     pub exits: &'a ExitSender,
+    /// CPUs of the guest.
+    pub cpus: u8,
 }
 
 impl Wiring<'_> {
@@ -102,12 +106,29 @@ impl Wiring<'_> {
             root: PciRoot::new(bus.map.ecam.start)?,
             gates: Vec::new(),
             mediated: Vec::new(),
+            guarded: Vec::new(),
         };
         let mut devices: Vec<_> = resources.assigned.devices.iter().collect();
         // Function 0 of a slot goes in first.
         devices.sort_by_key(|assigned| (assigned.slot.slot, assigned.slot.function));
         for assigned in devices {
             let bdf = assigned.bdf();
+            let lines = InterruptLines::of_slot(self.interrupts, assigned.slot.slot);
+            if let DmaPath::Guarded = assigned.dma {
+                let around = Surroundings {
+                    cpus: self.cpus,
+                    lines,
+                    table: self.table,
+                    ram: resources.ram.share(),
+                    exits: self.exits,
+                };
+                let (function, controller) = guarded::guard(assigned, bus, around)?;
+                slots.guarded.push(controller);
+                let function: Box<dyn PciFunction> = Box::new(function);
+                let guest = slots.add(assigned.slot, function.into())?;
+                log::info!("{bdf}: is {guest} in the guest");
+                continue;
+            }
             let host = VfioFunction::new(
                 assigned,
                 Arc::clone(self.vm),
@@ -115,7 +136,6 @@ impl Wiring<'_> {
                 intx_gsi(assigned.slot.slot),
             )
             .map_err(process("make an eventfd"))?;
-            let lines = InterruptLines::of_slot(self.interrupts, assigned.slot.slot);
             let passed = self.pass(host, bdf, &lines, &assigned.dma)?;
             let guest = slots.add(assigned.slot, passed)?;
             log::info!("{bdf}: is {guest} in the guest");
@@ -139,6 +159,7 @@ impl Wiring<'_> {
                 .extend(self.emulate(window, bus, &mut slots, memory)?);
         }
         resources.mediated = slots.mediated;
+        resources.guarded = slots.guarded;
         Ok(slots.root)
     }
 
@@ -183,12 +204,17 @@ impl Wiring<'_> {
                 exits.send(ExitReason::Device(bdf, failure.reason()));
             }),
         };
-        let DmaPath::Mediate(profile) = path else {
-            return Ok(Passed {
-                function: Box::new(PassthroughFunction::new(host, options)?),
-                gate,
-                counters: None,
-            });
+        let profile = match path {
+            DmaPath::Mediate(profile) => profile,
+            // Its guest must never have it as it is.
+            DmaPath::Guarded => return Err(BusError::Engine("it is no NVMe controller".into())),
+            DmaPath::Iommu | DmaPath::Identity | DmaPath::Translate => {
+                return Ok(Passed {
+                    function: Box::new(PassthroughFunction::new(host, options)?),
+                    gate,
+                    counters: None,
+                });
+            }
         };
         let host = self.mediated(host, bdf, profile.as_ref())?;
         let counters = Some((bdf, host.counters()));

@@ -25,6 +25,7 @@ use crate::memory::backing;
 use crate::memory::layout::Layout;
 use crate::passthrough::assigned;
 use crate::passthrough::dma_path::DmaPath;
+use crate::passthrough::guarded::GuardError;
 use crate::passthrough::inspected::InspectedDevice;
 use crate::run::limits;
 use crate::run::machine_info::in_guest;
@@ -44,6 +45,8 @@ pub(crate) struct Guest<'a> {
     pub at_identity: bool,
     /// Whether a device's driver in the guest translates addresses.
     pub translates: bool,
+    /// Whether a device is guarded, which takes no address outside pinned memory.
+    pub guards: bool,
     /// Whether guest memory is made of hugepages.
     pub of_hugepages: bool,
     /// The memory BARs, each with its device's name, and where the host has them.
@@ -88,6 +91,7 @@ impl<'a> Inspected<'a> {
             return Err(InspectError::NoIdentity.into());
         }
         let translates = any(|path| matches!(path, DmaPath::Translate));
+        let guards = any(|path| matches!(path, DmaPath::Guarded));
         let bars = source.bars();
         let map = source.address_map(&bars)?;
         let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
@@ -104,6 +108,7 @@ impl<'a> Inspected<'a> {
                 release,
                 at_identity,
                 translates,
+                guards,
                 of_hugepages,
                 bars,
                 bus,
@@ -141,11 +146,13 @@ impl Source {
             check_encryption(&root, device.bdf, kind)?;
             check_addresses(&root, device.bdf, kind)?;
             host::ensure_no_virtual_functions(&root, device.bdf)?;
+            let dma = DmaPath::of(mode, profile, host::is_nvme(&root, device.bdf));
+            check_guarded(&root, device.bdf, &dma)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
                 slot: *slot,
                 kind,
-                dma: DmaPath::of(mode, profile),
+                dma,
                 accepts_no_reset: device.allow_no_reset,
                 regions: sysfs.resources(device.bdf)?,
                 dma_width: sysfs.dma_width(device.bdf),
@@ -235,6 +242,17 @@ fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Insp
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether a controller that is to be guarded can be, as far as it shows before it is bound.
+fn check_guarded(root: &SysRoot, bdf: Bdf, dma: &DmaPath) -> Result<(), Error> {
+    let DmaPath::Guarded = dma else {
+        return Ok(());
+    };
+    match host::guard_obstacle(root, bdf) {
+        Some(obstacle) => Err(GuardError::of(bdf)(obstacle).into()),
+        None => Ok(()),
     }
 }
 

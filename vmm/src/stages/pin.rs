@@ -56,7 +56,8 @@ impl<'a> Bound<'a> {
             }
             AddressSpaces::None | AddressSpaces::Iommu(_) => Backing::unpinned(config)?,
         };
-        assigned.pinned(&backing.file, config.size)?;
+        let own = assigned.pin_own_pages(guest.config.cpus.get())?;
+        assigned.pinned(&backing.file, config.size + own)?;
         Ok(Pinned {
             guest,
             vm,

@@ -40,6 +40,7 @@ impl Loaded<'_> {
             window: layout.window,
             interrupts: &interrupts,
             exits: &exit_sender,
+            cpus: guest.config.cpus.get(),
         };
         let root = wiring.plug(&mut guest.bus, &mut resources)?;
         let pci = Arc::clone(resources.pci.insert(Arc::new(root)));

@@ -24,7 +24,7 @@ use crate::guest::Machine;
 use crate::limits::{MAX_DEPTH, MAX_MDTS, SMALL_DEPTH};
 use crate::link::{Quiet, quieten};
 use crate::namespaces::Namespaces;
-use crate::queue::{Plan, Queues};
+use crate::queue::{Plan, Queues, needed_pages};
 use crate::queue_set::MAX_QUEUES;
 use crate::registers::{Change, Control, Identity, Shown};
 use crate::spec::registers::{
@@ -45,6 +45,23 @@ pub struct Config {
     /// The largest transfer, as MDTS: each queue has memory for as many lists of it as it has entries. 1 to
     /// [`MAX_MDTS`]; 0, which would offer transfers of any length, is taken as 1.
     pub mdts: u8,
+}
+
+impl Config {
+    /// Most pages that [`Controller::attach`] asks its device for. Those of a queue have to be contiguous, 4 of them, or
+    /// queues will have fewer entries.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        needed_pages(self.plan(MAX_DEPTH))
+    }
+
+    fn plan(&self, depth: u16) -> Plan {
+        Plan {
+            queues: self.queues.clamp(1, MAX_QUEUES),
+            depth,
+            mdts: self.mdts.clamp(1, MAX_MDTS),
+        }
+    }
 }
 
 /// A device that cannot be attached.
@@ -162,6 +179,12 @@ impl<D: Device, M: Machine> Controller<D, M> {
         self.shown
     }
 
+    /// Whether the device does no DMA and has forgotten all that it was given.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.phase, Phase::Off(_))
+    }
+
     /// Why CSTS shows a fatal status, if it does.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
@@ -276,19 +299,14 @@ fn allocate<D: Device>(
     cap: Capabilities,
     config: Config,
 ) -> Result<(Plan, Queues<D::Block>), Unsuitable> {
-    let queues = config.queues.clamp(1, MAX_QUEUES);
     let most = cap.last_entry().saturating_add(1);
     for depth in [MAX_DEPTH, SMALL_DEPTH] {
-        let plan = Plan {
-            queues,
-            depth: depth.min(most),
-            mdts: config.mdts.clamp(1, MAX_MDTS),
-        };
+        let plan = config.plan(depth.min(most));
         if let Some(memory) = Queues::allocate(device, plan) {
             return Ok((plan, memory));
         }
     }
-    Err(Unsuitable::Memory(queues))
+    Err(Unsuitable::Memory(config.plan(SMALL_DEPTH).queues))
 }
 
 /// CAP.TO, or CRTO.CRWMT where that is longer: both in units of 500 ms.

@@ -25,6 +25,8 @@ const GUEST_JOBS: u16 = 16;
 const JOBS: u16 = GUEST_JOBS + MAX_EVENTS as u16 + 1;
 /// Pages of the buffer for long log pages.
 const LARGE_PAGES: usize = MAX_LOG_BYTES as usize / PAGE_BYTES;
+/// Pages of all of it: both rings, buffers, and the list of the long one.
+pub(crate) const PAGES: usize = 2 + JOBS as usize + LARGE_PAGES + 1;
 /// The guest's interrupt vector of the admin queue.
 const VECTOR: u16 = 0;
 

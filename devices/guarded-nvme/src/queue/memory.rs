@@ -34,18 +34,50 @@ pub(crate) struct QueueMemory<B> {
     pub ranges: B,
 }
 
-impl<B: Block> QueueMemory<B> {
-    /// Memory of a pair, if there is any.
-    pub fn allocate<D: Device<Block = B>>(device: &mut D, plan: Plan) -> Option<Self> {
+/// Pages of the parts of one pair's memory.
+#[derive(Clone, Copy, Debug)]
+struct PairPages {
+    submissions: usize,
+    completions: usize,
+    lists: usize,
+    ranges: usize,
+}
+
+impl PairPages {
+    fn of(plan: Plan) -> Self {
         let depth = usize::from(plan.depth);
         let completion = usize::try_from(COMPLETION_BYTES).unwrap_or(16);
         // As many chunks as the queue can have entries out.
-        let lists = (depth.saturating_sub(1) * chunk_bytes(plan.mdts)).div_ceil(PAGE_BYTES);
+        let lists = depth.saturating_sub(1) * chunk_bytes(plan.mdts);
+        Self {
+            submissions: (depth * ENTRY_BYTES).div_ceil(PAGE_BYTES),
+            completions: (depth * completion).div_ceil(PAGE_BYTES),
+            lists: lists.div_ceil(PAGE_BYTES),
+            ranges: RANGE_PAGES.into(),
+        }
+    }
+}
+
+/// Pages of all pairs.
+pub(crate) fn pairs_pages(plan: Plan) -> usize {
+    let PairPages {
+        submissions,
+        completions,
+        lists,
+        ranges,
+    } = PairPages::of(plan);
+    usize::from(plan.queues) * (submissions + completions + lists + ranges)
+}
+
+impl<B: Block> QueueMemory<B> {
+    /// Memory of a pair, if there is any.
+    pub fn allocate<D: Device<Block = B>>(device: &mut D, plan: Plan) -> Option<Self> {
+        let count = PairPages::of(plan);
         Some(Self {
-            submissions: contiguous(device, (depth * ENTRY_BYTES).div_ceil(PAGE_BYTES))?,
-            completions: contiguous(device, (depth * completion).div_ceil(PAGE_BYTES))?,
-            lists: pages(device, lists)?,
-            ranges: pages(device, RANGE_PAGES.into())?,
+            submissions: contiguous(device, count.submissions)?,
+            completions: contiguous(device, count.completions)?,
+            lists: pages(device, count.lists)?,
+            ranges: pages(device, count.ranges)?,
         })
     }
 }

@@ -40,6 +40,11 @@ pub(crate) struct Queues<B> {
     _scratch: B,
 }
 
+/// Pages that [`Queues::allocate`] takes.
+pub(crate) fn needed_pages(plan: Plan) -> usize {
+    1 + admin::PAGES + memory::pairs_pages(plan)
+}
+
 impl<B: Block> Queues<B> {
     /// Memory for all of it, if there is any.
     pub fn allocate<D: Device<Block = B>>(device: &mut D, plan: Plan) -> Option<Self> {

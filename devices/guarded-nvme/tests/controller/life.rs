@@ -457,3 +457,28 @@ fn no_limit_of_transfers_is_never_shown() {
     let identify = driver.identify(&mut rig, 1, 0);
     assert_eq!(identify[77], 1, "MDTS 0 would say that there is none");
 }
+
+#[test]
+fn a_config_tells_how_much_memory_is_taken() {
+    for (queues, mdts) in [(1, 9), (4, 9), (3, 0), (0, 5), (200, 12)] {
+        let config = Config {
+            queues,
+            vectors: 5,
+            mdts,
+        };
+        let rig = Rig::with(GuestRam::plain(64), Personality::default(), config, 7).unwrap();
+        let taken = rig.ram().physical().monitor_pages();
+        assert_eq!(taken, config.pages(), "{config:?}");
+    }
+}
+
+#[test]
+fn a_device_is_quiet_only_when_it_was_seen_to_stop() {
+    let (mut rig, _) = busy();
+    assert!(!rig.controller.is_quiet());
+    rig.configure(0x0046_0000);
+    rig.service();
+    assert!(!rig.controller.is_quiet(), "RDY is still 1");
+    assert!(rig.run_until(|rig| rig.controller.is_quiet()));
+    assert!(!rig.is_ready());
+}

@@ -32,14 +32,21 @@ pub const DEVICES: &[Step] = &[
     },
     Step {
         name: "mediated-without-profile",
-        command: "pinvisor check --memory 64M $TESTBED_BDF_0,dma=mediate",
+        command: "pinvisor check --memory 64M $TESTBED_BDF_1,dma=mediate",
         status: "2",
         shows: &[
             "OK hugepages",
             "OK available-memory",
             "FAIL device-dma-mode",
         ],
-        says: &["no profile is known for 1b36:0010", "64 MiB are needed"],
+        says: &["no profile is known for 8086:10d3", "64 MiB are needed"],
+        ..STEP
+    },
+    Step {
+        name: "guarded-check",
+        command: "pinvisor check --memory 64M $TESTBED_BDF_0,dma=mediate",
+        shows: &["OK hugepages", "OK available-memory", "OK device-dma-mode"],
+        says: &["guarded NVMe", "64 MiB are needed"],
         ..STEP
     },
     Step {

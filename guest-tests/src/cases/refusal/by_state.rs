@@ -96,10 +96,22 @@ pub const BY_STATE: &[Step] = &[
     },
     Step {
         name: "no-profile",
-        command: "pinvisor run $ready --device $TESTBED_BDF_0,dma=mediate",
+        command: "pinvisor run $ready --device $TESTBED_BDF_1,dma=mediate",
         status: "3",
         error: "no-profile",
-        says: &["$BDF", "1b36:0010", "profile=FILE"],
+        says: &["8086:10d3", "profile=FILE"],
+        ..STEP
+    },
+    Step {
+        name: "not-guarded",
+        // No capability, as the header's pointer to them is 0.
+        before: "config=/sys/bus/pci/devices/$TESTBED_BDF_0/config\n\
+                 { head -c 52 $config; printf '\\0'; tail -c +54 $config; } | fake $config\n",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0,dma=mediate",
+        after: "umount $config\n",
+        status: "3",
+        error: "not-guarded",
+        says: &["$BDF", "it has no MSI-X", "dma=identity"],
         ..STEP
     },
     Step {

@@ -17,7 +17,8 @@ pub const DEVICE_HELP: &str = "\
 PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the default, \
 prefers an IOMMU where there is one, and takes identity else; translate shows the guest a table of \
 its memory (docs/reference/dma-window.md), mediate checks and translates what is written to the device's \
-registers, which profile=FILE, or the name of a shipped profile, describes (docs/reference/mediate.md). A device that cannot be reset is taken \
+registers, which profile=FILE, or the name of a shipped profile, describes (docs/reference/mediate.md). An NVMe controller needs no profile: its commands are checked and translated \
+(docs/guide/guarded-nvme.md). A device that cannot be reset is taken \
 with reset=none only";
 
 /// What every microVM has.
