@@ -160,7 +160,7 @@ fn attack(machine: &Machine, seed: u64) -> (Counts, String, u64) {
     let ram = Ram::new(&[Gpa(START)..Gpa(END)]);
     let options = Options {
         seed,
-        attempts: 400,
+        attempts: 300,
         ..Options::default()
     };
     let report = Report::new(String::new());
@@ -196,7 +196,7 @@ fn attack(machine: &Machine, seed: u64) -> (Counts, String, u64) {
 
 #[test]
 fn a_guarded_controller_does_no_harm_and_works_in_the_end() {
-    for seed in 1..=3 {
+    for seed in 1..=2 {
         let machine = Machine::new(Personality::default(), seed, None);
         let (counts, report, wrong) = attack(&machine, seed);
         assert_eq!(wrong, 0, "{report}");
@@ -216,9 +216,13 @@ fn a_guarded_controller_does_no_harm_and_works_in_the_end() {
             counts.revived,
         ];
         assert!(all.iter().all(|count| *count > 0), "{counts:?}");
-        assert_eq!((counts.sequences, counts.proofs), (400, 3));
+        assert_eq!((counts.sequences, counts.proofs), (300, 3));
         let model = &machine.rig.borrow().model;
-        assert!(model.executed(false, 1) > 200 && model.executed(false, 2) > 100);
+        let [writes, reads] = [1, 2].map(|opcode| model.executed(false, opcode));
+        assert!(
+            writes > 100 && reads > 20,
+            "{writes} writes, {reads} reads, {counts:?}"
+        );
     }
 }
 

@@ -176,7 +176,7 @@ fn noise(random: &mut fastrand::Rng) -> u64 {
 
 /// A known opcode, or any.
 fn opcode(known: &[u8], random: &mut fastrand::Rng) -> u8 {
-    match random.u64(..4) {
+    match random.u64(..8) {
         0 => random.u8(..),
         _ => known[random.usize(..known.len())],
     }
@@ -184,7 +184,7 @@ fn opcode(known: &[u8], random: &mut fastrand::Rng) -> u8 {
 
 /// The first word: an opcode, FUSE and PSDT, one of a few identifiers, and a namespace.
 fn head(opcode: u8, random: &mut fastrand::Rng) -> u64 {
-    let flags = if random.u64(..8) == 0 {
+    let flags = if random.u64(..16) == 0 {
         random.u64(..256)
     } else {
         0

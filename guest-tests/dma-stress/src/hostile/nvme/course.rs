@@ -20,7 +20,9 @@ use crate::registers::Registers;
 /// Sequences between proofs that the controller works.
 const PROVE_EVERY: u64 = 256;
 /// One sequence of so many resets the function: that takes long.
-const RESET_EVERY: u64 = 512;
+const RESET_EVERY: u64 = 256;
+/// One sequence of so many ends with new queues: those of before may be deleted, or gone with a reset.
+const RENEW_EVERY: u64 = 16;
 /// Registers that are most worth a store: interrupt masks, NSSR, BPRSEL, BPMBL, CMBMSC, NSSD, PMRCTL, PMRMSC, and what is
 /// reserved.
 const REGISTERS: [u64; 11] = [
@@ -136,10 +138,11 @@ where
             counts.resets += u64::from(self.attack.slot.reset());
         }
         self.read_all(counts);
-        if self.controller.status() == (true, false) {
+        let is_ready = self.controller.status() == (true, false);
+        if is_ready && self.random.u64(..RENEW_EVERY) > 0 {
             return Ok(());
         }
-        counts.revived += 1;
+        counts.revived += u64::from(!is_ready);
         self.attack.slot.set_bus_master(true);
         self.controller.enable()?;
         self.create_queues();
