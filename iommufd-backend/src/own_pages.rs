@@ -3,6 +3,7 @@
 //! Memory of this process's own that devices access: no guest has it.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use address::{Hpa, Iova};
@@ -25,7 +26,7 @@ const PAGE_WORDS: usize = 512;
 #[derive(Debug)]
 pub struct OwnPages {
     file: File,
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     count: usize,
     hpas: Vec<Hpa>,
 }
@@ -51,7 +52,7 @@ impl OwnPages {
         rustix::fs::fcntl_add_seals(&file, seals).map_err(failed)?;
         Ok(Self {
             file,
-            mapping,
+            mapping: Arc::new(mapping),
             count,
             hpas: Vec::new(),
         })
@@ -88,6 +89,12 @@ impl OwnPages {
     #[expect(clippy::len_without_is_empty, reason = "there is at least one page")]
     pub fn len(&self) -> u64 {
         self.mapping.len()
+    }
+
+    /// The memory in this process. A monitor may show pages that are not pinned to a guest.
+    #[must_use]
+    pub fn mapping(&self) -> Arc<Mapping> {
+        Arc::clone(&self.mapping)
     }
 
     /// The contents. A device changes them at any time.

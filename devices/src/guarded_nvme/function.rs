@@ -9,7 +9,8 @@ use pci_config::regs::{CAP_MSIX, MSIX_CONTROL, MSIX_ENABLE, MSIX_FUNCTION_MASK};
 use thiserror::Error;
 
 use crate::pci::{
-    Bar, BarError, BarKind, CapabilityError, EmulatedConfig, Identity, PciFunction, Region, Windows,
+    Bar, BarError, BarKind, CapabilityError, EmulatedConfig, Identity, PciFunction, Region, Window,
+    Windows,
 };
 
 use super::shared::Shared;
@@ -46,6 +47,10 @@ pub struct GuardedNvme {
     config: EmulatedConfig,
     /// Offset of the MSI-X capability.
     msix: u16,
+    /// Where BAR0 stands at power-on.
+    home: Gpa,
+    /// Whether it answers there.
+    is_home: bool,
     shared: Arc<Shared>,
 }
 
@@ -75,8 +80,23 @@ impl GuardedNvme {
         Ok(Self {
             config,
             msix,
+            home: bar,
+            is_home: false,
             shared,
         })
+    }
+}
+
+impl GuardedNvme {
+    /// Doorbells that are memory are where BAR0 answers, if it does so where the monitor has kept room for it; elsewhere
+    /// all of it is trapped.
+    fn follow(&mut self) {
+        let is_home = |window: &Window| window.base == self.home.0;
+        let is_home = self.config.windows().iter().any(is_home);
+        if is_home != self.is_home {
+            self.is_home = is_home;
+            self.shared.show_heads(is_home);
+        }
     }
 }
 
@@ -105,6 +125,7 @@ impl PciFunction for GuardedNvme {
 
     fn config_write(&mut self, offset: u16, data: &[u8]) {
         self.config.write(offset, data);
+        self.follow();
         if offset & !3 == self.msix {
             let mut control = [0; 2];
             self.config.read(self.msix + MSIX_CONTROL, &mut control);
@@ -126,6 +147,7 @@ impl PciFunction for GuardedNvme {
 
     fn reset(&mut self) {
         self.config.reset();
+        self.follow();
         self.shared.reset();
     }
 }

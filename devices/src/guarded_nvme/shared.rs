@@ -3,10 +3,10 @@
 //! What vCPU threads and the device's thread share.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use guarded_nvme::guest::{Doorbell, Doorbells, Interrupts};
+use guarded_nvme::guest::{Doorbell, Doorbells, Interrupts, Side};
 use guarded_nvme::registers::{Change, Identity, Layout, Registers, Shown, Store};
 use guarded_nvme::spec::registers::{Capabilities, Version};
 
@@ -19,6 +19,18 @@ pub trait Outside: Send + Sync {
 
     /// Delivers a message to the guest.
     fn signal(&self, message: MsiMessage);
+
+    /// The first word of the page that is the head doorbell of I/O completion queue `queue`, if it is a page of memory:
+    /// the guest then stores to it without an exit. The doorbell is the lower half, and the guest writes any of it.
+    fn head(&self, queue: u16) -> Option<&AtomicU64> {
+        let _ = queue;
+        None
+    }
+
+    /// Puts those pages in the guest, at their places in BAR0 at its home, or takes them away.
+    fn show_heads(&self, are_shown: bool) {
+        let _ = are_shown;
+    }
 }
 
 /// What the guest wants of its controller.
@@ -156,8 +168,9 @@ impl Shared {
         state.registers.reset();
         state.is_reset_wanted = true;
         drop(state);
-        for doorbell in &self.doorbells {
-            doorbell.store(0, Ordering::Release);
+        for queue in 0..=self.layout.queues() {
+            self.set(Doorbell::tail(queue), 0);
+            self.set(Doorbell::head(queue), 0);
         }
         let mut messages = self.messages();
         messages.table.reset();
@@ -166,11 +179,28 @@ impl Shared {
         self.outside.wake();
     }
 
+    /// BAR0 answers at its home, or does not.
+    pub(super) fn show_heads(&self, are_shown: bool) {
+        self.outside.show_heads(are_shown);
+    }
+
     fn ring(&self, doorbell: Doorbell, value: u32) {
-        if let Some(word) = self.word(doorbell) {
+        self.set(doorbell, value);
+        self.outside.wake();
+    }
+
+    fn set(&self, doorbell: Doorbell, value: u32) {
+        if let Some(page) = self.page(doorbell) {
+            page.store(u64::from(value).to_le(), Ordering::Release);
+        } else if let Some(word) = self.word(doorbell) {
             word.store(value, Ordering::Release);
-            self.outside.wake();
         }
+    }
+
+    /// The page of a doorbell that is memory.
+    fn page(&self, doorbell: Doorbell) -> Option<&AtomicU64> {
+        let is_head = doorbell.side == Side::Completion && doorbell.queue != 0;
+        is_head.then(|| self.outside.head(doorbell.queue)).flatten()
     }
 
     fn word(&self, doorbell: Doorbell) -> Option<&AtomicU32> {
@@ -221,14 +251,16 @@ impl Messages {
 
 impl Doorbells for Shared {
     fn value(&self, doorbell: Doorbell) -> u32 {
+        if let Some(page) = self.page(doorbell) {
+            let [a, b, c, d, ..] = page.load(Ordering::Acquire).to_ne_bytes();
+            return u32::from_le_bytes([a, b, c, d]);
+        }
         self.word(doorbell)
             .map_or(0, |word| word.load(Ordering::Acquire))
     }
 
     fn clear(&self, doorbell: Doorbell) {
-        if let Some(word) = self.word(doorbell) {
-            word.store(0, Ordering::Release);
-        }
+        self.set(doorbell, 0);
     }
 }
 

@@ -2,6 +2,9 @@
 
 //! A guarded controller on a guest's bus.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use address::Gpa;
@@ -12,27 +15,48 @@ use guarded_nvme::registers::{self, Layout, Shown};
 use guarded_nvme::spec::registers::{Capabilities, Version};
 
 /// What reached the monitor.
+#[derive(Debug, Default)]
+struct Reached {
+    wakes: usize,
+    messages: Vec<MsiMessage>,
+    /// What became of the head doorbells' pages.
+    shown: Vec<bool>,
+}
+
+/// A monitor with a page for the head doorbell of queue 1, and none for that of queue 2.
 #[derive(Clone, Debug, Default)]
-struct Seen(Arc<Mutex<(usize, Vec<MsiMessage>)>>);
+struct Seen(Arc<Mutex<Reached>>, Arc<AtomicU64>);
 
 impl Seen {
     fn wakes(&self) -> usize {
-        std::mem::take(&mut self.0.lock().unwrap().0)
+        std::mem::take(&mut self.0.lock().unwrap().wakes)
     }
 
     fn messages(&self) -> Vec<u32> {
-        let all = std::mem::take(&mut self.0.lock().unwrap().1);
+        let all = std::mem::take(&mut self.0.lock().unwrap().messages);
         all.into_iter().map(|message| message.data).collect()
+    }
+
+    fn shown(&self) -> Vec<bool> {
+        std::mem::take(&mut self.0.lock().unwrap().shown)
     }
 }
 
 impl Outside for Seen {
     fn wake(&self) {
-        self.0.lock().unwrap().0 += 1;
+        self.0.lock().unwrap().wakes += 1;
     }
 
     fn signal(&self, message: MsiMessage) {
-        self.0.lock().unwrap().1.push(message);
+        self.0.lock().unwrap().messages.push(message);
+    }
+
+    fn head(&self, queue: u16) -> Option<&AtomicU64> {
+        (queue == 1).then_some(&self.1)
+    }
+
+    fn show_heads(&self, are_shown: bool) {
+        self.0.lock().unwrap().shown.push(are_shown);
     }
 }
 
@@ -223,4 +247,44 @@ fn a_reset_is_for_the_thread_too_and_hides_what_was_shown() {
     assert!(wanted.reset && wanted.change.is_none(), "{wanted:?}");
     bench.shared.show(ready);
     assert_eq!(bench.read(0x1c), 1);
+}
+
+#[test]
+fn pages_of_doorbells_are_where_the_bar_answers_at_its_home() {
+    let mut bench = bench();
+    let command = |bench: &mut Bench, value: u8| bench.function.config_write(4, &[value, 0]);
+    let address = |bench: &mut Bench, value: u64| {
+        let value = u32::try_from(value).unwrap().to_le_bytes();
+        bench.function.config_write(0x10, &value);
+    };
+    command(&mut bench, 4);
+    assert_eq!(bench.seen.shown(), [false; 0], "it decodes nothing");
+    command(&mut bench, 6);
+    command(&mut bench, 2);
+    assert_eq!(bench.seen.shown(), [true]);
+    address(&mut bench, BAR + (1 << 20));
+    assert_eq!(bench.seen.shown(), [false], "elsewhere there is no room");
+    address(&mut bench, BAR);
+    assert_eq!(bench.seen.shown(), [true]);
+    bench.function.reset();
+    assert_eq!(bench.seen.shown(), [false]);
+}
+
+#[test]
+fn a_doorbell_that_is_memory_has_what_was_stored_there() {
+    let bench = &mut bench();
+    let page = Arc::clone(&bench.seen.1);
+    let head = Doorbell::head(1);
+    // The guest's store, and whatever else it writes.
+    page.store(0xdead_beef_0000_0007_u64.to_le(), Ordering::Relaxed);
+    assert_eq!(bench.shared.value(head), 7);
+    assert_eq!(bench.shared.value(Doorbell::tail(1)), 0);
+    bench.shared.clear(head);
+    assert_eq!(bench.shared.value(head), 0);
+    // A store that was trapped all the same.
+    bench.write(bench.shared.layout().doorbell(head), 9);
+    assert_eq!(bench.shared.value(head), 9);
+    assert_eq!(u64::from_le(page.load(Ordering::Relaxed)), 9);
+    bench.function.reset();
+    assert_eq!(page.load(Ordering::Relaxed), 0);
 }

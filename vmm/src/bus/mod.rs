@@ -116,6 +116,7 @@ impl Wiring<'_> {
             let lines = InterruptLines::of_slot(self.interrupts, assigned.slot.slot);
             if let DmaPath::Guarded = assigned.dma {
                 let around = Surroundings {
+                    vm: self.vm,
                     cpus: self.cpus,
                     lines,
                     table: self.table,

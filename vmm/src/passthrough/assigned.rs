@@ -238,11 +238,11 @@ impl Assigned {
     /// [`Backend`]
     pub fn pin_own_pages(&mut self, cpus: u8) -> Result<u64, Backend> {
         let mut bytes = 0;
-        for (index, device) in self.devices.iter_mut().enumerate() {
+        for device in &mut self.devices {
             let (DmaPath::Guarded, Some(space)) = (&device.dma, self.spaces.noiommu()) else {
                 continue;
             };
-            let pool = guarded::pin_pages(space, cpus, index)?;
+            let pool = guarded::pin_pages(space, cpus, bytes)?;
             bytes += pool.len();
             device.own_pages = Some(pool);
         }

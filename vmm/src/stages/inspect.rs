@@ -92,6 +92,12 @@ impl<'a> Inspected<'a> {
         }
         let translates = any(|path| matches!(path, DmaPath::Translate));
         let guards = any(|path| matches!(path, DmaPath::Guarded));
+        if guards && (at_identity || translates) {
+            log::warn!(
+                "a device of this guest uses physical addresses, so that guarding another one isolates nothing: the \
+                 guest must be trusted like root"
+            );
+        }
         let bars = source.bars();
         let map = source.address_map(&bars)?;
         let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);

@@ -203,7 +203,7 @@ impl<D: Device, M: Machine> Desk<'_, D, M> {
             match self.parts.queues.admin.fetch(self.machine)? {
                 Fetched::Nothing => break,
                 Fetched::Blocked => {
-                    served.is_blocked = true;
+                    served.is_held = true;
                     break;
                 }
                 Fetched::BadDoorbell => {

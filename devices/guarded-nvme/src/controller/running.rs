@@ -39,7 +39,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
         match served {
             Err(fault) => self.fail(live, fault),
             Ok(served) if served.is_busy => Step::again(Phase::Running(live)),
-            Ok(served) if served.is_blocked || self.is_waiting() => {
+            Ok(served) if served.is_held || self.is_waiting() => {
                 Step::wait(Phase::Running(live), OBSERVE_SOON)
             }
             Ok(_) => Step::wait(Phase::Running(live), OBSERVE_IDLE),
@@ -129,7 +129,7 @@ fn serve<D: Device, M: Machine>(
         desk.session.events.report(Event::BAD_DOORBELL);
     }
     desk.deliver()?;
-    served.is_blocked |= desk.session.events.is_due();
+    served.is_held |= desk.session.events.is_due();
     let queues = &mut desk.parts.queues;
     queues.admin.signal(machine);
     queues.io.signal(machine);

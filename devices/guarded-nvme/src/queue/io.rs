@@ -34,8 +34,8 @@ pub(crate) struct Served {
     pub is_bad_value: bool,
     /// A doorbell without a queue was written.
     pub is_bad_doorbell: bool,
-    /// Something waits until the guest has read completions. Where the head's doorbell is memory, no signal says so.
-    pub is_blocked: bool,
+    /// Commands wait for a doorbell that may be memory: no signal says that it was written.
+    pub is_held: bool,
 }
 
 impl Served {
@@ -45,7 +45,7 @@ impl Served {
             is_busy: self.is_busy || other.is_busy,
             is_bad_value: self.is_bad_value || other.is_bad_value,
             is_bad_doorbell: self.is_bad_doorbell || other.is_bad_doorbell,
-            is_blocked: self.is_blocked || other.is_blocked,
+            is_held: self.is_held || other.is_held,
         }
     }
 }
@@ -277,7 +277,7 @@ impl<B: Block> IoQueues<B> {
             }
             served.is_busy |= taken.is_busy;
             served.is_bad_value |= taken.is_bad;
-            served.is_blocked |= taken.is_blocked;
+            served.is_held |= taken.is_held;
         }
         Ok(served)
     }

@@ -45,8 +45,8 @@ pub(crate) struct Taken {
     pub is_busy: bool,
     /// The doorbell's value was bad.
     pub is_bad: bool,
-    /// There are more commands, and no place for their completions.
-    pub is_blocked: bool,
+    /// Commands wait until the guest has read completions.
+    pub is_held: bool,
 }
 
 /// A submission queue with this identifier, whether there is one at the moment or not.
@@ -169,7 +169,7 @@ impl<B: Block> SubmissionQueue<B> {
             }
             taken.is_busy = true;
         }
-        taken.is_blocked = pending > 0 && !queue.guest.has_room();
+        taken.is_held = pending > 0 && !queue.guest.has_room();
         Ok(taken)
     }
 

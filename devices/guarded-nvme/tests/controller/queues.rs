@@ -3,6 +3,7 @@
 //! Queues under load, and at their ends.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use address::Gpa;
 use guarded_nvme::guest::Doorbell;
@@ -408,4 +409,30 @@ fn what_was_completed_before_a_queue_was_deleted_stays_so() {
         both[usize::from(is_success)] = true;
     }
     assert_eq!(both, [true; 2]);
+}
+
+#[test]
+fn commands_that_wait_for_a_doorbell_are_looked_at_soon() {
+    let mut rig = Rig::new(GuestRam::plain(1024), Personality::default(), 11).unwrap();
+    let mut driver = Driver::new();
+    assert!(driver.enable(&mut rig));
+    assert_eq!(driver.create_queues(&mut rig, 1, 4), Status::SUCCESS);
+    let flush = [1 << 32, 0, 0, 0, 0, 0, 0, 0];
+    for _ in 0..3 {
+        driver.submit(&mut rig, 1, flush);
+    }
+    rig.run(200);
+    let idle = rig.service();
+    assert!(!idle.is_busy && idle.within >= Some(Duration::from_millis(100)));
+    // The guest has read none of the three completions.
+    for _ in 0..3 {
+        driver.put(&rig, 1, flush);
+    }
+    driver.ring(&mut rig, 1);
+    rig.run(200);
+    let held = rig.service();
+    assert!(!held.is_busy && held.within == Some(Duration::from_millis(1)));
+    // A store without a signal.
+    rig.machine.ring(Doorbell::head(1), 3);
+    assert!(rig.service().is_busy);
 }

@@ -3,7 +3,7 @@
 //! The guest as its controller's thread reaches it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use address::{Gpa, Hpa};
 use devices::guarded_nvme::{Outside, Shared};
@@ -12,6 +12,7 @@ use guarded_nvme::guest::{Access, Doorbell, Doorbells, GuestMemory, Interrupts, 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::heads::Heads;
 use crate::bus::lines::InterruptLines;
 use crate::memory::guest::SharedRam;
 use crate::memory::table::RamTable;
@@ -108,6 +109,7 @@ pub struct Monitor {
     pub lines: InterruptLines,
     /// Wakes the controller's thread.
     pub bell: Arc<EventFd>,
+    pub heads: Heads,
 }
 
 impl Outside for Monitor {
@@ -120,6 +122,14 @@ impl Outside for Monitor {
         if let Err(error) = self.lines.signal(message.address, message.data) {
             log::debug!("an interrupt of the guest's controller: {error}");
         }
+    }
+
+    fn head(&self, queue: u16) -> Option<&AtomicU64> {
+        self.heads.word(queue)
+    }
+
+    fn show_heads(&self, are_shown: bool) {
+        self.heads.show(are_shown);
     }
 }
 

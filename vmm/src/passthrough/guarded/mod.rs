@@ -7,6 +7,7 @@
 //! | registers, bus mastering, reset of the device | [`device`] |
 //! | memory that it accesses besides the guest's | [`pages`] |
 //! | the guest: memory, translation, doorbells, interrupts | [`machine`], [`devices::guarded_nvme`] |
+//! | doorbells that the guest writes without an exit | [`heads`] |
 //! | the thread | [`worker`] |
 //!
 //! Guest memory and the monitor's pages stay pinned until there is evidence that the device is quiet, as for every device
@@ -14,8 +15,11 @@
 
 mod device;
 mod error;
+mod heads;
 mod machine;
 mod pages;
+#[cfg(test)]
+mod soft;
 mod worker;
 
 use std::io;
@@ -25,6 +29,7 @@ use address::{Gpa, Iova};
 use devices::guarded_nvme::{GuardedNvme, Options, Shared};
 use devices::pci::Identity;
 use guarded_nvme::controller::{Config, Controller};
+use guarded_nvme::device::DeviceError;
 use guarded_nvme::limits::MAX_MDTS;
 use guarded_nvme::registers::Layout;
 use host::GuardObstacle;
@@ -33,12 +38,14 @@ use pci_config::regs::{REVISION, SUBSYSTEM};
 use vmm_sys_util::eventfd::EventFd;
 
 use self::device::{Link, NvmeDevice, Parts};
+use self::heads::Heads;
 use self::machine::{Machine, Monitor};
 use self::worker::Work;
 use super::assigned::AssignedDevice;
 use crate::bus::allocator::BusAllocator;
 use crate::bus::lines::InterruptLines;
 use crate::kvm::eventfd;
+use crate::kvm::vm::Vm;
 use crate::memory::guest::SharedRam;
 use crate::memory::table::RamTable;
 use crate::run::exit::ExitSender;
@@ -47,10 +54,10 @@ pub use error::{GuardError, GuardReason};
 pub use pages::Pool;
 pub use worker::GuardedController;
 
-/// Where the monitor's pages are in the I/O address space: as guest memory's place ([`Backing`](crate::memory::backing)) a
-/// cookie, and far behind it. Each device has 1 GiB.
-const COOKIE: Iova = Iova(1 << 46);
-const PER_DEVICE: u64 = 1 << 30;
+/// Where the monitor's pages are in the I/O address space, those of one device behind another's: a cookie, as guest
+/// memory's place at 1 GiB ([`Backing`](crate::memory::backing)), and below that. 30 devices of guests with 32 CPUs take
+/// less.
+const COOKIE: Iova = Iova(1 << 16);
 /// Pages that are pinned beyond those that are used, so that there are 4 in a row for each queue more often.
 const SPARE_PAGES: usize = 64;
 /// The page of the host, which each doorbell of the guest's has to itself.
@@ -67,17 +74,17 @@ fn config(cpus: u8, vectors: u16) -> Config {
     }
 }
 
-/// Takes and pins the pages of a device's queues; it is number `index` of the guest's devices.
+/// Takes and pins the pages of a device's queues, where `before` bytes are pinned for others.
 ///
 /// # Errors
 /// [`iommufd_backend::Error`]
 pub fn pin_pages(
     space: &mut NoiommuSpace,
     cpus: u8,
-    index: usize,
+    before: u64,
 ) -> Result<Arc<Pool>, iommufd_backend::Error> {
     let mut pages = OwnPages::new(config(cpus, 1).pages() + SPARE_PAGES)?;
-    pages.pin(space, COOKIE + index as u64 * PER_DEVICE)?;
+    pages.pin(space, COOKIE + before)?;
     let pool = Pool::new(pages);
     pool.log();
     Ok(pool)
@@ -86,6 +93,8 @@ pub fn pin_pages(
 /// What a controller is connected to.
 #[derive(Debug)]
 pub struct Surroundings<'a> {
+    /// The guest's machine.
+    pub vm: &'a Arc<Vm>,
     /// CPUs of the guest.
     pub cpus: u8,
     /// Its messages.
@@ -129,9 +138,13 @@ fn try_guard(
     }
     let layout = Layout::new(HOST_PAGE, config.queues, config.vectors)?;
     let bell = Arc::new(eventfd::new()?);
+    let room = GuardReason::NoRoom(layout.size());
+    let bar = bus.bar(layout.size(), Gpa(u64::MAX)).ok_or(room)?;
+    let heads = Heads::new(&layout, bar, Arc::clone(around.vm)).map_err(failed)?;
     let monitor = Monitor {
         lines: around.lines,
         bell: Arc::clone(&bell),
+        heads,
     };
     let shared = Shared::new(layout, Box::new(monitor));
     let (device, interrupts) = device(assigned, link, config)?;
@@ -142,15 +155,15 @@ fn try_guard(
     };
     let controller = Controller::attach(device, machine, config)?;
     shared.begin(controller.identity());
-    let room = GuardReason::NoRoom(layout.size());
     let function = GuardedNvme::new(Options {
         identity: identity(&assigned.device)?,
-        bar: bus.bar(layout.size(), Gpa(u64::MAX)).ok_or(room)?,
+        bar,
         shared: Arc::clone(&shared),
     })?;
     log::info!(
-        "{bdf}: guarded: {} queues, {} vectors",
+        "{bdf}: guarded: {} queues of {} entries, {} vectors",
         config.queues,
+        (controller.identity().cap(0) & 0xffff) + 1,
         config.vectors
     );
     let work = Work {
@@ -160,7 +173,8 @@ fn try_guard(
         bell,
         interrupts,
     };
-    let controller = GuardedController::spawn(work, link.clone(), around.exits.clone())?;
+    let link = link.clone();
+    let controller = GuardedController::spawn(work, move || link.cut(), around.exits.clone())?;
     Ok((function, controller))
 }
 
@@ -185,6 +199,10 @@ fn device(
     Ok((device, interrupts))
 }
 
+fn failed(error: iommufd_backend::Error) -> DeviceError {
+    DeviceError(Box::new(error))
+}
+
 fn no_pages() -> GuardReason {
     io::Error::other("no memory was pinned for it").into()
 }
@@ -193,9 +211,7 @@ fn no_pages() -> GuardReason {
 fn identity(device: &VfioDevice) -> Result<Identity, GuardReason> {
     let dword = |offset| {
         let mut data = [0; 4];
-        device
-            .config_read(offset, &mut data)
-            .map_err(|error| guarded_nvme::device::DeviceError(Box::new(error)))?;
+        device.config_read(offset, &mut data).map_err(failed)?;
         let [a, b, c, d] = data;
         Ok::<_, GuardReason>([u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])])
     };
@@ -211,4 +227,30 @@ fn identity(device: &VfioDevice) -> Result<Identity, GuardReason> {
         subsystem,
         pin: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::slots::MAX_SLOTS;
+    use crate::config::MOST_CPUS;
+
+    #[test]
+    fn a_guest_gets_a_queue_and_a_vector_for_each_cpu_as_far_as_there_are_vectors() {
+        let found = |cpus, vectors| {
+            let config = config(cpus, vectors);
+            (config.queues, config.vectors)
+        };
+        assert_eq!(found(1, 65), (1, 2));
+        assert_eq!(found(4, 65), (4, 5));
+        assert_eq!(found(4, 3), (4, 3));
+        assert_eq!(found(4, 0).1, 0, "it cannot be guarded");
+    }
+
+    #[test]
+    fn the_pages_of_all_devices_are_below_guest_memory() {
+        let pages = config(MOST_CPUS, 1).pages() + SPARE_PAGES;
+        let bytes = pages as u64 * HOST_PAGE * MAX_SLOTS as u64;
+        assert!(COOKIE.0 + bytes <= 1 << 30, "{bytes:#x}");
+    }
 }

@@ -2,6 +2,7 @@
 
 //! The thread that owns a guarded controller.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use std::time::{Duration, Instant};
 use address::Bdf;
 use devices::guarded_nvme::Shared;
 use guarded_nvme::controller::Controller;
+use guarded_nvme::device::Device;
 use guarded_nvme::registers::{Change, Control};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::device::{Link, NvmeDevice};
 use super::machine::Machine;
 use crate::run::exit::ExitSender;
 
@@ -24,20 +25,28 @@ use crate::run::exit::ExitSender;
 const GENTLE: Duration = Duration::from_secs(2);
 
 /// A guarded controller at work. Dropping it stops it.
-#[derive(Debug)]
 pub struct GuardedController {
     bdf: Bdf,
     bell: Arc<EventFd>,
     is_stopping: Arc<AtomicBool>,
-    link: Link,
+    /// Closes the way to the device.
+    cut: Box<dyn Fn() + Send>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for GuardedController {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardedController")
+            .field("bdf", &self.bdf)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a thread is started with.
 #[derive(Debug)]
-pub struct Work {
+pub struct Work<D: Device> {
     pub bdf: Bdf,
-    pub controller: Controller<NvmeDevice, Machine>,
+    pub controller: Controller<D, Machine>,
     pub shared: Arc<Shared>,
     /// Written when the guest wants something.
     pub bell: Arc<EventFd>,
@@ -46,11 +55,18 @@ pub struct Work {
 }
 
 impl GuardedController {
-    /// Starts the thread; `exits` is told if it panics.
+    /// Starts the thread; `exits` is told if it panics. Once it has ended, `cut` closes the way to the device.
     ///
     /// # Errors
     /// The errno of `epoll` or of thread creation. The device does no DMA then.
-    pub fn spawn(work: Work, link: Link, exits: ExitSender) -> io::Result<Self> {
+    pub fn spawn<D>(
+        work: Work<D>,
+        cut: impl Fn() + Send + 'static,
+        exits: ExitSender,
+    ) -> io::Result<Self>
+    where
+        D: Device<Block: Send> + Send + 'static,
+    {
         let (bdf, bell) = (work.bdf, Arc::clone(&work.bell));
         let is_stopping = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&is_stopping);
@@ -65,7 +81,7 @@ impl GuardedController {
             bdf,
             bell,
             is_stopping,
-            link,
+            cut: Box::new(cut),
             thread: Some(thread),
         })
     }
@@ -83,7 +99,7 @@ impl GuardedController {
         if thread.join().is_err() {
             log::error!("{}: its thread panicked", self.bdf);
         }
-        self.link.cut();
+        (self.cut)();
     }
 }
 
@@ -94,7 +110,7 @@ impl Drop for GuardedController {
 }
 
 /// Waits for all that brings work. Edge-triggered, so that nothing has to be read.
-fn events(work: &Work) -> io::Result<Epoll> {
+fn events<D: Device>(work: &Work<D>) -> io::Result<Epoll> {
     let events = Epoll::new()?;
     let wanted = EventSet::IN | EventSet::EDGE_TRIGGERED;
     for event in work.interrupts.iter().chain([&*work.bell]) {
@@ -104,7 +120,7 @@ fn events(work: &Work) -> io::Result<Epoll> {
     Ok(events)
 }
 
-fn run(work: Work, events: &Epoll, is_stopping: &AtomicBool) {
+fn run<D: Device>(work: Work<D>, events: &Epoll, is_stopping: &AtomicBool) {
     let Work {
         bdf,
         mut controller,
@@ -144,7 +160,7 @@ fn run(work: Work, events: &Epoll, is_stopping: &AtomicBool) {
 
 /// Disables the device as its guest would, and waits for that a while. It is reset all the same, but not by a thread, and
 /// perhaps with others on its bus.
-fn disable(controller: &mut Controller<NvmeDevice, Machine>, events: &Epoll, began: Instant) {
+fn disable<D: Device>(controller: &mut Controller<D, Machine>, events: &Epoll, began: Instant) {
     let limit = began.elapsed() + GENTLE;
     controller.configure(Change {
         control: Control::default(),
@@ -168,3 +184,6 @@ fn wait(events: &Epoll, within: Option<Duration>) {
     let mut found = [EpollEvent::default(); 8];
     let _ = events.wait(milliseconds, &mut found);
 }
+
+#[cfg(test)]
+mod tests;
