@@ -134,8 +134,9 @@ pub fn choose(from: &[u64], random: &mut fastrand::Rng) -> u64 {
 fn wrong(ram: &Ram, own: Gpa, random: &mut fastrand::Rng) -> Vec<u64> {
     let mut all = Vec::from([
         own.0,
+        // Doorbells, one of which may be memory: the completion queue's of queue 1.
         own.0 + PAGE,
-        own.0 + 3 * PAGE,
+        own.0 + 4 * PAGE,
         0xfee0_0000,
         1 << 47,
         1 << 52,
