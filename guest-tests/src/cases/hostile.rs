@@ -125,7 +125,7 @@ pub fn narrow() -> Result<CaseResult> {
 }
 
 /// The guest's own counts: `name=number` behind a mark.
-fn numbers_behind<'a>(output: &'a str, mark: &str) -> BTreeMap<&'a str, u64> {
+pub fn numbers_behind<'a>(output: &'a str, mark: &str) -> BTreeMap<&'a str, u64> {
     let line = output.lines().find_map(|line| line.strip_prefix(mark));
     let words = line.unwrap_or_default().split_whitespace();
     let pairs = words.filter_map(|word| word.split_once('='));

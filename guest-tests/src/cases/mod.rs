@@ -13,6 +13,7 @@ mod data;
 mod ending;
 mod false_kernel;
 mod guard;
+mod guard_hostile;
 mod hostile;
 mod iommufd;
 mod kernels;
@@ -52,7 +53,12 @@ pub const ALL: &[Case] = &[
         list: List::Long,
         ..case("stress-linux-long", 180, stress_linux::long)
     },
+    Case {
+        list: List::Long,
+        ..case("guard-hostile-long", 1500, guard_hostile::long)
+    },
     case("hostile", 180, hostile::hostile),
+    case("guard-hostile", 180, guard_hostile::short),
     case("stress-edu", 150, stress::edu),
     case("stress-software", 150, stress::software),
     case("scattered-software", 150, stress::scattered),

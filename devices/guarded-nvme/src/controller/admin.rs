@@ -18,7 +18,7 @@ use crate::guest::{Access, Machine};
 use crate::link::Parts;
 use crate::patch;
 use crate::prp::Payload;
-use crate::queue::{Buffer, Fetched, GuestJob, Job, Stage, Work};
+use crate::queue::{Buffer, Fetched, GuestJob, Job, Served, Stage, Work};
 use crate::spec::admin::{ABORT, ASYNC_EVENT_REQUEST, CREATE_CQ, CREATE_SQ, DELETE_CQ, DELETE_SQ};
 use crate::spec::{Cdw, DeviceCommand, Entry, PAGE_BYTES, Status};
 
@@ -193,27 +193,33 @@ impl<D: Device, M: Machine> Desk<'_, D, M> {
         is_copied
     }
 
-    /// Takes what the guest has submitted. Returns whether anything was, and whether its doorbell was bad.
-    pub fn take(&mut self) -> Result<(bool, bool), Fault> {
-        let mut is_bad = self.parts.queues.admin.look_at_head(self.machine).is_err();
-        let mut is_busy = false;
+    /// Takes what the guest has submitted.
+    pub fn take(&mut self) -> Result<Served, Fault> {
+        let mut served = Served {
+            is_bad_value: self.parts.queues.admin.look_at_head(self.machine).is_err(),
+            ..Served::default()
+        };
         for _ in 0..self.parts.queues.admin.depth() {
             match self.parts.queues.admin.fetch(self.machine)? {
                 Fetched::Nothing => break,
+                Fetched::Blocked => {
+                    served.is_held = true;
+                    break;
+                }
                 Fetched::BadDoorbell => {
-                    is_bad = true;
+                    served.is_bad_value = true;
                     break;
                 }
                 Fetched::Entry(entry) => {
                     let is_taken = self.act(&entry)?;
-                    is_busy |= is_taken;
+                    served.is_busy |= is_taken;
                     if !is_taken {
                         break;
                     }
                 }
             }
         }
-        Ok((is_busy, is_bad))
+        Ok(served)
     }
 
     /// Does what becomes of a command; `false` if it has to wait.

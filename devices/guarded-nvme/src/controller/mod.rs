@@ -10,6 +10,7 @@ mod admin;
 mod answers;
 mod events;
 mod facts;
+mod messages;
 mod phase;
 mod running;
 mod script;
@@ -30,6 +31,7 @@ use crate::spec::registers::{
     CAP, CMBMSC, CRTO, Capabilities, PMRCTL, PMRMSCL, PMRMSCU, VS, Version,
 };
 
+use messages::Messages;
 use phase::Phase;
 use session::Session;
 
@@ -40,8 +42,8 @@ pub struct Config {
     pub queues: u16,
     /// Interrupt vectors of the guest's MSI-X table, not more than the device's.
     pub vectors: u16,
-    /// The largest transfer, as MDTS: each queue has memory for as many lists of it as it has entries. At most
-    /// [`MAX_MDTS`].
+    /// The largest transfer, as MDTS: each queue has memory for as many lists of it as it has entries. 1 to
+    /// [`MAX_MDTS`]; 0, which would offer transfers of any length, is taken as 1.
     pub mdts: u8,
 }
 
@@ -57,7 +59,7 @@ impl Config {
         Plan {
             queues: self.queues.clamp(1, MAX_QUEUES),
             depth,
-            mdts: self.mdts.min(MAX_MDTS),
+            mdts: self.mdts.clamp(1, MAX_MDTS),
         }
     }
 }
@@ -106,6 +108,7 @@ pub struct Controller<D: Device, M> {
     is_stop_wanted: bool,
     shown: Shown,
     fault: Option<Fault>,
+    messages: Messages,
 }
 
 impl<D: Device, M: Machine> Controller<D, M> {
@@ -148,6 +151,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
             is_stop_wanted: false,
             shown: Shown::default(),
             fault: None,
+            messages: Messages::default(),
         })
     }
 

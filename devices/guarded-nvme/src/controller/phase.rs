@@ -146,6 +146,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
             self.machine.clear(Doorbell::head(queue));
         }
         self.session = self.settings.session(now);
+        self.session.checked = self.control;
         match quiet.start() {
             Ok(starting) => {
                 let deadline = now + self.settings.timeout;
@@ -216,12 +217,10 @@ impl<D: Device, M: Machine> Controller<D, M> {
         if let Err(fault) = finished.and_then(|_| self.check_answer(now)) {
             return self.fail(live, fault);
         }
-        if self.session.asked_at.is_some() {
+        let Some(script) = self.session.script.take_if(|script| script.is_done()) else {
             return Step::wait(Phase::Preparing(live), POLL);
-        }
-        if let Some(script) = self.session.script.take() {
-            self.begin(&mut live, &script);
-        }
+        };
+        self.begin(&mut live, &script);
         Step::again(Phase::Running(live))
     }
 
@@ -233,13 +232,15 @@ impl<D: Device, M: Machine> Controller<D, M> {
             .limits(self.settings.plan, self.settings.vectors);
         session.namespaces = script.namespaces.clone();
         session.requests.wanted = script.facts.event_requests();
-        for hidden in session.namespaces.hidden() {
+        let hidden = session.namespaces.hidden().iter();
+        for hidden in hidden.take_while(|_| self.messages.take()) {
             log::warn!("namespace {} is hidden: {}", hidden.nsid, hidden.reason);
         }
-        let sizes = AdminSizes::new(&self.control);
+        let control = &session.checked;
+        let sizes = AdminSizes::new(control);
         live.parts().queues.admin.open(
-            GuestSubmissions::new(Gpa(self.control.admin_submissions), sizes.submission),
-            GuestCompletions::new(Gpa(self.control.admin_completions), sizes.completion),
+            GuestSubmissions::new(Gpa(control.admin_submissions), sizes.submission),
+            GuestCompletions::new(Gpa(control.admin_completions), sizes.completion),
         );
         self.shown.is_ready = true;
     }
@@ -262,7 +263,9 @@ impl<D: Device, M: Machine> Controller<D, M> {
     }
 
     fn show_fault(&mut self, fault: Fault) {
-        log::error!("the guest's controller fails: {fault}");
+        if self.messages.take() {
+            log::error!("the guest's controller fails: {fault}");
+        }
         self.fault = Some(fault);
         self.shown.is_fatal = true;
     }

@@ -21,7 +21,7 @@ use crate::spec::registers::SHUTDOWN_COMPLETE;
 const OBSERVE: Duration = Duration::from_millis(100);
 /// How often without work.
 const OBSERVE_IDLE: Duration = Duration::from_secs(1);
-/// How often during a shutdown, and while the monitor waits for an answer.
+/// How often during a shutdown, while the monitor waits for an answer, and while the guest has to read completions first.
 const OBSERVE_SOON: Duration = Duration::from_millis(1);
 
 impl<D: Device, M: Machine> Controller<D, M> {
@@ -49,7 +49,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
     /// Whether something is to happen soon that no signal announces.
     fn is_waiting(&self) -> bool {
         let is_shutting = self.session.shutdown != 0 && self.shown.shutdown != SHUTDOWN_COMPLETE;
-        is_shutting || self.session.asked_at.is_some()
+        is_shutting || self.session.script.is_some()
     }
 
     /// Passes a shutdown on, and looks at the device's status now and then.
@@ -91,10 +91,8 @@ impl<D: Device, M: Machine> Controller<D, M> {
             machine: &self.machine,
         };
         desk.ask(now);
-        if self.session.asked_at.is_some() {
-            return;
-        }
-        if let Some(script) = self.session.script.take() {
+        // It may not have been asked yet: the guest's commands can have all identifiers.
+        if let Some(script) = self.session.script.take_if(|script| script.is_done()) {
             finish_review(&mut self.session, script);
         }
     }
@@ -122,9 +120,7 @@ fn serve<D: Device, M: Machine>(
     desk.request_events();
     let Parts { device, queues } = &mut *desk.parts;
     served = served.and(queues.io.complete(device, machine)?);
-    let (is_busy, is_bad) = desk.take()?;
-    served.is_busy |= is_busy;
-    served.is_bad_value |= is_bad;
+    served = served.and(desk.take()?);
     served = served.and(take_io(&mut desk)?);
     if served.is_bad_value {
         desk.session.events.report(Event::BAD_VALUE);
@@ -133,6 +129,7 @@ fn serve<D: Device, M: Machine>(
         desk.session.events.report(Event::BAD_DOORBELL);
     }
     desk.deliver()?;
+    served.is_held |= desk.session.events.is_due();
     let queues = &mut desk.parts.queues;
     queues.admin.signal(machine);
     queues.io.signal(machine);

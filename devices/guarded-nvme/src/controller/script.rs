@@ -88,6 +88,11 @@ impl Script {
         }
     }
 
+    /// Whether all is asked and answered.
+    pub fn is_done(&self) -> bool {
+        self.step == Step::Done
+    }
+
     /// What is being asked.
     pub fn name(&self) -> &'static str {
         match self.step {

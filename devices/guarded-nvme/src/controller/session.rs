@@ -9,6 +9,7 @@ use super::script::Script;
 use crate::limits::{AdminState, Limits, Optional};
 use crate::namespaces::Namespaces;
 use crate::queue::InUse;
+use crate::registers::Control;
 use crate::spec::admin::lid;
 use crate::spec::{ALL_NAMESPACES, PAGE_BYTES};
 
@@ -35,6 +36,8 @@ pub(crate) struct Session {
     pub observed_at: Duration,
     /// CC.SHN, as the device was given it.
     pub shutdown: u32,
+    /// The registers with which the controller was enabled, as they were checked: the guest may have stored others since.
+    pub checked: Control,
 }
 
 /// The monitor's requests for events.
@@ -60,6 +63,7 @@ impl Session {
             requests: Requests::default(),
             observed_at: now,
             shutdown: 0,
+            checked: Control::default(),
         }
     }
 

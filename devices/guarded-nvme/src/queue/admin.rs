@@ -302,7 +302,7 @@ impl<B: Block> AdminQueue<B> {
         match pending {
             Err(BadDoorbell) => Ok(Fetched::BadDoorbell),
             Ok(0) => Ok(Fetched::Nothing),
-            Ok(_) if !guest.completions.has_room() => Ok(Fetched::Nothing),
+            Ok(_) if !guest.completions.has_room() => Ok(Fetched::Blocked),
             Ok(_) => {
                 guest.completions.reserve();
                 Ok(Fetched::Entry(guest.submissions.fetch(machine)?))
@@ -392,6 +392,8 @@ impl<B: Block> AdminQueue<B> {
 pub(crate) enum Fetched {
     /// Nothing that can be taken.
     Nothing,
+    /// There is a command, and no place for its completion.
+    Blocked,
     /// The doorbell's value is bad, for the first time.
     BadDoorbell,
     /// A command, a place for its completion, and an identifier for the device.

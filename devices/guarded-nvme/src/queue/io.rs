@@ -112,7 +112,7 @@ impl<B: Block> IoQueues<B> {
     /// The device has no queue any more.
     pub fn restart(&mut self) {
         for queue in &mut self.submission {
-            queue.close();
+            queue.restart();
         }
         for queue in &mut self.completion {
             queue.set_stage(Stage::Closed);

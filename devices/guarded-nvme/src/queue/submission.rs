@@ -93,13 +93,19 @@ impl<B: Block> SubmissionQueue<B> {
         self.stage = Stage::Creating;
     }
 
-    /// The device has neither the queue nor a command of it any more.
+    /// The device has neither the queue nor a command of it any more. It may have Aborts that name commands which it had:
+    /// those have to be over already, and their identifiers are kept.
     pub fn close(&mut self) {
         self.ring.restart();
-        self.slots.clear();
         self.used_ranges = 0;
         self.waiting = None;
         self.stage = Stage::Closed;
+    }
+
+    /// The device has no command of any queue any more, nor an Abort.
+    pub fn restart(&mut self) {
+        self.close();
+        self.slots.clear();
     }
 
     /// How far it has come.

@@ -444,6 +444,21 @@ fn a_device_with_little_shows_little() {
 }
 
 #[test]
+fn no_limit_of_transfers_is_never_shown() {
+    let config = Config {
+        queues: 1,
+        vectors: 2,
+        mdts: 0,
+    };
+    let ram = GuestRam::plain(1024);
+    let mut rig = Rig::with(ram, Personality::default(), config, 1).unwrap();
+    let mut driver = Driver::new();
+    assert!(driver.enable(&mut rig));
+    let identify = driver.identify(&mut rig, 1, 0);
+    assert_eq!(identify[77], 1, "MDTS 0 would say that there is none");
+}
+
+#[test]
 fn a_config_tells_how_much_memory_is_taken() {
     for (queues, mdts) in [(1, 9), (4, 9), (3, 0), (0, 5), (200, 12)] {
         let config = Config {
@@ -466,5 +481,5 @@ fn a_device_is_quiet_only_when_it_was_seen_to_stop() {
     assert!(!rig.controller.is_quiet(), "RDY is still 1");
     assert!(rig.run_until(|rig| rig.controller.is_quiet()));
     rig.service();
-    assert!(!rig.is_ready());
+    assert!(!rig.is_ready(), "shown with the next call");
 }

@@ -8,5 +8,6 @@ mod events;
 mod flow;
 mod hostile;
 mod life;
+mod order;
 mod queues;
 mod registers;

@@ -25,6 +25,7 @@ use stress_format::{Interrupt, Mode};
 
 use super::clock;
 use super::dma_pages::HeapDma;
+use super::guarded::Guarded;
 use super::machine::Machine;
 use super::mmio::Mmio;
 use super::peers::Peer;
@@ -95,6 +96,8 @@ pub struct Found {
     pub extras: Vec<Extra>,
     /// Devices to attack.
     pub attacked: Vec<Attacked>,
+    /// Controllers to attack.
+    pub guarded: Vec<Guarded>,
     /// Starts that the monitor has refused.
     pub provoked: u64,
     /// Memory of devices, for others to do DMA to.
@@ -118,7 +121,10 @@ impl Found {
 
     /// Whether there is nothing to test.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.extras.is_empty() && self.attacked.is_empty()
+        self.items.is_empty()
+            && self.extras.is_empty()
+            && self.attacked.is_empty()
+            && self.guarded.is_empty()
     }
 }
 
@@ -157,7 +163,9 @@ pub fn find(machine: &Machine, options: &Options, way: Way) -> Found {
             edu::ID if wants("edu") || wants("p2p") => search.edu(function),
             pci_testdev::ID if wants("pci-testdev") => search.testdev(function),
             ivshmem::ID if wants("ivshmem") || wants("p2p") => search.ivshmem(function),
-            _ if function.class == nvme::CLASS && wants("nvme") => search.nvme(function),
+            _ if function.class != nvme::CLASS => continue,
+            _ if options.names(hostile::nvme::NAME) => search.guarded(function),
+            _ if wants("nvme") => search.nvme(function),
             _ => continue,
         };
     }
@@ -270,6 +278,22 @@ impl Search<'_> {
             own,
             race: Race::default(),
         });
+        Some(())
+    }
+
+    /// Only where the monitor checks commands: any other device would do as it is told.
+    fn guarded(&mut self, function: &Function) -> Option<()> {
+        let name = hostile::nvme::NAME;
+        if self.way.dma.mode() != Mode::Mediate {
+            let check = |_: &_, _| Err("not without mode=mediate".into());
+            let extra = Extra::new(format!("{name} {function}"), check);
+            self.found.extras.push(extra);
+            return None;
+        }
+        let registers = self.registers(function)?;
+        let (ecam, ticks) = (self.machine.ecam, self.machine.ticks_per_ms);
+        let guarded = Guarded::new(function, registers, ecam, ticks)?;
+        self.found.guarded.push(guarded);
         Some(())
     }
 

@@ -14,6 +14,7 @@ mod ecam;
 mod engines;
 mod entry;
 mod firmware;
+mod guarded;
 mod heap;
 mod machine;
 mod mmio;

@@ -130,6 +130,7 @@ fn tests(shared: &Shared<'_, PhysicalMemory, Console>, found: &Found, couples: &
         + couples.iter().map(Couple::tests).sum::<u64>()
         + found.extras.len() as u64
         + found.attacked.len() as u64 * hostile::TESTS
+        + found.guarded.len() as u64 * hostile::nvme::TESTS
         + canaries
 }
 
@@ -205,12 +206,15 @@ fn introduce_engines(report: &Report<Console>, options: &Options, found: &Found)
             name: item.name,
         }));
     }
-    for (id, attacked) in (found.items.len() as u64..).zip(&found.attacked) {
+    let attacked = found.attacked.iter().map(|item| (&item.bdf, hostile::NAME));
+    let guarded = found.guarded.iter();
+    let guarded = guarded.map(|item| (&item.bdf, hostile::nvme::NAME));
+    for (id, (bdf, name)) in (found.items.len() as u64..).zip(attacked.chain(guarded)) {
         report.record(Record::Engine(format::Engine {
             id,
             interrupt: Interrupt::Polling,
-            bdf: &attacked.bdf,
-            name: hostile::NAME,
+            bdf,
+            name,
         }));
     }
 }
@@ -240,6 +244,10 @@ fn run_all(
     let work = |processor: usize| {
         for (id, attacked) in (items.len() as u64..).zip(&found.attacked) {
             attack(shared, id, attacked, processor, running);
+        }
+        let first = (items.len() + found.attacked.len()) as u64;
+        for (id, guarded) in (first..).zip(&found.guarded) {
+            guarded.attack(shared, id, processor, running);
         }
         for (id, item) in items.iter().enumerate().skip(processor).step_by(running) {
             let name = item.name;

@@ -14,6 +14,7 @@ mod attempt;
 mod flight;
 mod ground;
 mod guess;
+pub mod nvme;
 mod race;
 mod values;
 

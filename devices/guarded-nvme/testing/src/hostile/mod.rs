@@ -336,6 +336,7 @@ impl Guest<'_> {
             gone: kind == 5,
             silent: kind == 6,
             holds_io: kind == 8,
+            holds_aborts: kind == 9,
         });
     }
 

@@ -47,6 +47,8 @@ pub struct Misbehaviour {
     pub silent: bool,
     /// It fetches I/O commands, and does not execute them.
     pub holds_io: bool,
+    /// It fetches Abort commands, and does not execute them.
+    pub holds_aborts: bool,
 }
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! How the device gets its commands, and says that they are done.
 
 use address::Hpa;
+use guarded_nvme::spec::admin::ABORT;
 use guarded_nvme::spec::{Completion, Entry, Status};
 
 use super::Inner;
@@ -200,12 +201,11 @@ impl Inner {
         moves.extend(halves.map(|(id, _)| Move::Finish(*id)));
         for (id, queue) in &self.submission {
             let target = &self.completion[&queue.completion_queue];
-            let is_held = *id > 0 && self.misbehaviour.holds_io;
             let can_post = !target.is_full() && target.half.is_none();
             for (place, slot) in queue.slots.iter().enumerate() {
                 moves.extend(match slot.progress {
                     Progress::Fetching => Some(Move::Fetch(*id, place)),
-                    Progress::Fetched | Progress::Begun if is_held => None,
+                    Progress::Fetched | Progress::Begun if self.is_held(*id, slot) => None,
                     Progress::Fetched | Progress::Begun => Some(Move::Execute(*id, place)),
                     Progress::Done(..) if can_post => Some(Move::Complete(*id, place)),
                     Progress::Done(..) | Progress::Completed => None,
@@ -220,6 +220,14 @@ impl Inner {
             }
         }
         moves
+    }
+
+    /// Whether a test keeps the device from executing a command.
+    fn is_held(&self, queue: u16, slot: &Slot) -> bool {
+        match queue {
+            0 => self.misbehaviour.holds_aborts && slot.entry().opcode() == ABORT,
+            _ => self.misbehaviour.holds_io,
+        }
     }
 
     fn begin(&mut self, queue: u16) {
