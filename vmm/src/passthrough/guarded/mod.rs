@@ -4,7 +4,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | registers, bus mastering, reset of the device | [`device`] |
+//! | registers, bus mastering, reset of the device | [`mod@device`] |
 //! | memory that it accesses besides the guest's | [`pages`] |
 //! | the guest: memory, translation, doorbells, interrupts | [`machine`], [`devices::guarded_nvme`] |
 //! | doorbells that the guest writes without an exit | [`heads`] |

@@ -3,6 +3,11 @@
 //! A small NVMe controller in software, for tests: it does what it is told at once, and reaches memory by physical
 //! addresses alone.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "fields of commands and registers are parts of words"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 

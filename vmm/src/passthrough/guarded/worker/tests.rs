@@ -2,6 +2,11 @@
 
 //! A guest's driver, its controller's thread, and a device in software.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "a pattern of bytes, and two vectors"
+)]
+
 use std::sync::Mutex;
 
 use address::{Gpa, Hpa, Iova};
