@@ -261,7 +261,7 @@ fn nothing_was_refused(findings: &mut Findings, outcome: &Outcome) {
     findings.expect(
         started >= Some(200)
             && told.is_some_and(|rest| rest.contains(" 0 refused, 0 while busy, 0 failed")),
-        format!("the monitor says {told:?}"),
+        format!("the monitor reports {told:?}"),
     );
 }
 

@@ -76,7 +76,7 @@ impl CheckArgs {
     }
 }
 
-/// Whether standard output is a terminal that takes colours, and the user wants them
+/// Whether standard output is a terminal that supports colours, and the user has not disabled them
 /// (<https://no-color.org>).
 fn has_colour() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
