@@ -9,12 +9,10 @@
 mod monitor;
 mod rows;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
 
 use crate::error::{AtPath, Error, Result};
 use crate::initramfs::Initramfs;
@@ -23,7 +21,7 @@ use crate::machine::{Machine, Status};
 use crate::paths::GuestTarget;
 use crate::{image, paths, setup, shell};
 
-use monitor::{FOLDER, Monitor, Peer};
+use monitor::{Boots, FOLDER, Monitor, Peer};
 
 /// Prints what is waited for, and ends as its monitor expects it.
 const GUEST: &str = r#"#!/bin/busybox sh
@@ -60,9 +58,6 @@ pub struct Options {
     #[arg(long)]
     pub no_build: bool,
 }
-
-/// The facts about each boot of each monitor, in order.
-type Boots = BTreeMap<&'static str, Vec<Value>>;
 
 /// Measures, and prints a table. Returns whether all targets are met.
 ///

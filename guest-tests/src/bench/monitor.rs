@@ -2,8 +2,14 @@
 
 //! The monitors that are measured side by side, and how each is started: the same kernel, initramfs, memory and CPU.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use serde_json::Value;
+
+/// The facts about each boot of each monitor, by its name and in order.
+pub type Boots = BTreeMap<&'static str, Vec<Value>>;
 
 /// Where kernel, initramfs and monitors are on the test machine, in memory.
 pub const FOLDER: &str = "/tmp/bench";

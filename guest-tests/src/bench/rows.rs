@@ -4,8 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::Boots;
-use super::monitor::Monitor;
+use super::monitor::{Boots, Monitor};
 
 /// One line of the table.
 #[derive(Debug)]
@@ -43,36 +42,61 @@ impl Row {
 
 /// The rows, of boots that counted instructions and of those that took time, and of a program of `size` bytes.
 pub fn rows(counted: &Boots, times: &Boots, size: u64) -> Vec<Row> {
+    let mut rows = against_peers(counted);
+    rows.extend(counts(counted));
+    #[expect(clippy::cast_precision_loss, reason = "the size of a program")]
+    let mib = size as f64 / f64::from(1 << 20);
+    rows.push(Row::new(
+        "program, static and stripped",
+        Some(mib),
+        "MiB",
+        4.0,
+    ));
+    rows.extend(against_time(times));
+    rows
+}
+
+fn ratio(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    Some(a? / b?)
+}
+
+/// Own costs against those of the other monitors that were measured.
+fn against_peers(counted: &Boots) -> Vec<Row> {
     let own = |monitor| own_cost(counted, monitor, &[]);
-    let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
-    let plain = own(Monitor::Pinvisor);
-    let mut rows = Vec::new();
-    for (peer, most) in [
+    let peers = [
         (Monitor::Microvm, 0.5),
         (Monitor::Firecracker, 0.9),
         (Monitor::CloudHypervisor, 0.8),
-    ] {
-        if counted.contains_key(peer.name()) {
+    ];
+    let measured = peers
+        .into_iter()
+        .filter(|(peer, _)| counted.contains_key(peer.name()));
+    measured
+        .map(|(peer, most)| {
             let what = format!("own cost, no device, against {}", peer.name());
-            rows.push(Row::new(what, ratio(plain, own(peer)), "x", most));
-        }
-    }
-    let traced = |monitor, key| median(counted, monitor, &["trace", key]);
+            Row::new(what, ratio(own(Monitor::Pinvisor), own(peer)), "x", most)
+        })
+        .collect()
+}
+
+/// What Pinvisor's own boots took.
+fn counts(counted: &Boots) -> [Row; 6] {
     let (none, nvme) = (Monitor::Pinvisor, Monitor::PinvisorNvme);
-    let nvme_own = own_cost(counted, nvme, &["clearing_s"]);
-    let to_init = median(counted, none, &["init_ns"]).map(|ns| ns / 1e9);
+    let traced = |key| median(counted, none, &["trace", key]);
     let waiting = median(counted, nvme, &["waiting_ms"]).map(|ms| ms / 100.0);
     let memory = median(counted, nvme, &["memory_kib"]).map(|kib| kib / 1024.0);
-    rows.extend([
+    let nvme_own = own_cost(counted, nvme, &["clearing_s"]);
+    let to_init = median(counted, none, &["init_ns"]).map(|ns| ns / 1e9);
+    [
         Row::new(
             "exits to user space until init, no device",
-            traced(none, "exits"),
+            traced("exits"),
             "",
             300.0,
         ),
         Row::new(
             "system calls until init, no device",
-            traced(none, "calls"),
+            traced("calls"),
             "",
             600.0,
         ),
@@ -84,13 +108,13 @@ pub fn rows(counted: &Boots, times: &Boots, size: u64) -> Vec<Row> {
         ),
         Row::new(
             "own cost, one NVMe against no device, without clearing",
-            ratio(nvme_own, plain),
+            ratio(nvme_own, own_cost(counted, none, &[])),
             "x",
             1.2,
         ),
         Row::new(
             "last exit of the guest to the monitor's end, of exec to init",
-            ratio(traced(none, "end_s"), to_init),
+            ratio(traced("end_s"), to_init),
             "x",
             0.05,
         ),
@@ -100,25 +124,22 @@ pub fn rows(counted: &Boots, times: &Boots, size: u64) -> Vec<Row> {
             "MiB",
             2.4,
         ),
-        #[expect(clippy::cast_precision_loss, reason = "the size of a program")]
-        Row::new(
-            "program, static and stripped",
-            Some(size as f64 / f64::from(1 << 20)),
-            "MiB",
-            4.0,
-        ),
-    ]);
+    ]
+}
+
+/// Times, which have no targets.
+fn against_time(times: &Boots) -> impl Iterator<Item = Row> {
     let microvm = median(times, Monitor::Microvm, &["init_ns"]);
-    for (name, monitor) in [("no device", none), ("one NVMe", nvme)] {
-        let value = ratio(median(times, monitor, &["init_ns"]), microvm);
-        rows.push(Row {
-            what: format!("time from exec to init, {name}, against qemu-microvm"),
-            value,
-            unit: "x",
-            most: None,
-        });
-    }
-    rows
+    let pinvisor = [
+        ("no device", Monitor::Pinvisor),
+        ("one NVMe", Monitor::PinvisorNvme),
+    ];
+    pinvisor.into_iter().map(move |(name, monitor)| Row {
+        what: format!("time from exec to init, {name}, against qemu-microvm"),
+        value: ratio(median(times, monitor, &["init_ns"]), microvm),
+        unit: "x",
+        most: None,
+    })
 }
 
 /// Seconds of what the monitor itself does: up to the first instruction of the guest and in exits until init, less
