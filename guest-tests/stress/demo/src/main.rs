@@ -84,7 +84,7 @@ fn cargo(arguments: &[&str]) -> Result<(), String> {
         .args(["build", "--quiet", "--release"])
         .args(arguments)
         .arg("--manifest-path")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"));
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../Cargo.toml"));
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{command:?} failed: {status}")),

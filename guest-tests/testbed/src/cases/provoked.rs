@@ -38,7 +38,7 @@ pub const NEVER: &[Never] = &[
     Never {
         id: "engine",
         reason: "the monitor itself places the engine",
-        file: "guest-tests/software-edu/tests/edu/device.rs",
+        file: "guest-tests/stress/software-edu/tests/edu/device.rs",
         test: "a_bar_is_aligned_to_its_size",
     },
     Never {

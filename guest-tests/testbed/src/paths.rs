@@ -30,7 +30,7 @@ pub fn cache() -> Result<PathBuf> {
 #[must_use]
 pub fn checkout() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package).to_path_buf()
+    package.ancestors().nth(2).unwrap_or(package).to_path_buf()
 }
 
 /// A program built beside this one.
