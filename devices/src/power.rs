@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn power_off_tells_the_status_that_was_written_last() {
+    fn power_off_reports_the_status_that_was_written_last() {
         let seen = RefCell::new(Vec::new());
         let power = Power::new(|event| seen.borrow_mut().push(event));
         for value in [7, 3] {

@@ -102,7 +102,7 @@ mod tests {
     fn the_page_is_not_shown() {
         let mut splitter = Splitter::default();
         let mut shown = Vec::new();
-        for chunk in ["one\ntw", "o\n=== the", " page ===\n<html>", "\n"] {
+        for chunk in ["one\ntw", "o\n=== the", " report ===\n<html>", "\n"] {
             shown.extend(splitter.before(chunk.as_bytes()));
         }
         assert_eq!(shown, b"one\ntwo\n");

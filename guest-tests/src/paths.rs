@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_tells_the_borders_of_its_parts() {
+    fn key_separates_its_parts() {
         assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
         assert_eq!(key(&["ab", "c"]), key(&["ab", "c"]));
     }

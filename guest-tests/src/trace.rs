@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn command_writes_are_told_by_function() {
+    fn command_writes_are_distinguished_by_function() {
         let events = parse(LOG);
         assert_eq!(
             command_writes(&events, function("0000:01:00.0").unwrap()),

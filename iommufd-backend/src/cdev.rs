@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use address::Bdf;
+use pci_config::InterruptKind;
 
 use crate::error::Error;
 use crate::pci_sysfs::PciSysfs;
@@ -25,7 +26,7 @@ pub enum CdevKind {
 
 impl CdevKind {
     /// The kind that a node of this `name` has (drivers/vfio/vfio_main.c
-    /// vfio_device_set_noiommu_and_name); `None` if it is no name of a VFIO device.
+    /// vfio_device_set_noiommu_and_name); `None` if it is not the name of a VFIO device.
     fn of_name(name: &str) -> Option<Self> {
         let (kind, number) = match name.strip_prefix("noiommu-") {
             Some(rest) => (Self::Noiommu, rest),
@@ -36,13 +37,13 @@ impl CdevKind {
         valid.then_some(kind)
     }
 
-    /// How many of the `counted` MSI vectors of such a device can be used: without interrupt remapping
-    /// x86 hosts cannot give a device a block of vectors.
+    /// How many of the `counted` vectors of `kind` of such a device can be used: without interrupt remapping
+    /// x86 hosts cannot give a device a block of MSI vectors.
     #[must_use]
-    pub fn msi_vectors(self, counted: u16) -> u16 {
-        match self {
-            Self::Noiommu => counted.min(1),
-            Self::Iommu => counted,
+    pub fn vectors(self, kind: InterruptKind, counted: u16) -> u16 {
+        match (self, kind) {
+            (Self::Noiommu, InterruptKind::Msi) => counted.min(1),
+            _ => counted,
         }
     }
 }
@@ -167,9 +168,11 @@ mod tests {
 
     #[test]
     fn without_remapping_one_message_is_left() {
-        assert_eq!(CdevKind::Iommu.msi_vectors(32), 32);
-        assert_eq!(CdevKind::Noiommu.msi_vectors(32), 1);
-        assert_eq!(CdevKind::Noiommu.msi_vectors(0), 0);
+        let (iommu, noiommu) = (CdevKind::Iommu, CdevKind::Noiommu);
+        assert_eq!(iommu.vectors(InterruptKind::Msi, 32), 32);
+        assert_eq!(noiommu.vectors(InterruptKind::Msi, 32), 1);
+        assert_eq!(noiommu.vectors(InterruptKind::Msi, 0), 0);
+        assert_eq!(noiommu.vectors(InterruptKind::Msix, 32), 32);
     }
 
     #[test]
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_the_kind() {
+    fn names_encode_the_kind() {
         assert_eq!(CdevKind::of_name("vfio0"), Some(CdevKind::Iommu));
         assert_eq!(CdevKind::of_name("noiommu-vfio12"), Some(CdevKind::Noiommu));
         for name in [

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_promised_cannot_be_had() {
+    fn reserved_pages_are_not_available() {
         let root = tempfile::tempdir().unwrap();
         let pool = root.path().join("kernel/mm/hugepages/hugepages-2048kB");
         fs::create_dir_all(&pool).unwrap();

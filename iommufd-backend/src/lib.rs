@@ -14,7 +14,7 @@
 //! writing into memory that is no longer the guest's: without an IOMMU the kernel unpins at once
 //! and stops no process. The order is one of types: memory is released for evidence ([`Quiet`])
 //! that each device has ended its DMA, which only [`quiesce`] and, for a device that is closed,
-//! [`settle`] can make.
+//! [`settle`](fn@settle) can make.
 //!
 //! ```no_run
 //! use std::fs::File;

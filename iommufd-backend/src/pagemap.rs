@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn every_page_of_a_mapping_is_told_of_once_it_is_populated() {
+    fn every_page_of_a_mapping_is_shown_once_it_is_populated() {
         // More than are read at once.
         let pages = AT_ONCE as u64 + 3;
         // In memory: the kernel takes pages of other files back at any time.

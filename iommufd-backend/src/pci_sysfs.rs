@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_from_ports_and_absent_regions() {
+    fn memory_is_distinguished_from_ports_and_absent_regions() {
         let (_root, device, sysfs) = tree();
         fs::write(
             device.join("resource"),

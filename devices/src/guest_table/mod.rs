@@ -61,7 +61,7 @@ pub enum TableError {
         /// How many there are.
         pages: usize,
     },
-    /// There is no page for the top of the tree.
+    /// No page for the top of the tree.
     #[error("The table of guest memory")]
     Tables(#[from] OutOfTables),
     /// A piece of memory does not fit the table.

@@ -122,7 +122,7 @@ impl<H: HostFunction> MediatedFunction<H> {
                 self.stopped = true;
                 (self.on_stop)(DeviceFailure {
                     device: device.clone(),
-                    operation: "mediated DMA",
+                    operation: "mediated DMA".into(),
                     source: HostError(Box::new(refusal)),
                 });
             }

@@ -74,7 +74,8 @@ impl Bar {
     ///
     /// # Errors
     ///
-    /// If `size` is no power of two or too small, or `home` is not aligned to it or out of reach.
+    /// If `size` is not a power of two or too small, or `home` is not aligned to it or out of
+    /// reach.
     pub fn new(kind: BarKind, size: u64, home: u64) -> Result<Self, BarError> {
         let minimum = smallest_size(kind);
         let last = last_address(kind);
@@ -252,7 +253,7 @@ impl Bars {
     ///
     /// # Errors
     ///
-    /// If `size` is no power of two of 2 KiB or more, or `home` is not aligned to it or out of
+    /// If `size` is not a power of two of 2 KiB or more, or `home` is not aligned to it or out of
     /// reach.
     pub fn set_rom(&mut self, size: u64, home: u64) -> Result<(), BarError> {
         let minimum = 0x800;

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_says_who_it_is() {
+    fn the_header_has_the_identity() {
         let config = config();
         assert_eq!(read(&config, 0), 0x11e8_1234);
         assert_eq!(read(&config, 4), 0);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_decoded_as_command_says() {
+    fn bars_are_decoded_by_command() {
         let mut config = config();
         let memory = BarKind::Memory32 {
             prefetchable: false,

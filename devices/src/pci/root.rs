@@ -115,7 +115,7 @@ impl PciRoot {
     ///
     /// # Errors
     ///
-    /// If `ecam` is no multiple of 1 MiB or too close to the end of the address space.
+    /// If `ecam` is not a multiple of 1 MiB or too close to the end of the address space.
     pub fn new(ecam: Gpa) -> Result<Self, RootError> {
         let error = RootError::Ecam { base: ecam };
         let end = ecam.checked_add(ECAM_SIZE).ok_or(error)?;
@@ -138,7 +138,7 @@ impl PciRoot {
     ///
     /// # Errors
     ///
-    /// If there is no such place, it is taken, or function 0 is missing.
+    /// If the place does not exist or is in use, or function 0 is missing.
     pub fn add(
         &mut self,
         device: u8,

@@ -9,10 +9,12 @@ use pci_config::regs::{
     EXP_DEVICE_CONTROL_FLR, EXP_DEVICE_CONTROL_NO_SNOOP, INTERRUPT, PM_CONTROL, PM_STATE,
 };
 
-use crate::pci::{Msix, Space};
+use pci_config::InterruptKind;
+
+use crate::pci::Space;
 
 use super::function::PassthroughFunction;
-use super::host::{HostError, HostFunction, InterruptKind};
+use super::host::{HostError, HostFunction};
 use super::interrupts::Wanted;
 
 impl<H: HostFunction> PassthroughFunction<H> {
@@ -126,15 +128,12 @@ impl<H: HostFunction> PassthroughFunction<H> {
     }
 
     pub(super) fn wanted_interrupts(&self) -> Wanted {
-        if let Some(msix) = self.msix_state().filter(|msix| msix.is_enabled()) {
-            // With one that stays disconnected MSI-X is on in the device. The others are turned on as
+        if let Some(on) = self.messages.iter().find(|one| one.is_enabled()) {
+            // With one that stays disconnected a kind that grows is on in the device. The others are turned on as
             // they are unmasked, so that the host is asked for no more than the guest uses.
-            let grows = self.host.info().msix_grows;
-            let vectors = if grows { 1 } else { msix.vectors() };
-            return Some((InterruptKind::Msix, vectors));
-        }
-        if let Some(msi) = self.msi.as_ref().filter(|msi| msi.is_enabled()) {
-            return Some((InterruptKind::Msi, msi.vectors()));
+            let grows = self.host.info().interrupts[on.kind()].grows;
+            let vectors = if grows { 1 } else { on.vectors() };
+            return Some((on.kind(), vectors));
         }
         let [_, pin, ..] = self.config.shadow(INTERRUPT).to_le_bytes();
         let in_use = COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER;
@@ -154,12 +153,8 @@ impl<H: HostFunction> PassthroughFunction<H> {
             return;
         }
         let wanted = self.wanted_interrupts();
-        let (msi, msix) = (&self.msi, &self.msix);
-        let message = |vector| match wanted {
-            Some((InterruptKind::Msix, _)) => msix.as_ref()?.state.as_ref()?.message(vector),
-            Some((InterruptKind::Msi, _)) => msi.as_ref()?.message(vector),
-            _ => None,
-        };
+        let on = wanted.and_then(|(kind, _)| self.messages.iter().find(|one| one.kind() == kind));
+        let message = |vector| on?.message(vector);
         let (host, reporter) = (&mut self.host, &mut self.reporter);
         if self.interrupts.settle_kind(wanted, host, reporter) {
             self.interrupts
@@ -235,17 +230,10 @@ impl<H: HostFunction> PassthroughFunction<H> {
         self.unmap_unwanted();
         self.bars.reset();
         self.config.reset();
-        if let Some(msi) = &mut self.msi {
-            msi.reset();
-        }
-        if let Some(msix) = self.msix.as_mut().and_then(|msix| msix.state.as_mut()) {
-            msix.reset();
+        for capability in &mut self.messages {
+            capability.reset();
         }
         self.interrupts.forget_refusal();
         self.warned_of_move = false;
-    }
-
-    pub(super) fn msix_state(&self) -> Option<&Msix> {
-        self.msix.as_ref()?.state.as_ref()
     }
 }

@@ -2,6 +2,7 @@
 
 //! How a function reports errors: to the log, and to the monitor if the guest cannot continue.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use thiserror::Error;
@@ -15,7 +16,7 @@ pub struct DeviceFailure {
     /// The device, as [`HostInfo::name`](super::HostInfo::name) has it.
     pub device: String,
     /// What could not be done.
-    pub operation: &'static str,
+    pub operation: Cow<'static, str>,
     /// Why.
     pub source: HostError,
 }
@@ -73,7 +74,8 @@ impl Reporter {
     }
 
     /// Something that the guest cannot live with.
-    pub(super) fn fail(&mut self, operation: &'static str, source: HostError) {
+    pub(super) fn fail(&mut self, operation: impl Into<Cow<'static, str>>, source: HostError) {
+        let operation = operation.into();
         if self.failed {
             log::debug!("{}: {operation}: {source}", self.device);
             return;
@@ -109,7 +111,7 @@ mod tests {
         let errno = io::Error::from_raw_os_error(22);
         let failure = DeviceFailure {
             device: "0000:01:00.0".to_owned(),
-            operation: "cannot enable MSI",
+            operation: "cannot enable MSI".into(),
             source: HostError(Box::new(Refused(errno))),
         };
         assert_eq!(

@@ -2,14 +2,12 @@
 
 //! Set-up of a function before the guest runs.
 
-use pci_config::find_capability;
 use pci_config::regs::{
-    BAR0, BARS, CAP_MSIX, CONFIG_SIZE, CONVENTIONAL_CONFIG_SIZE, HEADER_TYPE, HEADER_TYPE_LAYOUT,
-    VENDOR_NONE,
+    BAR0, BARS, CONFIG_SIZE, CONVENTIONAL_CONFIG_SIZE, HEADER_TYPE, HEADER_TYPE_LAYOUT, VENDOR_NONE,
 };
 use thiserror::Error;
 
-use crate::pci::{Bar, BarError, BarKind, Bars, MAX_VECTORS, Msix, MsixLayout, Placement};
+use crate::pci::{Bar, BarError, BarKind, Bars};
 
 use super::host::{HostError, HostFunction, HostInfo};
 use super::report::Reporter;
@@ -126,49 +124,4 @@ fn add_rom(info: &HostInfo, bars: &mut Bars) -> Result<(), BarError> {
         // Accesses to the ROM are trapped, so any size that the register can express will do.
         size => bars.set_rom(size.max(0x800), address),
     }
-}
-
-/// The MSI-X structures of the device.
-#[derive(Debug)]
-pub(super) struct MsixSetup {
-    /// Where they are. Trapped whether or not the guest gets MSI-X.
-    pub layout: MsixLayout,
-    /// What the guest programs; `None` if it does not get MSI-X.
-    pub state: Option<Msix>,
-}
-
-impl MsixSetup {
-    /// As the device's capability has it, if it has one.
-    pub(super) fn find(
-        info: &HostInfo,
-        config: &[u32],
-        bars: &Bars,
-        reporter: &mut Reporter,
-    ) -> Option<Self> {
-        let Ok(capability) = find_capability(config, CAP_MSIX);
-        let at = usize::from(capability? / 4);
-        let dwords = config.get(at..at + 3)?;
-        let layout = MsixLayout::parse([dwords[0], dwords[1], dwords[2]]);
-        let vectors = layout.vectors.min(info.msix_vectors).min(MAX_VECTORS);
-        // The pending bits are not searched: some devices (Chelsio's T5 VFs, Baidu's Kunlun) report
-        // that they are behind the end of their BAR, where no driver reads them.
-        let placed = is_inside(&layout.table, bars);
-        if vectors != 0 && !placed {
-            reporter.warn(format_args!(
-                "MSI-X is hidden from the guest: its table is not in a memory BAR"
-            ));
-        }
-        let state = (vectors != 0 && placed).then(|| Msix::new(vectors));
-        Some(Self { layout, state })
-    }
-
-    /// What the guest must not reach directly.
-    pub(super) fn trapped(&self) -> [Placement; 2] {
-        [self.layout.table.clone(), self.layout.pending.clone()]
-    }
-}
-
-fn is_inside(placement: &Placement, bars: &Bars) -> bool {
-    bars.get(placement.bar)
-        .is_some_and(|bar| bar.kind() != BarKind::Io && placement.range.end <= bar.size())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A simulated device behind [`HostFunction`]: records calls, keeps the rules of VFIO, and fails
+//! A simulated device behind [`HostFunction`](devices::vfio_pci::HostFunction): records calls, keeps the rules of VFIO, and fails
 //! on demand.
 
 use std::collections::{BTreeMap, BTreeSet};

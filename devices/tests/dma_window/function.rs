@@ -56,7 +56,7 @@ fn name(window: &mut DmaWindow<Box<[TablePage]>>, value: u32) -> u32 {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn it_identifies_itself() {
     let (window, _) = &mut window();
     for (offset, dword) in [
         (0x00, 0x7057_1234),

@@ -417,7 +417,7 @@ fn a_file_that_is_too_large_is_not_parsed() {
 }
 
 #[test]
-fn syntax_errors_say_where() {
+fn syntax_errors_have_a_place() {
     let text = error("version = \n");
     assert!(text.contains("line 1"), "{text}");
 }

@@ -196,7 +196,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_lost_interrupt_is_told_from_a_late_one() {
+    fn a_lost_interrupt_is_distinguished_from_a_late_one() {
         let script = Script::default();
         assert_eq!(wait(Interrupt::Msi, &script, 1000), Ended::Lost);
         let late = Script {

@@ -5,7 +5,7 @@
 //! A guest whose memory is not at the host's addresses must not give a device its guest-physical
 //! addresses. The window is a PCI function that provides the right ones:
 //!
-//! 1. [`locate`] recognises the function by its config space and returns where its BARs are. The
+//! 1. [`locate`](fn@locate) recognises the function by its config space and returns where its BARs are. The
 //!    guest makes them accessible (memory decode in COMMAND, a mapping) behind [`Bars`].
 //! 2. [`DmaWindow::open`] makes sure that it is a window of a version known here.
 //! 3. [`DmaWindow::translate`] returns the address for a device. It reads the table in the BAR,
@@ -18,7 +18,8 @@
 //! /// Gives a device the addresses of a buffer, piece by piece.
 //! fn program<B: Bars>(
 //!     window: &DmaWindow<B>,
-//!     (mut gpa, mut len): (Gpa, u64),
+//!     mut gpa: Gpa,
+//!     mut len: u64,
 //!     mut descriptor: impl FnMut(u64, u64),
 //! ) -> Result<(), TranslateError> {
 //!     while len > 0 {

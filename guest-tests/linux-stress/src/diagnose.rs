@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn stale_torn_and_missing_data_are_told_apart() {
+    fn stale_torn_and_missing_data_are_distinguished() {
         let stale = block(EXPECTED.offset, 4);
         let (kind, text) = told(&stale);
         assert_eq!(kind, FindingKind::Mismatch);
@@ -371,7 +371,7 @@ mod tests {
         }
 
         #[test]
-        fn any_cut_of_two_blocks_is_told(at in 1_usize..512, generation in 0_u32..5) {
+        fn any_cut_of_two_blocks_is_reported(at in 1_usize..512, generation in 0_u32..5) {
             let mut bytes = block(EXPECTED.offset, 5);
             bytes[at..].copy_from_slice(&block(EXPECTED.offset, generation)[at..]);
             // The second half of a cell alone has the generation.

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_used_pieces_are_told_in_order() {
+    fn the_most_used_pieces_are_reported_in_order() {
         let mut tally = Tally::default();
         for piece in 0..600_u64 {
             tally.land(piece * PIECE + 4096, 10 + piece);

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_make_up_the_whole_if_they_are_told() {
+    fn pieces_make_up_the_whole_if_they_are_shown() {
         let bytes = vec![1; 20_000];
         let Ok(pagemap) = Pagemap::open() else { return };
         let pieces = pagemap.pieces(&bytes[100..]);

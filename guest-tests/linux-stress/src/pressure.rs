@@ -157,7 +157,7 @@ mod tests {
     use crate::report::testing::Lines;
 
     #[test]
-    fn held_memory_stays_below_the_limit_and_is_given_back() {
+    fn held_memory_stays_below_the_limit_and_is_released() {
         let (lines, meter) = (Lines::default(), Meter::new());
         let report = lines.report();
         let shared = Shared {

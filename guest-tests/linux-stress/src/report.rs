@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_can_be_read() {
+    fn what_is_reported_can_be_read() {
         let lines = Lines::default();
         let report = lines.report();
         report.version();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn findings_are_not_told_for_ever() {
+    fn findings_are_not_reported_for_ever() {
         let lines = Lines::default();
         let report = lines.report();
         for _ in 0..100 {

@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_cell_tells_its_stamp(seed: u64, medium: u8, number in 0_u64..1 << 56, generation: u32) {
+        fn every_cell_has_its_stamp(seed: u64, medium: u8, number in 0_u64..1 << 56, generation: u32) {
             let stamp = Stamp { medium, offset: number * 16, generation };
             let stamper = Stamper::new(seed);
             prop_assert_eq!(stamper.decode(&stamper.cell(stamp)), Some(stamp));

@@ -10,11 +10,14 @@ use address::{Gpa, Hpa};
 use pci_config::regs::{COMMAND, CONVENTIONAL_CONFIG_SIZE, MSI_CONTROL, MSI_ENABLE};
 
 use devices::pci::{MsiMessage, PciFunction, Region, Space};
-use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
+use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo, Vectors};
 
 use crate::function::{self, BAR_SIZE, Edu, Options, SetupError};
 use crate::outside::InterruptSink;
 use crate::worker::EduWorker;
+
+/// The interrupts that it has, one vector of each.
+const KINDS: [InterruptKind; 2] = [InterruptKind::Intx, InterruptKind::Msi];
 
 /// An engine whose function a guest gets as it gets that of a real device: through
 /// [`PassthroughFunction`](devices::vfio_pci::PassthroughFunction).
@@ -58,10 +61,10 @@ impl EduHost {
             bars,
             rom: RegionInfo::default(),
             config_size: CONVENTIONAL_CONFIG_SIZE,
-            intx_vectors: 1,
-            msi_vectors: 1,
-            msix_vectors: 0,
-            msix_grows: true,
+            interrupts: KINDS
+                .map(|kind| (kind, Vectors::fixed(1)))
+                .into_iter()
+                .collect(),
             resettable: true,
         };
         Ok((Self { edu, info, wires }, worker))
@@ -129,13 +132,12 @@ impl HostFunction for EduHost {
     }
 
     fn enable_interrupts(&mut self, kind: InterruptKind, _: u16) -> Result<u16, HostError> {
-        match kind {
-            InterruptKind::Intx => self.wires.wiring().turn_on(kind),
-            InterruptKind::Msi => {
-                self.wires.wiring().turn_on(kind);
-                self.program_msi(MSI_ENABLE);
-            }
-            InterruptKind::Msix => return Err(HostError("it has no MSI-X".into())),
+        if self.info.interrupts[kind].count == 0 {
+            return Err(HostError(format!("it has no {kind}").into()));
+        }
+        self.wires.wiring().turn_on(kind);
+        if kind.is_message() {
+            self.program_msi(MSI_ENABLE);
         }
         Ok(1)
     }

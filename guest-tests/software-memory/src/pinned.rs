@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_into_the_next_extent_if_that_lies_behind_it() {
+    fn a_run_continues_into_the_next_extent_if_that_is_adjacent() {
         let mut map = PinnedMap::new();
         map.insert(&[extent(10, 100, 2), extent(12, 200, 1)])
             .unwrap();

@@ -45,7 +45,7 @@ fn pinned(backend: &SoftwareBackend) -> Vec<Extent> {
 }
 
 #[test]
-fn memory_is_scattered_and_every_word_is_where_the_extents_say() {
+fn memory_is_scattered_and_every_word_is_where_the_extents_are() {
     let file = file(2 * MIB);
     let mut backend = SoftwareBackend::new(physical(1));
     let extents = backend.pin(&request(&file, 2 * MIB, PAGE)).unwrap();

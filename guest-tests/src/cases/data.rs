@@ -75,7 +75,7 @@ pub fn no_groups() -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
-/// One hugepage of 1 GiB above 4 GiB; a size that is no multiple of it is refused.
+/// One hugepage of 1 GiB above 4 GiB; a size that is not a multiple of it is refused.
 pub fn giant_pages() -> Result<CaseResult> {
     let (outcome, mut findings) = run(&Variant {
         seed: 3,

@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_says_where_memory_and_registers_are() {
+    fn a_report_has_the_addresses_of_memory_and_registers() {
         let report = serde_json::json!({ "setup": {
             "extents": [
                 { "gpa": "0x100000", "hpa": "0x9000", "len": 4096 },

@@ -316,6 +316,6 @@ mod tests {
             "buffer: virtual 0x7f00, guest-physical 0x1000, in 1 runs",
         );
         assert!(format!("{findings:?}").contains("the buffer was in Some(1) runs"));
-        assert!(found("none").contains("wanted 32768"));
+        assert!(found("none").contains("expected 32768"));
     }
 }

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_told_by_verdict_and_name() {
+    fn lines_are_distinguished_by_verdict_and_name() {
         let step = Step {
             name: "x",
             shows: &["OK kvm", "FAIL iommufd"],

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn block_comes_first_where_that_is_wanted() {
+    fn block_comes_first_if_requested() {
         let first = Shape {
             block_first: true,
             ..SHAPE

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn express_devices_stand_behind_a_port() {
+    fn express_devices_are_behind_a_port() {
         let placed = place_one(1, "nvme,drive=d,serial=x", &models()).unwrap();
         assert_eq!(placed.line, "09 - 00.0");
         assert_eq!(placed.arguments.len(), 2);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn conventional_devices_stand_behind_a_bridge() {
+    fn conventional_devices_are_behind_a_bridge() {
         let placed = place_one(0, "edu", &models()).unwrap();
         assert_eq!(placed.line, "08 0 01.0");
         assert_eq!(placed.arguments[2], "edu,bus=tbc0,addr=1");

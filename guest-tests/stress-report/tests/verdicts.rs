@@ -365,7 +365,7 @@ fn the_monitor_refuses_what_the_guest_provokes_and_nothing_else() {
         (name, reasons.as_slice()),
         (
             "failed",
-            &["2 mediated transfers were not taken by the device".to_owned()][..]
+            &["2 mediated transfers were not accepted by the device".to_owned()][..]
         )
     );
 }

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_whose_dma_is_mediated_is_told() {
+    fn a_guest_whose_dma_is_mediated_gets_the_mode() {
         let mediated = ["--noiommu", "--device", "01:00.0,dma=mediate"];
         for (words, told) in [
             (&["--software=mediate"][..], true),

@@ -25,7 +25,7 @@ pub enum MapError {
         /// First address of the range.
         iova: Iova,
     },
-    /// IOVA, HPA or length is no multiple of 4 KiB (`ENXIO`).
+    /// IOVA, HPA or length is not a multiple of 4 KiB (`ENXIO`).
     #[error("Mapping of {len:#x} bytes at IOVA {iova} to HPA {hpa} is not aligned to 4 KiB")]
     Misaligned {
         /// First address of the range.

@@ -82,8 +82,8 @@ pub trait TableMemory {
     /// The entry `index` of `table`, or `None` if there is no such entry.
     fn load(&self, table: TableAddress, index: usize) -> Option<Entry>;
 
-    /// The entry `index` of the table that `pointer`, from a table of `level`, points to; `None`
-    /// if it is no pointer or there is no such entry.
+    /// The entry `index` of the table that `pointer`, from a table of `level`, points to; `None` if
+    /// it is not a pointer or there is no such entry.
     #[inline(always)]
     fn follow(&self, pointer: Entry, level: Level, index: usize) -> Option<Entry> {
         if pointer.is_table(level) {

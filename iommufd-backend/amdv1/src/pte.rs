@@ -83,7 +83,7 @@ pub enum Malformed {
         /// log2 of the size that it encodes.
         lg2: u32,
     },
-    /// It is a leaf of one item whose address is no multiple of its size.
+    /// It is a leaf of one item whose address is not a multiple of its size.
     #[error("it is a leaf for the misaligned address {hpa}")]
     Misaligned {
         /// The address it holds.

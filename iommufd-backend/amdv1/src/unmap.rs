@@ -16,7 +16,7 @@ use crate::walk::{Leaf, Root};
 /// Why a range was not unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnmapError {
-    /// IOVA or length is no multiple of 4 KiB.
+    /// IOVA or length is not a multiple of 4 KiB.
     #[error("Range of {len:#x} bytes at IOVA {iova} to unmap is not aligned to 4 KiB")]
     Misaligned {
         /// First address of the range.
@@ -50,7 +50,7 @@ struct Path {
     tables: [TableAddress; Level::TOP.number() as usize + 1],
     /// Level of the entry.
     level: Level,
-    /// The entry, which is no pointer.
+    /// The entry, which is not a pointer.
     entry: Entry,
 }
 

@@ -152,7 +152,7 @@ fn any_step_that_fails_leaves_no_evidence() {
     };
     assert!(end(&refuses, &flr()).is_err());
 
-    // All ones are no answer, and no evidence that the device is gone.
+    // All ones are not evidence that the device is gone.
     let silent = fake(0);
     *silent.command.lock().unwrap() = u16::MAX;
     let text = end(&silent, &flr()).unwrap_err().to_string();

@@ -128,7 +128,7 @@ fn a_function_that_a_driver_has_is_left_alone() {
 }
 
 #[test]
-fn without_a_trusted_reset_of_its_own_the_bridge_is_reset_if_nobody_else_is_behind_it() {
+fn without_a_trusted_function_reset_the_bridge_is_reset_if_nothing_else_is_behind_it() {
     let tree = Tree::new();
     let nic = tree.nic();
     tree.write(NIC, "reset_method", "pm\n");

@@ -9,11 +9,13 @@
 //!   facts.
 //! - `bind` binds a device to vfio-pci ([`bind`](bind())), and [`unbind`] returns it to its own
 //!   driver.
+//! - `arch` has the facts and checks that depend on the CPU architecture.
 //! - [`list`](list()) names the devices with their facts.
 //!
 //! Everything is read below one [`SysRoot`], so that a tree of files can be a machine in tests. The
 //! kernel's files are outside input: text that cannot be parsed counts as missing.
 
+mod arch;
 mod bind;
 mod checks;
 mod facts;
@@ -21,6 +23,7 @@ mod list;
 mod sys_root;
 mod wanted;
 
+pub use arch::{Encryption, EncryptionUnknown, memory_encryption};
 pub use bind::error::{BindError, BindErrorKind};
 pub use bind::{Bound, Unbound, bind, ensure_closed, ensure_no_virtual_functions, prepare, unbind};
 pub use checks::check;
@@ -32,7 +35,6 @@ pub use facts::available_memory::{
     AvailableMemory, MemoryLimit, available_memory, refuses_overcommit,
 };
 pub use facts::config_window::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
-pub use facts::cpu::{Encryption, EncryptionUnknown, memory_encryption};
 pub use facts::device::{cdev_kind, translated_bar};
 pub use facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, conflicting, needs_hugepages};
 pub use facts::kept::of_device as keepers_of;

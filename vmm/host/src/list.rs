@@ -236,7 +236,7 @@ mod tests {
     use crate::sys_root::tests::Fake;
 
     #[test]
-    fn bridges_are_left_out_and_the_rest_is_told() {
+    fn bridges_are_omitted_and_the_rest_is_listed() {
         let fake = Fake::new();
         fake.disk();
         fake.write("sys/devices/pci0000:00/0000:00:08.0/class", "0x060400\n");

@@ -103,8 +103,8 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
             }
         }
     }
-    // Its files are closed, and so its devices, once it is no process any more (kernel/exit.c
-    // do_exit: exit_files and exit_task_work before exit_notify).
+    // Its files are closed, and so its devices, once it has exited (kernel/exit.c do_exit:
+    // exit_files and exit_task_work before exit_notify).
     wait_for(monitor);
     // Devices that never got the memory's addresses cannot write to it.
     if held.status.bytes == 0 {

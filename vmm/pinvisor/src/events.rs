@@ -187,7 +187,7 @@ impl EventLog {
         };
         let mut text = match serde_json::to_string(&line) {
             Ok(text) => text,
-            // A path that is no text.
+            // A path that is not UTF-8.
             Err(error) => return log::warn!("Cannot serialise an event: {error}"),
         };
         text.push('\n');
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_used_as_long_as_somebody_reads() {
+    fn a_descriptor_is_used_as_long_as_it_has_a_reader() {
         let (reader, writer) = io::pipe().unwrap();
         let config = HostConfig {
             event_fd: Some(writer.as_raw_fd().cast_unsigned()),

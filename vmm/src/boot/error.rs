@@ -10,7 +10,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::kernel::KernelError;
 use super::place::PlaceError;
-use crate::arch::low;
+use crate::arch::{RELOCATABLE_KERNELS, low};
 use crate::error::explain::{ExitCode, Explain, FileError, Limits};
 use crate::memory::FRAGMENTED;
 
@@ -95,7 +95,7 @@ impl Explain for BootError {
         match self {
             Self::Kernel(KernelError::NotKernel { unpack, .. }) => unpack.clone(),
             Self::Kernel(_) => None,
-            Self::Place { source, .. } => Some(other_place(source).to_owned()),
+            Self::Place { source, .. } => Some(other_place(source)),
             Self::Load(error) => error.hint(limits),
             Self::File(error) => error.hint(limits),
         }
@@ -111,18 +111,20 @@ impl Explain for BootError {
 }
 
 /// How a kernel comes to have a place.
-fn other_place(error: &PlaceError) -> &'static str {
-    match error {
+fn other_place(error: &PlaceError) -> String {
+    let hint = match error {
         PlaceError::TooLarge { .. } => "give the guest more --memory",
         PlaceError::OutOfReach { from, .. } if from.0 < low::SIZE => {
             "link it above the first MiB, or give it a 64-bit entry point, which lets Pinvisor \
              load it anywhere"
         }
         PlaceError::OutOfReach { .. } => {
-            "boot a relocatable kernel, such as a bzImage or vmlinux of Linux; or use no device \
-             with dma=identity (use iommu, translate or mediate): guest memory then begins at 2 \
-             MiB"
+            return format!(
+                "boot a relocatable kernel, such as {RELOCATABLE_KERNELS}; or use no device with \
+                 dma=identity (use iommu, translate or mediate): guest memory then begins at 2 MiB"
+            );
         }
         PlaceError::TooFragmented { .. } => FRAGMENTED,
-    }
+    };
+    hint.to_owned()
 }

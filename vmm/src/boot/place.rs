@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_memory_is_not_told_to_be_fragmented() {
+    fn what_is_larger_than_memory_is_not_reported_as_fragmented() {
         let memory = plan(&[(16 * MIB, 64 * MIB), (128 * MIB, 40 * MIB)]);
         let find = |length| Placement::find(&memory.ranges(), &DEMAND, Some(length));
         let too_large = |what, need, room, besides| {
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_cannot_live_above_4g_says_so() {
+    fn a_kernel_that_cannot_be_above_4g_is_reported() {
         let high = plan(&[(1 << 32, 512 * MIB)]);
         let demand = Demand {
             below: Demand::LIMIT_4G,
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_cannot_be_moved_is_where_it_wants_to_be() {
+    fn a_kernel_that_is_not_relocatable_is_at_its_address() {
         let fixed = Demand {
             alignment: PAGE,
             below: Gpa(80 * MIB),

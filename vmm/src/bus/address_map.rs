@@ -11,14 +11,13 @@ use devices::pci;
 use host::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
 use iommufd_backend::IoMem;
 
-use crate::arch::layout::{self, IO_APIC};
+use crate::arch::layout;
 
 /// Smallest piece of a window that is described to the guest.
 const PAGE: u64 = 4096;
 
-// Config space has the size that the guest's bus answers, below the guest's I/O APIC.
+// Config space has the size that the guest's bus answers.
 const _: () = assert!(CONFIG_WINDOW_SIZE == pci::ECAM_SIZE);
-const _: () = assert!(CONFIG_WINDOW_LIMIT.0 == IO_APIC.start.0);
 
 /// Guest-physical addresses that follow from the host's map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +28,12 @@ pub struct AddressMap {
     pub ecam: Range<Gpa>,
 }
 
-/// There is no place for config space.
+/// No address is free for config space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("The host's address map has no free MiB below {} for PCI config space", IO_APIC.start)]
+#[error(
+    "The host's address map has no free MiB below {} for PCI config space",
+    CONFIG_WINDOW_LIMIT
+)]
 pub struct NoEcamError;
 
 impl AddressMap {

@@ -58,7 +58,7 @@ pub enum BusError {
     /// A profile is not sound.
     #[error(transparent)]
     Profile(#[from] ProfileError),
-    /// There is no slot left.
+    /// No slot is left.
     #[error(transparent)]
     TooManyDevices(#[from] TooManyDevices),
     /// KVM.

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_memory_is_half_as_much_unless_said() {
+    fn spare_memory_is_half_as_much_unless_specified() {
         let spare = |text: &str| text.parse::<MemoryConfig>().unwrap().spare_pages();
         assert_eq!(spare("512M"), 128);
         assert_eq!(spare("16M"), 32);

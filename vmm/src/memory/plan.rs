@@ -142,7 +142,7 @@ pub enum PlanError {
         /// Bits of a guest-physical address.
         bits: u8,
     },
-    /// There is no room for memory between what is taken.
+    /// No room for memory between used addresses.
     #[error("No room for {missing} bytes of guest memory below 2^{bits}")]
     NoRoom {
         /// Bytes without a place.

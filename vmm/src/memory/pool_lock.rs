@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_can_be_locked_nobody_waits() {
+    fn nothing_waits_if_nothing_can_be_locked() {
         let folder = tempfile::tempdir().unwrap();
         let turn = Turn::at(&folder.path().join("none"), "is there");
         assert!(turn._lock.is_none());

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_goes_as_far_as_was_said() {
+    fn a_step_ends_at_its_total() {
         let progress = Progress::new("Testing", 10);
         progress.advance(4);
         assert_eq!(progress.percent(), 40);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use address::{Gpa, Hpa};
 use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, MsiMessage, Region};
-use iommufd_backend::{IrqIndex, ResetMethod, VfioDevice};
+use iommufd_backend::{ResetMethod, VfioDevice};
 
 use self::assigned::AssignedDevice;
 use self::interrupts::{Active, OwnEvents};
@@ -161,10 +161,9 @@ impl HostFunction for VfioFunction {
     }
 
     fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<u16, HostError> {
-        Ok(match kind {
-            InterruptKind::Intx => self.enable_intx().map(|()| 1),
-            InterruptKind::Msi => self.enable_messages(IrqIndex::Msi, vectors),
-            InterruptKind::Msix => self.enable_messages(IrqIndex::Msix, vectors),
+        Ok(match kind.is_message() {
+            true => self.enable_messages(kind, vectors),
+            false => self.enable_intx().map(|()| 1),
         }?)
     }
 

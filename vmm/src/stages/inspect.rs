@@ -266,7 +266,7 @@ mod tests {
     use crate::error::explain::Explain;
 
     #[test]
-    fn a_mode_that_cannot_be_had_is_an_error_with_the_reason() {
+    fn a_mode_that_is_not_possible_is_an_error_with_the_reason() {
         let id = |kind, options: &str, accepted| {
             let device: DeviceConfig = format!("01:00.0{options}").parse().unwrap();
             check_mode(&device, kind, accepted).map_err(|error| error.id())

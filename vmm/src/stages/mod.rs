@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From a [`Config`] to a running guest: one type for each stage, made of the one before, so that
-//! no stage can be skipped or run early. An error releases what exists by then, in the order of
-//! [`teardown`](crate::teardown).
+//! From a [`Config`](crate::config::Config) to a running guest: one type for each stage, made of the
+//! one before, so that no stage can be skipped or run early. An error releases what exists by then,
+//! in the order of [`teardown`](crate::teardown).
 //!
 //! | stage | question |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | [`open_kvm`] | Is KVM available and sufficient? |
 //! | [`bind`] | Are the devices bound, reset and quiet? |
 //! | [`pin`] | Is memory pinned, and where? |
-//! | [`plan`] | Where is everything in the guest? |
+//! | [`plan`](mod@plan) | Where is everything in the guest? |
 //! | [`map`] | Is memory at the addresses that devices and guest use? |
 //! | [`load`] | Which boot data is in it? |
 //! | [`start`](mod@start) | Does it run? |

@@ -182,7 +182,7 @@ const ALL: [&str; 9] = trace::ALL;
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn nothing_is_given_back_before_anything_was_taken() {
+fn nothing_is_released_before_anything_was_taken() {
     let missing = config(Path::new("/nonexistent"), "64M");
     assert_eq!(
         after(Inspected::new(&missing, harness(&Identity))),
@@ -264,7 +264,7 @@ fn plan<'a>(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Planned
 }
 
 #[test]
-fn memory_that_cannot_be_pinned_or_laid_out_is_given_back_in_order() {
+fn memory_that_cannot_be_pinned_or_laid_out_is_released_in_order() {
     let kernel = kernel();
     // More than the synthetic memory has.
     let large = config(kernel.path(), "64G");
@@ -275,7 +275,7 @@ fn memory_that_cannot_be_pinned_or_laid_out_is_given_back_in_order() {
 }
 
 #[test]
-fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
+fn memory_that_cannot_be_mapped_or_loaded_into_is_released_in_order() {
     let kernel = kernel();
     let good = config(kernel.path(), "64M");
     // An initramfs that has no room.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use address::{Gpa, Hpa};
 use devices::pci::{PciFunction, Region, Space};
-use devices::vfio_pci::{HostError, HostFunction, HostInfo, RegionInfo};
+use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo, Vectors};
 use software_edu::Edu;
 
 use crate::edu::PAGE;
@@ -69,10 +69,10 @@ impl EduHost {
             bars,
             rom: RegionInfo::default(),
             config_size: 256,
-            intx_vectors: 1,
-            msi_vectors: 1,
-            msix_vectors: 0,
-            msix_grows: true,
+            interrupts: [InterruptKind::Intx, InterruptKind::Msi]
+                .map(|kind| (kind, Vectors::fixed(1)))
+                .into_iter()
+                .collect(),
             resettable: true,
         };
         let violations = Violations::default();

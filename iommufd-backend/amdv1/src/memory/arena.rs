@@ -22,7 +22,7 @@ const _: () = assert!(size_of::<Page>() as u64 == TABLE_BYTES);
 
 /// Pages by their byte offset.
 ///
-/// The first one stays empty and is no table: it is used where there is none. Pages are never taken
+/// The first one stays empty and is not a table: it replaces missing ones. Pages are never taken
 /// away again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arena {
@@ -126,7 +126,7 @@ impl Arena {
     }
 
     /// The word `index` of the page that `pointer`, from a table of `level`, points to; `None` if
-    /// it is no pointer or the page is not here.
+    /// it is not a pointer or the page is not here.
     // What a pointer is made of besides the offset is always the same here, so a subtraction
     // leaves the offset. Rotated, it is the number of the page; any other entry has bits left
     // below or above and makes a larger one. Taking the fields apart and indexing takes three

@@ -161,7 +161,7 @@ fn malformed_leaves_are_refused() {
 }
 
 #[test]
-fn absent_entries_are_empty_whatever_else_they_say() {
+fn absent_entries_are_empty_whatever_else_is_set() {
     for level in (0..=5).filter_map(Level::new) {
         assert_eq!(Entry(!1).decode(level), Ok(Item::Empty));
     }

@@ -225,8 +225,7 @@ pub fn ensure_no_virtual_functions(root: &SysRoot, bdf: Bdf) -> Result<(), BindE
     }
 }
 
-/// Gives `bdf` back to the driver that claims it by itself. One that no VFIO driver has stays as
-/// it is.
+/// Returns `bdf` to the driver that claims it. One without a VFIO driver is not changed.
 ///
 /// # Errors
 /// [`BindError`]

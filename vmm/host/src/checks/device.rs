@@ -7,6 +7,7 @@ use iommufd_backend::{CdevKind, is_vfio_driver};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::rebuild::rebuild;
 use crate::checks::units::names;
 use crate::checks::{bars, dma_width, interrupts, reset};
 use crate::facts::device::{
@@ -135,8 +136,7 @@ fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
         None => Line::fail(
             id,
             "Bound to a VFIO driver, which created no character device",
-            "in the kernel's source: scripts/config -e VFIO_DEVICE_CDEV && make olddefconfig \
-             bzImage",
+            rebuild("-e VFIO_DEVICE_CDEV"),
         ),
     }
 }
@@ -182,7 +182,7 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
     }
     Line::warn(
         id,
-        format!("{text}: a reset or fault of one affects all"),
+        format!("{text}: operations on one affect all"),
         format!("pinvisor bind {}", names(&foreign, " ")),
     )
 }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_with_its_own_driver_wants_binding() {
+    fn a_disk_with_its_own_driver_needs_binding() {
         let fake = Fake::new();
         let disk = fake.disk();
         let of = |id| line(&fake, disk, id);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_tells_whether_an_iommu_stands_before() {
+    fn the_node_shows_whether_an_iommu_isolates() {
         let fake = Fake::new();
         let disk = fake.disk();
         let directory = format!("{BELOW}/0000:01:00.0");

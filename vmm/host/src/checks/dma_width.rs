@@ -50,7 +50,7 @@ mod tests {
     const BELOW: &str = "sys/devices/pci0000:00/0000:00:08.0";
 
     #[test]
-    fn dma_reaches_as_far_as_the_kernel_says_whatever_the_bus() {
+    fn dma_reaches_as_far_as_the_kernel_reports_whatever_the_bus() {
         let fake = Fake::new();
         let disk = fake.disk();
         let width = || check(&fake.root, disk);

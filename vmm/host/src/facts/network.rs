@@ -172,7 +172,7 @@ eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
         };
         fake.write("proc/net/route", V4);
         assert_eq!(found(), [network("10.0.2.0/24")]);
-        // Addresses that it has given itself are no use.
+        // Addresses that it has assigned itself do not count.
         fake.write("proc/net/route", &V4.replace("0002000A", "0000FEA9"));
         let v6 = |address: &str, scope: &str| format!("{address} 02 40 {scope} 80     eth0\n");
         let own = v6("fe80000000000000505400fffe123456", "20");

@@ -156,7 +156,7 @@ fn nothing_is_reset_for_a_monitor_that_had_no_memory() {
 }
 
 #[test]
-fn what_cannot_be_reset_is_kept_until_somebody_has_reset_it() {
+fn what_cannot_be_reset_is_kept_until_it_has_been_reset() {
     let mut rig = Rig::new();
     rig.hold();
     symlink("drivers/nvme", rig.device("driver")).unwrap();

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_done_is_told_apart_from_what_was_so() {
+    fn what_was_done_is_distinguished_from_what_was_so() {
         let mut bound = Bound {
             driver: "vfio-pci".into(),
             before: Some("nvme".into()),

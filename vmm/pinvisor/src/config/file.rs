@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_named_with_those_that_are_known() {
+    fn unknown_keys_are_named_with_the_valid_ones() {
         for (text, line, words) in [
             (
                 "\nmemroy = '1G'",

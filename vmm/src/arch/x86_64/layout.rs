@@ -14,6 +14,9 @@ pub const LOCAL_APIC: Range<Gpa> = Gpa(0xfee0_0000)..Gpa(0xfee0_1000);
 /// Physical address of the I/O APIC that KVM emulates.
 pub const IO_APIC: Range<Gpa> = Gpa(0xfec0_0000)..Gpa(0xfec0_1000);
 
+// Config space is below the I/O APIC.
+const _: () = assert!(host::CONFIG_WINDOW_LIMIT.0 == IO_APIC.start.0);
+
 /// Where KVM may put what Intel CPUs need to run real mode: below 4 GiB in the ROM area, which is
 /// memory on no PC. Four pages: the identity map and the task state.
 pub const IDENTITY_MAP: Gpa = Gpa(0xfffb_c000);

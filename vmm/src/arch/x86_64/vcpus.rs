@@ -2,10 +2,13 @@
 
 //! A guest's CPUs before they run.
 
+use std::borrow::Cow;
+
 use devices::pci::CONFIG_PORT;
 use kvm_ioctls::VcpuFd;
 
 use super::boot::handover::Start;
+use super::boot::linux_options;
 use super::cpuid;
 use super::entry::{self, EntryError};
 use crate::kvm::vm::{Vm, VmError};
@@ -29,7 +32,7 @@ impl Vcpus {
     /// # Errors
     /// [`VmError`]
     pub fn create(vm: &Vm, count: u8) -> Result<Self, VmError> {
-        // CONFIG_ADDRESS of PCI, a dword, which says what the next access to CONFIG_DATA is about.
+        // CONFIG_ADDRESS of PCI, a dword, which selects what the next access to CONFIG_DATA is about.
         vm.keep_writes(CONFIG_PORT, 4)?;
         for (port, len) in PROBED_PORTS {
             vm.keep_writes(port, len)?;
@@ -44,10 +47,10 @@ impl Vcpus {
         })
     }
 
-    /// The frequency of their TSC in kHz, if KVM reports it.
+    /// `line`, a command line for Linux, with what it needs to know about these CPUs.
     #[must_use]
-    pub fn tsc_khz(&self) -> Option<u32> {
-        self.tsc_khz
+    pub fn command_line<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        linux_options::with_tsc_frequency(line, self.tsc_khz)
     }
 
     /// Makes them ready to run. The first one begins at `start`; KVM keeps the others waiting for the

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn mem_that_cuts_by_address_is_told_in_the_identity_layout() {
+    fn mem_that_cuts_by_address_is_reported_in_the_identity_layout() {
         let cut = |line| told(line, &high(), true);
         assert!(cut("mem=512M")[0].contains("Linux will use 0 B"));
         assert!(cut("quiet \"mem=4352M\"")[0].contains("of the guest's 512 MiB"));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn memmap_that_names_no_memory_is_told() {
+    fn memmap_that_names_no_memory_is_reported() {
         let told = |line| told(line, &high(), true);
         assert!(told("memmap=64M@1G")[0].contains("HOST"));
         assert!(told("memmap=512M@4G")[0].contains("HOST"));
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_kernel_without_a_place_is_told() {
+    fn a_crash_kernel_without_a_place_is_reported() {
         let told = |line| told(line, &high(), true);
         for line in [
             "crashkernel=128M",

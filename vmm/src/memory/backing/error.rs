@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_on_locked_memory_is_told_for_all_of_it() {
+    fn the_limit_on_locked_memory_is_reported_for_all_of_it() {
         let page = PinError::from(Backend::Pin {
             len: 2 << 20,
             source: std::io::Error::from_raw_os_error(libc::ENOMEM),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_pages_are_told_from_those_that_are_refused() {
+    fn missing_pages_are_distinguished_from_those_that_are_refused() {
         let report = |got, free| {
             let error = PinError::TooFewHugepages {
                 size: HugepageSize::Mib2,

@@ -17,7 +17,7 @@ use super::terminal::RawMode;
 /// Keys that wait at most for a guest that does not read; what is typed after them is lost.
 const TYPED_AHEAD: usize = 4096;
 
-/// Of what a client sent that is gone, so much waits at most for a guest that does not read.
+/// Most bytes of a disconnected client that wait for a guest that does not read.
 const LEFT_BEHIND: usize = 1 << 20;
 
 /// Input that the guest has had no room for yet.
@@ -132,7 +132,7 @@ impl Input {
         self.user.is_none() && !self.waiting.0.is_empty()
     }
 
-    /// Reads what there is and hands it to `serial`. To be called when the source is readable.
+    /// Reads what is available and passes it to `serial`. To be called when the source is readable.
     pub fn read(&mut self, serial: &GuestSerial) -> InputState {
         let mut buffer = [0; 256];
         let count = match rustix::io::read(&self.source, &mut buffer) {

@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_is_written_to_and_nobody_waits_for_its_reader() {
+    fn a_fifo_is_written_to_without_waiting_for_its_reader() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();

@@ -44,7 +44,7 @@ impl<'a> ConsoleWatcher<'a> {
         matches!(self.console.outlet, Outlet::Socket(..))
     }
 
-    /// Reads what there is; holds when the guest has no room.
+    /// Reads what is available; pauses when the guest has no room.
     fn read(&mut self, found: EventSet, ops: &mut EventOps<'_>) {
         let Some(input) = &mut self.console.input else {
             return;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use address::Gpa;
 use devices::pci::Region;
-use devices::vfio_pci::{HostError, HostFunction, HostInfo, RegionInfo};
+use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo, Vectors};
 
 use super::super::memory::GuestMemory;
 use super::device::{
@@ -362,10 +362,9 @@ impl Hardware {
             bars,
             rom: RegionInfo::default(),
             config_size: 256,
-            intx_vectors: 0,
-            msi_vectors: 0,
-            msix_vectors: 2,
-            msix_grows: true,
+            interrupts: [(InterruptKind::Msix, Vectors::growing(2))]
+                .into_iter()
+                .collect(),
             resettable: true,
         };
         let state = State {

@@ -179,7 +179,7 @@ fn one_of_two_functions_is_to_be_refused_and_both_to_be_reset() {
     assert_eq!(found(output.clone()), []);
     assert_eq!(found(output.replace("status=3", "status=0")), [Aspect::End]);
     assert_eq!(
-        found(output.replace("hit 0000:01:00.1", "hit another")),
+        found(output.replace("reset 0000:01:00.1", "reset another")),
         [Aspect::Work]
     );
     let not_both = output.replace("01:00.1: resetting", "01:00.1: reset done");

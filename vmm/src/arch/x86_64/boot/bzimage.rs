@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_image_says_what_it_needs() {
+    fn a_good_image_is_decoded() {
         let file = image(|_| (), 2048);
         let kernel = open(file.path()).unwrap();
         assert_eq!(
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_is_read_where_the_header_says() {
+    fn the_release_is_read_at_the_headers_offset() {
         let release = |version: &str, offset: u16| {
             let file = image(|header| header.kernel_version = offset, 2048);
             let at = VERSION_BASE + 0x100;

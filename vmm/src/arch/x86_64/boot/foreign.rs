@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_files_are_told_with_what_unpacks_them() {
+    fn compressed_files_are_reported_with_what_unpacks_them() {
         for (start, found, tool) in [
             (&b"\x1f\x8b\x08\0\0"[..], "a gzip file", "gzip"),
             (b"\x28\xb5\x2f\xfd\x04", "a zstd file", "zstd"),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unified_kernel_image_is_told_from_other_efi_programs() {
+    fn a_unified_kernel_image_is_distinguished_from_other_efi_programs() {
         let kernel = program(0x8664, &[b".osrel\0\0", b".linux\0\0", b".initrd\0"]);
         assert_eq!(
             recognise(&kernel),

@@ -14,6 +14,11 @@ use super::foreign::Foreign;
 use crate::boot::kernel::{Kernel, KernelError};
 use crate::config::input_file;
 
+/// The kinds of files that [`open`] takes, behind "neither".
+pub const KERNEL_FORMATS: &str = "a bzImage nor an ELF kernel";
+/// Kernels that run wherever they are loaded.
+pub const RELOCATABLE_KERNELS: &str = "a bzImage or vmlinux of Linux";
+
 /// How a kernel is entered, and how its machine is described to it.
 #[derive(Clone, Copy, Debug)]
 pub enum Protocol<'a> {
@@ -73,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_and_foreign_files_are_told_apart() {
+    fn missing_and_foreign_files_are_distinguished() {
         assert!(matches!(
             open(Path::new("/nonexistent")),
             Err(KernelError::Read { .. })

@@ -16,6 +16,12 @@ use crate::boot::command_line;
 use crate::boot::release::Release;
 use crate::config::LowMemory;
 
+/// The first release that keeps all of its first MiB from its page allocator
+/// (arch/x86/realmode/init.c, `reserve_real_mode`, since commit f1d4d47c5851).
+const KEEPS_FIRST_MIB: Release = Release {
+    major: 5,
+    minor: 13,
+};
 /// With what Linux before 5.13 keeps low memory that is RAM.
 const OPTION: &str = "reservelow";
 /// All of it, and the most that the option takes (arch/x86/kernel/setup.c, `parse_reservelow`).
@@ -45,7 +51,7 @@ impl LowMemoryUse {
     /// For a guest in the identity layout whose kernel is this release of Linux, or of unknown
     /// release.
     pub fn identity(wanted: LowMemory, release: Option<Release>) -> Self {
-        let is_old = release.is_some_and(|release| release < Release::KEEPS_FIRST_MIB);
+        let is_old = release.is_some_and(|release| release < KEEPS_FIRST_MIB);
         let kind = match (wanted, release) {
             (LowMemory::Reserved, _) | (LowMemory::Auto, None) => Kind::Reserved,
             (LowMemory::Ram, _) | (LowMemory::Auto, Some(_)) => Kind::Ram,
@@ -65,9 +71,8 @@ impl LowMemoryUse {
         };
         match (self.kind, self.asks_kernel) {
             (Kind::Ram, true) => log::info!(
-                "low memory: {kernel}, older than {}: {OPTION}={ALL} is added to its command line, \
+                "low memory: {kernel}, older than {KEEPS_FIRST_MIB}: {OPTION}={ALL} is added to its command line, \
                  so that drivers get none of it for DMA",
-                Release::KEEPS_FIRST_MIB
             ),
             (Kind::Ram, false) if release.is_some() => {
                 log::info!("low memory: {kernel}, which does not give it to drivers");

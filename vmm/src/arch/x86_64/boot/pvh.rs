@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn linux_is_known_by_its_notes() {
+    fn linux_is_identified_by_its_notes() {
         assert!(taken(&[(0x101, b"Linux\0", b"6.1")]).is_linux);
         assert!(!taken(&[(6, b"Xen\0", b"FreeBSD\0")]).is_linux);
     }

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_where_the_structure_says() {
+    fn everything_is_where_the_structure_points() {
         let memory = written(5, true).unwrap();
         let start: hvm_start_info = memory.read_obj(GuestAddress(low::ZERO_PAGE.0)).unwrap();
         assert_eq!((start.magic, start.version), (0x336e_c578, 1));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_entries_are_told_than_linux_has_room_for() {
+    fn no_more_entries_are_passed_than_linux_has_room_for() {
         for (entries, told) in [(127, 127), (128, 128), (129, 128), (300, 128)] {
             let memory = written(entries, false).unwrap();
             let start: hvm_start_info = memory.read_obj(GuestAddress(low::ZERO_PAGE.0)).unwrap();

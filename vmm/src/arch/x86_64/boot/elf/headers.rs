@@ -19,7 +19,7 @@ const MAX_SEGMENTS: usize = 256;
 /// Why the headers cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeadersError {
-    /// They are no headers.
+    /// They are not headers.
     #[error("its ELF headers are invalid: {0}")]
     Broken(#[from] ParseError),
     /// There are too many.

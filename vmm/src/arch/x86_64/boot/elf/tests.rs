@@ -293,7 +293,7 @@ fn a_pvh_kernel_stays_where_it_is_linked() {
 }
 
 #[test]
-fn a_pvh_kernel_that_may_be_moved_says_where_to() {
+fn a_relocatable_pvh_kernel_has_its_limits() {
     let image = Image {
         notes: &[PVH, MAY_MOVE],
         ..GOOD
@@ -311,7 +311,7 @@ fn a_pvh_kernel_that_may_be_moved_says_where_to() {
 }
 
 #[test]
-fn a_pvh_kernel_linked_in_the_first_mib_says_so() {
+fn a_pvh_kernel_linked_in_the_first_mib_is_reported() {
     const LOW_ENTRY: NoteOf = (18, "Xen", &[0x20, 0, 8, 0]);
     const LOW_ONLY: NoteOf = (19, "Xen", &[0, 0, 1, 0, 0, 0, 8, 0, 0xff, 0xff, 0xf, 0]);
     let reason = |address, notes| {

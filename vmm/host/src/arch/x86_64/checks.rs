@@ -6,8 +6,9 @@ use std::fmt;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::facts::cpu::{Encryption, EncryptionUnknown, flags, memory_encryption};
 use crate::sys_root::SysRoot;
+
+use super::cpu::{Encryption, EncryptionUnknown, flags, memory_encryption};
 
 impl Encryption {
     /// What is on, and what it means, in a sentence.
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_iommu_knows_of_sme() {
+    fn an_iommu_handles_sme() {
         let fake = with_flags("sme");
         assert_eq!(check_encryption(&fake.root, true).verdict, Verdict::Fail);
         assert_eq!(check_encryption(&fake.root, false).verdict, Verdict::Ok);

@@ -5,7 +5,10 @@
 use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use super::{AcpiError, EntryError, NoRoomError, ParamsError};
+use super::acpi::AcpiError;
+use super::boot::params::ParamsError;
+use super::entry::EntryError;
+use super::page_tables::NoRoomError;
 use crate::boot::LoadError;
 use crate::error::explain::{ExitCode, Explain, Limits};
 use crate::memory::LayoutError;
