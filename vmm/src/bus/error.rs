@@ -17,6 +17,7 @@ use super::window::WindowError;
 use crate::error::explain::{ExitCode, Explain, Limits, ProcessError};
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
+use crate::passthrough::guarded::GuardError;
 
 /// The guest's bus cannot be as it should.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -58,6 +59,9 @@ pub enum BusError {
     /// A profile is not sound.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// A controller is not guarded.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// No slot is left.
     #[error(transparent)]
     TooManyDevices(#[from] TooManyDevices),
@@ -75,14 +79,15 @@ pub enum BusError {
 impl Explain for BusError {
     fn ids() -> Vec<&'static str> {
         let own = BusErrorKind::iter().filter(|kind| {
-            use BusErrorKind::{Irq, Process, TooManyDevices, Vm};
-            !matches!(kind, Irq | Process | TooManyDevices | Vm)
+            use BusErrorKind::{Guard, Irq, Process, TooManyDevices, Vm};
+            !matches!(kind, Guard | Irq | Process | TooManyDevices | Vm)
         });
         own.map(Into::into).collect()
     }
 
     fn id(&self) -> &'static str {
         match self {
+            Self::Guard(error) => error.id(),
             Self::TooManyDevices(error) => error.id(),
             Self::Vm(error) => error.id(),
             Self::Irq(error) => error.id(),
@@ -99,6 +104,7 @@ impl Explain for BusError {
                 ExitCode::Device
             }
             Self::Window(_) => ExitCode::Memory,
+            Self::Guard(error) => error.exit_code(),
             Self::TooManyDevices(error) => error.exit_code(),
             Self::Vm(error) => error.exit_code(),
             Self::Irq(error) => error.exit_code(),
@@ -122,6 +128,7 @@ impl Explain for BusError {
             | Self::Window(_)
             | Self::Mediate(_)
             | Self::Profile(_) => None,
+            Self::Guard(error) => error.hint(limits),
             Self::TooManyDevices(error) => error.hint(limits),
             Self::Vm(error) => error.hint(limits),
             Self::Irq(error) => error.hint(limits),
@@ -139,6 +146,7 @@ impl Explain for BusError {
             | Self::Window(_)
             | Self::Mediate(_)
             | Self::Profile(_) => None,
+            Self::Guard(error) => error.check(limits),
             Self::TooManyDevices(error) => error.check(limits),
             Self::Vm(error) => error.check(limits),
             Self::Irq(error) => error.check(limits),

@@ -208,7 +208,7 @@ impl Vm {
             userspace_addr: mapping.start().0,
         };
         // SAFETY: the range is the whole of a mapping into which no Rust reference exists, but
-        // to the atomic words of a table, whose memslot the guest can only read.
+        // to the atomic words of a table, whose memslot the guest can only read, and to those of doorbells.
         // The memslot keeps it mapped until KVM has forgotten it.
         if let Err(source) = unsafe { self.fd.set_user_memory_region(region) } {
             self.free(index);

@@ -32,8 +32,9 @@ pub const DEVICE_HELP: &str = "PCI device to pass through, bound to vfio-pci; ma
                                (docs/reference/dma-window.md); mediate checks and translates \
                                addresses that are written to the device's registers, which \
                                profile=FILE or a shipped profile's name describes \
-                               (docs/reference/mediate.md). A device that cannot be reset requires \
-                               reset=none";
+                               (docs/reference/mediate.md), and needs no profile for an NVMe \
+                               controller (docs/guide/guarded-nvme.md). A device that cannot be \
+                               reset requires reset=none";
 
 /// The options of a run. The comments are the help of the command line.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
