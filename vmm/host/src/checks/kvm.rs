@@ -99,7 +99,7 @@ mod tests {
         let version = KVM_API_VERSION.cast_signed();
         assert_eq!(suffices(version, |_| true), Ok(()));
         assert_eq!(line(Ok(())).verdict, Verdict::Ok);
-        for cap in NEEDED {
+        for cap in NEEDED.iter().copied() {
             let answer = suffices(version, |asked| asked != cap);
             assert_eq!(answer, Err(KvmObstacle::Lacks(cap)));
             let line = line(answer);
