@@ -5,7 +5,9 @@
 use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use super::{AcpiError, EntryError, NoRoomError, ParamsError};
+#[cfg(target_arch = "x86_64")]
+use super::NoRoomError;
+use super::{DescriptionError, EntryError, ParamsError};
 use crate::boot::LoadError;
 use crate::error::explain::{ExitCode, Explain, Limits};
 use crate::memory::LayoutError;
@@ -26,11 +28,17 @@ pub enum ArchError {
     #[error(transparent)]
     Entry(#[from] EntryError),
     /// Boot page tables.
+    #[cfg(target_arch = "x86_64")]
     #[error(transparent)]
     PageTables(#[from] NoRoomError),
     /// ACPI tables.
+    #[cfg(target_arch = "x86_64")]
     #[error(transparent)]
-    Acpi(#[from] AcpiError),
+    Acpi(#[from] DescriptionError),
+    /// The device tree.
+    #[cfg(target_arch = "aarch64")]
+    #[error(transparent)]
+    DeviceTree(#[from] DescriptionError),
     /// Memory does not take it.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -57,9 +65,9 @@ impl Explain for ArchError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Params(_) => ExitCode::Usage,
-            Self::Entry(_) | Self::PageTables(_) | Self::Acpi(_) => ExitCode::Host,
             Self::Load(error) => error.exit_code(),
             Self::Layout(error) => error.exit_code(),
+            _ => ExitCode::Host,
         }
     }
 
@@ -68,17 +76,17 @@ impl Explain for ArchError {
             Self::Params(ParamsError::Unbootable { word, .. }) => {
                 Some(format!("leave {word} out of --cmdline"))
             }
-            Self::Params(_) | Self::Entry(_) | Self::PageTables(_) | Self::Acpi(_) => None,
             Self::Load(error) => error.hint(limits),
             Self::Layout(error) => error.hint(limits),
+            _ => None,
         }
     }
 
     fn check(&self, limits: Limits) -> Option<Id> {
         match self {
-            Self::Params(_) | Self::Entry(_) | Self::PageTables(_) | Self::Acpi(_) => None,
             Self::Load(error) => error.check(limits),
             Self::Layout(error) => error.check(limits),
+            _ => None,
         }
     }
 }

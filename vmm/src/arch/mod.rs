@@ -6,36 +6,38 @@
 //! | question | items |
 //! |---|---|
 //! | Where are the fixed things of the machine? | [`layout`], [`low`] |
-//! | What does a VM have before memory and CPUs? | [`equip`], [`CpuFeatures`] |
+//! | What does a VM have before memory and CPUs? | [`equip`], [`Controllers`], [`CpuFeatures`] |
 //! | Which wired interrupts are there, and which GSIs are for messages? | [`irq`] |
 //! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
-//! | Which kernel files can be booted, and which words keep them from it? | [`open_kernel`], [`Protocol`], [`check_command_line`], [`UNBOOTABLE`], [`ParamsError`] |
-//! | How is the machine described to a kernel? | [`Platform`], [`Handover`], [`Start`] |
-//! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`SAFE_EXTENTS`], [`memory_warnings`] |
+//! | Which kernel files can be booted, and which words keep them from it? | [`open_kernel`], [`Protocol`], [`KERNELS`], [`EFI_MACHINES`], [`check_command_line`], [`UNBOOTABLE`], [`ParamsError`] |
+//! | How is the machine described to a kernel? | [`Platform`], [`DescriptionError`], [`Handover`], [`Start`] |
+//! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`TOO_MANY_PIECES`], [`memory_warnings`] |
 //! | How do its CPUs begin? | [`Vcpus`], [`EntryError`] |
 
 mod error;
+mod overhead;
+mod params;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use error::ArchError;
+pub(crate) use overhead::{Overhead, SECTION};
+pub(crate) use params::{ParamsError, check_command_line};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    acpi::{AcpiError, Platform},
+    acpi::{AcpiError as DescriptionError, Platform},
     boot::handover::{Handover, Start},
-    boot::kernel_file::{Protocol, open as open_kernel},
+    boot::kernel_file::{EFI_MACHINES, KERNELS, Protocol, open as open_kernel},
     boot::low_memory::LowMemoryUse,
     boot::memory_map::{memory_map, warnings as memory_warnings},
-    boot::params::{ParamsError, check_command_line},
     boot::unbootable::UNBOOTABLE,
-    e820::{Kind, MemoryMap, SAFE_EXTENTS},
+    e820::{Kind, MemoryMap, TOO_MANY_PIECES},
     entry::EntryError,
     irq, layout,
     legacy::{connect, serial_interrupt},
     low,
-    overhead::{Overhead, SECTION},
     page_tables::NoRoomError,
     vcpus::Vcpus,
-    vm::{CpuFeatures, equip},
+    vm::{Controllers, CpuFeatures, equip},
 };

@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use address::Gpa;
 use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
@@ -114,7 +115,7 @@ impl Explain for BootError {
 fn other_place(error: &PlaceError) -> &'static str {
     match error {
         PlaceError::TooLarge { .. } => "give the guest more --memory",
-        PlaceError::OutOfReach { from, .. } if from.0 < low::SIZE => {
+        PlaceError::OutOfReach { from, .. } if (Gpa(0)..Gpa(low::SIZE)).contains(from) => {
             "link it above the first MiB, or boot it by a 64-bit entry point, at which it can \
              be anywhere"
         }

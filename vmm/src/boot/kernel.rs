@@ -10,7 +10,7 @@ use address::Gpa;
 use vm_memory::GuestMemoryMmap;
 
 use super::release::Release;
-use crate::arch::Protocol;
+use crate::arch::{KERNELS, Protocol};
 
 /// A kernel that has passed all checks which do not depend on where it is loaded.
 pub trait Kernel: Debug {
@@ -53,6 +53,8 @@ pub struct Demand {
     pub reason: &'static str,
     /// All of the initramfs is below this.
     pub initramfs_below: Gpa,
+    /// Pieces of identity memory that are safe: more than those the kernel cannot list before it can allocate.
+    pub pieces: usize,
 }
 
 impl Demand {
@@ -75,7 +77,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The file is something else.
-    #[error("{} is neither a bzImage nor an ELF kernel but {found}", path.display())]
+    #[error("{} is {KERNELS} but {found}", path.display())]
     NotKernel {
         /// The file.
         path: PathBuf,

@@ -244,6 +244,7 @@ mod tests {
         below: Demand::NO_LIMIT,
         reason: "it is so",
         initramfs_below: Demand::NO_LIMIT,
+        pieces: usize::MAX,
     };
 
     fn plan(ranges: &[(u64, u64)]) -> MemoryPlan {

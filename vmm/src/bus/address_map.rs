@@ -8,17 +8,13 @@ use std::ops::Range;
 
 use address::{Gpa, Hpa};
 use devices::pci;
-use host::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
+use host::CONFIG_WINDOW_LIMIT;
 use iommufd_backend::IoMem;
 
-use crate::arch::layout::{self, IO_APIC};
+use crate::arch::layout;
 
 /// Smallest piece of a window that is worth telling the guest.
 const PAGE: u64 = 4096;
-
-// Config space has the size that the guest's bus answers, below the guest's I/O APIC.
-const _: () = assert!(CONFIG_WINDOW_SIZE == pci::ECAM_SIZE);
-const _: () = assert!(CONFIG_WINDOW_LIMIT.0 == IO_APIC.start.0);
 
 /// Guest-physical addresses that follow from the host's map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +27,10 @@ pub struct AddressMap {
 
 /// There is no place for config space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("The host's address map has no free MiB below {} for PCI config space", IO_APIC.start)]
+#[error(
+    "The host's address map has no free MiB below {} for PCI config space",
+    CONFIG_WINDOW_LIMIT
+)]
 pub struct NoEcamError;
 
 impl AddressMap {
@@ -42,8 +41,7 @@ impl AddressMap {
     /// `NoEcamError`
     pub fn new(host: &IoMem, bars: &[Range<Hpa>]) -> Result<Self, NoEcamError> {
         let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
-        let ecam = ConfigWindow::find(host, bars).ok_or(NoEcamError)?.range;
-        let ecam = identity(ecam);
+        let ecam = layout::config_space(host, bars).ok_or(NoEcamError)?;
         let ram: Vec<_> = host.system_ram().map(identity).collect();
         let fixed = layout::FIXED.map(|(_, range)| range);
         let mut windows: Vec<_> = host.bridge_windows().map(identity).collect();

@@ -115,7 +115,7 @@ impl Wiring<'_> {
                 intx_gsi(assigned.slot.slot),
             )
             .map_err(process("make an eventfd"))?;
-            let lines = InterruptLines::of_slot(self.interrupts, assigned.slot.slot);
+            let lines = InterruptLines::of(self.interrupts, assigned.slot);
             let passed = self.pass(host, bdf, &lines, &assigned.dma)?;
             let guest = slots.add(assigned.slot, passed)?;
             log::info!("{bdf}: is {guest} in the guest");
@@ -155,7 +155,7 @@ impl Wiring<'_> {
             most: slots::MAX_SLOTS,
         })?;
         let mut place = Place {
-            lines: InterruptLines::of_slot(self.interrupts, slot.slot),
+            lines: InterruptLines::of(self.interrupts, slot),
             memory,
             wiring: self,
             memslots: Vec::new(),

@@ -90,6 +90,7 @@ pub struct Vm {
     kvm: Kvm,
     fd: VmFd,
     cpu: arch::CpuFeatures,
+    controllers: arch::Controllers,
     slots: Mutex<IdAllocator>,
 }
 
@@ -104,7 +105,7 @@ impl Vm {
         host::kvm_suffices(&kvm).map_err(VmError::Lacks)?;
         let cpu = arch::CpuFeatures::of(&kvm)?;
         let fd = uninterrupted(|| kvm.create_vm()).map_err(refused("create a VM"))?;
-        arch::equip(&fd)?;
+        let controllers = arch::equip(&fd)?;
         let last = u32::try_from(kvm.get_nr_memslots().saturating_sub(1)).unwrap_or(u32::MAX);
         let slots = IdAllocator::new(0, last)
             .map_err(|_| VmError::Lacks(KvmObstacle::Lacks(Cap::NrMemslots)))?;
@@ -112,6 +113,7 @@ impl Vm {
             kvm,
             fd,
             cpu,
+            controllers,
             slots: Mutex::new(slots),
         }))
     }
@@ -126,6 +128,11 @@ impl Vm {
     #[must_use]
     pub fn cpu(&self) -> &arch::CpuFeatures {
         &self.cpu
+    }
+
+    /// The interrupt controllers.
+    pub(crate) fn controllers(&self) -> &arch::Controllers {
+        &self.controllers
     }
 
     pub(super) fn fd(&self) -> &VmFd {

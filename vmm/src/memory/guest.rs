@@ -55,19 +55,21 @@ pub struct GuestRamError {
 }
 
 impl GuestRam {
-    /// Maps `low` at guest-physical 0 and the pieces of `ram` as `plan` says. Host virtual
+    /// Maps `low`, where the architecture has low memory, at guest-physical 0 and the pieces of `ram` as `plan` says. Host virtual
     /// addresses are congruent to physical ones, so that KVM can use large pages.
     ///
     /// # Errors
     /// [`LayoutError::Backend`], [`LayoutError::GuestRam`]
-    pub fn map(low: &File, ram: &File, plan: &MemoryPlan) -> Result<Self, LayoutError> {
+    pub fn map(low: Option<&File>, ram: &File, plan: &MemoryPlan) -> Result<Self, LayoutError> {
         let mut regions = Vec::with_capacity(plan.regions().len() + 1);
-        let mut mapping = Mapping::reserve(low::SIZE, 0)?;
-        mapping.place(0, FileRange::first(low, low::SIZE), "low guest memory")?;
-        regions.push(MappedRegion {
-            gpa: Gpa(0),
-            mapping: Arc::new(mapping),
-        });
+        if let Some(low) = low {
+            let mut mapping = Mapping::reserve(low::SIZE, 0)?;
+            mapping.place(0, FileRange::first(low, low::SIZE), "low guest memory")?;
+            regions.push(MappedRegion {
+                gpa: Gpa(0),
+                mapping: Arc::new(mapping),
+            });
+        }
         for placed in plan.regions() {
             let region = &placed.region;
             let physical = region.hpa.map_or(placed.gpa.0, |hpa| hpa.0);
@@ -91,7 +93,7 @@ impl GuestRam {
         &self.memory
     }
 
-    /// All regions, ascending; the first is low memory.
+    /// All regions, ascending; low memory is the first, where there is some.
     #[must_use]
     pub fn regions(&self) -> &[MappedRegion] {
         &self.regions

@@ -36,6 +36,7 @@ impl<'a> Mapped<'a> {
         } = self;
         let config = guest.config;
         let vcpus = Vcpus::create(&vm, config.cpus.get())?;
+        vm.controllers().complete()?;
         let khz = vcpus.tsc_khz().filter(|_| guest.release.is_some());
         let command_line = command_line::with_tsc_frequency(&config.command_line, khz);
         let map = &guest.bus.map;

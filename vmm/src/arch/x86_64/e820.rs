@@ -25,6 +25,10 @@ pub const SAFE_RAM_PIECES: usize = 128;
 /// [`SAFE_RAM_PIECES`] less low memory: extents that identity memory may have.
 pub const SAFE_EXTENTS: usize = SAFE_RAM_PIECES - 1;
 
+/// Why more are not safe.
+pub const TOO_MANY_PIECES: &str = "with more, Linux may free some pages of its first MiB, which are not at their \
+     physical addresses, and a device that gets one for DMA uses the host's memory at that address";
+
 /// Entries beyond which no stock kernel keeps any: `ZERO_PAGE_ENTRIES` plus three for each of the
 /// 1024 nodes that Debian's kernel is built for.
 pub const MAX_ENTRIES: usize = 3200;

@@ -11,7 +11,6 @@ pub mod irq;
 pub mod layout;
 pub mod legacy;
 pub mod low;
-pub mod overhead;
 pub mod page_tables;
 pub mod reset_vector;
 pub mod vcpus;

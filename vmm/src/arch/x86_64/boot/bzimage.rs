@@ -15,6 +15,7 @@ use linux_loader::loader::bootparam::{
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::kernel_file::Protocol;
+use crate::arch::x86_64::e820::SAFE_EXTENTS;
 use crate::boot::kernel::{Demand, Kernel, KernelError};
 use crate::boot::release::Release;
 
@@ -139,6 +140,7 @@ impl Kernel for BzImageKernel {
             },
             reason: "it is not built to be loaded above 4 GiB (CONFIG_RELOCATABLE)",
             initramfs_below: Demand::NO_LIMIT,
+            pieces: SAFE_EXTENTS,
         }
     }
 
@@ -242,6 +244,7 @@ mod tests {
                 below: Demand::NO_LIMIT,
                 reason: "it is not built to be loaded above 4 GiB (CONFIG_RELOCATABLE)",
                 initramfs_below: Demand::NO_LIMIT,
+                pieces: 127,
             }
         );
     }

@@ -25,6 +25,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::kernel_file::Protocol;
 use super::pvh::{Notes, Relocation};
+use crate::arch::x86_64::e820::SAFE_EXTENTS;
 use crate::arch::x86_64::low;
 use crate::boot::kernel::{Demand, Kernel, KernelError};
 use crate::boot::release::Release;
@@ -198,6 +199,7 @@ fn pvh_demand(base: u64, len: u64, relocation: Option<Relocation>) -> Result<Dem
         reason,
         // Linux takes the low half of its address (arch/x86/platform/pvh/enlighten.c).
         initramfs_below: Demand::LIMIT_4G,
+        pieces: SAFE_EXTENTS,
     })
 }
 
@@ -260,6 +262,7 @@ impl Kernel for ElfKernel {
                 below: Demand::NO_LIMIT,
                 reason: "addresses end there",
                 initramfs_below: Demand::NO_LIMIT,
+                pieces: SAFE_EXTENTS,
             },
         }
     }

@@ -10,9 +10,14 @@ use linux_loader::loader::bootparam::setup_header;
 
 use super::bzimage::BzImageKernel;
 use super::elf::{self, ElfKernel};
-use super::foreign::Foreign;
+use crate::boot::foreign::Foreign;
 use crate::boot::kernel::{Kernel, KernelError};
 use crate::config::input_file;
+
+/// What the kernels of this architecture are, for the error of a file that is none.
+pub const KERNELS: &str = "neither a bzImage nor an ELF kernel";
+/// `Machine` of EFI programs for this architecture, 64 and 32 bits (Microsoft, PE Format, "Machine Types").
+pub const EFI_MACHINES: &[u16] = &[0x8664, 0x14c];
 
 /// How a kernel is entered, and by what it is told about its machine.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,6 @@
 
 pub mod bzimage;
 pub mod elf;
-mod foreign;
 pub mod handover;
 pub mod kernel_file;
 pub mod low_memory;

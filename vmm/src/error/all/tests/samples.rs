@@ -14,7 +14,7 @@ use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::{OutOfMemory, SoftwareError};
 
 use super::*;
-use crate::arch::{AcpiError, NoRoomError, Overhead, ParamsError};
+use crate::arch::{DescriptionError, NoRoomError, Overhead, ParamsError};
 use crate::boot::LoadError;
 use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
@@ -240,6 +240,7 @@ fn too_many_pieces() -> TooManyPieces {
         },
         naive: Overhead::default(),
         placed: true,
+        most: 127,
         safe_pages: Some(194),
     };
     pieces::check(&choice, HugepageSize::Mib2).unwrap_err()
@@ -312,7 +313,7 @@ fn arch() -> Vec<Error> {
             place: Gpa(0)..Gpa(1),
         }
         .into(),
-        AcpiError::TooLong { need: 2, room: 1 }.into(),
+        DescriptionError::TooLong { need: 2, room: 1 }.into(),
     ]
     .map(|error: ArchError| error.into())
     .into()
