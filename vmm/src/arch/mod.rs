@@ -14,6 +14,12 @@
 //! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`TOO_MANY_PIECES`], [`memory_warnings`] |
 //! | How do its CPUs begin? | [`Vcpus`], [`EntryError`] |
 
+#[cfg(any(target_arch = "aarch64", test))]
+#[cfg_attr(
+    not(target_arch = "aarch64"),
+    expect(dead_code, reason = "tested everywhere, used on aarch64")
+)]
+mod aarch64;
 mod error;
 mod overhead;
 mod params;
@@ -24,6 +30,21 @@ pub use error::ArchError;
 pub(crate) use overhead::{Overhead, SECTION};
 pub(crate) use params::{ParamsError, check_command_line};
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::{
+    device_tree::Platform,
+    devices::{connect, serial_interrupt},
+    gic::Controllers,
+    handover::{DeviceTreeError as DescriptionError, Handover, Start},
+    irq,
+    kernel_file::{EFI_MACHINES, KERNELS, Protocol, UNBOOTABLE, open_kernel},
+    layout, low,
+    memory_map::{
+        LowMemoryUse, MemoryMap, TOO_MANY_PIECES, memory_map, warnings as memory_warnings,
+    },
+    vcpus::{EntryError, Vcpus},
+    vm::{CpuFeatures, equip},
+};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
     acpi::{AcpiError as DescriptionError, Platform},
@@ -32,7 +53,7 @@ pub(crate) use x86_64::{
     boot::low_memory::LowMemoryUse,
     boot::memory_map::{memory_map, warnings as memory_warnings},
     boot::unbootable::UNBOOTABLE,
-    e820::{Kind, MemoryMap, TOO_MANY_PIECES},
+    e820::{MemoryMap, TOO_MANY_PIECES},
     entry::EntryError,
     irq, layout,
     legacy::{connect, serial_interrupt},

@@ -61,8 +61,6 @@ impl Demand {
     /// Where all addresses are below: the most bits of one that a CPU has (Intel SDM, volume 3,
     /// section 4.1.4).
     pub const NO_LIMIT: Gpa = Gpa(1 << 52);
-    /// What 32 bits do not reach.
-    pub const LIMIT_4G: Gpa = Gpa(1 << 32);
 }
 
 /// Why a kernel cannot be booted.

@@ -327,7 +327,7 @@ mod tests {
     fn a_kernel_that_cannot_live_above_4g_says_so() {
         let high = plan(&[(1 << 32, 512 * MIB)]);
         let demand = Demand {
-            below: Demand::LIMIT_4G,
+            below: Gpa(1 << 32),
             ..DEMAND
         };
         let out_of_reach = PlaceError::OutOfReach {
@@ -355,7 +355,7 @@ mod tests {
         let fixed = Demand {
             alignment: PAGE,
             below: Gpa(80 * MIB),
-            initramfs_below: Demand::LIMIT_4G,
+            initramfs_below: Gpa(1 << 32),
             ..DEMAND
         };
         let ranges = [

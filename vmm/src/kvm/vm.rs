@@ -135,7 +135,7 @@ impl Vm {
         &self.controllers
     }
 
-    pub(super) fn fd(&self) -> &VmFd {
+    pub(crate) fn fd(&self) -> &VmFd {
         &self.fd
     }
 

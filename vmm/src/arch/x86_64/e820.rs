@@ -43,6 +43,17 @@ pub enum Kind {
     Reserved = 2,
 }
 
+impl Kind {
+    /// What reports call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ram => "ram",
+            Self::Reserved => "reserved",
+        }
+    }
+}
+
 /// A range of guest-physical addresses and its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

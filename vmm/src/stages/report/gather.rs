@@ -8,7 +8,7 @@ use address::Gpa;
 
 use super::modes;
 use super::{AddressMapEntry, Choice, Extent, FORMAT, Memory, Memslots, Place, Plan};
-use crate::arch::{Kind, MemoryMap, Overhead, layout, low};
+use crate::arch::{MemoryMap, Overhead, layout, low};
 use crate::boot::place::Placement;
 use crate::error::Error;
 use crate::run::machine_info::in_guest;
@@ -42,7 +42,7 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         choice,
         memslots: Memslots {
             // Low memory, where there is some, has one of its own.
-            ram: memory.regions().len() + usize::from(low::SIZE > 0),
+            ram: memory.regions().len() + usize::from(low::SIZE != 0),
             kept_for_bars: devices.len() * SLOTS_PER_DEVICE,
             limit: planned.vm.most_slots(),
         },
@@ -73,10 +73,7 @@ fn entries(map: &MemoryMap) -> Vec<AddressMapEntry> {
         .map(|entry| AddressMapEntry {
             start: entry.range.start.0,
             end: entry.range.end.0,
-            kind: match entry.kind {
-                Kind::Ram => "ram",
-                Kind::Reserved => "reserved",
-            },
+            kind: entry.kind.name(),
         })
         .collect();
     entries.sort_unstable_by_key(|entry| entry.start);

@@ -21,6 +21,13 @@ const OPTION: &str = "reservelow";
 /// All of it, and the most that the option takes (arch/x86/kernel/setup.c, `parse_reservelow`).
 const ALL: &str = "640K";
 
+/// The first release that keeps all of its first MiB from its page allocator
+/// (arch/x86/realmode/init.c, `reserve_real_mode`, since commit f1d4d47c5851).
+const KEEPS_FIRST_MIB: Release = Release {
+    major: 5,
+    minor: 13,
+};
+
 /// What is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LowMemoryUse {
@@ -44,7 +51,7 @@ impl LowMemoryUse {
 
     /// For a guest in the identity layout whose kernel is this release of Linux, or does not say so.
     pub fn identity(wanted: LowMemory, release: Option<Release>) -> Self {
-        let is_old = release.is_some_and(|release| release < Release::KEEPS_FIRST_MIB);
+        let is_old = release.is_some_and(|release| release < KEEPS_FIRST_MIB);
         let kind = match (wanted, release) {
             (LowMemory::Reserved, _) | (LowMemory::Auto, None) => Kind::Reserved,
             (LowMemory::Ram, _) | (LowMemory::Auto, Some(_)) => Kind::Ram,
@@ -66,7 +73,7 @@ impl LowMemoryUse {
             (Kind::Ram, true) => log::info!(
                 "low memory: {kernel}, older than {}: {OPTION}={ALL} is on its command line, so that no driver gets \
                  any for DMA",
-                Release::KEEPS_FIRST_MIB
+                KEEPS_FIRST_MIB
             ),
             (Kind::Ram, false) if release.is_some() => {
                 log::info!("low memory: {kernel}, which gives none of it to drivers");

@@ -2,6 +2,8 @@
 
 //! The kernel files of x86-64, and what a kernel is given at its entry.
 
+use address::Gpa;
+
 pub mod bzimage;
 pub mod elf;
 pub mod handover;
@@ -12,3 +14,6 @@ pub mod params;
 mod pvh;
 pub mod start_info;
 pub mod unbootable;
+
+/// What 32 bits do not reach.
+const LIMIT_4G: Gpa = Gpa(1 << 32);
