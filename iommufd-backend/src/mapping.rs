@@ -11,7 +11,8 @@ use address::Hva;
 use crate::error::Error;
 use crate::file_range::FileRange;
 
-/// Sizes at which the CPU and KVM can map more than a page at once (x86-64), largest first.
+/// Sizes at which the CPU and KVM can map more than a page at once, largest first: those of every architecture with pages
+/// of 4 KiB and tables of 512 entries.
 const LARGE: [u64; 2] = [1 << 30, 2 << 20];
 const PAGE: u64 = 4096;
 

@@ -2,7 +2,7 @@
 
 //! How a guest's resources are given back: the only order, for a run, for a plan and for every error.
 //!
-//! 1. The guest stops: no vCPU can program a device any more.
+//! 1. The guest stops: no vCPU can program a device any more, and emulated functions do no work.
 //! 2. *Quiesce*: all DMA of the devices ends.
 //! 3. The pages of guest memory are compared with the addresses that devices were given.
 //! 4. Interrupts, BARs and notices are disconnected, each of which would keep its device open.
@@ -22,6 +22,7 @@ use devices::mediate::Counters;
 use devices::pci::PciRoot;
 use vm_device::device_manager::IoManager;
 
+use crate::bus::worker::Worker;
 use crate::error::Error;
 use crate::kvm::vcpu::VcpuThread;
 use crate::kvm::vm::Memslot;
@@ -87,6 +88,8 @@ impl Extend<Error> for Errors {
 pub(crate) struct Resources {
     /// Threads that run the guest.
     pub vcpus: Vec<VcpuThread>,
+    /// What works for emulated functions.
+    pub workers: Vec<Box<dyn Worker>>,
     /// What the guest's accesses reach.
     pub bus: Option<Arc<IoManager>>,
     /// The functions on the guest's bus.
@@ -120,6 +123,7 @@ impl Resources {
     pub fn new(assigned: Assigned) -> Self {
         Self {
             vcpus: Vec::new(),
+            workers: Vec::new(),
             bus: None,
             pci: None,
             watches: Vec::new(),
@@ -170,8 +174,8 @@ impl Steps for Resources {
         if let Some(pci) = &self.pci {
             pci.stop();
         }
-        if let Some(machine) = self.assigned.spaces.synthetic() {
-            machine.stop();
+        for worker in self.workers.drain(..) {
+            worker.stop();
         }
     }
 

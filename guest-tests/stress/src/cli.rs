@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
-use pinvisor::cli::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
-use pinvisor::config::RunOptions;
-use vmm::config::{DeviceConfig, DmaMode};
+use pinvisor::config::{DEVICE_HELP, DEVICE_VALUE, RunOptions};
+use vmm::config::{CpuCount, DeviceConfig, DmaMode, LowMemory, MemoryConfig};
 use vmm::{Identity, Layout, Swapped};
 
 use crate::StressConfig;
@@ -54,13 +53,33 @@ pub struct Cli {
 
 /// Options of a stress run.
 #[derive(Args, Debug)]
-#[command(
-    mut_arg("kernel", |kernel| kernel.required(true)),
-    mut_arg("memory", |memory| memory.required(true)),
-)]
 pub struct StressArgs {
-    #[command(flatten)]
-    vm: VmArgs,
+    /// Kernel of the guest: dma-stress, or a Linux with linux-stress as its initramfs
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+
+    /// Initramfs to boot it with
+    #[arg(long, value_name = "FILE")]
+    initramfs: Option<PathBuf>,
+
+    /// Guest RAM, as for pinvisor run
+    #[arg(
+        long,
+        value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]"
+    )]
+    memory: MemoryConfig,
+
+    /// What the memory map calls the first 640 KiB, as for pinvisor run [default: auto]
+    #[arg(long, value_name = "auto|ram|reserved")]
+    low_memory: Option<LowMemory>,
+
+    /// CPUs of the guest, 1 to 32 [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<CpuCount>,
+
+    /// Accept that no IOMMU keeps the devices in check, as for pinvisor run
+    #[arg(long)]
+    noiommu: bool,
 
     #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP, required_unless_present = "software")]
     devices: Vec<DeviceConfig>,
@@ -131,7 +150,13 @@ impl StressArgs {
         let options = RunOptions {
             devices: self.devices,
             cmdline: Some(command_line),
-            ..self.vm.into_options()
+            kernel: Some(self.kernel),
+            initramfs: self.initramfs,
+            memory: Some(self.memory),
+            low_memory: self.low_memory,
+            cpus: self.cpus,
+            noiommu: self.noiommu,
+            ..RunOptions::default()
         };
         let vm = options.into_guest().map_err(pinvisor::Error::from)?;
         let software = self.software.map(|software| SoftwareConfig {

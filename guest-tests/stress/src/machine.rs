@@ -21,8 +21,9 @@ use devices::mediate::{Profile, ProfileError};
 use devices::pci::MsiMessage;
 use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
 
-use devices::vfio_pci::HostFunction;
-use vmm::{AddressMap, DmaPath, InterruptLines, IrqError, SyntheticMachine};
+use vmm::{
+    AddressMap, DmaPath, InterruptLines, IrqError, SyntheticDevice, SyntheticMachine, Worker,
+};
 
 use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
 
@@ -50,7 +51,6 @@ pub struct SoftwareMachine {
     memory: SoftwareBackend,
     path: DmaPath,
     fault: Option<EngineFault>,
-    engine: Option<EngineThread>,
     witness: Witness,
 }
 
@@ -116,7 +116,6 @@ impl SoftwareMachine {
             memory,
             path,
             fault: config.fault,
-            engine: None,
             witness,
         })
     }
@@ -180,19 +179,15 @@ impl SyntheticMachine for SoftwareMachine {
     fn start(
         &mut self,
         lines: InterruptLines,
-    ) -> Result<Box<dyn HostFunction>, Box<dyn Error + Send + Sync>> {
+    ) -> Result<SyntheticDevice, Box<dyn Error + Send + Sync>> {
         let (host, worker) = self.engine(lines)?;
         let engine = EngineThread::spawn(worker)?;
         // A machine is started once.
         let _ = self.witness.control.set(engine.control.clone());
-        self.engine = Some(engine);
-        Ok(Box::new(host))
-    }
-
-    fn stop(&mut self) {
-        if let Some(engine) = self.engine.take() {
-            engine.stop();
-        }
+        Ok(SyntheticDevice {
+            function: Box::new(host),
+            worker: Box::new(engine),
+        })
     }
 }
 
@@ -264,9 +259,10 @@ impl EngineThread {
             .spawn(move || worker.run())?;
         Ok(Self { control, thread })
     }
+}
 
-    /// Ends it: no access to memory follows.
-    pub fn stop(self) {
+impl Worker for EngineThread {
+    fn stop(self: Box<Self>) {
         self.control.stop();
         if self.thread.join().is_err() {
             log::error!("The DMA engine's thread panicked");

@@ -7,11 +7,13 @@
 //! - `checks` judges the facts: [`check`] goes through everything in order and returns a [`Line`] for each, which
 //!   has an [`Id`] that stays, a verdict, a text and, unless all is well, a hint. It also has the texts of facts.
 //! - `bind` gives a device to vfio-pci ([`bind`](bind())), and [`unbind`] gives it back to its own driver.
+//! - `arch` has what depends on the CPU architecture, of facts and of checks.
 //! - [`list`](list()) names the devices with their facts.
 //!
 //! Everything is read below one [`SysRoot`], so that a tree of files can be a machine in tests. The kernel's files
 //! are outside input: a text that makes no sense counts as none.
 
+mod arch;
 mod bind;
 mod checks;
 mod facts;
@@ -19,6 +21,7 @@ mod list;
 mod sys_root;
 mod wanted;
 
+pub use arch::{Encryption, EncryptionUnknown, memory_encryption};
 pub use bind::error::{BindError, BindErrorKind};
 pub use bind::{Bound, Unbound, bind, ensure_closed, ensure_no_virtual_functions, prepare, unbind};
 pub use checks::check;
@@ -30,7 +33,6 @@ pub use facts::available_memory::{
     AvailableMemory, MemoryLimit, available_memory, refuses_overcommit,
 };
 pub use facts::config_window::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
-pub use facts::cpu::{Encryption, EncryptionUnknown, memory_encryption};
 pub use facts::device::{cdev_kind, translated_bar};
 pub use facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, conflicting, needs_hugepages};
 pub use facts::kept::of_device as keepers_of;

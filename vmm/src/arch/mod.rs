@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What depends on the CPU architecture. Each architecture is a folder that offers the items below; nothing outside
-//! of it asks which one it is.
+//! What depends on the CPU architecture of guest and host. Each architecture is a folder that offers the items below;
+//! nothing outside of it asks which one it is. What the host's checks ask is in `vmm/host/src/arch`.
 //!
 //! | question | items |
 //! |---|---|
@@ -9,10 +9,12 @@
 //! | What does a VM have before memory and CPUs? | [`equip`], [`Controllers`], [`CpuFeatures`] |
 //! | Which wired interrupts are there, and which GSIs are for messages? | [`irq`] |
 //! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
-//! | Which kernel files can be booted, and which words keep them from it? | [`open_kernel`], [`Protocol`], [`KERNELS`], [`EFI_MACHINES`], [`check_command_line`], [`UNBOOTABLE`], [`ParamsError`] |
-//! | How is the machine described to a kernel? | [`Platform`], [`DescriptionError`], [`Handover`], [`Start`] |
+//! | Which kernel files can be booted, and what are they called? | [`open_kernel`], [`Protocol`], [`KERNEL_FORMATS`], [`MOVABLE_KERNELS`], [`EFI_MACHINES`] |
+//! | Which command lines keep a kernel from booting? | [`check_command_line`], [`check_linux_options`] |
+//! | How is the machine described to a kernel? | [`Platform`], [`Handover`], [`Start`] |
 //! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`TOO_MANY_PIECES`], [`memory_warnings`] |
-//! | How do its CPUs begin? | [`Vcpus`], [`EntryError`] |
+//! | How do its CPUs begin, and which of their exits has no other architecture? | [`Vcpus`], [`ArchExit`] |
+//! | What can fail? | [`ArchError`], [`EntryError`] |
 
 #[cfg(any(target_arch = "aarch64", test))]
 #[cfg_attr(
@@ -20,24 +22,30 @@
     expect(dead_code, reason = "tested everywhere, used on aarch64")
 )]
 mod aarch64;
-mod error;
 mod overhead;
 mod params;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use error::ArchError;
 pub(crate) use overhead::{Overhead, SECTION};
-pub(crate) use params::{ParamsError, check_command_line};
+pub(crate) use params::check_command_line;
+
+#[cfg(target_arch = "aarch64")]
+pub use aarch64::error::ArchError;
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::error::ArchError;
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::{
     device_tree::Platform,
     devices::{connect, serial_interrupt},
+    exits::ArchExit,
     gic::Controllers,
-    handover::{DeviceTreeError as DescriptionError, Handover, Start},
+    handover::{Handover, Start},
     irq,
-    kernel_file::{EFI_MACHINES, KERNELS, Protocol, UNBOOTABLE, open_kernel},
+    kernel_file::{
+        EFI_MACHINES, KERNEL_FORMATS, MOVABLE_KERNELS, Protocol, check_linux_options, open_kernel,
+    },
     layout, low,
     memory_map::{
         LowMemoryUse, MemoryMap, TOO_MANY_PIECES, memory_map, warnings as memory_warnings,
@@ -47,18 +55,26 @@ pub(crate) use aarch64::{
 };
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    acpi::{AcpiError as DescriptionError, Platform},
+    acpi::Platform,
     boot::handover::{Handover, Start},
-    boot::kernel_file::{EFI_MACHINES, KERNELS, Protocol, open as open_kernel},
+    boot::kernel_file::{
+        EFI_MACHINES, KERNEL_FORMATS, MOVABLE_KERNELS, Protocol, open as open_kernel,
+    },
+    boot::linux_options::check as check_linux_options,
     boot::low_memory::LowMemoryUse,
     boot::memory_map::{memory_map, warnings as memory_warnings},
-    boot::unbootable::UNBOOTABLE,
     e820::{MemoryMap, TOO_MANY_PIECES},
     entry::EntryError,
     irq, layout,
     legacy::{connect, serial_interrupt},
     low,
-    page_tables::NoRoomError,
+    ports::ArchExit,
     vcpus::Vcpus,
     vm::{Controllers, CpuFeatures, equip},
+};
+
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use {
+    params::ParamsError,
+    x86_64::{acpi::AcpiError, page_tables::NoRoomError},
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The kernel's command line: its words, as Linux reads them (lib/cmdline.c, `next_arg`;
-//! kernel/params.c, `parse_args`), those with which it cannot boot here, and those that are added.
+//! kernel/params.c, `parse_args`), and those that are added. Which ones matter to the machine is its architecture's.
 
 mod memory;
 
@@ -9,52 +9,15 @@ use std::borrow::Cow;
 
 pub(crate) use memory::{Layout, NoBounceBuffers, bounce_buffers, warnings};
 
-use crate::arch::{ParamsError, UNBOOTABLE};
-
 /// What the parser of Linux takes for the end of the kernel's words; the others are init's.
 const END: &str = "--";
 
-/// What keeps Linux from KVM's clock, which tells how fast the TSC runs.
-const WITHOUT_KVM_CLOCK: [&str; 2] = ["no_kvmclock", "nopv"];
-/// What tells Linux how fast the TSC runs, in kHz.
-const TSC_FREQUENCY: &str = "tsc_early_khz";
-
-/// Refuses a command line with which Linux would hang before it says why.
-///
-/// # Errors
-/// [`ParamsError::Unbootable`]
-pub(crate) fn check(line: &str) -> Result<(), ParamsError> {
-    for option in options(line) {
-        let found = UNBOOTABLE.iter().find(|(name, value, _)| {
-            option.name == *name && (value.is_none() || *value == option.value)
-        });
-        if let Some((_, _, reason)) = found {
-            return Err(ParamsError::Unbootable {
-                word: option.text.to_owned(),
-                reason,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// `line`, and how fast the TSC runs if Linux will not ask KVM. It could measure it with the timer that
-/// is there, but not where each access to that takes long, as on a nested host.
-pub(crate) fn with_tsc_frequency(line: &str, khz: Option<u32>) -> Cow<'_, str> {
-    let has = |names: &[&str]| options(line).any(|option| names.contains(&option.name.as_ref()));
-    match khz {
-        Some(khz) if has(&WITHOUT_KVM_CLOCK) && !has(&[TSC_FREQUENCY]) => {
-            log::info!(
-                "{TSC_FREQUENCY}={khz} is on the command line, since KVM's clock is not used"
-            );
-            with_option(line, TSC_FREQUENCY, &khz.to_string())
-        }
-        _ => line.into(),
-    }
-}
-
 /// `line` with an option as the last of its name: the last one wins. It stands before what is not the
 /// kernel's. A quote that does not end takes all that follows into its word.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "no other architecture adds options")
+)]
 pub(crate) fn with_option<'a>(line: &'a str, name: &str, value: &str) -> Cow<'a, str> {
     let option = format!("{name}={value}");
     let words = words(line);
@@ -82,17 +45,17 @@ pub(crate) fn with_option<'a>(line: &'a str, name: &str, value: &str) -> Cow<'a,
 
 /// One of the kernel's options.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct KernelOption<'a> {
+pub(crate) struct KernelOption<'a> {
     /// As it stands on the command line.
-    text: &'a str,
+    pub text: &'a str,
     /// Its name, in which Linux takes `-` for `_`.
-    name: String,
+    pub name: String,
     /// What is behind the first `=`, if there is one.
-    value: Option<&'a str>,
+    pub value: Option<&'a str>,
 }
 
 /// The kernel's options in `line`: all words before `--`.
-fn options(line: &str) -> impl Iterator<Item = KernelOption<'_>> {
+pub(crate) fn options(line: &str) -> impl Iterator<Item = KernelOption<'_>> {
     let kernels = words(line).into_iter().take_while(|word| !word.is_end());
     kernels.map(|word| {
         let whole = unquoted(word.text);

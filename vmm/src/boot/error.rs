@@ -11,7 +11,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::kernel::KernelError;
 use super::place::PlaceError;
-use crate::arch::low;
+use crate::arch::{MOVABLE_KERNELS, low};
 use crate::error::explain::{ExitCode, Explain, FileError, Limits};
 use crate::memory::FRAGMENTED;
 
@@ -96,7 +96,7 @@ impl Explain for BootError {
         match self {
             Self::Kernel(KernelError::NotKernel { unpack, .. }) => unpack.clone(),
             Self::Kernel(_) => None,
-            Self::Place { source, .. } => Some(other_place(source).to_owned()),
+            Self::Place { source, .. } => Some(other_place(source)),
             Self::Load(error) => error.hint(limits),
             Self::File(error) => error.hint(limits),
         }
@@ -112,18 +112,20 @@ impl Explain for BootError {
 }
 
 /// How a kernel comes to have a place.
-fn other_place(error: &PlaceError) -> &'static str {
-    match error {
+fn other_place(error: &PlaceError) -> String {
+    let hint = match error {
         PlaceError::TooLarge { .. } => "give the guest more --memory",
         PlaceError::OutOfReach { from, .. } if (Gpa(0)..Gpa(low::SIZE)).contains(from) => {
             "link it above the first MiB, or boot it by a 64-bit entry point, at which it can \
              be anywhere"
         }
         PlaceError::OutOfReach { .. } => {
-            "boot a kernel that can be moved, such as a bzImage or vmlinux of Linux; or let no \
-             device need identity memory (dma=iommu, translate or mediate): guest memory then \
-             begins at 2 MiB"
+            return format!(
+                "boot a kernel that can be moved, such as {MOVABLE_KERNELS}; or let no device need \
+                 identity memory (dma=iommu, translate or mediate): guest memory then begins at 2 MiB"
+            );
         }
         PlaceError::TooFragmented { .. } => FRAGMENTED,
-    }
+    };
+    hint.to_owned()
 }

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use address::Gpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::command_line;
 use super::error::{BootError, LoadError};
 use super::kernel::Kernel;
 use super::place::{BootRequirements, Placement};
@@ -60,7 +59,7 @@ impl BootFiles {
         let most = self.kernel.protocol().longest_command_line();
         arch::check_command_line(line, most)?;
         if is_linux {
-            command_line::check(line)?;
+            arch::check_linux_options(line)?;
         }
         Ok(())
     }

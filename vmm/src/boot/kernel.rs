@@ -10,7 +10,7 @@ use address::Gpa;
 use vm_memory::GuestMemoryMmap;
 
 use super::release::Release;
-use crate::arch::{KERNELS, Protocol};
+use crate::arch::{KERNEL_FORMATS, Protocol};
 
 /// A kernel that has passed all checks which do not depend on where it is loaded.
 pub trait Kernel: Debug {
@@ -44,8 +44,8 @@ pub struct Demand {
     pub len: u64,
     /// The load address is a multiple of this.
     pub alignment: u64,
-    /// Lowest load address: loaded below, a bzImage moves itself up to here without asking
-    /// whether there is memory (arch/x86/boot/compressed/head_64.S, LOAD_PHYSICAL_ADDR).
+    /// Lowest load address: loaded below, a kernel may move itself up to here without asking
+    /// whether there is memory.
     pub lowest: Gpa,
     /// All of it is below this.
     pub below: Gpa,
@@ -58,8 +58,8 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// Where all addresses are below: the most bits of one that a CPU has (Intel SDM, volume 3,
-    /// section 4.1.4).
+    /// Where all addresses are below: the most bits of one that a CPU has, on x86-64 (Intel SDM, volume 3, section
+    /// 4.1.4) as on arm64.
     pub const NO_LIMIT: Gpa = Gpa(1 << 52);
 }
 
@@ -75,7 +75,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The file is something else.
-    #[error("{} is {KERNELS} but {found}", path.display())]
+    #[error("{} is neither {KERNEL_FORMATS} but {found}", path.display())]
     NotKernel {
         /// The file.
         path: PathBuf,

@@ -4,12 +4,14 @@
 
 pub(crate) mod address_map;
 pub(crate) mod allocator;
-mod emulated;
+pub(crate) mod emulated;
+pub(crate) mod engine;
 mod error;
 pub(crate) mod lines;
 pub(crate) mod slots;
 pub(crate) mod synthetic;
 pub(crate) mod window;
+pub(crate) mod worker;
 
 use std::sync::Arc;
 
@@ -22,22 +24,16 @@ use self::allocator::BusAllocator;
 use self::emulated::{EmulatedFunction, Place};
 use self::lines::{InterruptLines, intx_gsi};
 use self::slots::{PciSlot, TooManyDevices};
-use self::synthetic::SyntheticMachine;
-use self::window::{Places, Window};
 use crate::error::explain::{ProcessError, process};
 use crate::kvm::irq::Interrupts;
-use crate::kvm::vm::{Memslot, Vm};
+use crate::kvm::vm::Vm;
 use crate::memory::table::RamTable;
 use crate::passthrough::VfioFunction;
 use crate::passthrough::dma_path::DmaPath;
 use crate::run::exit::{ExitReason, ExitSender};
 use crate::teardown::Resources;
-use vm_memory::GuestMemoryMmap;
 
 pub use error::BusError;
-
-/// What the device of a synthetic machine is called, as the host gives it no name: its place in the guest.
-const ENGINE: Bdf = Bdf::new(0, 0, 1, 0).unwrap();
 
 /// A function for the guest's bus, and what else there is of it.
 pub(crate) struct Passed {
@@ -84,18 +80,17 @@ pub(crate) struct Wiring<'a> {
     pub vm: &'a Arc<Vm>,
     /// Where guest memory is, for those who translate.
     pub table: &'a Arc<RamTable>,
-    /// Where the guest is shown that, if it is.
-    pub window: Option<Places>,
     pub interrupts: &'a Arc<Interrupts>,
     pub exits: &'a ExitSender,
 }
 
 impl Wiring<'_> {
-    /// The root with every function in its place: the devices of `resources`, then those that are emulated.
+    /// The root with every function in its place: the devices of `resources`, then the emulated `functions`.
     /// `resources` gets what belongs to the bus besides.
     pub fn plug(
         &self,
         bus: &mut BusAllocator,
+        functions: Vec<Box<dyn EmulatedFunction>>,
         resources: &mut Resources,
     ) -> Result<PciRoot, BusError> {
         let mut slots = Slots {
@@ -120,50 +115,35 @@ impl Wiring<'_> {
             let guest = slots.add(assigned.slot, passed)?;
             log::info!("{bdf}: is {guest} in the guest");
         }
-        let memory = resources.ram.memory();
-        if let Some(machine) = resources.assigned.spaces.synthetic() {
-            resources.memslots.extend(self.emulate(
-                SyntheticDevice(machine),
-                bus,
-                &mut slots,
-                memory,
-            )?);
-        }
-        if let Some(places) = self.window {
-            let window = Window {
-                places,
-                functions: slots.gates.split_off(0),
-            };
-            resources
-                .memslots
-                .extend(self.emulate(window, bus, &mut slots, memory)?);
+        for function in functions {
+            self.emulate(function, bus, &mut slots, resources)?;
         }
         resources.mediated = slots.mediated;
         Ok(slots.root)
     }
 
-    /// Puts an emulated function at the next free slot. Returns the memory that the guest sees of it.
-    fn emulate<F: EmulatedFunction>(
+    /// Puts an emulated function at the next free slot.
+    fn emulate(
         &self,
-        function: F,
+        function: Box<dyn EmulatedFunction>,
         bus: &mut BusAllocator,
         slots: &mut Slots,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Vec<Memslot>, BusError> {
+        resources: &mut Resources,
+    ) -> Result<(), BusError> {
         let slot = bus.slot().ok_or(TooManyDevices {
             count: slots::MAX_SLOTS + 1,
             most: slots::MAX_SLOTS,
         })?;
-        let mut place = Place {
+        let name = function.name();
+        let passed = function.plug(&mut Place {
             lines: InterruptLines::of(self.interrupts, slot),
-            memory,
+            resources,
+            gates: &mut slots.gates,
             wiring: self,
-            memslots: Vec::new(),
-        };
-        let passed = function.plug(&mut place)?;
+        })?;
         let guest = slots.add(slot, passed)?;
-        log::info!("the {} is {guest} in the guest", F::NAME);
-        Ok(place.memslots)
+        log::info!("the {name} is {guest} in the guest");
+        Ok(())
     }
 
     /// Shows `host`, called `bdf` in messages, to the guest, with its DMA by `path`.
@@ -219,22 +199,6 @@ impl Wiring<'_> {
             }),
         };
         Ok(MediatedFunction::new(host, profile, options)?)
-    }
-}
-
-/// The device of a synthetic machine.
-struct SyntheticDevice<'a>(&'a mut dyn SyntheticMachine);
-
-impl EmulatedFunction for SyntheticDevice<'_> {
-    const NAME: &'static str = "DMA engine in software";
-
-    fn plug(self, place: &mut Place<'_>) -> Result<Passed, BusError> {
-        let host = self
-            .0
-            .start(place.lines.clone())
-            .map_err(BusError::Engine)?;
-        let path = self.0.dma_path();
-        place.wiring.pass(host, ENGINE, &place.lines, path)
     }
 }
 

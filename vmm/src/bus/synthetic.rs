@@ -12,6 +12,7 @@ use iommufd_backend::software::SoftwareBackend;
 
 use super::address_map::AddressMap;
 use super::lines::InterruptLines;
+use super::worker::Worker;
 use crate::passthrough::dma_path::DmaPath;
 
 /// A machine whose physical memory is synthetic and whose only device is software, which reaches memory by the
@@ -36,8 +37,21 @@ pub trait SyntheticMachine: fmt::Debug + Send {
     fn start(
         &mut self,
         lines: InterruptLines,
-    ) -> Result<Box<dyn HostFunction>, Box<dyn Error + Send + Sync>>;
+    ) -> Result<SyntheticDevice, Box<dyn Error + Send + Sync>>;
+}
 
-    /// Ends the device's work: no access to memory follows.
-    fn stop(&mut self);
+/// The device of a synthetic machine.
+pub struct SyntheticDevice {
+    /// What the guest accesses.
+    pub function: Box<dyn HostFunction>,
+    /// What does its work.
+    pub worker: Box<dyn Worker>,
+}
+
+impl fmt::Debug for SyntheticDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyntheticDevice")
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
+    }
 }

@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 
-use address::{Bdf, Gpa};
+use address::Gpa;
 use devices::dma_window::{DmaWindow, Options, REGISTERS_SIZE, SetupError};
 use devices::pci::PciFunction;
-use devices::vfio_pci::BusMasterGate;
 
 use super::allocator::BusAllocator;
 use super::emulated::{EmulatedFunction, Place};
@@ -58,23 +57,23 @@ impl Places {
     }
 }
 
-/// A window for the run's table, which was made for `places`. Through it the guest lets `functions` master the bus.
+/// A window for the run's table, which was made for these places. Through it the guest lets the devices whose
+/// addresses it translates master the bus.
 #[derive(Debug)]
-pub struct Window {
-    pub places: Places,
-    pub functions: Vec<(Bdf, BusMasterGate)>,
-}
+pub(crate) struct Window(pub Places);
 
 impl EmulatedFunction for Window {
-    const NAME: &'static str = "DMA window";
+    fn name(&self) -> &'static str {
+        "DMA window"
+    }
 
-    fn plug(self, place: &mut Place<'_>) -> Result<Passed, BusError> {
-        let Self { places, functions } = self;
+    fn plug(self: Box<Self>, place: &mut Place<'_>) -> Result<Passed, BusError> {
+        let Self(places) = *self;
         let table = place.wiring.table;
         let window = DmaWindow::new(Options {
             registers: places.registers,
             table: Arc::clone(table),
-            functions,
+            functions: std::mem::take(place.gates),
         });
         let function: Box<dyn PciFunction> = Box::new(window.map_err(WindowError::from)?);
         // The memslot is the table's own memory.

@@ -15,10 +15,11 @@ use kvm_bindings::{
     KVM_SYSTEM_EVENT_SHUTDOWN,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use vm_device::bus::{MmioAddress, PioAddress};
-use vm_device::device_manager::{IoManager, MmioManager, PioManager};
+use vm_device::bus::MmioAddress;
+use vm_device::device_manager::{IoManager, MmioManager};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
 
+use crate::arch::ArchExit;
 use crate::run::exit::{ExitReason, ExitSender};
 
 thread_local! {
@@ -208,23 +209,6 @@ impl Patience {
 fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
     match vcpu.run() {
         // Addresses where nothing is read as all-ones and swallow writes.
-        Ok(VcpuExit::IoIn(port, data)) => {
-            let data: *mut [u8] = data;
-            let width = port_width(vcpu);
-            // SAFETY: `data` is in the run page, which is mapped as long as `vcpu` exists, and nothing else refers to
-            // it: the borrow it came from has ended, and `port_width` returned a number.
-            let data = unsafe { &mut *data };
-            read_port(bus, port, width, data);
-            Step::Done
-        }
-        Ok(VcpuExit::IoOut(port, data)) => {
-            let data: *const [u8] = data;
-            let width = port_width(vcpu);
-            // SAFETY: as for `IoIn`.
-            let data = unsafe { &*data };
-            write_port(bus, port, width, data);
-            Step::Done
-        }
         Ok(VcpuExit::MmioRead(address, data)) => {
             if bus.mmio_read(MmioAddress(address), data).is_err() {
                 data.fill(0xff);
@@ -244,7 +228,13 @@ fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
             ))),
         },
         Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Step::Done,
-        Ok(other) => Step::End(reason(&other)),
+        Ok(other) => match ArchExit::of(other) {
+            Ok(exit) => {
+                exit.serve(vcpu, bus);
+                Step::Done
+            }
+            Err(other) => Step::End(reason(&other)),
+        },
         Err(error) if error.errno() == libc::EINTR => {
             vcpu.set_kvm_immediate_exit(0);
             Step::Done
@@ -272,33 +262,6 @@ fn reason(exit: &VcpuExit<'_>) -> ExitReason {
     }
 }
 
-/// Bytes of each access of the port I/O exit that KVM_RUN has just ended with: 1, 2 or 4. A string instruction makes
-/// several accesses in one exit, all to the same port.
-fn port_width(vcpu: &mut VcpuFd) -> usize {
-    // SAFETY: KVM fills this variant of the union in for KVM_EXIT_IO, which the caller has seen; every bit pattern of
-    // it is valid.
-    let io = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io };
-    usize::from(io.size).max(1)
-}
-
-/// Reads `port` once for every `width` bytes of `data`, as `rep ins` does. A port where nothing is reads as all-ones.
-fn read_port(bus: &impl PioManager, port: u16, width: usize, data: &mut [u8]) {
-    for access in data.chunks_mut(width) {
-        if bus.pio_read(PioAddress(port), access).is_err() {
-            access.fill(0xff);
-        }
-    }
-}
-
-/// Writes every `width` bytes of `data` to `port`, as `rep outs` does. A port where nothing is swallows them.
-fn write_port(bus: &impl PioManager, port: u16, width: usize, data: &[u8]) {
-    for access in data.chunks(width) {
-        if bus.pio_write(PioAddress(port), access).is_err() {
-            log::trace!("write to port {port:#x}, where nothing is: {access:x?}");
-        }
-    }
-}
-
 /// Number and data of the internal error that KVM_RUN has just ended with.
 fn internal_error(vcpu: &mut VcpuFd) -> (u32, Vec<u64>) {
     // SAFETY: KVM fills this variant of the union in for the exit reason that the caller has
@@ -311,11 +274,9 @@ fn internal_error(vcpu: &mut VcpuFd) -> (u32, Vec<u64>) {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU8;
-    use std::sync::{Mutex, mpsc};
+    use std::sync::mpsc;
     use std::time::{Duration, Instant};
 
-    use vm_device::DevicePio;
-    use vm_device::bus::{PioAddressOffset, PioRange};
     use vmm_sys_util::signal::block_signal;
 
     use super::*;
@@ -379,39 +340,5 @@ mod tests {
             judge(Step::WhileVectoring),
             Some(ExitReason::GuestCrash(_))
         ));
-    }
-
-    /// A data port: reads count up, writes are kept.
-    #[derive(Default)]
-    struct Port(Mutex<Vec<Vec<u8>>>);
-
-    impl DevicePio for Port {
-        fn pio_read(&self, _: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
-            let mut seen = self.0.lock().unwrap();
-            assert_eq!(offset, 0);
-            data.fill(u8::try_from(seen.len()).unwrap());
-            seen.push(Vec::new());
-        }
-
-        fn pio_write(&self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
-            assert_eq!(offset, 0);
-            self.0.lock().unwrap().push(data.to_vec());
-        }
-    }
-
-    #[test]
-    fn a_string_instruction_accesses_one_port_many_times() {
-        let port = Arc::new(Port::default());
-        let mut bus = IoManager::new();
-        let range = PioRange::new(PioAddress(0x310), 4).unwrap();
-        bus.register_pio(range, Arc::clone(&port) as _).unwrap();
-        let mut data = [0xee; 6];
-        read_port(&bus, 0x310, 2, &mut data);
-        assert_eq!(data, [0, 0, 1, 1, 2, 2]);
-        port.0.lock().unwrap().clear();
-        write_port(&bus, 0x310, 2, &[1, 2, 3, 4]);
-        assert_eq!(*port.0.lock().unwrap(), [[1, 2], [3, 4]]);
-        read_port(&bus, 0x400, 2, &mut data);
-        assert_eq!(data, [0xff; 6]);
     }
 }

@@ -17,6 +17,8 @@ use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
 use crate::bus::address_map::AddressMap;
 use crate::bus::allocator::BusAllocator;
+use crate::bus::emulated::EmulatedFunction;
+use crate::bus::engine::Engine;
 use crate::bus::slots;
 use crate::bus::synthetic::SyntheticMachine;
 use crate::config::{self, Config, DeviceConfig, ValidConfig};
@@ -50,6 +52,8 @@ pub(crate) struct Guest<'a> {
     pub bars: Vec<(String, Range<Hpa>)>,
     /// The guest's bus, and its addresses outside RAM.
     pub bus: BusAllocator,
+    /// What the monitor emulates on it.
+    pub functions: Vec<Box<dyn EmulatedFunction>>,
 }
 
 /// What will do DMA.
@@ -107,6 +111,7 @@ impl<'a> Inspected<'a> {
                 of_hugepages,
                 bars,
                 bus,
+                functions: source.functions(),
             },
             source,
         })
@@ -193,6 +198,14 @@ impl Source {
                 slots::next_slot(devices.iter().map(|device| &device.slot))
             }
             Self::None | Self::Synthetic(_) => slots::next_slot([]),
+        }
+    }
+
+    /// The emulated functions that it is reached by.
+    fn functions(&self) -> Vec<Box<dyn EmulatedFunction>> {
+        match self {
+            Self::Synthetic(_) => vec![Box::new(Engine)],
+            Self::Devices { .. } | Self::None => Vec::new(),
         }
     }
 

@@ -2,13 +2,13 @@
 
 //! The seventh stage: kernel and initramfs, and all that they are given, are in guest memory.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::inspect::Guest;
 use super::map::Mapped;
 use super::plan::GuestLayout;
 use crate::arch::{Handover, Platform, Start, Vcpus};
-use crate::boot::command_line;
 use crate::error::Error;
 use crate::kvm::vm::Vm;
 use crate::teardown::Resources;
@@ -25,7 +25,7 @@ pub(crate) struct Loaded<'a> {
 }
 
 impl<'a> Mapped<'a> {
-    /// Creates vCPUs and loads the kernel. It is given the frequency of their TSC, so they come first.
+    /// Creates vCPUs and loads the kernel. Linux may have to be told about its CPUs, so they come first.
     pub fn load(self) -> Result<Loaded<'a>, Error> {
         let Self {
             mut guest,
@@ -37,8 +37,10 @@ impl<'a> Mapped<'a> {
         let config = guest.config;
         let vcpus = Vcpus::create(&vm, config.cpus.get())?;
         vm.controllers().complete()?;
-        let khz = vcpus.tsc_khz().filter(|_| guest.release.is_some());
-        let command_line = command_line::with_tsc_frequency(&config.command_line, khz);
+        let command_line = match guest.release {
+            Some(_) => vcpus.command_line(&config.command_line),
+            None => Cow::from(&config.command_line),
+        };
         let map = &guest.bus.map;
         let platform = Platform::new(config.cpus.get(), map.ecam.clone(), map.windows.clone());
         let memory = resources.ram.memory();

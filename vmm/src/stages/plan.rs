@@ -12,7 +12,7 @@ use super::warnings;
 use crate::arch::{self, LowMemoryUse, MemoryMap, layout};
 use crate::boot::place::Placement;
 use crate::boot::{BootError, command_line};
-use crate::bus::window::Places;
+use crate::bus::window::{Places, Window};
 use crate::error::Error;
 use crate::error::explain::chain;
 use crate::kvm::vm::Vm;
@@ -45,8 +45,6 @@ pub(crate) struct GuestLayout {
     pub table: Arc<RamTable>,
     /// What the table holds.
     pub summary: Summary,
-    /// Where the guest is shown the table, if it translates.
-    pub window: Option<Places>,
     /// What the guest's memory map says of its first MiB.
     pub low: LowMemoryUse,
 }
@@ -141,11 +139,13 @@ impl GuestLayout {
         let memory = MemoryPlan::new(regions, layout, &constraints(guest, vm, devices))?;
         log_plan(&memory);
         let draft = Draft::new(&memory, &backing.extents)?;
-        let window = match guest.translates {
-            true => Some(Places::find(draft.bar_size(), &mut guest.bus)?),
-            false => None,
-        };
-        let table = draft.build(window.map_or(Gpa(0), |places| places.table))?;
+        let mut place = Gpa(0);
+        if guest.translates {
+            let places = Places::find(draft.bar_size(), &mut guest.bus)?;
+            guest.functions.push(Box::new(Window(places)));
+            place = places.table;
+        }
+        let table = draft.build(place)?;
         let summary = Summary::of(&table)?;
         if !backing.extents.is_empty() {
             log::info!("physical memory: {} pieces", summary.pieces);
@@ -158,7 +158,6 @@ impl GuestLayout {
             memory,
             table: Arc::new(table),
             summary,
-            window,
             low,
         })
     }

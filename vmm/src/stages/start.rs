@@ -37,11 +37,10 @@ impl Loaded<'_> {
         let wiring = Wiring {
             vm: &vm,
             table: &layout.table,
-            window: layout.window,
             interrupts: &interrupts,
             exits: &exit_sender,
         };
-        let root = wiring.plug(&mut guest.bus, &mut resources)?;
+        let root = wiring.plug(&mut guest.bus, guest.functions, &mut resources)?;
         let pci = Arc::clone(resources.pci.insert(Arc::new(root)));
         let serial = Arc::new(console.serial_port(arch::serial_interrupt(&interrupts)?)?);
         let bus = arch::connect(&pci, &guest.bus.map, &serial, &exit_sender)?;

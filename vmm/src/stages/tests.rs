@@ -11,7 +11,6 @@ use std::time::Duration;
 use address::{Gpa, Hpa};
 use devices::edu::{BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduHost, InterruptSink, Options};
 use devices::pci::MsiMessage;
-use devices::vfio_pci::HostFunction;
 use iommufd_backend::software::{PhysicalMemory, SoftwareBackend};
 use iommufd_backend::{FileRange, Mapping};
 use tempfile::NamedTempFile;
@@ -19,6 +18,8 @@ use tempfile::NamedTempFile;
 use super::*;
 use crate::bus::address_map::AddressMap;
 use crate::bus::lines::InterruptLines;
+use crate::bus::synthetic::SyntheticDevice;
+use crate::bus::worker::Worker;
 use crate::config::{Config, LowMemory, SerialConfig};
 use crate::memory::layout::{Identity, Swapped};
 use crate::passthrough::dma_path::DmaPath;
@@ -83,6 +84,19 @@ fn config(kernel: &Path, memory: &str) -> ValidConfig {
 #[derive(Debug)]
 struct Machine(SoftwareBackend);
 
+/// Does no work, and notes when that ends.
+#[derive(Debug)]
+struct NotedWorker;
+
+impl Worker for NotedWorker {
+    fn stop(self: Box<Self>) {
+        trace::note(WORKER);
+    }
+}
+
+/// The step of [`NotedWorker`].
+const WORKER: &str = "worker";
+
 /// Neither memory nor interrupts.
 struct Nothing;
 
@@ -125,7 +139,7 @@ impl SyntheticMachine for Machine {
     fn start(
         &mut self,
         lines: InterruptLines,
-    ) -> Result<Box<dyn HostFunction>, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<SyntheticDevice, Box<dyn std::error::Error + Send + Sync>> {
         let options = Options {
             bar: BAR,
             interrupt_line: lines.line(),
@@ -133,10 +147,12 @@ impl SyntheticMachine for Machine {
             memory: Box::new(Nothing),
             interrupts: Box::new(Nothing),
         };
-        Ok(Box::new(EduHost::new("edu", options)?.0))
+        let (function, _) = EduHost::new("edu", options)?;
+        Ok(SyntheticDevice {
+            function: Box::new(function),
+            worker: Box::new(NotedWorker),
+        })
     }
-
-    fn stop(&mut self) {}
 }
 
 /// Memory of 28 GiB in pieces of at most 16 MiB.
@@ -230,7 +246,9 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
     let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
     assert_eq!(reason, ExitReason::PowerOff { status: 0 });
     assert_eq!(trace::take(), [""; 0]);
-    assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
+    let mut steps = ALL.to_vec();
+    steps.insert(1, WORKER);
+    assert_eq!(after(vmm.end().torn_down), (steps, ""));
 }
 
 fn plan<'a>(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {

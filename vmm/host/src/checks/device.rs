@@ -7,6 +7,7 @@ use iommufd_backend::{CdevKind, is_vfio_driver};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::rebuild::rebuild;
 use crate::checks::units::names;
 use crate::checks::{bars, dma_width, interrupts, reset};
 use crate::facts::device::{
@@ -135,8 +136,7 @@ fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
         None => Line::fail(
             id,
             "A VFIO driver has it, but made no character device",
-            "in the kernel's source: scripts/config -e VFIO_DEVICE_CDEV && make olddefconfig \
-             bzImage",
+            rebuild("-e VFIO_DEVICE_CDEV"),
         ),
     }
 }

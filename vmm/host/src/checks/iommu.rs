@@ -9,6 +9,7 @@ use iommufd_backend::CdevKind;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::rebuild::rebuild;
 use crate::facts::device::cdev;
 use crate::facts::iommu::{
     UNSAFE_INTERRUPTS, allows_unsafe_interrupts, iommus, open_iommufd, remaps_interrupts,
@@ -117,7 +118,7 @@ pub(crate) fn check_unsafe_mode(root: &SysRoot, devices: &[Bdf], noiommu: bool) 
         None if root.exists("sys/module/vfio") => Line::fail(
             id,
             "This kernel has no such mode: it was built without CONFIG_VFIO_NOIOMMU",
-            "in the kernel's source: scripts/config -e VFIO_NOIOMMU && make olddefconfig bzImage",
+            rebuild("-e VFIO_NOIOMMU"),
         ),
         None => Line::fail(
             id,

@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::arch::KVM_OPTIONS;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::rebuild::rebuild;
 use crate::facts::kernel::{config, lockdown, release, taint, version};
 use crate::sys_root::SysRoot;
 
@@ -73,19 +75,22 @@ pub(crate) fn check_version(root: &SysRoot, noiommu: bool) -> Line {
 }
 
 /// What of the needed options is missing.
-fn missing(options: &BTreeMap<String, String>, noiommu: bool) -> Vec<&'static str> {
+fn missing(options: &BTreeMap<String, String>, noiommu: bool) -> Vec<String> {
     let has = |name: &&str| matches!(options.get(*name).map(String::as_str), Some("y" | "m"));
-    let lacks = |name: &&str| !has(name);
-    let mut missing: Vec<_> = ALWAYS.into_iter().filter(lacks).collect();
-    if !["KVM_INTEL", "KVM_AMD"].iter().any(has) {
-        missing.push("KVM_INTEL or KVM_AMD");
+    let named = |names: &[&str]| -> Vec<String> {
+        let lacking = names.iter().filter(|name| !has(name));
+        lacking.map(ToString::to_string).collect()
+    };
+    let mut missing = named(&ALWAYS);
+    if !KVM_OPTIONS.iter().any(has) {
+        missing.push(KVM_OPTIONS.join(" or "));
     }
     if noiommu {
         let backends = ["VFIO_CONTAINER", "IOMMUFD_VFIO_CONTAINER"];
         if has(&"VFIO_GROUP") && !backends.iter().any(has) {
-            missing.push("VFIO_CONTAINER");
+            missing.push("VFIO_CONTAINER".to_owned());
         }
-        missing.extend(NOIOMMU.into_iter().filter(lacks));
+        missing.extend(named(&NOIOMMU));
     }
     missing
 }
@@ -116,24 +121,20 @@ pub(crate) fn check_config(root: &SysRoot, noiommu: bool) -> Line {
         "This kernel was built without CONFIG_{} ({file})",
         missing.join(", CONFIG_").replace(" or ", " or CONFIG_")
     );
-    if missing.contains(&"VFIO_CONTAINER") {
+    if missing.iter().any(|name| name == "VFIO_CONTAINER") {
         text += "; with VFIO_GROUP the kernel offers VFIO_NOIOMMU only beside VFIO_CONTAINER";
     }
     // IOMMUFD_NOIOMMU has no prompt, and one of KVM's two follows from the CPU.
     let enable: Vec<_> = missing
         .iter()
-        .filter(|name| **name != "IOMMUFD_NOIOMMU")
+        .filter(|name| *name != "IOMMUFD_NOIOMMU")
         .map(|name| format!("-e {}", name.replace(" or ", " -e ")))
         .collect();
     let enable = match enable.as_slice() {
         [] => "-e VFIO_NOIOMMU".to_owned(),
         list => list.join(" "),
     };
-    Line::fail(
-        id,
-        text,
-        format!("in the kernel's source: scripts/config {enable} && make olddefconfig bzImage"),
-    )
+    Line::fail(id, text, rebuild(&enable))
 }
 
 /// [`Id::Taint`]

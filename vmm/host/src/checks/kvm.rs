@@ -7,6 +7,7 @@ use std::io;
 
 use kvm_bindings::KVM_API_VERSION;
 
+use crate::arch::{KVM_MODULES, KVM_OPTIONS};
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::facts::kvm::{KvmObstacle, kvm_suffices, open};
@@ -41,7 +42,10 @@ fn line(answer: Result<(), KvmObstacle>) -> Line {
         Err(obstacle) => Line::fail(
             id,
             format!("/dev/kvm opens, but {obstacle}"),
-            "boot a kernel that has it: Linux 7.3 on x86-64 with CONFIG_KVM_INTEL or CONFIG_KVM_AMD",
+            format!(
+                "boot a kernel that has it: Linux 7.3 with CONFIG_{}",
+                KVM_OPTIONS.join(" or CONFIG_")
+            ),
         ),
     }
 }
@@ -53,7 +57,7 @@ fn unopened(error: &io::Error) -> Line {
             id,
             "There is no /dev/kvm: virtualisation is off in the firmware, or the kernel lacks \
              KVM or has not loaded it",
-            "modprobe -a kvm_amd kvm_intel; dmesg | grep -i kvm",
+            format!("modprobe -a {KVM_MODULES}; dmesg | grep -i kvm"),
         ),
         io::ErrorKind::PermissionDenied => Line::fail(
             id,
@@ -71,8 +75,9 @@ fn unopened(error: &io::Error) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::NEEDED_OF_KVM;
     use crate::checks::line::Verdict;
-    use crate::facts::kvm::{NEEDED, suffices};
+    use crate::facts::kvm::suffices;
     use crate::sys_root::tests::Fake;
 
     #[test]
@@ -99,7 +104,7 @@ mod tests {
         let version = KVM_API_VERSION.cast_signed();
         assert_eq!(suffices(version, |_| true), Ok(()));
         assert_eq!(line(Ok(())).verdict, Verdict::Ok);
-        for cap in NEEDED.iter().copied() {
+        for &cap in NEEDED_OF_KVM {
             let answer = suffices(version, |asked| asked != cap);
             assert_eq!(answer, Err(KvmObstacle::Lacks(cap)));
             let line = line(answer);

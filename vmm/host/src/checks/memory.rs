@@ -6,6 +6,7 @@ use iommufd_backend::hugepages::{HugepageSize, Pool};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::rebuild::rebuild;
 use crate::checks::units::size;
 use crate::facts::memory::{Balloon, balloon, meminfo, movable_memory};
 use crate::sys_root::SysRoot;
@@ -51,7 +52,7 @@ pub(crate) fn check_hugepages(
         return vec![Line::fail(
             id,
             "This kernel has no hugepages (CONFIG_HUGETLBFS), of which guest memory is made",
-            "in the kernel's source: scripts/config -e HUGETLBFS && make olddefconfig bzImage",
+            rebuild("-e HUGETLBFS"),
         )];
     }
     if let Some(memory) = memory {

@@ -5,7 +5,6 @@
 mod available_memory;
 mod bars;
 mod config_window;
-mod cpu;
 pub(crate) mod device;
 mod dma;
 mod dma_width;
@@ -20,6 +19,7 @@ pub(crate) mod line;
 mod memory;
 pub(crate) mod open_files;
 mod privilege;
+mod rebuild;
 mod reset;
 mod sysfs;
 mod units;
@@ -28,6 +28,7 @@ use iommufd_backend::CdevKind;
 
 use self::id::Id;
 use self::line::{Line, Report, Verdict};
+use crate::arch;
 use crate::facts::device::cdev_kind;
 use crate::facts::iommu::iommus;
 use crate::sys_root::SysRoot;
@@ -51,12 +52,12 @@ pub fn check(root: &SysRoot, wanted: &Wanted) -> Report {
         kernel::check_config(root, noiommu),
         sysfs::check(root),
         privilege::check_seccomp(root),
-        cpu::check_virtualisation(root),
+        arch::check_virtualisation(root),
         kvm::check(root),
         iommu::check_iommufd(root),
         iommu::check_iommu(root, &names, noiommu),
         iommu::check_unsafe_mode(root, &names, noiommu),
-        cpu::check_encryption(root, noiommu),
+        arch::check_encryption(root, noiommu),
         privilege::check_rawio(root, noiommu),
         privilege::check_page_addresses(root, noiommu),
         memory::check_address_map(root),

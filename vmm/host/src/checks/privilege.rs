@@ -4,6 +4,7 @@
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::rebuild::rebuild;
 use crate::checks::units::size;
 use crate::facts::privilege::{
     IPC_LOCK, Privilege, SYS_ADMIN, SYS_RAWIO, has_seccomp_filter, memlock,
@@ -61,8 +62,7 @@ pub(crate) fn check_page_addresses(root: &SysRoot, noiommu: bool) -> Line {
         return Line::warn(
             id,
             format!("There is no /proc/self/pagemap (CONFIG_PROC_PAGE_MONITOR): {missing}"),
-            "in the kernel's source: scripts/config -e PROC_PAGE_MONITOR && make olddefconfig \
-             bzImage",
+            rebuild("-e PROC_PAGE_MONITOR"),
         );
     }
     if Privilege::of_caller(root).has(SYS_ADMIN) {

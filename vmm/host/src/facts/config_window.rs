@@ -7,11 +7,13 @@ use std::ops::Range;
 use address::Hpa;
 use iommufd_backend::{Entry, IoMem};
 
+use crate::arch;
+
 /// Bytes of config space: that of one bus.
 pub const CONFIG_WINDOW_SIZE: u64 = 1 << 20;
 
-/// Where the guest's I/O APIC is. Config space is below it, in the 32 bits that can describe it.
-pub const CONFIG_WINDOW_LIMIT: Hpa = Hpa(0xfec0_0000);
+/// Config space is below this address.
+pub const CONFIG_WINDOW_LIMIT: Hpa = arch::CONFIG_WINDOW_LIMIT;
 
 const LIMIT_4G: u64 = 1 << 32;
 
@@ -26,7 +28,7 @@ pub struct ConfigWindow {
 
 impl ConfigWindow {
     /// The place in the host's `map`: where the host has its own config space, if a guest can be told
-    /// so; else the highest MiB below the I/O APIC that the host uses for nothing; else the highest one
+    /// so; else the highest MiB below [`CONFIG_WINDOW_LIMIT`] that the host uses for nothing; else the highest one
     /// that is in its root bridges' windows, as on machines without memory-mapped config space, with
     /// nothing in it. `bars` are those of the devices to pass through.
     #[must_use]
@@ -43,7 +45,7 @@ impl ConfigWindow {
     }
 }
 
-/// The highest MiB below the I/O APIC that neither a BAR nor any line of the map touches that `counts`.
+/// The highest MiB below [`CONFIG_WINDOW_LIMIT`] that neither a BAR nor any line of the map touches that `counts`.
 fn free(map: &IoMem, bars: &[Range<Hpa>], counts: impl Fn(&Entry) -> bool) -> Option<Hpa> {
     let lines = map.entries().iter().filter(|entry| counts(entry));
     let taken: Vec<_> = lines.map(|entry| &entry.range).chain(bars).collect();

@@ -5,6 +5,7 @@
 use address::Bdf;
 use iommufd_backend::{CdevKind, CdevNode, Error, TranslatedBar, is_vfio_driver};
 
+use crate::arch;
 use crate::facts::config_space::{ConfigSpace, is_silent};
 use crate::sys_root::SysRoot;
 
@@ -88,9 +89,8 @@ pub fn cdev_kind(root: &SysRoot, bdf: Bdf) -> CdevKind {
     }
 }
 
-/// The first BAR of a function of this `kind` that has another address on the device's bus than for the CPU,
-/// where that matters. Where an IOMMU translates, a device is given no address of the CPU's; and elsewhere than
-/// on x86 a BAR may have two addresses without memory having two.
+/// The first BAR of a function of this `kind` that has another address on the device's bus than for the CPU, if that
+/// shows that memory has another one, too. Where an IOMMU translates, a device is given no address of the CPU's.
 ///
 /// # Errors
 /// What sysfs does not show.
@@ -100,8 +100,8 @@ pub fn translated_bar(
     kind: CdevKind,
 ) -> Result<Option<TranslatedBar>, Error> {
     match kind {
-        CdevKind::Noiommu if cfg!(target_arch = "x86_64") => root.pci().translated_bar(bdf),
-        _ => Ok(None),
+        CdevKind::Noiommu => arch::translated_bar(root, bdf),
+        CdevKind::Iommu => Ok(None),
     }
 }
 

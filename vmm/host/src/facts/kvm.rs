@@ -9,35 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::{Cap, Kvm};
 
+use crate::arch::NEEDED_OF_KVM;
 use crate::sys_root::SysRoot;
-
-/// What every guest needs (Linux Documentation/virt/kvm/api.rst).
-#[cfg(target_arch = "x86_64")]
-pub(crate) const NEEDED: &[Cap] = &[
-    Cap::UserMemory,
-    Cap::Irqchip,
-    Cap::Irqfd,
-    Cap::IrqfdResample,
-    Cap::IrqRouting,
-    Cap::Pit2,
-    Cap::ImmediateExit,
-    Cap::SetTssAddr,
-    Cap::ExtCpuid,
-];
-/// The same on arm64, where interrupt controllers are devices that are created by themselves.
-#[cfg(target_arch = "aarch64")]
-pub(crate) const NEEDED: &[Cap] = &[
-    Cap::UserMemory,
-    Cap::Irqchip,
-    Cap::Irqfd,
-    Cap::IrqfdResample,
-    Cap::IrqRouting,
-    Cap::MsiDevid,
-    Cap::DeviceCtrl,
-    Cap::OneReg,
-    Cap::ArmPsci02,
-    Cap::ImmediateExit,
-];
 
 /// Why a KVM that opens cannot run a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +33,8 @@ pub(crate) fn suffices(version: i32, has: impl Fn(Cap) -> bool) -> Result<(), Kv
     if version.cast_unsigned() != KVM_API_VERSION {
         return Err(KvmObstacle::ApiVersion(version));
     }
-    match NEEDED.iter().find(|cap| !has(**cap)) {
-        Some(cap) => Err(KvmObstacle::Lacks(*cap)),
+    match NEEDED_OF_KVM.iter().copied().find(|cap| !has(*cap)) {
+        Some(cap) => Err(KvmObstacle::Lacks(cap)),
         None => Ok(()),
     }
 }

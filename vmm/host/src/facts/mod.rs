@@ -5,7 +5,6 @@
 pub(crate) mod available_memory;
 pub(crate) mod config_space;
 pub(crate) mod config_window;
-pub(crate) mod cpu;
 pub(crate) mod device;
 pub(crate) mod dma_mode;
 pub(crate) mod in_use;

@@ -11,6 +11,7 @@ use host::{DmaMode, SysRoot, Wanted, WantedDevice, WantedMemory};
 use iommufd_backend::PciSysfs;
 
 use super::written;
+use crate::config::DEVICE_VALUE;
 use crate::error::Error;
 use vmm::config::profile;
 use vmm::config::{DeviceConfig, MemoryConfig};
@@ -21,9 +22,7 @@ use vmm::config::{DeviceConfig, MemoryConfig};
 pub struct CheckArgs {
     /// PCI devices that are to be passed through, with the options of run --device; without any, only
     /// the machine is looked at
-    #[arg(
-        value_name = "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]"
-    )]
+    #[arg(value_name = DEVICE_VALUE)]
     devices: Vec<DeviceConfig>,
 
     /// Guest RAM that the run requires: SIZE[,hugepage_size=2M|1G], for example 512M

@@ -9,7 +9,6 @@ mod plan;
 mod release;
 mod run;
 mod stress;
-mod vm;
 
 use std::io;
 
@@ -25,7 +24,6 @@ pub use plan::PlanArgs;
 pub use release::ReleaseArgs;
 pub use run::RunArgs;
 pub use stress::StressArgs;
-pub use vm::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
 
 /// A microVM monitor that passes real PCI devices through to unmodified guests on machines
 /// without an IOMMU.

@@ -6,10 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::vm::{DEVICE_HELP, DEVICE_VALUE, VmArgs};
 use crate::Error;
 use crate::config::{RunConfig, RunOptions};
-use vmm::config::{DeviceConfig, OnReset, SerialConfig};
 
 /// Options of `pinvisor run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -24,42 +22,7 @@ pub struct RunArgs {
     config: Option<PathBuf>,
 
     #[command(flatten)]
-    vm: VmArgs,
-
-    #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP)]
-    devices: Vec<DeviceConfig>,
-
-    /// Kernel command line [default: console=ttyS0]
-    #[arg(long, value_name = "STRING")]
-    cmdline: Option<String>,
-
-    /// Where the guest's serial port goes. pty makes a terminal for others to open and prints its
-    /// path; socket=PATH serves one client at a time. A slow reader does not keep the guest
-    /// waiting: of what is not read the last MiB is kept [default: stdio]
-    #[arg(long, value_name = "stdio|off|file=PATH|pty|socket=PATH")]
-    serial: Option<SerialConfig>,
-
-    /// Write the log to FILE instead of standard error, with what is done even without -v
-    #[arg(long, value_name = "FILE")]
-    log_file: Option<PathBuf>,
-
-    /// Add events to FILE, one JSON object on a line (docs/reference/events.md)
-    #[arg(long, value_name = "FILE")]
-    event_file: Option<PathBuf>,
-
-    /// Write events to the open descriptor N
-    #[arg(long, value_name = "N")]
-    event_fd: Option<u32>,
-
-    /// Keep the process ID in FILE while the guest runs. A second run with the same file is
-    /// refused; a file that was left behind is taken over
-    #[arg(long, value_name = "FILE")]
-    pidfile: Option<PathBuf>,
-
-    /// What comes of a guest that restarts: exit ends the run with exit code 7, restart resets the
-    /// devices and starts it anew. Linux restarts after a panic, too [default: exit]
-    #[arg(long, value_name = "exit|restart")]
-    on_reset: Option<OnReset>,
+    options: RunOptions,
 }
 
 impl RunArgs {
@@ -73,22 +36,11 @@ impl RunArgs {
             Some(path) => RunOptions::read(path)?,
             None => RunOptions::default(),
         };
-        self.into_options(verbose).or(file).complete()
-    }
-
-    fn into_options(self, verbose: u8) -> RunOptions {
-        RunOptions {
-            devices: self.devices,
-            cmdline: self.cmdline,
-            serial: self.serial,
-            log_file: self.log_file,
-            event_file: self.event_file,
-            event_fd: self.event_fd,
-            pidfile: self.pidfile,
-            on_reset: self.on_reset,
+        let options = RunOptions {
             verbose: (verbose > 0).then_some(verbose),
-            ..self.vm.into_options()
-        }
+            ..self.options
+        };
+        options.or(file).complete()
     }
 }
 
@@ -97,6 +49,7 @@ mod tests {
     use std::io::Write;
 
     use clap::{CommandFactory, Parser};
+    use vmm::config::{OnReset, SerialConfig};
 
     use super::super::{Cli, Command};
     use super::*;
@@ -127,7 +80,8 @@ mod tests {
         file.write_all(b"no-key = 1").unwrap();
         let error = RunOptions::read(file.path()).unwrap_err().to_string();
         let (_, known) = error.split_once("expected one of ").unwrap();
-        let known: Vec<_> = known.split(", ").map(|key| key.trim_matches('`')).collect();
+        let mut known: Vec<_> = known.split(", ").map(|key| key.trim_matches('`')).collect();
+        known.sort_unstable();
         assert_eq!(options, known);
     }
 

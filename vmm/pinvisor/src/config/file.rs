@@ -155,7 +155,7 @@ mod tests {
             (
                 "\nmemroy = '1G'",
                 2,
-                "unknown field `memroy`, expected one of `cmdline`, `cpus`",
+                "unknown field `memroy`, expected one of `kernel`, `initramfs`",
             ),
             (
                 "kernel = 'k'\nlog_file = 'x'",

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use vmm::config::{OnReset, ValidConfig};
 
 pub use file::FileError;
-pub use options::{Missing, RunOptions};
+pub use options::{DEVICE_HELP, DEVICE_VALUE, Missing, RunOptions};
 
 /// Log, events and pidfile of a run, and how long it goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

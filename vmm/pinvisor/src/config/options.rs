@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The options of a run, each of which may be left out.
+//! The options of a run, each of which may be left out: on the command line and, by the same names, in a file.
 
 use std::path::PathBuf;
 
+use clap::Args;
 use serde::Deserialize;
 use vmm::config::{
     Config, CpuCount, DeviceConfig, LowMemory, MemoryConfig, OnReset, SerialConfig,
@@ -21,45 +22,99 @@ const COMMAND_LINE: &str = "console=ttyS0";
 #[error("--{0} is missing on the command line and in the file of --config")]
 pub struct Missing(&'static str);
 
-/// The options of a run, as a file has them by these names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// What a device's option is made of.
+pub const DEVICE_VALUE: &str =
+    "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";
+/// What a device's option means.
+pub const DEVICE_HELP: &str = "\
+PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the default, \
+prefers an IOMMU where there is one, and takes identity else; translate shows the guest a table of \
+its memory (docs/reference/dma-window.md), mediate checks and translates what is written to the device's \
+registers, which profile=FILE, or the name of a shipped profile, describes (docs/reference/mediate.md). A device that cannot be reset is taken \
+with reset=none only";
+
+/// The options of a run. The comments are the help of the command line.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RunOptions {
-    /// The kernel's command line.
-    pub cmdline: Option<String>,
-    /// CPUs of the guest.
-    pub cpus: Option<CpuCount>,
-    /// Devices to pass through.
-    #[serde(rename = "device")]
-    pub devices: Vec<DeviceConfig>,
-    /// An open descriptor that gets the events.
-    pub event_fd: Option<u32>,
-    /// A file that gets the events.
-    #[serde(deserialize_with = "deserialize_path")]
-    pub event_file: Option<PathBuf>,
-    /// An initramfs for the kernel.
-    #[serde(deserialize_with = "deserialize_path")]
-    pub initramfs: Option<PathBuf>,
-    /// The kernel.
+    /// Kernel to boot: a bzImage, a vmlinux, or another ELF file, which is entered by PVH if it
+    /// has such an entry point, else in 64-bit mode with the zero page's address in RSI
+    #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "deserialize_path")]
     pub kernel: Option<PathBuf>,
-    /// Where the log goes.
+
+    /// Initramfs to boot it with
+    #[arg(long, value_name = "FILE")]
+    #[serde(deserialize_with = "deserialize_path")]
+    pub initramfs: Option<PathBuf>,
+
+    /// Guest RAM, for example 512M. Where hugepages are scattered, up to spare=SIZE more are pinned for
+    /// a moment and the worst given back, by default half as much again. Memory at physical addresses
+    /// in more than 127 pieces is refused, since Linux may then give memory that is not there to
+    /// devices, unless pieces=any accepts it
+    #[arg(
+        long,
+        value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]"
+    )]
+    pub memory: Option<MemoryConfig>,
+
+    /// What the memory map calls the first 640 KiB, which devices that use physical addresses must not
+    /// get: with auto RAM for Linux, which is kept from giving it to drivers, and reserved for other
+    /// programs; ram is for programs that need it and do not use it for DMA [default: auto]
+    #[arg(long, value_name = "auto|ram|reserved")]
+    pub low_memory: Option<LowMemory>,
+
+    /// CPUs of the guest, 1 to 32 [default: 1]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<CpuCount>,
+
+    /// Accept that no IOMMU keeps the devices in check: they can read and write all of the
+    /// host's memory, so the guest is trusted like root
+    #[arg(long)]
+    pub noiommu: bool,
+
+    /// Devices to pass through.
+    #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP)]
+    #[serde(rename = "device")]
+    pub devices: Vec<DeviceConfig>,
+
+    /// Kernel command line [default: console=ttyS0]
+    #[arg(long, value_name = "STRING")]
+    pub cmdline: Option<String>,
+
+    /// Where the guest's serial port goes. pty makes a terminal for others to open and prints its
+    /// path; socket=PATH serves one client at a time. A slow reader does not keep the guest
+    /// waiting: of what is not read the last MiB is kept [default: stdio]
+    #[arg(long, value_name = "stdio|off|file=PATH|pty|socket=PATH")]
+    pub serial: Option<SerialConfig>,
+
+    /// Write the log to FILE instead of standard error, with what is done even without -v
+    #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "deserialize_path")]
     pub log_file: Option<PathBuf>,
-    /// What the memory map says of the first MiB.
-    pub low_memory: Option<LowMemory>,
-    /// Guest RAM.
-    pub memory: Option<MemoryConfig>,
-    /// Whether devices may be used that no IOMMU keeps in check.
-    pub noiommu: bool,
-    /// What comes of a guest that restarts.
-    pub on_reset: Option<OnReset>,
-    /// The file that holds the process ID.
+
+    /// Add events to FILE, one JSON object on a line (docs/reference/events.md)
+    #[arg(long, value_name = "FILE")]
+    #[serde(deserialize_with = "deserialize_path")]
+    pub event_file: Option<PathBuf>,
+
+    /// Write events to the open descriptor N
+    #[arg(long, value_name = "N")]
+    pub event_fd: Option<u32>,
+
+    /// Keep the process ID in FILE while the guest runs. A second run with the same file is
+    /// refused; a file that was left behind is taken over
+    #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "deserialize_path")]
     pub pidfile: Option<PathBuf>,
-    /// Where the guest's serial port goes.
-    pub serial: Option<SerialConfig>,
-    /// How much is logged.
+
+    /// What comes of a guest that restarts: exit ends the run with exit code 7, restart resets the
+    /// devices and starts it anew. Linux restarts after a panic, too [default: exit]
+    #[arg(long, value_name = "exit|restart")]
+    pub on_reset: Option<OnReset>,
+
+    /// How much is logged; on the command line an option of all commands.
+    #[arg(skip)]
     pub verbose: Option<u8>,
 }
 

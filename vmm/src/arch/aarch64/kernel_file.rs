@@ -17,17 +17,18 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::image::{ALIGNMENT, Header, LEN};
 use super::layout::COMMAND_LINE_ROOM;
+use crate::arch::params::ParamsError;
 use crate::boot::foreign::Foreign;
 use crate::boot::kernel::{Demand, Kernel, KernelError};
 use crate::boot::release::Release;
 use crate::config::input_file;
 
-/// What the kernels of this architecture are, for the error of a file that is none.
-pub const KERNELS: &str = "not an arm64 Image";
+/// The kinds of files that [`open_kernel`] takes, behind "neither".
+pub const KERNEL_FORMATS: &str = "an arm64 Image nor a gzip file of one";
+/// Kernels that run wherever they are loaded.
+pub const MOVABLE_KERNELS: &str = "an Image of Linux";
 /// `Machine` of EFI programs for this architecture (Microsoft, PE Format, "Machine Types").
 pub const EFI_MACHINES: &[u16] = &[0xaa64];
-/// Words with which Linux does not boot here, each with a value or with any, and why.
-pub const UNBOOTABLE: &[(&str, Option<&str>, &str)] = &[];
 
 /// What a gzip file begins with.
 const GZIP: &[u8] = b"\x1f\x8b";
@@ -59,6 +60,18 @@ struct Image {
     len: u64,
     header: Header,
     release: Option<Release>,
+}
+
+/// Refuses a command line with which Linux would hang before it says why: there is no such option.
+///
+/// # Errors
+/// None.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the contract of arch: others are refused"
+)]
+pub fn check_linux_options(_: &str) -> Result<(), ParamsError> {
+    Ok(())
 }
 
 /// Opens and checks the kernel at `path`.

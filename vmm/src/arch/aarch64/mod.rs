@@ -12,6 +12,10 @@ pub mod layout;
 #[cfg(target_arch = "aarch64")]
 pub mod devices;
 #[cfg(target_arch = "aarch64")]
+pub mod error;
+#[cfg(target_arch = "aarch64")]
+pub mod exits;
+#[cfg(target_arch = "aarch64")]
 pub mod gic;
 #[cfg(target_arch = "aarch64")]
 pub mod handover;

@@ -2,6 +2,7 @@
 
 //! A guest's CPUs before they run.
 
+use std::borrow::Cow;
 use std::mem::offset_of;
 
 use kvm_bindings::{
@@ -48,10 +49,14 @@ impl Vcpus {
         })
     }
 
-    /// How fast their TSC runs: they have none. Their timer's frequency is in a register.
+    /// `line`, a command line for Linux: nothing has to be told about these CPUs.
     #[must_use]
-    pub fn tsc_khz(&self) -> Option<u32> {
-        None
+    #[expect(
+        clippy::unused_self,
+        reason = "the contract of arch: elsewhere it depends on the CPUs"
+    )]
+    pub fn command_line<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        line.into()
     }
 
     /// Makes them ready to run. The first one begins at `start`; KVM keeps the others waiting for the first to turn

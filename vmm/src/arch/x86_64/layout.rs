@@ -34,6 +34,7 @@ pub fn config_space(host: &IoMem, bars: &[Range<Hpa>]) -> Option<Range<Gpa>> {
     let found = ConfigWindow::find(host, bars)?.range;
     Some(Gpa(found.start.0)..Gpa(found.end.0))
 }
+
 // It has the size that the guest's bus answers, below the guest's I/O APIC.
 const _: () = assert!(CONFIG_WINDOW_SIZE == pci::ECAM_SIZE);
 const _: () = assert!(CONFIG_WINDOW_LIMIT.0 == IO_APIC.start.0);

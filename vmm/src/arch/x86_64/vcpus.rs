@@ -2,9 +2,12 @@
 
 //! A guest's CPUs before they run.
 
+use std::borrow::Cow;
+
 use kvm_ioctls::VcpuFd;
 
 use super::boot::handover::Start;
+use super::boot::linux_options;
 use super::cpuid;
 use super::entry::{self, EntryError};
 use crate::kvm::vm::{Vm, VmError};
@@ -33,10 +36,10 @@ impl Vcpus {
         })
     }
 
-    /// How fast their TSC runs in kHz, where KVM knows it.
+    /// `line`, a command line for Linux, with what it has to be told about these CPUs.
     #[must_use]
-    pub fn tsc_khz(&self) -> Option<u32> {
-        self.tsc_khz
+    pub fn command_line<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        linux_options::with_tsc_frequency(line, self.tsc_khz)
     }
 
     /// Makes them ready to run. The first one begins at `start`; KVM keeps the others waiting for the

@@ -34,52 +34,6 @@ fn options_are_read_as_linux_reads_them() {
 }
 
 #[test]
-fn words_with_which_linux_hangs_are_refused_by_name() {
-    for (line, refused) in [
-        ("console=ttyS0 acpi=off quiet", "acpi=off"),
-        ("noapic", "noapic"),
-        ("noapic=1", "noapic=1"),
-        ("nosmp", "nosmp"),
-        ("maxcpus=0", "maxcpus=0"),
-        ("nolapic", "nolapic"),
-        ("\"nolapic\"", "\"nolapic\""),
-        ("disableapic", "disableapic"),
-    ] {
-        let Err(ParamsError::Unbootable { word, reason }) = check(line) else {
-            panic!("{line} was taken");
-        };
-        assert_eq!(word, refused);
-        assert!(
-            reason.contains("APIC") || reason.contains("ACPI"),
-            "{reason}"
-        );
-    }
-    for taken in [
-        "",
-        "acpi=force acpi=noirq pci=noacpi nolapic_timer noapictimer maxcpus=1 maxcpus=10 lapic noapicx xnoapic",
-        "quiet -- noapic",
-        "note=\"without noapic\"",
-        "acpi",
-    ] {
-        assert!(check(taken).is_ok(), "{taken}");
-    }
-}
-
-#[test]
-fn the_frequency_is_told_to_those_who_will_not_ask() {
-    let told = |line| with_tsc_frequency(line, Some(2_400_000)).into_owned();
-    assert_eq!(told("quiet"), "quiet");
-    assert_eq!(
-        told("no-kvmclock quiet -- x"),
-        "no-kvmclock quiet tsc_early_khz=2400000 -- x"
-    );
-    assert_eq!(told("nopv"), "nopv tsc_early_khz=2400000");
-    assert_eq!(told("nopv tsc_early_khz=1"), "nopv tsc_early_khz=1");
-    assert_eq!(told("-- no-kvmclock"), "-- no-kvmclock");
-    assert_eq!(with_tsc_frequency("nopv", None), "nopv");
-}
-
-#[test]
 fn the_option_is_the_last_of_the_kernels() {
     for (line, expected) in [
         ("", "reservelow=640K"),

@@ -14,8 +14,10 @@ use crate::boot::foreign::Foreign;
 use crate::boot::kernel::{Kernel, KernelError};
 use crate::config::input_file;
 
-/// What the kernels of this architecture are, for the error of a file that is none.
-pub const KERNELS: &str = "neither a bzImage nor an ELF kernel";
+/// The kinds of files that [`open`] takes, behind "neither".
+pub const KERNEL_FORMATS: &str = "a bzImage nor an ELF kernel";
+/// Kernels that run wherever they are loaded.
+pub const MOVABLE_KERNELS: &str = "a bzImage or vmlinux of Linux";
 /// `Machine` of EFI programs for this architecture, 64 and 32 bits (Microsoft, PE Format, "Machine Types").
 pub const EFI_MACHINES: &[u16] = &[0x8664, 0x14c];
 

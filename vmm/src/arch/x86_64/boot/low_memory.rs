@@ -16,17 +16,16 @@ use crate::boot::command_line;
 use crate::boot::release::Release;
 use crate::config::LowMemory;
 
-/// With what Linux before 5.13 keeps low memory that is RAM.
-const OPTION: &str = "reservelow";
-/// All of it, and the most that the option takes (arch/x86/kernel/setup.c, `parse_reservelow`).
-const ALL: &str = "640K";
-
 /// The first release that keeps all of its first MiB from its page allocator
 /// (arch/x86/realmode/init.c, `reserve_real_mode`, since commit f1d4d47c5851).
 const KEEPS_FIRST_MIB: Release = Release {
     major: 5,
     minor: 13,
 };
+/// With what Linux before 5.13 keeps low memory that is RAM.
+const OPTION: &str = "reservelow";
+/// All of it, and the most that the option takes (arch/x86/kernel/setup.c, `parse_reservelow`).
+const ALL: &str = "640K";
 
 /// What is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,12 +8,12 @@ pub mod bzimage;
 pub mod elf;
 pub mod handover;
 pub mod kernel_file;
+pub mod linux_options;
 pub mod low_memory;
 pub mod memory_map;
 pub mod params;
 mod pvh;
 pub mod start_info;
-pub mod unbootable;
 
 /// What 32 bits do not reach.
 const LIMIT_4G: Gpa = Gpa(1 << 32);

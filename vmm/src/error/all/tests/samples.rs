@@ -14,7 +14,7 @@ use iommufd_backend::hugepages::HugepageSize;
 use iommufd_backend::software::{OutOfMemory, SoftwareError};
 
 use super::*;
-use crate::arch::{DescriptionError, NoRoomError, Overhead, ParamsError};
+use crate::arch::{AcpiError, NoRoomError, Overhead, ParamsError};
 use crate::boot::LoadError;
 use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
@@ -313,7 +313,7 @@ fn arch() -> Vec<Error> {
             place: Gpa(0)..Gpa(1),
         }
         .into(),
-        DescriptionError::TooLong { need: 2, room: 1 }.into(),
+        AcpiError::TooLong { need: 2, room: 1 }.into(),
     ]
     .map(|error: ArchError| error.into())
     .into()

@@ -5,9 +5,9 @@
 use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-#[cfg(target_arch = "x86_64")]
-use super::NoRoomError;
-use super::{DescriptionError, EntryError, ParamsError};
+use super::handover::DeviceTreeError;
+use super::vcpus::EntryError;
+use crate::arch::params::ParamsError;
 use crate::boot::LoadError;
 use crate::error::explain::{ExitCode, Explain, Limits};
 use crate::memory::LayoutError;
@@ -27,18 +27,9 @@ pub enum ArchError {
     /// vCPU state.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// Boot page tables.
-    #[cfg(target_arch = "x86_64")]
-    #[error(transparent)]
-    PageTables(#[from] NoRoomError),
-    /// ACPI tables.
-    #[cfg(target_arch = "x86_64")]
-    #[error(transparent)]
-    Acpi(#[from] DescriptionError),
     /// The device tree.
-    #[cfg(target_arch = "aarch64")]
     #[error(transparent)]
-    DeviceTree(#[from] DescriptionError),
+    DeviceTree(#[from] DeviceTreeError),
     /// Memory does not take it.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -65,28 +56,25 @@ impl Explain for ArchError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Params(_) => ExitCode::Usage,
+            Self::Entry(_) | Self::DeviceTree(_) => ExitCode::Host,
             Self::Load(error) => error.exit_code(),
             Self::Layout(error) => error.exit_code(),
-            _ => ExitCode::Host,
         }
     }
 
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
-            Self::Params(ParamsError::Unbootable { word, .. }) => {
-                Some(format!("leave {word} out of --cmdline"))
-            }
+            Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) => None,
             Self::Load(error) => error.hint(limits),
             Self::Layout(error) => error.hint(limits),
-            _ => None,
         }
     }
 
     fn check(&self, limits: Limits) -> Option<Id> {
         match self {
+            Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) => None,
             Self::Load(error) => error.check(limits),
             Self::Layout(error) => error.check(limits),
-            _ => None,
         }
     }
 }

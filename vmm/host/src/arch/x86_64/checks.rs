@@ -6,8 +6,9 @@ use std::fmt;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::facts::cpu::{Encryption, EncryptionUnknown, flags, memory_encryption};
 use crate::sys_root::SysRoot;
+
+use super::cpu::{Encryption, EncryptionUnknown, flags, memory_encryption};
 
 impl Encryption {
     /// What is on, and what it means, in a sentence.

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! x86-64: the CPU's flags, its memory encryption, and what KVM is there.
+
+pub(crate) mod checks;
+pub(crate) mod cpu;
+
+use address::{Bdf, Hpa};
+use iommufd_backend::{Error, TranslatedBar};
+use kvm_ioctls::Cap;
+
+use crate::sys_root::SysRoot;
+
+/// What every guest needs of KVM (Linux Documentation/virt/kvm/api.rst).
+pub(crate) const NEEDED_OF_KVM: &[Cap] = &[
+    Cap::UserMemory,
+    Cap::Irqchip,
+    Cap::Irqfd,
+    Cap::IrqfdResample,
+    Cap::IrqRouting,
+    Cap::Pit2,
+    Cap::ImmediateExit,
+    Cap::SetTssAddr,
+    Cap::ExtCpuid,
+];
+
+/// The options of the kernel's configuration of which KVM needs one beside `KVM`; which one follows from the CPU.
+pub(crate) const KVM_OPTIONS: &[&str] = &["KVM_INTEL", "KVM_AMD"];
+
+/// The modules of KVM, as `modprobe` takes them.
+pub(crate) const KVM_MODULES: &str = "kvm_amd kvm_intel";
+
+/// The target of the kernel's makefile that builds a kernel to boot.
+pub(crate) const KERNEL_TARGET: &str = "bzImage";
+
+/// Where the guest's I/O APIC is. Config space is below it, in the 32 bits that can describe it.
+pub(crate) const CONFIG_WINDOW_LIMIT: Hpa = Hpa(0xfec0_0000);
+
+/// The first BAR of a function that has another address on the device's bus than for the CPU. No host bridge of x86
+/// adds an offset to addresses, so that memory has its own address there if BARs have.
+///
+/// # Errors
+/// What sysfs does not show.
+pub(crate) fn translated_bar(root: &SysRoot, bdf: Bdf) -> Result<Option<TranslatedBar>, Error> {
+    root.pci().translated_bar(bdf)
+}
