@@ -6,6 +6,7 @@
 //! | question | items |
 //! |---|---|
 //! | Where are the fixed things of the machine? | [`layout`], [`low`] |
+//! | What do the host's bridges do to the addresses of devices? | [`host_bridges`](fn@host_bridges), [`HostBridges`] |
 //! | What does a VM have before memory and CPUs? | [`equip`], [`Controllers`], [`CpuFeatures`] |
 //! | Which wired interrupts are there, and which GSIs are for messages? | [`irq`] |
 //! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
@@ -22,11 +23,13 @@
     expect(dead_code, reason = "tested everywhere, used on aarch64")
 )]
 mod aarch64;
+mod host_bridges;
 mod overhead;
 mod params;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub(crate) use host_bridges::HostBridges;
 pub(crate) use overhead::{Overhead, SECTION};
 pub(crate) use params::check_command_line;
 
@@ -42,6 +45,7 @@ pub(crate) use aarch64::{
     exits::ArchExit,
     gic::Controllers,
     handover::{Handover, Start},
+    host::host_bridges,
     irq,
     kernel_file::{
         EFI_MACHINES, KERNEL_FORMATS, MOVABLE_KERNELS, Protocol, check_linux_options, open_kernel,
@@ -65,6 +69,7 @@ pub(crate) use x86_64::{
     boot::memory_map::{memory_map, warnings as memory_warnings},
     e820::{MemoryMap, TOO_MANY_PIECES},
     entry::EntryError,
+    host::host_bridges,
     irq, layout,
     legacy::{connect, serial_interrupt},
     low,

@@ -7,6 +7,7 @@ pub(crate) mod config_space;
 pub(crate) mod config_window;
 pub(crate) mod device;
 pub(crate) mod dma_mode;
+pub(crate) mod host_bridge;
 pub(crate) mod in_use;
 pub(crate) mod interrupts;
 pub(crate) mod iommu;

@@ -11,6 +11,8 @@ use std::ops::Range;
 use address::Gpa;
 use vm_fdt::{Error, FdtWriter};
 
+use crate::bus::address_map::AddressMap;
+
 use super::layout::{POWER_BUTTON_GSI, RTC, UART, UART_GSI};
 
 /// Numbers by which nodes refer to others.
@@ -49,14 +51,14 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// A machine of so many CPUs, with config space and windows for BARs at these addresses.
+    /// A machine of so many CPUs, with a bus as in `map`.
     #[must_use]
-    pub fn new(cpus: u8, ecam: Range<Gpa>, windows: Vec<Range<Gpa>>) -> Self {
+    pub fn new(cpus: u8, map: &AddressMap) -> Self {
         Self {
             cpus,
-            ecam,
-            windows,
-            is_coherent: true,
+            ecam: map.ecam.clone(),
+            windows: map.windows.clone(),
+            is_coherent: map.is_coherent,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 //! Why a guest cannot be described to its kernel, or its CPUs not be set up.
 
-use host::Id;
+use host::{HostBridgeError, Id};
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::handover::DeviceTreeError;
@@ -30,6 +30,9 @@ pub enum ArchError {
     /// The device tree.
     #[error(transparent)]
     DeviceTree(#[from] DeviceTreeError),
+    /// The host bridge of a device.
+    #[error(transparent)]
+    HostBridge(#[from] HostBridgeError),
     /// Memory does not take it.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -56,7 +59,7 @@ impl Explain for ArchError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Params(_) => ExitCode::Usage,
-            Self::Entry(_) | Self::DeviceTree(_) => ExitCode::Host,
+            Self::Entry(_) | Self::DeviceTree(_) | Self::HostBridge(_) => ExitCode::Host,
             Self::Load(error) => error.exit_code(),
             Self::Layout(error) => error.exit_code(),
         }
@@ -64,7 +67,7 @@ impl Explain for ArchError {
 
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
-            Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) => None,
+            Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) | Self::HostBridge(_) => None,
             Self::Load(error) => error.hint(limits),
             Self::Layout(error) => error.hint(limits),
         }
@@ -72,7 +75,7 @@ impl Explain for ArchError {
 
     fn check(&self, limits: Limits) -> Option<Id> {
         match self {
-            Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) => None,
+            Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) | Self::HostBridge(_) => None,
             Self::Load(error) => error.check(limits),
             Self::Layout(error) => error.check(limits),
         }

@@ -48,10 +48,6 @@ pub fn line(gsi: u32) -> u32 {
 ///
 /// # Errors
 /// None.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the contract of arch: other controllers are asked"
-)]
 pub fn is_handled(_: &VmFd, _: u32) -> Result<bool, kvm_ioctls::Error> {
     Ok(true)
 }

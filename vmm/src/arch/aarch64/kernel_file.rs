@@ -42,10 +42,6 @@ pub struct Protocol<'a>(PhantomData<&'a ()>);
 impl Protocol<'_> {
     /// Bytes of the longest command line.
     #[must_use]
-    #[expect(
-        clippy::unused_self,
-        reason = "the contract of arch: elsewhere it depends on the kernel"
-    )]
     pub fn longest_command_line(&self) -> usize {
         COMMAND_LINE_ROOM
     }
@@ -66,10 +62,6 @@ struct Image {
 ///
 /// # Errors
 /// None.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the contract of arch: others are refused"
-)]
 pub fn check_linux_options(_: &str) -> Result<(), ParamsError> {
     Ok(())
 }

@@ -11,10 +11,6 @@ pub const SIZE: u64 = 0;
 ///
 /// # Errors
 /// None.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the contract of arch: other architectures have some"
-)]
 pub fn allocate() -> std::io::Result<Option<File>> {
     Ok(None)
 }

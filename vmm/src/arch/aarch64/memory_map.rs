@@ -83,10 +83,6 @@ impl LowMemoryUse {
 ///
 /// # Errors
 /// None.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the contract of arch: other maps have a limit"
-)]
 pub(crate) fn memory_map(
     plan: &MemoryPlan,
     _: &Range<Gpa>,

@@ -20,6 +20,8 @@ pub mod gic;
 #[cfg(target_arch = "aarch64")]
 pub mod handover;
 #[cfg(target_arch = "aarch64")]
+pub mod host;
+#[cfg(target_arch = "aarch64")]
 pub mod irq;
 #[cfg(target_arch = "aarch64")]
 pub mod kernel_file;

@@ -51,10 +51,6 @@ impl Vcpus {
 
     /// `line`, a command line for Linux: nothing has to be told about these CPUs.
     #[must_use]
-    #[expect(
-        clippy::unused_self,
-        reason = "the contract of arch: elsewhere it depends on the CPUs"
-    )]
     pub fn command_line<'a>(&self, line: &'a str) -> Cow<'a, str> {
         line.into()
     }

@@ -30,10 +30,6 @@ impl CpuFeatures {
     ///
     /// # Errors
     /// None.
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the contract of arch: others are refused"
-    )]
     pub fn of(kvm: &Kvm) -> Result<Self, VmError> {
         // A VM is created with as many.
         let bits = match kvm.check_extension(Cap::ArmVmIPASize) {

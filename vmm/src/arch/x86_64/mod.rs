@@ -8,6 +8,7 @@ pub mod cpuid;
 pub mod e820;
 pub mod entry;
 pub mod error;
+pub mod host;
 pub mod irq;
 pub mod layout;
 pub mod legacy;

@@ -72,7 +72,12 @@ fn platform(cpus: u8) -> Platform {
         Gpa(0x80_0000_0000)..Gpa(0x100_0000_0000),
     ];
     let ecam = Gpa(0x70_0080_0000)..Gpa(0x70_0090_0000);
-    Platform::new(cpus, ecam, windows)
+    let map = AddressMap {
+        windows,
+        ecam,
+        is_coherent: true,
+    };
+    Platform::new(cpus, &map)
 }
 
 fn boot(memory: &[Range<Gpa>]) -> Boot<'_> {
