@@ -14,7 +14,7 @@ pub const BASE_PORT: u16 = 0x60;
 /// Ports that the device takes: data at 0x60 to command at 0x64.
 pub const PORTS: u16 = 5;
 
-/// An i8042 that knows one command: pulse the reset line.
+/// An i8042 that supports one command: pulse the reset line.
 pub struct I8042<T: Trigger>(Mutex<I8042Device<T>>);
 
 impl<T: Trigger> fmt::Debug for I8042<T> {

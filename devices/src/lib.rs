@@ -4,8 +4,8 @@
 //! devices that guests expect.
 //!
 //! Everything here is a state machine driven by its callers' threads: no threads, no file
-//! descriptors and no KVM of its own. The monitor registers the devices with `vm-device`'s
-//! `IoManager` and gives a passed-through function its host side through the trait
+//! descriptors and no KVM. The monitor registers the devices with `vm-device`'s `IoManager` and
+//! gives a passed-through function its host side through the trait
 //! [`HostFunction`](vfio_pci::HostFunction).
 //!
 //! An emulated function with one register, on a bus that a vCPU thread accesses:
@@ -76,7 +76,6 @@
 #![forbid(unsafe_code)]
 
 pub mod dma_window;
-pub mod edu;
 pub mod guest_table;
 pub mod i8042;
 pub mod mediate;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Power-off and reset by the guest: the sleep and reset registers of hardware-reduced ACPI, and
-//! a register beside them in which a guest may leave a status for the process that started it.
+//! Power-off and reset by the guest: the sleep and reset registers of hardware-reduced ACPI, and a
+//! register beside them in which a guest may store a status for the process that started it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -27,8 +27,8 @@ pub const SLEEP_CONTROL: u16 = 0;
 pub const SLEEP_STATUS: u16 = 1;
 /// Port offset of the FADT's RESET_REG, one byte.
 pub const RESET: u16 = 2;
-/// Port offset of the status register, one byte, write-only: 0 says that all went well. ACPI
-/// does not know it.
+/// Port offset of the status register, one byte, write-only: 0 means success. It is not part of
+/// ACPI.
 pub const STATUS: u16 = 3;
 /// Ports that the device takes.
 pub const PORTS: u16 = 4;
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn power_off_tells_the_status_that_was_written_last() {
+    fn power_off_reports_the_status_that_was_written_last() {
         let seen = RefCell::new(Vec::new());
         let power = Power::new(|event| seen.borrow_mut().push(event));
         for value in [7, 3] {

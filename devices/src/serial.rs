@@ -61,8 +61,8 @@ impl<T: Trigger, W: Write, E: SerialEvents> SerialPort<T, W, E> {
         }
     }
 
-    /// Hands `input` to the guest and returns how many bytes the port took: at most
-    /// [`capacity`](Self::capacity); 0 also while the guest has the port in loopback.
+    /// Hands `input` to the guest and returns how many bytes the port took: as many as it has room for;
+    /// 0 also while the guest has the port in loopback.
     ///
     /// # Errors
     ///
@@ -75,12 +75,6 @@ impl<T: Trigger, W: Write, E: SerialEvents> SerialPort<T, W, E> {
         }
         let taken = state.serial.enqueue_raw_bytes(&input[..room]);
         taken.map_err(|error| InputError(format!("{error:?}")))
-    }
-
-    /// Bytes of input that the port has room for.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.lock().serial.fifo_capacity()
     }
 
     /// Reads the register `offset`. The registers are bytes; a wider access sees the first one.
@@ -183,7 +177,7 @@ mod tests {
     fn input_is_taken_as_far_as_there_is_room() {
         let raised = Cell::new(0);
         let port = SerialPort::new(Count(&raised), io::sink());
-        let room = port.capacity();
+        let room = port.lock().serial.fifo_capacity();
         assert_eq!(port.enqueue(&vec![b'a'; room + 5]).unwrap(), room);
         assert_eq!(port.enqueue(b"b").unwrap(), 0);
         read(&port, 0);

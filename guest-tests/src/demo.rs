@@ -14,8 +14,8 @@ use crate::paths::{self, GuestTarget};
 /// Size of the disk, all of which is written to.
 const DISK_MIB: usize = 64;
 
-/// Stands before the report's page in the output.
-const PAGE: &str = "=== the page ===\n";
+/// Precedes the report in the output.
+const PAGE: &str = "=== the report ===\n";
 
 const SCRIPT: &str = "\
 testbed-bind $TESTBED_BDF_0 || exit 1
@@ -23,7 +23,7 @@ testbed inside shape --singles 20 --block 40 -- \
     pinvisor stress --noiommu --device $TESTBED_BDF_0 --memory 120M --cpus 2 \
     --kernel /testbed/dma-stress --cmdline destroy=yes --html /tmp/page
 status=$?
-echo '=== the page ==='
+echo '=== the report ==='
 cat /tmp/page
 exit $status
 ";
@@ -50,7 +50,7 @@ pub fn show(mut out: impl FnMut(&[u8])) -> Result<i32> {
     let path = target()?.join("testbed-demo.html");
     if let Some((_, text)) = outcome.output.split_once(PAGE) {
         fs::write(&path, text).at("write", &path)?;
-        out(format!("The page is in {}\n", path.display()).as_bytes());
+        out(format!("The report is in {}\n", path.display()).as_bytes());
     }
     Ok(outcome.status.code())
 }
@@ -62,7 +62,12 @@ fn target() -> Result<PathBuf> {
         .ancestors()
         .nth(1)
         .map(PathBuf::from)
-        .ok_or_else(|| Error::Usage(format!("{} is in no target folder", profile.display())))
+        .ok_or_else(|| {
+            Error::Usage(format!(
+                "{} is not in a target directory",
+                profile.display()
+            ))
+        })
 }
 
 /// Passes on what comes before [`PAGE`], a line at a time.
@@ -97,7 +102,7 @@ mod tests {
     fn the_page_is_not_shown() {
         let mut splitter = Splitter::default();
         let mut shown = Vec::new();
-        for chunk in ["one\ntw", "o\n=== the", " page ===\n<html>", "\n"] {
+        for chunk in ["one\ntw", "o\n=== the", " report ===\n<html>", "\n"] {
             shown.extend(splitter.before(chunk.as_bytes()));
         }
         assert_eq!(shown, b"one\ntwo\n");

@@ -52,7 +52,7 @@ pub enum Error {
     #[error(transparent)]
     RustTarget(#[from] rust_target::Error),
     /// An option of the test machine's kernel did not come true.
-    #[error("Kernel {flavour}: the configuration does not take `{line}`")]
+    #[error("Kernel {flavour}: the configuration does not accept `{line}`")]
     KernelOption {
         /// The kernel's flavour.
         flavour: &'static str,
@@ -68,7 +68,10 @@ pub enum Error {
         reason: String,
     },
     /// The test machine ended without a word from the script.
-    #[error("The test machine died ({status}). End of its console:\n{console}\nQEMU said:\n{qemu}")]
+    #[error(
+        "The test machine died ({status}). End of its console:\n{console}\nOutput of \
+             QEMU:\n{qemu}"
+    )]
     MachineDied {
         /// QEMU's exit status.
         status: String,

@@ -2,8 +2,9 @@
 
 //! What a guest boots: an initramfs of busybox, the stock kernel's own modules, and a script.
 //!
-//! The script runs as `/case` in a shell of busybox's, with its output on the guest's console. What it has
-//! to tell, it tells in lines `guest: KEY=VALUE`, which [`facts`] finds among the kernel's.
+//! The script runs as `/case` in a shell of busybox's, with its output on the guest's console. What
+//! it has to tell, it reports in lines `guest: KEY=VALUE`, which [`facts`] finds among the
+//! kernel's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -58,8 +59,8 @@ fn with_script(script: &str) -> Result<Initramfs> {
     Ok(archive)
 }
 
-/// Writes an initramfs whose init is `linux-stress`, with these modules and their dependencies. What it is to do
-/// stands on the kernel's command line.
+/// Writes an initramfs whose init is `linux-stress`, with these modules and their dependencies.
+/// What it is to do is on the kernel's command line.
 ///
 /// # Errors
 /// Those of [`write_initramfs`], and [`Error::Missing`] before `linux-stress` is built.

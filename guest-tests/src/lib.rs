@@ -17,8 +17,10 @@
 //! * [`guest`] makes what a guest boots: kernel and initramfs.
 //! * [`trace`] and [`order`] judge what QEMU and the test machine's kernel saw.
 //! * [`inside`] is what runs on the test machine itself: memory shaping and the canary.
+//! * [`bench`] measures starts of guests beside other monitors.
 //! * [`cases`] are the tests that `cargo testbed run` runs, [`runner`] runs them.
 
+pub mod bench;
 pub mod cases;
 pub mod demo;
 pub mod error;

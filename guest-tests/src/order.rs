@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether a device was quiet before its memory or its file was given back.
+//! Whether a device was quiet before its memory was released or its file closed.
 //!
-//! The test machine's kernel notes, in one timeline of its own, every configuration write that comes from
-//! user space and every call that can unpin memory or release the device. (The kernel's own clearing of bus
-//! mastering at the last close takes another path and does not count.) That the write reached the device is
-//! what QEMU's `pci_cfg_write` shows; see [`crate::trace`].
+//! The test machine's kernel notes, in one timeline, every configuration write that comes from user
+//! space and every call that can unpin memory or release the device. (The kernel's own clearing of
+//! bus mastering at the last close takes another path and does not count.) That the write reached
+//! the device is what QEMU's `pci_cfg_write` shows; see [`crate::trace`].
 
 use pci_config::regs::{COMMAND, COMMAND_BUS_MASTER};
 
@@ -33,7 +33,7 @@ echo testbed: notes end
 echo > /sys/kernel/tracing/trace
 ";
 
-/// What the notes say.
+/// Contents of the notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Bus mastering was on, and was switched off before the first release.
@@ -42,7 +42,7 @@ pub enum Verdict {
     NeverMaster,
     /// Something was released while the device could master the bus.
     ReleasedWhileMaster,
-    /// Nothing was released at all: the notes are incomplete.
+    /// Nothing was released: the notes are incomplete.
     NothingReleased,
 }
 

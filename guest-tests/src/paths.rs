@@ -36,7 +36,7 @@ pub fn checkout() -> PathBuf {
 /// A program built beside this one.
 ///
 /// # Errors
-/// [`Error::File`] if the system does not tell where this program is.
+/// [`Error::File`] if the system does not report this program's path.
 pub fn sibling_program(name: &str) -> Result<PathBuf> {
     let own = env::current_exe().at("find", "/proc/self/exe")?;
     let folder = own.parent().unwrap_or(Path::new("/"));
@@ -74,7 +74,8 @@ impl GuestTarget {
 /// A program of this workspace for guests, built beside this one.
 ///
 /// # Errors
-/// [`Error::Missing`] if it has not been built; [`Error::File`] if the system does not tell where this program is.
+/// [`Error::Missing`] if it has not been built; [`Error::File`] if the system does not report this
+/// program's path.
 pub fn guest_program(name: &str, target: GuestTarget) -> Result<PathBuf> {
     let triple = target.triple();
     let path = program_of(target, name)?;
@@ -173,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_tells_the_borders_of_its_parts() {
+    fn key_separates_its_parts() {
         assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
         assert_eq!(key(&["ab", "c"]), key(&["ab", "c"]));
     }

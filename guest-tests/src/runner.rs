@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Runs cases, at most two at once, and tells of each in one line.
+//! Runs cases, at most two at once, and reports each in one line.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::machine::interrupted;
 
-/// Result of a case; the error is what the reader needs to know.
+/// Result of a case; the error is for the reader.
 pub type CaseResult = Result<(), String>;
 
 /// When a case runs.

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// How much of a failed program's output an error shows, in lines.
 const SHOWN_LINES: usize = 40;
 
-/// Says on stderr what is being done.
+/// Reports progress on stderr.
 pub fn progress(message: &str) {
     eprintln!("testbed: {message}");
 }

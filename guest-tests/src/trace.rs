@@ -7,7 +7,8 @@ use std::ops::Range;
 /// One line of QEMU's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The NVMe model reads or writes these physical addresses, or was told to: data, queues, doorbell buffers.
+    /// The NVMe model reads or writes these physical addresses, or was programmed to: data, queues,
+    /// doorbell buffers.
     Dma {
         /// Address.
         address: u64,
@@ -137,7 +138,7 @@ pub fn check_dma(events: &[Event], extents: &[Extent]) -> DmaCheck {
     check
 }
 
-/// Whether every write of COMMAND to a function between two points left bus mastering as wanted.
+/// Whether every write of COMMAND to a function between two points left bus mastering as expected.
 #[must_use]
 pub fn command_writes(events: &[Event], function: u16) -> Vec<u32> {
     let command = |event: &Event| match *event {
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn command_writes_are_told_by_function() {
+    fn command_writes_are_distinguished_by_function() {
         let events = parse(LOG);
         assert_eq!(
             command_writes(&events, function("0000:01:00.0").unwrap()),

@@ -2,9 +2,9 @@
 
 //! Whether a function's BARs have the same addresses on its bus as for the CPU.
 //!
-//! A host bridge may translate between the two. Sysfs tells the CPU's addresses (`resource`), the
-//! BARs hold the bus's (`config`). Where they differ, a device that is given an address of the CPU's
-//! finds something else there.
+//! A host bridge may translate between the two. Sysfs has the CPU's addresses (`resource`), the
+//! BARs hold the bus's (`config`). Where they differ, a device that is given an address of the
+//! CPU's finds something else there.
 
 use std::fs;
 use std::io;
@@ -33,7 +33,7 @@ pub struct TranslatedBar {
 impl PciSysfs {
     /// The first memory BAR of `bdf` whose address on the bus is not the CPU's.
     ///
-    /// BARs without an address are left out, among them those that Enhanced Allocation stands in
+    /// BARs without an address are left out, among them those that Enhanced Allocation replaces
     /// for, which read as 0 (PCI Express 6.0, 7.8.5), and so is all of a function that does not
     /// respond. The BARs of a virtual function are those of its physical one, which the caller can
     /// read with CAP_SYS_ADMIN only; without it they are left out as well.

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The VFIO character device of a PCI function: finding it and telling its kind.
+//! The VFIO character device of a PCI function: its path and kind.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use address::Bdf;
+use pci_config::InterruptKind;
 
 use crate::error::Error;
 use crate::pci_sysfs::PciSysfs;
@@ -14,7 +15,7 @@ use crate::pci_sysfs::PciSysfs;
 /// Where the kernel puts the nodes, below the root of the file tree.
 const NODES: &str = "dev/vfio/devices";
 
-/// Whether an IOMMU stands between the device and memory.
+/// Whether an IOMMU translates for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CdevKind {
     /// `vfioN`: an IOMMU translates what the device addresses.
@@ -25,7 +26,7 @@ pub enum CdevKind {
 
 impl CdevKind {
     /// The kind that a node of this `name` has (drivers/vfio/vfio_main.c
-    /// vfio_device_set_noiommu_and_name); `None` if it is no name of a VFIO device.
+    /// vfio_device_set_noiommu_and_name); `None` if it is not the name of a VFIO device.
     fn of_name(name: &str) -> Option<Self> {
         let (kind, number) = match name.strip_prefix("noiommu-") {
             Some(rest) => (Self::Noiommu, rest),
@@ -36,13 +37,13 @@ impl CdevKind {
         valid.then_some(kind)
     }
 
-    /// How many of the `counted` MSI vectors of such a device can be used: without interrupt remapping
-    /// x86 hosts cannot give a device a block of vectors.
+    /// How many of the `counted` vectors of `kind` of such a device can be used: without interrupt remapping
+    /// x86 hosts cannot give a device a block of MSI vectors.
     #[must_use]
-    pub fn msi_vectors(self, counted: u16) -> u16 {
-        match self {
-            Self::Noiommu => counted.min(1),
-            Self::Iommu => counted,
+    pub fn vectors(self, kind: InterruptKind, counted: u16) -> u16 {
+        match (self, kind) {
+            (Self::Noiommu, InterruptKind::Msi) => counted.min(1),
+            _ => counted,
         }
     }
 }
@@ -78,7 +79,7 @@ impl CdevNode {
             }))
     }
 
-    /// Whether an IOMMU stands between the device and memory.
+    /// Whether an IOMMU translates for the device.
     #[must_use]
     pub fn kind(&self) -> CdevKind {
         self.kind
@@ -148,7 +149,7 @@ impl Cdev {
         Ok(Self { bdf, kind, file })
     }
 
-    /// Whether an IOMMU stands between the device and memory.
+    /// Whether an IOMMU translates for the device.
     #[must_use]
     pub fn kind(&self) -> CdevKind {
         self.kind
@@ -167,9 +168,11 @@ mod tests {
 
     #[test]
     fn without_remapping_one_message_is_left() {
-        assert_eq!(CdevKind::Iommu.msi_vectors(32), 32);
-        assert_eq!(CdevKind::Noiommu.msi_vectors(32), 1);
-        assert_eq!(CdevKind::Noiommu.msi_vectors(0), 0);
+        let (iommu, noiommu) = (CdevKind::Iommu, CdevKind::Noiommu);
+        assert_eq!(iommu.vectors(InterruptKind::Msi, 32), 32);
+        assert_eq!(noiommu.vectors(InterruptKind::Msi, 32), 1);
+        assert_eq!(noiommu.vectors(InterruptKind::Msi, 0), 0);
+        assert_eq!(noiommu.vectors(InterruptKind::Msix, 32), 32);
     }
 
     #[test]
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_the_kind() {
+    fn names_encode_the_kind() {
         assert_eq!(CdevKind::of_name("vfio0"), Some(CdevKind::Iommu));
         assert_eq!(CdevKind::of_name("noiommu-vfio12"), Some(CdevKind::Noiommu));
         for name in [

@@ -76,7 +76,7 @@ impl VfioDevice {
         if info.flags & vfio::VFIO_DEVICE_FLAGS_PCI == 0 || info.num_regions < REGIONS {
             return Err(Error::DeviceUnusable {
                 bdf,
-                reason: "VFIO does not describe it as a PCI function".into(),
+                reason: "VFIO does not report it as a PCI function".into(),
             });
         }
         let regions = (0..REGIONS)
@@ -111,7 +111,7 @@ impl VfioDevice {
         self.bdf
     }
 
-    /// Whether an IOMMU stands between the device and memory.
+    /// Whether an IOMMU translates for the device.
     #[must_use]
     pub fn kind(&self) -> CdevKind {
         self.kind
@@ -142,7 +142,7 @@ impl VfioDevice {
             .map_or(0, |config| u16::try_from(config.size).unwrap_or(u16::MAX))
     }
 
-    /// Reads 1, 2 or 4 bytes of config space at a naturally aligned `offset`.
+    /// Reads 1, 2 or 4 bytes of config space at a naturally aligned `offset`, or any number of dwords.
     ///
     /// # Errors
     /// [`Error::Device`]
@@ -250,7 +250,7 @@ fn region(bdf: Bdf, file: &File, index: u32) -> Result<Region, Error> {
     }
 }
 
-/// Tries again while the kernel says that the device's lock is held elsewhere, as it is while
+/// Tries again while the kernel reports that the device's lock is held elsewhere, as it is while
 /// another function of the same slot is being reset.
 pub(crate) fn retried(mut call: impl FnMut() -> io::Result<u32>) -> io::Result<u32> {
     for _ in 1..TRIES {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How far a device's DMA reaches.
+//! Address width of a device's DMA.
 
 use address::{Bdf, Hpa};
 
@@ -9,7 +9,7 @@ use crate::pci_sysfs::PciSysfs;
 /// Address bits of a function that no driver asked more for (drivers/pci/probe.c pci_device_add).
 const UNASKED: u32 = 32;
 
-/// The address bits of a device's DMA, as far as the kernel knows them.
+/// The address bits of a device's DMA, as far as the kernel reports them.
 ///
 /// They are not those of its bus: PCI Express functions may address 32 bits only, too (AHCI without
 /// S64A, xHCI without AC64, ath9k).

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can fail on the kernel's side, and hints.
+//! Errors on the kernel's side, with hints.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub enum Error {
     },
 
     /// No such PCI function.
-    #[error("There is no PCI device {bdf}")]
+    #[error("PCI device {bdf} does not exist")]
     NoDevice {
         /// The function asked for.
         bdf: Bdf,
@@ -91,8 +91,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// Memory was to be released although a device that may know it is not known to be quiet.
-    #[error("PCI device {bdf} is not known to have ended its DMA")]
+    /// Memory was to be released although a device that may access it is not known to be quiet.
+    #[error("PCI device {bdf} may not have stopped DMA")]
     NotQuiet {
         /// The device.
         bdf: Bdf,
@@ -116,7 +116,7 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The physical address behind an IOVA could not be had.
+    /// The physical address behind an IOVA could not be determined.
     #[error("Cannot find the physical address behind IOVA {iova}")]
     Translate {
         /// The address asked for.
@@ -126,7 +126,7 @@ pub enum Error {
     },
 
     /// A hugepage that is not where hugepages are: not aligned to its own size.
-    #[error("The page at IOVA {iova} is at {hpa}, which is no multiple of its size {page_size}")]
+    #[error("The page at IOVA {iova} is at {hpa}, which is not a multiple of its size {page_size}")]
     Misaligned {
         /// Where it was mapped.
         iova: Iova,
@@ -137,11 +137,11 @@ pub enum Error {
     },
 
     /// The kernel's answers make no extent.
-    #[error("The kernel cannot be right about where guest memory is")]
+    #[error("The kernel returned inconsistent physical addresses for guest memory")]
     Extent(#[from] ExtentError),
 
     /// The kernel shows no addresses to this caller.
-    #[error("{} shows no addresses", path.display())]
+    #[error("{} hides addresses from this process", path.display())]
     AddressesHidden {
         /// The file.
         path: PathBuf,
@@ -156,8 +156,8 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// A file of the kernel's does not say what it should.
-    #[error("Cannot understand {}: {found:?}", path.display())]
+    /// A file of the kernel cannot be parsed.
+    #[error("Cannot parse {}: {found:?}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
@@ -189,7 +189,7 @@ impl Error {
                 io::ErrorKind::PermissionDenied => Some("run as root".into()),
                 _ => None,
             },
-            Self::NoDevice { .. } => Some("pinvisor list tells what there is".into()),
+            Self::NoDevice { .. } => Some("pinvisor list shows the PCI devices".into()),
             Self::NotBound {
                 bdf, unsafe_mode, ..
             } => Some(how_to_bind(*bdf, *unsafe_mode)),
@@ -210,8 +210,8 @@ impl Error {
                 ))
             }
             Self::Map { source, .. } if source.raw_os_error() == Some(libc::ENOMEM) => Some(
-                "every piece of scattered memory is a mapping of its own: raise the number that \
-                 a process may have with sysctl vm.max_map_count=1048576"
+                "each piece of scattered memory needs a mapping: raise the limit, sysctl \
+                 vm.max_map_count=1048576"
                     .into(),
             ),
             Self::Translate { source, .. } => source.hint().map(Into::into),
@@ -220,8 +220,8 @@ impl Error {
                 missing_mount(path)
             }
             Self::Misaligned { .. } | Self::Extent(_) => Some(
-                "the kernel's answers contradict one another, which is a bug: please report it \
-                 with what pinvisor check says"
+                "the kernel's answers are inconsistent, which is a bug: please report it with the \
+                 output of pinvisor check"
                     .into(),
             ),
             _ => None,
@@ -233,7 +233,7 @@ impl Error {
 fn cdev_hint(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error() {
         Some(libc::EPERM) => {
-            Some("a device in noiommu mode is opened with CAP_SYS_RAWIO only: run as root")
+            Some("opening a device in noiommu mode requires CAP_SYS_RAWIO: run as root")
         }
         Some(libc::EACCES) => Some("run as root"),
         Some(libc::ENOENT) => Some("is devtmpfs mounted on /dev?"),
@@ -245,13 +245,13 @@ fn cdev_hint(error: &io::Error) -> Option<&'static str> {
 fn bind_hint(bdf: Bdf, error: &io::Error) -> Option<String> {
     match error.raw_os_error() {
         Some(libc::EINVAL | libc::EBUSY) => Some(format!(
-            "the kernel's messages say why, for example that a BAR has no address: \
-             dmesg | grep -e {bdf} -e vfio"
+            "the kernel's log has the reason, for example a BAR without an address: dmesg | grep \
+             -e {bdf} -e vfio"
         )),
         // Behind an IOMMU only: a device without one is refused when it is opened.
         Some(libc::EPERM) => Some(format!(
-            "a function that the IOMMU cannot tell from it has another driver, or the IOMMU \
-             does not remap interrupts: pinvisor check {bdf}"
+            "a function in its IOMMU group has another driver, or the IOMMU does not remap \
+             interrupts: pinvisor check {bdf}"
         )),
         _ => None,
     }
@@ -261,9 +261,7 @@ fn bind_hint(bdf: Bdf, error: &io::Error) -> Option<String> {
 fn missing_mount(path: &Path) -> Option<String> {
     let mut roots = ["/sys", "/proc"].into_iter();
     let root = roots.find(|root| path.starts_with(root))?;
-    Some(format!(
-        "{root} has to be mounted; in a container it has to be the host's"
-    ))
+    Some(format!("mount {root}; a container needs the host's"))
 }
 
 /// The commands that bind a device to vfio-pci.
@@ -272,12 +270,12 @@ fn how_to_bind(bdf: Bdf, unsafe_mode: Option<bool>) -> String {
     match unsafe_mode {
         Some(true) => bind,
         Some(false) => format!(
-            "{bind}; without an IOMMU it needs the unsafe mode first: \
-             echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+            "{bind}; without an IOMMU, enable the unsafe mode first: echo 1 > \
+             /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
         ),
         None => format!(
-            "{bind}; without an IOMMU the kernel needs CONFIG_VFIO_NOIOMMU (Linux 7.3 or later), \
-             which this one does not have or has not loaded: pinvisor check"
+            "{bind}; without an IOMMU, the kernel needs CONFIG_VFIO_NOIOMMU (Linux 7.3 or later), \
+             which is missing or not loaded: pinvisor check"
         ),
     }
 }
@@ -294,12 +292,12 @@ pub enum GetPaError {
     NoSuchCommand,
     /// `EOPNOTSUPP`: no noiommu device is attached, a real IOMMU translates, or the kernel was
     /// built without the noiommu mode
-    #[error("the address space is not one of a device without an IOMMU")]
+    #[error("the address space does not belong to a device without an IOMMU")]
     NotNoiommu,
     /// `EINVAL`: length 0, or the area is a dma-buf that was revoked
-    #[error("the length is 0 or the memory is gone")]
+    #[error("the length is 0 or the memory no longer exists")]
     Invalid,
-    /// `E2BIG`: the structure is longer than this kernel's, and says something there
+    /// `E2BIG`: the structure is longer than this kernel's, and is not zero there
     #[error("the request is newer than this kernel")]
     TooNew,
     /// `EOVERFLOW`: the last byte of the address space
@@ -317,7 +315,7 @@ impl GetPaError {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotPermitted => Some("run as root"),
-            Self::NoSuchCommand => Some("Linux 7.3 or later is needed"),
+            Self::NoSuchCommand => Some("Linux 7.3 or later is required"),
             Self::NotNoiommu => {
                 Some("the kernel needs CONFIG_VFIO_NOIOMMU together with CONFIG_VFIO_DEVICE_CDEV")
             }

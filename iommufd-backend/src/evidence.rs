@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Evidence that a device has ended its DMA. Memory that it may know is released for nothing less
+//! Evidence that a device has ended its DMA. Memory that it may access is released for nothing less
 //! ([`NoiommuSpace::release`](crate::NoiommuSpace::release)).
 //!
 //! A device is quiet once its bus mastering reads back as off **and** a reset has succeeded. Bus
@@ -21,6 +21,7 @@ use pci_config::{Words, find_capability};
 
 use crate::config_space::ConfigSpace;
 use crate::error::Error;
+use crate::parallel::in_parallel;
 use crate::reset::{self, ResetMethod, Resettable};
 
 /// How long a function may take from D3hot to D0 (PCI Express Base Specification, section 5.9).
@@ -41,7 +42,7 @@ impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reset(method) => write!(f, "reset ({method})"),
-            Self::Gone => f.write_str("gone from its slot"),
+            Self::Gone => f.write_str("removed from its slot"),
             Self::Accepted => f.write_str("not reset, as accepted; bus mastering is off"),
         }
     }
@@ -76,12 +77,11 @@ impl Quiet {
 /// under way, reset, bus mastering off again, since a reset may bring COMMAND back as it was.
 /// By then the guest must not be able to turn bus mastering on again.
 ///
-/// One result for each function, in order; a failure does not keep the others from being tried.
-pub fn quiesce<F: Resettable>(functions: &[(&F, &ResetMethod)]) -> Vec<Result<Quiet, Error>> {
-    let stopped: Vec<_> = functions
-        .iter()
-        .map(|(function, _)| stop(*function))
-        .collect();
+/// All functions at once. One result for each, in order; a failure does not keep the others from being tried.
+pub fn quiesce<F: Resettable + Sync>(
+    functions: &[(&F, &ResetMethod)],
+) -> Vec<Result<Quiet, Error>> {
+    let stopped = in_parallel(functions, |(function, _)| stop(*function));
     let resets = reset::reset_each(functions);
     let both = stopped.into_iter().zip(resets);
     let confirmed = functions
@@ -137,11 +137,11 @@ fn bus_master_off(function: &impl ConfigSpace) -> Result<(), Error> {
     };
     let command = function.config_word(COMMAND)?;
     if command == u16::MAX {
-        return Err(unusable("it does not answer: its registers read as ones"));
+        return Err(unusable("it does not respond: its registers read as ones"));
     }
     function.set_config_word(COMMAND, command & !COMMAND_BUS_MASTER)?;
     if function.config_word(COMMAND)? & COMMAND_BUS_MASTER != 0 {
-        return Err(unusable("its bus mastering cannot be turned off"));
+        return Err(unusable("its bus mastering cannot be disabled"));
     }
     log::debug!("{}: bus mastering is off", function.bdf());
     Ok(())

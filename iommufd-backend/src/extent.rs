@@ -22,7 +22,7 @@ pub struct Extent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExtentError {
     /// An extent has at least one byte.
-    #[error("Extent of no bytes at IOVA {iova}, HPA {hpa}")]
+    #[error("Empty extent at IOVA {iova}, HPA {hpa}")]
     Empty {
         /// Where it would begin.
         iova: Iova,
@@ -30,7 +30,7 @@ pub enum ExtentError {
         hpa: Hpa,
     },
     /// The IOVA or the HPA of its end does not fit 64 bits.
-    #[error("Extent of {len:#x} bytes at IOVA {iova}, HPA {hpa} passes the end of 64 bits")]
+    #[error("Extent of {len:#x} bytes at IOVA {iova}, HPA {hpa} exceeds 64 bits")]
     Wraps {
         /// Where it would begin.
         iova: Iova,
@@ -98,17 +98,6 @@ impl Extent {
         let offset = iova.0.wrapping_sub(self.iova.0);
         if offset < self.len {
             Some(Hpa(self.hpa.0 + offset))
-        } else {
-            None
-        }
-    }
-
-    /// I/O virtual address of `hpa`, or `None` if it lies outside.
-    #[must_use]
-    pub const fn iova_of(&self, hpa: Hpa) -> Option<Iova> {
-        let offset = hpa.0.wrapping_sub(self.hpa.0);
-        if offset < self.len {
-            Some(Iova(self.iova.0 + offset))
         } else {
             None
         }
@@ -205,9 +194,6 @@ mod tests {
         assert_eq!(e.hpa_of(Iova(0x1000)), Some(Hpa(0x8000)));
         assert_eq!(e.hpa_of(Iova(0x2fff)), Some(Hpa(0x9fff)));
         assert_eq!(e.hpa_of(Iova(0x3000)), None);
-        assert_eq!(e.iova_of(Hpa(0x7fff)), None);
-        assert_eq!(e.iova_of(Hpa(0x9fff)), Some(Iova(0x2fff)));
-        assert_eq!(e.iova_of(Hpa(0xa000)), None);
     }
 
     proptest! {

@@ -118,7 +118,7 @@ impl Pool {
         })
     }
 
-    /// Pages that can be had: free and not promised.
+    /// Available pages: free and not reserved.
     #[must_use]
     pub fn available(&self) -> u64 {
         self.free.saturating_sub(self.reserved)
@@ -151,8 +151,9 @@ pub fn memfd(size: HugepageSize) -> Result<File, Error> {
         })
 }
 
-/// Gives `file` its pages from `offset` on for `len` bytes, cleared. A signal, as of a terminal that
-/// is stopped, interrupts the kernel at it: it goes on then, and finds the pages that are there.
+/// Gives `file` its pages from `offset` on for `len` bytes, cleared. A signal, as of a terminal
+/// that is stopped, interrupts the kernel at it: it then continues, and finds the pages that are
+/// there.
 ///
 /// # Errors
 /// [`Error::Map`], with `ENOSPC` where the pool has too few.
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_promised_cannot_be_had() {
+    fn reserved_pages_are_not_available() {
         let root = tempfile::tempdir().unwrap();
         let pool = root.path().join("kernel/mm/hugepages/hugepages-2048kB");
         fs::create_dir_all(&pool).unwrap();

@@ -2,7 +2,8 @@
 
 //! The host's map of physical addresses, `/proc/iomem`.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
@@ -22,7 +23,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether it is what a root bridge of the host's decodes: addresses where BARs may stand.
+    /// Whether it is what a root bridge of the host's decodes: addresses where BARs may be.
     #[must_use]
     pub fn is_root_window(&self) -> bool {
         self.depth == 0 && self.name.starts_with("PCI Bus ")
@@ -43,10 +44,14 @@ impl IoMem {
     /// the kernel shows zeros instead, as it does without CAP_SYS_ADMIN (kernel/resource.c
     /// r_show).
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(|source| Error::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        // The kernel makes a page of it at once, and does not tell how long it is.
+        let mut text = String::with_capacity(8192);
+        File::open(path)
+            .and_then(|mut file| file.read_to_string(&mut text))
+            .map_err(|source| Error::Read {
+                path: path.to_owned(),
+                source,
+            })?;
         let entries = text
             .lines()
             .map(|line| {
@@ -70,7 +75,7 @@ impl IoMem {
         &self.entries
     }
 
-    /// What the host's root bridges decode: the address windows in which BARs stand.
+    /// What the host's root bridges decode: the address windows of BARs.
     pub fn bridge_windows(&self) -> impl Iterator<Item = Range<Hpa>> {
         self.entries
             .iter()
@@ -136,7 +141,7 @@ fee00000-fee00fff : Local APIC
 
     fn read(text: &str) -> Result<IoMem, Error> {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), text).unwrap();
+        std::fs::write(file.path(), text).unwrap();
         IoMem::read(file.path())
     }
 

@@ -131,7 +131,7 @@ impl Iommufd {
     }
 
     /// Removes the areas that [`map_file`](Self::map_file) made in the range, and unpins them at
-    /// once. **No device that knows the memory may be a bus master any more.**
+    /// once. **No device that was given the memory's addresses may be a bus master any more.**
     ///
     /// # Errors
     /// [`Error::Iommufd`], with `ENOENT` where the range is empty or cuts an area.
@@ -158,8 +158,8 @@ impl Iommufd {
         self.unmap(ioas, Iova(0), u64::MAX)
     }
 
-    /// Asks for the physical address of the byte at `iova` and for how many bytes, at most
-    /// `len` and at most to the end of the area, memory goes on from there
+    /// Asks for the physical address of the byte at `iova` and for how many bytes, at most `len`
+    /// and at most to the end of the area, memory is contiguous from there
     /// (`IOMMU_IOAS_NOIOMMU_GET_PA`, Linux 7.3). The kernel walks its table once for every 4 KiB
     /// asked for.
     ///

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use pci_config::InterruptKind;
 use vfio_bindings::bindings::vfio;
 
 use crate::device::VfioDevice;
@@ -12,52 +13,64 @@ use crate::error::Error;
 use crate::operation::Operation;
 use crate::sys;
 
-/// A kind of interrupt as VFIO numbers them.
+/// What a device can signal, as VFIO numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
 pub enum IrqIndex {
-    /// The level-triggered line.
-    Intx = vfio::VFIO_PCI_INTX_IRQ_INDEX,
-    /// Message-signalled.
-    Msi = vfio::VFIO_PCI_MSI_IRQ_INDEX,
-    /// Message-signalled with a table.
-    Msix = vfio::VFIO_PCI_MSIX_IRQ_INDEX,
+    /// An interrupt of this kind.
+    Interrupt(InterruptKind),
     /// An uncorrectable error of the device.
-    Error = vfio::VFIO_PCI_ERR_IRQ_INDEX,
-    /// The host wants the device back.
-    Request = vfio::VFIO_PCI_REQ_IRQ_INDEX,
+    Error,
+    /// The host requests the device back.
+    Request,
+}
+
+impl IrqIndex {
+    /// VFIO's number.
+    fn number(self) -> u32 {
+        match self {
+            Self::Interrupt(InterruptKind::Intx) => vfio::VFIO_PCI_INTX_IRQ_INDEX,
+            Self::Interrupt(InterruptKind::Msi) => vfio::VFIO_PCI_MSI_IRQ_INDEX,
+            Self::Interrupt(InterruptKind::Msix) => vfio::VFIO_PCI_MSIX_IRQ_INDEX,
+            Self::Error => vfio::VFIO_PCI_ERR_IRQ_INDEX,
+            Self::Request => vfio::VFIO_PCI_REQ_IRQ_INDEX,
+        }
+    }
+}
+
+impl From<InterruptKind> for IrqIndex {
+    fn from(kind: InterruptKind) -> Self {
+        Self::Interrupt(kind)
+    }
 }
 
 impl fmt::Display for IrqIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Intx => "INTx",
-            Self::Msi => "MSI",
-            Self::Msix => "MSI-X",
+            Self::Interrupt(kind) => kind.name(),
             Self::Error => "error",
             Self::Request => "request",
         })
     }
 }
 
-/// What VFIO says of a kind of interrupt.
+/// What VFIO reports about a kind of interrupt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IrqInfo {
-    /// Interrupts of the kind that the device has, as its config space says; whether the host can
-    /// serve them is another matter.
+    /// Interrupts of the kind that the device has, by its config space; whether the host can serve
+    /// them is another matter.
     pub count: u32,
     /// Whether interrupts can be added while the kind is on (no `VFIO_IRQ_INFO_NORESIZE`).
     pub grows: bool,
 }
 
 impl VfioDevice {
-    /// The interrupts of kind `index` that the device has; none where it does not know the kind.
+    /// The interrupts of kind `index` that the device has; none if it does not support the kind.
     ///
     /// # Errors
     /// [`Error::Device`]
-    pub fn irq_info(&self, index: IrqIndex) -> Result<IrqInfo, Error> {
+    pub fn irq_info(&self, index: impl Into<IrqIndex>) -> Result<IrqInfo, Error> {
         let mut info = vfio::vfio_irq_info {
-            index: index as u32,
+            index: index.into().number(),
             ..Default::default()
         };
         match sys::irq_info(self.fd(), &mut info) {
@@ -75,7 +88,7 @@ impl VfioDevice {
     ///
     /// # Errors
     /// [`Error::Device`]
-    pub fn irq_count(&self, index: IrqIndex) -> Result<u32, Error> {
+    pub fn irq_count(&self, index: impl Into<IrqIndex>) -> Result<u32, Error> {
         Ok(self.irq_info(index)?.count)
     }
 
@@ -87,11 +100,16 @@ impl VfioDevice {
     /// (x86 without interrupt remapping: one).
     pub fn irq_enable(
         &self,
-        index: IrqIndex,
+        index: impl Into<IrqIndex>,
         start: u32,
         eventfds: &[Option<BorrowedFd<'_>>],
     ) -> Result<(), Error> {
-        self.set_eventfds(vfio::VFIO_IRQ_SET_ACTION_TRIGGER, index, start, eventfds)
+        self.set_eventfds(
+            vfio::VFIO_IRQ_SET_ACTION_TRIGGER,
+            index.into(),
+            start,
+            eventfds,
+        )
     }
 
     /// Makes `eventfd`, when signalled, unmask the INTx line, which the kernel masks each time
@@ -101,17 +119,17 @@ impl VfioDevice {
     /// [`Error::Device`]
     pub fn intx_unmask_by(&self, eventfd: BorrowedFd<'_>) -> Result<(), Error> {
         let unmask = vfio::VFIO_IRQ_SET_ACTION_UNMASK;
-        self.set_eventfds(unmask, IrqIndex::Intx, 0, &[Some(eventfd)])
+        self.set_eventfds(unmask, InterruptKind::Intx.into(), 0, &[Some(eventfd)])
     }
 
     /// Turns interrupts of kind `index` off.
     ///
     /// # Errors
     /// [`Error::Device`]
-    pub fn irq_disable(&self, index: IrqIndex) -> Result<(), Error> {
+    pub fn irq_disable(&self, index: impl Into<IrqIndex>) -> Result<(), Error> {
         let header = vfio::vfio_irq_set {
             flags: vfio::VFIO_IRQ_SET_DATA_NONE | vfio::VFIO_IRQ_SET_ACTION_TRIGGER,
-            index: index as u32,
+            index: index.into().number(),
             ..Default::default()
         };
         sys::set_irqs(self.fd(), &header, None)
@@ -134,7 +152,7 @@ impl VfioDevice {
         let count = u32::try_from(fds.len()).unwrap_or(u32::MAX);
         let header = vfio::vfio_irq_set {
             flags: vfio::VFIO_IRQ_SET_DATA_EVENTFD | action,
-            index: index as u32,
+            index: index.number(),
             start,
             count,
             ..Default::default()

@@ -3,27 +3,26 @@
 //! The kernel's side of passthrough: guest memory pinned through `/dev/iommu`, PCI devices through
 //! VFIO character devices, and the facts about the host that both need. No KVM and no guest here.
 //!
-//! The way from a device to guest memory that it can use:
-//! 1. [`Cdev::open`] finds the device's character device and tells whether an IOMMU stands behind
-//!    it ([`CdevKind`]).
+//! From a device to guest memory that it can use:
+//! 1. [`Cdev::open`] finds the device's character device and whether an IOMMU is behind it
+//!    ([`CdevKind`]).
 //! 2. [`VfioDevice::bind`] binds it to an [`Iommufd`]; the function is reset and quiet.
 //! 3. [`NoiommuSpace::attach`] makes pinning possible.
-//! 4. [`DmaBackend::pin`](backend::DmaBackend::pin) pins memory and tells where it is.
+//! 4. [`NoiommuSpace::pin`] pins memory and returns its addresses.
 //!
-//! And back: [`quiesce`], close, [`NoiommuSpace::release`]. Nothing but that order keeps a device
-//! from writing into memory that is no longer the guest's: without an IOMMU the kernel unpins at
-//! once and stops no process. The order is one of types: memory is released for evidence
-//! ([`Quiet`]) that each device has ended its DMA, which only [`quiesce`] and, for a device that is
-//! closed, [`settle`] can make.
+//! The reverse: [`quiesce`], close, [`NoiommuSpace::release`]. Only that order keeps a device from
+//! writing into memory that is no longer the guest's: without an IOMMU the kernel unpins at once
+//! and stops no process. The order is one of types: memory is released for evidence ([`Quiet`])
+//! that each device has ended its DMA, which only [`quiesce`] and, for a device that is closed,
+//! [`settle`](fn@settle) can make.
 //!
 //! ```no_run
 //! use std::fs::File;
 //! use std::sync::Arc;
 //!
 //! use address::Iova;
-//! use iommufd_backend::backend::{DmaBackend, PinRequest};
 //! use iommufd_backend::{
-//!     Cdev, CdevKind, Iommufd, NoiommuSpace, PciSysfs, VfioDevice, quiesce, reset_each,
+//!     Cdev, CdevKind, Iommufd, NoiommuSpace, PciSysfs, PinRequest, VfioDevice, quiesce, reset_each,
 //! };
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,8 +34,9 @@
 //!     let mut space = NoiommuSpace::new(iommufd)?;
 //!     space.attach(&device)?;
 //!     let method = device.reset_method(&sysfs)?;
-//!     for result in reset_each(&[(&device, &method)]) {
-//!         result?;
+//!     // Binding has reset it by its own method, if it has one.
+//!     if !method.is_done_by_binding() {
+//!         reset_each(&[(&device, &method)]).into_iter().collect::<Result<(), _>>()?;
 //!     }
 //!
 //!     // A file of hugetlbfs. Its pages do not move from here on.
@@ -59,37 +59,7 @@
 //!     Ok(space.release(&evidence)?)
 //! }
 //! ```
-//!
-//! [`software`] has the same interface without a kernel and a device:
-//!
-//! ```
-//! use address::{BusAddr, Hpa, Iova};
-//! use iommufd_backend::backend::{DmaBackend, PinRequest};
-//! use iommufd_backend::software::{BusAddress, PhysicalMemory, SoftwareBackend};
-//!
-//! // Memory from 4 GiB to 5 GiB, in runs of at most 64 KiB.
-//! let physical = PhysicalMemory::new([Hpa(4 << 30)..Hpa(5 << 30)], 64 << 10, 1);
-//! let mut backend = SoftwareBackend::new(physical);
-//! let file = tempfile::tempfile()?;
-//! file.set_len(1 << 20)?;
-//! let extents = backend.pin(&PinRequest {
-//!     file: &file,
-//!     offset: 0,
-//!     len: 1 << 20,
-//!     page_size: 4096,
-//!     iova: Iova(1 << 30),
-//! })?;
-//! assert!(extents.len() >= 16);
-//!
-//! // An emulated device reaches what is pinned, and nothing else.
-//! let port = backend.port();
-//! port.write(BusAddress::Bus(BusAddr::identity(extents[0].hpa())), b"data")?;
-//! assert!(port.write(BusAddress::Bus(BusAddr(0)), b"data").is_err());
-//! assert_eq!(port.fault_count(), 1);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 
-pub mod backend;
 mod bus_address;
 mod cdev;
 mod config_space;
@@ -108,11 +78,11 @@ mod mapping;
 mod noiommu;
 mod operation;
 mod pagemap;
+mod parallel;
 mod pci_sysfs;
 mod region;
 mod reset;
 mod settle;
-pub mod software;
 mod sys;
 mod table_pages;
 mod uapi;
@@ -129,9 +99,10 @@ pub use iommu::IommuSpace;
 pub use iommufd::{DEV_IOMMU, DeviceId, HwptId, IoasId, Iommufd};
 pub use irq::{IrqIndex, IrqInfo};
 pub use mapping::Mapping;
-pub use noiommu::NoiommuSpace;
+pub use noiommu::{NoiommuSpace, PinRequest};
 pub use operation::{IommufdOperation, Operation};
 pub use pagemap::{PageState, Pagemap};
+pub use parallel::in_parallel;
 pub use pci_sysfs::{BARS, IommuGroup, PciSysfs, REGIONS, RegionKind, Resource, memory_bars};
 pub use region::{MalformedRegion, Region};
 pub use reset::{BUS_RESET, ResetMethod, reset_each};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Address space of this process, given back when dropped.
+//! Address space of this process, released when dropped.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -16,10 +16,10 @@ use crate::file_range::FileRange;
 const LARGE: [u64; 2] = [1 << 30, 2 << 20];
 const PAGE: u64 = 4096;
 
-/// A reserved range of host virtual addresses into which files are mapped.
+/// A reserved range of host virtual addresses into which files are mapped, or which is memory itself.
 ///
-/// It does not dereference anything: who hands the address to KVM or makes a reference of it must
-/// keep the `Mapping` alive that long.
+/// It does not dereference anything: a caller that passes the address to KVM or makes a reference
+/// of it must keep the `Mapping` alive that long.
 #[derive(Debug)]
 pub struct Mapping {
     start: Hva,
@@ -74,6 +74,29 @@ impl Mapping {
         Ok(Self { start, len })
     }
 
+    /// Puts memory of this process alone into the whole range, cleared and taken as it is used, in large pages as far
+    /// as the system gives them for the asking (Documentation/admin-guide/mm/transhuge.rst).
+    ///
+    /// # Errors
+    /// [`Error::Map`], naming `what`.
+    pub fn allocate(&mut self, what: &'static str) -> Result<(), Error> {
+        let len = self.len;
+        let failed = |source| Error::Map { len, what, source };
+        let bytes =
+            usize::try_from(len).map_err(|_| failed(io::Error::from_raw_os_error(libc::EINVAL)))?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the range is this object's, which has lent out no reference into it.
+        if unsafe { libc::mprotect(pointer(self.start), bytes, protection) } != 0 {
+            return Err(failed(io::Error::last_os_error()));
+        }
+        // SAFETY: as above; the advice changes no contents.
+        if unsafe { libc::madvise(pointer(self.start), bytes, libc::MADV_HUGEPAGE) } != 0 {
+            let error = io::Error::last_os_error();
+            log::debug!("No large pages for {what}: {error}");
+        }
+        Ok(())
+    }
+
     /// Maps `part` of a file at `at` bytes from the start, shared and for reading and writing, in
     /// place of what was there.
     ///
@@ -107,10 +130,10 @@ impl Mapping {
     }
 
     /// Enters all pages of what is mapped into this process's page tables, as reading each of them
-    /// would: `/proc/self/pagemap` tells of these only.
+    /// would: `/proc/self/pagemap` covers these only.
     ///
     /// # Errors
-    /// [`Error::Map`], with `EFAULT` where a page cannot be had; those before it are entered.
+    /// [`Error::Map`], with `EFAULT` where a page cannot be allocated; those before it are entered.
     pub fn populate(&self) -> Result<(), Error> {
         let failed = |source| Error::Map {
             len: self.len,
@@ -156,8 +179,8 @@ pub(crate) fn pointer(address: Hva) -> *mut libc::c_void {
     ptr::with_exposed_provenance_mut(address)
 }
 
-/// Gives back `len` bytes from `start`, which must be part of a reservation that its owner is
-/// letting go of.
+/// Unmaps `len` bytes from `start`, which must be part of a reservation that its owner is letting
+/// go of.
 fn unmap(start: Hva, len: u64) {
     if len == 0 {
         return;
@@ -167,7 +190,7 @@ fn unmap(start: Hva, len: u64) {
         reason = "the size of a mapping of ours"
     )]
     let len = len as usize;
-    // SAFETY: only called on ranges that `Mapping` reserved and has not given back.
+    // SAFETY: only called on ranges that `Mapping` reserved and has not released.
     let result = unsafe { libc::munmap(pointer(start), len) };
     if result != 0 {
         log::error!(
@@ -195,6 +218,19 @@ mod tests {
             let mapping = Mapping::reserve(len, physical).unwrap();
             assert_eq!(mapping.start().0 % modulus, physical % modulus);
             assert_eq!(mapping.len(), len);
+        }
+    }
+
+    #[test]
+    fn allocated_memory_can_be_written() {
+        let mut mapping = Mapping::reserve(4 << 20, 0).unwrap();
+        mapping.allocate("memory").unwrap();
+        let last = pointer(mapping.start() + (mapping.len() - 8)).cast::<u64>();
+        // SAFETY: the last word of the mapping, into which there is no reference.
+        unsafe {
+            assert_eq!(last.read_volatile(), 0);
+            last.write_volatile(7);
+            assert_eq!(last.read_volatile(), 7);
         }
     }
 

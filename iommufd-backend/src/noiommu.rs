@@ -2,12 +2,12 @@
 
 //! Guest memory pinned through the kernel for devices that no IOMMU translates.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa, Iova};
 
-use crate::backend::{DmaBackend, PinRequest};
 use crate::device::VfioDevice;
 use crate::error::Error;
 use crate::evidence::Quiet;
@@ -19,18 +19,36 @@ use crate::iommufd::{HwptId, IoasId, Iommufd};
 /// pages of which nothing more is known.
 const SMALL_PAGE: u64 = 4096;
 
+/// Memory to pin, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct PinRequest<'a> {
+    /// The memory: a memfd or another file of shared memory.
+    pub file: &'a File,
+    /// First byte of it in `file`, a multiple of `page_size`.
+    pub offset: u64,
+    /// Bytes, a multiple of `page_size`, not 0.
+    pub len: u64,
+    /// Bytes that the backing guarantees to be contiguous and aligned in physical memory: the
+    /// size of its hugepages, or 4096 where nothing is guaranteed (4 KiB pages, transparent
+    /// hugepages).
+    pub page_size: u64,
+    /// The cookie: the address of the range in the I/O address space. A multiple of
+    /// `page_size`, so that the table can use entries of that size.
+    pub iova: Iova,
+}
+
 /// An I/O address space for devices in noiommu mode.
 ///
-/// It is bookkeeping only: the kernel pins pages and remembers where they are, but no device sees it. It
-/// uses a page table of its own making instead of the one that comes and goes with a device, so
-/// that memory stays pinned until [`unpin`](DmaBackend::unpin) or until the space and all its
-/// devices are gone.
+/// It is bookkeeping only: the kernel pins pages and remembers where they are, but no device sees
+/// it. It allocates its page table instead of using the one whose lifetime is a device's, so that
+/// memory stays pinned until [`unpin`](Self::unpin) or until the space and all its devices
+/// are gone.
 #[derive(Debug)]
 pub struct NoiommuSpace {
     iommufd: Arc<Iommufd>,
     ioas: IoasId,
     hwpt: Option<HwptId>,
-    /// The devices that may know the memory.
+    /// The devices that may access the memory.
     attached: Vec<Bdf>,
 }
 
@@ -71,8 +89,8 @@ impl NoiommuSpace {
     ///
     /// # Errors
     /// [`Error::NotQuiet`] for the first device without evidence; memory stays pinned then as long
-    /// as a process has the [`Iommufd`] open. [`Error::Iommufd`] for the first step that failed; the
-    /// later ones are tried all the same.
+    /// as a process has the [`Iommufd`] open. [`Error::Iommufd`] for the first step that failed;
+    /// the later ones are tried nevertheless.
     pub fn release(mut self, evidence: &[Quiet]) -> Result<(), Error> {
         if let Some(bdf) = without_evidence(&self.attached, evidence) {
             return Err(Error::NotQuiet { bdf });
@@ -88,8 +106,40 @@ impl NoiommuSpace {
         unmapped.and(destroyed)
     }
 
-    /// Asks the kernel for the physical address of `iova` and how many of `length` bytes go on from
-    /// there.
+    /// Pins a range of a file and returns its extents in IOVA order, merged. The pages do not move
+    /// until [`unpin`](Self::unpin). Where they are is the caller's to remember: what is pinned has
+    /// no place in a guest yet.
+    ///
+    /// # Errors
+    /// [`Error::Iommufd`], [`Error::Translate`], [`Error::Misaligned`]; nothing is pinned then.
+    pub fn pin(&mut self, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
+        let part = FileRange {
+            file: request.file.as_fd(),
+            offset: request.offset,
+            len: request.len,
+        };
+        self.iommufd.map_file(self.ioas, request.iova, part)?;
+        let result = self.ask(request);
+        if result.is_err() {
+            // No device has this memory's addresses yet.
+            self.iommufd.unmap(self.ioas, request.iova, request.len)?;
+        }
+        result
+    }
+
+    /// Ends the pin that was made at `iova` with `len` bytes.
+    ///
+    /// No device may still master the bus: its DMA would land in memory that belongs to others.
+    ///
+    /// # Errors
+    /// [`Error::Iommufd`], in particular if no pin covers exactly this range; the range stays pinned
+    /// then.
+    pub fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), Error> {
+        self.iommufd.unmap(self.ioas, iova, len)
+    }
+
+    /// Asks the kernel for the physical address of `iova` and how many of `length` bytes are
+    /// contiguous from there.
     ///
     /// # Errors
     /// [`Error::Translate`]
@@ -131,29 +181,6 @@ impl NoiommuSpace {
 fn without_evidence(attached: &[Bdf], evidence: &[Quiet]) -> Option<Bdf> {
     let is_quiet = |bdf: &&Bdf| evidence.iter().any(|quiet| quiet.bdf() == **bdf);
     attached.iter().find(|bdf| !is_quiet(bdf)).copied()
-}
-
-impl DmaBackend for NoiommuSpace {
-    type Error = Error;
-
-    fn pin(&mut self, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
-        let part = FileRange {
-            file: request.file.as_fd(),
-            offset: request.offset,
-            len: request.len,
-        };
-        self.iommufd.map_file(self.ioas, request.iova, part)?;
-        let result = self.ask(request);
-        if result.is_err() {
-            // No device has been told of this memory yet.
-            self.iommufd.unmap(self.ioas, request.iova, request.len)?;
-        }
-        result
-    }
-
-    fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), Error> {
-        self.iommufd.unmap(self.ioas, iova, len)
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is done with a device or `/dev/iommu`, as errors name it.
+//! Names of operations on a device or `/dev/iommu`, for errors.
 
 /// A command to a device. Shown as a verb phrase, in which "it" is the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
@@ -12,19 +12,19 @@ pub enum Operation {
     #[strum(to_string = "attach it to an I/O page table")]
     Attach,
     /// `VFIO_DEVICE_GET_INFO`
-    #[strum(to_string = "read its description")]
+    #[strum(to_string = "query its VFIO information")]
     Describe,
     /// `VFIO_DEVICE_GET_REGION_INFO`
-    #[strum(to_string = "read the description of a region")]
+    #[strum(to_string = "query a region")]
     DescribeRegion,
     /// `VFIO_DEVICE_GET_IRQ_INFO`
-    #[strum(to_string = "read the description of its interrupts")]
+    #[strum(to_string = "query its interrupts")]
     DescribeInterrupts,
     /// `VFIO_DEVICE_SET_IRQS` with eventfds
-    #[strum(to_string = "turn its interrupts on")]
+    #[strum(to_string = "enable its interrupts")]
     EnableInterrupts,
     /// `VFIO_DEVICE_SET_IRQS` without
-    #[strum(to_string = "turn its interrupts off")]
+    #[strum(to_string = "disable its interrupts")]
     DisableInterrupts,
     /// A read of a region
     #[strum(to_string = "read a register")]
@@ -39,7 +39,7 @@ pub enum Operation {
     #[strum(to_string = "reset it")]
     Reset,
     /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`
-    #[strum(to_string = "ask for the reset of its bus")]
+    #[strum(to_string = "query the reset of its bus")]
     DescribeBusReset,
     /// `VFIO_DEVICE_PCI_HOT_RESET`
     #[strum(to_string = "reset its bus")]
@@ -54,7 +54,7 @@ pub enum Operation {
     #[strum(to_string = "write its config space")]
     WriteConfigSpace,
     /// A write to `driver_override` in sysfs
-    #[strum(to_string = "keep drivers away from it")]
+    #[strum(to_string = "keep drivers from binding to it")]
     KeepDriversAway,
     /// A write to `reset_method` in sysfs
     #[strum(to_string = "choose how to reset it")]
@@ -71,10 +71,10 @@ pub enum Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 pub enum IommufdOperation {
     /// `IOMMU_IOAS_ALLOC`
-    #[strum(to_string = "make an I/O address space")]
+    #[strum(to_string = "allocate an I/O address space")]
     MakeAddressSpace,
     /// `IOMMU_HWPT_ALLOC`
-    #[strum(to_string = "make an I/O page table")]
+    #[strum(to_string = "allocate an I/O page table")]
     MakePageTable,
     /// `IOMMU_DESTROY`
     #[strum(to_string = "destroy an I/O page table")]

@@ -22,7 +22,8 @@ const AT_ONCE: usize = 8192;
 const PRESENT: u64 = 1 << 63;
 const FRAME: u64 = (1 << 55) - 1;
 
-/// What the kernel tells about a page of 4 KiB, also about each of those that make up a larger one.
+/// What the kernel reports about a page of 4 KiB, also about each of those that make up a larger
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageState {
     /// It is not in the page tables of this process.
@@ -57,7 +58,7 @@ impl Pagemap {
         File::open(PATH).map(Self).map_err(read_error)
     }
 
-    /// What the kernel tells about each of the pages that `len` bytes from `start` on are in.
+    /// What the kernel reports about each of the pages that `len` bytes from `start` on are in.
     ///
     /// # Errors
     /// [`Error::Read`]
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn every_page_of_a_mapping_is_told_of_once_it_is_populated() {
+    fn every_page_of_a_mapping_is_shown_once_it_is_populated() {
         // More than are read at once.
         let pages = AT_ONCE as u64 + 3;
         // In memory: the kernel takes pages of other files back at any time.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What sysfs tells about PCI devices.
+//! What sysfs reports about PCI devices.
 
 use std::fs;
 use std::io;
@@ -67,7 +67,7 @@ pub fn memory_bars(
 pub struct IommuGroup {
     /// Its number.
     pub number: String,
-    /// Whether it is the one that VFIO makes up for a device that no IOMMU stands before
+    /// Whether it is the one that VFIO makes up for a device that no IOMMU isolates
     /// (drivers/vfio/group.c vfio_noiommu_group_alloc).
     pub is_made_up: bool,
 }
@@ -106,7 +106,7 @@ impl PciSysfs {
     /// The directory of `bdf`.
     ///
     /// # Errors
-    /// [`Error::NoDevice`]; [`Error::Read`] where no device is listed at all, as without `/sys`.
+    /// [`Error::NoDevice`]; [`Error::Read`] where no device is listed, as without `/sys`.
     pub fn directory(&self, bdf: Bdf) -> Result<PathBuf, Error> {
         let path = self.devices.join(bdf.to_string());
         if path.is_dir() {
@@ -124,7 +124,7 @@ impl PciSysfs {
     /// All PCI functions, in order.
     ///
     /// # Errors
-    /// [`Error::Read`], also where the kernel knows no PCI at all.
+    /// [`Error::Read`], also if the kernel has no PCI support.
     pub fn functions(&self) -> Result<Vec<Bdf>, Error> {
         let entries = fs::read_dir(&self.devices).map_err(|source| Error::Read {
             path: self.devices.clone(),
@@ -230,7 +230,7 @@ impl PciSysfs {
     /// [`Error::NoDevice`], [`Error::Read`]
     pub fn driver_override(&self, bdf: Bdf) -> Result<String, Error> {
         Ok(match self.word(bdf, "driver_override")?.as_str() {
-            // How the kernel prints that there is none.
+            // How the kernel prints none.
             "(null)" => String::new(),
             name => name.to_owned(),
         })
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_from_ports_and_absent_regions() {
+    fn memory_is_distinguished_from_ports_and_absent_regions() {
         let (_root, device, sysfs) = tree();
         fs::write(
             device.join("resource"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What VFIO says about a region of a device: `VFIO_DEVICE_GET_REGION_INFO` and the capabilities
+//! VFIO's description of a region of a device: `VFIO_DEVICE_GET_REGION_INFO` and the capabilities
 //! behind it. Pure, since the kernel's answer is input like any other.
 
 use std::ops::Range;

@@ -2,8 +2,8 @@
 
 //! How a PCI function is reset: the choice of a method, and what it does.
 //!
-//! The choice has one owner, [`ResetMethod`]. A run makes it with what VFIO says of bound devices
-//! ([`VfioDevice::reset_method`]), `check` and `list` with what sysfs shows before
+//! The choice has one owner, [`ResetMethod`]. A run makes it with what VFIO reports for bound
+//! devices ([`VfioDevice::reset_method`]), `check` and `list` with what sysfs shows before
 //! ([`PciSysfs::expected_reset`]), and [`settle()`](crate::settle()) for a device that is closed.
 
 use std::fmt;
@@ -17,6 +17,7 @@ use crate::config_space::ConfigSpace;
 use crate::device::{VfioDevice, retried};
 use crate::error::Error;
 use crate::operation::Operation;
+use crate::parallel::in_parallel;
 use crate::pci_sysfs::PciSysfs;
 use crate::sys::{self, Affected};
 
@@ -42,10 +43,10 @@ pub enum ResetMethod {
         /// Its own reset, which is not trusted; `None` if it has none.
         instead_of: Option<String>,
     },
-    /// Not at all. A reset of its bus would hit `others`, which have not the same user; without any,
+    /// None. A reset of its bus would also reset `others`, which have another user; without any,
     /// its bus has no reset either.
     None {
-        /// Functions that stand in the way.
+        /// Functions that prevent it.
         others: Vec<Bdf>,
     },
 }
@@ -60,14 +61,15 @@ impl fmt::Display for ResetMethod {
     }
 }
 
-/// A PM reset is taken only where nothing else can be had. A function that goes to D3hot and back need not
-/// stop anything (PCI Express Base Specification, section 5.3.1.4: its state after that is undefined), and
-/// some, as QEMU's e1000e, keep their rings.
+/// A PM reset is used only if there is no other. A function that goes to D3hot and back need not
+/// stop anything (PCI Express Base Specification, section 5.3.1.4: its state after that is
+/// undefined), and some, as QEMU's e1000e, keep their rings.
 fn is_trusted(method: &str) -> bool {
     method != PM
 }
 
-/// The best of the kernel's `methods`, for those who can have any of them: the first that is trusted.
+/// The best of the kernel's `methods`, for callers that can select any of them: the first that is
+/// trusted.
 pub(crate) fn strongest(methods: &[String]) -> Option<&str> {
     let found = methods.iter().find(|method| is_trusted(method));
     found.or(methods.first()).map(String::as_str)
@@ -115,6 +117,13 @@ impl ResetMethod {
             Self::Bus { instead_of, .. } => instead_of.as_deref(),
             Self::None { .. } => None,
         }
+    }
+
+    /// Whether binding has done it: the kernel resets a function then as `VFIO_DEVICE_RESET` does, and offers that
+    /// only if it succeeded (drivers/vfio/pci/vfio_pci_core.c vfio_pci_core_enable, `reset_works`).
+    #[must_use]
+    pub fn is_done_by_binding(&self) -> bool {
+        matches!(self, Self::Function(_) | Self::None { .. })
     }
 
     /// What is left where this reset was refused: the function's own, which is not trusted.
@@ -166,30 +175,51 @@ impl Resettable for VfioDevice {
     }
 }
 
-/// Resets `functions` by their methods, each bus once. One result for each function, in order.
-pub fn reset_each<F: Resettable>(functions: &[(&F, &ResetMethod)]) -> Vec<Result<(), Error>> {
-    // Functions whose bus was reset, and those of them whose bus refused.
-    let (mut done, mut failed) = (Vec::new(), Vec::new());
-    let mut reset = |function: &F, method: &ResetMethod| match method {
-        ResetMethod::Function(_) => function.reset(),
-        ResetMethod::None { .. } => Ok(()),
-        ResetMethod::Bus { .. } if failed.contains(&function.bdf()) => Err(Error::DeviceUnusable {
-            bdf: function.bdf(),
-            reason: "its bus, which it shares, was not reset".into(),
-        }),
-        ResetMethod::Bus { .. } if done.contains(&function.bdf()) => Ok(()),
-        ResetMethod::Bus { functions: all, .. } => {
-            let result = function.reset_bus();
-            match result {
-                Ok(()) => done.extend(all),
-                Err(_) => failed.extend(all),
-            }
-            result
+/// Resets `functions` by their methods, each bus once: first all buses at once, then at once the functions that are
+/// reset by themselves, which may be on one of these buses. One result for each function, in order.
+pub fn reset_each<F: Resettable + Sync>(
+    functions: &[(&F, &ResetMethod)],
+) -> Vec<Result<(), Error>> {
+    let mut buses: Vec<(&F, &[Bdf])> = Vec::new();
+    for (function, method) in functions {
+        if let ResetMethod::Bus { functions: all, .. } = method
+            && bus_of(&buses, function.bdf()).is_none()
+        {
+            buses.push((function, all));
         }
+    }
+    let mut buses_reset = in_parallel(&buses, |(function, _)| Some(function.reset_bus()));
+    let results = in_parallel(functions, |(function, method)| match method {
+        ResetMethod::Function(_) => function.reset(),
+        ResetMethod::Bus { .. } | ResetMethod::None { .. } => Ok(()),
+    });
+    let shared_failure = |bdf| Error::DeviceUnusable {
+        bdf,
+        reason: "its bus, which it shares, was not reset".into(),
     };
-    let all = functions.iter();
-    all.map(|(function, method)| reset(function, method))
+    let refused: Vec<bool> = buses_reset
+        .iter()
+        .map(|result| matches!(result, Some(Err(_))))
+        .collect();
+    let with_bus = functions.iter().zip(results);
+    with_bus
+        .map(|((function, method), result)| {
+            let bdf = function.bdf();
+            match (method, bus_of(&buses, bdf)) {
+                // The function through which the bus was reset reports the cause, the others that it failed.
+                (ResetMethod::Bus { .. }, Some(nth)) if buses[nth].0.bdf() == bdf => {
+                    buses_reset[nth].take().unwrap_or(result)
+                }
+                (ResetMethod::Bus { .. }, Some(nth)) if refused[nth] => Err(shared_failure(bdf)),
+                _ => result,
+            }
+        })
         .collect()
+}
+
+/// Which of `buses` has the function `bdf`.
+fn bus_of<F: Resettable>(buses: &[(&F, &[Bdf])], bdf: Bdf) -> Option<usize> {
+    buses.iter().position(|(_, all)| all.contains(&bdf))
 }
 
 impl VfioDevice {
@@ -223,21 +253,22 @@ impl VfioDevice {
     /// space comes back as it was, bus mastering included.
     ///
     /// # Errors
-    /// [`Error::Device`], with `EINVAL` where the function has no reset of its own.
+    /// [`Error::Device`], with `EINVAL` if the function has no reset.
     pub fn reset(&self) -> Result<(), Error> {
         retried(|| sys::reset(self.fd()))
             .map(drop)
             .map_err(|source| self.failed(Operation::Reset, source))
     }
 
-    /// Resets all functions on the device's bus (`VFIO_DEVICE_PCI_HOT_RESET`). Their config
-    /// space comes back as it was, bus mastering included. Where the kernel did not wait until they answer (ENOTTY of
-    /// drivers/pci/pci.c pci_bridge_wait_for_secondary_bus: the link's state cannot be told), waits until this one does.
-    /// BARs that the kernel restored too early then come back with the next write of COMMAND
-    /// (drivers/vfio/pci/vfio_pci_config.c vfio_need_bar_restore).
+    /// Resets all functions on the device's bus (`VFIO_DEVICE_PCI_HOT_RESET`). Their config space
+    /// comes back as it was, bus mastering included. Where the kernel did not wait until they
+    /// answer (ENOTTY of drivers/pci/pci.c pci_bridge_wait_for_secondary_bus: the link's state
+    /// cannot be read), waits until this one does. BARs that the kernel restored too early then
+    /// come back with the next write of COMMAND (drivers/vfio/pci/vfio_pci_config.c
+    /// vfio_need_bar_restore).
     ///
     /// # Errors
-    /// [`Error::Device`], with `EINVAL` unless [`reset_method`](Self::reset_method) says
+    /// [`Error::Device`], with `EINVAL` unless [`reset_method`](Self::reset_method) returns
     /// [`ResetMethod::Bus`].
     pub fn reset_bus(&self) -> Result<(), Error> {
         let result = retried(|| sys::hot_reset(self.fd())).map(drop);
@@ -265,8 +296,8 @@ impl VfioDevice {
 }
 
 impl PciSysfs {
-    /// How a run will reset `bdf`, as far as sysfs shows that before the device is bound. `owned` says which
-    /// others on its bus the run will have, too.
+    /// How a run will reset `bdf`, as far as sysfs shows that before the device is bound. `owned`
+    /// returns which others on its bus the run will have, too.
     ///
     /// # Errors
     /// [`Error::NoDevice`], [`Error::Read`]
@@ -276,7 +307,7 @@ impl PciSysfs {
         owned: impl Fn(Bdf) -> bool,
     ) -> Result<ResetMethod, Error> {
         let methods = self.reset_methods(bdf)?;
-        // With a trusted reset of its own the bus does not matter.
+        // With a trusted function reset the bus does not matter.
         let is_own = |method: &String| is_trusted(method) && method != BUS_RESET;
         let behind = match methods.first().is_some_and(is_own) {
             true => Vec::new(),

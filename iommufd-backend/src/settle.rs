@@ -42,7 +42,7 @@ pub struct Leftover {
     /// The bridge that its bus belongs to, as long as it was there; `None` on a root bus.
     pub parent: Option<Bdf>,
     /// Whether the port above reported a card in its slot while the device was there. One that did
-    /// not, as QEMU's root ports, has nothing to say about its end either.
+    /// not, as QEMU's root ports, does not report its end either.
     pub seen_in_slot: bool,
     /// Whether its user has accepted that it cannot be reset.
     pub accepted: bool,
@@ -158,7 +158,7 @@ fn settle_present(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Q
     let _fence = Fence::raise(sysfs, bdf)?;
     if let Some(driver) = foreign_driver(sysfs, bdf)? {
         return Err(device.unusable(format!(
-            "the driver {driver} has it, under which it is not reset"
+            "it is bound to {driver}, and a device with a driver is not reset"
         )));
     }
     let config = Config::of(sysfs, bdf)?;
@@ -184,7 +184,7 @@ fn reset(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Because, E
     let behind = device.parent.map(|parent| sysfs.behind(parent));
     let behind = behind.unwrap_or_default();
     let usable = reset::alone(methods.clone(), &behind);
-    // Through sysfs any of them can be had, not only the first.
+    // Through sysfs any of them can be selected, not only the first.
     let method = ResetMethod::choose(strongest(&usable), || {
         behind
             .iter()
@@ -200,7 +200,7 @@ fn reset(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Because, E
         }
         (ResetMethod::None { .. }, _) if device.accepted => return Ok(Because::Accepted),
         _ => {
-            return Err(device.unusable("it has no reset that hits no other device"));
+            return Err(device.unusable("every reset it has would also reset other devices"));
         }
     }
     Ok(Because::Reset(method.to_string()))
@@ -220,7 +220,7 @@ fn reset_by(sysfs: &PciSysfs, bdf: Bdf, methods: &[String], method: &str) -> Res
     }
     let result = sysfs.write(bdf, Attribute::Reset, "1");
     if is_choice && let Err(error) = sysfs.write(bdf, Attribute::ResetMethod, &methods.join(" ")) {
-        log::warn!("{bdf}: its list of resets stays cut down to {method}: {error}");
+        log::warn!("{bdf}: reset_method stays restricted to {method}: {error}");
     }
     result
 }
@@ -233,11 +233,11 @@ fn reset_bridge(sysfs: &PciSysfs, bdf: Bdf, parent: Bdf) -> Result<(), Error> {
 }
 
 /// A function that was taken out of the kernel, by the host or because the card was pulled out. It
-/// may be there all the same, as it was. Its registers are out of reach, but a reset of its bus
-/// clears all of them, COMMAND among them (PCI Express Base Specification, section 6.6.1).
+/// may still be present, unchanged. Its registers are out of reach, but a reset of its bus clears
+/// all of them, COMMAND among them (PCI Express Base Specification, section 6.6.1).
 fn settle_removed(sysfs: &PciSysfs, device: &Leftover) -> Result<Quiet, Error> {
     let Some(parent) = device.parent else {
-        return Err(device.unusable("it was removed, and no bridge is above it to reset it"));
+        return Err(device.unusable("it was removed, and no bridge above can reset it"));
     };
     if sysfs.directory(parent).is_err() {
         return Err(device.unusable(format!("it was removed, and so was the bridge {parent}")));
@@ -249,7 +249,7 @@ fn settle_removed(sysfs: &PciSysfs, device: &Leftover) -> Result<Quiet, Error> {
     if !behind.is_empty() {
         let names: Vec<_> = behind.iter().map(Bdf::to_string).collect();
         return Err(device.unusable(format!(
-            "it was removed, and a reset of its bus would hit {}",
+            "it was removed, and resetting its bus would also reset {}",
             names.join(", ")
         )));
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The only ioctls of this crate, one safe function each.
+//! All ioctls of this crate, one safe function each, and their numbers, which published bindings lack.
 
 use std::io;
 use std::mem::size_of;
@@ -11,7 +11,71 @@ use iommufd_bindings as iommufd;
 use vfio_bindings::bindings::vfio;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr};
 
-use crate::uapi::{self, device, iommu};
+use crate::uapi;
+
+/// All iommufd and VFIO commands are `_IO(';', nr)`: the number carries no size
+/// (include/uapi/linux/{iommufd,vfio}.h).
+const fn number(nr: u32) -> libc::c_ulong {
+    ((b';' as libc::c_ulong) << 8) | nr as libc::c_ulong
+}
+
+/// Commands of `/dev/iommu`.
+mod iommu {
+    use super::number;
+    use iommufd_bindings as iommufd;
+
+    /// `IOMMU_DESTROY`
+    pub const DESTROY: libc::c_ulong = number(iommufd::IOMMUFD_CMD_DESTROY);
+    /// `IOMMU_IOAS_ALLOC`
+    pub const IOAS_ALLOC: libc::c_ulong = number(iommufd::IOMMUFD_CMD_IOAS_ALLOC);
+    /// `IOMMU_IOAS_MAP_FILE`
+    pub const IOAS_MAP_FILE: libc::c_ulong = number(iommufd::IOMMUFD_CMD_IOAS_MAP_FILE);
+    /// `IOMMU_IOAS_UNMAP`
+    pub const IOAS_UNMAP: libc::c_ulong = number(iommufd::IOMMUFD_CMD_IOAS_UNMAP);
+    /// `IOMMU_HWPT_ALLOC`
+    pub const HWPT_ALLOC: libc::c_ulong = number(iommufd::IOMMUFD_CMD_HWPT_ALLOC);
+    /// `IOMMU_IOAS_NOIOMMU_GET_PA`, Linux 7.3
+    pub const IOAS_NOIOMMU_GET_PA: libc::c_ulong = number(0x95);
+}
+
+/// Commands of a VFIO device.
+mod device {
+    use super::number;
+
+    const BASE: u32 = 100;
+
+    /// `VFIO_DEVICE_GET_INFO`
+    pub const GET_INFO: libc::c_ulong = number(BASE + 7);
+    /// `VFIO_DEVICE_GET_REGION_INFO`
+    pub const GET_REGION_INFO: libc::c_ulong = number(BASE + 8);
+    /// `VFIO_DEVICE_GET_IRQ_INFO`
+    pub const GET_IRQ_INFO: libc::c_ulong = number(BASE + 9);
+    /// `VFIO_DEVICE_SET_IRQS`
+    pub const SET_IRQS: libc::c_ulong = number(BASE + 10);
+    /// `VFIO_DEVICE_RESET`
+    pub const RESET: libc::c_ulong = number(BASE + 11);
+    /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`
+    pub const GET_PCI_HOT_RESET_INFO: libc::c_ulong = number(BASE + 12);
+    /// `VFIO_DEVICE_PCI_HOT_RESET`
+    pub const PCI_HOT_RESET: libc::c_ulong = number(BASE + 13);
+    /// `VFIO_DEVICE_BIND_IOMMUFD`
+    pub const BIND_IOMMUFD: libc::c_ulong = number(BASE + 18);
+    /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`
+    pub const ATTACH_IOMMUFD_PT: libc::c_ulong = number(BASE + 19);
+}
+
+const _: () = {
+    assert!(iommu::IOAS_NOIOMMU_GET_PA == 0x3b95);
+    assert!(iommu::IOAS_ALLOC == 0x3b81);
+    assert!(iommu::IOAS_UNMAP == 0x3b86);
+    assert!(iommu::HWPT_ALLOC == 0x3b89);
+    assert!(iommu::IOAS_MAP_FILE == 0x3b8f);
+    assert!(device::GET_INFO == 0x3b6b);
+    assert!(device::RESET == 0x3b6f);
+    assert!(device::PCI_HOT_RESET == 0x3b71);
+    assert!(device::BIND_IOMMUFD == 0x3b76);
+    assert!(device::ATTACH_IOMMUFD_PT == 0x3b77);
+};
 
 /// `size_of::<T>()` as the `u32` that leads every structure of this ABI.
 pub(crate) const fn size<T>() -> u32 {
@@ -25,15 +89,15 @@ fn check(result: libc::c_int) -> io::Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Defines a function that issues one command with one structure. It fills in the structure's
-/// size itself, since the kernel reads and writes as many bytes as that field says.
+/// Defines a function that issues one command with one structure. It fills in the structure's size
+/// itself, since the kernel reads and writes as many bytes as that field specifies.
 macro_rules! command {
     ($name:ident, $number:path, $argument:ty, $size:ident) => {
         #[doc = concat!("`", stringify!($number), "`")]
         pub(crate) fn $name(fd: BorrowedFd<'_>, argument: &mut $argument) -> io::Result<u32> {
             argument.$size = size::<$argument>();
-            // SAFETY: the command takes this structure, which is plain data, borrowed for the
-            // call and as long as its size field says. The kernel writes nowhere else.
+            // SAFETY: the command takes this structure, which is plain data, borrowed for the call
+            // and as long as its size field specifies. The kernel writes nowhere else.
             check(unsafe { ioctl_with_mut_ref(&fd.as_raw_fd(), $number, argument) })
         }
     };
@@ -113,7 +177,7 @@ pub(crate) fn hot_reset_info(fd: BorrowedFd<'_>) -> io::Result<Vec<Affected>> {
     words[0] = u32::try_from(size_of_val(&words)).map_err(io::Error::other)?;
     let pointer = words.as_mut_ptr();
     // SAFETY: the buffer is laid out as `struct vfio_pci_hot_reset_info` with its list behind it,
-    // and as long as its first field says.
+    // and as long as its first field specifies.
     check(unsafe { ioctl_with_mut_ptr(&fd.as_raw_fd(), device::GET_PCI_HOT_RESET_INFO, pointer) })?;
     let count = (words[2] as usize).min(MAX_FUNCTIONS);
     let entries = words[HEADER..].chunks_exact(ENTRY).take(count);
@@ -135,8 +199,7 @@ pub(crate) fn hot_reset(fd: BorrowedFd<'_>) -> io::Result<u32> {
         argsz: size::<vfio::vfio_pci_hot_reset>(),
         ..Default::default()
     };
-    // SAFETY: the structure without any list behind it, as its count of 0 says, borrowed for the
-    // call.
+    // SAFETY: the structure without any list behind it, by its count of 0, borrowed for the call.
     check(unsafe { ioctl_with_mut_ref(&fd.as_raw_fd(), device::PCI_HOT_RESET, &mut argument) })
 }
 

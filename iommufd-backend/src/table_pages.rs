@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Pages of an I/O page table that a guest can be shown as they are.
+//! Pages of an I/O page table that a guest can map.
 
 use std::fs::File;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Tells the program which commit it was built from, where that is known.
+//! Passes the program the commit that it was built from, if known.
 
 use std::env;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn main() {
         .nth(2)
         .unwrap_or(Path::new("/"));
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
-    // Debug builds need not be built anew for every commit.
+    // Debug builds need not be rebuilt for every commit.
     let version = if env::var("PROFILE").is_ok_and(|profile| profile == "debug") {
         format!("{version} (debug build)")
     } else {

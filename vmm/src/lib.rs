@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From what a user wants to a running guest, and back.
+//! From a configuration to a running guest, and back.
 //!
-//! [`Vmm::start`] goes through the stages of `stages`: a [`config::ValidConfig`] -> devices bound to `/dev/iommu` -> guest
-//! memory pinned -> its physical extents -> a plan of its addresses -> memslots, boot data and PCI functions -> vCPUs.
-//! [`Vmm::wait`] returns why the guest ended, and [`Vmm::end`] gives everything back by `teardown`. [`plan`] goes as far
-//! as the plan. The library prints nothing; it logs.
+//! [`Vmm::start`] goes through the stages of `stages`: a [`config::ValidConfig`] -> devices bound
+//! to `/dev/iommu` -> guest memory pinned -> its physical extents -> a plan of its addresses ->
+//! memslots, boot data and PCI functions -> vCPUs. [`Vmm::wait`] returns why the guest ended, and
+//! [`Vmm::end`] releases everything by `teardown`. [`plan`] stops at the plan. The library prints
+//! nothing; it logs.
 
 mod arch;
 mod boot;
@@ -46,7 +47,7 @@ pub use stages::{Harness, plan, report};
 
 /// The low and the high 32 bits.
 fn halves(value: u64) -> (u32, u32) {
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is intended")]
     let low = value as u32;
     let high = (value >> 32) as u32;
     (low, high)

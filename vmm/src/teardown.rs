@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How a guest's resources are given back: the only order, for a run, for a plan and for every error.
+//! How a guest's resources are released: the only order, for a run, for a plan and for every error.
 //!
 //! 1. The guest stops: no vCPU can program a device any more, and emulated functions do no work.
 //! 2. *Quiesce*: all DMA of the devices ends.
@@ -15,6 +15,7 @@
 //! long as there is no evidence that each device has ended its DMA.
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
 use address::Bdf;
@@ -25,7 +26,7 @@ use vm_device::device_manager::IoManager;
 use crate::bus::worker::Worker;
 use crate::error::Error;
 use crate::kvm::vcpu::VcpuThread;
-use crate::kvm::vm::Memslot;
+use crate::kvm::vm::{Memslot, delete_all};
 use crate::memory::guest::GuestRam;
 use crate::memory::moved;
 use crate::memory::table::RamTable;
@@ -100,7 +101,7 @@ pub(crate) struct Resources {
     pub mediated: Vec<(Bdf, Counters)>,
     /// The devices, and what they are attached to.
     pub assigned: Assigned,
-    /// Where devices were told that guest memory is.
+    /// The addresses of guest memory that devices use.
     pub table: Option<Arc<RamTable>>,
     /// Guest memory in KVM.
     pub memslots: Vec<Memslot>,
@@ -231,7 +232,7 @@ impl Steps for Resources {
 
     fn unmap(&mut self) {
         trace::note("unmap");
-        self.memslots.clear();
+        delete_all(mem::take(&mut self.memslots));
         self.ram = GuestRam::default();
         self.table = None;
     }
@@ -240,7 +241,7 @@ impl Steps for Resources {
 impl Drop for Resources {
     fn drop(&mut self) {
         if let Err(error) = self.tear_down() {
-            log::error!("Cannot give everything back: {}", error.chain());
+            log::error!("Cannot release all resources: {}", error.chain());
         }
     }
 }

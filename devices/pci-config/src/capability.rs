@@ -44,10 +44,11 @@ impl Capability {
 /// The capabilities of the standard list, in its order (PCI Local Bus Specification 3.0, section 6.7; drivers/pci/pci.c
 /// `pci_find_capability`).
 ///
-/// The list is there if STATUS says so. Pointers are to multiples of 4: their low two bits are reserved and not looked
-/// at. The list ends with a pointer into the header, which 0 is; at a capability with the ID 0xff, as reads give where
-/// nothing responds; and where it comes back to a capability. Capabilities of the same ID are all found, and those with
-/// the ID 0, which have no registers, too.
+/// The list exists if STATUS has its bit. Pointers are to multiples of 4: their low two bits are
+/// reserved and not looked at. The list ends with a pointer into the header, which 0 is; at a
+/// capability with the ID 0xff, as reads give where nothing responds; and where it comes back to a
+/// capability. Capabilities of the same ID are all found, and those with the ID 0, which have no
+/// registers, too.
 pub fn capabilities<R: ConfigRead>(config: R) -> Capabilities<R> {
     Capabilities::new(config, List::Standard)
 }
@@ -55,9 +56,9 @@ pub fn capabilities<R: ConfigRead>(config: R) -> Capabilities<R> {
 /// The capabilities of the extended list, in its order (PCI Express Base Specification 6.0, section 7.6;
 /// drivers/pci/pci.c `pci_find_next_ext_capability`).
 ///
-/// The list begins at 0x100 and goes on as [`capabilities`] has it, but for what ends it: a pointer to what is in front
-/// of 0x100, and a header of zeros or ones only. Those with the ID 0 are left out: they only hold a place in the list,
-/// as where it begins with one that is hidden.
+/// The list begins at 0x100 and continues as in [`capabilities`], except for its end: a pointer to
+/// what is in front of 0x100, and a header of zeros or ones only. Those with the ID 0 are left out:
+/// they only hold a place in the list, as where it begins with one that is hidden.
 pub fn extended_capabilities<R: ConfigRead>(config: R) -> Capabilities<R> {
     Capabilities::new(config, List::Extended)
 }
@@ -117,7 +118,7 @@ enum List {
     Extended,
 }
 
-/// Where a walk goes on.
+/// Where a walk continues.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     First,
@@ -135,7 +136,7 @@ impl<R: ConfigRead> Capabilities<R> {
         }
     }
 
-    /// The offset of the first capability, as it is written there.
+    /// The offset of the first capability, as stored there.
     fn first(&mut self) -> Result<Option<u16>, R::Error> {
         if self.list == List::Extended {
             return Ok(Some(EXTENDED_CAPABILITIES));

@@ -6,6 +6,8 @@
 //! Config space is hardware's or another program's: lists run in circles, point into the header or to where nothing
 //! responds. A walk visits each place once and ends at the first that cannot be a capability, so it always ends.
 //!
+//! What the kinds of interrupt are, and what config space says of each, is in [`InterruptKind`].
+//!
 //! What is walked is anything that can be read ([`ConfigRead`]): bytes that were read before, or a device through a
 //! closure that may fail.
 //!
@@ -37,6 +39,7 @@
 
 mod bar;
 mod capability;
+mod interrupt;
 mod message;
 mod read;
 pub mod regs;
@@ -46,5 +49,6 @@ pub use capability::{
     Capabilities, Capability, MAX_CAPABILITIES, MAX_EXTENDED_CAPABILITIES, capabilities,
     extended_capabilities, find_capability, find_extended_capability, hides_capabilities,
 };
+pub use interrupt::{InterruptKind, PerKind, interrupt_vectors};
 pub use message::{MsiControl, MsixControl, MsixLocation};
 pub use read::{ConfigRead, Dwords, Words, word};

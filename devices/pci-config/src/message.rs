@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The registers of MSI and MSI-X that say how many vectors there are, and where.
+//! The registers of MSI and MSI-X with the number of vectors and their location.
 
 use crate::regs::{MSI_64_BIT, MSI_MASKABLE};
 
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn msi_says_what_it_is_like() {
+    fn msi_control_is_decoded() {
         let control = MsiControl(0x018a);
         assert_eq!((control.capable(), control.granted()), (5, 0));
         assert!(control.is_64_bit() && control.is_maskable());
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn msix_says_how_many_and_where() {
+    fn msix_control_and_table_are_decoded() {
         assert_eq!(MsixControl(0x8000).vectors(), 1);
         assert_eq!(MsixControl(u16::MAX).vectors(), 2048);
         let table = MsixLocation(0x2003);

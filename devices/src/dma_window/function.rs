@@ -33,7 +33,7 @@ const TABLE_BAR: u8 = 2;
 /// What the monitor decides for a window.
 #[derive(Debug)]
 pub struct Options<P> {
-    /// Where BAR 0 stands, [`REGISTERS_SIZE`] bytes below 4 GiB.
+    /// Address of BAR 0, [`REGISTERS_SIZE`] bytes below 4 GiB.
     pub registers: Gpa,
     /// What BAR 2 shows, at the table's base.
     pub table: Arc<GuestTable<P>>,
@@ -45,7 +45,7 @@ pub struct Options<P> {
 /// A window that cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SetupError {
-    /// A BAR cannot stand where it should.
+    /// A BAR cannot be at its address.
     #[error("The DMA window's BAR {index}")]
     Bar {
         /// Which one.
@@ -55,7 +55,7 @@ pub enum SetupError {
         source: BarError,
     },
     /// The table's BAR would hide guest memory, or has no address.
-    #[error("the DMA window's table, {size:#x} bytes, cannot stand at {base}")]
+    #[error("the DMA window's table, {size:#x} bytes, cannot be placed at {base}")]
     Table {
         /// First address of the BAR.
         base: Gpa,
@@ -63,7 +63,7 @@ pub enum SetupError {
         size: u64,
     },
     /// A function cannot be named through the window, or is named twice.
-    #[error("the DMA window cannot tell {bdf} from other functions")]
+    #[error("the DMA window cannot distinguish {bdf} from other functions")]
     Function {
         /// The function.
         bdf: Bdf,

@@ -82,7 +82,7 @@ struct State {
 /// The registers.
 #[derive(Clone, Debug)]
 pub(super) struct Registers {
-    /// Those at 0x08, 0x10 and 0x18, which say where the table is.
+    /// Those at 0x08, 0x10 and 0x18, which locate the table.
     table: [u64; 3],
     functions: Vec<Gated>,
     state: State,

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where a guest's memory is: the one table of a run.
+//! Addresses of a guest's memory: the one table of a run.
 //!
 //! It is in AMD's v1 format and keyed by guest-physical address. The monitor fills it once, when
 //! memory is laid out, and never changes or copies it. It answers for mediated devices, for the
 //! DMA window's registers, and for the monitor's own reports and checks; its pages are what a guest
 //! with a DMA window reads. The order of construction:
 //!
-//! 1. [`Pieces`]: what the guest's RAM is made of; [`table_pages`](Pieces::table_pages) says how
+//! 1. [`Pieces`]: the pieces of the guest's RAM; [`table_pages`](Pieces::table_pages) returns how
 //!    many pages its table takes.
 //! 2. [`GuestTable`]: the table, in pages of the caller's.
 
@@ -48,20 +48,20 @@ pub enum TableError {
         len: u64,
     },
     /// Two pieces share guest-physical addresses.
-    #[error("two pieces of guest memory share GPA {gpa}")]
+    #[error("two regions of guest memory overlap at GPA {gpa}")]
     Overlap {
         /// First address shared.
         gpa: Gpa,
     },
     /// The pages cannot have these addresses.
-    #[error("{pages} pages of the table of guest memory cannot stand at {base}")]
+    #[error("{pages} pages of the table of guest memory cannot be placed at {base}")]
     Place {
         /// Address of the first page.
         base: Gpa,
         /// How many there are.
         pages: usize,
     },
-    /// There is no page for the top of the tree.
+    /// No page for the top of the tree.
     #[error("The table of guest memory")]
     Tables(#[from] OutOfTables),
     /// A piece of memory does not fit the table.

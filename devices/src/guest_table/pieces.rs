@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a guest's memory is made of, before there is a table of it.
+//! The pieces of a guest's memory, before the table is built.
 
 use address::{Gpa, Hpa};
 use amdv1::level::OUTPUT_BITS;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether a transfer, as the guest's registers have it, may be started.
+//! Checks whether a transfer, as the guest's registers have it, may be started.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub enum Reason {
     #[error("the function is stopped")]
     Stopped,
     /// The direction bits have neither value.
-    #[error("the direction is none")]
+    #[error("the direction value is undefined")]
     Direction,
     /// The length is 0 or too large.
     #[error("the length is not 1 to {limit:#x}")]
@@ -61,7 +61,7 @@ pub enum Reason {
         /// First address.
         gpa: Gpa,
     },
-    /// It leaves the guest's memory, or goes on elsewhere in the host's.
+    /// It leaves the guest's memory, or continues elsewhere in the host's.
     #[error("only {contiguous:#x} bytes from GPA {gpa} on are contiguous")]
     NotContiguous {
         /// First address.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which errors of its own the device reports, which is for the host to decide: an error report may reset
-//! devices above and beside it, or stop the host. The guest reads what it wrote.
+//! Error reporting of the device, which the host controls: an error report may reset devices above
+//! and beside it, or stop the host. The guest reads what it wrote.
 
 use pci_config::regs::{COMMAND, COMMAND_SERR, EXP_DEVICE_CONTROL_REPORTING};
 

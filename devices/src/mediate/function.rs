@@ -24,8 +24,8 @@ use super::translate::Translate;
 pub struct Options {
     /// The guest's memory.
     pub translate: Box<dyn Translate>,
-    /// Called when a transfer is refused whose profile wants the VM to be stopped for that, once
-    /// until the function is reset.
+    /// Called when a transfer is refused whose profile requests that the VM is stopped, once until
+    /// the function is reset.
     pub on_stop: FailureHook,
 }
 
@@ -126,21 +126,21 @@ impl<H: HostFunction> MediatedFunction<H> {
         let logged = &mut self.logged.closed[usize::from(bar)];
         if !std::mem::replace(logged, true) {
             log::warn!(
-                "{}: BAR {bar} is closed: the guest's accesses to it reach nothing but the \
-                 registers of the profile {:?}, if it has any there (open_bars = [{bar}] opens it)",
+                "{}: BAR {bar} is closed: the guest's accesses to it reach only registers that the \
+                 profile {:?} describes (open_bars = [{bar}] opens it)",
                 self.info.name,
                 self.profile.name()
             );
         }
     }
 
-    /// Counts a write to config space that only the device knows.
+    /// Counts a write to config space that only the device defines.
     fn ignore_config(&mut self, offset: u16) {
         self.ignore();
         if self.logged.config.insert(offset & !3) {
             log::info!(
-                "{}: config space at {offset:#x}: the guest's writes are dropped, as the device \
-                 alone knows what they would do",
+                "{}: config space at {offset:#x}: the guest's writes are dropped, because their \
+                 effect on the device is unknown",
                 self.info.name
             );
         }
@@ -151,15 +151,15 @@ impl<H: HostFunction> MediatedFunction<H> {
         self.ignore();
         if !std::mem::replace(&mut self.logged.status, true) {
             log::warn!(
-                "{}: the guest's store to register {:?} is dropped, as all that follow will be: no \
-                 bit of it is writable",
+                "{}: the guest's stores to register {:?}, this one and later ones, are dropped: it \
+                 has no writable bits",
                 self.info.name,
                 self.profile.registers[register].name
             );
         }
     }
 
-    /// Forgets what the guest wrote; a function that was stopped goes on.
+    /// Forgets what the guest wrote; a stopped function continues.
     fn forget(&mut self) {
         self.routes.reset();
         self.reporting.reset();
@@ -168,7 +168,7 @@ impl<H: HostFunction> MediatedFunction<H> {
         self.stopped = false;
     }
 
-    /// Whether a write to config space cannot reach anything that only the device knows.
+    /// Whether a write to config space cannot reach anything that only the device defines.
     fn is_known_config(&self, offset: u16, length: usize) -> bool {
         let end = u16::try_from(length)
             .ok()
@@ -189,6 +189,14 @@ impl<H: HostFunction> HostFunction for MediatedFunction<H> {
     fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
         self.host.config_read(offset, data)?;
         self.reporting.show(offset, data);
+        Ok(())
+    }
+
+    fn config_read_all(&mut self, data: &mut [u8]) -> Result<(), HostError> {
+        self.host.config_read_all(data)?;
+        for (offset, dword) in (0..).step_by(4).zip(data.chunks_mut(4)) {
+            self.reporting.show(offset, dword);
+        }
         Ok(())
     }
 

@@ -114,9 +114,9 @@ impl<H: HostFunction> MediatedFunction<H> {
             .fold(Ok(()), Result::and)
     }
 
-    /// A store to a register that says whether a transfer is under way, or of a refusal. If the
-    /// guest could change what it says, a transfer could be started during another one. Only bits
-    /// that the profile allows pass; the others are zeros.
+    /// A store to a register that reports whether a transfer is under way, or a refusal. If the
+    /// guest could change it, a transfer could be started during another one. Only bits that the
+    /// profile allows pass; the others are zeros.
     fn write_status(&mut self, index: usize, offset: u64, data: &[u8]) -> Result<(), HostError> {
         let register = &self.profile.registers[index];
         let access = offset..offset + data.len() as u64;

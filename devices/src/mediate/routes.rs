@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where an access leads: aliases and ports.
+//! Targets of accesses: aliases and ports.
 
 use std::ops::Range;
 
@@ -73,7 +73,7 @@ impl Routes {
             return target;
         };
         let target = match self.behind_port(bar, offset, length) {
-            // What a port selects is no port.
+            // A port cannot select a port.
             Some(Target::Registers { bar, offset }) => {
                 match self.behind_alias(bar, offset, length) {
                     Target::Registers { bar, offset }

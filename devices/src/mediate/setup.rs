@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a mediated function learns of its device before the guest runs.
+//! Set-up of a mediated function before the guest runs.
 
 use std::ops::Range;
 

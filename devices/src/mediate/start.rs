@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From a start that the guest asks for to one that the device sees.
+//! Starts of transfers: from the guest's request to the device.
 
 use thiserror::Error;
 
@@ -90,7 +90,7 @@ impl<H: HostFunction> MediatedFunction<H> {
         Ok(true)
     }
 
-    /// Fails if the device does not hold `stored`, where the profile says that it can be asked.
+    /// Fails if the device does not hold `stored`, if the profile declares it readable.
     fn read_back(&mut self, index: usize, stored: u64) -> Result<(), HostError> {
         if !self.profile.registers[index].read_back {
             return Ok(());
@@ -122,14 +122,14 @@ impl<H: HostFunction> MediatedFunction<H> {
                 self.stopped = true;
                 (self.on_stop)(DeviceFailure {
                     device: device.clone(),
-                    operation: "mediated DMA",
+                    operation: "mediated DMA".into(),
                     source: HostError(Box::new(refusal)),
                 });
             }
         }
     }
 
-    /// Whether a transfer is under way, as the device says.
+    /// Whether a transfer is under way, as the device reports.
     pub(super) fn is_busy(&mut self, number: usize) -> Result<bool, HostError> {
         match self.profile.transfers[number].busy {
             Some(busy) => Ok(self.load(busy.register)? & busy.mask == busy.value),
@@ -154,7 +154,7 @@ impl<H: HostFunction> MediatedFunction<H> {
     }
 
     /// Writes a register of the device, with stores as it needs them. Bits that no field names are
-    /// zeros, unless the profile says otherwise.
+    /// zeros, unless the profile specifies otherwise.
     pub(super) fn store(&mut self, index: usize, value: u64) -> Result<(), HostError> {
         let register = &self.profile.registers[index];
         let (region, step) = (Region::Bar(register.bar), register.store);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What was done and what was refused.
+//! Counts of transfers and refusals.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,11 +57,10 @@ impl Counters {
         statistics.last_refusal = Some(refusal);
         match statistics.refused {
             ..WARNINGS => log::warn!("{device}: {transfer}: {refusal}"),
-            count if count.is_power_of_two() => log::warn!(
-                "{device}: {transfer}: {refusal}; that was refusal {count}, of which only \
-                 some are logged here"
-            ),
-            // A guest must not fill the log, however much its owner wants to see.
+            count if count.is_power_of_two() => {
+                log::warn!("{device}: {transfer}: {refusal} (refusal {count}; not all are logged)");
+            }
+            // A guest must not fill the log, whatever the log level.
             _ => {}
         }
     }

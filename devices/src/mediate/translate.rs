@@ -6,7 +6,7 @@ use address::{BusAddr, Gpa};
 
 pub use amdv1::Run;
 
-/// The guest's memory as its device must be told of it.
+/// The guest's memory with the addresses that its device needs.
 ///
 /// It is asked on vCPU threads with the function locked: it must answer at once and must not
 /// access the function. Each address that it gives must stay the guest's for as long as the

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// A write of 1, 2 or 4 bytes to the dword it lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DwordWrite {
+pub struct DwordWrite {
     /// Offset of the dword.
     pub offset: u16,
     /// The written bits, in place.
@@ -20,7 +20,8 @@ pub(crate) struct DwordWrite {
 
 impl DwordWrite {
     /// `None` unless `data` has 1, 2 or 4 bytes and `offset` is a multiple of that.
-    pub(crate) fn new(offset: u16, data: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn new(offset: u16, data: &[u8]) -> Option<Self> {
         let width = config_width(offset, data.len())?;
         let mut bytes = [0; 4];
         bytes[..data.len()].copy_from_slice(data);
@@ -75,7 +76,11 @@ pub(crate) fn config_width(offset: u16, len: usize) -> Option<u16> {
 }
 
 /// Copies from `dword` the bytes that an access at `offset` covers.
-pub(crate) fn read_part(dword: u32, offset: u16, data: &mut [u8]) {
+///
+/// # Panics
+///
+/// If `data` reaches past the end of the dword, which no access that PCI defines does.
+pub fn read_part(dword: u32, offset: u16, data: &mut [u8]) {
     let from = usize::from(offset & 3);
     data.copy_from_slice(&dword.to_le_bytes()[from..from + data.len()]);
 }

@@ -33,7 +33,7 @@ fn last_address(kind: BarKind) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BarError {
     /// The size is none that the sizing handshake can express.
-    #[error("size {size:#x} is no power of two from {minimum:#x}")]
+    #[error("size {size:#x} is not a power of two of at least {minimum:#x}")]
     Size {
         /// Bytes asked for.
         size: u64,
@@ -41,7 +41,9 @@ pub enum BarError {
         minimum: u64,
     },
     /// The address is not aligned to the size or out of the register's reach.
-    #[error("address {address:#x} does not suit a BAR of {size:#x} bytes that ends by {last:#x}")]
+    #[error(
+        "address {address:#x} is not valid for a BAR of {size:#x} bytes that must end by {last:#x}"
+    )]
     Address {
         /// Address asked for.
         address: u64,
@@ -51,7 +53,7 @@ pub enum BarError {
         last: u64,
     },
     /// No such register, or it is in use.
-    #[error("BAR {index} does not exist or is taken")]
+    #[error("BAR {index} does not exist or is in use")]
     Index {
         /// Register number asked for.
         index: u8,
@@ -72,7 +74,8 @@ impl Bar {
     ///
     /// # Errors
     ///
-    /// If `size` is no power of two or too small, or `home` is not aligned to it or out of reach.
+    /// If `size` is not a power of two or too small, or `home` is not aligned to it or out of
+    /// reach.
     pub fn new(kind: BarKind, size: u64, home: u64) -> Result<Self, BarError> {
         let minimum = smallest_size(kind);
         let last = last_address(kind);
@@ -129,7 +132,7 @@ impl Bar {
         self.address
     }
 
-    /// Whether the register stands where it stood at power-on.
+    /// Whether the register has its power-on address.
     #[must_use]
     pub fn is_home(&self) -> bool {
         self.address == self.home
@@ -245,12 +248,12 @@ impl Bars {
         Ok(())
     }
 
-    /// Gives the function an expansion ROM of `size` bytes that stands at `home` at power-on (0:
+    /// Gives the function an expansion ROM of `size` bytes that is at `home` at power-on (0:
     /// nowhere), disabled.
     ///
     /// # Errors
     ///
-    /// If `size` is no power of two of 2 KiB or more, or `home` is not aligned to it or out of
+    /// If `size` is not a power of two of 2 KiB or more, or `home` is not aligned to it or out of
     /// reach.
     pub fn set_rom(&mut self, size: u64, home: u64) -> Result<(), BarError> {
         let minimum = 0x800;

@@ -14,7 +14,7 @@ use super::bar::{Bar, BarError, Bars};
 use super::function::{Space, Windows};
 use super::intx::Pin;
 
-/// Who a function says it is.
+/// The identity of a function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Vendor ID.
@@ -59,7 +59,7 @@ pub enum CapabilityError {
 /// Config space of an emulated function, 256 bytes.
 ///
 /// COMMAND, BARs and the interrupt line behave as the specification has them; everything else is
-/// read-only unless a capability's mask says otherwise.
+/// read-only unless a capability's mask makes it writable.
 #[derive(Clone, Debug)]
 pub struct EmulatedConfig {
     registers: Vec<u32>,
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_says_who_it_is() {
+    fn the_header_has_the_identity() {
         let config = config();
         assert_eq!(read(&config, 0), 0x11e8_1234);
         assert_eq!(read(&config, 4), 0);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_decoded_as_command_says() {
+    fn bars_are_decoded_by_command() {
         let mut config = config();
         let memory = BarKind::Memory32 {
             prefetchable: false,

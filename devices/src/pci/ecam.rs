@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How the guest reaches the root: ECAM, the two config ports, and the windows that hold BARs.
+//! The guest's accesses to the root: ECAM, the two config ports, and the windows that hold BARs.
 
 use std::sync::atomic::Ordering;
 

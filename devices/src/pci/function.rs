@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a PCI function is to the bus it sits on.
+//! The interface of a PCI function to its bus.
 
 /// A region of a function's address space that its header places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

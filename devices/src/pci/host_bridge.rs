@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The host bridge: the function that stands for the root complex on bus 0.
+//! The host bridge: the function that represents the root complex on bus 0.
 
 use super::config::{EmulatedConfig, Identity};
 use super::function::{PciFunction, Region, Windows};
@@ -17,7 +17,7 @@ const IDENTITY: Identity = Identity {
     pin: None,
 };
 
-/// A host bridge without registers of its own.
+/// A host bridge without registers.
 #[derive(Debug)]
 pub struct HostBridge(EmulatedConfig);
 

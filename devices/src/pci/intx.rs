@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! INTx pins and how they reach the four interrupt lines of the root bus.
+//! INTx pins and their routing to the four interrupt lines of the root bus.
 
 /// The interrupt pin of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

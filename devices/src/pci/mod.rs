@@ -15,6 +15,7 @@ mod root;
 #[cfg(test)]
 mod tests;
 
+pub use access::{DwordWrite, read_part};
 pub use bar::{Bar, BarError, Bars};
 pub use config::{CapabilityError, EmulatedConfig, Identity};
 pub use function::{PciFunction, Region, Space, Window, Windows};

@@ -95,8 +95,9 @@ impl Msi {
     }
 
     /// The dword at byte `offset` (a multiple of 4) of the capability; the header's ID and next
-    /// pointer read as 0. `pending` says which vectors are pending.
-    pub(crate) fn read(&self, offset: u16, pending: impl FnOnce() -> u32) -> u32 {
+    /// pointer read as 0. `pending` returns whether a vector is pending.
+    #[must_use]
+    pub fn read(&self, offset: u16, pending: impl FnOnce() -> u32) -> u32 {
         let [low, high] = [self.address, self.address >> 32].map(|part| part & 0xffff_ffff);
         match self.register(offset) {
             Register::Control => u32::from(self.control()) << 16,
@@ -111,7 +112,7 @@ impl Msi {
 
     /// Writes the dword of the capability that `write`, whose offset counts from the capability's
     /// start, lies in.
-    pub(crate) fn write(&mut self, write: DwordWrite) {
+    pub fn write(&mut self, write: DwordWrite) {
         let value = write.merge(self.read(write.offset, || 0));
         match self.register(write.offset) {
             Register::Control => {

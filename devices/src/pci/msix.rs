@@ -152,7 +152,7 @@ pub struct Placement {
     pub range: Range<u64>,
 }
 
-/// What the MSI-X capability's registers say.
+/// The contents of the MSI-X capability's registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MsixLayout {
     /// Entries in the table.

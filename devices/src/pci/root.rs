@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Bus 0: which functions are on it, who answers which address, and the locks between them.
+//! Bus 0: its functions, the addresses that they decode, and their locks.
 
 use std::fmt;
 use std::ops::Range;
@@ -29,13 +29,13 @@ const PLACES: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RootError {
     /// The ECAM range is misplaced.
-    #[error("ECAM base {base} is no multiple of 1 MiB below the end of the address space")]
+    #[error("ECAM base {base} is not a multiple of 1 MiB below the end of the address space")]
     Ecam {
         /// Address asked for.
         base: Gpa,
     },
     /// No such place on the bus.
-    #[error("there is no device {device} function {function}")]
+    #[error("device {device} function {function} does not exist")]
     Number {
         /// Device number asked for.
         device: u8,
@@ -43,13 +43,13 @@ pub enum RootError {
         function: u8,
     },
     /// The place is taken.
-    #[error("{bdf} is taken")]
+    #[error("{bdf} is in use")]
     Taken {
         /// Place asked for.
         bdf: Bdf,
     },
     /// Guests look for further functions only where there is a function 0.
-    #[error("{bdf} needs a function 0 beside it")]
+    #[error("{bdf} requires a function 0 of the same device")]
     NoFunction0 {
         /// Place asked for.
         bdf: Bdf,
@@ -115,7 +115,7 @@ impl PciRoot {
     ///
     /// # Errors
     ///
-    /// If `ecam` is no multiple of 1 MiB or too close to the end of the address space.
+    /// If `ecam` is not a multiple of 1 MiB or too close to the end of the address space.
     pub fn new(ecam: Gpa) -> Result<Self, RootError> {
         let error = RootError::Ecam { base: ecam };
         let end = ecam.checked_add(ECAM_SIZE).ok_or(error)?;
@@ -138,7 +138,7 @@ impl PciRoot {
     ///
     /// # Errors
     ///
-    /// If there is no such place, it is taken, or function 0 is missing.
+    /// If the place does not exist or is in use, or function 0 is missing.
     pub fn add(
         &mut self,
         device: u8,
@@ -217,7 +217,7 @@ impl PciRoot {
         }
     }
 
-    /// Reads from the BARs that stand at `address`.
+    /// Reads from the BARs that contain `address`.
     pub(super) fn bar_read(&self, space: Space, address: u64, data: &mut [u8]) {
         data.fill(0xff);
         for piece in aligned_pieces(address, data.len()) {
@@ -228,7 +228,7 @@ impl PciRoot {
         }
     }
 
-    /// Writes to the BARs that stand at `address`.
+    /// Writes to the BARs that contain `address`.
     pub(super) fn bar_write(&self, space: Space, address: u64, data: &[u8]) {
         for piece in aligned_pieces(address, data.len()) {
             let at = address.wrapping_add(piece.start as u64);

@@ -8,6 +8,8 @@ use pci_config::regs::{
     STATUS_CAPABILITIES, upper_half,
 };
 
+use pci_config::{InterruptKind, PerKind};
+
 use crate::pci::access::{DwordWrite, low_bytes, read_part};
 
 use super::host::{HostError, HostFunction};
@@ -21,8 +23,8 @@ const INTERRUPT_PIN_A: u32 = 1 << 8;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Located {
     pub pm: Option<u16>,
-    pub msi: Option<u16>,
-    pub msix: Option<u16>,
+    /// Of each kind of interrupt.
+    pub messages: PerKind<Option<u16>>,
     pub express: Option<u16>,
     pub af: Option<u16>,
     /// Device Control of PCI Express, whether or not the guest sees the capability.
@@ -32,9 +34,7 @@ pub(super) struct Located {
 /// What the host can serve.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Offer {
-    pub msi: bool,
-    pub msix: bool,
-    pub intx: bool,
+    pub interrupts: PerKind<bool>,
     /// A reset of the function alone.
     pub function_reset: bool,
 }
@@ -91,7 +91,7 @@ impl ConfigSpace {
         self.shadow[index(offset)]
     }
 
-    /// Reads `data.len()` bytes: from the device where the map says so, else from the shadow.
+    /// Reads `data.len()` bytes: from the device where the map has it, else from the shadow.
     pub(super) fn read<H: HostFunction>(
         &self,
         host: &mut H,
@@ -166,7 +166,7 @@ impl ConfigSpace {
                 INTERRUPT => {
                     let [_, pin, _, _] = config[index(offset)].to_le_bytes();
                     // INTA#, whatever the device's place on the host's bus made of it.
-                    let pin = if offer.intx && pin != 0 {
+                    let pin = if offer.interrupts[InterruptKind::Intx] && pin != 0 {
                         INTERRUPT_PIN_A
                     } else {
                         0
@@ -182,7 +182,7 @@ impl ConfigSpace {
         self.write_shadow[index(INTERRUPT)] = 0xff;
     }
 
-    /// Bytes that nothing claimed are the device's own registers, of which only its driver knows.
+    /// Bytes that nothing claimed are the device's own registers, which only its driver defines.
     fn pass_gaps(&mut self) {
         let masks = self.read_host.iter_mut().zip(&mut self.write_host);
         for ((read, write), claimed) in masks.zip(&self.claimed) {
@@ -287,15 +287,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_write_is_told_once_for_each_register() {
+    fn a_dropped_write_is_reported_once_for_each_register() {
         let mut config = vec![0; 1024];
         // SR-IOV, which the guest does not see, and a serial number, which it does.
         config[index(0x100)] = 0x1401_0010;
         config[index(0x140)] = 0x0001_0003;
         let offer = Offer {
-            msi: true,
-            msix: true,
-            intx: true,
+            interrupts: PerKind::from_fn(|_| true),
             function_reset: true,
         };
         let mut space = ConfigSpace::new(&config, offer, 10);

@@ -2,18 +2,20 @@
 
 //! A passed-through function as the guest's bus sees it.
 
+use pci_config::PerKind;
 use pci_config::regs::{COMMAND_IO, COMMAND_MEMORY};
 
 use crate::pci::access::DwordWrite;
-use crate::pci::{Bars, Msi, PciFunction, Region, Space, Windows};
+use crate::pci::{Bars, PciFunction, Region, Space, Windows};
 
 use super::config_space::{ConfigSpace, Offer};
 use super::gate::BusMasterGate;
-use super::host::HostFunction;
+use super::host::{HostFunction, HostInfo};
 use super::interrupts::Interrupts;
 use super::layout::MappedAreas;
+use super::messages::{self, Device, MessageCapability};
 use super::report::{FailureHook, Reporter};
-use super::setup::{MsixSetup, SetupError, build_bars, read_config};
+use super::setup::{SetupError, build_bars, read_config};
 
 /// What the monitor decides for a passed-through function.
 pub struct Options {
@@ -36,9 +38,10 @@ impl std::fmt::Debug for Options {
 
 /// A host function shown to the guest.
 ///
-/// Memory BARs are at first where the host has them (GPA = HPA), so that devices reach one another's BARs at the
-/// addresses the guest knows. A guest can size and move them: a BAR answers the guest's CPUs where the guest put it, but
-/// other devices only at the address that the host gave it.
+/// Memory BARs are at first where the host has them (GPA = HPA), so that devices reach one
+/// another's BARs at the addresses the guest uses. A guest can size and move them: a BAR answers
+/// the guest's CPUs where the guest put it, but other devices only at the address that the host
+/// gave it.
 #[derive(Debug)]
 pub struct PassthroughFunction<H> {
     pub(super) host: H,
@@ -51,12 +54,12 @@ pub struct PassthroughFunction<H> {
     pub(super) host_command: u16,
     /// PMCSR's power state: 0 is D0, 3 is D3hot.
     pub(super) power_state: u16,
-    pub(super) msi: Option<Msi>,
-    pub(super) msix: Option<MsixSetup>,
+    /// What the guest programs for message-signalled interrupts.
+    pub(super) messages: Vec<Box<dyn MessageCapability>>,
     pub(super) interrupts: Interrupts,
     pub(super) gate: BusMasterGate,
     pub(super) reporter: Reporter,
-    /// The log says that the guest moved a BAR.
+    /// The log reports that the guest moved a BAR.
     pub(super) warned_of_move: bool,
 }
 
@@ -73,20 +76,25 @@ impl<H: HostFunction> PassthroughFunction<H> {
         log::debug!("{}: {} bytes of config space", info.name, info.config_size);
         let mut reporter = Reporter::new(info.name.clone(), options.on_failure);
         let bars = build_bars(&info, &config, &mut reporter);
-        let msix = MsixSetup::find(&info, &config, &bars, &mut reporter);
+        let device = Device {
+            info: &info,
+            config: &config,
+            bars: &bars,
+        };
+        let mut messages = messages::find(device, &mut reporter);
         let offer = Offer {
-            msi: info.msi_vectors != 0,
-            msix: msix.as_ref().is_some_and(|msix| msix.state.is_some()),
-            intx: info.intx_vectors != 0,
+            interrupts: offered(&info, &messages),
             function_reset: info.resettable,
         };
         let space = ConfigSpace::new(&config, offer, options.interrupt_line);
-        let msi = space.located.msi.map(|at| {
-            let [_, _, low, high] = config[usize::from(at / 4)].to_le_bytes();
-            Msi::new(u16::from_le_bytes([low, high]), info.msi_vectors)
-        });
-        let trapped = msix.as_ref().map(MsixSetup::trapped);
-        let areas = MappedAreas::new(&info, &bars, trapped.as_ref().map_or(&[], |both| both));
+        for capability in &mut messages {
+            if let Some(at) = space.located.messages[capability.kind()] {
+                capability.shown(config[usize::from(at / 4)]);
+            }
+        }
+        let structures = messages.iter().flat_map(|one| one.structures());
+        let trapped: Vec<_> = structures.map(|one| one.place.clone()).collect();
+        let areas = MappedAreas::new(&info, &bars, &trapped);
         let mut function = Self {
             host,
             config: space,
@@ -95,8 +103,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
             command: 0,
             host_command: 0,
             power_state: 0,
-            msi,
-            msix,
+            messages,
             interrupts: Interrupts::default(),
             gate: options.bus_master,
             reporter,
@@ -111,6 +118,16 @@ impl<H: HostFunction> PassthroughFunction<H> {
             })?;
         Ok(function)
     }
+}
+
+/// The kinds of interrupt that the guest is shown.
+fn offered(info: &HostInfo, messages: &[Box<dyn MessageCapability>]) -> PerKind<bool> {
+    PerKind::from_fn(
+        |kind| match messages.iter().find(|one| one.kind() == kind) {
+            Some(capability) => capability.is_offered(),
+            None => !kind.is_message() && info.interrupts[kind].count != 0,
+        },
+    )
 }
 
 impl<H: HostFunction> PciFunction for PassthroughFunction<H> {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether a guest may turn bus mastering on.
+//! Permission for a guest to enable bus mastering.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag shared between a passed-through function and the part that decides that the guest knows
+/// A flag shared between a passed-through function and the part that decides that the guest uses
 /// which addresses its device must be given. Clones are the same flag.
 ///
 /// While it is closed the function's hardware Bus Master Enable stays off, whatever the guest
 /// writes to COMMAND; the guest reads back what it wrote. Once it is open, the function's next
-/// config access (a read will do) brings the hardware to what COMMAND says.
+/// config access (a read will do) brings the hardware in line with COMMAND.
 #[derive(Clone, Debug)]
 pub struct BusMasterGate(Arc<AtomicBool>);
 

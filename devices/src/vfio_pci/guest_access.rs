@@ -6,15 +6,16 @@ use pci_config::regs::{
     AF_CAPABILITIES_FLR, AF_CONTROL, AF_CONTROL_FLR, BAR_END, BAR0, COMMAND, COMMAND_BUS_MASTER,
     COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, COMMAND_MWI, COMMAND_PARITY, COMMAND_SERR,
     EXP_DEVICE_CAPABILITIES, EXP_DEVICE_CAPABILITIES_FLR, EXP_DEVICE_CONTROL,
-    EXP_DEVICE_CONTROL_FLR, MSIX_CONTROL, MSIX_ENABLE, MSIX_FUNCTION_MASK, PM_CONTROL,
-    PM_NO_SOFT_RESET, PM_STATE, ROM,
+    EXP_DEVICE_CONTROL_FLR, MSI_CONTROL, PM_CONTROL, PM_NO_SOFT_RESET, PM_STATE, ROM,
 };
 
+use pci_config::InterruptKind;
+
 use crate::pci::access::{DwordWrite, read_part};
-use crate::pci::control_write;
 
 use super::function::PassthroughFunction;
-use super::host::{HostFunction, InterruptKind};
+use super::host::HostFunction;
+use super::messages::Written;
 
 /// COMMAND bits that the guest decides on; all others read as 0.
 const COMMAND_WRITABLE: u16 = COMMAND_IO
@@ -25,13 +26,12 @@ const COMMAND_WRITABLE: u16 = COMMAND_IO
     | COMMAND_SERR
     | COMMAND_INTX_DISABLE;
 
-/// Who answers for a dword of config space.
+/// The owner of a dword of config space.
 enum Owner {
     Command,
     Bar,
-    /// Offset in the capability.
-    Msi(u16),
-    MsixControl,
+    /// The number of the capability among those for messages, and the offset in it.
+    Messages(usize, u16),
     Power,
     DeviceControl,
     AdvancedFeatures,
@@ -46,32 +46,29 @@ impl<H: HostFunction> PassthroughFunction<H> {
         match offset {
             COMMAND => Owner::Command,
             BAR0..BAR_END | ROM => Owner::Bar,
-            _ if is(located.msix, 0) => Owner::MsixControl,
             _ if is(located.pm, PM_CONTROL) => Owner::Power,
             _ if is(located.express, EXP_DEVICE_CONTROL) => Owner::DeviceControl,
             _ if is(located.af, AF_CONTROL) => Owner::AdvancedFeatures,
-            _ => match (located.msi, &self.msi) {
-                (Some(at), Some(msi)) if (at..at + msi.length()).contains(&offset) => {
-                    Owner::Msi(offset - at)
-                }
-                _ => Owner::Map,
-            },
+            _ => self.messages_at(offset).unwrap_or(Owner::Map),
         }
+    }
+
+    /// The capability for messages whose register is at `offset`.
+    fn messages_at(&self, offset: u16) -> Option<Owner> {
+        let located = self.config.located.messages;
+        self.messages.iter().enumerate().find_map(|(index, one)| {
+            let register = offset.checked_sub(located[one.kind()]?)?;
+            (register < one.length()).then_some(Owner::Messages(index, register))
+        })
     }
 
     pub(super) fn read_register(&mut self, offset: u16, data: &mut [u8]) {
         let dword = offset & !3;
         match self.owner(dword) {
             Owner::Bar => read_part(self.bars.read(dword).unwrap_or(0), offset, data),
-            Owner::Msi(register) => {
-                read_part(self.read_msi(dword, register), offset, data);
-            }
-            Owner::MsixControl => {
-                let control = self
-                    .msix_state()
-                    .map_or(0, |msix| u32::from(msix.control()));
-                let header = self.config.shadow(dword) & 0xffff;
-                read_part(header | control << 16, offset, data);
+            Owner::Messages(index, register) => {
+                let value = self.read_messages(index, dword, register);
+                read_part(value, offset, data);
             }
             _ => {
                 if let Err(error) = self.config.read(&mut self.host, offset, data) {
@@ -83,26 +80,16 @@ impl<H: HostFunction> PassthroughFunction<H> {
         }
     }
 
-    fn read_msi(&mut self, dword: u16, register: u16) -> u32 {
-        let Some(msi) = &self.msi else {
-            return 0;
-        };
-        let header = if register == 0 {
-            self.config.shadow(dword) & 0xffff
-        } else {
-            0
+    fn read_messages(&mut self, index: usize, dword: u16, register: u16) -> u32 {
+        let capability = &self.messages[index];
+        let header = match register {
+            0 => self.config.shadow(dword) & 0xffff,
+            _ => 0,
         };
         let (interrupts, host) = (&self.interrupts, &mut self.host);
-        let pending = || {
-            let pending = |vector: &u16| {
-                interrupts.kind() == Some(InterruptKind::Msi)
-                    && interrupts.is_pending(*vector, host)
-            };
-            (0..32)
-                .filter(pending)
-                .fold(0, |bits, vector| bits | 1 << vector)
-        };
-        header | msi.read(register, pending)
+        let is_on = interrupts.kind() == Some(capability.kind());
+        let mut pending = |vector| is_on && interrupts.is_pending(vector, host);
+        header | capability.read(register, &mut pending)
     }
 
     pub(super) fn write_register(&mut self, write: DwordWrite) {
@@ -112,22 +99,19 @@ impl<H: HostFunction> PassthroughFunction<H> {
                 self.write_command(u16::from_le_bytes([low, high]));
             }
             Owner::Bar => self.write_bar(write),
-            Owner::Msi(register) => {
-                if let Some(msi) = &mut self.msi {
-                    msi.write(DwordWrite {
-                        offset: register,
-                        ..write
-                    });
-                }
-                self.settle_interrupts();
-            }
-            Owner::MsixControl => self.write_msix_control(write),
+            Owner::Messages(index, register) => self.write_messages(
+                index,
+                DwordWrite {
+                    offset: register,
+                    ..write
+                },
+            ),
             Owner::Power => self.write_power(write),
             Owner::DeviceControl if self.asks_for_flr(write) => self.reset_device(),
             Owner::AdvancedFeatures if self.asks_for_af_flr(write) => self.reset_device(),
             Owner::DeviceControl => {
                 // The device may have been reset without the monitor: guests write this register
-                // when they restore what such a reset takes. The write keeps the bit as it is.
+                // when they restore what such a reset takes. The write keeps the bit.
                 self.keep_no_snoop_off();
                 self.write_map(write);
             }
@@ -135,29 +119,26 @@ impl<H: HostFunction> PassthroughFunction<H> {
         }
     }
 
-    fn write_msix_control(&mut self, write: DwordWrite) {
-        let Some(msix) = self.msix.as_mut().and_then(|msix| msix.state.as_mut()) else {
-            return;
-        };
-        let before = msix.control();
-        msix.set_control(control_write(msix, write));
-        let set = msix.control() & !before;
-        let is_restored = before & MSIX_ENABLE != 0 && set & MSIX_FUNCTION_MASK != 0;
-        if is_restored && msix.is_enabled() && self.power_state == 0 {
-            self.restore_msix();
+    fn write_messages(&mut self, index: usize, write: DwordWrite) {
+        let capability = &mut self.messages[index];
+        let kind = capability.kind();
+        if let Written::Restored { enable } = capability.write(write)
+            && self.power_state == 0
+        {
+            self.restore_messages(kind, enable);
         }
         self.settle_interrupts();
     }
 
-    /// Where MSI-X is on and masked at once, the guest restores its registers, as Linux does after a
-    /// reset of the device's own (drivers/pci/msi/msi.c `__pci_restore_msix_state`).
-    fn restore_msix(&mut self) {
-        let Some(at) = self.config.located.msix.map(|at| at + MSIX_CONTROL) else {
+    /// Restores what a reset of the device's own has taken; `enable` is the bit of Message Control that shows it.
+    fn restore_messages(&mut self, kind: InterruptKind, enable: u16) {
+        let located = self.config.located.messages[kind];
+        let Some(at) = located.map(|at| at + MSI_CONTROL) else {
             return;
         };
         let mut control = [0; 2];
         let restored = self.host.config_read(at, &mut control).and_then(|()| {
-            if u16::from_le_bytes(control) & MSIX_ENABLE != 0 {
+            if u16::from_le_bytes(control) & enable != 0 {
                 return self.host.restore_vectors();
             }
             // The host turns it on again with the vectors that are settled next.
@@ -165,7 +146,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
             Ok(())
         });
         if let Err(error) = restored {
-            self.reporter.warn(format_args!("MSI-X: {error}"));
+            self.reporter.warn(format_args!("{kind}: {error}"));
         }
     }
 
@@ -173,8 +154,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         let offset = write.start();
         if self.config.is_newly_refused(write) {
             self.reporter.warn(format_args!(
-                "config space at {offset:#x}: the guest's write is dropped: it does not see this \
-                 capability"
+                "config space at {offset:#x}: the guest's write to a hidden capability is dropped"
             ));
         }
         if let Err(error) = self.config.write(&mut self.host, write) {

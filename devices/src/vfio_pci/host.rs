@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a passthrough function needs from the host's side of its device.
+//! The host interface that a passthrough function needs.
 
 use std::fmt;
 use std::ops::Range;
 
 use address::{Gpa, Hpa};
+
+use pci_config::{InterruptKind, PerKind};
 
 use crate::pci::{MsiMessage, Region};
 
@@ -32,29 +34,39 @@ pub struct HostInfo {
     pub rom: RegionInfo,
     /// Size of config space in bytes: 256 or 4096.
     pub config_size: u16,
-    /// 1 if the device has an INTx pin that can be used, else 0.
-    pub intx_vectors: u16,
-    /// MSI vectors that the host grants (1 on x86 without interrupt remapping).
-    pub msi_vectors: u16,
-    /// MSI-X vectors, at most 2048.
-    pub msix_vectors: u16,
-    /// Whether MSI-X vectors can be added while MSI-X is on. Where they cannot
-    /// (`VFIO_IRQ_INFO_NORESIZE`, as behind Intel's VMD), all are turned on at once.
-    pub msix_grows: bool,
+    /// The vectors of each kind that the host serves.
+    pub interrupts: PerKind<Vectors>,
     /// Whether a function reset that the guest asks for can be served: the host can reset the function
     /// alone, and by more than D3hot and back. The guest is offered none otherwise.
     pub resettable: bool,
 }
 
-/// The kind of interrupt a function delivers. At most one is in use at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum InterruptKind {
-    /// Level-triggered line.
-    Intx,
-    /// Message-signalled, capability 0x05.
-    Msi,
-    /// Message-signalled with a table, capability 0x11.
-    Msix,
+/// What the host serves of a kind of interrupt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vectors {
+    /// How many vectors: 0 where there is no such interrupt, 1 for INTx, at most 32 of MSI (1 on x86 without interrupt
+    /// remapping), at most 2048 of MSI-X.
+    pub count: u16,
+    /// Whether vectors can be added while the kind is on. Where they cannot (`VFIO_IRQ_INFO_NORESIZE`: MSI, and MSI-X as
+    /// behind Intel's VMD), all are turned on at once.
+    pub grows: bool,
+}
+
+impl Vectors {
+    /// `count` vectors that are turned on at once.
+    #[must_use]
+    pub const fn fixed(count: u16) -> Self {
+        Self {
+            count,
+            grows: false,
+        }
+    }
+
+    /// At most `count` vectors, which can be turned on one after the other.
+    #[must_use]
+    pub const fn growing(count: u16) -> Self {
+        Self { count, grows: true }
+    }
 }
 
 /// Failure of an operation on the host's side of a device. The text names the device, the
@@ -90,6 +102,13 @@ pub trait HostFunction: Send {
     /// Reads 1, 2 or 4 bytes of config space at a naturally aligned `offset`.
     fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError>;
 
+    /// Reads config space from its start: as many bytes as `data` has, whole dwords. A host that has one call for all of
+    /// them uses it; by default there is one for each dword.
+    fn config_read_all(&mut self, data: &mut [u8]) -> Result<(), HostError> {
+        let mut dwords = (0..).step_by(4).zip(data.chunks_mut(4));
+        dwords.try_for_each(|(offset, dword)| self.config_read(offset, dword))
+    }
+
     /// Writes 1, 2 or 4 bytes of config space at a naturally aligned `offset`.
     fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError>;
 
@@ -104,8 +123,8 @@ pub trait HostFunction: Send {
     /// Writes 1, 2, 4 or 8 bytes of a region. Fails where memory decode is off.
     fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError>;
 
-    /// Makes `area` of BAR `bar` (within one of its `mappable` ranges) stand at `gpa` for the guest, so that accesses
-    /// cause no exit.
+    /// Makes `area` of BAR `bar` (within one of its `mappable` ranges) appear at `gpa` for the
+    /// guest, so that accesses cause no exit.
     fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError>;
 
     /// Takes away what [`map`](Self::map) put in place for the same `bar` and `area`; accesses
@@ -117,13 +136,13 @@ pub trait HostFunction: Send {
     /// connected by this call itself and has level semantics.
     ///
     /// Returns how many vectors are on: at least one, and perhaps not as many as were asked for.
-    /// MSI-X vectors are added by [`connect`](Self::connect) if [`HostInfo::msix_grows`].
+    /// Others are added by [`connect`](Self::connect) if the kind [grows](Vectors::grows).
     fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<u16, HostError>;
 
     /// Turns the kind that is on off and forgets all vectors; nothing to do if none is on.
     fn disable_interrupts(&mut self) -> Result<(), HostError>;
 
-    /// Delivers what MSI or MSI-X `vector` raises, and raised since it was enabled or
+    /// Delivers what the message-signalled `vector` raises, and raised since it was enabled or
     /// disconnected, to the guest as `message`. Replaces an earlier message. Fails where the vector is
     /// not on and cannot be turned on.
     fn connect(&mut self, vector: u16, message: MsiMessage) -> Result<(), HostError>;
@@ -131,7 +150,7 @@ pub trait HostFunction: Send {
     /// Stops delivery of `vector` and remembers what it raises from now on: the vector is masked.
     fn disconnect(&mut self, vector: u16) -> Result<(), HostError>;
 
-    /// Writes the MSI-X registers of the vectors that are on to the device again, which may have lost
+    /// Writes the registers of the vectors that are on to the device again, which may have lost
     /// them. What it raised before is kept.
     fn restore_vectors(&mut self) -> Result<(), HostError>;
 
@@ -153,6 +172,10 @@ impl HostFunction for Box<dyn HostFunction> {
 
     fn config_read(&mut self, offset: u16, data: &mut [u8]) -> Result<(), HostError> {
         (**self).config_read(offset, data)
+    }
+
+    fn config_read_all(&mut self, data: &mut [u8]) -> Result<(), HostError> {
+        (**self).config_read_all(data)
     }
 
     fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How the device is kept in step with what the guest has programmed.
+//! Keeps the device in step with what the guest has programmed.
 
 use std::ops::Range;
 
@@ -9,14 +9,16 @@ use pci_config::regs::{
     EXP_DEVICE_CONTROL_FLR, EXP_DEVICE_CONTROL_NO_SNOOP, INTERRUPT, PM_CONTROL, PM_STATE,
 };
 
-use crate::pci::{Msix, Space};
+use pci_config::InterruptKind;
+
+use crate::pci::Space;
 
 use super::function::PassthroughFunction;
-use super::host::{HostError, HostFunction, InterruptKind};
+use super::host::{HostError, HostFunction};
 use super::interrupts::Wanted;
 
 impl<H: HostFunction> PassthroughFunction<H> {
-    /// Puts the device into the state that a guest finds after power-on. On failure, says where.
+    /// Puts the device into the state that a guest finds after power-on. On failure, returns where.
     pub(super) fn quiet_device(&mut self) -> Result<(), (u16, HostError)> {
         let command = self.host.config_write(COMMAND, &[0; 2]);
         command.map_err(|error| (COMMAND, error))?;
@@ -31,8 +33,8 @@ impl<H: HostFunction> PassthroughFunction<H> {
         self.forbid_no_snoop()
     }
 
-    /// Clears No-Snoop Enable. KVM is not told that the device may bypass the caches, so a guest
-    /// would not see what such a write leaves in memory. Resets may set it.
+    /// Clears No-Snoop Enable. KVM is not informed that the device may bypass the caches, so a
+    /// guest would not see what such a write leaves in memory. Resets may set it.
     pub(super) fn forbid_no_snoop(&mut self) -> Result<(), (u16, HostError)> {
         let Some(at) = self.config.located.device_control else {
             return Ok(());
@@ -117,8 +119,8 @@ impl<H: HostFunction> PassthroughFunction<H> {
         if let Some((index, bar)) = moved {
             self.warned_of_move = true;
             self.reporter.warn(format_args!(
-                "the guest moved BAR {index} from {:#x} to {:#x}; DMA of other devices reaches it only at the former, \
-                 the device's own address",
+                "the guest moved BAR {index} from {:#x} to {:#x}; DMA of other devices reaches it \
+                 only at the former address",
                 bar.home(),
                 bar.address()
             ));
@@ -126,15 +128,12 @@ impl<H: HostFunction> PassthroughFunction<H> {
     }
 
     pub(super) fn wanted_interrupts(&self) -> Wanted {
-        if let Some(msix) = self.msix_state().filter(|msix| msix.is_enabled()) {
-            // With one that stays disconnected MSI-X is on in the device. The others are turned on as
+        if let Some(on) = self.messages.iter().find(|one| one.is_enabled()) {
+            // With one that stays disconnected a kind that grows is on in the device. The others are turned on as
             // they are unmasked, so that the host is asked for no more than the guest uses.
-            let grows = self.host.info().msix_grows;
-            let vectors = if grows { 1 } else { msix.vectors() };
-            return Some((InterruptKind::Msix, vectors));
-        }
-        if let Some(msi) = self.msi.as_ref().filter(|msi| msi.is_enabled()) {
-            return Some((InterruptKind::Msi, msi.vectors()));
+            let grows = self.host.info().interrupts[on.kind()].grows;
+            let vectors = if grows { 1 } else { on.vectors() };
+            return Some((on.kind(), vectors));
         }
         let [_, pin, ..] = self.config.shadow(INTERRUPT).to_le_bytes();
         let in_use = COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER;
@@ -148,19 +147,14 @@ impl<H: HostFunction> PassthroughFunction<H> {
         self.settle_vectors(0..u16::MAX);
     }
 
-    /// Outside D0 everything stays as it is: the host would write to the MSI-X table, which does
-    /// not answer.
+    /// Outside D0 nothing changes: the host would write to the MSI-X table, which does not answer.
     pub(super) fn settle_vectors(&mut self, vectors: Range<u16>) {
         if self.power_state != 0 {
             return;
         }
         let wanted = self.wanted_interrupts();
-        let (msi, msix) = (&self.msi, &self.msix);
-        let message = |vector| match wanted {
-            Some((InterruptKind::Msix, _)) => msix.as_ref()?.state.as_ref()?.message(vector),
-            Some((InterruptKind::Msi, _)) => msi.as_ref()?.message(vector),
-            _ => None,
-        };
+        let on = wanted.and_then(|(kind, _)| self.messages.iter().find(|one| one.kind() == kind));
+        let message = |vector| on?.message(vector);
         let (host, reporter) = (&mut self.host, &mut self.reporter);
         if self.interrupts.settle_kind(wanted, host, reporter) {
             self.interrupts
@@ -203,7 +197,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         }
     }
 
-    /// Learns in which power state the device is; as before if it does not tell.
+    /// Learns in which power state the device is; unchanged if it does not report it.
     fn read_power_state(&mut self) {
         let Some(at) = self.config.located.pm.map(|at| at + PM_CONTROL) else {
             return;
@@ -224,7 +218,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         read.map_err(|error| (COMMAND, error))?;
         let unwanted = u16::from_le_bytes(bytes) & !self.wanted_host_command();
         if unwanted & COMMAND_BUS_MASTER != 0 {
-            let error = "its bus mastering cannot be turned off";
+            let error = "its bus mastering cannot be disabled";
             self.reporter.fail("reset", HostError(error.into()));
         }
         Ok(())
@@ -236,17 +230,10 @@ impl<H: HostFunction> PassthroughFunction<H> {
         self.unmap_unwanted();
         self.bars.reset();
         self.config.reset();
-        if let Some(msi) = &mut self.msi {
-            msi.reset();
-        }
-        if let Some(msix) = self.msix.as_mut().and_then(|msix| msix.state.as_mut()) {
-            msix.reset();
+        for capability in &mut self.messages {
+            capability.reset();
         }
         self.interrupts.forget_refusal();
         self.warned_of_move = false;
-    }
-
-    pub(super) fn msix_state(&self) -> Option<&Msix> {
-        self.msix.as_ref()?.state.as_ref()
     }
 }

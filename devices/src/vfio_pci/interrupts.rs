@@ -5,15 +5,17 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use pci_config::InterruptKind;
+
 use crate::pci::{MAX_VECTORS, MsiMessage};
 
-use super::host::{HostFunction, InterruptKind};
+use super::host::HostFunction;
 use super::report::Reporter;
 
-/// What the guest wants: a kind of interrupt and how many vectors of it to begin with, or none.
+/// The guest's request: a kind of interrupt and how many vectors of it to begin with, or none.
 pub(super) type Wanted = Option<(InterruptKind, u16)>;
 
-/// What the host has been told.
+/// What the host is configured for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Interrupts {
     kind: Option<InterruptKind>,
@@ -22,7 +24,7 @@ pub(super) struct Interrupts {
     /// For each vector that is on: the message it is connected to.
     on: BTreeMap<u16, Option<MsiMessage>>,
     /// The host refused INTx; not asked again until reset.
-    intx_refused: bool,
+    line_refused: bool,
     /// It has been logged that the host has too few vectors.
     is_short: bool,
 }
@@ -38,8 +40,8 @@ impl Interrupts {
         self.on.contains_key(&vector)
     }
 
-    /// Brings the host to the kind and number of vectors that the guest wants; false if what is on
-    /// cannot be turned off.
+    /// Brings the host to the kind and number of vectors that the guest requests; false if what is
+    /// on cannot be turned off.
     pub(super) fn settle_kind<H: HostFunction>(
         &mut self,
         wanted: Wanted,
@@ -63,7 +65,7 @@ impl Interrupts {
         host: &mut H,
         reporter: &mut Reporter,
     ) {
-        if self.kind.is_some_and(|kind| kind != InterruptKind::Intx) {
+        if self.kind.is_some_and(InterruptKind::is_message) {
             for vector in changed.start..changed.end.min(MAX_VECTORS) {
                 self.settle_vector(vector, message(vector), host, reporter);
             }
@@ -80,7 +82,7 @@ impl Interrupts {
             return true;
         }
         if let Err(error) = host.disable_interrupts() {
-            reporter.fail("cannot turn interrupts off", error);
+            reporter.fail("cannot disable interrupts", error);
             return false;
         }
         self.kind = None;
@@ -95,7 +97,7 @@ impl Interrupts {
 
     /// Asks for INTx again, after a reset, and logs again what the host lacks.
     pub(super) fn forget_refusal(&mut self) {
-        self.intx_refused = false;
+        self.line_refused = false;
         self.is_short = false;
     }
 
@@ -103,10 +105,8 @@ impl Interrupts {
         match (self.kind, wanted) {
             (None, _) => false,
             (Some(_), None) => true,
-            // MSI cannot change its number of vectors while on.
-            (Some(on), Some((kind, vectors))) => {
-                on != kind || on == InterruptKind::Msi && vectors != self.asked
-            }
+            // MSI cannot change its number of vectors while on; those of other kinds stay the same.
+            (Some(on), Some((kind, vectors))) => on != kind || vectors != self.asked,
         }
     }
 
@@ -117,24 +117,25 @@ impl Interrupts {
         host: &mut H,
         reporter: &mut Reporter,
     ) {
-        let is_refused = kind == InterruptKind::Intx && self.intx_refused;
+        let is_refused = !kind.is_message() && self.line_refused;
         if self.kind == Some(kind) || is_refused {
             return;
         }
-        match (host.enable_interrupts(kind, vectors), kind) {
-            (Ok(on), _) => {
+        match host.enable_interrupts(kind, vectors) {
+            Ok(on) => {
                 self.kind = Some(kind);
                 self.asked = vectors;
                 self.on = (0..on).map(|vector| (vector, None)).collect();
             }
-            // Many drivers never use INTx, so it may be missing until one wants it.
-            (Err(error), InterruptKind::Intx) => {
-                self.intx_refused = true;
-                reporter.warn(format_args!("no INTx interrupts: {error}"));
-            }
             // Without any interrupt a driver waits for ever, and the user never learns why.
-            (Err(error), InterruptKind::Msi) => reporter.fail("cannot turn MSI on", error),
-            (Err(error), InterruptKind::Msix) => reporter.fail("cannot turn MSI-X on", error),
+            Err(error) if kind.is_message() => {
+                reporter.fail(format!("cannot enable {kind}"), error);
+            }
+            // Many drivers never use INTx, so it may be missing until one needs it.
+            Err(error) => {
+                self.line_refused = true;
+                reporter.warn(format_args!("no {kind} interrupts: {error}"));
+            }
         }
     }
 
@@ -161,8 +162,8 @@ impl Interrupts {
             Err(error) if on.is_none() => {
                 if !std::mem::replace(&mut self.is_short, true) {
                     reporter.warn(format_args!(
-                        "interrupt vector {vector} does not reach the guest, nor may others, which \
-                         are not listed: {error}"
+                        "interrupt vector {vector} does not reach the guest: {error}; later \
+                         failures are not logged"
                     ));
                 }
             }

@@ -48,8 +48,8 @@ impl MappedAreas {
         Self(areas)
     }
 
-    /// Unmaps the areas that are elsewhere than their BAR, whose address `place` tells; `None` is nowhere. True if
-    /// none of them is left mapped.
+    /// Unmaps the areas that are elsewhere than their BAR, whose address `place` returns; `None` is
+    /// nowhere. True if none of them is left mapped.
     pub(super) fn unmap_unless<H: HostFunction>(
         &mut self,
         place: impl Fn(u8) -> Option<Gpa>,
@@ -65,7 +65,7 @@ impl MappedAreas {
                 Ok(()) => area.mapped = None,
                 Err(error) => {
                     clear = false;
-                    reporter.fail("cannot take a BAR out of the guest's memory", error);
+                    reporter.fail("cannot unmap a BAR from the guest", error);
                 }
             }
         }
@@ -86,7 +86,7 @@ impl MappedAreas {
             match host.map(area.bar, area.range.clone(), gpa) {
                 Ok(()) => area.mapped = Some(gpa),
                 Err(error) => reporter.warn(format_args!(
-                    "BAR {} stays trapped, which is slow: {error}",
+                    "accesses to BAR {} are trapped, which is slow: {error}",
                     area.bar
                 )),
             }
@@ -177,7 +177,7 @@ mod tests {
                 0x4000,
                 vec![0..0x1000, 0x3000..0x4000],
             ),
-            // Nothing of what the host says is taken on trust.
+            // Nothing that the host reports is trusted.
             (vec![0x800..0x2800], vec![], 0x4000, vec![0x1000..0x2000]),
             (vec![0..0x8000], vec![], 0x4000, vec![0..0x4000]),
             (

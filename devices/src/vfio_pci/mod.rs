@@ -10,6 +10,7 @@ mod host;
 mod in_step;
 mod interrupts;
 pub(crate) mod layout;
+mod messages;
 mod policy;
 mod registers;
 mod report;
@@ -17,8 +18,9 @@ mod setup;
 
 pub use function::{Options, PassthroughFunction};
 pub use gate::BusMasterGate;
-pub use host::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
+pub use host::{HostError, HostFunction, HostInfo, RegionInfo, Vectors};
 pub use report::{DeviceFailure, FailureHook};
 pub use setup::SetupError;
 
 pub use crate::pci::{MsiMessage, Region};
+pub use pci_config::{InterruptKind, PerKind};

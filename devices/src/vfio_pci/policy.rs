@@ -15,7 +15,7 @@ pub(super) enum Access {
     ReadOnly,
     /// Reads and writes go to the device.
     Raw,
-    /// Reads and writes go to the device as far as the registers listed say; what is not listed
+    /// Reads and writes go to the device as far as the listed registers allow; what is not listed
     /// reads as 0.
     Registers(&'static [Register]),
     /// Kept by the monitor.
@@ -46,7 +46,7 @@ pub(super) struct Register {
     pub write: u32,
 }
 
-/// Where a capability's length stands.
+/// Location of a capability's length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
     /// Always as many bytes.
@@ -55,9 +55,9 @@ pub(super) enum Length {
     Byte2,
     /// In bits 31:20 of the dword at offset 4.
     Bits20,
-    /// As MSI's Message Control says.
+    /// By MSI's Message Control.
     Msi,
-    /// As the version in the PCI Express Capabilities register says.
+    /// By the version in the PCI Express Capabilities register.
     Express,
 }
 
@@ -161,9 +161,10 @@ pub(super) const STANDARD: [Rule; 20] = [
         "Power Management",
         8,
         Access::Registers(&PM),
-        "the state changes through the monitor, which takes the BARs away outside D0; PME# has no way to the guest",
+        "the monitor changes the state and unmaps BARs outside D0; PME# is not forwarded to the \
+         guest",
     ),
-    hidden(0x02, "AGP", 12, "a graphics port is the chipset's"),
+    hidden(0x02, "AGP", 12, "AGP belongs to the chipset"),
     rule(
         0x03,
         "Vital Product Data",
@@ -177,7 +178,8 @@ pub(super) const STANDARD: [Rule; 20] = [
         name: "MSI",
         length: Length::Msi,
         access: Access::Emulated,
-        reason: "the host programs the real registers; the guest sees as many vectors as the host grants",
+        reason: "the host programs the real registers; the guest sees the number of vectors that \
+                 the host grants",
     },
     hidden(
         0x06,
@@ -190,7 +192,7 @@ pub(super) const STANDARD: [Rule; 20] = [
         "PCI-X",
         8,
         Access::Registers(&PCIX),
-        "drivers tune the command register",
+        "drivers tune performance in the command register",
     ),
     hidden(0x08, "HyperTransport", 0x1c, "part of the host's fabric"),
     Rule {
@@ -198,13 +200,13 @@ pub(super) const STANDARD: [Rule; 20] = [
         name: "Vendor Specific",
         length: Length::Byte2,
         access: Access::Raw,
-        reason: "only the driver knows what it holds",
+        reason: "vendor-defined: only its driver can interpret it",
     },
     hidden(
         0x0a,
         "Debug Port",
         4,
-        "would let the guest find a BAR by a second way",
+        "would expose a BAR's address by a second path",
     ),
     hidden(
         0x0b,
@@ -220,46 +222,43 @@ pub(super) const STANDARD: [Rule; 20] = [
         Access::ReadOnly,
         "an identification",
     ),
-    hidden(
-        0x0e,
-        "AGP 8x",
-        ALL_THERE_IS,
-        "a graphics port is the chipset's",
-    ),
+    hidden(0x0e, "AGP 8x", ALL_THERE_IS, "AGP belongs to the chipset"),
     hidden(0x0f, "Secure Device", 0x18, "belongs to the host's IOMMU"),
     Rule {
         id: CAP_EXPRESS as u16,
         name: "PCI Express",
         length: Length::Express,
         access: Access::Registers(&EXPRESS),
-        reason: "shown as integrated endpoint without a link; No-Snoop, tags and link stay the host's; a function reset goes through the monitor",
+        reason: "shown as an integrated endpoint without a link; the host controls No-Snoop, tags \
+                 and link; the monitor performs function resets",
     },
     rule(
         CAP_MSIX as u16,
         "MSI-X",
         12,
         Access::Emulated,
-        "the host programs the real table; the guest sees as many vectors as the host grants",
+        "the host programs the real table; the guest sees the number of vectors that the host \
+         grants",
     ),
     rule(
         0x12,
         "SATA Index-Data",
         8,
         Access::ReadOnly,
-        "tells where the registers are; they stand in a BAR as well",
+        "locates registers that are accessible in a BAR as well",
     ),
     rule(
         CAP_AF as u16,
         "Advanced Features",
         8,
         Access::Registers(&AF),
-        "a function reset goes through the monitor",
+        "the monitor performs function resets",
     ),
     hidden(
         0x14,
         "Enhanced Allocation",
         ALL_THERE_IS,
-        "places regions outside the BARs that the monitor knows",
+        "places regions outside of the BARs that the monitor handles",
     ),
 ];
 
@@ -276,7 +275,7 @@ pub(super) const EXTENDED: [Rule; 35] = [
         0x02,
         "Virtual Channel",
         VIRTUAL_CHANNEL,
-        "must match the port above, which is the host's",
+        "must match the upstream port, which the host controls",
     ),
     rule(
         0x03,
@@ -314,13 +313,13 @@ pub(super) const EXTENDED: [Rule; 35] = [
         0x08,
         "Multi-Function Virtual Channel",
         VIRTUAL_CHANNEL,
-        "must match the port above, which is the host's",
+        "must match the upstream port, which the host controls",
     ),
     hidden(
         0x09,
         "Virtual Channel (with MFVC)",
         VIRTUAL_CHANNEL,
-        "must match the port above, which is the host's",
+        "must match the upstream port, which the host controls",
     ),
     hidden(
         0x0a,
@@ -333,7 +332,7 @@ pub(super) const EXTENDED: [Rule; 35] = [
         name: "Vendor Specific",
         length: Length::Bits20,
         access: Access::Raw,
-        reason: "only the driver knows what it holds",
+        reason: "vendor-defined: only its driver can interpret it",
     },
     hidden(
         0x0c,
@@ -351,13 +350,13 @@ pub(super) const EXTENDED: [Rule; 35] = [
         0x0e,
         "Alternative Routing-ID",
         8,
-        "the guest's bus numbers functions in the ordinary way",
+        "the guest's bus uses conventional function numbers",
     ),
     hidden(
         0x0f,
         "Address Translation Services",
         8,
-        "there is no IOMMU to translate, and translated requests bypass one",
+        "no IOMMU translates, and translated requests would bypass one",
     ),
     hidden(
         0x10,
@@ -377,24 +376,24 @@ pub(super) const EXTENDED: [Rule; 35] = [
         0x30,
         "routes writes to other devices of the host",
     ),
-    hidden(0x13, "Page Request", 0x10, "there is no IOMMU to answer"),
+    hidden(0x13, "Page Request", 0x10, "no IOMMU answers page requests"),
     hidden(
         0x15,
         "Resizable BAR",
         0x34,
-        "BARs stand at the host's addresses and cannot grow",
+        "BARs keep their host addresses and cannot be resized",
     ),
     hidden(
         0x16,
         "Dynamic Power Allocation",
         0x30,
-        "the power budget is the host's",
+        "the host controls the power budget",
     ),
     hidden(
         0x17,
         "TPH Requester",
         0x8c,
-        "steering tags name processors of the host",
+        "steering tags refer to the host's processors",
     ),
     hidden(
         0x18,
@@ -406,44 +405,39 @@ pub(super) const EXTENDED: [Rule; 35] = [
         0x19,
         "Secondary PCI Express",
         0x4c,
-        "the link is the host's",
+        "the host controls the link",
     ),
     hidden(
         0x1a,
         "Protocol Multiplexing",
         ALL_THERE_IS,
-        "the link is the host's",
+        "the host controls the link",
     ),
-    hidden(
-        0x1b,
-        "Process Address Space ID",
-        8,
-        "there is no IOMMU to use it",
-    ),
+    hidden(0x1b, "Process Address Space ID", 8, "no IOMMU uses it"),
     hidden(0x1d, "Downstream Port Containment", 0x5c, "ports only"),
-    hidden(0x1e, "L1 PM Substates", 0x14, "the link is the host's"),
+    hidden(0x1e, "L1 PM Substates", 0x14, "the host controls the link"),
     hidden(
         0x1f,
         "Precision Time Measurement",
         12,
-        "needs the ports above to take part",
+        "requires support in the upstream ports",
     ),
     Rule {
         id: 0x23,
         name: "Designated Vendor Specific",
         length: Length::Bits20,
         access: Access::Raw,
-        reason: "only the driver knows what it holds",
+        reason: "vendor-defined: only its driver can interpret it",
     },
-    hidden(0x24, "VF Resizable BAR", 0x34, "goes with SR-IOV"),
-    hidden(0x25, "Data Link Feature", 12, "the link is the host's"),
+    hidden(0x24, "VF Resizable BAR", 0x34, "part of SR-IOV"),
+    hidden(0x25, "Data Link Feature", 12, "the host controls the link"),
     hidden(
         0x26,
         "Physical Layer 16.0 GT/s",
         0x40,
-        "the link is the host's",
+        "the host controls the link",
     ),
-    hidden(0x27, "Lane Margining", 0x88, "the link is the host's"),
+    hidden(0x27, "Lane Margining", 0x88, "the host controls the link"),
     hidden(
         0x2e,
         "Data Object Exchange",

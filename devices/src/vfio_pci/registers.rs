@@ -1,46 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Trapped accesses to BARs: MSI-X structures, and the device's registers beside them.
+//! Trapped accesses to BARs: structures for messages, and the device's registers beside them.
 
 use crate::pci::Region;
 
 use super::function::PassthroughFunction;
-use super::host::{HostFunction, InterruptKind};
+use super::host::HostFunction;
+use super::messages::{Part, Structure};
 
 /// What is at an offset of a region.
 enum Target {
-    /// MSI-X table, offset in it.
-    Table(u64),
-    /// MSI-X pending bits, offset in them.
-    Pending(u64),
+    /// A structure of the capability for messages with this number; offset in it.
+    Structure(usize, Part, u64),
     /// A register of the device.
     Device,
 }
 
 impl<H: HostFunction> PassthroughFunction<H> {
     fn target(&self, region: Region, offset: u64) -> Target {
-        let (Region::Bar(bar), Some(msix)) = (region, &self.msix) else {
+        let Region::Bar(bar) = region else {
             return Target::Device;
         };
-        let (table, pending) = (&msix.layout.table, &msix.layout.pending);
-        if table.bar == bar && table.range.contains(&offset) {
-            Target::Table(offset - table.range.start)
-        } else if pending.bar == bar && pending.range.contains(&offset) {
-            Target::Pending(offset - pending.range.start)
-        } else {
-            Target::Device
+        let capabilities = self.messages.iter().enumerate();
+        let mut structures = capabilities
+            .flat_map(|(index, one)| one.structures().iter().map(move |part| (index, part)));
+        let found = structures
+            .find(|(_, Structure { place, .. })| place.bar == bar && place.range.contains(&offset));
+        match found {
+            Some((index, Structure { place, part })) => {
+                Target::Structure(index, *part, offset - place.range.start)
+            }
+            None => Target::Device,
         }
     }
 
     pub(super) fn read_region(&mut self, region: Region, offset: u64, data: &mut [u8]) {
         match self.target(region, offset) {
-            Target::Table(at) => match self.msix_state() {
-                Some(msix) => msix.read_table(at, data),
-                None => data.fill(0xff),
-            },
-            Target::Pending(at) => {
+            Target::Structure(index, Part::Table, at) => self.messages[index].read_table(at, data),
+            Target::Structure(index, Part::Pending, at) => {
                 self.read_device(region, offset, data);
-                self.overlay_pending(at, data);
+                self.overlay_pending(index, at, data);
             }
             Target::Device => self.read_device(region, offset, data),
         }
@@ -48,8 +47,12 @@ impl<H: HostFunction> PassthroughFunction<H> {
 
     pub(super) fn write_region(&mut self, region: Region, offset: u64, data: &[u8]) {
         match self.target(region, offset) {
-            Target::Table(at) => self.write_table(at, data),
-            Target::Pending(_) => {}
+            Target::Structure(index, Part::Table, at) => {
+                if let Some(vector) = self.messages[index].write_table(at, data) {
+                    self.settle_vectors(vector..vector + 1);
+                }
+            }
+            Target::Structure(_, Part::Pending, _) => {}
             Target::Device => {
                 if let Err(error) = self.host.region_write(region, offset, data) {
                     self.reporter
@@ -67,18 +70,11 @@ impl<H: HostFunction> PassthroughFunction<H> {
         }
     }
 
-    fn write_table(&mut self, at: u64, data: &[u8]) {
-        let table = self.msix.as_mut().and_then(|msix| msix.state.as_mut());
-        if let Some(vector) = table.and_then(|table| table.write_table(at, data)) {
-            self.settle_vectors(vector..vector + 1);
-        }
-    }
-
     /// Puts the pending bits of the vectors that the host has turned on into `data`, which holds
     /// the device's own. The host keeps those vectors unmasked in the device, so they are pending
     /// here; the others are still masked there, and pending there.
-    fn overlay_pending(&mut self, at: u64, data: &mut [u8]) {
-        if self.interrupts.kind() != Some(InterruptKind::Msix) {
+    fn overlay_pending(&mut self, index: usize, at: u64, data: &mut [u8]) {
+        if self.interrupts.kind() != Some(self.messages[index].kind()) {
             return;
         }
         for place in 0..8 * data.len() {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How a function tells of its troubles: the log, and the monitor when the guest cannot go on.
+//! How a function reports errors: to the log, and to the monitor if the guest cannot continue.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use thiserror::Error;
@@ -15,13 +16,13 @@ pub struct DeviceFailure {
     /// The device, as [`HostInfo::name`](super::HostInfo::name) has it.
     pub device: String,
     /// What could not be done.
-    pub operation: &'static str,
+    pub operation: Cow<'static, str>,
     /// Why.
     pub source: HostError,
 }
 
 impl DeviceFailure {
-    /// What happened, with all that is behind it, for those who know which device it is about.
+    /// The error with its causes, without the device's name.
     #[must_use]
     pub fn reason(&self) -> String {
         format!("{}: {}", self.operation, self.source)
@@ -73,7 +74,8 @@ impl Reporter {
     }
 
     /// Something that the guest cannot live with.
-    pub(super) fn fail(&mut self, operation: &'static str, source: HostError) {
+    pub(super) fn fail(&mut self, operation: impl Into<Cow<'static, str>>, source: HostError) {
+        let operation = operation.into();
         if self.failed {
             log::debug!("{}: {operation}: {source}", self.device);
             return;
@@ -109,12 +111,12 @@ mod tests {
         let errno = io::Error::from_raw_os_error(22);
         let failure = DeviceFailure {
             device: "0000:01:00.0".to_owned(),
-            operation: "cannot turn MSI on",
+            operation: "cannot enable MSI".into(),
             source: HostError(Box::new(Refused(errno))),
         };
         assert_eq!(
             failure.reason(),
-            "cannot turn MSI on: cannot do it: Invalid argument (os error 22)"
+            "cannot enable MSI: cannot do it: Invalid argument (os error 22)"
         );
     }
 }

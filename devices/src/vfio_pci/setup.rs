@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a function learns of its device before the guest runs.
+//! Set-up of a function before the guest runs.
 
-use pci_config::find_capability;
 use pci_config::regs::{
-    BAR0, BARS, CAP_MSIX, CONFIG_SIZE, CONVENTIONAL_CONFIG_SIZE, HEADER_TYPE, HEADER_TYPE_LAYOUT,
-    VENDOR_NONE,
+    BAR0, BARS, CONFIG_SIZE, CONVENTIONAL_CONFIG_SIZE, HEADER_TYPE, HEADER_TYPE_LAYOUT, VENDOR_NONE,
 };
 use thiserror::Error;
 
-use crate::pci::{Bar, BarError, BarKind, Bars, MAX_VECTORS, Msix, MsixLayout, Placement};
+use crate::pci::{Bar, BarError, BarKind, Bars};
 
 use super::host::{HostError, HostFunction, HostInfo};
 use super::report::Reporter;
@@ -18,11 +16,11 @@ use super::report::Reporter;
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// Its config space cannot be accessed.
-    #[error("{device}: cannot read config space at {offset:#x}")]
+    #[error("{device}: cannot read config space from {offset:#x} on")]
     Config {
         /// The device.
         device: String,
-        /// Where.
+        /// Where the access began.
         offset: u16,
         /// Why.
         source: HostError,
@@ -58,18 +56,19 @@ pub(super) fn read_config<H: HostFunction>(host: &mut H) -> Result<Vec<u32>, Set
     if ![CONVENTIONAL_CONFIG_SIZE, CONFIG_SIZE].contains(&size) {
         return Err(SetupError::ConfigSize { device, size });
     }
-    let mut config = Vec::with_capacity(usize::from(size / 4));
-    for offset in (0..size).step_by(4) {
-        let mut dword = [0; 4];
-        if let Err(source) = host.config_read(offset, &mut dword) {
-            return Err(SetupError::Config {
-                device,
-                offset,
-                source,
-            });
-        }
-        config.push(u32::from_le_bytes(dword));
+    let mut bytes = vec![0; size.into()];
+    if let Err(source) = host.config_read_all(&mut bytes) {
+        return Err(SetupError::Config {
+            device,
+            offset: 0,
+            source,
+        });
     }
+    let (dwords, _) = bytes.as_chunks();
+    let config: Vec<_> = dwords
+        .iter()
+        .map(|dword| u32::from_le_bytes(*dword))
+        .collect();
     if config[0] & 0xffff == u32::from(VENDOR_NONE) {
         return Err(SetupError::Silent { device });
     }
@@ -101,17 +100,19 @@ pub(super) fn build_bars(info: &HostInfo, config: &[u32], reporter: &mut Reporte
         };
         let Some(home) = home else {
             reporter.warn(format_args!(
-                "BAR {index} has no address on the host and is left out"
+                "BAR {index} has no address on the host and is hidden from the guest"
             ));
             continue;
         };
         let added = Bar::new(kind, region.size, home).and_then(|bar| bars.insert(index, bar));
         if let Err(error) = added {
-            reporter.warn(format_args!("BAR {index} is left out: {error}"));
+            reporter.warn(format_args!(
+                "BAR {index} is hidden from the guest: {error}"
+            ));
         }
     }
     if let Err(error) = add_rom(info, &mut bars) {
-        reporter.warn(format_args!("the ROM is left out: {error}"));
+        reporter.warn(format_args!("the ROM is hidden from the guest: {error}"));
     }
     bars
 }
@@ -123,49 +124,4 @@ fn add_rom(info: &HostInfo, bars: &mut Bars) -> Result<(), BarError> {
         // Accesses to the ROM are trapped, so any size that the register can express will do.
         size => bars.set_rom(size.max(0x800), address),
     }
-}
-
-/// The MSI-X structures of the device.
-#[derive(Debug)]
-pub(super) struct MsixSetup {
-    /// Where they are. Trapped whether or not the guest gets MSI-X.
-    pub layout: MsixLayout,
-    /// What the guest programs; `None` if it does not get MSI-X.
-    pub state: Option<Msix>,
-}
-
-impl MsixSetup {
-    /// As the device's capability has it, if it has one.
-    pub(super) fn find(
-        info: &HostInfo,
-        config: &[u32],
-        bars: &Bars,
-        reporter: &mut Reporter,
-    ) -> Option<Self> {
-        let Ok(capability) = find_capability(config, CAP_MSIX);
-        let at = usize::from(capability? / 4);
-        let dwords = config.get(at..at + 3)?;
-        let layout = MsixLayout::parse([dwords[0], dwords[1], dwords[2]]);
-        let vectors = layout.vectors.min(info.msix_vectors).min(MAX_VECTORS);
-        // The pending bits are not looked for: some devices (Chelsio's T5 VFs, Baidu's Kunlun) say that
-        // they are behind the end of their BAR, where no driver reads them.
-        let placed = is_inside(&layout.table, bars);
-        if vectors != 0 && !placed {
-            reporter.warn(format_args!(
-                "MSI-X is left out: its table is in no memory BAR"
-            ));
-        }
-        let state = (vectors != 0 && placed).then(|| Msix::new(vectors));
-        Some(Self { layout, state })
-    }
-
-    /// What the guest must not reach directly.
-    pub(super) fn trapped(&self) -> [Placement; 2] {
-        [self.layout.table.clone(), self.layout.pending.clone()]
-    }
-}
-
-fn is_inside(placement: &Placement, bars: &Bars) -> bool {
-    bars.get(placement.bar)
-        .is_some_and(|bar| bar.kind() != BarKind::Io && placement.range.end <= bar.size())
 }

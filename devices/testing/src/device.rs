@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use address::Hpa;
 use devices::pci::BarKind;
-use devices::vfio_pci::{HostInfo, RegionInfo};
+use devices::vfio_pci::{HostInfo, InterruptKind, PerKind, RegionInfo, Vectors};
 use thiserror::Error;
 
 const PAGE: u64 = 4096;
@@ -55,10 +55,10 @@ impl DeviceImage {
                 bars: Default::default(),
                 rom: RegionInfo::default(),
                 config_size: size,
-                intx_vectors: 1,
-                msi_vectors: 1,
-                msix_vectors: 2048,
-                msix_grows: true,
+                interrupts: PerKind::from_fn(|kind| match kind {
+                    InterruptKind::Msix => Vectors::growing(2048),
+                    _ => Vectors::fixed(1),
+                }),
                 resettable: true,
             },
         }
@@ -92,7 +92,7 @@ impl DeviceImage {
             })?;
             parsed.ok_or(ImageError::Line { line: number })?;
         }
-        image.info.intx_vectors = u16::from(image.config[0x3d] != 0);
+        image.info.interrupts[InterruptKind::Intx].count = u16::from(image.config[0x3d] != 0);
         Ok(image)
     }
 
@@ -172,7 +172,7 @@ impl DeviceImage {
         self
     }
 
-    /// Says which parts of BAR `index` can be mapped.
+    /// Returns which parts of BAR `index` can be mapped.
     #[must_use]
     pub fn mappable(mut self, index: u8, ranges: &[Range<u64>]) -> Self {
         self.info.bars[usize::from(index)].mappable = ranges.to_vec();

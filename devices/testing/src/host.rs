@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A simulated device behind [`HostFunction`]: records calls, keeps the rules of VFIO, and fails
+//! A simulated device behind [`HostFunction`](devices::vfio_pci::HostFunction): records calls, keeps the rules of VFIO, and fails
 //! on demand.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -239,7 +239,7 @@ impl Witness {
         Some((*kind, vectors.collect()))
     }
 
-    /// Makes the device a virtual function: it decodes memory whatever COMMAND says, and that bit
+    /// Makes the device a virtual function: it decodes memory whatever COMMAND has, and that bit
     /// reads as 0 (Single Root I/O Virtualization, section 3.4.1.3).
     pub fn hardwire_memory(&self) {
         self.lock().decodes_always = true;
@@ -256,7 +256,7 @@ impl Witness {
         self.lock().most = most;
     }
 
-    /// The device loses its MSI-X Enable, as by a reset of its own.
+    /// The device loses its MSI-X Enable, as by its own reset.
     pub fn lose_msix(&self) {
         let mut state = self.lock();
         if let Some(at) = state.msix_control {
@@ -277,7 +277,7 @@ impl Witness {
         }
     }
 
-    /// Lets those calls fail for which `fault` says so.
+    /// Fails those calls that `fault` selects.
     pub fn inject(&self, fault: impl FnMut(&Call) -> bool + Send + 'static) {
         self.lock().fault = Some(Box::new(fault));
     }
@@ -361,7 +361,7 @@ impl State {
                     "power state with BARs mapped",
                     byte,
                 );
-                // D1 and D2 only where the device says that it has them.
+                // D1 and D2 only if the device reports them.
                 let offered = self.pm.map_or(0, |pm| self.config[pm + 3]);
                 let supported = match byte & 3 {
                     1 => offered & 2 != 0,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Choices made by bytes.
+//! Choices decoded from bytes.
 
 /// Bytes, then zeros.
 pub(crate) struct Input<'a>(pub &'a [u8]);

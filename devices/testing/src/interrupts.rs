@@ -5,17 +5,13 @@
 use std::fmt;
 
 use devices::pci::MsiMessage;
-use devices::vfio_pci::InterruptKind;
+use devices::vfio_pci::{InterruptKind, Vectors};
 
 use super::host::State;
 
 impl State {
     pub(super) fn enable(&mut self, kind: InterruptKind, vectors: u16) -> u16 {
-        let granted = match kind {
-            InterruptKind::Intx => self.info.intx_vectors,
-            InterruptKind::Msi => self.info.msi_vectors,
-            InterruptKind::Msix => self.info.msix_vectors,
-        };
+        let granted = self.info.interrupts[kind].count;
         let fits = (1..=granted).contains(&vectors);
         self.expect(fits, "more vectors than granted", (kind, vectors));
         let off = self.interrupts.is_none();
@@ -48,13 +44,11 @@ impl State {
 
     /// False where the host has no such vector.
     pub(super) fn set_vector(&mut self, vector: u16, message: Option<MsiMessage>) -> bool {
-        let grows = self.info.msix_grows && message.is_some();
-        let has_room = vector < self.info.msix_vectors;
         let (known, added) = match &mut self.interrupts {
-            Some((InterruptKind::Intx, _)) | None => (false, false),
-            Some((kind, set)) => {
+            Some((kind, set)) if kind.is_message() => {
                 let is_on = set.contains_key(&vector);
-                let room = *kind == InterruptKind::Msix && grows && has_room;
+                let Vectors { count, grows } = self.info.interrupts[*kind];
+                let room = grows && message.is_some() && vector < count;
                 if !is_on && (!room || set.len() >= self.most.into()) {
                     self.expect(message.is_some(), "vector that is not on", vector);
                     return false;
@@ -62,6 +56,7 @@ impl State {
                 set.insert(vector, message);
                 (true, !is_on)
             }
+            _ => (false, false),
         };
         if added {
             self.expect_awake(vector);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What tests and fuzzers of `devices` use in the place of hardware, hosts and guests. Nothing of the product depends on
-//! it.
+//! Test doubles for hardware, hosts and guests, for tests and fuzzers of `devices`. The product
+//! does not depend on it.
 //!
 //! [`SimulatedHost`] is a device behind `HostFunction`, which keeps VFIO's rules and fails on demand; [`operations`]
 //! drives a passed-through function on it. [`edu`], [`dma_window`] and [`mediate`] have models of the emulated devices,

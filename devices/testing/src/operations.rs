@@ -88,7 +88,7 @@ fn choose_image(input: &mut Input<'_>) -> DeviceImage {
                 .capability(0x50, 0x05, &[0x8a, 0x01])
                 .capability(0x70, 0x03, &[0, 0, 0, 0, 0, 0])
                 .capability(0x40, 0x01, &[0x03, 0, 0, 0]);
-            image.info.msi_vectors = 4 + u16::from(choice >> 7) * 28;
+            image.info.interrupts[InterruptKind::Msi].count = 4 + u16::from(choice >> 7) * 28;
             image
         }
         3 => DeviceImage::new("old", 256)
@@ -99,7 +99,7 @@ fn choose_image(input: &mut Input<'_>) -> DeviceImage {
     }
 }
 
-/// A device whose config space is whatever the input says.
+/// A device whose config space is whatever the input has.
 fn random_image(input: &mut Input<'_>) -> DeviceImage {
     let mut image = DeviceImage::new("random", 4096)
         .bar(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The function: who it is, its registers, its gates.
+//! The function: its identity, registers and gates.
 
 use devices::dma_window::{DmaWindow, Options, SetupError};
 use devices::pci::{PciFunction, Region, Space};
@@ -56,7 +56,7 @@ fn name(window: &mut DmaWindow<Box<[TablePage]>>, value: u32) -> u32 {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn it_identifies_itself() {
     let (window, _) = &mut window();
     for (offset, dword) in [
         (0x00, 0x7057_1234),

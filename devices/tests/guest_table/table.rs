@@ -73,7 +73,7 @@ fn a_table_has_the_guests_memory_and_nothing_else() {
 }
 
 #[test]
-fn pages_stand_only_where_pointers_reach() {
+fn pages_are_only_where_pointers_reach() {
     let all = pieces(&[(0x10_0000, 0x1000, 0x40_0000)]);
     let pages = all.table_pages();
     let bytes = pages as u64 * 4096;
@@ -136,7 +136,7 @@ fn ranges_touch_memory_by_a_byte() {
     }
 }
 
-/// What the pieces themselves say.
+/// The result by the pieces themselves.
 fn expected(pieces: &Pieces, gpa: u64, len: u64) -> Option<(u64, u64)> {
     let holds = |piece: &&Piece| gpa >= piece.gpa.0 && gpa - piece.gpa.0 < piece.len;
     let piece = pieces.as_slice().iter().find(holds)?;
@@ -152,7 +152,7 @@ proptest! {
     })]
 
     #[test]
-    fn a_table_says_what_its_pieces_say(
+    fn a_table_agrees_with_its_pieces(
         bytes in proptest::collection::vec(any::<u8>(), 0..120),
         asked in proptest::collection::vec((any::<prop::sample::Index>(), any::<u64>(), 0_u32..64), 1..40),
     ) {

@@ -6,7 +6,7 @@ use super::*;
 
 const FROM_MEMORY: u32 = 1;
 
-/// A register of its own, and busy bits in it.
+/// A separate register with busy bits.
 const STATUS: (&str, &str) = (
     "[[transfer]]",
     "[[register]]\nname = \"status\"\nbar = 0\noffset = 0x30\nwidth = 4\n\n[[transfer]]",
@@ -17,7 +17,7 @@ const BUSY: (&str, &str) = (
 );
 
 #[test]
-fn a_guest_cannot_say_whether_the_device_is_busy() {
+fn a_guest_cannot_change_whether_the_device_is_busy() {
     let mut device = Device::new(&profile(&[STATUS, BUSY]));
     device.witness.set_register(BAR, 0x30, &[1]);
     for value in [0, 1, u32::MAX] {

@@ -37,7 +37,7 @@ fn the_registers_pages_are_not_mappable() {
 }
 
 #[test]
-fn config_space_that_only_the_device_knows_is_not_written() {
+fn config_space_that_only_the_device_defines_is_not_written() {
     let image = image()
         .capability(0x40, 0x01, &[0; 6])
         .capability(0x50, 0x10, &[0; 0x3a])

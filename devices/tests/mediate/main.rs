@@ -83,7 +83,7 @@ fn profile(changes: &[(&str, &str)]) -> String {
 struct Device {
     function: MediatedFunction<SimulatedHost>,
     witness: Witness,
-    /// What the monitor was told to stop for.
+    /// Why the monitor was asked to stop.
     stops: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which profiles are taken, and what is said about the others.
+//! Which profiles are accepted, and the errors for the others.
 
 use devices::mediate::{ON_REQUEST, SHIPPED};
 
@@ -90,7 +90,7 @@ fn each_wrong_value_is_named() {
         (
             "version = 1",
             "version = 2",
-            "version: 2 (this monitor knows version 1)",
+            "version: 2 (expected version 1)",
         ),
         (
             "name = \"test\"",
@@ -105,7 +105,7 @@ fn each_wrong_value_is_named() {
         (
             "name = \"destination\"",
             "name = \"source\"",
-            "register \"source\": name: there is another",
+            "register \"source\": name: the name is already in use",
         ),
         (
             "bar = 0",
@@ -125,7 +125,7 @@ fn each_wrong_value_is_named() {
         (
             "offset = 0x18\n",
             "offset = 0x10\n",
-            "register \"destination\": shares bytes with register \"source\"",
+            "register \"destination\": overlaps register \"source\"",
         ),
         (
             "width = 4",
@@ -155,7 +155,7 @@ fn each_wrong_value_is_named() {
         (
             "width = 8",
             "width = 8\nhigh_offset = 0x24",
-            "register \"command\": shares bytes with register \"source\"",
+            "register \"command\": overlaps register \"source\"",
         ),
         (
             "width = 8",
@@ -170,7 +170,7 @@ fn each_wrong_value_is_named() {
         (
             "source = \"source\"",
             "source = \"sauce\"",
-            "transfer \"dma\": source: there is no register \"sauce\"",
+            "transfer \"dma\": source: no register is named \"sauce\"",
         ),
         (
             "source = \"source\"",
@@ -315,7 +315,7 @@ fn each_wrong_value_is_named() {
         (
             "window = { start = 0x8000, length = 0x1000 }",
             "",
-            "transfer \"dma\": window: needed if",
+            "transfer \"dma\": window: required if",
         ),
         (
             "length = 0x1000 }",
@@ -336,7 +336,7 @@ fn each_wrong_value_is_named() {
     are_refused(cases);
 }
 
-/// Each piece of [`PROFILE`], what takes its place, and what is said about it.
+/// Each piece of [`PROFILE`], its replacement, and the error for it.
 pub(super) fn are_refused(cases: &[(&str, &str, &str)]) {
     for (from, to, expected) in cases {
         let text = error(&profile(&[(from, to)]));
@@ -362,13 +362,13 @@ fn each_wrong_alias_and_port_is_named() {
             alias,
             "bar = 1\noffset = 0x100",
             "bar = 0\noffset = 0",
-            "alias 1: shares bytes with register \"source\"",
+            "alias 1: overlaps register \"source\"",
         ),
         (
             alias,
             "to_bar = 0\nto_offset = 0",
             "to_bar = 1\nto_offset = 0x120",
-            "alias 1: to_offset: shares bytes with alias 1",
+            "alias 1: to_offset: overlaps alias 1",
         ),
         (
             port,
@@ -381,7 +381,7 @@ fn each_wrong_alias_and_port_is_named() {
             port,
             "offset = 4",
             "offset = 0",
-            "port 1: data: shares bytes with port 1: index",
+            "port 1: data: overlaps port 1: index",
         ),
         (port, "to_bar = 0", "to_bar = 6", "port 1: to_bar: 0x6"),
         (port, "stride = 1", "stride = 0", "port 1: stride: 0x0"),
@@ -405,7 +405,7 @@ fn a_register_belongs_to_one_transfer() {
     assert!(text.starts_with(expected), "{text}");
     let text = error(&format!("{PROFILE}[[transfer]]{transfer}"));
     assert!(
-        text.starts_with("Profile p.toml: transfer \"dma\": name: there is another"),
+        text.starts_with("Profile p.toml: transfer \"dma\": name: the name is already in use"),
         "{text}"
     );
 }
@@ -417,7 +417,7 @@ fn a_file_that_is_too_large_is_not_parsed() {
 }
 
 #[test]
-fn syntax_errors_say_where() {
+fn syntax_errors_have_a_place() {
     let text = error("version = \n");
     assert!(text.contains("line 1"), "{text}");
 }

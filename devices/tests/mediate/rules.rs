@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a profile must not say, or a device would do what was not checked.
+//! What a profile must not contain, or a device would do what was not checked.
 
 use super::profile::{are_refused, error};
 use super::*;
@@ -87,7 +87,7 @@ fn bits_without_a_field_have_rules() {
         (
             "width = 8",
             "width = 8\nstore = 4\npartial = \"replace\"",
-            "register \"source\": store: with partial = \"replace\"",
+            "register \"source\": store: partial = \"replace\"",
         ),
         (
             "width = 8",

@@ -319,7 +319,7 @@ fn devices_that_are_no_endpoints_are_refused() {
     };
     assert!(matches!(
         setup(empty()),
-        SetupError::Config { offset: 0x80, .. }
+        SetupError::Config { offset: 0, .. }
     ));
     let mut image = DeviceImage::new("odd size", 256);
     image.info.config_size = 64;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Config spaces of real hardware, as `lspci -xxxx` prints them. What the guest should see of each
-//! follows from a walk of its own.
+//! follows from a separate walk.
 
 use std::fs;
 use std::path::PathBuf;
 
 use devices::pci::BarKind;
-use devices::vfio_pci::{BusMasterGate, Options, PassthroughFunction, SetupError};
+use devices::vfio_pci::{BusMasterGate, InterruptKind, Options, PassthroughFunction, SetupError};
 use devices_testing::{DeviceImage, SimulatedHost};
 
 use super::Bench;
@@ -115,7 +115,7 @@ impl Recording {
         let mut image = DeviceImage::new(&self.name, 4096);
         image.config.clone_from(&self.config);
         image.info.config_size = u16::try_from(self.config.len()).unwrap();
-        image.info.intx_vectors = u16::from(self.config[0x3d] != 0);
+        image.info.interrupts[InterruptKind::Intx].count = u16::from(self.config[0x3d] != 0);
         let mut index = 0;
         while index < 6 {
             let register = self.dword(0x10 + 4 * u16::from(index));

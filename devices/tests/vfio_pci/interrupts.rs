@@ -27,7 +27,7 @@ pub(super) fn image() -> DeviceImage {
         )
         .capability(0x50, 0x11, &[4, 0, 0, 8, 0, 0, 0, 0xc, 0, 0])
         .capability(0x60, 0x05, &[0x84, 0x01]);
-    image.info.msi_vectors = 4;
+    image.info.interrupts[InterruptKind::Msi].count = 4;
     image
 }
 
@@ -408,7 +408,7 @@ fn intx_is_masked_by_the_device_and_off_without_a_pin() {
     assert!(bench.calls().contains(&Call::Disable));
 
     let mut image = image();
-    image.info.intx_vectors = 0;
+    image.info.interrupts[InterruptKind::Intx].count = 0;
     let mut bench = Bench::new(image);
     assert_eq!(bench.read(0x3c, 2), 0x000a, "no pin");
     bench.command(MEMORY);
@@ -418,7 +418,10 @@ fn intx_is_masked_by_the_device_and_off_without_a_pin() {
 #[test]
 fn kinds_that_the_host_cannot_serve_are_not_shown() {
     let mut image = image();
-    (image.info.msi_vectors, image.info.msix_vectors) = (0, 0);
+    (
+        image.info.interrupts[InterruptKind::Msi].count,
+        image.info.interrupts[InterruptKind::Msix].count,
+    ) = (0, 0);
     let mut bench = Bench::new(image);
     assert_eq!(bench.capabilities(), []);
     bench.command(MEMORY | INTX_DISABLE);
@@ -436,7 +439,10 @@ fn kinds_that_the_host_cannot_serve_are_not_shown() {
 #[test]
 fn no_more_vectors_are_shown_than_the_host_grants() {
     let mut image = image();
-    (image.info.msi_vectors, image.info.msix_vectors) = (1, 3);
+    (
+        image.info.interrupts[InterruptKind::Msi].count,
+        image.info.interrupts[InterruptKind::Msix].count,
+    ) = (1, 3);
     let mut bench = Bench::new(image);
     assert_eq!(bench.read(MSI + 2, 2), 0x0180);
     assert_eq!(bench.read(MSIX + 2, 2), 2);

@@ -4,7 +4,7 @@
 
 use address::Gpa;
 use devices::pci::{BarKind, PciFunction, Region, Space};
-use devices::vfio_pci::{BusMasterGate, Options, PassthroughFunction};
+use devices::vfio_pci::{BusMasterGate, InterruptKind, Options, PassthroughFunction};
 use devices_testing::{Call, DeviceImage};
 
 use super::{BUS_MASTER, Bench, INTX_DISABLE, MEMORY, config_write};
@@ -21,7 +21,7 @@ fn image() -> DeviceImage {
         .bar(0, MEM64, 0x10000, HOME)
         .capability(0x50, 0x11, &[4, 0, 0, 0x20, 0, 0, 0, 0x30, 0, 0])
         .capability(0x40, 0x01, &[3, 0, 8, 0, 0, 0]);
-    image.info.intx_vectors = 0;
+    image.info.interrupts[InterruptKind::Intx].count = 0;
     image
 }
 
@@ -247,7 +247,7 @@ fn the_rom_is_read_by_trap_and_never_written() {
 #[test]
 fn without_a_rom_its_register_sizes_to_nothing() {
     let mut image = DeviceImage::new("no rom", 256);
-    image.info.intx_vectors = 0;
+    image.info.interrupts[InterruptKind::Intx].count = 0;
     let mut bench = Bench::new(image);
     bench.write(0x30, &[0xff; 4]);
     assert_eq!(bench.read(0x30, 4), 0);

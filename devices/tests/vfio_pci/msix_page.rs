@@ -15,7 +15,7 @@ const ECAM: u64 = 0xe000_0000;
 const HOME: u64 = 0x38_0000_0000;
 
 /// A device on a bus, with memory decode on: BAR 2 of `size` bytes with `vectors` MSI-X vectors
-/// whose table and pending bits are where it says.
+/// whose table and pending bits are at the given places.
 struct Bus {
     root: PciRoot,
     witness: Witness,
@@ -141,7 +141,7 @@ fn a_table_in_the_middle_of_a_page_leaves_the_rest_to_the_device() {
     assert_eq!(bus.write(0xd610, &[0; 8]), [], "the last pending bits");
 }
 
-/// Chelsio's T5 VFs and Baidu's Kunlun VF say so.
+/// Chelsio's T5 VFs and Baidu's Kunlun VF report that.
 #[test]
 fn pending_bits_outside_of_the_bar_are_no_reason_to_leave_msix_out() {
     let image = DeviceImage::new("pending bits nowhere", 256)
@@ -154,7 +154,7 @@ fn pending_bits_outside_of_the_bar_are_no_reason_to_leave_msix_out() {
     bench.write(0x52, &[0, 0x80]);
     bench.bar_write(0, 12, 0);
     assert!(bench.witness.interrupts().unwrap().1[0].is_some());
-    // A table there is one, all the same.
+    // A table there is valid nevertheless.
     let image = DeviceImage::new("table nowhere", 256)
         .bar(0, BarKind::Memory64 { prefetchable: true }, 0x2000, HOME)
         .capability(0x50, 0x11, &[4, 0, 0, 0x80, 0, 0, 0, 0, 0, 0]);

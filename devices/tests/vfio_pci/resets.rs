@@ -3,6 +3,7 @@
 //! Resets that the guest asks for, and the restart of the guest.
 
 use devices::pci::{BarKind, PciFunction};
+use devices::vfio_pci::InterruptKind;
 use devices_testing::{Call, DeviceImage};
 
 use super::{BUS_MASTER, Bench, MEMORY, config_write};
@@ -32,7 +33,7 @@ fn image(flr: bool, soft_reset: bool) -> DeviceImage {
         .capability(0x60, 0x13, &[6, if flr { 3 } else { 1 }, 0, 0])
         .capability(0x50, 0x11, &[4, 0, 0, 0x20, 0, 0, 0, 0x30, 0, 0])
         .capability(0x40, 0x01, &[3, 0, no_soft_reset, 0, 0, 0]);
-    image.info.intx_vectors = 0;
+    image.info.interrupts[InterruptKind::Intx].count = 0;
     image
 }
 
@@ -108,7 +109,7 @@ fn without_the_capability_nothing_is_reset() {
     assert_eq!(bench.read(4, 2), u32::from(MEMORY | BUS_MASTER));
 }
 
-/// The kernel may know better than the device that it has no reset of its own (quirk_no_flr).
+/// The kernel may override the device's claim of a function reset (quirk_no_flr).
 #[test]
 fn a_reset_that_the_host_cannot_do_is_not_offered() {
     let mut image = image(true, false);
@@ -126,7 +127,7 @@ fn a_reset_that_the_host_cannot_do_is_not_offered() {
     assert_eq!(bench.read(4, 2), u32::from(MEMORY | BUS_MASTER));
 }
 
-/// Without the monitor: No-Snoop Enable is 1 after it, and the guest restores what it knows.
+/// Without the monitor: No-Snoop Enable is 1 after it, and the guest restores its own value.
 #[test]
 fn no_snoop_goes_again_after_a_reset_of_the_devices_own() {
     let mut bench = busy(image(true, false));
@@ -153,7 +154,7 @@ fn a_reset_that_fails_leaves_the_power_state_to_the_device() {
 }
 
 #[test]
-fn the_way_back_from_d3hot_is_a_reset_where_the_device_says_so() {
+fn leaving_d3hot_is_a_reset_if_the_device_reports_it() {
     for soft_reset in [false, true] {
         let mut bench = busy(image(true, soft_reset));
         bench.write(PM + 4, &[3, 0]);

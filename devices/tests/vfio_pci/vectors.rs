@@ -12,7 +12,7 @@ use super::{Bench, INTX_DISABLE, MEMORY};
 #[test]
 fn a_host_that_cannot_add_vectors_turns_all_on_at_once() {
     let mut image = image();
-    image.info.msix_grows = false;
+    image.info.interrupts[InterruptKind::Msix].grows = false;
     let mut bench = Bench::new(image);
     bench.command(MEMORY | INTX_DISABLE);
     let _ = bench.calls();
@@ -30,7 +30,7 @@ fn a_host_that_cannot_add_vectors_turns_all_on_at_once() {
 fn vectors_that_the_host_lacks_do_not_fire_and_end_nothing() {
     for grows in [true, false] {
         let mut image = image();
-        image.info.msix_grows = grows;
+        image.info.interrupts[InterruptKind::Msix].grows = grows;
         let mut bench = Bench::new(image);
         bench.witness.serve_at_most(2);
         bench.command(MEMORY | INTX_DISABLE);
@@ -112,7 +112,8 @@ fn msix_that_the_device_lost_is_turned_on_again() {
     assert!(!bench.calls().contains(&Call::Restore));
 }
 
-/// Linux writes Message Control with each message, as it is, and turns MSI off and on to restore it.
+/// Linux writes Message Control, unchanged, with each message, and turns MSI off and on to restore
+/// it.
 #[test]
 fn msi_that_is_on_is_turned_on_again_only_after_it_was_off() {
     let mut bench = Bench::new(image());

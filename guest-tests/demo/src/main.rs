@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `cargo demo`: builds the monitor and the stress guest, and lets the guest drive a DMA engine in
+//! `cargo demo`: builds the monitor and the stress guest, and has the guest drive a DMA engine in
 //! software over fragmented memory. Arguments go to `pinvisor-stress`.
 
 use std::env;
@@ -18,10 +18,9 @@ const HOST: u8 = 2;
 const MEMORY: &str = "64M";
 
 const INTRODUCTION: &str = "\
-A guest of Pinvisor's drives a DMA engine that no IOMMU keeps in check. The engine puts the
-addresses that the guest gives it on the bus as they are, so guest RAM has to stand at its
-physical addresses: in many pieces, wherever the host had memory. The guest moves data to and
-from all of them and looks at every byte.
+A guest drives a DMA engine that no IOMMU isolates. The engine puts the addresses that the guest
+programs on the bus unchanged, so guest RAM must be at its physical addresses: in many pieces,
+wherever the host had memory. The guest moves data to and from all of them and checks every byte.
 ";
 
 fn main() -> ExitCode {
@@ -38,22 +37,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether a guest can be run at all, before anything is built.
+/// Whether a guest can be run, before anything is built.
 fn look_for_kvm() -> Result<(), String> {
     let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
     match opened.map_err(|error| error.kind()) {
         Ok(_) => Ok(()),
         Err(ErrorKind::NotFound) => Err(
-            "there is no /dev/kvm: virtualisation must be on in the firmware (or, in a virtual \
-             machine, nested virtualisation in the one that runs it), and the module loaded: \
-             modprobe kvm_intel, or modprobe kvm_amd"
+            "/dev/kvm does not exist: enable virtualisation in the firmware (or, in a virtual \
+             machine, nested virtualisation in its hypervisor), and load the module: modprobe \
+             kvm_intel, or modprobe kvm_amd"
                 .to_owned(),
         ),
         Err(ErrorKind::PermissionDenied) => Err(
-            "/dev/kvm may not be used by you: sudo usermod -aG kvm $USER, and log in again"
-                .to_owned(),
+            "no permission for /dev/kvm: sudo usermod -aG kvm $USER, and log in again".to_owned(),
         ),
-        Err(kind) => Err(format!("/dev/kvm cannot be opened: {kind}")),
+        Err(kind) => Err(format!("cannot open /dev/kvm: {kind}")),
     }
 }
 
@@ -70,12 +68,13 @@ fn build() -> Result<PathBuf, String> {
         "--target",
         BARE_METAL,
     ])?;
-    let own = env::current_exe().map_err(|error| format!("cannot find myself: {error}"))?;
+    let own =
+        env::current_exe().map_err(|error| format!("cannot find this program's path: {error}"))?;
     // target/release/demo
     own.ancestors()
         .nth(2)
         .map(Path::to_owned)
-        .ok_or_else(|| format!("{} is in no target folder", own.display()))
+        .ok_or_else(|| format!("{} is not in a target directory", own.display()))
 }
 
 fn cargo(arguments: &[&str]) -> Result<(), String> {

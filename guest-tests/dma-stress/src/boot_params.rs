@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the loader tells: the memory map, the command line, the ACPI root pointer
-//! (Linux, Documentation/arch/x86/zero-page.rst and arch/x86/include/uapi/asm/setup_data.h).
+//! Data from the loader: the memory map, the command line, the ACPI root pointer (Linux,
+//! Documentation/arch/x86/zero-page.rst and arch/x86/include/uapi/asm/setup_data.h).
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -34,7 +34,7 @@ const MAX_COMMAND_LINE: usize = 2048;
 /// Boot parameters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootParams {
-    /// What the memory map calls RAM, as it is listed.
+    /// RAM in the memory map, in its order.
     pub ram: Vec<core::ops::Range<Gpa>>,
     /// What the memory map calls reserved.
     pub reserved: Vec<core::ops::Range<Gpa>>,

@@ -11,7 +11,7 @@ use crate::memory::Memory;
 const PAGE: usize = 4096;
 const MARK: u64 = 0x5ca1_ab1e_0000_0000;
 
-/// Pages, each with words that tell their address.
+/// Pages, each with words that encode their address.
 #[derive(Debug)]
 pub struct Canaries(Vec<Gpa>);
 
@@ -50,7 +50,7 @@ impl Canaries {
         }
     }
 
-    /// Counts those that changed, and tells the first address in each that did.
+    /// Counts those that changed, and reports the first address in each that did.
     pub fn check(&self, memory: &impl Memory, mut tell: impl FnMut(Gpa)) -> u64 {
         let mut hits = 0;
         for page in &self.0 {

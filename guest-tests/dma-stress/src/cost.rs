@@ -62,7 +62,7 @@ impl fmt::Display for Cost {
     }
 }
 
-/// Something that tells ticks.
+/// A source of ticks.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter<N>(pub N);
 

@@ -2,10 +2,10 @@
 
 //! Which address a device must be given to reach a piece of the guest's memory.
 //!
-//! A driver that wants `len` bytes at `gpa` moved asks [`DmaMap::address`], gives the device the
-//! answer for as many bytes as it covers, and asks again for the rest. That is all there is to
-//! DMA without an IOMMU from the guest's side; how the answer is found depends on how the monitor
-//! laid the guest out.
+//! A driver that moves `len` bytes at `gpa` calls [`DmaMap::address`], gives the device the answer
+//! for as many bytes as it covers, and asks again for the rest. That is all there is to DMA without
+//! an IOMMU from the guest's side; how the answer is found depends on how the monitor laid the
+//! guest out.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -30,16 +30,16 @@ pub struct Run {
 /// The way from guest-physical addresses to those of devices.
 #[derive(Clone, Debug, Default)]
 pub enum DmaMap {
-    /// RAM above 1 MiB stands at guest-physical addresses that are the host-physical ones, and so
-    /// do BARs. A device needs nothing else, and contiguous is contiguous.
+    /// RAM above 1 MiB is at guest-physical addresses that are the host-physical ones, and so do
+    /// BARs. A device needs nothing else, and contiguous is contiguous.
     #[default]
     Identity,
-    /// RAM stands at other addresses in the host, in pieces, and a table that the guest is shown
-    /// says where. The pieces' ends are invisible to the guest otherwise.
+    /// RAM is at other addresses in the host, in pieces, and a table that the guest can read has
+    /// them. The pieces' ends are invisible to the guest otherwise.
     Translate(Arc<dyn Translate>),
-    /// The monitor finds the addresses when they are written to the device's registers. It
-    /// cannot join what is apart, and the guest does not know where that is: only the bytes of a
-    /// page are sure to follow one another.
+    /// The monitor finds the addresses when they are written to the device's registers. It cannot
+    /// join what is apart, and the guest cannot see where that is: only the bytes of a page are
+    /// sure to follow one another.
     Mediate,
 }
 

@@ -10,7 +10,7 @@ use stress_format::{Interrupt, Mode};
 /// The options. Words of the command line that are none are for others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Seed of everything random.
+    /// Seed of the random generators.
     pub seed: u64,
     /// Least number of transfers for each engine.
     pub transfers: u64,
@@ -18,7 +18,7 @@ pub struct Options {
     pub bytes: u64,
     /// Names of the engines to run; all if there are none.
     pub engines: Vec<String>,
-    /// The one way to say that a transfer is done; every one that an engine has if `None`.
+    /// The one way to signal completion of a transfer; every one that an engine has if `None`.
     pub interrupt: Option<Interrupt>,
     /// How DMA addresses are found; as the machine shows if `None`.
     pub mode: Option<Mode>,

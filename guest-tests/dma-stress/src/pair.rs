@@ -244,8 +244,8 @@ impl Pair {
         }
     }
 
-    /// Tells what is wrong with the target from byte `first` on. `probe` may try the engine out,
-    /// and spoils memory.
+    /// Diagnoses the target from byte `first` on. `probe` may try the engine out, and spoils
+    /// memory.
     pub fn diagnose(
         &self,
         memory: &impl Memory,

@@ -27,7 +27,7 @@ const TAPS: u64 = 0xd800_0000_0000_0000;
 /// A payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// How it goes on.
+    /// How it continues.
     pub kind: Kind,
     /// Its first word, the tag.
     pub tag: u64,
@@ -72,7 +72,7 @@ impl Pattern {
 
 /// Something that takes words.
 pub trait Sink<R> {
-    /// Takes as many as it wants.
+    /// Takes as many as it needs.
     fn words(self, next: impl FnMut() -> u64) -> R;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Functions on the PCI bus. There is one bus, BARs are assigned, and are never moved: they stand
+//! Functions on the PCI bus. There is one bus, BARs are assigned, and are never moved: they are
 //! where the host's do.
 
 use alloc::vec::Vec;

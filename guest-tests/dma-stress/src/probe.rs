@@ -2,9 +2,8 @@
 
 //! Which memory a device really reads and writes.
 //!
-//! Memory is stamped: words say at which address they stand. A device that is told to fetch a
-//! word, and to put it down somewhere, then tells by the word what it fetched from and by the
-//! place what it put it down at.
+//! Memory is stamped: each word encodes its address. A device that copies a word then reveals by
+//! the word what it read from and by the place what it put it down at.
 
 use alloc::vec::Vec;
 
@@ -53,8 +52,8 @@ impl<M: Memory> Ground<'_, M> {
         })
     }
 
-    /// The same with stamps in every piece of `size` bytes: where the device really read and
-    /// wrote, if it is not where it was told.
+    /// The same with stamps in every piece of `size` bytes: where the device really read and wrote,
+    /// if it is not the requested place.
     fn probe_pieces(
         &self,
         engine: &mut dyn Engine,
@@ -102,7 +101,7 @@ impl<M: Memory> Ground<'_, M> {
         }
     }
 
-    /// The stamp that is not where it was made: the address that it tells, and its place.
+    /// The stamp that is not where it was made: the address that it encodes, and its place.
     fn stray(&self, source: Gpa, target: Gpa, size: u64) -> Option<(Gpa, Gpa)> {
         let told = |place: Gpa, word: u64| {
             let gpa = Gpa(word & !STAMP_MASK);

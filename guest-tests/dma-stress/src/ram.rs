@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn seams_are_told_by_extent() {
+    fn seams_are_listed_by_extent() {
         let mut ram = ram();
         assert!(!ram.may_have_seams() && ram.seams_in(&(Gpa(0)..Gpa(u64::MAX))).is_empty());
         ram.set_seams(Some(

@@ -7,7 +7,7 @@ use core::fmt::{self, Write};
 use spin::Mutex;
 use stress_format::{Finding, Record, VERSION_LINE};
 
-/// Findings that are printed; more of them tell nothing new.
+/// Findings that are printed; more of them add nothing.
 const MAX_FINDINGS: u64 = 16;
 
 /// The report, a line at a time from any processor.
@@ -34,7 +34,7 @@ impl<W: Write> Report<W> {
         }))
     }
 
-    /// Says how many tests there will be.
+    /// Prints the number of tests.
     pub fn plan(&self, tests: u64) {
         let _ = writeln!(self.0.lock().out, "1..{tests}");
     }

@@ -45,13 +45,13 @@ pub enum Class {
     ExtentStart,
     /// Up to the last byte of an extent.
     ExtentEnd,
-    /// Across places where guest memory goes on elsewhere in the host's.
+    /// Across discontinuities of guest memory in the host's.
     CrossSeam,
     /// Long and short ones, anywhere.
     Mixed,
 }
 
-/// All of them, in the order in which they are tried. The last one goes on until enough is moved.
+/// All of them, in the order in which they are tried. The last one continues until enough is moved.
 pub const CLASSES: [Class; 8] = [
     Class::Lengths,
     Class::Alignments,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How an engine says that it is done, and how long that took.
+//! Completion signals of an engine, and their latency.
 
 use alloc::vec::Vec;
 
@@ -38,7 +38,7 @@ pub trait Signals {
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The device is done and said so, if it was to.
+    /// The device is done and signalled it, if requested.
     Done,
     /// The device is done, but its interrupt did not come.
     Lost,
@@ -46,8 +46,8 @@ pub enum Ended {
     TimedOut,
 }
 
-/// How long an interrupt may take from when the device says by itself that it is done: a busy host
-/// may keep it for long.
+/// How long an interrupt may take from when the device's status shows completion: a busy host may
+/// keep it for long.
 const GRACE_MS: u64 = 2000;
 /// How long the device is left alone before it is asked without an interrupt.
 const LOOK_MS: u64 = 50;
@@ -57,9 +57,9 @@ const SPIN_MS: u64 = 2;
 /// What to wait for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wait {
-    /// How the device will say it.
+    /// How the device will signal it.
     pub kind: Interrupt,
-    /// [`Signals::count`] from before it was told to start.
+    /// [`Signals::count`] from before it was started.
     pub seen: u64,
     /// Milliseconds after which the device is asked even if no interrupt came.
     pub ask_after_ms: u64,
@@ -68,7 +68,8 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Waits until `done`, which asks the device, and quiets its interrupt if it is told `true`.
+    /// Waits until `done`, which reads the device's status, and quiets its interrupt if called with
+    /// `true`.
     ///
     /// In interrupt modes the device is asked once an interrupt came, or every now and then when
     /// none comes: a lost interrupt costs time, and never hangs. It is not quieted before its
@@ -195,7 +196,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_lost_interrupt_is_told_from_a_late_one() {
+    fn a_lost_interrupt_is_distinguished_from_a_late_one() {
         let script = Script::default();
         assert_eq!(wait(Interrupt::Msi, &script, 1000), Ended::Lost);
         let late = Script {

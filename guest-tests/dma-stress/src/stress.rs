@@ -192,7 +192,7 @@ impl<M: Memory, W: Write> Job<'_, M, W> {
                         self.shared.report.test(true, name);
                     }
                     Verdict::Dead => {
-                        dead = Some("the engine no longer answers");
+                        dead = Some("the engine no longer responds");
                         self.shared.report.test(false, format_args!("{name}"));
                     }
                 }

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_window_does_wrong_is_told() {
+    fn faults_of_a_window_are_reported() {
         let mut window = Fake {
             off: 1,
             ..Fake::new()

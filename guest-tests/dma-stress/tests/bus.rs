@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Functions are read from configuration space as it is, and not moved.
+//! Functions are read from configuration space, and not moved.
 
 use std::cell::RefCell;
 

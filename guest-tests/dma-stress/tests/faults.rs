@@ -153,7 +153,7 @@ fn scattered_memory_is_reached_through_the_table() {
 }
 
 #[test]
-fn a_table_that_is_wrong_is_told() {
+fn a_wrong_table_is_reported() {
     let translate = DmaMap::Translate(Arc::new(Scattered));
     let outcome = run_with(&translate, Fault::ScatteredSwap, "transfers=400 bytes=1");
     assert!(
@@ -175,7 +175,7 @@ fn the_same_seed_is_the_same_run() {
 }
 
 #[test]
-fn a_flipped_bit_is_told() {
+fn a_flipped_bit_is_reported() {
     let outcome = run(Fault::Bit(50), "transfers=400 bytes=1");
     assert!(
         outcome.has(FindingKind::BitFlip, "bit 2 of byte"),
@@ -192,7 +192,7 @@ fn a_flipped_bit_is_told() {
 }
 
 #[test]
-fn an_offset_is_told_with_its_distance() {
+fn an_offset_is_reported_with_its_distance() {
     for (fault, distance) in [
         (Fault::Offset(4096), "(+0x1000)"),
         (Fault::Offset(-4096), "(-0x1000)"),
@@ -210,7 +210,7 @@ fn an_offset_is_told_with_its_distance() {
 }
 
 #[test]
-fn swapped_extents_are_told() {
+fn swapped_extents_are_reported() {
     let outcome = run(Fault::Swap, "transfers=200 bytes=1 irq=polling");
     assert!(
         outcome.has(FindingKind::WrongExtent, "the data was written at"),

@@ -37,7 +37,7 @@ enum Fault {
     LateRegisters,
     /// A byte too many moves.
     Overrun,
-    /// The device reads what it should not, and does not say that it is busy.
+    /// The device reads what it should not, and does not report that it is busy.
     SilentRead,
     /// The same for writes.
     SilentWrite,
@@ -369,14 +369,14 @@ fn races_start_nothing() {
 #[test]
 fn everything_that_is_let_through_is_found() {
     for (fault, test) in [
-        (Fault::NoEnd, "what is wrong does not start"),
-        (Fault::Narrow, "what is wrong does not start"),
-        (Fault::NoWindow, "what is wrong does not start"),
-        (Fault::LateRegisters, "what is right runs"),
-        (Fault::Overrun, "what is right runs"),
-        (Fault::SilentRead, "what is right runs"),
-        (Fault::SilentWrite, "all other memory is as it was"),
-        (Fault::Deaf, "what is right runs"),
+        (Fault::NoEnd, "invalid transfers do not start"),
+        (Fault::Narrow, "invalid transfers do not start"),
+        (Fault::NoWindow, "invalid transfers do not start"),
+        (Fault::LateRegisters, "valid transfers run"),
+        (Fault::Overrun, "valid transfers run"),
+        (Fault::SilentRead, "valid transfers run"),
+        (Fault::SilentWrite, "other memory is unchanged"),
+        (Fault::Deaf, "valid transfers run"),
     ] {
         let outcome = attack(fault, None, "transfers=3000 accepted=40");
         let failed = outcome.failed();

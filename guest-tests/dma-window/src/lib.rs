@@ -2,14 +2,14 @@
 
 //! A guest's side of the DMA window, as `docs/reference/dma-window.md` specifies it.
 //!
-//! A guest whose memory does not stand at the host's addresses must not give a device its
-//! guest-physical addresses. The window is a PCI function that tells it the right ones:
+//! A guest whose memory is not at the host's addresses must not give a device its guest-physical
+//! addresses. The window is a PCI function that provides the right ones:
 //!
-//! 1. [`locate`] recognises the function by its config space and says where its BARs are. The
+//! 1. [`locate`](fn@locate) recognises the function by its config space and returns where its BARs are. The
 //!    guest makes them accessible (memory decode in COMMAND, a mapping) behind [`Bars`].
 //! 2. [`DmaWindow::open`] makes sure that it is a window of a version known here.
-//! 3. [`DmaWindow::translate`] says which address a device must be given. It reads the table in
-//!    the BAR, which does not leave the guest.
+//! 3. [`DmaWindow::translate`] returns the address for a device. It reads the table in the BAR,
+//!    which does not leave the guest.
 //! 4. [`DmaWindow::enable`] lets a device be a bus master, once its driver uses such addresses.
 //!
 //! ```
@@ -18,7 +18,8 @@
 //! /// Gives a device the addresses of a buffer, piece by piece.
 //! fn program<B: Bars>(
 //!     window: &DmaWindow<B>,
-//!     (mut gpa, mut len): (Gpa, u64),
+//!     mut gpa: Gpa,
+//!     mut len: u64,
 //!     mut descriptor: impl FnMut(u64, u64),
 //! ) -> Result<(), TranslateError> {
 //!     while len > 0 {

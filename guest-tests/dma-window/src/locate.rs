@@ -27,8 +27,7 @@ pub struct Location {
 /// Where the BARs of a function are, if it is a DMA window. `config` reads 32 bits of the
 /// function's config space, at a multiple of 4.
 ///
-/// The BARs stand where the monitor put them. Do not move them: table pointers name those
-/// addresses.
+/// The BARs are where the monitor put them. Do not move them: table pointers name those addresses.
 #[must_use]
 pub fn locate(config: impl Fn(u16) -> u32) -> Option<Location> {
     if config(regs::VENDOR) != u32::from(DEVICE) << 16 | u32::from(VENDOR) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Windows that say anything, and tables that are not trusted.
+//! Windows with arbitrary contents, and tables that are not trusted.
 
 extern crate std;
 

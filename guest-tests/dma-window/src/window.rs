@@ -32,14 +32,14 @@ pub trait Bars {
 /// Why a function is no window that can be used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// It does not say that it is one. All-ones mean that memory decode is off.
+    /// It does not identify itself as one. All-ones mean that memory decode is off.
     #[error("no DMA window: its first register reads {found:#x} instead of {MAGIC:#x}")]
     Magic {
-        /// What it says.
+        /// Its contents.
         found: u32,
     },
     /// Its interface is another.
-    #[error("the DMA window has version {found}, this guest knows {VERSION}")]
+    #[error("the DMA window has version {found}, this guest supports {VERSION}")]
     Version {
         /// The interface's version.
         found: u32,
@@ -50,12 +50,13 @@ pub enum OpenError {
         /// The features it has.
         found: u32,
     },
-    /// What it says about its table cannot be.
+    /// Its description of its table is invalid.
     #[error(
-        "the DMA window's table at {table} cannot be: {bytes:#x} bytes, {levels} levels, top {top:#x}"
+        "the DMA window's table at {table} is invalid: {bytes:#x} bytes, {levels} levels, top \
+         {top:#x}"
     )]
     Table {
-        /// Where BAR 2 stands.
+        /// Address of BAR 2.
         table: Gpa,
         /// Bytes of the table.
         bytes: u64,
@@ -70,7 +71,7 @@ pub enum OpenError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TranslateError {
     /// The address is not that of memory, or no bytes were asked for.
-    #[error("{len:#x} bytes at GPA {gpa} are no memory that a device could be pointed at")]
+    #[error("{len:#x} bytes at GPA {gpa} are not memory that a device can access")]
     NotMemory {
         /// The address.
         gpa: Gpa,
@@ -84,7 +85,7 @@ pub enum TranslateError {
 
 /// A function's bus mastering was not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the DMA window answers {status} for the function {function}")]
+#[error("the DMA window returns {status} for the function {function}")]
 pub struct EnableError {
     /// The function.
     pub function: Bdf,
@@ -101,14 +102,14 @@ pub struct EnableError {
 #[derive(Debug)]
 pub struct DmaWindow<B> {
     bars: B,
-    /// Where BAR 2 stands.
+    /// Address of BAR 2.
     base: Gpa,
     bytes: u64,
     root: Root,
 }
 
 impl<B: Bars> DmaWindow<B> {
-    /// The window behind `bars`, whose BAR 2 stands at `table`.
+    /// The window behind `bars`, whose BAR 2 is at `table`.
     ///
     /// # Errors
     ///
@@ -156,8 +157,8 @@ impl<B: Bars> DmaWindow<B> {
         run.ok_or(TranslateError::NotMemory { gpa, len })
     }
 
-    /// What [`translate`](Self::translate) says, asked through the registers. Slower, as each
-    /// access to a register leaves the guest; for guests that cannot map the table.
+    /// The result of [`translate`](Self::translate), through the registers. Slower, as each access
+    /// to a register leaves the guest; for guests that cannot map the table.
     ///
     /// # Errors
     ///
@@ -174,7 +175,7 @@ impl<B: Bars> DmaWindow<B> {
         }
     }
 
-    /// Lets `function` be a bus master. Its driver says with this that it gives the device
+    /// Allows `function` to be a bus master. Its driver confirms with this that it gives the device
     /// translated addresses only.
     ///
     /// It counts from the next access to the function's config space on: set Bus Master in
@@ -182,7 +183,7 @@ impl<B: Bars> DmaWindow<B> {
     ///
     /// # Errors
     ///
-    /// [`EnableError`] if the window does not know the function.
+    /// [`EnableError`] if the window does not have the function.
     pub fn enable(&mut self, function: Bdf) -> Result<(), EnableError> {
         self.change(function, 0, STATUS_ENABLED)
     }
@@ -194,7 +195,7 @@ impl<B: Bars> DmaWindow<B> {
     ///
     /// # Errors
     ///
-    /// [`EnableError`] if the window does not know the function.
+    /// [`EnableError`] if the window does not have the function.
     pub fn disable(&mut self, function: Bdf) -> Result<(), EnableError> {
         self.change(function, DISABLE, STATUS_DISABLED)
     }

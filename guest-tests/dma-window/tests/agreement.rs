@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guest's side against the device: what the walk finds in the BAR, what the registers
-//! answer, and what the monitor knows are the same for any memory and any address.
+//! The guest's side against the device: what the walk finds in the BAR, what the registers answer,
+//! and the monitor's data are the same for any memory and any address.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -14,9 +14,9 @@ use devices::pci::PciRoot;
 use devices::vfio_pci::BusMasterGate;
 use devices_testing::dma_window as testing;
 use dma_window::{Bars, DmaWindow, EnableError, TranslateError, locate};
-use iommufd_backend::backend::PinnedMap;
 use iommufd_backend::extent::Extent;
 use proptest::prelude::*;
+use software_memory::PinnedMap;
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A kernel that breaks its promises, for one program: preloaded, this library stands in for libc's `ioctl`
+//! A kernel with injected faults, for one program: preloaded, this library replaces libc's `ioctl`
 //! and `pread64`, and falsifies what the kernel answers.
 //!
 //! ```sh
@@ -16,9 +16,9 @@
 //! | which | `3`: the third such call; `3-`: the third and all that follow |
 //! | lie | `returns=-22`: the kernel is not asked, the call fails with errno 22; `u64@32=0x1000`: in what the kernel wrote, the 64 bits from byte 32 on (also `u8`, `u16`, `u32`) |
 //!
-//! Of requests only iommufd's and VFIO's can be answered falsely: their structures begin with their size. Every
-//! lie is told on standard error; a rule that is wrong, or does not fit the answer, ends the program with
-//! status 125.
+//! Of requests only iommufd's and VFIO's can be answered falsely: their structures begin with their
+//! size. Every injected result is printed on standard error; a rule that is wrong, or does not fit
+//! the answer, ends the program with status 125.
 
 mod rule;
 
@@ -31,7 +31,7 @@ use rule::{Lie, Rule};
 /// Rules that could not be used.
 const UNUSABLE: i32 = 125;
 
-/// Stands in for libc's, which is variadic: on x86-64 its third argument is passed as any other.
+/// Replaces libc's, which is variadic: on x86-64 its third argument is passed as any other.
 ///
 /// # Safety
 /// As of `ioctl(2)`.
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_voi
     c_int::try_from(result).unwrap_or(-1)
 }
 
-/// Stands in for libc's.
+/// Replaces libc's.
 ///
 /// # Safety
 /// As of `pread(2)`.
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn pread64(
     isize::try_from(result).unwrap_or(-1)
 }
 
-/// The lies to tell about this call.
+/// The results to inject into this call.
 fn lies(call: &str, number: u64) -> Vec<&'static Lie> {
     static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
     let rules = RULES.get_or_init(|| {

@@ -61,7 +61,7 @@ impl Lie {
     }
 }
 
-/// When to tell which lie.
+/// When to inject which result.
 #[derive(Debug)]
 pub struct Rule {
     text: String,
@@ -79,7 +79,7 @@ pub fn parse(text: &str) -> Result<Vec<Rule>, String> {
     text.split(';')
         .map(str::trim)
         .filter(|rule| !rule.is_empty())
-        .map(|rule| Rule::parse(rule).ok_or_else(|| format!("`{rule}` is no rule")))
+        .map(|rule| Rule::parse(rule).ok_or_else(|| format!("`{rule}` is not a rule")))
         .collect()
 }
 
@@ -117,7 +117,7 @@ impl Rule {
         (self.first..=self.last).contains(&seen)
     }
 
-    /// What to say.
+    /// The result.
     pub fn lie(&self) -> &Lie {
         &self.lie
     }
@@ -172,7 +172,7 @@ mod tests {
             "ioctl 0x3b95 1 u8@0=256",
             "ioctl 0x3b95 1 u8@-1=0",
             "pread 0 1 u8=1",
-            // The structures of other requests do not tell their size.
+            // The structures of other requests do not encode their size.
             "ioctl 0xae01 1 u8@0=0",
         ] {
             assert!(parse(text).is_err(), "{text}");

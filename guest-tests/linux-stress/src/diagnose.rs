@@ -73,7 +73,7 @@ enum Cell {
     Unknown,
 }
 
-/// Says what is wrong with a block that is not what it should be.
+/// Diagnoses a block with wrong contents.
 #[must_use]
 pub fn diagnose(stamper: Stamper, block: &[u8], expected: &Expected) -> Diagnosis {
     if let Some(diagnosis) = flipped_bits(stamper, block, expected) {
@@ -135,7 +135,7 @@ fn classify(stamper: Stamper, bytes: &[u8], place: Stamp) -> Cell {
     }
 }
 
-/// How many cells from the first on tell the same story: one generation, one distance.
+/// How many cells from the first on agree: one generation, one distance.
 fn runs_until(cells: &[Cell], offset: u64) -> usize {
     let story = |index: usize, cell: Cell| match cell {
         Cell::Other(stamp) => {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn stale_torn_and_missing_data_are_told_apart() {
+    fn stale_torn_and_missing_data_are_distinguished() {
         let stale = block(EXPECTED.offset, 4);
         let (kind, text) = told(&stale);
         assert_eq!(kind, FindingKind::Mismatch);
@@ -371,7 +371,7 @@ mod tests {
         }
 
         #[test]
-        fn any_cut_of_two_blocks_is_told(at in 1_usize..512, generation in 0_u32..5) {
+        fn any_cut_of_two_blocks_is_reported(at in 1_usize..512, generation in 0_u32..5) {
             let mut bytes = block(EXPECTED.offset, 5);
             bytes[at..].copy_from_slice(&block(EXPECTED.offset, generation)[at..]);
             // The second half of a cell alone has the generation.

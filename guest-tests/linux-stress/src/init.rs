@@ -21,7 +21,7 @@ use crate::report::{Report, Status};
 /// The I/O port that takes the run's [`Status`].
 pub const STATUS_PORT: u64 = 0x603;
 
-/// The argument before the command line by which this program is told to do the work.
+/// The argument before the command line by which this program is started to do the work.
 pub const WORK_ARGUMENT: &str = "run";
 
 /// What the work may take beside three times the time that it was given; slow machines verify for long.
@@ -64,7 +64,7 @@ fn ready_and_work(report: &Report) -> Status {
     match child {
         Ok(child) => wait_for(child, time * 3 + EXTRA_TIMEOUT, report),
         Err(error) => {
-            report.bail_out(format_args!("the work does not start: {error}"));
+            report.bail_out(format_args!("cannot start the work: {error}"));
             Status::NotRun
         }
     }
@@ -88,7 +88,7 @@ fn load_modules(folder: &Path, cmdline: &str, report: &Report) {
         let name = stem.split_once('-').map_or(&*stem, |(_, name)| name);
         let parameters = module_parameters(cmdline, name);
         if let Err(error) = load_module(&path, parameters) {
-            report.comment(format_args!("{} does not load: {error}", path.display()));
+            report.comment(format_args!("cannot load {}: {error}", path.display()));
         }
     }
 }
@@ -138,13 +138,16 @@ fn verdict(status: ExitStatus, report: &Report) -> Status {
     }
 }
 
-/// Tells the monitor the status and powers off. Nothing of this run is in any file system, so nothing is synced
-/// that could hang on a device that does not answer.
+/// Reports the status to the monitor and powers off. Nothing of this run is in any file system, so
+/// nothing is synced that could hang on a device that does not answer.
 fn power_off(status: Status, report: &Report) -> ! {
     let port = OpenOptions::new().write(true).open("/dev/port");
     let written = port.and_then(|port| port.write_all_at(&[status as u8], STATUS_PORT));
     if let Err(error) = written {
-        report.comment(format_args!("status {} is not told: {error}", status as u8));
+        report.comment(format_args!(
+            "cannot report status {}: {error}",
+            status as u8
+        ));
     }
     if let Err(error) = reboot(RebootCommand::PowerOff) {
         report.comment(format_args!("no power-off: {error}"));
@@ -205,7 +208,7 @@ mod tests {
         fs::write(folder.path().join("000-nvme.ko"), "no module").unwrap();
         let lines = Lines::default();
         load_modules(folder.path(), "", &lines.report());
-        assert!(lines.text().contains("000-nvme.ko does not load"));
+        assert!(lines.text().contains("000-nvme.ko: "));
         load_modules(&folder.path().join("none"), "", &lines.report());
         assert_eq!(lines.text().lines().count(), 1);
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the kernel says about devices while they are driven: `/dev/kmsg`
-//! (Linux Documentation/ABI/testing/dev-kmsg).
+//! Kernel messages about devices while they are driven: `/dev/kmsg` (Linux
+//! Documentation/ABI/testing/dev-kmsg).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};

@@ -2,13 +2,14 @@
 
 //! DMA stress in a Linux guest.
 //!
-//! The program is the init of an initramfs with a stock kernel's modules. What it does stands on the kernel's
-//! command line, see [`options`]; what it finds it tells in the form of [`stress_format`], and then it powers the
-//! machine off. [`init`] is process 1 and outlives whatever happens to its child, which runs [`run`].
+//! The program is the init of an initramfs with a stock kernel's modules. What it does is on the
+//! kernel's command line, see [`options`]; it reports its findings in the form of
+//! [`stress_format`], and then it powers the machine off. [`init`] is process 1 and outlives
+//! whatever happens to its child, which runs [`run`].
 //!
-//! The parts that know what to do and what is wrong are separate from those that need a device: [`stamp`] and
-//! [`diagnose`] say what is on a disk and what went wrong with it, [`disk`] works on anything that reads and
-//! writes at offsets, [`net`] on any stream.
+//! The parts that decide and diagnose are separate from those that need a device: [`stamp`] and
+//! [`diagnose`] define what is on a disk and diagnose faults, [`disk`] works on anything that reads
+//! and writes at offsets, [`net`] on any stream.
 
 #![deny(unsafe_code)]
 

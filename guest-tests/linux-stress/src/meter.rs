@@ -12,7 +12,7 @@ use stress_format::{Histogram, Landed, Sample, Totals};
 /// Bytes of a piece of RAM in [`Tally::landed`].
 const PIECE: u64 = 2 << 20;
 
-/// Most pieces that are told.
+/// Most pieces that are reported.
 const MAX_PIECES: usize = 512;
 
 /// Counts of a run.
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_used_pieces_are_told_in_order() {
+    fn the_most_used_pieces_are_reported_in_order() {
         let mut tally = Tally::default();
         for piece in 0..600_u64 {
             tally.land(piece * PIECE + 4096, 10 + piece);

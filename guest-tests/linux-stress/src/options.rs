@@ -50,7 +50,7 @@ pub struct Options {
 pub struct BadWord {
     /// Its key.
     pub key: &'static str,
-    /// What may stand there.
+    /// Allowed values.
     pub wanted: &'static str,
 }
 

@@ -17,7 +17,7 @@ const FRAME: u64 = (1 << 55) - 1;
 pub struct Pagemap(File);
 
 impl Pagemap {
-    /// Opens it. Without `CAP_SYS_ADMIN` it will tell nothing.
+    /// Opens it. Without `CAP_SYS_ADMIN` it will show nothing.
     ///
     /// # Errors
     /// The system's.
@@ -25,8 +25,8 @@ impl Pagemap {
         File::open("/proc/self/pagemap").map(Self)
     }
 
-    /// Guest-physical address and length of each piece of `bytes`, page by page; those that are not in memory
-    /// or not told are left out.
+    /// Guest-physical address and length of each piece of `bytes`, page by page; those that are not
+    /// in memory or hidden are omitted.
     #[must_use]
     pub fn pieces(&self, bytes: &[u8]) -> Vec<(u64, u64)> {
         let start = bytes.as_ptr().addr() as u64;
@@ -55,7 +55,7 @@ impl Pagemap {
             .collect()
     }
 
-    /// Guest-physical address of the first byte; 0 if it is not told.
+    /// Guest-physical address of the first byte; 0 if it is hidden.
     #[must_use]
     pub fn gpa(&self, bytes: &[u8]) -> u64 {
         let first = bytes.get(..1).map(|byte| self.pieces(byte));
@@ -65,7 +65,7 @@ impl Pagemap {
     }
 }
 
-/// The number of the page frame, which is 0 for those who may not know it.
+/// The number of the page frame, which is 0 for processes without permission.
 fn frame(entry: u64) -> Option<u64> {
     (entry & PRESENT != 0 && entry & FRAME != 0).then_some(entry & FRAME)
 }
@@ -78,12 +78,12 @@ mod tests {
     fn absent_and_hidden_pages_have_no_frame() {
         assert_eq!(frame(PRESENT | 5), Some(5));
         assert_eq!(frame(PRESENT), None);
-        // Swapped out: the bits say where to.
+        // Swapped out: the bits encode where to.
         assert_eq!(frame(1 << 62 | 5), None);
     }
 
     #[test]
-    fn pieces_make_up_the_whole_if_they_are_told() {
+    fn pieces_make_up_the_whole_if_they_are_shown() {
         let bytes = vec![1; 20_000];
         let Ok(pagemap) = Pagemap::open() else { return };
         let pieces = pagemap.pieces(&bytes[100..]);

@@ -17,7 +17,7 @@ const MEDIUM: u8 = u8::MAX;
 
 const KIB: usize = 1024;
 
-/// What the kernel is told, one at a time, below `/`.
+/// Files to write, one at a time, below `/`.
 const WISHES: &[(&str, &str)] = &[
     // Linux Documentation/admin-guide/sysctl/vm.rst
     ("proc/sys/vm/compact_memory", "1"),
@@ -61,8 +61,8 @@ impl<'a> Pressure<'a> {
         }
     }
 
-    /// Goes on as long as `goes_on`, which is asked with the number of steps done. Returns how many pieces of
-    /// memory had changed.
+    /// Continues as long as `goes_on` returns true for the number of steps done. Returns how many
+    /// pieces of memory had changed.
     pub fn run(mut self, goes_on: &(dyn Fn(u64) -> bool + Sync)) -> u64 {
         let hugepages = fs::read_to_string(self.root.join(HUGEPAGES)).unwrap_or_default();
         let mut done = 0;
@@ -120,7 +120,7 @@ impl<'a> Pressure<'a> {
         let at = piece.iter().zip(&right).position(|(a, b)| a != b);
         let (at, wrong) = at.map_or((0, &piece[..]), |at| (at, &piece[at..]));
         let text = format!(
-            "memory that no transfer was for changed: byte {at} of {}, now {:02x?}",
+            "memory changed that no transfer was for: byte {at} of {}, now {:02x?}",
             piece.len(),
             &wrong[..wrong.len().min(16)]
         );
@@ -157,7 +157,7 @@ mod tests {
     use crate::report::testing::Lines;
 
     #[test]
-    fn held_memory_stays_below_the_limit_and_is_given_back() {
+    fn held_memory_stays_below_the_limit_and_is_released() {
         let (lines, meter) = (Lines::default(), Meter::new());
         let report = lines.report();
         let shared = Shared {

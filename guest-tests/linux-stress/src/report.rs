@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Telling it: lines for the console.
+//! Reporting: lines for the console.
 
 use std::fmt::{self, Display};
 use std::io::Write;
@@ -9,17 +9,17 @@ use std::sync::{Mutex, PoisonError};
 
 use stress_format::{Finding, FindingKind, Record, VERSION_LINE};
 
-/// Most findings that are told; all are counted.
+/// Most findings that are reported; all are counted.
 const MAX_FINDINGS: u64 = 32;
 
-/// How it ended, as the host gets to know it.
+/// How it ended, as reported to the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// All tests passed.
     Passed = 0,
     /// Something failed.
     Failed = 1,
-    /// There was nothing to test, or it could not start.
+    /// The guest had nothing to test, or it could not start.
     NotRun = 2,
 }
 
@@ -89,7 +89,7 @@ impl Report {
         }
     }
 
-    /// Something wrong. After the first 32 of a run, they are not told.
+    /// Something wrong. After the first 32 of a run, they are not reported.
     pub fn finding(&self, finding: &Finding<'_>) {
         self.failed.store(true, Ordering::Relaxed);
         if self.findings.fetch_add(1, Ordering::Relaxed) < MAX_FINDINGS {
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_can_be_read() {
+    fn what_is_reported_can_be_read() {
         let lines = Lines::default();
         let report = lines.report();
         report.version();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn findings_are_not_told_for_ever() {
+    fn findings_are_not_reported_for_ever() {
         let lines = Lines::default();
         let report = lines.report();
         for _ in 0..100 {

@@ -74,7 +74,7 @@ impl Memory {
     }
 }
 
-/// Does what `options` say and tells it all.
+/// Does what `options` request and reports the results.
 pub fn run(options: &Options, report: &Report) -> Status {
     report.version();
     report.record(&Record::Start(Start {
@@ -142,7 +142,7 @@ fn end(meter: &Meter, report: &Report) {
     report.record(&Record::Totals(meter.totals()));
 }
 
-/// Runs all jobs of all tests at the same time and tells how they ended.
+/// Runs all jobs of all tests at the same time and reports how they ended.
 fn do_all(tests: Vec<Test<'_>>, report: &Report) {
     thread::scope(|scope| {
         let running: Vec<_> = tests
@@ -156,7 +156,7 @@ fn do_all(tests: Vec<Test<'_>>, report: &Report) {
         for (name, threads) in running {
             let mut problems = 0;
             for thread in threads {
-                // A thread that panicked has said why.
+                // A thread that panicked has printed why.
                 problems += thread.join().unwrap_or(1);
             }
             report.test(problems == 0, name);
@@ -264,13 +264,12 @@ fn kernel_log(log: &mut KernelLog, shared: Shared<'_>) {
         }
         shared.report.failure(*kind, 0, &format!("kernel: {text}"));
     }
-    shared
-        .report
-        .test(news.is_empty(), "kernel log: no bad news");
+    shared.report.test(news.is_empty(), "kernel log: no errors");
 }
 
 impl Devices {
-    /// Waits for the devices that `options` ask for, opens them, and tells of each; an error is what is missing.
+    /// Waits for the devices that `options` ask for, opens them, and reports each; an error names
+    /// what is missing.
     fn find(options: &Options, report: &Report) -> Result<Self, String> {
         let wants_disks = options.work != Work::Net;
         let wants_net =
@@ -306,7 +305,7 @@ impl Devices {
         };
         for (interface, address) in interfaces.into_iter().zip(&options.addresses) {
             interface::bring_up(&interface.name, address)
-                .map_err(|error| format!("{} does not come up: {error}", interface.name))?;
+                .map_err(|error| format!("cannot bring up {}: {error}", interface.name))?;
             let id = (found.disks.len() + found.interfaces.len()) as u64;
             tell_engine(report, id, &interface.function, &interface.name);
             found.interfaces.push((interface, *address));
@@ -350,7 +349,7 @@ fn open_disk(
     tell_engine(report, engine.into(), &disk.function, &disk.name);
     if !options.may_write {
         report.comment(format_args!(
-            "{} is only read: its contents are kept unless destroy=yes says otherwise",
+            "{} is only read: destroy=yes allows writing to it",
             disk.name
         ));
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Data that says where it belongs: every 16 bytes carry their address, the number of the write that they come
+//! Self-describing data: every 16 bytes carry their address, the number of the write that they come
 //! from, and the seed of the run.
 //!
-//! Both halves of such a *cell* are numbers behind a reversible mixing function, so that data looks random, no cell
-//! resembles another, and any cell found in a wrong place tells its right one.
+//! Both halves of such a *cell* are numbers behind a reversible mixing function, so that data looks
+//! random, no cell resembles another, and any cell found in a wrong place reveals its right one.
 
 /// Bytes of a cell.
 pub const CELL: usize = 16;
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_cell_tells_its_stamp(seed: u64, medium: u8, number in 0_u64..1 << 56, generation: u32) {
+        fn every_cell_has_its_stamp(seed: u64, medium: u8, number in 0_u64..1 << 56, generation: u32) {
             let stamp = Stamp { medium, offset: number * 16, generation };
             let stamper = Stamper::new(seed);
             prop_assert_eq!(stamper.decode(&stamper.cell(stamp)), Some(stamp));

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_in_kib() {
+    fn memory_is_reported_in_kib() {
         let meminfo = "MemTotal:  99 kB\nMemAvailable:     421332 kB\nX: 1 kB\n";
         assert_eq!(available_memory(meminfo), Some(421_332 * 1024));
         assert_eq!(available_memory("MemAvailable: x kB\n"), None);

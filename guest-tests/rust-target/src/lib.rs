@@ -2,8 +2,8 @@
 
 //! Makes sure that Rust can build for a target, before a build fails with "can't find crate for `core`".
 //!
-//! rustup reads the targets in `rust-toolchain.toml` only when it installs a toolchain, and not at all with
-//! `RUSTUP_AUTO_INSTALL=0`.
+//! rustup reads the targets in `rust-toolchain.toml` only when it installs a toolchain, and not
+//! with `RUSTUP_AUTO_INSTALL=0`.
 
 use std::io;
 use std::path::Path;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Pinvisor with its one idea taken out: guest memory stands at conventional addresses, wherever it really is.
+//! Pinvisor with its one idea taken out: guest memory is at conventional addresses, regardless of
+//! its physical addresses.
 //!
 //! A device that a guest drives under it writes over the host. It exists to show that the tests notice; it is
 //! built by the testbed only and never installed.

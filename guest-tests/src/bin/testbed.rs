@@ -8,13 +8,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use guest_tests::inside::{broadcast, canary, deny, nvme_manage, shape};
+use guest_tests::inside::{boot, broadcast, canary, deny, nvme_manage, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
 use guest_tests::setup::{Arch, Flavour, setup};
-use guest_tests::{Error, Result, cases, demo, runner, shell};
+use guest_tests::{Error, Result, bench, cases, demo, runner, shell};
 
-/// Exit status for what is the testbed's own failure, not the script's.
+/// Exit status for failures of the testbed, not of the script.
 const OWN_FAILURE: u8 = 125;
 
 /// Real boots on an emulated machine without an IOMMU.
@@ -27,20 +27,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Install, download and build what the testbed is made of; a no-op when complete.
+    /// Install, download and build the testbed; a no-op when complete.
     Setup {
         /// For machines of this architecture.
         #[arg(long, value_enum, default_value = "x86_64")]
         arch: Arch,
-        /// Take the newest versions on offer.
+        /// Use the newest available versions.
         #[arg(long)]
         update: bool,
     },
     /// Run a script on a machine without an IOMMU and exit with its status (124: time-out, 125: no status).
     ///
-    /// The script runs by /bin/sh as root on an overlay of this machine's files: it reads them all and writes
-    /// to scratch. The release build of pinvisor is in PATH, $TESTBED_BDF_0, $TESTBED_BDF_1, ... say where the
-    /// devices are, `testbed-bind BDF` gives one to vfio-pci.
+    /// The script runs by /bin/sh as root on an overlay of this machine's files: it reads them all
+    /// and writes to scratch. The release build of pinvisor is in PATH, $TESTBED_BDF_0,
+    /// $TESTBED_BDF_1, ... are the devices' addresses, `testbed-bind BDF` binds one to vfio-pci.
     Exec {
         #[command(flatten)]
         machine: MachineArgs,
@@ -58,7 +58,7 @@ enum Task {
     },
     /// Show a real NVMe controller driven by the guest that stresses DMA, on the real path.
     Demo {
-        /// Take what is built as it is, without building it first.
+        /// Use existing builds, without building first.
         #[arg(long)]
         no_build: bool,
     },
@@ -70,10 +70,12 @@ enum Task {
         /// Run the long cases, too.
         #[arg(long)]
         long: bool,
-        /// Take target/release/pinvisor as it is, without building it first.
+        /// Use the existing target/release/pinvisor, without building it first.
         #[arg(long)]
         no_build: bool,
     },
+    /// Measure starts of guests beside other monitors, and print a table.
+    Bench(bench::Options),
     /// For scripts on the test machine.
     #[command(subcommand)]
     Inside(Inside),
@@ -97,12 +99,21 @@ enum Inside {
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
-    /// Hold a pattern in all free hugepages of 2 MiB while a command runs, and say what changed as `KEY_changed`.
+    /// Hold a pattern in all free hugepages of 2 MiB while a command runs, and report what changed
+    /// as `KEY_changed`.
     Pool {
-        /// Under which key.
+        /// The key.
         #[arg(long)]
         key: String,
         /// The command.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// Start a monitor and print when its guest's init ran and when it was gone, as JSON.
+    Boot {
+        #[command(flatten)]
+        boot: boot::Boot,
+        /// The monitor's command.
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
@@ -147,10 +158,10 @@ struct MachineArgs {
     /// Hugepages of 1 GiB reserved at boot.
     #[arg(long, default_value_t = 0, value_name = "N")]
     hugepages_1g: u32,
-    /// A PCI device, as QEMU's -device takes it, behind a port or bridge of its own. Repeatable.
+    /// A PCI device, as QEMU's -device takes it, behind its own port or bridge. Repeatable.
     #[arg(long, value_name = "QEMU_DEVICE_ARG")]
     device: Vec<String>,
-    /// Another argument for QEMU. Repeatable. Disk images are snapshots whatever is said here.
+    /// An additional argument for QEMU. Repeatable. Disk images are always snapshots.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     qemu_arg: Vec<String>,
     /// A word for the machine's kernel command line. Repeatable.
@@ -162,7 +173,7 @@ struct MachineArgs {
     /// IOMMU of the machine.
     #[arg(long, value_enum, default_value = "none")]
     iommu: Iommu,
-    /// Take target/release/pinvisor as it is, without building it first.
+    /// Use the existing target/release/pinvisor, without building it first.
     #[arg(long)]
     no_build: bool,
 }
@@ -192,7 +203,7 @@ impl MachineArgs {
     }
 }
 
-/// Builds what runs on the test machine beside this program, unless told not to.
+/// Builds what runs on the test machine beside this program, unless disabled.
 fn build(arch: Arch, no_build: bool) -> Result<()> {
     if no_build {
         return Ok(());
@@ -230,6 +241,23 @@ fn cargo_build(arguments: &str) -> Result<()> {
     let manifest = paths::checkout().join("Cargo.toml");
     let mut cargo = shell::command("cargo", ["build", "--quiet", "--release"]);
     cargo.args(arguments.split_whitespace());
+    shell::run(cargo.arg("--manifest-path").arg(manifest)).map(drop)
+}
+
+/// `pinvisor` as it is distributed.
+fn cargo_build_distributed() -> Result<()> {
+    let triple = GuestTarget::Linux.triple();
+    rust_target::ensure(triple, shell::progress)?;
+    let manifest = paths::checkout().join("Cargo.toml");
+    let mut cargo = shell::command("cargo", ["build", "--quiet", "--profile", "dist"]);
+    cargo.args([
+        "--package",
+        "pinvisor",
+        "--bin",
+        "pinvisor",
+        "--target",
+        triple,
+    ]);
     shell::run(cargo.arg("--manifest-path").arg(manifest)).map(drop)
 }
 
@@ -276,6 +304,15 @@ fn run(task: Task) -> Result<i32> {
             build(Arch::X86_64, no_build)?;
             Ok(i32::from(!runner::run(cases::ALL, &filter, long)))
         }
+        Task::Bench(options) => {
+            handle_interrupts()?;
+            if !options.no_build {
+                build(Arch::X86_64, false)?;
+                cargo_build_distributed()?;
+            }
+            Ok(i32::from(!bench::run(&options)?))
+        }
+        Task::Inside(Inside::Boot { boot, command }) => boot::run(boot, &command),
         Task::Inside(Inside::Shape { shape, command }) => shape::run(shape, &command),
         Task::Inside(Inside::Canary { canary, command }) => canary::run(canary, &command),
         Task::Inside(Inside::Pool { key, command }) => canary::pool(&key, &command),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What `pinvisor` says and does where addresses are not what devices were told: a page that is elsewhere, a bus
-//! that translates. The device is bound, as after the steps of [`BY_STATE`](super::refusal::BY_STATE).
+//! What `pinvisor` reports and does if addresses are not those that devices use: a page that is
+//! elsewhere, a bus that translates. The device is bound, as after the steps of
+//! [`BY_STATE`](super::refusal::BY_STATE).
 
 use super::step::{STEP, Step};
 
@@ -14,7 +15,7 @@ const TAKE: &str = "rm -f /tmp/taken\n(until grep -qs '\"ready\"' /tmp/taken; do
                  done\n\
                  kill -INT $pid) & taker=$!\n";
 
-/// What a run must say whose memory has lost a page.
+/// The report of a run whose memory has lost a page.
 const TAKEN: Step = Step {
     before: TAKE,
     after: "wait $taker\n",
@@ -51,13 +52,14 @@ pub const ADDRESSES: &[Step] = &[
         ..STEP
     },
     Step {
-        // The guest runs; what is missing is said. /proc/iomem hides its addresses from such a caller, too.
+        // The guest runs; what is missing is reported. /proc/iomem hides its addresses from such a
+        // caller, too.
         name: "pages-hidden",
         before: "cat /proc/iomem | fake /proc/iomem\n",
         command: "setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin pinvisor run $ready --device $TESTBED_BDF_0",
         status: "6",
         error: "guest-status",
-        says: &["is not checked", "CAP_SYS_ADMIN"],
+        says: &["Cannot verify that guest memory stays", "CAP_SYS_ADMIN"],
         ..STEP
     },
     Step {

@@ -11,7 +11,7 @@ pub const BIND: &[Step] = &[
         command: "pinvisor bind $TESTBED_BDF_0",
         says: &[
             "$BDF: bound to vfio-pci, taken from nvme; /dev/vfio/devices/noiommu-vfio",
-            "no IOMMU stands before it",
+            "no IOMMU isolates it",
         ],
         ..STEP
     },
@@ -24,13 +24,13 @@ pub const BIND: &[Step] = &[
     Step {
         name: "unbind-disk",
         command: "pinvisor unbind $TESTBED_BDF_0",
-        says: &["$BDF: taken from vfio-pci, nvme has it again"],
+        says: &["$BDF: taken from vfio-pci, bound to nvme again"],
         ..STEP
     },
     Step {
         name: "unbind-disk-twice",
         command: "pinvisor unbind $TESTBED_BDF_0",
-        says: &["$BDF: nvme has it already"],
+        says: &["$BDF: already bound to nvme"],
         ..STEP
     },
     Step {
@@ -48,13 +48,13 @@ pub const BIND: &[Step] = &[
     Step {
         name: "unbind-both",
         command: "pinvisor unbind $TESTBED_BDF_0 $TESTBED_BDF_1",
-        says: &["nvme has it again", "e1000e has it again"],
+        says: &["bound to nvme again", "bound to e1000e again"],
         ..STEP
     },
     Step {
         name: "unbind-both-twice",
         command: "pinvisor unbind $TESTBED_BDF_0 $TESTBED_BDF_1",
-        says: &["nvme has it already", "e1000e has it already"],
+        says: &["already bound to nvme", "already bound to e1000e"],
         ..STEP
     },
     Step {
@@ -106,7 +106,7 @@ pub const BIND: &[Step] = &[
         after: "swapoff /dev/nvme0n1\n",
         status: "3",
         error: "bind-in-use",
-        says: &["nvme0n1 is swap", "swapoff /dev/nvme0n1"],
+        says: &["nvme0n1 is used for swap", "swapoff /dev/nvme0n1"],
         ..STEP
     },
     Step {
@@ -213,14 +213,14 @@ pub const BIND: &[Step] = &[
         ..STEP
     },
     Step {
-        // The switch says that it is on; the kernel knows better.
+        // The switch reads as on, but is off.
         name: "bind-not-taken",
         before: "echo 0 > $unsafe; echo Y | fake $unsafe\n",
         command: "pinvisor bind $TESTBED_BDF_0",
         after: "umount $unsafe; echo 1 > $unsafe\n",
         status: "3",
         error: "bind-not-taken",
-        says: &["$BDF", "nvme has it again", "dmesg"],
+        says: &["$BDF", "bound to nvme again", "dmesg"],
         ..STEP
     },
     Step {
@@ -230,7 +230,7 @@ pub const BIND: &[Step] = &[
         after: "umount /dev/vfio/devices\n",
         status: "2",
         error: "bind-no-cdev",
-        says: &["$BDF", "nvme has it again", "CONFIG_VFIO_DEVICE_CDEV"],
+        says: &["$BDF", "bound to nvme again", "CONFIG_VFIO_DEVICE_CDEV"],
         ..STEP
     },
     Step {

@@ -16,7 +16,7 @@ use super::script;
 /// Lines of output that a failure shows.
 const SHOWN_LINES: usize = 80;
 
-/// Collects everything that is wrong, so that one run tells all.
+/// Collects everything that is wrong, so that one run reports all.
 #[derive(Debug, Default)]
 pub struct Findings(Vec<String>);
 
@@ -34,7 +34,7 @@ impl Findings {
         reason = "a call reads like an assertion"
     )]
     pub fn expect_eq<T: PartialEq + Debug>(&mut self, what: &str, found: T, wanted: T) {
-        let text = format!("{what}: found {found:?}, wanted {wanted:?}");
+        let text = format!("{what}: found {found:?}, expected {wanted:?}");
         self.expect(found == wanted, text);
     }
 
@@ -62,7 +62,7 @@ pub fn left_clean(findings: &mut Findings, outcome: &Outcome, facts: &BTreeMap<&
     );
     findings.expect(
         facts.get("after_total").is_some_and(|count| *count != "0"),
-        "no hugepages at all",
+        "no hugepages",
     );
     findings.expect_eq("processes left", facts.get("processes"), Some(&"0"));
 }

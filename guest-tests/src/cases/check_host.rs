@@ -30,7 +30,7 @@ pub const MACHINE: &[Step] = &[
             "OK device-in-use",
         ],
         says: &[
-            "is not tainted; binding a device will do so",
+            "is not tainted; binding a device taints it",
             "next: pinvisor bind $BDF",
             "Not ready: 1 failed",
         ],
@@ -104,9 +104,9 @@ pub const MACHINE: &[Step] = &[
             "OK device-dma-mode",
         ],
         says: &[
-            "they go on working",
-            "U says that a device was bound in noiommu mode",
-            "67108864 bytes (64 MiB) are needed, once",
+            "and continue to work",
+            "U means that a device was bound in noiommu mode",
+            "67108864 bytes (64 MiB) are required, once",
             "32 pages of 2M for 64 MiB: 150 in the pool",
             "MSI-X (",
             "By itself (flr",
@@ -196,7 +196,7 @@ pub const MACHINE: &[Step] = &[
         after: "mv /dev/kvm.away /dev/kvm; umount /proc/cpuinfo\n",
         status: "2",
         shows: &["FAIL cpu-virtualisation", "FAIL kvm"],
-        says: &["nested virtualisation", "There is no /dev/kvm"],
+        says: &["nested virtualisation", "/dev/kvm does not exist"],
         ..STEP
     },
     Step {
@@ -216,7 +216,7 @@ pub const MACHINE: &[Step] = &[
         command: "pinvisor check",
         after: "umount /proc/interrupts /sys/class/iommu\n",
         shows: &["WARN iommu", "OK unsafe-mode"],
-        says: &["(dmar0)", "leave --noiommu out", "an IOMMU translates"],
+        says: &["(dmar0)", "omit --noiommu", "an IOMMU translates"],
         ..STEP
     },
     Step {
@@ -286,7 +286,7 @@ pub const MACHINE: &[Step] = &[
         status: "2",
         shows: &["FAIL hugepages"],
         says: &[
-            "512 pages of 2M for 1 GiB are needed, of which 150 are available",
+            "512 pages of 2M for 1 GiB are required, of which 150 are available",
             "echo 512 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
         ],
         ..STEP
@@ -325,7 +325,10 @@ pub const MACHINE: &[Step] = &[
         command: "pinvisor check",
         after: "umount /proc/sys/kernel/tainted\n",
         shows: &["WARN taint"],
-        says: &["D, the kernel crashed and went on (taint 192)", "; U says"],
+        says: &[
+            "D, the kernel crashed and continued (taint 192)",
+            "; U means",
+        ],
         ..STEP
     },
     Step {

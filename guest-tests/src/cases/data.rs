@@ -17,8 +17,8 @@ use crate::{guest, image, trace};
 /// Bytes that the device moves at least: the disk read once, half of it read again, half of it written.
 pub const MIN_DMA: u64 = 128 << 20;
 
-/// In the guest: hash the whole disk, write the second half with every byte one higher over the first,
-/// use all memory, and tell about it.
+/// In the guest: hash the whole disk, write the second half with every byte one higher over the
+/// first, use all memory, and report it.
 pub const GUEST: &str = r#"
 hash() { sha256sum | cut -d' ' -f1; }
 say() { echo "guest: $1=$2"; }
@@ -75,7 +75,7 @@ pub fn no_groups() -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
-/// One hugepage of 1 GiB above 4 GiB; a size that is no multiple of it is refused.
+/// One hugepage of 1 GiB above 4 GiB; a size that is not a multiple of it is refused.
 pub fn giant_pages() -> Result<CaseResult> {
     let (outcome, mut findings) = run(&Variant {
         seed: 3,
@@ -187,8 +187,8 @@ fn data_is_right(findings: &mut Findings, outcome: &Outcome, rig: &Rig) -> Resul
     Ok(())
 }
 
-/// The guest's memory is where `pinvisor` says that the extents are, all of it, and nothing below 1 MiB is
-/// given to drivers.
+/// The guest's memory is where `pinvisor` reports the extents, all of it, and nothing below 1 MiB
+/// is given to drivers.
 fn memory_is_right(findings: &mut Findings, outcome: &Outcome, mib: u64) {
     let extents = trace::extents(&outcome.output);
     let guest: BTreeMap<&str, &str> = guest::facts(&outcome.output);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! However a guest ends: the device is quiet first, everything is given back, and a next run works.
+//! However a guest ends: the device is quiet first, everything is released, and a next run works.
 
 use super::check::{self, Findings};
 use super::rig::{ARGUMENTS, Rig};
@@ -12,7 +12,7 @@ use crate::order::{self, Verdict};
 use crate::runner::CaseResult;
 use crate::setup;
 
-/// In the guest: read a little, then end as the command line says.
+/// In the guest: read a little, then end as the command line specifies.
 const GUEST: &str = r#"
 echo "guest: read=$(dd if=/dev/nvme0n1 bs=1M count=4 iflag=direct 2>/dev/null | wc -c)"
 work() { while :; do dd if=/dev/nvme0n1 of=/dev/null bs=1M iflag=direct 2>/dev/null; done; }
@@ -49,7 +49,7 @@ start() {
 }
 ";
 
-/// Script lines that wait until a guest that is to be started anew was, and stop it then.
+/// Script lines that wait until a guest that is to be restarted was, and stop it then.
 const AGAIN: &str = "\
 for second in $(seq 120); do
     [ \"$(grep -c 'guest: waits' /tmp/serial)\" -ge 2 ] && break
@@ -59,9 +59,9 @@ done
 kill -HUP $!; wait $!; say again $?
 ";
 
-/// SIGTERM while the device works, to a guest that listens to its power button and, twice, to one that does
-/// not; restart of the guest, which ends it or starts it anew, its crash, an error before it starts, and
-/// power-off with the unsafe mode switched off after binding.
+/// SIGTERM while the device works, to a guest that listens to its power button and, twice, to one
+/// that does not; restart of the guest, which ends or restarts it, its crash, an error before it
+/// starts, and power-off with the unsafe mode switched off after binding.
 pub fn every_end() -> Result<CaseResult> {
     let rig = Rig::with_initramfs(7, |path| guest::write_initramfs(path, MODULES, GUEST))?;
     let machine = rig
@@ -136,11 +136,11 @@ const STATUSES: [(&str, &str); 9] = [
 
 /// What is logged, and how often.
 const TOLD: [(&str, usize); 5] = [
-    ("Asked the guest to switch itself off", 2),
-    ("The guest switched itself off", 2),
+    ("Pressed the guest's power button", 2),
+    ("The guest powered itself off", 2),
     ("Signal 15 ends the guest", 1),
-    ("The guest asked for a restart", 2),
-    ("and is started anew", 1),
+    ("The guest requested a restart", 2),
+    ("and is booted again", 1),
 ];
 
 fn judge(findings: &mut Findings, outcome: &Outcome, rig: &Rig) {

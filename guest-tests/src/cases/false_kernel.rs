@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What `pinvisor run` says and does when the kernel or a device breaks a promise: refuses what it has offered,
-//! or answers what cannot be. The package `falsify` makes it seem so; what is behind is in order.
+//! What `pinvisor run` reports and does if the kernel or a device misbehaves: refuses what it has
+//! offered, or answers what cannot be. The package `falsify` makes it seem so; what is behind is in
+//! order.
 
 use pci_config::regs::COMMAND_BUS_MASTER;
 
@@ -63,8 +64,8 @@ pub const FALSE_KERNEL: &[Step] = &[
     },
     Step {
         name: "header-of-a-bridge",
-        // The header type, which is read with the rest of its dword.
-        lie: "pread 0x7000000000c 1- u8@2=1",
+        // The header type, which is read with the rest of config space.
+        lie: "pread 0x70000000000 1 u8@14=1",
         status: "3",
         error: "function",
         says: &["$BDF", "bridges cannot be passed through"],
@@ -72,11 +73,11 @@ pub const FALSE_KERNEL: &[Step] = &[
     },
     Step {
         name: "register-unreadable",
-        // BAR 0: EIO
-        lie: "pread 0x70000000010 1 returns=-5",
+        // Config space: EIO
+        lie: "pread 0x70000000000 1 returns=-5",
         status: "3",
         error: "function",
-        says: &["$BDF", "config space at 0x10", "Input/output error"],
+        says: &["$BDF", "config space from 0x0 on", "Input/output error"],
         ..RUN
     },
     Step {
@@ -121,7 +122,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         command: "pinvisor run --noiommu --kernel /testbed/status --memory 16M --device $TESTBED_BDF_0,dma=translate",
         status: "4",
         error: "extent",
-        says: &["The kernel cannot be right", "no bytes"],
+        says: &["The kernel returned inconsistent", "no bytes"],
         ..STEP
     },
     Step {
@@ -181,7 +182,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         lie: "pread 0x70000000004 1- u16@0=0x107",
         status: "3",
         error: "device-unusable",
-        says: &["$BDF", "bus mastering cannot be turned off"],
+        says: &["$BDF", "bus mastering cannot be disabled"],
         ..END
     },
     Step {
@@ -194,7 +195,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         says: &[
             "$BDF could not be made quiet",
             "keeps 16 MiB",
-            "bus mastering cannot be turned off",
+            "bus mastering cannot be disabled",
             "pinvisor release $BDF",
         ],
         ..END
@@ -230,7 +231,7 @@ pub const FALSE_KERNEL: &[Step] = &[
         command: "pinvisor release $TESTBED_BDF_0",
         status: "3",
         error: "device-unusable",
-        says: &["$BDF", "bus mastering cannot be turned off"],
+        says: &["$BDF", "bus mastering cannot be disabled"],
         ..STEP
     },
     Step {
@@ -267,8 +268,9 @@ pub const FALSE_KERNEL: &[Step] = &[
     },
     Step {
         name: "intx-not-unmasked",
-        // VFIO_DEVICE_SET_IRQS: four that try MSI-X and INTx, two for notices of the device, then INTx and what
-        // unmasks it: EINVAL. The guest's driver wants MSI-X, which VFIO refuses as long as INTx is on.
+        // VFIO_DEVICE_SET_IRQS: four that try MSI-X and INTx, two for notices of the device, then
+        // INTx and what unmasks it: EINVAL. The guest's driver requests MSI-X, which VFIO refuses
+        // as long as INTx is on.
         lie: "ioctl 0x3b6e 8 returns=-22",
         command: "pinvisor run --noiommu --kernel /testbed/dma-stress --memory 16M,spare=0 --device $TESTBED_BDF_0 --cmdline 'engines=nvme destroy=yes irq=msix transfers=1 bytes=4096'",
         says: &["$BDF", "no INTx interrupts", "Invalid argument"],

@@ -2,8 +2,8 @@
 
 //! A guest that tries to reach what is not its own through a mediated device.
 //!
-//! Three look on, each for itself: the guest, which knows every word of its memory; a canary in all other memory;
-//! and QEMU, which notes each store that reaches the device.
+//! Three observers check independently: the guest, which checks every word of its memory; a canary
+//! in all other memory; and QEMU, which notes each store that reaches the device.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -35,10 +35,10 @@ const REASONS: [&str; 5] = [
 /// Of 17 attempts, 16 are starts that are refused, and one is none.
 const WORDS: &str = "engines=hostile mode=mediate transfers=108000 accepted=210";
 const TESTS: [&str; 4] = [
-    "what is wrong does not start",
-    "what is right runs",
-    "races start nothing else",
-    "all other memory is as it was",
+    "invalid transfers do not start",
+    "valid transfers run",
+    "races start no other transfer",
+    "other memory is unchanged",
 ];
 
 /// 100 000 starts that are wrong and 200 that are right, in fragmented memory.
@@ -105,7 +105,10 @@ pub fn narrow() -> Result<CaseResult> {
     let report = stress::verdict(&mut findings, &outcome, "narrow", "failed");
     let monitor = &report["outcome"]["mediated"][0];
     let unreachable = reasons(monitor).get("unreachable").copied();
-    findings.expect(unreachable > Some(0), format!("the monitor says {monitor}"));
+    findings.expect(
+        unreachable > Some(0),
+        format!("the monitor reports {monitor}"),
+    );
     let reached: Vec<_> = memory(&report)
         .into_iter()
         .filter(|piece| piece.end <= REACH)
@@ -214,7 +217,7 @@ fn bar(report: &Value) -> Range<u64> {
     start..start + bar["len"].as_u64().unwrap_or(0)
 }
 
-/// What the device was told, by QEMU.
+/// Accesses to the device, from QEMU.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Device {
     registers: [u64; 3],
@@ -412,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_says_where_memory_and_registers_are() {
+    fn a_report_has_the_addresses_of_memory_and_registers() {
         let report = serde_json::json!({ "setup": {
             "extents": [
                 { "gpa": "0x100000", "hpa": "0x9000", "len": 4096 },

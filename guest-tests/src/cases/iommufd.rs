@@ -13,7 +13,7 @@ use crate::setup;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Signs of trouble in the kernel's log.
+/// Signs of faults in the kernel's log.
 const TROUBLE: &str = "WARNING|BUG|Oops|NULL pointer|Call Trace|general protection";
 
 /// Notes every question about a physical address with the length asked for. The probed function's
@@ -25,7 +25,7 @@ echo 1 > /sys/kernel/tracing/events/testbed/enable
 ";
 
 /// Runs `pinvisor` as far as memory is pinned: an initramfs larger than the guest ends it there.
-/// Then tells how many questions there were, and how many asked for more or less than 4 KiB.
+/// Then reports how many queries were made, and how many asked for more or less than 4 KiB.
 const COUNT: &str = "\
 truncate -s 3G /tmp/large
 count() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Every kind of kernel, with one CPU and with several: what the guest says of its machine.
+//! Every kind of kernel, with one CPU and with several: the guest's view of its machine.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::guest;
 use crate::runner::CaseResult;
 use crate::setup::{self, write_pvh_only};
 
-/// In the guest: say what it takes its CPUs for, and what it complains of.
+/// In the guest: report its CPUs, and its warnings.
 const GUEST: &str = r#"
 name=$(sed 's/.*boot=\([^ ]*\).*/\1/' /proc/cmdline)
 tell() { echo "guest: ${name}_$1=$2"; }
@@ -102,8 +102,8 @@ pub fn every_kind() -> Result<CaseResult> {
     }
     findings.expect_eq("refused", facts.get("refused").copied(), Some("4"));
     for text in [
-        "it is entered by PVH and cannot be moved from where it is linked",
-        "hint: boot a kernel that can be moved",
+        "it is entered by PVH and is not relocatable",
+        "hint: boot a relocatable kernel",
     ] {
         findings.expect(
             outcome.output.contains(text),

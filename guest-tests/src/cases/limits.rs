@@ -81,7 +81,7 @@ pub const LIMITS: &[Step] = &[
     },
     Step {
         name: "group-of-tasks",
-        // The monitor, its keeper, two threads of its own, and none of KVM's.
+        // The monitor, its keeper, its two threads, and none of KVM's.
         before: "echo 4 > /sys/fs/cgroup/tasks/pids.max\n",
         command: in_group!("tasks"),
         status: "2",

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a guest is told of its first MiB, which is not at its host-physical addresses: a kernel that gives it to
-//! drivers is kept from it, and a program that may do so is not told that it is RAM.
+//! How a guest's first MiB is described, which is not at its host-physical addresses: a kernel that
+//! would give it to drivers is prevented from it, and to a program that may do so it is not
+//! described as RAM.
 
 use std::path::Path;
 
@@ -16,7 +17,8 @@ use crate::guest;
 use crate::runner::CaseResult;
 use crate::setup;
 
-/// In the guest: let the e1000's driver take memory for its rings, tell of the first MiB, and wait for a line.
+/// In the guest: let the e1000's driver take memory for its rings, report the first MiB, and wait
+/// for a line.
 const GUEST: &str = r#"
 say() { echo "guest: $1=$2"; }
 # What the driver complains of must not come between the digits.
@@ -54,7 +56,7 @@ cat /tmp/output
 say rings "$(echo $rings | tr ' ' '\n' | sort -u | tr '\n' ' ')"
 "#;
 
-/// What a plan says of low memory as JSON.
+/// Low memory in a plan's JSON.
 macro_rules! low_memory {
     ($kind:literal) => {
         concat!(
@@ -80,7 +82,7 @@ pub const STEPS: &[Step] = &[
         name: "low-new-bzimage",
         command: "pinvisor -v plan --json $e1000 --kernel /testbed/kernel",
         says: &[
-            "the kernel is Linux 6.1, which gives none of it to drivers",
+            "the kernel is Linux 6.1, which does not give it to drivers",
             low_memory!("ram"),
         ],
         ..STEP
@@ -98,13 +100,13 @@ pub const STEPS: &[Step] = &[
     Step {
         name: "low-unknown-ram",
         command: "pinvisor -v plan --json $e1000 --kernel /testbed/off --low-memory ram",
-        says: &["RAM, as asked for", low_memory!("ram")],
+        says: &["RAM, as requested", low_memory!("ram")],
         ..STEP
     },
     Step {
         name: "low-reserved",
         command: "pinvisor -v plan --json $e1000 --kernel /testbed/old --low-memory reserved",
-        says: &["reserved, as asked for", low_memory!("reserved")],
+        says: &["reserved, as requested", low_memory!("reserved")],
         ..STEP
     },
     Step {
@@ -123,8 +125,8 @@ pub const STEPS: &[Step] = &[
     },
 ];
 
-/// Debian 11's kernel on two CPUs with a device of 32 bits, whose only memory in reach is the first MiB: the driver
-/// gets none of it. Then what is said of other kernels.
+/// Debian 11's kernel on two CPUs with a device of 32 bits, whose only memory in reach is the first
+/// MiB: the driver gets none of it. Then the reports for other kernels.
 pub fn old_guest() -> Result<CaseResult> {
     let kernel = setup::old_guest_kernel()?;
     let rig = Rig::with_initramfs(14, |path| {

@@ -20,6 +20,8 @@ mod low_memory;
 mod pieces;
 mod plan;
 #[cfg(test)]
+mod promises;
+#[cfg(test)]
 mod provoked;
 mod quirks;
 mod refusal;

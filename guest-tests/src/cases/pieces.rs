@@ -36,7 +36,7 @@ pub const PIECES: &[Step] = &[
         name: "pieces-refused",
         before: "pinvisor bind $TESTBED_BDF_0\n",
         command: concat!(shaped!("run --memory 420M"), " > /tmp/refused"),
-        after: "offered=$(sed -n 's/.*--memory \\([0-9]*M\\) is in .*/\\1/p' /tmp/refused)\n",
+        after: "offered=$(sed -n 's/.*--memory \\([0-9]*M\\) needs .*/\\1/p' /tmp/refused)\n",
         status: "4",
         ..STEP
     },
@@ -48,7 +48,7 @@ pub const PIECES: &[Step] = &[
         says: &[
             "more than the 127 that are safe",
             // The block and 126 singles.
-            "--memory 380M is in no more than 127 pieces",
+            "--memory 380M needs no more than 127 pieces",
             "hugepagesz=1G",
             "at boot",
             "pieces=any",

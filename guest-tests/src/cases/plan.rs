@@ -38,8 +38,9 @@ EOF
 testbed inside shape --singles 150 --block 64 --block-first -- sh /tmp/plans
 "#;
 
-/// The choice has fewer extents, in fewer sections, and makes room for a kernel that had none; planning gives
-/// all pages back; the guest that runs on the choice moves data right, and its memory is where it was said.
+/// The choice has fewer extents, in fewer sections, and makes room for a kernel that had none;
+/// planning gives all pages back; the guest that runs on the choice moves data right, and its
+/// memory is where the plan has it.
 pub fn chosen_memory() -> Result<CaseResult> {
     let (outcome, mut findings) = data::run(&Variant {
         seed: 5,
@@ -83,7 +84,7 @@ fn number(plan: &Value, path: &str) -> Option<u64> {
     plan.pointer(path).and_then(Value::as_u64)
 }
 
-/// What two plans of the same memory say, without spare pages and with them.
+/// Two plans of the same memory, without spare pages and with them.
 fn judge(findings: &mut Findings, naive: &Value, chosen: &Value) {
     for (path, wanted) in [
         ("/format", 1),

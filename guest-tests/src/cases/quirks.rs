@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Devices and hosts that want something unusual of the monitor, driven by the stock kernel's own drivers.
+//! Devices and hosts with unusual requirements, driven by the stock kernel's own drivers.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ const MODULES: &[&str] = &["nvme", "e1000e", "ne2k-pci", "i6300esb", "igbvf"];
 /// The first device is an NVMe controller, the second an e1000e with a [`rom`], then:
 const DEVICES: [&str; 3] = ["ne2k_pci,netdev=net2", "i6300esb", "igb,netdev=net4"];
 
-/// An NVMe controller with virtual functions, which all have the disk; QEMU wants its subsystem first.
+/// An NVMe controller with virtual functions, which all have the disk; QEMU requires its subsystem
+/// first.
 const NVME_PARENT: [&str; 4] = [
     "nvme-subsys,id=subsystem",
     "pcie-root-port,id=parents,bus=pcie.0,addr=0x1c,chassis=60",
@@ -50,7 +51,7 @@ const PHYSICAL: &[Step] = &[
         status: "2",
         shows: &["FAIL device-in-use"],
         says: &[
-            "2 of its virtual functions are on",
+            "2 of its virtual functions are enabled",
             "echo 0 > /sys/bus/pci/devices/",
         ],
         ..STEP
@@ -61,7 +62,7 @@ const PHYSICAL: &[Step] = &[
         status: "3",
         error: "bind-in-use",
         says: &[
-            "2 of its virtual functions are on",
+            "2 of its virtual functions are enabled",
             "echo 0 > /sys/bus/pci/devices/",
         ],
         ..STEP
@@ -77,7 +78,7 @@ const PHYSICAL_OF_VFIO: Step = Step {
     status: "3",
     error: "unbind-open",
     says: &[
-        "2 of its virtual functions are on",
+        "2 of its virtual functions are enabled",
         "echo 0 > /sys/bus/pci/devices/",
     ],
     ..STEP
@@ -200,8 +201,8 @@ fn rom_is_read(findings: &mut Findings, outcome: &Outcome, hash: &str) {
     );
 }
 
-/// No MSI, and VFIO masks lines at the interrupt controller, so that it wants each for itself. The third device has the
-/// first one's line, the second one that of a device of the machine's own.
+/// No MSI, and VFIO masks lines at the interrupt controller, so that each must be exclusive. The
+/// third device has the first one's line, the second one that of a device of the machine's own.
 pub fn lines() -> Result<CaseResult> {
     let rig = rig(22)?;
     let machine = ["rtl8139", "pci-testdev", "edu"]
@@ -212,7 +213,7 @@ pub fn lines() -> Result<CaseResult> {
         )
         .hugepages_2m(160)
         .kernel_arg("pci=nomsi")
-        // The ports above want their lines otherwise.
+        // The ports above would use their lines otherwise.
         .kernel_arg("pcie_ports=compat")
         .kernel_arg("vfio_pci.nointxmask=1");
     let script = [
@@ -234,12 +235,12 @@ pub fn lines() -> Result<CaseResult> {
     }
     for wanted in [
         "pci=nomsi",
-        "its guest is not shown MSI-X, which the host does not serve",
+        "MSI-X is hidden from the guest, because the host does not support it",
         "is used by vfio-intx(",
         "is used by virtio",
     ] {
         let is_there = outcome.output.contains(wanted);
-        findings.expect(is_there, format!("no line says `{wanted}`"));
+        findings.expect(is_there, format!("no line contains `{wanted}`"));
     }
     Ok(findings.into_result(&outcome))
 }
@@ -265,7 +266,7 @@ fn guests(all: &[Guest]) -> String {
     script + "say_hugepages after\nsay_processes\n"
 }
 
-/// What a guest says.
+/// A guest's report.
 fn said<'a>(outcome: &'a Outcome, key: &str, fact: &str) -> Option<&'a str> {
     let (_, rest) = outcome
         .output
@@ -296,7 +297,7 @@ fn script() -> String {
     .concat()
 }
 
-/// What each guest says, and what QEMU saw.
+/// Each guest's report, and QEMU's trace.
 fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
     let said = |key, fact: &str| said(outcome, key, fact);
     findings.expect_eq("rescan", said("rescan", "bars"), Some("moved"));
@@ -310,7 +311,7 @@ fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
     let moved = "the guest moved BAR";
     findings.expect(
         outcome.output.contains(moved),
-        format!("no line says `{moved}`"),
+        format!("no line contains `{moved}`"),
     );
     findings.expect_eq("watchdog", said("gaps", "watchdog"), Some("open"));
     findings.expect(

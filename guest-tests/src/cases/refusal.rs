@@ -225,8 +225,8 @@ pub const BY_KERNEL: &[Step] = &[Step {
     ..STEP
 }];
 
-/// Code of a guest that switches itself off with status 3: mov $0x600, %dx; mov $0x03000034, %eax (sleep control
-/// in the low byte, the status in the high one); out %eax, %dx; hlt; jmp back.
+/// Code of a guest that powers itself off with status 3: mov $0x600, %dx; mov $0x03000034, %eax
+/// (sleep control in the low byte, the status in the high one); out %eax, %dx; hlt; jmp back.
 const STATUS: &[u8] = &[
     0x66, 0xba, 0x00, 0x06, 0xb8, 0x34, 0x00, 0x00, 0x03, 0xef, 0xf4, 0xeb, 0xfd,
 ];

@@ -44,7 +44,7 @@ pub const RESTRICTED: &[Step] = &[
         error: "read",
         says: &[
             "/sys/bus/pci/devices",
-            "/sys has to be mounted",
+            "mount /sys; a container needs",
             "check: sysfs",
         ],
         ..STEP

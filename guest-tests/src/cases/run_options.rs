@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What `pinvisor run` does for those who run it: options from a file, the serial port's other places, events,
-//! pidfile, log.
+//! Features of `pinvisor run` for its users: options from a file, the serial port's other places,
+//! events, pidfile, log.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use crate::machine::Outcome;
 use crate::runner::CaseResult;
 use crate::setup;
 
-/// In the guest: say what is typed, and end on `quit`; before, print a lot if the command line says so.
+/// In the guest: print what is typed, and end on `quit`; before, print a lot if the command line
+/// requests it.
 const GUEST: &str = r#"
 grep -qw flood /proc/cmdline && { seq 2000; poweroff -f; }
 stty -echo
@@ -158,7 +159,7 @@ fn judge(outcome: &Outcome) -> CaseResult {
         ("phases", "1"),
         (
             "other_client",
-            "pinvisor: another client has the serial port",
+            "pinvisor: another client is using the serial port",
         ),
         ("client_three", "1"),
         ("client_four", "1"),
@@ -180,7 +181,7 @@ fn judge(outcome: &Outcome) -> CaseResult {
     findings.into_result(outcome)
 }
 
-/// Words that must be among what is said.
+/// Words that must be in the output.
 fn said(findings: &mut Findings, facts: &BTreeMap<&str, &str>) {
     for (key, words) in [
         ("version", &["pinvisor 0."][..]),

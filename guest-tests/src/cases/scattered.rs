@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guest memory that does not stand at its physical addresses: the guest translates, or the monitor does. No
-//! hugepages; the memory is what the test machine has.
+//! Guest memory that is not at its physical addresses: the guest translates, or the monitor does.
+//! No hugepages; the memory is what the test machine has.
 
 use super::check::{self, Findings};
 use super::rig::{ARGUMENTS, Rig};
@@ -57,8 +57,8 @@ window-example
 echo guest: status=$?
 ";
 
-/// A stock driver that knows nothing of the window programs guest-physical addresses: its device must never become
-/// bus master.
+/// A stock driver that does not use the window programs guest-physical addresses: its device must
+/// never become bus master.
 pub fn stock_driver() -> Result<CaseResult> {
     let rig = Rig::new(
         12,
@@ -202,7 +202,7 @@ fn moved_elsewhere(findings: &mut Findings, output: &str) {
     }
 }
 
-/// One transfer, as the example tells of it.
+/// One transfer, as the example reports it.
 #[derive(Debug, PartialEq, Eq)]
 struct Moved {
     bytes: u64,
@@ -223,7 +223,7 @@ fn moved(line: &str) -> Option<Moved> {
     })
 }
 
-/// The monitor translates for edu, whose driver knows of nothing.
+/// The monitor translates for edu, whose driver is unmodified.
 pub fn mediate() -> Result<CaseResult> {
     let machine = stress::machine()?.device(EDU);
     let arguments = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate,profile=edu64 \
@@ -316,6 +316,6 @@ mod tests {
             "buffer: virtual 0x7f00, guest-physical 0x1000, in 1 runs",
         );
         assert!(format!("{findings:?}").contains("the buffer was in Some(1) runs"));
-        assert!(found("none").contains("wanted 32768"));
+        assert!(found("none").contains("expected 32768"));
     }
 }

@@ -2,7 +2,7 @@
 
 //! Pieces of the scripts that run on the test machine.
 //!
-//! What a script has to tell it tells in lines `testbed: KEY=VALUE`, which [`facts`] finds among the rest.
+//! A script reports in lines `testbed: KEY=VALUE`, which [`facts`] finds among the rest.
 
 use std::collections::BTreeMap;
 
@@ -94,7 +94,7 @@ pub fn facts(output: &str) -> BTreeMap<&str, &str> {
     lines.filter_map(|line| line.split_once('=')).collect()
 }
 
-/// Runs `pinvisor` between the marks, behind a wrapper's words, and says its status as `KEY`.
+/// Runs `pinvisor` between the marks, behind a wrapper command, and reports its status as `KEY`.
 #[must_use]
 pub fn pinvisor(key: &str, wrapper: &str, arguments: &str) -> String {
     format!(

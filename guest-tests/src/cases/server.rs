@@ -17,8 +17,8 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Most bytes that a client may send.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// An HTTP server on the loopback interface; ends when dropped. GET returns its bytes, and their SHA-256 in
-/// the header `X-SHA256`; POST the SHA-256 of what was posted, on a line of its own.
+/// An HTTP server on the loopback interface; ends when dropped. GET returns its bytes, and their
+/// SHA-256 in the header `X-SHA256`; POST the SHA-256 of what was posted, on a separate line.
 #[derive(Debug)]
 pub struct Server {
     port: u16,
@@ -40,7 +40,7 @@ impl Server {
                     break;
                 }
                 let served = Arc::clone(&served);
-                // A client that fails says so in the guest, where it is looked at.
+                // A client that fails reports it in the guest, where it is checked.
                 thread::spawn(move || _ = serve(client, &served.0, &served.1));
             }
         });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One thing that `pinvisor` has to say, and how it is made to.
+//! One message of `pinvisor`, and how to provoke it.
 
 use super::check::Findings;
 use super::script;
@@ -13,7 +13,7 @@ pub struct Step {
     pub name: &'static str,
     /// Script lines that bring it about.
     pub before: &'static str,
-    /// What the kernel says falsely to the command: rules of the package `falsify`.
+    /// False results of the kernel for the command: rules of the package `falsify`.
     pub lie: &'static str,
     /// The command.
     pub command: &'static str,
@@ -25,7 +25,7 @@ pub struct Step {
     pub error: &'static str,
     /// Lines of `pinvisor check`, each a verdict and a check's name.
     pub shows: &'static [&'static str],
-    /// What is said, all of it, in any order; `$BDF` stands for the first device.
+    /// Texts that must all be in the output, in any order; `$BDF` is replaced by the first device.
     pub says: &'static [&'static str],
 }
 
@@ -89,7 +89,7 @@ impl Step {
         findings.expect(
             facts.get(name) == Some(&self.status),
             format!(
-                "{name}: status {:?}, wanted {}, after: {words}",
+                "{name}: status {:?}, expected {}, after: {words}",
                 facts.get(name),
                 self.status
             ),
@@ -109,7 +109,7 @@ impl Step {
             let part = part.replace("$BDF", facts.get("bdf").copied().unwrap_or("no BDF"));
             findings.expect(
                 words.contains(&part),
-                format!("{name}: `{part}` is not said in: {words}"),
+                format!("{name}: `{part}` is not in: {words}"),
             );
         }
     }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_told_by_verdict_and_name() {
+    fn lines_are_distinguished_by_verdict_and_name() {
         let step = Step {
             name: "x",
             shows: &["OK kvm", "FAIL iommufd"],

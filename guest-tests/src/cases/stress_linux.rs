@@ -87,7 +87,7 @@ fn end_is_good(findings: &mut Findings, outcome: &Outcome, least_bytes: u64) {
     for function in ["bdf", "nic"] {
         check::device_saw_quiet(findings, outcome, facts.get(function));
     }
-    // The network interface's transfers are not among those that QEMU tells of.
+    // The network interface's transfers are not among those that QEMU traces.
     check::dma_inside(findings, outcome, least_bytes / 2);
 }
 

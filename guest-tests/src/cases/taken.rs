@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The host takes a device away from a running guest, or the monitor is killed. Memory that the device's programming
-//! still points to must not reach other memory: a pattern in everything that came back stays as it is while the
-//! host's own driver takes the device over, with traffic arriving.
+//! The host takes a device away from a running guest, or the monitor is killed. Memory that the
+//! device's programming still points to must not reach other memory: a pattern in everything that
+//! came back stays unchanged while the host's own driver takes the device over, with traffic
+//! arriving.
 
 use super::check::Findings;
 use super::rig::Rig;
@@ -13,7 +14,7 @@ use crate::machine::{Machine, Outcome, Status};
 use crate::runner::CaseResult;
 use crate::setup;
 
-/// In the guest: use the disk or listen to the network, and say so.
+/// In the guest: use the disk or listen to the network, and report it.
 const GUEST: &str = r#"
 if [ -b /dev/nvme0n1 ]; then
     echo "guest: read=$(dd if=/dev/nvme0n1 bs=1M count=4 iflag=direct 2>/dev/null | wc -c)"

@@ -124,7 +124,7 @@ fn judge(outcome: &Outcome) -> CaseResult {
         ("reason_keys", "user"),
         ("by_signal", "0"),
         ("after_signal", sane),
-        // No process can restore it then; what the documentation says to type does.
+        // No process can restore it then; the documented command does.
         ("after_kill", raw),
         ("after_sane", sane),
         ("by_break", "6"),

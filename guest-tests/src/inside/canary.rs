@@ -71,9 +71,9 @@ pub fn run(canary: Canary, command: &[String]) -> Result<i32> {
     Ok(if well { status } else { REPORTED })
 }
 
-/// Holds the pattern in every hugepage of 2 MiB that the pool has left while the command runs: memory that a guest
-/// gave back, once a driver of this machine has its device. Says what it found under `key`, and returns the
-/// command's status.
+/// Holds the pattern in every hugepage of 2 MiB that the pool has left while the command runs:
+/// memory that a guest gave back, once a driver of this machine has its device. Reports what it
+/// found under `key`, and returns the command's status.
 ///
 /// # Errors
 /// [`Error::File`], or what the command's start returns.
@@ -138,7 +138,7 @@ impl Chunk {
     }
 }
 
-/// A word that tells its place and looks like nothing else.
+/// A word that encodes its place and looks like nothing else.
 fn pattern(frame: u64, index: u64) -> u64 {
     (frame << 9 | index)
         .wrapping_add(1)

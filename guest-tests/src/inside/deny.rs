@@ -43,8 +43,8 @@ pub fn run(deny: DeniedCall, command: &[String]) -> Result<i32> {
     super::run(command)
 }
 
-/// The filter: for each condition, loads a word of the data and goes on to the next if it is as wanted, else to
-/// the end, where the call is allowed.
+/// The filter: for each condition, loads a word of the data and continues with the next if it
+/// matches, else to the end, where the call is allowed.
 fn program(deny: DeniedCall) -> Vec<libc::sock_filter> {
     let conditions: Vec<_> = [
         Some((CALL, deny.call)),
@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    /// What ioctls of these requests say on a file that knows none of them.
+    /// Results of ioctls of these requests on a file that supports none of them.
     fn errnos(requests: [libc::Ioctl; 2]) -> [Option<i32>; 2] {
         let file = File::open("/dev/null").unwrap();
         requests.map(|request| {

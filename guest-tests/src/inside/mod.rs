@@ -3,6 +3,7 @@
 //! What runs on the test machine itself, as `testbed inside …`: it brings memory into a state, runs a command,
 //! and looks at memory again.
 
+pub mod boot;
 pub mod broadcast;
 pub mod canary;
 pub mod deny;

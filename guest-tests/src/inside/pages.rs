@@ -12,8 +12,8 @@ use crate::error::{AtPath, Error, Result};
 /// Bytes in a page.
 pub const PAGE: usize = 4096;
 
-/// Bits 0-54 of an entry of pagemap: the page's frame number, if bit 63 says that it is present
-/// (Linux Documentation/admin-guide/mm/pagemap.rst).
+/// Bits 0-54 of an entry of pagemap: the page's frame number, if bit 63 marks it as present (Linux
+/// Documentation/admin-guide/mm/pagemap.rst).
 const FRAME: u64 = (1 << 55) - 1;
 const PRESENT: u64 = 1 << 63;
 

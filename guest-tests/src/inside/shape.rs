@@ -2,10 +2,10 @@
 
 //! Shapes the pool of hugepages: one large block and many single pages, in no order.
 //!
-//! All pages of the pool are taken, and those that are wanted free are given back one by one. The kernel hands
-//! out first what came back last (mm/hugetlb.c, `enqueue_hugetlb_folio` puts it at the head of its list), so
-//! the block, given back last, is where a kernel image finds room; given back first, it is there only for who
-//! takes all pages.
+//! All pages of the pool are taken, and those that are to be free are released one by one. The
+//! kernel hands out first what came back last (mm/hugetlb.c, `enqueue_hugetlb_folio` puts it at the
+//! head of its list), so the block, released last, is where a kernel image finds room; released
+//! first, it is available only to callers that takes all pages.
 
 use super::pages::{Backing, Mapping, pagemap};
 use crate::error::{AtPath, Error, Result};
@@ -14,7 +14,7 @@ use crate::error::{AtPath, Error, Result};
 const HUGEPAGE: usize = 2 << 20;
 const FRAMES: u64 = 512;
 
-/// What is wanted of the pool.
+/// The requested shape of the pool.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Shape {
     /// Single pages to leave free, no two of them neighbours.
@@ -66,7 +66,8 @@ fn take_all() -> Result<Vec<(u64, Mapping)>> {
     Ok(held)
 }
 
-/// Which pages to give back, in this order: the singles in no order, then the block; or the other way round.
+/// Which pages to release, in this order: the singles in no order, then the block; or the other way
+/// round.
 fn to_free(frames: &[u64], shape: Shape) -> Option<Vec<u64>> {
     let mut sorted = frames.to_vec();
     sorted.sort_unstable();
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn block_comes_first_where_that_is_wanted() {
+    fn block_comes_first_if_requested() {
         let first = Shape {
             block_first: true,
             ..SHAPE

@@ -28,7 +28,7 @@ const KEYS: &[u8] = b"9lqwt";
 /// Lines of QEMU's trace that are kept.
 const TRACE_LINES: usize = 200;
 
-/// Writes what is known of a silent machine to a file of its own under `target`, and says where.
+/// Writes the state of a silent machine to a file under `target`, and prints its path.
 pub fn keep(outcome: &Outcome, registers: &str) -> Result<()> {
     let folder = paths::checkout().join("target/silent");
     paths::create_folder(&folder)?;
@@ -49,12 +49,12 @@ pub fn keep(outcome: &Outcome, registers: &str) -> Result<()> {
     Ok(())
 }
 
-/// Lets the kernel print to its console what all processors and all tasks do, and returns the processors'
-/// registers as QEMU has them. Says instead why it cannot.
+/// Lets the kernel print to its console what all processors and all tasks do, and returns the
+/// processors' registers as QEMU has them. Otherwise returns why it cannot.
 pub fn perform(folder: &Path) -> String {
     match ask(folder) {
         Ok(registers) => registers,
-        Err(error) => format!("QEMU's monitor does not answer: {error}"),
+        Err(error) => format!("QEMU's monitor does not respond: {error}"),
     }
 }
 
@@ -75,7 +75,7 @@ fn ask(folder: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&words).into_owned())
 }
 
-/// Waits until the machine has said what it says.
+/// Waits for the end of the machine's output.
 fn drain(serial: &mut UnixStream) -> std::io::Result<()> {
     serial.set_read_timeout(Some(ANSWER))?;
     read_on(serial, &mut Vec::new());

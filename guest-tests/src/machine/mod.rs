@@ -221,7 +221,7 @@ impl Machine {
         self
     }
 
-    /// Ends the machine when neither script, kernel nor trace has said anything for this time.
+    /// Ends the machine if neither script, kernel nor trace has printed anything for this time.
     #[must_use]
     pub fn patience(mut self, limit: Duration) -> Self {
         self.patience = Some(limit);

@@ -2,8 +2,8 @@
 
 //! Where a device is plugged in, so that it can be reset alone.
 //!
-//! On q35's root bus only few device models can be reset. Behind a root port of its own each has the port's
-//! bus reset; the conventional ones behind a bridge behind such a port.
+//! On q35's root bus only few device models can be reset. Behind a separate root port each has the
+//! port's bus reset; the conventional ones behind a bridge behind such a port.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -12,11 +12,11 @@ use super::Board;
 use crate::error::{Error, Result};
 use crate::setup::Arch;
 
-/// The first root port's slot on the root bus; the devices of q35's own stand below and at 0x1f.
+/// The first root port's slot on the root bus; q35's own devices are below and at 0x1f.
 const FIRST_SLOT: usize = 0x8;
 const MAX_DEVICES: usize = 0x1f - FIRST_SLOT;
 
-/// QEMU arguments for a device, and the line that tells the test machine where to find it.
+/// QEMU arguments for a device, and the line with its location for the test machine.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Placed {
     /// `-device` arguments.
@@ -53,7 +53,7 @@ pub fn place(arch: Arch, board: Board, devices: &[String]) -> Result<Vec<Placed>
         .collect()
 }
 
-/// Each device behind a bridge of its own, by which it can be reset.
+/// Each device behind a separate bridge, by which it can be reset.
 fn place_on_pc(number: usize, device: &str) -> Placed {
     let slot = FIRST_SLOT + number;
     let bridge = format!("pci-bridge,id=tb{number},bus=pci.0,addr={slot:#x},chassis_nr={slot}");
@@ -99,7 +99,8 @@ fn place_one(number: usize, device: &str, models: &Models) -> Result<Placed> {
     })
 }
 
-/// A device whose user said where it goes: on the port of another, `bus=tbN`, or on its bridge, `bus=tbcN`.
+/// A device with an explicit place: on the port of another, `bus=tbN`, or on its bridge,
+/// `bus=tbcN`.
 fn beside_another(device: &str, bus: &str, address: &str) -> Result<Placed> {
     let unknown = || Error::Usage(format!("`bus={bus}` of `{device}` is neither tbN nor tbcN"));
     let (bridged, number) = match (bus.strip_prefix("tbc"), bus.strip_prefix("tb")) {
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn express_devices_stand_behind_a_port() {
+    fn express_devices_are_behind_a_port() {
         let placed = place_one(1, "nvme,drive=d,serial=x", &models()).unwrap();
         assert_eq!(placed.line, "09 - 00.0");
         assert_eq!(placed.arguments.len(), 2);
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn conventional_devices_stand_behind_a_bridge() {
+    fn conventional_devices_are_behind_a_bridge() {
         let placed = place_one(0, "edu", &models()).unwrap();
         assert_eq!(placed.line, "08 0 01.0");
         assert_eq!(placed.arguments[2], "edu,bus=tbc0,addr=1");

@@ -10,10 +10,11 @@ use super::{Iommu, Machine, autopsy};
 use crate::error::Result;
 use crate::setup::{self, Arch};
 
-/// Against false alarms on a loaded build machine, where emulated time stands still now and then; and a periodic timer:
-/// QEMU 10.0 now and then leaves a processor that runs nested guests halted although interrupts are on and the timer's
-/// is pending (seen with one processor: HLT=1, IF set, vector 236 in the local APIC's IRR, ISR empty). Any interrupt
-/// wakes it; a one-shot timer never sends another.
+/// Against false alarms on a loaded build machine, where emulated time stops now and then; and a
+/// periodic timer: QEMU 10.0 now and then leaves a processor that runs nested guests halted
+/// although interrupts are on and the timer's is pending (seen with one processor: HLT=1, IF set,
+/// vector 236 in the local APIC's IRR, ISR empty). Any interrupt wakes it; a one-shot timer never
+/// sends another.
 const LENIENT_OPTIONS: &str = "tsc=reliable no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 \
                         nvme_core.io_timeout=255 mitigations=off nohz=off highres=off";
 

@@ -99,7 +99,7 @@ impl Clock {
         }
     }
 
-    /// Whether the time is over, or nothing more was said for too long. `said` only grows.
+    /// Whether the time is over, or nothing more was printed for too long. `said` only grows.
     fn is_over(&mut self, said: usize) -> bool {
         if said != self.progress.0 {
             self.progress = (said, Instant::now());
@@ -213,7 +213,7 @@ impl Folder {
         })
     }
 
-    /// Bytes that the kernel and the trace have said so far.
+    /// Bytes that the kernel and the trace have printed so far.
     fn growth(&self) -> usize {
         let size = |name| fs::metadata(self.folder.path().join(name)).map_or(0, |file| file.len());
         usize::try_from(size("console") + size("trace")).unwrap_or(usize::MAX)
@@ -232,7 +232,7 @@ fn own_words(text: &str) -> String {
     text.lines().filter(is_word).collect::<Vec<_>>().join("\n")
 }
 
-/// Reads to the end in a thread of its own; the channel closes at the end.
+/// Reads to the end in a separate thread; the channel closes at the end.
 fn read_in_thread(source: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, receiver) = channel();
     thread::spawn(move || {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Debian packages from suites that the machine itself need not know.
+//! Debian packages from suites that are not in the machine's own sources.
 //!
-//! apt runs with package lists and a cache of its own (`apt-get(8)`, option `-o`), so the machine's set-up
-//! under /etc/apt is neither used nor changed; signatures are checked against Debian's keyring as ever.
+//! apt runs with separate package lists and cache (`apt-get(8)`, option `-o`), so the machine's
+//! set-up under /etc/apt is neither used nor changed; signatures are checked against Debian's
+//! keyring as ever.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,7 +20,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const ARCHIVE: &str = "http://deb.debian.org/debian";
 const SECURITY: &str = "http://deb.debian.org/debian-security";
 
-/// A set of suites with package lists of its own, of packages of one architecture.
+/// A set of suites with separate package lists, for packages of one architecture.
 #[derive(Debug)]
 pub struct Apt {
     folder: PathBuf,
@@ -87,7 +88,7 @@ impl Apt {
     pub fn candidate(&self, package: &str) -> Result<String> {
         let policy = shell::run(self.command("apt-cache").args(["policy", package]))?;
         candidate(&policy)
-            .ok_or_else(|| Error::Usage(format!("No suite offers the package {package}")))
+            .ok_or_else(|| Error::Usage(format!("No suite has the package {package}")))
     }
 
     /// The packages that a package depends on.
@@ -104,7 +105,7 @@ impl Apt {
     /// Downloads one package and unpacks it into `target`, without installing it.
     pub fn unpack(&self, package: &str, version: &str, target: &Path) -> Result<()> {
         progress(&format!(
-            "downloading {package} {version} (seconds to minutes, by your network)"
+            "downloading {package} {version} (seconds to minutes, depending on the network)"
         ));
         let folder = tempfile::tempdir_in(&self.folder).at("create a folder in", &self.folder)?;
         let spec = format!("{package}={version}");
@@ -179,7 +180,7 @@ pub fn codename() -> Result<String> {
     match (field("ID").as_deref(), field("VERSION_CODENAME")) {
         (Some("debian"), Some(codename)) => Ok(codename),
         _ => Err(Error::Missing {
-            what: "Debian 12 or later, whose packages the testbed is made of".into(),
+            what: "Debian 12 or later, whose packages the testbed uses".into(),
             command: "run it in a Debian container".into(),
         }),
     }

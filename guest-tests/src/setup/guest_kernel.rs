@@ -41,7 +41,7 @@ impl GuestKernel {
         self.folder.join("lib/modules").join(&self.release)
     }
 
-    /// What `uname -r` says on it.
+    /// Its `uname -r`.
     #[must_use]
     pub fn release(&self) -> &str {
         &self.release
@@ -162,8 +162,8 @@ pub fn extract_vmlinux(bzimage: &Path, vmlinux: &Path) -> Result<()> {
     result.map(drop)
 }
 
-/// Writes a copy of vmlinux that nothing knows for Linux any more: its notes in that name have another. What
-/// is left to enter it by is PVH.
+/// Writes a copy of vmlinux that nothing identifies as Linux any more: its notes in that name have
+/// another. What is left to enter it by is PVH.
 ///
 /// # Errors
 /// [`Error::Malformed`] if `vmlinux` has no such notes, or a file operation's error.
@@ -179,7 +179,7 @@ pub fn write_pvh_only(vmlinux: &Path, copy: &Path) -> Result<()> {
     fs::write(copy, image).at("write", copy)
 }
 
-/// Renames the notes of Linux's in a 64-bit ELF file and tells how many there were.
+/// Renames the notes of Linux's in a 64-bit ELF file and returns how many there were.
 fn rename_notes(image: &mut [u8]) -> Option<usize> {
     const PT_NOTE: u64 = 4;
     const OWNER: &[u8] = b"Linux\0\0\0";

@@ -37,13 +37,13 @@ const OF_X86: [&str; 12] = [
     "IRQ_REMAP",
 ];
 
-/// Changes whenever the steps that make a kernel do, so that kernels made otherwise are made anew.
+/// Changes whenever the steps that make a kernel do, so that kernels made otherwise are rebuilt.
 fn steps(arch: Arch) -> String {
     let (target, _) = arch.kernel_file();
     format!("tinyconfig, merge_config -m, olddefconfig, {target}")
 }
 
-/// How often the build says how far it is.
+/// Interval of progress reports of a build.
 const REPORT_EVERY: Duration = Duration::from_secs(20);
 
 /// A kind of test-machine kernel.
@@ -228,7 +228,7 @@ fn build(arch: Arch, tree: &Path, flavour: Flavour) -> Result<()> {
     compile(arch, tree)
 }
 
-/// Runs the long part of the build and says from time to time how far it is.
+/// Runs the long part of the build and reports progress from time to time.
 fn compile(arch: Arch, tree: &Path) -> Result<()> {
     let (target, _) = arch.kernel_file();
     let log_path = tree.join("testbed.log");

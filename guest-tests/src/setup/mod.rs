@@ -2,8 +2,9 @@
 
 //! Installs, downloads and builds what the testbed is made of.
 //!
-//! Everything that is not a package of the machine's own lies under [`paths::cache`]. A complete cache
-//! needs no network: versions are chosen once, noted in `selection`, and chosen anew only on request.
+//! Everything that is not a package of the machine's own lies under [`paths::cache`]. A complete
+//! cache needs no network: versions are chosen once, noted in `selection`, and chosen again only on
+//! request.
 
 mod apt;
 mod arch;
@@ -33,7 +34,7 @@ use crate::shell::progress;
 /// Makes the testbed complete for machines of `arch`. With `update`, takes the newest versions on offer.
 ///
 /// # Errors
-/// The first thing that could not be had; what was finished before it stays.
+/// The first step that failed; what was finished before it stays.
 pub fn setup(arch: Arch, update: bool) -> Result<()> {
     let cache = paths::cache()?;
     paths::create_folder(&cache)?;

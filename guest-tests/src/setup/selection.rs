@@ -47,7 +47,7 @@ impl Selection {
         let machine = Apt::of_machine(arch)?;
         let sources = Apt::of_kernel_sources()?;
         let source = newest_source(&sources.names("linux-source-")?).ok_or_else(|| {
-            Error::Usage("No kernel source of version 7.3 or later is on offer".into())
+            Error::Usage("No package with kernel source 7.3 or later is available".into())
         })?;
         let selection = Self {
             arch,

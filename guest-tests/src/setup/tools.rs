@@ -26,7 +26,7 @@ const PACKAGES: [&str; 11] = [
     "zstd",
 ];
 
-/// Installs what is missing, or says how to.
+/// Installs what is missing, or prints how to.
 pub fn install_missing(arch: Arch) -> Result<()> {
     let (_, cross) = arch.cross_compiler().unwrap_or_default();
     let missing: Vec<&str> = PACKAGES

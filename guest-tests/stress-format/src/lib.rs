@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a DMA stress guest tells on its serial port: TAP 14 (<https://testanything.org/tap-version-14-specification.html>)
-//! with [`Record`]s in its comments, one to a line.
+//! The output of a DMA stress guest on its serial port: TAP 14
+//! (<https://testanything.org/tap-version-14-specification.html>) with [`Record`]s in its comments,
+//! one to a line.
 //!
 //! ```text
 //! TAP version 14

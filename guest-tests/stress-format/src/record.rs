@@ -20,7 +20,7 @@ pub enum Mode {
     Mediate,
 }
 
-/// How an engine says that it is done.
+/// How an engine signals completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Interrupt {
     /// It is asked.
@@ -42,7 +42,7 @@ pub enum FindingKind {
     Shifted,
     /// The data lies in another piece of RAM.
     WrongExtent,
-    /// Other data than expected, for no reason that could be told.
+    /// Other data than expected, for an unknown reason.
     Mismatch,
     /// Memory around a buffer changed.
     GuardHit,
@@ -111,7 +111,7 @@ names!(Mode => MODES, Interrupt => INTERRUPTS, FindingKind => KINDS);
 /// The first record: what runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start<'a> {
-    /// Seed of everything random.
+    /// Seed of the random generators.
     pub seed: u64,
     /// Processors in use.
     pub cpus: u64,
@@ -137,7 +137,7 @@ pub struct Ram {
 pub struct Engine<'a> {
     /// Number by which other records name it.
     pub id: u64,
-    /// How it says that it is done.
+    /// How it signals completion.
     pub interrupt: Interrupt,
     /// Its PCI address in the guest.
     pub bdf: &'a str,
@@ -224,7 +224,7 @@ pub struct Totals {
     pub max: u64,
 }
 
-/// What a comment line tells.
+/// Contents of a comment line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is described by its type")]
 pub enum Record<'a> {
@@ -301,8 +301,8 @@ impl fmt::Display for Record<'_> {
 }
 
 impl<'a> Record<'a> {
-    /// What the text behind a comment's `#` tells; `None` for any other comment. Fields may come
-    /// in any order, but one whose value has spaces comes last.
+    /// Parses the text behind a comment's `#`; `None` for any other comment. Fields may come in any
+    /// order, but one whose value has spaces comes last.
     #[must_use]
     pub fn parse(comment: &'a str) -> Option<Self> {
         let (kind, fields) = comment.trim().split_once(' ')?;

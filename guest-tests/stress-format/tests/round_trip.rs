@@ -110,7 +110,7 @@ proptest! {
 }
 
 #[test]
-fn lines_of_tap_are_told_from_others() {
+fn lines_of_tap_are_distinguished_from_others() {
     for (line, expected) in [
         ("TAP version 14\r", Some(Line::Version)),
         ("1..12", Some(Line::Plan(12))),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a guest says, gathered while it says it.
+//! Collects a guest's output while it runs.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ pub struct Collector {
 pub struct Progress<'a> {
     /// Tests that ended.
     pub done: u64,
-    /// Tests that are to run, once the guest has said so.
+    /// Planned tests, once the guest has reported them.
     pub planned: Option<u64>,
     /// Tests that failed.
     pub failed: u64,
@@ -52,7 +52,7 @@ pub struct Progress<'a> {
     pub bytes: u64,
     /// The test that ended last: guests name a test when it ends.
     pub last_test: Option<&'a str>,
-    /// Whether the guest has said its totals, which is the last that it says.
+    /// Whether the guest has reported its totals, which are its last output.
     pub complete: bool,
 }
 
@@ -113,7 +113,7 @@ impl Collector {
         }
     }
 
-    /// Everything that was heard, with what the monitor knows.
+    /// Everything that was received, with the monitor's data.
     #[must_use]
     pub fn finish(self, setup: Setup, mut outcome: Outcome) -> Report {
         let mut heard = self.heard;
@@ -178,7 +178,7 @@ impl Heard {
         (self.tests.len() as u64).saturating_add(self.left.tests)
     }
 
-    /// Sorts the histogram and adds up bars that were told more than once, one for each engine.
+    /// Sorts the histogram and adds up bars that were reported more than once, one for each engine.
     fn merge_latency(&mut self) {
         self.latency.sort_by_key(|bar| bar.from);
         self.latency.dedup_by(|next, bar| {
@@ -202,7 +202,7 @@ impl Heard {
         }
     }
 
-    /// Keeps the first of what can be said once only.
+    /// Keeps the first of what can be reported only once.
     fn once<T: PartialEq>(&mut self, what: &str, slot: fn(&mut Self) -> &mut Option<T>, value: T) {
         let slot = slot(self);
         if slot.is_none() {

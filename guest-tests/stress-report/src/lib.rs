@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! What becomes of the lines that a DMA stress guest prints (`stress-format`): a verdict, and a
-//! report for the terminal, for programs (JSON) and for people who want to look closer (HTML).
+//! report for the terminal, for programs (JSON) and for browsers (HTML).
 //!
 //! ```
 //! use stress_report::{Collector, Ending, Outcome, Setup, Terminal, Verdict};
@@ -17,7 +17,7 @@
 //! print!("{}", stress_report::text(&report, Terminal::default()));
 //! ```
 //!
-//! Everything that a guest says is hostile: what is kept of it is bounded, has no control
+//! Everything that a guest prints is hostile: what is kept of it is bounded, has no control
 //! characters ([`Text`]) and is escaped where it is written.
 
 #![forbid(unsafe_code)]

@@ -26,7 +26,7 @@ impl Lines {
         self.push(bytes);
     }
 
-    /// Ends the last line, if it has no end, and says how many lines were cut.
+    /// Ends the last line, if it has no end, and returns how many lines were cut.
     pub fn finish(mut self, mut each: impl FnMut(&str)) -> u64 {
         self.end(&mut each);
         self.cut_lines

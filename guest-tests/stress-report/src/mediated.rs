@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the monitor did with transfers that it checks and translates, and what the guest expects.
+//! Transfers that the monitor checked and translated, and what the guest expects.
 
 use serde::{Deserialize, Serialize};
 use stress_format::Provoked;

@@ -13,7 +13,7 @@ use crate::units::{counted, hex};
 pub enum Note {
     /// In identity mode, extents at an address that is not their host-physical one.
     #[error(
-        "{count} of {} not at the host-physical address that the guest believes: DMA to it \
+        "{count} of {} not at the host-physical address that the guest assumes: DMA to it \
          goes elsewhere",
         counted(*all as u64, "extent is", "extents are")
     )]

@@ -11,8 +11,8 @@ use crate::serialize::{hex, name};
 use crate::setup::{Outcome, Setup};
 use crate::text::Text;
 
-/// What the guest told and what the monitor knows. The number of entries in each list is
-/// bounded; [`Report::left`] counts what is not there.
+/// The data of the guest and of the monitor. The number of entries in each list is bounded;
+/// [`Report::left`] counts what is not there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// What ran where.
@@ -48,7 +48,7 @@ pub struct Report {
     pub totals: Option<Totals>,
     /// Why the guest gave up.
     pub bail_out: Option<Text>,
-    /// What the guest said twice although it can be said once only.
+    /// What the guest reported twice although it can be reported only once.
     pub repeated: Vec<Text>,
     /// What there was no room for.
     pub left: Left,
@@ -59,7 +59,7 @@ pub struct Report {
 pub struct Start {
     /// Name of the program.
     pub program: Text,
-    /// Seed of everything random.
+    /// Seed of the random generators.
     pub seed: u64,
     /// Processors in use.
     pub cpus: u64,
@@ -102,7 +102,7 @@ pub struct Engine {
     pub name: Text,
     /// Its PCI address in the guest.
     pub bdf: Text,
-    /// How it says that it is done.
+    /// How it signals completion.
     #[serde(with = "name")]
     pub interrupt: Interrupt,
 }
@@ -131,7 +131,7 @@ pub struct Finding {
     pub gpa: Gpa,
     /// Bytes of the transfer.
     pub len: u64,
-    /// In the guest's words.
+    /// As reported by the guest.
     pub text: Text,
 }
 
@@ -196,7 +196,7 @@ pub struct Totals {
     pub max: u64,
 }
 
-/// How much of what the guest said is not in the lists.
+/// How much of the guest's output is not in the lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     /// Tests.
@@ -233,7 +233,7 @@ impl Report {
         start.is_none_or(|start| start.mode == Mode::Identity)
     }
 
-    /// TSC ticks per microsecond, if the guest knew them.
+    /// TSC ticks per microsecond, if the guest reported them.
     #[must_use]
     pub fn ticks_per_us(&self) -> Option<f64> {
         let khz = self.start.as_ref()?.tsc_khz;

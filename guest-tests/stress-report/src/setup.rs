@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the monitor knows: what ran where, and how it ended.
+//! The monitor's data: what ran where, and how it ended.
 
 use address::{Gpa, Hpa, Iova};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub struct Setup {
     pub command_line: Text,
     /// The guest's command line.
     pub guest_command_line: Text,
-    /// What stands in for the memory bus: `noiommu`, `software`, …
+    /// The backend of physical addresses: `noiommu`, `software`, …
     pub backend: Text,
     /// RAM that devices may reach.
     pub extents: Vec<Extent>,
@@ -110,11 +110,11 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", content = "text")]
 pub enum Ending {
-    /// It switched itself off.
+    /// It powered itself off.
     PoweredOff,
-    /// It wanted to start again.
+    /// It requested a restart.
     Reset,
-    /// It could not go on: a triple fault, an access that nothing answers, … and which.
+    /// It could not continue: a triple fault, an access without a device, … and which.
     Crashed(Text),
     /// The monitor ended it: a signal, a time limit, an error on the host, … and which.
     Stopped(Text),

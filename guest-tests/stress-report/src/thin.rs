@@ -41,7 +41,7 @@ impl Thinned {
                 });
                 self.stride = self.stride.saturating_mul(2);
             }
-            // The halving leaves out this one where it stands at an odd place.
+            // The halving drops this one at an odd place.
             if self.seen.is_multiple_of(self.stride) {
                 self.kept.push(sample);
             }

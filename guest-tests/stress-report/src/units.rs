@@ -65,7 +65,7 @@ pub fn short(text: &str, max: usize) -> String {
     }
 }
 
-/// A latency in TSC ticks, or in time where the guest knew how fast its TSC is.
+/// A latency in TSC ticks, or in time if the guest reported its TSC's frequency.
 pub fn latency(report: &Report, ticks: u64) -> String {
     match report.ticks_per_us() {
         #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]

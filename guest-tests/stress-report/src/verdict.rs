@@ -61,7 +61,7 @@ pub enum Reason {
         /// How many.
         count: u64,
     },
-    /// More was refused by the monitor than the guest says that it provoked.
+    /// More was refused by the monitor than the guest reports that it provoked.
     #[error(
         "The monitor refused {}, of which the guest provoked {}",
         transfers(*refused),
@@ -86,7 +86,7 @@ pub enum Reason {
         least: u64,
     },
     /// Transfers that the monitor let through and the device did not take.
-    #[error("{} not taken by the device", counted(*count, "mediated transfer was", "mediated transfers were"))]
+    #[error("{} not accepted by the device", counted(*count, "mediated transfer was", "mediated transfers were"))]
     FailedStarts {
         /// How many.
         count: u64,
@@ -103,20 +103,20 @@ pub enum Reason {
         /// Which.
         status: u8,
     },
-    /// What the guest said cannot all be true.
+    /// The guest's output is contradictory.
     #[error("The guest contradicts itself: {what}")]
     Inconsistent {
         /// Why.
         what: Text,
     },
-    /// The guest never said what it is.
-    #[error("The guest did not say that it started")]
+    /// The guest never identified itself.
+    #[error("The guest did not report its start")]
     NoStart,
-    /// The guest never said how many tests there are.
-    #[error("The guest did not say how many tests there are")]
+    /// The guest never reported the number of tests.
+    #[error("The guest did not report the number of tests")]
     NoPlan,
     /// Nothing was tested.
-    #[error("There was nothing to test")]
+    #[error("The guest had nothing to test")]
     NothingTested,
     /// Tests that did not end.
     #[error("{done} of {} ended", counted(*planned, "test", "tests"))]
@@ -133,7 +133,7 @@ pub enum Reason {
         count: u64,
     },
     /// No totals.
-    #[error("The guest did not say its totals")]
+    #[error("The guest did not report its totals")]
     NoTotals,
     /// `Bail out!`
     #[error("The guest gave up: {why}")]
@@ -144,7 +144,7 @@ pub enum Reason {
     /// No status.
     #[error("The guest ended without a status")]
     NoStatus,
-    /// The guest wanted to start again.
+    /// The guest requested a restart.
     #[error("The guest started again")]
     Reset,
     /// The guest crashed.
@@ -208,7 +208,7 @@ impl Report {
     }
 
     fn failures(&self) -> Vec<Reason> {
-        // A guest that did not get to its totals has said what it found all the same.
+        // A guest that did not get to its totals has reported its findings nevertheless.
         let totals = self.totals.unwrap_or_else(|| Totals {
             mismatches: self.count(&WRONG_DATA),
             guard_hits: self.count(&[FindingKind::GuardHit]),
@@ -310,7 +310,7 @@ impl Report {
         let mut all: Vec<_> = self
             .repeated
             .iter()
-            .map(|what| format!("it said its {what} twice"))
+            .map(|what| format!("it reported its {what} twice"))
             .collect();
         all.dedup();
         all.extend(self.wrong_numbers());
@@ -338,7 +338,7 @@ impl Report {
             wrong.push(format!("test {} ended more than once", test.number));
         }
         let numbers = seen.iter().copied();
-        // With tests left out for want of room, a gap says nothing.
+        // With tests dropped for lack of room, a gap means nothing.
         if let Some((missing, _)) = (1..).zip(numbers).find(|(want, have)| want != have)
             && self.left.tests == 0
         {
@@ -373,7 +373,9 @@ impl Report {
         ] {
             let found = self.count(kinds);
             if total == 0 && found > 0 {
-                wrong.push(format!("its totals have no {what}, but it told of {found}"));
+                wrong.push(format!(
+                    "its totals have no {what}, but it reported {found}"
+                ));
             }
         }
         let bad = totals.mismatches | totals.guard_hits | totals.lost_interrupts;

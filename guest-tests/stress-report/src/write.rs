@@ -37,7 +37,7 @@ pub enum Error {
     },
 }
 
-/// Writes [`json`](crate::json) to `path`, over what is there.
+/// Writes [`json`](fn@crate::json) to `path`, over what is there.
 ///
 /// # Errors
 /// [`Error::Json`], [`Error::Write`].

@@ -72,7 +72,7 @@ fn pages_need_nothing_else_and_show_what_matters() {
             failing(),
             &[
                 "failed",
-                "translates; the guest provoked 1 to 3 refusals.",
+                "translated; the guest provoked 1 to 3 refusals.",
                 "210 started, 5 refused",
                 "length 1, not-memory 4",
                 "The monitor refused 5 transfers, of which the guest provoked at most 3",
@@ -95,7 +95,7 @@ fn pages_need_nothing_else_and_show_what_matters() {
 }
 
 #[test]
-fn what_the_guest_says_is_shown_and_not_obeyed() {
+fn what_the_guest_prints_is_shown_and_not_obeyed() {
     let mut run = passing(2);
     let evil = "<script>alert('&amp;')</script>";
     run.serial = run.serial.replace("edu 1: factorial", evil);
@@ -135,7 +135,7 @@ fn a_silent_guest_gives_a_page_too() {
     run.serial.clear();
     run.setup = stress_report::Setup::default();
     let page = html(&run.report()).unwrap();
-    assert!(page.contains("The guest did not say what it is"));
+    assert!(page.contains("The guest did not identify itself"));
     assert_eq!(page.matches("<svg").count(), 0);
 }
 

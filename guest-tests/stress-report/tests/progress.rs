@@ -8,7 +8,7 @@ const TOTALS: &str = "# totals transfers=9 bytes=900 mismatches=0 guard_hits=0 l
                       kb_s=1 p50=1 p99=1 max=1\n";
 
 #[test]
-fn progress_is_what_was_said_so_far() {
+fn progress_is_what_was_reported_so_far() {
     let mut collector = Collector::new();
     let mut expected = Progress {
         done: 0,

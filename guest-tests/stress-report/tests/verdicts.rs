@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a run must be like to pass, and what it is told otherwise.
+//! Requirements of a run to pass, and the reasons otherwise.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod common;
@@ -107,7 +107,7 @@ fn every_flaw_fails() {
     );
     assert_eq!(
         replaced("1..12", "1..12\n1..12"),
-        contradiction("it said its plan twice")
+        contradiction("it reported its plan twice")
     );
     assert_eq!(replaced("p99=210000", "p99=9999999").0, "failed");
     assert_eq!(
@@ -136,7 +136,7 @@ fn every_flaw_fails() {
         let finding = format!("# finding kind={kind} engine=0 gpa=0 len=1 text=x\n1..12");
         let (name, reasons) = replaced("1..12", &finding);
         assert_eq!((name, reasons.len()), ("failed", 1), "{kind}");
-        assert!(reasons[0].ends_with("but it told of 1"), "{reasons:?}");
+        assert!(reasons[0].ends_with("but it reported 1"), "{reasons:?}");
     }
 }
 
@@ -169,7 +169,7 @@ fn engines_that_moved_nothing_do_not_pass() {
     assert!(
         reasons
             .iter()
-            .any(|reason| reason == "There was nothing to test"),
+            .any(|reason| reason == "The guest had nothing to test"),
         "{reasons:?}"
     );
 }
@@ -183,7 +183,7 @@ fn every_gap_is_incomplete() {
     );
     assert_eq!(
         after(|run| run.outcome.status = Some(2)),
-        one("There was nothing to test")
+        one("The guest had nothing to test")
     );
     assert_eq!(
         after(|run| run.outcome.ending = Ending::Crashed("triple fault".into())),
@@ -200,11 +200,11 @@ fn every_gap_is_incomplete() {
     assert_eq!(replaced("1..12", "1..13"), one("12 of 13 tests ended"));
     assert_eq!(
         replaced("1..12", ""),
-        one("The guest did not say how many tests there are")
+        one("The guest did not report the number of tests")
     );
     assert_eq!(
         replaced("# stress ", "# distress "),
-        one("The guest did not say that it started")
+        one("The guest did not report its start")
     );
     assert_eq!(
         replaced("1..12", "1..12\nBail out! no memory"),
@@ -212,7 +212,7 @@ fn every_gap_is_incomplete() {
     );
     assert_eq!(
         cut_before("# totals"),
-        one("The guest did not say its totals")
+        one("The guest did not report its totals")
     );
     assert_eq!(
         cut_before("ok 12 - "),
@@ -220,7 +220,7 @@ fn every_gap_is_incomplete() {
             "incomplete",
             vec![
                 "11 of 12 tests ended".into(),
-                "The guest did not say its totals".into(),
+                "The guest did not report its totals".into(),
             ]
         )
     );
@@ -245,7 +245,7 @@ fn tests_that_are_skipped_pass_unless_all_are() {
     assert_eq!(report.tests[4].skipped, None);
     assert_eq!(
         replaced(": ", ": # SKIP "),
-        ("incomplete", vec!["There was nothing to test".into()])
+        ("incomplete", vec!["The guest had nothing to test".into()])
     );
 }
 
@@ -365,7 +365,7 @@ fn the_monitor_refuses_what_the_guest_provokes_and_nothing_else() {
         (name, reasons.as_slice()),
         (
             "failed",
-            &["2 mediated transfers were not taken by the device".to_owned()][..]
+            &["2 mediated transfers were not accepted by the device".to_owned()][..]
         )
     );
 }

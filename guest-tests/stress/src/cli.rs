@@ -14,10 +14,10 @@ use crate::StressConfig;
 use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
 use crate::error::Error;
 
-/// What can be made to go wrong.
+/// Faults to inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Break {
-    /// Two pieces of guest RAM have one another's addresses
+    /// Swap the addresses of two pieces of guest RAM
     Identity,
     /// The software engine adds a page to every address
     Offset,
@@ -30,19 +30,19 @@ enum Break {
 /// How the DMA of the engine in software reaches guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Software {
-    /// Guest RAM stands at its physical addresses
+    /// Guest RAM is at its physical addresses
     Identity,
     /// The guest looks physical addresses up in the DMA window
     Translate,
-    /// The monitor checks and translates what is written to the engine's registers
+    /// The monitor checks and translates addresses that are written to the engine's registers
     Mediate,
 }
 
-/// Run a guest that stresses DMA, judge what it reports, and draw the report.
+/// Run a guest that stresses DMA, evaluate its output, and write a report.
 #[derive(Debug, Parser)]
 #[command(name = "pinvisor-stress", version = pinvisor::VERSION, about)]
 pub struct Cli {
-    /// Say more: once for what is done, twice for everything
+    /// Log more: once for each step, twice for everything
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 
@@ -58,7 +58,7 @@ pub struct StressArgs {
     #[arg(long, value_name = "FILE")]
     kernel: PathBuf,
 
-    /// Initramfs to boot it with
+    /// Initramfs for the guest
     #[arg(long, value_name = "FILE")]
     initramfs: Option<PathBuf>,
 
@@ -84,25 +84,25 @@ pub struct StressArgs {
     #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP, required_unless_present = "software")]
     devices: Vec<DeviceConfig>,
 
-    /// Words for the guest's command line; what the guest knows is in docs/guide/stress.md
+    /// Options on the guest's command line; docs/guide/stress.md lists those of the guest
     #[arg(long, value_name = "STRING", default_value = "")]
     cmdline: String,
 
-    /// In place of devices: synthetic physical memory, deliberately fragmented, and a DMA engine
-    /// in software. Needs nothing but /dev/kvm
+    /// Instead of devices, use synthetic physical memory, deliberately fragmented, and a DMA engine
+    /// in software. Requires only /dev/kvm
     #[arg(long, value_name = "DMA", value_enum, conflicts_with_all = ["devices", "noiommu"],
           num_args = 0..=1, require_equals = true, default_missing_value = "identity")]
     software: Option<Software>,
 
-    /// Seed of everything random
+    /// Seed of the random generators
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Make something go wrong, to see that it is noticed; all but identity need --software
+    /// Inject a fault, to verify that it is detected; all but identity require --software
     #[arg(long = "break", value_name = "WHAT", value_enum)]
     sabotage: Option<Break>,
 
-    /// Give the guest so many seconds
+    /// Stop the guest after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
 
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_whose_dma_is_mediated_is_told() {
+    fn a_guest_whose_dma_is_mediated_gets_the_mode() {
         let mediated = ["--noiommu", "--device", "01:00.0,dma=mediate"];
         for (words, told) in [
             (&["--software=mediate"][..], true),

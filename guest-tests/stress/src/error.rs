@@ -18,7 +18,7 @@ pub enum Error {
     #[error(transparent)]
     Pinvisor(#[from] pinvisor::Error),
     /// A fault that only the engine in software can have.
-    #[error("Only the DMA engine in software can be made to fail like that")]
+    #[error("Only the DMA engine in software supports this fault")]
     NoSoftwareEngine,
     /// The report.
     #[error(transparent)]

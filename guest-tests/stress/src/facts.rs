@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the monitor itself knows of a stress run.
+//! The monitor's data about a stress run.
 
 use std::time::Duration;
 
 use address::{Bdf, Gpa, Iova};
 use devices::guest_table::Piece;
 use devices::mediate::Statistics;
-use iommufd_backend::software::BusAddress;
+use software_memory::BusAddress;
 use stress_report::{
     Bar, Ending, Extent, Landmark, Mediated, Outcome, Refusal, Refusals, RefusedFor, Setup,
 };
@@ -77,8 +77,8 @@ pub fn outcome(ended: &Ended, refusals: &machine::Refusals, took: Duration) -> O
         ExitReason::GuestCrash(text) => (None, Ending::Crashed(text.clone().into())),
         ExitReason::Signal(number) => stopped(format!("signal {number}")),
         ExitReason::Quit => stopped("from the terminal".to_owned()),
-        ExitReason::TerminalGone => stopped("its terminal is gone".to_owned()),
-        ExitReason::Panic => stopped("a part of the monitor failed".to_owned()),
+        ExitReason::TerminalGone => stopped("its terminal closed".to_owned()),
+        ExitReason::Panic => stopped("a thread of the monitor panicked".to_owned()),
         ExitReason::TimeLimit(limit) => {
             stopped(format!("it was not finished after {} s", limit.as_secs()))
         }

@@ -12,14 +12,16 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use address::{BusAddr, Gpa, Hpa};
-use devices::edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
-use devices::edu::{
+use devices::mediate::{Profile, ProfileError};
+use devices::pci::MsiMessage;
+use iommufd_backend::PinRequest;
+use iommufd_backend::extent::Extent;
+use software_edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
+use software_edu::{
     BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduControl, EduHost, EduWorker, InterruptSink,
     Options, QEMU_BUFFER_SIZE, SetupError,
 };
-use devices::mediate::{Profile, ProfileError};
-use devices::pci::MsiMessage;
-use iommufd_backend::software::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
+use software_memory::{BusAddress, DmaFault, DmaPort, PhysicalMemory, SoftwareBackend};
 
 use vmm::{
     AddressMap, DmaPath, InterruptLines, IrqError, SyntheticDevice, SyntheticMachine, Worker,
@@ -29,14 +31,14 @@ use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
 
 /// Where the synthetic physical memory is: above 4 GiB, within what any CPU can address.
 const RAM: Range<Hpa> = Hpa(4 << 30)..Hpa(32 << 30);
-/// Longest run of physically contiguous memory, of 2 MiB pages, where the guest's memory stands at
-/// its physical addresses; and of ordinary pages where it does not.
+/// Longest run of physically contiguous memory, of 2 MiB pages, if the guest's memory is at its
+/// physical addresses; and of ordinary pages where it does not.
 const MAX_RUN_LEN: u64 = 16 << 20;
 const MAX_SCATTERED_RUN_LEN: u64 = 256 << 10;
 /// Where the engine's BAR is: in the only window of [`AddressMap::conventional`].
 const BAR: Gpa = Gpa(0xd000_0000);
 
-/// Lost interrupts that are told aloud.
+/// Lost interrupts that are logged as warnings.
 const WARNINGS: u64 = 16;
 /// A page, by which [`EngineFault::Offset`] is off.
 const PAGE: i64 = 4096;
@@ -120,7 +122,7 @@ impl SoftwareMachine {
         })
     }
 
-    /// What tells of refusals later.
+    /// Counts refusals for the report.
     #[must_use]
     pub fn witness(&self) -> Witness {
         self.witness.clone()
@@ -145,8 +147,7 @@ impl SoftwareMachine {
         let options = Options {
             bar: BAR,
             interrupt_line,
-            // What a profile for QEMU's device lets through is all that there is: more of it would
-            // be refused.
+            // A profile for QEMU's device allows everything: more of it would be refused.
             buffer: match self.path {
                 DmaPath::Mediate(_) => QEMU_BUFFER_SIZE,
                 _ => BUFFER_SIZE,
@@ -172,8 +173,11 @@ impl SyntheticMachine for SoftwareMachine {
         &self.path
     }
 
-    fn memory(&mut self) -> &mut SoftwareBackend {
-        &mut self.memory
+    fn pin(
+        &mut self,
+        request: &PinRequest<'_>,
+    ) -> Result<Vec<Extent>, Box<dyn Error + Send + Sync>> {
+        Ok(self.memory.pin(request)?)
     }
 
     fn start(

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use pinvisor::config::HostConfig;
-use pinvisor::{logging, report, say};
+use pinvisor::{logging, print_message, report};
 use pinvisor_stress::cli::Cli;
 use pinvisor_stress::{Error, run};
 use stress_report::Verdict;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match execute(cli) {
         Ok(code) => code,
         Err(error) => {
-            say(&report(error.id(), &error, error.hint(), error.check()));
+            print_message(&report(error.id(), &error, error.hint(), error.check()));
             error.exit_code().into()
         }
     }

@@ -22,7 +22,7 @@ use crate::facts;
 use crate::machine::{Refusals, SoftwareMachine};
 use crate::screen;
 
-/// A stress guest, and what becomes of what it says.
+/// A stress guest, and the processing of its output.
 #[derive(Clone, Debug)]
 pub struct StressConfig {
     /// The microVM; its serial port is listened to, wherever it would go.
@@ -96,7 +96,7 @@ fn show(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Listens to the guest: what it says goes to the collector, the display and the log.
+/// Reads the guest's output, and passes it to the collector, the display and the log.
 #[derive(Clone, Debug)]
 struct Ear(Arc<Mutex<Listening>>);
 

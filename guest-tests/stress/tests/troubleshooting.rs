@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The page for those who search it for the name of an error has them all.
+//! The troubleshooting page has the name of every error.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ fn the_page_has_every_name_and_no_other() {
         .split("`error[")
         .skip(1)
         .filter_map(|rest| Some(rest.split_once("]`")?.0))
-        // What tells the reader what to search for.
+        // The text to search for.
         .filter(|name| *name != "name")
         .collect();
     let names: BTreeSet<_> = Error::ids().collect();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! QEMU's `edu` device (its documentation is docs/specs/edu): copies up to 4 KiB between memory and a buffer of
-//! its own.
+//! QEMU's `edu` device (its documentation is docs/specs/edu): copies up to 4 KiB between memory and
+//! its own buffer.
 
 use std::sync::atomic::{Ordering, fence};
 use std::thread;
@@ -48,7 +48,7 @@ pub struct Edu(Mapping);
 impl Edu {
     pub fn open(registers: Mapping) -> Result<Self> {
         let found = registers.read32(IDENTIFICATION);
-        ensure!(found & 0xff == 0xed, "edu says that it is {found:#x}");
+        ensure!(found & 0xff == 0xed, "edu identifies itself as {found:#x}");
         Ok(Self(registers))
     }
 

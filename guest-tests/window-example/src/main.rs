@@ -47,7 +47,7 @@ fn run(devices: &Path) -> Result<()> {
     let buffer = Buffer::new()?;
     let moved =
         start(&mut window, &function).and_then(|()| RoundTrip::new(&window, &edu, &buffer).run());
-    // Whatever went wrong, nothing may be written to the buffer once it is given back.
+    // Whatever went wrong, nothing may be written to the buffer once it is released.
     let stopped = stop(&mut window, &function);
     moved.and(stopped)
 }
@@ -55,7 +55,7 @@ fn run(devices: &Path) -> Result<()> {
 /// Lets the device be a bus master: this program gives it no address but the window's.
 fn start(window: &mut Window, function: &Function) -> Result<()> {
     window.enable(function.bdf)?;
-    // What was said at the window counts from this access to config space on.
+    // The window's setting takes effect with this access to config space.
     function.set_bus_master(true)
 }
 

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_outside_of_the_mapping_are_nobodys() {
+    fn words_outside_of_the_mapping_are_refused() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
         let mapping = Mapping::of_file(&file, true).unwrap();

@@ -47,8 +47,8 @@ impl Buffer {
     }
 }
 
-/// Asks `/proc/self/pagemap` (Linux Documentation/admin-guide/mm/pagemap.rst), which tells the number of the page
-/// frame to those with `CAP_SYS_ADMIN`.
+/// Asks `/proc/self/pagemap` (Linux Documentation/admin-guide/mm/pagemap.rst), which shows the
+/// number of the page frame to those with `CAP_SYS_ADMIN`.
 fn guest_physical(address: usize) -> Result<Gpa> {
     let address = u64::try_from(address)?;
     let mut entry = [0; 8];
@@ -58,13 +58,13 @@ fn guest_physical(address: usize) -> Result<Gpa> {
     match frame(u64::from_le_bytes(entry)) {
         Some(frame) => Ok(Gpa(frame * PAGE + address % PAGE)),
         None => {
-            bail!("/proc/self/pagemap does not tell where {address:#x} is; it does so for root")
+            bail!("/proc/self/pagemap does not show where {address:#x} is; run as root")
         }
     }
 }
 
-/// The page frame of an entry: bits 54:0, if bit 63 says that the page is in memory. 0 is for those who may not
-/// know it.
+/// The page frame of an entry: bits 54:0, if bit 63 is set: the page is in memory. 0 means no
+/// permission.
 fn frame(entry: u64) -> Option<u64> {
     let frame = entry & ((1 << 55) - 1);
     (entry >> 63 == 1 && frame != 0).then_some(frame)

@@ -43,7 +43,7 @@ impl Function {
         let bdf = name
             .parse()
             .ok()
-            .with_context(|| format!("{name} is no PCI function"))?;
+            .with_context(|| format!("{name} is not a PCI function"))?;
         let path = folder.join("config");
         let config = File::options().read(true).write(true).open(&path);
         Ok(Self {

@@ -3,10 +3,10 @@
 //! Newtypes for the addresses that a passthrough monitor handles: five kinds of memory address,
 //! and the names of PCI functions.
 //!
-//! Mixing a guest-physical with a host-physical address is the error that lets a device write
-//! over the host, so the kinds do not convert into one another: the only ways across are the
-//! constructors (`Gpa(…)`) and the public field, which stand out in a review, and the two functions
-//! between [`Hpa`] and [`BusAddr`], whose names say what they take for granted.
+//! Mixing a guest-physical with a host-physical address is the error that lets a device write over
+//! the host, so the kinds do not convert into one another: the only ways across are the
+//! constructors (`Gpa(…)`) and the public field, which are visible in a review, and the two
+//! functions between [`Hpa`] and [`BusAddr`], whose names state their assumption.
 //!
 //! ```
 //! use address::{Bdf, Gpa, Hpa};

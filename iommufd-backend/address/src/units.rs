@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Numbers as people read them.
+//! Numbers in readable units.
 
 use core::fmt;
 

@@ -118,8 +118,8 @@ impl fmt::Debug for Level {
     }
 }
 
-/// A page size of the format: a power of two from 2^12 to 2^51, but not 2^39, which some
-/// hardware gets wrong and which no one may write.
+/// A page size of the format: a power of two from 2^12 to 2^51, but not 2^39, which some hardware
+/// gets wrong and which nothing may write.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageSize(u8);
 
@@ -142,8 +142,8 @@ impl PageSize {
         }
     }
 
-    /// The largest page that can stand at `iova` for `hpa` and is no longer than `len`; `None`
-    /// if even 4 KiB does not fit.
+    /// The largest page that can be at `iova` for `hpa` and is no longer than `len`; `None` if even
+    /// 4 KiB does not fit.
     #[must_use]
     pub const fn best(iova: u64, hpa: u64, len: u64) -> Option<Self> {
         let Some(longest) = len.checked_ilog2() else {

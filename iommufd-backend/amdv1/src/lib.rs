@@ -3,15 +3,15 @@
 //! I/O page tables in AMD's v1 (host) format.
 //!
 //! The format is the one that Linux keeps for a device in noiommu mode (`generic_pt`,
-//! `drivers/iommu/generic_pt/fmt/amdv1.h`): a radix tree over 64-bit addresses with every
-//! page size from 4 KiB to 2 PiB but 512 GiB. Here it is a plain data structure: no hardware
-//! walks these tables, but anything that knows the format can.
+//! `drivers/iommu/generic_pt/fmt/amdv1.h`): a radix tree over 64-bit addresses with every page size
+//! from 4 KiB to 2 PiB but 512 GiB. Here it is a plain data structure: no hardware walks these
+//! tables, but anything that implements the format can.
 //!
 //! - [`pte`] reads and writes single entries, [`level`] holds the geometry of the tree.
 //! - [`Table`] builds: maps with the largest entries that fit, unmaps, grows, translates.
 //! - [`walk`] reads tables that are not trusted, without allocation or recursion; a guest
 //!   that sees a table in a device's memory uses this part alone.
-//! - [`memory`] says where tables live: on the heap, or in pages with addresses of their own.
+//! - [`memory`] defines where tables are stored: on the heap, or in pages with their own addresses.
 //!
 //! ```
 //! use address::{Hpa, Iova};

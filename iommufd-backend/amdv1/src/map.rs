@@ -14,18 +14,18 @@ use crate::walk::Root;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
     /// No bytes (`EINVAL`).
-    #[error("Mapping of no bytes at IOVA {iova}")]
+    #[error("Empty mapping at IOVA {iova}")]
     NoBytes {
         /// First address of the range.
         iova: Iova,
     },
     /// Neither READ nor WRITE (`EINVAL`).
-    #[error("Mapping at IOVA {iova} that may be neither read nor written")]
+    #[error("Mapping at IOVA {iova} is neither readable nor writable")]
     NoAccess {
         /// First address of the range.
         iova: Iova,
     },
-    /// IOVA, HPA or length is no multiple of 4 KiB (`ENXIO`).
+    /// IOVA, HPA or length is not a multiple of 4 KiB (`ENXIO`).
     #[error("Mapping of {len:#x} bytes at IOVA {iova} to HPA {hpa} is not aligned to 4 KiB")]
     Misaligned {
         /// First address of the range.
@@ -44,7 +44,7 @@ pub enum MapError {
         len: u64,
     },
     /// The range passes the end of the 64-bit space (`EOVERFLOW`).
-    #[error("Mapping of {len:#x} bytes at IOVA {iova} passes the end of 64 bits")]
+    #[error("Mapping of {len:#x} bytes at IOVA {iova} exceeds 64 bits")]
     Wraps {
         /// First address of the range.
         iova: Iova,
@@ -52,7 +52,7 @@ pub enum MapError {
         len: u64,
     },
     /// Part of the range is mapped already (`EADDRINUSE`).
-    #[error("Mapping collides with another in the page at IOVA {at}")]
+    #[error("Mapping overlaps another in the page at IOVA {at}")]
     InUse {
         /// First address of the page that could not be mapped.
         at: Iova,
@@ -227,7 +227,7 @@ impl<M: TableMemory> Table<M> {
         Ok(table)
     }
 
-    /// Frees the tables that stand where the page at `iova` is to go, if they map nothing.
+    /// Frees the tables in the place of the page at `iova`, if they map nothing.
     fn make_room(
         &mut self,
         table: TableAddress,

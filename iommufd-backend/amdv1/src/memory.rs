@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where tables live.
+//! Storage of tables.
 
 mod arena;
 mod heap;
@@ -20,7 +20,7 @@ pub use crate::table_address::{TABLE_BYTES, TableAddress};
 
 /// No memory for another table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("No memory for {tables} more page tables, {in_use} are in use")]
+#[error("No memory for {tables} more page tables; {in_use} are in use")]
 pub struct OutOfTables {
     /// How many were asked for.
     pub tables: usize,
@@ -82,8 +82,8 @@ pub trait TableMemory {
     /// The entry `index` of `table`, or `None` if there is no such entry.
     fn load(&self, table: TableAddress, index: usize) -> Option<Entry>;
 
-    /// The entry `index` of the table that `pointer`, from a table of `level`, points to; `None`
-    /// if it is no pointer or there is no such entry.
+    /// The entry `index` of the table that `pointer`, from a table of `level`, points to; `None` if
+    /// it is not a pointer or there is no such entry.
     #[inline(always)]
     fn follow(&self, pointer: Entry, level: Level, index: usize) -> Option<Entry> {
         if pointer.is_table(level) {

@@ -40,7 +40,7 @@ const SEVERAL_ITEMS: u64 = 7 << NEXT_SHIFT;
 const SEVERAL: u64 = SEVERAL_ITEMS | PRESENT;
 const ADDRESS_MASK: u64 = ((1 << OUTPUT_BITS) - 1) & !0xfff;
 
-/// An entry as it stands in memory.
+/// An entry as stored in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Entry(pub u64);
@@ -83,7 +83,7 @@ pub enum Malformed {
         /// log2 of the size that it encodes.
         lg2: u32,
     },
-    /// It is a leaf of one item whose address is no multiple of its size.
+    /// It is a leaf of one item whose address is not a multiple of its size.
     #[error("it is a leaf for the misaligned address {hpa}")]
     Misaligned {
         /// The address it holds.
@@ -198,8 +198,9 @@ impl Entry {
     }
 
     /// Where `iova` lies, if this is a leaf of 2 MiB.
-    // The low bits of its address are 0, so one compare of 16 bits tells it from all else. A
-    // use of the result waits for one step more than with `usual_hpa`, but it is fewer in all.
+    // The low bits of its address are 0, so one comparison of 16 bits distinguishes it from all
+    // else. A use of the result waits for one step more than with `usual_hpa`, but it is fewer in
+    // all.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low bits only")]
     pub(crate) const fn hpa_in_2mib(self, iova: u64) -> Option<u64> {

@@ -16,7 +16,7 @@ use crate::walk::{Leaf, Root};
 /// Why a range was not unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnmapError {
-    /// IOVA or length is no multiple of 4 KiB.
+    /// IOVA or length is not a multiple of 4 KiB.
     #[error("Range of {len:#x} bytes at IOVA {iova} to unmap is not aligned to 4 KiB")]
     Misaligned {
         /// First address of the range.
@@ -25,7 +25,7 @@ pub enum UnmapError {
         len: u64,
     },
     /// The range passes the end of the 64-bit space.
-    #[error("Range of {len:#x} bytes at IOVA {iova} to unmap passes the end of 64 bits")]
+    #[error("Range of {len:#x} bytes at IOVA {iova} to unmap exceeds 64 bits")]
     Wraps {
         /// First address of the range.
         iova: Iova,
@@ -50,7 +50,7 @@ struct Path {
     tables: [TableAddress; Level::TOP.number() as usize + 1],
     /// Level of the entry.
     level: Level,
-    /// The entry, which is no pointer.
+    /// The entry, which is not a pointer.
     entry: Entry,
 }
 
@@ -259,12 +259,12 @@ impl<M: TableMemory> Table<M> {
         }
     }
 
-    /// The page that begins before `at` and goes on there.
+    /// The page that begins before `at` and continues there.
     fn leaf_split_by(&self, at: Iova) -> Option<Leaf> {
         self.lookup(at).filter(|leaf| leaf.iova != at)
     }
 
-    /// Makes a page border at `at`, which takes no more tables than [`tables_to_split`] says.
+    /// Makes a page border at `at`, which takes no more tables than [`tables_to_split`] returns.
     fn split_at(&mut self, at: Iova) -> Result<(), OutOfTables> {
         let Some(leaf) = self.leaf_split_by(at) else {
             return Ok(());
@@ -299,6 +299,6 @@ fn tables_to_split(leaf: Leaf, at: Iova) -> usize {
         .filter_map(Level::new)
         .filter(|level| !at.is_aligned(level.item_bytes()))
         .count();
-    // A part of 512 GiB has no leaf of its own: two of 256 GiB in a table, before and after.
+    // A part of 512 GiB has no single leaf: two of 256 GiB in a table, before and after.
     chain + if level >= 3 { 2 } else { 0 }
 }

@@ -28,7 +28,7 @@ impl<R: ReadEntry + ?Sized> ReadEntry for &R {
     }
 }
 
-/// Pages that stand at consecutive addresses, as seen by who only reads them.
+/// Pages at consecutive addresses, for readers.
 #[derive(Clone, Copy, Debug)]
 pub struct Window<'a> {
     /// Address of the first page.
@@ -123,7 +123,7 @@ pub enum WalkError {
         entry: u64,
     },
     /// A leaf of several items does not have the same value in all of them.
-    #[error("Page at IOVA {leaf} in the page table is torn at IOVA {iova}")]
+    #[error("Page at IOVA {leaf} in the page table is inconsistent at IOVA {iova}")]
     Torn {
         /// Where a walk finds the leaf.
         iova: Iova,
@@ -294,7 +294,7 @@ pub struct Leaves<R> {
     reader: R,
     path: Path,
     first: Iova,
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     next: Option<Iova>,
     last: Iova,
     limit: u64,

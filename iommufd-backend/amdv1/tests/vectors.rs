@@ -163,7 +163,7 @@ fn whole_pages_go_up_to_a_hole_and_past_the_end() {
 
     let mut t = table();
     map(&mut t, 0x20_0000, 0x70_0000, 0x1000).unwrap();
-    // 60 KiB in single pages, for want of congruence, and a page of 64 KiB.
+    // 60 KiB in single pages, for lack of congruence, and a page of 64 KiB.
     map(&mut t, 0x20_1000, 0x80_0000, 0xf000).unwrap();
     map(&mut t, 0x21_0000, 0x90_0000, 0x1_0000).unwrap();
     assert_eq!(t.unmap_whole_pages(Iova(0x20_0000), 0x1_1000), 0x2_0000);
@@ -206,7 +206,7 @@ fn empty_tables_give_way_to_a_page() {
     };
     assert_eq!(map(&mut t, 0x3fff_f000, 0x3fff_f000, 0x2000), Err(in_use));
     assert_eq!(dump(&t), ["top 2", "L2[1]x1 0x7000000040000001"]);
-    // As the kernel's table code leaves it.
+    // As the kernel's table code writes it.
     let result = t.map_prefix(Iova(0x3fff_f000), Hpa(0x3fff_f000), 0x2000, RW);
     assert_eq!(result, Err(in_use));
     assert_eq!(phys(&t, 0x3fff_f000), Some(0x3fff_f000));

@@ -14,7 +14,7 @@ use crate::ratios::ratio;
 const BASE: u64 = 1 << 30;
 const PAGES: u64 = 1 << 18;
 const PAGE: u64 = 4096;
-/// Not congruent with the IOVA, so that every page has an entry of its own.
+/// Not congruent with the IOVA, so that every page has its own entry.
 const HPA: u64 = (1 << 40) + PAGE;
 const RW: Attributes = Attributes::all();
 

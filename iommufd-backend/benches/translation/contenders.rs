@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Who translates, and which IOVAs.
+//! The contenders and their IOVAs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,8 +13,8 @@ use address::{Hpa, Iova};
 use amdv1::walk::{self, Found};
 use amdv1::{Attributes, PageTables, Table, TableAddress};
 use iommufd_backend::TablePages;
-use iommufd_backend::backend::{Lookup, PinnedMap};
 use iommufd_backend::extent::Extent;
+use software_memory::{Lookup, PinnedMap};
 use vm_memory::GuestAddress;
 use vm_memory::iommu::Iotlb;
 use x86_64::structures::paging::mapper::{MapToError, Translate as _};
@@ -47,7 +47,7 @@ pub struct Contender {
     pub targets: [Option<f64>; 2],
 }
 
-/// A way to translate. A trait and no closure, because only a function can be told to be inlined
+/// A way to translate. A trait and no closure, because only a function can be marked to be inlined
 /// in the measuring loop, as it would be in a data path.
 trait Translate: Clone + 'static {
     fn translate(&mut self, iova: u64) -> Option<u64>;
@@ -100,7 +100,7 @@ fn independent(mut map: impl Translate, keys: &[u64]) -> u64 {
 
 #[inline(never)]
 fn dependent(mut map: impl Translate, keys: &[u64]) -> u64 {
-    // The compiler does not know that it is 0.
+    // The compiler cannot infer that it is 0.
     let zero = black_box(0);
     let mut last = 0;
     for key in keys {
@@ -327,8 +327,8 @@ impl Translate for LastExtent {
 
 struct Frames;
 
-// SAFETY: every frame is a page of its own that is never freed; physical addresses are those of
-// this process, as `OffsetPageTable` is told.
+// SAFETY: every frame is a separate page that is never freed; physical addresses are those of this
+// process, as given to `OffsetPageTable`.
 unsafe impl FrameAllocator<Size4KiB> for Frames {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
         let page: *const PageTable = Box::leak(Box::new(PageTable::new()));

@@ -2,9 +2,9 @@
 
 //! Translations, and building the table: against the maps that others use.
 //!
-//! Criterion reports each contender for itself. The table of ratios at the end comes from
-//! measurements of its own, in which every contender takes turns with its reference, so that
-//! what else runs on the machine falls on both.
+//! Criterion reports each contender for itself. The table of ratios at the end comes from separate
+//! measurements, in which every contender takes turns with its reference, so that what else runs on
+//! the machine falls on both.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark on data of its own")]
 

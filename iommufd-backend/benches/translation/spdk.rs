@@ -5,7 +5,7 @@
 
 type Translations = [u64; 512];
 
-/// What stands where nothing is mapped.
+/// The entry where nothing is mapped.
 const UNMAPPED: u64 = u64::MAX;
 
 #[derive(Clone, Default)]

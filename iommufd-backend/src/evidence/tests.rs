@@ -2,7 +2,7 @@
 
 //! The order of an end, with each step failing in turn.
 
-use std::cell::RefCell;
+use std::sync::{Arc, Barrier, Mutex};
 
 use pci_config::regs::{CAPABILITIES, STATUS, STATUS_CAPABILITIES};
 
@@ -17,40 +17,46 @@ const POWER: u16 = 0x40;
 #[derive(Debug)]
 pub struct Fake {
     bdf: Bdf,
-    command: RefCell<u16>,
-    power: RefCell<u16>,
+    command: Mutex<u16>,
+    power: Mutex<u16>,
     /// Bus mastering comes back with a reset, as a reset in D3hot brings it.
     returns: bool,
     /// It ignores writes to COMMAND.
     stuck: bool,
     refuses_reset: bool,
-    steps: RefCell<Vec<&'static str>>,
+    /// Its reset ends only once as many others wait here.
+    waits_for: Option<Arc<Barrier>>,
+    steps: Mutex<Vec<&'static str>>,
 }
 
 pub fn fake(function: u8) -> Fake {
     Fake {
         bdf: Bdf::new(0, 1, 0, function).unwrap(),
-        command: RefCell::new(MASTER | 2),
-        power: RefCell::new(3),
+        command: Mutex::new(MASTER | 2),
+        power: Mutex::new(3),
         returns: false,
         stuck: false,
         refuses_reset: false,
-        steps: RefCell::default(),
+        waits_for: None,
+        steps: Mutex::default(),
     }
 }
 
 impl Fake {
     /// Whether anything happened to it.
     pub fn was_touched(&self) -> bool {
-        !self.steps.borrow().is_empty()
+        !self.steps.lock().unwrap().is_empty()
     }
 
     fn step(&self, step: &'static str) {
-        self.steps.borrow_mut().push(step);
+        self.steps.lock().unwrap().push(step);
     }
 
     fn was_reset(&self, step: &'static str) -> Result<(), Error> {
         self.step(step);
+        if let Some(others) = &self.waits_for {
+            others.wait();
+        }
         if self.refuses_reset {
             return Err(Error::Device {
                 bdf: self.bdf,
@@ -59,7 +65,7 @@ impl Fake {
             });
         }
         if self.returns {
-            *self.command.borrow_mut() |= MASTER;
+            *self.command.lock().unwrap() |= MASTER;
         }
         Ok(())
     }
@@ -72,11 +78,11 @@ impl ConfigSpace for Fake {
 
     fn config_word(&self, offset: u16) -> Result<u16, Error> {
         Ok(match offset {
-            COMMAND => *self.command.borrow(),
+            COMMAND => *self.command.lock().unwrap(),
             STATUS => STATUS_CAPABILITIES,
             CAPABILITIES => POWER,
             POWER => CAP_PM.into(),
-            offset if offset == POWER + PM_CONTROL => *self.power.borrow(),
+            offset if offset == POWER + PM_CONTROL => *self.power.lock().unwrap(),
             _ => 0,
         })
     }
@@ -86,11 +92,11 @@ impl ConfigSpace for Fake {
             let master = value & MASTER != 0;
             self.step(if master { "master" } else { "no master" });
             if !self.stuck {
-                *self.command.borrow_mut() = value;
+                *self.command.lock().unwrap() = value;
             }
         } else {
             self.step("power");
-            *self.power.borrow_mut() = value;
+            *self.power.lock().unwrap() = value;
         }
         Ok(())
     }
@@ -124,9 +130,9 @@ fn power_then_bus_mastering_then_reset_then_bus_mastering_again() {
     assert_eq!(quiet.bdf(), function.bdf);
     assert_eq!(*quiet.because(), Because::Reset("flr".into()));
     let steps = ["power", "no master", "reset", "no master"];
-    assert_eq!(*function.steps.borrow(), steps);
-    assert_eq!(*function.power.borrow(), 0);
-    assert_eq!(*function.command.borrow(), 2);
+    assert_eq!(*function.steps.lock().unwrap(), steps);
+    assert_eq!(*function.power.lock().unwrap(), 0);
+    assert_eq!(*function.command.lock().unwrap(), 2);
 }
 
 #[test]
@@ -136,12 +142,9 @@ fn any_step_that_fails_leaves_no_evidence() {
         ..fake(0)
     };
     let text = end(&stuck, &flr()).unwrap_err().to_string();
-    assert!(
-        text.contains("bus mastering cannot be turned off"),
-        "{text}"
-    );
-    // It is reset all the same.
-    assert!(stuck.steps.borrow().contains(&"reset"));
+    assert!(text.contains("bus mastering cannot be disabled"), "{text}");
+    // It is reset nevertheless.
+    assert!(stuck.steps.lock().unwrap().contains(&"reset"));
 
     let refuses = Fake {
         refuses_reset: true,
@@ -149,11 +152,11 @@ fn any_step_that_fails_leaves_no_evidence() {
     };
     assert!(end(&refuses, &flr()).is_err());
 
-    // All ones are no answer, and no evidence that the device is gone.
+    // All ones are not evidence that the device is gone.
     let silent = fake(0);
-    *silent.command.borrow_mut() = u16::MAX;
+    *silent.command.lock().unwrap() = u16::MAX;
     let text = end(&silent, &flr()).unwrap_err().to_string();
-    assert!(text.contains("does not answer"), "{text}");
+    assert!(text.contains("does not respond"), "{text}");
 }
 
 #[test]
@@ -177,8 +180,8 @@ fn a_bus_is_reset_once_when_all_on_it_are_stopped() {
     };
     let results = quiesce(&[(&first, &bus), (&second, &bus)]);
     assert!(results.iter().all(Result::is_ok));
-    assert!(first.steps.borrow().contains(&"reset bus"));
-    assert!(!second.steps.borrow().contains(&"reset bus"));
+    assert!(first.steps.lock().unwrap().contains(&"reset bus"));
+    assert!(!second.steps.lock().unwrap().contains(&"reset bus"));
 
     let first = Fake {
         refuses_reset: true,
@@ -186,4 +189,40 @@ fn a_bus_is_reset_once_when_all_on_it_are_stopped() {
     };
     let results = quiesce(&[(&first, &bus), (&fake(1), &bus)]);
     assert!(results.iter().all(Result::is_err), "{results:?}");
+}
+
+#[test]
+fn devices_are_reset_at_once_and_buses_before_single_functions() {
+    let all = Some(Arc::new(Barrier::new(2)));
+    let [first, second] = [0, 1].map(|number| Fake {
+        waits_for: all.clone(),
+        ..fake(number)
+    });
+    let results = quiesce(&[(&first, &flr()), (&second, &flr())]);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+
+    let bus = |number| ResetMethod::Bus {
+        functions: vec![fake(number).bdf],
+        instead_of: None,
+    };
+    let results = quiesce(&[(&first, &bus(0)), (&second, &bus(1))]);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[test]
+fn the_function_that_resets_a_bus_reports_why_it_failed() {
+    let refusing = |number| Fake {
+        refuses_reset: true,
+        ..fake(number)
+    };
+    let (first, second, other) = (refusing(0), refusing(1), fake(2));
+    let bus = ResetMethod::Bus {
+        functions: vec![first.bdf, second.bdf],
+        instead_of: None,
+    };
+    let results = quiesce(&[(&other, &flr()), (&first, &bus), (&second, &bus)]);
+    assert!(results[0].is_ok());
+    assert!(matches!(results[1], Err(Error::Device { .. })));
+    assert!(matches!(results[2], Err(Error::DeviceUnusable { .. })));
+    assert!(!second.steps.lock().unwrap().contains(&"reset bus"));
 }

@@ -122,13 +122,13 @@ fn a_function_that_a_driver_has_is_left_alone() {
     let nic = tree.nic();
     tree.drive(NIC, "e1000e");
     let text = tree.settle(&nic).unwrap_err().to_string();
-    assert!(text.contains("the driver e1000e has it"), "{text}");
+    assert!(text.contains("it is bound to e1000e"), "{text}");
     assert_eq!(tree.read(NIC, "reset"), "");
     assert!(tree.is_master());
 }
 
 #[test]
-fn without_a_trusted_reset_of_its_own_the_bridge_is_reset_if_nobody_else_is_behind_it() {
+fn without_a_trusted_function_reset_the_bridge_is_reset_if_nothing_else_is_behind_it() {
     let tree = Tree::new();
     let nic = tree.nic();
     tree.write(NIC, "reset_method", "pm\n");
@@ -165,7 +165,7 @@ fn a_removed_function_is_reset_by_its_bridge_where_it_was_alone() {
     assert_eq!(tree.read(PORT, "reset_subordinate"), "1");
     tree.add(&format!("devices/pci0000:00/{PORT}"), "0000:01:00.1");
     let text = tree.settle(&nic).unwrap_err().to_string();
-    assert!(text.contains("would hit 0000:01:00.1"), "{text}");
+    assert!(text.contains("would also reset 0000:01:00.1"), "{text}");
     let on_root_bus = Leftover {
         parent: None,
         ..nic.clone()

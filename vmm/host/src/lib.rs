@@ -2,16 +2,18 @@
 
 //! Facts about a host and its PCI devices, checks on them, and the steps that bind a device.
 //!
-//! - `facts` finds out what there is, one function for each fact, which `run`, `plan`, `check`, `list` and `bind`
-//!   share: it judges nothing and has no text for people.
-//! - `checks` judges the facts: [`check`] goes through everything in order and returns a [`Line`] for each, which
-//!   has an [`Id`] that stays, a verdict, a text and, unless all is well, a hint. It also has the texts of facts.
-//! - `bind` gives a device to vfio-pci ([`bind`](bind())), and [`unbind`] gives it back to its own driver.
-//! - `arch` has what depends on the CPU architecture, of facts and of checks.
+//! - `facts` reads the host's state, one function for each fact, shared by `run`, `plan`, `check`,
+//!   `list` and `bind`: it judges nothing and has no text for users.
+//! - `checks` judges the facts: [`check`] runs all checks in order and returns a [`Line`] for each,
+//!   with a stable [`Id`], a verdict, a text and, unless it is OK, a hint. It also has the texts of
+//!   facts.
+//! - `bind` binds a device to vfio-pci ([`bind`](bind())), and [`unbind`] returns it to its own
+//!   driver.
+//! - `arch` has the facts and checks that depend on the CPU architecture.
 //! - [`list`](list()) names the devices with their facts.
 //!
-//! Everything is read below one [`SysRoot`], so that a tree of files can be a machine in tests. The kernel's files
-//! are outside input: a text that makes no sense counts as none.
+//! Everything is read below one [`SysRoot`], so that a tree of files can be a machine in tests. The
+//! kernel's files are outside input: text that cannot be parsed counts as missing.
 
 mod arch;
 mod bind;

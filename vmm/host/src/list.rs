@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The devices that could be passed through.
+//! The devices that can be passed through.
 
 use std::io::{self, Write};
 
@@ -19,7 +19,7 @@ use crate::sys_root::SysRoot;
 /// Version of the form of [`Devices::write_json`].
 const JSON_VERSION: u32 = 1;
 
-/// Whether an IOMMU stands before a device.
+/// Whether an IOMMU isolates a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -177,7 +177,7 @@ impl Devices {
 
     fn write_devices(&self, out: &mut dyn Write) -> io::Result<()> {
         if self.devices.is_empty() {
-            return writeln!(out, "There are no PCI devices");
+            return writeln!(out, "No PCI devices");
         }
         let head = ["DEVICE", "ID", "DRIVER", "MODE", "RESET", "IN USE", "WHAT"];
         let mut rows = vec![head.map(str::to_owned)];
@@ -236,7 +236,7 @@ mod tests {
     use crate::sys_root::tests::Fake;
 
     #[test]
-    fn bridges_are_left_out_and_the_rest_is_told() {
+    fn bridges_are_omitted_and_the_rest_is_listed() {
         let fake = Fake::new();
         fake.disk();
         fake.write("sys/devices/pci0000:00/0000:00:08.0/class", "0x060400\n");
@@ -306,6 +306,6 @@ mod tests {
     fn a_machine_without_pci_has_no_devices() {
         let mut text = Vec::new();
         list(&Fake::new().root).write_text(&mut text).unwrap();
-        assert_eq!(text, b"There are no PCI devices\n");
+        assert_eq!(text, b"No PCI devices\n");
     }
 }

@@ -12,6 +12,8 @@ use iommufd_backend::{Error, IoMem, PciSysfs};
 
 /// Most of a file that is read: none of the kernel's texts is longer.
 const MAX_LEN: u64 = 16 << 20;
+/// What the kernel makes of a text at once (fs/seq_file.c, fs/kernfs/file.c).
+const PAGE: usize = 4096;
 
 /// The root below which a machine's `/proc`, `/sys`, `/dev` and `/boot` are.
 #[derive(Clone, Debug)]
@@ -27,7 +29,7 @@ impl Default for SysRoot {
 }
 
 impl SysRoot {
-    /// The machine whose trees stand below `root`, normally `/`.
+    /// The machine whose trees are below `root`, normally `/`.
     #[must_use]
     pub fn at(root: &Path) -> Self {
         Self {
@@ -74,7 +76,8 @@ impl SysRoot {
 
     /// The text of a file; characters that are none are replaced.
     pub(crate) fn text(&self, name: impl AsRef<Path>) -> io::Result<String> {
-        let mut bytes = Vec::new();
+        // Files of /proc and /sys do not tell their lengths: most of their texts fit here, and take one read.
+        let mut bytes = Vec::with_capacity(PAGE);
         File::open(self.path(name))?
             .take(MAX_LEN)
             .read_to_end(&mut bytes)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is to be run, as far as a host has to have something for it.
+//! The requirements of a run on the host.
 
 use address::Bdf;
 use iommufd_backend::hugepages::HugepageSize;
@@ -38,7 +38,7 @@ impl WantedDevice {
     /// Its mode in a run.
     ///
     /// # Errors
-    /// Why it cannot have the one that is wanted.
+    /// Why it cannot have the requested one.
     pub(crate) fn mode(&self, root: &SysRoot) -> Result<ResolvedDma, DmaConflict> {
         self.dma.resolve(cdev_kind(root, self.bdf))
     }
@@ -49,7 +49,7 @@ impl WantedDevice {
 pub struct WantedMemory {
     /// Bytes.
     pub bytes: u64,
-    /// What it is made of, where that was said.
+    /// Its page size, if specified.
     pub hugepage_size: Option<HugepageSize>,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a keeper may do: hold what it is given, and reset devices through sysfs.
+//! The keeper's privileges: hold what it is given, and reset devices through sysfs.
 
 use std::fs;
 use std::io;
@@ -27,7 +27,7 @@ pub(crate) fn confine() -> Result<(), KeeperError> {
     set_name(c"pinvisor-keeper").map_err(setup("name this process"))?;
     // It is small, and its end would give memory away. Needs CAP_SYS_RESOURCE.
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
-        log::debug!("the keeper is not spared when memory runs out: {error}");
+        log::debug!("cannot protect the keeper from the OOM killer: {error}");
     }
     set_no_new_privs(true).map_err(setup("forbid new privileges"))?;
     drop_capabilities().map_err(setup("drop capabilities"))

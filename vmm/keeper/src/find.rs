@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Keepers that keep memory, found by their sockets in a directory of root's.
+//! Finds keepers by their sockets, in a directory that only root can write to.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -25,13 +25,13 @@ pub const DIRECTORY: &str = "/run/pinvisor";
 /// What their names begin with; the process number follows.
 const NAME: &str = "keeper-";
 
-/// A keeper answers at once, or not at all.
+/// A keeper responds at once, or never.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A keeper that keeps memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Number of its process, as the kernel knows it.
+    /// Its process ID, from the kernel.
     pub pid: u32,
     /// What it keeps.
     pub status: Status,
@@ -73,8 +73,8 @@ pub fn find(directory: &Path) -> Vec<Found> {
     found
 }
 
-/// Tells the keeper that `bdf` is quiet, and returns what it keeps then. With no device left, its
-/// memory is released.
+/// Reports to the keeper that `bdf` is quiet, and returns what it then keeps. With no device left,
+/// its memory is released.
 ///
 /// # Errors
 /// [`KeeperError::Silent`], [`KeeperError::Refused`]
@@ -148,7 +148,7 @@ fn is_trusted(directory: &Path) -> bool {
     let others_write = found.mode() & 0o022 != 0;
     if !found.is_dir() || !is_ours || others_write {
         log::warn!(
-            "{} is not a directory that only root can write to: no keepers are looked for there",
+            "{} is not a directory that only root can write to: it is not searched for keepers",
             directory.display()
         );
         return false;

@@ -2,26 +2,26 @@
 
 //! The keeper: a small process that keeps guest memory pinned as long as a device may write to it.
 //!
-//! Without an IOMMU memory goes back to the host only once there is evidence that each device that
-//! knows it has ended its DMA ([`iommufd_backend::Quiet`]). The monitor cannot always wait for
-//! that: it may be killed, and a device may not let itself be reset. So it starts a keeper before
-//! it binds the first device ([`Keeper::start`]), which holds `/dev/iommu` and the memory's file a
-//! second time, and nothing else: a second reference to a device's file or to a mapped BAR would
-//! keep the kernel from resetting the device when the monitor dies.
+//! Without an IOMMU, memory returns to the host only once there is evidence that each device that
+//! may access it has ended its DMA ([`iommufd_backend::Quiet`]). The monitor cannot always wait for
+//! that: it may be killed, and a device may fail to reset. So it starts a keeper before it binds
+//! the first device ([`Keeper::start`]), which holds `/dev/iommu` and the memory's file a second
+//! time, and nothing else: a second reference to a device's file or to a mapped BAR would keep the
+//! kernel from resetting the device when the monitor dies.
 //!
 //! - The guest has ended and all is quiet: the keeper ends, too ([`Keeper::released`]).
 //! - The monitor died: the keeper makes the devices quiet through sysfs, and ends.
 //! - A device cannot be made quiet, by the monitor ([`Keeper::keep`]) or by the keeper: it stays,
-//!   and answers at a socket of its own ([`find()`]) until it is told that the device has been reset
+//!   and answers at its own socket ([`find()`]) until it is notified that the device has been reset
 //!   ([`release`]).
 //!
 //! | file | question |
 //! |---|---|
-//! | `message` | What do they tell each other, and how? |
-//! | `start` | How does the monitor start a keeper and part from it? |
+//! | `message` | What do they send to each other, and how? |
+//! | `start` | How does the monitor start and release a keeper? |
 //! | `serve` | What does a keeper do? |
 //! | `confine` | What may it do? |
-//! | `find` | Which keepers are there, and how are they made to end? |
+//! | `find` | Which keepers run, and how do they end? |
 
 mod confine;
 mod find;
@@ -43,15 +43,15 @@ pub enum KeeperError {
     #[error("Cannot start the process that keeps memory pinned")]
     Start(#[source] io::Error),
     /// It is gone, or does not answer.
-    #[error("The process {pid} that keeps memory pinned does not answer")]
+    #[error("The process {pid} that keeps memory pinned does not respond")]
     Silent {
         /// Its number.
         pid: u32,
         /// What came instead.
         source: io::Error,
     },
-    /// It does not do as told.
-    #[error("The process {pid} that keeps memory pinned refuses: {why}")]
+    /// It refuses the request.
+    #[error("The process {pid} that keeps memory pinned refused: {why}")]
     Refused {
         /// Its number.
         pid: u32,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What monitor, keeper and other commands tell each other: one JSON object in each packet, with
-//! open files beside it.
+//! Messages between monitor, keeper and other commands: one JSON object in each packet, with open
+//! files beside it.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -39,7 +39,7 @@ pub struct Kept {
     pub seen_in_slot: bool,
     /// Whether its user has accepted that it cannot be reset.
     pub accepted: bool,
-    /// Why there is no evidence that it is quiet; empty as long as it was not looked at.
+    /// Why there is no evidence that it is quiet; empty until it was checked.
     pub why: String,
 }
 
@@ -105,7 +105,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// What a keeper is told.
+/// A request to a keeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub(crate) enum Request {
@@ -128,7 +128,7 @@ pub(crate) enum Request {
     },
     /// From any process: what is kept?
     Status,
-    /// By who has reset the device: it is quiet.
+    /// From the process that has reset the device: it is quiet.
     Release {
         /// The device.
         #[serde(with = "name")]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The keeper's own work.
+//! The keeper's main loop.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -70,7 +70,7 @@ pub fn keep_here(status: Status) {
     keep(held, publish(Path::new(DIRECTORY)).as_ref());
 }
 
-/// Does as the monitor tells, and what is left to do when it is gone.
+/// Serves the monitor, and finishes its work after it has exited.
 pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Result<(), KeeperError> {
     let mut held = Held::default();
     loop {
@@ -78,7 +78,7 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
             Ok(Some(received)) => received,
             Ok(None) => break,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
-            Err(source) => return Err(setup("listen to the monitor")(source)),
+            Err(source) => return Err(setup("receive from the monitor")(source)),
         };
         held.files.extend(files);
         match request {
@@ -98,15 +98,15 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
                 return Ok(());
             }
             Request::Status | Request::Release { .. } => {
-                let why = "the monitor is still there".into();
+                let why = "the monitor is still running".into();
                 answer(&channel, &Answer::Refused { why });
             }
         }
     }
-    // Its files are closed, and so its devices, once it is no process any more (kernel/exit.c
-    // do_exit: exit_files and exit_task_work before exit_notify).
+    // Its files are closed, and so its devices, once it has exited (kernel/exit.c do_exit:
+    // exit_files and exit_task_work before exit_notify).
     wait_for(monitor);
-    // Devices that never were told of memory cannot write to it.
+    // Devices that never got the memory's addresses cannot write to it.
     if held.status.bytes == 0 {
         return Ok(());
     }
@@ -147,8 +147,8 @@ fn publish(directory: &Path) -> Option<Published> {
         .ok()
 }
 
-/// Keeps what is held until it is told that every device is quiet. Where that cannot be known, it
-/// is kept for ever: only killing this process gives the memory back.
+/// Keeps what is held until every device is reported quiet. If that cannot be determined, it is
+/// kept for ever: only killing this process gives the memory back.
 fn keep(mut held: Held, published: Option<&Published>) {
     while !held.status.devices.is_empty() {
         let Some(published) = published else {
@@ -158,11 +158,11 @@ fn keep(mut held: Held, published: Option<&Published>) {
         match accept_with(&published.listener, SocketFlags::CLOEXEC) {
             Ok(caller) => {
                 if let Err(error) = serve_caller(&Channel(caller), &mut held) {
-                    log::debug!("a caller went away: {error}");
+                    log::debug!("a client disconnected: {error}");
                 }
             }
             Err(error) => {
-                log::debug!("cannot hear a caller: {error}");
+                log::debug!("cannot receive from a client: {error}");
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
@@ -187,7 +187,7 @@ fn serve_caller(channel: &Channel, held: &mut Held) -> io::Result<()> {
             Answer::Status(held.status.clone())
         }
         _ => Answer::Refused {
-            why: "only the monitor asks for that".into(),
+            why: "only the monitor may request that".into(),
         },
     };
     channel.send(&answer, &[])
@@ -196,7 +196,7 @@ fn serve_caller(channel: &Channel, held: &mut Held) -> io::Result<()> {
 /// A monitor that is gone misses nothing.
 fn answer(channel: &Channel, answer: &Answer) {
     if let Err(error) = channel.send(answer, &[]) {
-        log::debug!("the monitor does not listen: {error}");
+        log::debug!("the monitor does not receive: {error}");
     }
 }
 

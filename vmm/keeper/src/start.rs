@@ -28,7 +28,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// Starts a keeper for `devices`, none of which is bound yet, and `iommufd`, to which they will
-    /// be. It is a process of its own from the start, not a copy of this one.
+    /// be. It is a new process from the start, not a copy of this one.
     ///
     /// # Errors
     /// [`KeeperError::Start`], [`KeeperError::Silent`]
@@ -66,7 +66,7 @@ impl Keeper {
             .map(|device| Kept::new(device, String::new()))
             .collect();
         keeper.ask(&Request::Hold { devices }, &[iommufd])?;
-        log::debug!("process {} would keep memory pinned", keeper.pid());
+        log::debug!("keeper: process {}", keeper.pid());
         Ok(keeper)
     }
 
@@ -88,7 +88,7 @@ impl Keeper {
     /// Ends it, since nothing has to be kept. Waits until it has let go of everything.
     pub fn released(mut self) {
         if let Err(error) = self.channel.send(&Request::Released, &[]) {
-            log::warn!("The process that keeps memory pinned was gone: {error}");
+            log::warn!("The process that keeps memory pinned had exited: {error}");
         }
         if let Err(error) = self.child.wait() {
             log::warn!("Cannot wait for process {}: {error}", self.pid());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can fail in the program, and with which exit code.
+//! Errors of the program, with their exit codes.
 
 use std::io;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub enum Error {
     /// The file with the process ID.
     #[error(transparent)]
     Pidfile(#[from] crate::pidfile::PidfileError),
-    /// There is no such process for a device.
+    /// No such process for a device.
     #[error("No process keeps memory for PCI device {bdf}")]
     NoKeeper {
         /// The device.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What happens to a run, for programs: one JSON object on a line for each event, as
-//! `docs/reference/events.md` documents.
+//! Events of a run, for programs: one JSON object per line, as `docs/reference/events.md`
+//! documents.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -55,7 +55,7 @@ impl EventsError {
         match self {
             Self::Standard(_) => Some("use --event-file /dev/stderr".to_owned()),
             Self::Descriptor { number, .. } => Some(format!(
-                "open it where Pinvisor is started, for example `pinvisor ... {number}>events`"
+                "open it when starting Pinvisor, for example `pinvisor ... {number}>events`"
             )),
             Self::File { .. } => None,
         }
@@ -70,7 +70,7 @@ pub enum Event<'a> {
     Started {
         /// The process.
         pid: u32,
-        /// Of Pinvisor, as `--version` tells it.
+        /// Of Pinvisor, as `--version` prints it.
         version: &'a str,
         /// Milliseconds since 1970.
         unix_time_ms: u64,
@@ -81,21 +81,21 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         serial: Option<&'a Path>,
     },
-    /// The guest asked for a restart and is started anew: everything was given back.
+    /// The guest requested a restart and is booted again: everything was released.
     Restart,
-    /// A passed-through device cannot go on, which ends the guest.
+    /// A passed-through device failed, which ends the guest.
     DeviceError {
         /// The device.
         #[serde(serialize_with = "as_text")]
         device: Bdf,
-        /// What it told.
+        /// Its report.
         message: &'a str,
     },
-    /// Everything is given back. The last event.
+    /// Everything is released. The last event.
     Shutdown {
         /// Why, as a word.
         reason: &'a str,
-        /// The same in words, where there is more to say.
+        /// Details as text, if any.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<&'a str>,
         /// The signal, if one was the reason.
@@ -169,12 +169,14 @@ impl EventLog {
         let copies = self.targets.iter().map(Unblocked::try_clone);
         match copies.collect::<io::Result<Vec<_>>>() {
             Ok(copies) => fatal::watch(self.began, copies),
-            Err(error) => log::warn!("A fatal signal will not write the last event: {error}"),
+            Err(error) => log::warn!(
+                "Cannot install the handler that writes the last event on a fatal signal: {error}"
+            ),
         }
     }
 
-    /// Tells that `event` happened.
-    pub fn tell(&mut self, event: &Event<'_>) {
+    /// Writes `event`.
+    pub fn record(&mut self, event: &Event<'_>) {
         self.open = !matches!(event, Event::Shutdown { .. });
         if !self.open {
             fatal::forget();
@@ -185,24 +187,24 @@ impl EventLog {
         };
         let mut text = match serde_json::to_string(&line) {
             Ok(text) => text,
-            // A path that is no text.
-            Err(error) => return log::warn!("An event cannot be told: {error}"),
+            // A path that is not UTF-8.
+            Err(error) => return log::warn!("Cannot serialise an event: {error}"),
         };
         text.push('\n');
         self.targets.retain_mut(|target| {
             let result = target.write_all(text.as_bytes());
             if let Err(error) = &result {
-                log::warn!("No more events are written, their reader takes none: {error}");
+                log::warn!("Cannot write events, so later ones are dropped: {error}");
             }
             result.is_ok()
         });
     }
 
-    /// Tells that the run starts.
+    /// Writes the event of the start.
     pub fn started(&mut self) {
         self.watch_signals();
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.tell(&Event::Started {
+        self.record(&Event::Started {
             pid: std::process::id(),
             version: crate::VERSION,
             unix_time_ms: milliseconds(now.unwrap_or_default()),
@@ -213,7 +215,7 @@ impl EventLog {
 impl Drop for EventLog {
     fn drop(&mut self) {
         if self.open {
-            self.tell(&Event::Shutdown {
+            self.record(&Event::Shutdown {
                 reason: "panic",
                 message: None,
                 signal: None,
@@ -241,7 +243,7 @@ fn descriptor(number: u32) -> Result<OwnedFd, EventsError> {
         return Err(EventsError::Standard(number));
     }
     let unfit = |reason| EventsError::Descriptor { number, reason };
-    let raw = i32::try_from(number).map_err(|_| unfit("there is no such descriptor"))?;
+    let raw = i32::try_from(number).map_err(|_| unfit("the descriptor does not exist"))?;
     // SAFETY: `raw` is not -1. It is used for two calls, which refuse what is not open; between
     // them nothing closes it: this process has no other thread yet, and owns nothing of the number.
     let given = unsafe { BorrowedFd::borrow_raw(raw) };
@@ -277,18 +279,18 @@ mod tests {
 
     use super::*;
 
-    fn told(config: &HostConfig, tell: impl FnOnce(&mut EventLog)) {
+    fn recorded(config: &HostConfig, record: impl FnOnce(&mut EventLog)) {
         let mut log = EventLog::open(config).unwrap();
-        tell(&mut log);
+        record(&mut log);
     }
 
-    fn to_file(tell: impl FnOnce(&mut EventLog)) -> Vec<Value> {
+    fn to_file(record: impl FnOnce(&mut EventLog)) -> Vec<Value> {
         let file = tempfile::NamedTempFile::new().unwrap();
         let config = HostConfig {
             event_file: Some(file.path().to_owned()),
             ..HostConfig::default()
         };
-        told(&config, tell);
+        recorded(&config, record);
         let text = std::fs::read_to_string(file.path()).unwrap();
         assert!(text.ends_with('\n'));
         let lines = text.lines().map(serde_json::from_str);
@@ -314,17 +316,17 @@ mod tests {
         let bdf = "0000:01:00.0".parse().unwrap();
         let lines = to_file(|log| {
             log.started();
-            log.tell(&Event::Ready { serial: None });
-            log.tell(&Event::Ready {
+            log.record(&Event::Ready { serial: None });
+            log.record(&Event::Ready {
                 serial: Some(Path::new("/dev/pts/1")),
             });
-            log.tell(&Event::DeviceError {
+            log.record(&Event::DeviceError {
                 device: bdf,
                 message: "a \"quoted\"\nline",
             });
-            log.tell(&OFF);
-            log.tell(&Event::Restart);
-            log.tell(&OFF);
+            log.record(&OFF);
+            log.record(&Event::Restart);
+            log.record(&OFF);
         });
         assert_eq!(lines[0]["event"], "started");
         assert_eq!(lines[0]["pid"], std::process::id());
@@ -353,17 +355,17 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_used_as_long_as_somebody_reads() {
+    fn a_descriptor_is_used_as_long_as_it_has_a_reader() {
         let (reader, writer) = io::pipe().unwrap();
         let config = HostConfig {
             event_fd: Some(writer.as_raw_fd().cast_unsigned()),
             ..HostConfig::default()
         };
         let mut log = EventLog::open(&config).unwrap();
-        log.tell(&Event::Ready { serial: None });
+        log.record(&Event::Ready { serial: None });
         assert_eq!(log.targets.len(), 1);
         drop(reader);
-        log.tell(&OFF);
+        log.record(&OFF);
         assert_eq!(log.targets.len(), 0);
     }
 
@@ -381,7 +383,7 @@ mod tests {
         for standard in 0..3 {
             assert!(refused(standard).contains("standard"));
         }
-        assert!(refused(u32::MAX).contains("no such"));
+        assert!(refused(u32::MAX).contains("does not exist"));
         assert!(refused(1_000_000).contains("not open"));
         let (reader, _writer) = io::pipe().unwrap();
         assert!(refused(reader.as_raw_fd().cast_unsigned()).contains("writing"));

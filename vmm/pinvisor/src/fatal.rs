@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Signals that end this process at once: a failed page of memory (SIGBUS), and what else only a bug
-//! brings about. The terminal is restored and the last event is written, which is all that can be done in a
-//! signal handler; then the signal ends the process as it would have without.
+//! Signals that end this process at once: a failed page of memory (SIGBUS), and others that only a
+//! bug causes. The terminal is restored and the last event is written, which is all that can be
+//! done in a signal handler; then the signal ends the process as it would have without.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -146,7 +146,7 @@ mod tests {
     use crate::events::{Event, EventLog};
     use vmm::console::testing::{Pty, RawMode};
 
-    /// Says to this test that it is the process which gets the signal, and where events go.
+    /// Selects this test as the process that gets the signal, with the path for events.
     const CHILD: &str = "PINVISOR_TEST_FATAL_SIGNAL";
 
     /// What gets the signal: its standard input is a terminal.
@@ -207,7 +207,7 @@ mod tests {
             event_file: Some(file.path().to_owned()),
             ..HostConfig::default()
         };
-        EventLog::open(&config).unwrap().tell(&Event::Shutdown {
+        EventLog::open(&config).unwrap().record(&Event::Shutdown {
             reason: REASON,
             message: None,
             signal: Some(libc::SIGSEGV),

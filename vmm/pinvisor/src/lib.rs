@@ -20,7 +20,7 @@ pub use plan::run as plan;
 pub use process::{prepare as prepare_process, report};
 pub use run::{Ended, launch, run};
 pub use run_context::RunContext;
-pub use screen::{print_by, say};
+pub use screen::{print_by, print_message};
 
 /// The version, with the commit where it is known.
 pub const VERSION: &str = env!("PINVISOR_VERSION");

@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use host::Id;
 use pinvisor::cli::{Cli, Command};
 use pinvisor::config::HostConfig;
-use pinvisor::{Error, RunContext, logging, prepare_process, report, run, say};
+use pinvisor::{Error, RunContext, logging, prepare_process, print_message, report, run};
 use vmm::Identity;
 
 fn main() -> ExitCode {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let check = error.check().map(Id::name);
-            say(&report(error.id(), &error, error.hint(), check));
+            print_message(&report(error.id(), &error, error.hint(), check));
             error.exit_code().into()
         }
     }
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 fn execute(cli: Cli) -> Result<ExitCode, Error> {
     let verbose = cli.verbose;
     prepare_process()?;
-    // A run's log may go elsewhere, as its file of options says.
+    // A run's log may go elsewhere, by its configuration file.
     if !matches!(cli.command, Command::Run(_) | Command::Plan(_)) {
         logging::start(&HostConfig {
             verbose,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A file with the number of this process, for those who want to signal it.
+//! A file with this process's ID, for sending signals to it.
 //!
-//! The file is locked (flock(2)) as long as the process lives, so that one that was left behind
-//! is told from one in use, whatever process has its number by now.
+//! The file is locked (flock(2)) as long as the process lives, so that one that was left behind is
+//! distinguished from one in use, whatever process has its ID by now.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -27,11 +27,11 @@ pub enum PidfileError {
     Taken {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// Its contents.
         owner: String,
     },
     /// It is something else.
-    #[error("{} is not a pidfile: there is something other than a process number in it", path.display())]
+    #[error("{} is not a pidfile: it does not contain a process ID", path.display())]
     NotPidfile {
         /// The file.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub struct Pidfile {
 }
 
 impl Pidfile {
-    /// Makes `path` say which process this is. One that a process left behind is taken over.
+    /// Writes this process's ID to `path`. A stale file is replaced.
     ///
     /// # Errors
     /// [`PidfileError`]
@@ -98,7 +98,9 @@ impl Pidfile {
             };
             return pidfile.write().map(|()| pidfile).map_err(failed);
         }
-        Err(failed(io::Error::other("others keep removing it")))
+        Err(failed(io::Error::other(
+            "another process keeps removing it",
+        )))
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -113,7 +115,7 @@ impl Drop for Pidfile {
         // It may have been removed, and another process have made its own.
         if !is_at(&self.lock, &self.path) {
             log::debug!(
-                "The pidfile {} is no longer this one's",
+                "The pidfile {} now belongs to another process",
                 self.path.display()
             );
             return;

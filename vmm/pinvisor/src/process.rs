@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What every program of the project does at its start, and with an error.
+//! Start-up and error output that all programs of the project share.
 
 use std::error::Error as StdError;
 

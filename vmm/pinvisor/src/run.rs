@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `pinvisor run`: a guest until it ends, and again if it is to be started anew.
+//! `pinvisor run`: a guest until it ends, and again if it is to be restarted.
 
 use std::path::PathBuf;
 
@@ -11,11 +11,11 @@ use vmm::{ExitReason, Harness, Layout, Remains, RunLimit, Vmm};
 use crate::error::Error;
 use crate::events::Event;
 use crate::run_context::RunContext;
-use crate::screen::say;
+use crate::screen::print_message;
 
-/// Runs the microVM that `config` describes until it ends, and tells `host` about it. Where
-/// devices use physical addresses, its RAM is placed by `layout`: [`vmm::Identity`], unless the harm of
-/// another one is to be shown.
+/// Runs the microVM that `config` describes until it ends, and reports to `host`. If devices use
+/// physical addresses, its RAM is placed by `layout`: [`vmm::Identity`], unless the harm of another
+/// one is to be shown.
 ///
 /// # Errors
 /// [`Error`]; what was set up is torn down by then, devices first.
@@ -33,7 +33,8 @@ pub fn run(config: &ValidConfig, layout: &dyn Layout, mut host: RunContext) -> R
     result
 }
 
-/// Runs the guest until it ends, again if it is to be started anew. Whoever is at its serial port stays.
+/// Runs the guest until it ends, again if it is to be restarted. Clients of its serial port stay
+/// connected.
 fn run_guests(
     config: &ValidConfig,
     layout: &dyn Layout,
@@ -41,7 +42,7 @@ fn run_guests(
 ) -> Result<Ended, Error> {
     let mut console = Console::open(&config.serial)?;
     if let Some(path) = console.path() {
-        say(&format!(
+        print_message(&format!(
             "pinvisor: the guest's serial port is {}\n",
             path.display()
         ));
@@ -88,7 +89,7 @@ pub struct Ended {
 /// Runs a microVM on `console` until it ends.
 ///
 /// # Errors
-/// [`Error`]; everything was given back by then.
+/// [`Error`]; everything has been released by then.
 pub fn launch(
     config: &ValidConfig,
     harness: Harness<'_>,
@@ -97,12 +98,12 @@ pub fn launch(
     host: &mut RunContext,
 ) -> Result<Ended, Error> {
     let vmm = Vmm::start(config, harness, console, &mut host.timings)?;
-    host.events.tell(&Event::Ready {
+    host.events.record(&Event::Ready {
         serial: console.path().map(PathBuf::as_path),
     });
     let ended = vmm.wait(console, limit);
     if let Ok(ExitReason::Device(device, message)) = &ended {
-        host.events.tell(&Event::DeviceError {
+        host.events.record(&Event::DeviceError {
             device: *device,
             message,
         });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a run has on the host besides its guest: events, a log, a pidfile, and the time it took.
+//! What a run has on the host besides its guest: events, a log, a pidfile and timings.
 
 use vmm::config::OnReset;
 use vmm::{ExitReason, Timings};
@@ -11,7 +11,7 @@ use crate::events::{Event, EventLog};
 use crate::logging;
 use crate::pidfile::Pidfile;
 
-/// Those who watch over a run.
+/// Log, events and pidfile of a run.
 #[derive(Debug, Default)]
 pub struct RunContext {
     pub(crate) events: EventLog,
@@ -33,8 +33,8 @@ impl RunContext {
         logging::start(config)?;
         if let Some(states) = host::sleep_states(&host::SysRoot::default()) {
             log::info!(
-                "this host can sleep ({states}), which a guest with devices does not survive: \
-                 systemd-inhibit --what=sleep pinvisor run ..."
+                "this host can enter sleep states ({states}), which a guest with devices does not \
+                 survive; to prevent that: systemd-inhibit --what=sleep pinvisor run ..."
             );
         }
         let pidfile = config.pidfile.as_deref().map(Pidfile::create);
@@ -47,8 +47,8 @@ impl RunContext {
         })
     }
 
-    /// Whether a guest that ended for `reason`, whose machine was `torn_down`, is started anew: not if
-    /// it `was_asked` to switch itself off. If so, that is told, and the timings begin again.
+    /// Whether a guest that ended for `reason`, whose machine was `torn_down`, is restarted: not if
+    /// it `was_asked` to power itself off. If so, that is logged, and the timings begin again.
     pub(crate) fn starts_anew(
         &mut self,
         reason: &ExitReason,
@@ -60,8 +60,8 @@ impl RunContext {
             && !was_asked
             && torn_down.is_ok();
         if anew {
-            log::info!("The guest asked for a restart, and is started anew");
-            self.events.tell(&Event::Restart);
+            log::info!("The guest requested a restart, and is booted again");
+            self.events.record(&Event::Restart);
             self.timings = Timings::default();
         }
         anew
@@ -75,7 +75,7 @@ impl RunContext {
             log::error!("{message}");
         }
         self.pidfile = None;
-        self.events.tell(&Event::Shutdown {
+        self.events.record(&Event::Shutdown {
             reason: reason.map_or("error", ExitReason::word),
             message: message.as_deref(),
             signal: match reason {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Standard error, which messages and the log share.
+//! Serialises standard error between messages and the log.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -24,7 +24,7 @@ pub fn print_by(printer: Printer) {
 }
 
 /// Prints to standard error. A terminal that is paused, or gone, misses it.
-pub fn say(text: &str) {
+pub fn print_message(text: &str) {
     let _ = Messages.write_all(text.as_bytes());
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The program's help and the page on errors list the exit codes that there are, and no other.
+//! The program's help and the page on errors list exactly the exit codes that exist.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn numbers(text: &str, before: &str, after: &str) -> Vec<u8> {
 fn help_and_page_list_every_exit_code() {
     let codes: Vec<u8> = ExitCode::iter().map(u8::from).collect();
     let help = Cli::command().get_after_help().unwrap().to_string();
-    // 0 is no error.
+    // 0 is not an error.
     let with_success = [&[0], codes.as_slice()].concat();
     assert_eq!(numbers(&help, "  ", "  "), with_success);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/troubleshooting.md");

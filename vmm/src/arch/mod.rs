@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What depends on the CPU architecture of guest and host. Each architecture is a folder that offers the items below;
-//! nothing outside of it asks which one it is. What the host's checks ask is in `vmm/host/src/arch`.
+//! What depends on the CPU architecture of guest and host. Each architecture is a directory with the
+//! items below; nothing outside of it depends on which one it is. What checks of the host need is in
+//! `vmm/host/src/arch`.
 //!
 //! | question | items |
 //! |---|---|
-//! | Where are the fixed things of the machine? | [`layout`], [`low`] |
+//! | Where are the machine's fixed addresses? | [`layout`], [`low`] |
 //! | What do the host's bridges do to the addresses of devices? | [`host_bridges`](fn@host_bridges), [`HostBridges`] |
-//! | What does a VM have before memory and CPUs? | [`equip`], [`Controllers`], [`CpuFeatures`] |
-//! | Which wired interrupts are there, and which GSIs are for messages? | [`irq`] |
+//! | What does a VM need before memory and CPUs? | [`equip`], [`Controllers`], [`CpuFeatures`] |
+//! | Which wired interrupts exist, and which GSIs are for messages? | [`irq`] |
 //! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
-//! | Which kernel files can be booted, and what are they called? | [`open_kernel`], [`Protocol`], [`KERNEL_FORMATS`], [`MOVABLE_KERNELS`], [`EFI_MACHINES`] |
+//! | Which kernel files can be booted, and how are they named? | [`open_kernel`], [`Protocol`], [`KERNEL_FORMATS`], [`RELOCATABLE_KERNELS`], [`EFI_MACHINES`] |
 //! | Which command lines keep a kernel from booting? | [`check_command_line`], [`check_linux_options`] |
 //! | How is the machine described to a kernel? | [`Platform`], [`Handover`], [`Start`] |
-//! | What is RAM to the guest, and what does it cost in pieces? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`TOO_MANY_PIECES`], [`memory_warnings`] |
-//! | How do its CPUs begin, and which of their exits has no other architecture? | [`Vcpus`], [`ArchExit`] |
+//! | What is the guest's RAM, and what do its pieces cost? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`TOO_MANY_PIECES`], [`memory_warnings`] |
+//! | How do its CPUs begin, and which of their exits does no other architecture have? | [`Vcpus`], [`ArchExit`] |
 //! | What can fail? | [`ArchError`], [`EntryError`] |
 
 #[cfg(any(target_arch = "aarch64", test))]
@@ -48,7 +49,8 @@ pub(crate) use aarch64::{
     host::host_bridges,
     irq,
     kernel_file::{
-        EFI_MACHINES, KERNEL_FORMATS, MOVABLE_KERNELS, Protocol, check_linux_options, open_kernel,
+        EFI_MACHINES, KERNEL_FORMATS, Protocol, RELOCATABLE_KERNELS, check_linux_options,
+        open_kernel,
     },
     layout, low,
     memory_map::{
@@ -62,7 +64,7 @@ pub(crate) use x86_64::{
     acpi::Platform,
     boot::handover::{Handover, Start},
     boot::kernel_file::{
-        EFI_MACHINES, KERNEL_FORMATS, MOVABLE_KERNELS, Protocol, open as open_kernel,
+        EFI_MACHINES, KERNEL_FORMATS, Protocol, RELOCATABLE_KERNELS, open as open_kernel,
     },
     boot::linux_options::check as check_linux_options,
     boot::low_memory::LowMemoryUse,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a layout of RAM costs the kernel of a Linux guest: the price of scattered memory.
+//! The cost of a layout of RAM for a Linux guest's kernel: the price of scattered memory.
 //!
 //! Counted is what depends on where memory is:
 //! - `struct page`, 64 bytes for each page of 4 KiB, comes in whole sections of 128 MiB: a section

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a kernel cannot be told what it is to know, and which command lines are for it.
+//! Why boot parameters cannot be written, and which command lines a kernel accepts.
 
 use vm_memory::GuestMemoryError;
 
 use super::layout::COMMAND_LINE_ROOM;
 
-/// Why the kernel cannot be told.
+/// Why boot parameters cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ParamsError {
     /// The command line is too long.
-    #[error("The command line has {length} bytes, the kernel takes at most {most}")]
+    #[error("The command line has {length} bytes, but the kernel accepts at most {most}")]
     CommandLineTooLong {
         /// Its length in bytes.
         length: usize,
@@ -29,7 +29,7 @@ pub enum ParamsError {
         reason: &'static str,
     },
     /// The memory map does not fit its place.
-    #[error("The memory map has {entries} entries, too many for its place in low memory")]
+    #[error("The memory map has {entries} entries, too many for the space in low memory")]
     MapTooLong {
         /// Entries in all.
         entries: usize,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The kernel's command line: its words, as Linux reads them (lib/cmdline.c, `next_arg`;
-//! kernel/params.c, `parse_args`), and those that are added. Which ones matter to the machine is its architecture's.
+//! kernel/params.c, `parse_args`), and words that are added. Which ones matter to the machine depends on its architecture.
 
 mod memory;
 
@@ -12,7 +12,7 @@ pub(crate) use memory::{Layout, NoBounceBuffers, bounce_buffers, warnings};
 /// What the parser of Linux takes for the end of the kernel's words; the others are init's.
 const END: &str = "--";
 
-/// `line` with an option as the last of its name: the last one wins. It stands before what is not the
+/// `line` with an option as the last of its name: the last one wins. It precedes what is not the
 /// kernel's. A quote that does not end takes all that follows into its word.
 #[cfg_attr(
     not(target_arch = "x86_64"),
@@ -46,7 +46,7 @@ pub(crate) fn with_option<'a>(line: &'a str, name: &str, value: &str) -> Cow<'a,
 /// One of the kernel's options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KernelOption<'a> {
-    /// As it stands on the command line.
+    /// As written on the command line.
     pub text: &'a str,
     /// Its name, in which Linux takes `-` for `_`.
     pub name: String,

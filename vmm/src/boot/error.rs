@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a kernel is not in guest memory, where it could start.
+//! Why a kernel cannot be loaded.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::kernel::KernelError;
 use super::place::PlaceError;
-use crate::arch::{MOVABLE_KERNELS, low};
+use crate::arch::{RELOCATABLE_KERNELS, low};
 use crate::error::explain::{ExitCode, Explain, FileError, Limits};
 use crate::memory::FRAGMENTED;
 
@@ -116,13 +116,13 @@ fn other_place(error: &PlaceError) -> String {
     let hint = match error {
         PlaceError::TooLarge { .. } => "give the guest more --memory",
         PlaceError::OutOfReach { from, .. } if (Gpa(0)..Gpa(low::SIZE)).contains(from) => {
-            "link it above the first MiB, or boot it by a 64-bit entry point, at which it can \
-             be anywhere"
+            "link it above the first MiB, or give it a 64-bit entry point, which lets Pinvisor \
+             load it anywhere"
         }
         PlaceError::OutOfReach { .. } => {
             return format!(
-                "boot a kernel that can be moved, such as {MOVABLE_KERNELS}; or let no device need \
-                 identity memory (dma=iommu, translate or mediate): guest memory then begins at 2 MiB"
+                "boot a relocatable kernel, such as {RELOCATABLE_KERNELS}; or use no device with \
+                 dma=identity (use iommu, translate or mediate): guest memory then begins at 2 MiB"
             );
         }
         PlaceError::TooFragmented { .. } => FRAGMENTED,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Putting the kernel, and everything that it is told, into guest memory.
+//! Loads the kernel and its boot data into guest memory.
 
 use std::fs::File;
 use std::io;
@@ -49,7 +49,7 @@ impl BootFiles {
         })
     }
 
-    /// Which release of Linux the kernel is; `None` if it does not say so.
+    /// The kernel's release of Linux; `None` if unknown.
     pub fn release(&self) -> Result<Option<Release>, BootError> {
         Ok(self.kernel.release()?)
     }
@@ -116,7 +116,7 @@ impl Initramfs {
         let len = file.metadata()?.len();
         if len == 0 {
             log::warn!(
-                "The initramfs {} is empty: the guest has none",
+                "The initramfs {} is empty, so the guest gets none",
                 path.display()
             );
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Files that are no kernel that can be loaded, but mostly have one in them: compressed ones, EFI
-//! programs, unified kernel images.
+//! Files that cannot be loaded as a kernel, but mostly contain one: compressed ones, EFI programs,
+//! unified kernel images.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use crate::arch::EFI_MACHINES;
 
 /// Bytes at the start of a file that are looked at.
 const START: usize = 0x40;
-/// Where an EFI program says where its PE header is (Microsoft, PE Format, "MS-DOS Stub").
+/// Offset of an EFI program's pointer to its PE header (Microsoft, PE Format, "MS-DOS Stub").
 const PE_OFFSET: usize = 0x3c;
 /// Bytes of the PE signature and the COFF header behind it.
 const PE_HEADER: usize = 24;
@@ -20,7 +20,7 @@ const PE_HEADER: usize = 24;
 const SECTION: usize = 40;
 /// Sections that an EFI program can have (PE Format, "COFF File Header").
 const MAX_SECTIONS: u16 = 96;
-/// Where a compressed EFI kernel says what its payload is: offset, length, name of the compression
+/// Offset of a compressed EFI kernel's payload description: offset, length, name of the compression
 /// (drivers/firmware/efi/libstub/zboot-header.S).
 const ZBOOT_MAGIC: (usize, &[u8]) = (4, b"zimg");
 const ZBOOT_OFFSET: usize = 8;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_files_are_told_with_what_unpacks_them() {
+    fn compressed_files_are_reported_with_what_unpacks_them() {
         for (start, found, tool) in [
             (&b"\x1f\x8b\x08\0\0"[..], "a gzip file", "gzip"),
             (b"\x28\xb5\x2f\xfd\x04", "a zstd file", "zstd"),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unified_kernel_image_is_told_from_other_efi_programs() {
+    fn a_unified_kernel_image_is_distinguished_from_other_efi_programs() {
         let kernel = program(0x8664, &[b".osrel\0\0", b".linux\0\0", b".initrd\0"]);
         assert_eq!(
             recognise(&kernel),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A kernel to boot, whatever kind of file it comes in.
+//! A kernel to boot, from any supported kind of file.
 
 use std::fmt::Debug;
 use std::io;
@@ -23,7 +23,7 @@ pub trait Kernel: Debug {
     /// How it is entered.
     fn protocol(&self) -> Protocol<'_>;
 
-    /// Which release of Linux it is; `None` if it does not say so.
+    /// Its release of Linux; `None` if unknown.
     ///
     /// # Errors
     /// [`KernelError::Read`]
@@ -84,7 +84,7 @@ pub enum KernelError {
         /// The command that gets a kernel out of it, where that is known.
         unpack: Option<String>,
     },
-    /// The file is shorter than its header says.
+    /// The file is shorter than its header requires.
     #[error("Kernel {} is truncated: {len} of {expected} bytes", path.display())]
     Truncated {
         /// The file.

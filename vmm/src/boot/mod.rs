@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which files a guest boots from, and where they go in its memory. How a kernel is entered is the architecture's
-//! affair ([`arch`](crate::arch)).
+//! The files that a guest boots from, and their places in its memory. The architecture defines how
+//! a kernel is entered ([`arch`](crate::arch)).
 
 pub(crate) mod command_line;
 mod error;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where kernel and initramfs go in guest RAM.
+//! Places for kernel and initramfs in guest RAM.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ pub struct Placement {
 pub enum PlaceError {
     /// No piece of memory is large enough.
     #[error(
-        "Guest memory is too fragmented: the {what} needs {need} bytes in one piece{lowest}, \
+        "Guest memory is too fragmented: the {what} needs {need} bytes in one piece{lowest}, but \
          the largest such piece has {largest}"
     )]
     TooFragmented {
@@ -38,14 +38,14 @@ pub enum PlaceError {
         /// Bytes in the largest piece that is left.
         largest: u64,
     },
-    /// There is not so much memory at all.
-    #[error("The {what} needs {need} bytes, guest memory has {room}{besides}")]
+    /// All of guest memory is too small.
+    #[error("The {what} needs {need} bytes, but guest memory has {room}{besides}")]
     TooLarge {
         /// What has no place.
         what: &'static str,
         /// Bytes that it needs.
         need: u64,
-        /// Bytes that there are for it.
+        /// Bytes available for it.
         room: u64,
         /// What else takes memory, as text.
         besides: &'static str,
@@ -153,7 +153,7 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
                 what: "kernel",
                 need: demand.len,
                 lowest: format!(
-                    " at a multiple of {:#x} from {} on",
+                    " at a multiple of {:#x}, {} or higher",
                     demand.alignment, demand.lowest
                 ),
                 largest: largest(&usable),
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_memory_is_not_told_to_be_fragmented() {
+    fn what_is_larger_than_memory_is_not_reported_as_fragmented() {
         let memory = plan(&[(16 * MIB, 64 * MIB), (128 * MIB, 40 * MIB)]);
         let find = |length| Placement::find(&memory.ranges(), &DEMAND, Some(length));
         let too_large = |what, need, room, besides| {
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_cannot_live_above_4g_says_so() {
+    fn a_kernel_that_cannot_be_above_4g_is_reported() {
         let high = plan(&[(1 << 32, 512 * MIB)]);
         let demand = Demand {
             below: Gpa(1 << 32),
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_cannot_be_moved_is_where_it_wants_to_be() {
+    fn a_kernel_that_is_not_relocatable_is_at_its_address() {
         let fixed = Demand {
             alignment: PAGE,
             below: Gpa(80 * MIB),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which release of Linux a kernel is, by what it says of itself.
+//! The release of Linux, from the kernel's version text.
 
 use std::fs::File;
 use std::io;
@@ -32,6 +32,12 @@ const STEP: usize = 1 << 20;
 /// costs no more time than a large kernel.
 const MAX_SEARCHED: u64 = 512 << 20;
 
+/// Read-only data of Linux on x86 begin at a multiple of this in the first segment (arch/x86/kernel/vmlinux.lds.S
+/// `X86_ALIGN_RODATA_BEGIN`).
+const DATA_STEP: usize = 2 << 20;
+/// Bytes of them that are likely to have the banner: init/version.o is one of the first objects of a kernel.
+const DATA_START: u64 = 4096;
+
 impl Release {
     /// The release that `text` begins with.
     #[must_use]
@@ -49,21 +55,33 @@ impl Release {
         is_banner.then(|| Self::parse(text)).flatten()
     }
 
-    /// The release in the banners that are in `parts` of `file`; the oldest if they differ, as a
-    /// kernel may hold another one. `None` without a banner, and if there are more than 512 MiB to
-    /// search.
+    /// The release in the banner where Linux has it; failing that, in the banners that are in `parts` of `file`, the
+    /// oldest if they differ, as a kernel may hold another one. `None` without a banner, and if there are more than
+    /// 512 MiB to search.
     ///
     /// # Errors
     /// The errno of reading the file.
-    pub fn search(
-        file: &File,
-        parts: impl IntoIterator<Item = Range<u64>>,
-    ) -> io::Result<Option<Self>> {
+    pub fn find(file: &File, parts: &[Range<u64>]) -> io::Result<Option<Self>> {
+        let first = parts.first().cloned().unwrap_or_default();
+        let first = first.start..first.end.min(first.start.saturating_add(MAX_SEARCHED));
+        for start in first.clone().step_by(DATA_STEP) {
+            let start_of_data = start..first.end.min(start + DATA_START);
+            if let Some(release) = Self::search(file, &[start_of_data])? {
+                return Ok(Some(release));
+            }
+        }
+        Self::search(file, parts)
+    }
+
+    /// The oldest release in the banners that are in `parts` of `file`.
+    fn search(file: &File, parts: &[Range<u64>]) -> io::Result<Option<Self>> {
         let finder = Finder::new(BANNER);
         let mut found: Option<Self> = None;
         let mut left = MAX_SEARCHED;
         // Each step begins with the end of the one before, where a banner may have begun.
-        let mut bytes = vec![0; BANNER_LENGTH + STEP];
+        let longest = parts.iter().map(|part| part.end - part.start).max();
+        let step = usize::try_from(longest.unwrap_or(0)).map_or(STEP, |longest| longest.min(STEP));
+        let mut bytes = vec![0; BANNER_LENGTH + step];
         for part in parts {
             let length = part.end - part.start;
             let Some(rest) = left.checked_sub(length) else {
@@ -123,7 +141,7 @@ mod tests {
     }
 
     fn search(bytes: &[u8]) -> Option<Release> {
-        Release::search(&file(bytes), [0..bytes.len() as u64]).unwrap()
+        Release::search(&file(bytes), &[0..bytes.len() as u64]).unwrap()
     }
 
     #[test]
@@ -177,12 +195,28 @@ mod tests {
         let file = file(bytes);
         let part = 0..bytes.len() as u64;
         let parts = [part.clone(), part.clone()];
-        assert_eq!(Release::search(&file, parts).unwrap(), release(6, 1));
+        assert_eq!(Release::search(&file, &parts).unwrap(), release(6, 1));
         file.set_len(MAX_SEARCHED).unwrap();
         let parts = [part, 0..MAX_SEARCHED];
-        assert_eq!(Release::search(&file, parts).unwrap(), None);
+        assert_eq!(Release::find(&file, &parts).unwrap(), release(6, 1));
+        file.write_all_at(&[0], 0).unwrap();
+        assert_eq!(Release::find(&file, &parts).unwrap(), None);
         let beyond = [MAX_SEARCHED - 1..MAX_SEARCHED + 1];
-        assert!(Release::search(&file, beyond).is_err());
+        assert!(Release::find(&file, &beyond).is_err());
+    }
+
+    #[test]
+    fn the_banner_at_the_start_of_the_data_is_the_kernels() {
+        let file = file(b"Linux version 5.4.0 (an older one");
+        let data = DATA_STEP as u64 + 4096;
+        file.write_all_at(b"Linux version 6.1.0 (its own", data + 416)
+            .unwrap();
+        file.set_len(2 * data).unwrap();
+        let find = |part| Release::find(&file, &[part]).unwrap();
+        assert_eq!(find(4096..2 * data), release(6, 1));
+        assert_eq!(find(0..2 * data), release(5, 4));
+        assert_eq!(find(1..2 * data), release(6, 1));
+        assert_eq!(find(0..0), None);
     }
 
     proptest! {

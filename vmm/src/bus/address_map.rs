@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The parts of the host's physical address map that the guest's repeats: where BARs stand and
-//! where config space is. Repeating them keeps BARs at their host addresses and everything clear
-//! of RAM, which is the host's too.
+//! The parts of the host's physical address map that the guest's repeats: where BARs are and where
+//! config space is. Repeating them keeps BARs at their host addresses and everything clear of RAM,
+//! which is the host's too.
 
 use std::ops::Range;
 
@@ -13,13 +13,13 @@ use iommufd_backend::IoMem;
 
 use crate::arch::{HostBridges, layout};
 
-/// Smallest piece of a window that is worth telling the guest.
+/// Smallest piece of a window that is described to the guest.
 const PAGE: u64 = 4096;
 
 /// Guest-physical addresses that follow from the host's map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressMap {
-    /// Where BARs may stand, ascending.
+    /// Where BARs may be, ascending.
     pub windows: Vec<Range<Gpa>>,
     /// Config space of bus 0.
     pub ecam: Range<Gpa>,
@@ -27,7 +27,7 @@ pub struct AddressMap {
     pub is_coherent: bool,
 }
 
-/// There is no place for config space.
+/// No address is free for config space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "The host's address map has no free MiB below {} for PCI config space",
@@ -36,8 +36,9 @@ pub struct AddressMap {
 pub struct NoEcamError;
 
 impl AddressMap {
-    /// Derives the guest's map from the host's, and from its `bridges`; windows are cut around config space. `bars` are those of the devices to pass through;
-    /// one that no bridge window of the host's holds gets a window of its own.
+    /// Derives the guest's map from the host's, and from its `bridges`; windows are cut around config
+    /// space. `bars` are those of the devices to pass through; one that no bridge window of the host
+    /// contains gets its own window.
     ///
     /// # Errors
     /// `NoEcamError`

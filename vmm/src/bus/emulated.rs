@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Functions that the monitor emulates, and what each takes from the machine.
+//! Functions that the monitor emulates, and the resources that each uses.
 //!
 //! Another device is a file with a type that implements [`EmulatedFunction`], made where its option is inspected: it
 //! opens its files there and takes room for its BARs from [`BusAllocator`](super::allocator::BusAllocator).

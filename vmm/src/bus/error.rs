@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a guest's bus cannot be made, or a function not be on it.
+//! Why a guest's bus cannot be built, or a function cannot be added.
 
 use std::error::Error;
 
@@ -43,7 +43,7 @@ pub enum BusError {
     #[error(transparent)]
     Window(#[from] WindowError),
     /// None of the shipped profiles is for the device.
-    #[error("PCI device {bdf}: no profile is known for {vendor:04x}:{device:04x}")]
+    #[error("PCI device {bdf}: no profile is shipped for {vendor:04x}:{device:04x}")]
     NoProfile {
         /// The device.
         bdf: Bdf,
@@ -58,7 +58,7 @@ pub enum BusError {
     /// A profile is not sound.
     #[error(transparent)]
     Profile(#[from] ProfileError),
-    /// There is no slot left.
+    /// No slot is left.
     #[error(transparent)]
     TooManyDevices(#[from] TooManyDevices),
     /// KVM.
@@ -109,8 +109,8 @@ impl Explain for BusError {
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
             Self::NoEcam(_) => Some(
-                "make room below 4 GiB: turn \"Above 4G decoding\" on in the firmware, or take a \
-                 device with large BARs out; /proc/iomem shows what is there"
+                "make room below 4 GiB: enable \"Above 4G decoding\" in the firmware, or remove a \
+                 device with large BARs; /proc/iomem shows the address map"
                     .to_owned(),
             ),
             Self::NoProfile { bdf, .. } => Some(format!(

@@ -29,7 +29,7 @@ impl InterruptLines {
         }
     }
 
-    /// What config space says of the line (PCI Local Bus 3.0, section 6.2.4, Interrupt Line).
+    /// The interrupt line in config space (PCI Local Bus 3.0, section 6.2.4, Interrupt Line).
     #[must_use]
     pub fn line(&self) -> u8 {
         u8::try_from(self.gsi).unwrap_or(u8::MAX)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The emulated devices, the passed-through functions, and the addresses that they answer.
+//! The emulated devices, the passed-through functions, and their addresses.
 
 pub(crate) mod address_map;
 pub(crate) mod allocator;
@@ -38,8 +38,8 @@ pub use error::BusError;
 /// A function for the guest's bus, and what else there is of it.
 pub(crate) struct Passed {
     function: Box<dyn PciFunction>,
-    /// The device that it is, and the gate of its bus mastering: closed, where the guest's driver has to say that it
-    /// translates.
+    /// The device that it is, and the gate of its bus mastering: closed, if the guest's driver has
+    /// to confirm that it translates.
     gate: Option<BusMasterGate>,
     /// What the monitor counts where it translates for it.
     counters: Option<(Bdf, Counters)>,
@@ -78,7 +78,7 @@ impl Slots {
 #[derive(Debug)]
 pub(crate) struct Wiring<'a> {
     pub vm: &'a Arc<Vm>,
-    /// Where guest memory is, for those who translate.
+    /// Addresses of guest memory, for translation.
     pub table: &'a Arc<RamTable>,
     pub interrupts: &'a Arc<Interrupts>,
     pub exits: &'a ExitSender,
@@ -109,11 +109,11 @@ impl Wiring<'_> {
                 Arc::clone(self.interrupts),
                 intx_gsi(assigned.slot.slot),
             )
-            .map_err(process("make an eventfd"))?;
+            .map_err(process("create an eventfd"))?;
             let lines = InterruptLines::of(self.interrupts, assigned.slot);
             let passed = self.pass(host, bdf, &lines, &assigned.dma)?;
             let guest = slots.add(assigned.slot, passed)?;
-            log::info!("{bdf}: is {guest} in the guest");
+            log::info!("{bdf} is {guest} in the guest");
         }
         for function in functions {
             self.emulate(function, bus, &mut slots, resources)?;

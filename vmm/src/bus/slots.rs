@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which slot of the guest's bus each device gets.
+//! Assigns slots of the guest's bus to devices.
 
 use address::Bdf;
 
@@ -15,7 +15,7 @@ pub const LAST_SLOT: u8 = 31;
 
 /// More devices than a bus has slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{count} devices were named, there are slots for {most}")]
+#[error("{count} devices were named, but the guest has slots for {most}")]
 pub struct TooManyDevices {
     /// Devices named.
     pub count: usize,
@@ -55,8 +55,8 @@ impl PciSlot {
 }
 
 /// Places for `devices` in their order: functions of one device on the host are functions of one
-/// device in the guest, the first of them function 0, as the bus wants it. `None` if there are
-/// too few slots.
+/// device in the guest, the first of them function 0, as the bus requires. `None` if there are too
+/// few slots.
 #[must_use]
 pub fn assign(devices: &[Bdf]) -> Option<Vec<PciSlot>> {
     let slot_of = |bdf: &Bdf| (bdf.domain(), bdf.bus(), bdf.device());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A machine that needs nothing of the host but KVM, for demos and tests.
+//! A machine that needs only KVM from the host, for demos and tests.
 
 use std::error::Error;
 use std::fmt;
@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use address::Hpa;
 use devices::vfio_pci::HostFunction;
-use iommufd_backend::software::SoftwareBackend;
+use iommufd_backend::PinRequest;
+use iommufd_backend::extent::Extent;
 
 use super::address_map::AddressMap;
 use super::lines::InterruptLines;
@@ -27,8 +28,14 @@ pub trait SyntheticMachine: fmt::Debug + Send {
     /// How the DMA of the device reaches guest memory.
     fn dma_path(&self) -> &DmaPath;
 
-    /// The physical memory.
-    fn memory(&mut self) -> &mut SoftwareBackend;
+    /// Pins a range of a file in the physical memory and returns its extents in IOVA order, merged.
+    ///
+    /// # Errors
+    /// Why it cannot be pinned: above all, that the physical memory has no room.
+    fn pin(
+        &mut self,
+        request: &PinRequest<'_>,
+    ) -> Result<Vec<Extent>, Box<dyn Error + Send + Sync>>;
 
     /// The device, at work, with its interrupts by `lines`.
     ///

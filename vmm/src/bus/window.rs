@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The DMA window of a guest that translates: where it stands, and the run's table in the guest.
+//! The DMA window of a guest that translates: its address, and the run's table in the guest.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::allocator::BusAllocator;
 use super::emulated::{EmulatedFunction, Place};
 use super::{BusError, Passed};
 
-/// The registers stand below.
+/// The registers are below.
 const LIMIT_4G: Gpa = Gpa(1 << 32);
 
 /// Why a guest cannot have its window.
@@ -31,7 +31,7 @@ pub enum WindowError {
     Setup(#[from] SetupError),
 }
 
-/// Where a window's BARs stand.
+/// Addresses of a window's BARs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places {
     /// Registers.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How many CPUs a guest has.
+//! The number of a guest's CPUs.
 
 use std::fmt;
 use std::str::FromStr;

@@ -28,7 +28,7 @@ pub struct DeviceConfig {
     pub allow_no_reset: bool,
 }
 
-/// The same as it is written.
+/// The same in its textual form.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeviceTable {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is wrong with an option's value, and with several of them together.
+//! Errors of an option's value, and of combinations.
 
 use std::fmt;
 
@@ -33,8 +33,8 @@ pub enum ConfigError {
     ProfileWithoutMediate,
     /// A virtual IOMMU.
     #[error(
-        "iommu=on: there is no IOMMU for guests, since nothing would enforce its mappings on the \
-         device, which would take the guest's I/O virtual addresses for physical ones"
+        "iommu=on: guests get no IOMMU, because nothing would enforce its mappings on the device, \
+         which would use the guest's I/O virtual addresses as physical ones"
     )]
     GuestIommu,
 }
@@ -65,8 +65,8 @@ pub enum ValidateError {
     },
     /// Guest memory cannot be laid out for both of two devices.
     #[error(
-        "PCI device {other} needs guest memory at addresses that its guest need not translate, and \
-         {translate} (dma=translate) has it anywhere"
+        "PCI device {other} cannot share a guest with {translate}: only dma=mediate can be \
+         combined with dma=translate"
     )]
     MixedModes {
         /// The device whose guest translates.
@@ -103,7 +103,7 @@ impl Explain for ValidateError {
 
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
-            Self::MixedModes { .. } => Some("run them in two guests".to_owned()),
+            Self::MixedModes { .. } => Some("run them in separate guests".to_owned()),
             Self::Config(_) | Self::DeviceTwice { .. } => None,
             Self::TooManyDevices(error) => error.hint(limits),
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Files that users name.
+//! Files named by users.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_regular_files_are_loaded_and_nobody_waits_for_others() {
+    fn only_regular_files_are_loaded_without_waiting_for_others() {
         let folder = tempfile::tempdir().unwrap();
         let (file, fifo) = (folder.path().join("file"), folder.path().join("fifo"));
         fs::write(&file, "text").unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a guest's memory map says of its first MiB.
+//! The type of the first MiB in a guest's memory map.
 
 use std::str::FromStr;
 

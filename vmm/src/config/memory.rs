@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How much memory a guest has, and what it is made of.
+//! The size of a guest's memory, and its pages.
 
 use std::str::FromStr;
 
@@ -16,10 +16,10 @@ use super::{ConfigError, validate};
 pub struct MemoryConfig {
     /// Bytes of RAM above the first MiB; a multiple of the hugepage size, or of 2 MiB.
     pub size: u64,
-    /// What it is made of, where the user said so.
+    /// The page size, if the user specified it.
     pub hugepage_size: Option<HugepageSize>,
-    /// Bytes of hugepages beyond `size` that may be pinned for a while, to choose the best from,
-    /// where the user said so.
+    /// Bytes of hugepages beyond `size` that may be pinned for a while, to choose the best from, if
+    /// the user specified it.
     pub spare: Option<u64>,
     /// Whether identity memory may be in more pieces than are safe
     /// (`SAFE_EXTENTS` of the architecture).
@@ -36,8 +36,8 @@ impl MemoryConfig {
         self.hugepage_size.unwrap_or(HugepageSize::Mib2)
     }
 
-    /// Hugepages beyond `size` that may be pinned for a while: half as much again, and 64 MiB at least,
-    /// both rounded up to a whole page, unless the user said something else.
+    /// Hugepages beyond `size` that may be pinned for a while: half as much again, and 64 MiB at
+    /// least, both rounded up to a whole page, unless the user specified another.
     #[must_use]
     pub fn spare_pages(&self) -> u64 {
         let page = self.page_size().bytes();
@@ -49,7 +49,7 @@ impl MemoryConfig {
     }
 }
 
-/// The same as it is written.
+/// The same in its textual form.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MemoryTable {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_memory_is_half_as_much_unless_said() {
+    fn spare_memory_is_half_as_much_unless_specified() {
         let spare = |text: &str| text.parse::<MemoryConfig>().unwrap().spare_pages();
         assert_eq!(spare("512M"), 128);
         assert_eq!(spare("16M"), 32);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the user wants to run: plain data, which [`Config::validate`] makes a [`ValidConfig`].
+//! The requested run: plain data, which [`Config::validate`] makes a [`ValidConfig`].
 
 mod cpus;
 mod device;
@@ -39,7 +39,7 @@ pub struct Config {
     pub command_line: String,
     /// Guest RAM.
     pub memory: MemoryConfig,
-    /// What the memory map says of the first MiB.
+    /// The type of the first MiB in the memory map.
     pub low_memory: LowMemory,
     /// CPUs of the guest, 1 to [`MOST_CPUS`].
     pub cpus: CpuCount,

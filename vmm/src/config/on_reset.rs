@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What comes of a guest that restarts.
+//! What to do if a guest restarts.
 
 use std::str::FromStr;
 
@@ -13,10 +13,10 @@ use super::{ConfigError, text};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum OnReset {
-    /// The run ends, with an exit code of its own: Linux restarts after a panic, too.
+    /// The run ends, with a separate exit code: Linux restarts after a panic, too.
     #[default]
     Exit,
-    /// The devices are reset, memory is given back, and the guest is started anew.
+    /// The devices are reset, memory is released, and the guest is booted again.
     Restart,
 }
 

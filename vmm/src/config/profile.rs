@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The register profile that a device is given.
+//! The register profile of a device.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where the guest's serial port goes.
+//! The destination of the guest's serial port.
 
 use std::path::PathBuf;
 use std::str::FromStr;

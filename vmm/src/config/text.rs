@@ -21,7 +21,7 @@ pub(super) trait Compact: FromStr<Err = ConfigError> {
     /// The key of what comes first in the text, without its name.
     const FIRST: &'static str;
 
-    /// The table as it is written; its keys and values are the grammar of both forms.
+    /// The table in its textual form; its keys and values are the grammar of both forms.
     type Table: DeserializeOwned;
 
     /// The value, if it can be used.

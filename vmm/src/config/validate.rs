@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Every refusal that needs nothing of the host. The parsers call the ones for single values, too, so that such an error
-//! names the option or the line of the file.
+//! Every refusal that does not depend on the host. The parsers call the ones for single values,
+//! too, so that such an error names the option or the line of the file.
 
 use std::ops::Deref;
 
@@ -49,7 +49,7 @@ impl Config {
     }
 }
 
-/// Refuses a device that cannot be as it is described.
+/// Refuses an inconsistent description of a device.
 pub(super) fn device(device: &DeviceConfig) -> Result<(), ConfigError> {
     match device.profile {
         Some(_) if device.dma != DmaMode::Mediate => Err(ConfigError::ProfileWithoutMediate),

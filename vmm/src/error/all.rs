@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can fail: one error for each stage or owner, which [explains itself](crate::error::explain).
+//! All errors: one enum for each stage or owner, which [explains itself](crate::error::explain).
 
 use devices::guest_table::TableError;
 use devices::mediate::ProfileError;
@@ -45,7 +45,7 @@ pub enum Error {
     /// `/dev/iommu`, a VFIO device, sysfs, memory to pin.
     #[error(transparent)]
     Backend(#[from] Backend),
-    /// Guest memory is not to be had.
+    /// Guest memory cannot be allocated.
     #[error(transparent)]
     Pin(#[from] PinError),
     /// Guest memory is not where it should be.

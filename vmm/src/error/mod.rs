@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can fail, and how each error explains itself.
+//! All errors, and how each explains itself.
 
 mod all;
 pub(crate) mod explain;

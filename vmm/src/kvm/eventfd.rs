@@ -41,7 +41,7 @@ fn spare_below(limit: u64) -> io::Result<EventFd> {
 /// The descriptor, borrowed; `EventFd` itself has only the raw number.
 #[must_use]
 pub fn borrow(event: &EventFd) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor is open as long as `event` lives, which the lifetime says.
+    // SAFETY: the descriptor is open as long as `event` lives, which the lifetime guarantees.
     unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }
 

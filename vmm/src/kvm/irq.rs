@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Interrupts: which GSI means what, and which eventfd raises it.
+//! Interrupts: the meaning of each GSI, and the eventfd that raises it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use crate::error::explain::{ExitCode, Explain};
 #[derive(Debug, thiserror::Error)]
 pub enum IrqError {
     /// All GSIs are in use.
-    #[error("KVM has no interrupt route left; {MAX_ROUTES} are in use")]
+    #[error("KVM has no interrupt route left: {MAX_ROUTES} are in use")]
     NoRoute,
     /// KVM did not take a message.
     #[error("KVM: cannot deliver a message to {address:#x}")]
@@ -131,7 +131,7 @@ impl Interrupts {
         let mut routes = self.routes();
         routes.messages.remove(&gsi);
         if let Err(error) = routes.free.free_id(gsi) {
-            log::error!("GSI {gsi} was free already: {error}");
+            log::error!("Cannot free GSI {gsi}: {error}");
         }
     }
 

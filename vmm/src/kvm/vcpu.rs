@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! vCPU threads: run the guest, serve what it asks for, stop when told to.
+//! vCPU threads: run the guest, serve its requests, stop on request.
 
 use std::cell::Cell;
 use std::io;
@@ -58,8 +58,8 @@ pub struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts vCPU `index` on a thread of its own. It serves the guest from `bus` and tells
-    /// `exits` why it ended, unless it was stopped.
+    /// Starts vCPU `index` on its own thread. It serves the guest from `bus` and notifies `exits`
+    /// why it ended, unless it was stopped.
     ///
     /// # Errors
     /// The errno of thread creation.
@@ -75,7 +75,7 @@ impl VcpuThread {
         })
     }
 
-    /// Starts a thread that does `work` until it is told that it ends; `exits` is told what it returns.
+    /// Starts a thread that does `work` until it is told to stop; `exits` receives what it returns.
     fn start(
         index: u8,
         exits: ExitSender,
@@ -89,11 +89,10 @@ impl VcpuThread {
                 let _notice = exits.on_panic();
                 // The parent process may have blocked it, and the mask is inherited.
                 if let Err(error) = unblock_signal(kick_signal()) {
-                    log::error!("vCPU {index} may not stop when told to: {error:?}");
+                    log::error!("vCPU {index} may not stop on request: {error:?}");
                 }
-                // What asked for the machine's end, a power-off or a restart, is not to be
-                // returned from: a guest that goes on tries other ways, down to a BIOS that is not
-                // there.
+                // What asked for the machine's end, a power-off or a restart, is not to be returned
+                // from: a guest that continues tries other ways, down to a BIOS that is not there.
                 if let Some(reason) = work(&|| seen.load(Ordering::SeqCst) || exits.is_decided()) {
                     exits.send(reason);
                 }
@@ -101,14 +100,14 @@ impl VcpuThread {
         Ok(Self { thread, stopping })
     }
 
-    /// Tells the vCPU to stop, without waiting.
+    /// Requests that the vCPU stops, without waiting.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         // A thread that has ended by itself needs no signal.
         if !self.thread.is_finished()
             && let Err(error) = self.thread.kill(kick_signal())
         {
-            log::debug!("A vCPU thread takes no signal: {error}");
+            log::debug!("Cannot signal a vCPU thread: {error}");
         }
     }
 
@@ -120,7 +119,7 @@ impl VcpuThread {
     }
 }
 
-/// Runs the vCPU until it `ends`; otherwise returns why it cannot go on.
+/// Runs the vCPU until it `ends`; otherwise returns why it cannot continue.
 fn run(
     vcpu: &mut VcpuFd,
     bus: &IoManager,
@@ -145,7 +144,7 @@ enum Step {
     /// It accessed something emulated while KVM saw an event being delivered, which KVM does not
     /// emulate.
     WhileVectoring,
-    /// It cannot go on.
+    /// It cannot continue.
     End(ExitReason),
 }
 
@@ -178,7 +177,7 @@ impl Patience {
         }
     }
 
-    /// Why the vCPU cannot go on after `step`, if it cannot.
+    /// Why the vCPU cannot continue after `step`, if so.
     fn judge(&mut self, step: Step) -> Option<ExitReason> {
         let (vectoring, again) = (self.vectoring, self.again);
         (self.vectoring, self.again) = (0, 0);
@@ -194,11 +193,11 @@ impl Patience {
             Step::Again => Some(ExitReason::NoWorker),
             Step::WhileVectoring if vectoring < MAX_VECTORING => {
                 self.vectoring = vectoring + 1;
-                log::debug!("KVM took an access for part of an event's delivery: again");
+                log::debug!("KVM attributed an access to the delivery of an event: trying again");
                 None
             }
             Step::WhileVectoring => Some(ExitReason::GuestCrash(
-                "it has device registers where the CPU looks for interrupt handlers".into(),
+                "the CPU would fetch interrupt handlers from device registers".into(),
             )),
             Step::End(reason) => Some(reason),
         }
@@ -217,14 +216,14 @@ fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
         }
         Ok(VcpuExit::MmioWrite(address, data)) => {
             if bus.mmio_write(MmioAddress(address), data).is_err() {
-                log::trace!("write to {address:#x}, where nothing is: {data:x?}");
+                log::trace!("write to {address:#x}, which is not mapped: {data:x?}");
             }
             Step::Done
         }
         Ok(VcpuExit::InternalError) => match internal_error(vcpu) {
             (KVM_INTERNAL_ERROR_DELIVERY_EV, _) => Step::WhileVectoring,
             (number, data) => Step::End(ExitReason::GuestCrash(format!(
-                "KVM cannot emulate what it did (internal error {number}, {data:x?})"
+                "KVM cannot emulate an instruction (internal error {number}, {data:x?})"
             ))),
         },
         Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Step::Done,
@@ -240,13 +239,13 @@ fn step(vcpu: &mut VcpuFd, bus: &IoManager) -> Step {
             Step::Done
         }
         Err(error) if error.errno() == libc::EAGAIN => Step::Again,
-        // The page behind a BAR or a memslot is gone, and this kernel does not tell which.
+        // The page behind a BAR or a memslot is gone, and this kernel does not report which.
         Err(error) if error.errno() == libc::EFAULT => Step::End(ExitReason::AccessFailed(None)),
         Err(error) => Step::End(ExitReason::GuestCrash(format!("KVM_RUN failed: {error}"))),
     }
 }
 
-/// Why the guest cannot go on after `exit`.
+/// Why the guest cannot continue after `exit`.
 fn reason(exit: &VcpuExit<'_>) -> ExitReason {
     let crashed = |text: String| ExitReason::GuestCrash(text);
     match exit {

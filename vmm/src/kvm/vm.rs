@@ -8,7 +8,7 @@ use address::Gpa;
 use host::{Id, KvmObstacle};
 use iommufd_backend::Mapping;
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_allocator::IdAllocator;
 
 use crate::arch;
@@ -34,7 +34,7 @@ pub enum VmError {
     /// A memslot was refused.
     #[error("KVM: cannot place {len} bytes of memory at {gpa}")]
     Slot {
-        /// Where it was to stand.
+        /// Its intended address.
         gpa: Gpa,
         /// Its length in bytes.
         len: u64,
@@ -44,7 +44,7 @@ pub enum VmError {
     /// All memslots are in use.
     #[error("KVM has no memslot left for {len} bytes at {gpa}")]
     NoSlot {
-        /// Where the memory was to stand.
+        /// The memory's intended address.
         gpa: Gpa,
         /// Its length in bytes.
         len: u64,
@@ -70,7 +70,7 @@ impl Explain for VmError {
         };
         let text = match error.errno() {
             libc::ENOENT => {
-                "the CPU's virtualisation must be on in the firmware and the kernel needs \
+                "enable the CPU's virtualisation in the firmware; the kernel needs \
                  CONFIG_KVM_INTEL or CONFIG_KVM_AMD"
             }
             libc::EACCES => "run as root or join the group kvm",
@@ -144,15 +144,42 @@ impl Vm {
     /// # Errors
     /// [`VmError::Refused`]
     pub fn create_vcpu(&self, index: u8) -> Result<VcpuFd, VmError> {
-        self.fd
+        let refused = |operation| move |source| VmError::Refused { operation, source };
+        let mut vcpu = self
+            .fd
             .create_vcpu(index.into())
+            .map_err(refused("create a vCPU"))?;
+        if self.kvm.check_extension(Cap::CoalescedPio) {
+            let mapped = vcpu.map_coalesced_mmio_ring();
+            mapped.map_err(refused("share the writes that it keeps"))?;
+        }
+        Ok(vcpu)
+    }
+
+    /// Has KVM keep writes of up to `len` bytes to `port` until a vCPU leaves the guest for another access to a port,
+    /// if this kernel can (Linux 5.3, `KVM_CAP_COALESCED_PIO`). For a register that only says what that access is
+    /// about.
+    ///
+    /// # Errors
+    /// [`VmError::Refused`]
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "no other architecture has ports")
+    )]
+    pub fn keep_writes(&self, port: u16, len: u32) -> Result<(), VmError> {
+        if !self.kvm.check_extension(Cap::CoalescedPio) {
+            return Ok(());
+        }
+        let address = IoEventAddress::Pio(port.into());
+        self.fd
+            .register_coalesced_mmio(address, len)
             .map_err(|source| VmError::Refused {
-                operation: "create a vCPU",
+                operation: "keep writes to a port",
                 source,
             })
     }
 
-    /// Makes `mapping` stand at `gpa` until the result is dropped.
+    /// Maps `mapping` at `gpa` until the result is dropped.
     ///
     /// # Errors
     /// [`VmError::Slot`], [`VmError::NoSlot`]
@@ -212,7 +239,7 @@ impl Vm {
 
     fn free(&self, index: u32) {
         if let Err(error) = self.slots().free_id(index) {
-            log::error!("Memslot {index} was free already: {error}");
+            log::error!("Cannot free memslot {index}: {error}");
         }
     }
 }
@@ -264,10 +291,26 @@ impl Memslot {
     }
 }
 
+/// Takes all memory of a guest away. If nothing else holds its VM, that is closed first, which takes all memslots
+/// with it; otherwise they are deleted one after the other, each of which waits for all readers of the list (`SRCU`
+/// in virt/kvm/kvm_main.c kvm_swap_active_memslots).
+pub fn delete_all(mut slots: Vec<Memslot>) {
+    let Some(vm) = slots.first().map(|slot| Arc::clone(&slot.vm)) else {
+        return;
+    };
+    let is_one = slots.iter().all(|slot| Arc::ptr_eq(&slot.vm, &vm));
+    if is_one && Arc::strong_count(&vm) == slots.len() + 1 {
+        // Memory stays mapped until KVM has forgotten it.
+        let _mappings: Vec<_> = slots.iter_mut().map(|slot| slot.mapping.take()).collect();
+        drop(slots);
+        drop(vm);
+    }
+}
+
 impl Drop for Memslot {
     fn drop(&mut self) {
         if let Err(error) = self.delete() {
-            log::error!("{error}, nor take it away");
+            log::error!("{error}; cannot remove it either");
             // KVM may still reach it: it must stay mapped.
             std::mem::forget(self.mapping.take());
         }
@@ -276,7 +319,44 @@ impl Drop for Memslot {
 
 #[cfg(test)]
 mod tests {
+    use iommufd_backend::FileRange;
+
     use super::*;
+
+    /// Two memslots of `vm`.
+    fn with_memory(vm: &Arc<Vm>) -> Vec<Memslot> {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(0x1000).unwrap();
+        let slot = |gpa| {
+            let mut mapping = Mapping::reserve(0x1000, 0).unwrap();
+            let part = FileRange::first(&file, 0x1000);
+            mapping.place(0, part, "guest memory").unwrap();
+            vm.map(Gpa(gpa), Arc::new(mapping)).unwrap()
+        };
+        vec![slot(0x1000), slot(0x2000)]
+    }
+
+    #[test]
+    fn a_vm_that_nothing_else_holds_is_closed_with_its_memory() {
+        let Ok(vm) = Vm::new() else { return };
+        let held = Arc::downgrade(&vm);
+        let slots = with_memory(&vm);
+        let mapping = slots.first().and_then(|slot| slot.mapping.clone()).unwrap();
+        drop(vm);
+        delete_all(slots);
+        assert_eq!(held.strong_count(), 0);
+        assert_eq!(Arc::strong_count(&mapping), 1);
+        delete_all(Vec::new());
+    }
+
+    #[test]
+    fn a_vm_that_is_used_on_loses_its_memory() {
+        let Ok(vm) = Vm::new() else { return };
+        delete_all(with_memory(&vm));
+        // Where memory is still there, KVM refuses other memory.
+        delete_all(with_memory(&vm));
+        assert_eq!(Arc::strong_count(&vm), 1);
+    }
 
     #[test]
     fn what_a_signal_interrupts_is_asked_for_again() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guest RAM before it has guest-physical addresses: hugepages, pinned, and where they are.
+//! Guest RAM before it has guest-physical addresses: pinned hugepages and their physical addresses.
 
 mod error;
 
@@ -12,13 +12,12 @@ use std::path::Path;
 use address::{Hpa, Iova};
 use host::{AvailableMemory, SysRoot, available_memory};
 use iommufd_backend::Error as Backend;
-use iommufd_backend::NoiommuSpace;
-use iommufd_backend::backend::{DmaBackend, PinRequest};
 use iommufd_backend::extent::{self, merge};
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
-use iommufd_backend::software::SoftwareBackend;
+use iommufd_backend::{NoiommuSpace, PinRequest};
 use rustix::fs::MemfdFlags;
 
+use crate::bus::synthetic::SyntheticMachine;
 use crate::config::MemoryConfig;
 use crate::error::explain::process;
 use crate::memory::choice::{self, Choice, PageRequirements};
@@ -28,9 +27,9 @@ use crate::memory::progress::Progress;
 
 pub use error::{PinError, of_all};
 
-/// Where guest RAM stands in the I/O address space, which matters to pinning alone. Any place would
-/// do, since no hardware reads it; below 512 GiB the kernel's table has few levels, and a multiple of
-/// 1 GiB keeps its entries large.
+/// The address of guest RAM in the I/O address space, which matters to pinning alone. Any place
+/// would do, since no hardware reads it; below 512 GiB the kernel's table has few levels, and a
+/// multiple of 1 GiB keeps its entries large.
 const COOKIE: Iova = Iova(1 << 30);
 
 /// What ordinary memory is certain to be made of.
@@ -42,8 +41,9 @@ const STEP: u64 = 256 << 20;
 /// Guest RAM as a file and as physical extents.
 #[derive(Debug)]
 pub struct Backing {
-    /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM.
-    pub file: File,
+    /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM. `None` if it is taken where it
+    /// is mapped, since nothing but this process and KVM needs it.
+    pub file: Option<File>,
     /// Where it is, in the order of the file.
     pub extents: Vec<Extent>,
     /// The choice of its pages, if there was one.
@@ -83,15 +83,19 @@ impl Backing {
             pages: Vec::new(),
         };
         let progress = Progress::new("Pinning guest memory", memory.size);
-        // What is to be given back page by page has to be pinned page by page.
-        let step = match spare {
-            0 => STEP.max(size.bytes()),
-            _ => size.bytes(),
-        };
-        for range in steps(memory.size, step) {
+        for range in steps(memory.size, STEP.max(size.bytes())) {
             let taken = taking.more(range.end - range.start);
             taken.map_err(|error| error.of_all(memory.size))?;
             progress.advance(range.end - range.start);
+        }
+        let is_good = choice::is_good(&taking.pages, size.bytes(), required);
+        let most = match is_good || spare == 0 {
+            true => 0,
+            false => most,
+        };
+        if most > 0 {
+            let pinned = taking.pin_page_by_page();
+            pinned.map_err(|error| error.of_all(memory.size))?;
         }
         let choice = taking.choose(spare, most, required, &progress);
         taking.keep(choice)
@@ -103,17 +107,18 @@ impl Backing {
     /// [`PinError::TooFewHugepages`], [`PinError::TooLittleMemory`], [`PinError::Backend`], [`PinError::Process`]
     pub fn scattered(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, PinError> {
         let page_size = memory.hugepage_size.map_or(PAGE, HugepageSize::bytes);
-        Self::pin(unpinned(memory)?, page_size, memory, space)
+        let file = unpinned(memory)?;
+        Self::pin(file, page_size, memory, |request| Ok(space.pin(request)?))
     }
 
-    /// Takes any memory and pins it in `space`, whose physical memory is synthetic: in large pages
-    /// if it has to stand `at_identity`.
+    /// Takes any memory and pins it in the physical memory of `machine`: in large pages if it has to
+    /// be `at_identity`.
     ///
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Software`], [`PinError::Process`]
     pub fn synthetic(
         memory: &MemoryConfig,
-        space: &mut SoftwareBackend,
+        machine: &mut dyn SyntheticMachine,
         at_identity: bool,
     ) -> Result<Self, PinError> {
         let page_size = match memory.hugepage_size {
@@ -121,7 +126,26 @@ impl Backing {
             None if at_identity => HugepageSize::Mib2.bytes(),
             None => PAGE,
         };
-        Self::pin(file_of(memory)?, page_size, memory, space)
+        let file = file_of(memory)?;
+        Self::pin(file, page_size, memory, |request| {
+            machine.pin(request).map_err(PinError::Software)
+        })
+    }
+
+    /// Memory of a guest without devices.
+    ///
+    /// # Errors
+    /// [`PinError::TooFewHugepages`], [`PinError::TooLittleMemory`], [`PinError::Backend`], [`PinError::Process`]
+    pub fn plain(memory: &MemoryConfig) -> Result<Self, PinError> {
+        if memory.hugepage_size.is_some() {
+            return Self::unpinned(memory);
+        }
+        check_available(memory.size, available_memory(&SysRoot::default()))?;
+        Ok(Self {
+            file: None,
+            extents: Vec::new(),
+            choice: None,
+        })
     }
 
     /// Takes memory that is not pinned here: an IOMMU will translate for all devices.
@@ -130,38 +154,36 @@ impl Backing {
     /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Process`]
     pub fn unpinned(memory: &MemoryConfig) -> Result<Self, PinError> {
         Ok(Self {
-            file: unpinned(memory)?,
+            file: Some(unpinned(memory)?),
             extents: Vec::new(),
             choice: None,
         })
     }
 
-    fn pin<B: DmaBackend>(
+    /// Pins all of `file` by `pin`, in steps.
+    fn pin(
         file: File,
         page_size: u64,
         memory: &MemoryConfig,
-        space: &mut B,
-    ) -> Result<Self, PinError>
-    where
-        PinError: From<B::Error>,
-    {
+        mut pin: impl FnMut(&PinRequest<'_>) -> Result<Vec<extent::Extent>, PinError>,
+    ) -> Result<Self, PinError> {
         let progress = Progress::new("Pinning guest memory", memory.size);
         let mut extents = Vec::new();
         for range in steps(memory.size, STEP.max(page_size)) {
             let len = range.end - range.start;
-            let pinned = space.pin(&PinRequest {
+            let pinned = pin(&PinRequest {
                 file: &file,
                 offset: range.start,
                 len,
                 page_size,
                 iova: COOKIE + range.start,
             });
-            let pinned = pinned.map_err(|error| PinError::from(error).of_all(memory.size))?;
+            let pinned = pinned.map_err(|error| error.of_all(memory.size))?;
             extents.extend(pinned);
             progress.advance(len);
         }
         Ok(Self {
-            file,
+            file: Some(file),
             extents: in_file(extents),
             choice: None,
         })
@@ -196,6 +218,28 @@ impl Taking<'_> {
         let taken = self.pages.len() as u64;
         let offset = taken * page_size;
         populate(&self.file, offset..offset + bytes, self.size, self.wanted)?;
+        self.pin(offset, bytes)
+    }
+
+    /// Pins what was taken again, each page by itself, so that it can be given back by itself. Pages that are not
+    /// pinned for a moment may move, so the kernel is asked for all of them anew.
+    fn pin_page_by_page(&mut self) -> Result<(), PinError> {
+        let page_size = self.size.bytes();
+        let end = self.pages.len() as u64 * page_size;
+        for range in steps(end, STEP.max(page_size)) {
+            let area = COOKIE + range.start;
+            self.space.unpin(area, range.end - range.start)?;
+        }
+        self.pages.clear();
+        for range in steps(end, page_size) {
+            self.pin(range.start, page_size)?;
+        }
+        Ok(())
+    }
+
+    /// Pins `bytes` of the file from `offset` on, the end of what is pinned.
+    fn pin(&mut self, offset: u64, bytes: u64) -> Result<(), PinError> {
+        let page_size = self.size.bytes();
         let extents = self.space.pin(&PinRequest {
             file: &self.file,
             offset,
@@ -211,13 +255,13 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// Takes `count` pages more; returns whether it got them. That there are fewer than there
-    /// seemed to be, or that no more memory may be locked, is no error.
+    /// Takes `count` pages more; returns whether it got them. Fewer pages than expected, or a limit
+    /// on locked memory, are not errors.
     fn spare(&mut self, count: u64, progress: &Progress) -> bool {
         progress.expect(count * self.size.bytes());
         for done in 0..count {
             if let Err(error) = self.more(self.size.bytes()) {
-                log::debug!("no more than {done} spare hugepages: {error}");
+                log::debug!("only {done} spare hugepages are available: {error}");
                 return false;
             }
             progress.advance(self.size.bytes());
@@ -225,9 +269,8 @@ impl Taking<'_> {
         true
     }
 
-    /// Takes `spare` pages more where those that were taken are not good, and as many as that up to
-    /// `most` until the kernel has its place and memory is in no more pieces than are safe; then
-    /// chooses among all.
+    /// Takes `spare` pages more, and as many as that up to `most`, which is 0 if none are wanted, until the kernel
+    /// has its place and memory is in no more pieces than are safe; then chooses among all.
     fn choose(
         &mut self,
         spare: u64,
@@ -236,11 +279,7 @@ impl Taking<'_> {
         progress: &Progress,
     ) -> Choice {
         let page_size = self.size.bytes();
-        let mut left = match choice::is_good(&self.pages, page_size, required) {
-            true => 0,
-            false if spare == 0 => 0,
-            false => most,
-        };
+        let mut left = most;
         loop {
             let choice = choice::choose(&self.pages, page_size, required);
             // Spare pages are looked at once, even where the first ones would do: they may be better.
@@ -257,7 +296,7 @@ impl Taking<'_> {
         }
     }
 
-    /// Gives back what is not chosen.
+    /// Releases what is not chosen.
     fn keep(self, choice: Choice) -> Result<Backing, PinError> {
         let page_size = self.size.bytes();
         let bytes = |number: usize| number as u64 * page_size;
@@ -286,8 +325,8 @@ impl Taking<'_> {
         let spare = self.pages.len() - choice.kept.len();
         if spare > 0 {
             log::info!(
-                "hugepages: {} more were pinned and given back: {} extents instead of {}, {} KiB \
-                 less for the guest's kernel to spend on them",
+                "hugepages: {} more were pinned and released: {} extents instead of {}, which \
+                 saves the guest's kernel {} KiB",
                 spare,
                 choice.chosen.extents,
                 choice.naive.extents,
@@ -295,7 +334,7 @@ impl Taking<'_> {
             );
         }
         Ok(Backing {
-            file: self.file,
+            file: Some(self.file),
             extents: in_file(extents),
             choice: Some(choice),
         })
@@ -347,7 +386,7 @@ fn file_of(memory: &MemoryConfig) -> Result<File, PinError> {
         return Ok(file);
     }
     let file = rustix::fs::memfd_create("guest-memory", MemfdFlags::CLOEXEC)
-        .map_err(|errno| process("make guest memory")(errno.into()))?;
+        .map_err(|errno| process("allocate guest memory")(errno.into()))?;
     let file = File::from(file);
     file.set_len(memory.size)
         .map_err(process("size guest memory"))?;
@@ -364,7 +403,7 @@ fn steps(bytes: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
 /// runs, which would find too few then, begin after it has given them back.
 fn turn(size: HugepageSize) -> Turn {
     let pool = Path::new("/sys/kernel/mm/hugepages").join(size.pool_name());
-    Turn::at(&pool, "is taking hugepages")
+    Turn::at(&pool, "is allocating hugepages")
 }
 
 /// Whether the pool has the hugepages for the guest's memory, as far as can be seen before they are taken.
@@ -396,7 +435,7 @@ fn too_few(size: HugepageSize, need: u64, got: u64, pool: Pool) -> PinError {
     }
 }
 
-/// Gives `file` its pages in `range`, cleared, of `wanted` in the end.
+/// Allocates the pages of `file` in `range`, cleared; `wanted` is the final number.
 fn populate(
     file: &File,
     range: Range<u64>,

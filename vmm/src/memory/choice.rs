@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which of the pages that were pinned a guest keeps.
+//! Selects the pinned pages that a guest keeps.
 //!
 //! Where hugepages are scattered, more are pinned than the guest has, the best of them are kept
 //! and the others go back. What is best, the most important first:
 //! 1. Kernel and initramfs have their places.
 //! 2. No more extents than are safe: than the kernel lists without allocating
 //!    ([`Demand::pieces`](crate::boot::kernel::Demand::pieces)).
-//! 3. There is memory below 4 GiB, as much as devices of 32 bits want.
+//! 3. There is memory below 4 GiB, as much as devices with 32 address bits need.
 //! 4. The guest's kernel spends the fewest bytes ([`Overhead`]).
 //! 5. The fewest extents: memslots and entries of the guest's memory map.
 //!
@@ -31,7 +31,7 @@ const LIMIT_4G: u64 = 1 << 32;
 pub struct PageRequirements {
     /// How many.
     pub pages: usize,
-    /// Bytes wanted below 4 GiB.
+    /// Bytes requested below 4 GiB.
     pub below_4g: u64,
     /// What kernel and initramfs require.
     pub boot: BootRequirements,
@@ -110,8 +110,8 @@ pub fn is_good(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> bo
         && cost.bytes.saturating_sub(least) < size / 128
 }
 
-/// Chooses among `pages`, distinct pages of `page_size` bytes in the order in which they were
-/// got. With no more than are wanted, all are kept. The same pages give the same choice.
+/// Chooses among `pages`, distinct pages of `page_size` bytes in the order in which they were got.
+/// With no more than requested, all are kept. The same pages give the same choice.
 #[must_use]
 pub fn choose(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Choice {
     let mut choice = best(pages, page_size, required);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why guest memory is not, or does not stay, where devices and the guest find it.
+//! Why guest memory is not, or does not stay, at the addresses that devices and the guest use.
 
 use address::{Gpa, Hpa};
 use devices::guest_table::TableError;
@@ -38,7 +38,7 @@ pub enum LayoutError {
     /// Guest memory in this process.
     #[error(transparent)]
     GuestRam(#[from] GuestRamError),
-    /// A page of guest memory is not where devices were told that it is.
+    /// A page of guest memory is not at the address that devices use.
     #[error(
         "The page of guest memory at {gpa} was at {planned} and {}",
         found.map_or("is gone".to_owned(), |hpa| format!("is now at {hpa}"))
@@ -48,7 +48,7 @@ pub enum LayoutError {
         gpa: Gpa,
         /// Where it was when it was pinned.
         planned: Hpa,
-        /// Where it is, if there is a page at all.
+        /// Where it is, if there is a page.
         found: Option<Hpa>,
     },
     /// The kernel refuses a mapping.
@@ -84,9 +84,9 @@ impl Explain for LayoutError {
             Self::TooManyPieces(error) => Some(error.hint()),
             Self::Plan(PlanError::TooFragmented { .. }) => Some(FRAGMENTED.to_owned()),
             Self::Moved { .. } => Some(
-                "devices went on using the page where it had been: restart this machine; a \
-                 process took the page out of the memory file, or memory failed (dmesg | grep -i 'memory \
-                 failure'), else please report it"
+                "devices continued to use the page at its former address: restart this machine. A \
+                 process removed the page from the memory file, or memory failed (dmesg | grep -i \
+                 'memory failure'); otherwise please report it"
                     .to_owned(),
             ),
             Self::Plan(_) | Self::Physical(_) | Self::GuestRam(_) => None,

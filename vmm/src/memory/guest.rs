@@ -55,12 +55,17 @@ pub struct GuestRamError {
 }
 
 impl GuestRam {
-    /// Maps `low`, where the architecture has low memory, at guest-physical 0 and the pieces of `ram` as `plan` says. Host virtual
-    /// addresses are congruent to physical ones, so that KVM can use large pages.
+    /// Maps `low`, where the architecture has low memory, at guest-physical 0 and the pieces of `ram` as `plan` says;
+    /// without a file, memory is taken where `plan` has it. Host virtual addresses are congruent to physical ones, so
+    /// that KVM can use large pages.
     ///
     /// # Errors
     /// [`LayoutError::Backend`], [`LayoutError::GuestRam`]
-    pub fn map(low: Option<&File>, ram: &File, plan: &MemoryPlan) -> Result<Self, LayoutError> {
+    pub fn map(
+        low: Option<&File>,
+        ram: Option<&File>,
+        plan: &MemoryPlan,
+    ) -> Result<Self, LayoutError> {
         let mut regions = Vec::with_capacity(plan.regions().len() + 1);
         if let Some(low) = low {
             let mut mapping = Mapping::reserve(low::SIZE, 0)?;
@@ -74,9 +79,14 @@ impl GuestRam {
             let region = &placed.region;
             let physical = region.hpa.map_or(placed.gpa.0, |hpa| hpa.0);
             let mut mapping = Mapping::reserve(region.len, physical)?;
-            for part in placed.parts() {
-                let source = FileRange::new(ram, &part.file);
-                mapping.place(part.gpa - placed.gpa, source, "guest memory")?;
+            match ram {
+                Some(ram) => {
+                    for part in placed.parts() {
+                        let source = FileRange::new(ram, &part.file);
+                        mapping.place(part.gpa - placed.gpa, source, "guest memory")?;
+                    }
+                }
+                None => mapping.allocate("guest memory")?,
             }
             regions.push(MappedRegion {
                 gpa: placed.gpa,
@@ -110,7 +120,7 @@ fn assemble(regions: &[MappedRegion]) -> Result<GuestMemoryMmap, GuestRamError> 
         let len = usize::try_from(region.mapping.len()).map_err(|error| failed(error.into()))?;
         let start =
             usize::try_from(region.mapping.start().0).map_err(|error| failed(error.into()))?;
-        // SAFETY: the mapping is `len` bytes of shared memory, readable and writable, and
+        // SAFETY: the mapping is `len` bytes of memory, readable and writable, and
         // outlives `memory`: `GuestRam` owns both and drops `memory` first, and only lends it
         // out.
         let memory = unsafe {

@@ -13,8 +13,8 @@ pub trait Layout: std::fmt::Debug {
     /// Places for `regions`, cut into smaller ones where needed.
     ///
     /// # Errors
-    /// `PlanError` if there is no place. What is returned is checked against `constraints`
-    /// by the caller.
+    /// `PlanError` if no address is free. What is returned is checked against `constraints` by the
+    /// caller.
     fn place(
         &self,
         regions: Vec<Region>,

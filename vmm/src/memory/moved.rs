@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether every page of guest memory is where the table says that it is, by the page tables of this
+//! Whether every page of guest memory is where the table has it, by the page tables of this
 //! process, which are those that KVM uses for the guest.
 //!
-//! `/dev/iommu` keeps the pages pinned that devices use. Who takes pages out of the memory file
-//! gives the guest others in their place; the kernel's own table of what is pinned does not know of
-//! that.
+//! `/dev/iommu` keeps the pages pinned that devices use. Removing pages from the memory file gives
+//! the guest others in their place; the kernel's own table of pinned memory does not record that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +17,7 @@ use super::guest::GuestRam;
 use super::table::RamTable;
 use crate::error::explain::chain;
 
-/// What pagemap tells about.
+/// The addresses that pagemap reports.
 const PAGE: usize = 4096;
 
 /// Compares every page of `ram` that is in `table`.
@@ -30,7 +29,7 @@ const PAGE: usize = 4096;
 pub fn check(ram: &GuestRam, table: &RamTable) -> Result<(), LayoutError> {
     match compare(ram, table)? {
         Compared::All(pages) => {
-            log::info!("{pages} pages of guest memory are where devices find them");
+            log::info!("{pages} pages of guest memory are at the addresses that devices use");
         }
         Compared::Hidden(why) => missing(&why),
     }
@@ -41,7 +40,7 @@ pub fn check(ram: &GuestRam, table: &RamTable) -> Result<(), LayoutError> {
 enum Compared {
     /// So many pages are in their place.
     All(u64),
-    /// The kernel does not tell, for this reason.
+    /// The kernel hides it, for this reason.
     Hidden(String),
 }
 
@@ -138,8 +137,8 @@ fn missing(why: &str) {
     static TOLD: AtomicBool = AtomicBool::new(false);
     if !TOLD.swap(true, Ordering::Relaxed) {
         log::warn!(
-            "Whether guest memory stays where devices find it is not checked: the physical addresses \
-             of this process's pages are hidden ({why})"
+            "Cannot verify that guest memory stays at the addresses that devices use: the kernel \
+             hides this process's physical addresses ({why})"
         );
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether identity memory is in few enough pieces for a guest's devices to be safe.
+//! Checks that identity memory is in few enough pieces for a guest's devices to be safe.
 
 use iommufd_backend::hugepages::HugepageSize;
 
@@ -50,7 +50,7 @@ impl TooManyPieces {
         };
         let less = self.safe.map(|safe| {
             format!(
-                "--memory {}M{size_option} is in no more than {} pieces; or ",
+                "--memory {}M{size_option} needs no more than {} pieces; or ",
                 safe >> 20,
                 self.most
             )
@@ -109,12 +109,17 @@ mod tests {
             error.hint()
         };
         let small = hint(HugepageSize::Mib2, Some(388 << 20));
-        for part in ["--memory 388M is", "hugepagesz=1G", "at boot", "pieces=any"] {
+        for part in [
+            "--memory 388M needs",
+            "hugepagesz=1G",
+            "at boot",
+            "pieces=any",
+        ] {
             assert!(small.contains(part), "{small}");
         }
         let giant = hint(HugepageSize::Gib1, Some(130 << 30));
         assert!(
-            giant.starts_with("--memory 133120M,hugepage_size=1G is"),
+            giant.starts_with("--memory 133120M,hugepage_size=1G needs"),
             "{giant}"
         );
         assert!(!giant.contains("hugepagesz"), "{giant}");

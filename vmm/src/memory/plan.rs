@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From pieces of memory to memslots: which guest-physical address every piece of RAM gets.
+//! From pieces of memory to memslots: assigns a guest-physical address to every piece of RAM.
 
 use std::ops::Range;
 
@@ -124,7 +124,7 @@ pub struct MemoryPlan {
 /// Why memory cannot be laid out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Two things want the same addresses.
+    /// Two things need the same addresses.
     #[error("Guest memory at {:#x}-{:#x} overlaps {name} at {:#x}-{:#x}", range.start, range.end, taken.start, taken.end)]
     Overlap {
         /// The memory.
@@ -142,7 +142,7 @@ pub enum PlanError {
         /// Bits of a guest-physical address.
         bits: u8,
     },
-    /// There is no room for memory between what is taken.
+    /// No room for memory between used addresses.
     #[error("No room for {missing} bytes of guest memory below 2^{bits}")]
     NoRoom {
         /// Bytes without a place.
@@ -163,7 +163,7 @@ pub enum PlanError {
         regions: usize,
         /// How many there may be.
         most: usize,
-        /// Who says so.
+        /// The source of the limit.
         what: &'static str,
     },
 }

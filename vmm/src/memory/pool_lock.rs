@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One process after the other.
+//! Serialises processes that allocate hugepages.
 
 use std::fs::File;
 use std::io;
@@ -16,8 +16,8 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Waits until no other process has a turn at `directory`, which is locked (flock(2)), as a mount that
-    /// is read-only allows, too. Where that cannot be, this one goes on without.
+    /// Waits until no other process has a turn at `directory`, which is locked (flock(2)), as a
+    /// mount that is read-only allows, too. Otherwise, this process continues without the lock.
     ///
     /// `what` others are doing meanwhile is logged: it follows "another process ".
     pub fn at(directory: &Path, what: &str) -> Self {
@@ -31,7 +31,7 @@ fn lock(directory: &Path, what: &str) -> io::Result<File> {
     let file = File::open(directory)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::AGAIN) => {
-            log::info!("Another process {what}: waiting for it");
+            log::info!("Another process {what}; waiting");
             retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
         }
         result => result?,
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_can_be_locked_nobody_waits() {
+    fn nothing_waits_if_nothing_can_be_locked() {
         let folder = tempfile::tempdir().unwrap();
         let turn = Turn::at(&folder.path().join("none"), "is there");
         assert!(turn._lock.is_none());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How far a long step of the start is, in the log.
+//! Logs the progress of long steps of the start.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_goes_as_far_as_was_said() {
+    fn a_step_ends_at_its_total() {
         let progress = Progress::new("Testing", 10);
         progress.advance(4);
         assert_eq!(progress.percent(), 40);

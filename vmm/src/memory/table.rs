@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where guest memory is: the one table of a region.
+//! Addresses of guest memory: the one table of a run.
 
 use std::ops::Range;
 

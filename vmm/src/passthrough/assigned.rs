@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The devices of one guest, the address spaces that they are attached to, and the steps in which both are given
-//! back. [`teardown`](crate::teardown) has the order.
+//! The devices of one guest, the address spaces that they are attached to, and the steps in which
+//! both are released. [`teardown`](crate::teardown) has the order.
 
 mod error;
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use address::Bdf;
@@ -15,7 +15,7 @@ use devices::vfio_pci::HostInfo;
 use host::SysRoot;
 use iommufd_backend::{
     Because, CdevKind, DmaWidth, Error as Backend, IommuSpace, Iommufd, Leftover, NoiommuSpace,
-    PciSysfs, Quiet, ResetMethod, VfioDevice, quiesce, settle,
+    PciSysfs, Quiet, ResetMethod, VfioDevice, in_parallel, quiesce, settle,
 };
 use keeper::{Keeper, KeeperError, Kept, Status};
 
@@ -229,7 +229,7 @@ impl Assigned {
         }
     }
 
-    /// Tells the keeper of memory that is pinned now: `bytes` of `file`.
+    /// Reports memory that is pinned now to the keeper: `bytes` of `file`.
     ///
     /// # Errors
     /// [`KeeperError`]
@@ -241,8 +241,8 @@ impl Assigned {
         Ok(())
     }
 
-    /// Ends all DMA of the devices for good. The guest must not be able to turn bus mastering on again by then.
-    /// Returns what failed; the other devices are made quiet all the same.
+    /// Ends all DMA of the devices for good. The guest must not be able to turn bus mastering on
+    /// again by then. Returns what failed; the other devices are made quiet nevertheless.
     pub fn quiesce(&mut self) -> Vec<Backend> {
         if !self.evidence.is_empty() || !self.unquiet.is_empty() {
             return Vec::new();
@@ -270,23 +270,32 @@ impl Assigned {
         errors
     }
 
-    /// Closes the devices. If one is still in use, memory stays pinned: when this process ends, the kernel closes
+    /// Closes the devices, all at once: the kernel resets each of them then. If one is still in use, memory stays pinned: when this process ends, the kernel closes
     /// the device and the keeper looks at it.
     ///
     /// # Errors
     /// [`ProcessError`]
     pub fn close(&mut self) -> Result<(), ProcessError> {
-        let mut closed = true;
+        let mut unused = Vec::new();
+        let mut in_use = false;
         for AssignedDevice { device, .. } in self.devices.drain(..) {
             let bdf = device.bdf();
-            if Arc::into_inner(device).is_none() {
-                log::error!("{bdf} is still in use: guest memory stays pinned until the end");
-                closed = false;
-            } else {
-                log::debug!("{bdf}: closed");
+            match Arc::into_inner(device) {
+                Some(device) => unused.push((bdf, Mutex::new(Some(device)))),
+                None => {
+                    log::error!(
+                        "{bdf} is still in use: guest memory stays pinned until the process exits"
+                    );
+                    in_use = true;
+                }
             }
         }
-        if closed {
+        in_parallel(&unused, |(bdf, device)| {
+            let device = device.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(device);
+            log::debug!("{bdf}: closed");
+        });
+        if !in_use {
             return Ok(());
         }
         self.part();
@@ -359,7 +368,7 @@ impl Assigned {
                 Err(error) => kept.push(Kept::new(&device, chain(&error))),
             }
         }
-        // What no device was told of, none can write to.
+        // No device can write to memory whose address it was never given.
         if self.bytes == 0 {
             kept.clear();
         }
@@ -384,7 +393,7 @@ impl Assigned {
         let failed = match asked {
             Some((process, Ok(found))) => {
                 if !found {
-                    log::warn!("Process {process} is not found by pinvisor list and release");
+                    log::warn!("pinvisor list and release do not find process {process}");
                 }
                 return error(process, status);
             }
@@ -392,7 +401,8 @@ impl Assigned {
             None => "there is none".to_owned(),
         };
         log::error!(
-            "The keeper of memory does not keep it: {failed}; this process does, and stays"
+            "The keeper did not take over the memory: {failed}; this process keeps it and does not \
+             exit"
         );
         let error = error(std::process::id(), status.clone());
         log::error!("{}", chain(&error));
@@ -406,8 +416,8 @@ fn report(quiet: &Quiet) {
     let bdf = quiet.bdf();
     match quiet.because() {
         Because::Accepted => log::warn!(
-            "{bdf}: was not reset: it keeps what this guest told it, and the next driver that \
-             turns its bus mastering on may let it write to memory that is others' by then"
+            "{bdf}: was not reset: it keeps this guest's programming, and may write to memory that \
+             is no longer the guest's once a driver enables its bus mastering"
         ),
         because => log::info!("{bdf}: quiet: {because}"),
     }

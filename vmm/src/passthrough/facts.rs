@@ -3,15 +3,15 @@
 //! The fixed facts about a device.
 
 use address::Hpa;
-use devices::vfio_pci::{HostInfo, RegionInfo};
-use iommufd_backend::{Error, IrqIndex, REGIONS, ResetMethod, VfioDevice};
+use devices::vfio_pci::{HostInfo, InterruptKind, PerKind, RegionInfo, Vectors};
+use iommufd_backend::{Error, IrqInfo, REGIONS, ResetMethod, VfioDevice};
 
 use super::inspected::InspectedDevice;
 use super::{ROM, served};
 
-/// Reads the fixed facts about `devices`, all that one guest gets, which were `inspected` and are reset by `methods`
-/// in the same order.
-/// Interrupts that the host cannot serve are not among them; the log says why.
+/// Reads the fixed facts about `devices`, all that one guest gets, which were `inspected` and are
+/// reset by `methods` in the same order. Interrupts that the host cannot serve are not among them;
+/// the log has the reason.
 ///
 /// # Errors
 /// [`Error`]
@@ -44,18 +44,21 @@ fn host_info(
             mappable: region.mappable,
         }
     };
-    let vectors = |count| u16::try_from(count).unwrap_or(u16::MAX);
-    let msi = vectors(device.irq_count(IrqIndex::Msi)?);
-    let msix = device.irq_info(IrqIndex::Msix)?;
+    let mut interrupts = PerKind::default();
+    for kind in InterruptKind::ALL {
+        let IrqInfo { count, grows } = device.irq_info(kind)?;
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        interrupts[kind] = Vectors {
+            count: device.kind().vectors(kind, count),
+            grows,
+        };
+    }
     Ok(HostInfo {
         name: device.bdf().to_string(),
         bars: [0, 1, 2, 3, 4, 5].map(region),
         rom: region(ROM),
         config_size: device.config_size(),
-        intx_vectors: vectors(device.irq_count(IrqIndex::Intx)?),
-        msi_vectors: device.kind().msi_vectors(msi),
-        msix_vectors: vectors(msix.count),
-        msix_grows: msix.grows,
+        interrupts,
         resettable: reset.is_function_reset(),
     })
 }

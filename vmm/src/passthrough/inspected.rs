@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A device before it is bound: what sysfs says of it.
+//! A device before it is bound: its state in sysfs.
 
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ impl InspectedDevice {
         memory_bars(&self.regions).map(move |(number, range)| (name(number), range))
     }
 
-    /// What a keeper must know of it before it is bound.
+    /// What a keeper needs before it is bound.
     pub fn leftover(&self, sysfs: &PciSysfs) -> Leftover {
         Leftover::of(sysfs, self.bdf, self.accepts_no_reset)
     }

@@ -7,8 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use devices::vfio_pci::MsiMessage;
-use iommufd_backend::IrqIndex;
+use devices::vfio_pci::{InterruptKind, MsiMessage};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{PassthroughError, VfioFunction};
@@ -22,7 +21,7 @@ pub(super) enum Active {
         event: Arc<EventFd>,
     },
     Messages {
-        index: IrqIndex,
+        kind: InterruptKind,
         vectors: BTreeMap<u16, Vector>,
     },
 }
@@ -81,19 +80,19 @@ impl VfioFunction {
         Ok(())
     }
 
-    /// Lets the device raise `event`, until `resample` says that the guest has seen it. Both or nothing: messages
-    /// are refused while a device has INTx.
+    /// Lets the device raise `event`, until `resample` reports that the guest has seen it. Both or
+    /// nothing: messages are refused while a device has INTx.
     fn raise_intx(
         &self,
         event: &EventFd,
         resample: &EventFd,
     ) -> Result<(), iommufd_backend::Error> {
         self.device
-            .irq_enable(IrqIndex::Intx, 0, &[Some(eventfd::borrow(event))])?;
+            .irq_enable(InterruptKind::Intx, 0, &[Some(eventfd::borrow(event))])?;
         self.device
             .intx_unmask_by(eventfd::borrow(resample))
             .inspect_err(|_| {
-                if let Err(error) = self.device.irq_disable(IrqIndex::Intx) {
+                if let Err(error) = self.device.irq_disable(InterruptKind::Intx) {
                     log::warn!("{}: {error}", self.info.name);
                 }
             })
@@ -102,18 +101,18 @@ impl VfioFunction {
     /// Turns `count` vectors on, or as many as the host has, and returns how many.
     pub(super) fn enable_messages(
         &mut self,
-        index: IrqIndex,
+        kind: InterruptKind,
         count: u16,
     ) -> Result<u16, PassthroughError> {
         let mut count = count;
         loop {
-            match self.turn_on(index, 0..count) {
+            match self.turn_on(kind, 0..count) {
                 Ok(vectors) => {
-                    self.active = Active::Messages { index, vectors };
+                    self.active = Active::Messages { kind, vectors };
                     return Ok(count);
                 }
                 Err(error) if count > 1 => {
-                    log::warn!("{}: {count} {index} vectors: {error}", self.info.name);
+                    log::warn!("{}: {count} {kind} vectors: {error}", self.info.name);
                     count /= 2;
                 }
                 Err(error) => return Err(error),
@@ -124,7 +123,7 @@ impl VfioFunction {
     /// Lets the device raise vectors `range`, none of which is on.
     fn turn_on(
         &self,
-        index: IrqIndex,
+        kind: InterruptKind,
         range: Range<u16>,
     ) -> Result<BTreeMap<u16, Vector>, PassthroughError> {
         let start = range.start.into();
@@ -146,20 +145,20 @@ impl VfioFunction {
             .values()
             .map(|vector| Some(eventfd::borrow(&vector.event)))
             .collect();
-        self.device.irq_enable(index, start, &fds)?;
+        self.device.irq_enable(kind, start, &fds)?;
         Ok(added)
     }
 
     /// Has VFIO write the table's entries of the vectors that are on again (`drivers/vfio/pci/vfio_pci_intrs.c
     /// vfio_msi_set_vector_signal`).
     pub(super) fn set_vectors_again(&mut self) -> Result<(), PassthroughError> {
-        let Active::Messages { index, vectors } = &self.active else {
+        let Active::Messages { kind, vectors } = &self.active else {
             return Ok(());
         };
         for (number, vector) in vectors {
             let event = eventfd::borrow(&vector.event);
             self.device
-                .irq_enable(*index, (*number).into(), &[Some(event)])?;
+                .irq_enable(*kind, (*number).into(), &[Some(event)])?;
         }
         Ok(())
     }
@@ -168,8 +167,8 @@ impl VfioFunction {
         // The device first, so that nothing is raised any more.
         match &self.active {
             Active::None => return Ok(()),
-            Active::Intx { .. } => self.device.irq_disable(IrqIndex::Intx)?,
-            Active::Messages { index, .. } => self.device.irq_disable(*index)?,
+            Active::Intx { .. } => self.device.irq_disable(InterruptKind::Intx)?,
+            Active::Messages { kind, .. } => self.device.irq_disable(*kind)?,
         }
         match std::mem::replace(&mut self.active, Active::None) {
             Active::None => {}
@@ -204,18 +203,16 @@ impl VfioFunction {
         .ok_or(PassthroughError::Absent("interrupt vector of that number"))
     }
 
-    /// Turns an MSI-X vector on that is not.
+    /// Turns a vector on that is not, if the kind grows.
     fn add_vector(&mut self, vector: u16) -> Result<(), PassthroughError> {
-        let is_on = match &self.active {
-            Active::Messages { index, vectors } => {
-                *index != IrqIndex::Msix || vectors.contains_key(&vector)
-            }
-            _ => true,
+        let kind = match &self.active {
+            Active::Messages { kind, vectors } if !vectors.contains_key(&vector) => *kind,
+            _ => return Ok(()),
         };
-        if is_on {
+        if !self.info.interrupts[kind].grows {
             return Ok(());
         }
-        let mut added = self.turn_on(IrqIndex::Msix, vector..vector.saturating_add(1))?;
+        let mut added = self.turn_on(kind, vector..vector.saturating_add(1))?;
         if let Active::Messages { vectors, .. } = &mut self.active {
             vectors.append(&mut added);
         }
@@ -288,7 +285,7 @@ fn hand_over<E>(event: &EventFd, attach: impl FnOnce() -> Result<(), E>) -> Resu
 
 /// Takes what `event` has counted.
 fn take(event: &EventFd) -> u64 {
-    // It does not block; that there is nothing is no error.
+    // It does not block; an empty counter is not an error.
     event.read().unwrap_or(0)
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The host's side of a passed-through function, made of its VFIO device and of KVM.
+//! The host's side of a passed-through function, with its VFIO device and KVM.
 
 pub(crate) mod assigned;
 pub(crate) mod dma_path;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use address::{Gpa, Hpa};
 use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, MsiMessage, Region};
-use iommufd_backend::{IrqIndex, ResetMethod, VfioDevice};
+use iommufd_backend::{ResetMethod, VfioDevice};
 
 use self::assigned::AssignedDevice;
 use self::interrupts::{Active, OwnEvents};
@@ -41,10 +41,10 @@ pub enum PassthroughError {
     #[error(transparent)]
     Interrupt(#[from] IrqError),
     /// No eventfd could be made.
-    #[error("Cannot make an eventfd")]
+    #[error("Cannot create an eventfd")]
     EventFd(#[source] io::Error),
     /// The caller asked for something that is not there.
-    #[error("There is no {0}")]
+    #[error("No {0}")]
     Absent(&'static str),
 }
 
@@ -123,6 +123,11 @@ impl HostFunction for VfioFunction {
             .map_err(PassthroughError::from)?)
     }
 
+    fn config_read_all(&mut self, data: &mut [u8]) -> Result<(), HostError> {
+        // VFIO takes a read of any length apart (drivers/vfio/pci/vfio_pci_config.c vfio_pci_config_rw).
+        self.config_read(0, data)
+    }
+
     fn config_write(&mut self, offset: u16, data: &[u8]) -> Result<(), HostError> {
         Ok(self
             .device
@@ -159,10 +164,9 @@ impl HostFunction for VfioFunction {
     }
 
     fn enable_interrupts(&mut self, kind: InterruptKind, vectors: u16) -> Result<u16, HostError> {
-        Ok(match kind {
-            InterruptKind::Intx => self.enable_intx().map(|()| 1),
-            InterruptKind::Msi => self.enable_messages(IrqIndex::Msi, vectors),
-            InterruptKind::Msix => self.enable_messages(IrqIndex::Msix, vectors),
+        Ok(match kind.is_message() {
+            true => self.enable_messages(kind, vectors),
+            false => self.enable_intx().map(|()| 1),
         }?)
     }
 

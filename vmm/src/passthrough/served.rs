@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which kinds of interrupt the host can serve. VFIO counts what a device's config space says; whether
-//! the host can do it shows when it is asked to.
+//! Which kinds of interrupt the host supports. VFIO counts what a device's config space lists;
+//! whether the host supports it is known only after a request.
 
 use std::fs;
 use std::path::Path;
 
 use address::Bdf;
-use devices::vfio_pci::{HostError, HostInfo};
-use iommufd_backend::{IrqIndex, VfioDevice};
+use devices::vfio_pci::{HostError, HostInfo, InterruptKind};
+use iommufd_backend::VfioDevice;
 
 use super::PassthroughError;
 use crate::kvm::eventfd;
@@ -16,8 +16,8 @@ use crate::kvm::eventfd;
 /// A device whose interrupts can be turned on and off.
 trait Device {
     fn bdf(&self) -> Bdf;
-    fn turn_on(&self, index: IrqIndex) -> Result<(), PassthroughError>;
-    fn turn_off(&self, index: IrqIndex) -> Result<(), PassthroughError>;
+    fn turn_on(&self, kind: InterruptKind) -> Result<(), PassthroughError>;
+    fn turn_off(&self, kind: InterruptKind) -> Result<(), PassthroughError>;
 }
 
 impl Device for VfioDevice {
@@ -25,14 +25,14 @@ impl Device for VfioDevice {
         self.bdf()
     }
 
-    fn turn_on(&self, index: IrqIndex) -> Result<(), PassthroughError> {
+    fn turn_on(&self, kind: InterruptKind) -> Result<(), PassthroughError> {
         let event = eventfd::new().map_err(PassthroughError::EventFd)?;
         // The kernel holds the eventfd until the interrupt is turned off.
-        Ok(self.irq_enable(index, 0, &[Some(eventfd::borrow(&event))])?)
+        Ok(self.irq_enable(kind, 0, &[Some(eventfd::borrow(&event))])?)
     }
 
-    fn turn_off(&self, index: IrqIndex) -> Result<(), PassthroughError> {
-        Ok(self.irq_disable(index)?)
+    fn turn_off(&self, kind: InterruptKind) -> Result<(), PassthroughError> {
+        Ok(self.irq_disable(kind)?)
     }
 }
 
@@ -45,15 +45,14 @@ pub(super) fn keep(devices: &[VfioDevice], infos: &mut [HostInfo]) {
 
 fn keep_of<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
     for (device, info) in devices.iter().zip(infos.iter_mut()) {
-        for (index, count) in [
-            (IrqIndex::Msi, &mut info.msi_vectors),
-            (IrqIndex::Msix, &mut info.msix_vectors),
-        ] {
-            let tried = (*count != 0).then(|| try_out(device, index));
+        for kind in messages() {
+            let count = &mut info.interrupts[kind].count;
+            let tried = (*count != 0).then(|| try_out(device, kind));
             if let Some(Err(error)) = tried {
                 *count = 0;
                 log::warn!(
-                    "{}: its guest is not shown {index}, which the host does not serve: {}",
+                    "{}: {kind} is hidden from the guest, because the host does not support it: \
+                     {}",
                     device.bdf(),
                     HostError::from(error)
                 );
@@ -63,28 +62,37 @@ fn keep_of<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
     keep_lines(devices, infos, sys);
 }
 
-fn try_out<D: Device>(device: &D, index: IrqIndex) -> Result<(), PassthroughError> {
-    device.turn_on(index)?;
-    device.turn_off(index)
+/// The kinds of message-signalled interrupts.
+fn messages() -> impl Iterator<Item = InterruptKind> {
+    InterruptKind::ALL
+        .into_iter()
+        .filter(|kind| kind.is_message())
+}
+
+fn try_out<D: Device>(device: &D, kind: InterruptKind) -> Result<(), PassthroughError> {
+    device.turn_on(kind)?;
+    device.turn_off(kind)
 }
 
 /// Turns the lines of all devices on before any goes off again, since two of these devices may
 /// share one. First come those that have nothing else.
 fn keep_lines<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
     let mut order: Vec<usize> = (0..devices.len()).collect();
-    order.sort_by_key(|at| infos[*at].msi_vectors != 0 || infos[*at].msix_vectors != 0);
+    let count = |at: &usize, kind| infos[*at].interrupts[kind].count;
+    order.sort_by_key(|at| messages().any(|kind| count(at, kind) != 0));
     let mut on = Vec::new();
     for at in order {
-        let (device, info) = (&devices[at], &mut infos[at]);
-        if info.intx_vectors == 0 {
+        let device = &devices[at];
+        let count = &mut infos[at].interrupts[InterruptKind::Intx].count;
+        if *count == 0 {
             continue;
         }
-        match device.turn_on(IrqIndex::Intx) {
+        match device.turn_on(InterruptKind::Intx) {
             Ok(()) => on.push(device),
             Err(error) => {
-                info.intx_vectors = 0;
+                *count = 0;
                 log::warn!(
-                    "{}: its guest is not shown INTx, which the host does not serve: {}{}",
+                    "{}: INTx is hidden from the guest, because the host does not support it: {}{}",
                     device.bdf(),
                     HostError::from(error),
                     line(sys, device.bdf())
@@ -93,13 +101,13 @@ fn keep_lines<D: Device>(devices: &[D], infos: &mut [HostInfo], sys: &Path) {
         }
     }
     for device in on {
-        if let Err(error) = device.turn_off(IrqIndex::Intx) {
+        if let Err(error) = device.turn_off(InterruptKind::Intx) {
             log::warn!("{}: {}", device.bdf(), HostError::from(error));
         }
     }
 }
 
-/// The device's line and who has it, as far as the kernel tells.
+/// The device's line and its user, as far as the kernel reports them.
 fn line(sys: &Path, bdf: Bdf) -> String {
     let read = |path: String| fs::read_to_string(sys.join(path)).ok();
     let number = read(format!("bus/pci/devices/{bdf}/irq"));
@@ -123,14 +131,16 @@ mod tests {
     use std::cell::Cell;
     use std::io;
 
+    use devices::vfio_pci::Vectors;
+
     use super::*;
 
-    /// Serves what it lists; `line` counts who has the line, which takes one only.
+    /// Serves what it lists; `line` counts the users of the line, which allows only one.
     struct Fake<'a> {
         bdf: Bdf,
-        serves: &'a [IrqIndex],
+        serves: &'a [InterruptKind],
         line: &'a Cell<u32>,
-        on: Cell<Option<IrqIndex>>,
+        on: Cell<Option<InterruptKind>>,
     }
 
     impl Device for Fake<'_> {
@@ -138,45 +148,44 @@ mod tests {
             self.bdf
         }
 
-        fn turn_on(&self, index: IrqIndex) -> Result<(), PassthroughError> {
+        fn turn_on(&self, kind: InterruptKind) -> Result<(), PassthroughError> {
             assert_eq!(self.on.get(), None, "one kind at a time");
-            let is_taken = index == IrqIndex::Intx && self.line.get() != 0;
-            if is_taken || !self.serves.contains(&index) {
+            let is_taken = kind == InterruptKind::Intx && self.line.get() != 0;
+            if is_taken || !self.serves.contains(&kind) {
                 let busy = io::Error::from_raw_os_error(libc::EBUSY);
                 return Err(PassthroughError::EventFd(busy));
             }
             self.line
-                .set(self.line.get() + u32::from(index == IrqIndex::Intx));
-            self.on.set(Some(index));
+                .set(self.line.get() + u32::from(kind == InterruptKind::Intx));
+            self.on.set(Some(kind));
             Ok(())
         }
 
-        fn turn_off(&self, index: IrqIndex) -> Result<(), PassthroughError> {
-            assert_eq!(self.on.take(), Some(index));
+        fn turn_off(&self, kind: InterruptKind) -> Result<(), PassthroughError> {
+            assert_eq!(self.on.take(), Some(kind));
             self.line
-                .set(self.line.get() - u32::from(index == IrqIndex::Intx));
+                .set(self.line.get() - u32::from(kind == InterruptKind::Intx));
             Ok(())
         }
     }
 
-    const ALL: [IrqIndex; 3] = [IrqIndex::Intx, IrqIndex::Msi, IrqIndex::Msix];
+    const ALL: [InterruptKind; 3] = InterruptKind::ALL;
 
     fn info(vectors: [u16; 3]) -> HostInfo {
-        let [intx_vectors, msi_vectors, msix_vectors] = vectors;
+        let counts = InterruptKind::ALL
+            .into_iter()
+            .zip(vectors.map(Vectors::fixed));
         HostInfo {
             name: "fake".into(),
             bars: Default::default(),
             rom: devices::vfio_pci::RegionInfo::default(),
             config_size: 256,
-            intx_vectors,
-            msi_vectors,
-            msix_vectors,
-            msix_grows: true,
+            interrupts: counts.collect(),
             resettable: true,
         }
     }
 
-    fn kept(devices: &[(&[IrqIndex], [u16; 3])]) -> Vec<[u16; 3]> {
+    fn kept(devices: &[(&[InterruptKind], [u16; 3])]) -> Vec<[u16; 3]> {
         let line = Cell::new(0);
         let fakes: Vec<_> = (1..)
             .zip(devices)
@@ -191,23 +200,23 @@ mod tests {
         keep_of(&fakes, &mut infos, Path::new("/nowhere"));
         assert_eq!(line.get(), 0, "all off again");
         let left = infos.iter();
-        left.map(|info| [info.intx_vectors, info.msi_vectors, info.msix_vectors])
+        left.map(|info| InterruptKind::ALL.map(|kind| info.interrupts[kind].count))
             .collect()
     }
 
     #[test]
     fn what_the_host_does_not_serve_is_left_out() {
         assert_eq!(kept(&[(&ALL, [1, 4, 8])]), [[1, 4, 8]]);
-        assert_eq!(kept(&[(&[IrqIndex::Intx], [1, 4, 8])]), [[1, 0, 0]]);
-        assert_eq!(kept(&[(&[IrqIndex::Msix], [1, 4, 8])]), [[0, 0, 8]]);
+        assert_eq!(kept(&[(&[InterruptKind::Intx], [1, 4, 8])]), [[1, 0, 0]]);
+        assert_eq!(kept(&[(&[InterruptKind::Msix], [1, 4, 8])]), [[0, 0, 8]]);
         assert_eq!(kept(&[(&[], [0, 0, 0])]), [[0, 0, 0]], "nothing to try");
     }
 
     #[test]
     fn a_line_that_takes_one_goes_to_the_device_that_has_nothing_else() {
-        let both: [(&[IrqIndex], [u16; 3]); 2] = [(&ALL, [1, 1, 0]), (&ALL, [1, 0, 0])];
+        let both: [(&[InterruptKind], [u16; 3]); 2] = [(&ALL, [1, 1, 0]), (&ALL, [1, 0, 0])];
         assert_eq!(kept(&both), [[0, 1, 0], [1, 0, 0]]);
-        let both: [(&[IrqIndex], [u16; 3]); 2] = [(&ALL, [1, 0, 0]), (&ALL, [1, 0, 0])];
+        let both: [(&[InterruptKind], [u16; 3]); 2] = [(&ALL, [1, 0, 0]), (&ALL, [1, 0, 0])];
         assert_eq!(kept(&both), [[1, 0, 0], [0, 0, 0]]);
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a passed-through device tells its user: that it failed, or that the host wants it back.
+//! Notices of a passed-through device: that it failed, or that the host requests it back.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl DeviceWatch {
             if device.irq_count(notice)? == 0 {
                 continue;
             }
-            let event = eventfd::new().map_err(process("make an eventfd"))?;
+            let event = eventfd::new().map_err(process("create an eventfd"))?;
             device.irq_enable(notice, 0, &[Some(eventfd::borrow(&event))])?;
             watches.push(Self {
                 bdf: device.bdf(),
@@ -48,17 +48,17 @@ impl DeviceWatch {
         self.bdf
     }
 
-    /// Readable once the device has something to tell.
+    /// Readable once the device has a notice.
     #[must_use]
     pub fn event(&self) -> &EventFd {
         &self.event
     }
 
-    /// What it tells.
+    /// Its text.
     #[must_use]
     pub fn text(&self) -> &'static str {
         match self.notice {
-            IrqIndex::Request => "the host wants it back",
+            IrqIndex::Request => "the host requested it back",
             _ => "it reported an uncorrectable error",
         }
     }

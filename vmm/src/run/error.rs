@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a run does not begin to go on, or does not end well.
+//! Why a run does not start, or fails.
 
 use address::{Bdf, Gpa};
 use host::Id;
@@ -25,14 +25,14 @@ pub enum RunError {
         /// Files needed.
         need: u64,
     },
-    /// The guest did something that no CPU can go on from.
+    /// The guest did something after which no CPU can continue.
     #[error("The guest crashed: {0}")]
     GuestCrash(String),
-    /// The guest wants to be started anew, and is not.
-    #[error("The guest asked for a restart")]
+    /// The guest requested a restart, and is not restarted.
+    #[error("The guest requested a restart")]
     GuestReset,
-    /// The guest says that something went wrong in it.
-    #[error("The guest switched itself off with status {0}")]
+    /// The guest reported a failure.
+    #[error("The guest powered itself off with status {0}")]
     GuestStatus(u8),
     /// A device failed while the guest ran.
     #[error("PCI device {bdf}: {reason}")]
@@ -44,21 +44,22 @@ pub enum RunError {
     },
     /// A page behind the guest's address space is gone.
     #[error(
-        "An access of the guest failed on the host{}: a device there no longer answers, or a page of memory is bad",
+        "An access of the guest failed on the host{}: a device no longer responds, or a page of \
+         memory is bad",
         at.map_or_else(String::new, |at| format!(", at {at}"))
     )]
     AccessFailed {
-        /// Where, as far as KVM tells.
+        /// The address, if KVM reports it.
         at: Option<Gpa>,
     },
     /// A limit on tasks.
     #[error(
-        "KVM cannot start its worker thread, without which no guest runs: a limit on processes and \
+        "KVM cannot start its worker thread, which every guest needs: a limit on processes and \
          threads is reached (KVM_RUN fails with EAGAIN)"
     )]
     NoWorker,
     /// A thread of the monitor panicked; it has printed why.
-    #[error("A part of Pinvisor failed, which is a bug of its own")]
+    #[error("Internal error: a thread of Pinvisor panicked")]
     Panicked,
 }
 
@@ -86,8 +87,8 @@ impl Explain for RunError {
             Self::TooFewFiles { need, .. } => Some(host::open_files_hint(*need)),
             Self::NoWorker => Some(MORE_TASKS.to_owned()),
             Self::GuestReset => Some(
-                "Linux restarts after a panic, too: look at what its serial port printed last; \
-                 --on-reset restart starts it anew"
+                "Linux may restart after a panic, too: see the end of its serial output; \
+                 --on-reset restart boots it again"
                     .to_owned(),
             ),
             Self::Panicked

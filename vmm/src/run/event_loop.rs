@@ -3,7 +3,8 @@
 //! The main thread while the guest runs: waits for the guest's end, signals, input and notices
 //! of devices.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,9 +25,9 @@ use crate::run::power_button::{PowerButton, Press};
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// Takes over SIGTERM, SIGINT, SIGQUIT, what else would kill the process from outside, and, unless
-    /// nohup(1) said not to, SIGHUP. To be called before any thread is started that handles one, since
-    /// they inherit what is blocked.
+    /// Takes over SIGTERM, SIGINT, SIGQUIT, what else would kill the process from outside, and,
+    /// unless started by nohup(1), SIGHUP. To be called before any thread is started that handles
+    /// one, since they inherit what is blocked.
     ///
     /// # Errors
     /// [`ProcessError`]
@@ -51,7 +52,7 @@ impl Signals {
 /// [`ProcessError`]
 pub fn unblock_signals() -> Result<(), ProcessError> {
     taken().thread_unblock().map_err(|errno| ProcessError {
-        operation: "let signals through",
+        operation: "unblock signals",
         source: errno.into(),
     })
 }
@@ -83,8 +84,12 @@ fn taken() -> SigSet {
 
 /// Whether SIGHUP was ignored when this process was started (proc_pid_status(5), `SigIgn`).
 fn ignores_hangup() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status
+    // All of it in one read: the kernel does not tell how long it is.
+    let mut status = String::with_capacity(4096);
+    let read =
+        File::open("/proc/self/status").and_then(|mut file| file.read_to_string(&mut status));
+    let mask = read
+        .map_or("", |_| &status)
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
@@ -94,7 +99,7 @@ fn ignores_hangup() -> bool {
 /// How long a guest may run, and what SIGTERM means to it.
 #[derive(Clone, Copy, Debug)]
 pub enum RunLimit {
-    /// No limit. SIGTERM asks the guest to switch itself off, and stops it the second time.
+    /// No limit. SIGTERM asks the guest to power itself off, and stops it the second time.
     None,
     /// At most this time. SIGTERM stops the guest.
     Time(Duration),
@@ -107,7 +112,7 @@ pub struct Watched<'a> {
     pub serial: &'a Arc<GuestSerial>,
     /// What ends the guest from outside.
     pub signals: &'a Signals,
-    /// Asks the guest to switch itself off.
+    /// Asks the guest to power itself off.
     pub power_button: &'a PowerButton,
     /// Notices of devices.
     pub watches: &'a [DeviceWatch],
@@ -172,14 +177,14 @@ pub fn run(
 /// [`RunError::AccessFailed`], [`RunError::NoWorker`], [`RunError::Panicked`]
 pub fn outcome(reason: ExitReason) -> Result<(), RunError> {
     match reason {
-        ExitReason::PowerOff { status: 0 } => log::info!("The guest switched itself off"),
+        ExitReason::PowerOff { status: 0 } => log::info!("The guest powered itself off"),
         ExitReason::PowerOff { status } => return Err(RunError::GuestStatus(status)),
         ExitReason::Reset => return Err(RunError::GuestReset),
         ExitReason::Signal(signal) => log::info!("Signal {signal} ends the guest"),
-        ExitReason::Quit => log::info!("Ended from the terminal"),
-        ExitReason::TerminalGone => log::info!("The terminal is gone, which ends the guest"),
+        ExitReason::Quit => log::info!("The terminal's user ended the guest"),
+        ExitReason::TerminalGone => log::info!("The terminal closed, which ends the guest"),
         ExitReason::TimeLimit(limit) => {
-            log::info!("{} s are over, which ends the guest", limit.as_secs());
+            log::info!("The time limit of {} s ends the guest", limit.as_secs());
         }
         ExitReason::GuestCrash(text) => return Err(RunError::GuestCrash(text)),
         ExitReason::Panic => return Err(RunError::Panicked),
@@ -216,14 +221,11 @@ impl Watcher<'_> {
             .map(PowerButton::press);
         match button {
             Some(Ok(Press::Heard)) => {
-                log::warn!(
-                    "Asked the guest to switch itself off, by its power button; another SIGTERM \
-                     stops it"
-                );
+                log::warn!("Pressed the guest's power button; another SIGTERM stops the guest");
                 return;
             }
             Some(Ok(Press::Unheard)) => {
-                log::warn!("The guest does not listen to its power button");
+                log::warn!("The guest ignores its power button");
             }
             Some(Err(error)) => log::warn!("Cannot press the guest's power button: {error}"),
             None => {}

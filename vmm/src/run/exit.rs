@@ -14,12 +14,12 @@ use crate::kvm::eventfd;
 /// Why the guest ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExitReason {
-    /// The guest switched itself off.
+    /// The guest powered itself off.
     PowerOff {
         /// What it left in the status register: 0 if all went well.
         status: u8,
     },
-    /// The guest wants to be restarted.
+    /// The guest requested a restart.
     Reset,
     /// A signal to this process.
     Signal(i32),
@@ -29,13 +29,14 @@ pub enum ExitReason {
     TerminalGone,
     /// It was not to take longer than this.
     TimeLimit(Duration),
-    /// The guest cannot go on; the text says what it did.
+    /// The guest cannot continue; the text describes what it did.
     GuestCrash(String),
-    /// The host could not carry out an access of the guest's to its address space, here as far as KVM tells.
+    /// The host could not carry out an access of the guest's to its address space, at this address
+    /// if KVM reports it.
     AccessFailed(Option<Gpa>),
-    /// KVM cannot enter the guest, since it cannot start a thread of its own.
+    /// KVM cannot enter the guest, since it cannot start its worker thread.
     NoWorker,
-    /// A passed-through device cannot go on; the text says why.
+    /// A passed-through device cannot continue; the text has the reason.
     Device(Bdf, String),
     /// A thread of the monitor panicked.
     Panic,
@@ -88,7 +89,7 @@ pub fn channel() -> io::Result<(ExitSender, ExitReceiver)> {
 }
 
 impl ExitSender {
-    /// Tells why the guest ends. Only the first reason counts.
+    /// Reports why the guest ends. Only the first reason counts.
     pub fn send(&self, reason: ExitReason) {
         if self.0.reason.set(reason).is_ok()
             && let Err(error) = self.0.event.write(1)

@@ -59,7 +59,7 @@ fn raise(resource: Resource, limit: Rlimit) -> io::Result<()> {
         },
     )?;
     log::debug!(
-        "open files: {:?} may be, not {:?}",
+        "open files: the limit is {:?} instead of {:?}",
         limit.maximum,
         limit.current
     );

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a machine looks like, for reports.
+//! A description of a machine, for reports.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::memory::table::RamTable;
 /// Where things are in a machine.
 #[derive(Clone, Debug)]
 pub struct MachineInfo {
-    /// What stands between devices and memory.
+    /// How devices access memory.
     pub backend: &'static str,
     /// Guest RAM above the first MiB, as far as its physical addresses are known.
     pub ram: Arc<RamTable>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest while it runs: what ends it, what reaches it, and who watches.
+//! A running guest: its end, input and observers.
 
 pub mod console;
 pub(crate) mod device_notices;

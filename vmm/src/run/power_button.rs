@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guest's power button: how it is asked to switch itself off.
+//! The guest's power button, which requests a power-off.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ pub struct PowerButton {
 /// What a press did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Press {
-    /// The guest's handler was told. Whether anything comes of it is the guest's affair.
+    /// The guest's handler was notified, and may ignore it.
     Heard,
     /// The guest has no handler for it: it does not use ACPI, not yet, or no more.
     Unheard,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How long each phase of a run took.
+//! The duration of each phase of a run.
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -39,7 +39,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Asks the guest to switch itself off. A guest that has ended does not listen.
+    /// Asks the guest to power itself off. A guest that has ended does not listen.
     ///
     /// # Errors
     /// [`Error::Irq`]
@@ -61,11 +61,11 @@ impl Handle {
 pub struct Remains {
     /// Where things were in it.
     pub info: MachineInfo,
-    /// It was asked to switch itself off.
+    /// It was asked to power itself off.
     pub was_asked: bool,
     /// What the monitor did with the transfers of mediated devices.
     pub mediated: Vec<(Bdf, Statistics)>,
-    /// Whether everything was given back.
+    /// Whether everything was released.
     pub torn_down: Result<(), Error>,
 }
 
@@ -73,7 +73,7 @@ impl Vmm {
     /// Starts the guest of `config`, with `console` at its serial port.
     ///
     /// # Errors
-    /// [`Error`]; everything was given back by then.
+    /// [`Error`]; everything has been released by then.
     pub fn start(
         config: &ValidConfig,
         harness: Harness<'_>,
@@ -117,12 +117,15 @@ impl Vmm {
     /// Ends the guest, if it still runs, and gives everything back.
     pub fn end(mut self) -> Remains {
         let counters = self.resources.mediated.clone();
+        let was_asked = self.power_button.was_pressed();
+        // It holds the VM, which goes in one step if nothing does.
+        drop(self.power_button);
         let torn_down = self.resources.tear_down();
         // By now no vCPU adds to them.
         let mediated = counters.into_iter().map(|(bdf, each)| (bdf, each.read()));
         Remains {
             info: self.info,
-            was_asked: self.power_button.was_pressed(),
+            was_asked,
             mediated: mediated.collect(),
             torn_down,
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use host::SysRoot;
 use iommufd_backend::{
-    Cdev, Error as Backend, Iommufd, PciSysfs, ResetMethod, VfioDevice, reset_each,
+    Cdev, Error as Backend, Iommufd, PciSysfs, ResetMethod, VfioDevice, in_parallel, reset_each,
 };
 
 use super::inspect::{Guest, Source};
@@ -53,17 +53,18 @@ impl<'a> Opened<'a> {
     }
 }
 
-/// Binds `devices`, all of them before the first is reset, since what a reset of a bus hits depends on which of
-/// them are bound. An error closes them again, before anything is pinned.
+/// Binds `devices` at once, each of which is reset by that, and resets those that are better reset with their bus,
+/// since what that hits depends on which of them are bound. An error closes them again, before anything is pinned.
 fn bind_all(
     iommufd: &Arc<Iommufd>,
     inspected: Vec<InspectedDevice>,
     sysfs: &PciSysfs,
     spaces: &mut AddressSpaces,
 ) -> Result<Vec<AssignedDevice>, Error> {
-    let mut bound = Vec::new();
-    for device in &inspected {
-        bound.push(bind_one(iommufd, device, sysfs, spaces)?);
+    let bound = in_parallel(&inspected, |device| bind_one(iommufd, device, sysfs));
+    let bound = bound.into_iter().collect::<Result<Vec<_>, _>>()?;
+    for device in &bound {
+        spaces.attach(device, iommufd)?;
     }
     let methods = bound
         .iter()
@@ -92,23 +93,20 @@ fn bind_one(
     iommufd: &Arc<Iommufd>,
     inspected: &InspectedDevice,
     sysfs: &PciSysfs,
-    spaces: &mut AddressSpaces,
 ) -> Result<VfioDevice, Error> {
     let bdf = inspected.bdf;
     let cdev = Cdev::open(sysfs, bdf)?;
     if cdev.kind() != inspected.kind {
         return Err(Error::Backend(Backend::DeviceUnusable {
             bdf,
-            reason: "its driver or its IOMMU changed while it was being bound".into(),
+            reason: "its driver or IOMMU group changed while it was being bound".into(),
         }));
     }
-    let device = VfioDevice::bind(cdev, Arc::clone(iommufd)).or_else(|error| {
+    VfioDevice::bind(cdev, Arc::clone(iommufd)).or_else(|error| {
         // The kernel's EINVAL has many causes; this is the one that it has no message for.
         host::ensure_closed(&SysRoot::default(), bdf)?;
         Err(Error::Backend(error))
-    })?;
-    spaces.attach(&device, iommufd)?;
-    Ok(device)
+    })
 }
 
 /// How `device` is reset, which depends on which others are bound. One that cannot be needs the user's consent.
@@ -125,26 +123,28 @@ fn reset_method(
             return Err(BindStageError::NoReset { bdf, others }.into());
         }
         ResetMethod::None { .. } => log::warn!(
-            "{bdf}: cannot be reset: it may be doing what its last user told it, and will keep what \
-             this guest tells it"
+            "{bdf}: cannot be reset: it may continue its previous user's activity, and will keep \
+             this guest's programming"
         ),
         method => log::info!("{bdf}: reset by {method}"),
     }
     Ok(method)
 }
 
-/// Resets `devices`, each bus once.
+/// Resets those of `devices` that binding has not reset in the right way, each bus once.
 fn reset(devices: &mut [AssignedDevice]) -> Result<(), Error> {
-    let with_methods: Vec<_> = devices.iter().map(AssignedDevice::with_method).collect();
+    let is_left = |device: &&mut AssignedDevice| !device.reset.is_done_by_binding();
+    let mut left: Vec<_> = devices.iter_mut().filter(is_left).collect();
+    let with_methods: Vec<_> = left.iter().map(|device| device.with_method()).collect();
     let results = reset_each(&with_methods);
-    for (assigned, result) in devices.iter_mut().zip(results) {
-        let AssignedDevice { device, reset, .. } = assigned;
+    for (assigned, result) in left.iter_mut().zip(results) {
+        let AssignedDevice { device, reset, .. } = &mut **assigned;
         match (result.map_err(Error::from), reset.fallback()) {
             (Ok(()), _) => {}
             // Binding has reset it in that way already.
             (Err(error), Some(own)) => {
                 log::warn!(
-                    "{}: {}; its own reset ({own}) has to do, which may leave it running",
+                    "{}: {}; using its own reset ({own}), which may not stop it",
                     device.bdf(),
                     error.chain()
                 );

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The first stage: what is known before any device is touched. Every refusal that needs the host, but no change to it,
-//! comes from here; those that need no host come from [`validate`](crate::config::Config::validate).
+//! The first stage: everything that can be checked before any device is touched. Every refusal that
+//! needs the host, but no change to it, comes from here; those that need no host come from
+//! [`validate`](crate::config::Config::validate).
 
 mod error;
 
@@ -242,7 +243,7 @@ fn check_mode(
     }
 }
 
-/// Whether the physical addresses that the kernel tells are those that the device needs.
+/// Whether the physical addresses that the kernel reports are those that the device needs.
 fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), InspectError> {
     match (kind, host::memory_encryption(root)) {
         (CdevKind::Noiommu, Ok(Some(encryption))) => {
@@ -270,7 +271,7 @@ mod tests {
     use crate::error::explain::Explain;
 
     #[test]
-    fn a_mode_that_cannot_be_had_is_an_error_with_the_reason() {
+    fn a_mode_that_is_not_possible_is_an_error_with_the_reason() {
         let id = |kind, options: &str, accepted| {
             let device: DeviceConfig = format!("01:00.0{options}").parse().unwrap();
             check_mode(&device, kind, accepted).map_err(|error| error.id())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The seventh stage: kernel and initramfs, and all that they are given, are in guest memory.
+//! The seventh stage: kernel, initramfs and boot data are in guest memory.
 
 use std::borrow::Cow;
 use std::sync::Arc;

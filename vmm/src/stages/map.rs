@@ -42,12 +42,12 @@ impl<'a> Planned<'a> {
             boot,
         } = self;
         let placement = boot.bootable()?;
-        if let Some(space) = resources.assigned.spaces.iommu() {
+        if let (Some(space), Some(file)) = (resources.assigned.spaces.iommu(), &backing.file) {
             let size = guest.config.memory.size;
-            map_for_devices(space, &backing.file, &layout.memory).map_err(backing::of_all(size))?;
+            map_for_devices(space, file, &layout.memory).map_err(backing::of_all(size))?;
         }
-        let low = low::allocate().map_err(process("make low guest memory"))?;
-        resources.ram = GuestRam::map(low.as_ref(), &backing.file, &layout.memory)?;
+        let low = low::allocate().map_err(process("allocate low guest memory"))?;
+        resources.ram = GuestRam::map(low.as_ref(), backing.file.as_ref(), &layout.memory)?;
         for region in resources.ram.regions() {
             let memslot = vm.map(region.gpa(), region.mapping())?;
             resources.memslots.push(memslot);

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From a [`Config`] to a running guest: one type for each stage, made of the one before, so that no stage can be
-//! left out or taken early. An error gives back what there is by then, in the order of [`teardown`](crate::teardown).
+//! From a [`Config`](crate::config::Config) to a running guest: one type for each stage, made of the
+//! one before, so that no stage can be skipped or run early. An error releases what exists by then,
+//! in the order of [`teardown`](crate::teardown).
 //!
 //! | stage | question |
 //! |---|---|
-//! | [`inspect`] | Can this run at all? Nothing is touched. |
-//! | [`open_kvm`] | Is there a KVM that serves? |
+//! | [`inspect`] | Is the run possible? Nothing is changed. |
+//! | [`open_kvm`] | Is KVM available and sufficient? |
 //! | [`bind`] | Are the devices bound, reset and quiet? |
-//! | [`pin`] | Is there memory, pinned, and where? |
-//! | [`plan`] | Where is everything in the guest? |
-//! | [`map`] | Is memory where devices and guest expect it? |
-//! | [`load`] | What does the kernel find in it? |
+//! | [`pin`] | Is memory pinned, and where? |
+//! | [`plan`](mod@plan) | Where is everything in the guest? |
+//! | [`map`] | Is memory at the addresses that devices and guest use? |
+//! | [`load`] | Which boot data is in it? |
 //! | [`start`](mod@start) | Does it run? |
 
 mod bind;
@@ -63,7 +64,7 @@ impl Default for Harness<'_> {
 /// Starts the guest of `config`.
 ///
 /// # Errors
-/// [`Error`]; everything was given back by then.
+/// [`Error`]; everything has been released by then.
 pub(crate) fn start(
     config: &ValidConfig,
     harness: Harness<'_>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The fourth stage: guest memory is taken and pinned, and where it is becomes known.
+//! The fourth stage: guest memory is allocated and pinned, and its physical addresses are known.
 
 use std::sync::Arc;
 
@@ -52,11 +52,14 @@ impl<'a> Bound<'a> {
                 }
             }
             AddressSpaces::Synthetic(machine) => {
-                Backing::synthetic(config, machine.memory(), guest.at_identity)?
+                Backing::synthetic(config, machine.as_mut(), guest.at_identity)?
             }
-            AddressSpaces::None | AddressSpaces::Iommu(_) => Backing::unpinned(config)?,
+            AddressSpaces::None => Backing::plain(config)?,
+            AddressSpaces::Iommu(_) => Backing::unpinned(config)?,
         };
-        assigned.pinned(&backing.file, config.size)?;
+        if let Some(file) = &backing.file {
+            assigned.pinned(file, config.size)?;
+        }
         Ok(Pinned {
             guest,
             vm,

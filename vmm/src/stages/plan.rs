@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The fifth stage: where everything is in the guest. `pinvisor plan` ends here.
+//! The fifth stage: the guest's addresses are decided. `pinvisor plan` ends here.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub(crate) struct GuestLayout {
     pub table: Arc<RamTable>,
     /// What the table holds.
     pub summary: Summary,
-    /// What the guest's memory map says of its first MiB.
+    /// The type of the first MiB in the guest's memory map.
     pub low: LowMemoryUse,
 }
 
@@ -56,7 +56,7 @@ pub(crate) enum Bootability {
     Bootable(Placement),
     /// It could, but its devices might use the host's memory.
     Unsafe(Placement, TooManyPieces),
-    /// There is no room for kernel or initramfs.
+    /// No room for kernel or initramfs.
     Unplaced(BootError),
 }
 

@@ -32,7 +32,7 @@ impl Loaded<'_> {
         } = self;
         // Threads inherit what is blocked.
         let signals = Signals::take()?;
-        let (exit_sender, exits) = exit::channel().map_err(process("make an eventfd"))?;
+        let (exit_sender, exits) = exit::channel().map_err(process("create an eventfd"))?;
         let interrupts = Interrupts::new(Arc::clone(&vm))?;
         let wiring = Wiring {
             vm: &vm,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Each stage fails in turn, on the software backend: everything is given back, in the one order.
+//! Each stage fails in turn, on the software backend: everything is released, in the one order.
 
 use std::io::Write;
 use std::ops::Range;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use address::{Gpa, Hpa};
-use devices::edu::{BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduHost, InterruptSink, Options};
 use devices::pci::MsiMessage;
-use iommufd_backend::software::{PhysicalMemory, SoftwareBackend};
-use iommufd_backend::{FileRange, Mapping};
+use iommufd_backend::extent::Extent;
+use iommufd_backend::{FileRange, Mapping, PinRequest};
+use software_edu::{BAR_SIZE, BUFFER_SIZE, DmaMemory, DmaRefused, EduHost, InterruptSink, Options};
+use software_memory::{PhysicalMemory, SoftwareBackend};
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -132,8 +133,11 @@ impl SyntheticMachine for Machine {
         &DmaPath::Identity
     }
 
-    fn memory(&mut self) -> &mut SoftwareBackend {
-        &mut self.0
+    fn pin(
+        &mut self,
+        request: &PinRequest<'_>,
+    ) -> Result<Vec<Extent>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.0.pin(request)?)
     }
 
     fn start(
@@ -178,7 +182,7 @@ const ALL: [&str; 9] = trace::ALL;
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn nothing_is_given_back_before_anything_was_taken() {
+fn nothing_is_released_before_anything_was_taken() {
     let missing = config(Path::new("/nonexistent"), "64M");
     assert_eq!(
         after(Inspected::new(&missing, harness(&Identity))),
@@ -260,7 +264,7 @@ fn plan<'a>(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Planned
 }
 
 #[test]
-fn memory_that_cannot_be_pinned_or_laid_out_is_given_back_in_order() {
+fn memory_that_cannot_be_pinned_or_laid_out_is_released_in_order() {
     let kernel = kernel();
     // More than the synthetic memory has.
     let large = config(kernel.path(), "64G");
@@ -271,7 +275,7 @@ fn memory_that_cannot_be_pinned_or_laid_out_is_given_back_in_order() {
 }
 
 #[test]
-fn memory_that_cannot_be_mapped_or_loaded_into_is_given_back_in_order() {
+fn memory_that_cannot_be_mapped_or_loaded_into_is_released_in_order() {
     let kernel = kernel();
     let good = config(kernel.path(), "64M");
     // An initramfs that has no room.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What may go wrong in a guest because of where its memory is.
+//! Warnings about a guest's devices because of the location of its memory.
 
 use address::units::Memory;
 use address::{Bdf, Hpa};
@@ -27,32 +27,34 @@ pub(super) fn narrow(summary: Summary, devices: &[AssignedDevice]) -> Vec<String
     if summary.pieces == 0 || summary.below_4g > 0 {
         return Vec::new();
     }
-    log::info!("no guest memory lies below 4 GiB");
+    log::info!("no guest memory is below 4 GiB");
     let warning = |(bdf, bits)| {
         format!(
-            "{bdf}: may address {bits} bits only, as far as the host's drivers have told, and no guest memory lies \
-             below 4 GiB: its driver may fail. Hugepages below 4 GiB, reserved early, would help"
+            "{bdf}: may have only {bits} address bits, as its host driver reported, and no guest \
+             memory is below 4 GiB: its driver may fail. Reserve hugepages early in boot to get \
+             some below 4 GiB"
         )
     };
     narrow_devices(devices, summary.end).map(warning).collect()
 }
 
-/// What such a device misses where memory below 4 GiB has no room for what Linux wants in one piece for
-/// its bounce buffers.
+/// What such a device misses where memory below 4 GiB has no room for what Linux needs in one piece
+/// for its bounce buffers.
 pub(super) fn bounce(
     missed: Option<NoBounceBuffers>,
     summary: Summary,
     devices: &[AssignedDevice],
 ) -> Vec<String> {
-    // Without any memory there, that is what is told.
+    // Without any memory there, that is reported.
     let Some(NoBounceBuffers { need, largest }) = missed.filter(|_| summary.below_4g > 0) else {
         return Vec::new();
     };
     let warning = |(bdf, bits)| {
         format!(
-            "{bdf}: may address {bits} bits only, as far as the host's drivers have told: Linux wants {} in one piece \
-             below 4 GiB for its bounce buffers, and the largest that is free there has {}: its driver may fail. \
-             swiotlb=N on the kernel's command line makes them smaller (N times 2 KiB)",
+            "{bdf}: may have only {bits} address bits, as its host driver reported: Linux needs {} \
+             in one piece below 4 GiB for its bounce buffers, and the largest free piece there has \
+             {}: its driver may fail. swiotlb=N on the kernel's command line makes them smaller (N \
+             times 2 KiB)",
             Memory(need),
             Memory(largest)
         )

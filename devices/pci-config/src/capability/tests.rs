@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Lists that are right, broken or hidden.
+//! Valid, broken and hidden lists.
 
 extern crate std;
 

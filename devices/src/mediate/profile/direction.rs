@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which way a transfer goes.
+//! Direction of a transfer.
 
 use serde::Deserialize;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is wrong with a profile.
+//! Errors of a profile.
 
 use thiserror::Error;
 
@@ -41,9 +41,9 @@ pub enum ProfileError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Invalid {
     /// The format is another.
-    #[error("{found} (this monitor knows version 1)")]
+    #[error("{found} (expected version 1)")]
     Version {
-        /// What the file says.
+        /// The value in the file.
         found: u64,
     },
     /// The device reads addresses from memory, where the monitor cannot check them.
@@ -67,24 +67,24 @@ pub enum Invalid {
         name: String,
     },
     /// A name is used twice.
-    #[error("there is another of this name")]
+    #[error("the name is already in use")]
     Duplicate,
     /// A number is outside of what makes sense.
     #[error("{found:#x} (expected {expected})")]
     Number {
-        /// What the file says.
+        /// The value in the file.
         found: u64,
         /// What would do.
         expected: &'static str,
     },
     /// Two places share bytes.
-    #[error("shares bytes with {other}")]
+    #[error("overlaps {other}")]
     Overlap {
         /// The other place.
         other: String,
     },
     /// A register is named that is not there.
-    #[error("there is no register {name:?}")]
+    #[error("no register is named {name:?}")]
     NoRegister {
         /// The name.
         name: String,

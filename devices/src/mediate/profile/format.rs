@@ -39,7 +39,7 @@ pub(in super::super) enum RefusalShown {
     Drop,
     /// The status register reads as all-ones until a start is accepted or the device is reset.
     AllOnes,
-    /// The monitor is told to stop the VM.
+    /// The monitor stops the VM.
     Stop,
 }
 

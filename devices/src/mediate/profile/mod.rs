@@ -24,8 +24,8 @@ use problem::{Problem, check_name, number, problem};
 /// text for [`Profile::parse`].
 pub const SHIPPED: &[(&str, &str)] = &[("edu", include_str!("../../../profiles/edu.toml"))];
 
-/// Profiles that come with the monitor too, for devices whose IDs do not say that they fit: they
-/// have to be asked for by name.
+/// Profiles that come with the monitor too, for devices whose IDs are not sufficient to select
+/// them: they have to be asked for by name.
 pub const ON_REQUEST: &[(&str, &str)] = &[("edu64", include_str!("../../../profiles/edu64.toml"))];
 
 /// Most bytes of a profile.
@@ -37,7 +37,7 @@ pub struct Profile {
     name: String,
     pub(super) devices: Vec<Device>,
     pub(super) refusal: RefusalShown,
-    /// BARs whose unnamed bytes the guest reaches, although nothing else says so.
+    /// BARs whose unnamed bytes the guest reaches, although no other key opens them.
     pub(super) open_bars: Vec<u8>,
     pub(super) registers: Vec<Register>,
     pub(super) aliases: Vec<Alias>,

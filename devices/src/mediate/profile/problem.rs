@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is wrong with a profile, before it is an error of its file.
+//! Faults of a profile, before they become errors of its file.
 
 use super::error::Invalid;
 

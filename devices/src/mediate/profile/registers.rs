@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where registers are: their own places, and the other ways to them.
+//! Locations of registers: their own offsets, aliases and ports.
 
 use std::ops::Range;
 
@@ -53,7 +53,7 @@ pub(in super::super) struct Register {
     /// The device is asked before a start whether it has taken what was stored.
     pub read_back: bool,
     pub partial: Partial,
-    /// What becomes of bits that no field names, if the profile says so.
+    /// What happens to bits that no field names, if the profile specifies it.
     pub(super) reserved: Option<Reserved>,
     /// More bits that the device gets as the guest wrote them.
     pub(super) writable: Option<u64>,
@@ -159,7 +159,7 @@ fn check_register(register: format::Register) -> Result<Register, (&'static str,
     }
     if register.partial == Partial::Replace && store != register.width {
         // The upper bytes would be zeros in the device.
-        let reason = "with partial = \"replace\" the device needs all of the register in one store";
+        let reason = "partial = \"replace\" requires one store of the whole register";
         return Err(("store", Invalid::Combination(reason)));
     }
     let mut accesses = 0;

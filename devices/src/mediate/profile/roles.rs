@@ -16,7 +16,7 @@ pub(super) enum Role {
     Status,
 }
 
-/// Who uses which register.
+/// Users of each register.
 pub(super) struct Roles<'a> {
     pub registers: &'a [Register],
     pub taken: Vec<Option<(usize, Role)>>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A transfer, checked: where the registers are that make it.
+//! A checked transfer: its registers.
 
 use std::ops::RangeInclusive;
 
@@ -73,6 +73,6 @@ pub(in super::super) struct Transfer {
     pub alignment: u64,
     /// Power of two whose multiples a transfer does not cross in memory.
     pub boundary: Option<u64>,
-    /// Device addresses that there are.
+    /// The range of device addresses.
     pub window: Option<RangeInclusive<u64>>,
 }

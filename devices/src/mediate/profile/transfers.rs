@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Checks which registers make a transfer, and what a transfer may be.
+//! Checks the registers and limits of transfers.
 
 use std::ops::RangeInclusive;
 
@@ -86,8 +86,8 @@ fn check_transfer(
     })
 }
 
-/// The device acts on each store by itself: one that starts a transfer must not come before
-/// another that says what the transfer is.
+/// The device acts on each store by itself: one that starts a transfer must not come before another
+/// that describes the transfer.
 fn check_stores(register: &Register, mask: u64, otherwise: Otherwise) -> Result<(), Invalid> {
     let stores = register.stores();
     let rule = if stores == 1 {
@@ -97,7 +97,7 @@ fn check_stores(register: &Register, mask: u64, otherwise: Otherwise) -> Result<
     } else if otherwise == Otherwise::Pass {
         "otherwise = \"pass\" needs a register that is written in one"
     } else if mask & !register.last_store() != 0 {
-        "all bits of the start mask have to be in the last one, or the device starts before it has \
+        "all bits of the start mask must be in the last one, or the device starts before it has \
          the rest"
     } else {
         return Ok(());
@@ -218,8 +218,8 @@ fn check_busy(transfer: &format::Transfer, roles: &mut Roles<'_>) -> Checked<Opt
         _ => Err((
             "busy",
             Invalid::Combination(
-                "a device that reads its registers during a transfer has to have a busy bit; \
-                 one that does not has latched_at_start = true instead",
+                "a device that reads its registers during a transfer requires a busy bit; for \
+                 others set latched_at_start = true",
             ),
         )),
     }
@@ -288,7 +288,7 @@ fn check_window(
     };
     let Some(window) = transfer.window.filter(|_| has_device_side) else {
         let wrong = transfer.window.is_some() || has_device_side;
-        let reason = "needed if, and only if, a register holds a device's own address";
+        let reason = "required if, and only if, a register holds an address in the device";
         return if wrong {
             Err(("window", Invalid::Combination(reason)))
         } else {

@@ -24,7 +24,7 @@ type Log = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
 struct Echo {
     windows: Windows,
     log: Log,
-    /// Where a config write says that it has begun and waits for leave to end.
+    /// Where a config write reports that it has begun and waits for permission to end.
     hold: Option<(Sender<()>, Receiver<()>)>,
 }
 
@@ -153,7 +153,7 @@ fn writes_reach_the_function_as_wide_as_they_were() {
 }
 
 #[test]
-fn what_nobody_answers_reads_as_all_ones() {
+fn what_is_not_decoded_reads_as_all_ones() {
     let mut root = root();
     let echo = Echo::default();
     let log = echo.log.clone();
@@ -279,7 +279,7 @@ fn after_the_stop_nothing_is_reached() {
 }
 
 #[test]
-fn a_slow_function_delays_nobody_else() {
+fn a_slow_function_delays_no_other() {
     let (begun, has_begun) = channel();
     let (leave, may_leave) = channel();
     let mut slow = Echo::at(Space::Memory, BASE);

@@ -3,14 +3,14 @@
 //! Which capabilities the guest's lists hold, and the masks of their registers.
 
 use pci_config::regs::{
-    AF_CAPABILITIES_FLR, CAP_AF, CAP_EXPRESS, CAP_MSI, CAP_MSIX, CAP_PM, CAPABILITIES, COMMAND,
+    AF_CAPABILITIES_FLR, CAP_AF, CAP_EXPRESS, CAP_PM, CAPABILITIES, COMMAND,
     CONVENTIONAL_CONFIG_SIZE, EXP_DEVICE_CAPABILITIES, EXP_DEVICE_CAPABILITIES_FLR,
     EXP_DEVICE_CONTROL, EXP_FLAGS_SLOT, EXP_FLAGS_TYPE, EXP_FLAGS_VERSION,
     EXP_TYPE_INTEGRATED_ENDPOINT, EXP_V1_INTEGRATED_LENGTH, EXP_V1_LENGTH,
     EXP_V2_INTEGRATED_LENGTH, EXP_V2_LENGTH, EXTENDED_CAPABILITIES, STATUS_CAPABILITIES,
     upper_half,
 };
-use pci_config::{Capability, MsiControl, capabilities, extended_capabilities};
+use pci_config::{Capability, InterruptKind, MsiControl, capabilities, extended_capabilities};
 
 use super::super::policy::{self, Access, Length, Rule};
 use super::{ConfigSpace, Offer, index};
@@ -55,10 +55,8 @@ impl ConfigSpace {
         self.located.device_control = express
             .map(|one| one.offset + EXP_DEVICE_CONTROL)
             .filter(|at| at + 2 <= CONVENTIONAL_CONFIG_SIZE);
-        let shown = self.lay_out_list(config, &list, |id| match u8::try_from(id) {
-            Ok(CAP_MSI) => offer.msi,
-            Ok(CAP_MSIX) => offer.msix,
-            _ => true,
+        let shown = self.lay_out_list(config, &list, |id| {
+            InterruptKind::of_capability(id).is_none_or(|kind| offer.interrupts[kind])
         });
         if !offer.function_reset {
             self.hide_function_reset();
@@ -121,7 +119,7 @@ impl ConfigSpace {
 
     /// Sets the masks of all capabilities of `list` and returns those that are shown, in order.
     ///
-    /// First come those whose bytes a rule knows, then those that are hidden, and last a vendor's
+    /// First come those whose bytes a rule covers, then those that are hidden, and last a vendor's
     /// own, so that one of these with a wrong length takes no other's registers.
     fn lay_out_list(
         &mut self,
@@ -225,8 +223,6 @@ impl ConfigSpace {
         }
         let place = match u8::try_from(capability.id) {
             Ok(CAP_PM) => &mut self.located.pm,
-            Ok(CAP_MSI) => &mut self.located.msi,
-            Ok(CAP_MSIX) => &mut self.located.msix,
             Ok(CAP_EXPRESS) => {
                 self.shadow[index(start)] = integrated_endpoint(config[index(start)]);
                 &mut self.located.express
@@ -235,7 +231,10 @@ impl ConfigSpace {
                 self.shadow[index(start)] = config[index(start)] & 0xffff_0000;
                 &mut self.located.af
             }
-            _ => return,
+            _ => match InterruptKind::of_capability(capability.id) {
+                Some(kind) => &mut self.located.messages[kind],
+                None => return,
+            },
         };
         *place = Some(start);
     }

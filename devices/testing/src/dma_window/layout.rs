@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guest memory made up from bytes.
+//! Guest memory decoded from bytes.
 
 use address::{Gpa, Hpa};
 use devices::guest_table::Piece;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use devices::guest_table::Piece;
 
-/// A function that the window knows: its name on the bus and whether it may be a bus master.
+/// A function that the window has: its name on the bus and whether it may be a bus master.
 pub(super) type Function = (u32, bool);
 
 /// What is behind an address of the guest: config space, registers, and two functions' gates.

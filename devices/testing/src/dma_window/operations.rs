@@ -24,7 +24,7 @@ const ECAM: u64 = 0xe000_0000;
 /// The window is `00:01.0`.
 const FUNCTION: u64 = 8 << 12;
 const REGISTERS: u32 = 0xfe00_0000;
-/// Names of the functions that it knows: `00:02.0` and `00:1f.7`.
+/// Names of its functions: `00:02.0` and `00:1f.7`.
 const FUNCTIONS: [(u8, u8); 2] = [(2, 0), (31, 7)];
 
 /// Registers, and the places between and behind them.
@@ -42,7 +42,7 @@ pub struct Seen {
     pub refused: u64,
     /// Functions that could become bus masters.
     pub enabled: u64,
-    /// Names that the window did not know.
+    /// Names that the window does not have.
     pub unknown: u64,
     /// Writes to the table.
     pub table_writes: u64,
@@ -280,7 +280,7 @@ impl Machine {
         self.seen.refused += u64::from(found.1 == 0);
     }
 
-    /// What the table says.
+    /// The table's result.
     fn walk(&self, gpa: u64, len: u64) -> (u64, u64) {
         let base = TableAddress::new(TABLE);
         let reader = base.map(|base| Window {

@@ -4,8 +4,8 @@
 //! tests replay.
 
 use address::Gpa;
-use devices::edu::{BUFFER_SIZE, EduControl, EduWorker, Options, new};
 use devices::pci::PciRoot;
+use software_edu::{BUFFER_SIZE, EduControl, EduWorker, Options, new};
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 
@@ -292,7 +292,7 @@ impl Machine {
         }
     }
 
-    /// The outside has been told the same things, in the same order.
+    /// The outside has received the same calls, in the same order.
     fn check_events(&mut self) {
         let events = self.events.take();
         for event in &events {

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use devices::edu::{DmaMemory, DmaRefused, InterruptSink};
 use devices::pci::MsiMessage;
+use software_edu::{DmaMemory, DmaRefused, InterruptSink};
 
 /// Bytes of a page of [`Ram`].
 pub const PAGE: u64 = 4096;
@@ -16,7 +16,7 @@ pub const PAGE: u64 = 4096;
 pub struct Ram(BTreeMap<u64, Vec<u8>>);
 
 impl Ram {
-    /// Pages at these addresses, each byte of which says where it is.
+    /// Pages at these addresses, each byte of which encodes its address.
     pub fn new(addresses: impl IntoIterator<Item = u64>) -> Self {
         let page = |address: u64| {
             let number = address / PAGE;
@@ -85,7 +85,7 @@ impl DmaMemory for TestMemory {
     }
 }
 
-/// What an engine tells its sink.
+/// Calls of an engine to its sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A message.
@@ -94,7 +94,7 @@ pub enum Event {
     Line(bool),
 }
 
-/// A sink that writes down what it is told. Clones are the same sink.
+/// A sink that records its calls. Clones are the same sink.
 #[derive(Clone, Debug, Default)]
 pub struct Events(Arc<Mutex<Vec<Event>>>);
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The DMA engine as a host's device, which writes down whatever it should not have been told.
+//! The DMA engine as a host's device, which records what it should not have received.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use address::{Gpa, Hpa};
-use devices::edu::Edu;
 use devices::pci::{PciFunction, Region, Space};
-use devices::vfio_pci::{HostError, HostFunction, HostInfo, RegionInfo};
+use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo, Vectors};
+use software_edu::Edu;
 
 use crate::edu::PAGE;
 
@@ -20,7 +20,7 @@ const BAR_SIZE: u64 = 1 << 20;
 /// The device addresses that QEMU's device has; others crash it.
 const WINDOW: Range<u64> = 0x40000..0x41000;
 
-/// What the device was told that it should not have been. Clones are the same list.
+/// What the device received and should not have. Clones are the same list.
 #[derive(Clone, Debug, Default)]
 pub struct Violations(Arc<Mutex<Vec<String>>>);
 
@@ -69,10 +69,10 @@ impl EduHost {
             bars,
             rom: RegionInfo::default(),
             config_size: 256,
-            intx_vectors: 1,
-            msi_vectors: 1,
-            msix_vectors: 0,
-            msix_grows: true,
+            interrupts: [InterruptKind::Intx, InterruptKind::Msi]
+                .map(|kind| (kind, Vectors::fixed(1)))
+                .into_iter()
+                .collect(),
             resettable: true,
         };
         let violations = Violations::default();

@@ -52,8 +52,8 @@ impl GuestMemory {
         self.0.keys().copied().collect()
     }
 
-    /// All memory that there is: the guest's, the host's around each piece, and the host's at
-    /// the addresses that the guest or the engine would use without translation.
+    /// All memory: the guest's, the host's around each piece, and the host's at the addresses that
+    /// the guest or the engine would use without translation.
     #[must_use]
     pub fn ram(&self) -> Ram {
         let around = self

@@ -57,8 +57,8 @@ impl Seen {
 ///
 /// # Panics
 ///
-/// If the two differ in anything that the guest can see, or the device is told an address that
-/// is not the guest's.
+/// If the two differ in anything that the guest can see, or the device receives an address that is
+/// not the guest's.
 pub fn run(bytes: &[u8]) -> Seen {
     let guest = GuestMemory::default();
     let mut machine = Machine {

@@ -3,10 +3,10 @@
 //! A guest's way to a mediated engine: the bus, the function, the mediator, the engine.
 
 use address::Gpa;
-use devices::edu::{self, EduWorker};
 use devices::mediate::{Counters, MediatedFunction, ON_REQUEST, Options, Profile};
 use devices::pci::PciRoot;
 use devices::vfio_pci::{self, BusMasterGate, PassthroughFunction};
+use software_edu::EduWorker;
 use vm_device::DeviceMmio;
 use vm_device::bus::MmioAddress;
 
@@ -34,7 +34,7 @@ pub struct Rig {
     pub memory: TestMemory,
     /// What the mediator counts.
     pub counters: Counters,
-    /// What the device should not have been told.
+    /// What the device should not have received.
     pub violations: Violations,
 }
 
@@ -102,10 +102,10 @@ impl Rig {
 
     fn try_new(guest: &GuestMemory, profile: &str) -> Result<Self, Box<dyn std::error::Error>> {
         let memory = TestMemory::new(guest.ram());
-        let (edu, worker) = edu::new(edu::Options {
+        let (edu, worker) = software_edu::new(software_edu::Options {
             bar: Gpa(BAR),
             interrupt_line: 17,
-            buffer: edu::QEMU_BUFFER_SIZE,
+            buffer: software_edu::QEMU_BUFFER_SIZE,
             memory: Box::new(memory.clone()),
             interrupts: Box::new(Events::default()),
         })?;
@@ -137,8 +137,8 @@ impl Rig {
         Ok(rig)
     }
 
-    /// Checks that the device has been told nothing that it should not have been, and that of
-    /// all memory only the guest's differs from `ram`, what it was at the start.
+    /// Checks that the device has received nothing that it should not, and that of all memory only
+    /// the guest's differs from `ram`, what it was at the start.
     ///
     /// # Panics
     ///

@@ -45,10 +45,10 @@ pub struct Item {
     pub engine: Mutex<Box<dyn Engine + Send>>,
 }
 
-/// Does a test, given memory and the seed, and says more about it.
+/// Does a test, given memory and the seed, and returns details.
 type Check = dyn Fn(&PhysicalMemory, u64) -> Result<String, String> + Sync;
 
-/// A test of a device that is no matter of transfers.
+/// A test of a device without DMA.
 pub struct Extra {
     name: String,
     check: Box<Check>,
@@ -74,7 +74,7 @@ impl Extra {
     }
 }
 
-/// A device that is told what is wrong.
+/// A device for hostile register accesses.
 pub struct Attacked {
     /// Its address on the bus.
     pub bdf: String,
@@ -102,7 +102,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// Tells costs.
+    /// Prints costs.
     fn costs(&mut self, costs: Result<Vec<Cost>, String>) {
         match costs {
             Ok(costs) => self.extras.extend(costs.iter().map(|cost| {
@@ -253,8 +253,8 @@ impl Search<'_> {
         Some(())
     }
 
-    /// Only where the monitor checks what the device is given: QEMU's ends the machine if it is told
-    /// what is wrong.
+    /// Only if the monitor checks what the device is given: QEMU's ends the machine if it is
+    /// programmed what is wrong.
     fn hostile(&mut self, function: &Function) -> Option<()> {
         if self.way.dma.mode() != Mode::Mediate {
             let name = format!("{} {function}", hostile::NAME);

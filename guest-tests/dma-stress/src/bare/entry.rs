@@ -21,7 +21,7 @@ unsafe impl Sync for Stack {}
 static FIRST_STACK: Stack = Stack(UnsafeCell::new([0; STACK]));
 
 // R_X86_64_RELATIVE is type 8: the word at the offset becomes base + addend. Any other type cannot
-// be dealt with, and there is nothing yet to say so with.
+// be dealt with, and nothing can report it yet.
 core::arch::global_asm!(
     ".pushsection .text.start, \"ax\"",
     ".global _start",

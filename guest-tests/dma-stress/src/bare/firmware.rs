@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What ACPI tables tell.
+//! Parses ACPI tables.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -38,7 +38,7 @@ pub struct Platform {
 /// Reads the tables below the root pointer; `None` if they make no sense.
 pub fn read(rsdp: Gpa) -> Option<Platform> {
     paging::map(&(rsdp..rsdp + 4096), Kind::Ram);
-    // SAFETY: the loader says that the root pointer is there, and `Tables` maps what it leads to.
+    // SAFETY: the loader guarantees the root pointer, and `Tables` maps what it leads to.
     let tables = unsafe { AcpiTables::from_rsdp(Tables, rsdp.0 as usize) }.ok()?;
     let mut platform = Platform::default();
     if let Ok(fadt) = tables.find_table::<Fadt>() {

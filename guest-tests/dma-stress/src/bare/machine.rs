@@ -62,7 +62,7 @@ impl Machine {
             .as_ref()
             .ok_or("no memory-mapped configuration space")?;
         paging::map(ecam, Kind::Device);
-        // SAFETY: the tables say that it is there, and it was just mapped.
+        // SAFETY: the tables list it, and it was just mapped.
         let ecam = unsafe { Ecam::new(ecam) };
         let functions = pci::scan(&ecam);
         for range in functions.iter().flat_map(Function::memory_bars) {
@@ -126,7 +126,7 @@ fn map_apics(platform: &Platform) {
     if platform.has_8259 {
         apic::mask_8259();
     }
-    // SAFETY: the tables say that they are there, and they were just mapped.
+    // SAFETY: the tables list them, and they were just mapped.
     unsafe { apic::init(platform.local_apic, platform.io_apic) };
 }
 

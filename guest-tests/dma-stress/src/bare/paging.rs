@@ -34,7 +34,7 @@ static TABLES: Mutex<Option<OffsetPageTable<'static>>> = Mutex::new(None);
 /// Pages for tables, from the heap: it is mapped from the start.
 struct Pages;
 
-// SAFETY: each page is allocated for this, and never given back.
+// SAFETY: each page is allocated for this, and never freed.
 unsafe impl FrameAllocator<Size4KiB> for Pages {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
         let page = Layout::from_size_align(4096, 4096).ok()?;
@@ -82,8 +82,8 @@ fn has_giant_pages() -> bool {
     __cpuid(0x8000_0000).eax >= 0x8000_0001 && __cpuid(0x8000_0001).edx >> 26 & 1 != 0
 }
 
-/// Maps `range` at its own address, in the largest pages that there are; what is mapped already
-/// stays as it is. To be called by the first processor only while no other runs.
+/// Maps `range` at its own address, in the largest possible pages; existing mappings are not
+/// changed. To be called by the first processor only while no other runs.
 pub fn map(range: &Range<Gpa>, kind: Kind) {
     let mut flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
     if kind == Kind::Device {

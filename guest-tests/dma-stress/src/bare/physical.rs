@@ -51,7 +51,7 @@ impl Memory for PhysicalMemory {
             // SAFETY: as above; these are the last `len % 8` bytes of the range.
             unsafe { ptr::copy_nonoverlapping(last.as_ptr(), end.cast(), len % 8) };
         }
-        // Before the device is told.
+        // Before the device is started.
         compiler_fence(SeqCst);
         Ok(())
     }
@@ -63,7 +63,7 @@ impl Memory for PhysicalMemory {
         mut next: impl FnMut() -> u64,
     ) -> Result<Option<usize>, OutsideRam> {
         let start = self.pointer(gpa, len)?.cast::<u64>();
-        // After the device said that it is done.
+        // After the device reported completion.
         compiler_fence(SeqCst);
         let mut at = start;
         let end = start.wrapping_add(len / 8);

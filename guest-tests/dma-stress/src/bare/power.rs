@@ -10,7 +10,7 @@ use x86_64::instructions::port::Port;
 pub const PASSED: u8 = 0;
 /// Something is wrong.
 pub const FAILED: u8 = 1;
-/// There was nothing to test.
+/// The guest had nothing to test.
 pub const NOTHING: u8 = 2;
 
 /// The monitor's port that takes the guest's verdict.
@@ -25,7 +25,7 @@ pub fn set_sleep_port(port: u16) {
     SLEEP_PORT.store(port, Relaxed);
 }
 
-/// Tells the verdict and ends.
+/// Reports the verdict and ends.
 pub fn off(verdict: u8) -> ! {
     x86_64::instructions::interrupts::disable();
     // SAFETY: these ports do nothing but end the machine.

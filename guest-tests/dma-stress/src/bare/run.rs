@@ -31,7 +31,7 @@ use super::{clock, entry, heap, power, smp, traps};
 const PROCESSORS: usize = 4;
 /// Most pages that are watched.
 const CANARIES: usize = 256;
-/// Most places that are looked for where memory goes on elsewhere in the host.
+/// Most discontinuities of host memory to search for.
 const SEAMS: usize = 1024;
 
 /// Runs everything and ends the machine.
@@ -52,7 +52,7 @@ pub fn run(zero_page: u64) -> ! {
 
 fn stress(mut machine: Machine, report: &Report<Console>) -> Result<u8, String> {
     let line = machine.command_line.clone();
-    let options = Options::parse(&line).map_err(|word| format!("cannot take {word}"))?;
+    let options = Options::parse(&line).map_err(|word| format!("invalid argument {word}"))?;
     let way = way(&machine, &options)?;
     let mode = way.dma.mode();
     let mut random = fastrand::Rng::with_seed(options.seed);
@@ -70,7 +70,7 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> Result<u8, String> 
     introduce_engines(report, &options, &found);
     let couples = match mode {
         Mode::Identity | Mode::Iommu => peers::find(&found, &options),
-        // Neither the window nor the monitor knows where other devices' memory is.
+        // Neither the window nor the monitor has the addresses of other devices' memory.
         Mode::Translate | Mode::Mediate => Vec::new(),
     };
     for couple in &couples {
@@ -140,12 +140,11 @@ fn check(canaries: &Canaries, shared: &Shared<'_, PhysicalMemory, Console>) {
     shared.tally.guard_hits.fetch_add(hits, SeqCst);
     report.test(
         hits == 0,
-        format_args!("{} pages that no transfer may touch", canaries.len()),
+        format_args!("{} pages that no transfer may access", canaries.len()),
     );
 }
 
-/// How devices reach memory here: as the command line says, or through the DMA window if there is
-/// one.
+/// How devices reach memory here: by the command line, or through the DMA window if there is one.
 fn way(machine: &Machine, options: &Options) -> Result<Way, String> {
     let without = |dma| Ok(Way { dma, window: None });
     match options.mode {
@@ -168,7 +167,7 @@ fn start_processors(machine: &Machine, report: &Report<Console>) -> usize {
         report.comment(format_args!("no memory to start other processors in"));
         return 1;
     }
-    let missing = |id| report.comment(format_args!("processor {id} does not come up"));
+    let missing = |id| report.comment(format_args!("processor {id} does not start"));
     // SAFETY: the memory map has the trampoline's pages, below 1 MiB, where no buffer is; the boot
     // data was read.
     unsafe { smp::start(&machine.others, machine.ticks_per_ms, missing) }
@@ -287,7 +286,7 @@ fn canary_finding(report: &Report<Console>, gpa: Gpa) {
         engine: 0,
         gpa: gpa.0,
         len: 0,
-        text: "memory changed that no transfer may touch",
+        text: "memory changed that no transfer may access",
     });
 }
 

@@ -42,7 +42,7 @@ impl Bars for Spaces {
 #[derive(Debug)]
 pub struct Window {
     control: DmaWindow<Spaces>,
-    /// The same for those who translate, from any processor.
+    /// The same for translation, from any processor.
     pub map: DmaMap,
 }
 

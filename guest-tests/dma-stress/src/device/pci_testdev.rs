@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_that_is_none_is_told() {
+    fn a_bar_without_tests_is_reported() {
         struct Nothing;
         impl Space for Nothing {
             fn read(&self, _: u64, _: u8) -> u32 {

@@ -50,7 +50,7 @@ pub trait Engine {
     /// What it can do.
     fn limits(&self) -> Limits;
 
-    /// Ways to be told that it is done.
+    /// Ways to signal completion.
     fn kinds(&self) -> Vec<Interrupt>;
 
     /// Uses one of them from now on.
@@ -59,7 +59,7 @@ pub trait Engine {
     /// Why it cannot.
     fn select(&mut self, kind: Interrupt) -> Result<(), &'static str>;
 
-    /// What the device itself has to say on transfers that went wrong since it was last asked.
+    /// The device's own report of failed transfers since the last call.
     fn complaint(&mut self) -> Option<String> {
         None
     }

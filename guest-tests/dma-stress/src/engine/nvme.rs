@@ -76,7 +76,7 @@ impl<R: Registers, B: DmaBuffer, C: Clock, S: Signals> Nvme<R, B, C, S> {
     /// Takes the controller over, whose registers have `bar_bytes` bytes.
     ///
     /// # Errors
-    /// What its driver says, or [`NvmeError::NoMemory`].
+    /// Errors of its driver, or [`NvmeError::NoMemory`].
     pub fn new<D: Dma<Buffer = B>>(
         registers: R,
         bar_bytes: u64,
@@ -236,7 +236,7 @@ impl<R: Registers, B: DmaBuffer, C: Clock, S: Signals> Engine for Nvme<R, B, C, 
                 .into_iter()
                 .map(|flight| flight.outcome.unwrap_or(timeout)),
         );
-        // One interrupt may stand for many completions; that none came at all is one loss.
+        // One interrupt may signal many completions; if none came, that is one loss.
         if ended == Ended::Lost
             && let Some(last) = outcomes.last_mut()
             && last.problem.is_none()

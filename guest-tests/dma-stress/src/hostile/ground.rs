@@ -17,7 +17,7 @@ const TRIES: usize = 256;
 /// Odd, so that no two words are the same.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// All RAM that nothing else is in, with words that tell their address.
+/// All RAM that nothing else is in, with words that encode their address.
 #[derive(Debug)]
 pub struct Ground<'a, M> {
     memory: &'a M,

@@ -7,7 +7,7 @@
 //! ends, lengths of nothing and of everything, the device's side outside of the device, registers
 //! written in parts, in any order and width, while a transfer is under way, and by several
 //! processors at once. Nothing of that may start. In between it starts transfers that are right,
-//! which must run. Of all its memory it knows every word, and in the end nothing else may have
+//! which must run. It checks every word of its memory, and in the end nothing else may have
 //! changed.
 
 mod attempt;
@@ -282,12 +282,12 @@ impl<M: Memory, W: Write, R: Stores> Course<'_, M, W, R> {
             let name = format_args!("{NAME} {}: {what}", self.attack.id);
             shared.report.test(wrong == 0, name);
         };
-        test(failures.refused, "what is wrong does not start");
-        test(failures.accepted, "what is right runs");
+        test(failures.refused, "invalid transfers do not start");
+        test(failures.accepted, "valid transfers run");
         match self.attack.race {
-            Some(_) => test(failures.raced, "races start nothing else"),
-            None => test(0, "races start nothing else # SKIP one processor"),
+            Some(_) => test(failures.raced, "races start no other transfer"),
+            None => test(0, "races start no other transfer # SKIP one processor"),
         }
-        test(changed, "all other memory is as it was");
+        test(changed, "other memory is unchanged");
     }
 }

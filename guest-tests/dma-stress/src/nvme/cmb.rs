@@ -4,8 +4,8 @@
 
 use super::error::NvmeError;
 
-/// Memory inside the controller that stands in one of its BARs, for peer-to-peer transfers:
-/// the buffer's addresses are those of the BAR, plus `offset`.
+/// Memory inside the controller, in one of its BARs, for peer-to-peer transfers: the buffer's
+/// addresses are those of the BAR, plus `offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cmb {
     /// The BAR: 0, 2, 3, 4 or 5; of a 64-bit BAR the lower half.
@@ -15,7 +15,7 @@ pub struct Cmb {
     pub offset: u64,
     /// Its bytes, from `offset` on; more than 0. `offset + bytes` does not overflow.
     pub bytes: u64,
-    /// PRP lists of the controller's own commands may stand in it (LISTS).
+    /// PRP lists of the controller's own commands may be in it (LISTS).
     pub lists: bool,
     /// The controller's own reads may have their data in it (RDS).
     pub read_data: bool,

@@ -192,9 +192,8 @@ impl<R: Registers, B: DmaBuffer, C: Clock> Controller<R, B, C> {
         self.cmb
     }
 
-    /// Tells the controller at which bus address its own commands find its memory buffer: that
-    /// of the BAR plus [`Cmb::offset`]. From then on the controller takes these addresses for
-    /// its own.
+    /// Sets the bus address at which the controller's commands find its memory buffer: that of the
+    /// BAR plus [`Cmb::offset`]. From then on the controller takes these addresses for its own.
     ///
     /// # Errors
     /// [`NvmeError::CmbAddress`] if there is no buffer, if the address is not a multiple of

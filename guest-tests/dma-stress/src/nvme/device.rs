@@ -29,7 +29,7 @@ pub(super) struct Device<R: Registers, C: Clock> {
 enum State {
     /// Enabled, or never looked at.
     Enabled,
-    /// Told to be disabled, and did not confirm it.
+    /// Disabled, but not confirmed.
     Stuck,
     Disabled,
 }
@@ -121,7 +121,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
         let cc = self.registers.read32(CC);
         if cc & CC_EN != 0 {
             // EN must not go back to 0 before RDY has followed it to 1 (Base 1.4 §3.1.5); a
-            // controller that does not get there is disabled all the same.
+            // controller that does not get there is disabled nevertheless.
             match self.wait(Waiting::Ready, ms, |csts| {
                 Ok(csts & (CSTS_RDY | CSTS_CFS) != 0)
             }) {
@@ -135,7 +135,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
         Ok(())
     }
 
-    /// Tells the controller to get ready for power off, and disables it.
+    /// Prepares the controller for power-off, and disables it.
     pub(super) fn shut_down(&mut self) -> Result<(), NvmeError> {
         let cc = self.registers.read32(CC);
         self.registers.write32(CC, cc & !CC_SHN | CC_SHN_NORMAL);
@@ -154,7 +154,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
         matches!(self.state, State::Disabled)
     }
 
-    /// Whether the controller knows Identify's list of active namespaces (since 1.1).
+    /// Whether the controller supports Identify's list of active namespaces (since 1.1).
     pub(super) fn has_active_list(&self) -> bool {
         self.registers.read32(VS) >= 0x0001_0100
     }
@@ -168,7 +168,7 @@ impl<R: Registers, C: Clock> Device<R, C> {
         }
     }
 
-    /// Calls `ready` with CSTS until it says so, for `ms` milliseconds at most and once at
+    /// Calls `ready` with CSTS until it returns true, for `ms` milliseconds at most and once at
     /// least.
     pub(super) fn wait(
         &self,
@@ -210,8 +210,8 @@ impl<R: Registers, C: Clock> Device<R, C> {
         Cmb::decode(self.registers.read32(CMBLOC), self.registers.read32(CMBSZ))
     }
 
-    /// Has the controller answer for the `bytes` bytes from `address` on (CMBMSC.CBA).
-    /// Controllers without CMBMSC know the address of their BAR.
+    /// Has the controller answer for the `bytes` bytes from `address` on (CMBMSC.CBA). Controllers
+    /// without CMBMSC use the address of their BAR.
     pub(super) fn place_cmb(&self, address: u64, bytes: u64) -> Result<(), NvmeError> {
         let refused = NvmeError::CmbAddress { address };
         if !address.is_multiple_of(4096) || address.checked_add(bytes).is_none() {

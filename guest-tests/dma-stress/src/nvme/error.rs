@@ -50,7 +50,8 @@ pub enum CompletionFault {
 pub enum NvmeError {
     /// A register reads as all ones.
     #[error(
-        "Register {register:#x} reads as all ones: the controller is gone, or its memory decode is off"
+        "Register {register:#x} reads as all ones: the controller was removed, or its memory \
+         decode is off"
     )]
     Gone {
         /// Offset of the register in BAR0.
@@ -68,7 +69,7 @@ pub enum NvmeError {
         /// CAP.DSTRD.
         stride: u8,
     },
-    /// CAP.MQES is 0, which no controller may say (Base 1.4 §3.1.1).
+    /// CAP.MQES is 0, which no controller may have (Base 1.4 §3.1.1).
     #[error("Queues of one entry only: CAP.MQES is 0")]
     QueuesTooShort,
     /// The smallest memory page is larger than 4 KiB.
@@ -99,7 +100,7 @@ pub enum NvmeError {
         /// Controller status (CSTS).
         csts: u32,
     },
-    /// The controller left the ready state without being told to.
+    /// The controller left the ready state without a request.
     #[error("The controller is not ready any more (CSTS {csts:#x})")]
     NotReady {
         /// Controller status (CSTS).
@@ -145,7 +146,8 @@ pub enum NvmeError {
     },
     /// A format that the driver has no use for.
     #[error(
-        "Namespace {nsid}: blocks of 2^{lbads} bytes with {metadata} of metadata; wanted are 2^9 to 2^16 without"
+        "Namespace {nsid}: blocks of 2^{lbads} bytes with {metadata} of metadata; 2^9 to 2^16 \
+         without are supported"
     )]
     Format {
         /// The namespace.
@@ -188,7 +190,7 @@ pub enum NvmeError {
         address: u64,
     },
     /// A completion that cannot be.
-    #[error("Nonsense in completion queue {queue}: {fault}")]
+    #[error("Invalid entry in completion queue {queue}: {fault}")]
     Completion {
         /// The completion queue: 0 admin, 1 I/O.
         queue: u16,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the controller says of itself and of its namespace (Base 1.4 §5.15, 2.0 §5.17; NVM
-//! Command Set 1.0 §4.1.5.1). Each function reads a page that the controller wrote.
+//! Identification of the controller and of its namespace (Base 1.4 §5.15, 2.0 §5.17; NVM Command
+//! Set 1.0 §4.1.5.1). Each function reads a page that the controller wrote.
 
 use super::access::{DmaBuffer, PAGE_BYTES};
 use super::error::NvmeError;

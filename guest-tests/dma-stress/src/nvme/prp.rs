@@ -62,16 +62,16 @@ pub enum Shape {
     TwoPages,
     /// PRP entry 2 is the address of a list in one page.
     List,
-    /// The list goes on in further pages: the last entry of each but the last page is the
-    /// address of the next.
+    /// The list continues in further pages: the last entry of each but the last page is the address
+    /// of the next.
     Chain {
         /// Pages of the list, at least 2.
         pages: usize,
     },
 }
 
-/// Memory for a PRP list: the list starts at an entry of a page and goes on from the start of
-/// the pages that follow it in the buffer.
+/// Memory for a PRP list: the list starts at an entry of a page and continues from the start of the
+/// pages that follow it in the buffer.
 #[derive(Debug)]
 pub struct PrpList<'a, B> {
     /// The memory. It is the list's until the command has completed.

@@ -32,16 +32,16 @@ pub(super) struct QueuePair<B> {
     head: u16,
     /// What the phase tag of a new completion is.
     phase: bool,
-    /// The identifier of the command in flight, or of the last one, and whether it is in
-    /// flight. One slot fewer than entries: a full queue has one entry free (§4.1.2). That
-    /// keeps both queues from overflowing without regard to the heads the device tells.
+    /// The identifier of the command in flight, or of the last one, and whether it is in flight.
+    /// One slot fewer than entries: a full queue has one entry free (§4.1.2). That keeps both
+    /// queues from overflowing without regard to the heads that the device reports.
     slots: Vec<(u16, bool)>,
     in_flight: u16,
     tail_doorbell: u64,
     head_doorbell: u64,
 }
 
-/// What a completion says.
+/// Contents of a completion.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Done {
     pub(super) id: CommandId,
@@ -49,7 +49,7 @@ pub(super) struct Done {
 }
 
 impl<B: DmaBuffer> QueuePair<B> {
-    /// Queue pair `id` with `entries` entries (2 to 64) each, in memory of its own.
+    /// Queue pair `id` with `entries` entries (2 to 64) each, in separate memory.
     pub(super) fn new(
         id: u16,
         entries: u16,

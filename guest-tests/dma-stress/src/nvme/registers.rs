@@ -57,13 +57,13 @@ impl Capabilities {
         u16::from_le_bytes([bytes[0], bytes[1]])
     }
 
-    /// How long CSTS.RDY may take to follow CC.EN, in milliseconds: TO counts 500 ms; one more
-    /// for controllers that say 0.
+    /// How long CSTS.RDY may take to follow CC.EN, in milliseconds: TO counts 500 ms; one more for
+    /// controllers that report 0.
     pub(super) const fn ready_ms(self) -> u64 {
         (self.byte(24, 0xff) as u64 + 1) * 500
     }
 
-    /// DSTRD: doorbells stand `4 << dstrd` bytes apart.
+    /// DSTRD: doorbells are `4 << dstrd` bytes apart.
     pub(super) const fn dstrd(self) -> u8 {
         self.byte(32, 0xf)
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Admin commands: who the controller is, and its I/O queues (Base 1.4 §5.3 to §5.6, §5.15,
-//! §5.21).
+//! Admin commands: identification of the controller, and its I/O queues (Base 1.4 §5.3 to §5.6,
+//! §5.15, §5.21).
 
 use super::access::{Clock, DmaBuffer};
 use super::command::{Sqe, entry};

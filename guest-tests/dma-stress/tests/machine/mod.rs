@@ -37,7 +37,7 @@ pub enum Fault {
     Overrun,
     /// Nothing ever ends.
     Hang,
-    /// Memory stands at other addresses for devices, in single pages, as [`Scattered`] has it.
+    /// Memory is at other addresses for devices, in single pages, as [`Scattered`] has it.
     Scattered,
     /// The same, but the table has every second page in place of the one before it.
     ScatteredSwap,

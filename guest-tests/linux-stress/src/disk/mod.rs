@@ -2,8 +2,8 @@
 
 //! Random reads, writes and verifies of disks.
 //!
-//! Each thread has a [`Region`] of a disk to itself, in which it alone writes, so that it knows
-//! which write of a block it must find. It also reads what the others are writing.
+//! Each thread has a [`Region`] of a disk to itself, in which it alone writes, so that it can
+//! verify which write of a block it must find. It also reads what the others are writing.
 
 pub mod region;
 pub mod worker;

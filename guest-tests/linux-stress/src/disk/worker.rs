@@ -304,7 +304,7 @@ impl<'a, D: Disk> Worker<'a, D> {
         self.finding(kind, wrong, place, text);
     }
 
-    /// Tells what is wrong from the begin of `wrong` on in the transfer at `place`.
+    /// Diagnoses the transfer at `place` from the beginning of `wrong` on.
     fn finding(
         &mut self,
         kind: FindingKind,

@@ -17,7 +17,7 @@ pub struct Fetched {
     pub bytes: u64,
     /// Their SHA-256, in hexadecimal.
     pub sha256: String,
-    /// What the server says that it is.
+    /// The server's hash of the data.
     pub announced: Option<String>,
 }
 
@@ -28,7 +28,7 @@ struct Head {
     announced: Option<String>,
 }
 
-/// Fetches `/` and hashes it; `moved` is told how many bytes came.
+/// Fetches `/` and hashes it; `moved` is called with the number of bytes received.
 ///
 /// # Errors
 /// The stream's; [`InvalidData`](io::ErrorKind::InvalidData) for what is no good response,

@@ -139,7 +139,7 @@ impl<S: Read + Write, C: Fn() -> io::Result<S>> Worker<'_, C> {
                 (FindingKind::Mismatch, text.clone())
             }
             Problem::Failed(error) => match error.kind() {
-                // A read or write that ended by its time-out says WouldBlock.
+                // A read or write that ended by its time-out returns WouldBlock.
                 io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
                     (FindingKind::Timeout, error.to_string())
                 }

@@ -62,7 +62,7 @@ impl Memory {
         FileRange::new(&self.file, &(offset..offset + LENGTH))
     }
 
-    /// Where pagemap says that the byte at `offset` of the file is.
+    /// Where pagemap has the byte at `offset` of the file is.
     fn hpa(&self, offset: u64) -> Result<Hpa, Box<dyn std::error::Error>> {
         pagemap::touch(&self.mapping, [offset / PAGE]);
         pagemap::hpa(&Pagemap::open()?, self.mapping.start() + offset)
@@ -93,7 +93,8 @@ fn inside_a_page(
     Ok(offsets.len())
 }
 
-/// An answer ends with its area, though the next one goes on at the next address. Both have their own pages.
+/// An answer ends with its area, even if the next one continues at the next address. Both have
+/// their own pages.
 fn at_the_end(
     iommufd: &File,
     ioas: u32,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use address::{Bdf, Iova};
-use iommufd_backend::backend::{DmaBackend, PinRequest};
+use iommufd_backend::PinRequest;
 use iommufd_backend::hugepages::{self, HugepageSize};
 use iommufd_backend::{Cdev, Iommufd, NoiommuSpace, PciSysfs, VfioDevice};
 

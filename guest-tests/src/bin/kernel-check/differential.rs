@@ -9,7 +9,7 @@ use std::sync::Arc;
 use address::{Bdf, Gpa, Hpa, Iova};
 use devices::guest_table::{GuestTable, Piece, Pieces};
 use iommufd_backend::FileRange;
-use iommufd_backend::backend::{DmaBackend, PinRequest};
+use iommufd_backend::PinRequest;
 use iommufd_backend::extent::Extent;
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
 use iommufd_backend::{
@@ -36,7 +36,7 @@ struct Area {
     len: u64,
 }
 
-/// A file of memory and the mapping through which pagemap tells of it.
+/// A file of memory and the mapping through which pagemap shows it.
 struct Memory {
     file: File,
     mapping: Mapping,
@@ -239,7 +239,7 @@ impl Comparison<'_> {
         if ours.hpa != hpa || page != hpa {
             return Err(format!("{iova}: kernel {hpa}, table {}, pagemap {page}", ours.hpa).into());
         }
-        // The kernel stops at the end of an area, we go on where memory does.
+        // The kernel stops at the end of an area; this continues as long as memory does.
         let rest = area.iova + area.len - iova;
         if ours.len > kernel && kernel == rest && kernel < length {
             self.longer += 1;

@@ -71,7 +71,7 @@ fn run(check: &str, bdf: &str) -> Outcome {
         "runs" => runs::run(bdf),
         "unsupported" => unsupported::run(bdf),
         "window" => window::run(bdf),
-        other => Err(format!("there is no check {other}").into()),
+        other => Err(format!("{other} is not a check").into()),
     }
 }
 

@@ -11,12 +11,12 @@ const PAGE: u64 = 4096;
 pub fn hpa(pagemap: &Pagemap, address: Hva) -> Result<Hpa, Box<dyn std::error::Error>> {
     match pagemap.pages(address, 1).next().transpose()? {
         Some(PageState::At(page)) => Ok(page + address.0 % PAGE),
-        other => Err(format!("pagemap says {other:?} of {address}").into()),
+        other => Err(format!("pagemap reports {other:?} for {address}").into()),
     }
 }
 
 /// Reads a byte of each of the pages `pages`, in that order, of the file that fills `mapping`:
-/// pagemap tells of pages that this process has in its page tables only.
+/// pagemap shows only pages in this process's page tables.
 pub fn touch(mapping: &Mapping, pages: impl IntoIterator<Item = u64>) {
     for page in pages {
         assert!(page < mapping.len() / PAGE);

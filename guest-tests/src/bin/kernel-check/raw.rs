@@ -72,8 +72,8 @@ pub fn call_value(file: &File, number: u8, value: u64) -> Result<i32, i32> {
 /// Issues command `number` of type `;`: what it returned, or the errno.
 pub fn call_result(file: &File, number: u8, request: &mut Request) -> Result<i32, i32> {
     debug_assert!(request.length as usize <= MAX_LEN);
-    // SAFETY: the buffer is longer than any structure that is tried, and the kernel writes at
-    // most as many bytes as its first word says. Pointers inside are 0 or given by the caller to
+    // SAFETY: the buffer is longer than any structure that is tried, and the kernel writes at most
+    // as many bytes as its first word specifies. Pointers inside are 0 or given by the caller to
     // live buffers; the kernel refuses bad ones.
     let result = unsafe {
         libc::ioctl(
@@ -158,7 +158,7 @@ pub fn unmap(iommufd: &File, ioas: u32, iova: u64, length: u64) -> i32 {
     call(iommufd, UNMAP, &mut request)
 }
 
-/// Where the kernel says that `iova` is, and for how many of `length` bytes that holds.
+/// The kernel's address for `iova`, and the number of `length` bytes for which it holds.
 pub fn answer(
     iommufd: &File,
     ioas: u32,
@@ -184,7 +184,7 @@ fn done(what: &str, errno: i32) -> Result<(), String> {
     }
 }
 
-/// The name of an errno that the checks know, for messages.
+/// The name of an errno that the checks use, for messages.
 pub fn name(errno: i32) -> String {
     let names = [
         (0, "success"),

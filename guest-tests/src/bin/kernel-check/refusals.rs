@@ -58,7 +58,7 @@ pub fn run(bdf: Bdf) -> Outcome {
         beyond,
         0,
     )?;
-    // An older kernel, played by a command that this one does not know either.
+    // An older kernel, simulated by a command that this one does not support either.
     match call(&iommufd, 0xf0, &mut question(ioas, AREA)) {
         libc::ENOTTY => check_variant("an unknown command", libc::ENOTTY)?,
         errno => return Err(format!("an unknown command: {}", name(errno)).into()),
@@ -87,7 +87,7 @@ fn refusals(ioas: u32, hwpt: u32) -> [(&'static str, Request, i32); 10] {
             libc::EINVAL,
         ),
         (
-            "a tail that says something",
+            "a tail that is not zero",
             question(ioas, AREA).word(0, SIZE + 8).word(40, 1),
             libc::E2BIG,
         ),
@@ -157,7 +157,7 @@ pub fn expect(
     }
 }
 
-/// The backend tells the errnos apart.
+/// The backend distinguishes the errnos.
 fn check_variant(what: &str, errno: i32) -> Result<(), Box<dyn std::error::Error>> {
     let error = GetPaError::from(io::Error::from_raw_os_error(errno));
     let right = matches!(

@@ -62,7 +62,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     decode(true)?;
     refused("a dma-buf of a BAR that was switched off")?;
 
-    // The dma-buf itself comes back, for who maps it anew.
+    // The dma-buf itself comes back, for mapping it again.
     unmap(&iommufd, ioas)?;
     map(&iommufd, ioas, &bar)?;
     expect(&iommufd, "a dma-buf mapped again", question(ioas, AREA), 0)?;

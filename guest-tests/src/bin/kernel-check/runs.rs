@@ -4,14 +4,14 @@
 //! each run, as long as it is.
 //!
 //! The script has put a probe on the command, which notes the length that each call asks for. Each
-//! asks for all the rest, so the lengths tell how much every answer covered.
+//! asks for all the rest, so the lengths show how much every answer covered.
 
 use std::fs::{self, File};
 use std::sync::Arc;
 
 use address::{Bdf, Hpa, Iova};
 use iommufd_backend::FileRange;
-use iommufd_backend::backend::{DmaBackend, PinRequest};
+use iommufd_backend::PinRequest;
 use iommufd_backend::{Cdev, Iommufd, Mapping, NoiommuSpace, Pagemap, PciSysfs, VfioDevice};
 
 use crate::{Outcome, close, pagemap};
@@ -47,7 +47,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     ))
 }
 
-/// What pagemap tells of memory.
+/// pagemap's view of memory.
 struct Layout {
     runs: usize,
     /// 2 MiB that are contiguous and aligned.
@@ -110,7 +110,7 @@ fn ask_once_each_run(space: &mut NoiommuSpace) -> Result<Layout, Box<dyn std::er
     })
 }
 
-/// The contiguous parts of the memory, none of which goes on in the next.
+/// The contiguous parts of the memory, none of which continues in the next.
 fn runs(mapping: &Mapping) -> Result<Vec<(Hpa, u64)>, Box<dyn std::error::Error>> {
     let pagemap = Pagemap::open()?;
     let mut runs: Vec<(Hpa, u64)> = Vec::new();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Everything that a device in noiommu mode cannot do, tried once: the kernel must say no, or what
-//! it says instead, and stay whole.
+//! Everything that a device in noiommu mode cannot do, tried once: the kernel must refuse, or give
+//! the documented result, and stay intact.
 
 use std::fs::File;
 

@@ -12,7 +12,7 @@ use devices::dma_window::{self, Options};
 use devices::guest_table::{GuestTable, Piece, Pieces, bar_size};
 use devices::pci::{PciFunction, Region};
 use dma_window_guest::{Bars, DmaWindow};
-use iommufd_backend::backend::{DmaBackend, PinRequest};
+use iommufd_backend::PinRequest;
 use iommufd_backend::{Cdev, Iommufd, NoiommuSpace, PciSysfs, TablePages, VfioDevice};
 use rustix::fs::MemfdFlags;
 
@@ -80,7 +80,9 @@ pub fn run(bdf: Bdf) -> Outcome {
             .map_err(|error| format!("page {page}: {error:?}"))?;
         let (answer, _) = space.ask_kernel(COOKIE + offset, PAGE)?;
         if (walked.hpa, walked.len) != (answer, PAGE) {
-            return Err(format!("page {page}: {walked:x?}, but the kernel says {answer}").into());
+            return Err(
+                format!("page {page}: {walked:x?}, but the kernel returns {answer}").into(),
+            );
         }
     }
     for outside in [Gpa(0), Gpa(GUEST.0 - PAGE), GUEST + MEMORY, TABLE] {
@@ -90,7 +92,7 @@ pub fn run(bdf: Bdf) -> Outcome {
     }
     space.release(&close(device)?)?;
     Ok(format!(
-        "{} pages in {} pieces are where the kernel says",
+        "{} pages in {} pieces are where the kernel reports",
         MEMORY / PAGE,
         extents.len()
     ))

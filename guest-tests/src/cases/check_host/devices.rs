@@ -39,7 +39,7 @@ pub const DEVICES: &[Step] = &[
             "OK available-memory",
             "FAIL device-dma-mode",
         ],
-        says: &["no profile is known for 1b36:0010", "64 MiB are needed"],
+        says: &["no profile is shipped for 1b36:0010", "64 MiB are required"],
         ..STEP
     },
     Step {
@@ -51,7 +51,7 @@ pub const DEVICES: &[Step] = &[
             "FAIL available-memory",
             "OK device-dma-mode",
         ],
-        says: &["65536 MiB are needed, and ", "MiB are available"],
+        says: &["65536 MiB are required, and ", "MiB are available"],
         ..STEP
     },
     Step {
@@ -61,7 +61,7 @@ pub const DEVICES: &[Step] = &[
         after: "umount /dev/vfio/devices\n",
         status: "2",
         shows: &["FAIL device-cdev"],
-        says: &["is not there, though the kernel lists it"],
+        says: &["does not exist, although the kernel lists it"],
         ..STEP
     },
     Step {
@@ -89,7 +89,7 @@ pub const DEVICES: &[Step] = &[
         status: "2",
         shows: &["FAIL device-reset", "WARN device-dma-width"],
         says: &[
-            "neither can its bus",
+            "Neither it nor its bus",
             "reset=none",
             "32 address bits",
             "below 4 GiB",
@@ -149,7 +149,7 @@ pub const DEVICES: &[Step] = &[
     Step {
         name: "check-unbind",
         command: "pinvisor unbind $TESTBED_BDF_0",
-        says: &["nvme has it again"],
+        says: &["bound to nvme again"],
         ..STEP
     },
 ];

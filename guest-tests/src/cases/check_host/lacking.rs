@@ -43,7 +43,7 @@ pub const BARE: &[Step] = &[
     Step {
         name: "bare-unbind",
         command: "pinvisor unbind $TESTBED_BDF_0",
-        says: &["nvme has it already"],
+        says: &["already bound to nvme"],
         ..STEP
     },
     Step {

@@ -187,7 +187,7 @@ pub fn without_result(error: &str) -> Vec<Row> {
         .collect()
 }
 
-/// The case: all rows are well, and stand in the table.
+/// The case: all rows are good, and in the table.
 pub fn case() -> crate::Result<CaseResult> {
     let rows = rows().unwrap_or_else(|error| without_result(&error.to_string()));
     super::publish(super::subjects(super::BATCHES.len()), rows)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What `pinvisor` says of a device that stands behind an IOMMU, before its guests run.
+//! What `pinvisor` reports about a device behind an IOMMU, before its guests run.
 
 use crate::cases::check::Findings;
 use crate::cases::step::{self, STEP, Step};
@@ -12,7 +12,7 @@ pub const STEPS: &[Step] = &[
         name: "iommu-unbind",
         before: "say bdf $TESTBED_BDF_0\n",
         command: "pinvisor unbind $TESTBED_BDF_0",
-        says: &["$BDF", "nvme has it again"],
+        says: &["$BDF", "bound to nvme again"],
         ..STEP
     },
     Step {
@@ -27,8 +27,8 @@ pub const STEPS: &[Step] = &[
             "OK device-siblings",
         ],
         says: &[
-            "(dmar0) keeps the devices in check; --noiommu is not needed",
-            "Not needed: only guest memory at its physical addresses",
+            "(dmar0) isolates the devices; --noiommu is not needed",
+            "Not needed: only identity-mapped guest memory",
             "next: pinvisor bind $BDF",
             "Not ready: 1 failed, 0 warnings",
         ],
@@ -51,7 +51,7 @@ pub const STEPS: &[Step] = &[
         command: "pinvisor check --memory 64M $TESTBED_BDF_0",
         shows: &["OK device-driver", "OK device-cdev"],
         says: &[
-            "an IOMMU stands before it; --noiommu is not needed",
+            "an IOMMU isolates it; --noiommu is not needed",
             "Ready, with 0 warnings",
         ],
         ..STEP
@@ -60,7 +60,7 @@ pub const STEPS: &[Step] = &[
         name: "iommu-machine",
         command: "pinvisor check",
         shows: &["WARN iommu"],
-        says: &["leave --noiommu out", "Ready, with 1 warning\n"],
+        says: &["omit --noiommu", "Ready, with 1 warning\n"],
         ..STEP
     },
     Step {
@@ -74,7 +74,7 @@ pub const STEPS: &[Step] = &[
         command: "pinvisor run --noiommu --kernel /testbed/kernel --memory 64M --device $TESTBED_BDF_0,dma=identity",
         status: "3",
         error: "behind-iommu",
-        says: &["$BDF", "leave dma= out"],
+        says: &["$BDF", "omit dma="],
         ..STEP
     },
     Step {

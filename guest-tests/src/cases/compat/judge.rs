@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a batch's output says of each subject.
+//! The verdict on each subject from a batch's output.
 
 use std::collections::BTreeMap;
 
@@ -216,9 +216,9 @@ impl Judge<'_> {
     /// A device of 32 bits and memory above 4 GiB: a warning that names it, a driver that gives up, an ordinary end.
     fn warned(&mut self, text: &str, guest: &BTreeMap<&str, &str>) {
         let bdf = self.bdf(self.first_function).to_string();
-        let is_warned = text
-            .lines()
-            .any(|line| line.contains("warn:") && line.contains(&bdf) && line.contains("32 bits"));
+        let is_warned = text.lines().any(|line| {
+            line.contains("warn:") && line.contains(&bdf) && line.contains("32 address bits")
+        });
         self.expect(is_warned, Aspect::Work, || format!("no warning of {bdf}"));
         let interfaces: Vec<&str> = with_prefix(guest, "net-").map(|(_, value)| value).collect();
         self.expect(interfaces == ["not up"], Aspect::Work, || {
@@ -304,7 +304,7 @@ fn ordinary_work(subject: &Subject) -> &'static str {
     }
 }
 
-/// What the guest says of a function.
+/// The guest's report of a function.
 #[derive(Debug, Clone, Copy)]
 struct SeenFunction<'a> {
     driver: &'a str,

@@ -32,7 +32,7 @@ use crate::machine::{Iommu, Machine};
 use crate::runner::CaseResult;
 use crate::{guest, image, setup};
 
-/// Size of a disk; SD cards want a power of two.
+/// Size of a disk; SD cards require a power of two.
 const DISK_MIB: usize = 8;
 
 /// Size of what a guest fetches.
@@ -51,7 +51,7 @@ pub struct Batch {
     memory: &'static str,
     hugepages: u32,
     iommu: Iommu,
-    /// What stands before the command that starts the guests.
+    /// Prefix of the command that starts the guests.
     watch: &'static str,
     /// What is looked at before that, of the first device.
     steps: &'static [Step],
@@ -142,7 +142,7 @@ fn subjects(batches: usize) -> usize {
         .sum()
 }
 
-/// Puts rows into the table, from `first` on, and tells what is wrong with them.
+/// Puts rows into the table, from `first` on, and reports what is wrong with them.
 fn publish(first: usize, rows: Vec<Row>) -> crate::Result<CaseResult> {
     let mut problems = String::new();
     for row in &rows {
@@ -288,7 +288,7 @@ impl<'a> Rig<'a> {
         Ok(with_wire(machine))
     }
 
-    /// SHA-256 of every disk's image as it is now.
+    /// SHA-256 of every disk's current image.
     fn left(&self) -> crate::Result<BTreeMap<usize, String>> {
         let numbers = self.disks.keys();
         numbers

@@ -2,7 +2,7 @@
 
 //! Scripts of a batch for the test machine, and what they print.
 //!
-//! Each start of `pinvisor` prints a section of its own, between lines `testbed: section NAME` and
+//! Each start of `pinvisor` prints a section, between lines `testbed: section NAME` and
 //! `testbed: section end`.
 
 use std::fmt::Write;
@@ -90,7 +90,7 @@ pub fn outer(functions: usize, steps: &str, watch: &str) -> String {
         let _ = writeln!(script, "say bdf_{number} $TESTBED_BDF_{number}");
         let _ = writeln!(script, "testbed-bind $TESTBED_BDF_{number} || exit 1");
     }
-    // From memory: the kernel is read anew for every guest.
+    // From memory: the kernel is read again for every guest.
     script += "cp /testbed/kernel /tmp/kernel\n";
     script + steps + order::START + watch + " sh /testbed/starts\nsay watched $?\n"
 }

@@ -48,7 +48,7 @@ impl Plan {
     }
 }
 
-/// A PCI function. In arguments for QEMU, `@` stands for what makes identifiers unique.
+/// A PCI function. In arguments for QEMU, `@` is replaced by what makes identifiers unique.
 #[derive(Debug, Clone, Copy)]
 pub struct Function {
     /// The device, as QEMU's `-device` takes it.

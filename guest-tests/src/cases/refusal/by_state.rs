@@ -46,7 +46,7 @@ pub const BY_STATE: &[Step] = &[
         after: "umount /sys/bus/pci/devices/$TESTBED_BDF_0/vfio-dev; rm /dev/vfio/devices/vfio0\n",
         status: "3",
         error: "behind-iommu",
-        says: &["$BDF", "leave dma= out"],
+        says: &["$BDF", "omit dma="],
         ..STEP
     },
     Step {
@@ -83,7 +83,7 @@ pub const BY_STATE: &[Step] = &[
         command: "pinvisor run $ready --device $TESTBED_BDF_0,dma=translate --device $TESTBED_BDF_1",
         status: "1",
         error: "mixed-modes",
-        says: &["$BDF", "two guests"],
+        says: &["$BDF", "separate guests"],
         ..STEP
     },
     Step {
@@ -125,8 +125,8 @@ pub const BY_STATE: &[Step] = &[
         status: "6",
         error: "guest-status",
         says: &[
-            "0000:00:05.0: cannot be reset: it may be doing",
-            "0000:00:05.0: was not reset: it keeps what this guest told it",
+            "0000:00:05.0: cannot be reset: it may continue",
+            "0000:00:05.0: was not reset: it keeps this guest's programming",
         ],
         ..STEP
     },
@@ -135,7 +135,7 @@ pub const BY_STATE: &[Step] = &[
         command: "pinvisor run --noiommu --kernel /testbed/reset --memory 64M --device $TESTBED_BDF_0",
         status: "7",
         error: "guest-reset",
-        says: &["asked for a restart", "--on-reset restart"],
+        says: &["requested a restart", "--on-reset restart"],
         ..STEP
     },
     Step {
@@ -146,7 +146,7 @@ pub const BY_STATE: &[Step] = &[
         status: "4",
         error: "place",
         says: &[
-            "initramfs needs 134217728 bytes, guest memory has",
+            "initramfs needs 134217728 bytes, but guest memory has",
             "give the guest more --memory",
         ],
         ..STEP
@@ -297,7 +297,7 @@ pub const BY_STATE: &[Step] = &[
     },
     Step {
         name: "no-window",
-        // No bridge has a window in which the table of the guest's memory could stand.
+        // No bridge has a window for the table of the guest's memory.
         before: "echo 'b0000000-bfffffff : PCI ECAM 0000 [bus 00-ff]' | fake /proc/iomem\n",
         command: "pinvisor run $ready --device $TESTBED_BDF_0,dma=translate",
         after: "umount /proc/iomem\n",
@@ -313,7 +313,7 @@ pub const BY_STATE: &[Step] = &[
         after: "wait $taker; pinvisor bind $TESTBED_BDF_0\n",
         status: "3",
         error: "device-failed",
-        says: &["$BDF", "the host wants it back"],
+        says: &["$BDF", "the host requested it back"],
         ..STEP
     },
     Step {

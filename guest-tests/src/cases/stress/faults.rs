@@ -48,7 +48,7 @@ pub fn scattered() -> Result<CaseResult> {
         &mut findings,
         &report,
         "hostile",
-        &["races start nothing else"],
+        &["races start no other transfer"],
     );
     Ok(findings.into_result(&outcome))
 }

@@ -36,8 +36,8 @@ pub fn run(key: &str, wrapper: &str, arguments: &str) -> String {
     run_with(key, wrapper, &arguments)
 }
 
-/// Script: runs `pinvisor stress` between the marks, behind a wrapper's words, says its status as `KEY` and its
-/// report, as JSON in one line, as `KEY_report`.
+/// Script: runs `pinvisor stress` between the marks, behind a wrapper command, reports its status
+/// as `KEY` and its report, as JSON in one line, as `KEY_report`.
 pub fn run_with(key: &str, wrapper: &str, arguments: &str) -> String {
     let (begin, end) = (script::BEGIN, script::END);
     format!(
@@ -51,7 +51,7 @@ pub fn run_with(key: &str, wrapper: &str, arguments: &str) -> String {
     )
 }
 
-/// The report that [`run`] said.
+/// The report that [`run`] printed.
 pub fn report(findings: &mut Findings, outcome: &Outcome, key: &str) -> Value {
     let facts = script::facts(&outcome.output);
     let text = facts.get(format!("{key}_report").as_str());

@@ -92,7 +92,7 @@ fn clean_end(findings: &mut Findings, outcome: &Outcome) {
     check::canary_lives(findings, outcome, MIN_CANARY_MIB);
 }
 
-/// Memory in many pieces: right as it is, and found to be wrong with two of them swapped.
+/// Memory in many pieces: correct unmodified, and detected as wrong with two of them swapped.
 pub fn wrong_extent() -> Result<CaseResult> {
     let machine = machine()?.hugepages_2m(200).device(EDU);
     let arguments = format!("{DEVICE} --memory 76M --cmdline 'transfers=30 bytes=0'");

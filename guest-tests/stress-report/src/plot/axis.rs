@@ -4,7 +4,7 @@
 //!
 //! Memory of a guest without an IOMMU is scattered: a few MiB here, GiB of nothing, a BAR of 4 KiB.
 //! So pieces that touch form an *island*, nothing is drawn between islands, and the width of a
-//! piece grows with the logarithm of its length. Islands stand in rows, like words.
+//! piece grows with the logarithm of its length. Islands are laid out in rows, like words.
 
 use std::collections::BTreeSet;
 
@@ -69,7 +69,7 @@ pub struct Span {
     pub right: f64,
 }
 
-/// Where addresses stand.
+/// Positions of addresses.
 #[derive(Debug)]
 pub struct Axis {
     cells: Vec<Cell>,
@@ -159,7 +159,7 @@ fn islands(pieces: &[Piece]) -> Vec<Vec<Piece>> {
     }
 }
 
-/// Part of an island, and how wide it wants to be.
+/// Part of an island, and its desired width.
 struct Part {
     start: u64,
     end: u64,

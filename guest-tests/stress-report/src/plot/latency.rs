@@ -124,12 +124,12 @@ impl Scale {
         Ok(())
     }
 
-    /// A line at `ticks` with its name, on a line of its own so that close ones do not overlap.
+    /// A line at `ticks` with its name, on a separate line so that close ones do not overlap.
     fn mark(&self, chart: &mut Chart<'_, '_>, place: u8, name: &str, ticks: f64) -> Drawn {
         if !self.ticks.contains(&ticks) {
             return Ok(());
         }
-        // The longest latency is where the drawing ends: its name stands before it.
+        // The longest latency is where the drawing ends: its name precedes it.
         let (side, words) = match name {
             "longest" => (HPos::Right, format!("{name}\u{a0}")),
             _ => (HPos::Left, format!("\u{a0}{name}")),

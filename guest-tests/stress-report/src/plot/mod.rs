@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Drawings for the page, as SVG elements to stand in HTML, and what others draw with.
+//! Drawings for the page, as SVG elements for HTML, and what others draw with.
 
 pub mod axis;
 mod latency;

@@ -196,7 +196,7 @@ impl Rows<'_, '_> {
     }
 }
 
-/// As much of `name` as fits into `room` pixels; nothing where that says nothing.
+/// As much of `name` as fits into `room` pixels; nothing if that is meaningless.
 fn fitting(name: &str, room: f64) -> String {
     let mut width = 0.0;
     let mut fits = |character: char| {

@@ -12,7 +12,7 @@ use stress_report::{
 
 const MIB: u64 = 1 << 20;
 
-/// What a guest printed and what its monitor knew.
+/// A guest's output and its monitor's data.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub serial: String,

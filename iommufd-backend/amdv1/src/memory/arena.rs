@@ -9,7 +9,7 @@ use super::{TABLE_BYTES, TableAddress};
 use crate::level::{ENTRIES, Level};
 use crate::pte::{Entry, Item};
 
-/// A table, and a page of its own so that it shares no cache line or TLB entry.
+/// A table, in its own page so that it shares no cache line or TLB entry.
 #[derive(Clone, Debug)]
 #[repr(C, align(4096))]
 struct Page([u64; ENTRIES]);
@@ -22,15 +22,15 @@ const _: () = assert!(size_of::<Page>() as u64 == TABLE_BYTES);
 
 /// Pages by their byte offset.
 ///
-/// The first one stays empty and is no table: it stands in where there is none. Pages are never
-/// taken away again.
+/// The first one stays empty and is not a table: it replaces missing ones. Pages are never taken
+/// away again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arena {
     pages: Vec<Page>,
     /// What a table of 512 pointers and leaves holds, taken apart: byte offsets of pages, …
     tables: Vec<usize>,
-    /// … and addresses of leaves, or [`NO_LEAF`]. Both have 512 items if there are pages at all,
-    /// otherwise none.
+    /// … and addresses of leaves, or [`NO_LEAF`]. Both have 512 items if there are pages, otherwise
+    /// none.
     leaves: Vec<u64>,
 }
 
@@ -126,7 +126,7 @@ impl Arena {
     }
 
     /// The word `index` of the page that `pointer`, from a table of `level`, points to; `None` if
-    /// it is no pointer or the page is not here.
+    /// it is not a pointer or the page is not here.
     // What a pointer is made of besides the offset is always the same here, so a subtraction
     // leaves the offset. Rotated, it is the number of the page; any other entry has bits left
     // below or above and makes a larger one. Taking the fields apart and indexing takes three
@@ -238,7 +238,7 @@ mod tests {
         for nth in [512, usize::MAX] {
             assert_eq!((arena.through(nth, 0), arena.leaf(nth)), (None, None));
         }
-        // What stands in for a table is written by no one.
+        // The placeholder of a table is never written.
         assert!(arena.page_mut(at(0)).is_none());
         // They stay right when the pages move.
         arena.set_shortcut(7, pointer(0x2000));

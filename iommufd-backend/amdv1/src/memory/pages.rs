@@ -30,7 +30,7 @@ impl TablePage {
 
     fn store(&self, index: usize, entry: Entry) {
         if let Some(raw) = self.0.get(index) {
-            // Release: who follows a pointer sees the table that it points to.
+            // Release: a reader that follows a pointer sees the table that it points to.
             raw.store(entry.0.to_le(), Ordering::Release);
         }
     }
@@ -63,7 +63,7 @@ impl<P: AsRef<[TablePage]>> PageTables<P> {
         })
     }
 
-    /// The pages, for who shows them to others.
+    /// The pages, for sharing them.
     pub fn pages(&self) -> &P {
         &self.pages
     }

@@ -161,7 +161,7 @@ fn malformed_leaves_are_refused() {
 }
 
 #[test]
-fn absent_entries_are_empty_whatever_else_they_say() {
+fn absent_entries_are_empty_whatever_else_is_set() {
     for level in (0..=5).filter_map(Level::new) {
         assert_eq!(Entry(!1).decode(level), Ok(Item::Empty));
     }
@@ -190,7 +190,7 @@ fn index_bits_of_the_levels_partition_an_address() {
 
 proptest! {
     /// Whatever decodes as a leaf is the entry that a builder writes for it, but for bits that
-    /// no one looks at.
+    /// nothing reads.
     #[test]
     fn decoding_inverts_encoding(raw: u64, next in prop::sample::select(&[0_u64, 7][..]), ones in 0..52_u32, level in 0..6_u8) {
         let level = Level::new(level).unwrap();

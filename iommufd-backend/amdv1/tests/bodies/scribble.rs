@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Walks through tables that hold anything.
+//! Walks through arbitrary tables.
 
 use std::cell::Cell;
 

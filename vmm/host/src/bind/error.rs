@@ -20,10 +20,10 @@ use crate::facts::uses::Use;
     doc = "The kinds of [`BindError`]; their names stay."
 )]
 pub enum BindError {
-    /// What sysfs says of the device.
+    /// The state of the device in sysfs.
     #[error(transparent)]
     BindFacts(#[from] iommufd_backend::Error),
-    /// A bridge: what stands behind it goes with it.
+    /// A bridge: it cannot be passed through without the devices behind it.
     #[error("{bdf} is a bridge ({class:06x}); pass through the devices behind it")]
     BindBridge {
         /// The function.
@@ -54,33 +54,33 @@ pub enum BindError {
         /// By whom.
         by: Use,
     },
-    /// The kernel does not give away devices that no IOMMU stands before.
+    /// The kernel does not allow binding devices that no IOMMU isolates.
     #[error(
-        "No IOMMU stands before PCI device {bdf}, and the kernel's unsafe mode, without which it \
-         gives no such device away, is off"
+        "No IOMMU isolates PCI device {bdf}, and the kernel's unsafe mode, which binding it \
+         requires, is off"
     )]
     BindUnsafeModeOff {
         /// The device.
         bdf: Bdf,
     },
-    /// The kernel cannot give away devices that no IOMMU stands before.
+    /// The kernel has no support for devices that no IOMMU isolates.
     #[error(
-        "No IOMMU stands before PCI device {bdf}, and this kernel was built without \
+        "No IOMMU isolates PCI device {bdf}, and this kernel was built without \
          CONFIG_VFIO_NOIOMMU (Linux 7.3 or later)"
     )]
     BindNoNoiommu {
         /// The device.
         bdf: Bdf,
     },
-    /// There is no driver to bind to.
-    #[error("There is no driver vfio-pci, and loading it failed: {reason}")]
+    /// No driver to bind to.
+    #[error("The driver vfio-pci is missing, and loading it failed: {reason}")]
     BindNoVfioPci {
-        /// What was said.
+        /// The output.
         reason: String,
     },
     /// The driver did not take the device.
     #[error(
-        "vfio-pci did not take PCI device {bdf}; {} again",
+        "vfio-pci did not bind PCI device {bdf}; {} again",
         holder(restored.as_deref())
     )]
     BindNotTaken {
@@ -91,7 +91,7 @@ pub enum BindError {
     },
     /// The driver took the device, but no character device came.
     #[error(
-        "vfio-pci took PCI device {bdf} but made no character device for it; {} again",
+        "vfio-pci bound PCI device {bdf} but created no character device for it; {} again",
         holder(restored.as_deref())
     )]
     BindNoCdev {
@@ -123,7 +123,7 @@ impl BindError {
             Self::BindInUse { bdf, uses } => {
                 let hints: Vec<_> = uses.iter().map(Use::hint).collect();
                 Some(format!(
-                    "{}; or take it away all the same: pinvisor bind --force {bdf}",
+                    "{}; or bind it anyway: pinvisor bind --force {bdf}",
                     hints.join("; ")
                 ))
             }
@@ -133,13 +133,15 @@ impl BindError {
                  echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode && \
                  pinvisor bind {bdf}"
             )),
-            Self::BindNoNoiommu { .. } => Some("pinvisor check names every option".to_owned()),
+            Self::BindNoNoiommu { .. } => {
+                Some("pinvisor check lists the missing options".to_owned())
+            }
             Self::BindNoVfioPci { .. } => Some(
-                "modprobe vfio-pci; if there is no such module, the kernel needs CONFIG_VFIO_PCI"
+                "modprobe vfio-pci; if the module does not exist, the kernel needs CONFIG_VFIO_PCI"
                     .to_owned(),
             ),
             Self::BindNotTaken { bdf, .. } => Some(format!(
-                "the kernel says why: dmesg | grep -e {bdf} -e vfio"
+                "the kernel's log has the reason: dmesg | grep -e {bdf} -e vfio"
             )),
             Self::BindNoCdev { .. } => {
                 Some("the kernel needs CONFIG_VFIO_DEVICE_CDEV: pinvisor check".to_owned())
@@ -162,7 +164,7 @@ fn list(uses: &[Use]) -> String {
 
 fn holder(driver: Option<&str>) -> String {
     match driver {
-        Some(driver) => format!("{driver} has it"),
-        None => "no driver has it".to_owned(),
+        Some(driver) => format!("it is bound to {driver}"),
+        None => "it has no driver".to_owned(),
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Giving devices to vfio-pci, and back.
+//! Binds devices to vfio-pci, and unbinds them.
 
 pub(crate) mod error;
 
@@ -35,7 +35,7 @@ pub struct Bound {
     pub already: bool,
     /// Its node.
     pub node: String,
-    /// Whether an IOMMU stands before it.
+    /// Whether an IOMMU isolates it.
     pub kind: CdevKind,
 }
 
@@ -107,7 +107,7 @@ struct Before {
     driver_override: String,
 }
 
-/// Gives `bdf` to vfio-pci. One that a VFIO driver has already stays as it is.
+/// Binds `bdf` to vfio-pci. One that is already bound to a VFIO driver is not changed.
 ///
 /// # Errors
 /// [`BindError`]; the device is with its driver of before then.
@@ -225,8 +225,7 @@ pub fn ensure_no_virtual_functions(root: &SysRoot, bdf: Bdf) -> Result<(), BindE
     }
 }
 
-/// Gives `bdf` back to the driver that claims it by itself. One that no VFIO driver has stays as
-/// it is.
+/// Returns `bdf` to the driver that claims it. One without a VFIO driver is not changed.
 ///
 /// # Errors
 /// [`BindError`]
@@ -354,7 +353,7 @@ mod tests {
             assert!(
                 error
                     .to_string()
-                    .contains("2 of its virtual functions are on")
+                    .contains("2 of its virtual functions are enabled")
             );
             let hint = error.hint().unwrap();
             let command = "echo 0 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges whether there is enough ordinary memory for a guest that needs no hugepages.
+//! Checks whether enough ordinary memory is available for a guest that needs no hugepages.
 
 use std::fmt;
 
@@ -48,24 +48,24 @@ impl AvailableMemory {
 pub(crate) fn check(root: &SysRoot, memory: Option<&WantedMemory>, of_hugepages: bool) -> Line {
     let id = Id::AvailableMemory;
     if of_hugepages {
-        return Line::ok(id, "Not needed: guest memory is made of hugepages");
+        return Line::ok(id, "Not needed: guest memory uses hugepages");
     }
     let Some(available) = available_memory(root) else {
         return Line::warn(
             id,
-            "How much memory is available cannot be read from /proc/meminfo",
+            "Cannot read the amount of available memory from /proc/meminfo",
             "free -m",
         );
     };
     match memory {
         Some(memory) if memory.bytes > available.bytes => Line::fail(
             id,
-            format!("{} MiB are needed, and {available}", memory.bytes >> 20),
+            format!("{} MiB are required, and {available}", memory.bytes >> 20),
             available.hint(),
         ),
         Some(memory) => Line::ok(
             id,
-            format!("{} MiB are needed, and {available}", memory.bytes >> 20),
+            format!("{} MiB are required, and {available}", memory.bytes >> 20),
         ),
         None => Line::ok(id, available.to_string()),
     }

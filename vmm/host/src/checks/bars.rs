@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges the BARs of a PCI function.
+//! Checks the BARs of a PCI function.
 
 use address::Bdf;
 use iommufd_backend::{BARS, RegionKind, Resource, TranslatedBar};
@@ -38,7 +38,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
     if bars.iter().any(|(_, bar)| is_lost(bar)) {
         return Line::fail(
             id,
-            format!("{text}: the host has no place for a BAR, so the guest has none either"),
+            format!("{text}: the host assigned no address to a BAR, so the guest cannot use it"),
             "boot with pci=realloc",
         );
     }
@@ -47,10 +47,10 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         return Line::fail(
             id,
             format!(
-                "{text}; but BAR{bar} is at {bus:#x} on the device's bus: addresses mean something \
-                 else to the device than to the CPU"
+                "{text}; but BAR{bar} is at {bus:#x} on the device's bus: the device and the CPU \
+                 use different addresses"
             ),
-            format!("lspci -vvt  # which bridge translates for {bdf}? Another slot may do"),
+            format!("lspci -vvt  # which bridge translates for {bdf}? Another slot may work"),
         );
     }
     Line::ok(id, text)

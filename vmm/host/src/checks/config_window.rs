@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges whether there is a place for the guest's memory-mapped PCI config space.
+//! Checks whether the guest's memory-mapped PCI config space has an address.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ pub(crate) fn check(root: &SysRoot, devices: &[WantedDevice]) -> Line {
         Err(error) => {
             return Line::warn(
                 id,
-                format!("Whether there is a place for it is unknown: {error}"),
+                format!("Cannot determine whether it has a free address: {error}"),
                 "run as root: sudo pinvisor check",
             );
         }
@@ -31,24 +31,24 @@ pub(crate) fn check(root: &SysRoot, devices: &[WantedDevice]) -> Line {
         .flat_map(|device| bars(root, device))
         .collect();
     let own = match map.ecam() {
-        None => "This host reaches its own by ports only, 256 bytes of each device".to_owned(),
+        None => "This host accesses its own by ports only, 256 bytes of each device".to_owned(),
         Some(own) => format!("The host has its own at {}", own.start),
     };
     match ConfigWindow::find(&map, &bars) {
         Some(window) if window.is_hosts => {
-            Line::ok(id, format!("{own}, and the guest at the same address"))
+            Line::ok(id, format!("{own}; the guest uses the same address"))
         }
         Some(window) => Line::ok(
             id,
             format!(
-                "{own}; the guest has it at {}, which is free",
+                "{own}; the guest uses {}, which is free",
                 window.range.start
             ),
         ),
         None => Line::fail(
             id,
             format!("{own}, and no MiB below {CONFIG_WINDOW_LIMIT} is free for the guest's"),
-            "switch \"Above 4G decoding\" on in the firmware, or remove a device with large BARs; \
+            "enable \"Above 4G decoding\" in the firmware, or remove a device with large BARs; \
              less /proc/iomem",
         ),
     }
@@ -78,15 +78,12 @@ mod tests {
         };
         let own = judge(WITH_OWN);
         assert_eq!(own.verdict, Verdict::Ok);
-        assert!(
-            own.text
-                .contains("at 0xb0000000, and the guest at the same")
-        );
+        assert!(own.text.contains("at 0xb0000000; the guest uses the same"));
         let above = judge("c800000000-c80fffffff : PCI ECAM 0000 [bus 00-ff]\n");
         assert!(
             above
                 .text
-                .contains("0xc800000000; the guest has it at 0xfeb00000")
+                .contains("0xc800000000; the guest uses 0xfeb00000")
         );
         let ports = judge(PORTS);
         assert!(ports.text.contains("by ports only"), "{}", ports.text);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges one PCI function.
+//! Checks one PCI function.
 
 use address::Bdf;
 use iommufd_backend::{CdevKind, is_vfio_driver};
@@ -51,7 +51,7 @@ fn check_function(root: &SysRoot, bdf: Bdf, driver: Option<&str>) -> Vec<Line> {
         FunctionKind::Device => {
             let siblings = Siblings::of(root, bdf);
             let mut lines = vec![
-                Line::ok(id, "A device, no bridge"),
+                Line::ok(id, "A device, not a bridge"),
                 check_use(root, bdf),
                 check_driver(bdf, driver),
             ];
@@ -101,12 +101,12 @@ fn check_driver(bdf: Bdf, driver: Option<&str>) -> Line {
         Some(driver) if is_vfio_driver(driver) => Line::ok(id, format!("Bound to {driver}")),
         Some(driver) => Line::fail(
             id,
-            format!("Its own driver, {driver}, has it, not vfio-pci"),
+            format!("Bound to its own driver, {driver}, not to vfio-pci"),
             format!("pinvisor bind {bdf}"),
         ),
         None => Line::fail(
             id,
-            "No driver has it, not vfio-pci either",
+            "Not bound to any driver, including vfio-pci",
             format!("pinvisor bind {bdf}"),
         ),
     }
@@ -119,23 +119,23 @@ fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
             CdevKind::Noiommu => Line::ok(
                 id,
                 format!(
-                    "{node}: no IOMMU stands before it, so its guest is trusted like root. Other \
+                    "{node}: no IOMMU isolates it, so its guest is trusted like root. Other \
                      monitors refuse such a device, or start and let its DMA overwrite the host"
                 ),
             ),
             CdevKind::Iommu => Line::ok(
                 id,
-                format!("{node}: an IOMMU stands before it; --noiommu is not needed"),
+                format!("{node}: an IOMMU isolates it; --noiommu is not needed"),
             ),
         },
         Some(node) => Line::fail(
             id,
-            format!("{node} is not there, though the kernel lists it"),
-            "mount | grep /dev  # devtmpfs? If it is: Linux 7.3 or later is needed",
+            format!("{node} does not exist, although the kernel lists it"),
+            "mount | grep /dev  # devtmpfs? If it is: Linux 7.3 or later is required",
         ),
         None => Line::fail(
             id,
-            "A VFIO driver has it, but made no character device",
+            "Bound to a VFIO driver, which created no character device",
             rebuild("-e VFIO_DEVICE_CDEV"),
         ),
     }
@@ -148,8 +148,8 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
         return Line::fail(
             id,
             format!(
-                "The IOMMU cannot tell it from {}, which has a driver of its own: the kernel \
-                 gives a group away as a whole",
+                "The IOMMU cannot distinguish it from {}, which has its own driver: VFIO requires \
+                 all of an IOMMU group",
                 names(&driven, ", ")
             ),
             format!("pinvisor bind {}", names(&driven, " ")),
@@ -165,7 +165,7 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
             return Line::ok(
                 id,
                 format!(
-                    "On a bus with {}, but with a reset of its own",
+                    "On a bus with {}, but with its own reset",
                     names(&siblings.others, ", ")
                 ),
             );
@@ -182,14 +182,14 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
     }
     Line::warn(
         id,
-        format!("{text}: what is done to one is done to all"),
+        format!("{text}: operations on one affect all"),
         format!("pinvisor bind {}", names(&foreign, " ")),
     )
 }
 
 /// What the user can do about a function that does not respond ([`FunctionKind::Silent`]).
 pub(crate) fn silent_hint(bdf: Bdf) -> String {
-    format!("dmesg | grep {bdf}  # why? A cold start of the machine helps a device that has hung")
+    format!("dmesg | grep {bdf}  # why? If the device hangs, power the machine off and on")
 }
 
 #[cfg(test)]
@@ -214,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_with_its_own_driver_wants_binding() {
+    fn a_disk_with_its_own_driver_needs_binding() {
         let fake = Fake::new();
         let disk = fake.disk();
         let of = |id| line(&fake, disk, id);
-        assert!(of(Id::DeviceDriver).text.starts_with("No driver"));
+        assert!(of(Id::DeviceDriver).text.starts_with("Not bound"));
         fake.link(
             &format!("{BELOW}/0000:01:00.0/driver"),
             "sys/bus/pci/drivers/nvme",
@@ -242,7 +242,7 @@ mod tests {
             &format!("{BELOW}/0000:01:00.1"),
         );
         fake.write(&format!("{BELOW}/0000:01:00.0/max_link_speed"), "8");
-        assert!(of(Id::DeviceSiblings).text.contains("a reset of its own"));
+        assert!(of(Id::DeviceSiblings).text.contains("its own reset"));
         fake.write(&format!("{BELOW}/0000:01:00.0/reset_method"), "bus\n");
         assert!(
             of(Id::DeviceReset)
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_tells_whether_an_iommu_stands_before() {
+    fn the_node_shows_whether_an_iommu_isolates() {
         let fake = Fake::new();
         let disk = fake.disk();
         let directory = format!("{BELOW}/0000:01:00.0");
@@ -321,9 +321,9 @@ mod tests {
             "sys/bus/pci/drivers/vfio-pci",
         );
         let cdev = || line(&fake, disk, Id::DeviceCdev);
-        assert!(cdev().text.contains("made no character device"));
+        assert!(cdev().text.contains("created no character device"));
         fake.directory(&format!("{directory}/vfio-dev/noiommu-vfio0"));
-        assert!(cdev().text.contains("is not there"));
+        assert!(cdev().text.contains("does not exist"));
         fake.write("dev/vfio/devices/noiommu-vfio0", "");
         let line = cdev();
         assert_eq!(line.verdict, Verdict::Ok);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges whether devices can have the DMA modes that are wanted for them.
+//! Checks whether devices can have the requested DMA modes.
 
 use address::Bdf;
 
@@ -30,13 +30,12 @@ pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice])
         return Line::fail(
             id,
             format!(
-                "{}: it requires guest memory at fixed addresses, and {} (dma=translate) has it at \
-                 any",
+                "{}: cannot be combined with {} (dma=translate) in one guest",
                 mode.name(),
                 other
             ),
             format!(
-                "pinvisor check {}  # and run the two in two guests",
+                "pinvisor check {}  # and run the two in separate guests",
                 device.bdf
             ),
         )
@@ -52,7 +51,7 @@ fn impossible(bdf: Bdf, conflict: DmaConflict) -> Line {
             format!("pinvisor check {bdf}  # without dma=iommu"),
         ),
         DmaConflict::BehindIommu => (
-            "an IOMMU translates for this device, which lets no physical addresses through",
+            "an IOMMU translates for this device, so it cannot use physical addresses",
             format!("pinvisor check {bdf}  # without dma="),
         ),
     };
@@ -100,12 +99,12 @@ mod tests {
         }
         assert_eq!(alone(DmaMode::Iommu).verdict, Verdict::Fail);
         let without = WantedDevice {
-            no_profile: Some("no profile is known".into()),
+            no_profile: Some("no profile is shipped".into()),
             ..device(DmaMode::Mediate)
         };
         let line = judge(&without, DmaMode::Mediate);
         assert_eq!(line.verdict, Verdict::Fail);
-        assert!(line.text.contains("no profile is known"), "{}", line.text);
+        assert!(line.text.contains("no profile is shipped"), "{}", line.text);
         for (dma, verdict) in [
             (DmaMode::Auto, Verdict::Fail),
             (DmaMode::Mediate, Verdict::Ok),

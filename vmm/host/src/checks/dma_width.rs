@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges which memory a PCI function can address.
+//! Checks which memory a PCI function can address.
 
 use address::Bdf;
 use iommufd_backend::CdevKind;
@@ -18,9 +18,9 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
     let width = root.pci().dma_width(bdf);
     let end = end_of_memory(root);
     let bits = match width.known() {
-        Some(bits) => format!("{bits} address bits, as the last driver on the host set them"),
+        Some(bits) => format!("{bits} address bits, as the last driver on the host requested"),
         None => format!(
-            "{} address bits, since the kernel reports none",
+            "{} address bits, assumed because the kernel reports none",
             width.bits()
         ),
     };
@@ -33,7 +33,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
     Line::warn(
         id,
         format!(
-            "{bits} (32 if it never had one), and memory ends at {end}: a guest that has none \
+            "{bits} (32 if it never had one), and memory ends at {end}: a guest without memory \
              below {} may not be able to use it",
             size(1_u64.checked_shl(width.bits()).unwrap_or(u64::MAX))
         ),
@@ -50,7 +50,7 @@ mod tests {
     const BELOW: &str = "sys/devices/pci0000:00/0000:00:08.0";
 
     #[test]
-    fn dma_reaches_as_far_as_the_kernel_says_whatever_the_bus() {
+    fn dma_reaches_as_far_as_the_kernel_reports_whatever_the_bus() {
         let fake = Fake::new();
         let disk = fake.disk();
         let width = || check(&fake.root, disk);

@@ -3,82 +3,186 @@
 //! The names of checks.
 
 use serde::Serialize;
-use strum::{EnumIter, IntoStaticStr};
+use strum::{EnumIter, EnumMessage, IntoStaticStr};
 
-/// A check. Its name, in lower case with hyphens, stays the same from version to version.
+/// A check. Its name, in lower case with hyphens, stays the same from version to version; its message is its
+/// [`meaning`](Self::meaning).
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumIter, IntoStaticStr, Serialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumIter,
+    EnumMessage,
+    IntoStaticStr,
+    Serialize,
 )]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum Id {
     /// The kernel's version.
+    #[strum(
+        message = "Linux 7.3 or later, the first that reports the physical addresses of pinned \
+               memory (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 (`IOMMU_IOAS_MAP_FILE`) where an IOMMU \
+               translates"
+    )]
     KernelVersion,
     /// The kernel's configuration.
+    #[strum(message = "`/proc/config.gz` or `/boot/config-VERSION` has every required option")]
     KernelConfig,
     /// `/sys`.
+    #[strum(message = "`/sys` is mounted, lists PCI devices and is writable")]
     Sysfs,
     /// Filters of system calls.
+    #[strum(message = "No seccomp filter, such as a container's, applies to the caller")]
     Seccomp,
     /// Virtualisation by the CPU.
+    #[strum(message = "The CPU supports virtualisation (`svm` or `vmx`)")]
     CpuVirtualisation,
     /// `/dev/kvm`.
+    #[strum(
+        message = "`/dev/kvm` exists and can be opened, and KVM has all capabilities that a guest \
+               needs"
+    )]
     Kvm,
     /// `/dev/iommu`.
+    #[strum(message = "`/dev/iommu` exists and can be opened")]
     Iommufd,
     /// IOMMUs of the machine.
+    #[strum(
+        message = "The machine has no IOMMU, and noiommu mode is requested; or its IOMMU isolates \
+               the devices and remaps interrupts"
+    )]
     Iommu,
-    /// The kernel's switch for devices that no IOMMU stands before.
+    /// The kernel's switch for devices that no IOMMU isolates.
+    #[strum(message = "The kernel allows binding devices that no IOMMU isolates \
+               (`enable_unsafe_noiommu_mode`); it checks this only when a device is bound")]
     UnsafeMode,
     /// Memory encryption.
+    #[strum(
+        message = "Memory is not encrypted by address (AMD SME, SEV; Intel TDX guests): a device \
+               that uses a plain physical address would read and write ciphertext"
+    )]
     MemoryEncryption,
     /// The capability that noiommu mode needs.
+    #[strum(
+        message = "The caller has CAP_SYS_RAWIO in the initial user namespace, which noiommu devices \
+               and physical addresses require"
+    )]
     CapabilityRawio,
     /// Whether the caller is shown where its pages are.
+    #[strum(
+        message = "`/proc/self/pagemap` shows physical addresses to the caller (CAP_SYS_ADMIN): a \
+               run then verifies, at its start and end, that guest memory is at the addresses \
+               that devices use"
+    )]
     PageAddresses,
     /// The host's map of physical addresses.
+    #[strum(message = "`/proc/iomem` shows addresses to the caller")]
     AddressMap,
     /// The place for the guest's memory-mapped PCI config space.
+    #[strum(
+        message = "The guest's memory-mapped PCI config space has an address: the host's, if that is \
+               below 4 GiB, or a free MiB"
+    )]
     ConfigSpace,
     /// The limit on locked memory.
+    #[strum(
+        message = "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
+               overrides it"
+    )]
     Memlock,
     /// The limit on open files.
+    #[strum(
+        message = "The hard limit on open files is sufficient for a run; each MSI-X vector that a \
+               guest uses needs one more"
+    )]
     OpenFiles,
     /// Hugepages.
+    #[strum(
+        message = "Enough hugepages are free for the guest's memory, if a device needs it \
+               identity-mapped (`dma=identity`)"
+    )]
     Hugepages,
     /// Ordinary memory.
+    #[strum(
+        message = "The machine and the caller's control group have enough memory available for the \
+               guest, if it does not use hugepages"
+    )]
     AvailableMemory,
     /// What moves or takes memory that is to be pinned.
+    #[strum(
+        message = "No balloon removes memory before it is pinned, and no hugepage is in movable \
+               memory, from where the kernel must migrate it first"
+    )]
     PinnedMemory,
     /// Memory that failed.
+    #[strum(message = "No memory has failed since boot")]
     MemoryErrors,
-    /// Guest memory that was not given back.
+    /// Guest memory that was not released.
+    #[strum(
+        message = "No guest memory is kept pinned for a device that could not be made quiet \
+               (complete only for root)"
+    )]
     KeptMemory,
     /// The kernel's taint.
+    #[strum(
+        message = "The kernel has reported no fault; bit 6 (U) only means that a device was bound in \
+               noiommu mode"
+    )]
     Taint,
     /// The kernel's lockdown.
+    #[strum(message = "The kernel is not locked down; a device could bypass lockdown")]
     Lockdown,
     /// A device: whether it is there.
+    #[strum(message = "The PCI function exists")]
     DeviceExists,
     /// A device: what kind of function it is.
+    #[strum(message = "It is not a bridge")]
     DeviceType,
     /// A device: whether the host uses it.
+    #[strum(
+        message = "The host does not use it: no mounted file system, swap, network route, or device \
+               or pool built on it; no process has its block device or VFIO node open; no \
+               virtual functions are enabled"
+    )]
     DeviceInUse,
     /// A device: its driver.
+    #[strum(message = "It is bound to a VFIO driver")]
     DeviceDriver,
     /// A device: its character device.
+    #[strum(message = "It has a VFIO character device")]
     DeviceCdev,
     /// A device: how it is reset.
+    #[strum(message = "It can be reset without affecting other functions")]
     DeviceReset,
     /// A device: its BARs.
+    #[strum(
+        message = "All its BARs have an address; on x86 without an IOMMU, the same on the device's \
+               bus as for the CPU"
+    )]
     DeviceBars,
     /// A device: its interrupts.
+    #[strum(message = "It has interrupts, and the host supports MSI and MSI-X if it has them")]
     DeviceInterrupts,
     /// A device: which memory it can address.
+    #[strum(
+        message = "It can address all memory of the machine, with the address bits that its last \
+               driver on the host requested (`dma_mask_bits`; 32 if it never had one)"
+    )]
     DeviceDmaWidth,
     /// A device: the functions that share something with it.
+    #[strum(
+        message = "No function with another driver shares its reset, its requester ID or its IOMMU \
+               group"
+    )]
     DeviceSiblings,
     /// A device: how its DMA reaches guest memory.
+    #[strum(message = "The requested DMA mode is possible for it, together with the other devices")]
     DeviceDmaMode,
 }
 
@@ -97,107 +201,7 @@ impl Id {
     /// What must hold, in a sentence.
     #[must_use]
     pub fn meaning(self) -> &'static str {
-        match self {
-            Self::KernelVersion => {
-                "Linux 7.3 or later, the first that tells the physical addresses of pinned memory \
-                 (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 (`IOMMU_IOAS_MAP_FILE`) where an IOMMU translates"
-            }
-            Self::KernelConfig => {
-                "The kernel was built with everything that is needed, by `/proc/config.gz` or \
-                 `/boot/config-VERSION`"
-            }
-            Self::Sysfs => "`/sys` is mounted, lists PCI devices and can be written to",
-            Self::Seccomp => {
-                "No seccomp filter, as containers have one, looks at the caller's system calls"
-            }
-            Self::CpuVirtualisation => "The CPU offers virtualisation (`svm` or `vmx`)",
-            Self::Kvm => {
-                "`/dev/kvm` is there and opens, and KVM has all capabilities that a guest needs"
-            }
-            Self::Iommufd => "`/dev/iommu` is there and opens",
-            Self::Iommu => {
-                "The machine has no IOMMU, and noiommu mode is what is wanted; or the devices \
-                 stand behind one, which remaps interrupts, too"
-            }
-            Self::UnsafeMode => {
-                "The kernel gives away devices that no IOMMU stands before \
-                 (`enable_unsafe_noiommu_mode`); it looks when a device is bound, not later"
-            }
-            Self::MemoryEncryption => {
-                "Memory is not encrypted by address (AMD SME, SEV; Intel TDX guests): a device \
-                 that is given a plain physical address would read and write ciphertext"
-            }
-            Self::CapabilityRawio => {
-                "The caller has CAP_SYS_RAWIO in the first user namespace, which noiommu devices \
-                 and physical addresses need"
-            }
-            Self::PageAddresses => {
-                "`/proc/self/pagemap` shows the caller where pages are (CAP_SYS_ADMIN): a run then \
-                 checks, at its start and end, that guest memory is where devices find it"
-            }
-            Self::AddressMap => "`/proc/iomem` shows its addresses to the caller",
-            Self::ConfigSpace => {
-                "There is a place for the guest's memory-mapped PCI config space: where the host has \
-                 its own below 4 GiB, or a free MiB"
-            }
-            Self::Memlock => {
-                "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
-                 lifts it"
-            }
-            Self::OpenFiles => {
-                "The hard limit on open files suffices for a run; each MSI-X vector that a guest \
-                 uses is one more"
-            }
-            Self::Hugepages => {
-                "There are hugepages for the guest's memory, where a device has it at its physical \
-                 addresses (`dma=identity`)"
-            }
-            Self::AvailableMemory => {
-                "The machine and the caller's control group have the guest's memory available, where \
-                 it is not made of hugepages"
-            }
-            Self::PinnedMemory => {
-                "No balloon takes memory before it is pinned, and no hugepage stands where the \
-                 kernel must move it first"
-            }
-            Self::MemoryErrors => "No memory has failed so far",
-            Self::KeptMemory => {
-                "No guest memory is kept pinned for a device that could not be made quiet (root \
-                 sees all that is)"
-            }
-            Self::Taint => {
-                "The kernel has not reported trouble; bit 6 (U) only says that a device was \
-                 bound in noiommu mode"
-            }
-            Self::Lockdown => "The kernel is not locked down, which a device would undo",
-            Self::DeviceExists => "There is such a PCI function",
-            Self::DeviceType => "It is no bridge",
-            Self::DeviceInUse => {
-                "The host does not use it: no mounted file system, swap, network that is \
-                 reached by it, device or pool made of it, program that has a block device or its \
-                 VFIO node open, no virtual functions that are on"
-            }
-            Self::DeviceDriver => "A VFIO driver holds it",
-            Self::DeviceCdev => "It has a VFIO character device",
-            Self::DeviceReset => "It can be reset without its neighbours",
-            Self::DeviceBars => {
-                "All its BARs have a place, and on x86 without an IOMMU the same address on the \
-                 device's bus as for the CPU"
-            }
-            Self::DeviceInterrupts => {
-                "It has interrupts, and the host serves MSI and MSI-X if it has them"
-            }
-            Self::DeviceDmaWidth => {
-                "It can address all memory of the machine, by the address bits that its last driver on the host asked for (`dma_mask_bits`; 32 if it never had one)"
-            }
-            Self::DeviceSiblings => {
-                "No function that another driver holds shares its reset, its requester ID or its \
-                 IOMMU group"
-            }
-            Self::DeviceDmaMode => {
-                "It can have the DMA mode that is wanted, beside the other devices"
-            }
-        }
+        self.get_message().unwrap_or_default()
     }
 }
 

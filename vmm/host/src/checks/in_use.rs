@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Words what the host uses a PCI function for.
+//! Texts for the host's uses of a PCI function.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mounted { block, at } => write!(f, "{block} is mounted on {at}"),
-            Self::Swap { block } => write!(f, "{block} is swap"),
+            Self::Swap { block } => write!(f, "{block} is used for swap"),
             Self::MountedElsewhere { block, at, process } => write!(
                 f,
                 "{block} is mounted on {at} in the mount namespace of process {process}"
@@ -24,7 +24,7 @@ impl fmt::Display for Use {
             }
             Self::Open { node, process } => write!(f, "process {process} has {node} open"),
             Self::VirtualFunctions { count, .. } => {
-                write!(f, "{count} of its virtual functions are on")
+                write!(f, "{count} of its virtual functions are enabled")
             }
         }
     }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges the interrupts of a PCI function.
+//! Checks the interrupts of a PCI function.
 
 use address::Bdf;
+use pci_config::InterruptKind;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
@@ -21,45 +22,37 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
             format!("xxd /sys/bus/pci/devices/{bdf}/config"),
         );
     };
-    let mut kinds = Vec::new();
-    if config.intx {
-        kinds.push("INTx".to_owned());
-    }
-    let Some((msi, msix)) = config.messages else {
-        kinds.push("whether MSI and MSI-X, only root can see".to_owned());
-        return Line::ok(id, kinds.join(", "));
+    let vectors = |kind| config.interrupts[kind];
+    let messages = || {
+        InterruptKind::ALL
+            .into_iter()
+            .filter(|kind| kind.is_message())
     };
-    let refusal = no_messages(root, bdf);
-    if let (Some(reason), true) = (refusal, msi > 0 || msix > 0) {
-        let reason = match reason {
-            NoMessages::CommandLine => "the kernel was booted with pci=nomsi".to_owned(),
-            NoMessages::MsiBus(function) => format!("msi_bus of {function} is 0"),
-        };
-        let (now, without) = match config.intx {
-            true => ("a guest sees INTx alone", ""),
-            false => (
-                "a guest sees no interrupts",
-                ": only a driver that polls can use it",
-            ),
-        };
-        return Line::warn(
-            id,
-            format!(
-                "It has MSI or MSI-X, which the host does not serve ({reason}): {now}{without}"
-            ),
-            "boot without pci=nomsi, or put it into another slot",
+    let has_line = vectors(InterruptKind::Intx) > 0;
+    let mut kinds = Vec::new();
+    if has_line {
+        kinds.push(InterruptKind::Intx.to_string());
+    }
+    if config.hides_capabilities {
+        let names: Vec<_> = messages().map(InterruptKind::name).collect();
+        kinds.push(format!("{} are visible to root only", names.join(" and ")));
+        return Line::ok(id, kinds.join(", "));
+    }
+    if let Some(reason) = no_messages(root, bdf)
+        && messages().any(|kind| vectors(kind) > 0)
+    {
+        return without_messages(reason, has_line);
+    }
+    for kind in messages().filter(|kind| vectors(*kind) > 0) {
+        let (has, gets) = (
+            vectors(kind),
+            cdev_kind(root, bdf).vectors(kind, vectors(kind)),
         );
-    }
-    if msi > 0 {
-        let one = if cdev_kind(root, bdf).msi_vectors(msi) < msi {
-            ", of which a guest gets 1 where there is no IOMMU"
-        } else {
-            ""
+        let fewer = match gets < has {
+            true => format!(", of which a guest gets {gets} without an IOMMU"),
+            false => String::new(),
         };
-        kinds.push(format!("MSI ({msi}{one})"));
-    }
-    if msix > 0 {
-        kinds.push(format!("MSI-X ({msix})"));
+        kinds.push(format!("{kind} ({has}{fewer})"));
     }
     if kinds.is_empty() {
         return Line::warn(
@@ -69,6 +62,26 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         );
     }
     Line::ok(id, kinds.join(", "))
+}
+
+/// A device whose messages the host does not support.
+fn without_messages(reason: NoMessages, has_line: bool) -> Line {
+    let reason = match reason {
+        NoMessages::CommandLine => "the kernel was booted with pci=nomsi".to_owned(),
+        NoMessages::MsiBus(function) => format!("msi_bus of {function} is 0"),
+    };
+    let (now, without) = match has_line {
+        true => ("a guest sees only INTx", ""),
+        false => (
+            "a guest sees no interrupts",
+            ": only a driver that polls can use it",
+        ),
+    };
+    Line::warn(
+        Id::DeviceInterrupts,
+        format!("It has MSI or MSI-X, which the host does not support ({reason}): {now}{without}"),
+        "boot without pci=nomsi, or move the device to another slot",
+    )
 }
 
 #[cfg(test)]
@@ -102,7 +115,7 @@ mod tests {
         }
         fake.write("proc/cmdline", "quiet pci=noaer,nomsi splash");
         assert_eq!(line().verdict, Verdict::Warn);
-        assert!(line().text.contains("INTx alone"), "{}", line().text);
+        assert!(line().text.contains("sees only INTx"), "{}", line().text);
         fake.write("proc/cmdline", "quiet");
         fake.link("sys/bus/pci/devices/0000:00:08.0", BELOW);
         for place in ["0000:01:00.0/msi_bus", "msi_bus"] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges what the kernel offers: `/dev/iommu`, IOMMUs, unsafe mode.
+//! Checks `/dev/iommu`, IOMMUs and the unsafe mode.
 
 use std::io;
 
@@ -24,17 +24,18 @@ pub(crate) fn check_iommufd(root: &SysRoot) -> Line {
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound => Line::fail(
                 id,
-                "There is no /dev/iommu: the kernel lacks CONFIG_IOMMUFD or has not loaded it",
+                "/dev/iommu does not exist: the kernel lacks CONFIG_IOMMUFD, or the module is not \
+                 loaded",
                 "modprobe iommufd",
             ),
             io::ErrorKind::PermissionDenied => Line::fail(
                 id,
-                "/dev/iommu does not open: the caller is not allowed to",
+                "Cannot open /dev/iommu: permission denied",
                 "run as root: sudo pinvisor ...",
             ),
             _ => Line::fail(
                 id,
-                format!("/dev/iommu does not open: {error}"),
+                format!("Cannot open /dev/iommu: {error}"),
                 "ls -l /dev/iommu",
             ),
         },
@@ -48,26 +49,26 @@ pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Lin
     if iommus.is_empty() {
         return Line::ok(
             id,
-            "This machine has no IOMMU, or it is off: noiommu mode is for such machines",
+            "This machine has no IOMMU, or it is disabled: noiommu mode is for such machines",
         );
     }
     if !noiommu && !remaps_interrupts(root) {
         let text = format!(
             "This machine's IOMMU ({iommus}) does not remap interrupts: a device behind it can \
-             raise any interrupt of the host's"
+             raise any interrupt of the host"
         );
         return if allows_unsafe_interrupts(root) {
             Line::warn(
                 id,
-                format!("{text}, which the kernel was told to allow"),
-                format!("echo 0 > /{UNSAFE_INTERRUPTS}  # to forbid it again"),
+                format!("{text}, which the kernel is configured to allow"),
+                format!("echo 0 > /{UNSAFE_INTERRUPTS}  # to disallow it again"),
             )
         } else {
             Line::fail(
                 id,
-                format!("{text}, so the kernel gives none away"),
+                format!("{text}, so the kernel refuses to assign devices"),
                 format!(
-                    "switch interrupt remapping on in the firmware, and boot without intremap=off; \
+                    "enable interrupt remapping in the firmware, and boot without intremap=off; \
                      or, if the guest is trusted: echo 1 > /{UNSAFE_INTERRUPTS}"
                 ),
             )
@@ -76,17 +77,16 @@ pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Lin
     if !noiommu && !devices.is_empty() {
         return Line::ok(
             id,
-            format!("An IOMMU ({iommus}) keeps the devices in check; --noiommu is not needed"),
+            format!("An IOMMU ({iommus}) isolates the devices; --noiommu is not needed"),
         );
     }
     Line::warn(
         id,
         format!(
-            "This machine has an IOMMU ({iommus}): it keeps devices in check, and noiommu mode is \
-             not what is wanted; devices behind it need no --noiommu"
+            "This machine has an IOMMU ({iommus}), which isolates devices: noiommu mode is not \
+             needed, nor is --noiommu for devices behind it"
         ),
-        "leave --noiommu out; to have none all the same, boot with intel_iommu=off or \
-         amd_iommu=off",
+        "omit --noiommu; to disable the IOMMU, boot with intel_iommu=off or amd_iommu=off",
     )
 }
 
@@ -102,17 +102,17 @@ pub(crate) fn check_unsafe_mode(root: &SysRoot, devices: &[Bdf], noiommu: bool) 
     match root.pci().unsafe_noiommu_mode() {
         Some(true) => Line::ok(
             id,
-            "On. It is looked at when a device is bound; it can be switched off after that",
+            "On. The kernel checks it only when a device is bound; it can be switched off after \
+             that",
         ),
         Some(false) if !devices.is_empty() && devices.iter().all(is_bound) => Line::ok(
             id,
-            "Off, but it is looked at when a device is bound, and these were bound while it was \
-             on: they go on working",
+            "Off, but the kernel checks it only when a device is bound: these devices were bound \
+             while it was on, and continue to work",
         ),
         Some(false) => Line::fail(
             id,
-            "Off: the kernel gives no device away that no IOMMU stands before. It looks when a \
-             device is bound",
+            "Off: the kernel does not allow binding a device that no IOMMU isolates",
             SWITCH,
         ),
         None if root.exists("sys/module/vfio") => Line::fail(
@@ -122,7 +122,7 @@ pub(crate) fn check_unsafe_mode(root: &SysRoot, devices: &[Bdf], noiommu: bool) 
         ),
         None => Line::fail(
             id,
-            "The kernel's module vfio is not loaded, or there is none",
+            "The kernel module vfio is not loaded, or does not exist",
             format!("modprobe vfio-pci && {SWITCH}"),
         ),
     }
@@ -135,14 +135,18 @@ mod tests {
     use crate::sys_root::tests::Fake;
 
     #[test]
-    fn absent_and_present_nodes_are_told_apart() {
+    fn absent_and_present_nodes_are_distinguished() {
         let fake = Fake::new();
-        assert!(check_iommufd(&fake.root).text.contains("no /dev/iommu"));
+        assert!(
+            check_iommufd(&fake.root)
+                .text
+                .contains("/dev/iommu does not exist")
+        );
         fake.write("dev/iommu", "");
         assert_eq!(check_iommufd(&fake.root).verdict, Verdict::Ok);
         let strange = Fake::new();
         strange.directory("dev/iommu");
-        assert!(check_iommufd(&strange.root).text.contains("does not open"));
+        assert!(check_iommufd(&strange.root).text.contains("Cannot open"));
     }
 
     #[test]
@@ -171,7 +175,7 @@ mod tests {
         assert_eq!(line.verdict, Verdict::Fail);
         assert!(line.hint.unwrap().contains("intremap"));
         // Without an IOMMU interrupts are not remapped either.
-        assert!(judge(true).text.contains("not what is wanted"));
+        assert!(judge(true).text.contains("noiommu mode is not needed"));
         fake.write(UNSAFE_INTERRUPTS, "Y\n");
         assert_eq!(judge(false).verdict, Verdict::Warn);
     }
@@ -190,7 +194,7 @@ mod tests {
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/noiommu-vfio0");
         let off = judge(&[disk]);
         assert_eq!(off.verdict, Verdict::Ok);
-        assert!(off.text.contains("go on working"));
+        assert!(off.text.contains("continue to work"));
         assert_eq!(judge(&[]).verdict, Verdict::Fail);
         fake.write(switch, "Y\n");
         assert_eq!(judge(&[]).verdict, Verdict::Ok);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges and words what is kept pinned for devices that could not be made quiet.
+//! Checks and reports memory that is kept pinned for devices that could not be made quiet.
 
 use keeper::Found;
 
@@ -56,7 +56,7 @@ mod tests {
             parent: None,
             seen_in_slot: false,
             accepted: false,
-            why: "it does not answer".into(),
+            why: "it does not respond".into(),
         };
         let status = Status {
             bytes: 64 << 20,

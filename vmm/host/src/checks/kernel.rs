@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges the running kernel: version, configuration, taint, lockdown.
+//! Checks the running kernel: version, configuration, taint, lockdown.
 
 use std::collections::BTreeMap;
 
@@ -28,14 +28,14 @@ const ALWAYS: [&str; 6] = [
     "KVM",
 ];
 
-/// Those for devices that no IOMMU stands before: guest memory of hugepages, and the mode itself.
+/// Those for devices that no IOMMU isolates: guest memory of hugepages, and the mode itself.
 const NOIOMMU: [&str; 3] = ["HUGETLBFS", "VFIO_NOIOMMU", "IOMMUFD_NOIOMMU"];
 
-/// Bits of the taint that tell of trouble (include/linux/panic.h), with the kernel's letters.
+/// Bits of the taint that indicate a fault (include/linux/panic.h), with the kernel's letters.
 const TROUBLE: [(u32, &str); 3] = [
     (4, "M, a machine check"),
     (5, "B, a bad page"),
-    (7, "D, the kernel crashed and went on"),
+    (7, "D, the kernel crashed and continued"),
 ];
 
 /// `TAINT_USER`.
@@ -48,7 +48,8 @@ pub(crate) fn check_version(root: &SysRoot, noiommu: bool) -> Line {
     let (first, why) = if noiommu {
         (
             FIRST_NOIOMMU,
-            "the first that tells where pinned memory is, without which no device works here",
+            "the first that reports where pinned memory is, which every device in noiommu mode \
+             requires",
         )
     } else {
         (
@@ -58,17 +59,18 @@ pub(crate) fn check_version(root: &SysRoot, noiommu: bool) -> Line {
     };
     let needed = format!("Linux {}.{}", first.0, first.1);
     match version(&release) {
-        Some(version) if version >= first => {
-            Line::ok(id, format!("Linux {release}; {needed} or later is needed"))
-        }
+        Some(version) if version >= first => Line::ok(
+            id,
+            format!("Linux {release}; {needed} or later is required"),
+        ),
         Some(_) => Line::fail(
             id,
-            format!("Linux {release} is too old: {needed} or later is needed, {why}"),
-            "apt install -t trixie-backports linux-source-7.3  # or a later kernel of your own",
+            format!("Linux {release} is too old: {needed} or later is required, {why}"),
+            "apt install -t trixie-backports linux-source-7.3  # or build a later kernel",
         ),
         None => Line::warn(
             id,
-            format!("The kernel's version {release:?} cannot be understood; {needed} is needed"),
+            format!("Cannot parse the kernel's version {release:?}; {needed} is required"),
             "uname -r",
         ),
     }
@@ -102,8 +104,8 @@ pub(crate) fn check_config(root: &SysRoot, noiommu: bool) -> Line {
         return Line::warn(
             id,
             format!(
-                "Neither /proc/config.gz nor /boot/config-{} can be read, so what the kernel was \
-                 built with is not known",
+                "Neither /proc/config.gz nor /boot/config-{} can be read, so the kernel's \
+                 configuration is unknown",
                 release(root)
             ),
             "modprobe configs && pinvisor check",
@@ -115,7 +117,7 @@ pub(crate) fn check_config(root: &SysRoot, noiommu: bool) -> Line {
         missing.retain(|name| !name.starts_with("KVM"));
     }
     if missing.is_empty() {
-        return Line::ok(id, format!("Everything needed is in {file}"));
+        return Line::ok(id, format!("{file} has every required option"));
     }
     let mut text = format!(
         "This kernel was built without CONFIG_{} ({file})",
@@ -145,15 +147,15 @@ pub(crate) fn check_taint(root: &SysRoot, noiommu: bool) -> Line {
         Err(word) => {
             return Line::warn(
                 id,
-                format!("The kernel's taint {word:?} cannot be understood"),
+                format!("Cannot parse the kernel's taint {word:?}"),
                 "cat /proc/sys/kernel/tainted",
             );
         }
     };
     let has = |bit: u32| taint & (1 << bit) != 0;
     let user = if has(TAINT_USER) {
-        "; U says that a device was bound in noiommu mode since boot: what such a device did to \
-         memory is unknown, so kernel developers will not look at this kernel's bugs"
+        "; U means that a device was bound in noiommu mode since boot: such a device may have \
+         changed any memory, so kernel developers reject bug reports from this kernel"
     } else {
         ""
     };
@@ -165,7 +167,7 @@ pub(crate) fn check_taint(root: &SysRoot, noiommu: bool) -> Line {
         return Line::warn(
             id,
             format!(
-                "The kernel has had trouble: {} (taint {taint}){user}",
+                "The kernel has reported a fault: {} (taint {taint}){user}",
                 trouble.join("; ")
             ),
             "dmesg --level=emerg,alert,crit,err; then reboot",
@@ -174,7 +176,7 @@ pub(crate) fn check_taint(root: &SysRoot, noiommu: bool) -> Line {
     match (taint, user) {
         (0, _) if noiommu => Line::ok(
             id,
-            "The kernel is not tainted; binding a device will do so (U)",
+            "The kernel is not tainted; binding a device taints it (U)",
         ),
         (0, _) => Line::ok(id, "The kernel is not tainted"),
         _ => Line::ok(id, format!("Taint {taint}{user}")),
@@ -189,8 +191,8 @@ pub(crate) fn check_lockdown(root: &SysRoot) -> Line {
         Some(mode) => Line::warn(
             id,
             format!(
-                "The kernel is locked down ({mode}). That does not stop a run, but the driver of \
-                 a device without an IOMMU can change the kernel all the same"
+                "The kernel is locked down ({mode}). That does not prevent a run, but the driver \
+                 of a device without an IOMMU can change the kernel regardless"
             ),
             "if the guest is trusted like root: pinvisor run --noiommu ...",
         ),
@@ -199,7 +201,6 @@ pub(crate) fn check_lockdown(root: &SysRoot) -> Line {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
 
     use super::*;
     use crate::checks::line::Verdict;
@@ -260,14 +261,19 @@ mod tests {
     #[test]
     fn a_packed_configuration_is_preferred() {
         let fake = Fake::new();
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        packed.write_all(FULL.as_bytes()).unwrap();
+        // What `gzip -n` writes before and after the data; the checksum is not read.
+        let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+        packed.extend(miniz_oxide::deflate::compress_to_vec(FULL.as_bytes(), 1));
+        packed.extend([0; 8]);
         fake.directory("proc");
         let path = fake.dir.path().join("proc/config.gz");
-        std::fs::write(&path, packed.finish().unwrap()).unwrap();
+        std::fs::write(&path, &packed).unwrap();
         assert_eq!(check_config(&fake.root, true).verdict, Verdict::Ok);
-        std::fs::write(&path, "no gzip").unwrap();
-        assert_eq!(check_config(&fake.root, true).verdict, Verdict::Warn);
+        let with_name = [&[0x1f, 0x8b, 8, 8], &packed[4..]].concat();
+        for odd in [&b"no gzip"[..], b"", &packed[..40], &with_name] {
+            std::fs::write(&path, odd).unwrap();
+            assert_eq!(check_config(&fake.root, true).verdict, Verdict::Warn);
+        }
     }
 
     #[test]
@@ -278,7 +284,7 @@ mod tests {
             check_taint(&fake.root, true)
         };
         assert_eq!(judge("0\n").verdict, Verdict::Ok);
-        assert!(judge("0\n").text.contains("will do so"));
+        assert!(judge("0\n").text.contains("taints it"));
         let user = judge("64\n");
         assert_eq!(user.verdict, Verdict::Ok);
         assert!(user.text.contains("noiommu mode"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges KVM.
+//! Checks KVM.
 
 use std::fmt;
 use std::io;
@@ -37,13 +37,13 @@ fn line(answer: Result<(), KvmObstacle>) -> Line {
     match answer {
         Ok(()) => Line::ok(
             id,
-            "/dev/kvm opens, and KVM has all capabilities that a guest needs",
+            "/dev/kvm can be opened, and KVM has all capabilities that a guest needs",
         ),
         Err(obstacle) => Line::fail(
             id,
-            format!("/dev/kvm opens, but {obstacle}"),
+            format!("/dev/kvm can be opened, but {obstacle}"),
             format!(
-                "boot a kernel that has it: Linux 7.3 with CONFIG_{}",
+                "boot Linux 7.3 with CONFIG_{}",
                 KVM_OPTIONS.join(" or CONFIG_")
             ),
         ),
@@ -55,18 +55,18 @@ fn unopened(error: &io::Error) -> Line {
     match error.kind() {
         io::ErrorKind::NotFound => Line::fail(
             id,
-            "There is no /dev/kvm: virtualisation is off in the firmware, or the kernel lacks \
-             KVM or has not loaded it",
+            "/dev/kvm does not exist: virtualisation is disabled in the firmware, or the kernel \
+             lacks KVM, or its module is not loaded",
             format!("modprobe -a {KVM_MODULES}; dmesg | grep -i kvm"),
         ),
         io::ErrorKind::PermissionDenied => Line::fail(
             id,
-            "/dev/kvm does not open: the caller is not allowed to",
+            "Cannot open /dev/kvm: permission denied",
             "usermod -aG kvm $USER  # and log in again, or run as root",
         ),
         _ => Line::fail(
             id,
-            format!("/dev/kvm does not open: {error}"),
+            format!("Cannot open /dev/kvm: {error}"),
             "ls -l /dev/kvm",
         ),
     }
@@ -83,9 +83,9 @@ mod tests {
     #[test]
     fn what_does_not_open_is_reported_by_cause() {
         let fake = Fake::new();
-        assert!(check(&fake.root).text.contains("no /dev/kvm"));
+        assert!(check(&fake.root).text.contains("/dev/kvm does not exist"));
         fake.directory("dev/kvm");
-        assert!(check(&fake.root).text.contains("does not open"));
+        assert!(check(&fake.root).text.contains("Cannot open"));
         let denied = unopened(&io::ErrorKind::PermissionDenied.into());
         assert!(denied.hint.unwrap().starts_with("usermod"));
     }

@@ -19,7 +19,7 @@ const JSON_VERSION: u32 = 1;
 pub enum Verdict {
     /// It holds.
     Ok,
-    /// A run is possible, and there is something to know first.
+    /// A run is possible, with a reservation.
     Warn,
     /// A run is not possible.
     Fail,
@@ -116,17 +116,18 @@ struct Json<'a> {
 }
 
 impl Report {
-    /// Whether nothing stands in the way of a run.
+    /// Whether a run is possible.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.lines.iter().all(|line| line.verdict != Verdict::Fail)
     }
 
-    /// Writes the lines for a person: `VERDICT ID: TEXT`, and below it the next command.
+    /// Writes the lines for a person: `VERDICT ID: TEXT`, and below it the next command. Verdicts are
+    /// coloured if `colour`.
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub fn write_text(&self, out: &mut dyn Write, colour: bool) -> io::Result<()> {
         let mut device = None;
         for line in &self.lines {
             if line.device != device {
@@ -135,7 +136,10 @@ impl Report {
                     writeln!(out, "\n{bdf}")?;
                 }
             }
-            let style = line.verdict.style();
+            let style = match colour {
+                true => line.verdict.style(),
+                false => Style::new(),
+            };
             let word = line.verdict.word();
             let id = line.id.name();
             writeln!(out, "{style}{word:<4}{style:#} {id}: {}", line.text)?;
@@ -191,13 +195,17 @@ mod tests {
 
     #[test]
     fn a_person_reads_the_next_command_below_the_line() {
-        let mut out = anstyle_free();
-        report().write_text(&mut out.0).unwrap();
+        let text = |colour| {
+            let mut out = Vec::new();
+            report().write_text(&mut out, colour).unwrap();
+            String::from_utf8(out).unwrap()
+        };
         assert_eq!(
-            out.text(),
+            text(false),
             "OK   kvm: there\n\n0000:01:00.0\nFAIL device-driver: nvme holds it\n     \
              next: pinvisor bind 01:00.0\n\nNot ready: 1 failed, 0 warnings\n"
         );
+        assert!(text(true).contains("\u{1b}[31mFAIL\u{1b}[0m device-driver: "));
     }
 
     #[test]
@@ -213,25 +221,5 @@ mod tests {
         assert_eq!(line["device"], "0000:01:00.0");
         assert_eq!(line["verdict"], "fail");
         assert_eq!(line["next"], "pinvisor bind 01:00.0");
-    }
-
-    struct Plain(Vec<u8>);
-
-    fn anstyle_free() -> Plain {
-        Plain(Vec::new())
-    }
-
-    impl Plain {
-        /// What was written without the colours.
-        fn text(&self) -> String {
-            let text = String::from_utf8(self.0.clone()).unwrap();
-            let mut plain = String::new();
-            let mut parts = text.split("\u{1b}[");
-            plain.push_str(parts.next().unwrap());
-            for part in parts {
-                plain.push_str(part.split_once('m').unwrap().1);
-            }
-            plain
-        }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges memory: the address map, hugepages, and what befalls pinned pages.
+//! Checks memory: the address map, hugepages, and threats to pinned pages.
 
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 
@@ -8,7 +8,7 @@ use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::checks::rebuild::rebuild;
 use crate::checks::units::size;
-use crate::facts::memory::{Balloon, balloon, meminfo, movable_memory};
+use crate::facts::memory::{Balloon, Meminfo, balloon, movable_memory};
 use crate::sys_root::SysRoot;
 use crate::wanted::WantedMemory;
 
@@ -18,24 +18,24 @@ pub(crate) fn check_address_map(root: &SysRoot) -> Line {
     match root.iomem() {
         Ok(map) => {
             let ram = map.system_ram().count();
-            Line::ok(id, format!("/proc/iomem shows {ram} pieces of memory"))
+            Line::ok(id, format!("/proc/iomem lists {ram} ranges of memory"))
         }
         Err(iommufd_backend::Error::AddressesHidden { .. }) => Line::fail(
             id,
-            "/proc/iomem shows this caller no addresses (CAP_SYS_ADMIN), and a guest's memory \
-             must stand clear of what the host has where",
+            "/proc/iomem hides addresses from this caller (CAP_SYS_ADMIN), and they are required \
+             to place guest memory",
             "run as root: sudo pinvisor ...",
         ),
         Err(error) => Line::fail(
             id,
-            format!("{error}, and a guest's memory must stand clear of what the host has where"),
+            format!("{error}, and the host's address map is required to place guest memory"),
             "ls -l /proc/iomem",
         ),
     }
 }
 
 /// [`Id::Hugepages`]: a line for the pages that the guest's memory is to be made of, or for each
-/// size that there is.
+/// size.
 pub(crate) fn check_hugepages(
     root: &SysRoot,
     memory: Option<&WantedMemory>,
@@ -45,13 +45,13 @@ pub(crate) fn check_hugepages(
     if !are_needed {
         return vec![Line::ok(
             id,
-            "Not needed: only guest memory at its physical addresses (dma=identity) is made of them",
+            "Not needed: only identity-mapped guest memory (dma=identity) uses them",
         )];
     }
     if !root.exists("sys/kernel/mm/hugepages") {
         return vec![Line::fail(
             id,
-            "This kernel has no hugepages (CONFIG_HUGETLBFS), of which guest memory is made",
+            "This kernel has no hugepages (CONFIG_HUGETLBFS), which guest memory requires",
             rebuild("-e HUGETLBFS"),
         )];
     }
@@ -101,7 +101,7 @@ fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
         }
         return Line::warn(
             id,
-            format!("No page of {page} is available ({have}); a guest's memory is made of them"),
+            format!("No page of {page} is available ({have}); guest memory requires them"),
             format!(
                 "echo 512 > {file}  # 512 pages for 1 GiB; {early}: hugepagesz={page} hugepages=512"
             ),
@@ -118,7 +118,7 @@ fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
     Line::fail(
         id,
         format!(
-            "{wanted} are needed, of which {} are available: {have}",
+            "{wanted} are required, of which {} are available: {have}",
             pool.available()
         ),
         format!("echo {total} > {file}  # {early}: hugepagesz={page} hugepages={total}"),
@@ -138,8 +138,8 @@ pub(crate) fn check_pinned_memory(root: &SysRoot) -> Line {
         return Line::warn(
             id,
             format!(
-                "This virtual machine's hypervisor takes free memory away through {driver} \
-                 ({device}). It cannot take pinned pages, but may leave none to reserve"
+                "This virtual machine's hypervisor can reclaim free memory through {driver} \
+                 ({device}). It cannot reclaim pinned pages, but may leave none to reserve"
             ),
             format!("echo {device} > /sys/bus/{bus}/drivers/{driver}/unbind"),
         );
@@ -148,27 +148,24 @@ pub(crate) fn check_pinned_memory(root: &SysRoot) -> Line {
         Some(word) => Line::warn(
             id,
             format!(
-                "The kernel was booted with {word}: hugepages that stand in movable memory are \
-                 moved elsewhere before they can be pinned, which fails where no other is free"
+                "The kernel was booted with {word}: hugepages in movable memory are migrated \
+                 before they are pinned, which fails if no other is free"
             ),
             format!("boot without {word}, or reserve twice the hugepages"),
         ),
-        None => Line::ok(
-            id,
-            "No balloon and no movable hugepages; what is pinned stays where it is",
-        ),
+        None => Line::ok(id, "No balloon and no movable hugepages"),
     }
 }
 
 /// [`Id::MemoryErrors`]
 pub(crate) fn check_memory_errors(root: &SysRoot) -> Line {
     let id = Id::MemoryErrors;
-    match meminfo(root, "HardwareCorrupted") {
+    match Meminfo::read(root).and_then(|meminfo| meminfo.kib("HardwareCorrupted")) {
         Some(kib) if kib > 0 => Line::warn(
             id,
             format!(
-                "{kib} KiB of memory have failed since boot. The kernel keeps its own programs \
-                 from such pages, and cannot keep a device from them"
+                "{kib} KiB of memory have failed since boot. The kernel no longer gives such pages \
+                 to programs, but a device can still access them"
             ),
             "dmesg | grep -i -e 'memory failure' -e mce",
         ),
@@ -213,7 +210,7 @@ mod tests {
         assert_eq!(line.verdict, Verdict::Fail);
         assert!(
             line.text
-                .starts_with("512 pages of 2M for 1 GiB are needed, of which 500")
+                .starts_with("512 pages of 2M for 1 GiB are required, of which 500")
         );
         assert!(line.hint.as_ref().unwrap().starts_with("echo 612 > "));
         pool(&fake, 600, 562, 50);
@@ -265,7 +262,7 @@ mod tests {
         let judge = || check_address_map(&fake.root);
         assert!(judge().text.contains("Cannot read"));
         fake.write("proc/iomem", "00000000-00000000 : System RAM\n");
-        assert!(judge().text.contains("no addresses"));
+        assert!(judge().text.contains("hides addresses"));
         assert_eq!(end_of_memory(&fake.root), Hpa(0));
         fake.write("proc/meminfo", "MemTotal:       8000000 kB\n");
         assert_eq!(end_of_memory(&fake.root), Hpa(8_000_000 << 10));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges the [`facts`](crate::facts): all checks in order, and the texts of facts.
+//! All checks of the [`facts`](crate::facts), in order, and the texts of facts.
 
 mod available_memory;
 mod bars;

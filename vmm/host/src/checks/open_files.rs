@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges the limit on open files.
+//! Checks the limit on open files.
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges what the caller may do.
+//! Checks the caller's privileges.
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
@@ -17,13 +17,13 @@ pub(crate) fn check_seccomp(root: &SysRoot) -> Line {
     if has_seccomp_filter(root) {
         return Line::warn(
             id,
-            "A seccomp filter looks at the caller's system calls: it may deny those that a run needs, as \
-             the usual ones of containers do",
-            "run without it (docker: --security-opt seccomp=unconfined), or let it allow ioctl, memfd_create \
-             and fallocate",
+            "A seccomp filter applies to the caller: it may deny system calls that a run needs, as \
+             containers' default filters do",
+            "run without it (docker: --security-opt seccomp=unconfined), or allow ioctl, \
+             memfd_create and fallocate in it",
         );
     }
-    Line::ok(id, "No seccomp filter looks at the caller's system calls")
+    Line::ok(id, "No seccomp filter applies to the caller")
 }
 
 /// [`Id::CapabilityRawio`]
@@ -39,13 +39,13 @@ pub(crate) fn check_rawio(root: &SysRoot, noiommu: bool) -> Line {
     let why = if privilege.is_first_namespace {
         "The caller lacks CAP_SYS_RAWIO"
     } else {
-        "The caller is in a user namespace of its own, whose CAP_SYS_RAWIO does not count"
+        "The caller is not in the initial user namespace, so its CAP_SYS_RAWIO does not count"
     };
     Line::fail(
         id,
         format!(
-            "{why}: the kernel opens a device in noiommu mode, and tells where pinned memory is \
-             (IOMMU_IOAS_NOIOMMU_GET_PA), for that capability only"
+            "{why}: the kernel requires that capability to open a device in noiommu mode and to \
+             report where pinned memory is (IOMMU_IOAS_NOIOMMU_GET_PA)"
         ),
         "run as root outside a container: sudo pinvisor ...",
     )
@@ -57,19 +57,19 @@ pub(crate) fn check_page_addresses(root: &SysRoot, noiommu: bool) -> Line {
     if !noiommu {
         return Line::ok(id, "They are not needed: an IOMMU translates");
     }
-    let missing = "a run does not check that guest memory stays where devices find it";
+    let missing = "a run does not verify that guest memory stays at the addresses that devices use";
     if !root.exists("proc/self/pagemap") {
         return Line::warn(
             id,
-            format!("There is no /proc/self/pagemap (CONFIG_PROC_PAGE_MONITOR): {missing}"),
+            format!("/proc/self/pagemap does not exist (CONFIG_PROC_PAGE_MONITOR): {missing}"),
             rebuild("-e PROC_PAGE_MONITOR"),
         );
     }
     if Privilege::of_caller(root).has(SYS_ADMIN) {
         return Line::ok(
             id,
-            "/proc/self/pagemap shows them (CAP_SYS_ADMIN): every run compares all pages of guest \
-             memory with them",
+            "/proc/self/pagemap shows them (CAP_SYS_ADMIN): every run compares the addresses of \
+             all guest pages with them",
         );
     }
     Line::warn(
@@ -83,10 +83,10 @@ pub(crate) fn check_page_addresses(root: &SysRoot, noiommu: bool) -> Line {
 pub(crate) fn check_memlock(root: &SysRoot, need: Option<u64>) -> Line {
     let id = Id::Memlock;
     let needs = need.map_or_else(
-        || "A guest needs the bytes of its memory, once, for all its devices together".to_owned(),
+        || "A guest needs the size of its memory, once for all its devices".to_owned(),
         |bytes| {
             format!(
-                "{bytes} bytes ({}) are needed, once, for all devices together",
+                "{bytes} bytes ({}) are required, once for all devices",
                 size(bytes)
             )
         },

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges how a PCI function can be reset.
+//! Checks how a PCI function can be reset.
 
 use address::Bdf;
 use iommufd_backend::{BUS_RESET, ResetMethod};
@@ -35,9 +35,10 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         }
         ResetMethod::None { .. } => Line::fail(
             id,
-            "It cannot be reset, and neither can its bus: its next user inherits what it is doing",
+            "Neither it nor its bus can be reset: its next user inherits its current activity",
             format!(
-                "move it behind a bridge; or accept that: pinvisor run --device {bdf},reset=none ..."
+                "move it behind a bridge; or accept this: pinvisor run --device {bdf},reset=none \
+                 ..."
             ),
         ),
     }
@@ -45,24 +46,24 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
 
 fn alone_on_its_bus(instead_of: Option<&str>) -> Line {
     let own = match instead_of {
-        Some(own) => format!("; its own reset, by D3hot ({own}), is not trusted"),
+        Some(own) => format!("; its own reset, through D3hot ({own}), is unreliable"),
         None => String::new(),
     };
     Line::ok(
         Id::DeviceReset,
-        format!("With its bus, on which it is alone (bus){own}"),
+        format!("With its bus, on which it is the only function (bus){own}"),
     )
 }
 
 fn with_its_bus(bdf: Bdf, others: &[Bdf], instead_of: Option<&str>) -> Line {
     let text = match instead_of {
         Some(own) => format!(
-            "By a stay in D3hot ({own}), which may leave it running; a run with {} resets their bus \
+            "Through D3hot ({own}), which may not stop it; a run together with {} resets their bus \
              instead",
             names(others, ", ")
         ),
         None => format!(
-            "Only with its bus, together with {}: all of them go to one guest",
+            "Only with its bus, together with {}: pass them all through to one guest",
             names(others, ", ")
         ),
     };
@@ -102,13 +103,23 @@ mod tests {
         for (methods, is_alone, verdict, text) in [
             (Some("flr bus\n"), true, Ok, "By itself (flr)"),
             (Some("flr\n"), false, Ok, "By itself (flr)"),
-            (Some("bus\n"), true, Ok, "on which it is alone (bus)"),
-            (Some("pm bus\n"), true, Ok, "D3hot (pm), is not trusted"),
+            (
+                Some("bus\n"),
+                true,
+                Ok,
+                "on which it is the only function (bus)",
+            ),
+            (Some("pm bus\n"), true, Ok, "D3hot (pm), is unreliable"),
             (Some("pm\n"), true, Ok, "By itself (pm)"),
-            (Some("pm bus\n"), false, Warn, "D3hot (pm), which may leave"),
+            (
+                Some("pm bus\n"),
+                false,
+                Warn,
+                "D3hot (pm), which may not stop",
+            ),
             (Some("bus\n"), false, Warn, "Only with its bus"),
             (None, false, Warn, "together with 0000:01:00.1"),
-            (None, true, Fail, "cannot be reset"),
+            (None, true, Fail, "nor its bus can be reset"),
         ] {
             let line = line(methods, is_alone);
             assert_eq!(line.verdict, verdict, "{methods:?} {is_alone}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges `/sys`.
+//! Checks `/sys`.
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
@@ -14,7 +14,7 @@ pub(crate) fn check(root: &SysRoot) -> Line {
         return Line::fail(
             id,
             format!("/sys/bus/pci/devices, which lists PCI devices, cannot be read: {error}"),
-            "mount -t sysfs sysfs /sys  # in a container: let the host's in",
+            "mount -t sysfs sysfs /sys  # in a container: mount the host's",
         );
     }
     judge(is_read_only(root))
@@ -26,11 +26,11 @@ fn judge(is_read_only: bool) -> Line {
         return Line::warn(
             id,
             "/sys is read-only: devices cannot be bound to vfio-pci here, and guest memory stays \
-             pinned where only a reset through /sys would end a device's DMA",
+             pinned if only a reset through /sys can stop a device's DMA",
             "mount -o remount,bind,rw /sys",
         );
     }
-    Line::ok(id, "/sys lists PCI devices, and can be written to")
+    Line::ok(id, "/sys lists PCI devices and is writable")
 }
 
 #[cfg(test)]

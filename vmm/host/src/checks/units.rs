@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Numbers and names for a person.
+//! Numbers and names in readable form.
 
 use address::Bdf;
 

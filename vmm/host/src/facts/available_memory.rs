@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Ordinary memory, of which a guest is made that needs no hugepages: how much there is at most.
+//! The amount of ordinary memory available to a guest without hugepages.
 
 use std::path::{Path, PathBuf};
 
-use crate::facts::memory::meminfo;
+use crate::facts::memory::Meminfo;
 use crate::sys_root::SysRoot;
 
 /// What ends the memory that is available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemoryLimit {
-    /// There is no more in the machine, swap for others' memory included.
+    /// All of the machine's memory, swap for others' memory included.
     Machine,
     /// `memory.max` of a control group.
     ControlGroup(PathBuf),
@@ -36,8 +36,9 @@ pub fn available_memory(root: &SysRoot) -> Option<AvailableMemory> {
 }
 
 fn machine(root: &SysRoot) -> Option<AvailableMemory> {
-    let kib = |name| meminfo(root, name);
-    // What others have can be swapped out, as far as it is anonymous.
+    let meminfo = Meminfo::read(root)?;
+    let kib = |name| meminfo.kib(name);
+    // Anonymous memory of others can be swapped out.
     let swap = kib("SwapFree")
         .unwrap_or(0)
         .min(kib("AnonPages").unwrap_or(0));
@@ -59,7 +60,10 @@ fn overcommit(root: &SysRoot) -> Option<AvailableMemory> {
     if !refuses_overcommit(root) {
         return None;
     }
-    let left = meminfo(root, "CommitLimit")?.saturating_sub(meminfo(root, "Committed_AS")?);
+    let meminfo = Meminfo::read(root)?;
+    let left = meminfo
+        .kib("CommitLimit")?
+        .saturating_sub(meminfo.kib("Committed_AS")?);
     Some(AvailableMemory {
         bytes: left.saturating_mul(1024),
         limit: MemoryLimit::Overcommit,

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a function's config space tells.
+//! Facts from a function's config space.
 
-use pci_config::regs::{
-    CAP_MSI, CAP_MSIX, HEADER_END, HEADER_TYPE, HEADER_TYPE_LAYOUT, INTERRUPT_PIN, MSI_CONTROL,
-    MSIX_CONTROL,
-};
-use pci_config::{Capability, MsiControl, MsixControl, capabilities, hides_capabilities, word};
+use pci_config::regs::{HEADER_END, HEADER_TYPE, HEADER_TYPE_LAYOUT};
+use pci_config::{PerKind, hides_capabilities, interrupt_vectors};
 
 /// Bytes that every caller can read.
 const HEADER: usize = HEADER_END as usize;
@@ -16,10 +13,10 @@ const HEADER: usize = HEADER_END as usize;
 pub(crate) struct ConfigSpace {
     /// 0 for a device, 1 for a bridge, 2 for a CardBus bridge.
     pub header_type: u8,
-    /// Whether it has INTx.
-    pub intx: bool,
-    /// Vectors of MSI and MSI-X; `None` where the capabilities were not shown.
-    pub messages: Option<(u16, u16)>,
+    /// Vectors of each kind of interrupt.
+    pub interrupts: PerKind<u16>,
+    /// Whether the capabilities were not shown, so that no vectors of messages are known.
+    pub hides_capabilities: bool,
 }
 
 /// Whether no device answers: all reads give ones (PCI Local Bus Specification 3.0, 6.1). The IDs alone do so for
@@ -36,29 +33,25 @@ impl ConfigSpace {
         let header = bytes.get(..HEADER)?;
         Some(Self {
             header_type: header[usize::from(HEADER_TYPE)] & HEADER_TYPE_LAYOUT,
-            intx: header[usize::from(INTERRUPT_PIN)] != 0,
-            messages: (!hides_capabilities(bytes)).then(|| messages(bytes)),
+            interrupts: interrupt_vectors(bytes),
+            hides_capabilities: hides_capabilities(bytes),
         })
     }
 }
 
-/// Vectors of MSI and of MSI-X.
-fn messages(bytes: &[u8]) -> (u16, u16) {
-    let (mut msi, mut msix) = (0, 0);
-    for Ok(Capability { id, offset, .. }) in capabilities(bytes) {
-        let control = |register| word(bytes, offset + register);
-        match u8::try_from(id) {
-            Ok(CAP_MSI) => msi = control(MSI_CONTROL).map_or(msi, |c| 1 << MsiControl(c).capable()),
-            Ok(CAP_MSIX) => msix = control(MSIX_CONTROL).map_or(msix, |c| MsixControl(c).vectors()),
-            _ => {}
-        }
-    }
-    (msi, msix)
-}
-
 #[cfg(test)]
 mod tests {
+    use pci_config::InterruptKind;
+    use pci_config::regs::{CAP_MSI, CAP_MSIX};
+
     use super::*;
+
+    /// Vectors of INTx, MSI and MSI-X, and whether those of messages are not known.
+    fn found(bytes: &[u8]) -> ([u16; 3], bool) {
+        let read = ConfigSpace::read(bytes).unwrap();
+        let vectors = InterruptKind::ALL.map(|kind| read.interrupts[kind]);
+        (vectors, read.hides_capabilities)
+    }
 
     fn config() -> Vec<u8> {
         let mut bytes = vec![0; 256];
@@ -72,10 +65,8 @@ mod tests {
 
     #[test]
     fn vectors_are_counted() {
-        let read = ConfigSpace::read(&config()).unwrap();
-        assert!(read.intx);
-        assert_eq!(read.messages, Some((32, 65)));
-        assert_eq!(read.header_type, 0);
+        assert_eq!(found(&config()), ([1, 32, 65], false));
+        assert_eq!(ConfigSpace::read(&config()).unwrap().header_type, 0);
     }
 
     #[test]
@@ -90,18 +81,17 @@ mod tests {
     #[test]
     fn the_header_alone_hides_capabilities() {
         assert_eq!(ConfigSpace::read(&config()[..63]), None);
-        let short = ConfigSpace::read(&config()[..64]).unwrap();
-        assert_eq!(short.messages, None);
+        assert_eq!(found(&config()[..64]), ([1, 0, 0], true));
         let mut none = config()[..64].to_vec();
         none[0x06] = 0;
-        assert_eq!(ConfigSpace::read(&none).unwrap().messages, Some((0, 0)));
+        assert_eq!(found(&none), ([1, 0, 0], false));
     }
 
     #[test]
     fn a_list_that_runs_in_circles_ends() {
         let mut bytes = config();
         bytes[0x51] = 0x40;
-        assert_eq!(ConfigSpace::read(&bytes).unwrap().messages, Some((32, 65)));
+        assert_eq!(found(&bytes), ([1, 32, 65], false));
     }
 
     proptest::proptest! {

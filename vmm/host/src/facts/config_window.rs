@@ -27,10 +27,11 @@ pub struct ConfigWindow {
 }
 
 impl ConfigWindow {
-    /// The place in the host's `map`: where the host has its own config space, if a guest can be told
-    /// so; else the highest MiB below [`CONFIG_WINDOW_LIMIT`] that the host uses for nothing; else the highest one
-    /// that is in its root bridges' windows, as on machines without memory-mapped config space, with
-    /// nothing in it. `bars` are those of the devices to pass through.
+    /// The place in the host's `map`: where the host has its own config space, if a guest can be
+    /// given so; else the highest MiB below [`CONFIG_WINDOW_LIMIT`] that the host uses for nothing;
+    /// else the highest one that is in its root bridges' windows, as on machines without
+    /// memory-mapped config space, with nothing in it. `bars` are those of the devices to pass
+    /// through.
     #[must_use]
     pub fn find(map: &IoMem, bars: &[Range<Hpa>]) -> Option<Self> {
         let suits = |start: &Hpa| start.is_aligned(CONFIG_WINDOW_SIZE) && start.0 < LIMIT_4G;

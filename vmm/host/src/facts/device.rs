@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a PCI function is, who has it, and what it shares with others.
+//! The identity, driver and shared resources of a PCI function.
 
 use address::Bdf;
 use iommufd_backend::{CdevKind, CdevNode, Error, TranslatedBar, is_vfio_driver};
@@ -76,7 +76,8 @@ pub(crate) fn cdev(root: &SysRoot, bdf: Bdf) -> Option<CdevNode> {
     CdevNode::of(root.pci(), bdf).ok().flatten()
 }
 
-/// Whether an IOMMU translates for a function: as its character device says, or before it has one, its group.
+/// Whether an IOMMU translates for a function: by its character device, or before it has one, by
+/// its group.
 #[must_use]
 pub fn cdev_kind(root: &SysRoot, bdf: Bdf) -> CdevKind {
     if let Some(node) = cdev(root, bdf) {
@@ -137,8 +138,8 @@ fn is_express(root: &SysRoot, bdf: Bdf) -> bool {
     root.exists(&format!("sys/bus/pci/devices/{bdf}/max_link_speed"))
 }
 
-/// The functions that the device's IOMMU cannot tell from it, and that a driver of their own has: the
-/// kernel gives a group of them away as a whole, ports and bridges apart
+/// The functions that the device's IOMMU cannot distinguish from it, and that have their own
+/// driver: the kernel gives a group of them away as a whole, ports and bridges apart
 /// (drivers/iommu/iommu.c iommu_device_claim_dma_owner).
 pub(crate) fn driven_in_group(root: &SysRoot, bdf: Bdf) -> Vec<Bdf> {
     if cdev_kind(root, bdf) == CdevKind::Noiommu {
@@ -161,7 +162,7 @@ mod tests {
     const DISK: &str = "sys/devices/pci0000:00/0000:00:08.0/0000:01:00.0";
 
     #[test]
-    fn a_node_says_more_than_a_group() {
+    fn a_node_has_precedence_over_a_group() {
         let fake = Fake::new();
         let disk = fake.disk();
         let kind = || cdev_kind(&fake.root, disk);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How the DMA of devices reaches guest memory: what is asked for, and what comes of it.
+//! How the DMA of devices reaches guest memory: the request and its resolved form.
 
 use address::Bdf;
 use iommufd_backend::CdevKind;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the host uses a PCI function for.
+//! The host's uses of a PCI function.
 
 use std::fs;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which interrupts of a PCI function the host serves, as far as that shows before it is opened.
+//! Which interrupts of a PCI function the host supports, as far as visible before it is opened.
 
 use address::Bdf;
 

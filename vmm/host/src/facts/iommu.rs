@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the kernel offers: `/dev/iommu`, IOMMUs.
+//! `/dev/iommu` and IOMMUs.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -18,9 +18,8 @@ pub(crate) fn open_iommufd(root: &SysRoot) -> io::Result<()> {
 /// (drivers/iommu/iommufd/device.c iommufd_device_bind).
 pub(crate) const UNSAFE_INTERRUPTS: &str = "sys/module/iommufd/parameters/allow_unsafe_interrupts";
 
-/// Whether an IOMMU stands between devices and the CPUs' interrupts, too: the names of interrupt
-/// controllers behind one begin with `IR-` (drivers/iommu/intel/irq_remapping.c,
-/// drivers/iommu/amd/iommu.c).
+/// Whether the IOMMU remaps interrupts of devices, too: the names of interrupt controllers behind
+/// one begin with `IR-` (drivers/iommu/intel/irq_remapping.c, drivers/iommu/amd/iommu.c).
 pub(crate) fn remaps_interrupts(root: &SysRoot) -> bool {
     root.word("proc/interrupts").contains(" IR-")
 }

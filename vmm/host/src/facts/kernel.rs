@@ -3,15 +3,14 @@
 //! The running kernel: version, configuration, command line, taint, lockdown.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
+use std::fs;
 
-use flate2::read::GzDecoder;
+use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
 use crate::sys_root::SysRoot;
 
 /// Most of an unpacked `/proc/config.gz` that is read.
-const MAX_CONFIG: u64 = 4 << 20;
+const MAX_CONFIG: usize = 4 << 20;
 
 /// The kernel's release, such as `7.3.4`.
 pub(crate) fn release(root: &SysRoot) -> String {
@@ -26,18 +25,23 @@ pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
 
 /// The kernel's configuration, by option without `CONFIG_`; `None` if it is nowhere.
 pub(crate) fn config(root: &SysRoot) -> Option<(String, BTreeMap<String, String>)> {
-    let mut text = String::new();
-    if let Ok(file) = File::open(root.path("proc/config.gz"))
-        && GzDecoder::new(file)
-            .take(MAX_CONFIG)
-            .read_to_string(&mut text)
-            .is_ok()
+    if let Ok(packed) = fs::read(root.path("proc/config.gz"))
+        && let Some(text) = unpack(&packed)
     {
         return Some(("/proc/config.gz".to_owned(), options(&text)));
     }
     let name = format!("boot/config-{}", release(root).replace('/', "_"));
     let text = root.text(&name).ok()?;
     Some((format!("/{name}"), options(&text)))
+}
+
+/// The text in a gzip file without optional fields: the kernel's build packs its standard input, with
+/// `gzip -n` (`cmd_gzip` in scripts/Makefile.lib).
+fn unpack(packed: &[u8]) -> Option<String> {
+    // Magic, deflate and no flags; then time, extra flags and system, 6 bytes (RFC 1952, section 2.3).
+    let deflated = packed.strip_prefix(&[0x1f, 0x8b, 8, 0])?.get(6..)?;
+    let text = decompress_to_vec_with_limit(deflated, MAX_CONFIG).ok()?;
+    String::from_utf8(text).ok()
 }
 
 /// The options of a configuration that have a value.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! KVM: whether it opens, and whether it has what a guest needs.
+//! KVM: whether it can be opened, and whether it has the required capabilities.
 
 use std::ffi::CString;
 use std::io;

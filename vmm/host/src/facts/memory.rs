@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Memory of the machine, and what takes it away.
+//! Memory of the machine, and what reduces it.
 
 use address::Hpa;
 
@@ -14,8 +14,8 @@ const BALLOONS: [(&str, &str); 3] = [
     ("vmbus", "hv_balloon"),
 ];
 
-/// Words of the kernel's command line after which hugepages may stand where nothing can be pinned
-/// (Linux Documentation/admin-guide/kernel-parameters.txt).
+/// Words of the kernel's command line that put hugepages where nothing can be pinned (Linux
+/// Documentation/admin-guide/kernel-parameters.txt).
 const MOVABLE: [&str; 4] = [
     "hugetlb_cma=",
     "movablecore=",
@@ -29,18 +29,28 @@ pub(crate) fn end_of_memory(root: &SysRoot) -> Hpa {
         let ends = map.system_ram().map(|range| range.end);
         return ends.max().unwrap_or(Hpa(0));
     }
-    Hpa(meminfo(root, "MemTotal")
+    Hpa(Meminfo::read(root)
+        .and_then(|meminfo| meminfo.kib("MemTotal"))
         .unwrap_or(0)
         .saturating_mul(1 << 10))
 }
 
-/// A number of `/proc/meminfo`, in KiB.
-pub(crate) fn meminfo(root: &SysRoot, name: &str) -> Option<u64> {
-    let text = root.text("proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_whitespace().next()?.parse().ok()
+/// `/proc/meminfo`.
+#[derive(Debug)]
+pub(crate) struct Meminfo(String);
+
+impl Meminfo {
+    /// Reads it; `None` if the kernel does not show it.
+    pub(crate) fn read(root: &SysRoot) -> Option<Self> {
+        root.text("proc/meminfo").ok().map(Self)
+    }
+
+    /// A number, in KiB.
+    pub(crate) fn kib(&self, name: &str) -> Option<u64> {
+        let mut lines = self.0.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
 }
 
 /// A driver that takes this virtual machine's free memory away for its hypervisor.
@@ -68,7 +78,8 @@ pub(crate) fn balloon(root: &SysRoot) -> Option<Balloon> {
     })
 }
 
-/// The word of the kernel's command line by which hugepages may stand in movable memory, if there is one.
+/// The word of the kernel's command line by which hugepages may be in movable memory, if there is
+/// one.
 pub(crate) fn movable_memory(root: &SysRoot) -> Option<String> {
     let is_movable = |word: &String| MOVABLE.iter().any(|start| word.starts_with(start));
     command_line(root).into_iter().find(is_movable)

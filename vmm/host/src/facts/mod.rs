@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is found on a host: no judgement and no text for people, which are in [`checks`](crate::checks).
+//! Facts about a host, without verdicts and texts for users, which are in
+//! [`checks`](crate::checks).
 
 pub(crate) mod available_memory;
 pub(crate) mod config_space;

@@ -25,7 +25,7 @@ pub(crate) fn uses(root: &SysRoot, function: &Path) -> Vec<Use> {
         .collect();
     let addresses = text("proc/net/if_inet6");
     let networks = addresses.lines().filter_map(network_v6);
-    // One of each interface says enough.
+    // One per interface is sufficient.
     let networks: BTreeMap<&str, String> = networks
         .chain(v4.lines().filter_map(network_v4))
         .filter(|(interface, _)| interfaces.contains(*interface))
@@ -42,8 +42,7 @@ pub(crate) fn uses(root: &SysRoot, function: &Path) -> Vec<Use> {
     defaults.chain(networks).collect()
 }
 
-/// Names of the interfaces that stand below `function`, and of the bridges, bonds and VLANs that
-/// stand upon them.
+/// Names of the interfaces below `function`, and of the bridges, bonds and VLANs on top of them.
 fn interfaces(root: &SysRoot, function: &Path) -> BTreeSet<String> {
     let is_below = |name: &String| {
         let real = root.real(format!("sys/class/net/{name}"));
@@ -173,7 +172,7 @@ eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
         };
         fake.write("proc/net/route", V4);
         assert_eq!(found(), [network("10.0.2.0/24")]);
-        // Addresses that it has given itself are no use.
+        // Addresses that it has assigned itself do not count.
         fake.write("proc/net/route", &V4.replace("0002000A", "0000FEA9"));
         let v6 = |address: &str, scope: &str| format!("{address} 02 40 {scope} 80     eth0\n");
         let own = v6("fe80000000000000505400fffe123456", "20");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How many files a run has open.
+//! The number of files that a run opens.
 
 use crate::sys_root::SysRoot;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the caller may do: capabilities, limits, system calls.
+//! The caller's privileges: capabilities, limits, system calls.
 
 use crate::sys_root::SysRoot;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the host can use a PCI function for.
+//! Possible uses of a PCI function by the host.
 
 use address::Bdf;
 

@@ -156,7 +156,7 @@ fn nothing_is_reset_for_a_monitor_that_had_no_memory() {
 }
 
 #[test]
-fn what_cannot_be_reset_is_kept_until_somebody_has_reset_it() {
+fn what_cannot_be_reset_is_kept_until_it_has_been_reset() {
     let mut rig = Rig::new();
     rig.hold();
     symlink("drivers/nvme", rig.device("driver")).unwrap();
@@ -164,11 +164,7 @@ fn what_cannot_be_reset_is_kept_until_somebody_has_reset_it() {
     let found = rig.found();
     assert_eq!(found.pid, std::process::id());
     assert_eq!(found.status.bytes, 64 << 20);
-    assert!(
-        found.status.devices[0]
-            .why
-            .contains("the driver nvme has it")
-    );
+    assert!(found.status.devices[0].why.contains("it is bound to nvme"));
     let other = "0000:02:00.0".parse().unwrap();
     assert_eq!(release(&found, other).unwrap().devices.len(), 1);
     let disk = DISK.parse().unwrap();
@@ -182,7 +178,7 @@ fn a_monitor_has_it_keep_what_is_not_quiet() {
     rig.hold();
     rig.tell(&Request::Status);
     rig.tell(&Request::Keep {
-        devices: vec![kept("its bus mastering cannot be turned off")],
+        devices: vec![kept("its bus mastering cannot be disabled")],
     });
     let channel = rig.channel.as_ref().unwrap();
     let answers = [(); 2].map(|()| channel.receive::<Answer>().unwrap().unwrap().0);
@@ -190,7 +186,7 @@ fn a_monitor_has_it_keep_what_is_not_quiet() {
     assert_eq!(answers[1], Answer::Ready { found: true });
     let found = rig.found();
     let text = found.status.to_string();
-    let wanted = "64 MiB for 0000:01:00.0 (its bus mastering cannot be turned off)";
+    let wanted = "64 MiB for 0000:01:00.0 (its bus mastering cannot be disabled)";
     assert_eq!(text, wanted);
     release(&found, DISK.parse().unwrap()).unwrap();
     rig.join();

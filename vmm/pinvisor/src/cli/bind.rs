@@ -17,46 +17,48 @@ use crate::error::Error;
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_BIND)]
 pub struct BindArgs {
-    /// PCI devices to give to vfio-pci
+    /// PCI devices to bind to vfio-pci
     #[arg(value_name = "BDF", required = true)]
     devices: Vec<Bdf>,
 
-    /// Take a device even if it holds a mounted file system or swap, or a network is reached by it:
-    /// what uses it fails
+    /// Bind a device even if it holds a mounted file system or swap, or carries a network route:
+    /// its users then fail
     #[arg(long)]
     force: bool,
 }
 
-const AFTER_BIND: &str = "\
-Loads vfio-pci if it is a module, sets the device's driver_override, takes the device from its \
-driver and waits for its node. A device that is bound already stays so. If vfio-pci does not take \
-it, its own driver gets it back.
+const AFTER_BIND: &str = "Loads vfio-pci if it is a module, sets the device's driver_override, \
+                          unbinds its driver and waits for the device node. A device that is \
+                          already bound stays bound. If vfio-pci does not bind it, its own driver \
+                          is bound again.
 
-Where no IOMMU stands before the device, the kernel's unsafe mode must be on: \
-echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode. Binding taints the kernel then. \
-The mode may be switched off again after that.
+If no IOMMU isolates the device, the kernel's unsafe \
+                          mode must be on: echo 1 > \
+                          /sys/module/vfio/parameters/enable_unsafe_noiommu_mode. Binding then \
+                          taints the kernel. The mode can be switched off after that.
 
-All devices are looked at before the first one is touched.";
+All devices \
+                          are checked before the first one is changed.";
 
 /// Options of `pinvisor unbind`.
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_UNBIND)]
 pub struct UnbindArgs {
-    /// PCI devices to give back to their own drivers
+    /// PCI devices to return to their own drivers
     #[arg(value_name = "BDF", required = true)]
     devices: Vec<Bdf>,
 }
 
-const AFTER_UNBIND: &str = "\
-Clears the device's driver_override, takes it from vfio-pci, and lets the kernel find its own \
-driver, which is named. A device that has its own driver already keeps it. One that a process has \
-open is refused: the kernel would wait for that process.";
+const AFTER_UNBIND: &str = "Clears the device's driver_override, unbinds vfio-pci, and lets the \
+                            kernel find the device's own driver, which is printed. A device that \
+                            already has its own driver keeps it. A device that a process has open \
+                            is refused: the kernel would wait for that process.";
 
 impl BindArgs {
     /// Binds.
     ///
     /// # Errors
-    /// [`Error::Vmm`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output cannot be written.
     pub fn run(self) -> Result<ExitCode, Error> {
         let root = SysRoot::default();
         for bdf in &self.devices {
@@ -67,7 +69,7 @@ impl BindArgs {
         }
         for bdf in self.devices {
             let bound = host::bind(&root, bdf, self.force)?;
-            written(writeln!(io::stdout(), "{bdf}: {}", tell_bound(&bound)))?;
+            written(writeln!(io::stdout(), "{bdf}: {}", bound_text(&bound)))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -77,37 +79,37 @@ impl UnbindArgs {
     /// Unbinds.
     ///
     /// # Errors
-    /// [`Error::Vmm`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output cannot be written.
     pub fn run(self) -> Result<ExitCode, Error> {
         let root = SysRoot::default();
         for bdf in self.devices {
             let unbound = host::unbind(&root, bdf)?;
-            written(writeln!(io::stdout(), "{bdf}: {}", tell_unbound(&unbound)))?;
+            written(writeln!(io::stdout(), "{bdf}: {}", unbound_text(&unbound)))?;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn tell_bound(bound: &Bound) -> String {
+fn bound_text(bound: &Bound) -> String {
     let Bound { driver, node, .. } = bound;
     let mode = match bound.kind {
-        CdevKind::Noiommu => "no IOMMU stands before it",
+        CdevKind::Noiommu => "no IOMMU isolates it",
         CdevKind::Iommu => "behind an IOMMU",
     };
     let how = match (&bound.before, bound.already) {
         (_, true) => format!("already bound to {driver}"),
         (Some(before), false) => format!("bound to {driver}, taken from {before}"),
-        (None, false) => format!("bound to {driver}; no driver had it"),
+        (None, false) => format!("bound to {driver}; it had no driver"),
     };
     format!("{how}; {node}, {mode}")
 }
 
-fn tell_unbound(unbound: &Unbound) -> String {
+fn unbound_text(unbound: &Unbound) -> String {
     match (&unbound.before, &unbound.driver) {
-        (Some(before), Some(driver)) => format!("taken from {before}, {driver} has it again"),
+        (Some(before), Some(driver)) => format!("taken from {before}, bound to {driver} again"),
         (Some(before), None) => format!("taken from {before}; no driver claims it"),
-        (None, Some(driver)) => format!("{driver} has it already"),
-        (None, None) => "no driver has it already".to_owned(),
+        (None, Some(driver)) => format!("already bound to {driver}"),
+        (None, None) => "already without a driver".to_owned(),
     }
 }
 
@@ -116,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_done_is_told_apart_from_what_was_so() {
+    fn what_was_done_is_distinguished_from_what_was_so() {
         let mut bound = Bound {
             driver: "vfio-pci".into(),
             before: Some("nvme".into()),
@@ -125,21 +127,21 @@ mod tests {
             kind: CdevKind::Noiommu,
         };
         assert_eq!(
-            tell_bound(&bound),
-            "bound to vfio-pci, taken from nvme; /dev/vfio/devices/noiommu-vfio0, no IOMMU stands \
-             before it"
+            bound_text(&bound),
+            "bound to vfio-pci, taken from nvme; /dev/vfio/devices/noiommu-vfio0, no IOMMU \
+             isolates it"
         );
         bound.already = true;
-        assert!(tell_bound(&bound).starts_with("already bound"));
+        assert!(bound_text(&bound).starts_with("already bound"));
         let mut unbound = Unbound {
             driver: Some("nvme".into()),
             before: Some("vfio-pci".into()),
         };
         assert_eq!(
-            tell_unbound(&unbound),
-            "taken from vfio-pci, nvme has it again"
+            unbound_text(&unbound),
+            "taken from vfio-pci, bound to nvme again"
         );
         unbound.before = None;
-        assert_eq!(tell_unbound(&unbound), "nvme has it already");
+        assert_eq!(unbound_text(&unbound), "already bound to nvme");
     }
 }

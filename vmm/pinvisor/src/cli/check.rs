@@ -2,7 +2,7 @@
 
 //! `pinvisor check`.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -20,8 +20,8 @@ use vmm::config::{DeviceConfig, MemoryConfig};
 #[derive(Args, Debug)]
 #[command(after_help = AFTER)]
 pub struct CheckArgs {
-    /// PCI devices that are to be passed through, with the options of run --device; without any, only
-    /// the machine is looked at
+    /// PCI devices to pass through, with the options of run --device; without any, only the machine
+    /// is checked
     #[arg(value_name = DEVICE_VALUE)]
     devices: Vec<DeviceConfig>,
 
@@ -35,20 +35,21 @@ pub struct CheckArgs {
     json: bool,
 }
 
-const AFTER: &str = "\
-Each line begins with OK, WARN or FAIL and the check's name, which stays the same from version to \
-version (docs/reference/checks.md lists them). A line that is not OK is followed by the next command to type. \
-Nothing is changed, and no device is opened.
+const AFTER: &str = "Each line begins with OK, WARN or FAIL and the name of the check, which does \
+                     not change between versions (docs/reference/checks.md lists them). A line \
+                     that is not OK is followed by the next command to run. Nothing is changed, \
+                     and no device is opened.
 
 Exit codes:
-  0  no line is FAIL: a run is possible
+  0  no line is FAIL: a run is \
+                     possible
   2  a line is FAIL";
 
 impl CheckArgs {
     /// Looks, and writes to standard output.
     ///
     /// # Errors
-    /// [`Error::Vmm`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output cannot be written.
     pub fn run(self) -> Result<ExitCode, Error> {
         let root = SysRoot::default();
         let wanted = Wanted {
@@ -66,7 +67,7 @@ impl CheckArgs {
         written(if self.json {
             report.write_json(&mut io::stdout().lock())
         } else {
-            report.write_text(&mut anstream::stdout().lock())
+            report.write_text(&mut io::stdout().lock(), has_colour())
         })?;
         Ok(if report.is_ok() {
             ExitCode::SUCCESS
@@ -74,6 +75,14 @@ impl CheckArgs {
             vmm::ExitCode::Host.into()
         })
     }
+}
+
+/// Whether standard output is a terminal that takes colours, and the user wants them
+/// (<https://no-color.org>).
+fn has_colour() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stdout().is_terminal() && !is_dumb && !is_set("NO_COLOR")
 }
 
 fn wanted(sysfs: &PciSysfs, device: &DeviceConfig) -> WantedDevice {
@@ -101,7 +110,7 @@ fn no_profile(sysfs: &PciSysfs, device: &DeviceConfig) -> Option<String> {
     };
     let (vendor, id) = (id("vendor")?, id("device")?);
     let is_known = matches!(Profile::shipped_for(vendor, id), Ok(Some(_)));
-    (!is_known).then(|| format!("no profile is known for {vendor:04x}:{id:04x}"))
+    (!is_known).then(|| format!("no profile is shipped for {vendor:04x}:{id:04x}"))
 }
 
 #[cfg(test)]

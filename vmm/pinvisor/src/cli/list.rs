@@ -24,17 +24,17 @@ pub struct ListArgs {
     json: bool,
 }
 
-const AFTER: &str = "\
-MODE is how a device is bound to vfio-pci: noiommu where no IOMMU stands before it, iommu where one \
-does, - where it is not bound. RESET is the strongest of the kernel's ways to reset it. Processes \
-that keep guest memory pinned follow, with the command that releases it. Names come from a pci.ids \
-file where one is installed.";
+const AFTER: &str = "MODE is how a device is bound to vfio-pci: noiommu if no IOMMU isolates it, \
+                     iommu if one does, - if it is not bound. RESET is the strongest reset that \
+                     the kernel has for it. Processes that keep guest memory pinned follow, with \
+                     the command that releases it. Names are read from a pci.ids file, if \
+                     installed.";
 
 impl ListArgs {
     /// Looks, and writes to standard output.
     ///
     /// # Errors
-    /// [`Error::Vmm`] if standard output takes nothing.
+    /// [`Error::Vmm`] if standard output cannot be written.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let devices = host::list(&SysRoot::default());
         let out = &mut io::stdout().lock();

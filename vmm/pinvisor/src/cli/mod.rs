@@ -30,7 +30,7 @@ pub use stress::StressArgs;
 #[derive(Debug, Parser)]
 #[command(name = "pinvisor", version = crate::VERSION, about, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// Say more: once for what is done, twice for everything
+    /// Log more: once for each step, twice for everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 
@@ -41,41 +41,42 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  the guest switched itself off, or a signal ended it
-  1  the command line is wrong, or a file named on it
+  0  the guest powered itself off, or a signal ended it
+  1  the command line, or a file that it names, is invalid
   2  this machine cannot run it
   3  a device cannot be used
-  4  guest memory is not available or does not suit the kernel
+  4  guest memory is not available, or the kernel does not fit
   5  the guest crashed
-  6  the guest switched itself off with a status other than 0, or a stress run did not pass
-  7  the guest asked for a restart, maybe after a panic (--on-reset)";
+  6  the guest powered itself off with a status other than 0, or a stress run failed
+  7  the guest requested a restart, perhaps after a panic (--on-reset)";
 
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a microVM until it switches itself off
+    /// Run a microVM until it powers itself off
     Run(Box<RunArgs>),
-    /// Show what the microVM of a run would look like, without running it
+    /// Show the layout of a microVM without running it
     Plan(Box<PlanArgs>),
-    /// Run a guest that stresses DMA, judge what it reports, and draw the report: starts pinvisor-stress
+    /// Run a guest that stresses DMA, evaluate its output, and write a report: starts
+    /// pinvisor-stress
     #[command(disable_help_flag = true)]
     Stress(StressArgs),
-    /// Look at all that must hold before a run, and tell what to do about the rest
+    /// Check every requirement of a run, and show how to fix what is missing
     Check(CheckArgs),
-    /// List the PCI devices that could be passed through
+    /// List the PCI devices that can be passed through
     List(ListArgs),
-    /// Give PCI devices to vfio-pci
+    /// Bind PCI devices to vfio-pci
     Bind(BindArgs),
-    /// Give PCI devices back to their own drivers
+    /// Return PCI devices to their own drivers
     Unbind(UnbindArgs),
     /// Reset a device whose memory is kept pinned, and release that memory
     Release(ReleaseArgs),
-    /// Be the process that keeps memory pinned; a run starts it
+    /// The process that keeps memory pinned; a run starts it
     #[command(hide = true)]
     Keeper,
 }
 
-/// What became of writing to standard output. A reader that went away has read enough.
+/// The result of writing to standard output. A reader that closed it has read enough.
 pub(crate) fn written(result: io::Result<()>) -> Result<(), Error> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

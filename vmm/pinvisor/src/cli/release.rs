@@ -24,10 +24,10 @@ pub struct ReleaseArgs {
     devices: Vec<Bdf>,
 }
 
-const AFTER: &str = "\
-Turns the device's bus mastering off and resets it by the strongest method there is; one that was \
-removed is reset by the bridge above, if it was alone behind it. Only if that succeeds is the \
-memory given back. A device that a driver has is not reset: take it from the driver first.";
+const AFTER: &str = "Disables the device's bus mastering and resets it by the strongest available \
+                     method; a device that was removed is reset by the bridge above, if it was the \
+                     only one behind it. The memory is released only if that succeeds. A device \
+                     that is bound to a driver is not reset: unbind it first.";
 
 /// How long a device may take that the kernel is taking apart.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -36,12 +36,12 @@ impl ReleaseArgs {
     /// Resets and releases.
     ///
     /// # Errors
-    /// [`Error::NoKeeper`], [`Error::Vmm`]: why a device is not quiet;
-    /// [`Error::Vmm`] if standard output takes nothing.
+    /// [`Error::NoKeeper`], [`Error::Vmm`]: why a device is not quiet; [`Error::Vmm`] if standard
+    /// output cannot be written.
     pub fn run(self) -> Result<ExitCode, Error> {
         for bdf in self.devices {
-            let said = release(bdf)?;
-            written(writeln!(io::stdout(), "{bdf}: {said}"))?;
+            let texts = release(bdf)?;
+            written(writeln!(io::stdout(), "{bdf}: {texts}"))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -54,7 +54,7 @@ fn release(bdf: Bdf) -> Result<String, Error> {
         return Err(Error::NoKeeper { bdf });
     }
     host::ensure_closed(&root, bdf)?;
-    let mut said = Vec::new();
+    let mut texts = Vec::new();
     for keeper in &found {
         let devices = &keeper.status.devices;
         let ours: Vec<Bdf> = devices.iter().map(|device| device.bdf).collect();
@@ -63,12 +63,12 @@ fn release(bdf: Bdf) -> Result<String, Error> {
         };
         let quiet = settle(root.pci(), &device.leftover(), &ours, SETTLE)?;
         let left = keeper::release(keeper, bdf)?;
-        said.push(tell(keeper, &quiet.because().to_string(), &left));
+        texts.push(released_text(keeper, &quiet.because().to_string(), &left));
     }
-    Ok(said.join("; "))
+    Ok(texts.join("; "))
 }
 
-fn tell(keeper: &Found, because: &str, left: &keeper::Status) -> String {
+fn released_text(keeper: &Found, because: &str, left: &keeper::Status) -> String {
     match left.devices.as_slice() {
         [] => format!("{because}; {} MiB are released", keeper.status.bytes >> 20),
         _ => format!("{because}; process {} still keeps {left}", keeper.pid),

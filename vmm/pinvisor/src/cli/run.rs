@@ -16,8 +16,9 @@ use crate::config::{RunConfig, RunOptions};
     mut_arg("memory", |memory| memory.required_unless_present("config")),
 )]
 pub struct RunArgs {
-    /// Take options from a TOML file, by the same names (docs/reference/config.toml). The command line
-    /// overrides the file; devices add up, and --noiommu in one of them is enough
+    /// Read options from a TOML file, with the same names (docs/reference/config.toml). The command
+    /// line overrides the file; devices of both are passed through, and --noiommu in either is
+    /// sufficient
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 

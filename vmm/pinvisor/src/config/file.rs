@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_named_with_those_that_are_known() {
+    fn unknown_keys_are_named_with_the_valid_ones() {
         for (text, line, words) in [
             (
                 "\nmemroy = '1G'",
@@ -219,7 +219,7 @@ mod tests {
                 "[\n'01:00.0,profile=p']",
                 "profile=FILE requires dma=mediate",
             ),
-            ("device", "[\n'01:00.0,iommu=on']", "no IOMMU for guests"),
+            ("device", "[\n'01:00.0,iommu=on']", "guests get no IOMMU"),
             (
                 "low-memory",
                 "'all'",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The configuration of a run: the options that are given, by the command line and by a file, and what they come to.
+//! The configuration of a run: the options of the command line and of a file, and their
+//! combination.
 
 mod file;
 mod options;
@@ -12,7 +13,7 @@ use vmm::config::{OnReset, ValidConfig};
 pub use file::FileError;
 pub use options::{DEVICE_HELP, DEVICE_VALUE, Missing, RunOptions};
 
-/// Log, events and pidfile of a run, and how long it goes on.
+/// Log, events, pidfile and time limit of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostConfig {
     /// How much is logged: 0 for warnings, 1 for what is done, 2 and more for everything.
@@ -25,7 +26,7 @@ pub struct HostConfig {
     pub event_fd: Option<u32>,
     /// The file that holds the process ID.
     pub pidfile: Option<PathBuf>,
-    /// What comes of a guest that restarts.
+    /// What to do if a guest restarts.
     pub on_reset: OnReset,
 }
 

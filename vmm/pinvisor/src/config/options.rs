@@ -26,12 +26,14 @@ pub struct Missing(&'static str);
 pub const DEVICE_VALUE: &str =
     "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";
 /// What a device's option means.
-pub const DEVICE_HELP: &str = "\
-PCI device to pass through, bound to vfio-pci; may be repeated. dma=auto, which is the default, \
-prefers an IOMMU where there is one, and takes identity else; translate shows the guest a table of \
-its memory (docs/reference/dma-window.md), mediate checks and translates what is written to the device's \
-registers, which profile=FILE, or the name of a shipped profile, describes (docs/reference/mediate.md). A device that cannot be reset is taken \
-with reset=none only";
+pub const DEVICE_HELP: &str = "PCI device to pass through, bound to vfio-pci; may be repeated. \
+                               dma=auto, the default, uses an IOMMU if the device has one, else \
+                               identity; translate shows the guest a table of its memory \
+                               (docs/reference/dma-window.md); mediate checks and translates \
+                               addresses that are written to the device's registers, which \
+                               profile=FILE or a shipped profile's name describes \
+                               (docs/reference/mediate.md). A device that cannot be reset requires \
+                               reset=none";
 
 /// The options of a run. The comments are the help of the command line.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -43,24 +45,25 @@ pub struct RunOptions {
     #[serde(deserialize_with = "deserialize_path")]
     pub kernel: Option<PathBuf>,
 
-    /// Initramfs to boot it with
+    /// Initramfs for the guest
     #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "deserialize_path")]
     pub initramfs: Option<PathBuf>,
 
-    /// Guest RAM, for example 512M. Where hugepages are scattered, up to spare=SIZE more are pinned for
-    /// a moment and the worst given back, by default half as much again. Memory at physical addresses
-    /// in more than 127 pieces is refused, since Linux may then give memory that is not there to
-    /// devices, unless pieces=any accepts it
+    /// Guest RAM, for example 512M. If hugepages are scattered, up to spare=SIZE more (default:
+    /// half of SIZE) are pinned temporarily, and the best are kept. Identity-mapped memory in more
+    /// than 127 pieces is refused, because Linux may then let devices use memory that is not the
+    /// guest's; pieces=any accepts it
     #[arg(
         long,
         value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]"
     )]
     pub memory: Option<MemoryConfig>,
 
-    /// What the memory map calls the first 640 KiB, which devices that use physical addresses must not
-    /// get: with auto RAM for Linux, which is kept from giving it to drivers, and reserved for other
-    /// programs; ram is for programs that need it and do not use it for DMA [default: auto]
+    /// Type of the first 640 KiB in the memory map, which devices that use physical addresses must
+    /// not access: auto is RAM for Linux, which is prevented from giving it to drivers, and
+    /// reserved for other programs; ram is for programs that need it and do not use it for DMA
+    /// [default: auto]
     #[arg(long, value_name = "auto|ram|reserved")]
     pub low_memory: Option<LowMemory>,
 
@@ -68,8 +71,8 @@ pub struct RunOptions {
     #[arg(long, value_name = "N")]
     pub cpus: Option<CpuCount>,
 
-    /// Accept that no IOMMU keeps the devices in check: they can read and write all of the
-    /// host's memory, so the guest is trusted like root
+    /// Accept that no IOMMU isolates the devices: they can read and write all of the host's memory,
+    /// so the guest is trusted like root
     #[arg(long)]
     pub noiommu: bool,
 
@@ -82,18 +85,18 @@ pub struct RunOptions {
     #[arg(long, value_name = "STRING")]
     pub cmdline: Option<String>,
 
-    /// Where the guest's serial port goes. pty makes a terminal for others to open and prints its
-    /// path; socket=PATH serves one client at a time. A slow reader does not keep the guest
-    /// waiting: of what is not read the last MiB is kept [default: stdio]
+    /// Destination of the guest's serial port. pty creates a terminal for other programs and prints
+    /// its path; socket=PATH serves one client at a time. A slow reader does not block the guest:
+    /// the last MiB of unread output is kept [default: stdio]
     #[arg(long, value_name = "stdio|off|file=PATH|pty|socket=PATH")]
     pub serial: Option<SerialConfig>,
 
-    /// Write the log to FILE instead of standard error, with what is done even without -v
+    /// Write the log to FILE instead of standard error, at the level of -v at least
     #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "deserialize_path")]
     pub log_file: Option<PathBuf>,
 
-    /// Add events to FILE, one JSON object on a line (docs/reference/events.md)
+    /// Append events to FILE, one JSON object per line (docs/reference/events.md)
     #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "deserialize_path")]
     pub event_file: Option<PathBuf>,
@@ -103,13 +106,13 @@ pub struct RunOptions {
     pub event_fd: Option<u32>,
 
     /// Keep the process ID in FILE while the guest runs. A second run with the same file is
-    /// refused; a file that was left behind is taken over
+    /// refused; a stale file is replaced
     #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "deserialize_path")]
     pub pidfile: Option<PathBuf>,
 
-    /// What comes of a guest that restarts: exit ends the run with exit code 7, restart resets the
-    /// devices and starts it anew. Linux restarts after a panic, too [default: exit]
+    /// What to do if the guest restarts: exit ends the run with exit code 7, restart resets the
+    /// devices and boots the guest again. Linux may restart after a panic, too [default: exit]
     #[arg(long, value_name = "exit|restart")]
     pub on_reset: Option<OnReset>,
 

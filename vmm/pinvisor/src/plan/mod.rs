@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `pinvisor plan`: what a guest would look like. Everything is done as for a run, up to where
-//! its layout is decided; then that is told, and everything given back.
+//! `pinvisor plan`: the layout of a guest. Everything is done as for a run, until its layout is
+//! decided; then that is reported, and everything released.
 
 mod text;
 

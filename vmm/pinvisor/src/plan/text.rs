@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A plan for people, on a terminal.
+//! A plan as text, for a terminal.
 
 use std::fmt::Write;
 
@@ -44,7 +44,7 @@ fn summary(out: &mut String, plan: &Plan) -> std::fmt::Result {
 
 /// What the layout costs the guest's kernel, beside what it might.
 fn costs(out: &mut String, plan: &Plan) -> std::fmt::Result {
-    writeln!(out, "\nWhat the guest's kernel pays for the layout")?;
+    writeln!(out, "\nCost of the layout for the guest's kernel")?;
     writeln!(
         out,
         "  {:<22} {:>7} {:>9} {:>9} {:>10} {:>11} {:>10}",
@@ -70,7 +70,7 @@ fn costs(out: &mut String, plan: &Plan) -> std::fmt::Result {
     match &plan.choice {
         Some(choice) if choice.pinned > choice.kept => writeln!(
             out,
-            "  {} hugepages were pinned, {} of them kept and the others given back",
+            "  {} hugepages were pinned, {} of them kept, the others released",
             choice.pinned, choice.kept
         ),
         _ => Ok(()),
@@ -132,11 +132,11 @@ fn addresses(out: &mut String, plan: &Plan) -> std::fmt::Result {
     match below {
         0 => writeln!(
             out,
-            "  No memory lies below 4 GiB: devices that address 32 bits only cannot be used"
+            "  No memory is below 4 GiB: devices with 32 address bits cannot be used"
         ),
         _ => writeln!(
             out,
-            "  {} lie below 4 GiB, for devices that address 32 bits only",
+            "  {} below 4 GiB, for devices with 32 address bits",
             Memory(below)
         ),
     }
@@ -146,8 +146,8 @@ fn devices(out: &mut String, plan: &Plan) -> std::fmt::Result {
     for device in &plan.devices {
         let bits = match device.dma_bits {
             Some(64) => String::new(),
-            Some(bits) => format!(", may address {bits} bits only"),
-            None => ", may address 32 bits only".into(),
+            Some(bits) => format!(", may have only {bits} address bits"),
+            None => ", may have only 32 address bits".into(),
         };
         writeln!(out, "\nPCI device {}: dma={}{bits}", device.bdf, device.dma)?;
         for mode in &device.modes {
@@ -190,6 +190,6 @@ mod tests {
         assert!(line("without a choice").contains(" 97 "));
         assert!(line("warning").ends_with("one"));
         assert!(line("PCI device").contains("dma=identity"));
-        assert!(line("No memory lies").contains("4 GiB"));
+        assert!(line("No memory is").contains("4 GiB"));
     }
 }

@@ -26,7 +26,7 @@ use crate::config::input_file;
 /// The kinds of files that [`open_kernel`] takes, behind "neither".
 pub const KERNEL_FORMATS: &str = "an arm64 Image nor a gzip file of one";
 /// Kernels that run wherever they are loaded.
-pub const MOVABLE_KERNELS: &str = "an Image of Linux";
+pub const RELOCATABLE_KERNELS: &str = "an Image of Linux";
 /// `Machine` of EFI programs for this architecture (Microsoft, PE Format, "Machine Types").
 pub const EFI_MACHINES: &[u16] = &[0xaa64];
 
@@ -99,7 +99,7 @@ pub fn open_kernel(path: &Path) -> Result<Box<dyn Kernel>, KernelError> {
     })?;
     let file = unpacked.unwrap_or(packed);
     let len = file.metadata().map_err(read_error)?.len();
-    let release = Release::search(&file, [0..len]).map_err(read_error)?;
+    let release = Release::find(&file, &[0..len]).map_err(read_error)?;
     Ok(Box::new(Image {
         path: path.to_owned(),
         file,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The CPU that the guest sees: the host's, as far as KVM supports it and this machine has what
-//! belongs to it, with the topology of this VM.
+//! The CPU that the guest sees: the host's, as far as KVM and this machine support it, with the
+//! topology of this VM.
 
 mod mask;
 #[cfg(test)]
@@ -14,7 +14,7 @@ use kvm_ioctls::{Cap, Kvm};
 
 use topology::Topology;
 
-/// Address bits assumed where the CPU does not say.
+/// Address bits assumed if the CPU does not report them.
 const DEFAULT_ADDRESS_BITS: u8 = 36;
 
 /// Leaf 1, ECX: the local APIC's timer can be armed with a value of the TSC.
@@ -22,7 +22,7 @@ const TSC_DEADLINE: u32 = 1 << 24;
 
 /// A CPU with more leaves than KVM takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("The CPU has {0} CPUID leaves, KVM takes {KVM_MAX_CPUID_ENTRIES}")]
+#[error("The CPU has {0} CPUID leaves, KVM accepts {KVM_MAX_CPUID_ENTRIES}")]
 pub struct TooManyLeavesError(usize);
 
 /// Reads what KVM supports here, without what this machine has no part for.
@@ -32,8 +32,8 @@ pub struct TooManyLeavesError(usize);
 pub fn supported(kvm: &Kvm) -> Result<CpuId, kvm_ioctls::Error> {
     let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
     mask::apply(&mut cpuid);
-    // KVM's local APIC has the timer mode, but leaves it to us to say so: only we know that the
-    // APIC is KVM's.
+    // KVM's local APIC has the timer mode, but its user must report it: only the user is certain
+    // that the APIC is KVM's.
     if kvm.check_extension(Cap::TscDeadlineTimer) {
         for leaf in entries(&mut cpuid, 1) {
             leaf.ecx |= TSC_DEADLINE;
@@ -57,7 +57,7 @@ pub fn for_vcpu(supported: &CpuId, index: u8, count: u8) -> Result<CpuId, TooMan
     CpuId::from_entries(&leaves).map_err(|_| TooManyLeavesError(leaves.len()))
 }
 
-/// `supported`, and that the TSC runs at `tsc_khz` kHz, for those who ask CPUID.
+/// `supported`, and that the TSC runs at `tsc_khz` kHz, for software that reads CPUID.
 ///
 /// # Errors
 /// [`TooManyLeavesError`]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guest's memory map in the form that the Linux boot protocol takes (E820).
+//! The guest's memory map in the form of the Linux boot protocol (E820).
 
 use std::ops::Range;
 
@@ -26,8 +26,8 @@ pub const SAFE_RAM_PIECES: usize = 128;
 pub const SAFE_EXTENTS: usize = SAFE_RAM_PIECES - 1;
 
 /// Why more are not safe.
-pub const TOO_MANY_PIECES: &str = "with more, Linux may free some pages of its first MiB, which are not at their \
-     physical addresses, and a device that gets one for DMA uses the host's memory at that address";
+pub const TOO_MANY_PIECES: &str = "with more, Linux may free pages of its first MiB, which are not identity-mapped, \
+     and a device that uses one for DMA accesses the host's memory at that address";
 
 /// Entries beyond which no stock kernel keeps any: `ZERO_PAGE_ENTRIES` plus three for each of the
 /// 1024 nodes that Debian's kernel is built for.

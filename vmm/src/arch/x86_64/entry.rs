@@ -18,14 +18,14 @@ const CR4_PAE: u64 = 1 << 5;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 
-/// `IA32_MTRR_DEF_TYPE`: MTRRs on, everything write-back unless the guest says otherwise.
+/// `IA32_MTRR_DEF_TYPE`: MTRRs on, everything write-back unless the guest changes it.
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
 const MTRR_ENABLE_WRITE_BACK: u64 = 0x806;
 /// `IA32_MISC_ENABLE`: fast string operations.
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const MISC_ENABLE_FAST_STRING: u64 = 1;
 
-/// Descriptors by index: null, 32-bit code, 64-bit code, data, task. Linux's boot protocol wants
+/// Descriptors by index: null, 32-bit code, 64-bit code, data, task. Linux's boot protocol requires
 /// its code at selector 0x10 and data at 0x18.
 const GDT: [u64; 5] = [
     0,
@@ -53,7 +53,7 @@ pub enum EntryError {
     /// Low memory did not take the descriptors.
     #[error("Cannot write the GDT")]
     Write(#[from] vm_memory::GuestMemoryError),
-    /// The CPU has too much to tell.
+    /// The CPU has too many CPUID leaves.
     #[error(transparent)]
     Cpuid(#[from] TooManyLeavesError),
 }
@@ -67,8 +67,7 @@ pub fn write_gdt(memory: &GuestMemoryMmap) -> Result<(), EntryError> {
     Ok(memory.write_slice(&bytes, GuestAddress(low::GDT.0))?)
 }
 
-/// Where and how a kernel is entered. What it is told about its machine is at
-/// [`low::ZERO_PAGE`].
+/// Where and how a kernel is entered. The description of its machine is at [`low::ZERO_PAGE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// In 64-bit mode.
@@ -133,19 +132,18 @@ pub fn set_registers(vcpu: &VcpuFd, entry: &Entry) -> Result<(), EntryError> {
     vcpu.set_regs(&regs).map_err(failed("registers"))
 }
 
-/// Lets the guest's TSC run as fast as the host's does now, and returns its frequency in kHz where KVM
-/// knows it.
+/// Lets the guest's TSC run as fast as the host's does now, and returns its frequency in kHz if KVM
+/// reports it.
 ///
 /// By itself KVM takes the frequency that the host had measured when KVM was loaded. If the host
-/// has measured it again since and found it higher, as it does where the CPU does not tell it,
-/// and the CPU cannot scale it, KVM leaves the vCPU without a scale at all (arch/x86/kvm/x86.c
-/// `set_tsc_khz`): it then misjudges the guest's time, and the guest's APIC timer fires minutes
-/// late.
+/// has measured it again since and found it higher, as it does if the CPU does not report it, and
+/// the CPU cannot scale it, KVM leaves the vCPU without a scale (arch/x86/kvm/x86.c `set_tsc_khz`):
+/// it then misjudges the guest's time, and the guest's APIC timer fires minutes late.
 pub fn set_tsc_frequency(vcpu: &VcpuFd) -> Option<u32> {
     /// To `KVM_SET_TSC_KHZ`: the host's frequency.
     const HOST: u32 = 0;
     if let Err(error) = vcpu.set_tsc_khz(HOST) {
-        log::debug!("KVM keeps its own idea of the TSC's frequency: {error}");
+        log::debug!("Cannot set the TSC's frequency in KVM: {error}");
     }
     vcpu.get_tsc_khz().ok().filter(|khz| *khz > 0)
 }
@@ -172,7 +170,7 @@ pub fn set_reset_state(vcpu: &VcpuFd) -> Result<(), EntryError> {
             ..Default::default()
         };
         if let Ok(msrs) = Msrs::from_entries(&[entry]) {
-            // A CPU of another vendor may lack it, which KVM tells by setting none.
+            // A CPU of another vendor may lack it, which KVM reports by setting none.
             vcpu.set_msrs(&msrs).map_err(failed("MSRs"))?;
         }
     }

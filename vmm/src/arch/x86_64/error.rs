@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a guest cannot be described to its kernel, or its CPUs not be set up.
+//! Why a guest cannot be described to its kernel, or its CPUs cannot be set up.
 
 use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
@@ -69,7 +69,7 @@ impl Explain for ArchError {
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
             Self::Params(ParamsError::Unbootable { word, .. }) => {
-                Some(format!("leave {word} out of --cmdline"))
+                Some(format!("remove {word} from --cmdline"))
             }
             Self::Params(_) | Self::Entry(_) | Self::PageTables(_) | Self::Acpi(_) => None,
             Self::Load(error) => error.hint(limits),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Every fixed guest-physical address, port and GSI of the machine, but for what is in low memory
+//! Every fixed guest-physical address, port and GSI of the machine, except for low memory
 //! ([`low`]).
 
 use std::ops::Range;

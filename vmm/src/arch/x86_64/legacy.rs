@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The devices of every machine, which are no PCI functions, and the addresses that they and the bus answer.
+//! The devices of every machine, which are not PCI functions, and the addresses of these and of the
+//! bus.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::run::exit::{ExitReason, ExitSender};
 
 /// An eventfd that raises the serial port's interrupt.
 pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, BusError> {
-    let event = eventfd::new().map_err(process("make an eventfd"))?;
+    let event = eventfd::new().map_err(process("create an eventfd"))?;
     interrupts.attach(&event, serial::IRQ)?;
     Ok(event)
 }

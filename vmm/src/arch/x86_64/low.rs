@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The first MiB of guest-physical memory: what stands where in it.
+//! The layout of the first MiB of guest-physical memory.
 //!
 //! It cannot be identity memory, since the host's own first MiB is in use. It is ordinary memory
-//! that no driver may get as a DMA buffer: the guest is told of it so that none does
+//! that no driver may get as a DMA buffer: it is described to the guest so that none does
 //! (`builder::low_memory`), and memory is not in so many pieces that Linux would use some of it all
 //! the same ([`SAFE_RAM_PIECES`](super::e820::SAFE_RAM_PIECES)). It holds what the guest needs
 //! before its memory map is known.
@@ -29,9 +29,9 @@ use super::e820::{Entry, Kind};
 
 /// Bytes in all.
 pub const SIZE: u64 = 1 << 20;
-/// Where the GDT stands.
+/// Address of the GDT.
 pub const GDT: Gpa = Gpa(0x500);
-/// Where the zero page stands.
+/// Address of the zero page.
 pub const ZERO_PAGE: Gpa = Gpa(0x7000);
 /// Room for page tables.
 pub const PAGE_TABLES: Range<Gpa> = Gpa(0x8000)..Gpa(0x2_0000);
@@ -41,7 +41,7 @@ pub const COMMAND_LINE: Range<Gpa> = Gpa(0x2_0000)..Gpa(0x3_0000);
 pub const SETUP_DATA: Range<Gpa> = Gpa(0x3_0000)..Gpa(0x4_8000);
 /// End of what the memory map calls RAM.
 pub const RAM_END: Gpa = Gpa(0xa_0000);
-/// Room for ACPI tables, where kernels also look for the RSDP without being told.
+/// Room for ACPI tables, where kernels also search for the RSDP.
 pub const ACPI: Range<Gpa> = Gpa(0xe_0000)..Gpa(0xf_0000);
 /// Where a CPU in real mode goes to restart the machine: F000:FFF0.
 pub const RESET_VECTOR: Gpa = Gpa(0xf_fff0);

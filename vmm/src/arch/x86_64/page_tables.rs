@@ -17,7 +17,7 @@ const LARGE_PAGE: u64 = 2 << 20;
 const PRESENT_WRITABLE: u64 = 0b11;
 const PAGE_SIZE: u64 = 1 << 7;
 
-/// Four-level page tables in an image that is to stand at a given guest-physical address.
+/// Four-level page tables in an image for a given guest-physical address.
 #[derive(Debug)]
 pub struct IdentityTables {
     place: Range<Gpa>,
@@ -86,7 +86,7 @@ impl IdentityTables {
         Some(next)
     }
 
-    /// Where the root stands: the value for CR3.
+    /// Address of the root: the value for CR3.
     #[must_use]
     pub fn root(&self) -> Gpa {
         self.place.start

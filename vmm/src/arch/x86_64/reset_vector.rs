@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a guest finds where a BIOS has its reset vector.
+//! The code at a BIOS's reset vector.
 //!
-//! Linux on a machine of hardware-reduced ACPI wants to restart by EFI (drivers/firmware/efi/reboot.c
-//! efi_reboot_required), and without EFI jumps to F000:FFF0 in real mode, without trying ACPI's reset register
-//! (arch/x86/kernel/reboot.c native_machine_emergency_restart). So the vector writes that register.
+//! Linux on a machine of hardware-reduced ACPI tries to restart by EFI
+//! (drivers/firmware/efi/reboot.c efi_reboot_required), and without EFI jumps to F000:FFF0 in real
+//! mode, without trying ACPI's reset register (arch/x86/kernel/reboot.c
+//! native_machine_emergency_restart). So the vector writes that register.
 
 use devices::power;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};

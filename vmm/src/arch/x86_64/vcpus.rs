@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use devices::pci::CONFIG_PORT;
 use kvm_ioctls::VcpuFd;
 
 use super::boot::handover::Start;
@@ -12,11 +13,11 @@ use super::cpuid;
 use super::entry::{self, EntryError};
 use crate::kvm::vm::{Vm, VmError};
 
-/// A guest's CPUs, which know nothing yet.
+/// A guest's CPUs, before any state is set.
 #[derive(Debug)]
 pub struct Vcpus {
     all: Vec<VcpuFd>,
-    /// How fast their TSC runs, where KVM knows it.
+    /// The frequency of their TSC, if KVM reports it.
     tsc_khz: Option<u32>,
 }
 
@@ -26,6 +27,8 @@ impl Vcpus {
     /// # Errors
     /// [`VmError`]
     pub fn create(vm: &Vm, count: u8) -> Result<Self, VmError> {
+        // CONFIG_ADDRESS of PCI, a dword, which selects what the next access to CONFIG_DATA is about.
+        vm.keep_writes(CONFIG_PORT, 4)?;
         let all = (0..count)
             .map(|index| vm.create_vcpu(index))
             .collect::<Result<Vec<_>, _>>()?;
@@ -36,7 +39,7 @@ impl Vcpus {
         })
     }
 
-    /// `line`, a command line for Linux, with what it has to be told about these CPUs.
+    /// `line`, a command line for Linux, with what it needs to know about these CPUs.
     #[must_use]
     pub fn command_line<'a>(&self, line: &'a str) -> Cow<'a, str> {
         linux_options::with_tsc_frequency(line, self.tsc_khz)

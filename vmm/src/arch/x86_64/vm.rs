@@ -36,8 +36,8 @@ pub fn equip(fd: &VmFd) -> Result<Controllers, VmError> {
         .map_err(refused("place the task state"))?;
     fd.create_irq_chip()
         .map_err(refused("create interrupt controllers"))?;
-    // Kernels that do not know KVM's clock measure the TSC with the PIT, which needs no description:
-    // ports 0x40 to 0x43, and 0x61, whose bit says that it has counted down.
+    // Kernels that do not support KVM's clock measure the TSC with the PIT, which needs no
+    // description: ports 0x40 to 0x43, and 0x61, whose bit reports that it has counted down.
     let pit = kvm_pit_config {
         flags: KVM_PIT_SPEAKER_DUMMY,
         ..Default::default()

@@ -13,7 +13,7 @@ use crate::arch::low;
 const FOUR_GIB: Gpa = Gpa(1 << 32);
 /// What Linux takes below 4 GiB for a crash kernel that is above (arch/x86/include/asm/crash_reserve.h).
 const CRASH_LOW: u64 = 256 << 20;
-/// Linux's bounce buffers where `swiotlb=` does not say otherwise, and what that counts in
+/// Linux's bounce buffers unless `swiotlb=` changes it, and what that counts in
 /// (include/linux/swiotlb.h, `IO_TLB_DEFAULT_SIZE` and `IO_TLB_SHIFT`).
 const BOUNCE_BUFFERS: u64 = 64 << 20;
 const BOUNCE_SLAB: u64 = 2 << 10;
@@ -56,7 +56,7 @@ pub(crate) fn warnings(line: &str, layout: Layout<'_>) -> Vec<String> {
 /// Bounce buffers of Linux that have no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoBounceBuffers {
-    /// Bytes that Linux wants in one piece below 4 GiB.
+    /// Bytes that Linux requires in one piece below 4 GiB.
     pub need: u64,
     /// Bytes of the largest piece there of which nothing is taken.
     pub largest: u64,
@@ -112,9 +112,9 @@ impl Layout<'_> {
         (left < total.min(limit)).then(|| {
             let (left, total) = (Memory(left), Memory(total));
             format!(
-                "{} on the kernel's command line counts addresses, not memory: of the guest's {total}, \
-                 which are where the host has them, Linux will use {left}. --memory says how much \
-                 there is",
+                "{} on the kernel's command line limits addresses, not the amount of memory: Linux \
+                 will use {left} of the guest's {total}, because these are at host addresses. Set \
+                 the amount with --memory",
                 option.text
             )
         })
@@ -126,8 +126,8 @@ impl Layout<'_> {
         let text = option.text;
         if part == "exactmap" {
             return Some(format!(
-                "{text} on the kernel's command line throws away the memory map, which alone says \
-                 where the guest has memory"
+                "{text} on the kernel's command line discards the memory map, which alone \
+                 describes the guest's memory"
             ));
         }
         let (size, rest) = parse(part)?;
@@ -144,8 +144,8 @@ impl Layout<'_> {
         match kind {
             '@' if !self.has_all(&range) => Some(match self.is_identity {
                 true => format!(
-                    "{none} does not have memory everywhere: a device that is given some of it reads \
-                     and writes what the HOST has there"
+                    "{none} does not have memory everywhere: a device that uses it reads and \
+                     writes HOST memory there"
                 ),
                 false => format!("{none} does not have memory everywhere"),
             }),
@@ -190,8 +190,9 @@ impl Layout<'_> {
         let fits = below >= size || (above >= size && below >= low.unwrap_or(CRASH_LOW));
         (!fits).then(|| {
             format!(
-                "{text} on the kernel's command line wants {} in one piece below 4 GiB, or above and {} \
-                 below: the largest pieces have {} below and {} in all, so nothing will be reserved",
+                "{text} on the kernel's command line requires {} in one piece below 4 GiB, or \
+                 above and {} below: the largest pieces are {} below and {} overall, so nothing \
+                 will be reserved",
                 Memory(size),
                 Memory(low.unwrap_or(CRASH_LOW)),
                 Memory(below),
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn mem_that_cuts_by_address_is_told_in_the_identity_layout() {
+    fn mem_that_cuts_by_address_is_reported_in_the_identity_layout() {
         let cut = |line| told(line, &high(), true);
         assert!(cut("mem=512M")[0].contains("Linux will use 0 B"));
         assert!(cut("quiet \"mem=4352M\"")[0].contains("of the guest's 512 MiB"));
@@ -345,12 +346,12 @@ mod tests {
     }
 
     #[test]
-    fn memmap_that_names_no_memory_is_told() {
+    fn memmap_that_names_no_memory_is_reported() {
         let told = |line| told(line, &high(), true);
         assert!(told("memmap=64M@1G")[0].contains("HOST"));
         assert!(told("memmap=512M@4G")[0].contains("HOST"));
         assert!(told("memmap=1M$3G")[0].contains("has no memory"));
-        assert!(told("memmap=exactmap,64M@4G")[0].contains("throws away"));
+        assert!(told("memmap=exactmap,64M@4G")[0].contains("discards"));
         assert_eq!(told("memmap=1M$3G,1M!2G,1M#1G").len(), 3);
         for fine in [
             "memmap=64M@4G",
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_kernel_without_a_place_is_told() {
+    fn a_crash_kernel_without_a_place_is_reported() {
         let told = |line| told(line, &high(), true);
         for line in [
             "crashkernel=128M",

@@ -40,7 +40,7 @@ fn names_are_unique() {
 }
 
 #[test]
-fn a_cause_is_told_once() {
+fn a_cause_is_printed_once() {
     let error = BusError::from(vfio_pci::SetupError::Config {
         device: "01:00.0".into(),
         offset: 0x10,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a refusal of the kernel means: `/dev/iommu`, VFIO devices, sysfs, memory to pin.
+//! Explains refusals of the kernel: `/dev/iommu`, VFIO devices, sysfs, memory to pin.
 
 use std::io;
 use std::path::Path;
@@ -31,7 +31,7 @@ impl Explain for Backend {
                 source: GetPaError::Other(source),
                 ..
             } if is_denied(source) => ExitCode::Host,
-            // Where an IOMMU cannot tell devices apart, binding is refused with EPERM, too.
+            // If an IOMMU cannot distinguish devices, binding is refused with EPERM, too.
             Self::Device { source, .. } if source.raw_os_error() == Some(libc::ENOSYS) => {
                 ExitCode::Host
             }
@@ -74,7 +74,7 @@ impl Explain for Backend {
                     && !limits.limit_locked_memory() =>
             {
                 Some(
-                    "this machine, or the control group, has no memory left: give the guest less, or \
+                    "this machine, or the control group, is out of memory: give the guest less, or \
                      reserve more hugepages"
                         .to_owned(),
                 )

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Exit codes: whose turn it is to do something about an error.
+//! Exit codes: where to look after an error.
 
 use std::process;
 
@@ -20,7 +20,7 @@ pub enum ExitCode {
     Guest = 5,
     /// The guest reports that something went wrong in it.
     GuestStatus = 6,
-    /// The guest asked for a restart: maybe after a panic.
+    /// The guest requested a restart: maybe after a panic.
     GuestReset = 7,
 }
 

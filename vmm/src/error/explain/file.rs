@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Files that the user names.
+//! Files named by the user.
 
 use std::io;
 use std::path::PathBuf;

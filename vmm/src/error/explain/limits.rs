@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Limits of this process and settings of the kernel that are behind an errno.
+//! Limits of this process and settings of the kernel that cause an errno.
 
 use std::error::Error as StdError;
 use std::io;
@@ -56,17 +56,20 @@ impl Limits {
                 "raise the limit on open files, which is {}: ulimit -n, LimitNOFILE= of a systemd unit",
                 self.open_files.unwrap_or_default()
             )),
-            libc::ENFILE => Some("raise the kernel's limit on open files: sysctl fs.file-max".into()),
+            libc::ENFILE => {
+                Some("raise the kernel's limit on open files: sysctl fs.file-max".into())
+            }
             libc::EFBIG => self.file_size.map(|bytes| {
                 format!(
-                    "raise the limit on the size of files, which is {bytes} bytes and counts for \
-                     guest memory, too: ulimit -f unlimited, LimitFSIZE= of a systemd unit"
+                    "raise the limit on the size of files, which is {bytes} bytes and applies to \
+                     guest memory: ulimit -f unlimited, LimitFSIZE= of a systemd unit"
                 )
             }),
             libc::ENOMEM | libc::ENOSPC => self.explain_memory(errno),
             libc::EPERM | libc::ENOSYS => self.is_filtered.then(|| {
-                "a seccomp filter looks at this process's system calls, and may have denied this one: \
-                 allow it, or run without the filter (containers: --security-opt seccomp=unconfined)"
+                "a seccomp filter applies to this process and may have denied this system call: \
+                 allow it, or run without the filter (containers: --security-opt \
+                 seccomp=unconfined)"
                     .to_owned()
             }),
             _ => None,
@@ -81,7 +84,7 @@ impl Limits {
                 bytes / 1024
             )),
             None => self.promises_only_what_there_is.then(|| {
-                "the kernel promises no more memory than it has: sysctl vm.overcommit_memory=0, or raise \
+                "the kernel does not overcommit memory: sysctl vm.overcommit_memory=0, or raise \
                  vm.overcommit_ratio"
                     .to_owned()
             }),
@@ -150,7 +153,7 @@ mod tests {
         let hint = Explain::hint(&error, limited).unwrap();
         assert!(hint.contains("ulimit -l 2097152 or more"), "{hint}");
         let hint = Explain::hint(&error, NONE).unwrap();
-        assert!(hint.contains("no memory left"), "{hint}");
+        assert!(hint.contains("out of memory"), "{hint}");
         assert!(!hint.contains("ulimit"), "{hint}");
     }
 
@@ -171,7 +174,7 @@ mod tests {
         named(
             files,
             libc::EFBIG,
-            "20480 bytes and counts for guest memory",
+            "20480 bytes and applies to guest memory",
         );
         let space = Limits {
             address_space: limit,

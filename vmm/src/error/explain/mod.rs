@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What an error means for the user: each error explains itself, beside the code that it belongs to.
+//! The interface by which each error explains itself, beside the code that it belongs to.
 //!
 //! Nothing here depends on the rest of the library; [`Error`](crate::error::Error) is what brings all errors together.
 
@@ -30,8 +30,8 @@ pub trait Explain {
     /// The exit code of a process that ends with it.
     fn exit_code(&self) -> ExitCode;
 
-    /// What the user can do about it where these limits apply, as far as that is known. What follows from a limit
-    /// alone, whatever the error is, is not said here.
+    /// What the user can do about it where these limits apply, as far as that is known. What
+    /// follows from a limit alone, whatever the error is, is not included here.
     fn hint(&self, _limits: Limits) -> Option<String> {
         None
     }

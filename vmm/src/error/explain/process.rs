@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Failures of what every program does: threads, descriptors, the event loop.
+//! Failures of basic resources: threads, descriptors, the event loop.
 
 use std::error::Error as StdError;
 use std::io;

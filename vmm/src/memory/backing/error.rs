@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why guest memory is not to be had, or not pinned.
+//! Why guest memory cannot be allocated or pinned.
+
+use std::error::Error;
 
 use host::{AvailableMemory, Id};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::hugepages::HugepageSize;
-use iommufd_backend::software::SoftwareError;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::error::explain::{ExitCode, Explain, Limits, ProcessError};
@@ -24,13 +25,13 @@ pub enum PinError {
         "Guest memory needs {need} hugepages of {size}, of which {}",
         if *need > got.saturating_add(*free) {
             format!(
-                "{} are available ({total} in the pool, the others in use or reserved)",
+                "{} are available ({total} in the pool, the rest in use or reserved)",
                 got.saturating_add(*free)
             )
         } else {
             format!(
-                "this process got {got}: the pool has {free} more that are free ({total} in all), but the \
-                 kernel refuses them to this process"
+                "this process got {got}: the pool has {free} more free pages ({total} in all), but \
+                 the kernel refuses them to this process"
             )
         }
     )]
@@ -54,9 +55,9 @@ pub enum PinError {
         /// What there is at most.
         available: AvailableMemory,
     },
-    /// Synthetic physical memory.
+    /// Synthetic physical memory, which has no room.
     #[error(transparent)]
-    Software(#[from] SoftwareError),
+    Software(Box<dyn Error + Send + Sync>),
     /// The kernel refuses to pin memory.
     #[error(transparent)]
     Backend(#[from] Backend),
@@ -125,10 +126,7 @@ impl Explain for PinError {
                 })
             }
             Self::TooLittleMemory { available, .. } => Some(available.hint()),
-            Self::Software(SoftwareError::OutOfMemory(_)) => {
-                Some("give the guest less memory".to_owned())
-            }
-            Self::Software(_) => None,
+            Self::Software(_) => Some("give the guest less memory".to_owned()),
             Self::Backend(error) => Explain::hint(error, limits),
             Self::Process(error) => error.hint(limits),
         }
@@ -148,8 +146,8 @@ impl Explain for PinError {
 /// What to do where the pool has free hugepages, and the kernel refuses them.
 fn refused_hugepages(size: HugepageSize) -> String {
     format!(
-        "raise hugetlb.{size}B.max of the control group, or let this process have memory of \
-         all NUMA nodes (numactl, cpuset.mems)"
+        "raise hugetlb.{size}B.max of the control group, or allow this process memory of all NUMA \
+         nodes (numactl, cpuset.mems)"
     )
 }
 
@@ -157,9 +155,9 @@ fn refused_hugepages(size: HugepageSize) -> String {
 fn reserve(size: HugepageSize, total: u64) -> String {
     let pool = size.pool_name();
     format!(
-        "echo {total} > /sys/kernel/mm/hugepages/{pool}/nr_hugepages; if the number that is read there \
-         is lower afterwards, memory is too fragmented: echo 1 > /proc/sys/vm/compact_memory and \
-         repeat, or reserve them at boot (hugepagesz={size} hugepages={total})"
+        "echo {total} > /sys/kernel/mm/hugepages/{pool}/nr_hugepages; if the file then reads \
+         lower, memory is too fragmented: echo 1 > /proc/sys/vm/compact_memory and repeat, or \
+         reserve them at boot (hugepagesz={size} hugepages={total})"
     )
 }
 
@@ -168,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_on_locked_memory_is_told_for_all_of_it() {
+    fn the_limit_on_locked_memory_is_reported_for_all_of_it() {
         let page = PinError::from(Backend::Pin {
             len: 2 << 20,
             source: std::io::Error::from_raw_os_error(libc::ENOMEM),
@@ -178,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_pages_are_told_from_those_that_are_refused() {
+    fn missing_pages_are_distinguished_from_those_that_are_refused() {
         let report = |got, free| {
             let error = PinError::TooFewHugepages {
                 size: HugepageSize::Mib2,
@@ -204,7 +202,7 @@ mod tests {
             text.contains("needs 300 hugepages of 2M, of which this process got 32"),
             "{text}"
         );
-        assert!(text.contains("700 more that are free"), "{text}");
+        assert!(text.contains("700 more free pages"), "{text}");
         assert!(
             hint.contains("hugetlb.2MB.max") && hint.contains("cpuset.mems"),
             "{hint}"

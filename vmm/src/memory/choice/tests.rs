@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is chosen of pools of every shape, beside what brute force finds.
+//! The choice from pools of every shape, compared with brute force.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ const fn kernel(len: u64) -> BootRequirements {
     }
 }
 
-/// Anywhere, even in no RAM at all.
+/// Anywhere, even outside of RAM.
 const ANYWHERE: BootRequirements = BootRequirements {
     size: 0,
     ..kernel(0)
@@ -158,7 +158,7 @@ fn no_more_pieces_than_are_safe() {
 
 #[test]
 fn safety_comes_before_memory_below_4g() {
-    // 120 pairs above 4 GiB are all that is wanted; each of the singles below breaks one.
+    // 120 pairs above 4 GiB are all that is requested; each of the singles below breaks one.
     let pairs = (0..120).flat_map(|index| [10_000 + 8 * index, 10_001 + 8 * index]);
     let singles = (0..100).map(|index| 100 + 2 * index);
     let pages: Vec<u64> = singles.chain(pairs).collect();
@@ -234,7 +234,7 @@ fn pool() -> impl Strategy<Value = Vec<Hpa>> {
 proptest! {
 
     /// The right number of pages, each one once, never worse than the first ones, and what is
-    /// said of them is true.
+    /// reported of them is true.
     #[test]
     fn a_choice_is_sound_and_never_worse(
         pages in pool(), percent in 0_usize..120, below_4g in 0..200 * PAGE, needs_block: bool,

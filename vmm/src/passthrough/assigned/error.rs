@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why memory stays pinned, or would not if it had to.
+//! Why memory stays pinned, or could not be kept.
 
 use address::Bdf;
 use host::Id;
@@ -18,7 +18,7 @@ use crate::error::explain::{ExitCode, Explain, Limits};
     doc = "The kinds of [`KeepError`]; their names stay."
 )]
 pub enum KeepError {
-    /// There is no evidence that a device has ended its DMA, so guest memory was not given back.
+    /// There is no evidence that a device has ended its DMA, so guest memory was not released.
     #[error(
         "PCI device {bdf} could not be made quiet, so guest memory stays pinned: process {process} \
          keeps {status}"

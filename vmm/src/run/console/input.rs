@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the guest's user types, or sends, on its way to the serial port.
+//! Passes input of the guest's user to the serial port.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use super::terminal::RawMode;
 /// Keys that wait at most for a guest that does not read; what is typed after them is lost.
 const TYPED_AHEAD: usize = 4096;
 
-/// Of what a client sent that is gone, so much waits at most for a guest that does not read.
+/// Most bytes of a disconnected client that wait for a guest that does not read.
 const LEFT_BEHIND: usize = 1 << 20;
 
 /// Input that the guest has had no room for yet.
@@ -68,7 +68,7 @@ pub enum InputState {
     Open,
     /// The end, or an error.
     Closed,
-    /// The user wants to end the guest.
+    /// The user ends the guest.
     Quit,
     /// The user's terminal is gone.
     Gone,
@@ -132,7 +132,7 @@ impl Input {
         self.user.is_none() && !self.waiting.0.is_empty()
     }
 
-    /// Reads what there is and hands it to `serial`. To be called when the source is readable.
+    /// Reads what is available and passes it to `serial`. To be called when the source is readable.
     pub fn read(&mut self, serial: &GuestSerial) -> InputState {
         let mut buffer = [0; 256];
         let count = match rustix::io::read(&self.source, &mut buffer) {
@@ -165,9 +165,7 @@ impl Input {
                 _ => return,
             }
         }
-        log::warn!(
-            "The guest does not read, and a client sent much and left: the end of that is lost"
-        );
+        log::warn!("A client disconnected before the guest read all its input: the rest is lost");
     }
 
     /// What the end of the source means.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a user's keys mean: most go to the guest, some to the monitor.
+//! The meaning of keys: most go to the guest, some to the monitor.
 
 /// The key that begins a command to the monitor: Ctrl-a.
 const ESCAPE: u8 = 0x01;
@@ -12,7 +12,7 @@ pinvisor: Ctrl-a Ctrl-a  sends Ctrl-a to the guest
 pinvisor: Ctrl-a h       prints this
 ";
 
-/// What a key stands for.
+/// The meaning of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     /// A byte for the guest.

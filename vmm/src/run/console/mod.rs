@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where the guest's serial port goes on the host: standard input and output, a file, a
+//! Destinations of the guest's serial port on the host: standard input and output, a file, a
 //! pseudoterminal, or a socket.
 //!
 //! The guest never waits for a reader on the host: what it prints goes through a pump.
@@ -71,7 +71,7 @@ impl Trigger for IrqTrigger {
     }
 }
 
-/// Tells that the guest has read its input, so that more can follow.
+/// Reports that the guest has read its input, so that more can follow.
 #[derive(Debug)]
 pub struct RoomNotice(pub EventFd);
 
@@ -80,7 +80,7 @@ impl SerialEvents for RoomNotice {
     fn out_byte(&self) {}
     fn tx_lost_byte(&self) {}
     fn in_buffer_empty(&self) {
-        // A full counter has told already.
+        // A full counter has notified already.
         let _ = self.0.write(1);
     }
 }
@@ -117,7 +117,7 @@ struct Connection {
 }
 
 impl Console {
-    /// Opens what `config` names. A terminal is left as it is until [`start`](Self::start).
+    /// Opens what `config` names. A terminal is not changed until [`start`](Self::start).
     ///
     /// # Errors
     /// [`Error::File`], [`Error::Process`]
@@ -137,7 +137,7 @@ impl Console {
                 )
             }
             SerialConfig::Pty => {
-                let failed = "make a pseudoterminal";
+                let failed = "create a pseudoterminal";
                 let pty = Pty::open().map_err(process(failed))?;
                 let pump = pump(pty.controller().try_clone(), PTY_DRAIN_TIMEOUT);
                 Outlet::Pty(pump.map_err(process(failed))?, pty)
@@ -151,7 +151,7 @@ impl Console {
         Ok(Self::new(outlet)?)
     }
 
-    /// Gives what the guest prints to `sink`. There is no input.
+    /// Passes the guest's output to `sink`. There is no input.
     ///
     /// # Errors
     /// [`ProcessError`]
@@ -160,7 +160,7 @@ impl Console {
     }
 
     fn new(outlet: Outlet) -> Result<Self, ProcessError> {
-        let room = eventfd::new().map_err(process("make an eventfd"))?;
+        let room = eventfd::new().map_err(process("create an eventfd"))?;
         Ok(Self {
             outlet,
             input: None,
@@ -186,7 +186,10 @@ impl Console {
             Outlet::Sink(sink) => sink.take().unwrap_or_else(|| Box::new(io::sink())),
             Outlet::Nowhere => Box::new(io::sink()),
         };
-        let room = self.room.try_clone().map_err(process("make an eventfd"))?;
+        let room = self
+            .room
+            .try_clone()
+            .map_err(process("create an eventfd"))?;
         Ok(SerialPort::with_events(
             IrqTrigger(irq),
             Box::new(Timed {
@@ -249,7 +252,7 @@ impl Console {
         }
     }
 
-    /// Takes all clients that want to connect: one at a time, the others are sent away.
+    /// Accepts all clients that connect: one is served at a time, the others are rejected.
     fn accept(&mut self) -> io::Result<()> {
         let Outlet::Socket(current, listener) = &self.outlet else {
             return Ok(());
@@ -304,7 +307,7 @@ fn standard_input() -> io::Result<Option<Input>> {
         return Ok(Some(Input::plain(stdin)));
     }
     if !terminal::is_ours(&stdin) {
-        log::info!("In the background nothing is read from the terminal");
+        log::info!("Input from the terminal is not read in the background");
         return Ok(None);
     }
     Input::of_user(stdin).map(Some)
@@ -396,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_is_written_to_and_nobody_waits_for_its_reader() {
+    fn a_fifo_is_written_to_without_waiting_for_its_reader() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();

@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// Writes what there is room for now, or within `patience`; else fails with
-/// [`io::ErrorKind::WouldBlock`]. The descriptor may be shared with others and stays as it is.
+/// Writes as much as there is room for now, or within `patience`; else fails with
+/// [`io::ErrorKind::WouldBlock`]. The descriptor may be shared with others and is not changed.
 #[derive(Debug)]
 pub struct Unblocked<T> {
     target: T,
@@ -27,7 +27,7 @@ impl<T: AsFd> Unblocked<T> {
         let timeout = Timespec::try_from(self.patience).map_err(io::Error::other)?;
         let mut wanted = [PollFd::new(&self.target, PollFlags::OUT)];
         match poll(&mut wanted, Some(&timeout)) {
-            // An error counts as room: writing tells which.
+            // An error counts as room: writing reports which.
             Ok(ready) => Ok(ready > 0),
             Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_pipe_and_a_closed_one_are_told_apart_without_waiting() {
+    fn a_full_pipe_and_a_closed_one_are_distinguished_without_waiting() {
         let (reader, writer) = io::pipe().unwrap();
         let mut writer = Unblocked::new(writer, Duration::ZERO);
         writer.write_all(b"x").unwrap();

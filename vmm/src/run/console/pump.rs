@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Takes what the guest prints to a reader who may be slow, paused or gone, without making the
-//! guest wait.
+//! Passes the guest's output to a reader that may be slow, paused or gone, without making the guest
+//! wait.
 //!
 //! A thread writes what is in a bounded queue. While the reader takes nothing the queue fills up;
-//! then its oldest bytes make room, and the reader is told how many it missed.
+//! then its oldest bytes make room, and the reader sees how many it missed.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -48,7 +48,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     bytes: VecDeque<u8>,
-    /// Bytes that made room since the reader was told last.
+    /// Bytes that made room since the last notice to the reader.
     lost: u64,
     /// Times that the reader took something.
     progress: u64,
@@ -116,7 +116,7 @@ impl Shared {
             }
         };
         if let Err(error) = result {
-            log::warn!("What the guest prints is lost from here on: {error}");
+            log::warn!("Further output of the guest is lost: {error}");
         }
         let mut queue = self.lock();
         queue.closed = true;
@@ -132,8 +132,12 @@ impl Shared {
                     bytes = &bytes[count..];
                     let mut queue = self.lock();
                     queue.progress += 1;
+                    // Nothing waits for progress before the end.
+                    let is_watched = queue.ending;
                     drop(queue);
-                    self.changed.notify_all();
+                    if is_watched {
+                        self.changed.notify_all();
+                    }
                 }
                 Err(Errno::INTR) => {}
                 // Another process that has it made it non-blocking.
@@ -204,7 +208,7 @@ impl Drop for Pump {
             // The thread has nothing left to wait for.
             Some(thread) if drained => drop(thread.join()),
             // It is stuck in a write, and ends with the process.
-            _ => log::info!("The end of what the guest printed is lost: its reader takes nothing"),
+            _ => log::info!("The end of the guest's output is lost: the reader does not read"),
         }
     }
 }
@@ -267,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_takes_nothing_keeps_nobody_waiting() {
+    fn a_reader_that_takes_nothing_does_not_block() {
         let (_reader, target) = UnixStream::pair().unwrap();
         let pump = Pump::start(target.into(), TIMEOUT).unwrap();
         let mut writer = pump.writer();
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_keeps_nobody_waiting() {
+    fn a_reader_that_is_gone_does_not_block() {
         let (reader, target) = UnixStream::pair().unwrap();
         drop(reader);
         let pump = Pump::start(target.into(), TIMEOUT).unwrap();

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use rustix::process::umask;
 
-/// What a client is told while another one is connected.
-const BUSY: &[u8] = b"pinvisor: another client has the serial port\r\n";
+/// Sent to a client while another one is connected.
+const BUSY: &[u8] = b"pinvisor: another client is using the serial port\r\n";
 
 /// The socket that clients connect to; its file goes when it is dropped, if it still is this one's.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Listener {
         })
     }
 
-    /// Readable when a client wants to connect.
+    /// Readable when a client connects.
     #[must_use]
     pub fn socket(&self) -> &UnixListener {
         &self.listener
@@ -79,7 +79,10 @@ impl Drop for Listener {
     fn drop(&mut self) {
         // It may have been removed, and another process listens at its own.
         if identity(&self.path) != self.identity {
-            log::debug!("The socket {} is no longer this one's", self.path.display());
+            log::debug!(
+                "The socket {} now belongs to another process",
+                self.path.display()
+            );
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
@@ -93,7 +96,7 @@ pub fn send_away(mut client: UnixStream) {
     let _ = client.write_all(BUSY);
 }
 
-/// The mode of the file decides who may connect (unix(7)).
+/// The file's mode controls who may connect (unix(7)).
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let before = umask(Mode::RWXG | Mode::RWXO);
     let listener = UnixListener::bind(path);
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_socket_that_nobody_listens_at_is_replaced() {
+    fn only_a_socket_without_a_listener_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("serial");
         drop(UnixListener::bind(&path).unwrap());

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Raw mode of the user's terminal, taken back on every exit that lets this process do anything, fatal
-//! signals among them.
+//! Raw mode of the user's terminal, restored on every exit that allows it, including fatal signals.
 //!
 //! SIGKILL does not; `stty sane` repairs what it leaves.
 
@@ -78,7 +77,7 @@ fn restore() {
         // Not waiting for output, which may be paused.
         && let Err(error) = tcsetattr(&terminal, OptionalActions::Now, &before)
     {
-        log::error!("Cannot restore the terminal: {error}; `stty sane` does");
+        log::error!("Cannot restore the terminal: {error}; run `stty sane`");
     }
 }
 

@@ -17,7 +17,7 @@ const INPUT: u32 = 0;
 const ROOM: u32 = 1;
 const CLIENT: u32 = 2;
 
-/// Passes input on to the guest, and tells when the user wants to end it.
+/// Passes input on to the guest, and reports when the user ends it.
 #[derive(Debug)]
 pub struct ConsoleWatcher<'a> {
     console: &'a mut Console,
@@ -44,7 +44,7 @@ impl<'a> ConsoleWatcher<'a> {
         matches!(self.console.outlet, Outlet::Socket(..))
     }
 
-    /// Reads what there is; holds when the guest has no room.
+    /// Reads what is available; pauses when the guest has no room.
     fn read(&mut self, found: EventSet, ops: &mut EventOps<'_>) {
         let Some(input) = &mut self.console.input else {
             return;
@@ -79,7 +79,7 @@ impl<'a> ConsoleWatcher<'a> {
     fn disconnect(&mut self, ops: &mut EventOps<'_>) {
         self.stop_reading(ops);
         self.console.disconnect();
-        // One may wait that could not connect, for want of descriptors.
+        // One that could not connect for lack of descriptors may be waiting.
         self.accept(ops);
     }
 
@@ -91,8 +91,8 @@ impl<'a> ConsoleWatcher<'a> {
         }
     }
 
-    /// Of a client that says nothing more, or shall not, the end is still of interest: the next
-    /// one can have its place.
+    /// The end of a client that sends no more, or may not, still matters: the next one can have its
+    /// place.
     fn await_hang_up(&self, ops: &mut EventOps<'_>) {
         if let Some(events) = self.input_events(EventSet::empty())
             && let Err(error) = ops.modify(events)
@@ -124,7 +124,7 @@ impl<'a> ConsoleWatcher<'a> {
             ops.add(events)
         };
         if let Err(error) = result {
-            log::warn!("Cannot go on reading input: {error}");
+            log::warn!("Cannot continue to read input: {error}");
         }
     }
 
@@ -140,7 +140,7 @@ impl<'a> ConsoleWatcher<'a> {
         }
     }
 
-    /// Not every input can be waited for: a file or /dev/null cannot, and has nothing to say.
+    /// Not every input can be waited for: a file or /dev/null cannot, and reports nothing.
     fn watch_input(&self, ops: &mut EventOps<'_>) {
         if let Some(events) = self.input_events(EventSet::IN)
             && let Err(error) = ops.add(events)

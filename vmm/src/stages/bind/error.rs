@@ -10,7 +10,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::error::explain::{ExitCode, Explain, Limits};
 
-/// A device cannot be had, or not in a state that is known.
+/// A device cannot be bound, or not in a known state.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
 #[strum_discriminants(
     name(BindStageErrorKind),
@@ -24,8 +24,8 @@ pub enum BindStageError {
     Bind(#[from] BindError),
     /// It keeps what its last user left in it.
     #[error(
-        "PCI device {bdf} cannot be reset, so its next user inherits what it is doing: it has no \
-         reset of its own, and {}",
+        "PCI device {bdf} cannot be reset, so its next user inherits its current activity: it has \
+         no function reset, and {}",
         bus_reset(others)
     )]
     NoReset {
@@ -36,12 +36,12 @@ pub enum BindStageError {
     },
 }
 
-/// What stands in the way of a reset of a device's bus.
+/// Why a device's bus cannot be reset.
 fn bus_reset(others: &[Bdf]) -> String {
     match others {
-        [] => "neither has its bus".to_owned(),
+        [] => "its bus cannot be reset either".to_owned(),
         _ => format!(
-            "a reset of its bus would hit {} too, not passed through to this guest",
+            "resetting its bus would also reset {}, which this guest does not have",
             names(others, ", ")
         ),
     }
@@ -80,7 +80,8 @@ impl Explain for BindStageError {
             Self::Bind(error) => Explain::hint(error, limits),
             Self::NoReset { bdf, others } => {
                 let first = match others.as_slice() {
-                    [] => "give it a slot of its own, where its bus can be reset".to_owned(),
+                    [] => "move it to another slot, where it has its own bus that can be reset"
+                        .to_owned(),
                     _ => format!(
                         "pass them through together: --device {}",
                         names(others, " --device ")
@@ -101,7 +102,7 @@ impl Explain for BindStageError {
 
 impl Explain for BindError {
     fn ids() -> Vec<&'static str> {
-        // What sysfs says has names of its own.
+        // Errors of sysfs have their own names.
         let own = BindErrorKind::iter().filter(|kind| *kind != BindErrorKind::BindFacts);
         own.map(Into::into).collect()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why a host does not run a guest, as far as is known before any device is touched.
+//! Why a host cannot run a guest, if known before any device is touched.
 
 use address::Bdf;
 use host::{Encryption, Id};
@@ -20,23 +20,21 @@ use crate::error::explain::{ExitCode, Explain, Limits};
 pub enum InspectError {
     /// The user has not accepted what passing a device through without an IOMMU means.
     #[error(
-        "No IOMMU stands between PCI device {bdf} and memory: its driver can read and \
-         write all memory of this machine, so its guest must be trusted like root"
+        "No IOMMU isolates PCI device {bdf}: its driver can read and write all memory of this \
+         machine, so its guest must be trusted like root"
     )]
     NoiommuNotAccepted {
         /// The device.
         bdf: Bdf,
     },
-    /// A machine in software has no place for a real device, which knows only real addresses.
+    /// A machine in software has no place for a real device, which uses real addresses only.
     #[error("PCI device {bdf} cannot use synthetic physical memory")]
     DeviceWithSoftware {
         /// The device.
         bdf: Bdf,
     },
-    /// A layout was asked to be broken that there is not.
-    #[error(
-        "No device here needs guest memory at its physical addresses, so that cannot be broken"
-    )]
+    /// `--break identity` without identity-mapped memory.
+    #[error("No device uses identity-mapped guest memory, so --break identity has no effect")]
     NoIdentity,
     /// Memory is encrypted by address.
     #[error("{}; PCI device {bdf} cannot be used without an IOMMU", encryption.meaning())]
@@ -48,8 +46,8 @@ pub enum InspectError {
     },
     /// The addresses on a device's bus are others than the CPU's.
     #[error(
-        "PCI device {bdf}: BAR{} is at {:#x} on its bus and at {:#x} for the CPU, so addresses \
-         mean something else to the device",
+        "PCI device {bdf}: BAR{} is at {:#x} on its bus and at {:#x} for the CPU, so the device \
+         and the CPU use different addresses",
         found.bar, found.bus, found.cpu
     )]
     BusAddresses {
@@ -59,13 +57,13 @@ pub enum InspectError {
         found: TranslatedBar,
     },
     /// Identity was asked for where an IOMMU translates.
-    #[error("PCI device {bdf} is behind an IOMMU, which does not let physical addresses through")]
+    #[error("PCI device {bdf} is behind an IOMMU, so it cannot use physical addresses")]
     BehindIommu {
         /// The device.
         bdf: Bdf,
     },
     /// An IOMMU was asked for where there is none.
-    #[error("No IOMMU stands between PCI device {bdf} and memory")]
+    #[error("No IOMMU translates for PCI device {bdf}")]
     NotBehindIommu {
         /// The device.
         bdf: Bdf,
@@ -98,11 +96,11 @@ impl Explain for InspectError {
             Self::NoiommuNotAccepted { .. } => "if you accept that, add --noiommu",
             Self::MemoryEncrypted { encryption, .. } => encryption.hint(),
             Self::BusAddresses { .. } => {
-                "put the device behind a bridge that does not translate: another slot, or a \
-                 controller such as VMD turned off in the firmware"
+                "use a slot whose bridge does not translate addresses, or disable a controller \
+                 such as VMD in the firmware"
             }
-            Self::BehindIommu { .. } => "leave dma= out: the IOMMU translates for the device",
-            Self::NotBehindIommu { .. } => "leave dma=iommu out and read what --noiommu means",
+            Self::BehindIommu { .. } => "omit dma=: the IOMMU translates for the device",
+            Self::NotBehindIommu { .. } => "omit dma=iommu, and read what --noiommu means",
             Self::NoIdentity | Self::DeviceWithSoftware { .. } => return None,
         };
         Some(text.to_owned())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From a guest that is prepared to what is told of it.
+//! Builds the plan's report from a prepared guest.
 
 use std::ops::Range;
 

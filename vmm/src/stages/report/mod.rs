@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a plan reports. The fields, as JSON, are described in docs/guide/plan.md: what is there
-//! stays, in name and meaning, as long as [`FORMAT`] does.
+//! What a plan reports. The fields, as JSON, are described in docs/guide/plan.md. Their names and
+//! meanings do not change unless [`FORMAT`] does.
 
 mod gather;
 mod modes;
@@ -159,7 +159,8 @@ pub struct Device {
     pub bdf: String,
     /// The mode that was asked for or taken: one of those in `modes`.
     pub dma: &'static str,
-    /// The address bits that its last driver on the host used, 32 if it had none; `None` if the kernel does not tell.
+    /// The address bits that its last driver on the host used, 32 if it had none; `None` if the
+    /// kernel does not report it.
     pub dma_bits: Option<u32>,
     /// What would be possible.
     pub modes: Vec<Mode>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which ways a device has to guest memory, and why.
+//! The DMA modes that are possible for a device, and why.
 
 use devices::mediate::Profile;
 use host::ResolvedDma;
@@ -32,7 +32,7 @@ fn modes(assigned: &AssignedDevice, all: &[AssignedDevice]) -> Result<Vec<Mode>,
         why: why.to_owned(),
     };
     if device.kind() == CdevKind::Iommu {
-        let no = "an IOMMU stands before the device, and lets no physical addresses through";
+        let no = "an IOMMU translates for the device, so it cannot use physical addresses";
         return Ok(vec![
             mode(
                 "iommu",
@@ -52,29 +52,32 @@ fn modes(assigned: &AssignedDevice, all: &[AssignedDevice]) -> Result<Vec<Mode>,
         Some(bdf) => mode(
             "identity",
             false,
-            &format!("{bdf} (dma=translate) has memory anywhere; a guest of its own would do"),
+            &format!(
+                "{bdf} uses dma=translate, which cannot be combined with identity; use separate \
+                 guests"
+            ),
         ),
         None if matches!(path, DmaPath::Identity) => mode(
             "identity",
             true,
-            "memory is of hugepages, and stands at its physical addresses",
+            "memory consists of hugepages at their physical addresses",
         ),
-        None => mode("identity", true, "if there are hugepages for all of memory"),
+        None => mode("identity", true, "if enough hugepages are available"),
     };
     let translate = match conflicting(ResolvedDma::Translate) {
         Some(bdf) => mode(
             "translate",
             false,
-            &format!("{bdf} needs memory at fixed addresses; a guest of its own would do"),
+            &format!("{bdf} cannot be combined with dma=translate; use separate guests"),
         ),
-        None => mode("translate", true, "with a driver that knows the DMA window"),
+        None => mode(
+            "translate",
+            true,
+            "with a driver that supports the DMA window",
+        ),
     };
     Ok(vec![
-        mode(
-            "iommu",
-            false,
-            "no IOMMU stands between the device and memory",
-        ),
+        mode("iommu", false, "no IOMMU translates for the device"),
         identity,
         translate,
         mediate(device, path)?,
@@ -96,7 +99,8 @@ fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
             format!("by the shipped profile for {vendor:04x}:{id:04x}"),
         )
     } else {
-        let why = format!("no profile is known for {vendor:04x}:{id:04x}; profile=FILE gives one");
+        let why =
+            format!("no profile is shipped for {vendor:04x}:{id:04x}; profile=FILE gives one");
         (false, why)
     };
     Ok(Mode {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a device made up for a test is like, and the profile that says so.
+//! A device generated for a test, and its profile.
 
 use std::fmt::Write as _;
 
@@ -36,7 +36,7 @@ pub(super) struct Register {
     /// Widths that the device takes, if not all.
     pub accesses: Option<Vec<u64>>,
     pub read_back: bool,
-    /// `reserved`, if the profile has the key; with "pass" no bit means more than it says.
+    /// `reserved`, if the profile has the key; with "pass" no bit has another meaning.
     pub reserved: Option<&'static str>,
     pub writable: Option<u64>,
 }
@@ -182,7 +182,7 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// The profile, which says nothing but the truth.
+    /// The profile, which describes the device correctly.
     pub fn profile(&self) -> String {
         let mut text = format!(
             "version = 1\nname = \"made-up\"\ndevices = [{{ vendor = 0x1234, device = 0x11e8 }}]\n\

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Devices made up from bytes. All profiles say the truth; not all of them are to be accepted.
+//! Devices decoded from bytes. All profiles are correct; not all of them are acceptable.
 
 use super::device::{
     Addresses, BESIDE_MSIX, Channel, Device, Direction, Field, Length, PLAIN, Quirk, Register,
@@ -42,7 +42,7 @@ impl Maker<'_, '_> {
         self.input.byte() % count == count - 1
     }
 
-    /// A register of its own, in one piece or in several.
+    /// A separate register, in one piece or in several.
     fn register(&mut self, width: u64) -> usize {
         let mut register = Register {
             name: format!("r{}", self.registers.len()),
@@ -267,13 +267,13 @@ impl Maker<'_, '_> {
         (Some(busy), quirk)
     }
 
-    /// Which bits the guest may write of a register that says whether a transfer is under way or
+    /// Which bits the guest may write of a register that reports whether a transfer is under way or
     /// was refused.
     fn writable_status(&mut self, register: usize, busy: Option<Field>, quirk: Quirk) {
         let Some(bits) = self.registers.get(register).map(Register::bits) else {
             return;
         };
-        // A store of zeros has to do nothing to the bits that are not writable.
+        // A store of zeros must not change the bits that are not writable.
         let harmless = !matches!(quirk, Quirk::Plain) || busy.is_none();
         let free = bits & !busy.map_or(0, |busy| busy.mask);
         if harmless && self.one_in(2) {
@@ -281,7 +281,7 @@ impl Maker<'_, '_> {
         }
     }
 
-    /// What the profile says of the bits of a register that are not `named` by a field.
+    /// The profile's rule for bits of a register that are not `named` by a field.
     fn others(&mut self, register: usize, named: u64) {
         let Some(bits) = self.registers.get(register).map(Register::bits) else {
             return;

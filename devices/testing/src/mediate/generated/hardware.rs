@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The device itself: it takes each store as it comes, and trusts none of them. Written without a look at
-//! how the monitor does anything.
+//! The device itself: it takes each store as it comes, and trusts none of them. Written
+//! independently of the monitor.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use address::Gpa;
 use devices::pci::Region;
-use devices::vfio_pci::{HostError, HostFunction, HostInfo, RegionInfo};
+use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo, Vectors};
 
 use super::super::memory::GuestMemory;
 use super::device::{
@@ -24,7 +24,7 @@ const TABLE: u64 = 0x8000;
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
     running: bool,
-    /// Whether its busy bits say so.
+    /// Whether its busy bits report it.
     shown: bool,
     /// Accesses after which it is done, if it does not wait for longer.
     left: Option<u8>,
@@ -362,10 +362,9 @@ impl Hardware {
             bars,
             rom: RegionInfo::default(),
             config_size: 256,
-            intx_vectors: 0,
-            msi_vectors: 0,
-            msix_vectors: 2,
-            msix_grows: true,
+            interrupts: [(InterruptKind::Msix, Vectors::growing(2))]
+                .into_iter()
+                .collect(),
             resettable: true,
         };
         let state = State {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Devices and their profiles made up from bytes, and a guest that tries everything on each. The
-//! device takes each store by itself, as hardware does, and looks at what it was told when it
-//! starts and for as long as it goes by its registers.
+//! Devices and their profiles decoded from bytes, and a guest that tries everything on each. The
+//! device takes each store by itself, as hardware does, and checks what it received when it starts
+//! and for as long as it goes by its registers.
 
 mod device;
 mod generate;
@@ -54,7 +54,7 @@ impl Seen {
 ///
 /// # Panics
 ///
-/// If a transfer starts, or goes on, that is not of the guest's memory or not as the profile has
+/// If a transfer starts, or continues, that is not of the guest's memory or not as the profile has
 /// it, or the monitor's counts are not the device's.
 pub fn run(bytes: &[u8]) -> Seen {
     let mut input = Input(bytes);
@@ -134,7 +134,7 @@ impl Guest {
             22..27 => self.status(input),
             27..30 => self.state.lock().finish(),
             30 if input.byte().is_multiple_of(4) => {
-                // It may fail, and the device go on.
+                // It may fail, and the device continue.
                 _ = self.function.reset();
             }
             _ if input.byte().is_multiple_of(4) => self.function.was_reset(),

@@ -104,7 +104,7 @@ fn capabilities_without_use_are_refused() {
 }
 
 #[test]
-fn what_identify_says_is_looked_at() {
+fn what_identify_returns_is_checked() {
     let changed = |at: usize, value: u8| {
         let (_, mut device) = machine();
         device.identify_namespace[at] = value;
@@ -241,7 +241,7 @@ fn devices_that_do_not_answer_time_out() {
 }
 
 #[test]
-fn admin_commands_that_fail_say_how() {
+fn admin_commands_that_fail_report_why() {
     for opcode in [6, 9, 5, 1] {
         let (_, mut device) = machine();
         device.quirk = Quirk::Fails(opcode, 0x4102);

@@ -86,7 +86,7 @@ impl Memory {
         self.0.borrow().pages.len()
     }
 
-    /// How many pages were given back.
+    /// Number of pages that were freed.
     pub(super) fn given_back(&self) -> usize {
         self.0.borrow().given_back
     }

@@ -17,7 +17,7 @@ fn addresses(count: usize) -> Vec<u64> {
         .collect()
 }
 
-/// The plain way to say which bytes a transfer has.
+/// The plain definition of a transfer's bytes.
 fn reference(pages: &[u64], offset: usize, bytes: usize) -> Vec<(u64, usize)> {
     let mut expected: Vec<(u64, usize)> = Vec::new();
     for at in (offset..offset + bytes).step_by(4) {

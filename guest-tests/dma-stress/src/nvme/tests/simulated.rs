@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A controller in software: what the specification says a controller does, read from its
-//! side. What a driver must not do is an assertion.
+//! A controller in software: a controller by the specification, read from its side. What a driver
+//! must not do is an assertion.
 
 use core::cell::RefCell;
 use std::collections::BTreeMap;
@@ -149,7 +149,7 @@ impl Simulated {
         Handle(Rc::new(RefCell::new(self)))
     }
 
-    /// Leaves it as another driver would: enabled, and with this CSTS.
+    /// Leaves it in the state of another driver: enabled, and with this CSTS.
     pub(super) fn leave_enabled(&mut self, csts: u32) {
         self.cc = 0x0046_0001;
         self.csts = csts;

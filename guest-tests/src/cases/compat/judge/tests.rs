@@ -4,7 +4,7 @@ use super::super::subject::{BLOCK, HIGH, TOGETHER};
 use super::*;
 use crate::machine::Status;
 
-/// What a start prints and QEMU sees when all is well. `@` stands for the guest's own lines.
+/// What a start prints and QEMU sees when all is well. `@` is replaced by the guest's own lines.
 const SECTION: &str = "\
 testbed: section 0 STEP
 testbed: before_free=214
@@ -165,7 +165,7 @@ fn one_of_two_functions_is_to_be_refused_and_both_to_be_reset() {
         .replace("status=0", "status=3")
         .replace(
             "info: extent gpa=0x200000",
-            "error[no-reset]: would hit 0000:01:00.1 too",
+            "error[no-reset]: resetting its bus would also reset 0000:01:00.1",
         );
     let output = [
         "testbed: bdf_0=0000:01:00.0\ntestbed: bdf_1=0000:01:00.1\n".to_string(),
@@ -179,7 +179,7 @@ fn one_of_two_functions_is_to_be_refused_and_both_to_be_reset() {
     assert_eq!(found(output.clone()), []);
     assert_eq!(found(output.replace("status=3", "status=0")), [Aspect::End]);
     assert_eq!(
-        found(output.replace("hit 0000:01:00.1", "hit another")),
+        found(output.replace("reset 0000:01:00.1", "reset another")),
         [Aspect::Work]
     );
     let not_both = output.replace("01:00.1: resetting", "01:00.1: reset done");
@@ -188,7 +188,7 @@ fn one_of_two_functions_is_to_be_refused_and_both_to_be_reset() {
 
 #[test]
 fn a_device_that_reaches_no_memory_is_to_be_warned_of() {
-    let guest = "pinvisor: warn: 0000:01:00.0: may address 32 bits only\n\
+    let guest = "pinvisor: warn: 0000:01:00.0: may have only 32 address bits\n\
                  guest: net-eth0=not up\nguest: function-01.0=e1000 intx 0\n";
     let output = [
         "testbed: bdf_0=0000:01:00.0\n".to_string(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Judges the CPU: virtualisation, and whether memory is encrypted.
+//! Checks the CPU: virtualisation, and whether memory is encrypted.
 
 use std::fmt;
 
@@ -16,8 +16,8 @@ impl Encryption {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Sme => {
-                "AMD memory encryption (SME) is active: a device that is given the physical \
-                 addresses which the kernel tells would read and write ciphertext"
+                "AMD memory encryption (SME) is active: a device that uses the physical addresses \
+                 that the kernel reports would read and write ciphertext"
             }
             Self::Sev => {
                 "This machine is an AMD SEV guest: its memory is encrypted, and devices cannot \
@@ -35,7 +35,7 @@ impl Encryption {
     pub fn hint(self) -> &'static str {
         match self {
             Self::Sme => "boot this machine's kernel with mem_encrypt=off",
-            Self::Sev | Self::Tdx => "run on a machine that is no confidential guest",
+            Self::Sev | Self::Tdx => "run on a machine that is not a confidential guest",
         }
     }
 }
@@ -44,10 +44,10 @@ impl fmt::Display for EncryptionUnknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Flags => {
-                "It is unknown whether memory is encrypted: /proc/cpuinfo has no flags of a CPU"
+                "Cannot determine whether memory is encrypted: /proc/cpuinfo lists no CPU flags"
             }
             Self::Register => {
-                "It is unknown whether memory is encrypted: the CPU may encrypt this virtual \
+                "Cannot determine whether memory is encrypted: the CPU may encrypt this virtual \
                  machine's memory (SEV), and /dev/cpu/0/msr cannot be read"
             }
         })
@@ -71,25 +71,25 @@ pub(crate) fn check_virtualisation(root: &SysRoot) -> Line {
         .into_iter()
         .find(|flag| flags.contains(*flag))
     {
-        return Line::ok(id, format!("The CPU offers virtualisation ({flag})"));
+        return Line::ok(id, format!("The CPU supports virtualisation ({flag})"));
     }
     if root.exists("dev/kvm") {
         return Line::warn(
             id,
-            "The CPU offers no virtualisation (neither svm nor vmx); KVM is there all the same, \
-             so guests run, but stock kernels may be too slow to boot",
+            "The CPU does not support virtualisation (neither svm nor vmx); KVM is available \
+             nevertheless, so guests run, but stock kernels may be too slow to boot",
             "cargo demo",
         );
     }
     let hint = if flags.contains("hypervisor") {
-        "switch nested virtualisation on in this machine's hypervisor (QEMU: -cpu host)"
+        "enable nested virtualisation in this machine's hypervisor (QEMU: -cpu host)"
     } else {
-        "switch virtualisation (VT-x, AMD-V, SVM) on in the firmware: systemctl reboot \
+        "enable virtualisation (VT-x, AMD-V, SVM) in the firmware: systemctl reboot \
          --firmware-setup"
     };
     Line::fail(
         id,
-        "The CPU offers no virtualisation (neither svm nor vmx in /proc/cpuinfo)",
+        "The CPU does not support virtualisation (neither svm nor vmx in /proc/cpuinfo)",
         hint,
     )
 }
@@ -100,7 +100,7 @@ pub(crate) fn check_encryption(root: &SysRoot, noiommu: bool) -> Line {
     match memory_encryption(root) {
         Ok(None) => Line::ok(id, "Memory is not encrypted by address"),
         Ok(Some(Encryption::Sme)) if !noiommu => {
-            Line::ok(id, "AMD memory encryption is active; the IOMMU knows of it")
+            Line::ok(id, "AMD memory encryption is active; the IOMMU handles it")
         }
         Ok(Some(encryption)) => Line::fail(id, encryption.meaning(), encryption.hint()),
         Err(unknown) => Line::warn(id, unknown.to_string(), unknown.hint()),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_iommu_knows_of_sme() {
+    fn an_iommu_handles_sme() {
         let fake = with_flags("sme");
         assert_eq!(check_encryption(&fake.root, true).verdict, Verdict::Fail);
         assert_eq!(check_encryption(&fake.root, false).verdict, Verdict::Ok);

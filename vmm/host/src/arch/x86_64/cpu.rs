@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::sys_root::SysRoot;
 
-/// `MSR_AMD64_SEV`, by which an AMD guest knows that its memory is encrypted (AMD64 Architecture
+/// `MSR_AMD64_SEV`, by which an AMD guest detects that its memory is encrypted (AMD64 Architecture
 /// Programmer's Manual, volume 2, 15.34.10); bit 0 is set then.
 #[cfg(target_arch = "x86_64")]
 const MSR_SEV: u64 = 0xc001_0131;
@@ -25,10 +25,11 @@ const CPUID_ENCRYPTION: u32 = 0x8000_001f;
 #[cfg(target_arch = "x86_64")]
 const CPUID_SEV: u32 = 1 << 1;
 
-/// Encryption by which the address that the kernel tells is not the one that a device needs.
+/// Encryption by which the address that the kernel reports differs from the one that a device
+/// needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encryption {
-    /// AMD SME: the kernel's own DMA addresses carry a bit (the C-bit) that those it tells about
+    /// AMD SME: the kernel's own DMA addresses carry a bit (the C-bit) that those it reports about
     /// pinned memory lack.
     Sme,
     /// A guest of AMD SEV: devices cannot reach its memory.

@@ -7,8 +7,7 @@ use std::path::Path;
 
 use crate::sys_root::SysRoot;
 
-/// Names of the block devices that stand below `function`, their partitions, and all that was
-/// made of them.
+/// Names of the block devices below `function`, their partitions, and all that was made of them.
 pub(super) fn blocks(root: &SysRoot, function: &Path) -> BTreeSet<String> {
     let all: Vec<(String, _)> = root
         .names("sys/class/block")
@@ -36,8 +35,8 @@ pub(super) fn blocks(root: &SysRoot, function: &Path) -> BTreeSet<String> {
     found
 }
 
-/// Several paths to one NVMe namespace are hidden devices `nvmeXcYnZ` below their controllers;
-/// what is mounted is `nvmeXnZ`, which stands below none (drivers/nvme/host/multipath.c).
+/// Several paths to one NVMe namespace are hidden devices `nvmeXcYnZ` below their controllers; what
+/// is mounted is `nvmeXnZ`, which is below none (drivers/nvme/host/multipath.c).
 fn multipath_head(name: &str) -> Option<String> {
     let (subsystem, rest) = name.strip_prefix("nvme")?.split_once('c')?;
     let (controller, namespace) = rest.split_once('n')?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What else holds a block device, as the kernel's files show it. The device is never opened: an
-//! exclusive open would make a concurrent `mount` or `mkfs` fail, and any open may start what listens
-//! for the close.
+//! Other holders of a block device, from the kernel's files. The device is never opened: an
+//! exclusive open would make a concurrent `mount` or `mkfs` fail, and any open may start what
+//! listens for the close.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -87,7 +87,7 @@ fn last_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Members of ZFS pools, as udev knows them, while pools are imported. The kernel shows no list of
+/// Members of ZFS pools, as udev lists them, while pools are imported. The kernel shows no list of
 /// a pool's devices.
 fn zfs(root: &SysRoot, blocks: &BTreeSet<String>) -> Vec<(String, Holder)> {
     let pools = root.names("proc/spl/kstat/zfs").into_iter();

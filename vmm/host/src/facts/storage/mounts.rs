@@ -18,7 +18,7 @@ pub(super) fn mount_of(root: &SysRoot, blocks: &BTreeSet<String>, mount: &Mount)
         let number = number_of(root, block);
         !number.is_empty() && number == mount.number
     };
-    // A file system over several devices has a number of its own.
+    // A file system over several devices has its own number.
     blocks.iter().find(has_number).cloned().or_else(|| {
         let block = block_of_path(root, &mount.source);
         blocks.contains(&block).then_some(block)

@@ -159,7 +159,7 @@ fn power_button() -> Vec<u8> {
     .to_vec()
 }
 
-/// The generic event device (ACPI 6.5, section 5.6.9), whose one interrupt says that the power
+/// The generic event device (ACPI 6.5, section 5.6.9), whose one interrupt reports that the power
 /// button was pressed.
 fn events(platform: &Platform) -> Vec<u8> {
     const PRESSED: u8 = 0x80;

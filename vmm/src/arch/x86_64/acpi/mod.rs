@@ -31,7 +31,7 @@ const OEM_ID: [u8; 6] = *b"PINVIS";
 const OEM_TABLE_ID: [u8; 8] = *b"PINVISOR";
 const OEM_REVISION: u32 = 1;
 
-/// Where tables begin; the root pointer stands before them.
+/// Where tables begin; the root pointer precedes them.
 const TABLES: u64 = 64;
 /// The ACPI specification aligns nothing but the root pointer and the FACS; readers like it.
 const ALIGNMENT: u64 = 16;
@@ -52,7 +52,7 @@ pub struct Platform {
     pub ports: Range<u16>,
     /// First of the ports of the power device.
     pub power: u16,
-    /// Interrupt, edge-triggered, that says that the power button was pressed.
+    /// Interrupt, edge-triggered, for presses of the power button.
     pub power_button: u32,
     /// Interrupts that the four INTx lines raise.
     pub intx: [u32; 4],
@@ -78,7 +78,7 @@ impl Platform {
 #[derive(Debug, thiserror::Error)]
 pub enum AcpiError {
     /// They are too long for their place.
-    #[error("ACPI tables need {need} bytes, there are {room}")]
+    #[error("ACPI tables need {need} bytes, but only {room} are available")]
     TooLong {
         /// Bytes needed.
         need: u64,
@@ -108,7 +108,7 @@ impl Platform {
         Ok(low::ACPI.start)
     }
 
-    /// Root pointer and tables as they stand from `base` on.
+    /// Root pointer and tables as they are laid out from `base`.
     fn image(&self, base: Gpa) -> Vec<u8> {
         let mut tables = Tables {
             base: base + TABLES,
@@ -221,7 +221,7 @@ mod tests {
         u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
     }
 
-    /// The table at an address as its own length says.
+    /// The table at an address, with the length in its header.
     fn table(image: &[u8], address: u64) -> &[u8] {
         let at = usize::try_from(address - BASE).unwrap();
         let length = u32::from_le_bytes(image[at + 4..at + 8].try_into().unwrap());

@@ -36,7 +36,7 @@ const VERSION_LENGTH: usize = 16;
 const ENTRY_64: u64 = 0x200;
 /// The kernel may only be moved by multiples of this.
 const ALIGNMENT: u64 = 2 << 20;
-/// Number of 512-byte sectors that 0 in `setup_sects` stands for.
+/// Number of 512-byte sectors that 0 in `setup_sects` means.
 const DEFAULT_SETUP_SECTORS: u64 = 4;
 /// What `header.syssize` counts the loaded part in. Some makers round it up, some down.
 const PARAGRAPH: u64 = 16;
@@ -107,11 +107,11 @@ impl BzImageKernel {
         } else if header.loadflags & LOADED_HIGH == 0 {
             "it is a zImage, which is loaded below 1 MiB".to_owned()
         } else if header.syssize == 0 {
-            "its header says that there is nothing to load".to_owned()
+            "its header lists nothing to load".to_owned()
         } else if header.relocatable_kernel == 0 {
             "it is not relocatable (CONFIG_RELOCATABLE)".to_owned()
         } else if header.init_size == 0 {
-            "its header says that it needs no memory".to_owned()
+            "its header requests no memory".to_owned()
         } else {
             return Ok(());
         };
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_image_says_what_it_needs() {
+    fn a_good_image_is_decoded() {
         let file = image(|_| (), 2048);
         let kernel = open(file.path()).unwrap();
         assert_eq!(
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_is_read_where_the_header_says() {
+    fn the_release_is_read_at_the_headers_offset() {
         let release = |version: &str, offset: u16| {
             let file = image(|header| header.kernel_version = offset, 2048);
             let at = VERSION_BASE + 0x100;
@@ -288,7 +288,7 @@ mod tests {
         for length in 2033..2048 {
             assert!(open(image(|_| (), length).path()).is_ok(), "{length}");
         }
-        // What such a file lacks is told, not that it is short.
+        // The error names what such a file lacks, not that it is short.
         let old = image(|header| header.version = 0x0203, 2033);
         let Err(KernelError::Unsupported { reason, .. }) = open(old.path()) else {
             panic!("an old kernel was taken");

@@ -7,7 +7,7 @@
 //!
 //! A file with a PVH entry point is entered there instead, unless it is a 64-bit Linux, which has
 //! both: by its 64-bit entry point it can be anywhere, by PVH only below 4 GiB, and only where it
-//! is linked unless it says that it can be moved.
+//! is linked unless it is marked as relocatable.
 
 mod headers;
 
@@ -43,12 +43,12 @@ const PAGE: u64 = 4096;
 /// More than the tables at [`low::PAGE_TABLES`] map.
 const MAX_MEMORY: u64 = 16 << 30;
 /// Why a PVH kernel is where it is.
-const NOT_MOVABLE: &str = "it is entered by PVH and cannot be moved from where it is linked";
+const NOT_MOVABLE: &str = "it is entered by PVH and is not relocatable";
 const MOVABLE: &str = "it is entered by PVH, in 32-bit mode";
-const LINKED_LOW: &str = "it is linked in the first MiB, which holds boot data and is no memory for \
-                          devices";
-/// What the boot protocol has in these fields (Documentation/arch/x86/boot.rst); an ELF file has
-/// no header of its own to copy.
+const LINKED_LOW: &str = "it is linked in the first MiB, which holds boot data and which devices \
+                          cannot access";
+/// What the boot protocol has in these fields (Documentation/arch/x86/boot.rst); an ELF file has no
+/// header to copy.
 const BOOT_FLAG: u16 = 0xaa55;
 const HEADER: u32 = 0x5372_6448;
 const PROTOCOL: u16 = 0x020f;
@@ -115,12 +115,10 @@ impl ElfKernel {
         let (segments, len) = place(&loaded, base, step, file_length)
             .ok_or_else(|| unsupported("a segment does not fit its file or memory"))?;
         if len > MAX_MEMORY {
-            return Err(unsupported("it takes more than 16 GiB of memory"));
+            return Err(unsupported("it requires more than 16 GiB of memory"));
         }
         if overlap(&segments) {
-            return Err(unsupported(
-                "two of its segments are loaded to the same place",
-            ));
+            return Err(unsupported("two of its segments overlap"));
         }
         let entry = pvh
             .unwrap_or(header.e_entry)
@@ -185,7 +183,7 @@ fn pvh_demand(base: u64, len: u64, relocation: Option<Relocation>) -> Result<Dem
         }
     };
     if !alignment.is_power_of_two() {
-        return Err("its PVH note wants an alignment that is no power of two");
+        return Err("its PVH note has an alignment that is not a power of two");
     }
     let reason = if below.0.saturating_sub(len) < low::SIZE {
         LINKED_LOW
@@ -277,9 +275,10 @@ impl Kernel for ElfKernel {
 
     fn release(&self) -> Result<Option<Release>, KernelError> {
         let segments = self.segments.iter();
-        let parts =
-            segments.map(|segment| segment.file_offset..segment.file_offset + segment.file_length);
-        Release::search(&self.file, parts).map_err(|source| KernelError::Read {
+        let parts: Vec<_> = segments
+            .map(|segment| segment.file_offset..segment.file_offset + segment.file_length)
+            .collect();
+        Release::find(&self.file, &parts).map_err(|source| KernelError::Read {
             path: self.path.clone(),
             source,
         })

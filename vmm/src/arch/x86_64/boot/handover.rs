@@ -36,7 +36,7 @@ pub struct Handover<'a> {
     pub command_line: &'a str,
 }
 
-/// What a CPU needs to know to start the kernel.
+/// State of a CPU that starts the kernel.
 #[derive(Clone, Debug)]
 pub struct Start {
     /// How it enters the kernel.
@@ -89,7 +89,7 @@ impl Handover<'_> {
     }
 }
 
-/// Page tables that map low memory and the kernel, as the boot protocol wants.
+/// Page tables that map low memory and the kernel, as the boot protocol requires.
 fn write_page_tables(memory: &GuestMemoryMmap, kernel: &Range<Gpa>) -> Result<Gpa, ArchError> {
     let mut tables = IdentityTables::new(low::PAGE_TABLES);
     tables.map(&(Gpa(0)..Gpa(low::SIZE)))?;

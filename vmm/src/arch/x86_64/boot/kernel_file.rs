@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which kind of file a kernel comes in, and how each kind is entered.
+//! Kinds of kernel files, and how each is entered.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -17,11 +17,11 @@ use crate::config::input_file;
 /// The kinds of files that [`open`] takes, behind "neither".
 pub const KERNEL_FORMATS: &str = "a bzImage nor an ELF kernel";
 /// Kernels that run wherever they are loaded.
-pub const MOVABLE_KERNELS: &str = "a bzImage or vmlinux of Linux";
+pub const RELOCATABLE_KERNELS: &str = "a bzImage or vmlinux of Linux";
 /// `Machine` of EFI programs for this architecture, 64 and 32 bits (Microsoft, PE Format, "Machine Types").
 pub const EFI_MACHINES: &[u16] = &[0x8664, 0x14c];
 
-/// How a kernel is entered, and by what it is told about its machine.
+/// How a kernel is entered, and how its machine is described to it.
 #[derive(Clone, Copy, Debug)]
 pub enum Protocol<'a> {
     /// Linux's, in 64-bit mode, with the zero page's address in RSI. The setup header in it is
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_and_foreign_files_are_told_apart() {
+    fn missing_and_foreign_files_are_distinguished() {
         assert!(matches!(
             open(Path::new("/nonexistent")),
             Err(KernelError::Read { .. })

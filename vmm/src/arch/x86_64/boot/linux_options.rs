@@ -17,17 +17,16 @@ const UNBOOTABLE: &[(&str, Option<&str>, &str)] = &[
     ("nolapic", None, NO_LOCAL_APIC),
     ("disableapic", None, NO_LOCAL_APIC),
 ];
-const NO_ACPI: &str =
-    "only ACPI tells it of its interrupt controllers, its CPUs and its power switch";
-const NO_IO_APIC: &str = "the interrupts of its devices come by the I/O APIC only";
-const NO_LOCAL_APIC: &str = "all of its interrupts come by the local APIC";
+const NO_ACPI: &str = "only ACPI describes its interrupt controllers, CPUs and power switch";
+const NO_IO_APIC: &str = "its devices' interrupts use the I/O APIC";
+const NO_LOCAL_APIC: &str = "all its interrupts use the local APIC";
 
-/// What keeps Linux from KVM's clock, which tells how fast the TSC runs.
+/// What keeps Linux from using KVM's clock, which reports the TSC's frequency.
 const WITHOUT_KVM_CLOCK: [&str; 2] = ["no_kvmclock", "nopv"];
-/// What tells Linux how fast the TSC runs, in kHz.
+/// The option for the TSC's frequency in kHz.
 const TSC_FREQUENCY: &str = "tsc_early_khz";
 
-/// Refuses a command line with which Linux would hang before it says why.
+/// Refuses a command line with which Linux would hang before it prints why.
 ///
 /// # Errors
 /// [`ParamsError::Unbootable`]
@@ -53,7 +52,8 @@ pub fn with_tsc_frequency(line: &str, khz: Option<u32>) -> Cow<'_, str> {
     match khz {
         Some(khz) if has(&WITHOUT_KVM_CLOCK) && !has(&[TSC_FREQUENCY]) => {
             log::info!(
-                "{TSC_FREQUENCY}={khz} is on the command line, since KVM's clock is not used"
+                "{TSC_FREQUENCY}={khz} is added to the command line, because KVM's clock is not \
+                 used"
             );
             command_line::with_option(line, TSC_FREQUENCY, &khz.to_string())
         }

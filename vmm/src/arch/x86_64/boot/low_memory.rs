@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a guest is told of its first MiB, so that it gives none of it to a device.
+//! How the first MiB is described to a guest, so that it gives none of it to a device.
 //!
 //! In the identity layout this is the only memory that is not at its host-physical addresses
 //! ([`low`](crate::arch::x86_64::low)): a device that gets some of it for DMA uses the host's memory there.
@@ -27,7 +27,7 @@ const OPTION: &str = "reservelow";
 /// All of it, and the most that the option takes (arch/x86/kernel/setup.c, `parse_reservelow`).
 const ALL: &str = "640K";
 
-/// What is told.
+/// The description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LowMemoryUse {
     /// What the memory map calls it.
@@ -48,7 +48,8 @@ impl LowMemoryUse {
         }
     }
 
-    /// For a guest in the identity layout whose kernel is this release of Linux, or does not say so.
+    /// For a guest in the identity layout whose kernel is this release of Linux, or of unknown
+    /// release.
     pub fn identity(wanted: LowMemory, release: Option<Release>) -> Self {
         let is_old = release.is_some_and(|release| release < KEEPS_FIRST_MIB);
         let kind = match (wanted, release) {
@@ -70,20 +71,19 @@ impl LowMemoryUse {
         };
         match (self.kind, self.asks_kernel) {
             (Kind::Ram, true) => log::info!(
-                "low memory: {kernel}, older than {}: {OPTION}={ALL} is on its command line, so that no driver gets \
-                 any for DMA",
-                KEEPS_FIRST_MIB
+                "low memory: {kernel}, older than {KEEPS_FIRST_MIB}: {OPTION}={ALL} is added to its command line, \
+                 so that drivers get none of it for DMA",
             ),
             (Kind::Ram, false) if release.is_some() => {
-                log::info!("low memory: {kernel}, which gives none of it to drivers");
+                log::info!("low memory: {kernel}, which does not give it to drivers");
             }
-            (Kind::Ram, false) => log::info!("low memory: RAM, as asked for; {kernel}"),
+            (Kind::Ram, false) => log::info!("low memory: RAM, as requested; {kernel}"),
             (Kind::Reserved, _) if wanted == LowMemory::Reserved => {
-                log::info!("low memory: reserved, as asked for");
+                log::info!("low memory: reserved, as requested");
             }
             (Kind::Reserved, _) => log::info!(
-                "low memory: {kernel}: reserved in its memory map, since it is not for DMA \
-                 (--low-memory ram makes it RAM)"
+                "low memory: {kernel}: reserved in its memory map, because devices cannot access \
+                 it (--low-memory ram makes it RAM)"
             ),
         }
     }

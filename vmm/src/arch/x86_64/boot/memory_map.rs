@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The memory map of a guest, and what may come of it.
+//! The memory map of a guest, and warnings about it.
 
 use std::ops::Range;
 
@@ -31,7 +31,8 @@ pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
     let mut warnings = Vec::new();
     if map.len() > ENTRIES_WITHOUT_NUMA {
         warnings.push(format!(
-            "The guest's memory map has {} entries; a kernel built without NUMA keeps {} of them",
+            "The guest's memory map has {} entries; a kernel built without NUMA uses only {} of \
+             them",
             map.len(),
             ENTRIES_WITHOUT_NUMA
         ));
@@ -39,8 +40,8 @@ pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
     let pieces = plan.regions().len();
     if pieces > SAFE_EXTENTS {
         warnings.push(format!(
-            "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: a device \
-             of a Linux guest may use the host's memory below 1 MiB"
+            "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: a \
+             device of a Linux guest may access the host's memory below 1 MiB"
         ));
     }
     warnings

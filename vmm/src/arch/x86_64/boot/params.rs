@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a Linux kernel is told at its entry: the zero page, the command line and setup_data.
+//! What a Linux kernel is given at its entry: the zero page, the command line and setup_data.
 
 use std::ops::Range;
 
@@ -14,10 +14,10 @@ use crate::arch::x86_64::e820::{Entry, MemoryMap};
 use crate::arch::x86_64::low;
 use crate::halves;
 
-/// `type_of_loader` of a boot loader that has no number of its own.
+/// `type_of_loader` of a boot loader without an assigned number.
 const LOADER_UNDEFINED: u8 = 0xff;
 
-/// What a kernel is told, whatever its protocol.
+/// What a kernel is given, whatever its protocol.
 #[derive(Debug)]
 pub struct BootInfo<'a> {
     /// The memory map.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What an ELF file says in its notes about being entered by PVH, the boot protocol of Xen's that
-//! other monitors speak too (Xen, public/elfnote.h; Linux, arch/x86/platform/pvh/head.S).
+//! An ELF file's notes about its entry by PVH, Xen's boot protocol, which other monitors use too
+//! (Xen, public/elfnote.h; Linux, arch/x86/platform/pvh/head.S).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -28,7 +28,7 @@ const MAX_BYTES: u64 = 1 << 20;
 #[error("it has {0} bytes of notes, more than {MAX_BYTES}")]
 pub(super) struct TooManyNotes(u64);
 
-/// What the notes of a file say.
+/// The contents of a file's notes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Notes {
     /// Physical address of the 32-bit entry point, as the image is linked.
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn linux_is_known_by_its_notes() {
+    fn linux_is_identified_by_its_notes() {
         assert!(taken(&[(0x101, b"Linux\0", b"6.1")]).is_linux);
         assert!(!taken(&[(6, b"Xen\0", b"FreeBSD\0")]).is_linux);
     }

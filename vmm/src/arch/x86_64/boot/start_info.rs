@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a kernel is told that is entered by PVH: `hvm_start_info`, the memory map, the initramfs
+//! What a kernel that is entered by PVH is given: `hvm_start_info`, the memory map, the initramfs
 //! and the command line (Xen, public/arch-x86/hvm/start_info.h).
 
 use linux_loader::loader::elf::start_info::{
@@ -18,10 +18,10 @@ const VERSION: u32 = 1;
 /// From the start of the structure, which has 56 bytes, to the list of modules.
 const MODULES: u64 = 64;
 
-/// Writes everything into low memory; of the memory map its first part only, since Linux copies as many
-/// entries as it is told of to a place for [`ZERO_PAGE_ENTRIES`] (arch/x86/platform/pvh/enlighten.c,
-/// `init_pvh_bootparams`). The structure is at [`low::ZERO_PAGE`] afterwards, as the
-/// zero page of a kernel with Linux's protocol would be.
+/// Writes everything into low memory; of the memory map its first part only, since Linux copies as
+/// many entries as it is given to a place for [`ZERO_PAGE_ENTRIES`]
+/// (arch/x86/platform/pvh/enlighten.c, `init_pvh_bootparams`). The structure is at
+/// [`low::ZERO_PAGE`] afterwards, as the zero page of a kernel with Linux's protocol would be.
 ///
 /// # Errors
 /// [`ParamsError`]
@@ -30,8 +30,8 @@ pub fn write(info: &BootInfo<'_>, memory: &GuestMemoryMmap) -> Result<(), Params
     let left_out = info.memory_map.more.len();
     if left_out > 0 {
         log::warn!(
-            "The guest's kernel, entered by PVH, is told of {ZERO_PAGE_ENTRIES} pieces of memory; it \
-             does not know of {left_out} more"
+            "PVH passes {ZERO_PAGE_ENTRIES} pieces of memory to the guest's kernel; {left_out} \
+             more are not passed"
         );
     }
     let entries: Vec<_> = info.memory_map.first.iter().map(raw).collect();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_where_the_structure_says() {
+    fn everything_is_where_the_structure_points() {
         let memory = written(5, true).unwrap();
         let start: hvm_start_info = memory.read_obj(GuestAddress(low::ZERO_PAGE.0)).unwrap();
         assert_eq!((start.magic, start.version), (0x336e_c578, 1));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_entries_are_told_than_linux_has_room_for() {
+    fn no_more_entries_are_passed_than_linux_has_room_for() {
         for (entries, told) in [(127, 127), (128, 128), (129, 128), (300, 128)] {
             let memory = written(entries, false).unwrap();
             let start: hvm_start_info = memory.read_obj(GuestAddress(low::ZERO_PAGE.0)).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What KVM may support, but this machine has no part for.
+//! Features that KVM may support, but this machine does not.
 
 use kvm_bindings::CpuId;
 
@@ -22,7 +22,7 @@ type Feature = (u32, u32, Register, u32);
 const FEATURES: [Feature; 6] = [
     // MONITOR, which would stop the host's CPU, and PDCM: performance counters are not offered.
     (0x1, 0, Ecx, 1 << 3 | 1 << 15),
-    // SGX wants memory from /dev/sgx_vepc, Processor Trace the host's buffers.
+    // SGX needs memory from /dev/sgx_vepc, Processor Trace the host's buffers.
     (0x7, 0, Ebx, 1 << 2 | 1 << 25),
     // SGX_LC
     (0x7, 0, Ecx, 1 << 30),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What becomes of leaves that KVM returned on real machines, and of some that it may.
+//! Results for leaves that KVM returned on real machines, and for others that it may.
 
 use super::*;
 
@@ -92,7 +92,7 @@ fn read(cpuid: &CpuId, function: u32, index: u32) -> [u32; 4] {
 }
 
 #[test]
-fn each_cpu_has_its_own_id_in_every_leaf_that_tells_it() {
+fn each_cpu_has_its_own_id_in_every_leaf_that_has_one() {
     for (host, leaves) in [(&EPYC[..], &[0xb][..]), (&INTEL[..], &[0xb, 0x1f])] {
         for count in [1, 2, 3, 4, 32] {
             for index in 0..count {
@@ -173,7 +173,7 @@ fn tiles_that_may_be_used_stay() {
 }
 
 #[test]
-fn a_guest_knows_that_it_is_one() {
+fn a_guest_can_detect_that_it_is_one() {
     for host in [&EPYC[..], &INTEL] {
         let mut plain = cpuid(host);
         for leaf in entries(&mut plain, 1) {
@@ -201,7 +201,7 @@ fn address_bits_come_from_the_cpu() {
 }
 
 #[test]
-fn the_frequency_of_the_tsc_is_told_among_the_leaves_of_hypervisors() {
+fn the_frequency_of_the_tsc_is_among_the_leaves_of_hypervisors() {
     let guest = with_tsc_frequency(&cpuid(&EPYC), 2_445_406).unwrap();
     let timing = find(&guest, 0x4000_0010).unwrap();
     assert_eq!((timing.eax, timing.ebx), (2_445_406, 1_000_000));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The leaf in which hypervisors tell how fast a guest's clocks run: not Linux, which asks KVM's own clock
-//! or measures, but the BSDs and others read it. VMware defined it, QEMU has it too.
+//! The leaf in which hypervisors report the frequency of a guest's clocks: not Linux, which asks
+//! KVM's own clock or measures, but the BSDs and others read it. VMware defined it, QEMU has it
+//! too.
 
 use kvm_bindings::kvm_cpuid_entry2;
 

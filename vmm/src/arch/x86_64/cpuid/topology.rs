@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which CPU a vCPU is, and how many there are: in every leaf that tells it, in the same words.
+//! The identity and number of vCPUs: consistently in every leaf that describes it.
 //!
 //! KVM answers with the ids of the host's CPU that asked, and keeps the host's topology to itself
 //! (arch/x86/kvm/cpuid.c `__do_cpuid_func`): nothing of either may be left.
@@ -11,7 +11,7 @@ use super::find;
 
 /// Leaves of the extended topology: Intel's first and second, the first of which AMD has too.
 const EXTENDED_TOPOLOGY: [u32; 2] = [0xb, 0x1f];
-/// AMD's own leaf about the same, which tells of chiplets.
+/// AMD's own leaf about the same, which describes chiplets.
 const AMD_EXTENDED_TOPOLOGY: u32 = 0x8000_0026;
 
 /// Leaf 1, EDX: there are several logical processors in the package.
@@ -28,7 +28,7 @@ const SHARED_CACHE: u32 = 3;
 pub(super) struct Topology {
     index: u32,
     cores: u32,
-    /// Bits of the APIC id that tell cores apart.
+    /// Bits of the APIC id that distinguish cores.
     bits: u32,
     amd: bool,
 }
@@ -131,7 +131,7 @@ impl Topology {
     }
 }
 
-/// Whether leaf 0x4 or 0x8000_001d describes a cache at all.
+/// Whether leaf 0x4 or 0x8000_001d describes a cache.
 fn is_cache(leaf: &kvm_cpuid_entry2) -> bool {
     leaf.eax & 0x1f != 0
 }

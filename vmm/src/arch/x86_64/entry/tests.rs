@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a CPU finds at its first instruction, where there is `/dev/kvm`.
+//! A CPU's state at its first instruction, if `/dev/kvm` exists.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ fn machine(code: &[u8]) -> Option<(Arc<Vm>, GuestRam, Vec<Memslot>)> {
     let file =
         File::from(rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     file.set_len(RAM).unwrap();
-    let ram = GuestRam::map(low::allocate().unwrap().as_ref(), &file, &plan).unwrap();
+    let ram = GuestRam::map(low::allocate().unwrap().as_ref(), Some(&file), &plan).unwrap();
     let regions = ram.regions().iter();
     let slots = regions
         .map(|region| vm.map(region.gpa(), region.mapping()).unwrap())

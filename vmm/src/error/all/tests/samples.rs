@@ -5,13 +5,13 @@
 use std::io;
 use std::path::PathBuf;
 
-use address::{Bdf, Gpa, Hpa, Iova};
+use address::{Bdf, Gpa, Hpa};
 use devices::mediate;
 use devices::pci::RootError;
 use host::{AvailableMemory, BindError, Encryption, KvmObstacle, MemoryLimit, Use};
 use iommufd_backend::TranslatedBar;
 use iommufd_backend::hugepages::HugepageSize;
-use iommufd_backend::software::{OutOfMemory, SoftwareError};
+use software_memory::OutOfMemory;
 
 use super::*;
 use crate::arch::{AcpiError, NoRoomError, Overhead, ParamsError};
@@ -169,12 +169,6 @@ fn pin() -> Vec<Error> {
         bytes: 1 << 20,
         limit: MemoryLimit::Machine,
     };
-    let misaligned = SoftwareError::Misaligned {
-        offset: 1,
-        len: 1,
-        page_size: 4096,
-        iova: Iova(0),
-    };
     let out_of_memory = OutOfMemory {
         needed: 2,
         page_size: 1,
@@ -189,8 +183,7 @@ fn pin() -> Vec<Error> {
             bytes: 2 << 20,
             available,
         },
-        misaligned.into(),
-        SoftwareError::OutOfMemory(out_of_memory).into(),
+        PinError::Software(out_of_memory.into()),
     ]
     .map(Error::from)
     .into()
@@ -402,7 +395,7 @@ fn run() -> Vec<Error> {
         RunError::GuestStatus(3),
         RunError::DeviceFailed {
             bdf: bdf(),
-            reason: "the host wants it back".to_owned(),
+            reason: "the host requested it back".to_owned(),
         },
     ]
     .map(Error::from)
@@ -418,7 +411,7 @@ fn process_and_files() -> Vec<Error> {
     vec![
         process("wait for signals")(errno(libc::EIO)).into(),
         process("start a vCPU")(errno(libc::EAGAIN)).into(),
-        process("make an eventfd")(errno(libc::EMFILE)).into(),
+        process("create an eventfd")(errno(libc::EMFILE)).into(),
         process("size guest memory")(errno(libc::EFBIG)).into(),
         file(libc::ENOENT).into(),
         file(libc::EPERM).into(),

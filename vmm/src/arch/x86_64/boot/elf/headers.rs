@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The headers of an ELF file, of which no more is read than a kernel can need: files are no more to be
-//! trusted than what is in them.
+//! The headers of an ELF file, limited to what a kernel can need: files and their contents are not
+//! trusted.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -19,15 +19,15 @@ const MAX_SEGMENTS: usize = 256;
 /// Why the headers cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeadersError {
-    /// They are no headers.
-    #[error("its ELF headers are broken: {0}")]
+    /// They are not headers.
+    #[error("its ELF headers are invalid: {0}")]
     Broken(#[from] ParseError),
     /// There are too many.
     #[error("it has {0} segments, more than {MAX_SEGMENTS}")]
     TooMany(usize),
 }
 
-/// What an ELF file says of itself.
+/// The headers of an ELF file.
 #[derive(Debug)]
 pub struct Headers {
     /// Kind, machine, entry point.
@@ -54,7 +54,7 @@ impl Headers {
             return Err(HeadersError::TooMany(count));
         }
         let size = ProgramHeader::validate_entsize(header.class, header.e_phentsize.into());
-        // A file without segments need not say how large they are.
+        // A file without segments need not specify their size.
         let size = if count == 0 { 0 } else { size? };
         let mut table = vec![0; count * size];
         file.read_exact_at(&mut table, header.e_phoff)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is made of good files and of unsound ones.
+//! Results for valid and invalid files.
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -201,15 +201,15 @@ fn files_that_would_take_any_time_or_memory_are_refused() {
             "notes",
         ),
         (vec![load; 65_534], "segments"),
-        // What stands for more than can be counted.
+        // Encodes more than can be counted.
         (vec![load; 65_535], "segments"),
         (
             vec![(PT_LOAD, [0x1000, 0x100_0000, GIB, GIB]); 200],
-            "same place",
+            "overlap",
         ),
         (
             vec![load, (PT_LOAD, [0x1000, 0x100_001f, 0x20, 0x20])],
-            "same place",
+            "overlap",
         ),
     ] {
         let Err(KernelError::Unsupported { reason, .. }) = with_segments(&segments, 4 * GIB) else {
@@ -293,7 +293,7 @@ fn a_pvh_kernel_stays_where_it_is_linked() {
 }
 
 #[test]
-fn a_pvh_kernel_that_may_be_moved_says_where_to() {
+fn a_relocatable_pvh_kernel_has_its_limits() {
     let image = Image {
         notes: &[PVH, MAY_MOVE],
         ..GOOD
@@ -308,7 +308,7 @@ fn a_pvh_kernel_that_may_be_moved_says_where_to() {
 }
 
 #[test]
-fn a_pvh_kernel_linked_in_the_first_mib_says_so() {
+fn a_pvh_kernel_linked_in_the_first_mib_is_reported() {
     const LOW_ENTRY: NoteOf = (18, "Xen", &[0x20, 0, 8, 0]);
     const LOW_ONLY: NoteOf = (19, "Xen", &[0, 0, 1, 0, 0, 0, 8, 0, 0xff, 0xff, 0xf, 0]);
     let reason = |address, notes| {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use address::{BusAddr, Hpa, Iova};
 use vm_memory::{MmapRegion, VolatileMemory};
 
-use crate::backend::PinnedMap;
+use crate::pinned::PinnedMap;
 
 /// How many refusals are kept in full.
 const KEPT_FAULTS: usize = 64;
@@ -60,21 +60,21 @@ pub struct DmaFault {
 
 /// What the backend and its ports have in common.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) bus: RwLock<Bus>,
+pub(crate) struct Shared {
+    pub(crate) bus: RwLock<Bus>,
     faults: Mutex<Faults>,
 }
 
 /// The memory bus: the tables, and what they lead to.
 #[derive(Debug, Default)]
-pub(super) struct Bus {
+pub(crate) struct Bus {
     /// IOVA to physical address.
-    pub(super) iovas: PinnedMap,
+    pub(crate) iovas: PinnedMap,
     /// Physical address back to IOVA, by the same type: there is memory at a physical address
     /// only while it is pinned.
-    pub(super) hpas: PinnedMap,
+    pub(crate) hpas: PinnedMap,
     /// The memory of each pin, by its first IOVA.
-    pub(super) regions: BTreeMap<Iova, MmapRegion>,
+    pub(crate) regions: BTreeMap<Iova, MmapRegion>,
 }
 
 #[derive(Debug, Default)]
@@ -141,7 +141,7 @@ pub struct DmaPort {
 }
 
 impl DmaPort {
-    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
 

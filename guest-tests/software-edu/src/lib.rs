@@ -4,16 +4,16 @@
 //!
 //! The function has the identity of QEMU's device (`1234:11e8`, revision 0x10, class 0xff), one
 //! memory BAR of 1 MiB (64-bit here), INTA#, and MSI with one 64-bit vector (maskable here). A
-//! driver for `edu` works unchanged. What is different: transfers take as long as they take
-//! instead of 100 ms, the engine's buffer can be larger, DMA addresses have 64 bits, and a transfer
-//! that memory refuses is counted and can be read back instead of going nowhere.
+//! driver for `edu` works unchanged. The differences: a transfer is not delayed to 100 ms, the
+//! engine's buffer can be larger, DMA addresses have 64 bits, and a transfer that memory refuses is
+//! counted and can be read back.
 //!
 //! # Registers
 //!
 //! Source of those below 0xa0: QEMU, `docs/specs/edu.rst`. Below 0x80 accesses have 4 bytes, from
-//! 0x80 on 4 or 8. A register answers at its own offset only: 4 bytes of a 64-bit register read
-//! its low half, and stored there replace the whole register, upper half 0. Every other read
-//! gives all-ones, every other write is dropped.
+//! 0x80 on 4 or 8. A register responds at its own offset only: 4 bytes of a 64-bit register read
+//! its low half, and stored there replace the whole register, upper half 0. Every other read gives
+//! all-ones, every other write is dropped.
 //!
 //! | offset | bits | access | what |
 //! |---|---|---|---|
@@ -42,11 +42,11 @@
 //!
 //! Data moves in bursts of at most 256 bytes that do not cross a multiple of 256 on the bus. A
 //! transfer is refused as a whole, without a byte moved, if its count is 0 or larger than the
-//! buffer, its device addresses are not all in the buffer, or its bus addresses run past 2^64.
-//! It is refused at a burst, with all before it moved, if memory refuses that, or the guest has
-//! taken bus mastering away (COMMAND bit 2). Refused or not, a transfer ends with the start bit
-//! clear and the interrupt that was asked for: the counter at 0xa8 tells them apart. For a
-//! refusal as a whole 0xb0 and 0xb8 hold the transfer's address and count, else the burst's.
+//! buffer, its device addresses are not all in the buffer, or its bus addresses run past 2^64. It
+//! is refused at a burst, with all before it moved, if memory refuses that, or the guest has
+//! disabled bus mastering (COMMAND bit 2). Refused or not, a transfer ends with the start bit clear
+//! and the requested interrupt: the counter at 0xa8 distinguishes them. For a refusal as a whole
+//! 0xb0 and 0xb8 hold the transfer's address and count, else the burst's.
 //!
 //! # Interrupts
 //!
@@ -54,6 +54,8 @@
 //! sends a message, unless the function is not a bus master. While the vector is masked it stays
 //! pending instead. With MSI off, INTA# is asserted as long as the interrupt status is not 0 and
 //! COMMAND's interrupt-disable bit is clear.
+
+#![forbid(unsafe_code)]
 
 mod function;
 mod host;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The half of the engine that the guest's bus sees.
+//! The engine's PCI function.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use address::Gpa;
 use pci_config::regs::{CAP_MSI, COMMAND, INTERRUPT, STATUS_INTERRUPT, upper_half};
 use thiserror::Error;
 
-use crate::pci::access::{DwordWrite, read_part};
-use crate::pci::{
+use devices::pci::{
     Bar, BarError, BarKind, CapabilityError, EmulatedConfig, Identity, PciFunction, Pin, Region,
     Windows,
 };
+use devices::pci::{DwordWrite, read_part};
 
-use super::interrupts::Interrupts;
-use super::outside::{DmaMemory, InterruptSink};
-use super::state::{Shared, State};
-use super::transfer::BUFFER_SIZE;
-use super::worker::EduWorker;
+use crate::interrupts::Interrupts;
+use crate::outside::{DmaMemory, InterruptSink};
+use crate::state::{Shared, State};
+use crate::transfer::BUFFER_SIZE;
+use crate::worker::EduWorker;
 
 /// QEMU's identity of the device.
 const IDENTITY: Identity = Identity {
@@ -37,11 +37,11 @@ pub const BAR_SIZE: u64 = 1 << 20;
 
 /// What the monitor decides for an engine.
 pub struct Options {
-    /// Where BAR 0 stands at power-on: a multiple of 1 MiB; 0 for nowhere. The guest can move it.
+    /// Address of BAR 0 at power-on: a multiple of 1 MiB; 0 for nowhere. The guest can move it.
     pub bar: Gpa,
     /// Value of the Interrupt Line register at power-on: the line that INTA# is wired to.
     pub interrupt_line: u8,
-    /// Bytes of its own memory, at most [`BUFFER_SIZE`](super::BUFFER_SIZE): more are not there.
+    /// Bytes of its own memory, at most [`BUFFER_SIZE`]: the rest does not exist.
     pub buffer: u32,
     /// What transfers reach.
     pub memory: Box<dyn DmaMemory>,
@@ -62,7 +62,7 @@ impl fmt::Debug for Options {
 /// An engine that cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SetupError {
-    /// The BAR cannot stand where it should.
+    /// The BAR cannot be at its address.
     #[error("The DMA engine's BAR 0")]
     Bar(#[from] BarError),
     /// Config space has no room.
@@ -79,7 +79,7 @@ pub struct Edu {
     shared: Arc<Shared>,
     interrupt_line: u8,
     /// Offset of the MSI capability.
-    pub(super) msi: u16,
+    pub(crate) msi: u16,
 }
 
 impl fmt::Debug for Edu {
@@ -94,7 +94,7 @@ impl fmt::Debug for Edu {
 ///
 /// # Errors
 ///
-/// If BAR 0 cannot stand at [`Options::bar`].
+/// If BAR 0 cannot be at [`Options::bar`].
 pub fn new(options: Options) -> Result<(Edu, EduWorker), SetupError> {
     let interrupts = Interrupts::new(options.interrupts);
     let mut config = EmulatedConfig::new(&IDENTITY);

@@ -10,11 +10,11 @@ mod sabotage;
 mod threads;
 
 use address::Gpa;
-use devices::edu::{
-    BUFFER_ADDRESS, BUFFER_SIZE, DmaMemory, Edu, EduWorker, InterruptSink, Options, new,
-};
 use devices::pci::{MsiMessage, PciFunction, Region};
 use devices_testing::edu::{Event, Events, PAGE, Ram, TestMemory};
+use software_edu::{
+    BUFFER_ADDRESS, BUFFER_SIZE, DmaMemory, Edu, EduWorker, InterruptSink, Options, new,
+};
 
 const RAM: u64 = 0x1_0000_0000;
 const BUFFER: u64 = BUFFER_ADDRESS;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The engine as a device of the host's: what a passed-through function needs of one, in software.
+//! The engine as a host device: the interface of a passed-through function, in software.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,17 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use address::{Gpa, Hpa};
 use pci_config::regs::{COMMAND, CONVENTIONAL_CONFIG_SIZE, MSI_CONTROL, MSI_ENABLE};
 
-use crate::pci::{MsiMessage, PciFunction, Region, Space};
-use crate::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo};
+use devices::pci::{MsiMessage, PciFunction, Region, Space};
+use devices::vfio_pci::{HostError, HostFunction, HostInfo, InterruptKind, RegionInfo, Vectors};
 
-use super::function::{self, BAR_SIZE, Edu, Options, SetupError};
-use super::outside::InterruptSink;
-use super::worker::EduWorker;
+use crate::function::{self, BAR_SIZE, Edu, Options, SetupError};
+use crate::outside::InterruptSink;
+use crate::worker::EduWorker;
+
+/// The interrupts that it has, one vector of each.
+const KINDS: [InterruptKind; 2] = [InterruptKind::Intx, InterruptKind::Msi];
 
 /// An engine whose function a guest gets as it gets that of a real device: through
-/// [`PassthroughFunction`](crate::vfio_pci::PassthroughFunction).
+/// [`PassthroughFunction`](devices::vfio_pci::PassthroughFunction).
 ///
-/// Its BAR stands at [`Options::bar`] and can only be trapped. It has INTx and one MSI vector. The
+/// Its BAR is at [`Options::bar`] and can only be trapped. It has INTx and one MSI vector. The
 /// guest's message is not in its MSI capability but with [`connect`](HostFunction::connect), as for
 /// a device whose interrupts the host receives first.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl EduHost {
     ///
     /// # Errors
     ///
-    /// If BAR 0 cannot stand at [`Options::bar`].
+    /// If BAR 0 cannot be at [`Options::bar`].
     pub fn new(name: &str, options: Options) -> Result<(Self, EduWorker), SetupError> {
         let mut bars: [RegionInfo; 6] = Default::default();
         bars[0] = RegionInfo {
@@ -58,10 +61,10 @@ impl EduHost {
             bars,
             rom: RegionInfo::default(),
             config_size: CONVENTIONAL_CONFIG_SIZE,
-            intx_vectors: 1,
-            msi_vectors: 1,
-            msix_vectors: 0,
-            msix_grows: true,
+            interrupts: KINDS
+                .map(|kind| (kind, Vectors::fixed(1)))
+                .into_iter()
+                .collect(),
             resettable: true,
         };
         Ok((Self { edu, info, wires }, worker))
@@ -81,7 +84,7 @@ impl EduHost {
         match self.edu.windows().find(Space::Memory, address) {
             Some(found) if found == (region, offset) => Ok(()),
             _ => Err(HostError(
-                format!("{region:?} does not answer at {offset:#x}").into(),
+                format!("{region:?} has no register at {offset:#x}").into(),
             )),
         }
     }
@@ -120,7 +123,7 @@ impl HostFunction for EduHost {
     }
 
     fn map(&mut self, bar: u8, area: Range<u64>, _: Gpa) -> Result<(), HostError> {
-        let reason = format!("BAR {bar} has nothing to map at {area:#x?}");
+        let reason = format!("BAR {bar} has no mappable memory at {area:#x?}");
         Err(HostError(reason.into()))
     }
 
@@ -129,13 +132,12 @@ impl HostFunction for EduHost {
     }
 
     fn enable_interrupts(&mut self, kind: InterruptKind, _: u16) -> Result<u16, HostError> {
-        match kind {
-            InterruptKind::Intx => self.wires.wiring().turn_on(kind),
-            InterruptKind::Msi => {
-                self.wires.wiring().turn_on(kind);
-                self.program_msi(MSI_ENABLE);
-            }
-            InterruptKind::Msix => return Err(HostError("there is no MSI-X".into())),
+        if self.info.interrupts[kind].count == 0 {
+            return Err(HostError(format!("it has no {kind}").into()));
+        }
+        self.wires.wiring().turn_on(kind);
+        if kind.is_message() {
+            self.program_msi(MSI_ENABLE);
         }
         Ok(1)
     }
@@ -150,7 +152,7 @@ impl HostFunction for EduHost {
         let mut wiring = self.wires.wiring();
         if wiring.kind != Some(InterruptKind::Msi) || vector != 0 {
             return Err(HostError(
-                format!("there is no interrupt vector {vector}").into(),
+                format!("it has no interrupt vector {vector}").into(),
             ));
         }
         wiring.message = Some(message);

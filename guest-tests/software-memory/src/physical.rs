@@ -11,7 +11,8 @@ use address::units::Memory;
 /// The synthetic physical memory has no room left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "No {} of synthetic physical memory left in pages of {}: of {} in all {} are free, {} of them in such pages",
+    "Cannot allocate {} of synthetic physical memory in pages of {}: of {}, {} are free, {} of \
+     them in such pages",
     Memory(*needed), Memory(*page_size), Memory(*total), Memory(*free), Memory(*placed)
 )]
 pub struct OutOfMemory {
@@ -57,7 +58,7 @@ impl PhysicalMemory {
     }
 
     /// Takes `len` bytes in whole pages of `page_size`, which divides it.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         len: u64,
         page_size: u64,
@@ -83,7 +84,7 @@ impl PhysicalMemory {
     }
 
     /// Makes ranges free, whatever of them was free already.
-    pub(super) fn give_back(&mut self, ranges: impl IntoIterator<Item = Range<Hpa>>) {
+    pub(crate) fn give_back(&mut self, ranges: impl IntoIterator<Item = Range<Hpa>>) {
         for range in ranges {
             let (mut start, mut end) = (range.start.0, range.end.0);
             if start >= end {

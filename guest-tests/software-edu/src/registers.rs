@@ -2,7 +2,7 @@
 
 //! The register file.
 
-use super::transfer::{Direction, Refusal, Request};
+use crate::transfer::{Direction, Refusal, Request};
 
 /// What register 0xa0 reads as: "PVSE" in ASCII.
 pub const SOFTWARE_ENGINE: u32 = 0x4553_5650;
@@ -23,7 +23,7 @@ const DMA_INTERRUPT: u32 = 0x100;
 
 /// What a write leads to beyond the register file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     None,
     /// There is something for the worker.
     Work,
@@ -35,14 +35,14 @@ pub(super) enum Effect {
 
 /// What the worker is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
+pub(crate) enum Work {
     Factorial(u32),
     Transfer(Request),
 }
 
 /// The registers. The interrupt status is kept here; what follows from it is not.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Registers {
+pub(crate) struct Registers {
     buffer_size: u32,
     liveness: u32,
     factorial: u32,
@@ -203,7 +203,7 @@ fn is_access(offset: u64, width: usize) -> bool {
 }
 
 /// n! modulo 2^32, which is 0 from 34 on: 34! has 32 factors of 2.
-pub(super) fn factorial(n: u32) -> u32 {
+pub(crate) fn factorial(n: u32) -> u32 {
     match n {
         ..34 => (1..=n).fold(1, u32::wrapping_mul),
         34.. => 0,

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use devices::edu::{DmaRefused, EduControl, Reason, Statistics};
+use software_edu::{DmaRefused, EduControl, Reason, Statistics};
 
 use super::*;
 

@@ -4,7 +4,7 @@
 
 use std::num::NonZeroU64;
 
-use devices::edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
+use software_edu::sabotage::{FlippedBits, LostInterrupts, Misplaced};
 
 use super::*;
 

@@ -4,15 +4,15 @@
 
 use pci_config::regs::{COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, MSI_64_BIT, MSI_MASKABLE};
 
-use crate::pci::{Msi, MsiMessage};
+use devices::pci::{Msi, MsiMessage};
 
-use super::outside::InterruptSink;
+use crate::outside::InterruptSink;
 
 /// Message Control of one vector with 64-bit address and mask bit (PCI 3.0, section 6.8.1.3).
 const MSI_CONTROL: u16 = MSI_64_BIT | MSI_MASKABLE;
 
 /// The state of delivery.
-pub(super) struct Interrupts {
+pub(crate) struct Interrupts {
     pub msi: Msi,
     sink: Box<dyn InterruptSink>,
     /// The vector has something to send and is masked.

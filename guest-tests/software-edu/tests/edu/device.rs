@@ -2,12 +2,12 @@
 
 //! Registers, transfers and interrupts, one step at a time.
 
-use devices::edu::{Direction, QEMU_BUFFER_SIZE, Reason, Refusal, SetupError, Statistics};
+use software_edu::{Direction, QEMU_BUFFER_SIZE, Reason, Refusal, SetupError, Statistics};
 
 use super::*;
 
 #[test]
-fn it_says_what_it_is() {
+fn it_identifies_itself() {
     let edu = &mut Rig::new().edu;
     let mut header = [0; 4];
     for (offset, dword) in [
@@ -28,7 +28,7 @@ fn it_says_what_it_is() {
 }
 
 #[test]
-fn a_bar_stands_only_on_its_own_size() {
+fn a_bar_is_aligned_to_its_size() {
     let (memory, events) = (TestMemory::default(), Events::default());
     let result = new(Options {
         bar: Gpa(0x8000),
@@ -118,8 +118,7 @@ fn what_memory_refuses_is_counted_and_named() {
     assert_eq!(statistics.bytes_written, 300);
     assert_eq!(
         refusal.to_string(),
-        "DMA read of 0x10 bytes at bus address 0x100002080 refused: \
-         the device has no memory there"
+        "DMA read of 0x10 bytes at bus address 0x100002080 refused: the device has no memory there"
     );
 }
 
@@ -179,7 +178,7 @@ fn only_a_bus_master_moves_data_and_sends_messages() {
 }
 
 #[test]
-fn registers_of_a_transfer_under_way_stand_still() {
+fn registers_of_a_transfer_under_way_do_not_change() {
     let mut rig = Rig::new();
     start(&mut rig.edu, [RAM, BUFFER, 16, TO_BUFFER]);
     start(&mut rig.edu, [1, 2, 3, TO_MEMORY]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A DMA transfer as programmed: whether it can be, and the bursts it is cut into.
+//! A DMA transfer as programmed: its checks, and its split into bursts.
 
 use std::fmt;
 use std::ops::Range;
@@ -76,7 +76,7 @@ pub struct Refusal {
 
 /// A transfer as the guest wrote it to the registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Request {
+pub(crate) struct Request {
     pub direction: Direction,
     /// Bus address.
     pub bus: u64,
@@ -88,7 +88,7 @@ pub(super) struct Request {
 
 /// A part of a transfer that memory takes or refuses as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Burst {
+pub(crate) struct Burst {
     pub address: u64,
     /// Which bytes of the buffer.
     pub buffer: Range<usize>,

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Faults to put between an engine and the outside, to see that a test of DMA notices them.
-//! Nothing uses these unless it is asked for.
+//! Faults to inject between an engine and its environment, to verify that a DMA test detects them.
+//! Unused unless requested.
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::pci::MsiMessage;
+use devices::pci::MsiMessage;
 
-use super::outside::{DmaMemory, DmaRefused, InterruptSink};
+use crate::outside::{DmaMemory, DmaRefused, InterruptSink};
 
 /// Memory at addresses that are off by a fixed distance.
 pub struct Misplaced {

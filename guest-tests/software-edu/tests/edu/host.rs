@@ -3,12 +3,12 @@
 //! The engine as a guest gets it: behind a passed-through function.
 
 use address::Gpa;
-use devices::edu::{BAR_SIZE, EduHost, QEMU_BUFFER_SIZE, Reason};
 use devices::pci::{PciFunction, Region};
 use devices::vfio_pci::{
     self, BusMasterGate, HostFunction, InterruptKind, MsiMessage, PassthroughFunction,
 };
 use devices_testing::edu::{Event, Events, Ram, TestMemory};
+use software_edu::{BAR_SIZE, EduHost, QEMU_BUFFER_SIZE, Reason};
 
 use super::*;
 
@@ -198,7 +198,7 @@ fn a_host_answers_as_one_does() {
     assert!(host.enable_interrupts(InterruptKind::Msix, 1).is_err());
     host.enable_interrupts(InterruptKind::Msi, 1).unwrap();
     assert!(host.connect(1, message).is_err());
-    // Raised before it is connected. Without bus mastering nothing is sent at all.
+    // Raised before it is connected. Without bus mastering nothing is sent.
     let raise = |host: &mut EduHost| {
         host.region_write(Region::Bar(0), RAISE, &[1, 0, 0, 0])
             .unwrap();

@@ -4,7 +4,7 @@
 
 use thiserror::Error;
 
-use crate::pci::MsiMessage;
+use devices::pci::MsiMessage;
 
 /// Memory did not take a burst: not a byte of it was moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Error)]

@@ -1,13 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A second backend, which needs no kernel support and no device.
+//! Pinned memory without kernel support and without a device, in place of
+//! [`NoiommuSpace`](iommufd_backend::NoiommuSpace).
 //!
 //! It gives memory synthetic physical addresses, deliberately scattered by a seeded allocator,
 //! and plays the memory bus for emulated devices: a [`DmaPort`] reaches memory only through an
 //! AMDv1 table, and refuses what is not in it. Real devices without an IOMMU would write
 //! somewhere else instead; here the mistake is counted and named.
+//!
+//! ```
+//! use address::{BusAddr, Hpa, Iova};
+//! use iommufd_backend::PinRequest;
+//! use software_memory::{BusAddress, PhysicalMemory, SoftwareBackend};
+//!
+//! // Memory from 4 GiB to 5 GiB, in runs of at most 64 KiB.
+//! let physical = PhysicalMemory::new([Hpa(4 << 30)..Hpa(5 << 30)], 64 << 10, 1);
+//! let mut backend = SoftwareBackend::new(physical);
+//! let file = tempfile::tempfile()?;
+//! file.set_len(1 << 20)?;
+//! let extents = backend.pin(&PinRequest {
+//!     file: &file,
+//!     offset: 0,
+//!     len: 1 << 20,
+//!     page_size: 4096,
+//!     iova: Iova(1 << 30),
+//! })?;
+//! assert!(extents.len() >= 16);
+//!
+//! // An emulated device reaches what is pinned, and nothing else.
+//! let port = backend.port();
+//! port.write(BusAddress::Bus(BusAddr::identity(extents[0].hpa())), b"data")?;
+//! assert!(port.write(BusAddress::Bus(BusAddr(0)), b"data").is_err());
+//! assert_eq!(port.fault_count(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod physical;
+mod pinned;
 mod port;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -16,10 +45,11 @@ use address::{Hpa, Iova};
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{FileOffset, MmapRegion};
 
-use crate::backend::{DmaBackend, PinRequest, PinnedMap, PinnedMapError};
-use crate::extent::{Extent, ExtentError, merge};
+use iommufd_backend::PinRequest;
+use iommufd_backend::extent::{Extent, ExtentError, merge};
 
 pub use physical::{OutOfMemory, PhysicalMemory};
+pub use pinned::{Lookup, PinnedMap, PinnedMapError, Run, TranslateError};
 pub use port::{BusAddress, Direction, DmaFault, DmaPort};
 
 /// Why the software backend refused to pin or unpin.
@@ -28,7 +58,7 @@ pub enum SoftwareError {
     /// The request is not what [`PinRequest`] asks for.
     #[error(
         "Cannot pin {len:#x} bytes from offset {offset:#x} at IOVA {iova}: \
-         not all multiples of a page size of {page_size:#x} bytes, or none at all"
+         these must be multiples of the page size, {page_size:#x} bytes, and the length not 0"
     )]
     Misaligned {
         /// Offset in the file.
@@ -37,7 +67,7 @@ pub enum SoftwareError {
         len: u64,
         /// Page size of the request.
         page_size: u64,
-        /// Where the range would stand.
+        /// Address of the range.
         iova: Iova,
     },
     /// The range passes the end of its space.
@@ -50,7 +80,7 @@ pub enum SoftwareError {
         offset: u64,
         /// Bytes.
         len: u64,
-        /// What the mapping says.
+        /// The cause.
         #[source]
         source: MmapRegionError,
     },
@@ -61,7 +91,7 @@ pub enum SoftwareError {
     #[error(transparent)]
     Pinned(#[from] PinnedMapError),
     /// No pin begins there with that length.
-    #[error("Nothing of {len:#x} bytes is pinned at IOVA {iova}")]
+    #[error("None of the {len:#x} bytes at IOVA {iova} are pinned")]
     NotPinned {
         /// Where it would begin.
         iova: Iova,
@@ -107,12 +137,13 @@ impl SoftwareBackend {
         }
         Ok(())
     }
-}
 
-impl DmaBackend for SoftwareBackend {
-    type Error = SoftwareError;
-
-    fn pin(&mut self, request: &PinRequest<'_>) -> Result<Vec<Extent>, SoftwareError> {
+    /// Pins a range of a file and returns its extents in IOVA order, merged.
+    ///
+    /// # Errors
+    ///
+    /// [`SoftwareError`]; nothing is pinned then.
+    pub fn pin(&mut self, request: &PinRequest<'_>) -> Result<Vec<Extent>, SoftwareError> {
         let &PinRequest {
             file,
             offset,
@@ -151,8 +182,12 @@ impl DmaBackend for SoftwareBackend {
         result
     }
 
-    /// Waits for transfers that are under way.
-    fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), SoftwareError> {
+    /// Ends the pin that was made at `iova` with `len` bytes. Waits for transfers that are under way.
+    ///
+    /// # Errors
+    ///
+    /// [`SoftwareError::NotPinned`] if no pin covers exactly this range; the range stays pinned then.
+    pub fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), SoftwareError> {
         let mut bus = write(&self.shared.bus);
         let region = bus.regions.get(&iova);
         if region.is_none_or(|region| region.size() as u64 != len) {

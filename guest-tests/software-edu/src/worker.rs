@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The half of the engine that does the work.
+//! The engine's worker.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::outside::DmaMemory;
-use super::registers::{Work, factorial};
-use super::state::{Job, Shared, Statistics};
-use super::transfer::{Burst, Direction, Reason, Refusal, Request};
+use crate::outside::DmaMemory;
+use crate::registers::{Work, factorial};
+use crate::state::{Job, Shared, Statistics};
+use crate::transfer::{Burst, Direction, Reason, Refusal, Request};
 
 /// Does what the guest starts: factorials and transfers, one after another.
 ///
@@ -57,7 +57,7 @@ enum End {
 }
 
 impl EduWorker {
-    pub(super) fn new(shared: Arc<Shared>, memory: Box<dyn DmaMemory>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, memory: Box<dyn DmaMemory>) -> Self {
         Self { shared, memory }
     }
 
@@ -114,8 +114,8 @@ impl EduWorker {
         Ok(())
     }
 
-    /// Moves a burst, unless it is no longer wanted or allowed. The lock on the buffer makes
-    /// sure that none follows the access to config space, or the reset, that says so.
+    /// Moves a burst, unless it was cancelled or is no longer allowed. The lock on the buffer makes
+    /// sure that none follows the access to config space, or the reset, that does that.
     fn burst(&self, job: &Job, request: Request, burst: Burst) -> Result<(), End> {
         let length = burst.buffer.len();
         let refuse = |reason| End::Refused(request.refuse(burst.address, length as u64, reason));

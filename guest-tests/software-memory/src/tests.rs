@@ -21,7 +21,7 @@ fn at_identity(hpa: Hpa) -> BusAddress {
     BusAddress::Bus(BusAddr::identity(hpa))
 }
 
-/// A file of `len` bytes, each 8 of which say where they are.
+/// A file of `len` bytes, each 8 of which encode their offset.
 fn file(len: u64) -> File {
     let file = tempfile::tempfile().unwrap();
     let words = (0..len / 8).flat_map(u64::to_le_bytes).collect::<Vec<_>>();
@@ -45,7 +45,7 @@ fn pinned(backend: &SoftwareBackend) -> Vec<Extent> {
 }
 
 #[test]
-fn memory_is_scattered_and_every_word_is_where_the_extents_say() {
+fn memory_is_scattered_and_every_word_is_where_the_extents_are() {
     let file = file(2 * MIB);
     let mut backend = SoftwareBackend::new(physical(1));
     let extents = backend.pin(&request(&file, 2 * MIB, PAGE)).unwrap();
@@ -201,7 +201,7 @@ fn impossible_pins_are_refused_and_cost_nothing() {
         }),
         E::Range(_)
     ));
-    // The bus' table holds IOVAs where physical addresses stand, so they end at 2^52.
+    // The bus' table holds IOVAs in place of physical addresses, so they end at 2^52.
     assert!(matches!(
         refuse(PinRequest {
             iova: Iova(1 << 52),

@@ -1,39 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One interface over the two places that physical addresses come from: the kernel
-//! (`IOMMU_IOAS_NOIOMMU_GET_PA`) and the software backend.
-
-use std::fs::File;
+//! What is pinned, by address: the tables of the memory bus.
 
 use address::{Hpa, Iova};
 use amdv1::{Attributes, HeapTables, MapError, Table, UnmapError};
 
 pub use amdv1::Run;
-
-use crate::extent::Extent;
+pub use iommufd_backend::extent::Extent;
 
 /// What every leaf of the table grants, as the kernel's own noiommu table does for guest memory.
 const GUEST_MEMORY: Attributes = Attributes::READ
     .union(Attributes::WRITE)
     .union(Attributes::FORCE_COHERENT);
-
-/// Memory to pin, and where.
-#[derive(Clone, Copy, Debug)]
-pub struct PinRequest<'a> {
-    /// The memory: a memfd or another file of shared memory.
-    pub file: &'a File,
-    /// First byte of it in `file`, a multiple of `page_size`.
-    pub offset: u64,
-    /// Bytes, a multiple of `page_size`, not 0.
-    pub len: u64,
-    /// Bytes that the backing guarantees to be contiguous and aligned in physical memory: the
-    /// size of its hugepages, or 4096 where nothing is guaranteed (4 KiB pages, transparent
-    /// hugepages).
-    pub page_size: u64,
-    /// The cookie: where the range stands in the backend's address space. A multiple of
-    /// `page_size`, so that the table can use entries of that size.
-    pub iova: Iova,
-}
 
 /// Why an address has no translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,42 +23,16 @@ pub enum TranslateError {
         iova: Iova,
     },
     /// No bytes were asked for.
-    #[error("Translation of no bytes at IOVA {iova}")]
+    #[error("Empty translation at IOVA {iova}")]
     NoBytes {
         /// The address asked for.
         iova: Iova,
     },
 }
 
-/// Pins memory and tells its physical addresses.
-///
-/// Once [`pin`](Self::pin) has returned, the pages do not move until [`unpin`](Self::unpin). Where
-/// they are is the caller's to remember: what is pinned has no place in a guest yet.
-pub trait DmaBackend {
-    /// Why pinning or unpinning failed.
-    type Error: std::error::Error + Send + Sync + 'static;
-
-    /// Pins a range of a file and returns its extents in IOVA order, merged.
-    ///
-    /// # Errors
-    ///
-    /// The backend's own; nothing is pinned then.
-    fn pin(&mut self, request: &PinRequest<'_>) -> Result<Vec<Extent>, Self::Error>;
-
-    /// Ends the pin that was made at `iova` with `len` bytes.
-    ///
-    /// No device may still master the bus: its DMA would land in memory that belongs to others.
-    ///
-    /// # Errors
-    ///
-    /// The backend's own, in particular if no pin covers exactly this range; the range stays
-    /// pinned then.
-    fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), Self::Error>;
-}
-
 /// What is pinned where, asked without system calls: the memory bus of the software backend.
 ///
-/// The same twice: a list of extents for who unpins, an AMDv1 table for who translates.
+/// The same twice: a list of extents for unpinning, an AMDv1 table for translation.
 #[derive(Clone, Debug, Default)]
 pub struct PinnedMap {
     /// In IOVA order, without overlaps.
@@ -92,7 +44,7 @@ pub struct PinnedMap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinnedMapError {
     /// Part of the range is pinned already.
-    #[error("IOVA {iova}, {len:#x} bytes: already pinned in part")]
+    #[error("IOVA {iova}, {len:#x} bytes: partly pinned already")]
     Overlap {
         /// First address of the extent refused.
         iova: Iova,
@@ -100,7 +52,7 @@ pub enum PinnedMapError {
         len: u64,
     },
     /// The table does not take an extent.
-    #[error("Extent at IOVA {iova} does not fit the page table")]
+    #[error("Cannot add the extent at IOVA {iova} to the page table")]
     Map {
         /// First address of the extent refused.
         iova: Iova,
@@ -109,7 +61,7 @@ pub enum PinnedMapError {
         source: MapError,
     },
     /// The table does not let go of a range.
-    #[error("Range at IOVA {iova} cannot be taken out of the page table")]
+    #[error("Cannot remove the range at IOVA {iova} from the page table")]
     Unmap {
         /// First address of the range.
         iova: Iova,
@@ -196,7 +148,7 @@ impl PinnedMap {
 
     /// Physical address of `iova` and how many of the `len` bytes from there are contiguous.
     ///
-    /// A run may go on from one pin into the next if that lies behind it in both spaces.
+    /// A run may continue from one pin into the next if that lies behind it in both spaces.
     ///
     /// # Errors
     ///
@@ -210,7 +162,7 @@ impl PinnedMap {
         run.ok_or(TranslateError::NotPinned { iova })
     }
 
-    /// Translations of single addresses for who makes many of them.
+    /// Translates single addresses, for callers that translate many.
     #[must_use]
     pub const fn lookup(&self) -> Lookup<'_> {
         Lookup {
@@ -318,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_into_the_next_extent_if_that_lies_behind_it() {
+    fn a_run_continues_into_the_next_extent_if_that_is_adjacent() {
         let mut map = PinnedMap::new();
         map.insert(&[extent(10, 100, 2), extent(12, 200, 1)])
             .unwrap();

@@ -4,11 +4,11 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::pci::EmulatedConfig;
+use devices::pci::EmulatedConfig;
 
-use super::interrupts::Interrupts;
-use super::registers::{Effect, Registers, Work};
-use super::transfer::{Direction, Refusal};
+use crate::interrupts::Interrupts;
+use crate::registers::{Effect, Registers, Work};
+use crate::transfer::{Direction, Refusal};
 
 /// So many refusals are logged as warnings between resets.
 const WARNINGS: u64 = 16;
@@ -29,7 +29,7 @@ pub struct Statistics {
 }
 
 /// All but the buffer.
-pub(super) struct State {
+pub(crate) struct State {
     pub config: EmulatedConfig,
     pub registers: Registers,
     pub interrupts: Interrupts,
@@ -40,7 +40,7 @@ pub(super) struct State {
 }
 
 /// Something to do, and the reset that it comes after.
-pub(super) struct Job {
+pub(crate) struct Job {
     pub work: Work,
     pub epoch: u64,
 }
@@ -136,8 +136,8 @@ impl State {
     }
 }
 
-/// The engine. Who needs both locks takes that of the buffer first.
-pub(super) struct Shared {
+/// The engine. A caller that needs both locks takes that of the buffer first.
+pub(crate) struct Shared {
     state: Mutex<State>,
     /// There is work, or it is time to stop.
     news: Condvar,
@@ -176,7 +176,7 @@ impl Shared {
         self.news.notify_all();
     }
 
-    /// Tells the worker to stop.
+    /// Stops the worker.
     pub fn stop(&self) {
         self.state().stopped = true;
         self.notify();

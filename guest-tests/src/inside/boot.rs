@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! One boot of a guest by any monitor, measured from outside of it: when its init runs, when the monitor is gone,
+//! and what the monitor did meanwhile.
+//!
+//! With `trace`, the kernel notes when the monitor enters and leaves the guest (`KVM_RUN`), its system calls and the
+//! clearing of hugepages. The notes cost time themselves, so times are measured without.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::error::{AtPath, Error, Result};
+
+/// What the guest's init prints first.
+pub const INIT: &str = "guest: init";
+/// What precedes the facts, which are JSON.
+pub const FACTS: &str = "boot: ";
+
+const TRACING: &str = "/sys/kernel/tracing";
+/// What is noted: the vCPU's ioctl and its end, system calls, and the clearing of hugepages and its end.
+const PROBES: &str = "p:boot/enter kvm_arch_vcpu_ioctl_run\n\
+                      r:boot/leave kvm_arch_vcpu_ioctl_run\n\
+                      p:boot/call x64_sys_call\n\
+                      p:boot/clear hugetlbfs_fallocate\n\
+                      r:boot/cleared hugetlbfs_fallocate\n";
+
+/// A mapping this large is guest memory, if its name does not show that.
+const GUEST_MEMORY: u64 = 128 << 10;
+
+/// How to measure.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Boot {
+    /// Have the kernel note what the monitor does.
+    #[arg(long)]
+    trace: bool,
+}
+
+/// Runs the monitor of `words` and prints facts about its boot as one line of JSON. Returns its exit status.
+///
+/// # Errors
+/// [`Error::Start`], [`Error::File`], [`Error::Usage`] if the guest's init never ran.
+pub fn run(boot: Boot, words: &[String]) -> Result<i32> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Error::Usage("No command to run".into()));
+    };
+    if boot.trace {
+        start_trace()?;
+    }
+    let idle_before = idle_ms();
+    let began = Instant::now();
+    mark("exec", boot);
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|source| Error::Start {
+            program: program.clone(),
+            source,
+        })?;
+    let output = child.stdout.take().into_iter();
+    let mut init = None;
+    for line in output.flat_map(|output| BufReader::new(output).split(b'\n')) {
+        let line = line.at("read", program)?;
+        if init.is_none() && String::from_utf8_lossy(&line).contains(INIT) {
+            mark("init", boot);
+            init = Some((began.elapsed(), memory_kib(child.id())));
+        }
+    }
+    let status = child.wait().at("wait for", program)?;
+    mark("gone", boot);
+    let (gone, idle_after) = (began.elapsed(), idle_ms());
+    let (init, memory) =
+        init.ok_or_else(|| Error::Usage(format!("{program}: no init ran ({status})")))?;
+    let mut facts = serde_json::json!({
+        "init_ns": nanoseconds(init), "gone_ns": nanoseconds(gone),
+        "waiting_ms": idle_after.saturating_sub(idle_before),
+        "memory_kib": memory,
+    });
+    if boot.trace {
+        let path = Path::new(TRACING).join("trace");
+        let notes = fs::read_to_string(&path).at("read", &path)?;
+        facts["trace"] = count(&notes, std::process::id());
+        end_trace()?;
+    }
+    println!("{FACTS}{facts}");
+    Ok(status.code().unwrap_or(128))
+}
+
+fn nanoseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn write(name: &str, text: &str) -> Result<()> {
+    let path = Path::new(TRACING).join(name);
+    fs::write(&path, text).at("write", &path)
+}
+
+fn start_trace() -> Result<()> {
+    for (name, text) in [
+        ("kprobe_events", PROBES),
+        ("buffer_size_kb", "16384"),
+        ("trace_clock", "mono"),
+        ("set_event_pid", &std::process::id().to_string()),
+        ("options/event-fork", "1"),
+        ("events/boot/enable", "1"),
+        ("events/sched/sched_switch/enable", "1"),
+        // Empties it.
+        ("trace", ""),
+    ] {
+        write(name, text)?;
+    }
+    Ok(())
+}
+
+fn end_trace() -> Result<()> {
+    for (name, text) in [
+        ("events/boot/enable", "0"),
+        ("events/sched/sched_switch/enable", "0"),
+        ("set_event_pid", ""),
+        ("kprobe_events", ""),
+    ] {
+        write(name, text)?;
+    }
+    Ok(())
+}
+
+/// Leaves a mark among the notes; without them it is one system call less.
+fn mark(text: &str, boot: Boot) {
+    if boot.trace {
+        // Without the mark the counts are missing, which is seen.
+        let _ = write("trace_marker", text);
+    }
+}
+
+/// Milliseconds in which this machine had nothing to run, in steps of 10 (proc_stat(5), `idle`).
+fn idle_ms() -> u64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let cpu = text.lines().next().unwrap_or_default();
+    let ticks = cpu
+        .split_whitespace()
+        .nth(4)
+        .and_then(|ticks| ticks.parse::<u64>().ok());
+    ticks.unwrap_or(0) * 10
+}
+
+/// Memory of process `monitor` and of those that it has started, in KiB, without guest memory: private pages, and
+/// its part of those that it shares, of files too.
+fn memory_kib(monitor: u32) -> u64 {
+    let read = |name: String| fs::read_to_string(name).unwrap_or_default();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers
+        .filter(|process| {
+            let is_child = || parent(&read(format!("/proc/{process}/status"))) == Some(monitor);
+            *process == monitor || is_child()
+        })
+        .map(|process| without_guest_memory(&read(format!("/proc/{process}/smaps"))))
+        .sum()
+}
+
+/// The parent of the process with this `status` (proc_pid_status(5)).
+fn parent(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
+}
+
+/// `Pss` of all mappings in `smaps` but those of guest memory.
+fn without_guest_memory(smaps: &str) -> u64 {
+    let (mut total, mut is_guest, mut size) = (0, false, 0);
+    for line in smaps.lines() {
+        let number = |key: &str| -> Option<u64> {
+            let value = line.strip_prefix(key)?;
+            value.split_whitespace().next()?.parse().ok()
+        };
+        if let Some(kib) = number("Size:") {
+            size = kib;
+        } else if let Some(kib) = number("Pss:") {
+            if !is_guest && size < GUEST_MEMORY {
+                total += kib;
+            }
+        } else if line
+            .split_whitespace()
+            .next()
+            .is_some_and(|word| word.contains('-'))
+        {
+            is_guest = line.contains("memfd:");
+        }
+    }
+    total
+}
+
+/// What the notes say of the time to the init's first line, and of the end. `own` is this process, whose notes do not
+/// count.
+fn count(notes: &str, own: u32) -> serde_json::Value {
+    let own = format!("-{own}");
+    let mut counts = Counts::default();
+    for line in notes.lines().filter(|line| !line.starts_with('#')) {
+        if let Some((task, at, what)) = note(line)
+            && (["exec", "init", "gone"].contains(&what) || !task.ends_with(&own))
+        {
+            counts.add(at, what);
+        }
+    }
+    counts.facts()
+}
+
+/// What is counted; times in seconds.
+#[derive(Debug, Default)]
+struct Counts {
+    began: Option<f64>,
+    first_entry: Option<f64>,
+    /// When the guest was left, unless it runs.
+    left: Option<f64>,
+    last_left: f64,
+    idle: Option<f64>,
+    clearing: Option<f64>,
+    is_init: bool,
+    exits: u64,
+    calls: u64,
+    in_exits: f64,
+    waiting: f64,
+    cleared: f64,
+    end: f64,
+}
+
+impl Counts {
+    fn add(&mut self, at: f64, what: &str) {
+        match what {
+            "exec" => self.began = Some(at),
+            "init" => self.is_init = true,
+            "gone" => self.end = at - self.last_left,
+            "leave" => self.last_left = at,
+            _ => {}
+        }
+        if self.is_init {
+            return;
+        }
+        let is_outside = self.first_entry.is_none() || self.left.is_some();
+        match what {
+            "enter" => {
+                self.first_entry = self.first_entry.or(Some(at));
+                self.in_exits += self.left.take().map_or(0.0, |left| at - left);
+            }
+            "leave" => {
+                self.left = Some(at);
+                self.exits += 1;
+            }
+            "call" => self.calls += 1,
+            "clear" => self.clearing = Some(at),
+            "cleared" => self.cleared += self.clearing.take().map_or(0.0, |from| at - from),
+            // A guest that waits is none of the monitor's cost.
+            "idle" if is_outside => self.idle = Some(at),
+            "busy" => self.waiting += self.idle.take().map_or(0.0, |from| at - from),
+            _ => {}
+        }
+    }
+
+    fn facts(&self) -> serde_json::Value {
+        let before = self.first_entry.zip(self.began);
+        serde_json::json!({
+            "exits": self.exits, "calls": self.calls,
+            "before_guest_s": before.map(|(first, began)| first - began),
+            "in_exits_s": self.in_exits, "waiting_s": self.waiting,
+            "clearing_s": self.cleared, "end_s": self.end,
+        })
+    }
+}
+
+/// Task, seconds, and the event's name or the mark's text, of a line such as
+/// ` name-12 [000] ..... 1.5: enter: (…)` or ` name-12 [000] ..... 1.5: tracing_mark_write: exec`.
+fn note(line: &str) -> Option<(&str, f64, &str)> {
+    let (task, rest) = line.split_once(" [")?;
+    let (head, rest) = rest.split_once(": ")?;
+    let at = head.split_whitespace().next_back()?.parse().ok()?;
+    let (name, text) = rest.split_once(": ")?;
+    let what = match name {
+        "tracing_mark_write" => text.trim(),
+        "sched_switch" if text.contains("next_pid=0 ") => "idle",
+        "sched_switch" if text.contains("prev_pid=0 ") => "busy",
+        name => name,
+    };
+    Some((task.trim(), at, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_counted_up_to_the_init() {
+        let notes = "# tracer: nop\n\
+            testbed-7 [000] ..... 1.000000: tracing_mark_write: exec\n\
+            testbed-7 [000] ..... 1.000001: call: (x64_sys_call+0x4/0x10)\n\
+            a-b-9 [000] ..... 1.100000: call: (x64_sys_call+0x4/0x10)\n\
+            a-b-9 [000] ..... 1.110000: sched_switch: prev_comm=a-b prev_pid=9 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120\n\
+            <idle>-0 [000] ..... 1.130000: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=a-b next_pid=9 next_prio=120\n\
+            a-b-9 [000] ..... 1.200000: clear: (hugetlbfs_fallocate+0x4/0x10)\n\
+            a-b-9 [000] ..... 1.300000: cleared: (vfs_fallocate+0x4/0x10 <- hugetlbfs_fallocate)\n\
+            vcpu0-10 [000] ..... 1.500000: enter: (kvm_arch_vcpu_ioctl_run+0x4/0x10)\n\
+            vcpu0-10 [000] ..... 2.000000: leave: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
+            vcpu0-10 [000] ..... 2.250000: enter: (kvm_arch_vcpu_ioctl_run+0x4/0x10)\n\
+            testbed-7 [000] ..... 3.000000: tracing_mark_write: init\n\
+            vcpu0-10 [000] ..... 3.250000: leave: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
+            testbed-7 [000] ..... 3.750000: tracing_mark_write: gone\n";
+        let facts = count(notes, 7);
+        assert_eq!(
+            (facts["exits"].as_u64(), facts["calls"].as_u64()),
+            (Some(1), Some(1))
+        );
+        for (key, seconds) in [
+            ("before_guest_s", 0.5),
+            ("in_exits_s", 0.25),
+            ("clearing_s", 0.1),
+            ("waiting_s", 0.02),
+            ("end_s", 0.5),
+        ] {
+            let found = facts[key].as_f64().unwrap();
+            assert!((found - seconds).abs() < 1e-9, "{key}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_monitor_counts_with_what_it_has_started() {
+        assert_eq!(parent("Name:\tx\nPPid:\t12\nTracerPid:\t0\n"), Some(12));
+        assert_eq!(parent("Name:\tx\n"), None);
+        assert!(memory_kib(std::process::id()) > 0);
+    }
+
+    #[test]
+    fn guest_memory_does_not_count() {
+        let smaps = "55-66 r--p 0 fe:00 1 /bin/pinvisor\nSize: 100 kB\nRss: 90 kB\nPss: 80 kB\n\
+            77-88 rw-s 0 00:01 2 /memfd:guest-memory (deleted)\nSize: 1024 kB\nPss: 1024 kB\n\
+            99-aa rw-p 0 00:00 0\nSize: 262144 kB\nPss: 9000 kB\n\
+            bb-cc rw-p 0 00:00 0 [heap]\nSize: 132 kB\nPss: 20 kB\n";
+        assert_eq!(without_guest_memory(smaps), 100);
+    }
+}
