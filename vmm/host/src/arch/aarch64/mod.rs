@@ -12,14 +12,13 @@ use kvm_ioctls::Cap;
 use crate::sys_root::SysRoot;
 
 /// What every guest needs of KVM (Linux Documentation/virt/kvm/api.rst). Interrupt controllers are devices, which the
-/// kernel has where the CPU has.
+/// kernel has where the CPU has; that messages have device ids (`KVM_CAP_MSI_DEVID`) is known of a VM with an ITS only.
 pub(crate) const NEEDED_OF_KVM: &[Cap] = &[
     Cap::UserMemory,
     Cap::Irqchip,
     Cap::Irqfd,
     Cap::IrqfdResample,
     Cap::IrqRouting,
-    Cap::MsiDevid,
     Cap::DeviceCtrl,
     Cap::OneReg,
     Cap::ArmPsci02,
