@@ -82,5 +82,6 @@ pub mod i8042;
 pub mod mediate;
 pub mod pci;
 pub mod power;
+pub mod rtc;
 pub mod serial;
 pub mod vfio_pci;

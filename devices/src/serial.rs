@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The first serial port: a 16550 on ports 0x3f8 to 0x3ff.
+//! The first serial port: a 16550, on ports 0x3f8 to 0x3ff where there are ports, else in memory.
 
 use std::fmt;
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
-use vm_device::DevicePio;
-use vm_device::bus::{PioAddress, PioAddressOffset};
+use vm_device::bus::{MmioAddress, MmioAddressOffset, PioAddress, PioAddressOffset};
+use vm_device::{DeviceMmio, DevicePio};
 use vm_superio::serial::{NoEvents, SerialEvents};
 use vm_superio::{Serial, Trigger};
 
 /// First port of COM1.
 pub const BASE_PORT: u16 = 0x3f8;
-/// Ports that the device takes.
+/// Registers, of a byte each: ports or bytes that the device takes.
 pub const PORTS: u16 = 8;
 /// Interrupt line of COM1.
 pub const IRQ: u32 = 4;
@@ -77,21 +77,16 @@ impl<T: Trigger, W: Write, E: SerialEvents> SerialPort<T, W, E> {
         taken.map_err(|error| InputError(format!("{error:?}")))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T, W, E>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<T: Trigger, W: Write, E: SerialEvents> DevicePio for SerialPort<T, W, E> {
-    fn pio_read(&self, _: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
-        // The registers are bytes; a wider access sees the first one.
+    /// Reads the register `offset`. The registers are bytes; a wider access sees the first one.
+    fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
         if let (Ok(offset), Some(first)) = (u8::try_from(offset), data.first_mut()) {
             *first = self.lock().serial.read(offset);
         }
     }
 
-    fn pio_write(&self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
+    /// Writes the register `offset`.
+    fn write(&self, offset: u64, data: &[u8]) {
         let (Ok(offset), Some(&value)) = (u8::try_from(offset), data.first()) else {
             return;
         };
@@ -101,6 +96,30 @@ impl<T: Trigger, W: Write, E: SerialEvents> DevicePio for SerialPort<T, W, E> {
             log::warn!("serial port: the guest's output is lost: {error:?}");
         }
         state.failing = result.is_err();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T, W, E>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Trigger, W: Write, E: SerialEvents> DevicePio for SerialPort<T, W, E> {
+    fn pio_read(&self, _: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
+        self.read(offset.into(), data);
+    }
+
+    fn pio_write(&self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
+        self.write(offset.into(), data);
+    }
+}
+
+impl<T: Trigger, W: Write, E: SerialEvents> DeviceMmio for SerialPort<T, W, E> {
+    fn mmio_read(&self, _: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
+        self.read(offset, data);
+    }
+
+    fn mmio_write(&self, _: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
+        self.write(offset, data);
     }
 }
 
@@ -135,6 +154,23 @@ mod tests {
         assert_eq!(read(&port, 5) & 1, 0);
         drop(port);
         assert_eq!(out, b"ok");
+    }
+
+    #[test]
+    fn it_is_the_same_port_in_memory() {
+        let raised = Cell::new(0);
+        let mut out = Vec::new();
+        let port = SerialPort::new(Count(&raised), &mut out);
+        port.mmio_write(MmioAddress(0), 0, b"o");
+        port.mmio_write(MmioAddress(0), 1 << 8, b"x");
+        port.enqueue(b"y").unwrap();
+        let mut data = [0; 2];
+        port.mmio_read(MmioAddress(0), 0, &mut data);
+        assert_eq!(data, [b'y', 0xff]);
+        port.mmio_read(MmioAddress(0), 1 << 8, &mut data);
+        assert_eq!(data, [0xff; 2]);
+        drop(port);
+        assert_eq!(out, b"o");
     }
 
     #[test]

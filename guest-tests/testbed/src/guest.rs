@@ -51,7 +51,10 @@ pub fn write_program_initramfs(path: &Path, program: &str, script: &str) -> Resu
 }
 
 fn with_script(script: &str) -> Result<Initramfs> {
-    let mut archive = Initramfs::with_busybox(&setup::busybox()?, include_str!("../guest/init"))?;
+    let mut archive = Initramfs::with_busybox(
+        &setup::busybox(setup::Arch::X86_64)?,
+        include_str!("../guest/init"),
+    )?;
     archive.add_file("case", script.as_bytes().to_vec());
     Ok(archive)
 }

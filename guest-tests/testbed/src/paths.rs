@@ -55,6 +55,8 @@ pub enum GuestTarget {
     Linux,
     /// No operating system.
     BareMetal,
+    /// Static programs for Linux on aarch64.
+    Aarch64Linux,
 }
 
 impl GuestTarget {
@@ -64,6 +66,7 @@ impl GuestTarget {
         match self {
             Self::Linux => rust_target::LINUX,
             Self::BareMetal => rust_target::BARE_METAL,
+            Self::Aarch64Linux => rust_target::AARCH64_LINUX,
         }
     }
 }
@@ -75,9 +78,7 @@ impl GuestTarget {
 /// program's path.
 pub fn guest_program(name: &str, target: GuestTarget) -> Result<PathBuf> {
     let triple = target.triple();
-    let profile = sibling_program("")?;
-    let folder = profile.parent().unwrap_or(&profile);
-    let path = folder.join(triple).join("release").join(name);
+    let path = program_of(target, name)?;
     if path.is_file() {
         return Ok(path);
     }
@@ -85,6 +86,16 @@ pub fn guest_program(name: &str, target: GuestTarget) -> Result<PathBuf> {
         what: path.display().to_string(),
         command: format!("cargo build --release --package {name} --target {triple}"),
     })
+}
+
+/// Where a program of this workspace for `target` is, if it has been built.
+///
+/// # Errors
+/// [`Error::File`] if the system does not tell where this program is.
+pub fn program_of(target: GuestTarget, name: &str) -> Result<PathBuf> {
+    let profile = sibling_program("")?;
+    let folder = profile.parent().unwrap_or(&profile);
+    Ok(folder.join(target.triple()).join("release").join(name))
 }
 
 /// Creates a folder and its parents.

@@ -38,6 +38,7 @@ pub use facts::config_window::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWi
 pub use facts::device::{cdev_kind, translated_bar};
 pub use facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, conflicting, needs_hugepages};
 pub use facts::guarded::{GuardObstacle, NVME_CLASS, guard_obstacle, is_nvme};
+pub use facts::host_bridge::{HostBridge, HostBridgeError, host_bridge};
 pub use facts::kept::of_device as keepers_of;
 pub use facts::kvm::{KvmObstacle, kvm_suffices};
 pub use facts::open_files::open_files_needed;

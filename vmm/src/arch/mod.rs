@@ -7,41 +7,81 @@
 //! | question | items |
 //! |---|---|
 //! | Where are the machine's fixed addresses? | [`layout`], [`low`] |
-//! | What does a VM need before memory and CPUs? | [`equip`], [`CpuFeatures`] |
+//! | What do the host's bridges do to the addresses of devices? | [`host_bridges`](fn@host_bridges), [`HostBridges`] |
+//! | What does a VM need before memory and CPUs? | [`equip`], [`Controllers`], [`CpuFeatures`] |
 //! | Which wired interrupts exist, and which GSIs are for messages? | [`irq`] |
 //! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
-//! | Which kernel files can be booted, and how are they named? | [`open_kernel`], [`Protocol`], [`KERNEL_FORMATS`], [`RELOCATABLE_KERNELS`] |
+//! | Which kernel files can be booted, and how are they named? | [`open_kernel`], [`Protocol`], [`KERNEL_FORMATS`], [`RELOCATABLE_KERNELS`], [`EFI_MACHINES`] |
 //! | Which command lines keep a kernel from booting? | [`check_command_line`], [`check_linux_options`] |
 //! | How is the machine described to a kernel? | [`Platform`], [`Handover`], [`Start`] |
-//! | What is the guest's RAM, and what do its pieces cost? | [`memory_map`], [`MemoryMap`], [`Kind`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`SAFE_EXTENTS`], [`memory_warnings`] |
+//! | What is the guest's RAM, and what do its pieces cost? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`TOO_MANY_PIECES`], [`memory_warnings`] |
 //! | How do its CPUs begin, and which of their exits does no other architecture have? | [`Vcpus`], [`ArchExit`] |
 //! | What can fail? | [`ArchError`], [`EntryError`] |
 
+#[cfg(any(target_arch = "aarch64", test))]
+#[cfg_attr(
+    not(target_arch = "aarch64"),
+    expect(dead_code, reason = "tested everywhere, used on aarch64")
+)]
+mod aarch64;
+mod host_bridges;
+mod overhead;
+mod params;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub(crate) use host_bridges::HostBridges;
+pub(crate) use overhead::{Overhead, SECTION};
+pub(crate) use params::check_command_line;
+
+#[cfg(target_arch = "aarch64")]
+pub use aarch64::error::ArchError;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::error::ArchError;
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::{
+    device_tree::Platform,
+    devices::{connect, serial_interrupt},
+    exits::ArchExit,
+    gic::Controllers,
+    handover::{Handover, Start},
+    host::host_bridges,
+    irq,
+    kernel_file::{
+        EFI_MACHINES, KERNEL_FORMATS, Protocol, RELOCATABLE_KERNELS, check_linux_options,
+        open_kernel,
+    },
+    layout, low,
+    memory_map::{
+        LowMemoryUse, MemoryMap, TOO_MANY_PIECES, memory_map, warnings as memory_warnings,
+    },
+    vcpus::{EntryError, Vcpus},
+    vm::{CpuFeatures, equip},
+};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
     acpi::Platform,
     boot::handover::{Handover, Start},
-    boot::kernel_file::{KERNEL_FORMATS, Protocol, RELOCATABLE_KERNELS, open as open_kernel},
+    boot::kernel_file::{
+        EFI_MACHINES, KERNEL_FORMATS, Protocol, RELOCATABLE_KERNELS, open as open_kernel,
+    },
     boot::linux_options::check as check_linux_options,
     boot::low_memory::LowMemoryUse,
     boot::memory_map::{memory_map, warnings as memory_warnings},
-    boot::params::check_command_line,
-    e820::{Kind, MemoryMap, SAFE_EXTENTS},
+    e820::{MemoryMap, TOO_MANY_PIECES},
     entry::EntryError,
+    host::host_bridges,
     irq, layout,
     legacy::{connect, serial_interrupt},
     low,
-    overhead::{Overhead, SECTION},
     ports::ArchExit,
     vcpus::Vcpus,
-    vm::{CpuFeatures, equip},
+    vm::{Controllers, CpuFeatures, equip},
 };
 
 #[cfg(all(test, target_arch = "x86_64"))]
-pub(crate) use x86_64::{acpi::AcpiError, boot::params::ParamsError, page_tables::NoRoomError};
+pub(crate) use {
+    params::ParamsError,
+    x86_64::{acpi::AcpiError, page_tables::NoRoomError},
+};

@@ -14,6 +14,10 @@ const END: &str = "--";
 
 /// `line` with an option as the last of its name: the last one wins. It precedes what is not the
 /// kernel's. A quote that does not end takes all that follows into its word.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "no other architecture adds options")
+)]
 pub(crate) fn with_option<'a>(line: &'a str, name: &str, value: &str) -> Cow<'a, str> {
     let option = format!("{name}={value}");
     let words = words(line);

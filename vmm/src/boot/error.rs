@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use address::Gpa;
 use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
@@ -145,7 +146,7 @@ fn usable_kernel(error: &KernelError) -> Option<String> {
 fn other_place(error: &PlaceError) -> String {
     let hint = match error {
         PlaceError::TooLarge { .. } => "give the guest more memory: --memory SIZE",
-        PlaceError::OutOfReach { from, .. } if from.0 < low::SIZE => {
+        PlaceError::OutOfReach { from, .. } if (Gpa(0)..Gpa(low::SIZE)).contains(from) => {
             "link the kernel above the first MiB, or give it a 64-bit entry point, which lets \
              Pinvisor load it anywhere"
         }

@@ -165,6 +165,7 @@ mod tests {
         below: Demand::NO_LIMIT,
         reason: "",
         initramfs_below: Demand::NO_LIMIT,
+        pieces: usize::MAX,
     };
     /// A kernel that has a place, and is not loaded.
     #[derive(Debug)]

@@ -53,14 +53,14 @@ pub struct Demand {
     pub reason: &'static str,
     /// All of the initramfs is below this.
     pub initramfs_below: Gpa,
+    /// Pieces of identity memory that are safe: more than those the kernel cannot list before it can allocate.
+    pub pieces: usize,
 }
 
 impl Demand {
     /// Where all addresses are below: the most bits of one that a CPU has, on x86-64 (Intel SDM, volume 3, section
     /// 4.1.4) as on arm64.
     pub const NO_LIMIT: Gpa = Gpa(1 << 52);
-    /// What 32 bits do not reach.
-    pub const LIMIT_4G: Gpa = Gpa(1 << 32);
 }
 
 /// Why a kernel cannot be booted.

@@ -6,6 +6,7 @@
 pub(crate) mod command_line;
 mod error;
 pub(crate) mod files;
+pub(crate) mod foreign;
 pub mod kernel;
 pub mod place;
 pub mod release;

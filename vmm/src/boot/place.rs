@@ -260,6 +260,7 @@ mod tests {
         below: Demand::NO_LIMIT,
         reason: "it is so",
         initramfs_below: Demand::NO_LIMIT,
+        pieces: usize::MAX,
     };
 
     fn plan(ranges: &[(u64, u64)]) -> MemoryPlan {
@@ -342,7 +343,7 @@ mod tests {
     fn a_kernel_that_cannot_be_above_4g_is_reported() {
         let high = plan(&[(1 << 32, 512 * MIB)]);
         let demand = Demand {
-            below: Demand::LIMIT_4G,
+            below: Gpa(1 << 32),
             ..DEMAND
         };
         let out_of_reach = PlaceError::OutOfReach {
@@ -370,7 +371,7 @@ mod tests {
         let fixed = Demand {
             alignment: PAGE,
             below: Gpa(80 * MIB),
-            initramfs_below: Demand::LIMIT_4G,
+            initramfs_below: Gpa(1 << 32),
             ..DEMAND
         };
         let ranges = [

@@ -8,16 +8,13 @@ use std::ops::Range;
 
 use address::{Gpa, Hpa};
 use devices::pci;
-use host::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
+use host::CONFIG_WINDOW_LIMIT;
 use iommufd_backend::IoMem;
 
-use crate::arch::layout;
+use crate::arch::{HostBridges, layout};
 
 /// Smallest piece of a window that is described to the guest.
 const PAGE: u64 = 4096;
-
-// Config space has the size that the guest's bus answers.
-const _: () = assert!(CONFIG_WINDOW_SIZE == pci::ECAM_SIZE);
 
 /// Guest-physical addresses that follow from the host's map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +23,8 @@ pub struct AddressMap {
     pub windows: Vec<Range<Gpa>>,
     /// Config space of bus 0.
     pub ecam: Range<Gpa>,
+    /// Whether devices see what is in the CPU's caches.
+    pub is_coherent: bool,
 }
 
 /// No address is free for config space.
@@ -38,19 +37,22 @@ pub struct AddressMap {
 pub struct NoEcamError;
 
 impl AddressMap {
-    /// Derives the guest's map from the host's; windows are cut around config space. `bars` are
-    /// those of the devices to pass through; one that no bridge window of the host contains gets
-    /// its own window.
+    /// Derives the guest's map from the host's, and from its `bridges`; windows are cut around config
+    /// space. `bars` are those of the devices to pass through; one that no bridge window of the host
+    /// contains gets its own window.
     ///
     /// # Errors
     /// `NoEcamError`
-    pub fn new(host: &IoMem, bars: &[Range<Hpa>]) -> Result<Self, NoEcamError> {
+    pub(crate) fn new(
+        host: &IoMem,
+        bridges: HostBridges,
+        bars: &[Range<Hpa>],
+    ) -> Result<Self, NoEcamError> {
         let identity = |range: Range<Hpa>| Gpa(range.start.0)..Gpa(range.end.0);
-        let ecam = ConfigWindow::find(host, bars).ok_or(NoEcamError)?.range;
-        let ecam = identity(ecam);
+        let ecam = layout::config_space(host, bars).ok_or(NoEcamError)?;
         let ram: Vec<_> = host.system_ram().map(identity).collect();
         let fixed = layout::FIXED.map(|(_, range)| range);
-        let mut windows: Vec<_> = host.bridge_windows().map(identity).collect();
+        let mut windows: Vec<_> = bridges.windows.into_iter().map(identity).collect();
         for bar in bars.iter().cloned().map(identity) {
             let inside = |window: &Range<Gpa>| window.start <= bar.start && bar.end <= window.end;
             if !windows.iter().any(inside) {
@@ -64,7 +66,11 @@ impl AddressMap {
                 .collect();
         }
         windows.sort_unstable_by_key(|window| window.start);
-        Ok(Self { windows, ecam })
+        Ok(Self {
+            windows,
+            ecam,
+            is_coherent: bridges.is_coherent,
+        })
     }
 }
 
@@ -76,6 +82,7 @@ impl AddressMap {
         Self {
             windows: vec![Gpa(0xd000_0000)..ecam],
             ecam: ecam..ecam + pci::ECAM_SIZE,
+            is_coherent: true,
         }
     }
 
@@ -132,9 +139,17 @@ c000000000-c7ffffffff : PCI Bus 0000:00
         IoMem::read(file.path()).unwrap()
     }
 
+    fn map_of(host: &IoMem, bars: &[Range<Hpa>]) -> Result<AddressMap, NoEcamError> {
+        let bridges = HostBridges {
+            windows: host.bridge_windows().collect(),
+            is_coherent: true,
+        };
+        AddressMap::new(host, bridges, bars)
+    }
+
     #[test]
     fn windows_are_the_hosts_without_what_is_taken() {
-        let map = AddressMap::new(&iomem(HOST), &[]).unwrap();
+        let map = map_of(&iomem(HOST), &[]).unwrap();
         assert_eq!(map.ecam, Gpa(0xb000_0000)..Gpa(0xb010_0000));
         assert_eq!(
             map.windows,
@@ -152,7 +167,7 @@ c000000000-c7ffffffff : PCI Bus 0000:00
     fn a_bar_outside_all_windows_gets_its_own() {
         let bar = Hpa(0xd0_0000_0800)..Hpa(0xd0_0000_0900);
         let inside = Hpa(0xc000_0000)..Hpa(0xc000_1000);
-        let map = AddressMap::new(&iomem(HOST), &[bar, inside]).unwrap();
+        let map = map_of(&iomem(HOST), &[bar, inside]).unwrap();
         assert_eq!(map.windows.len(), 6);
         assert_eq!(map.windows[5], Gpa(0xd0_0000_0000)..Gpa(0xd0_0000_1000));
     }
@@ -162,10 +177,10 @@ c000000000-c7ffffffff : PCI Bus 0000:00
         let text = HOST
             .replace("PCI ECAM 0000 [bus 00-ff]", "Reserved")
             .replace("feefffff", "f7ffffff");
-        let map = AddressMap::new(&iomem(&text), &[]).unwrap();
+        let map = map_of(&iomem(&text), &[]).unwrap();
         assert_eq!(map.ecam, Gpa(0xfeb0_0000)..Gpa(0xfec0_0000));
         let full = "00000000-ffffffff : Reserved\n";
-        let error = AddressMap::new(&iomem(full), &[]).unwrap_err();
+        let error = map_of(&iomem(full), &[]).unwrap_err();
         assert!(
             error.to_string().contains("below HPA 0xfec00000"),
             "{error}"
@@ -179,7 +194,7 @@ c000000000-c7ffffffff : PCI Bus 0000:00
             let text = HOST
                 .replace("b0000000-bfffffff", own)
                 .replace("feefffff", "f7ffffff");
-            let map = AddressMap::new(&iomem(&text), &[]).unwrap();
+            let map = map_of(&iomem(&text), &[]).unwrap();
             assert_eq!(map.ecam, free, "{own}");
         }
     }
@@ -201,7 +216,7 @@ fee00000-fee00fff : Local APIC
 
     #[test]
     fn without_a_free_mib_a_piece_of_a_window_serves() {
-        let map = AddressMap::new(&iomem(WITHOUT_ECAM), &[]).unwrap();
+        let map = map_of(&iomem(WITHOUT_ECAM), &[]).unwrap();
         assert_eq!(map.ecam, Gpa(0xfea0_0000)..Gpa(0xfeb0_0000));
         assert_eq!(
             map.windows,
@@ -212,7 +227,7 @@ fee00000-fee00fff : Local APIC
         );
         // A BAR that the map does not show, from the middle of one MiB to the middle of the next.
         let bar = Hpa(0xfe98_0000)..Hpa(0xfea8_0000);
-        let map = AddressMap::new(&iomem(WITHOUT_ECAM), &[bar]).unwrap();
+        let map = map_of(&iomem(WITHOUT_ECAM), &[bar]).unwrap();
         assert_eq!(map.ecam, Gpa(0xfdf0_0000)..Gpa(0xfe00_0000));
     }
 
@@ -224,6 +239,7 @@ fee00000-fee00fff : Local APIC
                 Gpa(0x2000_0000)..Gpa(0x3000_0000),
             ],
             ecam: Gpa(0)..Gpa(0),
+            is_coherent: true,
         };
         assert_eq!(map.free(0x1000, &[]), Some(Gpa(0x1000_1000)));
         assert_eq!(map.free(0x4000, &[]), Some(Gpa(0x1000_4000)));

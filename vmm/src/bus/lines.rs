@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use devices::pci::Pin;
 
+use super::slots::PciSlot;
 use crate::arch::layout;
 use crate::kvm::irq::{Interrupts, IrqError};
 
@@ -14,14 +15,17 @@ use crate::kvm::irq::{Interrupts, IrqError};
 pub struct InterruptLines {
     interrupts: Arc<Interrupts>,
     gsi: u32,
+    /// Requester id in the guest.
+    device: u16,
 }
 
 impl InterruptLines {
-    /// Those of a function at `slot`.
-    pub(crate) fn of_slot(interrupts: &Arc<Interrupts>, slot: u8) -> Self {
+    /// Those of the function at `place`.
+    pub(crate) fn of(interrupts: &Arc<Interrupts>, place: PciSlot) -> Self {
         Self {
             interrupts: Arc::clone(interrupts),
-            gsi: intx_gsi(slot),
+            gsi: intx_gsi(place.slot),
+            device: place.requester_id(),
         }
     }
 
@@ -36,7 +40,7 @@ impl InterruptLines {
     /// # Errors
     /// [`IrqError::Message`]
     pub fn signal(&self, address: u64, data: u32) -> Result<(), IrqError> {
-        self.interrupts.signal(address, data)
+        self.interrupts.signal(address, data, self.device)
     }
 
     /// Asserts or deasserts INTA#.

@@ -108,7 +108,7 @@ impl Wiring<'_> {
         devices.sort_by_key(|assigned| (assigned.slot.slot, assigned.slot.function));
         for assigned in devices {
             let bdf = assigned.bdf();
-            let lines = InterruptLines::of_slot(self.interrupts, assigned.slot.slot);
+            let lines = InterruptLines::of(self.interrupts, assigned.slot);
             if let DmaPath::Guarded = assigned.dma {
                 let around = Surroundings {
                     vm: self.vm,
@@ -132,7 +132,6 @@ impl Wiring<'_> {
                 intx_gsi(assigned.slot.slot),
             )
             .map_err(process("create an eventfd"))?;
-            let lines = InterruptLines::of_slot(self.interrupts, assigned.slot.slot);
             let passed = self.pass(host, bdf, &lines, &assigned.dma)?;
             let guest = slots.add(assigned.slot, passed)?;
             log::info!("{bdf} is {guest} in the guest");
@@ -159,7 +158,7 @@ impl Wiring<'_> {
         })?;
         let name = function.name();
         let passed = function.plug(&mut Place {
-            lines: InterruptLines::of_slot(self.interrupts, slot.slot),
+            lines: InterruptLines::of(self.interrupts, slot),
             resources,
             gates: &mut slots.gates,
             wiring: self,

@@ -50,6 +50,14 @@ pub struct PciSlot {
     pub function: u8,
 }
 
+impl PciSlot {
+    /// The requester id of the function there, on bus 0 (PCI Express Base 6.0, section 2.2.6.2).
+    #[must_use]
+    pub fn requester_id(self) -> u16 {
+        u16::from(self.slot) << 3 | u16::from(self.function)
+    }
+}
+
 /// Places for `devices` in their order: functions of one device on the host are functions of one
 /// device in the guest, the first of them function 0, as the bus requires. `None` if there are too
 /// few slots.

@@ -65,7 +65,37 @@ pub struct Interrupts {
 #[derive(Debug)]
 struct Routes {
     free: IdAllocator,
-    messages: BTreeMap<u32, kvm_irq_routing_msi>,
+    messages: BTreeMap<u32, Message>,
+}
+
+/// What a message-signalled interrupt writes, and the requester id of the device that writes it.
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    address: u64,
+    data: u32,
+    device: u16,
+}
+
+impl Message {
+    /// The route by which `gsi` means this.
+    fn route(self, gsi: u32) -> kvm_irq_routing_entry {
+        let (address_lo, address_hi) = crate::halves(self.address);
+        let (flags, devid) = irq::sender(self.device);
+        let mut entry = kvm_irq_routing_entry {
+            gsi,
+            type_: KVM_IRQ_ROUTING_MSI,
+            flags,
+            ..Default::default()
+        };
+        entry.u.msi = kvm_irq_routing_msi {
+            address_lo,
+            address_hi,
+            data: self.data,
+            ..Default::default()
+        };
+        entry.u.msi.__bindgen_anon_1.devid = devid;
+        entry
+    }
 }
 
 impl Interrupts {
@@ -105,17 +135,15 @@ impl Interrupts {
         }
     }
 
-    /// Makes `gsi` mean the message `data` to `address`.
+    /// Makes `gsi` mean the message `data` to `address` from `device`, its requester id in the guest.
     ///
     /// # Errors
     /// [`IrqError::Refused`]
-    pub fn route(&self, gsi: u32, address: u64, data: u32) -> Result<(), IrqError> {
-        let (address_lo, address_hi) = crate::halves(address);
-        let message = kvm_irq_routing_msi {
-            address_lo,
-            address_hi,
+    pub fn route(&self, gsi: u32, address: u64, data: u32, device: u16) -> Result<(), IrqError> {
+        let message = Message {
+            address,
             data,
-            ..Default::default()
+            device,
         };
         let mut routes = self.routes();
         let mut messages = routes.messages.clone();
@@ -129,19 +157,8 @@ impl Interrupts {
         Ok(())
     }
 
-    fn apply(
-        &self,
-        messages: &BTreeMap<u32, kvm_irq_routing_msi>,
-    ) -> Result<(), kvm_ioctls::Error> {
-        let messages = messages.iter().map(|(gsi, message)| {
-            let mut entry = kvm_irq_routing_entry {
-                gsi: *gsi,
-                type_: KVM_IRQ_ROUTING_MSI,
-                ..Default::default()
-            };
-            entry.u.msi = *message;
-            entry
-        });
+    fn apply(&self, messages: &BTreeMap<u32, Message>) -> Result<(), kvm_ioctls::Error> {
+        let messages = messages.iter().map(|(gsi, message)| message.route(*gsi));
         let entries: Vec<_> = irq::wired_routes().chain(messages).collect();
         let table = KvmIrqRouting::from_entries(&entries)
             .map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))?;
@@ -200,16 +217,19 @@ impl Interrupts {
             })
     }
 
-    /// Delivers the message `data` to `address` once.
+    /// Delivers the message `data` to `address` from `device`, its requester id in the guest, once.
     ///
     /// # Errors
     /// [`IrqError::Message`]
-    pub fn signal(&self, address: u64, data: u32) -> Result<(), IrqError> {
+    pub fn signal(&self, address: u64, data: u32, device: u16) -> Result<(), IrqError> {
         let (address_lo, address_hi) = crate::halves(address);
+        let (flags, devid) = irq::sender(device);
         let message = kvm_msi {
             address_lo,
             address_hi,
             data,
+            flags,
+            devid,
             ..Default::default()
         };
         self.vm
@@ -226,7 +246,7 @@ impl Interrupts {
     pub fn set_line(&self, gsi: u32, asserted: bool) -> Result<(), IrqError> {
         self.vm
             .fd()
-            .set_irq_line(gsi, asserted)
+            .set_irq_line(irq::line(gsi), asserted)
             .map_err(|source| IrqError::Refused {
                 operation: "raise",
                 gsi,

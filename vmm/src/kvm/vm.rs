@@ -105,6 +105,7 @@ pub struct Vm {
     kvm: Kvm,
     fd: VmFd,
     cpu: arch::CpuFeatures,
+    controllers: arch::Controllers,
     slots: Mutex<IdAllocator>,
 }
 
@@ -119,7 +120,7 @@ impl Vm {
         host::kvm_suffices(&kvm).map_err(VmError::Lacks)?;
         let cpu = arch::CpuFeatures::of(&kvm)?;
         let fd = uninterrupted(|| kvm.create_vm()).map_err(refused("create a VM"))?;
-        arch::equip(&fd)?;
+        let controllers = arch::equip(&fd)?;
         let last = u32::try_from(kvm.get_nr_memslots().saturating_sub(1)).unwrap_or(u32::MAX);
         let slots = IdAllocator::new(0, last)
             .map_err(|_| VmError::Lacks(KvmObstacle::Lacks(Cap::NrMemslots)))?;
@@ -127,6 +128,7 @@ impl Vm {
             kvm,
             fd,
             cpu,
+            controllers,
             slots: Mutex::new(slots),
         }))
     }
@@ -143,7 +145,12 @@ impl Vm {
         &self.cpu
     }
 
-    pub(super) fn fd(&self) -> &VmFd {
+    /// The interrupt controllers.
+    pub(crate) fn controllers(&self) -> &arch::Controllers {
+        &self.controllers
+    }
+
+    pub(crate) fn fd(&self) -> &VmFd {
         &self.fd
     }
 
@@ -170,6 +177,10 @@ impl Vm {
     ///
     /// # Errors
     /// [`VmError::Refused`]
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "no other architecture has ports")
+    )]
     pub fn keep_writes(&self, port: u16, len: u32) -> Result<(), VmError> {
         if !self.kvm.check_extension(Cap::CoalescedPio) {
             return Ok(());

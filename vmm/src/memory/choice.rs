@@ -5,7 +5,8 @@
 //! Where hugepages are scattered, more are pinned than the guest has, the best of them are kept
 //! and the others go back. What is best, the most important first:
 //! 1. Kernel and initramfs have their places.
-//! 2. No more extents than are safe: than a Linux guest lists without allocating ([`SAFE_EXTENTS`]).
+//! 2. No more extents than are safe: than the kernel lists without allocating
+//!    ([`Demand::pieces`](crate::boot::kernel::Demand::pieces)).
 //! 3. There is memory below 4 GiB, as much as devices with 32 address bits need.
 //! 4. The guest's kernel spends the fewest bytes ([`Overhead`]).
 //! 5. The fewest extents: memslots and entries of the guest's memory map.
@@ -19,7 +20,7 @@ use std::ops::Range;
 use address::{Gpa, Hpa};
 
 use super::candidates::{Frames, Selection, Strategy};
-use crate::arch::{Overhead, SAFE_EXTENTS, SECTION};
+use crate::arch::{Overhead, SECTION};
 use crate::boot::place::BootRequirements;
 
 /// Addresses of 32 bits end here.
@@ -36,6 +37,13 @@ pub struct PageRequirements {
     pub boot: BootRequirements,
 }
 
+impl PageRequirements {
+    /// Extents that are safe.
+    fn most(&self) -> usize {
+        self.boot.kernel.pieces
+    }
+}
+
 /// Pages to keep, and what the guest pays for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -49,7 +57,9 @@ pub struct Choice {
     pub naive: Overhead,
     /// Whether kernel and initramfs have places.
     pub placed: bool,
-    /// If there are more extents than are safe ([`SAFE_EXTENTS`]): how many of the pages a guest
+    /// Extents that are safe.
+    pub most: usize,
+    /// If there are more extents than are safe: how many of the pages a guest
     /// can have in no more, with places for kernel and initramfs. `None` if there are none such.
     pub safe_pages: Option<usize>,
 }
@@ -58,7 +68,7 @@ impl Choice {
     /// Whether there are no more extents than are safe.
     #[must_use]
     pub fn is_safe(&self) -> bool {
-        self.chosen.extents <= SAFE_EXTENTS
+        self.chosen.extents <= self.most
     }
 }
 
@@ -76,7 +86,7 @@ impl Cost {
     fn of(overhead: &Overhead, ranges: &[Range<Gpa>], required: &PageRequirements) -> Self {
         Self {
             unplaced: !required.boot.fits(ranges),
-            unsafe_extents: overhead.extents.saturating_sub(SAFE_EXTENTS),
+            unsafe_extents: overhead.extents.saturating_sub(required.most()),
             missing_below_4g: required.below_4g.saturating_sub(overhead.below_4g),
             bytes: overhead.bytes(),
             extents: overhead.extents,
@@ -118,7 +128,7 @@ fn safe_pages(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Opt
         .map(|run| (run.end - run.start) / page_size)
         .collect();
     lengths.sort_unstable_by_key(|length| Reverse(*length));
-    let count = lengths.iter().take(SAFE_EXTENTS).sum::<u64>();
+    let count = lengths.iter().take(required.most()).sum::<u64>();
     let required = PageRequirements {
         pages: usize::try_from(count).ok()?,
         ..*required
@@ -138,6 +148,7 @@ fn best(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Choice {
         chosen: naive,
         naive,
         placed: !naive_cost.unplaced,
+        most: required.most(),
         safe_pages: None,
     };
     if pages.len() <= required.pages {

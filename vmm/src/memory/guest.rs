@@ -71,19 +71,26 @@ pub struct GuestRamError {
 }
 
 impl GuestRam {
-    /// Maps `low` at guest-physical 0 and the pieces of `ram` as `plan` says; without a file, memory is taken where
-    /// `plan` has it. Host virtual addresses are congruent to physical ones, so that KVM can use large pages.
+    /// Maps `low`, where the architecture has low memory, at guest-physical 0 and the pieces of `ram` as `plan` says;
+    /// without a file, memory is taken where `plan` has it. Host virtual addresses are congruent to physical ones, so
+    /// that KVM can use large pages.
     ///
     /// # Errors
     /// [`LayoutError::Backend`], [`LayoutError::GuestRam`]
-    pub fn map(low: &File, ram: Option<&File>, plan: &MemoryPlan) -> Result<Self, LayoutError> {
+    pub fn map(
+        low: Option<&File>,
+        ram: Option<&File>,
+        plan: &MemoryPlan,
+    ) -> Result<Self, LayoutError> {
         let mut regions = Vec::with_capacity(plan.regions().len() + 1);
-        let mut mapping = Mapping::reserve(low::SIZE, 0)?;
-        mapping.place(0, FileRange::first(low, low::SIZE), "low guest memory")?;
-        regions.push(MappedRegion {
-            gpa: Gpa(0),
-            mapping: Arc::new(mapping),
-        });
+        if let Some(low) = low {
+            let mut mapping = Mapping::reserve(low::SIZE, 0)?;
+            mapping.place(0, FileRange::first(low, low::SIZE), "low guest memory")?;
+            regions.push(MappedRegion {
+                gpa: Gpa(0),
+                mapping: Arc::new(mapping),
+            });
+        }
         for placed in plan.regions() {
             let region = &placed.region;
             let physical = region.hpa.map_or(placed.gpa.0, |hpa| hpa.0);
@@ -121,7 +128,7 @@ impl GuestRam {
         }
     }
 
-    /// All regions, ascending; the first is low memory.
+    /// All regions, ascending; low memory is the first, where there is some.
     #[must_use]
     pub fn regions(&self) -> &[MappedRegion] {
         &self.regions

@@ -5,18 +5,16 @@
 use iommufd_backend::hugepages::HugepageSize;
 
 use super::choice::Choice;
-use crate::arch::SAFE_EXTENTS;
+use crate::arch::TOO_MANY_PIECES;
 
 /// Identity memory in so many pieces that a guest may use low memory for DMA.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: with more \
-     pieces, a Linux guest may give drivers pages of its first MiB for DMA. Those pages are at \
-     other addresses in the host (GPA and HPA differ), so the device would access memory of the \
-     host instead"
+    "Guest memory is in {pieces} pieces, more than the {most} that are safe: {TOO_MANY_PIECES}"
 )]
 pub struct TooManyPieces {
     pieces: usize,
+    most: usize,
     size: HugepageSize,
     /// Bytes of hugepages that are available in no more pieces than are safe.
     safe: Option<u64>,
@@ -25,13 +23,14 @@ pub struct TooManyPieces {
 /// Checks pages of `size` that were chosen for identity memory.
 ///
 /// # Errors
-/// [`TooManyPieces`] if they are in more pieces than are safe ([`SAFE_EXTENTS`]).
+/// [`TooManyPieces`] if they are in more pieces than are safe.
 pub fn check(choice: &Choice, size: HugepageSize) -> Result<(), TooManyPieces> {
     if choice.is_safe() {
         return Ok(());
     }
     Err(TooManyPieces {
         pieces: choice.chosen.extents,
+        most: choice.most,
         size,
         safe: choice.safe_pages.map(|pages| pages as u64 * size.bytes()),
     })
@@ -51,8 +50,9 @@ impl TooManyPieces {
         };
         let less = self.safe.map(|safe| {
             format!(
-                "--memory {}M{size_option} needs no more than {SAFE_EXTENTS} pieces; or ",
-                safe >> 20
+                "--memory {}M{size_option} needs no more than {} pieces; or ",
+                safe >> 20,
+                self.most
             )
         });
         format!(
@@ -80,6 +80,7 @@ mod tests {
             },
             naive: Overhead::default(),
             placed: true,
+            most: 127,
             safe_pages: Some(194),
         }
     }
@@ -101,6 +102,7 @@ mod tests {
         let hint = |size, safe| {
             let error = TooManyPieces {
                 pieces: 140,
+                most: 127,
                 size,
                 safe,
             };

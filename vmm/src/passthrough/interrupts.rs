@@ -225,14 +225,14 @@ impl VfioFunction {
         message: MsiMessage,
     ) -> Result<(), PassthroughError> {
         self.add_vector(vector)?;
-        let interrupts = &self.interrupts;
+        let (interrupts, requester) = (&self.interrupts, self.requester);
         let vector = Self::vector(&mut self.active, vector)?;
         let gsi = match vector.route {
             Some(route) => route.gsi,
             None => interrupts.allocate()?,
         };
         if vector.route.is_none_or(|route| route.message != message) {
-            if let Err(error) = interrupts.route(gsi, message.address, message.data) {
+            if let Err(error) = interrupts.route(gsi, message.address, message.data, requester) {
                 if vector.route.is_none() {
                     interrupts.release(gsi);
                 }

@@ -68,6 +68,8 @@ pub struct VfioFunction {
     vm: Arc<Vm>,
     interrupts: Arc<Interrupts>,
     intx_gsi: u32,
+    /// Its requester id in the guest.
+    requester: u16,
 }
 
 impl VfioFunction {
@@ -91,6 +93,7 @@ impl VfioFunction {
             vm,
             interrupts,
             intx_gsi,
+            requester: assigned.slot.requester_id(),
         })
     }
 

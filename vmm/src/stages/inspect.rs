@@ -14,6 +14,7 @@ use host::{DmaConflict, ResolvedDma, SysRoot};
 use iommufd_backend::{Cdev, CdevKind, Iommufd};
 
 use super::Harness;
+use crate::arch;
 use crate::boot::files::BootFiles;
 use crate::boot::release::Release;
 use crate::bus::address_map::AddressMap;
@@ -196,9 +197,13 @@ impl Source {
     /// The guest's address map outside RAM, which follows from where BARs are.
     fn address_map(&self, bars: &[(String, Range<Hpa>)]) -> Result<AddressMap, Error> {
         match self {
-            Self::Devices { .. } => {
+            Self::Devices { devices, .. } => {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
-                Ok(AddressMap::new(&SysRoot::default().iomem()?, &bars)?)
+                let bdfs: Vec<_> = devices.iter().map(|device| device.bdf).collect();
+                let root = SysRoot::default();
+                let map = root.iomem()?;
+                let bridges = arch::host_bridges(&root, &map, &bdfs)?;
+                Ok(AddressMap::new(&map, bridges, &bars)?)
             }
             Self::None => Ok(AddressMap::conventional()),
             Self::Synthetic(machine) => Ok(machine.address_map()),

@@ -36,12 +36,12 @@ impl<'a> Mapped<'a> {
         } = self;
         let config = guest.config;
         let vcpus = Vcpus::create(&vm, config.cpus.get())?;
+        vm.controllers().complete()?;
         let command_line = match guest.release {
             Some(_) => vcpus.command_line(&config.command_line),
             None => Cow::from(&config.command_line),
         };
-        let map = &guest.bus.map;
-        let platform = Platform::new(config.cpus.get(), map.ecam.clone(), map.windows.clone());
+        let platform = Platform::new(config.cpus.get(), &guest.bus.map);
         let memory = resources.ram.memory();
         let at = guest.files.load(&placement, memory)?;
         let handover = Handover {

@@ -14,6 +14,9 @@ pub const BARE_METAL: &str = "x86_64-unknown-none";
 /// A static program for a Linux guest is built for this target.
 pub const LINUX: &str = "x86_64-unknown-linux-musl";
 
+/// A static program for Linux on another architecture is built for this target.
+pub const AARCH64_LINUX: &str = "aarch64-unknown-linux-musl";
+
 /// Why a target is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

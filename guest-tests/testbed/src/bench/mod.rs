@@ -114,7 +114,7 @@ impl Rig {
     fn make(folder: &Path, peers: &[Peer], pinvisor: &Path) -> Result<Self> {
         let [disk, initramfs] = ["disk", "initramfs"].map(|name| folder.join(name));
         image::write(&disk, &image::bytes(64, 1))?;
-        Initramfs::with_busybox(&setup::busybox()?, GUEST)?.write(&initramfs)?;
+        Initramfs::with_busybox(&setup::busybox(setup::Arch::X86_64)?, GUEST)?.write(&initramfs)?;
         let mut machine = Machine::builder()
             .memory("3G")
             .hugepages_2m(150)

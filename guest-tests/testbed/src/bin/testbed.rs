@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use guest_tests::inside::{boot, broadcast, canary, deny, nvme_manage, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
-use guest_tests::setup::{Flavour, setup};
+use guest_tests::setup::{Arch, Flavour, setup};
 use guest_tests::{Error, Result, bench, cases, demo, runner, shell};
 
 /// Exit status for failures of the testbed, not of the script.
@@ -29,6 +29,9 @@ struct Cli {
 enum Task {
     /// Install, download and build the testbed; a no-op when complete.
     Setup {
+        /// For machines of this architecture.
+        #[arg(long, value_enum, default_value = "x86_64")]
+        arch: Arch,
         /// Use the newest available versions.
         #[arg(long)]
         update: bool,
@@ -140,6 +143,9 @@ enum Inside {
 
 #[derive(Debug, Args)]
 struct MachineArgs {
+    /// Architecture of the machine: aarch64 has no files of this machine, but busybox and what is static.
+    #[arg(long, value_enum, default_value = "x86_64")]
+    arch: Arch,
     /// Memory of the machine.
     #[arg(long, default_value = "2G", value_name = "SIZE")]
     memory: String,
@@ -175,6 +181,7 @@ struct MachineArgs {
 impl MachineArgs {
     fn machine(&self) -> Machine {
         let machine = Machine::builder()
+            .arch(self.arch)
             .memory(&self.memory)
             .cpus(self.cpus)
             .hugepages_2m(self.hugepages_2m)
@@ -197,9 +204,12 @@ impl MachineArgs {
 }
 
 /// Builds what runs on the test machine beside this program, unless disabled.
-fn build(no_build: bool) -> Result<()> {
+fn build(arch: Arch, no_build: bool) -> Result<()> {
     if no_build {
         return Ok(());
+    }
+    if arch == Arch::Aarch64 {
+        return build_for_aarch64();
     }
     cargo_build(
         "--package pinvisor --package pinvisor-stress --package guest-tests --package falsify --lib --bin pinvisor \
@@ -218,6 +228,13 @@ fn build(no_build: bool) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// The same for a machine that is no PC.
+fn build_for_aarch64() -> Result<()> {
+    let triple = GuestTarget::Aarch64Linux.triple();
+    rust_target::ensure(triple, shell::progress)?;
+    cargo_build(&format!("--package pinvisor --target {triple}"))
 }
 
 fn cargo_build(arguments: &str) -> Result<()> {
@@ -257,14 +274,14 @@ fn main() -> ExitCode {
 /// Does the task and returns the exit status.
 fn run(task: Task) -> Result<i32> {
     match task {
-        Task::Setup { update } => setup(update).map(|()| 0),
+        Task::Setup { arch, update } => setup(arch, update).map(|()| 0),
         Task::Exec {
             machine,
             timeout,
             script,
         } => {
             handle_interrupts()?;
-            build(machine.no_build)?;
+            build(machine.arch, machine.no_build)?;
             let script = script_text(&script)?;
             let mut description = machine.machine();
             if let Some(seconds) = timeout {
@@ -275,7 +292,7 @@ fn run(task: Task) -> Result<i32> {
         }
         Task::Demo { no_build } => {
             handle_interrupts()?;
-            build(no_build)?;
+            build(Arch::X86_64, no_build)?;
             demo::show(show)
         }
         Task::Run {
@@ -284,13 +301,13 @@ fn run(task: Task) -> Result<i32> {
             no_build,
         } => {
             handle_interrupts()?;
-            build(no_build)?;
+            build(Arch::X86_64, no_build)?;
             Ok(i32::from(!runner::run(cases::ALL, &filter, long)))
         }
         Task::Bench(options) => {
             handle_interrupts()?;
             if !options.no_build {
-                build(false)?;
+                build(Arch::X86_64, false)?;
                 cargo_build_distributed()?;
             }
             Ok(i32::from(!bench::run(&options)?))
@@ -308,7 +325,7 @@ fn run(task: Task) -> Result<i32> {
         }) => nvme_manage::run(&node, dword10, dword11).map(|()| 0),
         Task::Shell { machine } => {
             handle_interrupts()?;
-            build(machine.no_build)?;
+            build(machine.arch, machine.no_build)?;
             Ok(machine.machine().shell()?.status.code())
         }
     }

@@ -140,7 +140,7 @@ fn machine() -> Result<(Rig, Machine)> {
     let mut machine = rig
         .machine(setup::guest_kernel()?.vmlinux())
         .hugepages_2m(80)
-        .file("busybox", setup::busybox()?);
+        .file("busybox", setup::busybox(setup::Arch::X86_64)?);
     for (number, device) in (1..).zip(DEVICES) {
         machine = machine
             .qemu_arg("-netdev")

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::setup::Flavour;
+use crate::setup::{Arch, Flavour};
 
 pub use run::{handle_interrupts, interrupted};
 
@@ -56,6 +56,7 @@ struct Disk {
 /// A test machine to be: what it has, and what is watched.
 #[derive(Debug, Clone)]
 pub struct Machine {
+    arch: Arch,
     board: Board,
     memory: String,
     cpus: u32,
@@ -77,6 +78,7 @@ pub struct Machine {
 impl Default for Machine {
     fn default() -> Self {
         Self {
+            arch: Arch::X86_64,
             board: Board::Q35,
             memory: "2G".into(),
             cpus: 1,
@@ -102,6 +104,13 @@ impl Machine {
     #[must_use]
     pub fn builder() -> Self {
         Self::default()
+    }
+
+    /// Another architecture: no PC, and without this machine's files.
+    #[must_use]
+    pub fn arch(mut self, arch: Arch) -> Self {
+        self.arch = arch;
+        self
     }
 
     /// Another chipset.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use super::Board;
 use crate::error::{Error, Result};
-use crate::setup::QEMU;
+use crate::setup::Arch;
 
 /// The first root port's slot on the root bus; q35's own devices are below and at 0x1f.
 const FIRST_SLOT: usize = 0x8;
@@ -29,7 +29,7 @@ pub struct Placed {
 ///
 /// # Errors
 /// [`Error::Usage`] for too many devices or one that is no PCI device, or if QEMU does not answer.
-pub fn place(board: Board, devices: &[String]) -> Result<Vec<Placed>> {
+pub fn place(arch: Arch, board: Board, devices: &[String]) -> Result<Vec<Placed>> {
     if devices.len() > MAX_DEVICES {
         return Err(Error::Usage(format!(
             "{} devices; {MAX_DEVICES} can be placed",
@@ -45,7 +45,7 @@ pub fn place(board: Board, devices: &[String]) -> Result<Vec<Placed>> {
             .map(|(number, device)| place_on_pc(number, device))
             .collect());
     }
-    let models = Models::ask()?;
+    let models = Models::ask(arch)?;
     devices
         .iter()
         .enumerate()
@@ -138,12 +138,13 @@ struct Models {
 }
 
 impl Models {
-    fn ask() -> Result<Self> {
+    fn ask(arch: Arch) -> Result<Self> {
+        let qemu = arch.qemu();
         let start = |source| Error::Start {
-            program: QEMU.into(),
+            program: qemu.into(),
             source,
         };
-        let mut child = Command::new(QEMU)
+        let mut child = Command::new(qemu)
             .args([
                 "-M",
                 "none",
@@ -171,7 +172,7 @@ impl Models {
         let output = child.wait_with_output().map_err(start)?;
         let lists = type_lists(&String::from_utf8_lossy(&output.stdout));
         let [express, conventional] = <[_; 2]>::try_from(lists)
-            .map_err(|_| Error::Usage(format!("{QEMU} does not list its device models")))?;
+            .map_err(|_| Error::Usage(format!("{qemu} does not list its device models")))?;
         Ok(Self {
             express,
             conventional,
@@ -229,7 +230,14 @@ mod tests {
     #[test]
     fn what_is_no_pci_device_is_refused() {
         assert!(place_one(0, "isa-serial", &models()).is_err());
-        assert!(place(Board::Q35, &vec!["nvme".to_string(); MAX_DEVICES + 1]).is_err());
+        assert!(
+            place(
+                Arch::X86_64,
+                Board::Q35,
+                &vec!["nvme".to_string(); MAX_DEVICES + 1]
+            )
+            .is_err()
+        );
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use super::place::Placed;
 use super::{Iommu, Machine, autopsy};
-use crate::setup::QEMU;
+use crate::error::Result;
+use crate::setup::{self, Arch};
 
 /// Against false alarms on a loaded build machine, where emulated time stops now and then; and a
 /// periodic timer: QEMU 10.0 now and then leaves a processor that runs nested guests halted
@@ -43,18 +44,20 @@ pub fn command(
     files: &Files<'_>,
     placed: &[Placed],
     terminal: Terminal,
-) -> Command {
-    let mut command = Command::new(QEMU);
+) -> Result<Command> {
+    let mut command = Command::new(machine.arch.qemu());
     let folder = files.folder;
     command.env("TMPDIR", folder);
-    command.args([
-        "-M",
-        machine.board.name(),
-        "-cpu",
-        "EPYC,+svm,+npt",
-        "-nodefaults",
-        "-no-user-config",
-    ]);
+    // No IOMMU is there unless it is asked for.
+    let (board, cpu) = match machine.arch {
+        Arch::X86_64 => (machine.board.name(), "EPYC,+svm,+npt"),
+        Arch::Aarch64 => (
+            "virt,virtualization=on,gic-version=3",
+            "max,pauth-impdef=on",
+        ),
+    };
+    command.args(["-M", board, "-cpu", cpu]);
+    command.args(["-nodefaults", "-no-user-config"]);
     command.args(["-display", "none", "-no-reboot", "-m", &machine.memory]);
     command.args(["-smp", &machine.cpus.to_string()]);
     command.args(["-accel", "tcg"]);
@@ -68,7 +71,8 @@ pub fn command(
     if machine.iommu == Iommu::Intel {
         command.args(["-device", "intel-iommu,intremap=on"]);
     }
-    file_systems(&mut command, folder);
+    let root = setup::root(machine.arch)?;
+    file_systems(&mut command, folder, &root);
     ports(&mut command, folder, terminal);
     for disk in &machine.disks {
         let snapshot = if disk.keeps_writes { "off" } else { "on" };
@@ -92,12 +96,16 @@ pub fn command(
         command.args(["-trace", event]);
     }
     command.args(&machine.qemu_args);
-    command
+    Ok(command)
 }
 
 fn kernel_command_line(machine: &Machine, terminal: Terminal) -> String {
+    let console = match machine.arch {
+        Arch::X86_64 => "ttyS0",
+        Arch::Aarch64 => "ttyAMA0",
+    };
     let mut words = vec![
-        "console=ttyS0 loglevel=5 panic=-1".to_string(),
+        format!("console={console} loglevel=5 panic=-1"),
         LENIENT_OPTIONS.to_string(),
     ];
     for (size, count) in [("2M", machine.hugepages_2m), ("1G", machine.hugepages_1g)] {
@@ -125,11 +133,12 @@ fn console(command: &mut Command, folder: &Path) {
     command.args(["-mon", "chardev=monitor,mode=readline"]);
 }
 
-/// The build machine's files and the run's own.
-fn file_systems(command: &mut Command, folder: &Path) {
+/// The machine's files, `root` of this machine, and the run's own.
+fn file_systems(command: &mut Command, folder: &Path, root: &Path) {
     let options = "security_model=none,readonly=on,multidevs=remap";
-    let share = folder.join("share").to_string_lossy().replace(',', ",,");
-    for (id, path) in [("build-machine", "/"), ("testbed", share.as_str())] {
+    let quoted = |path: &Path| path.to_string_lossy().replace(',', ",,");
+    let (root, share) = (quoted(root), quoted(&folder.join("share")));
+    for (id, path) in [("build-machine", root), ("testbed", share)] {
         command.args(["-fsdev", &format!("local,id={id},path={path},{options}")]);
         command.args([
             "-device",

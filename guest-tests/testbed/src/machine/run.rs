@@ -75,7 +75,7 @@ pub fn run(machine: &Machine, script: &str, sink: &mut dyn FnMut(&[u8])) -> Resu
             return Ok(outcome);
         }
     }
-    let ended = qemu.0.wait().at("wait for", setup::QEMU)?;
+    let ended = qemu.0.wait().at("wait for", machine.arch.qemu())?;
     folder.outcome(None, &output, &ended.to_string())
 }
 
@@ -116,7 +116,7 @@ pub fn shell(machine: &Machine) -> Result<Outcome> {
     let folder = Folder::create(machine, "exec /bin/bash -i || exec /bin/sh -i")?;
     let mut qemu = Qemu::start(folder.command(machine, Terminal::Interactive)?)?;
     loop {
-        if let Some(ended) = qemu.0.try_wait().at("wait for", setup::QEMU)? {
+        if let Some(ended) = qemu.0.try_wait().at("wait for", machine.arch.qemu())? {
             return folder.outcome(None, &[], &ended.to_string());
         }
         if interrupted() {
@@ -170,26 +170,26 @@ struct Folder {
 
 impl Folder {
     fn create(machine: &Machine, script: &str) -> Result<Self> {
-        setup::require_qemu()?;
+        setup::require_qemu(machine.arch)?;
         let folder = tempfile::Builder::new().prefix("testbed-").tempdir();
         let folder = folder.at("create a folder in", std::env::temp_dir())?;
-        let placed = place(machine.board, &machine.devices)?;
+        let placed = place(machine.arch, machine.board, &machine.devices)?;
         share::fill(&folder.path().join("share"), machine, &placed, script)?;
         let init = include_str!("../../machine/init");
-        Initramfs::with_busybox(&setup::busybox()?, init)?
+        Initramfs::with_busybox(&setup::busybox(machine.arch)?, init)?
             .write(&folder.path().join("initramfs"))?;
         Ok(Self { folder, placed })
     }
 
     fn command(&self, machine: &Machine, terminal: Terminal) -> Result<Command> {
         let folder = self.folder.path();
-        let kernel = setup::kernel(machine.flavour)?;
+        let kernel = setup::kernel(machine.arch, machine.flavour)?;
         let files = Files {
             folder,
             kernel: &kernel,
             initramfs: &folder.join("initramfs"),
         };
-        let mut command = qemu::command(machine, &files, &self.placed, terminal);
+        let mut command = qemu::command(machine, &files, &self.placed, terminal)?;
         let errors = folder.join("qemu");
         command.stderr(File::create(&errors).at("create", &errors)?);
         Ok(command)

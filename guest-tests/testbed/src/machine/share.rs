@@ -11,7 +11,8 @@ use std::{env, iter};
 use super::Machine;
 use super::place::Placed;
 use crate::error::{AtPath, Result};
-use crate::paths;
+use crate::paths::{self, GuestTarget};
+use crate::setup::Arch;
 use crate::shell::quote;
 
 /// Programs, and a library for them, taken from the folder of this one, those that are built.
@@ -38,7 +39,10 @@ pub fn fill(folder: &Path, machine: &Machine, placed: &[Placed], script: &str) -
     let bin = folder.join("bin");
     paths::create_folder(&bin)?;
     for name in PROGRAMS {
-        let program = paths::sibling_program(name)?;
+        let program = match machine.arch {
+            Arch::X86_64 => paths::sibling_program(name)?,
+            Arch::Aarch64 => paths::program_of(GuestTarget::Aarch64Linux, name)?,
+        };
         if program.exists() {
             fs::copy(&program, bin.join(name)).at("copy", &program)?;
         }

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::arch::Arch;
 use crate::error::{AtPath, Error, Result};
 use crate::paths;
 use crate::shell::{self, progress};
@@ -19,38 +20,49 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const ARCHIVE: &str = "http://deb.debian.org/debian";
 const SECURITY: &str = "http://deb.debian.org/debian-security";
 
-/// A set of suites with separate package lists.
+/// A set of suites with separate package lists, for packages of one architecture.
 #[derive(Debug)]
 pub struct Apt {
     folder: PathBuf,
+    arch: Arch,
 }
 
 impl Apt {
-    /// The machine's own release with its updates and backports. Fetches the package lists.
-    pub fn of_machine() -> Result<Self> {
+    /// The release of this machine with its updates and backports. Fetches the package lists.
+    pub fn of_machine(arch: Arch) -> Result<Self> {
         let codename = codename()?;
         let suites =
             ["", "-updates", "-backports"].map(|suffix| (ARCHIVE, codename.clone() + suffix));
         let security = (SECURITY, format!("{codename}-security"));
-        Self::open("machine", suites.into_iter().chain([security]))
+        Self::open(arch, "machine", suites.into_iter().chain([security]))
     }
 
     /// The suites that offer kernel sources newer than any release. Fetches the package lists.
     pub fn of_kernel_sources() -> Result<Self> {
         Self::open(
+            Arch::default(),
             "kernel-sources",
             [(ARCHIVE, "trixie-backports".to_string())],
         )
     }
 
     /// Debian 11, whose kernel gives its first MiB to drivers. Fetches the package lists.
-    pub fn of_debian_11() -> Result<Self> {
-        Self::open("debian-11", [(ARCHIVE, "bullseye".to_string())])
+    pub fn of_debian_11(arch: Arch) -> Result<Self> {
+        Self::open(arch, "debian-11", [(ARCHIVE, "bullseye".to_string())])
     }
 
-    fn open(name: &str, suites: impl IntoIterator<Item = (&'static str, String)>) -> Result<Self> {
+    fn open(
+        arch: Arch,
+        name: &str,
+        suites: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Self> {
+        let name = match arch {
+            Arch::X86_64 => name.to_owned(),
+            Arch::Aarch64 => format!("{name}-{}", arch.name()),
+        };
         let apt = Self {
-            folder: paths::cache()?.join("apt").join(name),
+            folder: paths::cache()?.join("apt").join(&name),
+            arch,
         };
         for folder in ["lists/partial", "cache/archives/partial", "parts"] {
             paths::create_folder(&apt.folder.join(folder))?;
@@ -140,6 +152,14 @@ impl Apt {
             format!("-oDir::Cache={folder}/cache"),
             "-oAPT::Sandbox::User=root".to_string(),
         ]);
+        // Packages of another architecture are unpacked only; apt takes it for the machine's own.
+        if self.arch != Arch::default() {
+            let name = self.arch.of_debian();
+            command.args([
+                format!("-oAPT::Architecture={name}"),
+                format!("-oAPT::Architectures={name}"),
+            ]);
+        }
         command
     }
 }

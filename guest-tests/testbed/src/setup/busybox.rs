@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::apt::Apt;
+use super::arch::Arch;
 use super::not_set_up;
 use super::selection::Selection;
 use crate::error::{AtPath, Result};
@@ -15,13 +16,13 @@ use crate::paths;
 ///
 /// # Errors
 /// [`Error::Missing`](crate::Error::Missing) if the testbed is not set up.
-pub fn installed() -> Result<PathBuf> {
-    let selection = Selection::load()?.ok_or_else(|| not_set_up("busybox"))?;
+pub fn installed(arch: Arch) -> Result<PathBuf> {
+    let selection = Selection::load(arch)?.ok_or_else(|| not_set_up(arch, "busybox"))?;
     let path = path(&selection)?;
     if path.exists() {
         Ok(path)
     } else {
-        Err(not_set_up("busybox"))
+        Err(not_set_up(arch, "busybox"))
     }
 }
 
@@ -32,7 +33,7 @@ pub fn install(selection: &Selection) -> Result<()> {
         return Ok(());
     }
     let package = &selection.busybox;
-    let apt = Apt::of_machine()?;
+    let apt = Apt::of_machine(selection.arch)?;
     paths::publish_file(&target, |partial| {
         let folder = tempfile::tempdir().at("create", Path::new("a temporary folder"))?;
         apt.unpack(&package.name, &package.version, folder.path())?;
@@ -47,8 +48,10 @@ pub fn install(selection: &Selection) -> Result<()> {
     })
 }
 
-fn path(selection: &Selection) -> Result<PathBuf> {
-    Ok(paths::cache()?
-        .join("busybox")
-        .join(&selection.busybox.version))
+pub(super) fn path(selection: &Selection) -> Result<PathBuf> {
+    let version = &selection.busybox.version;
+    Ok(paths::cache()?.join("busybox").join(match selection.arch {
+        Arch::X86_64 => version.clone(),
+        Arch::Aarch64 => format!("{version}_{}", selection.arch.name()),
+    }))
 }

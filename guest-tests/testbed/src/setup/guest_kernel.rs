@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::apt::Apt;
+use super::arch::Arch;
 use super::not_set_up;
 use super::selection::{Package, Selection};
 use crate::error::{AtPath, Error, Result};
@@ -64,7 +65,9 @@ impl GuestKernel {
 /// # Errors
 /// [`Error::Missing`] if the testbed is not set up.
 pub fn installed() -> Result<GuestKernel> {
-    find("the guest kernel", |selection| &selection.guest_kernel)
+    find(Arch::X86_64, "the guest kernel", |selection| {
+        &selection.guest_kernel
+    })
 }
 
 /// The guest kernel that is older than Linux 5.13.
@@ -72,14 +75,14 @@ pub fn installed() -> Result<GuestKernel> {
 /// # Errors
 /// [`Error::Missing`] if the testbed is not set up.
 pub fn old_installed() -> Result<GuestKernel> {
-    find("Debian 11's kernel", |selection| {
+    find(Arch::X86_64, "Debian 11's kernel", |selection| {
         &selection.old_guest_kernel
     })
 }
 
-fn find(what: &str, choose: fn(&Selection) -> &Package) -> Result<GuestKernel> {
-    let missing = || not_set_up(what);
-    let selection = Selection::load()?.ok_or_else(missing)?;
+fn find(arch: Arch, what: &str, choose: fn(&Selection) -> &Package) -> Result<GuestKernel> {
+    let missing = || not_set_up(arch, what);
+    let selection = Selection::load(arch)?.ok_or_else(missing)?;
     let kernel = GuestKernel::of(choose(&selection))?;
     if kernel.folder.exists() {
         Ok(kernel)
@@ -90,16 +93,17 @@ fn find(what: &str, choose: fn(&Selection) -> &Package) -> Result<GuestKernel> {
 
 /// Downloads and unpacks the guest kernels that the cache lacks.
 pub fn install(selection: &Selection) -> Result<()> {
-    install_from(Apt::of_machine, &selection.guest_kernel)?;
-    install_from(Apt::of_debian_11, &selection.old_guest_kernel)
+    let arch = selection.arch;
+    install_from(arch, Apt::of_machine, &selection.guest_kernel)?;
+    install_from(arch, Apt::of_debian_11, &selection.old_guest_kernel)
 }
 
-fn install_from(suites: fn() -> Result<Apt>, package: &Package) -> Result<()> {
+fn install_from(arch: Arch, suites: fn(Arch) -> Result<Apt>, package: &Package) -> Result<()> {
     let kernel = GuestKernel::of(package)?;
     if kernel.folder.exists() {
         return Ok(());
     }
-    let apt = suites()?;
+    let apt = suites(arch)?;
     paths::publish_folder(&kernel.folder, |partial| {
         apt.unpack(&package.name, &package.version, partial)?;
         let unpacked = GuestKernel {
@@ -117,7 +121,11 @@ fn install_from(suites: fn() -> Result<Apt>, package: &Package) -> Result<()> {
             "/sbin/depmod",
             ["-b", base.as_ref(), &kernel.release],
         ))?;
-        extract_vmlinux(&unpacked.bzimage(), &unpacked.vmlinux())
+        // What arm64's package has is not packed: boot it as it is.
+        match arch {
+            Arch::X86_64 => extract_vmlinux(&unpacked.bzimage(), &unpacked.vmlinux()),
+            Arch::Aarch64 => Ok(()),
+        }
     })
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::apt::Apt;
+use super::arch::Arch;
 use super::not_set_up;
 use super::selection::Selection;
 use crate::error::{AtPath, Error, Result};
@@ -18,9 +19,29 @@ use crate::shell::{self, progress};
 
 const BASE: &str = include_str!("../../kernel/base.config");
 const FULL: &str = include_str!("../../kernel/full.config");
+const AARCH64: &str = include_str!("../../kernel/aarch64.config");
+
+/// Parts of the names of options that other architectures do not have, or that mean nothing on the test machine.
+const OF_X86: [&str; 12] = [
+    "X86",
+    "INTEL",
+    "AMD",
+    "PARAVIRT",
+    "PVH",
+    "KVM_GUEST",
+    "HYPERVISOR_GUEST",
+    "KERNEL_GZIP",
+    "CPU_MITIGATIONS",
+    "ACPI",
+    "PCI_MMCONFIG",
+    "IRQ_REMAP",
+];
 
 /// Changes whenever the steps that make a kernel do, so that kernels made otherwise are rebuilt.
-const STEPS: &str = "tinyconfig, merge_config -m, olddefconfig, bzImage";
+fn steps(arch: Arch) -> String {
+    let (target, _) = arch.kernel_file();
+    format!("tinyconfig, merge_config -m, olddefconfig, {target}")
+}
 
 /// Interval of progress reports of a build.
 const REPORT_EVERY: Duration = Duration::from_secs(20);
@@ -42,6 +63,14 @@ impl Flavour {
     /// All of them, in the order in which they are built.
     pub const ALL: [Self; 4] = [Self::Groups, Self::NoGroups, Self::NoNoiommu, Self::Bare];
 
+    /// Those that machines of `arch` can have.
+    fn on(arch: Arch) -> &'static [Self] {
+        match arch {
+            Arch::X86_64 => &Self::ALL,
+            Arch::Aarch64 => &[Self::Groups],
+        }
+    }
+
     /// Its name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -62,7 +91,19 @@ impl Flavour {
         }
     }
 
-    fn config(self) -> String {
+    fn config(self, arch: Arch) -> String {
+        let all = self.config_of_pc();
+        match arch {
+            Arch::X86_64 => all,
+            Arch::Aarch64 => {
+                let is_common = |line: &&str| !OF_X86.iter().any(|part| line.contains(part));
+                let common: Vec<_> = all.lines().filter(is_common).collect();
+                [&common.join("\n"), "\n", AARCH64].concat()
+            }
+        }
+    }
+
+    fn config_of_pc(self) -> String {
         match self {
             Self::Groups => [BASE, FULL, include_str!("../../kernel/groups.config")].concat(),
             Self::NoGroups => [BASE, FULL, include_str!("../../kernel/no-groups.config")].concat(),
@@ -74,14 +115,16 @@ impl Flavour {
     }
 }
 
-/// The bzImage of a flavour in the cache.
+/// The kernel of a flavour in the cache.
 ///
 /// # Errors
 /// [`Error::Missing`] if the testbed is not set up.
-pub fn installed(flavour: Flavour) -> Result<PathBuf> {
-    let missing = || not_set_up(&format!("the test machine's kernel ({})", flavour.name()));
-    let selection = Selection::load()?.ok_or_else(missing)?;
-    let image = folder(&selection, flavour)?.join("bzImage");
+pub fn installed(arch: Arch, flavour: Flavour) -> Result<PathBuf> {
+    let what = format!("the test machine's kernel ({})", flavour.name());
+    let missing = || not_set_up(arch, &what);
+    let selection = Selection::load(arch)?.ok_or_else(missing)?;
+    let (name, _) = arch.kernel_file();
+    let image = folder(&selection, flavour)?.join(name);
     if image.exists() {
         Ok(image)
     } else {
@@ -91,15 +134,17 @@ pub fn installed(flavour: Flavour) -> Result<PathBuf> {
 
 /// Builds the flavours that the cache lacks.
 pub fn install(selection: &Selection) -> Result<()> {
-    for flavour in Flavour::ALL {
+    let arch = selection.arch;
+    for flavour in Flavour::on(arch).iter().copied() {
         let target = folder(selection, flavour)?;
         if target.exists() {
             continue;
         }
         let tree = source_tree(selection)?;
-        build(&tree, flavour)?;
+        let (name, file) = arch.kernel_file();
+        build(arch, &tree, flavour)?;
         paths::publish_folder(&target, |partial| {
-            for (from, to) in [("arch/x86/boot/bzImage", "bzImage"), (".config", "config")] {
+            for (from, to) in [(file, name), (".config", "config")] {
                 let source = tree.join(from);
                 fs::copy(&source, partial.join(to)).at("copy", &source)?;
             }
@@ -111,16 +156,27 @@ pub fn install(selection: &Selection) -> Result<()> {
 
 fn folder(selection: &Selection, flavour: Flavour) -> Result<PathBuf> {
     let version = &selection.kernel_source.version;
-    let key = paths::key(&[version, &flavour.config(), STEPS]);
+    let arch = selection.arch;
+    let key = paths::key(&[version, &flavour.config(arch), &steps(arch)]);
+    let of = suffix(arch);
     Ok(paths::cache()?
         .join("kernel")
-        .join(format!("{version}_{}_{key}", flavour.name())))
+        .join(format!("{version}_{}{of}_{key}", flavour.name())))
+}
+
+/// What tells folders of `arch` from those of a PC.
+fn suffix(arch: Arch) -> String {
+    match arch {
+        Arch::X86_64 => String::new(),
+        Arch::Aarch64 => format!("_{}", arch.name()),
+    }
 }
 
 /// The unpacked source; built objects stay in it for the next flavour.
 fn source_tree(selection: &Selection) -> Result<PathBuf> {
     let package = &selection.kernel_source;
-    let tree = paths::cache()?.join("source").join(&package.version);
+    let name = format!("{}{}", package.version, suffix(selection.arch));
+    let tree = paths::cache()?.join("source").join(name);
     if tree.exists() {
         return Ok(tree);
     }
@@ -144,23 +200,23 @@ fn source_tree(selection: &Selection) -> Result<PathBuf> {
     Ok(tree)
 }
 
-fn build(tree: &Path, flavour: Flavour) -> Result<()> {
+fn build(arch: Arch, tree: &Path, flavour: Flavour) -> Result<()> {
     progress(&format!(
         "building kernel {} (about {} on two cores)",
         flavour.name(),
         flavour.expected()
     ));
-    let wanted = flavour.config();
+    let wanted = flavour.config(arch);
     let fragment = tree.join("testbed.config");
     fs::write(&fragment, &wanted).at("write", &fragment)?;
-    shell::run(make(tree).args(["-s", "tinyconfig"]))?;
+    shell::run(make(arch, tree).args(["-s", "tinyconfig"]))?;
     let mut merge = Command::new("scripts/kconfig/merge_config.sh");
     shell::run(
         merge
             .args(["-m", ".config", "testbed.config"])
             .current_dir(tree),
     )?;
-    shell::run(make(tree).args(["-s", "olddefconfig"]))?;
+    shell::run(make(arch, tree).args(["-s", "olddefconfig"]))?;
     let config = tree.join(".config");
     let config = fs::read_to_string(&config).at("read", &config)?;
     if let Some(line) = first_unfulfilled(&wanted, &config) {
@@ -169,17 +225,18 @@ fn build(tree: &Path, flavour: Flavour) -> Result<()> {
             line: line.into(),
         });
     }
-    compile(tree)
+    compile(arch, tree)
 }
 
 /// Runs the long part of the build and reports progress from time to time.
-fn compile(tree: &Path) -> Result<()> {
+fn compile(arch: Arch, tree: &Path) -> Result<()> {
+    let (target, _) = arch.kernel_file();
     let log_path = tree.join("testbed.log");
     let mut log = File::create(&log_path).at("create", &log_path)?;
     let errors = log.try_clone().at("open", &log_path)?;
     let jobs = thread::available_parallelism().map_or(1, usize::from);
-    let mut command = make(tree);
-    command.args([format!("-j{jobs}"), "bzImage".into()]);
+    let mut command = make(arch, tree);
+    command.args([format!("-j{jobs}"), target.into()]);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -211,16 +268,22 @@ fn compile(tree: &Path) -> Result<()> {
     }
     let output = fs::read_to_string(&log_path).at("read", &log_path)?;
     Err(Error::Command {
-        command: "make bzImage".into(),
+        command: format!("make {target}"),
         status: status.to_string(),
         output: shell::last_lines(&output, 40),
     })
 }
 
-fn make(tree: &Path) -> Command {
+fn make(arch: Arch, tree: &Path) -> Command {
     let mut command = Command::new("make");
     command.current_dir(tree).env("LC_ALL", "C");
     command.args(["KBUILD_BUILD_USER=testbed", "KBUILD_BUILD_HOST=testbed"]);
+    if let Some(name) = arch.of_kernel() {
+        command.arg(format!("ARCH={name}"));
+    }
+    if let Some((prefix, _)) = arch.cross_compiler() {
+        command.arg(format!("CROSS_COMPILE={prefix}"));
+    }
     command
 }
 
@@ -270,8 +333,35 @@ mod tests {
     #[test]
     fn flavours_differ() {
         let keys: HashSet<_> = Flavour::ALL
-            .map(|flavour| paths::key(&[&flavour.config()]))
+            .map(|flavour| paths::key(&[&flavour.config(Arch::X86_64)]))
             .into();
         assert_eq!(keys.len(), Flavour::ALL.len());
+    }
+
+    #[test]
+    fn kernels_of_a_pc_are_the_ones_in_the_cache() {
+        assert_eq!(
+            steps(Arch::X86_64),
+            "tinyconfig, merge_config -m, olddefconfig, bzImage"
+        );
+        assert_eq!(suffix(Arch::X86_64), "");
+    }
+
+    #[test]
+    fn nothing_of_a_pc_is_asked_of_another_architecture() {
+        let config = Flavour::Groups.config(Arch::Aarch64);
+        for (line, expected) in [
+            ("CONFIG_KVM_AMD=y", false),
+            ("CONFIG_ACPI=y", false),
+            ("CONFIG_KVM=y", true),
+            ("CONFIG_IOMMUFD_NOIOMMU=y", true),
+            ("CONFIG_ARM_GIC_V3_ITS=y", true),
+        ] {
+            assert_eq!(
+                config.lines().any(|found| found == line),
+                expected,
+                "{line}"
+            );
+        }
     }
 }

@@ -7,44 +7,49 @@
 //! request.
 
 mod apt;
+mod arch;
 mod busybox;
 mod guest_kernel;
 mod kernel;
+mod root;
 mod selection;
 mod tools;
 
 use std::fs::File;
 
+pub use arch::Arch;
 pub use busybox::installed as busybox;
 pub use guest_kernel::{
     GuestKernel, installed as guest_kernel, old_installed as old_guest_kernel, write_pvh_only,
 };
 pub use kernel::{Flavour, installed as kernel};
+pub use root::installed as root;
 pub use selection::Selection;
-pub use tools::{QEMU, require_qemu};
+pub use tools::require_qemu;
 
 use crate::error::{AtPath, Error, Result};
 use crate::paths;
 use crate::shell::progress;
 
-/// Makes the testbed complete. With `update`, takes the newest versions on offer.
+/// Makes the testbed complete for machines of `arch`. With `update`, takes the newest versions on offer.
 ///
 /// # Errors
 /// The first step that failed; what was finished before it stays.
-pub fn setup(update: bool) -> Result<()> {
+pub fn setup(arch: Arch, update: bool) -> Result<()> {
     let cache = paths::cache()?;
     paths::create_folder(&cache)?;
     let lock_path = cache.join("lock");
     let lock = File::create(&lock_path).at("create", &lock_path)?;
     lock.lock().at("lock", &lock_path)?;
 
-    tools::install_missing()?;
-    let selection = match Selection::load()? {
+    tools::install_missing(arch)?;
+    let selection = match Selection::load(arch)? {
         Some(selection) if !update => selection,
-        _ => Selection::choose()?,
+        _ => Selection::choose(arch)?,
     };
     busybox::install(&selection)?;
     guest_kernel::install(&selection)?;
+    root::install(&selection)?;
     kernel::install(&selection)?;
     selection.save()?;
     progress("complete");
@@ -52,9 +57,12 @@ pub fn setup(update: bool) -> Result<()> {
 }
 
 /// The error for something that [`setup`] makes.
-fn not_set_up(what: &str) -> Error {
+fn not_set_up(arch: Arch, what: &str) -> Error {
     Error::Missing {
         what: what.into(),
-        command: "cargo testbed setup".into(),
+        command: match arch {
+            Arch::X86_64 => "cargo testbed setup".into(),
+            Arch::Aarch64 => format!("cargo testbed setup --arch {}", arch.name()),
+        },
     }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::apt::Apt;
+use super::arch::Arch;
 use crate::error::{AtPath, Error, Result};
 use crate::paths;
 use crate::shell;
@@ -25,6 +26,8 @@ pub struct Package {
 /// The packages that were chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
+    /// What the test machine and its guests are.
+    pub arch: Arch,
     /// Source of the test machine's kernel.
     pub kernel_source: Package,
     /// The guest's kernel: the stock kernel of this machine's release.
@@ -40,16 +43,17 @@ impl Selection {
     ///
     /// # Errors
     /// If apt cannot fetch its lists or a package is not on offer.
-    pub fn choose() -> Result<Self> {
-        let machine = Apt::of_machine()?;
+    pub fn choose(arch: Arch) -> Result<Self> {
+        let machine = Apt::of_machine(arch)?;
         let sources = Apt::of_kernel_sources()?;
         let source = newest_source(&sources.names("linux-source-")?).ok_or_else(|| {
             Error::Usage("No package with kernel source 7.3 or later is available".into())
         })?;
         let selection = Self {
+            arch,
             kernel_source: package(&sources, &source)?,
-            guest_kernel: stock_kernel(&machine)?,
-            old_guest_kernel: stock_kernel(&Apt::of_debian_11()?)?,
+            guest_kernel: stock_kernel(arch, &machine)?,
+            old_guest_kernel: stock_kernel(arch, &Apt::of_debian_11(arch)?)?,
             busybox: package(&machine, "busybox-static")?,
         };
         for package in selection.packages() {
@@ -62,12 +66,12 @@ impl Selection {
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read.
-    pub fn load() -> Result<Option<Self>> {
-        let path = path()?;
+    pub fn load(arch: Arch) -> Result<Option<Self>> {
+        let path = path(arch)?;
         if !path.exists() {
             return Ok(None);
         }
-        Ok(parse(&fs::read_to_string(&path).at("read", &path)?))
+        Ok(parse(arch, &fs::read_to_string(&path).at("read", &path)?))
     }
 
     /// Notes the selection in the cache.
@@ -78,7 +82,7 @@ impl Selection {
         let lines = self
             .packages()
             .map(|package| format!("{} {}\n", package.name, package.version));
-        paths::publish_file(&path()?, |partial| {
+        paths::publish_file(&path(self.arch)?, |partial| {
             fs::write(partial, lines.concat()).at("write", partial)
         })
     }
@@ -101,21 +105,24 @@ fn package(apt: &Apt, name: &str) -> Result<Package> {
 }
 
 /// The kernel image that the meta package of these suites depends on.
-fn stock_kernel(apt: &Apt) -> Result<Package> {
-    const META: &str = "linux-image-amd64";
-    let dependencies = apt.dependencies(META, &apt.candidate(META)?)?;
+fn stock_kernel(arch: Arch, apt: &Apt) -> Result<Package> {
+    let meta = format!("linux-image-{}", arch.of_debian());
+    let dependencies = apt.dependencies(&meta, &apt.candidate(&meta)?)?;
     let image = dependencies
         .iter()
         .find(|name| name.starts_with("linux-image-"))
-        .ok_or_else(|| Error::Usage(format!("The package {META} depends on no kernel image")))?;
+        .ok_or_else(|| Error::Usage(format!("The package {meta} depends on no kernel image")))?;
     package(apt, image)
 }
 
-fn path() -> Result<PathBuf> {
-    Ok(paths::cache()?.join("selection"))
+fn path(arch: Arch) -> Result<PathBuf> {
+    Ok(paths::cache()?.join(match arch {
+        Arch::X86_64 => "selection".to_owned(),
+        Arch::Aarch64 => format!("selection-{}", arch.name()),
+    }))
 }
 
-fn parse(text: &str) -> Option<Selection> {
+fn parse(arch: Arch, text: &str) -> Option<Selection> {
     let mut packages = text.lines().map(|line| {
         let (name, version) = line.split_once(' ')?;
         Some(Package {
@@ -124,6 +131,7 @@ fn parse(text: &str) -> Option<Selection> {
         })
     });
     Some(Selection {
+        arch,
         kernel_source: packages.next()??,
         guest_kernel: packages.next()??,
         old_guest_kernel: packages.next()??,
@@ -167,7 +175,13 @@ mod tests {
     fn damaged_note_is_no_selection() {
         let whole = "linux-source-7.3 7.3.4-1\nlinux-image-6.1.0-56-amd64 6.1.192-2\n\
                      linux-image-5.10.0-32-amd64 5.10.223-1\nbusybox-static 1:1.35\n";
-        assert_eq!(parse(whole).unwrap().busybox.version, "1:1.35");
-        assert_eq!(parse("linux-source-7.3 7.3.4-1\nlinux-im"), None);
+        assert_eq!(
+            parse(Arch::X86_64, whole).unwrap().busybox.version,
+            "1:1.35"
+        );
+        assert_eq!(
+            parse(Arch::X86_64, "linux-source-7.3 7.3.4-1\nlinux-im"),
+            None
+        );
     }
 }

@@ -5,11 +5,9 @@
 use std::process::Command;
 
 use super::apt::{self, Apt};
+use super::arch::Arch;
 use crate::error::{Error, Result};
 use crate::shell::{self, is_root};
-
-/// The emulator.
-pub const QEMU: &str = "qemu-system-x86_64";
 
 /// Before 10, the emulated XSAVE reports empty CPUID leaves, and guests crash on them.
 const QEMU_OLDEST: u32 = 10;
@@ -29,38 +27,42 @@ const PACKAGES: [&str; 11] = [
 ];
 
 /// Installs what is missing, or prints how to.
-pub fn install_missing() -> Result<()> {
+pub fn install_missing(arch: Arch) -> Result<()> {
+    let (_, cross) = arch.cross_compiler().unwrap_or_default();
     let missing: Vec<&str> = PACKAGES
-        .into_iter()
+        .iter()
+        .chain(cross)
+        .copied()
         .filter(|package| !is_installed(package))
         .collect();
-    let qemu_missing = require_qemu().is_err();
+    let qemu_missing = require_qemu(arch).is_err();
     if missing.is_empty() && !qemu_missing {
         return Ok(());
     }
     if !is_root() {
-        return Err(how_to_install(missing, qemu_missing));
+        return Err(how_to_install(arch, missing, qemu_missing));
     }
-    let apt = Apt::of_machine()?;
+    // For this machine, whatever is tested on it.
+    let apt = Apt::of_machine(Arch::default())?;
     if !missing.is_empty() {
         apt.install(&missing, false)?;
     }
     if qemu_missing {
         let in_release = apt::codename()? != "bookworm";
-        apt.install(&["qemu-system-x86"], !in_release)?;
+        apt.install(&[arch.qemu_package()], !in_release)?;
     }
-    require_qemu()
+    require_qemu(arch)
 }
 
 /// Checks that QEMU is there and new enough.
 ///
 /// # Errors
 /// [`Error::Missing`].
-pub fn require_qemu() -> Result<()> {
-    let found = shell::run(Command::new(QEMU).arg("--version"));
+pub fn require_qemu(arch: Arch) -> Result<()> {
+    let found = shell::run(Command::new(arch.qemu()).arg("--version"));
     match found.ok().as_deref().and_then(major_version) {
         Some(version) if version >= QEMU_OLDEST => Ok(()),
-        _ => Err(how_to_install(Vec::new(), true)),
+        _ => Err(how_to_install(arch, Vec::new(), true)),
     }
 }
 
@@ -69,12 +71,12 @@ fn is_installed(package: &str) -> bool {
     shell::run(&mut shell::command("dpkg-query", query)).is_ok_and(|status| status == "installed")
 }
 
-fn how_to_install(mut packages: Vec<&str>, qemu: bool) -> Error {
+fn how_to_install(arch: Arch, mut packages: Vec<&str>, qemu: bool) -> Error {
     if qemu {
-        packages.push("qemu-system-x86");
+        packages.push(arch.qemu_package());
     }
     let what = packages.iter().map(|package| match *package {
-        "qemu-system-x86" => format!("QEMU {QEMU_OLDEST} or later"),
+        name if name == arch.qemu_package() => format!("QEMU {QEMU_OLDEST} or later"),
         package => package.to_string(),
     });
     let backports = if qemu {
@@ -85,7 +87,8 @@ fn how_to_install(mut packages: Vec<&str>, qemu: bool) -> Error {
     Error::Missing {
         what: what.collect::<Vec<_>>().join(", "),
         command: format!(
-            "as root, `cargo testbed setup`, or `apt install {}`{backports}",
+            "as root, `cargo testbed setup --arch {}`, or `apt install {}`{backports}",
+            arch.name(),
             packages.join(" ")
         ),
     }
@@ -116,7 +119,7 @@ mod tests {
 
     #[test]
     fn missing_packages_are_named_with_the_command() {
-        let text = how_to_install(vec!["bc"], true).to_string();
+        let text = how_to_install(Arch::X86_64, vec!["bc"], true).to_string();
         for part in [
             "bc",
             "QEMU 10",

@@ -13,9 +13,19 @@
 //!
 //! Pages are of 4 KiB, and hugepages of 2 MiB and 1 GiB, on every architecture that can be added here.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+#[cfg(target_arch = "aarch64")]
+pub use aarch64::encryption::{Encryption, EncryptionUnknown, memory_encryption};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::{
+    CONFIG_WINDOW_LIMIT, KERNEL_TARGET, KVM_MODULES, KVM_OPTIONS, NEEDED_OF_KVM,
+    checks::{check_encryption, check_virtualisation},
+    translated_bar,
+};
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::cpu::{Encryption, EncryptionUnknown, memory_encryption};
 #[cfg(target_arch = "x86_64")]

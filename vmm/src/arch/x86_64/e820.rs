@@ -25,6 +25,11 @@ pub const SAFE_RAM_PIECES: usize = 128;
 /// [`SAFE_RAM_PIECES`] less low memory: extents that identity memory may have.
 pub const SAFE_EXTENTS: usize = SAFE_RAM_PIECES - 1;
 
+/// Why more are not safe.
+pub const TOO_MANY_PIECES: &str = "with more pieces, a Linux guest may give drivers pages of its first MiB for \
+     DMA. Those pages are at other addresses in the host (GPA and HPA differ), so the device would access memory of \
+     the host instead";
+
 /// Entries beyond which no stock kernel keeps any: `ZERO_PAGE_ENTRIES` plus three for each of the
 /// 1024 nodes that Debian's kernel is built for.
 pub const MAX_ENTRIES: usize = 3200;
@@ -37,6 +42,17 @@ pub enum Kind {
     Ram = 1,
     /// Not for use as memory.
     Reserved = 2,
+}
+
+impl Kind {
+    /// What reports call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ram => "ram",
+            Self::Reserved => "reserved",
+        }
+    }
 }
 
 /// A range of guest-physical addresses and its kind.

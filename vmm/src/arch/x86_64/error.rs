@@ -6,9 +6,9 @@ use host::Id;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use super::acpi::AcpiError;
-use super::boot::params::ParamsError;
 use super::entry::EntryError;
 use super::page_tables::NoRoomError;
+use crate::arch::params::ParamsError;
 use crate::boot::LoadError;
 use crate::error::explain::{ExitCode, Explain, Limits, REPORT_BUG};
 use crate::memory::{FRAGMENTED, LayoutError};

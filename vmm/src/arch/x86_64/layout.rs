@@ -5,7 +5,10 @@
 
 use std::ops::Range;
 
-use address::Gpa;
+use address::{Gpa, Hpa};
+use devices::pci;
+use host::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
+use iommufd_backend::IoMem;
 
 use super::low;
 
@@ -14,14 +17,27 @@ pub const LOCAL_APIC: Range<Gpa> = Gpa(0xfee0_0000)..Gpa(0xfee0_1000);
 /// Physical address of the I/O APIC that KVM emulates.
 pub const IO_APIC: Range<Gpa> = Gpa(0xfec0_0000)..Gpa(0xfec0_1000);
 
-// Config space is below the I/O APIC.
-const _: () = assert!(host::CONFIG_WINDOW_LIMIT.0 == IO_APIC.start.0);
-
 /// Where KVM may put what Intel CPUs need to run real mode: below 4 GiB in the ROM area, which is
 /// memory on no PC. Four pages: the identity map and the task state.
 pub const IDENTITY_MAP: Gpa = Gpa(0xfffb_c000);
 /// The task state, three pages.
 pub const TASK_STATE: Gpa = Gpa(0xfffb_d000);
+
+/// Bytes of the longest command line that fits its place in low memory, without its end mark.
+pub const COMMAND_LINE_ROOM: usize = 0xffff;
+const _: () =
+    assert!(low::COMMAND_LINE.end.0 - low::COMMAND_LINE.start.0 == COMMAND_LINE_ROOM as u64 + 1);
+
+/// Where `/proc/iomem` and the BARs of the devices to pass through leave a place for config space.
+#[must_use]
+pub fn config_space(host: &IoMem, bars: &[Range<Hpa>]) -> Option<Range<Gpa>> {
+    let found = ConfigWindow::find(host, bars)?.range;
+    Some(Gpa(found.start.0)..Gpa(found.end.0))
+}
+
+// It has the size that the guest's bus answers, below the guest's I/O APIC.
+const _: () = assert!(CONFIG_WINDOW_SIZE == pci::ECAM_SIZE);
+const _: () = assert!(CONFIG_WINDOW_LIMIT.0 == IO_APIC.start.0);
 
 /// Ports of the power device.
 pub const POWER_PORT: u16 = 0x600;

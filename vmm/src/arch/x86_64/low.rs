@@ -46,14 +46,14 @@ pub const ACPI: Range<Gpa> = Gpa(0xe_0000)..Gpa(0xf_0000);
 /// Where a CPU in real mode goes to restart the machine: F000:FFF0.
 pub const RESET_VECTOR: Gpa = Gpa(0xf_fff0);
 
-/// The memory itself, cleared.
+/// The memory itself, cleared. `None` where an architecture has none.
 ///
 /// # Errors
 /// The errno of `memfd_create` or `ftruncate`.
-pub fn allocate() -> std::io::Result<File> {
+pub fn allocate() -> std::io::Result<Option<File>> {
     let file = File::from(rustix::fs::memfd_create("low-memory", MemfdFlags::CLOEXEC)?);
     file.set_len(SIZE)?;
-    Ok(file)
+    Ok(Some(file))
 }
 
 /// How the memory map describes it, with `kind` for what may be used as memory.

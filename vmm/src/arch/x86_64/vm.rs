@@ -9,11 +9,25 @@ use super::cpuid;
 use super::layout::{IDENTITY_MAP, TASK_STATE};
 use crate::kvm::vm::VmError;
 
+/// The interrupt controllers of a VM.
+#[derive(Debug)]
+pub struct Controllers;
+
+impl Controllers {
+    /// Makes them ready for all CPUs, which have been created. Nothing to do: each CPU brings its own.
+    ///
+    /// # Errors
+    /// None.
+    pub fn complete(&self) -> Result<(), VmError> {
+        Ok(())
+    }
+}
+
 /// Gives a new VM its interrupt controllers and its timer.
 ///
 /// # Errors
 /// [`VmError::Refused`]
-pub fn equip(fd: &VmFd) -> Result<(), VmError> {
+pub fn equip(fd: &VmFd) -> Result<Controllers, VmError> {
     let refused = |operation| move |source| VmError::Refused { operation, source };
     fd.set_identity_map_address(IDENTITY_MAP.0)
         .map_err(refused("place the identity map"))?;
@@ -28,7 +42,8 @@ pub fn equip(fd: &VmFd) -> Result<(), VmError> {
         flags: KVM_PIT_SPEAKER_DUMMY,
         ..Default::default()
     };
-    fd.create_pit2(pit).map_err(refused("create a timer"))
+    fd.create_pit2(pit).map_err(refused("create a timer"))?;
+    Ok(Controllers)
 }
 
 /// What KVM's CPUs can do on this host: the CPUID leaves that it supports.

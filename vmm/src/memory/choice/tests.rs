@@ -11,6 +11,8 @@ use super::*;
 use crate::boot::kernel::Demand;
 
 const PAGE: u64 = 2 << 20;
+/// Pieces that are safe.
+const PIECES: usize = 127;
 const PER_SECTION: u64 = SECTION / PAGE;
 const LIMIT: u64 = LIMIT_4G / PAGE;
 
@@ -24,6 +26,7 @@ const fn kernel(len: u64) -> BootRequirements {
             below: Gpa(u64::MAX),
             reason: "",
             initramfs_below: Gpa(u64::MAX),
+            pieces: PIECES,
         },
         initramfs: None,
         size: u64::MAX,
@@ -263,7 +266,7 @@ proptest! {
         let pages = hpas(&frames);
         let mut longest = lengths.clone();
         longest.sort_unstable_by_key(|length| Reverse(*length));
-        let most: u64 = longest.iter().take(SAFE_EXTENTS).sum();
+        let most: u64 = longest.iter().take(PIECES).sum();
         let most = usize::try_from(most).unwrap();
         let wish = PageRequirements { below_4g, ..wish(pages.len() * percent / 100) };
         let choice = choose(&pages, PAGE, &wish);

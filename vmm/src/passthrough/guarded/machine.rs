@@ -172,7 +172,7 @@ mod tests {
         let plan = MemoryPlan::new(vec![region], &Conventional, &constraints).unwrap();
         let file: File = tempfile::tempfile().unwrap();
         file.set_len(4 * MIB).unwrap();
-        let ram = GuestRam::map(&low::allocate().unwrap(), Some(&file), &plan).unwrap();
+        let ram = GuestRam::map(low::allocate().unwrap().as_ref(), Some(&file), &plan).unwrap();
         let table = Draft::new(&plan, &extents).unwrap().build(Gpa(0)).unwrap();
         let layout = Layout::new(4096, 1, 2).unwrap();
         Machine {

@@ -8,7 +8,7 @@ use address::Gpa;
 
 use super::modes;
 use super::{AddressMapEntry, Choice, Extent, FORMAT, Memory, Memslots, Place, Plan};
-use crate::arch::{Kind, MemoryMap, Overhead, layout};
+use crate::arch::{MemoryMap, Overhead, layout, low};
 use crate::boot::place::Placement;
 use crate::error::Error;
 use crate::run::machine_info::in_guest;
@@ -41,8 +41,8 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         cost_in_one_extent: Overhead::of_one_extent(memory.size()).into(),
         choice,
         memslots: Memslots {
-            // Low memory has a separate one.
-            ram: memory.regions().len() + 1,
+            // Low memory, where there is some, has one of its own.
+            ram: memory.regions().len() + usize::from(low::SIZE != 0),
             kept_for_bars: devices.len() * SLOTS_PER_DEVICE,
             limit: planned.vm.most_slots(),
         },
@@ -73,10 +73,7 @@ fn entries(map: &MemoryMap) -> Vec<AddressMapEntry> {
         .map(|entry| AddressMapEntry {
             start: entry.range.start.0,
             end: entry.range.end.0,
-            kind: match entry.kind {
-                Kind::Ram => "ram",
-                Kind::Reserved => "reserved",
-            },
+            kind: entry.kind.name(),
         })
         .collect();
     entries.sort_unstable_by_key(|entry| entry.start);
@@ -110,7 +107,8 @@ fn places(planned: &Planned<'_>) -> Vec<Place> {
         add("PCI window", "window", window);
     }
     add("PCI config space", "platform", &planned.guest.bus.map.ecam);
-    for (name, range) in layout::FIXED.iter().skip(1) {
+    let low = Gpa(0)..Gpa(low::SIZE);
+    for (name, range) in layout::FIXED.iter().filter(|(_, range)| *range != low) {
         add(name.trim_start_matches("the "), "platform", range);
     }
     places.sort_by(|a, b| (a.start, b.end).cmp(&(b.start, a.end)));

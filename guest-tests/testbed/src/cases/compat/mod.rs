@@ -264,7 +264,7 @@ impl<'a> Rig<'a> {
             .iommu(self.batch.iommu)
             .file("kernel", setup::guest_kernel()?.vmlinux())
             .file("starts", path)
-            .file("busybox", setup::busybox()?)
+            .file("busybox", setup::busybox(setup::Arch::X86_64)?)
             .trace("pci_cfg_write")
             .timeout(LIMIT)
             .patience(stress::SILENCE_TIMEOUT);

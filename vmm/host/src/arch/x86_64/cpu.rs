@@ -2,21 +2,27 @@
 
 //! The CPU: its flags, and whether memory is encrypted.
 
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::__cpuid;
 use std::collections::BTreeSet;
+#[cfg(target_arch = "x86_64")]
 use std::fs::File;
+#[cfg(target_arch = "x86_64")]
 use std::os::unix::fs::FileExt;
 
 use crate::sys_root::SysRoot;
 
 /// `MSR_AMD64_SEV`, by which an AMD guest detects that its memory is encrypted (AMD64 Architecture
 /// Programmer's Manual, volume 2, 15.34.10); bit 0 is set then.
+#[cfg(target_arch = "x86_64")]
 const MSR_SEV: u64 = 0xc001_0131;
 
 /// The highest extended CPUID leaf is asked for by leaf 0x80000000; encryption is in this one.
+#[cfg(target_arch = "x86_64")]
 const CPUID_ENCRYPTION: u32 = 0x8000_001f;
 
 /// EAX of that leaf: SEV.
+#[cfg(target_arch = "x86_64")]
 const CPUID_SEV: u32 = 1 << 1;
 
 /// Encryption by which the address that the kernel reports differs from the one that a device
@@ -54,6 +60,7 @@ pub(crate) fn flags(root: &SysRoot) -> Option<BTreeSet<String>> {
 ///
 /// # Errors
 /// [`EncryptionUnknown`]
+#[cfg(target_arch = "x86_64")]
 pub fn memory_encryption(root: &SysRoot) -> Result<Option<Encryption>, EncryptionUnknown> {
     // Every CPU has some.
     let flags = flags(root)
@@ -83,6 +90,17 @@ pub fn memory_encryption(root: &SysRoot) -> Result<Option<Encryption>, Encryptio
     }
 }
 
+/// Whether memory is encrypted in a way that keeps devices without an IOMMU from it: no CPU of this architecture does
+/// that to a machine that has devices of its own.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn memory_encryption(_: &SysRoot) -> Result<Option<Encryption>, EncryptionUnknown> {
+    Ok(None)
+}
+
+#[cfg(target_arch = "x86_64")]
 fn cpu_may_be_sev() -> bool {
     __cpuid(0x8000_0000).eax >= CPUID_ENCRYPTION && __cpuid(CPUID_ENCRYPTION).eax & CPUID_SEV != 0
 }

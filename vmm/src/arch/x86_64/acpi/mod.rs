@@ -25,6 +25,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use crate::arch::x86_64::layout::{self, IO_APIC, LOCAL_APIC};
 use crate::arch::x86_64::low;
+use crate::bus::address_map::AddressMap;
 
 const OEM_ID: [u8; 6] = *b"PINVIS";
 const OEM_TABLE_ID: [u8; 8] = *b"PINVISOR";
@@ -58,13 +59,13 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// A machine of so many CPUs, with config space and windows for BARs at these addresses.
+    /// A machine of so many CPUs, with config space and windows for BARs as in `map`.
     #[must_use]
-    pub fn new(cpus: u8, ecam: Range<Gpa>, windows: Vec<Range<Gpa>>) -> Self {
+    pub fn new(cpus: u8, map: &AddressMap) -> Self {
         Self {
             cpus,
-            ecam,
-            windows,
+            ecam: map.ecam.clone(),
+            windows: map.windows.clone(),
             ports: layout::BAR_PORTS,
             power: layout::POWER_PORT,
             power_button: layout::POWER_BUTTON_GSI,

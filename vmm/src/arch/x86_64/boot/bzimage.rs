@@ -14,7 +14,9 @@ use linux_loader::loader::bootparam::{
 };
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 
+use super::LIMIT_4G;
 use super::kernel_file::Protocol;
+use crate::arch::x86_64::e820::SAFE_EXTENTS;
 use crate::boot::kernel::{Demand, Kernel, KernelError};
 use crate::boot::release::Release;
 
@@ -132,13 +134,10 @@ impl Kernel for BzImageKernel {
             len: u64::from(header.init_size).max(self.payload),
             alignment: ALIGNMENT.max(u64::from(header.kernel_alignment).next_power_of_two()),
             lowest: Gpa(header.pref_address),
-            below: if anywhere {
-                Demand::NO_LIMIT
-            } else {
-                Demand::LIMIT_4G
-            },
+            below: if anywhere { Demand::NO_LIMIT } else { LIMIT_4G },
             reason: "it is not built to be loaded above 4 GiB (CONFIG_RELOCATABLE)",
             initramfs_below: Demand::NO_LIMIT,
+            pieces: SAFE_EXTENTS,
         }
     }
 
@@ -242,6 +241,7 @@ mod tests {
                 below: Demand::NO_LIMIT,
                 reason: "it is not built to be loaded above 4 GiB (CONFIG_RELOCATABLE)",
                 initramfs_below: Demand::NO_LIMIT,
+                pieces: 127,
             }
         );
     }

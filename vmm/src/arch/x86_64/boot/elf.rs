@@ -23,8 +23,10 @@ use elf::segment::ProgramHeader;
 use linux_loader::loader::bootparam::setup_header;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use super::LIMIT_4G;
 use super::kernel_file::Protocol;
 use super::pvh::{Notes, Relocation};
+use crate::arch::x86_64::e820::SAFE_EXTENTS;
 use crate::arch::x86_64::low;
 use crate::boot::kernel::{Demand, Kernel, KernelError};
 use crate::boot::release::Release;
@@ -165,7 +167,7 @@ fn is_64_bit(header: &FileHeader<LittleEndian>, has_pvh: bool) -> Result<bool, &
 /// cannot be any.
 fn pvh_demand(base: u64, len: u64, relocation: Option<Relocation>) -> Result<Demand, &'static str> {
     let end = Gpa(base.saturating_add(len));
-    if end > Demand::LIMIT_4G {
+    if end > LIMIT_4G {
         return Err("it is entered by PVH, in 32-bit mode, but linked above 4 GiB");
     }
     let (alignment, lowest, below, reason) = match relocation {
@@ -195,7 +197,8 @@ fn pvh_demand(base: u64, len: u64, relocation: Option<Relocation>) -> Result<Dem
         below,
         reason,
         // Linux takes the low half of its address (arch/x86/platform/pvh/enlighten.c).
-        initramfs_below: Demand::LIMIT_4G,
+        initramfs_below: LIMIT_4G,
+        pieces: SAFE_EXTENTS,
     })
 }
 
@@ -258,6 +261,7 @@ impl Kernel for ElfKernel {
                 below: Demand::NO_LIMIT,
                 reason: "addresses end there",
                 initramfs_below: Demand::NO_LIMIT,
+                pieces: SAFE_EXTENTS,
             },
         }
     }

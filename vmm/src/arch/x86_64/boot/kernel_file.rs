@@ -10,7 +10,7 @@ use linux_loader::loader::bootparam::setup_header;
 
 use super::bzimage::BzImageKernel;
 use super::elf::{self, ElfKernel};
-use super::foreign::Foreign;
+use crate::boot::foreign::Foreign;
 use crate::boot::kernel::{Kernel, KernelError};
 use crate::config::input_file;
 
@@ -18,6 +18,8 @@ use crate::config::input_file;
 pub const KERNEL_FORMATS: &str = "a bzImage or an ELF kernel";
 /// Kernels that run wherever they are loaded.
 pub const RELOCATABLE_KERNELS: &str = "a Linux bzImage or vmlinux";
+/// `Machine` of EFI programs for this architecture, 64 and 32 bits (Microsoft, PE Format, "Machine Types").
+pub const EFI_MACHINES: &[u16] = &[0x8664, 0x14c];
 
 /// How a kernel is entered, and how its machine is described to it.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::params::ParamsError;
+use crate::arch::params::ParamsError;
 use crate::boot::command_line::{self, options};
 
 /// Words with which Linux does not boot here, each with a value or with any, and why.

@@ -2,9 +2,10 @@
 
 //! The kernel files of x86-64, and what a kernel is given at its entry.
 
+use address::Gpa;
+
 pub mod bzimage;
 pub mod elf;
-mod foreign;
 pub mod handover;
 pub mod kernel_file;
 pub mod linux_options;
@@ -13,3 +14,6 @@ pub mod memory_map;
 pub mod params;
 mod pvh;
 pub mod start_info;
+
+/// What 32 bits do not reach.
+const LIMIT_4G: Gpa = Gpa(1 << 32);

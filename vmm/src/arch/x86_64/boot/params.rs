@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use address::Gpa;
 use linux_loader::loader::bootparam::{SETUP_E820_EXT, boot_e820_entry, boot_params, setup_header};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::kernel_file::Protocol;
+use crate::arch::params::{ParamsError, check_command_line};
 use crate::arch::x86_64::e820::{Entry, MemoryMap};
 use crate::arch::x86_64::low;
 use crate::halves;
@@ -27,43 +28,6 @@ pub struct BootInfo<'a> {
     pub command_line: &'a str,
     /// Where the ACPI root pointer is.
     pub rsdp: Gpa,
-}
-
-/// Why boot parameters cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum ParamsError {
-    /// The command line is too long.
-    #[error(
-        "The guest kernel's command line has {length} bytes, but that kernel accepts at most {most}"
-    )]
-    CommandLineTooLong {
-        /// Its length in bytes.
-        length: usize,
-        /// What the kernel or its place in memory takes.
-        most: usize,
-    },
-    /// The command line has a character in it that ends it.
-    #[error("The guest kernel's command line contains a NUL character")]
-    CommandLineNul,
-    /// The kernel would hang with an option on the command line.
-    #[error("The guest kernel cannot boot with {word} on its command line: {reason}")]
-    Unbootable {
-        /// The option as given.
-        word: String,
-        /// What it would miss.
-        reason: &'static str,
-    },
-    /// The memory map does not fit its place.
-    #[error(
-        "The guest's memory map has {entries} entries, too many for the space in its low memory"
-    )]
-    MapTooLong {
-        /// Entries in all.
-        entries: usize,
-    },
-    /// Low memory did not take it.
-    #[error("Cannot write boot parameters to guest memory")]
-    Write(#[from] GuestMemoryError),
 }
 
 impl BootInfo<'_> {
@@ -148,25 +112,6 @@ impl BootInfo<'_> {
         memory.write_slice(&node, GuestAddress(at.0))?;
         Ok(at)
     }
-}
-
-/// Refuses a command line that is not for a kernel that takes `most` bytes, or for its place.
-///
-/// # Errors
-/// [`ParamsError::CommandLineTooLong`], [`ParamsError::CommandLineNul`]
-pub fn check_command_line(line: &str, most: usize) -> Result<(), ParamsError> {
-    let room = low::COMMAND_LINE.end - low::COMMAND_LINE.start - 1;
-    let most = most.min(usize::try_from(room).unwrap_or(0));
-    if line.len() > most {
-        return Err(ParamsError::CommandLineTooLong {
-            length: line.len(),
-            most,
-        });
-    }
-    if line.contains('\0') {
-        return Err(ParamsError::CommandLineNul);
-    }
-    Ok(())
 }
 
 fn raw(entry: &Entry) -> boot_e820_entry {

@@ -8,7 +8,8 @@ use linux_loader::loader::elf::start_info::{
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::params::{BootInfo, ParamsError};
+use super::params::BootInfo;
+use crate::arch::params::ParamsError;
 use crate::arch::x86_64::e820::{Entry, ZERO_PAGE_ENTRIES};
 use crate::arch::x86_64::low;
 

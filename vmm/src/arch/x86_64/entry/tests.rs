@@ -74,7 +74,7 @@ fn machine(code: &[u8]) -> Option<(Arc<Vm>, GuestRam, Vec<Memslot>)> {
     let file =
         File::from(rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     file.set_len(RAM).unwrap();
-    let ram = GuestRam::map(&low::allocate().unwrap(), Some(&file), &plan).unwrap();
+    let ram = GuestRam::map(low::allocate().unwrap().as_ref(), Some(&file), &plan).unwrap();
     let regions = ram.regions().iter();
     let slots = regions
         .map(|region| vm.map(region.gpa(), region.mapping()).unwrap())

@@ -238,6 +238,7 @@ fn too_many_pieces() -> TooManyPieces {
         },
         naive: Overhead::default(),
         placed: true,
+        most: 127,
         safe_pages: Some(194),
     };
     pieces::check(&choice, HugepageSize::Mib2).unwrap_err()

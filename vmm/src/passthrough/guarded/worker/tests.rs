@@ -85,7 +85,7 @@ fn memory(backend: &mut SoftwareBackend) -> (GuestRam, Arc<crate::memory::table:
     };
     let region = Memory::of_file(8 * MIB);
     let plan = MemoryPlan::new(vec![region], &Conventional, &constraints).unwrap();
-    let ram = GuestRam::map(&low::allocate().unwrap(), Some(&file), &plan).unwrap();
+    let ram = GuestRam::map(low::allocate().unwrap().as_ref(), Some(&file), &plan).unwrap();
     let table = Draft::new(&plan, &extents).unwrap().build(Gpa(0)).unwrap();
     (ram, Arc::new(table))
 }

@@ -286,7 +286,7 @@ fn a_pvh_kernel_stays_where_it_is_linked() {
         (Gpa(0x100_0000), Gpa(0x100_3000))
     );
     assert_eq!((demand.len, demand.alignment), (0x3000, PAGE));
-    assert_eq!(demand.initramfs_below, Demand::LIMIT_4G);
+    assert_eq!(demand.initramfs_below, LIMIT_4G);
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap();
     let entry = kernel.load(&memory, Gpa(0x100_0000)).unwrap();
     assert_eq!(entry, Gpa(0x100_0020));
@@ -300,10 +300,7 @@ fn a_relocatable_pvh_kernel_has_its_limits() {
     };
     let mut kernel = image.open().unwrap();
     let demand = kernel.demand();
-    assert_eq!(
-        (demand.lowest, demand.below),
-        (Gpa(8 << 20), Demand::LIMIT_4G)
-    );
+    assert_eq!((demand.lowest, demand.below), (Gpa(8 << 20), LIMIT_4G));
     assert_eq!(demand.alignment, 4 << 20);
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap();
     let entry = kernel.load(&memory, Gpa(12 << 20)).unwrap();

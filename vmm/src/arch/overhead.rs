@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The cost of a layout of RAM for an x86-64 Linux guest's kernel: the price of scattered memory.
+//! The cost of a layout of RAM for a Linux guest's kernel: the price of scattered memory.
 //!
 //! Counted is what depends on where memory is:
 //! - `struct page`, 64 bytes for each page of 4 KiB, comes in whole sections of 128 MiB: a section
-//!   that has any memory costs 2 MiB (`SECTION_SIZE_BITS` in arch/x86/include/asm/sparsemem.h;
+//!   that has any memory costs 2 MiB (`SECTION_SIZE_BITS` in arch/x86/include/asm/sparsemem.h,
+//!   and since 5.12 in arch/arm64/include/asm/sparsemem.h for pages of 4 KiB;
 //!   `__populate_section_memmap` in mm/sparse-vmemmap.c always gets `PAGES_PER_SECTION` pages).
 //! - The direct map takes a page of 4 KiB for the 2 MiB entries of each GiB that has memory but is
 //!   not all memory, and one for the 1 GiB entries of each 512 GiB (`init_memory_mapping` in
-//!   arch/x86/mm/init.c maps ranges of RAM only). The CPU is taken to have 1 GiB entries.
+//!   arch/x86/mm/init.c and `map_mem` in arch/arm64/mm/mmu.c map ranges of RAM only). The CPU is
+//!   taken to have 1 GiB entries.
 //!
-//! Low memory is in every guest; its section costs nothing more. Page tables of the memory map
-//! itself, one page for 64 GiB, and the entries of the kernel's lists are left out.
+//! Low memory, where an architecture has some, is in every guest; its section costs nothing more.
+//! Page tables of the memory map itself, one page for 64 GiB, and the entries of the kernel's lists
+//! are left out.
 
 use std::ops::Range;
 
 use address::Gpa;
+
+use super::low;
 
 /// Bytes of a section.
 pub const SECTION: u64 = 128 << 20;
@@ -49,8 +54,7 @@ impl Overhead {
     #[must_use]
     pub fn of(ranges: &[Range<Gpa>]) -> Self {
         let mut overhead = Self::default();
-        // The first section is low memory's.
-        let mut section = Count::after(1);
+        let mut section = Count::after(low::SIZE.div_ceil(SECTION));
         let mut upper = Count::after(0);
         let mut gib = Count::after(0);
         for range in ranges {

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::arch::EFI_MACHINES;
+
 /// Bytes at the start of a file that are looked at.
 const START: usize = 0x40;
 /// Offset of an EFI program's pointer to its PE header (Microsoft, PE Format, "MS-DOS Stub").
@@ -18,8 +20,6 @@ const PE_HEADER: usize = 24;
 const SECTION: usize = 40;
 /// Sections that an EFI program can have (PE Format, "COFF File Header").
 const MAX_SECTIONS: u16 = 96;
-/// `Machine` of a program for x86, 64 and 32 bits.
-const X86: [u16; 2] = [0x8664, 0x14c];
 /// Offset of a compressed EFI kernel's payload description: offset, length, name of the compression
 /// (drivers/firmware/efi/libstub/zboot-header.S).
 const ZBOOT_MAGIC: (usize, &[u8]) = (4, b"zimg");
@@ -41,7 +41,7 @@ const COMPRESSED: &[(&[u8], &str, &str)] = &[
 
 /// What a file is instead of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Foreign {
+pub(crate) struct Foreign {
     /// Its kind, with an article.
     pub found: &'static str,
     /// The command that gets the kernel out, where there is one in it.
@@ -92,7 +92,7 @@ fn efi(file: &File, start: &[u8], named: &str) -> io::Result<Foreign> {
     else {
         return foreign("a DOS program", None);
     };
-    if !X86.contains(&machine) {
+    if !EFI_MACHINES.contains(&machine) {
         return foreign("an EFI program for another kind of CPU", None);
     }
     let table = u64::from(pe) + PE_HEADER as u64 + u64::from(optional);
