@@ -98,9 +98,9 @@ impl Explain for LayoutError {
             Self::TooManyPieces(error) => Some(error.hint()),
             Self::Moved { .. } => Some(
                 "devices may have written to the former address (HPA), so host memory may be \
-                 damaged: reboot the host. Possible causes are a memory error on the host (dmesg \
-                 | grep -i 'memory failure') and a process that removed the page from the memory \
-                 file; otherwise please report a bug, with uname -r and this error"
+                 damaged. First run dmesg | grep -i 'memory failure': if it shows a memory error, \
+                 that is the cause; if it does not, and no process changed the guest's memory \
+                 file, please report a bug with uname -r and this error. Then reboot the host"
                     .to_owned(),
             ),
             Self::Plan(error) => other_addresses(error).map(str::to_owned),

@@ -5,10 +5,10 @@
 /// Messages that are logged in the life of a controller.
 const MOST: u16 = 200;
 
-/// What is left of a controller's messages: a guest that enables its controller again and again must not fill the host's
+/// The remaining messages of a controller: a guest that enables its controller again and again must not fill the host's
 /// disk.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Messages {
+pub struct Messages {
     left: u16,
 }
 

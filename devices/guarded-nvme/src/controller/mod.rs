@@ -31,7 +31,7 @@ use crate::spec::registers::{
     CAP, CMBMSC, CRTO, Capabilities, PMRCTL, PMRMSCL, PMRMSCU, VS, Version,
 };
 
-use messages::Messages;
+pub use messages::Messages;
 use phase::Phase;
 use session::Session;
 

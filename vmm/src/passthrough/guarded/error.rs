@@ -15,7 +15,7 @@ use crate::error::explain::{ExitCode, Explain, Limits};
 
 /// A controller that cannot be guarded.
 #[derive(Debug, thiserror::Error)]
-#[error("PCI device {bdf} cannot be guarded")]
+#[error("PCI device {bdf} cannot be guarded by dma=mediate")]
 pub struct GuardError {
     /// The device.
     pub bdf: Bdf,

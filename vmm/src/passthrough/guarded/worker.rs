@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use address::Bdf;
 use devices::guarded_nvme::Shared;
-use guarded_nvme::controller::Controller;
+use guarded_nvme::controller::{Controller, Messages};
 use guarded_nvme::device::Device;
 use guarded_nvme::registers::{Change, Control};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -129,6 +129,7 @@ fn run<D: Device>(work: Work<D>, events: &Epoll, is_stopping: &AtomicBool) {
     } = work;
     let began = Instant::now();
     let mut fault = None;
+    let mut messages = Messages::default();
     while !is_stopping.load(Ordering::SeqCst) {
         let wanted = shared.take_wanted();
         if wanted.reset
@@ -143,7 +144,9 @@ fn run<D: Device>(work: Work<D>, events: &Epoll, is_stopping: &AtomicBool) {
         shared.show(controller.shown());
         if controller.fault() != fault {
             fault = controller.fault();
-            if let Some(fault) = &fault {
+            if let Some(fault) = &fault
+                && messages.take()
+            {
                 log::error!("{bdf}: its guest's controller fails: {fault}");
             }
         }
