@@ -76,6 +76,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dma_window;
+pub mod guarded_nvme;
 pub mod guest_table;
 pub mod i8042;
 pub mod mediate;

@@ -52,7 +52,9 @@ pub enum Error {
     },
 
     /// The device has no VFIO character device.
-    #[error("PCI device {bdf} is bound to {driver} but has no VFIO character device")]
+    #[error(
+        "PCI device {bdf} is bound to {driver} but has no VFIO character device (/dev/vfio/devices/…)"
+    )]
     NoCdev {
         /// The device.
         bdf: Bdf,
@@ -92,7 +94,7 @@ pub enum Error {
     },
 
     /// Memory was to be released although a device that may access it is not known to be quiet.
-    #[error("PCI device {bdf} may not have stopped DMA")]
+    #[error("Internal error: PCI device {bdf} may still do DMA, so guest memory stays pinned")]
     NotQuiet {
         /// The device.
         bdf: Bdf,
@@ -108,7 +110,7 @@ pub enum Error {
     },
 
     /// Guest memory could not be pinned.
-    #[error("Cannot pin {len} bytes of guest memory")]
+    #[error("Cannot pin {} MiB of guest memory", len.div_ceil(1 << 20))]
     Pin {
         /// Bytes to pin.
         len: u64,
@@ -117,7 +119,7 @@ pub enum Error {
     },
 
     /// The physical address behind an IOVA could not be determined.
-    #[error("Cannot find the physical address behind IOVA {iova}")]
+    #[error("Cannot determine the host-physical address (HPA) of guest memory at IOVA {iova}")]
     Translate {
         /// The address asked for.
         iova: Iova,
@@ -126,7 +128,11 @@ pub enum Error {
     },
 
     /// A hugepage that is not where hugepages are: not aligned to its own size.
-    #[error("The page at IOVA {iova} is at {hpa}, which is not a multiple of its size {page_size}")]
+    #[error(
+        "The host kernel reports HPA {hpa} for the hugepage at IOVA {iova}, which is not a multiple \
+         of the page size, {} KiB",
+        page_size / 1024
+    )]
     Misaligned {
         /// Where it was mapped.
         iova: Iova,
@@ -137,7 +143,7 @@ pub enum Error {
     },
 
     /// The kernel's answers make no extent.
-    #[error("The kernel returned inconsistent physical addresses for guest memory")]
+    #[error("The host kernel returned inconsistent physical addresses for guest memory")]
     Extent(#[from] ExtentError),
 
     /// The kernel shows no addresses to this caller.
@@ -166,7 +172,7 @@ pub enum Error {
     },
 
     /// Address space could not be reserved or mapped.
-    #[error("Cannot map {len} bytes of {what}")]
+    #[error("Cannot map {} KiB of {what} into the monitor's address space", len.div_ceil(1024))]
     Map {
         /// Bytes to map.
         len: u64,
@@ -184,7 +190,9 @@ impl Error {
         match self {
             Self::OpenIommufd { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Some(
-                    "the kernel needs CONFIG_IOMMUFD; if it is a module: modprobe iommufd".into(),
+                    "load the host's module: modprobe iommufd; if that fails, boot a host kernel \
+                     with CONFIG_IOMMUFD"
+                        .into(),
                 ),
                 io::ErrorKind::PermissionDenied => Some("run as root".into()),
                 _ => None,
@@ -193,37 +201,66 @@ impl Error {
             Self::NotBound {
                 bdf, unsafe_mode, ..
             } => Some(how_to_bind(*bdf, *unsafe_mode)),
-            Self::NoCdev { .. } => {
-                Some("the kernel needs CONFIG_VFIO_DEVICE_CDEV (Linux 7.3 or later)".into())
-            }
+            Self::NoCdev { bdf, .. } => Some(format!(
+                "boot Linux 7.3 or later with CONFIG_VFIO_DEVICE_CDEV on the host; if it runs \
+                 already, bind the device again: pinvisor unbind {bdf}, then pinvisor bind {bdf}"
+            )),
             Self::OpenCdev { source, .. } => cdev_hint(source).map(Into::into),
             Self::Device {
                 bdf,
-                operation: Operation::Bind,
+                operation,
                 source,
-            } => bind_hint(*bdf, source),
+            } => device_hint(*bdf, *operation, source),
+            Self::DeviceUnusable { bdf, .. } => Some(format!(
+                "lspci -vvs {bdf} shows its state; if it does not respond, power the host off and \
+                 on (a reboot may not be enough)"
+            )),
+            Self::Iommufd { source, .. } if is_unsupported(source) => {
+                Some("the host kernel may be too old, or lack an option: pinvisor check".into())
+            }
             Self::Pin { len, source } if source.raw_os_error() == Some(libc::ENOMEM) => {
                 Some(format!(
-                    "raise the limit on locked memory (ulimit -l {} or more), run with \
-                     CAP_IPC_LOCK, or reserve more hugepages",
+                    "raise the limit on locked memory to the size of guest memory (ulimit -l {} or \
+                     more, in KiB), or run as root or with CAP_IPC_LOCK",
                     len / 1024
                 ))
             }
             Self::Map { source, .. } if source.raw_os_error() == Some(libc::ENOMEM) => Some(
-                "each piece of scattered memory needs a mapping: raise the limit, sysctl \
-                 vm.max_map_count=1048576"
+                "raise the host's limit on mappings: sysctl vm.max_map_count=1048576 (each piece \
+                 of scattered guest memory needs one)"
                     .into(),
             ),
             Self::Translate { source, .. } => source.hint().map(Into::into),
-            Self::AddressesHidden { .. } => Some("run as root".into()),
+            Self::AddressesHidden { .. } | Self::Parse { .. } | Self::Read { .. } => {
+                self.file_hint()
+            }
+            Self::Misaligned { .. } | Self::Extent(_) | Self::NotQuiet { .. } => Some(
+                "this is a bug in Pinvisor or in the host kernel: please report it, with the \
+                 output of pinvisor check and of uname -r"
+                    .into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl Error {
+    /// [`hint`](Self::hint), of files of the kernel.
+    fn file_hint(&self) -> Option<String> {
+        match self {
+            Self::AddressesHidden { .. } => Some(
+                "run as root outside a container: the kernel requires CAP_SYS_ADMIN in the initial \
+                 user namespace"
+                    .into(),
+            ),
+            Self::Parse { path, .. } => Some(format!(
+                "check that the file is the host kernel's own (ls -l {}); if it is, please report \
+                 a bug, with uname -r",
+                path.display()
+            )),
             Self::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
                 missing_mount(path)
             }
-            Self::Misaligned { .. } | Self::Extent(_) => Some(
-                "the kernel's answers are inconsistent, which is a bug: please report it with the \
-                 output of pinvisor check"
-                    .into(),
-            ),
             _ => None,
         }
     }
@@ -232,26 +269,42 @@ impl Error {
 /// What to do about a device's node that does not open.
 fn cdev_hint(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error() {
-        Some(libc::EPERM) => {
-            Some("opening a device in noiommu mode requires CAP_SYS_RAWIO: run as root")
-        }
+        Some(libc::EPERM) => Some(
+            "run as root outside a container: opening a device in noiommu mode requires \
+                 CAP_SYS_RAWIO in the initial user namespace",
+        ),
         Some(libc::EACCES) => Some("run as root"),
-        Some(libc::ENOENT) => Some("is devtmpfs mounted on /dev?"),
+        Some(libc::ENOENT) => Some(
+            "mount devtmpfs on /dev: mount -t devtmpfs devtmpfs /dev; a container needs the host's \
+             /dev/vfio/devices",
+        ),
         _ => None,
     }
 }
 
-/// What to do about a device that the kernel does not bind.
-fn bind_hint(bdf: Bdf, error: &io::Error) -> Option<String> {
-    match error.raw_os_error() {
-        Some(libc::EINVAL | libc::EBUSY) => Some(format!(
-            "the kernel's log has the reason, for example a BAR without an address: dmesg | grep \
-             -e {bdf} -e vfio"
+/// Whether a kernel gives this errno for a command that it does not know or support.
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOTTY | libc::EOPNOTSUPP | libc::EINVAL)
+    )
+}
+
+/// What to do where the kernel refuses `operation` on a device.
+fn device_hint(bdf: Bdf, operation: Operation, error: &io::Error) -> Option<String> {
+    match (operation, error.raw_os_error()) {
+        (Operation::Bind, Some(libc::EINVAL | libc::EBUSY)) => Some(format!(
+            "the host's log has the reason, for example a BAR without an address: dmesg | grep -e \
+             {bdf} -e vfio"
         )),
         // Behind an IOMMU only: a device without one is refused when it is opened.
-        Some(libc::EPERM) => Some(format!(
+        (Operation::Bind, Some(libc::EPERM)) => Some(format!(
             "a function in its IOMMU group has another driver, or the IOMMU does not remap \
              interrupts: pinvisor check {bdf}"
+        )),
+        (_, Some(libc::EIO | libc::ENODEV | libc::ETIMEDOUT)) => Some(format!(
+            "the host's log may have the reason: dmesg | grep -e {bdf} -e vfio; if the device \
+             hangs, power the host off and on (a reboot may not be enough)"
         )),
         _ => None,
     }
@@ -259,9 +312,12 @@ fn bind_hint(bdf: Bdf, error: &io::Error) -> Option<String> {
 
 /// What to do where a file of the kernel's is not there.
 fn missing_mount(path: &Path) -> Option<String> {
-    let mut roots = ["/sys", "/proc"].into_iter();
-    let root = roots.find(|root| path.starts_with(root))?;
-    Some(format!("mount {root}; a container needs the host's"))
+    let mut roots = [("/sys", "sysfs"), ("/proc", "proc")].into_iter();
+    let (root, kind) = roots.find(|(root, _)| path.starts_with(root))?;
+    Some(format!(
+        "if {root} is not mounted: mount -t {kind} {kind} {root} (a container needs the host's); \
+         otherwise the host kernel does not provide this file: pinvisor check"
+    ))
 }
 
 /// The commands that bind a device to vfio-pci.
@@ -270,12 +326,12 @@ fn how_to_bind(bdf: Bdf, unsafe_mode: Option<bool>) -> String {
     match unsafe_mode {
         Some(true) => bind,
         Some(false) => format!(
-            "{bind}; without an IOMMU, enable the unsafe mode first: echo 1 > \
+            "{bind}; without an IOMMU, first turn the kernel's unsafe mode on: echo 1 > \
              /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
         ),
         None => format!(
-            "{bind}; without an IOMMU, the kernel needs CONFIG_VFIO_NOIOMMU (Linux 7.3 or later), \
-             which is missing or not loaded: pinvisor check"
+            "{bind}; without an IOMMU, the host kernel must be Linux 7.3 or later with \
+             CONFIG_VFIO_NOIOMMU, which is missing or not loaded: pinvisor check"
         ),
     }
 }
@@ -288,17 +344,17 @@ pub enum GetPaError {
     #[error("the caller lacks CAP_SYS_RAWIO")]
     NotPermitted,
     /// `ENOTTY`: Linux before 7.3
-    #[error("this kernel has no IOMMU_IOAS_NOIOMMU_GET_PA")]
+    #[error("the host kernel has no IOMMU_IOAS_NOIOMMU_GET_PA")]
     NoSuchCommand,
     /// `EOPNOTSUPP`: no noiommu device is attached, a real IOMMU translates, or the kernel was
     /// built without the noiommu mode
-    #[error("the address space does not belong to a device without an IOMMU")]
+    #[error("the I/O address space has no device in noiommu mode")]
     NotNoiommu,
     /// `EINVAL`: length 0, or the area is a dma-buf that was revoked
     #[error("the length is 0 or the memory no longer exists")]
     Invalid,
     /// `E2BIG`: the structure is longer than this kernel's, and is not zero there
-    #[error("the request is newer than this kernel")]
+    #[error("the host kernel does not know all fields of the request")]
     TooNew,
     /// `EOVERFLOW`: the last byte of the address space
     #[error("the address is past the end of the address space")]
@@ -314,10 +370,10 @@ pub enum GetPaError {
 impl GetPaError {
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NotPermitted => Some("run as root"),
-            Self::NoSuchCommand => Some("Linux 7.3 or later is required"),
+            Self::NotPermitted => Some("run as root outside a container"),
+            Self::NoSuchCommand => Some("boot Linux 7.3 or later on the host"),
             Self::NotNoiommu => {
-                Some("the kernel needs CONFIG_VFIO_NOIOMMU together with CONFIG_VFIO_DEVICE_CDEV")
+                Some("boot a host kernel with CONFIG_VFIO_NOIOMMU and CONFIG_VFIO_DEVICE_CDEV")
             }
             _ => None,
         }

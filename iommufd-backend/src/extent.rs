@@ -22,7 +22,7 @@ pub struct Extent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExtentError {
     /// An extent has at least one byte.
-    #[error("Empty extent at IOVA {iova}, HPA {hpa}")]
+    #[error("an empty extent at IOVA {iova}, HPA {hpa}")]
     Empty {
         /// Where it would begin.
         iova: Iova,
@@ -30,7 +30,7 @@ pub enum ExtentError {
         hpa: Hpa,
     },
     /// The IOVA or the HPA of its end does not fit 64 bits.
-    #[error("Extent of {len:#x} bytes at IOVA {iova}, HPA {hpa} exceeds 64 bits")]
+    #[error("an extent of {len:#x} bytes at IOVA {iova}, HPA {hpa} exceeds 64 bits")]
     Wraps {
         /// Where it would begin.
         iova: Iova,

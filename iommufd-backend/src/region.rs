@@ -29,7 +29,7 @@ pub struct Region {
 
 /// The kernel's answer contradicts itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the kernel's description of a region is malformed at byte {at}")]
+#[error("the host kernel's description of a region is malformed at byte {at}")]
 pub struct MalformedRegion {
     /// Offset of the contradiction in the answer.
     pub at: usize,

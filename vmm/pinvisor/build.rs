@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Passes the program the commit that it was built from, if known.
+//! Passes the program the commit that it was built from, if known, and packs its relocations.
 
 use std::env;
 use std::path::Path;
@@ -24,6 +24,11 @@ fn main() {
         }
     };
     println!("cargo::rustc-env=PINVISOR_VERSION={version}");
+    // A static program relocates itself by this table: 1 KiB instead of 78, all of it read at each start. The C library
+    // of this target can read it (musl 1.2.4, glibc 2.36); those of old systems cannot.
+    if env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|environment| environment == "musl") {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
 }
 
 /// The commit that `checkout` is at, if it is a checkout of this project, and not of one that a

@@ -2,7 +2,8 @@
 
 //! How a guest's resources are released: the only order, for a run, for a plan and for every error.
 //!
-//! 1. The guest stops: no vCPU can program a device any more, and emulated functions do no work.
+//! 1. The guest stops: no vCPU can program a device any more, nor a thread that does so for the guest, and emulated
+//!    functions do no work.
 //! 2. *Quiesce*: all DMA of the devices ends.
 //! 3. The pages of guest memory are compared with the addresses that devices were given.
 //! 4. Interrupts, BARs and notices are disconnected, each of which would keep its device open.
@@ -31,6 +32,7 @@ use crate::memory::guest::GuestRam;
 use crate::memory::moved;
 use crate::memory::table::RamTable;
 use crate::passthrough::assigned::Assigned;
+use crate::passthrough::guarded::GuardedController;
 use crate::run::device_notices::DeviceWatch;
 
 /// The steps.
@@ -97,6 +99,8 @@ pub(crate) struct Resources {
     pub pci: Option<Arc<PciRoot>>,
     /// Notices of the devices.
     pub watches: Vec<DeviceWatch>,
+    /// The controllers that are guarded.
+    pub guarded: Vec<GuardedController>,
     /// What mediated devices count.
     pub mediated: Vec<(Bdf, Counters)>,
     /// The devices, and what they are attached to.
@@ -128,6 +132,7 @@ impl Resources {
             bus: None,
             pci: None,
             watches: Vec::new(),
+            guarded: Vec::new(),
             mediated: Vec::new(),
             assigned,
             table: None,
@@ -175,6 +180,8 @@ impl Steps for Resources {
         if let Some(pci) = &self.pci {
             pci.stop();
         }
+        // Their threads end, and with them what the guest asked for.
+        self.guarded.clear();
         for worker in self.workers.drain(..) {
             worker.stop();
         }

@@ -46,7 +46,7 @@ pub struct Options<P> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SetupError {
     /// A BAR cannot be at its address.
-    #[error("The DMA window's BAR {index}")]
+    #[error("Cannot place BAR {index} of the DMA window")]
     Bar {
         /// Which one.
         index: u8,
@@ -55,7 +55,7 @@ pub enum SetupError {
         source: BarError,
     },
     /// The table's BAR would hide guest memory, or has no address.
-    #[error("the DMA window's table, {size:#x} bytes, cannot be placed at {base}")]
+    #[error("the table of the DMA window, {} KiB, cannot be placed at GPA {base}", size / 1024)]
     Table {
         /// First address of the BAR.
         base: Gpa,

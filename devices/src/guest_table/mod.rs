@@ -28,7 +28,7 @@ const PAGE: u64 = amdv1::memory::TABLE_BYTES;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TableError {
     /// A piece is empty, or not made of pages.
-    #[error("{len:#x} bytes of guest memory at {gpa}, HPA {hpa}, are not whole pages of 4 KiB")]
+    #[error("{len:#x} bytes of guest memory at GPA {gpa}, HPA {hpa}, are not whole pages of 4 KiB")]
     Pages {
         /// First guest-physical address.
         gpa: Gpa,
@@ -38,7 +38,7 @@ pub enum TableError {
         len: u64,
     },
     /// An end of a piece is not an address that a table entry can hold.
-    #[error("{len:#x} bytes of guest memory at {gpa}, HPA {hpa}, do not end by 2^52")]
+    #[error("{len:#x} bytes of guest memory at GPA {gpa}, HPA {hpa}, end above address 2^52")]
     Range {
         /// First guest-physical address.
         gpa: Gpa,
@@ -54,7 +54,7 @@ pub enum TableError {
         gpa: Gpa,
     },
     /// The pages cannot have these addresses.
-    #[error("{pages} pages of the table of guest memory cannot be placed at {base}")]
+    #[error("The table of guest memory, {pages} pages, cannot be placed at GPA {base}")]
     Place {
         /// Address of the first page.
         base: Gpa,
@@ -62,13 +62,13 @@ pub enum TableError {
         pages: usize,
     },
     /// No page for the top of the tree.
-    #[error("The table of guest memory")]
+    #[error("Cannot build the table of guest memory")]
     Tables(#[from] OutOfTables),
     /// A piece of memory does not fit the table.
-    #[error("The table of guest memory")]
+    #[error("Cannot build the table of guest memory")]
     Map(#[from] MapError),
     /// The table does not hold what was entered.
-    #[error("The table of guest memory")]
+    #[error("Cannot build the table of guest memory")]
     Walk(#[from] WalkError),
 }
 

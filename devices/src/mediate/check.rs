@@ -44,25 +44,25 @@ pub enum Reason {
         alignment: u64,
     },
     /// Not all of the device's side is inside the device.
-    #[error("device address {address:#x} to its end is not inside the device's window")]
+    #[error("the transfer from device address {address:#x} on leaves the device's window")]
     Window {
         /// First device address.
         address: u64,
     },
     /// Addresses run past 2^64.
-    #[error("GPA {gpa} to its end runs past the address space")]
+    #[error("the transfer from GPA {gpa} on passes the end of the address space")]
     WrapAround {
         /// First address.
         gpa: Gpa,
     },
     /// It does not begin in the guest's memory.
-    #[error("GPA {gpa} is not the guest's memory")]
+    #[error("GPA {gpa} is not guest memory")]
     NotMemory {
         /// First address.
         gpa: Gpa,
     },
     /// It leaves the guest's memory, or continues elsewhere in the host's.
-    #[error("only {contiguous:#x} bytes from GPA {gpa} on are contiguous")]
+    #[error("only {contiguous:#x} bytes from GPA {gpa} on are contiguous in host memory")]
     NotContiguous {
         /// First address.
         gpa: Gpa,
@@ -70,7 +70,7 @@ pub enum Reason {
         contiguous: u64,
     },
     /// The device would not count on past a boundary.
-    #[error("HPA {hpa} to its end crosses a multiple of {boundary:#x}")]
+    #[error("the transfer from HPA {hpa} on crosses a multiple of {boundary:#x}")]
     Boundary {
         /// First address.
         hpa: Hpa,
@@ -78,7 +78,9 @@ pub enum Reason {
         boundary: u64,
     },
     /// The device's addresses do not reach that far.
-    #[error("HPA {hpa} to its end is not within the device's addresses, which end at {last:#x}")]
+    #[error(
+        "the transfer from HPA {hpa} on exceeds the device's addresses, which end at {last:#x}"
+    )]
     Unreachable {
         /// First address.
         hpa: Hpa,

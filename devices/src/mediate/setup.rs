@@ -22,7 +22,7 @@ use super::profile::Profile;
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// The profile is for other devices.
-    #[error("{device}: the profile {profile:?} is not for {vendor:04x}:{id:04x}")]
+    #[error("{device}: the profile {profile:?} is not for this device, {vendor:04x}:{id:04x}")]
     OtherDevice {
         /// The device.
         device: String,

@@ -29,13 +29,15 @@ const PLACES: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RootError {
     /// The ECAM range is misplaced.
-    #[error("ECAM base {base} is not a multiple of 1 MiB below the end of the address space")]
+    #[error(
+        "The ECAM base, GPA {base}, is not a multiple of 1 MiB below the end of the address space"
+    )]
     Ecam {
         /// Address asked for.
         base: Gpa,
     },
     /// No such place on the bus.
-    #[error("device {device} function {function} does not exist")]
+    #[error("The guest's PCI bus has no device {device} function {function}")]
     Number {
         /// Device number asked for.
         device: u8,
@@ -43,13 +45,13 @@ pub enum RootError {
         function: u8,
     },
     /// The place is taken.
-    #[error("{bdf} is in use")]
+    #[error("{bdf} of the guest's PCI bus is in use")]
     Taken {
         /// Place asked for.
         bdf: Bdf,
     },
     /// Guests look for further functions only where there is a function 0.
-    #[error("{bdf} requires a function 0 of the same device")]
+    #[error("{bdf} of the guest's PCI bus requires a function 0 of the same device")]
     NoFunction0 {
         /// Place asked for.
         bdf: Bdf,

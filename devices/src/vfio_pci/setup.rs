@@ -26,7 +26,7 @@ pub enum SetupError {
         source: HostError,
     },
     /// Config space is neither 256 nor 4096 bytes.
-    #[error("{device}: config space of {size} bytes (expected 256 or 4096)")]
+    #[error("{device}: the host reports a config space of {size} bytes (expected 256 or 4096)")]
     ConfigSize {
         /// The device.
         device: String,
@@ -34,13 +34,13 @@ pub enum SetupError {
         size: u16,
     },
     /// It does not answer.
-    #[error("{device}: the device does not respond (vendor ID 0xffff)")]
+    #[error("{device}: the device does not respond (its vendor ID reads as 0xffff)")]
     Silent {
         /// The device.
         device: String,
     },
     /// It is a bridge.
-    #[error("{device}: header type {header_type}: bridges cannot be passed through")]
+    #[error("{device}: it is a bridge (header type {header_type}), which cannot be passed through")]
     NotEndpoint {
         /// The device.
         device: String,

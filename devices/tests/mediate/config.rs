@@ -183,7 +183,10 @@ fn a_profile_has_to_fit_its_device() {
     let mut other = image();
     other.config[2] = 0xce;
     let error = function(other).unwrap_err().to_string();
-    assert_eq!(error, "test: the profile \"test\" is not for 1234:abce");
+    assert_eq!(
+        error,
+        "test: the profile \"test\" is not for this device, 1234:abce"
+    );
     let mut small = image();
     small.info.bars[0].size = 0x20;
     let error = function(small).unwrap_err().to_string();

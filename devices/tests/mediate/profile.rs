@@ -413,7 +413,10 @@ fn a_register_belongs_to_one_transfer() {
 #[test]
 fn a_file_that_is_too_large_is_not_parsed() {
     let text = error(&"#".repeat((64 << 10) + 1));
-    assert_eq!(text, "Profile p.toml: 65537 bytes (at most 65536)");
+    assert_eq!(
+        text,
+        "Profile p.toml: the file has 65537 bytes (at most 65536)"
+    );
 }
 
 #[test]

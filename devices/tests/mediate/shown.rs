@@ -52,8 +52,7 @@ fn stopping_is_asked_for_once_and_nothing_starts_after_it() {
     device.program(0, 0x8000, 4, 1);
     device.program(0x10_0000, 0x8000, 4, 1);
     device.program(0, 0x8000, 4, 1);
-    let expected =
-        "test: mediated DMA: DMA of 0x4 bytes refused: GPA 0x0 is not the guest's memory";
+    let expected = "test: mediated DMA: DMA of 0x4 bytes refused: GPA 0x0 is not guest memory";
     assert_eq!(*device.stops.lock().unwrap(), [expected]);
     assert_eq!(device.refusal(), Some(Reason::Stopped));
     assert_eq!(device.counts().refused, 3);

@@ -37,6 +37,7 @@ pub use facts::available_memory::{
 pub use facts::config_window::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
 pub use facts::device::{cdev_kind, translated_bar};
 pub use facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, conflicting, needs_hugepages};
+pub use facts::guarded::{GuardObstacle, NVME_CLASS, guard_obstacle, is_nvme};
 pub use facts::kept::of_device as keepers_of;
 pub use facts::kvm::{KvmObstacle, kvm_suffices};
 pub use facts::open_files::open_files_needed;
@@ -45,4 +46,4 @@ pub use facts::sleep::sleep_states;
 pub use facts::uses::{Holder, Use};
 pub use list::{Device, Devices, Keeper, Mode, list};
 pub use sys_root::SysRoot;
-pub use wanted::{Wanted, WantedDevice, WantedMemory};
+pub use wanted::{Mediation, Wanted, WantedDevice, WantedMemory};

@@ -10,6 +10,18 @@ use crate::facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, needs_hugepages}
 use crate::facts::iommu::iommus;
 use crate::sys_root::SysRoot;
 
+/// How the monitor would translate for a device with [`DmaMode::Mediate`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Mediation {
+    /// By a register profile.
+    #[default]
+    Profile,
+    /// By a profile that there is not, for this reason.
+    NoProfile(String),
+    /// As a guarded NVMe controller, which needs no profile.
+    Guarded,
+}
+
 /// A device that a run is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedDevice {
@@ -17,8 +29,8 @@ pub struct WantedDevice {
     pub bdf: Bdf,
     /// How its DMA is to reach guest memory.
     pub dma: DmaMode,
-    /// Why it has no register profile; only [`DmaMode::Mediate`] needs one.
-    pub no_profile: Option<String>,
+    /// How the monitor would translate for it.
+    pub mediation: Mediation,
     /// Whether it may be used although it cannot be reset.
     pub allow_no_reset: bool,
 }
@@ -28,7 +40,7 @@ impl From<Bdf> for WantedDevice {
         Self {
             bdf,
             dma: DmaMode::Auto,
-            no_profile: None,
+            mediation: Mediation::Profile,
             allow_no_reset: false,
         }
     }

@@ -40,10 +40,12 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
     /// Its process cannot be started.
-    #[error("Cannot start the process that keeps memory pinned")]
+    #[error(
+        "Cannot start the keeper, the process that keeps guest memory pinned if a device cannot be stopped"
+    )]
     Start(#[source] io::Error),
     /// It is gone, or does not answer.
-    #[error("The process {pid} that keeps memory pinned does not respond")]
+    #[error("The keeper, process {pid}, which keeps guest memory pinned, does not respond")]
     Silent {
         /// Its number.
         pid: u32,
@@ -51,7 +53,7 @@ pub enum KeeperError {
         source: io::Error,
     },
     /// It refuses the request.
-    #[error("The process {pid} that keeps memory pinned refused: {why}")]
+    #[error("The keeper, process {pid}, which keeps guest memory pinned, refused: {why}")]
     Refused {
         /// Its number.
         pid: u32,

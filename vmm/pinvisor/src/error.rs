@@ -35,7 +35,7 @@ pub enum Error {
     #[error(transparent)]
     Pidfile(#[from] crate::pidfile::PidfileError),
     /// No such process for a device.
-    #[error("No process keeps memory for PCI device {bdf}")]
+    #[error("No process keeps guest memory pinned for PCI device {bdf}")]
     NoKeeper {
         /// The device.
         bdf: Bdf,
@@ -126,8 +126,19 @@ impl Error {
                 "install pinvisor-stress beside pinvisor: cargo build --release builds both"
                     .to_owned(),
             ),
-            Self::NoKeeper { .. } => Some("pinvisor list shows keepers".to_owned()),
-            _ => None,
+            Self::NoKeeper { .. } => Some(
+                "pinvisor list, run as root, shows the processes that keep memory, and for which \
+                 devices"
+                    .to_owned(),
+            ),
+            Self::OptionMissing(error) => Some(error.hint()),
+            Self::Pidfile(error) => error.hint(),
+            Self::ConfigFile(crate::config::FileError::Wrong { .. }) => Some(
+                "docs/reference/config.toml lists all keys, which are named like the options of \
+                 pinvisor run"
+                    .to_owned(),
+            ),
+            Self::ConfigFile(crate::config::FileError::Read { .. }) => None,
         }
     }
 }

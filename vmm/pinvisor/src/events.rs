@@ -53,9 +53,11 @@ impl EventsError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Standard(_) => Some("use --event-file /dev/stderr".to_owned()),
+            Self::Standard(_) => {
+                Some("use descriptor 3 or higher, or --event-file /dev/stderr".to_owned())
+            }
             Self::Descriptor { number, .. } => Some(format!(
-                "open it when starting Pinvisor, for example `pinvisor ... {number}>events`"
+                "open it for writing when starting Pinvisor: pinvisor run --event-fd {number} ... {number}>events"
             )),
             Self::File { .. } => None,
         }

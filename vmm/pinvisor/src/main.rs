@@ -12,6 +12,12 @@ use pinvisor::config::HostConfig;
 use pinvisor::{Error, RunContext, logging, prepare_process, print_message, report, run};
 use vmm::Identity;
 
+/// musl's allocator maps and unmaps a few pages for every handful of objects (src/malloc/mallocng): a third of all
+/// system calls before a guest runs.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -46,6 +46,25 @@ pub enum PidfileError {
     },
 }
 
+impl PidfileError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Taken { .. } => Some(
+                "name another file with --pidfile, or end the other run first (SIGTERM powers its \
+                 guest off)"
+                    .to_owned(),
+            ),
+            Self::NotPidfile { path } => Some(format!(
+                "name another file with --pidfile, or remove this one: rm {}",
+                path.display()
+            )),
+            Self::File { .. } => None,
+        }
+    }
+}
+
 /// The file, which is removed when dropped, if it still is this process's.
 #[derive(Debug)]
 pub struct Pidfile {

@@ -16,7 +16,7 @@ use crate::memory::FRAGMENTED;
 
 /// Guest memory does not take what is to be loaded.
 #[derive(Debug, thiserror::Error)]
-#[error("Cannot load {what}")]
+#[error("Cannot load {what} into guest memory")]
 pub struct LoadError {
     /// What was to be loaded.
     pub what: &'static str,
@@ -35,6 +35,14 @@ impl Explain for LoadError {
 
     fn exit_code(&self) -> ExitCode {
         ExitCode::Usage
+    }
+
+    fn hint(&self, _: Limits) -> Option<String> {
+        Some(
+            "name a regular file that does not change while the guest starts; dmesg on the host \
+             shows disk errors"
+                .to_owned(),
+        )
     }
 }
 
@@ -93,8 +101,7 @@ impl Explain for BootError {
 
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
-            Self::Kernel(KernelError::NotKernel { unpack, .. }) => unpack.clone(),
-            Self::Kernel(_) => None,
+            Self::Kernel(error) => usable_kernel(error),
             Self::Place { source, .. } => Some(other_place(source)),
             Self::Load(error) => error.hint(limits),
             Self::File(error) => error.hint(limits),
@@ -110,18 +117,43 @@ impl Explain for BootError {
     }
 }
 
+/// How to get a kernel that can be booted.
+fn usable_kernel(error: &KernelError) -> Option<String> {
+    match error {
+        KernelError::NotKernel {
+            unpack: Some(command),
+            ..
+        } => Some(command.clone()),
+        KernelError::NotKernel {
+            unpack: None, path, ..
+        } => Some(format!(
+            "name {RELOCATABLE_KERNELS} with --kernel, for example /boot/vmlinuz-VERSION; this \
+             shows what the file is: file {}",
+            path.display()
+        )),
+        KernelError::Truncated { path, .. } => {
+            Some(format!("copy or build {} again", path.display()))
+        }
+        KernelError::Unsupported { .. } => Some(format!(
+            "boot {RELOCATABLE_KERNELS} of a distribution, for example /boot/vmlinuz-VERSION"
+        )),
+        KernelError::Read { .. } | KernelError::Load { .. } => None,
+    }
+}
+
 /// How a kernel comes to have a place.
 fn other_place(error: &PlaceError) -> String {
     let hint = match error {
-        PlaceError::TooLarge { .. } => "give the guest more --memory",
+        PlaceError::TooLarge { .. } => "give the guest more memory: --memory SIZE",
         PlaceError::OutOfReach { from, .. } if from.0 < low::SIZE => {
-            "link it above the first MiB, or give it a 64-bit entry point, which lets Pinvisor \
-             load it anywhere"
+            "link the kernel above the first MiB, or give it a 64-bit entry point, which lets \
+             Pinvisor load it anywhere"
         }
         PlaceError::OutOfReach { .. } => {
             return format!(
-                "boot a relocatable kernel, such as {RELOCATABLE_KERNELS}; or use no device with \
-                 dma=identity (use iommu, translate or mediate): guest memory then begins at 2 MiB"
+                "boot a relocatable kernel, such as {RELOCATABLE_KERNELS}; or use dma=iommu, \
+                 translate or mediate instead of identity for all devices: guest memory then \
+                 begins at GPA 2 MiB"
             );
         }
         PlaceError::TooFragmented { .. } => FRAGMENTED,

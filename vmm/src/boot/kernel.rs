@@ -75,7 +75,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The file is something else.
-    #[error("{} is neither {KERNEL_FORMATS} but {found}", path.display())]
+    #[error("{} is not {KERNEL_FORMATS}: it is {found}", path.display())]
     NotKernel {
         /// The file.
         path: PathBuf,
@@ -85,7 +85,7 @@ pub enum KernelError {
         unpack: Option<String>,
     },
     /// The file is shorter than its header requires.
-    #[error("Kernel {} is truncated: {len} of {expected} bytes", path.display())]
+    #[error("Kernel {} is truncated: it has {len} bytes, and its header requires {expected}", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -103,7 +103,7 @@ pub enum KernelError {
         reason: String,
     },
     /// Memory at the chosen place did not take the kernel.
-    #[error("Cannot load kernel {} at {at}", path.display())]
+    #[error("Cannot load kernel {} at GPA {at}", path.display())]
     Load {
         /// The file.
         path: PathBuf,

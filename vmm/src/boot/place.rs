@@ -10,6 +10,8 @@ use super::kernel::Demand;
 
 /// Initramfs images are given whole pages.
 const PAGE: u64 = 4096;
+/// Unit of sizes in errors.
+const MIB: u64 = 1 << 20;
 
 /// Where things go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +27,9 @@ pub struct Placement {
 pub enum PlaceError {
     /// No piece of memory is large enough.
     #[error(
-        "Guest memory is too fragmented: the {what} needs {need} bytes in one piece{lowest}, but \
-         the largest such piece has {largest}"
+        "Guest memory is too fragmented: the {what} needs {} MiB of contiguous memory{lowest}, but \
+         the largest such piece has {} MiB",
+        mib_up(*need), mib_down(*largest)
     )]
     TooFragmented {
         /// What has no place.
@@ -39,7 +42,10 @@ pub enum PlaceError {
         largest: u64,
     },
     /// All of guest memory is too small.
-    #[error("The {what} needs {need} bytes, but guest memory has {room}{besides}")]
+    #[error(
+        "The {what} needs {} MiB, but guest memory has only {} MiB{besides}",
+        mib_up(*need), mib_down(*room)
+    )]
     TooLarge {
         /// What has no place.
         what: &'static str,
@@ -52,8 +58,9 @@ pub enum PlaceError {
     },
     /// There is a place, but not where the kernel must be.
     #[error(
-        "The kernel needs {need} bytes in one piece between {from} and {below}, where guest memory \
-         has no such piece: {reason}"
+        "The kernel needs {} MiB of contiguous memory between GPA {from} and GPA {below}, where \
+         guest memory has no such piece: {reason}",
+        mib_up(*need)
     )]
     OutOfReach {
         /// Bytes that it needs.
@@ -65,6 +72,16 @@ pub enum PlaceError {
         /// Why.
         reason: &'static str,
     },
+}
+
+/// `bytes` in MiB, rounded up: what is needed.
+fn mib_up(bytes: u64) -> u64 {
+    bytes.div_ceil(MIB)
+}
+
+/// `bytes` in MiB, rounded down: what is available, which stays less than what is needed.
+fn mib_down(bytes: u64) -> u64 {
+    bytes / MIB
 }
 
 /// What kernel and initramfs require of guest RAM.
@@ -153,7 +170,7 @@ fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, Pl
                 what: "kernel",
                 need: demand.len,
                 lowest: format!(
-                    " at a multiple of {:#x}, {} or higher",
+                    " at a GPA that is a multiple of {:#x} and at least {}",
                     demand.alignment, demand.lowest
                 ),
                 largest: largest(&usable),
@@ -236,7 +253,6 @@ mod tests {
     use crate::memory::layout::Identity;
     use crate::memory::plan::{Constraints, MemoryPlan, Region};
 
-    const MIB: u64 = 1 << 20;
     const DEMAND: Demand = Demand {
         len: 64 * MIB,
         alignment: 2 * MIB,
@@ -400,5 +416,18 @@ mod tests {
                 prop_assert!(initramfs.end <= placement.kernel.start || placement.kernel.end <= initramfs.start);
             }
         }
+    }
+
+    #[test]
+    fn an_error_reports_mib_of_which_more_are_needed_than_available() {
+        let error = PlaceError::TooFragmented {
+            what: "kernel",
+            need: 40 * MIB + 1,
+            lowest: String::new(),
+            largest: 41 * MIB - 1,
+        };
+        let text = error.to_string();
+        assert!(text.contains("needs 41 MiB of contiguous memory"), "{text}");
+        assert!(text.ends_with("such piece has 40 MiB"), "{text}");
     }
 }

@@ -31,7 +31,8 @@ pub struct AddressMap {
 /// No address is free for config space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "The host's address map has no free MiB below {} for PCI config space",
+    "The host's physical address map has no free range of 1 MiB below HPA {} for the guest's PCI \
+     config space",
     CONFIG_WINDOW_LIMIT
 )]
 pub struct NoEcamError;
@@ -165,7 +166,10 @@ c000000000-c7ffffffff : PCI Bus 0000:00
         assert_eq!(map.ecam, Gpa(0xfeb0_0000)..Gpa(0xfec0_0000));
         let full = "00000000-ffffffff : Reserved\n";
         let error = AddressMap::new(&iomem(full), &[]).unwrap_err();
-        assert!(error.to_string().contains("below 0xfec00000"), "{error}");
+        assert!(
+            error.to_string().contains("below HPA 0xfec00000"),
+            "{error}"
+        );
     }
 
     #[test]

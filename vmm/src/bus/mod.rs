@@ -30,6 +30,7 @@ use crate::kvm::vm::Vm;
 use crate::memory::table::RamTable;
 use crate::passthrough::VfioFunction;
 use crate::passthrough::dma_path::DmaPath;
+use crate::passthrough::guarded::{self, GuardedController, Surroundings};
 use crate::run::exit::{ExitReason, ExitSender};
 use crate::teardown::Resources;
 
@@ -61,6 +62,7 @@ struct Slots {
     /// Of the functions whose guest translates.
     gates: Vec<(Bdf, BusMasterGate)>,
     mediated: Vec<(Bdf, Counters)>,
+    guarded: Vec<GuardedController>,
 }
 
 impl Slots {
@@ -82,6 +84,8 @@ pub(crate) struct Wiring<'a> {
     pub table: &'a Arc<RamTable>,
     pub interrupts: &'a Arc<Interrupts>,
     pub exits: &'a ExitSender,
+    /// CPUs of the guest.
+    pub cpus: u8,
 }
 
 impl Wiring<'_> {
@@ -97,12 +101,30 @@ impl Wiring<'_> {
             root: PciRoot::new(bus.map.ecam.start)?,
             gates: Vec::new(),
             mediated: Vec::new(),
+            guarded: Vec::new(),
         };
         let mut devices: Vec<_> = resources.assigned.devices.iter().collect();
         // Function 0 of a slot goes in first.
         devices.sort_by_key(|assigned| (assigned.slot.slot, assigned.slot.function));
         for assigned in devices {
             let bdf = assigned.bdf();
+            let lines = InterruptLines::of_slot(self.interrupts, assigned.slot.slot);
+            if let DmaPath::Guarded = assigned.dma {
+                let around = Surroundings {
+                    vm: self.vm,
+                    cpus: self.cpus,
+                    lines,
+                    table: self.table,
+                    ram: resources.ram.share(),
+                    exits: self.exits,
+                };
+                let (function, controller) = guarded::guard(assigned, bus, around)?;
+                slots.guarded.push(controller);
+                let function: Box<dyn PciFunction> = Box::new(function);
+                let guest = slots.add(assigned.slot, function.into())?;
+                log::info!("{bdf}: is {guest} in the guest");
+                continue;
+            }
             let host = VfioFunction::new(
                 assigned,
                 Arc::clone(self.vm),
@@ -119,6 +141,7 @@ impl Wiring<'_> {
             self.emulate(function, bus, &mut slots, resources)?;
         }
         resources.mediated = slots.mediated;
+        resources.guarded = slots.guarded;
         Ok(slots.root)
     }
 
@@ -163,12 +186,17 @@ impl Wiring<'_> {
                 exits.send(ExitReason::Device(bdf, failure.reason()));
             }),
         };
-        let DmaPath::Mediate(profile) = path else {
-            return Ok(Passed {
-                function: Box::new(PassthroughFunction::new(host, options)?),
-                gate,
-                counters: None,
-            });
+        let profile = match path {
+            DmaPath::Mediate(profile) => profile,
+            // Its guest must never have it as it is.
+            DmaPath::Guarded => return Err(BusError::Engine("it is no NVMe controller".into())),
+            DmaPath::Iommu | DmaPath::Identity | DmaPath::Translate => {
+                return Ok(Passed {
+                    function: Box::new(PassthroughFunction::new(host, options)?),
+                    gate,
+                    counters: None,
+                });
+            }
         };
         let host = self.mediated(host, bdf, profile.as_ref())?;
         let counters = Some((bdf, host.counters()));

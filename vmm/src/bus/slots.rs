@@ -4,7 +4,7 @@
 
 use address::Bdf;
 
-use crate::error::explain::{ExitCode, Explain};
+use crate::error::explain::{ExitCode, Explain, Limits};
 
 /// First slot for devices; slot 0 is the host bridge's.
 const FIRST_SLOT: u8 = 1;
@@ -15,7 +15,7 @@ pub const LAST_SLOT: u8 = 31;
 
 /// More devices than a bus has slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{count} devices were named, but the guest has slots for {most}")]
+#[error("{count} devices were named, but a guest's PCI bus has slots for only {most}")]
 pub struct TooManyDevices {
     /// Devices named.
     pub count: usize,
@@ -34,6 +34,10 @@ impl Explain for TooManyDevices {
 
     fn exit_code(&self) -> ExitCode {
         ExitCode::Usage
+    }
+
+    fn hint(&self, _: Limits) -> Option<String> {
+        Some("use fewer --device options, or several guests".to_owned())
     }
 }
 

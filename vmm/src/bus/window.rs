@@ -19,7 +19,7 @@ const LIMIT_4G: Gpa = Gpa(1 << 32);
 #[derive(Debug, thiserror::Error)]
 pub enum WindowError {
     /// The bus has no room.
-    #[error("The host's address map has no room for the DMA window's {what}, {size:#x} bytes")]
+    #[error("The host's PCI address windows have no room for the {what} of the DMA window, {} KiB", size.div_ceil(1024))]
     NoRoom {
         /// Registers or table.
         what: &'static str,

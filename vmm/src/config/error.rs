@@ -5,7 +5,7 @@
 use std::fmt;
 
 use address::Bdf;
-use host::Id;
+use host::{DmaMode, Id};
 use iommufd_backend::hugepages::HugepageSize;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
@@ -65,14 +65,17 @@ pub enum ValidateError {
     },
     /// Guest memory cannot be laid out for both of two devices.
     #[error(
-        "PCI device {other} cannot share a guest with {translate}: only dma=mediate can be \
-         combined with dma=translate"
+        "PCI device {other} (dma={}) cannot share a guest with PCI device {translate} \
+         (dma=translate): dma=translate can be combined only with dma=translate and dma=mediate",
+        mode.name()
     )]
     MixedModes {
         /// The device whose guest translates.
         translate: Bdf,
         /// The other one.
         other: Bdf,
+        /// The mode of the other one.
+        mode: DmaMode,
     },
     /// The bus has too few slots.
     #[error(transparent)]
@@ -103,8 +106,13 @@ impl Explain for ValidateError {
 
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
-            Self::MixedModes { .. } => Some("run them in separate guests".to_owned()),
-            Self::Config(_) | Self::DeviceTwice { .. } => None,
+            Self::MixedModes { .. } => {
+                Some("run them in separate guests, or use dma=translate for both".to_owned())
+            }
+            Self::DeviceTwice { .. } => Some(
+                "name the device once, on the command line or in the file of --config".to_owned(),
+            ),
+            Self::Config(_) => None,
             Self::TooManyDevices(error) => error.hint(limits),
         }
     }

@@ -86,7 +86,7 @@ fn slots(devices: &[DeviceConfig]) -> Result<Vec<PciSlot>, ValidateError> {
 fn modes(devices: &[DeviceConfig]) -> Result<(), ValidateError> {
     let find = |wanted: fn(DmaMode) -> bool| {
         let found = devices.iter().find(|device| wanted(device.dma));
-        found.map(|device| device.bdf)
+        found.map(|device| (device.bdf, device.dma))
     };
     let translate = find(|mode| mode == DmaMode::Translate);
     let other = find(|mode| match mode {
@@ -94,7 +94,11 @@ fn modes(devices: &[DeviceConfig]) -> Result<(), ValidateError> {
         DmaMode::Translate | DmaMode::Mediate => false,
     });
     match (translate, other) {
-        (Some(translate), Some(other)) => Err(ValidateError::MixedModes { translate, other }),
+        (Some((translate, _)), Some((other, mode))) => Err(ValidateError::MixedModes {
+            translate,
+            other,
+            mode,
+        }),
         _ => Ok(()),
     }
 }

@@ -23,6 +23,7 @@ use crate::memory::backing::PinError;
 use crate::memory::pieces::TooManyPieces;
 use crate::memory::plan::PlanError;
 use crate::passthrough::assigned::KeepError;
+use crate::passthrough::guarded::GuardError;
 use crate::run::RunError;
 use crate::stages::{BindStageError, InspectError};
 
@@ -60,6 +61,9 @@ pub enum Error {
     /// The guest's bus.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// A controller is not guarded.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// KVM.
     #[error(transparent)]
     Vm(#[from] VmError),
@@ -109,6 +113,7 @@ impl Error {
             Self::Boot(error) => error,
             Self::Arch(error) => error,
             Self::Bus(error) => error,
+            Self::Guard(error) => error,
             Self::Vm(error) => error,
             Self::Irq(error) => error,
             Self::Run(error) => error,
@@ -130,6 +135,7 @@ impl Error {
             ErrorKind::Boot => BootError::ids(),
             ErrorKind::Arch => ArchError::ids(),
             ErrorKind::Bus => BusError::ids(),
+            ErrorKind::Guard => GuardError::ids(),
             ErrorKind::Vm => VmError::ids(),
             ErrorKind::Irq => IrqError::ids(),
             ErrorKind::Run => RunError::ids(),

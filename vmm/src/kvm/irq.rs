@@ -22,7 +22,7 @@ pub enum IrqError {
     #[error("KVM has no interrupt route left: {MAX_ROUTES} are in use")]
     NoRoute,
     /// KVM did not take a message.
-    #[error("KVM: cannot deliver a message to {address:#x}")]
+    #[error("KVM on the host refused: cannot deliver an MSI message to {address:#x}")]
     Message {
         /// Where the message goes.
         address: u64,
@@ -30,7 +30,7 @@ pub enum IrqError {
         source: kvm_ioctls::Error,
     },
     /// KVM refused.
-    #[error("KVM: cannot {operation} GSI {gsi}")]
+    #[error("KVM on the host refused: cannot {operation} GSI {gsi}")]
     Refused {
         /// What was asked for, as a verb phrase.
         operation: &'static str,

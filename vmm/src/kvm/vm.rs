@@ -13,6 +13,7 @@ use vm_allocator::IdAllocator;
 
 use crate::arch;
 use crate::error::explain::{ExitCode, Explain, Limits};
+use crate::memory::FRAGMENTED;
 
 /// What is wrong with `/dev/kvm`, or what it refused.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum VmError {
     #[error("{0}")]
     Lacks(KvmObstacle),
     /// A request was refused.
-    #[error("KVM: cannot {operation}")]
+    #[error("KVM on the host refused: cannot {operation}")]
     Refused {
         /// What was asked for, as a verb phrase.
         operation: &'static str,
@@ -32,7 +33,7 @@ pub enum VmError {
         source: kvm_ioctls::Error,
     },
     /// A memslot was refused.
-    #[error("KVM: cannot place {len} bytes of memory at {gpa}")]
+    #[error("KVM on the host refused: cannot place {} KiB of memory at GPA {gpa}", len / 1024)]
     Slot {
         /// Its intended address.
         gpa: Gpa,
@@ -42,7 +43,7 @@ pub enum VmError {
         source: kvm_ioctls::Error,
     },
     /// All memslots are in use.
-    #[error("KVM has no memslot left for {len} bytes at {gpa}")]
+    #[error("KVM has no memslot left for {} KiB of memory at GPA {gpa}", len / 1024)]
     NoSlot {
         /// The memory's intended address.
         gpa: Gpa,
@@ -65,22 +66,36 @@ impl Explain for VmError {
     }
 
     fn hint(&self, _: Limits) -> Option<String> {
-        let Self::Open(error) = self else {
-            return None;
-        };
-        let text = match error.errno() {
-            libc::ENOENT => {
-                "enable the CPU's virtualisation in the firmware; the kernel needs \
-                 CONFIG_KVM_INTEL or CONFIG_KVM_AMD"
-            }
-            libc::EACCES => "run as root or join the group kvm",
-            _ => return None,
+        let text = match self {
+            Self::Open(error) => match error.errno() {
+                libc::ENOENT => {
+                    "load KVM on the host: modprobe -a kvm_intel kvm_amd; if that fails, enable \
+                     virtualisation (VT-x, AMD-V) in the host's firmware, or boot a host kernel \
+                     with CONFIG_KVM_INTEL or CONFIG_KVM_AMD"
+                }
+                libc::EACCES => "run as root, or add the user to the group: usermod -aG kvm USER",
+                _ => return None,
+            },
+            Self::Lacks(_) => "boot Linux 7.3 or later on the host",
+            Self::NoSlot { .. } => FRAGMENTED,
+            Self::Refused { source, .. } | Self::Slot { source, .. } => refusal(source)?,
         };
         Some(text.to_owned())
     }
 
     fn check(&self, _: Limits) -> Option<Id> {
         matches!(self, Self::Open(_) | Self::Lacks(_)).then_some(Id::Kvm)
+    }
+}
+
+/// What to do about a request that KVM refused with `error`.
+fn refusal(error: &kvm_ioctls::Error) -> Option<&'static str> {
+    match error.errno() {
+        libc::EBUSY => Some(
+            "another hypervisor uses the host CPU's virtualisation; this finds it: lsmod | grep \
+             -i -e vbox -e vmmon",
+        ),
+        _ => None,
     }
 }
 
@@ -208,7 +223,7 @@ impl Vm {
             userspace_addr: mapping.start().0,
         };
         // SAFETY: the range is the whole of a mapping into which no Rust reference exists, but
-        // to the atomic words of a table, whose memslot the guest can only read.
+        // to the atomic words of a table, whose memslot the guest can only read, and to those of doorbells.
         // The memslot keeps it mapped until KVM has forgotten it.
         if let Err(source) = unsafe { self.fd.set_user_memory_region(region) } {
             self.free(index);

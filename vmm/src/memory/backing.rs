@@ -459,42 +459,4 @@ fn populate(
 }
 
 #[cfg(test)]
-mod tests {
-    use host::MemoryLimit;
-
-    use super::*;
-    use crate::error::explain::{ExitCode, Explain, Limits};
-
-    #[test]
-    fn more_ordinary_memory_than_there_is_is_refused() {
-        let available = |bytes| {
-            Some(AvailableMemory {
-                bytes,
-                limit: MemoryLimit::Machine,
-            })
-        };
-        assert!(check_available(64 << 20, available(64 << 20)).is_ok());
-        assert!(check_available(64 << 20, None).is_ok());
-        let error = check_available(64 << 20, available(63 << 20)).unwrap_err();
-        assert_eq!(
-            (error.id(), error.exit_code()),
-            ("too-little-memory", ExitCode::Memory)
-        );
-        let text = error.to_string();
-        assert!(
-            text.contains("needs 64 MiB of ordinary memory, and 63 MiB are available"),
-            "{text}"
-        );
-        assert!(error.hint(Limits::NONE).unwrap().contains("less memory"));
-    }
-
-    #[test]
-    fn steps_and_gaps_leave_nothing_out() {
-        let found: Vec<_> = steps(10, 4).collect();
-        assert_eq!(found, [0..4, 4..8, 8..10]);
-        assert_eq!(steps(0, 4).count(), 0);
-        assert_eq!(gaps(&[1, 2, 5], 8), [0..1, 3..5, 6..8]);
-        assert_eq!(gaps(&[0, 1, 2], 3), []);
-        assert_eq!(gaps(&[], 2), [0..2]);
-    }
-}
+mod tests;

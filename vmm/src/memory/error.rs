@@ -11,11 +11,25 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 use super::guest::GuestRamError;
 use super::pieces::TooManyPieces;
 use super::plan::PlanError;
-use crate::error::explain::{ExitCode, Explain, Limits};
+use crate::error::explain::{ExitCode, Explain, Limits, REPORT_BUG};
 
 /// What makes memory less fragmented.
-pub const FRAGMENTED: &str = "reserve hugepages on the kernel's command line (hugepages=N), before memory \
-                              gets fragmented, or use larger ones (hugepagesz=1G hugepages=N)";
+pub const FRAGMENTED: &str = "reserve hugepages on the host kernel's command line (hugepages=N), before \
+                              host memory gets fragmented, or use larger ones there \
+                              (hugepagesz=1G hugepages=N) and in --memory SIZE,hugepage_size=1G";
+
+/// How guest memory comes to have addresses that can be laid out.
+fn other_addresses(error: &PlanError) -> Option<&'static str> {
+    match error {
+        PlanError::TooFragmented { .. } => Some(FRAGMENTED),
+        PlanError::TooHigh { .. } | PlanError::NoRoom { .. } => Some(
+            "use a smaller --memory; on a nested host, give the host's virtual CPU more address \
+             bits (QEMU: -cpu host,host-phys-bits=on)",
+        ),
+        PlanError::NothingToSwap => Some("use a larger --memory, or omit --break"),
+        PlanError::Overlap { .. } | PlanError::NotPhysical => Some(REPORT_BUG),
+    }
+}
 
 /// Guest memory has no layout that suits, or left it.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -40,8 +54,8 @@ pub enum LayoutError {
     GuestRam(#[from] GuestRamError),
     /// A page of guest memory is not at the address that devices use.
     #[error(
-        "The page of guest memory at {gpa} was at {planned} and {}",
-        found.map_or("is gone".to_owned(), |hpa| format!("is now at {hpa}"))
+        "The page of guest memory at GPA {gpa} was at HPA {planned} and {}",
+        found.map_or("is no longer present".to_owned(), |hpa| format!("is now at HPA {hpa}"))
     )]
     Moved {
         /// Where the guest has it.
@@ -82,14 +96,15 @@ impl Explain for LayoutError {
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
             Self::TooManyPieces(error) => Some(error.hint()),
-            Self::Plan(PlanError::TooFragmented { .. }) => Some(FRAGMENTED.to_owned()),
             Self::Moved { .. } => Some(
-                "devices continued to use the page at its former address: restart this machine. A \
-                 process removed the page from the memory file, or memory failed (dmesg | grep -i \
-                 'memory failure'); otherwise please report it"
+                "devices may have written to the former address (HPA), so host memory may be \
+                 damaged: reboot the host. Possible causes are a memory error on the host (dmesg \
+                 | grep -i 'memory failure') and a process that removed the page from the memory \
+                 file; otherwise please report a bug, with uname -r and this error"
                     .to_owned(),
             ),
-            Self::Plan(_) | Self::Physical(_) | Self::GuestRam(_) => None,
+            Self::Plan(error) => other_addresses(error).map(str::to_owned),
+            Self::Physical(_) | Self::GuestRam(_) => Some(REPORT_BUG.to_owned()),
             Self::Backend(error) => Explain::hint(error, limits),
         }
     }

@@ -44,6 +44,22 @@ pub struct GuestRam {
     regions: Vec<MappedRegion>,
 }
 
+/// A guest's RAM for a thread that may outlive its [`GuestRam`].
+#[derive(Debug)]
+pub struct SharedRam {
+    // Before the mappings: it points into them.
+    memory: GuestMemoryMmap,
+    _mappings: Vec<Arc<Mapping>>,
+}
+
+impl SharedRam {
+    /// The guest's memory by guest-physical address.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+}
+
 /// The mappings do not make a guest memory.
 #[derive(Debug, thiserror::Error)]
 #[error("Cannot assemble guest memory of {slots} memslots")]
@@ -96,6 +112,15 @@ impl GuestRam {
         &self.memory
     }
 
+    /// The guest's memory for a thread of its own, mapped as long as that has it.
+    #[must_use]
+    pub fn share(&self) -> SharedRam {
+        SharedRam {
+            memory: self.memory.clone(),
+            _mappings: self.regions.iter().map(MappedRegion::mapping).collect(),
+        }
+    }
+
     /// All regions, ascending; the first is low memory.
     #[must_use]
     pub fn regions(&self) -> &[MappedRegion] {
@@ -115,7 +140,7 @@ fn assemble(regions: &[MappedRegion]) -> Result<GuestMemoryMmap, GuestRamError> 
             usize::try_from(region.mapping.start().0).map_err(|error| failed(error.into()))?;
         // SAFETY: the mapping is `len` bytes of memory, readable and writable, and
         // outlives `memory`: `GuestRam` owns both and drops `memory` first, and only lends it
-        // out.
+        // out, but to `SharedRam`, which owns the mapping as well and drops its clone first.
         let memory = unsafe {
             MmapRegionBuilder::new(len)
                 .with_raw_mmap_pointer(std::ptr::with_exposed_provenance_mut(start))

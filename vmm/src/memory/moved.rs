@@ -188,12 +188,12 @@ mod tests {
             (
                 PageState::At(Hpa(0x1_4000_1000)),
                 Some(Hpa(0x1_4000_1000)),
-                "The page of guest memory at 0x200000 was at 0x140000000 and is now at 0x140001000",
+                "The page of guest memory at GPA 0x200000 was at HPA 0x140000000 and is now at HPA 0x140001000",
             ),
             (
                 PageState::Absent,
                 None,
-                "The page of guest memory at 0x200000 was at 0x140000000 and is gone",
+                "The page of guest memory at GPA 0x200000 was at HPA 0x140000000 and is no longer present",
             ),
         ] {
             let error = judge(state).unwrap_err();

@@ -10,9 +10,10 @@ use crate::arch::SAFE_EXTENTS;
 /// Identity memory in so many pieces that a guest may use low memory for DMA.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: with more, \
-     Linux may free pages of its first MiB, which are not identity-mapped, and a device that uses \
-     one for DMA accesses the host's memory at that address"
+    "Guest memory is in {pieces} pieces, more than the {SAFE_EXTENTS} that are safe: with more \
+     pieces, a Linux guest may give drivers pages of its first MiB for DMA. Those pages are at \
+     other addresses in the host (GPA and HPA differ), so the device would access memory of the \
+     host instead"
 )]
 pub struct TooManyPieces {
     pieces: usize,
@@ -43,8 +44,8 @@ impl TooManyPieces {
         let (size_option, larger) = match self.size {
             HugepageSize::Mib2 => (
                 "",
-                "use hugepages of 1 GiB (hugepagesz=1G hugepages=N on the kernel's command line and \
-                 --memory SIZE,hugepage_size=1G); or ",
+                "use hugepages of 1 GiB (hugepagesz=1G hugepages=N on the host kernel's command \
+                 line and --memory SIZE,hugepage_size=1G); or ",
             ),
             HugepageSize::Gib1 => (",hugepage_size=1G", ""),
         };
@@ -55,8 +56,8 @@ impl TooManyPieces {
             )
         });
         format!(
-            "{}{larger}reserve hugepages at boot (hugepages=N on the kernel's command line), before \
-             memory gets fragmented; or accept it: --memory SIZE,pieces=any",
+            "{}{larger}reserve hugepages at boot (hugepages=N on the host kernel's command line), \
+             before memory gets fragmented; or accept the risk: --memory SIZE,pieces=any",
             less.unwrap_or_default()
         )
     }

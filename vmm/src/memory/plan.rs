@@ -125,7 +125,7 @@ pub struct MemoryPlan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// Two things need the same addresses.
-    #[error("Guest memory at {:#x}-{:#x} overlaps {name} at {:#x}-{:#x}", range.start, range.end, taken.start, taken.end)]
+    #[error("Guest memory at GPA {:#x}-{:#x} overlaps {name} at GPA {:#x}-{:#x}", range.start, range.end, taken.start, taken.end)]
     Overlap {
         /// The memory.
         range: Range<Gpa>,
@@ -135,7 +135,9 @@ pub enum PlanError {
         taken: Range<Gpa>,
     },
     /// The guest's CPU cannot address the memory.
-    #[error("Guest memory ends at {end}, but the CPU's physical addresses have {bits} bits")]
+    #[error(
+        "Guest memory ends at GPA {end}, but the guest CPU's physical addresses have only {bits} bits"
+    )]
     TooHigh {
         /// End of the memory.
         end: Gpa,
@@ -143,7 +145,7 @@ pub enum PlanError {
         bits: u8,
     },
     /// No room for memory between used addresses.
-    #[error("No room for {missing} bytes of guest memory below 2^{bits}")]
+    #[error("No room for {} MiB of guest memory below GPA 2^{bits}", missing.div_ceil(1 << 20))]
     NoRoom {
         /// Bytes without a place.
         missing: u64,

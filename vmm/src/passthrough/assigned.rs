@@ -20,6 +20,7 @@ use iommufd_backend::{
 use keeper::{Keeper, KeeperError, Kept, Status};
 
 use super::dma_path::DmaPath;
+use super::guarded::{self, Pool};
 use super::inspected::InspectedDevice;
 use crate::bus::slots::PciSlot;
 use crate::bus::synthetic::SyntheticMachine;
@@ -44,6 +45,8 @@ pub(crate) struct AssignedDevice {
     /// How wide its addresses are.
     pub dma_width: DmaWidth,
     pub reset: ResetMethod,
+    /// The monitor's memory that it accesses, if it is guarded, from the time that memory is pinned.
+    pub own_pages: Option<Arc<Pool>>,
 }
 
 impl AssignedDevice {
@@ -227,6 +230,23 @@ impl Assigned {
             spaces: AddressSpaces::Synthetic(machine),
             ..Self::default()
         }
+    }
+
+    /// Pins the monitor's memory for those devices that are guarded, for a guest with so many CPUs. Returns its bytes.
+    ///
+    /// # Errors
+    /// [`Backend`]
+    pub fn pin_own_pages(&mut self, cpus: u8) -> Result<u64, Backend> {
+        let mut bytes = 0;
+        for device in &mut self.devices {
+            let (DmaPath::Guarded, Some(space)) = (&device.dma, self.spaces.noiommu()) else {
+                continue;
+            };
+            let pool = guarded::pin_pages(space, cpus, bytes)?;
+            bytes += pool.len();
+            device.own_pages = Some(pool);
+        }
+        Ok(bytes)
     }
 
     /// Reports memory that is pinned now to the keeper: `bytes` of `file`.

@@ -16,15 +16,18 @@ pub enum DmaPath {
     Translate,
     /// The monitor translates, by this profile or by the shipped one that fits.
     Mediate(Option<Profile>),
+    /// The monitor checks and translates the commands of an NVMe controller.
+    Guarded,
 }
 
 impl DmaPath {
-    /// The path of a device in `mode`, with the profile that it was given.
-    pub fn of(mode: ResolvedDma, profile: Option<Profile>) -> Self {
+    /// The path of a device in `mode`, with the profile that it was given; `is_nvme` of an NVMe controller.
+    pub fn of(mode: ResolvedDma, profile: Option<Profile>, is_nvme: bool) -> Self {
         match mode {
             ResolvedDma::Iommu => Self::Iommu,
             ResolvedDma::Identity => Self::Identity,
             ResolvedDma::Translate => Self::Translate,
+            ResolvedDma::Mediate if is_nvme && profile.is_none() => Self::Guarded,
             ResolvedDma::Mediate => Self::Mediate(profile),
         }
     }
@@ -35,7 +38,7 @@ impl DmaPath {
             Self::Iommu => ResolvedDma::Iommu,
             Self::Identity => ResolvedDma::Identity,
             Self::Translate => ResolvedDma::Translate,
-            Self::Mediate(_) => ResolvedDma::Mediate,
+            Self::Mediate(_) | Self::Guarded => ResolvedDma::Mediate,
         }
     }
 

@@ -5,6 +5,7 @@
 pub(crate) mod assigned;
 pub(crate) mod dma_path;
 mod facts;
+pub(crate) mod guarded;
 pub(crate) mod inspected;
 mod interrupts;
 mod served;

@@ -18,7 +18,7 @@ use crate::error::explain::{ExitCode, Explain, Limits, MORE_TASKS};
 )]
 pub enum RunError {
     /// A limit on open files that leaves too few for a run.
-    #[error("A run needs up to {need} open files, and the limit is {limit}")]
+    #[error("A run needs up to {need} open files, but the hard limit of this process is {limit}")]
     TooFewFiles {
         /// The limit.
         limit: u64,
@@ -29,7 +29,7 @@ pub enum RunError {
     #[error("The guest crashed: {0}")]
     GuestCrash(String),
     /// The guest requested a restart, and is not restarted.
-    #[error("The guest requested a restart")]
+    #[error("The guest requested a restart, which ended the run")]
     GuestReset,
     /// The guest reported a failure.
     #[error("The guest powered itself off with status {0}")]
@@ -44,9 +44,9 @@ pub enum RunError {
     },
     /// A page behind the guest's address space is gone.
     #[error(
-        "An access of the guest failed on the host{}: a device no longer responds, or a page of \
-         memory is bad",
-        at.map_or_else(String::new, |at| format!(", at {at}"))
+        "The host could not complete a memory access by the guest{}, which ended the run: a device \
+         no longer responds, or a page of host memory has failed",
+        at.map_or_else(String::new, |at| format!(" at GPA {at}"))
     )]
     AccessFailed {
         /// The address, if KVM reports it.
@@ -54,8 +54,8 @@ pub enum RunError {
     },
     /// A limit on tasks.
     #[error(
-        "KVM cannot start its worker thread, which every guest needs: a limit on processes and \
-         threads is reached (KVM_RUN fails with EAGAIN)"
+        "KVM cannot start the worker thread that every guest needs: a limit on the number of \
+         processes and threads is reached on the host (KVM_RUN fails with EAGAIN)"
     )]
     NoWorker,
     /// A thread of the monitor panicked; it has printed why.
@@ -87,15 +87,31 @@ impl Explain for RunError {
             Self::TooFewFiles { need, .. } => Some(host::open_files_hint(*need)),
             Self::NoWorker => Some(MORE_TASKS.to_owned()),
             Self::GuestReset => Some(
-                "Linux may restart after a panic, too: see the end of its serial output; \
-                 --on-reset restart boots it again"
+                "look for a panic at the end of the guest's serial output: Linux may restart \
+                 after one; with --on-reset restart Pinvisor boots the guest again instead of \
+                 ending the run"
                     .to_owned(),
             ),
-            Self::Panicked
-            | Self::AccessFailed { .. }
-            | Self::DeviceFailed { .. }
-            | Self::GuestCrash(_)
-            | Self::GuestStatus(_) => None,
+            Self::AccessFailed { .. } => Some(
+                "on the host, dmesg shows a failed device or 'memory failure'; pinvisor plan with \
+                 the options of this run shows what is at the address"
+                    .to_owned(),
+            ),
+            Self::DeviceFailed { bdf, .. } => Some(format!(
+                "the host's log has the reason: dmesg | grep -e {bdf} -e AER"
+            )),
+            Self::GuestCrash(_) => Some(
+                "see the end of the guest's serial output; for early messages of Linux add \
+                 --cmdline 'earlyprintk=serial console=ttyS0'"
+                    .to_owned(),
+            ),
+            Self::GuestStatus(_) => {
+                Some("see the end of the guest's serial output for the failure".to_owned())
+            }
+            Self::Panicked => Some(
+                "this is a bug in Pinvisor: please report it, with the output above this line"
+                    .to_owned(),
+            ),
         }
     }
 

@@ -83,6 +83,7 @@ fn bind_all(
             dma: inspected.dma,
             dma_width: inspected.dma_width,
             reset,
+            own_pages: None,
         });
     }
     reset(&mut devices)?;

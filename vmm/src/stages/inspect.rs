@@ -28,6 +28,7 @@ use crate::memory::backing;
 use crate::memory::layout::Layout;
 use crate::passthrough::assigned;
 use crate::passthrough::dma_path::DmaPath;
+use crate::passthrough::guarded::GuardError;
 use crate::passthrough::inspected::InspectedDevice;
 use crate::run::limits;
 use crate::run::machine_info::in_guest;
@@ -47,6 +48,8 @@ pub(crate) struct Guest<'a> {
     pub at_identity: bool,
     /// Whether a device's driver in the guest translates addresses.
     pub translates: bool,
+    /// Whether a device is guarded, which takes no address outside pinned memory.
+    pub guards: bool,
     /// Whether guest memory is made of hugepages.
     pub of_hugepages: bool,
     /// The memory BARs, each with its device's name, and where the host has them.
@@ -93,6 +96,13 @@ impl<'a> Inspected<'a> {
             return Err(InspectError::NoIdentity.into());
         }
         let translates = any(|path| matches!(path, DmaPath::Translate));
+        let guards = any(|path| matches!(path, DmaPath::Guarded));
+        if guards && (at_identity || translates) {
+            log::warn!(
+                "a device of this guest uses physical addresses, so that guarding another one isolates nothing: the \
+                 guest must be trusted like root"
+            );
+        }
         let bars = source.bars();
         let map = source.address_map(&bars)?;
         let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
@@ -109,6 +119,7 @@ impl<'a> Inspected<'a> {
                 release,
                 at_identity,
                 translates,
+                guards,
                 of_hugepages,
                 bars,
                 bus,
@@ -147,11 +158,13 @@ impl Source {
             check_encryption(&root, device.bdf, kind)?;
             check_addresses(&root, device.bdf, kind)?;
             host::ensure_no_virtual_functions(&root, device.bdf)?;
+            let dma = DmaPath::of(mode, profile, host::is_nvme(&root, device.bdf));
+            check_guarded(&root, device.bdf, &dma)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
                 slot: *slot,
                 kind,
-                dma: DmaPath::of(mode, profile),
+                dma,
                 accepts_no_reset: device.allow_no_reset,
                 regions: sysfs.resources(device.bdf)?,
                 dma_width: sysfs.dma_width(device.bdf),
@@ -249,6 +262,17 @@ fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Insp
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether a controller that is to be guarded can be, as far as it shows before it is bound.
+fn check_guarded(root: &SysRoot, bdf: Bdf, dma: &DmaPath) -> Result<(), Error> {
+    let DmaPath::Guarded = dma else {
+        return Ok(());
+    };
+    match host::guard_obstacle(root, bdf) {
+        Some(obstacle) => Err(GuardError::of(bdf)(obstacle).into()),
+        None => Ok(()),
     }
 }
 

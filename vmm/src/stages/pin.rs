@@ -57,8 +57,9 @@ impl<'a> Bound<'a> {
             AddressSpaces::None => Backing::plain(config)?,
             AddressSpaces::Iommu(_) => Backing::unpinned(config)?,
         };
+        let own = assigned.pin_own_pages(guest.config.cpus.get())?;
         if let Some(file) = &backing.file {
-            assigned.pinned(file, config.size)?;
+            assigned.pinned(file, config.size + own)?;
         }
         Ok(Pinned {
             guest,

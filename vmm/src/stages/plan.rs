@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use address::Gpa;
+use devices::guest_table::{Piece, TableError};
 
 use super::inspect::Guest;
 use super::pin::Pinned;
@@ -146,11 +147,15 @@ impl GuestLayout {
             place = places.table;
         }
         let table = draft.build(place)?;
+        if !guest.at_identity {
+            log_pieces(&table)?;
+        }
         let summary = Summary::of(&table)?;
         if !backing.extents.is_empty() {
             log::info!("physical memory: {} pieces", summary.pieces);
         }
-        let low = match guest.at_identity {
+        // Pages below 1 MiB are not pinned, so that drivers must not be given them for DMA.
+        let low = match guest.at_identity || guest.guards {
             true => LowMemoryUse::identity(config.low_memory, guest.release),
             false => LowMemoryUse::conventional(config.low_memory),
         };
@@ -227,6 +232,18 @@ fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
             .most_slots()
             .saturating_sub(1 + devices * SLOTS_PER_DEVICE),
     }
+}
+
+/// Logs where memory is that is not at its physical address.
+fn log_pieces(table: &RamTable) -> Result<(), TableError> {
+    if !log::log_enabled!(log::Level::Debug) {
+        return Ok(());
+    }
+    for piece in table.pieces() {
+        let Piece { gpa, hpa, len } = piece?;
+        log::debug!("extent gpa={gpa} hpa={hpa} len={len:#x}");
+    }
+    Ok(())
 }
 
 fn log_plan(plan: &MemoryPlan) {

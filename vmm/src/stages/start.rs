@@ -39,6 +39,7 @@ impl Loaded<'_> {
             table: &layout.table,
             interrupts: &interrupts,
             exits: &exit_sender,
+            cpus: guest.config.cpus.get(),
         };
         let root = wiring.plug(&mut guest.bus, guest.functions, &mut resources)?;
         let pci = Arc::clone(resources.pci.insert(Arc::new(root)));

@@ -16,7 +16,7 @@ pub enum ProfileError {
         source: toml::de::Error,
     },
     /// It is larger than any profile needs to be.
-    #[error("Profile {file}: {length} bytes (at most {limit})")]
+    #[error("Profile {file}: the file has {length} bytes (at most {limit})")]
     TooLarge {
         /// How the profile was called.
         file: String,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What depends on the CPU architecture of the host. Each architecture is a folder that offers the items below; nothing
-//! outside of it asks which one it is.
+//! What depends on the CPU architecture of the host. Each architecture is a directory with the
+//! items below; nothing outside of it depends on which one it is.
 //!
 //! | question | items |
 //! |---|---|

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use address::Bdf;
+use rustix::io::Errno;
 use strum::{EnumDiscriminants, EnumIter, IntoStaticStr};
 
 use crate::checks::device::silent_hint;
@@ -24,7 +25,7 @@ pub enum BindError {
     #[error(transparent)]
     BindFacts(#[from] iommufd_backend::Error),
     /// A bridge: it cannot be passed through without the devices behind it.
-    #[error("{bdf} is a bridge ({class:06x}); pass through the devices behind it")]
+    #[error("PCI device {bdf} is a bridge (class {class:06x}), which cannot be passed through")]
     BindBridge {
         /// The function.
         bdf: Bdf,
@@ -56,8 +57,8 @@ pub enum BindError {
     },
     /// The kernel does not allow binding devices that no IOMMU isolates.
     #[error(
-        "No IOMMU isolates PCI device {bdf}, and the kernel's unsafe mode, which binding it \
-         requires, is off"
+        "No IOMMU isolates PCI device {bdf}, and the host kernel's unsafe noiommu mode, which \
+         binding it requires, is off"
     )]
     BindUnsafeModeOff {
         /// The device.
@@ -65,22 +66,22 @@ pub enum BindError {
     },
     /// The kernel has no support for devices that no IOMMU isolates.
     #[error(
-        "No IOMMU isolates PCI device {bdf}, and this kernel was built without \
-         CONFIG_VFIO_NOIOMMU (Linux 7.3 or later)"
+        "No IOMMU isolates PCI device {bdf}, and the host kernel was built without \
+         CONFIG_VFIO_NOIOMMU, which binding it requires"
     )]
     BindNoNoiommu {
         /// The device.
         bdf: Bdf,
     },
     /// No driver to bind to.
-    #[error("The driver vfio-pci is missing, and loading it failed: {reason}")]
+    #[error("The host has no driver vfio-pci, and loading it failed: {reason}")]
     BindNoVfioPci {
         /// The output.
         reason: String,
     },
     /// The driver did not take the device.
     #[error(
-        "vfio-pci did not bind PCI device {bdf}; {} again",
+        "vfio-pci did not bind PCI device {bdf}, which {}",
         holder(restored.as_deref())
     )]
     BindNotTaken {
@@ -91,7 +92,7 @@ pub enum BindError {
     },
     /// The driver took the device, but no character device came.
     #[error(
-        "vfio-pci bound PCI device {bdf} but created no character device for it; {} again",
+        "vfio-pci bound PCI device {bdf} but created no character device for it, so it {}",
         holder(restored.as_deref())
     )]
     BindNoCdev {
@@ -118,7 +119,10 @@ impl BindError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::BindFacts(error) => error.hint(),
-            Self::BindBridge { .. } => Some("pinvisor list shows what can be bound".to_owned()),
+            Self::BindBridge { .. } => Some(
+                "pass through the devices behind it: pinvisor list shows which can be bound"
+                    .to_owned(),
+            ),
             Self::BindSilent { bdf } => Some(silent_hint(*bdf)),
             Self::BindInUse { bdf, uses } => {
                 let hints: Vec<_> = uses.iter().map(Use::hint).collect();
@@ -129,28 +133,39 @@ impl BindError {
             }
             Self::UnbindOpen { by, .. } => Some(by.hint()),
             Self::BindUnsafeModeOff { bdf } => Some(format!(
-                "if you accept that its user can read and write all memory of this machine: \
-                 echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode && \
+                "if you accept that its user can read and write all memory of the host: echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode && \
                  pinvisor bind {bdf}"
             )),
-            Self::BindNoNoiommu { .. } => {
-                Some("pinvisor check lists the missing options".to_owned())
-            }
+            Self::BindNoNoiommu { .. } => Some(
+                "boot Linux 7.3 or later with CONFIG_VFIO_NOIOMMU on the host; pinvisor check \
+                     lists all options that are missing"
+                    .to_owned(),
+            ),
             Self::BindNoVfioPci { .. } => Some(
-                "modprobe vfio-pci; if the module does not exist, the kernel needs CONFIG_VFIO_PCI"
+                "modprobe vfio-pci; if the module does not exist, boot a host kernel with \
+                 CONFIG_VFIO_PCI"
                     .to_owned(),
             ),
             Self::BindNotTaken { bdf, .. } => Some(format!(
-                "the kernel's log has the reason: dmesg | grep -e {bdf} -e vfio"
+                "the host's log has the reason: dmesg | grep -e {bdf} -e vfio"
             )),
-            Self::BindNoCdev { .. } => {
-                Some("the kernel needs CONFIG_VFIO_DEVICE_CDEV: pinvisor check".to_owned())
-            }
+            Self::BindNoCdev { .. } => Some(
+                "boot a host kernel with CONFIG_VFIO_DEVICE_CDEV; pinvisor check names what \
+                     is missing"
+                    .to_owned(),
+            ),
             Self::BindWrite { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => Some("run as root".to_owned()),
-                io::ErrorKind::ReadOnlyFilesystem => {
-                    Some("mount -o remount,bind,rw /sys".to_owned())
-                }
+                io::ErrorKind::ReadOnlyFilesystem => Some(
+                    "mount -o remount,bind,rw /sys; or, if this is a container, bind the \
+                         device on the host"
+                        .to_owned(),
+                ),
+                _ if source.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Some(
+                    "the device may have changed its driver or disappeared at that moment: \
+                     pinvisor list, then try again"
+                        .to_owned(),
+                ),
                 _ => None,
             },
         }
@@ -164,7 +179,7 @@ fn list(uses: &[Use]) -> String {
 
 fn holder(driver: Option<&str>) -> String {
     match driver {
-        Some(driver) => format!("it is bound to {driver}"),
-        None => "it has no driver".to_owned(),
+        Some(driver) => format!("is bound to {driver} again"),
+        None => "has no driver again".to_owned(),
     }
 }

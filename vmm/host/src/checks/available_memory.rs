@@ -31,7 +31,7 @@ impl AvailableMemory {
     pub fn hint(&self) -> String {
         match &self.limit {
             MemoryLimit::Machine => {
-                "end other programs, or give the guest less memory; free -m".to_owned()
+                "end other programs on the host, or use a smaller --memory; free -m".to_owned()
             }
             MemoryLimit::ControlGroup(group) => format!(
                 "raise memory.max of {}, which is MemoryMax= of a systemd unit and --memory of a container",
@@ -60,7 +60,10 @@ pub(crate) fn check(root: &SysRoot, memory: Option<&WantedMemory>, of_hugepages:
     match memory {
         Some(memory) if memory.bytes > available.bytes => Line::fail(
             id,
-            format!("{} MiB are required, and {available}", memory.bytes >> 20),
+            format!(
+                "{} MiB are required, but only {available}",
+                memory.bytes >> 20
+            ),
             available.hint(),
         ),
         Some(memory) => Line::ok(

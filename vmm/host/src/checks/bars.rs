@@ -38,8 +38,8 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
     if bars.iter().any(|(_, bar)| is_lost(bar)) {
         return Line::fail(
             id,
-            format!("{text}: the host assigned no address to a BAR, so the guest cannot use it"),
-            "boot with pci=realloc",
+            format!("{text}: the host assigned no address to a BAR, so a guest cannot use it"),
+            "boot the host with pci=realloc on its kernel's command line",
         );
     }
     let translated = translated_bar(root, bdf, cdev_kind(root, bdf));
@@ -47,10 +47,12 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         return Line::fail(
             id,
             format!(
-                "{text}; but BAR{bar} is at {bus:#x} on the device's bus: the device and the CPU \
-                 use different addresses"
+                "{text}; but BAR{bar} is at {bus:#x} on the device's bus: a bridge translates \
+                 addresses, so the device's DMA would access the wrong memory"
             ),
-            format!("lspci -vvt  # which bridge translates for {bdf}? Another slot may work"),
+            format!(
+                "lspci -vvt  # shows the bridges above {bdf}; move it to a slot below another one"
+            ),
         );
     }
     Line::ok(id, text)

@@ -31,8 +31,8 @@ pub(crate) fn check(root: &SysRoot, devices: &[WantedDevice]) -> Line {
         .flat_map(|device| bars(root, device))
         .collect();
     let own = match map.ecam() {
-        None => "This host accesses its own by ports only, 256 bytes of each device".to_owned(),
-        Some(own) => format!("The host has its own at {}", own.start),
+        None => "The host accesses its own by I/O ports only, 256 bytes of each device".to_owned(),
+        Some(own) => format!("The host has its own at HPA {}", own.start),
     };
     match ConfigWindow::find(&map, &bars) {
         Some(window) if window.is_hosts => {
@@ -41,15 +41,17 @@ pub(crate) fn check(root: &SysRoot, devices: &[WantedDevice]) -> Line {
         Some(window) => Line::ok(
             id,
             format!(
-                "{own}; the guest uses {}, which is free",
+                "{own}; the guest uses GPA {}, which is free",
                 window.range.start
             ),
         ),
         None => Line::fail(
             id,
-            format!("{own}, and no MiB below {CONFIG_WINDOW_LIMIT} is free for the guest's"),
-            "enable \"Above 4G decoding\" in the firmware, or remove a device with large BARs; \
-             less /proc/iomem",
+            format!(
+                "{own}, and no range of 1 MiB below {CONFIG_WINDOW_LIMIT} is free for the guest's"
+            ),
+            "enable \"Above 4G decoding\" in the host's firmware, or remove a device with large \
+             BARs; less /proc/iomem shows the map",
         ),
     }
 }
@@ -78,15 +80,18 @@ mod tests {
         };
         let own = judge(WITH_OWN);
         assert_eq!(own.verdict, Verdict::Ok);
-        assert!(own.text.contains("at 0xb0000000; the guest uses the same"));
+        assert!(
+            own.text
+                .contains("at HPA 0xb0000000; the guest uses the same")
+        );
         let above = judge("c800000000-c80fffffff : PCI ECAM 0000 [bus 00-ff]\n");
         assert!(
             above
                 .text
-                .contains("0xc800000000; the guest uses 0xfeb00000")
+                .contains("0xc800000000; the guest uses GPA 0xfeb00000")
         );
         let ports = judge(PORTS);
-        assert!(ports.text.contains("by ports only"), "{}", ports.text);
+        assert!(ports.text.contains("by I/O ports only"), "{}", ports.text);
         assert!(ports.text.contains("0xfeb00000"), "{}", ports.text);
         let full = judge("00000000-ffffffff : Reserved\n");
         assert_eq!(full.verdict, Verdict::Fail);

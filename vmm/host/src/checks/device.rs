@@ -119,8 +119,9 @@ fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
             CdevKind::Noiommu => Line::ok(
                 id,
                 format!(
-                    "{node}: no IOMMU isolates it, so its guest is trusted like root. Other \
-                     monitors refuse such a device, or start and let its DMA overwrite the host"
+                    "{node}: no IOMMU isolates it, so you must trust the guest as you trust root \
+                     on the host. Other monitors refuse such a device, or start and let its DMA \
+                     overwrite host memory"
                 ),
             ),
             CdevKind::Iommu => Line::ok(
@@ -130,8 +131,8 @@ fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
         },
         Some(node) => Line::fail(
             id,
-            format!("{node} does not exist, although the kernel lists it"),
-            "mount | grep /dev  # devtmpfs? If it is: Linux 7.3 or later is required",
+            format!("{node} does not exist, although the host kernel lists it"),
+            "mount | grep /dev  # must show devtmpfs; if it does, boot Linux 7.3 or later",
         ),
         None => Line::fail(
             id,
@@ -189,7 +190,10 @@ fn check_siblings(root: &SysRoot, bdf: Bdf, siblings: &Siblings) -> Line {
 
 /// What the user can do about a function that does not respond ([`FunctionKind::Silent`]).
 pub(crate) fn silent_hint(bdf: Bdf) -> String {
-    format!("dmesg | grep {bdf}  # why? If the device hangs, power the machine off and on")
+    format!(
+        "dmesg | grep {bdf}  # may show why; if the device hangs, power the host off and on (a \
+         reboot may not be enough)"
+    )
 }
 
 #[cfg(test)]
@@ -327,6 +331,6 @@ mod tests {
         fake.write("dev/vfio/devices/noiommu-vfio0", "");
         let line = cdev();
         assert_eq!(line.verdict, Verdict::Ok);
-        assert!(line.text.contains("trusted like root"));
+        assert!(line.text.contains("as you trust root"));
     }
 }

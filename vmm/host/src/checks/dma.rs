@@ -7,8 +7,9 @@ use address::Bdf;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::facts::dma_mode::{DmaConflict, ResolvedDma, conflicting};
+use crate::facts::guarded::guard_obstacle;
 use crate::sys_root::SysRoot;
-use crate::wanted::WantedDevice;
+use crate::wanted::{Mediation, WantedDevice};
 
 /// [`Id::DeviceDmaMode`], of `device`, which goes to one guest with `all`.
 pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice]) -> Line {
@@ -17,9 +18,15 @@ pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice])
         Ok(mode) => mode,
         Err(conflict) => return impossible(device.bdf, conflict).of(device.bdf),
     };
-    if let (ResolvedDma::Mediate, Some(reason)) = (mode, &device.no_profile) {
-        let hint = format!("pinvisor check {},dma=mediate,profile=FILE", device.bdf);
-        return Line::fail(id, format!("mediate: {reason}"), hint).of(device.bdf);
+    if mode == ResolvedDma::Mediate {
+        match &device.mediation {
+            Mediation::Profile => {}
+            Mediation::NoProfile(reason) => {
+                let hint = format!("pinvisor check {},dma=mediate,profile=FILE", device.bdf);
+                return Line::fail(id, format!("mediate: {reason}"), hint).of(device.bdf);
+            }
+            Mediation::Guarded => return guarded(root, device.bdf).of(device.bdf),
+        }
     }
     let others = all
         .iter()
@@ -44,14 +51,32 @@ pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice])
     Line::ok(id, format!("{}: {}", mode.name(), meaning(mode))).of(device.bdf)
 }
 
+/// Whether an NVMe controller can be guarded, as far as it shows before it is bound.
+fn guarded(root: &SysRoot, bdf: Bdf) -> Line {
+    let id = Id::DeviceDmaMode;
+    match guard_obstacle(root, bdf) {
+        None => Line::ok(
+            id,
+            "mediate: guarded NVMe: the monitor checks and translates every address in its commands. \
+             A run still refuses it if its registers require pages of more than 4 KiB; its \
+             subsystem must have no other controller, and namespaces with metadata are hidden",
+        ),
+        Some(obstacle) => Line::fail(
+            id,
+            format!("mediate: it cannot be guarded: {obstacle}"),
+            format!("pinvisor check {bdf}  # {}", obstacle.hint()),
+        ),
+    }
+}
+
 fn impossible(bdf: Bdf, conflict: DmaConflict) -> Line {
     let (text, hint) = match conflict {
         DmaConflict::NotBehindIommu => (
-            "iommu: no IOMMU translates for this device",
+            "iommu: this device is not behind an IOMMU",
             format!("pinvisor check {bdf}  # without dma=iommu"),
         ),
         DmaConflict::BehindIommu => (
-            "an IOMMU translates for this device, so it cannot use physical addresses",
+            "an IOMMU translates for this device, so dma=identity, translate and mediate do not apply",
             format!("pinvisor check {bdf}  # without dma="),
         ),
     };
@@ -61,7 +86,9 @@ fn impossible(bdf: Bdf, conflict: DmaConflict) -> Line {
 fn meaning(mode: ResolvedDma) -> &'static str {
     match mode {
         ResolvedDma::Iommu => "an IOMMU translates its addresses",
-        ResolvedDma::Identity => "guest memory is at its physical addresses, in hugepages",
+        ResolvedDma::Identity => {
+            "guest memory is at its host-physical addresses (GPA = HPA), in hugepages"
+        }
         ResolvedDma::Translate => "the guest's driver translates addresses, through the DMA window",
         ResolvedDma::Mediate => "the monitor translates addresses in registers, by a profile",
     }
@@ -99,12 +126,27 @@ mod tests {
         }
         assert_eq!(alone(DmaMode::Iommu).verdict, Verdict::Fail);
         let without = WantedDevice {
-            no_profile: Some("no profile is shipped".into()),
+            mediation: Mediation::NoProfile("Pinvisor includes no profile".into()),
             ..device(DmaMode::Mediate)
         };
         let line = judge(&without, DmaMode::Mediate);
         assert_eq!(line.verdict, Verdict::Fail);
-        assert!(line.text.contains("no profile is shipped"), "{}", line.text);
+        assert!(
+            line.text.contains("Pinvisor includes no profile"),
+            "{}",
+            line.text
+        );
+        let guarded = WantedDevice {
+            mediation: Mediation::Guarded,
+            ..device(DmaMode::Mediate)
+        };
+        let line = judge(&guarded, DmaMode::Translate);
+        assert_eq!(line.verdict, Verdict::Ok);
+        assert!(line.text.contains("guarded NVMe"), "{}", line.text);
+        fake.directory("sys/bus/pci/devices/0000:01:00.0/physfn");
+        let line = judge(&guarded, DmaMode::Translate);
+        assert_eq!(line.verdict, Verdict::Fail);
+        assert!(line.text.contains("virtual function"), "{}", line.text);
         for (dma, verdict) in [
             (DmaMode::Auto, Verdict::Fail),
             (DmaMode::Mediate, Verdict::Ok),

@@ -20,7 +20,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
     let bits = match width.known() {
         Some(bits) => format!("{bits} address bits, as the last driver on the host requested"),
         None => format!(
-            "{} address bits, assumed because the kernel reports none",
+            "{} address bits, assumed because the host kernel reports none",
             width.bits()
         ),
     };
@@ -28,13 +28,13 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         return Line::ok(id, format!("{bits}; an IOMMU translates"));
     }
     if width.reaches(end) {
-        return Line::ok(id, format!("{bits}; memory ends at {end}"));
+        return Line::ok(id, format!("{bits}; host memory ends at {end}"));
     }
     Line::warn(
         id,
         format!(
-            "{bits} (32 if it never had one), and memory ends at {end}: a guest without memory \
-             below {} may not be able to use it",
+            "{bits} (32 if it never had one), and host memory ends at {end}: a guest without \
+             memory below {} may not be able to use it",
             size(1_u64.checked_shl(width.bits()).unwrap_or(u64::MAX))
         ),
         format!("pinvisor plan --noiommu --device {bdf} ...  # shows what is below 4 GiB"),

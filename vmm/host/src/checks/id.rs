@@ -26,13 +26,16 @@ use strum::{EnumIter, EnumMessage, IntoStaticStr};
 pub enum Id {
     /// The kernel's version.
     #[strum(
-        message = "Linux 7.3 or later, the first that reports the physical addresses of pinned \
-               memory (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 (`IOMMU_IOAS_MAP_FILE`) where an IOMMU \
-               translates"
+        message = "The host runs Linux 7.3 or later, the first that reports the host-physical \
+               addresses (HPA) of pinned memory (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 \
+               (`IOMMU_IOAS_MAP_FILE`) is sufficient for devices behind an IOMMU"
     )]
     KernelVersion,
     /// The kernel's configuration.
-    #[strum(message = "`/proc/config.gz` or `/boot/config-VERSION` has every required option")]
+    #[strum(
+        message = "The host kernel has every required option (`/proc/config.gz` or \
+               `/boot/config-VERSION`)"
+    )]
     KernelConfig,
     /// `/sys`.
     #[strum(message = "`/sys` is mounted, lists PCI devices and is writable")]
@@ -54,24 +57,27 @@ pub enum Id {
     Iommufd,
     /// IOMMUs of the machine.
     #[strum(
-        message = "The machine has no IOMMU, and noiommu mode is requested; or its IOMMU isolates \
+        message = "The host has no IOMMU, and noiommu mode is requested; or its IOMMU isolates \
                the devices and remaps interrupts"
     )]
     Iommu,
     /// The kernel's switch for devices that no IOMMU isolates.
-    #[strum(message = "The kernel allows binding devices that no IOMMU isolates \
-               (`enable_unsafe_noiommu_mode`); it checks this only when a device is bound")]
+    #[strum(
+        message = "The host kernel allows binding devices that no IOMMU isolates \
+               (`enable_unsafe_noiommu_mode`); it checks this only when a device is bound"
+    )]
     UnsafeMode,
     /// Memory encryption.
     #[strum(
-        message = "Memory is not encrypted by address (AMD SME, SEV; Intel TDX guests): a device \
-               that uses a plain physical address would read and write ciphertext"
+        message = "Host memory is not encrypted by address (AMD SME, SEV; Intel TDX guests): a \
+               device that uses a plain physical address would read and write ciphertext"
     )]
     MemoryEncryption,
     /// The capability that noiommu mode needs.
     #[strum(
-        message = "The caller has CAP_SYS_RAWIO in the initial user namespace, which noiommu devices \
-               and physical addresses require"
+        message = "The caller has CAP_SYS_RAWIO in the initial user namespace, which the host \
+               kernel requires to open devices in noiommu mode and to report the HPA of \
+               pinned memory"
     )]
     CapabilityRawio,
     /// Whether the caller is shown where its pages are.
@@ -86,20 +92,20 @@ pub enum Id {
     AddressMap,
     /// The place for the guest's memory-mapped PCI config space.
     #[strum(
-        message = "The guest's memory-mapped PCI config space has an address: the host's, if that is \
-               below 4 GiB, or a free MiB"
+        message = "The guest's memory-mapped PCI config space has an address: the host's, if that \
+               is below 4 GiB, or a free range of 1 MiB"
     )]
     ConfigSpace,
     /// The limit on locked memory.
     #[strum(
-        message = "The limit on locked memory covers the guest's memory, once, or CAP_IPC_LOCK \
-               overrides it"
+        message = "The limit on locked memory (`ulimit -l`) is at least the size of guest memory, \
+               whatever the number of devices, or CAP_IPC_LOCK overrides it"
     )]
     Memlock,
     /// The limit on open files.
     #[strum(
-        message = "The hard limit on open files is sufficient for a run; each MSI-X vector that a \
-               guest uses needs one more"
+        message = "The hard limit on open files (`ulimit -Hn`) is sufficient for a run; each \
+               MSI-X vector that a guest uses needs one more"
     )]
     OpenFiles,
     /// Hugepages.
@@ -110,33 +116,33 @@ pub enum Id {
     Hugepages,
     /// Ordinary memory.
     #[strum(
-        message = "The machine and the caller's control group have enough memory available for the \
+        message = "The host and the caller's control group have enough memory available for the \
                guest, if it does not use hugepages"
     )]
     AvailableMemory,
     /// What moves or takes memory that is to be pinned.
     #[strum(
-        message = "No balloon removes memory before it is pinned, and no hugepage is in movable \
-               memory, from where the kernel must migrate it first"
+        message = "No balloon driver takes memory from the host, and no hugepage is in movable \
+               memory, from where the host kernel must migrate it before it is pinned"
     )]
     PinnedMemory,
     /// Memory that failed.
-    #[strum(message = "No memory has failed since boot")]
+    #[strum(message = "No host memory has failed since boot")]
     MemoryErrors,
     /// Guest memory that was not released.
     #[strum(
-        message = "No guest memory is kept pinned for a device that could not be made quiet \
-               (complete only for root)"
+        message = "No guest memory is kept pinned for a device that could not be stopped from \
+               doing DMA (complete only for root)"
     )]
     KeptMemory,
     /// The kernel's taint.
     #[strum(
-        message = "The kernel has reported no fault; bit 6 (U) only means that a device was bound in \
-               noiommu mode"
+        message = "The host kernel has reported no fault; bit 6 (U) only means that a device was \
+               bound in noiommu mode"
     )]
     Taint,
     /// The kernel's lockdown.
-    #[strum(message = "The kernel is not locked down; a device could bypass lockdown")]
+    #[strum(message = "The host kernel is not locked down; a device could bypass lockdown")]
     Lockdown,
     /// A device: whether it is there.
     #[strum(message = "The PCI function exists")]
@@ -152,10 +158,10 @@ pub enum Id {
     )]
     DeviceInUse,
     /// A device: its driver.
-    #[strum(message = "It is bound to a VFIO driver")]
+    #[strum(message = "It is bound to a VFIO driver, such as vfio-pci")]
     DeviceDriver,
     /// A device: its character device.
-    #[strum(message = "It has a VFIO character device")]
+    #[strum(message = "It has a VFIO character device (`/dev/vfio/devices/…`)")]
     DeviceCdev,
     /// A device: how it is reset.
     #[strum(message = "It can be reset without affecting other functions")]
@@ -171,8 +177,8 @@ pub enum Id {
     DeviceInterrupts,
     /// A device: which memory it can address.
     #[strum(
-        message = "It can address all memory of the machine, with the address bits that its last \
-               driver on the host requested (`dma_mask_bits`; 32 if it never had one)"
+        message = "It can address all host memory, with the address bits that its last driver on \
+               the host requested (`dma_mask_bits`; 32 if it never had one)"
     )]
     DeviceDmaWidth,
     /// A device: the functions that share something with it.

@@ -67,7 +67,7 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
 /// A device whose messages the host does not support.
 fn without_messages(reason: NoMessages, has_line: bool) -> Line {
     let reason = match reason {
-        NoMessages::CommandLine => "the kernel was booted with pci=nomsi".to_owned(),
+        NoMessages::CommandLine => "the host was booted with pci=nomsi".to_owned(),
         NoMessages::MsiBus(function) => format!("msi_bus of {function} is 0"),
     };
     let (now, without) = match has_line {
@@ -80,7 +80,7 @@ fn without_messages(reason: NoMessages, has_line: bool) -> Line {
     Line::warn(
         Id::DeviceInterrupts,
         format!("It has MSI or MSI-X, which the host does not support ({reason}): {now}{without}"),
-        "boot without pci=nomsi, or move the device to another slot",
+        "boot the host without pci=nomsi, or move the device to another slot",
     )
 }
 

@@ -24,8 +24,8 @@ pub(crate) fn check_iommufd(root: &SysRoot) -> Line {
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound => Line::fail(
                 id,
-                "/dev/iommu does not exist: the kernel lacks CONFIG_IOMMUFD, or the module is not \
-                 loaded",
+                "/dev/iommu does not exist: the host kernel lacks CONFIG_IOMMUFD, or its module is \
+                 not loaded",
                 "modprobe iommufd",
             ),
             io::ErrorKind::PermissionDenied => Line::fail(
@@ -49,27 +49,27 @@ pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Lin
     if iommus.is_empty() {
         return Line::ok(
             id,
-            "This machine has no IOMMU, or it is disabled: noiommu mode is for such machines",
+            "The host has no IOMMU, or it is disabled: noiommu mode is for such hosts",
         );
     }
     if !noiommu && !remaps_interrupts(root) {
         let text = format!(
-            "This machine's IOMMU ({iommus}) does not remap interrupts: a device behind it can \
-             raise any interrupt of the host"
+            "The host's IOMMU ({iommus}) does not remap interrupts: a device behind it can raise \
+             any interrupt of the host"
         );
         return if allows_unsafe_interrupts(root) {
             Line::warn(
                 id,
-                format!("{text}, which the kernel is configured to allow"),
+                format!("{text}, which the host kernel is configured to allow"),
                 format!("echo 0 > /{UNSAFE_INTERRUPTS}  # to disallow it again"),
             )
         } else {
             Line::fail(
                 id,
-                format!("{text}, so the kernel refuses to assign devices"),
+                format!("{text}, so the host kernel refuses to assign devices"),
                 format!(
-                    "enable interrupt remapping in the firmware, and boot without intremap=off; \
-                     or, if the guest is trusted: echo 1 > /{UNSAFE_INTERRUPTS}"
+                    "enable interrupt remapping in the host's firmware, and boot the host without \
+                     intremap=off; or, if the guest is trusted: echo 1 > /{UNSAFE_INTERRUPTS}"
                 ),
             )
         };
@@ -83,10 +83,10 @@ pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Lin
     Line::warn(
         id,
         format!(
-            "This machine has an IOMMU ({iommus}), which isolates devices: noiommu mode is not \
+            "The host has an IOMMU ({iommus}), which isolates devices: noiommu mode is not \
              needed, nor is --noiommu for devices behind it"
         ),
-        "omit --noiommu; to disable the IOMMU, boot with intel_iommu=off or amd_iommu=off",
+        "omit --noiommu; to disable the IOMMU, boot the host with intel_iommu=off or amd_iommu=off",
     )
 }
 
@@ -112,17 +112,17 @@ pub(crate) fn check_unsafe_mode(root: &SysRoot, devices: &[Bdf], noiommu: bool) 
         ),
         Some(false) => Line::fail(
             id,
-            "Off: the kernel does not allow binding a device that no IOMMU isolates",
+            "Off: the host kernel does not allow binding a device that no IOMMU isolates",
             SWITCH,
         ),
         None if root.exists("sys/module/vfio") => Line::fail(
             id,
-            "This kernel has no such mode: it was built without CONFIG_VFIO_NOIOMMU",
+            "The host kernel has no such mode: it was built without CONFIG_VFIO_NOIOMMU",
             rebuild("-e VFIO_NOIOMMU"),
         ),
         None => Line::fail(
             id,
-            "The kernel module vfio is not loaded, or does not exist",
+            "The host kernel's module vfio is not loaded, or does not exist",
             format!("modprobe vfio-pci && {SWITCH}"),
         ),
     }

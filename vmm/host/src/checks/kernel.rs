@@ -48,7 +48,7 @@ pub(crate) fn check_version(root: &SysRoot, noiommu: bool) -> Line {
     let (first, why) = if noiommu {
         (
             FIRST_NOIOMMU,
-            "the first that reports where pinned memory is, which every device in noiommu mode \
+            "the first that reports the HPA of pinned memory, which every device in noiommu mode \
              requires",
         )
     } else {
@@ -61,16 +61,20 @@ pub(crate) fn check_version(root: &SysRoot, noiommu: bool) -> Line {
     match version(&release) {
         Some(version) if version >= first => Line::ok(
             id,
-            format!("Linux {release}; {needed} or later is required"),
+            format!("The host runs Linux {release}; {needed} or later is required"),
         ),
         Some(_) => Line::fail(
             id,
-            format!("Linux {release} is too old: {needed} or later is required, {why}"),
+            format!(
+                "The host runs Linux {release}, which is too old: {needed} or later is required, {why}"
+            ),
             "apt install -t trixie-backports linux-source-7.3  # or build a later kernel",
         ),
         None => Line::warn(
             id,
-            format!("Cannot parse the kernel's version {release:?}; {needed} is required"),
+            format!(
+                "Cannot parse the host kernel's version {release:?}; {needed} or later is required"
+            ),
             "uname -r",
         ),
     }
@@ -104,8 +108,8 @@ pub(crate) fn check_config(root: &SysRoot, noiommu: bool) -> Line {
         return Line::warn(
             id,
             format!(
-                "Neither /proc/config.gz nor /boot/config-{} can be read, so the kernel's \
-                 configuration is unknown",
+                "Neither /proc/config.gz nor /boot/config-{} can be read, so the host \
+                 kernel's configuration is unknown",
                 release(root)
             ),
             "modprobe configs && pinvisor check",
@@ -120,7 +124,7 @@ pub(crate) fn check_config(root: &SysRoot, noiommu: bool) -> Line {
         return Line::ok(id, format!("{file} has every required option"));
     }
     let mut text = format!(
-        "This kernel was built without CONFIG_{} ({file})",
+        "The host kernel was built without CONFIG_{} ({file})",
         missing.join(", CONFIG_").replace(" or ", " or CONFIG_")
     );
     if missing.iter().any(|name| name == "VFIO_CONTAINER") {
@@ -147,7 +151,7 @@ pub(crate) fn check_taint(root: &SysRoot, noiommu: bool) -> Line {
         Err(word) => {
             return Line::warn(
                 id,
-                format!("Cannot parse the kernel's taint {word:?}"),
+                format!("Cannot parse the host kernel's taint {word:?}"),
                 "cat /proc/sys/kernel/tainted",
             );
         }
@@ -167,18 +171,18 @@ pub(crate) fn check_taint(root: &SysRoot, noiommu: bool) -> Line {
         return Line::warn(
             id,
             format!(
-                "The kernel has reported a fault: {} (taint {taint}){user}",
+                "The host kernel has reported a fault: {} (taint {taint}){user}",
                 trouble.join("; ")
             ),
-            "dmesg --level=emerg,alert,crit,err; then reboot",
+            "dmesg --level=emerg,alert,crit,err  # then reboot the host",
         );
     }
     match (taint, user) {
         (0, _) if noiommu => Line::ok(
             id,
-            "The kernel is not tainted; binding a device taints it (U)",
+            "The host kernel is not tainted; binding a device taints it (U)",
         ),
-        (0, _) => Line::ok(id, "The kernel is not tainted"),
+        (0, _) => Line::ok(id, "The host kernel is not tainted"),
         _ => Line::ok(id, format!("Taint {taint}{user}")),
     }
 }
@@ -187,14 +191,14 @@ pub(crate) fn check_taint(root: &SysRoot, noiommu: bool) -> Line {
 pub(crate) fn check_lockdown(root: &SysRoot) -> Line {
     let id = Id::Lockdown;
     match lockdown(root) {
-        None => Line::ok(id, "The kernel is not locked down"),
+        None => Line::ok(id, "The host kernel is not locked down"),
         Some(mode) => Line::warn(
             id,
             format!(
-                "The kernel is locked down ({mode}). That does not prevent a run, but the driver \
-                 of a device without an IOMMU can change the kernel regardless"
+                "The host kernel is locked down ({mode}). That does not prevent a run, but a guest \
+                 with a device without an IOMMU can change the host kernel regardless"
             ),
-            "if the guest is trusted like root: pinvisor run --noiommu ...",
+            "pinvisor run --noiommu ...  # if you trust the guest as you trust root on the host",
         ),
     }
 }

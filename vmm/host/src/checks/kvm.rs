@@ -43,7 +43,7 @@ fn line(answer: Result<(), KvmObstacle>) -> Line {
             id,
             format!("/dev/kvm can be opened, but {obstacle}"),
             format!(
-                "boot Linux 7.3 with CONFIG_{}",
+                "boot Linux 7.3 or later on the host, with CONFIG_{}",
                 KVM_OPTIONS.join(" or CONFIG_")
             ),
         ),
@@ -55,8 +55,8 @@ fn unopened(error: &io::Error) -> Line {
     match error.kind() {
         io::ErrorKind::NotFound => Line::fail(
             id,
-            "/dev/kvm does not exist: virtualisation is disabled in the firmware, or the kernel \
-             lacks KVM, or its module is not loaded",
+            "/dev/kvm does not exist: virtualisation is disabled in the host's firmware, or the \
+             host kernel lacks KVM, or its module is not loaded",
             format!("modprobe -a {KVM_MODULES}; dmesg | grep -i kvm"),
         ),
         io::ErrorKind::PermissionDenied => Line::fail(

@@ -51,7 +51,7 @@ pub(crate) fn check_hugepages(
     if !root.exists("sys/kernel/mm/hugepages") {
         return vec![Line::fail(
             id,
-            "This kernel has no hugepages (CONFIG_HUGETLBFS), which guest memory requires",
+            "The host kernel has no hugepages (CONFIG_HUGETLBFS), which guest memory requires",
             rebuild("-e HUGETLBFS"),
         )];
     }
@@ -94,7 +94,7 @@ fn check_pool(root: &SysRoot, page: HugepageSize, need: Option<u64>) -> Line {
         pool.total, pool.free, pool.reserved
     );
     let file = format!("/sys/kernel/mm/hugepages/{}/nr_hugepages", page.pool_name());
-    let early = "or early, on the kernel's command line";
+    let early = "or early, on the host kernel's command line";
     let Some(bytes) = need else {
         if pool.available() > 0 {
             return Line::ok(id, format!("Pages of {page}: {have}"));
@@ -138,7 +138,7 @@ pub(crate) fn check_pinned_memory(root: &SysRoot) -> Line {
         return Line::warn(
             id,
             format!(
-                "This virtual machine's hypervisor can reclaim free memory through {driver} \
+                "The hypervisor of this host can reclaim free memory through {driver} \
                  ({device}). It cannot reclaim pinned pages, but may leave none to reserve"
             ),
             format!("echo {device} > /sys/bus/{bus}/drivers/{driver}/unbind"),
@@ -148,10 +148,10 @@ pub(crate) fn check_pinned_memory(root: &SysRoot) -> Line {
         Some(word) => Line::warn(
             id,
             format!(
-                "The kernel was booted with {word}: hugepages in movable memory are migrated \
+                "The host kernel was booted with {word}: hugepages in movable memory are migrated \
                  before they are pinned, which fails if no other is free"
             ),
-            format!("boot without {word}, or reserve twice the hugepages"),
+            format!("boot the host without {word}, or reserve twice the hugepages"),
         ),
         None => Line::ok(id, "No balloon and no movable hugepages"),
     }
@@ -164,12 +164,12 @@ pub(crate) fn check_memory_errors(root: &SysRoot) -> Line {
         Some(kib) if kib > 0 => Line::warn(
             id,
             format!(
-                "{kib} KiB of memory have failed since boot. The kernel no longer gives such pages \
+                "{kib} KiB of host memory have failed since boot. The kernel no longer gives such pages \
                  to programs, but a device can still access them"
             ),
             "dmesg | grep -i -e 'memory failure' -e mce",
         ),
-        _ => Line::ok(id, "No memory has failed since boot"),
+        _ => Line::ok(id, "No host memory has failed since boot"),
     }
 }
 

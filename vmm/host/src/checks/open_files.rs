@@ -12,8 +12,8 @@ use crate::sys_root::SysRoot;
 #[must_use]
 pub fn open_files_hint(need: u64) -> String {
     format!(
-        "raise the hard limit on open files: ulimit -n {need} or more, LimitNOFILE= of a systemd unit, \
-         --ulimit nofile= of a container"
+        "raise the hard limit on open files: ulimit -n {need} as root, LimitNOFILE={need} in a systemd \
+         unit, or --ulimit nofile={need} of a container"
     )
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn check(root: &SysRoot, devices: usize) -> Line {
     match limit(root, "Max open files").map(|limit| limit.hard) {
         Some(Some(limit)) if limit < need => Line::fail(
             id,
-            format!("A run needs up to {need} open files, and the limit is {limit}"),
+            format!("A run needs up to {need} open files, but the hard limit is {limit}"),
             open_files_hint(need),
         ),
         Some(Some(limit)) => Line::ok(

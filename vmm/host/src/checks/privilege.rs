@@ -44,8 +44,8 @@ pub(crate) fn check_rawio(root: &SysRoot, noiommu: bool) -> Line {
     Line::fail(
         id,
         format!(
-            "{why}: the kernel requires that capability to open a device in noiommu mode and to \
-             report where pinned memory is (IOMMU_IOAS_NOIOMMU_GET_PA)"
+            "{why}: the host kernel requires that capability to open a device in noiommu mode and \
+             to report the HPA of pinned memory (IOMMU_IOAS_NOIOMMU_GET_PA)"
         ),
         "run as root outside a container: sudo pinvisor ...",
     )
@@ -84,12 +84,7 @@ pub(crate) fn check_memlock(root: &SysRoot, need: Option<u64>) -> Line {
     let id = Id::Memlock;
     let needs = need.map_or_else(
         || "A guest needs the size of its memory, once for all its devices".to_owned(),
-        |bytes| {
-            format!(
-                "{bytes} bytes ({}) are required, once for all devices",
-                size(bytes)
-            )
-        },
+        |bytes| format!("{} are required, once for all devices", size(bytes)),
     );
     if Privilege::of_caller(root).has(IPC_LOCK) {
         return Line::ok(id, format!("{needs}; no limit applies (CAP_IPC_LOCK)"));
@@ -98,19 +93,13 @@ pub(crate) fn check_memlock(root: &SysRoot, need: Option<u64>) -> Line {
         (Some(None), _) => Line::ok(id, format!("{needs}; the limit is unlimited")),
         (Some(Some(limit)), Some(need)) if limit < need => Line::fail(
             id,
-            format!(
-                "{needs}, and the limit on locked memory is {limit} bytes ({})",
-                size(limit)
-            ),
+            format!("{needs}, but the limit on locked memory is {}", size(limit)),
             format!(
                 "ulimit -l {}  # in KiB; or run with CAP_IPC_LOCK",
                 need.div_ceil(1024)
             ),
         ),
-        (Some(Some(limit)), _) => Line::ok(
-            id,
-            format!("{needs}; the limit is {limit} bytes ({})", size(limit)),
-        ),
+        (Some(Some(limit)), _) => Line::ok(id, format!("{needs}; the limit is {}", size(limit))),
         (None, _) => Line::warn(
             id,
             format!("{needs}; the limit cannot be read from /proc/self/limits"),

@@ -6,5 +6,7 @@ use crate::arch::KERNEL_TARGET;
 
 /// How to build the kernel with other `options`, as `scripts/config` takes them.
 pub(crate) fn rebuild(options: &str) -> String {
-    format!("in the kernel's source: scripts/config {options} && make olddefconfig {KERNEL_TARGET}")
+    format!(
+        "in the host kernel's source: scripts/config {options} && make olddefconfig {KERNEL_TARGET}"
+    )
 }

@@ -35,10 +35,11 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
         }
         ResetMethod::None { .. } => Line::fail(
             id,
-            "Neither it nor its bus can be reset: its next user inherits its current activity",
+            "Neither it nor its bus can be reset: DMA that is still running would continue under its next \
+             user",
             format!(
-                "move it behind a bridge; or accept this: pinvisor run --device {bdf},reset=none \
-                 ..."
+                "pinvisor run --device {bdf},reset=none ...  # accepts this; or move it to a slot \
+                 with its own bridge"
             ),
         ),
     }

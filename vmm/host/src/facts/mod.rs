@@ -8,6 +8,7 @@ pub(crate) mod config_space;
 pub(crate) mod config_window;
 pub(crate) mod device;
 pub(crate) mod dma_mode;
+pub(crate) mod guarded;
 pub(crate) mod in_use;
 pub(crate) mod interrupts;
 pub(crate) mod iommu;

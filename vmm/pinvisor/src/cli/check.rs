@@ -7,8 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use devices::mediate::Profile;
-use host::{DmaMode, SysRoot, Wanted, WantedDevice, WantedMemory};
-use iommufd_backend::PciSysfs;
+use host::{DmaMode, Mediation, SysRoot, Wanted, WantedDevice, WantedMemory};
 
 use super::written;
 use crate::config::DEVICE_VALUE;
@@ -56,7 +55,7 @@ impl CheckArgs {
             devices: self
                 .devices
                 .iter()
-                .map(|device| wanted(root.pci(), device))
+                .map(|device| wanted(&root, device))
                 .collect(),
             memory: self.memory.map(|memory| WantedMemory {
                 bytes: memory.size,
@@ -77,7 +76,7 @@ impl CheckArgs {
     }
 }
 
-/// Whether standard output is a terminal that takes colours, and the user wants them
+/// Whether standard output is a terminal that supports colours, and the user has not disabled them
 /// (<https://no-color.org>).
 fn has_colour() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -85,32 +84,39 @@ fn has_colour() -> bool {
     io::stdout().is_terminal() && !is_dumb && !is_set("NO_COLOR")
 }
 
-fn wanted(sysfs: &PciSysfs, device: &DeviceConfig) -> WantedDevice {
+fn wanted(root: &SysRoot, device: &DeviceConfig) -> WantedDevice {
     WantedDevice {
-        no_profile: match device.dma {
-            DmaMode::Mediate => no_profile(sysfs, device),
-            _ => None,
-        },
+        mediation: mediation(root, device),
         bdf: device.bdf,
         dma: device.dma,
         allow_no_reset: device.allow_no_reset,
     }
 }
 
-/// Why there is no register profile for the device; `None` if there is one.
-fn no_profile(sysfs: &PciSysfs, device: &DeviceConfig) -> Option<String> {
+/// How the monitor would translate for the device.
+fn mediation(root: &SysRoot, device: &DeviceConfig) -> Mediation {
+    if device.dma != DmaMode::Mediate {
+        return Mediation::Profile;
+    }
     match profile(device) {
-        Ok(Some(_)) => return None,
+        Ok(Some(_)) => return Mediation::Profile,
+        Ok(None) if host::is_nvme(root, device.bdf) => return Mediation::Guarded,
         Ok(None) => {}
-        Err(error) => return Some(error.chain()),
+        Err(error) => return Mediation::NoProfile(error.chain()),
     }
     let id = |name| {
-        let number = sysfs.number(device.bdf, name).ok();
+        let number = root.pci().number(device.bdf, name).ok();
         number.and_then(|number| u16::try_from(number).ok())
     };
-    let (vendor, id) = (id("vendor")?, id("device")?);
-    let is_known = matches!(Profile::shipped_for(vendor, id), Ok(Some(_)));
-    (!is_known).then(|| format!("no profile is shipped for {vendor:04x}:{id:04x}"))
+    let (Some(vendor), Some(id)) = (id("vendor"), id("device")) else {
+        return Mediation::Profile;
+    };
+    match Profile::shipped_for(vendor, id) {
+        Ok(Some(_)) => Mediation::Profile,
+        _ => Mediation::NoProfile(format!(
+            "Pinvisor includes no profile for {vendor:04x}:{id:04x}"
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -122,12 +128,16 @@ mod tests {
     #[test]
     fn a_mediated_device_requires_a_profile() {
         let root = tempfile::tempdir().unwrap();
-        let function = root.path().join("bus/pci/devices/0000:01:00.0");
+        let function = root.path().join("sys/bus/pci/devices/0000:01:00.0");
         fs::create_dir_all(&function).unwrap();
-        let sysfs = PciSysfs::at(root.path());
-        let obstacle = |options: &str| {
+        let sysfs = SysRoot::at(root.path());
+        let mediation = |options: &str| {
             let device = format!("01:00.0,{options}").parse().unwrap();
-            wanted(&sysfs, &device).no_profile
+            wanted(&sysfs, &device).mediation
+        };
+        let obstacle = |options: &str| match mediation(options) {
+            Mediation::NoProfile(reason) => Some(reason),
+            _ => None,
         };
         let known = |vendor: &str, device: &str| {
             fs::write(function.join("vendor"), vendor).unwrap();
@@ -142,5 +152,9 @@ mod tests {
         assert_eq!(obstacle("dma=mediate,profile=edu"), None);
         let text = obstacle("dma=mediate,profile=/nowhere").unwrap();
         assert!(text.contains("/nowhere"), "{text}");
+        fs::write(function.join("class"), "0x010802\n").unwrap();
+        assert_eq!(mediation("dma=mediate"), Mediation::Guarded);
+        assert_eq!(mediation("dma=mediate,profile=edu"), Mediation::Profile);
+        assert_eq!(mediation("dma=auto"), Mediation::Profile);
     }
 }

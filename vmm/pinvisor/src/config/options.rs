@@ -22,6 +22,18 @@ const COMMAND_LINE: &str = "console=ttyS0";
 #[error("--{0} is missing on the command line and in the file of --config")]
 pub struct Missing(&'static str);
 
+impl Missing {
+    /// How to name it.
+    #[must_use]
+    pub fn hint(self) -> String {
+        let value = match self.0 {
+            "kernel" => "/boot/vmlinuz-VERSION",
+            _ => "512M",
+        };
+        format!("for example: --{} {value}", self.0)
+    }
+}
+
 /// What a device's option is made of.
 pub const DEVICE_VALUE: &str =
     "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";
@@ -32,8 +44,9 @@ pub const DEVICE_HELP: &str = "PCI device to pass through, bound to vfio-pci; ma
                                (docs/reference/dma-window.md); mediate checks and translates \
                                addresses that are written to the device's registers, which \
                                profile=FILE or a shipped profile's name describes \
-                               (docs/reference/mediate.md). A device that cannot be reset requires \
-                               reset=none";
+                               (docs/reference/mediate.md), and needs no profile for an NVMe \
+                               controller (docs/guide/guarded-nvme.md). A device that cannot be \
+                               reset requires reset=none";
 
 /// The options of a run. The comments are the help of the command line.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]

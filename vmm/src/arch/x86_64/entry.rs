@@ -43,7 +43,7 @@ const TASK: u16 = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum EntryError {
     /// KVM refused.
-    #[error("KVM: cannot set {what}")]
+    #[error("KVM on the host refused: cannot set {what} of a vCPU")]
     Kvm {
         /// What was to be set.
         what: &'static str,
@@ -51,7 +51,7 @@ pub enum EntryError {
         source: kvm_ioctls::Error,
     },
     /// Low memory did not take the descriptors.
-    #[error("Cannot write the GDT")]
+    #[error("Cannot write the GDT to guest memory")]
     Write(#[from] vm_memory::GuestMemoryError),
     /// The CPU has too many CPUID leaves.
     #[error(transparent)]

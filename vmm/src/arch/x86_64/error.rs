@@ -10,8 +10,8 @@ use super::boot::params::ParamsError;
 use super::entry::EntryError;
 use super::page_tables::NoRoomError;
 use crate::boot::LoadError;
-use crate::error::explain::{ExitCode, Explain, Limits};
-use crate::memory::LayoutError;
+use crate::error::explain::{ExitCode, Explain, Limits, REPORT_BUG};
+use crate::memory::{FRAGMENTED, LayoutError};
 
 /// What a kernel begins with cannot be made.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -71,7 +71,15 @@ impl Explain for ArchError {
             Self::Params(ParamsError::Unbootable { word, .. }) => {
                 Some(format!("remove {word} from --cmdline"))
             }
-            Self::Params(_) | Self::Entry(_) | Self::PageTables(_) | Self::Acpi(_) => None,
+            Self::Params(ParamsError::CommandLineTooLong { .. }) => {
+                Some("shorten --cmdline; Pinvisor may add a few words to it".to_owned())
+            }
+            Self::Params(ParamsError::CommandLineNul) => {
+                Some("remove the NUL character from --cmdline".to_owned())
+            }
+            Self::Params(ParamsError::MapTooLong { .. }) => Some(FRAGMENTED.to_owned()),
+            Self::PageTables(_) | Self::Acpi(_) => Some(REPORT_BUG.to_owned()),
+            Self::Params(ParamsError::Write(_)) | Self::Entry(_) => None,
             Self::Load(error) => error.hint(limits),
             Self::Layout(error) => error.hint(limits),
         }

@@ -13,6 +13,11 @@ use super::cpuid;
 use super::entry::{self, EntryError};
 use crate::kvm::vm::{Vm, VmError};
 
+/// Ports where nothing is, and where Linux looks by writing: Super I/O chips, each with four keys
+/// (drivers/tty/serial/8250/8250_fintek.c probe_setup_port), and the serial ports COM2 to COM4
+/// (arch/x86/include/asm/serial.h). First port, and how many.
+const PROBED_PORTS: [(u16, u32); 5] = [(0x2e, 2), (0x4e, 2), (0x2f8, 8), (0x3e8, 8), (0x2e8, 8)];
+
 /// A guest's CPUs, before any state is set.
 #[derive(Debug)]
 pub struct Vcpus {
@@ -29,6 +34,9 @@ impl Vcpus {
     pub fn create(vm: &Vm, count: u8) -> Result<Self, VmError> {
         // CONFIG_ADDRESS of PCI, a dword, which selects what the next access to CONFIG_DATA is about.
         vm.keep_writes(CONFIG_PORT, 4)?;
+        for (port, len) in PROBED_PORTS {
+            vm.keep_writes(port, len)?;
+        }
         let all = (0..count)
             .map(|index| vm.create_vcpu(index))
             .collect::<Result<Vec<_>, _>>()?;

@@ -70,12 +70,11 @@ impl Explain for Backend {
                 .and_then(|errno| limits.explain(errno))
                 .or_else(|| self.hint()),
             Self::Pin { source, .. }
-                if source.raw_os_error() == Some(libc::ENOMEM)
-                    && !limits.limit_locked_memory() =>
+                if source.raw_os_error() == Some(libc::ENOMEM) && !limits.limit_locked_memory() =>
             {
                 Some(
-                    "this machine, or the control group, is out of memory: give the guest less, or \
-                     reserve more hugepages"
+                    "the host, or the control group of this process, is out of memory: use a \
+                     smaller --memory, or reserve more hugepages"
                         .to_owned(),
                 )
             }

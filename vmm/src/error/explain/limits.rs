@@ -53,16 +53,18 @@ impl Limits {
     pub fn explain(self, errno: i32) -> Option<String> {
         match errno {
             libc::EMFILE => Some(format!(
-                "raise the limit on open files, which is {}: ulimit -n, LimitNOFILE= of a systemd unit",
+                "raise the limit on open files of this process, which is {}: ulimit -n, LimitNOFILE= of a \
+                 systemd unit",
                 self.open_files.unwrap_or_default()
             )),
             libc::ENFILE => {
-                Some("raise the kernel's limit on open files: sysctl fs.file-max".into())
+                Some("raise the host's limit on open files: sysctl -w fs.file-max=NUMBER".into())
             }
             libc::EFBIG => self.file_size.map(|bytes| {
                 format!(
-                    "raise the limit on the size of files, which is {bytes} bytes and applies to \
-                     guest memory: ulimit -f unlimited, LimitFSIZE= of a systemd unit"
+                    "raise the limit on the size of files, which is {} MiB and applies to guest \
+                     memory: ulimit -f unlimited, LimitFSIZE=infinity in a systemd unit",
+                    bytes >> 20
                 )
             }),
             libc::ENOMEM | libc::ENOSPC => self.explain_memory(errno),
@@ -79,12 +81,12 @@ impl Limits {
     fn explain_memory(self, errno: i32) -> Option<String> {
         match self.address_space.filter(|_| errno == libc::ENOMEM) {
             Some(bytes) => Some(format!(
-                "raise the limit on this process's address space, which is {} KiB: ulimit -v \
-                 unlimited, LimitAS= of a systemd unit",
-                bytes / 1024
+                "raise the limit on this process's address space, which is {} MiB: ulimit -v \
+                 unlimited, LimitAS=infinity in a systemd unit",
+                bytes >> 20
             )),
             None => self.promises_only_what_there_is.then(|| {
-                "the kernel does not overcommit memory: sysctl vm.overcommit_memory=0, or raise \
+                "the host does not overcommit memory: sysctl vm.overcommit_memory=0, or raise \
                  vm.overcommit_ratio"
                     .to_owned()
             }),
@@ -166,22 +168,18 @@ mod tests {
             let text = limits.explain(errno).unwrap();
             assert!(text.contains(name), "{text}");
         };
-        let limit = Some(20 << 10);
+        let limit = Some(20 << 20);
         let files = Limits {
             file_size: limit,
             ..NONE
         };
-        named(
-            files,
-            libc::EFBIG,
-            "20480 bytes and applies to guest memory",
-        );
+        named(files, libc::EFBIG, "20 MiB and applies to guest memory");
         let space = Limits {
             address_space: limit,
             promises_only_what_there_is: true,
             ..NONE
         };
-        named(space, libc::ENOMEM, "20 KiB: ulimit -v");
+        named(space, libc::ENOMEM, "20 MiB: ulimit -v");
         named(space, libc::ENOSPC, "vm.overcommit_memory=0");
         let open = Limits {
             open_files: Some(20),

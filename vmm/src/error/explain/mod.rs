@@ -17,6 +17,10 @@ pub use file::FileError;
 pub use limits::{Limits, errno};
 pub use process::{MORE_TASKS, ProcessError, process};
 
+/// The hint of an error that only a bug causes, in Pinvisor or in the host's kernel.
+pub const REPORT_BUG: &str = "this is a bug in Pinvisor or in the host's kernel: please report it, with the output of \
+                              the same command with -vv, of uname -r, and of cat /proc/iomem as root";
+
 /// An error that reaches the user.
 pub trait Explain {
     /// All names that [`id`](Self::id) gives to errors of this type's own.

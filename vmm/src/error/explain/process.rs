@@ -10,8 +10,9 @@ use super::exit_code::ExitCode;
 use super::limits::Limits;
 
 /// What lets a process have more threads.
-pub const MORE_TASKS: &str = "raise pids.max of the control group, which is TasksMax= of a systemd unit, the user's \
-                              RLIMIT_NPROC (ulimit -u), or the limit on address space (ulimit -v)";
+pub const MORE_TASKS: &str = "raise the limit: pids.max of the control group (TasksMax= of a systemd unit, \
+                              --pids-limit of a container), ulimit -u, sysctl kernel.threads-max, \
+                              or the limit on address space, ulimit -v";
 
 /// This process cannot do something.
 #[derive(Debug, thiserror::Error)]

@@ -25,13 +25,13 @@ pub enum PinError {
         "Guest memory needs {need} hugepages of {size}, of which {}",
         if *need > got.saturating_add(*free) {
             format!(
-                "{} are available ({total} in the pool, the rest in use or reserved)",
+                "{} are available ({total} in the host's pool, the rest in use or reserved)",
                 got.saturating_add(*free)
             )
         } else {
             format!(
-                "this process got {got}: the pool has {free} more free pages ({total} in all), but \
-                 the kernel refuses them to this process"
+                "this process got {got}: the host's pool has {free} more free pages ({total} in \
+                 all), but the host kernel refuses them to this process"
             )
         }
     )]
@@ -48,7 +48,7 @@ pub enum PinError {
         total: u64,
     },
     /// Less ordinary memory than the guest is to have.
-    #[error("Guest memory needs {} MiB of ordinary memory, and {available}", bytes >> 20)]
+    #[error("Guest memory needs {} MiB of ordinary host memory, but only {available}", bytes >> 20)]
     TooLittleMemory {
         /// Bytes needed.
         bytes: u64,
@@ -126,7 +126,9 @@ impl Explain for PinError {
                 })
             }
             Self::TooLittleMemory { available, .. } => Some(available.hint()),
-            Self::Software(_) => Some("give the guest less memory".to_owned()),
+            Self::Software(_) => {
+                Some("use a smaller --memory: --software has 28 GiB of synthetic memory".to_owned())
+            }
             Self::Backend(error) => Explain::hint(error, limits),
             Self::Process(error) => error.hint(limits),
         }
@@ -146,8 +148,8 @@ impl Explain for PinError {
 /// What to do where the pool has free hugepages, and the kernel refuses them.
 fn refused_hugepages(size: HugepageSize) -> String {
     format!(
-        "raise hugetlb.{size}B.max of the control group, or allow this process memory of all NUMA \
-         nodes (numactl, cpuset.mems)"
+        "raise hugetlb.{size}B.max of the control group (hugepages limit of a container), or allow \
+         this process memory of all NUMA nodes (numactl --membind=all, cpuset.mems)"
     )
 }
 
@@ -155,9 +157,10 @@ fn refused_hugepages(size: HugepageSize) -> String {
 fn reserve(size: HugepageSize, total: u64) -> String {
     let pool = size.pool_name();
     format!(
-        "echo {total} > /sys/kernel/mm/hugepages/{pool}/nr_hugepages; if the file then reads \
-         lower, memory is too fragmented: echo 1 > /proc/sys/vm/compact_memory and repeat, or \
-         reserve them at boot (hugepagesz={size} hugepages={total})"
+        "echo {total} > /sys/kernel/mm/hugepages/{pool}/nr_hugepages; if that file then reads \
+         lower, host memory is too fragmented: echo 1 > /proc/sys/vm/compact_memory and repeat, or \
+         reserve them at boot (hugepagesz={size} hugepages={total} on the host kernel's command \
+         line)"
     )
 }
 
@@ -172,7 +175,7 @@ mod tests {
             source: std::io::Error::from_raw_os_error(libc::ENOMEM),
         });
         let error = page.of_all(2 << 30);
-        assert!(error.to_string().contains("2147483648"), "{error}");
+        assert!(error.to_string().contains("2048 MiB"), "{error}");
     }
 
     #[test]

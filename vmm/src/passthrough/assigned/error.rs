@@ -20,8 +20,8 @@ use crate::error::explain::{ExitCode, Explain, Limits};
 pub enum KeepError {
     /// There is no evidence that a device has ended its DMA, so guest memory was not released.
     #[error(
-        "PCI device {bdf} could not be made quiet, so guest memory stays pinned: process {process} \
-         keeps {status}"
+        "PCI device {bdf} could not be stopped from doing DMA, so guest memory stays pinned: \
+         process {process} holds {status}"
     )]
     MemoryKept {
         /// The first such device.
@@ -54,7 +54,14 @@ impl Explain for KeepError {
 
     fn hint(&self, _: Limits) -> Option<String> {
         match self {
-            Self::MemoryKept { bdf, .. } => Some(format!("pinvisor release {bdf}")),
+            Self::MemoryKept { bdf, process, .. } => Some(format!(
+                "pinvisor release {bdf} resets the device and then releases the memory; do not kill \
+                 process {process}: the device could then write to memory that the host reuses"
+            )),
+            Self::Keeper(KeeperError::Silent { pid, .. }) => Some(format!(
+                "check whether process {pid} was killed (dmesg | grep -i 'killed process'), then \
+                 run pinvisor list as root"
+            )),
             Self::Keeper(_) => None,
         }
     }

@@ -24,8 +24,8 @@ pub enum BindStageError {
     Bind(#[from] BindError),
     /// It keeps what its last user left in it.
     #[error(
-        "PCI device {bdf} cannot be reset, so its next user inherits its current activity: it has \
-         no function reset, and {}",
+        "PCI device {bdf} cannot be reset, so DMA that is still running would continue under its \
+         next user: it has no function-level reset, and {}",
         bus_reset(others)
     )]
     NoReset {
@@ -41,7 +41,7 @@ fn bus_reset(others: &[Bdf]) -> String {
     match others {
         [] => "its bus cannot be reset either".to_owned(),
         _ => format!(
-            "resetting its bus would also reset {}, which this guest does not have",
+            "a reset of its bus would also reset {}, which this guest does not have",
             names(others, ", ")
         ),
     }
@@ -80,14 +80,16 @@ impl Explain for BindStageError {
             Self::Bind(error) => Explain::hint(error, limits),
             Self::NoReset { bdf, others } => {
                 let first = match others.as_slice() {
-                    [] => "move it to another slot, where it has its own bus that can be reset"
+                    [] => "move it to another slot, in which it has a bus of its own that can be reset"
                         .to_owned(),
                     _ => format!(
-                        "pass them through together: --device {}",
+                        "pass them all to this guest: --device {bdf} --device {}",
                         names(others, " --device ")
                     ),
                 };
-                Some(format!("{first}; or accept it: --device {bdf},reset=none"))
+                Some(format!(
+                    "{first}; or accept that its DMA may continue: --device {bdf},reset=none"
+                ))
             }
         }
     }
@@ -156,5 +158,23 @@ impl Explain for BindError {
             Self::BindBridge { .. } | Self::BindSilent { .. } => Id::DeviceType,
             Self::BindNotTaken { .. } => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_bus_is_reset_if_the_guest_has_all_of_its_functions() {
+        let bdf = |name: &str| name.parse::<Bdf>().unwrap();
+        let error = BindStageError::NoReset {
+            bdf: bdf("02:00.0"),
+            others: vec![bdf("02:00.1"), bdf("02:00.2")],
+        };
+        let hint = error.hint(Limits::NONE).unwrap();
+        let together = "--device 0000:02:00.0 --device 0000:02:00.1 --device 0000:02:00.2;";
+        assert!(hint.contains(together), "{hint}");
+        assert!(hint.ends_with("--device 0000:02:00.0,reset=none"), "{hint}");
     }
 }

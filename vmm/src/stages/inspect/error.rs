@@ -20,24 +20,26 @@ use crate::error::explain::{ExitCode, Explain, Limits};
 pub enum InspectError {
     /// The user has not accepted what passing a device through without an IOMMU means.
     #[error(
-        "No IOMMU isolates PCI device {bdf}: its driver can read and write all memory of this \
-         machine, so its guest must be trusted like root"
+        "No IOMMU isolates PCI device {bdf}: it can read and write all memory of the host, so you \
+         must trust the guest that controls it as you trust root on the host"
     )]
     NoiommuNotAccepted {
         /// The device.
         bdf: Bdf,
     },
     /// A machine in software has no place for a real device, which uses real addresses only.
-    #[error("PCI device {bdf} cannot use synthetic physical memory")]
+    #[error("PCI device {bdf} cannot be used with --software, whose physical memory is synthetic")]
     DeviceWithSoftware {
         /// The device.
         bdf: Bdf,
     },
     /// `--break identity` without identity-mapped memory.
-    #[error("No device uses identity-mapped guest memory, so --break identity has no effect")]
+    #[error(
+        "--break identity has no effect: no device uses identity-mapped guest memory (dma=identity)"
+    )]
     NoIdentity,
     /// Memory is encrypted by address.
-    #[error("{}; PCI device {bdf} cannot be used without an IOMMU", encryption.meaning())]
+    #[error("{}, so PCI device {bdf} cannot be used without an IOMMU", encryption.meaning())]
     MemoryEncrypted {
         /// The device.
         bdf: Bdf,
@@ -46,8 +48,8 @@ pub enum InspectError {
     },
     /// The addresses on a device's bus are others than the CPU's.
     #[error(
-        "PCI device {bdf}: BAR{} is at {:#x} on its bus and at {:#x} for the CPU, so the device \
-         and the CPU use different addresses",
+        "PCI device {bdf}: BAR{} is at {:#x} on its bus and at {:#x} for the CPU: a bridge \
+         translates addresses, so the device's DMA would access the wrong memory",
         found.bar, found.bus, found.cpu
     )]
     BusAddresses {
@@ -57,13 +59,16 @@ pub enum InspectError {
         found: TranslatedBar,
     },
     /// Identity was asked for where an IOMMU translates.
-    #[error("PCI device {bdf} is behind an IOMMU, so it cannot use physical addresses")]
+    #[error(
+        "PCI device {bdf} is behind an IOMMU, which translates its addresses, so dma=identity, \
+         translate and mediate do not apply to it"
+    )]
     BehindIommu {
         /// The device.
         bdf: Bdf,
     },
     /// An IOMMU was asked for where there is none.
-    #[error("No IOMMU translates for PCI device {bdf}")]
+    #[error("PCI device {bdf} is not behind an IOMMU, which dma=iommu requires")]
     NotBehindIommu {
         /// The device.
         bdf: Bdf,
@@ -93,15 +98,24 @@ impl Explain for InspectError {
 
     fn hint(&self, _: Limits) -> Option<String> {
         let text = match self {
-            Self::NoiommuNotAccepted { .. } => "if you accept that, add --noiommu",
+            Self::NoiommuNotAccepted { .. } => {
+                "if you accept that risk, add --noiommu to the command line"
+            }
             Self::MemoryEncrypted { encryption, .. } => encryption.hint(),
             Self::BusAddresses { .. } => {
-                "use a slot whose bridge does not translate addresses, or disable a controller \
-                 such as VMD in the firmware"
+                "move the device to a slot whose bridge does not translate addresses, or disable \
+                 the translating controller (such as Intel VMD) in the host's firmware"
             }
-            Self::BehindIommu { .. } => "omit dma=: the IOMMU translates for the device",
-            Self::NotBehindIommu { .. } => "omit dma=iommu, and read what --noiommu means",
-            Self::NoIdentity | Self::DeviceWithSoftware { .. } => return None,
+            Self::BehindIommu { .. } => {
+                "omit dma=, or use dma=iommu: the IOMMU translates for the device"
+            }
+            Self::NotBehindIommu { .. } => {
+                "enable the IOMMU in the host's firmware and on its kernel's command line \
+                 (intel_iommu=on); or omit dma=iommu and add --noiommu, if you trust the guest as \
+                 root on the host"
+            }
+            Self::NoIdentity => "use a device with dma=identity, or --software",
+            Self::DeviceWithSoftware { .. } => "omit --device, or omit --software",
         };
         Some(text.to_owned())
     }

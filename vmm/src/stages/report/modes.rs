@@ -2,9 +2,11 @@
 
 //! The DMA modes that are possible for a device, and why.
 
+use address::Bdf;
 use devices::mediate::Profile;
-use host::ResolvedDma;
+use host::{NVME_CLASS, ResolvedDma, SysRoot};
 use iommufd_backend::{CdevKind, VfioDevice};
+use pci_config::regs::REVISION;
 
 use super::{Device, Mode};
 use crate::error::Error;
@@ -89,6 +91,9 @@ fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
     device.config_read(0, &mut identity)?;
     let [vendor, id] =
         [[identity[0], identity[1]], [identity[2], identity[3]]].map(u16::from_le_bytes);
+    if is_nvme(device)? && !matches!(path, DmaPath::Mediate(_)) {
+        return Ok(guarded(device.bdf()));
+    }
     let given = matches!(path, DmaPath::Mediate(Some(_)));
     let shipped = || matches!(Profile::shipped_for(vendor, id), Ok(Some(_)));
     let (possible, why) = if given {
@@ -99,8 +104,9 @@ fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
             format!("by the shipped profile for {vendor:04x}:{id:04x}"),
         )
     } else {
-        let why =
-            format!("no profile is shipped for {vendor:04x}:{id:04x}; profile=FILE gives one");
+        let why = format!(
+            "Pinvisor includes no profile for {vendor:04x}:{id:04x}; profile=FILE names another"
+        );
         (false, why)
     };
     Ok(Mode {
@@ -108,4 +114,25 @@ fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
         possible,
         why,
     })
+}
+
+fn is_nvme(device: &VfioDevice) -> Result<bool, Error> {
+    let mut class = [0; 4];
+    device.config_read(REVISION, &mut class)?;
+    Ok(u32::from_le_bytes(class) >> 8 == NVME_CLASS)
+}
+
+/// Whether an NVMe controller can be guarded, which no profile is needed for.
+fn guarded(bdf: Bdf) -> Mode {
+    let obstacle = host::guard_obstacle(&SysRoot::default(), bdf);
+    Mode {
+        name: "mediate",
+        possible: obstacle.is_none(),
+        why: match obstacle {
+            None => "as guarded NVMe, without a profile; a run refuses it if its registers require pages of \
+                     more than 4 KiB"
+                .to_owned(),
+            Some(obstacle) => format!("it cannot be guarded: {obstacle}"),
+        },
+    }
 }

@@ -16,15 +16,15 @@ impl Encryption {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Sme => {
-                "AMD memory encryption (SME) is active: a device that uses the physical addresses \
-                 that the kernel reports would read and write ciphertext"
+                "AMD memory encryption (SME) is active on the host: a device that uses plain \
+                 physical addresses, without the encryption bit, reads and writes ciphertext"
             }
             Self::Sev => {
-                "This machine is an AMD SEV guest: its memory is encrypted, and devices cannot \
+                "This host is itself an AMD SEV guest: its memory is encrypted, and devices cannot \
                  reach it"
             }
             Self::Tdx => {
-                "This machine is an Intel TDX guest: its memory is encrypted, and devices cannot \
+                "This host is itself an Intel TDX guest: its memory is encrypted, and devices cannot \
                  reach it"
             }
         }
@@ -34,8 +34,10 @@ impl Encryption {
     #[must_use]
     pub fn hint(self) -> &'static str {
         match self {
-            Self::Sme => "boot this machine's kernel with mem_encrypt=off",
-            Self::Sev | Self::Tdx => "run on a machine that is not a confidential guest",
+            Self::Sme => {
+                "boot the host with mem_encrypt=off on its kernel's command line, or disable SME in its firmware"
+            }
+            Self::Sev | Self::Tdx => "run Pinvisor on a host that is not a confidential guest",
         }
     }
 }
@@ -82,9 +84,9 @@ pub(crate) fn check_virtualisation(root: &SysRoot) -> Line {
         );
     }
     let hint = if flags.contains("hypervisor") {
-        "enable nested virtualisation in this machine's hypervisor (QEMU: -cpu host)"
+        "enable nested virtualisation in the hypervisor of this host (QEMU: -cpu host)"
     } else {
-        "enable virtualisation (VT-x, AMD-V, SVM) in the firmware: systemctl reboot \
+        "enable virtualisation (VT-x, AMD-V, SVM) in the host's firmware: systemctl reboot \
          --firmware-setup"
     };
     Line::fail(
@@ -98,7 +100,7 @@ pub(crate) fn check_virtualisation(root: &SysRoot) -> Line {
 pub(crate) fn check_encryption(root: &SysRoot, noiommu: bool) -> Line {
     let id = Id::MemoryEncryption;
     match memory_encryption(root) {
-        Ok(None) => Line::ok(id, "Memory is not encrypted by address"),
+        Ok(None) => Line::ok(id, "Host memory is not encrypted by address"),
         Ok(Some(Encryption::Sme)) if !noiommu => {
             Line::ok(id, "AMD memory encryption is active; the IOMMU handles it")
         }

@@ -77,7 +77,7 @@ impl Platform {
 #[derive(Debug, thiserror::Error)]
 pub enum AcpiError {
     /// They are too long for their place.
-    #[error("ACPI tables need {need} bytes, but only {room} are available")]
+    #[error("The guest's ACPI tables need {need} bytes, but only {room} bytes are available")]
     TooLong {
         /// Bytes needed.
         need: u64,
@@ -85,7 +85,7 @@ pub enum AcpiError {
         room: u64,
     },
     /// Memory did not take them.
-    #[error("Cannot write ACPI tables")]
+    #[error("Cannot write ACPI tables to guest memory")]
     Write(#[from] GuestMemoryError),
 }
 

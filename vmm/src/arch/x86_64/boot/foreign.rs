@@ -67,8 +67,8 @@ impl Foreign {
         }
         Ok(Self {
             found: match start.len() {
-                0..4 => "too short for one",
-                _ => "an unknown kind of file",
+                0..4 => "too short for either",
+                _ => "a file of unknown format",
             },
             unpack: None,
         })

@@ -14,10 +14,10 @@ use super::foreign::Foreign;
 use crate::boot::kernel::{Kernel, KernelError};
 use crate::config::input_file;
 
-/// The kinds of files that [`open`] takes, behind "neither".
-pub const KERNEL_FORMATS: &str = "a bzImage nor an ELF kernel";
+/// The kinds of files that [`open`] takes, as "… is not" continues.
+pub const KERNEL_FORMATS: &str = "a bzImage or an ELF kernel";
 /// Kernels that run wherever they are loaded.
-pub const RELOCATABLE_KERNELS: &str = "a bzImage or vmlinux of Linux";
+pub const RELOCATABLE_KERNELS: &str = "a Linux bzImage or vmlinux";
 
 /// How a kernel is entered, and how its machine is described to it.
 #[derive(Clone, Copy, Debug)]
@@ -89,8 +89,8 @@ mod tests {
         ));
         for (bytes, what) in [
             (&b"\x1f\x8b\x08\x00"[..], "a gzip file"),
-            (&b"hello, world"[..], "an unknown kind of file"),
-            (&b""[..], "too short for one"),
+            (&b"hello, world"[..], "a file of unknown format"),
+            (&b""[..], "too short for either"),
         ] {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(bytes).unwrap();

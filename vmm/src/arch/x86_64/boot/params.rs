@@ -33,7 +33,9 @@ pub struct BootInfo<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum ParamsError {
     /// The command line is too long.
-    #[error("The command line has {length} bytes, but the kernel accepts at most {most}")]
+    #[error(
+        "The guest kernel's command line has {length} bytes, but that kernel accepts at most {most}"
+    )]
     CommandLineTooLong {
         /// Its length in bytes.
         length: usize,
@@ -41,10 +43,10 @@ pub enum ParamsError {
         most: usize,
     },
     /// The command line has a character in it that ends it.
-    #[error("The command line contains a NUL character")]
+    #[error("The guest kernel's command line contains a NUL character")]
     CommandLineNul,
     /// The kernel would hang with an option on the command line.
-    #[error("The guest's kernel cannot boot with {word} on its command line: {reason}")]
+    #[error("The guest kernel cannot boot with {word} on its command line: {reason}")]
     Unbootable {
         /// The option as given.
         word: String,
@@ -52,13 +54,15 @@ pub enum ParamsError {
         reason: &'static str,
     },
     /// The memory map does not fit its place.
-    #[error("The memory map has {entries} entries, too many for the space in low memory")]
+    #[error(
+        "The guest's memory map has {entries} entries, too many for the space in its low memory"
+    )]
     MapTooLong {
         /// Entries in all.
         entries: usize,
     },
     /// Low memory did not take it.
-    #[error("Cannot write boot parameters")]
+    #[error("Cannot write boot parameters to guest memory")]
     Write(#[from] GuestMemoryError),
 }
 

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use address::{Bdf, Gpa, Hpa};
 use devices::mediate;
 use devices::pci::RootError;
-use host::{AvailableMemory, BindError, Encryption, KvmObstacle, MemoryLimit, Use};
+use guarded_nvme::controller::AttachError;
+use guarded_nvme::fault::Unsuitable;
+use host::{AvailableMemory, BindError, Encryption, GuardObstacle, KvmObstacle, MemoryLimit, Use};
 use iommufd_backend::TranslatedBar;
 use iommufd_backend::hugepages::HugepageSize;
 use software_memory::OutOfMemory;
@@ -24,6 +26,7 @@ use crate::error::explain::process;
 use crate::memory::choice::Choice;
 use crate::memory::guest::GuestRamError;
 use crate::memory::pieces;
+use crate::passthrough::guarded::GuardReason;
 
 pub fn errno(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
@@ -45,6 +48,7 @@ pub fn all() -> Vec<Error> {
         boot(),
         arch(),
         bus(),
+        guard(),
         kvm(),
         run(),
         process_and_files(),
@@ -65,6 +69,7 @@ fn config() -> Vec<Error> {
         ValidateError::MixedModes {
             translate: bdf,
             other: bdf,
+            mode: host::DmaMode::Identity,
         },
     ]
     .map(Error::from)
@@ -347,6 +352,17 @@ fn bus() -> Vec<Error> {
         .into(),
     ]
     .map(|error: BusError| error.into())
+    .into()
+}
+
+fn guard() -> Vec<Error> {
+    let bdf = bdf();
+    [
+        GuardReason::Obstacle(GuardObstacle::VirtualFunction),
+        AttachError::from(Unsuitable::PageSize(13)).into(),
+        GuardReason::NoRoom(0x8000),
+    ]
+    .map(|reason| GuardError { bdf, reason }.into())
     .into()
 }
 

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The tests on the real path.
+
+mod addresses;
+mod bind;
+mod canary;
+mod check;
+mod check_host;
+mod compat;
+mod cost;
+mod data;
+mod ending;
+mod false_kernel;
+mod guard;
+mod guard_hostile;
+mod hostile;
+mod iommufd;
+mod kernels;
+mod limits;
+mod low_memory;
+mod pieces;
+mod plan;
+#[cfg(test)]
+mod promises;
+#[cfg(test)]
+mod provoked;
+mod quirks;
+mod refusal;
+mod restricted;
+mod rig;
+mod run_options;
+mod scattered;
+mod script;
+mod server;
+mod step;
+mod stress;
+mod stress_linux;
+mod taken;
+mod terminal;
+
+use std::time::Duration;
+
+use crate::runner::{Case, CaseResult, List};
+
+/// All cases, the longest first, so that two at once end together.
+pub const ALL: &[Case] = &[
+    case("compat-bare-metal", 250, compat::bare_metal),
+    case("stress-nvme", 240, stress::nvme),
+    case("translate", 200, scattered::translate),
+    case("compat-block", 200, compat::block),
+    Case {
+        list: List::Long,
+        ..case("stress-linux-long", 180, stress_linux::long)
+    },
+    Case {
+        list: List::Long,
+        ..case("guard-hostile-long", 1500, guard_hostile::long)
+    },
+    case("hostile", 180, hostile::hostile),
+    case("guard-hostile", 180, guard_hostile::short),
+    case("stress-edu", 150, stress::edu),
+    case("stress-software", 150, stress::software),
+    case("scattered-software", 150, stress::scattered),
+    case("compat-network", 150, compat::network),
+    case("translate-stock", 120, scattered::stock_driver),
+    case("nvme-canary", 120, canary::untouched),
+    case("mediate-default", 120, hostile::narrow),
+    case("translate-linux", 150, scattered::translate_linux),
+    case("guard", 180, guard::stock_kernel),
+    case("mediate", 100, scattered::mediate),
+    case("stress-wrong-extent", 100, stress::wrong_extent),
+    case("taken", 180, taken::taken),
+    case("compat-together", 90, compat::together),
+    case("nvme-ending", 90, ending::every_end),
+    case("stress-linux", 80, stress_linux::short),
+    case("nvme-shaped", 75, data::shaped_hugepages),
+    case("control", 75, canary::control),
+    case("translation-cost", 60, cost::translation),
+    case("compat-iommu", 60, compat::behind_iommu),
+    case("kernels", 75, kernels::every_kind),
+    case("nvme", 60, data::stock_kernel),
+    case("plan", 75, plan::chosen_memory),
+    case("old-guest", 60, low_memory::old_guest),
+    case("nvme-1g", 60, data::giant_pages),
+    case("nvme-no-groups", 60, data::no_groups),
+    case("compat-high-memory", 45, compat::high_memory),
+    case("refusals", 45, refusal::by_state_and_files),
+    case("host-check", 45, check_host::on_a_full_machine),
+    case("run-options", 60, run_options::options),
+    case("pieces", 60, pieces::too_many),
+    case("quirks", 120, quirks::quirks),
+    case("lines", 90, quirks::lines),
+    case("limits", 60, limits::limits),
+    case("no-ecam", 45, quirks::without_ecam),
+    case("restricted", 60, restricted::restricted),
+    case("terminal", 60, terminal::modes),
+    case("iommufd", 30, iommufd::agreement),
+    case("refusals-false-kernel", 45, false_kernel::broken_promises),
+    case("refusals-no-noiommu", 20, refusal::kernel_without_noiommu),
+    case("host-check-bare", 15, check_host::on_a_bare_machine),
+];
+
+const fn case(name: &'static str, budget: u64, run: fn() -> crate::Result<CaseResult>) -> Case {
+    Case {
+        name,
+        budget: Duration::from_secs(budget),
+        list: List::Default,
+        run,
+    }
+}
