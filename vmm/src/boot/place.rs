@@ -28,7 +28,7 @@ pub enum PlaceError {
     /// No piece of memory is large enough.
     #[error(
         "Guest memory is too fragmented: the {what} needs {} MiB of contiguous memory{lowest}, but \
-         the largest such piece has {} MiB",
+         the largest contiguous piece has {} MiB",
         mib_up(*need), mib_down(*largest)
     )]
     TooFragmented {
@@ -429,6 +429,6 @@ mod tests {
         };
         let text = error.to_string();
         assert!(text.contains("needs 41 MiB of contiguous memory"), "{text}");
-        assert!(text.ends_with("such piece has 40 MiB"), "{text}");
+        assert!(text.ends_with("contiguous piece has 40 MiB"), "{text}");
     }
 }

@@ -88,8 +88,8 @@ impl Explain for RunError {
             Self::NoWorker => Some(MORE_TASKS.to_owned()),
             Self::GuestReset => Some(
                 "look for a panic at the end of the guest's serial output: Linux may restart \
-                 after one; with --on-reset restart Pinvisor boots the guest again instead of \
-                 ending the run"
+                 after one. With the option '--on-reset restart', Pinvisor boots the guest again \
+                 instead"
                     .to_owned(),
             ),
             Self::AccessFailed { .. } => Some(
