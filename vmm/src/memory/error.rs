@@ -99,8 +99,8 @@ impl Explain for LayoutError {
             Self::Moved { .. } => Some(
                 "devices may have written to the former address (HPA), so host memory may be \
                  damaged. First run dmesg | grep -i 'memory failure': if it shows a memory error, \
-                 that is the cause; if it does not, and no process changed the guest's memory \
-                 file, please report a bug with uname -r and this error. Then reboot the host"
+                 that is the cause; if it does not, please report a bug with uname -r and this \
+                 error. Then reboot the host"
                     .to_owned(),
             ),
             Self::Plan(error) => other_addresses(error).map(str::to_owned),

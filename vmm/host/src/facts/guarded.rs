@@ -30,9 +30,11 @@ impl GuardObstacle {
         match self {
             Self::VirtualFunction => {
                 "pass the physical function through, with its virtual functions turned off, or use \
-                 dma=identity if the guest is trusted"
+                 dma=identity if you trust the guest"
             }
-            Self::NoMsix => "use dma=identity if the guest is trusted",
+            Self::NoMsix => {
+                "use dma=identity if you trust the guest; otherwise this device requires an IOMMU"
+            }
         }
     }
 }

@@ -77,7 +77,7 @@ impl Explain for GuardError {
         let text = match &self.reason {
             GuardReason::Obstacle(obstacle) => obstacle.hint(),
             GuardReason::Attach(AttachError::Unsuitable(_)) => {
-                "use dma=identity if the guest is trusted"
+                "use dma=identity if you trust the guest; otherwise this device requires an IOMMU"
             }
             _ => return None,
         };
