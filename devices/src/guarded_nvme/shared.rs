@@ -268,7 +268,7 @@ impl Interrupts for Shared {
     fn raise(&self, vector: u16) {
         let mut messages = self.messages();
         if let Some(message) = messages.table.message(vector) {
-            drop(messages);
+            // Under the lock: the guest may mask the vector in the next moment, and gets none after that.
             self.outside.signal(message);
         } else if messages.table.is_enabled()
             && let Some(pending) = messages.pending.get_mut(usize::from(vector))

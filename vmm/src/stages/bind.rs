@@ -6,7 +6,7 @@ mod error;
 
 use std::sync::Arc;
 
-use host::SysRoot;
+use host::{GuardObstacle, SysRoot};
 use iommufd_backend::{
     Cdev, Error as Backend, Iommufd, PciSysfs, ResetMethod, VfioDevice, in_parallel, reset_each,
 };
@@ -16,6 +16,8 @@ use super::open_kvm::Opened;
 use crate::error::Error;
 use crate::kvm::vm::Vm;
 use crate::passthrough::assigned::{AddressSpaces, Assigned, AssignedDevice};
+use crate::passthrough::dma_path::DmaPath;
+use crate::passthrough::guarded::GuardError;
 use crate::passthrough::host_infos;
 use crate::passthrough::inspected::InspectedDevice;
 use crate::teardown::Resources;
@@ -119,6 +121,10 @@ fn reset_method(
     let bdf = inspected.bdf;
     let method = device.reset_method(sysfs)?;
     match &method {
+        // Its memory is reused when the controller is disabled, for which a reset is the last resort.
+        ResetMethod::None { .. } if matches!(inspected.dma, DmaPath::Guarded) => {
+            return Err(GuardError::of(bdf)(GuardObstacle::NoReset).into());
+        }
         ResetMethod::None { others } if !inspected.accepts_no_reset => {
             let others = others.clone();
             return Err(BindStageError::NoReset { bdf, others }.into());

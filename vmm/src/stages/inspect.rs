@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa};
-use host::{DmaConflict, ResolvedDma, SysRoot};
+use host::{DmaConflict, GuardObstacle, ResolvedDma, SysRoot};
 use iommufd_backend::{Cdev, CdevKind, Iommufd};
 
 use super::Harness;
@@ -106,6 +106,11 @@ impl<'a> Inspected<'a> {
         }
         let bars = source.bars();
         let map = source.address_map(&bars)?;
+        if !map.is_coherent
+            && let Some(bdf) = source.guarded()
+        {
+            return Err(GuardError::of(bdf)(GuardObstacle::NotCoherent).into());
+        }
         let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
         let bus = BusAllocator::new(map, taken.collect(), source.next_slot());
         let of_hugepages = host::needs_hugepages(source.modes(), config.memory.hugepage_size);
@@ -182,6 +187,17 @@ impl Source {
             Self::Synthetic(machine) => (&[][..], Some(machine.dma_path())),
         };
         devices.iter().map(|device| &device.dma).chain(engine)
+    }
+
+    /// A device that is to be guarded.
+    fn guarded(&self) -> Option<Bdf> {
+        let Self::Devices { devices, .. } = self else {
+            return None;
+        };
+        let mut guarded = devices
+            .iter()
+            .filter(|device| matches!(device.dma, DmaPath::Guarded));
+        guarded.next().map(|device| device.bdf)
     }
 
     fn bars(&self) -> Vec<(String, Range<Hpa>)> {

@@ -43,7 +43,7 @@ pub const MACHINE: &[Step] = &[
         status: "2",
         shows: &["FAIL unsafe-mode", "FAIL device-driver"],
         says: &[
-            "when a device is bound",
+            "does not allow binding",
             "echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode",
         ],
         ..STEP
@@ -53,7 +53,7 @@ pub const MACHINE: &[Step] = &[
         command: "pinvisor bind $TESTBED_BDF_0",
         status: "2",
         error: "bind-unsafe-mode-off",
-        says: &["$BDF", "unsafe mode", "echo 1 >", "&& pinvisor bind $BDF"],
+        says: &["$BDF", "unsafe noiommu mode", "echo 1 >", "&& pinvisor bind $BDF"],
         ..STEP
     },
     Step {

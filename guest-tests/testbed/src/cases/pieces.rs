@@ -80,7 +80,7 @@ pub const PIECES: &[Step] = &[
         command: searched!("run --memory 256M,spare=0"),
         status: "4",
         error: "too-many-pieces",
-        says: &["--memory 254M is"],
+        says: &["--memory 254M needs"],
         ..STEP
     },
     Step {

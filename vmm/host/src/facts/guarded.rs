@@ -21,6 +21,12 @@ pub enum GuardObstacle {
     /// MSI-X is the only kind of interrupt that is served.
     #[error("it has no MSI-X")]
     NoMsix,
+    /// Nothing could prove that its DMA has ended.
+    #[error("it cannot be reset")]
+    NoReset,
+    /// Commands that the monitor checks are in its cache, and the device reads what was in memory before.
+    #[error("its DMA bypasses the host's caches")]
+    NotCoherent,
 }
 
 impl GuardObstacle {
@@ -32,7 +38,10 @@ impl GuardObstacle {
                 "pass the physical function through, with its virtual functions turned off, or use \
                  dma=identity if you trust the guest"
             }
-            Self::NoMsix => {
+            Self::NoReset => {
+                "move it to a slot of its own; or use dma=identity,reset=none if you trust the guest"
+            }
+            Self::NoMsix | Self::NotCoherent => {
                 "use dma=identity if you trust the guest; otherwise this device requires an IOMMU"
             }
         }

@@ -82,6 +82,10 @@ pub fn config_space(_: &IoMem, _: &[Range<Hpa>]) -> Option<Range<Gpa>> {
     Some(CONFIG_SPACE)
 }
 
+/// Whether the monitor sees what a guest stores to RAM that it maps as device memory. Not without
+/// FEAT_S2FWB: such stores bypass the caches.
+pub const DEVICE_STORES_ARE_CACHED: bool = false;
+
 #[cfg(test)]
 mod tests {
     use super::*;

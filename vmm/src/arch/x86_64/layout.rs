@@ -69,3 +69,7 @@ pub const BOOT_DATA: [(&str, Range<Gpa>); 5] = [
     ("setup_data", low::SETUP_DATA),
     ("ACPI tables", low::ACPI),
 ];
+
+/// Whether the monitor sees what a guest stores to RAM that it maps as device memory: caches stay
+/// coherent with stores of any memory type.
+pub const DEVICE_STORES_ARE_CACHED: bool = true;
