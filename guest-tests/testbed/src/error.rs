@@ -70,7 +70,7 @@ pub enum Error {
     /// The test machine ended without a word from the script.
     #[error(
         "The test machine died ({status}). End of its console:\n{console}\nOutput of \
-             QEMU:\n{qemu}"
+             QEMU:\n{qemu}\nEnd of QEMU's trace:\n{trace}"
     )]
     MachineDied {
         /// QEMU's exit status.
@@ -79,6 +79,8 @@ pub enum Error {
         console: String,
         /// What QEMU wrote.
         qemu: String,
+        /// The end of its trace.
+        trace: String,
     },
     /// The request contradicts itself or the machine.
     #[error("{0}")]

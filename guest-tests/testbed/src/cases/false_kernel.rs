@@ -250,8 +250,8 @@ pub const FALSE_KERNEL: &[Step] = &[
     },
     Step {
         name: "reset-fails",
-        // VFIO_DEVICE_RESET: EIO, all but the first
-        lie: "ioctl 0x3b6f 2- returns=-5",
+        // VFIO_DEVICE_RESET: EIO
+        lie: "ioctl 0x3b6f 1- returns=-5",
         status: "3",
         error: "device",
         says: &["$BDF", "reset it"],

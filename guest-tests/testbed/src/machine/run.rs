@@ -203,6 +203,7 @@ impl Folder {
                 status: ended.into(),
                 console: shell::last_lines(&self.text("console"), SHOWN_LINES),
                 qemu: shell::last_lines(&own_words(&self.text("qemu")), SHOWN_LINES),
+                trace: shell::last_lines(&self.text("trace"), SHOWN_LINES),
             });
         };
         Ok(Outcome {
