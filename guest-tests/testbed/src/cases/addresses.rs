@@ -39,7 +39,11 @@ pub const ADDRESSES: &[Step] = &[
         command: "pinvisor run $ready --device $TESTBED_BDF_0",
         status: "3",
         error: "bus-addresses",
-        says: &["$BDF: BAR0 is at 0x", "for the CPU", "move the device to a slot"],
+        says: &[
+            "$BDF: BAR0 is at 0x",
+            "for the CPU",
+            "move the device to a slot",
+        ],
         ..STEP
     },
     Step {

@@ -53,7 +53,12 @@ pub const MACHINE: &[Step] = &[
         command: "pinvisor bind $TESTBED_BDF_0",
         status: "2",
         error: "bind-unsafe-mode-off",
-        says: &["$BDF", "unsafe noiommu mode", "echo 1 >", "&& pinvisor bind $BDF"],
+        says: &[
+            "$BDF",
+            "unsafe noiommu mode",
+            "echo 1 >",
+            "&& pinvisor bind $BDF",
+        ],
         ..STEP
     },
     Step {
