@@ -62,7 +62,7 @@ pub(crate) struct Starting<D: Device>(ManuallyDrop<Box<Parts<D>>>);
 #[derive(Debug)]
 pub(crate) struct Live<D: Device>(ManuallyDrop<Box<Parts<D>>>);
 
-/// A device that was told to stop.
+/// A device that was asked to stop.
 #[derive(Debug)]
 pub(crate) struct Stopping<D: Device> {
     parts: ManuallyDrop<Box<Parts<D>>>,

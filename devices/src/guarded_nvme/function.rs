@@ -24,7 +24,7 @@ const BAR: u8 = 0;
 pub struct Options {
     /// The device's vendor, device and subsystem IDs and its revision. Class and interrupt pin are not looked at.
     pub identity: Identity,
-    /// Where BAR0 stands at power-on, a multiple of its size. The guest can move it.
+    /// Address of BAR0 at power-on, a multiple of its size. The guest can move it.
     pub bar: Gpa,
     /// The rest of the controller.
     pub shared: Arc<Shared>,
@@ -47,7 +47,7 @@ pub struct GuardedNvme {
     config: EmulatedConfig,
     /// Offset of the MSI-X capability.
     msix: u16,
-    /// Where BAR0 stands at power-on.
+    /// Address of BAR0 at power-on.
     home: Gpa,
     /// Whether it answers there.
     is_home: bool,

@@ -124,7 +124,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
         let cap = read_cap(&*device);
         let version = Version(device.read(VS));
         if let Err(unsuitable) = check(cap, version) {
-            // It was not touched; whoever gave it drops it as before.
+            // The device was not touched, so it is dropped and not leaked.
             drop(std::mem::ManuallyDrop::into_inner(device));
             return Err(unsuitable.into());
         }
@@ -161,7 +161,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
         self.settings.identity
     }
 
-    /// I/O queue pairs that there is memory for.
+    /// I/O queue pairs that fit into the allocated memory.
     #[must_use]
     pub fn queues(&self) -> u16 {
         self.settings.plan.queues

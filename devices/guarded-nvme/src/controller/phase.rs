@@ -153,7 +153,9 @@ impl<D: Device, M: Machine> Controller<D, M> {
                 Step::again(Phase::Starting(starting, deadline))
             }
             Err((quiet, error)) => {
-                log::error!("bus mastering cannot be turned on: {error}");
+                if self.messages.take() {
+                    log::error!("bus mastering cannot be turned on: {error}");
+                }
                 self.show_fault(Fault::Gone);
                 Step::rest(Phase::Off(quiet))
             }
@@ -263,9 +265,6 @@ impl<D: Device, M: Machine> Controller<D, M> {
     }
 
     fn show_fault(&mut self, fault: Fault) {
-        if self.messages.take() {
-            log::error!("the guest's controller fails: {fault}");
-        }
         self.fault = Some(fault);
         self.shown.is_fatal = true;
     }

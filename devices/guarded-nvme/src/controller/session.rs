@@ -99,8 +99,8 @@ const NOTHING: Limits = Limits {
     keep_alive: false,
 };
 
-/// The Changed Namespace List, as the guest will read it. The monitor reads the device's for itself, each time that there is
-/// a notice, since the device gives the next only after that.
+/// The Changed Namespace List, as the guest will read it. The monitor reads the device's list after each notice, because the
+/// device sends the next notice only after that.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChangedNamespaces(Vec<u32>);
 

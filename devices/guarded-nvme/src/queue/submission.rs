@@ -39,7 +39,7 @@ enum Handled {
 /// What a submission queue did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// The device has to be told.
+    /// The device's doorbell has to be written.
     pub is_forwarded: bool,
     /// Anything at all.
     pub is_busy: bool,

@@ -130,8 +130,8 @@ impl Configuration {
         Self(self.0 & !Self::SHUTDOWN | (kind & 3) << 14)
     }
 
-    /// Whether a controller can be enabled so: it offers nothing but [`ENABLED`](Self::ENABLED). A shutdown that is asked for
-    /// is no matter of the configuration.
+    /// Whether a controller can be enabled so: it offers nothing but [`ENABLED`](Self::ENABLED). A shutdown
+    /// request is not part of the configuration.
     #[must_use]
     pub const fn is_offered(self) -> bool {
         self.with_shutdown(0).0 == Self::ENABLED.0

@@ -49,7 +49,7 @@ impl Vcpus {
         })
     }
 
-    /// `line`, a command line for Linux: nothing has to be told about these CPUs.
+    /// `line`, a command line for Linux: these CPUs need no options.
     #[must_use]
     pub fn command_line<'a>(&self, line: &'a str) -> Cow<'a, str> {
         line.into()

@@ -31,7 +31,7 @@ struct Open {
 
 /// The way to the device, which can be cut: a device that cannot be stopped is leaked with its memory by the crate, and
 /// must be closed all the same, so that the kernel and the keeper can make it quiet. What is pinned for it is released by
-/// evidence alone, whoever has forgotten it.
+/// evidence alone, even if this process no longer refers to it.
 #[derive(Clone, Debug)]
 pub struct Link(Arc<Mutex<Option<Open>>>);
 

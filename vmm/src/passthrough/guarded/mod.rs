@@ -104,7 +104,7 @@ pub struct Surroundings<'a> {
     pub table: &'a Arc<RamTable>,
     /// Its memory.
     pub ram: SharedRam,
-    /// What is told if the controller's thread panics.
+    /// Where a panic of the controller's thread is reported.
     pub exits: &'a ExitSender,
 }
 

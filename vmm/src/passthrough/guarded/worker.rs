@@ -55,7 +55,7 @@ pub struct Work<D: Device> {
 }
 
 impl GuardedController {
-    /// Starts the thread; `exits` is told if it panics. Once it has ended, `cut` closes the way to the device.
+    /// Starts the thread; `exits` reports if it panics. Once it has ended, `cut` closes the way to the device.
     ///
     /// # Errors
     /// The errno of `epoll` or of thread creation. The device does no DMA then.
