@@ -148,8 +148,11 @@ fn file_systems(command: &mut Command, folder: &Path, root: &Path) {
 }
 
 /// The script's output and status, on ports of their own: kernel messages only reach the console.
+///
+/// Both go to files, and no other thread of QEMU takes part (`ioeventfd=off`). So each store to a port is written
+/// before the machine goes on. What a pipe has no room for would be lost when the machine ends.
 fn ports(command: &mut Command, folder: &Path, terminal: Terminal) {
-    command.args(["-device", "virtio-serial-pci"]);
+    command.args(["-device", "virtio-serial-pci,ioeventfd=off"]);
     command
         .arg("-chardev")
         .arg(in_folder("file,id=status,path=", folder, "status"));
@@ -159,7 +162,11 @@ fn ports(command: &mut Command, folder: &Path, terminal: Terminal) {
     ]);
     match terminal {
         Terminal::Output => {
-            command.args(["-chardev", "stdio,id=output,signal=off"]);
+            command.arg("-chardev").arg(in_folder(
+                "file,id=output,path=",
+                folder,
+                super::run::OUTPUT,
+            ));
             command.args([
                 "-device",
                 "virtserialport,chardev=output,name=testbed.output,nr=2",

@@ -8,7 +8,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How many lines of console and QEMU's words an error shows.
 const SHOWN_LINES: usize = 60;
+
+/// Name of the file of the script's output, in the run's folder.
+pub const OUTPUT: &str = "output";
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -46,23 +48,27 @@ pub fn interrupted() -> bool {
 pub fn run(machine: &Machine, script: &str, sink: &mut dyn FnMut(&[u8])) -> Result<Outcome> {
     let folder = Folder::create(machine, script)?;
     let mut command = folder.command(machine, Terminal::Output)?;
-    // Standard input stays open: at its end QEMU would call the script's port disconnected.
+    let printed = folder.folder.path().join(OUTPUT);
+    let mut printed = File::create_new(&printed)
+        .and_then(|_| File::open(&printed))
+        .at("create", &printed)?;
     command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
         .process_group(0);
     let mut qemu = Qemu::start(command)?;
-    let chunks = read_in_thread(qemu.0.stdout.take());
     let mut clock = Clock::start(machine);
     let mut output = Vec::new();
     loop {
-        match chunks.recv_timeout(TICK) {
-            Ok(chunk) => {
-                sink(&chunk);
-                output.extend(chunk);
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {}
+        // Asked first: what an ended QEMU has printed is complete.
+        let ended = qemu.0.try_wait().at("wait for", machine.arch.qemu())?;
+        let known = output.len();
+        printed
+            .read_to_end(&mut output)
+            .at("read", folder.folder.path())?;
+        sink(&output[known..]);
+        if let Some(ended) = ended {
+            return folder.outcome(None, &output, &ended.to_string());
         }
         if interrupted() {
             return Err(Error::Interrupted);
@@ -74,9 +80,8 @@ pub fn run(machine: &Machine, script: &str, sink: &mut dyn FnMut(&[u8])) -> Resu
             autopsy::keep(&outcome, &registers)?;
             return Ok(outcome);
         }
+        thread::sleep(TICK);
     }
-    let ended = qemu.0.wait().at("wait for", machine.arch.qemu())?;
-    folder.outcome(None, &output, &ended.to_string())
 }
 
 /// When to give a machine up.
@@ -231,19 +236,4 @@ impl Folder {
 fn own_words(text: &str) -> String {
     let is_word = |line: &&str| !line.contains("TCG doesn't support requested feature");
     text.lines().filter(is_word).collect::<Vec<_>>().join("\n")
-}
-
-/// Reads to the end in a separate thread; the channel closes at the end.
-fn read_in_thread(source: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        let mut buffer = vec![0; 1 << 16];
-        let Some(mut source) = source else { return };
-        while let Ok(length @ 1..) = source.read(&mut buffer) {
-            if sender.send(buffer[..length].to_vec()).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
