@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Emulated hardware of a microVM: a PCI bus with passed-through functions, and the few legacy
-//! devices that guests expect.
+//! The hardware that a guest sees: a PCI bus with passed-through and emulated functions, and the few
+//! legacy devices that guests expect.
 //!
-//! Everything here is a state machine driven by its callers' threads: no threads, no file
-//! descriptors and no KVM. The monitor registers the devices with `vm-device`'s `IoManager` and
-//! gives a passed-through function its host side through the trait
-//! [`HostFunction`](vfio_pci::HostFunction).
+//! Each device is a state machine that runs in the thread of its caller. This crate starts no threads,
+//! opens no file descriptors, and does not use KVM. The monitor registers the devices with
+//! `vm-device`'s `IoManager`. A passed-through function accesses the host's device through the trait
+//! [`HostFunction`](vfio_pci::HostFunction), which the monitor implements.
 //!
 //! An emulated function with one register, on a bus that a vCPU thread accesses:
 //!

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The kernel's side of passthrough: guest memory pinned through `/dev/iommu`, PCI devices through
-//! VFIO character devices, and the facts about the host that both need. No KVM and no guest here.
+//! The kernel interfaces of passthrough: `/dev/iommu` to pin guest memory, VFIO character devices to
+//! use PCI devices, and sysfs and `/proc` for facts about the host. This crate does not use KVM and
+//! knows no guest.
 //!
-//! From a device to guest memory that it can use:
-//! 1. [`Cdev::open`] finds the device's character device and whether an IOMMU is behind it
-//!    ([`CdevKind`]).
-//! 2. [`VfioDevice::bind`] binds it to an [`Iommufd`]; the function is reset and quiet.
-//! 3. [`NoiommuSpace::attach`] makes pinning possible.
-//! 4. [`NoiommuSpace::pin`] pins memory and returns its addresses.
+//! To pin memory for a device:
+//! 1. [`Cdev::open`] opens the device's character device, and determines whether the device is behind an
+//!    IOMMU ([`CdevKind`]).
+//! 2. [`VfioDevice::bind`] binds the device to an [`Iommufd`]. The kernel resets the device and turns
+//!    its bus mastering off.
+//! 3. [`NoiommuSpace::attach`] attaches the device to an address space. The kernel pins memory only in
+//!    an address space with a device.
+//! 4. [`NoiommuSpace::pin`] pins memory and returns its physical addresses.
 //!
-//! The reverse: [`quiesce`], close, [`NoiommuSpace::release`]. Only that order keeps a device from
-//! writing into memory that is no longer the guest's: without an IOMMU the kernel unpins at once
-//! and stops no process. The order is one of types: memory is released for evidence ([`Quiet`])
-//! that each device has ended its DMA, which only [`quiesce`] and, for a device that is closed,
-//! [`settle`](fn@settle) can make.
+//! To release the memory:
+//! 1. [`quiesce`] stops the device's DMA, and returns evidence of that ([`Quiet`]).
+//! 2. Drop the [`VfioDevice`], which closes it.
+//! 3. [`NoiommuSpace::release`] unpins the memory. It requires evidence for each attached device,
+//!    because without an IOMMU the kernel does not check whether a device can still write to the memory.
+//!
+//! If [`quiesce`] fails, [`settle`](fn@settle) can still return evidence once the device is closed.
 //!
 //! ```no_run
 //! use std::fs::File;

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From a configuration to a running guest, and back.
+//! The monitor as a library. It turns a configuration into a running guest, and releases everything
+//! when the guest has ended:
 //!
-//! [`Vmm::start`] goes through the stages of `stages`: a [`config::ValidConfig`] -> devices bound
-//! to `/dev/iommu` -> guest memory pinned -> its physical extents -> a plan of its addresses ->
-//! memslots, boot data and PCI functions -> vCPUs. [`Vmm::wait`] returns why the guest ended, and
-//! [`Vmm::end`] releases everything by `teardown`. [`plan`] stops at the plan. The library prints
-//! nothing; it logs.
+//! 1. [`config::Config::validate`] refuses configurations that no host can run.
+//! 2. [`Vmm::start`] binds the devices, pins guest memory, plans its addresses, loads the kernel and
+//!    starts the vCPUs (module `stages`).
+//! 3. [`Vmm::wait`] returns why the guest ended.
+//! 4. [`Vmm::end`] stops the devices and releases everything (module `teardown`).
+//!
+//! [`plan`] performs the stages up to the plan of the guest's addresses, returns the plan, and releases
+//! everything. The library prints nothing; it logs.
 
 mod arch;
 mod boot;

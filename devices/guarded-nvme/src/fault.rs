@@ -72,7 +72,7 @@ pub enum Fault {
     Unsuitable(#[from] Unsuitable),
 }
 
-/// Why a device cannot be guarded (sheet, decisions 4 and 5).
+/// Why a device cannot be guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unsuitable {
     /// BAR0 reads as all ones.

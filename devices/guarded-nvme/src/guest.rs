@@ -16,14 +16,14 @@ pub enum Access {
 /// Where guest memory is in the host, page by page: the AMDv1 table of a run, or a model of it.
 pub trait Translate {
     /// The host address of the page of 4 KiB at `gpa`, a multiple of that. `None` unless the whole page is the guest's RAM
-    /// and may be accessed so. Memory of devices is not RAM (sheet, section 8).
+    /// and may be accessed so. Memory of devices is not RAM.
     fn page(&self, gpa: Gpa, access: Access) -> Option<Hpa>;
 }
 
 /// Guest memory as the monitor accesses it.
 ///
 /// The guest changes its memory while this runs. What is read is copied: an implementation reads each byte once, with
-/// volatile loads, and hands out no reference (sheet, section 4).
+/// volatile loads, and hands out no reference.
 pub trait GuestMemory {
     /// Copies the `data.len()` bytes at `gpa`. `false` unless all of them are RAM.
     #[must_use]
@@ -87,7 +87,7 @@ impl Doorbell {
 }
 
 /// The guest's doorbells: the value last stored in each. They are pages of RAM that the guest writes without an exit, or
-/// words that a trapped store sets (sheet, section 6); the crate only looks at values, so both are the same to it.
+/// words that a trapped store sets; the crate only looks at values, so both are the same to it.
 pub trait Doorbells {
     /// The last value, read once. What the guest wrote to its memory before the store is visible after (acquire).
     fn value(&self, doorbell: Doorbell) -> u32;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guarded NVMe: an unmodified driver in a guest drives a real NVMe controller on a host without an IOMMU, and no address
-//! that the controller sees is the guest's word alone.
+//! Guarded NVMe: an unmodified driver in a guest drives a real NVMe controller on a host without an IOMMU, and the guest
+//! is confined to its own memory.
 //!
-//! Registers are emulated, queues are shadowed, and each command is read once, checked, and rebuilt with addresses that an
-//! AMDv1 table translated page by page. Nothing here is unsafe or knows of KVM, VFIO or the host's page size.
+//! The guest sees emulated registers, and its queues are not those of the device. The monitor copies each command once,
+//! checks it, and builds a command for the device from it. An AMDv1 table translates each address, page by page. This crate
+//! does not use KVM or VFIO.
 //!
 //! ```text
 //!  vCPU threads                 the device's thread                           the device
@@ -15,18 +16,19 @@
 //!                              data of Read, Write and Compare ─────────────── DMA ─► guest RAM
 //! ```
 //!
-//! - [`check`]: the core. A command, limits, namespaces and memory give a command for the device, or a status.
-//! - [`prp`]: PRP entries and lists, as the core walks them.
-//! - [`patch`]: what a guest sees of data that the device gave.
-//! - [`registers`]: BAR0 as the guest sees it.
-//! - [`controller`]: all of it, owned by one thread.
-//! - [`guest`] and [`device`]: what a monitor implements for both sides.
+//! | module | what it does |
+//! |---|---|
+//! | [`check`] | checks a guest's command, and returns a command for the device or a status for the guest |
+//! | [`prp`] | walks PRP entries and lists |
+//! | [`patch`] | edits data that the device returns, so that the guest is not offered what is refused |
+//! | [`registers`] | emulates BAR0 |
+//! | [`controller`] | combines all modules; one thread owns it |
+//! | [`guest`], [`device`] | traits that a monitor implements for the two sides |
 //!
-//! What a guest can do to the device ends with its own RAM, its logical blocks, and the device's time and wear. Not guarded
-//! against: firmware that goes elsewhere by itself (sheet, section 8).
+//! A guest can access its own RAM and the disk's logical blocks, and use up the device's time and wear. Firmware that
+//! accesses other addresses than those in its commands is not stopped.
 //!
-//! Rules name their source: "sheet" is the project's reference sheet of guarded NVMe, "Base" the NVMe Base Specification
-//! 2.2, with section numbers.
+//! "Base" in comments is the NVMe Base Specification 2.2, with a section number.
 
 #![forbid(unsafe_code)]
 

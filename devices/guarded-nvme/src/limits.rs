@@ -5,20 +5,19 @@
 use crate::queue_set::{MAX_QUEUES, QueueSet};
 use crate::spec::PAGE;
 
-/// Largest MDTS offered: 2 MiB. Its list, of at most 512 entries, fits one page, so that the monitor's lists never chain
-/// (sheet, section 4).
+/// Largest MDTS offered: 2 MiB. Its list, of at most 512 entries, fits one page, so that the monitor's lists never chain.
 pub const MAX_MDTS: u8 = 9;
 
-/// Most entries of an I/O queue: a submission queue of these takes 16 KiB in one piece (sheet, section 5).
+/// Most entries of an I/O queue: a submission queue of these takes 16 KiB in one piece.
 pub const MAX_DEPTH: u16 = 256;
 
 /// Entries of an I/O queue where there is no such piece: its submission queue fits a page.
 pub const SMALL_DEPTH: u16 = 64;
 
-/// Most bytes of a log page that are read at once (sheet, section 2).
+/// Most bytes of a log page that are read at once.
 pub const MAX_LOG_BYTES: u32 = 128 << 10;
 
-/// Most asynchronous event requests that a guest can have open: AERL is at most 3 (sheet, section 2).
+/// Most asynchronous event requests that a guest can have open: AERL is at most 3.
 pub const MAX_EVENTS: u8 = 4;
 
 /// What commands are checked against.
@@ -81,7 +80,7 @@ impl Optional {
     pub const TIMESTAMP: Self = Self(1 << 6);
     /// Verify.
     pub const VERIFY: Self = Self(1 << 7);
-    /// All that can be offered (sheet, section 2: bits 0, 2, 3, 6 and 7).
+    /// All that can be offered (bits 0, 2, 3, 6 and 7).
     pub const ALL: Self = Self(0xcd);
 
     /// What can be offered of a device's ONCS.

@@ -2,7 +2,7 @@
 
 //! The device and all memory that it was given, as one: memory is reused, freed or unpinned only once the device is quiet.
 //!
-//! That is not a rule to keep in mind but the types' (sheet, section 1 and decision 7):
+//! The types enforce this rule:
 //!
 //! ```text
 //! Quiet ── start ──► Starting ── RDY = 1 ──► Live ── disable ──► Stopping ── RDY = 0, or a reset ──► Quiet

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The namespaces that a guest sees: those without metadata and of the NVM command set (sheet, section 3).
+//! The namespaces that a guest sees: those without metadata and of the NVM command set.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! PRP entries and lists of a guest, page by page (Base 4.3.1; sheet, section 4).
+//! PRP entries and lists of a guest, page by page (Base 4.3.1).
 
 use address::{Gpa, Hpa};
 

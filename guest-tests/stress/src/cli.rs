@@ -38,7 +38,7 @@ enum Software {
     Mediate,
 }
 
-/// Run a guest that stresses DMA, evaluate its output, and write a report.
+/// Run a guest that stresses DMA, decide whether the run passed, and write a report.
 #[derive(Debug, Parser)]
 #[command(name = "pinvisor-stress", version = pinvisor::VERSION, about)]
 pub struct Cli {
@@ -69,7 +69,7 @@ pub struct StressArgs {
     )]
     memory: MemoryConfig,
 
-    /// What the memory map calls the first 640 KiB, as for pinvisor run [default: auto]
+    /// Type of the first 640 KiB in the memory map, as for pinvisor run [default: auto]
     #[arg(long, value_name = "auto|ram|reserved")]
     low_memory: Option<LowMemory>,
 
@@ -77,7 +77,7 @@ pub struct StressArgs {
     #[arg(long, value_name = "N")]
     cpus: Option<CpuCount>,
 
-    /// Accept that no IOMMU keeps the devices in check, as for pinvisor run
+    /// Accept that no IOMMU isolates the devices, as for pinvisor run
     #[arg(long)]
     noiommu: bool,
 

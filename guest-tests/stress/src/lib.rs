@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `pinvisor-stress`: runs a guest that stresses DMA, judges what it reports, and draws the report. With `--software`
-//! it needs nothing but KVM: memory with synthetic physical addresses, and a DMA engine in software, which can be made
-//! to fail.
+//! `pinvisor-stress`: runs a guest that stresses DMA, decides whether the run passed, and writes a report. With
+//! `--software` it needs only KVM: memory has synthetic physical addresses, and a DMA engine in software takes the place
+//! of devices. Faults can be injected into both.
 
 pub mod cli;
 mod config;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From a [`Config`](crate::config::Config) to a running guest: one type for each stage, made of the
-//! one before, so that no stage can be skipped or run early. An error releases what exists by then,
-//! in the order of [`teardown`](crate::teardown).
+//! The stages from a [`Config`](crate::config::Config) to a running guest. Each stage is a type that
+//! consumes the previous one, so no stage can be skipped or run early. If a stage fails, everything
+//! that exists by then is released in the order of [`teardown`](crate::teardown).
 //!
 //! | stage | question |
 //! |---|---|

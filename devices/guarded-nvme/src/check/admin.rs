@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Admin commands (sheet, section 2). All their data goes through memory of the monitor's.
+//! Admin commands. All their data goes through memory of the monitor's.
 
 use super::{Bounce, NewCompletionQueue, NewSubmissionQueue, features, identify, logs, queues};
 use crate::guest::{Access, Guest};

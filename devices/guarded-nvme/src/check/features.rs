@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Set Features and Get Features: which features are allowed, and the length of their data (sheet, section 2).
+//! Set Features and Get Features: which features are allowed, and the length of their data.
 
 use super::Bounce;
 use super::admin::{Answer, Filter, Outcome, Rules, Verdict, to_device, to_host};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Identify: which structures (CNS) are allowed (sheet, section 2). Each has 4096 bytes.
+//! Identify: which structures (CNS) are allowed. Each has 4096 bytes.
 
 use super::Bounce;
 use super::admin::{Answer, Filter, Rules, Verdict, to_host};

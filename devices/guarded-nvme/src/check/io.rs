@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! I/O commands: the NVM command set, for namespaces without metadata (sheet, section 3).
+//! I/O commands: the NVM command set, for namespaces without metadata.
 
 use super::{Bounce, Entries, List};
 use crate::guest::{Access, Guest};

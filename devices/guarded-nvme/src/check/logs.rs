@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Get Log Page: which pages are allowed, and what a guest sees of them (sheet, section 2).
+//! Get Log Page: which pages are allowed, and what a guest sees of them.
 
 use super::Bounce;
 use super::admin::{Answer, Filter, LogPart, Rules, Verdict, to_host};

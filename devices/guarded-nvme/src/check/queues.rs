@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Creation and deletion of I/O queues (sheet, section 5; Base 5.2.1 to 5.2.4).
+//! Creation and deletion of I/O queues (Base 5.2.1 to 5.2.4).
 
 use address::Gpa;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Asynchronous events: between the device's requests, which are the monitor's, and the guest's (sheet, sections 2 and 5).
+//! Asynchronous events: between the device's requests, which are the monitor's, and the guest's.
 
 use crate::bits::byte;
 use crate::limits::MAX_EVENTS;

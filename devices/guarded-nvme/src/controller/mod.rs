@@ -113,7 +113,7 @@ pub struct Controller<D: Device, M> {
 
 impl<D: Device, M: Machine> Controller<D, M> {
     /// Puts the monitor between a device and its guest, with memory for all queues. What survives resets is cleared: a
-    /// controller memory buffer or persistent memory region in the device's address space (sheet, section 1). Where there
+    /// controller memory buffer or persistent memory region in the device's address space. Where there
     /// are no 16 KiB in one piece, queues have at most 64 entries.
     ///
     /// # Errors

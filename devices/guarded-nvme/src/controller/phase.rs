@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How a controller is enabled, disabled and reset (sheet, section 1, table of events).
+//! How a controller is enabled, disabled and reset.
 
 use std::time::Duration;
 

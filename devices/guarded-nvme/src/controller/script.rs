@@ -184,7 +184,7 @@ impl Script {
         Ok(())
     }
 
-    /// Another controller of the subsystem could change a namespace's format (sheet, section 3).
+    /// Another controller of the subsystem could change a namespace's format.
     fn check_alone(&self, answer: &Answered<'_>) -> Result<Step, Fault> {
         if !answer.status.is_success() {
             return Err(Unsuitable::UnknownSubsystem(answer.status).into());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Identify Controller, as a guest sees it (sheet, section 2).
+//! Identify Controller, as a guest sees it.
 
 use std::ops::Range;
 

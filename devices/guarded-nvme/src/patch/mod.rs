@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! What a guest sees of data that the device gave: no more than what the monitor serves, so that drivers do not try what
-//! would be refused (sheet, section 2).
+//! would be refused.
 //!
 //! As for commands, what is not listed is left out: bytes that no rule keeps are zeros.
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Queues: the guest's, and the monitor's own that the device sees in their place (sheet, section 5, mode A).
+//! Queues: the guest's, and the monitor's own that the device sees in their place.
 //!
 //! The device reads commands from a ring that the monitor alone writes ([`ring`]), and writes completions to one that the
 //! guest cannot reach. Which entries it has consumed, and which command a completion is for, is only believed from there.

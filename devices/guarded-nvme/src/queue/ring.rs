@@ -31,7 +31,7 @@ pub(crate) struct SubmissionRing<B> {
     id: u16,
     size: u16,
     /// The oldest entry that the device may still read: a slot is written again only when a completion says that it was
-    /// consumed, as a controller may read an entry late, in parts, and more than once (sheet, section 0, rule 1).
+    /// consumed, as a controller may read an entry late, in parts, and more than once.
     head: u16,
     tail: u16,
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! CAP, VS and CRTO, made of the device's (sheet, section 1).
+//! CAP, VS and CRTO, made of the device's.
 
 use crate::bits::{join16, low16};
 use crate::spec::registers::{Capabilities, Version};

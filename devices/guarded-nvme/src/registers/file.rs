@@ -72,7 +72,7 @@ pub enum Store {
 ///
 /// Aligned accesses of 4 bytes are served, and of 8 bytes on CAP, ASQ and ACQ, whose halves may be accessed in any order;
 /// doorbells take stores of 4 bytes. Others read as 0 and are dropped, as everything is that is not listed: the memory
-/// buffers' registers, boot partitions, subsystem reset and shutdown, interrupt masks, and vendors' (sheet, section 1).
+/// buffers' registers, boot partitions, subsystem reset and shutdown, interrupt masks, and vendors'.
 #[derive(Clone, Debug)]
 pub struct Registers {
     identity: Identity,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where things are in the guest's BAR0 (sheet, sections 1 and 6).
+//! Where things are in the guest's BAR0.
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! BAR0 as the guest sees it: no register of the device is behind it (sheet, section 1).
+//! BAR0 as the guest sees it: no register of the device is behind it.
 //!
 //! A store changes the guest's own state and nothing else; the [controller](crate::controller) looks at that state and
 //! acts. So a vCPU never waits for the device, and a store of any width, value or order has a defined result.

@@ -110,7 +110,7 @@ impl Entry {
 
 /// A command for the device.
 ///
-/// Only this crate makes one: from zeros, with the fields that a rule names (sheet, section 0, rule 4). Its two addresses
+/// Only this crate makes one: from zeros, with the fields that a rule names. Its two addresses
 /// are [`Hpa`]s that the guest's table or the monitor's memory gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceCommand([u64; 8]);

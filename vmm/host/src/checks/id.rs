@@ -57,20 +57,21 @@ pub enum Id {
     Iommufd,
     /// IOMMUs of the machine.
     #[strum(
-        message = "The host has no IOMMU, and noiommu mode is requested; or its IOMMU isolates \
-               the devices and remaps interrupts"
+        message = "The host has no IOMMU, and the devices are to be used in noiommu mode; or the \
+               host's IOMMU isolates the devices and remaps interrupts"
     )]
     Iommu,
     /// The kernel's switch for devices that no IOMMU isolates.
     #[strum(
-        message = "The host kernel allows binding devices that no IOMMU isolates \
-               (`enable_unsafe_noiommu_mode`); it checks this only when a device is bound"
+        message = "The host kernel's unsafe mode (`enable_unsafe_noiommu_mode`) is on, which it \
+               requires when a device without an IOMMU is bound; it does not check the mode again \
+               later"
     )]
     UnsafeMode,
     /// Memory encryption.
     #[strum(
-        message = "Host memory is not encrypted by address (AMD SME, SEV; Intel TDX guests): a \
-               device that uses a plain physical address would read and write ciphertext"
+        message = "Host memory is not encrypted by AMD SME or SEV, and the host is not an Intel \
+               TDX guest: a device without an IOMMU would read and write ciphertext"
     )]
     MemoryEncryption,
     /// The capability that noiommu mode needs.
@@ -88,7 +89,10 @@ pub enum Id {
     )]
     PageAddresses,
     /// The host's map of physical addresses.
-    #[strum(message = "`/proc/iomem` shows addresses to the caller")]
+    #[strum(
+        message = "`/proc/iomem` shows addresses to the caller: Pinvisor reads the addresses of \
+               BARs and config space from it"
+    )]
     AddressMap,
     /// The place for the guest's memory-mapped PCI config space.
     #[strum(
@@ -137,8 +141,8 @@ pub enum Id {
     KeptMemory,
     /// The kernel's taint.
     #[strum(
-        message = "The host kernel has reported no fault; bit 6 (U) only means that a device was \
-               bound in noiommu mode"
+        message = "The host kernel's taint shows no fault. The taint `U` (bit 6) alone is no \
+               fault: the host kernel sets it when a device is bound in noiommu mode"
     )]
     Taint,
     /// The kernel's lockdown.
@@ -148,47 +152,51 @@ pub enum Id {
     #[strum(message = "The PCI function exists")]
     DeviceExists,
     /// A device: what kind of function it is.
-    #[strum(message = "It is not a bridge")]
+    #[strum(message = "The device is not a bridge")]
     DeviceType,
     /// A device: whether the host uses it.
     #[strum(
-        message = "The host does not use it: no mounted file system, swap, network route, or device \
-               or pool built on it; no process has its block device or VFIO node open; no \
-               virtual functions are enabled"
+        message = "The host does not use the device: no file system, swap, network route, volume \
+               or pool is on it; no process has its block device or VFIO node open; none of its \
+               virtual functions is enabled"
     )]
     DeviceInUse,
     /// A device: its driver.
-    #[strum(message = "It is bound to a VFIO driver, such as vfio-pci")]
+    #[strum(message = "The device is bound to a VFIO driver, such as vfio-pci")]
     DeviceDriver,
     /// A device: its character device.
-    #[strum(message = "It has a VFIO character device (`/dev/vfio/devices/…`)")]
+    #[strum(message = "The device has a VFIO character device (`/dev/vfio/devices/…`)")]
     DeviceCdev,
     /// A device: how it is reset.
-    #[strum(message = "It can be reset without affecting other functions")]
+    #[strum(message = "The device can be reset without affecting other functions")]
     DeviceReset,
     /// A device: its BARs.
     #[strum(
-        message = "All its BARs have an address; on x86 without an IOMMU, the same on the device's \
-               bus as for the CPU"
+        message = "All BARs of the device have an address. On x86 without an IOMMU, that address \
+               is the same on the device's bus as for the CPU"
     )]
     DeviceBars,
     /// A device: its interrupts.
-    #[strum(message = "It has interrupts, and the host supports MSI and MSI-X if it has them")]
+    #[strum(message = "The device has interrupts. If it has MSI or MSI-X, the host supports them")]
     DeviceInterrupts,
     /// A device: which memory it can address.
     #[strum(
-        message = "It can address all host memory, with the address bits that its last driver on \
-               the host requested (`dma_mask_bits`; 32 if it never had one)"
+        message = "The device can address all host memory, with the number of address bits that \
+               its last driver on the host requested (`dma_mask_bits`; 32 if it never had a \
+               driver)"
     )]
     DeviceDmaWidth,
     /// A device: the functions that share something with it.
     #[strum(
-        message = "No function with another driver shares its reset, its requester ID or its IOMMU \
-               group"
+        message = "No function with another driver shares the device's reset, requester ID or \
+               IOMMU group"
     )]
     DeviceSiblings,
     /// A device: how its DMA reaches guest memory.
-    #[strum(message = "The requested DMA mode is possible for it, together with the other devices")]
+    #[strum(
+        message = "The requested DMA mode is possible for the device, together with the guest's \
+               other devices"
+    )]
     DeviceDmaMode,
 }
 
