@@ -124,7 +124,7 @@ impl NoiommuSpace {
         if result.is_err()
             && let Err(error) = self.iommufd.unmap(self.ioas, request.iova, request.len)
         {
-            log::error!("Memory stays pinned until this process ends: {error}");
+            log::error!("Memory stays pinned until the end of this run: {error}");
         }
         result
     }
