@@ -120,9 +120,11 @@ impl NoiommuSpace {
         };
         self.iommufd.map_file(self.ioas, request.iova, part)?;
         let result = self.ask(request);
-        if result.is_err() {
-            // No device has this memory's addresses yet.
-            self.iommufd.unmap(self.ioas, request.iova, request.len)?;
+        // No device has this memory's addresses yet.
+        if result.is_err()
+            && let Err(error) = self.iommufd.unmap(self.ioas, request.iova, request.len)
+        {
+            log::error!("Memory stays pinned until the end of this run: {error}");
         }
         result
     }

@@ -39,6 +39,15 @@ pub(super) struct Offer {
     pub function_reset: bool,
 }
 
+/// What of a write does not reach the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// All that is in a capability which the guest does not see.
+    Hidden,
+    /// These bits of the dword, which the guest only reads.
+    ReadOnly(u32),
+}
+
 /// The map of config space: for each dword, the shadow and three masks.
 #[derive(Clone, Debug)]
 pub(super) struct ConfigSpace {
@@ -55,6 +64,8 @@ pub(super) struct ConfigSpace {
     /// Bytes of capabilities that the guest does not see, until it has been logged that a write to
     /// them was dropped.
     refused: Vec<u32>,
+    /// Other bits that the guest cannot write, until that has been logged.
+    read_only: Vec<u32>,
     pub located: Located,
 }
 
@@ -71,12 +82,14 @@ impl ConfigSpace {
             write_shadow: zeros.clone(),
             claimed: zeros.clone(),
             refused: zeros,
+            read_only: Vec::new(),
             located: Located::default(),
         };
         space.lay_out_header(config, offer, interrupt_line);
         space.lay_out_standard(config, offer);
         space.lay_out_extended(config);
         space.pass_gaps();
+        space.read_only = space.unwritable();
         space.initial.clone_from(&space.shadow);
         space
     }
@@ -134,14 +147,37 @@ impl ConfigSpace {
         .perform(host)
     }
 
-    /// Whether `write` is to a capability that the guest does not see; of each dword, once.
-    pub(super) fn is_newly_refused(&mut self, write: DwordWrite) -> bool {
+    /// What of `write` is dropped, of each dword once. The bits of `shown`, what the guest reads
+    /// there, that the write leaves as they are do not count; without `shown` none does.
+    pub(super) fn newly_dropped(
+        &mut self,
+        write: DwordWrite,
+        shown: impl FnOnce(&Self) -> Option<u32>,
+    ) -> Option<Dropped> {
         let at = index(write.offset);
-        let refused = self.refused[at] & write.mask != 0;
-        if refused {
+        if self.refused[at] & write.mask != 0 {
             self.refused[at] = 0;
+            return Some(Dropped::Hidden);
         }
-        refused
+        let read_only = self.read_only[at] & write.mask;
+        if read_only == 0 {
+            return None;
+        }
+        let changed = (shown(self)? ^ write.value) & read_only;
+        if changed == 0 {
+            return None;
+        }
+        self.read_only[at] = 0;
+        Some(Dropped::ReadOnly(changed))
+    }
+
+    /// What the guest reads where it writes `write`, in its place in the dword.
+    pub(super) fn shown<H: HostFunction>(&self, host: &mut H, write: DwordWrite) -> Option<u32> {
+        let mut bytes = [0; 4];
+        let place = usize::from(write.start() - write.offset);
+        let data = &mut bytes[place..place + usize::from(write.width)];
+        self.read(host, write.start(), data).ok()?;
+        Some(u32::from_le_bytes(bytes))
     }
 
     /// Sets what the guest reads as COMMAND.
@@ -189,6 +225,16 @@ impl ConfigSpace {
             *read |= !claimed;
             *write |= !claimed;
         }
+    }
+
+    /// The bits that belong to what the guest sees and that it cannot write, in each dword.
+    fn unwritable(&self) -> Vec<u32> {
+        let written = self.write_host.iter().zip(&self.write_shadow);
+        let claimed = self.claimed.iter().zip(&self.refused);
+        claimed
+            .zip(written)
+            .map(|((claimed, refused), (host, shadow))| claimed & !(refused | host | shadow))
+            .collect()
     }
 
     fn shadow_dwords(&mut self, config: &[u32], start: u16, end: u16) {
@@ -297,13 +343,22 @@ mod tests {
             function_reset: true,
         };
         let mut space = ConfigSpace::new(&config, offer, 10);
-        let mut told = |offset| {
+        let mut dropped = |offset, shown| {
             let write = DwordWrite::new(offset, &[1; 2]).unwrap();
-            space.is_newly_refused(write)
+            space.newly_dropped(write, |_| shown)
         };
-        assert!(told(0x108));
-        assert!(!told(0x108) && !told(0x10a), "the same register");
-        assert!(told(0x10c));
-        assert!(!told(0x144) && !told(0x90), "read-only, and a gap");
+        assert_eq!(dropped(0x108, None), Some(Dropped::Hidden));
+        assert_eq!(dropped(0x108, Some(0)), None, "reported");
+        assert_eq!(dropped(0x10a, Some(0)), None, "the same register");
+        assert_eq!(dropped(0x10c, Some(0)), Some(Dropped::Hidden));
+        assert_eq!(dropped(0x90, Some(0)), None, "a gap");
+        assert_eq!(dropped(0x144, None), None, "unreadable");
+        assert_eq!(dropped(0x144, Some(0x0101)), None, "unchanged");
+        let changed = Some(Dropped::ReadOnly(0x0001));
+        assert_eq!(dropped(0x144, Some(0x0100)), changed);
+        assert_eq!(dropped(0x146, Some(0)), None, "the same register");
+        // Interrupt Line is the guest's, Interrupt Pin is not.
+        let changed = Some(Dropped::ReadOnly(0x0100));
+        assert_eq!(dropped(0x3c, Some(0)), changed);
     }
 }

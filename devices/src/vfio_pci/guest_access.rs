@@ -13,6 +13,7 @@ use pci_config::InterruptKind;
 
 use crate::pci::access::{DwordWrite, read_part};
 
+use super::config_space::Dropped;
 use super::function::PassthroughFunction;
 use super::host::HostFunction;
 use super::messages::Written;
@@ -152,10 +153,18 @@ impl<H: HostFunction> PassthroughFunction<H> {
 
     fn write_map(&mut self, write: DwordWrite) {
         let offset = write.start();
-        if self.config.is_newly_refused(write) {
-            self.reporter.warn(format_args!(
+        let (config, host) = (&mut self.config, &mut self.host);
+        match config.newly_dropped(write, |config| config.shown(host, write)) {
+            Some(Dropped::Hidden) => self.reporter.warn(format_args!(
                 "config space at {offset:#x}: the guest's write to a hidden capability is dropped"
-            ));
+            )),
+            Some(Dropped::ReadOnly(bits)) => log::info!(
+                "{}: config space at {:#x}: the guest's write does not change bits {bits:#x}, \
+                 which are read-only for the guest",
+                self.host.info().name,
+                write.offset
+            ),
+            None => {}
         }
         if let Err(error) = self.config.write(&mut self.host, write) {
             self.reporter

@@ -186,8 +186,8 @@ impl Planned<'_> {
     pub fn warnings(&self) -> Result<Vec<String>, Error> {
         let ranges = self.layout.memory.ranges();
         let command_line = &self.guest.config.command_line;
-        let devices = &self.resources.assigned.devices;
-        let mut all = warnings::narrow(self.layout.summary, devices);
+        let devices = warnings::physical(&self.resources.assigned.devices);
+        let mut all = warnings::narrow(self.layout.summary, &devices);
         if let Some(map) = self.memory_map()? {
             all.extend(arch::memory_warnings(&self.layout.memory, &map));
         }
@@ -200,7 +200,7 @@ impl Planned<'_> {
                 .chain(placement.initramfs.clone())
                 .collect();
             let missed = command_line::bounce_buffers(command_line, &ranges, &taken);
-            all.extend(warnings::bounce(missed, self.layout.summary, devices));
+            all.extend(warnings::bounce(missed, self.layout.summary, &devices));
         }
         let layout = command_line::Layout {
             ranges: &ranges,

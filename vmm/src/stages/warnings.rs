@@ -4,26 +4,34 @@
 
 use address::units::Memory;
 use address::{Bdf, Hpa};
+use iommufd_backend::DmaWidth;
 
 use crate::boot::command_line::NoBounceBuffers;
 use crate::memory::table::Summary;
 use crate::passthrough::assigned::AssignedDevice;
 use crate::passthrough::dma_path::DmaPath;
 
-/// Devices that may not address all 64 bits, of those that use physical addresses, where the guest has memory up to
-/// `end`: each with the bits that its last driver on the host asked for.
-fn narrow_devices(devices: &[AssignedDevice], end: Hpa) -> impl Iterator<Item = (Bdf, u32)> {
+/// How wide the addresses of each device are that uses physical ones.
+pub(super) fn physical(devices: &[AssignedDevice]) -> Vec<(Bdf, DmaWidth)> {
     let physical = devices
         .iter()
         .filter(|device| !matches!(device.dma, DmaPath::Iommu));
-    physical.filter_map(move |device| {
-        let width = device.dma_width;
-        (!width.reaches(end)).then(|| (device.bdf(), width.bits()))
-    })
+    physical
+        .map(|device| (device.bdf(), device.dma_width))
+        .collect()
 }
 
-/// What a device misses that may not address all 64 bits.
-pub(super) fn narrow(summary: Summary, devices: &[AssignedDevice]) -> Vec<String> {
+/// Devices of `physical` that may not reach all memory up to `end`: each with the address bits that its last driver on
+/// the host asked for.
+fn narrow_devices(physical: &[(Bdf, DmaWidth)], end: Hpa) -> impl Iterator<Item = (Bdf, u32)> {
+    let narrow = physical
+        .iter()
+        .filter(move |(_, width)| !width.reaches(end));
+    narrow.map(|(bdf, width)| (*bdf, width.bits()))
+}
+
+/// What a device of `physical` misses that may not address all 64 bits, where no memory is below 4 GiB.
+pub(super) fn narrow(summary: Summary, physical: &[(Bdf, DmaWidth)]) -> Vec<String> {
     if summary.pieces == 0 || summary.below_4g > 0 {
         return Vec::new();
     }
@@ -35,7 +43,7 @@ pub(super) fn narrow(summary: Summary, devices: &[AssignedDevice]) -> Vec<String
              some below 4 GiB"
         )
     };
-    narrow_devices(devices, summary.end).map(warning).collect()
+    narrow_devices(physical, summary.end).map(warning).collect()
 }
 
 /// What such a device misses where memory below 4 GiB has no room for what Linux needs in one piece
@@ -43,7 +51,7 @@ pub(super) fn narrow(summary: Summary, devices: &[AssignedDevice]) -> Vec<String
 pub(super) fn bounce(
     missed: Option<NoBounceBuffers>,
     summary: Summary,
-    devices: &[AssignedDevice],
+    physical: &[(Bdf, DmaWidth)],
 ) -> Vec<String> {
     // Without any memory there, that is reported.
     let Some(NoBounceBuffers { need, largest }) = missed.filter(|_| summary.below_4g > 0) else {
@@ -59,5 +67,72 @@ pub(super) fn bounce(
             Memory(largest)
         )
     };
-    narrow_devices(devices, summary.end).map(warning).collect()
+    narrow_devices(physical, summary.end).map(warning).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use iommufd_backend::PciSysfs;
+
+    use super::*;
+
+    /// Devices of which the kernel reports these address bits, or none.
+    fn devices(bits: &[Option<u32>]) -> Vec<(Bdf, DmaWidth)> {
+        let root = tempfile::tempdir().unwrap();
+        let sysfs = PciSysfs::at(root.path());
+        let device = |(number, bits): (u8, &Option<u32>)| {
+            let bdf = Bdf::new(0, number, 0, 0).unwrap();
+            let folder = root.path().join(format!("bus/pci/devices/{bdf}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            if let Some(bits) = bits {
+                std::fs::write(folder.join("dma_mask_bits"), format!("{bits}\n")).unwrap();
+            }
+            (bdf, sysfs.dma_width(bdf))
+        };
+        (1..).zip(bits).map(device).collect()
+    }
+
+    fn memory(below_4g: u64) -> Summary {
+        Summary {
+            pieces: 2,
+            below_4g,
+            end: Hpa(6 << 30),
+        }
+    }
+
+    /// The devices that `warnings` are about.
+    fn named(warnings: &[String]) -> Vec<&str> {
+        let name = |warning: &String| warning.find(": may have only");
+        warnings
+            .iter()
+            .map(|warning| &warning[..name(warning).unwrap()])
+            .collect()
+    }
+
+    #[test]
+    fn devices_of_few_or_unknown_bits_miss_memory_below_4g() {
+        let devices = devices(&[Some(64), Some(32), Some(40), None]);
+        let warnings = narrow(memory(0), &devices);
+        assert_eq!(named(&warnings), ["0000:02:00.0", "0000:04:00.0"]);
+        assert!(warnings[0].contains("only 32 address bits"), "{warnings:?}");
+        assert_eq!(narrow(memory(2 << 20), &devices), [""; 0]);
+        // An IOMMU translates for all, so nothing has a physical address.
+        assert_eq!(narrow(Summary::default(), &devices), [""; 0]);
+    }
+
+    #[test]
+    fn such_devices_miss_bounce_buffers_that_do_not_fit_below_4g() {
+        let devices = devices(&[Some(32), Some(64)]);
+        let missed = NoBounceBuffers {
+            need: 64 << 20,
+            largest: 48 << 20,
+        };
+        let warnings = bounce(Some(missed), memory(96 << 20), &devices);
+        assert_eq!(named(&warnings), ["0000:01:00.0"]);
+        for word in ["needs 64 MiB", "has 48 MiB", "swiotlb=N"] {
+            assert!(warnings[0].contains(word), "{warnings:?}");
+        }
+        assert_eq!(bounce(None, memory(96 << 20), &devices), [""; 0]);
+        assert_eq!(bounce(Some(missed), memory(0), &devices), [""; 0]);
+    }
 }

@@ -90,6 +90,15 @@ pub const FALSE_KERNEL: &[Step] = &[
         ..RUN
     },
     Step {
+        name: "pin-not-undone",
+        // The same, and IOMMU_IOAS_UNMAP after it: the cause is reported, not what followed.
+        lie: "ioctl 0x3b95 1 returns=-2; ioctl 0x3b86 1 returns=-2",
+        status: "4",
+        error: "translate",
+        says: &["nothing is mapped there", "Memory stays pinned until"],
+        ..RUN
+    },
+    Step {
         name: "no-such-command",
         // The same: ENOTTY
         lie: "ioctl 0x3b95 1 returns=-25",

@@ -24,6 +24,8 @@ tell nproc "$(nproc)"
 tell packages "$(several physical_package_id)"
 tell cores "$(several core_id)"
 tell threads "$(cat $cpus/cpu0/topology/thread_siblings_list)"
+tell source "$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
+tell devices "$(ls /sys/bus/pci/devices 2> /dev/null | wc -l)"
 tell apicids "$(echo $(sed -n 's/^apicid.*: //p' /proc/cpuinfo))"
 # How the kernel was entered: 15 by Linux's protocol, 11 by PVH.
 tell loader "$(($(cat /proc/sys/kernel/bootloader_type) >> 4))"
@@ -44,12 +46,25 @@ type Boot = (
 );
 
 /// In identity layout, above 4 GiB.
-const IDENTITY: [Boot; 4] = [
+const IDENTITY: [Boot; 7] = [
     ("bzimage", "bzimage", 1, "", "15", 1),
     ("two", "kernel", 2, "", "15", 2),
     ("four", "kernel", 4, "", "15", 4),
     // More than any machine has, of which all but two are never started.
     ("odd", "kernel", 31, "maxcpus=2", "15", 2),
+    // It does not ask KVM how fast the TSC runs.
+    ("clock", "kernel", 2, "no-kvmclock", "15", 2),
+    // With ACPI, but without the bus that the device is on.
+    ("no-pci", "bzimage", 1, "pci=off", "15", 1),
+    // Common words about memory.
+    (
+        "words",
+        "kernel",
+        2,
+        "nokaslr memtest=1 movablecore=64M init_on_alloc=1 efi=noruntime",
+        "15",
+        2,
+    ),
 ];
 
 /// In conventional layout.
@@ -111,6 +126,16 @@ pub fn every_kind() -> Result<CaseResult> {
         );
     }
     places_as_wanted(&mut findings, &outcome.output, &guest);
+    let source = guest.get("clock_source").copied().unwrap_or_default();
+    findings.expect(
+        !["", "kvm-clock"].contains(&source),
+        format!("with no-kvmclock the clock is {source:?}"),
+    );
+    findings.expect_eq(
+        "PCI devices",
+        guest.get("no-pci_devices").copied(),
+        Some("0"),
+    );
     Ok(findings.into_result(&outcome))
 }
 
@@ -153,8 +178,9 @@ fn places_as_wanted(findings: &mut Findings, output: &str, guest: &BTreeMap<&str
         .lines()
         .filter_map(|line| number(line.split_once("kernel gpa=")?.1.trim()))
         .collect();
-    findings.expect_eq("kernels loaded", loaded.len(), 5);
-    for name in ["two", "four", "odd"] {
+    let all = IDENTITY.len() + CONVENTIONAL.len();
+    findings.expect_eq("kernels loaded", loaded.len(), all);
+    for name in ["two", "four", "odd", "clock", "words"] {
         let place = code(name);
         findings.expect(
             place.is_some_and(|at| at > 1 << 32 && at % STEP == 0 && loaded.contains(&at)),

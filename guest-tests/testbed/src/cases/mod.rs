@@ -82,7 +82,7 @@ pub const ALL: &[Case] = &[
     case("control", 75, canary::control),
     case("translation-cost", 60, cost::translation),
     case("compat-iommu", 60, compat::behind_iommu),
-    case("kernels", 75, kernels::every_kind),
+    case("kernels", 110, kernels::every_kind),
     case("nvme", 60, data::stock_kernel),
     case("plan", 75, plan::chosen_memory),
     case("old-guest", 60, low_memory::old_guest),

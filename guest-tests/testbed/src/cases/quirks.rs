@@ -14,10 +14,25 @@ use crate::runner::CaseResult;
 use crate::{Result, guest, image, setup};
 
 /// Modules of the guests.
-const MODULES: &[&str] = &["nvme", "e1000e", "ne2k-pci", "i6300esb", "igbvf"];
+const MODULES: &[&str] = &[
+    "nvme",
+    "e1000e",
+    "ne2k-pci",
+    "i6300esb",
+    "igbvf",
+    "e1000",
+    "virtio_pci",
+    "virtio_rng",
+];
 
 /// The first device is an NVMe controller, the second an e1000e with a [`rom`], then:
-const DEVICES: [&str; 3] = ["ne2k_pci,netdev=net2", "i6300esb", "igb,netdev=net4"];
+const DEVICES: [&str; 5] = [
+    "ne2k_pci,netdev=net2",
+    "i6300esb",
+    "igb,netdev=net4",
+    "e1000,netdev=net5",
+    "virtio-rng-pci",
+];
 
 /// An NVMe controller with virtual functions, which all have the disk; QEMU requires its subsystem
 /// first.
@@ -100,7 +115,7 @@ const GUESTS: [Guest; 6] = [
     (
         // Linux gives BARs other addresses then.
         "rescan",
-        "--device $TESTBED_BDF_0 --device $TESTBED_BDF_1",
+        "--device $TESTBED_BDF_0 --device $TESTBED_BDF_1 --device $TESTBED_BDF_5 --device $TESTBED_BDF_6",
         "rescan",
     ),
     // Its driver moves packets by string I/O.
@@ -109,7 +124,8 @@ const GUESTS: [Guest; 6] = [
     ("gaps", "--device $TESTBED_BDF_3", "i6300esb.heartbeat=2"),
     // Memory decoding is hard-wired to 0 in its COMMAND, as are its IDs to ones.
     ("vf", "--device $vf", ""),
-    ("nvme-vf", "--device $nvme_vf", ""),
+    // Linux copies all that it moves.
+    ("nvme-vf", "--device $nvme_vf", "swiotlb=force"),
 ];
 
 /// Guests on a host that serves no message-signalled interrupts, nor a line that another has.
@@ -134,7 +150,7 @@ fn rig(seed: u64) -> Result<Rig> {
 pub fn quirks() -> Result<CaseResult> {
     let rig = rig(21)?;
     let machine = rig.machine(setup::guest_kernel()?.vmlinux());
-    let machine = [1, 2, 4].iter().fold(machine, |machine, number| {
+    let machine = [1, 2, 4, 5].iter().fold(machine, |machine, number| {
         let netdev = format!("user,id=net{number}");
         machine.qemu_arg("-netdev").qemu_arg(&netdev)
     });
@@ -279,7 +295,7 @@ fn script() -> String {
     let physical: String = PHYSICAL.iter().map(Step::script).collect();
     [
         PRELUDE,
-        "for bdf in $TESTBED_BDF_0 $TESTBED_BDF_1 $TESTBED_BDF_2 $TESTBED_BDF_3; do\n\
+        "for bdf in $TESTBED_BDF_0 $TESTBED_BDF_1 $TESTBED_BDF_2 $TESTBED_BDF_3 $TESTBED_BDF_5 $TESTBED_BDF_6; do\n\
              testbed-bind $bdf || exit 1\n\
          done\n\
          pf=/sys/bus/pci/devices/$TESTBED_BDF_4\n\
@@ -304,7 +320,14 @@ fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
     for key in ["rom", "rescan", "nvme-vf"] {
         findings.expect_eq(key, said(key, "disk"), Some(disk));
     }
-    for (key, driver) in [("rescan", "e1000e"), ("ports", "ne2k-pci"), ("vf", "igbvf")] {
+    findings.expect_eq("virtio-rng", said("rescan", "random"), Some("16"));
+    findings.expect_eq("swiotlb=force", said("nvme-vf", "bounced"), Some("1"));
+    for (key, driver) in [
+        ("rescan", "e1000e"),
+        ("rescan", "e1000"),
+        ("ports", "ne2k-pci"),
+        ("vf", "igbvf"),
+    ] {
         let found = said(key, &format!("net-{driver}"));
         findings.expect_eq(driver, found, Some("works"));
     }

@@ -39,7 +39,7 @@ pub enum BindStageError {
 /// Why a device's bus cannot be reset.
 fn bus_reset(others: &[Bdf]) -> String {
     match others {
-        [] => "its bus cannot be reset either".to_owned(),
+        [] => "its bus cannot be reset either, as no bridge above it can do so".to_owned(),
         _ => format!(
             "a reset of its bus would also reset {}, which this guest does not have",
             names(others, ", ")
@@ -80,8 +80,11 @@ impl Explain for BindStageError {
             Self::Bind(error) => Explain::hint(error, limits),
             Self::NoReset { bdf, others } => {
                 let first = match others.as_slice() {
-                    [] => "move it to another slot, in which it has a bus of its own that can be reset"
-                        .to_owned(),
+                    [] => {
+                        "move it to a slot behind a bridge, which can reset it; a device that is \
+                           integrated into the board or the chipset has no slot"
+                            .to_owned()
+                    }
                     _ => format!(
                         "pass them all to this guest: --device {bdf} --device {}",
                         names(others, " --device ")
@@ -176,5 +179,19 @@ mod tests {
         let together = "--device 0000:02:00.0 --device 0000:02:00.1 --device 0000:02:00.2;";
         assert!(hint.contains(together), "{hint}");
         assert!(hint.ends_with("--device 0000:02:00.0,reset=none"), "{hint}");
+    }
+
+    /// As network interfaces of current Intel chipsets.
+    #[test]
+    fn an_integrated_device_has_no_slot_to_move_it_from() {
+        let error = BindStageError::NoReset {
+            bdf: "00:1f.6".parse().unwrap(),
+            others: Vec::new(),
+        };
+        assert!(error.to_string().contains("no bridge above it"), "{error}");
+        let hint = error.hint(Limits::NONE).unwrap();
+        for words in ["integrated", "--device 0000:00:1f.6,reset=none"] {
+            assert!(hint.contains(words), "{hint}");
+        }
     }
 }

@@ -143,6 +143,19 @@ pub const BY_STATE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "plan-warns",
+        // With 6 GiB all hugepages are above 4 GiB; no driver asked for more than 32 bits for the second device.
+        command: "pinvisor plan --noiommu --kernel /testbed/kernel --memory 256M --device $TESTBED_BDF_0 --device 00:05.0,reset=none --cmdline 'quiet mem=512M memmap=64M@1G crashkernel=256M'",
+        says: &[
+            "warning: mem=512M on the kernel's command line limits addresses",
+            "warning: memmap=64M@1G",
+            "HOST memory",
+            "warning: crashkernel=256M",
+            "warning: 0000:00:05.0: may have only 32 address bits",
+        ],
+        ..STEP
+    },
+    Step {
         name: "guest-reset",
         command: "pinvisor run --noiommu --kernel /testbed/reset --memory 64M --device $TESTBED_BDF_0",
         status: "7",

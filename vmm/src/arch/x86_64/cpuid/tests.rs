@@ -211,7 +211,22 @@ fn the_frequency_of_the_tsc_is_among_the_leaves_of_hypervisors() {
     let again = with_tsc_frequency(&guest, 1).unwrap();
     assert_eq!(find(&again, 0x4000_0010).unwrap().eax, 1);
     assert_eq!(again.as_slice().len(), guest.as_slice().len());
-    // A machine that hides its hypervisor.
+    // A machine that hides its hypervisor, with a frequency that the CPU's own leaf cannot report.
     let hidden = with_tsc_frequency(&cpuid(&INTEL), 1).unwrap();
     assert_eq!(hidden.as_slice(), cpuid(&INTEL).as_slice());
+}
+
+#[test]
+fn the_frequency_of_the_tsc_is_among_the_leaves_of_intels_cpus_only() {
+    let crystal =
+        |leaves: &[Leaf], khz| read(&with_tsc_frequency(&cpuid(leaves), khz).unwrap(), 0x15, 0);
+    assert_eq!(crystal(&INTEL, 2_400_000), [5, 12, 1_000_000_000, 0]);
+    assert_eq!(crystal(&EPYC, 2_400_000), [0; 4]);
+    // An old CPU, which has fewer leaves, and one whose own leaf KVM passes on.
+    let old = [(0x0, 0, 0, [0xd, 0x756e_6547, 0x6c65_746e, 0x4965_6e69])];
+    let guest = with_tsc_frequency(&cpuid(&old), 2_400_000).unwrap();
+    assert_eq!(read(&guest, 0, 0)[0], 0x15);
+    let again = with_tsc_frequency(&guest, 2_700_000).unwrap();
+    assert_eq!(read(&again, 0x15, 0), [10, 27, 1_000_000_000, 0]);
+    assert_eq!(again.as_slice().len(), guest.as_slice().len());
 }
