@@ -122,7 +122,10 @@ impl NoiommuSpace {
         let result = self.ask(request);
         if result.is_err() {
             // No device has this memory's addresses yet.
-            self.iommufd.unmap(self.ioas, request.iova, request.len)?;
+            let undone = self.iommufd.unmap(self.ioas, request.iova, request.len);
+            if let Err(error) = undone {
+                log::error!("{error}");
+            }
         }
         result
     }

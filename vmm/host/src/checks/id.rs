@@ -152,8 +152,8 @@ pub enum Id {
     DeviceType,
     /// A device: whether the host uses it.
     #[strum(
-        message = "The host does not use it: no mounted file system, swap, network route, or device \
-               or pool built on it; no process has its block device or VFIO node open; no \
+        message = "The host does not use it: no mounted file system, swap, network route or bridge, or \
+               device or pool built on it; no process has its block device or VFIO node open; no \
                virtual functions are enabled"
     )]
     DeviceInUse,
