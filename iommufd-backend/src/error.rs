@@ -219,11 +219,7 @@ impl Error {
                 Some("the host kernel may be too old, or lack an option: pinvisor check".into())
             }
             Self::Pin { len, source } if source.raw_os_error() == Some(libc::ENOMEM) => {
-                Some(format!(
-                    "raise the limit on locked memory to the size of guest memory (ulimit -l {} or \
-                     more, in KiB), or run as root or with CAP_IPC_LOCK",
-                    len / 1024
-                ))
+                Some(locked_memory_hint(*len))
             }
             Self::Map { source, .. } if source.raw_os_error() == Some(libc::ENOMEM) => Some(
                 "raise the host's limit on mappings: sysctl vm.max_map_count=1048576 (each piece \
@@ -264,6 +260,16 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// How a process comes to pin `bytes` of guest memory.
+#[must_use]
+pub fn locked_memory_hint(bytes: u64) -> String {
+    format!(
+        "raise the limit on locked memory to the size of guest memory (ulimit -l {} or more, in \
+         KiB), or run as root or with CAP_IPC_LOCK",
+        bytes.div_ceil(1024)
+    )
 }
 
 /// What to do about a device's node that does not open.

@@ -98,7 +98,7 @@ pub use bus_address::TranslatedBar;
 pub use cdev::{Cdev, CdevKind, CdevNode, is_vfio_driver};
 pub use device::VfioDevice;
 pub use dma_width::DmaWidth;
-pub use error::{Error, ErrorKind, GetPaError};
+pub use error::{Error, ErrorKind, GetPaError, locked_memory_hint};
 pub use evidence::{Because, Quiet, quiesce};
 pub use file_range::FileRange;
 pub use iomem::{Entry, IoMem};

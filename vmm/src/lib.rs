@@ -38,6 +38,7 @@ pub use memory::layout::{Conventional, Identity, Layout, Swapped};
 pub use memory::table::RamTable;
 pub use passthrough::assigned::KeepError;
 pub use passthrough::dma_path::DmaPath;
+pub use passthrough::profile::profile_for;
 pub use run::RunError;
 pub use run::console;
 pub use run::event_loop::{RunLimit, outcome, unblock_signals};

@@ -43,7 +43,7 @@ pub use facts::kept::of_device as keepers_of;
 pub use facts::kvm::{KvmObstacle, kvm_suffices};
 pub use facts::open_files::open_files_needed;
 pub use facts::privilege::{has_seccomp_filter, locked_memory_limit};
-pub use facts::sleep::sleep_states;
+pub use facts::sleep::{Sleep, sleep};
 pub use facts::uses::{Holder, Use};
 pub use list::{Device, Devices, Keeper, Mode, list};
 pub use sys_root::SysRoot;

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use iommufd_backend::Leftover;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -49,11 +49,13 @@ impl Keeper {
             None,
         )
         .map_err(failed)?;
+        // What it prints has no reader. Not every container has /dev/null.
+        let (_, nowhere) = io::pipe().map_err(KeeperError::Start)?;
         let child = Command::new(program)
             .arg(COMMAND)
             .stdin(theirs)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(nowhere.try_clone().map_err(KeeperError::Start)?)
+            .stderr(nowhere)
             .current_dir("/")
             .spawn()
             .map_err(KeeperError::Start)?;

@@ -55,7 +55,9 @@ pub fn install() -> io::Result<()> {
         // nothing that it would have to wait for, allocates nothing, and makes system calls.
         unsafe { sigaction(signal, &action)? };
     }
-    Ok(())
+    // The parent process may have blocked them, and the mask is inherited. Where one is blocked, a fault of this process
+    // ends it without a handler (signal(7)).
+    Ok(FATAL.into_iter().collect::<SigSet>().thread_unblock()?)
 }
 
 /// From now on such a signal writes the last event to `targets`; times count from `began`.
@@ -151,6 +153,8 @@ mod tests {
 
     /// What gets the signal: its standard input is a terminal.
     fn child(events: &str) {
+        // As a supervisor may leave them.
+        SigSet::all().thread_block().unwrap();
         install().unwrap();
         let config = HostConfig {
             event_file: Some(events.into()),

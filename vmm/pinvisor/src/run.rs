@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use host::{Sleep, SysRoot};
 use vmm::config::ValidConfig;
 use vmm::console::Console;
 use vmm::{ExitReason, Harness, Layout, Remains, RunLimit, Vmm};
@@ -21,6 +22,11 @@ use crate::screen::print_message;
 /// [`Error`]; what was set up is torn down by then, devices first.
 pub fn run(config: &ValidConfig, layout: &dyn Layout, mut host: RunContext) -> Result<(), Error> {
     host.events.started();
+    if !config.devices.is_empty()
+        && let Some(sleep) = host::sleep(&SysRoot::default())
+    {
+        report_sleep(&sleep);
+    }
     let ended = run_guests(config, layout, &mut host);
     let (reason, result) = match ended {
         Ok(ended) => {
@@ -31,6 +37,21 @@ pub fn run(config: &ValidConfig, layout: &dyn Layout, mut host: RunContext) -> R
     };
     host.ended(reason.as_ref(), &result);
     result
+}
+
+/// Reports that the host may go to sleep under a guest with devices: as a warning where a service may have it do so.
+fn report_sleep(sleep: &Sleep) {
+    let level = match sleep.by_service {
+        true => log::Level::Warn,
+        false => log::Level::Info,
+    };
+    log::log!(
+        level,
+        "This host can enter sleep states ({}), which a guest with devices does not survive; to \
+         prevent that: systemd-inhibit --what=sleep pinvisor run ..., or systemctl mask \
+         sleep.target",
+        sleep.states
+    );
 }
 
 /// Runs the guest until it ends, again if it is to be restarted. Clients of its serial port stay

@@ -31,12 +31,6 @@ impl RunContext {
     pub fn open(config: &HostConfig) -> Result<Self, Error> {
         let events = EventLog::open(config)?;
         logging::start(config)?;
-        if let Some(states) = host::sleep_states(&host::SysRoot::default()) {
-            log::info!(
-                "this host can enter sleep states ({states}), which a guest with devices does not \
-                 survive; to prevent that: systemd-inhibit --what=sleep pinvisor run ..."
-            );
-        }
         let pidfile = config.pidfile.as_deref().map(Pidfile::create);
         Ok(Self {
             events,

@@ -11,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::error::{BootError, LoadError};
 use super::kernel::Kernel;
-use super::place::{BootRequirements, Placement};
+use super::place::{BootRequirements, PlaceError, Placement};
 use super::release::Release;
 use crate::arch::{self, ArchError, Protocol};
 use crate::config::{Config, input_file};
@@ -64,13 +64,23 @@ impl BootFiles {
         Ok(())
     }
 
+    /// Refuses a kernel and an initramfs that have no place in `size` bytes of RAM, wherever these are.
+    pub fn check_room(&self, size: u64) -> Result<(), BootError> {
+        let room = self.requirements(size).check_room();
+        room.map_err(|source| self.no_place(source))
+    }
+
     /// Where kernel and initramfs go in the memory of `plan`.
     pub fn place(&self, plan: &MemoryPlan) -> Result<Placement, BootError> {
         let placed = self.requirements(plan.size()).place(&plan.ranges());
-        placed.map_err(|source| BootError::Place {
+        placed.map_err(|source| self.no_place(source))
+    }
+
+    fn no_place(&self, source: PlaceError) -> BootError {
+        BootError::Place {
             kernel: self.kernel.path().to_owned(),
             source,
-        })
+        }
     }
 
     /// What kernel and initramfs require of a guest's `size` bytes of RAM.
@@ -154,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::boot::kernel::{Demand, KernelError};
-    use crate::error::explain::Explain;
+    use crate::error::explain::{Explain, chain};
 
     const MIB: u64 = 1 << 20;
     const MEMORY: Range<Gpa> = Gpa(0)..Gpa(48 * MIB);
@@ -265,6 +275,23 @@ mod tests {
         // Not enough: all that the guest has, and a part of more.
         assert!(fits(&[piece(2, 16), piece(64, 16)], 32 * MIB));
         assert!(!fits(&[piece(2, 16), piece(64, 16)], 64 * MIB));
+    }
+
+    #[test]
+    fn what_no_memory_of_that_size_holds_is_refused_before_there_is_any() {
+        let initramfs = tempfile::NamedTempFile::new().unwrap();
+        initramfs.as_file().set_len(6 * MIB).unwrap();
+        let files = BootFiles {
+            kernel: Box::new(Small),
+            initramfs: Some(Initramfs::open(initramfs.path()).unwrap()),
+        };
+        assert!(files.check_room(8 * MIB).is_ok());
+        for (size, what) in [(7 * MIB, "initramfs needs 6 MiB"), (MIB, "kernel needs 2")] {
+            let error = files.check_room(size).unwrap_err();
+            assert_eq!(error.id(), "place");
+            let text = chain(&error);
+            assert!(text.contains(what), "{text}");
+        }
     }
 
     #[test]

@@ -104,16 +104,24 @@ impl BootRequirements {
         Placement::find(ranges, &self.kernel, self.initramfs)
     }
 
+    /// Whether all of the guest's RAM together holds kernel and initramfs.
+    ///
+    /// # Errors
+    /// [`PlaceError::TooLarge`]
+    pub fn check_room(&self) -> Result<(), PlaceError> {
+        let Demand { len, .. } = self.kernel;
+        enough(self.size, "kernel", len, "")?;
+        let rest = self.size - len;
+        enough(rest, "initramfs", self.initramfs.unwrap_or(0), BESIDES)
+    }
+
     /// Whether RAM at `ranges`, which ascend and do not touch, has room for kernel and initramfs, or is all of
     /// the guest's, so that other ranges would have no more.
     #[must_use]
     pub fn fits(&self, ranges: &[Range<Gpa>]) -> bool {
         match self.place(ranges) {
             Ok(_) => true,
-            Err(PlaceError::TooLarge { .. }) => {
-                let all: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-                all >= self.size
-            }
+            Err(PlaceError::TooLarge { .. }) => total(ranges) >= self.size,
             Err(_) => false,
         }
     }
@@ -143,7 +151,7 @@ impl Placement {
 }
 
 fn place_kernel(ranges: &[Range<Gpa>], demand: &Demand) -> Result<Range<Gpa>, PlaceError> {
-    enough(ranges, "kernel", demand.len, "")?;
+    enough(total(ranges), "kernel", demand.len, "")?;
     // What is left of a piece from the first address in it that will do.
     let usable = |range: &Range<Gpa>| {
         let start = range.start.max(demand.lowest).align_up(demand.alignment)?;
@@ -193,7 +201,7 @@ fn place_initramfs(
         })
         .filter(|range| range.start < range.end)
         .collect();
-    enough(&free, "initramfs", length, " besides the kernel")?;
+    enough(total(&free), "initramfs", length, BESIDES)?;
     let free: Vec<_> = free
         .into_iter()
         .map(|range| range.start..range.end.min(below))
@@ -217,14 +225,21 @@ fn place_initramfs(
         })
 }
 
-/// Refuses what is larger than all of `ranges` together: no choice of other ones would help.
+/// What takes memory besides an initramfs.
+const BESIDES: &str = " besides the kernel";
+
+/// Bytes in all of `ranges`.
+fn total(ranges: &[Range<Gpa>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
+}
+
+/// Refuses what is larger than `room`, the bytes of all memory together: no choice of other memory would help.
 fn enough(
-    ranges: &[Range<Gpa>],
+    room: u64,
     what: &'static str,
     need: u64,
     besides: &'static str,
 ) -> Result<(), PlaceError> {
-    let room = ranges.iter().map(|range| range.end - range.start).sum();
     if need > room {
         return Err(PlaceError::TooLarge {
             what,

@@ -24,7 +24,7 @@ use self::allocator::BusAllocator;
 use self::emulated::{EmulatedFunction, Place};
 use self::lines::{InterruptLines, intx_gsi};
 use self::slots::{PciSlot, TooManyDevices};
-use crate::error::explain::{ProcessError, process};
+use crate::error::explain::process;
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::Vm;
 use crate::memory::table::RamTable;
@@ -206,17 +206,14 @@ impl Wiring<'_> {
         })
     }
 
-    /// Puts the monitor between `host` and its guest, by `profile` or a shipped one.
+    /// Puts the monitor between `host` and its guest, by `profile`.
     fn mediated<H: HostFunction>(
         &self,
-        mut host: H,
+        host: H,
         bdf: Bdf,
         profile: Option<&Profile>,
     ) -> Result<MediatedFunction<H>, BusError> {
-        let profile = match profile {
-            Some(profile) => profile.clone(),
-            None => shipped(&mut host, bdf)?,
-        };
+        let profile = profile.ok_or_else(|| BusError::Engine("it has no profile".into()))?;
         let table = Arc::clone(self.table);
         let exits = self.exits.clone();
         let options = mediate::Options {
@@ -225,23 +222,6 @@ impl Wiring<'_> {
                 exits.send(ExitReason::Device(bdf, failure.reason()));
             }),
         };
-        Ok(MediatedFunction::new(host, profile, options)?)
+        Ok(MediatedFunction::new(host, profile.clone(), options)?)
     }
-}
-
-/// The shipped profile for a device.
-fn shipped<H: HostFunction>(host: &mut H, bdf: Bdf) -> Result<Profile, BusError> {
-    let mut identity = [0; 4];
-    host.config_read(0, &mut identity)
-        .map_err(|error| ProcessError {
-            operation: "read the identity of a device",
-            source: error.into(),
-        })?;
-    let [vendor, device] =
-        [[identity[0], identity[1]], [identity[2], identity[3]]].map(u16::from_le_bytes);
-    Profile::shipped_for(vendor, device)?.ok_or(BusError::NoProfile {
-        bdf,
-        vendor,
-        device,
-    })
 }

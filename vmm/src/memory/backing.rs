@@ -406,14 +406,29 @@ fn turn(size: HugepageSize) -> Turn {
     Turn::at(&pool, "is allocating hugepages")
 }
 
-/// Whether the pool has the hugepages for the guest's memory, as far as can be seen before they are taken.
+/// Whether the host has the guest's memory, `of_hugepages` or ordinary, as far as can be seen before it is taken.
 ///
 /// # Errors
-/// [`PinError::TooFewHugepages`], [`PinError::Backend`]
-pub fn check_hugepages(memory: &MemoryConfig) -> Result<(), PinError> {
+/// [`PinError::TooFewHugepages`], [`PinError::TooLittleMemory`], [`PinError::Backend`]
+pub fn check(memory: &MemoryConfig, of_hugepages: bool) -> Result<(), PinError> {
+    if !of_hugepages {
+        return check_available(memory.size, available_memory(&SysRoot::default()));
+    }
     let size = memory.page_size();
     let _turn = turn(size);
     check_pool(memory.size, size).map(drop)
+}
+
+/// Whether this process may pin `bytes`. Memory that others of the same user have pinned counts, too, but is seen
+/// only when memory is pinned.
+///
+/// # Errors
+/// [`PinError::LockedMemory`]
+pub fn check_locked(bytes: u64, limit: Option<u64>) -> Result<(), PinError> {
+    match limit.filter(|limit| *limit < bytes) {
+        Some(limit) => Err(PinError::LockedMemory { bytes, limit }),
+        None => Ok(()),
+    }
 }
 
 /// How many hugepages the pool has beyond those for `bytes`.

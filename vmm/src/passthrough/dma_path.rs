@@ -14,7 +14,7 @@ pub enum DmaPath {
     Identity,
     /// The guest translates.
     Translate,
-    /// The monitor translates, by this profile or by the shipped one that fits.
+    /// The monitor translates, by this profile, without which no device is mediated.
     Mediate(Option<Profile>),
     /// The monitor checks and translates the commands of an NVMe controller.
     Guarded,

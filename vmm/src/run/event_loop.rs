@@ -59,7 +59,7 @@ pub fn unblock_signals() -> Result<(), ProcessError> {
 
 /// Signals whose default is to kill the process, and that come from outside of it: users and
 /// programs send them, and the kernel sends SIGXCPU at the limit on CPU time.
-const FROM_OUTSIDE: [Signal; 11] = [
+const FROM_OUTSIDE: [Signal; 12] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -71,6 +71,7 @@ const FROM_OUTSIDE: [Signal; 11] = [
     Signal::SIGXCPU,
     Signal::SIGIO,
     Signal::SIGPWR,
+    Signal::SIGSTKFLT,
 ];
 
 /// The signals that are taken over.
@@ -287,7 +288,7 @@ mod tests {
     #[test]
     fn signals_from_outside_end_the_guest_in_order() {
         let signals = Signals::take().unwrap();
-        for signal in [Signal::SIGQUIT, Signal::SIGXCPU, Signal::SIGUSR1] {
+        for signal in FROM_OUTSIDE {
             // To this thread, where it is blocked.
             nix::sys::signal::raise(signal).unwrap();
             let read = signals.0.read_signal().unwrap().unwrap();

@@ -23,7 +23,7 @@ use crate::bus::emulated::EmulatedFunction;
 use crate::bus::engine::Engine;
 use crate::bus::slots;
 use crate::bus::synthetic::SyntheticMachine;
-use crate::config::{self, Config, DeviceConfig, ValidConfig};
+use crate::config::{self, Config, DeviceConfig, MemoryConfig, ValidConfig};
 use crate::error::Error;
 use crate::memory::backing;
 use crate::memory::layout::Layout;
@@ -31,6 +31,7 @@ use crate::passthrough::assigned;
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::guarded::GuardError;
 use crate::passthrough::inspected::InspectedDevice;
+use crate::passthrough::profile::profile_for;
 use crate::run::limits;
 use crate::run::machine_info::in_guest;
 
@@ -114,9 +115,8 @@ impl<'a> Inspected<'a> {
         let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
         let bus = BusAllocator::new(map, taken.collect(), source.next_slot());
         let of_hugepages = host::needs_hugepages(source.modes(), config.memory.hugepage_size);
-        if of_hugepages {
-            backing::check_hugepages(&config.memory)?;
-        }
+        source.check_memory(&config.memory, of_hugepages)?;
+        files.check_room(config.memory.size)?;
         Ok(Self {
             guest: Guest {
                 config,
@@ -164,7 +164,10 @@ impl Source {
             check_encryption(&root, device.bdf, kind)?;
             check_addresses(&root, device.bdf, kind)?;
             host::ensure_no_virtual_functions(&root, device.bdf)?;
-            let dma = DmaPath::of(mode, profile, host::is_nvme(&root, device.bdf));
+            let mut dma = DmaPath::of(mode, profile, host::is_nvme(&root, device.bdf));
+            if let DmaPath::Mediate(profile) = &mut dma {
+                *profile = Some(profile_for(sysfs, device.bdf, profile.take())?);
+            }
             check_guarded(&root, device.bdf, &dma)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
@@ -178,6 +181,20 @@ impl Source {
         }
         assigned::warn_of_keepers(&config.devices);
         Ok(Self::Devices { iommufd, devices })
+    }
+
+    /// Whether the host has guest memory, and this process may pin it for devices.
+    fn check_memory(&self, memory: &MemoryConfig, of_hugepages: bool) -> Result<(), Error> {
+        match self {
+            Self::Devices { .. } => {
+                let limit = host::locked_memory_limit(&SysRoot::default());
+                backing::check_locked(memory.size, limit)?;
+            }
+            // Ordinary memory is not pinned then, and taken as it is used.
+            Self::Synthetic(_) if !of_hugepages => return Ok(()),
+            Self::None | Self::Synthetic(_) => {}
+        }
+        Ok(backing::check(memory, of_hugepages)?)
     }
 
     fn paths(&self) -> impl Iterator<Item = &DmaPath> {

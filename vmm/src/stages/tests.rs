@@ -191,6 +191,25 @@ fn nothing_is_released_before_anything_was_taken() {
 }
 
 #[test]
+fn what_cannot_be_had_is_refused_by_looking() {
+    let (kernel, initramfs) = (kernel(), NamedTempFile::new().unwrap());
+    initramfs.as_file().set_len(64 << 20).unwrap();
+    let inspect = |memory: &str, initramfs: Option<&Path>| {
+        let config = Config {
+            initramfs: initramfs.map(Path::to_owned),
+            ..Config::clone(&config(kernel.path(), memory))
+        };
+        let config = config.validate().unwrap();
+        let inspected = Inspected::new(&config, Harness::default());
+        inspected.map(drop).map_err(|error| error.id())
+    };
+    assert_eq!(inspect("4M", None), Ok(()));
+    assert_eq!(inspect("900000G", None), Err("too-little-memory"));
+    assert_eq!(inspect("66M", Some(initramfs.path())), Ok(()));
+    assert_eq!(inspect("64M", Some(initramfs.path())), Err("place"));
+}
+
+#[test]
 fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
     let kernel = kernel();
     let config = config(kernel.path(), "64M");
@@ -278,9 +297,9 @@ fn memory_that_cannot_be_pinned_or_laid_out_is_released_in_order() {
 fn memory_that_cannot_be_mapped_or_loaded_into_is_released_in_order() {
     let kernel = kernel();
     let good = config(kernel.path(), "64M");
-    // An initramfs that has no room.
+    // An initramfs that no piece of memory has room for.
     let initramfs = NamedTempFile::new().unwrap();
-    initramfs.as_file().set_len(80 << 20).unwrap();
+    initramfs.as_file().set_len(62 << 20).unwrap();
     let unbootable = Config {
         initramfs: Some(initramfs.path().to_owned()),
         ..Config::clone(&good)

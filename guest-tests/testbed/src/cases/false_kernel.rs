@@ -81,6 +81,15 @@ pub const FALSE_KERNEL: &[Step] = &[
         ..RUN
     },
     Step {
+        name: "pinning-refused",
+        // IOMMU_IOAS_MAP_FILE: ENOMEM
+        lie: "ioctl 0x3b8f 1 returns=-12",
+        status: "4",
+        error: "pin",
+        says: &["Cannot pin 16 MiB", "is out of memory"],
+        ..RUN
+    },
+    Step {
         name: "nothing-mapped",
         // IOMMU_IOAS_NOIOMMU_GET_PA: ENOENT
         lie: "ioctl 0x3b95 1 returns=-2",
@@ -267,6 +276,15 @@ pub const FALSE_KERNEL: &[Step] = &[
         ..END
     },
     Step {
+        name: "bus-reset-without-waiting",
+        // VFIO_DEVICE_PCI_HOT_RESET: ENOTTY, as where the state of the link cannot be read. The device answers.
+        before: "pinvisor bind $TESTBED_BDF_1\n",
+        lie: "ioctl 0x3b71 1- returns=-25",
+        command: "pinvisor -v run --noiommu --kernel /testbed/off --memory 16M,spare=0 --device $TESTBED_BDF_1",
+        says: &["reset by bus"],
+        ..STEP
+    },
+    Step {
         name: "unpinning-fails",
         // IOMMU_IOAS_UNMAP: ENOENT
         lie: "ioctl 0x3b86 1- returns=-2",
@@ -295,7 +313,9 @@ pub const FALSE_KERNEL: &[Step] = &[
 pub fn broken_promises() -> Result<CaseResult> {
     let rig = Rig::new(9, "")?;
     let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal)?;
-    let machine = refusal::machine(&rig)?.file("dma-stress", guest);
+    let machine = refusal::machine(&rig)?
+        .device("edu")
+        .file("dma-stress", guest);
     let steps: Vec<_> = FALSE_KERNEL.iter().collect();
     let command = "od -An -tu2 -j4 -N2 /sys/bus/pci/devices/$TESTBED_BDF_0/config";
     let (mut findings, outcome) = refusal::take(&machine, &steps, |step| {

@@ -61,6 +61,19 @@ pub const LIMITS: &[Step] = &[
         ..STEP
     },
     Step {
+        // As by Ctrl-z and fg, all the time, and so while memory is cleared.
+        name: "stopped-and-continued",
+        before: "cat > /tmp/stopped <<'END'\n\
+                 \"$@\" &\n\
+                 while read -r _ _ state _ < /proc/$!/stat && [ $state != Z ]; do\n\
+                 kill -STOP $!; kill -CONT $!; sleep 0.005\n\
+                 done\n\
+                 wait $!\n\
+                 END\n",
+        command: "sh /tmp/stopped pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/off --memory 512M",
+        ..STEP
+    },
+    Step {
         name: "group-of-hugepages",
         before: "mount -t cgroup2 cgroup /sys/fs/cgroup\n\
                  echo +hugetlb +pids > /sys/fs/cgroup/cgroup.subtree_control\n\
@@ -73,9 +86,20 @@ pub const LIMITS: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "group-of-reserved-hugepages",
+        before: "echo max > /sys/fs/cgroup/pages/hugetlb.2MB.max\n\
+                 echo 64M > /sys/fs/cgroup/pages/hugetlb.2MB.rsvd.max\n",
+        command: in_group!("pages"),
+        status: "4",
+        error: "too-few-hugepages",
+        says: &["of which this process got 32", "hugetlb.2MB.rsvd.max"],
+        ..STEP
+    },
+    Step {
         // Enough for the guest, too little for pages to choose from.
         name: "group-of-enough-hugepages",
-        before: "echo 140M > /sys/fs/cgroup/pages/hugetlb.2MB.max\n",
+        before: "echo max > /sys/fs/cgroup/pages/hugetlb.2MB.rsvd.max\n\
+                 echo 140M > /sys/fs/cgroup/pages/hugetlb.2MB.max\n",
         command: concat!("testbed inside shape --singles 128 -- ", in_group!("pages")),
         ..STEP
     },

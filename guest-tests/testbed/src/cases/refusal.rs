@@ -312,6 +312,11 @@ pub(super) fn take(
     for step in steps {
         step.judge(&mut findings, &outcome);
     }
+    // Whatever fails, nothing else holds a device when it is to be closed (vmm/src/passthrough/assigned.rs).
+    findings.expect(
+        !outcome.output.contains("is still in use"),
+        "a device is still in use when it is to be closed",
+    );
     Ok((findings, outcome))
 }
 

@@ -37,6 +37,25 @@ pub const RESTRICTED: &[Step] = &[
         ..STEP
     },
     Step {
+        // A container in which nothing is in /dev but what a run is about.
+        name: "three-nodes",
+        before: "cat > /tmp/three-nodes <<'END'\n\
+                 mount -t tmpfs nodes /mnt && mkdir -p /mnt/vfio/devices &&\n\
+                 cp -a /dev/kvm /dev/iommu /mnt && cp -a /dev/vfio/devices/. /mnt/vfio/devices &&\n\
+                 mount --bind /mnt /dev && exec \"$@\"\n\
+                 END\n",
+        command: run!("unshare --mount sh /tmp/three-nodes "),
+        status: "6",
+        error: "guest-status",
+        ..STEP
+    },
+    Step {
+        name: "three-nodes-check",
+        command: check!("unshare --mount sh /tmp/three-nodes "),
+        shows: &["OK kvm", "OK iommufd", "OK device-cdev"],
+        ..STEP
+    },
+    Step {
         name: "no-sysfs",
         before: "cover /sys /tmp/no-sysfs\n",
         command: run!(""),

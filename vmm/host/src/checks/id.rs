@@ -156,9 +156,9 @@ pub enum Id {
     DeviceType,
     /// A device: whether the host uses it.
     #[strum(
-        message = "The host does not use the device: no file system, swap, network route, volume \
-               or pool is on it; no process has its block device or VFIO node open; none of its \
-               virtual functions is enabled"
+        message = "The host does not use the device: no mounted file system, swap, network route or \
+               bridge, and no device or pool built on it; no process has its block device or VFIO \
+               node open; none of its virtual functions is enabled"
     )]
     DeviceInUse,
     /// A device: its driver.

@@ -22,6 +22,7 @@ impl fmt::Display for Use {
             Self::Network { interface, network } => {
                 write!(f, "{interface} is up and reaches {network}")
             }
+            Self::Member { interface, of } => write!(f, "{interface} is up and belongs to {of}"),
             Self::Open { node, process } => write!(f, "process {process} has {node} open"),
             Self::VirtualFunctions { count, .. } => {
                 write!(f, "{count} of its virtual functions are enabled")
@@ -43,6 +44,7 @@ impl Use {
             Self::Held { block, .. } => format!("lsblk /dev/{block}"),
             Self::DefaultRoute { interface } => format!("ip route del default dev {interface}"),
             Self::Network { interface, .. } => format!("ip link set dev {interface} down"),
+            Self::Member { interface, .. } => format!("ip link set dev {interface} nomaster"),
             Self::Open { process, .. } => format!("kill {process}"),
             Self::VirtualFunctions { bdf, .. } => {
                 format!("echo 0 > /sys/bus/pci/devices/{bdf}/sriov_numvfs")
@@ -105,8 +107,18 @@ mod tests {
                 "ip route del default dev eth0",
             ),
             (
-                Use::Network { interface, network },
+                Use::Network {
+                    interface: interface.clone(),
+                    network,
+                },
                 "ip link set dev eth0 down",
+            ),
+            (
+                Use::Member {
+                    interface,
+                    of: "br0".to_owned(),
+                },
+                "ip link set dev eth0 nomaster",
             ),
             (
                 Use::Open {

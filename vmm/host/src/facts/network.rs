@@ -9,6 +9,9 @@ use std::path::Path;
 use crate::facts::uses::Use;
 use crate::sys_root::SysRoot;
 
+/// `IFF_UP` in an interface's flags (include/uapi/linux/if.h).
+const INTERFACE_UP: u32 = 1;
+
 /// `RTF_UP` and `RTF_REJECT` (include/uapi/linux/route.h).
 const UP: u32 = 1;
 const REJECT: u32 = 0x200;
@@ -39,7 +42,25 @@ pub(crate) fn uses(root: &SysRoot, function: &Path) -> Vec<Use> {
             interface: interface.to_owned(),
             network,
         });
-    defaults.chain(networks).collect()
+    let mut uses: Vec<Use> = defaults.chain(networks).collect();
+    // The routes of a VRF are in none of these lists, and a bridge needs no address to serve others.
+    if uses.is_empty() {
+        uses = interfaces
+            .into_iter()
+            .filter_map(|name| member(root, name))
+            .collect();
+    }
+    uses
+}
+
+/// The use of an interface that is up by the bridge, bond or VRF that it belongs to.
+fn member(root: &SysRoot, interface: String) -> Option<Use> {
+    let directory = format!("sys/class/net/{interface}");
+    let flags = root.word(format!("{directory}/flags"));
+    let flags = u32::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?;
+    let master = root.real(format!("{directory}/master"))?;
+    let of = master.file_name()?.to_string_lossy().into_owned();
+    (flags & INTERFACE_UP != 0).then_some(Use::Member { interface, of })
 }
 
 /// Names of the interfaces below `function`, and of the bridges, bonds and VLANs on top of them.
@@ -181,6 +202,22 @@ eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
         let global = v6("20010db8000000000000000000000001", "00");
         fake.write("proc/net/if_inet6", &[own, global].concat());
         assert_eq!(found(), [network("2001:db8::1/64")]);
+    }
+
+    #[test]
+    fn a_member_of_a_bridge_without_an_address_is_in_use_while_it_is_up() {
+        let (fake, function) = machine();
+        let eth0 = format!("{FUNCTION}/net/eth0");
+        fake.write(&format!("{eth0}/flags"), "0x1003\n");
+        assert_eq!(uses(&fake.root, &function), []);
+        fake.link(&format!("{eth0}/master"), "sys/class/net/br0");
+        let member = Use::Member {
+            interface: "eth0".into(),
+            of: "br0".into(),
+        };
+        assert_eq!(uses(&fake.root, &function), [member]);
+        fake.write(&format!("{eth0}/flags"), "0x1002\n");
+        assert_eq!(uses(&fake.root, &function), []);
     }
 
     #[test]

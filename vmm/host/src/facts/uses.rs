@@ -47,6 +47,13 @@ pub enum Use {
         /// The network, or the host's address in it, with the length of the prefix.
         network: String,
     },
+    /// A bridge, a bond or a VRF that it is part of.
+    Member {
+        /// The network interface.
+        interface: String,
+        /// The interface that it belongs to.
+        of: String,
+    },
     /// A process has its VFIO device open, or a block device of it.
     Open {
         /// The node.

@@ -6,7 +6,6 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
-use devices::mediate::Profile;
 use host::{DmaMode, Mediation, SysRoot, Wanted, WantedDevice, WantedMemory};
 
 use super::written;
@@ -98,24 +97,13 @@ fn mediation(root: &SysRoot, device: &DeviceConfig) -> Mediation {
     if device.dma != DmaMode::Mediate {
         return Mediation::Profile;
     }
-    match profile(device) {
-        Ok(Some(_)) => return Mediation::Profile,
-        Ok(None) if host::is_nvme(root, device.bdf) => return Mediation::Guarded,
-        Ok(None) => {}
-        Err(error) => return Mediation::NoProfile(error.chain()),
+    if device.profile.is_none() && host::is_nvme(root, device.bdf) {
+        return Mediation::Guarded;
     }
-    let id = |name| {
-        let number = root.pci().number(device.bdf, name).ok();
-        number.and_then(|number| u16::try_from(number).ok())
-    };
-    let (Some(vendor), Some(id)) = (id("vendor"), id("device")) else {
-        return Mediation::Profile;
-    };
-    match Profile::shipped_for(vendor, id) {
-        Ok(Some(_)) => Mediation::Profile,
-        _ => Mediation::NoProfile(format!(
-            "Pinvisor includes no profile for {vendor:04x}:{id:04x}"
-        )),
+    let found = profile(device).and_then(|given| vmm::profile_for(root.pci(), device.bdf, given));
+    match found {
+        Ok(_) => Mediation::Profile,
+        Err(error) => Mediation::NoProfile(error.chain()),
     }
 }
 
@@ -146,15 +134,17 @@ mod tests {
         known("0x1234\n", "0x11e8\n");
         assert_eq!(obstacle("dma=mediate"), None);
         known("0x1b36\n", "0x0010\n");
-        let text = obstacle("dma=mediate").unwrap();
-        assert!(text.contains("1b36:0010"), "{text}");
+        for options in ["dma=mediate", "dma=mediate,profile=edu"] {
+            let text = obstacle(options).unwrap();
+            assert!(text.contains("1b36:0010"), "{text}");
+        }
         assert_eq!(obstacle("dma=translate"), None);
-        assert_eq!(obstacle("dma=mediate,profile=edu"), None);
         let text = obstacle("dma=mediate,profile=/nowhere").unwrap();
         assert!(text.contains("/nowhere"), "{text}");
         fs::write(function.join("class"), "0x010802\n").unwrap();
         assert_eq!(mediation("dma=mediate"), Mediation::Guarded);
-        assert_eq!(mediation("dma=mediate,profile=edu"), Mediation::Profile);
+        known("0x1234\n", "0x11e8\n");
+        assert_eq!(mediation("dma=mediate,profile=edu64"), Mediation::Profile);
         assert_eq!(mediation("dma=auto"), Mediation::Profile);
     }
 }

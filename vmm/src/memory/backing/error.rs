@@ -4,9 +4,10 @@
 
 use std::error::Error;
 
+use address::units::Memory;
 use host::{AvailableMemory, Id};
-use iommufd_backend::Error as Backend;
 use iommufd_backend::hugepages::HugepageSize;
+use iommufd_backend::{Error as Backend, locked_memory_hint};
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::error::explain::{ExitCode, Explain, Limits, ProcessError};
@@ -55,6 +56,17 @@ pub enum PinError {
         /// What there is at most.
         available: AvailableMemory,
     },
+    /// A limit on locked memory that is lower than what is to be pinned.
+    #[error(
+        "Guest memory needs {} of locked memory, but the limit of this process is {}",
+        Memory(*bytes), Memory(*limit)
+    )]
+    LockedMemory {
+        /// Bytes needed.
+        bytes: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
     /// Synthetic physical memory, which has no room.
     #[error(transparent)]
     Software(Box<dyn Error + Send + Sync>),
@@ -102,9 +114,10 @@ impl Explain for PinError {
 
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::TooFewHugepages { .. } | Self::TooLittleMemory { .. } | Self::Software(_) => {
-                ExitCode::Memory
-            }
+            Self::TooFewHugepages { .. }
+            | Self::TooLittleMemory { .. }
+            | Self::LockedMemory { .. }
+            | Self::Software(_) => ExitCode::Memory,
             Self::Backend(error) => error.exit_code(),
             Self::Process(error) => error.exit_code(),
         }
@@ -126,6 +139,7 @@ impl Explain for PinError {
                 })
             }
             Self::TooLittleMemory { available, .. } => Some(available.hint()),
+            Self::LockedMemory { bytes, .. } => Some(locked_memory_hint(*bytes)),
             Self::Software(_) => {
                 Some("use a smaller --memory: --software has 28 GiB of synthetic memory".to_owned())
             }
@@ -138,6 +152,7 @@ impl Explain for PinError {
         match self {
             Self::TooFewHugepages { .. } => Some(Id::Hugepages),
             Self::TooLittleMemory { .. } => Some(Id::AvailableMemory),
+            Self::LockedMemory { .. } => Some(Id::Memlock),
             Self::Software(_) => None,
             Self::Backend(error) => error.check(limits),
             Self::Process(error) => error.check(limits),
@@ -148,8 +163,9 @@ impl Explain for PinError {
 /// What to do where the pool has free hugepages, and the kernel refuses them.
 fn refused_hugepages(size: HugepageSize) -> String {
     format!(
-        "raise hugetlb.{size}B.max of the control group (hugepages limit of a container), or allow \
-         this process memory of all NUMA nodes (numactl --membind=all, cpuset.mems)"
+        "raise hugetlb.{size}B.max or hugetlb.{size}B.rsvd.max of the control group (hugepages limit \
+         of a container), or allow this process memory of all NUMA nodes (numactl --membind=all, \
+         cpuset.mems)"
     )
 }
 
@@ -207,7 +223,8 @@ mod tests {
         );
         assert!(text.contains("700 more free pages"), "{text}");
         assert!(
-            hint.contains("hugetlb.2MB.max") && hint.contains("cpuset.mems"),
+            hint.contains("hugetlb.2MB.max or hugetlb.2MB.rsvd.max")
+                && hint.contains("cpuset.mems"),
             "{hint}"
         );
         assert!(!hint.contains("echo"), "{hint}");

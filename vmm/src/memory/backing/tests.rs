@@ -34,6 +34,24 @@ fn more_ordinary_memory_than_there_is_is_refused() {
 }
 
 #[test]
+fn a_limit_on_locked_memory_is_seen_before_memory_is_pinned() {
+    assert!(check_locked(2 << 30, None).is_ok());
+    assert!(check_locked(8 << 20, Some(8 << 20)).is_ok());
+    let error = check_locked(2 << 30, Some(8 << 20)).unwrap_err();
+    assert_eq!(
+        (error.id(), error.exit_code()),
+        ("locked-memory", ExitCode::Memory)
+    );
+    let text = error.to_string();
+    assert!(
+        text.contains("needs 2 GiB of locked memory, but the limit of this process is 8 MiB"),
+        "{text}"
+    );
+    let hint = error.hint(Limits::NONE).unwrap();
+    assert!(hint.contains("ulimit -l 2097152 or more"), "{hint}");
+}
+
+#[test]
 fn steps_and_gaps_leave_nothing_out() {
     let found: Vec<_> = steps(10, 4).collect();
     assert_eq!(found, [0..4, 4..8, 8..10]);

@@ -94,20 +94,19 @@ fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
     if is_nvme(device)? && !matches!(path, DmaPath::Mediate(_)) {
         return Ok(guarded(device.bdf()));
     }
-    let given = matches!(path, DmaPath::Mediate(Some(_)));
-    let shipped = || matches!(Profile::shipped_for(vendor, id), Ok(Some(_)));
-    let (possible, why) = if given {
-        (true, "by the profile that was given".to_owned())
-    } else if shipped() {
-        (
-            true,
-            format!("by the shipped profile for {vendor:04x}:{id:04x}"),
-        )
-    } else {
-        let why = format!(
-            "Pinvisor includes no profile for {vendor:04x}:{id:04x}; profile=FILE names another"
-        );
-        (false, why)
+    let by = |profile: &Profile| (true, format!("by the profile {:?}", profile.name()));
+    let (possible, why) = match path {
+        DmaPath::Mediate(Some(profile)) => by(profile),
+        _ => match Profile::shipped_for(vendor, id) {
+            Ok(Some(profile)) => by(&profile),
+            _ => (
+                false,
+                format!(
+                    "Pinvisor includes no profile for {vendor:04x}:{id:04x}; profile=FILE names \
+                     another"
+                ),
+            ),
+        },
     };
     Ok(Mode {
         name: "mediate",

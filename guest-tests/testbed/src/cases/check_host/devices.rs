@@ -40,9 +40,17 @@ pub const DEVICES: &[Step] = &[
             "FAIL device-dma-mode",
         ],
         says: &[
-            "Pinvisor includes no profile for 8086:10d3",
+            "Pinvisor includes none for 8086:10d3",
             "64 MiB are required",
         ],
+        ..STEP
+    },
+    Step {
+        name: "mediated-by-anothers-profile",
+        command: "pinvisor check --memory 64M $TESTBED_BDF_1,dma=mediate,profile=/testbed/edu.toml",
+        status: "2",
+        shows: &["FAIL device-dma-mode"],
+        says: &["is not for this device, 8086:10d3"],
         ..STEP
     },
     Step {

@@ -243,8 +243,13 @@ pub const BY_STATE: &[Step] = &[
         name: "locked-memory",
         command: "setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock prlimit --memlock=1048576 pinvisor run $ready --device $TESTBED_BDF_0",
         status: "4",
-        error: "pin",
-        says: &["Cannot pin", "ulimit -l "],
+        error: "locked-memory",
+        says: &[
+            "needs 64 MiB of locked memory",
+            "the limit of this process is 1 MiB",
+            "ulimit -l 65536",
+            "check: memlock",
+        ],
         ..STEP
     },
     Step {

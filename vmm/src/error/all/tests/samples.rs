@@ -188,6 +188,10 @@ fn pin() -> Vec<Error> {
             bytes: 2 << 20,
             available,
         },
+        PinError::LockedMemory {
+            bytes: 2 << 20,
+            limit: 1 << 20,
+        },
         PinError::Software(out_of_memory.into()),
     ]
     .map(Error::from)

@@ -217,7 +217,8 @@ fn files_that_would_take_any_time_or_memory_are_refused() {
         };
         assert!(reason.contains(word), "{reason} is not about {word}");
     }
-    assert!(began.elapsed() < std::time::Duration::from_secs(5));
+    // What the files ask for would take hours, on an idle machine.
+    assert!(began.elapsed() < std::time::Duration::from_secs(120));
     // What the file does not fill may be filled by another segment.
     let beside = (PT_LOAD, [0x1000, 0x100_0020, 0x20, 0x20]);
     assert!(with_segments(&[load, beside], 0x4_0000).is_ok());
