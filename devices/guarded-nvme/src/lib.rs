@@ -20,6 +20,7 @@
 //! - [`patch`]: what a guest sees of data that the device gave.
 //! - [`registers`]: BAR0 as the guest sees it.
 //! - [`controller`]: all of it, owned by one thread.
+//! - [`polling`]: when that thread looks at doorbells by itself, and when it sleeps.
 //! - [`guest`] and [`device`]: what a monitor implements for both sides.
 //!
 //! What a guest can do to the device ends with its own RAM, its logical blocks, and the device's time and wear. Not guarded
@@ -42,6 +43,7 @@ pub mod limits;
 mod link;
 pub mod namespaces;
 pub mod patch;
+pub mod polling;
 pub mod prp;
 mod queue;
 pub mod queue_set;
