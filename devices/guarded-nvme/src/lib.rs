@@ -23,6 +23,7 @@
 //! | [`patch`] | edits data that the device returns, so that the guest is not offered what is refused |
 //! | [`registers`] | emulates BAR0 |
 //! | [`controller`] | combines all modules; one thread owns it |
+//! | [`polling`] | decides when that thread looks at doorbells by itself, and when it sleeps |
 //! | [`guest`], [`device`] | traits that a monitor implements for the two sides |
 //!
 //! A guest can access its own RAM and the disk's logical blocks, and use up the device's time and wear. Firmware that
@@ -44,6 +45,7 @@ pub mod limits;
 mod link;
 pub mod namespaces;
 pub mod patch;
+pub mod polling;
 pub mod prp;
 mod queue;
 pub mod queue_set;

@@ -95,7 +95,7 @@ impl GuardedNvme {
         let is_home = self.config.windows().iter().any(is_home);
         if is_home != self.is_home {
             self.is_home = is_home;
-            self.shared.show_heads(is_home);
+            self.shared.follow(is_home);
         }
     }
 }

@@ -3,10 +3,10 @@
 //! What vCPU threads and the device's thread share.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use guarded_nvme::guest::{Doorbell, Doorbells, Interrupts, Side};
+use guarded_nvme::guest::{Doorbell, Doorbells, Interrupts};
 use guarded_nvme::registers::{Change, Identity, Layout, Registers, Shown, Store};
 use guarded_nvme::spec::registers::{Capabilities, Version};
 
@@ -20,21 +20,30 @@ pub trait Outside: Send + Sync {
     /// Delivers a message to the guest.
     fn signal(&self, message: MsiMessage);
 
-    /// The first word of the page that is the head doorbell of I/O completion queue `queue`, if it is a page of memory:
-    /// the guest then stores to it without an exit. The doorbell is the lower half, and the guest writes any of it.
-    fn head(&self, queue: u16) -> Option<&AtomicU64> {
-        let _ = queue;
+    /// The first word of the page that is an I/O queue's doorbell, if it can be a page of memory: the guest then stores
+    /// to it without an exit, while it is shown. The doorbell is the lower half, and the guest writes any of it. What
+    /// traps is stored there too.
+    fn page(&self, doorbell: Doorbell) -> Option<&AtomicU64> {
+        let _ = doorbell;
         None
     }
 
-    /// Puts those pages in the guest, at their places in BAR0 at its home, or takes them away.
-    fn show_heads(&self, are_shown: bool) {
-        let _ = are_shown;
+    /// BAR0 answers at its home, or does not. There the pages are shown: those of heads always, those of tails while that
+    /// is [asked for](Self::show_tails).
+    fn follow(&self, is_home: bool) {
+        let _ = is_home;
+    }
+
+    /// Shows the pages of tails, or has stores to them trap. Returns whether any of them is shown now. Where none is, all
+    /// that the guest had stored to them before is visible.
+    fn show_tails(&self, are_memory: bool) -> bool {
+        let _ = are_memory;
+        false
     }
 }
 
 /// What the guest wants of its controller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The function is to be reset, before the rest.
     pub reset: bool,
@@ -48,6 +57,8 @@ pub struct Shared {
     /// By [`Doorbell::index`].
     doorbells: Box<[AtomicU32]>,
     registers: Mutex<State>,
+    /// There may be something for [`take_wanted`](Self::take_wanted), which a thread that polls asks all the time.
+    has_news: AtomicBool,
     messages: Mutex<Messages>,
     outside: Box<dyn Outside>,
 }
@@ -83,6 +94,7 @@ impl Shared {
                 registers: Registers::new(nothing(), layout),
                 is_reset_wanted: false,
             }),
+            has_news: AtomicBool::new(false),
             messages: Mutex::new(Messages {
                 table: Msix::new(layout.vectors()),
                 pending: vec![false; layout.vectors().into()].into(),
@@ -105,6 +117,11 @@ impl Shared {
     /// What the guest has asked for since the last call: for the device's thread.
     #[must_use]
     pub fn take_wanted(&self) -> Wanted {
+        if !self.has_news.load(Ordering::Acquire) {
+            return Wanted::default();
+        }
+        // What is stored from here on is taken, or is news again.
+        self.has_news.store(false, Ordering::SeqCst);
         let mut state = self.state();
         Wanted {
             reset: std::mem::take(&mut state.is_reset_wanted),
@@ -150,7 +167,7 @@ impl Shared {
         let store = self.state().registers.write(offset, data);
         match store {
             Store::Nothing => {}
-            Store::Control => self.outside.wake(),
+            Store::Control => self.tell(),
             Store::Doorbell(doorbell, value) => self.ring(doorbell, value),
         }
     }
@@ -176,12 +193,25 @@ impl Shared {
         messages.table.reset();
         messages.pending.fill(false);
         drop(messages);
-        self.outside.wake();
+        self.tell();
     }
 
     /// BAR0 answers at its home, or does not.
-    pub(super) fn show_heads(&self, are_shown: bool) {
-        self.outside.show_heads(are_shown);
+    pub(super) fn follow(&self, is_home: bool) {
+        self.outside.follow(is_home);
+    }
+
+    /// Makes tails of I/O queues memory, or has stores to them trap. Returns whether any of them is memory now: of the
+    /// device's thread, which may sleep only if none is.
+    #[must_use]
+    pub fn show_tails(&self, are_memory: bool) -> bool {
+        self.outside.show_tails(are_memory)
+    }
+
+    /// The thread has something to take.
+    fn tell(&self) {
+        self.has_news.store(true, Ordering::SeqCst);
+        self.outside.wake();
     }
 
     fn ring(&self, doorbell: Doorbell, value: u32) {
@@ -197,10 +227,10 @@ impl Shared {
         }
     }
 
-    /// The page of a doorbell that is memory.
+    /// The page of a doorbell that can be memory.
     fn page(&self, doorbell: Doorbell) -> Option<&AtomicU64> {
-        let is_head = doorbell.side == Side::Completion && doorbell.queue != 0;
-        is_head.then(|| self.outside.head(doorbell.queue)).flatten()
+        let is_io = doorbell.queue != 0;
+        is_io.then(|| self.outside.page(doorbell)).flatten()
     }
 
     fn word(&self, doorbell: Doorbell) -> Option<&AtomicU32> {

@@ -19,13 +19,13 @@ use guarded_nvme::spec::registers::{Capabilities, Version};
 struct Reached {
     wakes: usize,
     messages: Vec<MsiMessage>,
-    /// What became of the head doorbells' pages.
+    /// Whether the BAR answered at its home.
     shown: Vec<bool>,
 }
 
-/// A monitor with a page for the head doorbell of queue 1, and none for that of queue 2.
+/// A monitor with pages for the head and the tail doorbell of queue 1, and none for those of queue 2.
 #[derive(Clone, Debug, Default)]
-struct Seen(Arc<Mutex<Reached>>, Arc<AtomicU64>);
+struct Seen(Arc<Mutex<Reached>>, Arc<[AtomicU64; 2]>);
 
 impl Seen {
     fn wakes(&self) -> usize {
@@ -51,12 +51,21 @@ impl Outside for Seen {
         self.0.lock().unwrap().messages.push(message);
     }
 
-    fn head(&self, queue: u16) -> Option<&AtomicU64> {
-        (queue == 1).then_some(&self.1)
+    fn page(&self, doorbell: Doorbell) -> Option<&AtomicU64> {
+        assert_ne!(doorbell.queue, 0, "the admin queue's doorbells trap");
+        let pages = [Doorbell::head(1), Doorbell::tail(1)];
+        let page = pages.into_iter().zip(&*self.1);
+        page.filter(|(of, _)| *of == doorbell)
+            .map(|(_, page)| page)
+            .next()
     }
 
-    fn show_heads(&self, are_shown: bool) {
-        self.0.lock().unwrap().shown.push(are_shown);
+    fn follow(&self, is_home: bool) {
+        self.0.lock().unwrap().shown.push(is_home);
+    }
+
+    fn show_tails(&self, are_memory: bool) -> bool {
+        are_memory
     }
 }
 
@@ -273,18 +282,23 @@ fn pages_of_doorbells_are_where_the_bar_answers_at_its_home() {
 #[test]
 fn a_doorbell_that_is_memory_has_what_was_stored_there() {
     let bench = &mut bench();
-    let page = Arc::clone(&bench.seen.1);
-    let head = Doorbell::head(1);
-    // The guest's store, and whatever else it writes.
-    page.store(0xdead_beef_0000_0007_u64.to_le(), Ordering::Relaxed);
-    assert_eq!(bench.shared.value(head), 7);
-    assert_eq!(bench.shared.value(Doorbell::tail(1)), 0);
-    bench.shared.clear(head);
-    assert_eq!(bench.shared.value(head), 0);
-    // A store that was trapped all the same.
-    bench.write(bench.shared.layout().doorbell(head), 9);
-    assert_eq!(bench.shared.value(head), 9);
-    assert_eq!(u64::from_le(page.load(Ordering::Relaxed)), 9);
-    bench.function.reset();
-    assert_eq!(page.load(Ordering::Relaxed), 0);
+    let pages = Arc::clone(&bench.seen.1);
+    let [head, tail] = [Doorbell::head(1), Doorbell::tail(1)];
+    for (doorbell, other, page) in [(head, tail, &pages[0]), (tail, head, &pages[1])] {
+        // The guest's store, and whatever else it writes.
+        page.store(0xdead_beef_0000_0007_u64.to_le(), Ordering::Relaxed);
+        assert_eq!(bench.shared.value(doorbell), 7);
+        assert_eq!(bench.shared.value(other), 0);
+        bench.shared.clear(doorbell);
+        assert_eq!(bench.shared.value(doorbell), 0);
+        // A store that was trapped all the same.
+        bench.seen.wakes();
+        bench.write(bench.shared.layout().doorbell(doorbell), 9);
+        assert_eq!(bench.seen.wakes(), 1);
+        assert_eq!(bench.shared.value(doorbell), 9);
+        assert_eq!(u64::from_le(page.load(Ordering::Relaxed)), 9);
+        bench.function.reset();
+        assert_eq!(page.load(Ordering::Relaxed), 0);
+    }
+    assert!(bench.shared.show_tails(true) && !bench.shared.show_tails(false));
 }

@@ -9,6 +9,7 @@
 //! | Where are the machine's fixed addresses? | [`layout`], [`low`] |
 //! | What do the host's bridges do to the addresses of devices? | [`host_bridges`](fn@host_bridges), [`HostBridges`] |
 //! | What does a VM need before memory and CPUs? | [`equip`], [`Controllers`], [`CpuFeatures`] |
+//! | What does it cost to delete a memslot? | [`keep_other_slots`] |
 //! | Which wired interrupts exist, and which GSIs are for messages? | [`irq`] |
 //! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
 //! | Which kernel files can be booted, and how are they named? | [`open_kernel`], [`Protocol`], [`KERNEL_FORMATS`], [`RELOCATABLE_KERNELS`], [`EFI_MACHINES`] |
@@ -57,7 +58,7 @@ pub(crate) use aarch64::{
         LowMemoryUse, MemoryMap, TOO_MANY_PIECES, memory_map, warnings as memory_warnings,
     },
     vcpus::{EntryError, Vcpus},
-    vm::{CpuFeatures, equip},
+    vm::{CpuFeatures, equip, keep_other_slots},
 };
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
@@ -77,7 +78,7 @@ pub(crate) use x86_64::{
     low,
     ports::ArchExit,
     vcpus::Vcpus,
-    vm::{Controllers, CpuFeatures, equip},
+    vm::{Controllers, CpuFeatures, equip, keep_other_slots},
 };
 
 #[cfg(all(test, target_arch = "x86_64"))]

@@ -29,6 +29,7 @@ use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::Vm;
 use crate::memory::table::RamTable;
 use crate::passthrough::VfioFunction;
+use crate::passthrough::assigned::AssignedDevice;
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::guarded::{self, GuardedController, Surroundings};
 use crate::run::exit::{ExitReason, ExitSender};
@@ -104,15 +105,19 @@ impl Wiring<'_> {
             guarded: Vec::new(),
         };
         let mut devices: Vec<_> = resources.assigned.devices.iter().collect();
+        let is_guarded = |assigned: &&&AssignedDevice| matches!(assigned.dma, DmaPath::Guarded(_));
+        let threads = usize::from(self.cpus) + devices.iter().filter(is_guarded).count();
         // Function 0 of a slot goes in first.
         devices.sort_by_key(|assigned| (assigned.slot.slot, assigned.slot.function));
         for assigned in devices {
             let bdf = assigned.bdf();
             let lines = InterruptLines::of(self.interrupts, assigned.slot);
-            if let DmaPath::Guarded = assigned.dma {
+            if let DmaPath::Guarded(poll) = assigned.dma {
                 let around = Surroundings {
                     vm: self.vm,
                     cpus: self.cpus,
+                    poll,
+                    threads,
                     lines,
                     table: self.table,
                     ram: resources.ram.share(),
@@ -188,7 +193,7 @@ impl Wiring<'_> {
         let profile = match path {
             DmaPath::Mediate(profile) => profile,
             // Its guest must never have it as it is.
-            DmaPath::Guarded => return Err(BusError::Engine("it is no NVMe controller".into())),
+            DmaPath::Guarded(_) => return Err(BusError::Engine("it is no NVMe controller".into())),
             DmaPath::Iommu | DmaPath::Identity | DmaPath::Translate => {
                 return Ok(Passed {
                     function: Box::new(PassthroughFunction::new(host, options)?),

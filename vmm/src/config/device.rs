@@ -14,7 +14,7 @@ use super::text::{self, Compact};
 use super::{ConfigError, validate};
 
 /// A device to pass through:
-/// `BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]`.
+/// `BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,poll=auto|on|off][,reset=none]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceConfig {
     /// The function on the host.
@@ -24,6 +24,9 @@ pub struct DeviceConfig {
     /// With [`DmaMode::Mediate`]: what its registers mean, if not the shipped profile for its IDs
     /// is to be used: the name of a shipped profile, or a file.
     pub profile: Option<PathBuf>,
+    /// With [`DmaMode::Mediate`] and without a profile: how the thread of an NVMe controller waits, if
+    /// not as [`Poll::Auto`].
+    pub poll: Option<Poll>,
     /// Whether it may be used although it cannot be reset.
     pub allow_no_reset: bool,
 }
@@ -39,7 +42,28 @@ pub(super) struct DeviceTable {
     #[serde(default, deserialize_with = "text::path")]
     profile: Option<PathBuf>,
     #[serde(default, deserialize_with = "text::given")]
+    poll: Option<Poll>,
+    #[serde(default, deserialize_with = "text::given")]
     reset: Option<Reset>,
+}
+
+/// Whether the thread of a guarded NVMe controller looks at queues all the time, instead of waiting for signals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum Poll {
+    /// While there is work, if the host has a CPU for the thread besides those for the guest's CPUs.
+    #[default]
+    Auto,
+    /// As long as the guest has I/O queues, even if no CPU is left for the guest meanwhile.
+    On,
+    /// Never.
+    Off,
+}
+
+impl<'de> Deserialize<'de> for Poll {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::one_of(deserializer)
+    }
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, IntoStaticStr)]
@@ -63,6 +87,7 @@ impl Compact for DeviceConfig {
             bdf: table.bdf,
             dma: table.dma,
             profile: table.profile,
+            poll: table.poll,
             allow_no_reset: table.reset.is_some(),
         };
         validate::device(&device)?;
@@ -102,6 +127,15 @@ mod tests {
         assert_eq!(both.dma, DmaMode::Identity);
         let mediated = device("01:00.0,dma=mediate,profile=a=b").unwrap();
         assert_eq!(mediated.profile, Some("a=b".into()));
+        for (text, poll) in [
+            ("", None),
+            (",poll=auto", Some(Poll::Auto)),
+            (",poll=on", Some(Poll::On)),
+            (",poll=off", Some(Poll::Off)),
+        ] {
+            let guarded = device(&format!("01:00.0,dma=mediate{text}")).unwrap();
+            assert_eq!(guarded.poll, poll, "{text}");
+        }
         assert_eq!(
             device("01:00.0,dma=translate").unwrap().dma,
             DmaMode::Translate
@@ -114,6 +148,11 @@ mod tests {
             "01:00.0,dma=x",
             "01:00.0,profile=x",
             "01:00.0,dma=mediate,profile=",
+            "01:00.0,dma=mediate,poll=",
+            "01:00.0,dma=mediate,poll=yes",
+            "01:00.0,dma=mediate,profile=x,poll=on",
+            "01:00.0,dma=identity,poll=on",
+            "01:00.0,poll=auto",
         ] {
             assert!(device(text).is_err(), "{text}");
         }

@@ -31,6 +31,9 @@ pub enum ConfigError {
     /// A profile for a device whose registers are not mediated.
     #[error("profile=FILE requires dma=mediate")]
     ProfileWithoutMediate,
+    /// Polling of a device that is not guarded.
+    #[error("poll=auto|on|off requires dma=mediate without profile=FILE")]
+    PollWithoutGuard,
     /// A virtual IOMMU.
     #[error(
         "iommu=on: guests get no IOMMU, because nothing would enforce its mappings on the device, \

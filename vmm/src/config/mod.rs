@@ -17,7 +17,7 @@ mod validate;
 use std::path::PathBuf;
 
 pub use cpus::{CpuCount, MOST_CPUS};
-pub use device::DeviceConfig;
+pub use device::{DeviceConfig, Poll};
 pub use error::{ConfigError, ValidateError};
 pub use host::DmaMode;
 pub use low_memory::LowMemory;

@@ -155,7 +155,7 @@ mod tests {
         let device = refusal::<DeviceConfig>(json!({"bdf": "01:00.0", "dam": "auto"}));
         assert_eq!(
             device,
-            "unknown field `dam`, expected one of `bdf`, `dma`, `profile`, `reset`"
+            "unknown field `dam`, expected one of `bdf`, `dma`, `profile`, `poll`, `reset`"
         );
         let memory = refusal::<MemoryConfig>(json!({"hugepage_size": "2M"}));
         assert_eq!(memory, "missing field `size`");
@@ -208,6 +208,7 @@ mod tests {
             bdf in "0[0-2]:0[0-9]\\.[0-8]",
             dma in option::of("auto|identity|mediate|none"),
             profile in option::of("[a-z=]{0,4}"),
+            poll in option::of("auto|on|off|yes"),
             reset in option::of("none|some"),
             size in "[0-9]{1,4}[KMGT]?",
             hugepage_size in option::of("2M|1G|4K"),
@@ -218,6 +219,7 @@ mod tests {
                 ("bdf", Some(bdf)),
                 ("dma", dma),
                 ("profile", profile),
+                ("poll", poll),
                 ("reset", reset),
             ]);
             agree::<MemoryConfig>(&[

@@ -51,8 +51,11 @@ impl Config {
 
 /// Refuses an inconsistent description of a device.
 pub(super) fn device(device: &DeviceConfig) -> Result<(), ConfigError> {
-    match device.profile {
-        Some(_) if device.dma != DmaMode::Mediate => Err(ConfigError::ProfileWithoutMediate),
+    let is_mediated = device.dma == DmaMode::Mediate;
+    match (&device.profile, device.poll) {
+        (Some(_), _) if !is_mediated => Err(ConfigError::ProfileWithoutMediate),
+        (Some(_), Some(_)) => Err(ConfigError::PollWithoutGuard),
+        (None, Some(_)) if !is_mediated => Err(ConfigError::PollWithoutGuard),
         _ => Ok(()),
     }
 }
@@ -109,7 +112,7 @@ mod tests {
     use iommufd_backend::CdevKind;
     use strum::IntoEnumIterator;
 
-    use super::super::{CpuCount, LowMemory, SerialConfig};
+    use super::super::{CpuCount, LowMemory, Poll, SerialConfig};
     use super::*;
     use crate::error::explain::{ExitCode, Explain};
 
@@ -165,6 +168,9 @@ mod tests {
         let mut profile = config(&["01:00.0"]);
         profile.devices[0].profile = Some("p".into());
         assert_eq!(refusal(profile), ("config", ExitCode::Usage));
+        let mut poll = config(&["01:00.0"]);
+        poll.devices[0].poll = Some(Poll::On);
+        assert_eq!(refusal(poll), ("config", ExitCode::Usage));
         for size in [0, 1, 4096, (2 << 20) - 1, 3 << 20] {
             let mut memory = config(&[]);
             memory.memory.size = size;

@@ -194,6 +194,14 @@ impl Vm {
             })
     }
 
+    /// Where memslots come and go while the guest runs: has KVM, as far as this kernel can, forget what it knows of the
+    /// one that is deleted, and not of all others with it.
+    pub fn keep_other_slots(&self) {
+        if let Err(error) = arch::keep_other_slots(&self.fd) {
+            log::debug!("KVM looks all memory up again after a memslot was deleted: {error}");
+        }
+    }
+
     /// Maps `mapping` at `gpa` until the result is dropped.
     ///
     /// # Errors

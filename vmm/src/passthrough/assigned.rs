@@ -239,7 +239,7 @@ impl Assigned {
     pub fn pin_own_pages(&mut self, cpus: u8) -> Result<u64, Backend> {
         let mut bytes = 0;
         for device in &mut self.devices {
-            let (DmaPath::Guarded, Some(space)) = (&device.dma, self.spaces.noiommu()) else {
+            let (DmaPath::Guarded(_), Some(space)) = (&device.dma, self.spaces.noiommu()) else {
                 continue;
             };
             let pool = guarded::pin_pages(space, cpus, bytes)?;

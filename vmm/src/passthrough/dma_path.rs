@@ -5,6 +5,8 @@
 use devices::mediate::Profile;
 use host::ResolvedDma;
 
+use crate::config::Poll;
+
 /// The way of a device's DMA to guest memory: a [`ResolvedDma`] and what it takes.
 #[derive(Clone, Debug)]
 pub enum DmaPath {
@@ -17,18 +19,21 @@ pub enum DmaPath {
     /// The monitor translates, by this profile, without which no device is mediated.
     Mediate(Option<Profile>),
     /// The monitor checks and translates the commands of an NVMe controller.
-    Guarded,
+    Guarded(Poll),
 }
 
 impl DmaPath {
-    /// The path of a device in `mode`, with the profile that it was given; `is_nvme` of an NVMe controller.
-    pub fn of(mode: ResolvedDma, profile: Option<Profile>, is_nvme: bool) -> Self {
+    /// The path of a device in `mode`, with the profile that it was given. `nvme` is how an NVMe controller would be
+    /// polled.
+    pub fn of(mode: ResolvedDma, profile: Option<Profile>, nvme: Option<Poll>) -> Self {
         match mode {
             ResolvedDma::Iommu => Self::Iommu,
             ResolvedDma::Identity => Self::Identity,
             ResolvedDma::Translate => Self::Translate,
-            ResolvedDma::Mediate if is_nvme && profile.is_none() => Self::Guarded,
-            ResolvedDma::Mediate => Self::Mediate(profile),
+            ResolvedDma::Mediate => match (profile, nvme) {
+                (None, Some(poll)) => Self::Guarded(poll),
+                (profile, _) => Self::Mediate(profile),
+            },
         }
     }
 
@@ -38,7 +43,7 @@ impl DmaPath {
             Self::Iommu => ResolvedDma::Iommu,
             Self::Identity => ResolvedDma::Identity,
             Self::Translate => ResolvedDma::Translate,
-            Self::Mediate(_) | Self::Guarded => ResolvedDma::Mediate,
+            Self::Mediate(_) | Self::Guarded(_) => ResolvedDma::Mediate,
         }
     }
 

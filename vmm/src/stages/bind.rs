@@ -122,7 +122,7 @@ fn reset_method(
     let method = device.reset_method(sysfs)?;
     match &method {
         // Its memory is reused when the controller is disabled, for which a reset is the last resort.
-        ResetMethod::None { .. } if matches!(inspected.dma, DmaPath::Guarded) => {
+        ResetMethod::None { .. } if matches!(inspected.dma, DmaPath::Guarded(_)) => {
             return Err(GuardError::of(bdf)(GuardObstacle::NoReset).into());
         }
         ResetMethod::None { others } if !inspected.accepts_no_reset => {

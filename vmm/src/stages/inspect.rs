@@ -98,7 +98,7 @@ impl<'a> Inspected<'a> {
             return Err(InspectError::NoIdentity.into());
         }
         let translates = any(|path| matches!(path, DmaPath::Translate));
-        let guards = any(|path| matches!(path, DmaPath::Guarded));
+        let guards = any(|path| matches!(path, DmaPath::Guarded(_)));
         if guards && (at_identity || translates) {
             log::warn!(
                 "a device of this guest uses physical addresses, so that guarding another one isolates nothing: the \
@@ -164,11 +164,13 @@ impl Source {
             check_encryption(&root, device.bdf, kind)?;
             check_addresses(&root, device.bdf, kind)?;
             host::ensure_no_virtual_functions(&root, device.bdf)?;
-            let mut dma = DmaPath::of(mode, profile, host::is_nvme(&root, device.bdf));
+            let is_nvme = host::is_nvme(&root, device.bdf);
+            let nvme = is_nvme.then(|| device.poll.unwrap_or_default());
+            let mut dma = DmaPath::of(mode, profile, nvme);
             if let DmaPath::Mediate(profile) = &mut dma {
                 *profile = Some(profile_for(sysfs, device.bdf, profile.take())?);
             }
-            check_guarded(&root, device.bdf, &dma)?;
+            check_guarded(&root, device, &dma)?;
             devices.push(InspectedDevice {
                 bdf: device.bdf,
                 slot: *slot,
@@ -213,7 +215,7 @@ impl Source {
         };
         let mut guarded = devices
             .iter()
-            .filter(|device| matches!(device.dma, DmaPath::Guarded));
+            .filter(|device| matches!(device.dma, DmaPath::Guarded(_)));
         guarded.next().map(|device| device.bdf)
     }
 
@@ -304,12 +306,14 @@ fn check_encryption(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Insp
 }
 
 /// Whether a controller that is to be guarded can be, as far as it shows before it is bound.
-fn check_guarded(root: &SysRoot, bdf: Bdf, dma: &DmaPath) -> Result<(), Error> {
-    let DmaPath::Guarded = dma else {
-        return Ok(());
+fn check_guarded(root: &SysRoot, device: &DeviceConfig, dma: &DmaPath) -> Result<(), Error> {
+    let obstacle = match dma {
+        DmaPath::Guarded(_) => host::guard_obstacle(root, device.bdf),
+        // No other device is polled.
+        _ => device.poll.map(|_| GuardObstacle::NotNvme),
     };
-    match host::guard_obstacle(root, bdf) {
-        Some(obstacle) => Err(GuardError::of(bdf)(obstacle).into()),
+    match obstacle {
+        Some(obstacle) => Err(GuardError::of(device.bdf)(obstacle).into()),
         None => Ok(()),
     }
 }

@@ -82,6 +82,8 @@ pub struct Next {
     pub is_busy: bool,
     /// Without a signal, the next call is due after this; `None` if only a signal can bring work.
     pub within: Option<Duration>,
+    /// I/O submission queues are in service: the guest may store to their doorbells.
+    pub has_queues: bool,
 }
 
 /// What stays the same as long as a device is attached.

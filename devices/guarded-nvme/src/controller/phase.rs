@@ -78,27 +78,28 @@ pub(super) struct Step<D: Device> {
 impl<D: Device> Step<D> {
     /// There is more to do at once.
     pub fn again(phase: Phase<D>) -> Self {
-        let next = Next {
-            is_busy: true,
-            within: None,
-        };
-        Self { phase, next }
+        Self::new(phase, true, None)
     }
 
     /// Nothing until a signal.
     pub fn rest(phase: Phase<D>) -> Self {
-        let next = Next {
-            is_busy: false,
-            within: None,
-        };
-        Self { phase, next }
+        Self::new(phase, false, None)
     }
 
     /// Nothing until a signal, or for so long.
     pub fn wait(phase: Phase<D>, time: Duration) -> Self {
+        Self::new(phase, false, Some(time))
+    }
+
+    fn new(mut phase: Phase<D>, is_busy: bool, within: Option<Duration>) -> Self {
+        let has_queues = match &mut phase {
+            Phase::Running(live) => live.parts().queues.io.has_submission(),
+            _ => false,
+        };
         let next = Next {
-            is_busy: false,
-            within: Some(time),
+            is_busy,
+            within,
+            has_queues,
         };
         Self { phase, next }
     }

@@ -109,6 +109,12 @@ impl<B: Block> IoQueues<B> {
         self.completion.get_mut(place(id))
     }
 
+    /// Whether a submission queue is in service.
+    pub fn has_submission(&self) -> bool {
+        let mut queues = self.submission.iter();
+        queues.any(|queue| queue.stage() == Stage::Live)
+    }
+
     /// The device has no queue any more.
     pub fn restart(&mut self) {
         for queue in &mut self.submission {

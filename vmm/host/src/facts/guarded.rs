@@ -15,6 +15,9 @@ pub const NVME_CLASS: u32 = 0x01_08_02;
 /// Why an NVMe controller cannot be guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GuardObstacle {
+    /// Something that only NVMe controllers have was asked for.
+    #[error("it is no NVMe controller")]
+    NotNvme,
     /// Its queues and interrupts are its physical function's to give and to take.
     #[error("it is a virtual function")]
     VirtualFunction,
@@ -38,6 +41,7 @@ impl GuardObstacle {
                 "pass the physical function through, with its virtual functions turned off, or use \
                  dma=identity if you trust the guest"
             }
+            Self::NotNvme => "omit poll=, which is for NVMe controllers",
             Self::NoReset => {
                 "move it to a slot of its own; or use dma=identity,reset=none if you trust the guest"
             }

@@ -68,7 +68,7 @@ mod tests {
     use std::fs;
 
     use proptest::prelude::*;
-    use vmm::config::{DmaMode, SerialConfig};
+    use vmm::config::{DmaMode, Poll, SerialConfig};
 
     use super::*;
 
@@ -113,12 +113,13 @@ mod tests {
         // Two for each, two for the key that is not known.
         assert_eq!(known.matches('`').count(), 2 * keys.len() + 2, "{known}");
         let options = options(&sample);
-        assert_eq!(options.devices.len(), 3);
+        assert_eq!(options.devices.len(), 4);
         assert_eq!(options.devices[1].dma, DmaMode::Identity);
         assert!(options.devices[1].allow_no_reset);
         let profile = Some("/etc/pinvisor/card.toml".into());
         assert_eq!(options.devices[2].dma, DmaMode::Mediate);
         assert_eq!(options.devices[2].profile, profile);
+        assert_eq!(options.devices[3].poll, Some(Poll::Auto));
         assert_eq!(options.serial, Some(SerialConfig::Stdio));
         let config = options.complete().unwrap();
         assert_eq!(config.guest.kernel, Path::new("/boot/vmlinuz"));
@@ -172,7 +173,7 @@ mod tests {
             (
                 "device = [\n{ bdf = '01:00.0' },\n{ bdf = '02:00.0', dam = 'auto' }]",
                 3,
-                "`dam`, expected one of `bdf`, `dma`, `profile`, `reset` in `device`",
+                "`dam`, expected one of `bdf`, `dma`, `profile`, `poll`, `reset` in `device`",
             ),
             ("kernel = 'a'\nkernel = 'b'", 2, "duplicate key"),
             ("kernel = ", 1, ""),
@@ -218,6 +219,16 @@ mod tests {
                 "device",
                 "[\n'01:00.0,profile=p']",
                 "profile=FILE requires dma=mediate",
+            ),
+            (
+                "device",
+                "[\n'01:00.0,poll=on']",
+                "poll=auto|on|off requires dma=mediate without profile=FILE",
+            ),
+            (
+                "device",
+                "[\n{ bdf = '01:00.0', dma = 'mediate', poll = 'yes' }]",
+                "expected auto|on|off, found \"yes\"",
             ),
             ("device", "[\n'01:00.0,iommu=on']", "guests get no IOMMU"),
             (

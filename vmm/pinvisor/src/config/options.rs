@@ -35,8 +35,7 @@ impl Missing {
 }
 
 /// What a device's option is made of.
-pub const DEVICE_VALUE: &str =
-    "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,reset=none]";
+pub const DEVICE_VALUE: &str = "BDF[,dma=auto|iommu|identity|translate|mediate][,profile=FILE][,poll=auto|on|off][,reset=none]";
 /// What a device's option means.
 pub const DEVICE_HELP: &str = "PCI device to pass through, bound to vfio-pci; may be repeated. \
                                dma=auto, the default, uses an IOMMU if the device has one, else \
@@ -45,8 +44,9 @@ pub const DEVICE_HELP: &str = "PCI device to pass through, bound to vfio-pci; ma
                                addresses that are written to the device's registers, which \
                                profile=FILE or a shipped profile's name describes \
                                (docs/reference/mediate.md), and needs no profile for an NVMe \
-                               controller (docs/guide/guarded-nvme.md). A device that cannot be \
-                               reset requires reset=none";
+                               controller (docs/guide/guarded-nvme.md), whose queues poll=on looks \
+                               at all the time and poll=auto while they are busy, if the host has \
+                               a CPU for that. A device that cannot be reset requires reset=none";
 
 /// The options of a run. The comments are the help of the command line.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]

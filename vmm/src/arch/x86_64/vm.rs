@@ -2,7 +2,10 @@
 
 //! What a VM of this architecture has before its memory and CPUs: interrupt controllers and a timer.
 
-use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_bindings::{
+    CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_PIT_SPEAKER_DUMMY, KVM_X86_QUIRK_SLOT_ZAP_ALL,
+    kvm_enable_cap, kvm_pit_config,
+};
 use kvm_ioctls::{Kvm, VmFd};
 
 use super::cpuid;
@@ -44,6 +47,19 @@ pub fn equip(fd: &VmFd) -> Result<Controllers, VmError> {
     };
     fd.create_pit2(pit).map_err(refused("create a timer"))?;
     Ok(Controllers)
+}
+
+/// Has KVM zap the entries of a deleted memslot alone (Linux 6.12, Documentation/virt/kvm/api.rst
+/// `KVM_X86_QUIRK_SLOT_ZAP_ALL`).
+///
+/// # Errors
+/// That this kernel cannot.
+pub fn keep_other_slots(fd: &VmFd) -> Result<(), kvm_ioctls::Error> {
+    fd.enable_cap(&kvm_enable_cap {
+        cap: KVM_CAP_DISABLE_QUIRKS2,
+        args: [KVM_X86_QUIRK_SLOT_ZAP_ALL.into(), 0, 0, 0],
+        ..Default::default()
+    })
 }
 
 /// What KVM's CPUs can do on this host: the CPUID leaves that it supports.

@@ -12,7 +12,7 @@ use guarded_nvme::guest::{Access, Doorbell, Doorbells, GuestMemory, Interrupts, 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::heads::Heads;
+use super::doorbells::DoorbellPages;
 use crate::bus::lines::InterruptLines;
 use crate::memory::guest::SharedRam;
 use crate::memory::table::RamTable;
@@ -109,7 +109,7 @@ pub struct Monitor {
     pub lines: InterruptLines,
     /// Wakes the controller's thread.
     pub bell: Arc<EventFd>,
-    pub heads: Heads,
+    pub doorbells: DoorbellPages,
 }
 
 impl Outside for Monitor {
@@ -124,12 +124,16 @@ impl Outside for Monitor {
         }
     }
 
-    fn head(&self, queue: u16) -> Option<&AtomicU64> {
-        self.heads.word(queue)
+    fn page(&self, doorbell: Doorbell) -> Option<&AtomicU64> {
+        self.doorbells.word(doorbell)
     }
 
-    fn show_heads(&self, are_shown: bool) {
-        self.heads.show(are_shown);
+    fn follow(&self, is_home: bool) {
+        self.doorbells.follow(is_home);
+    }
+
+    fn show_tails(&self, are_memory: bool) -> bool {
+        self.doorbells.show_tails(are_memory)
     }
 }
 

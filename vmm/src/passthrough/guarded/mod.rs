@@ -7,15 +7,15 @@
 //! | registers, bus mastering, reset of the device | [`mod@device`] |
 //! | memory that it accesses besides the guest's | [`pages`] |
 //! | the guest: memory, translation, doorbells, interrupts | [`machine`], [`devices::guarded_nvme`] |
-//! | doorbells that the guest writes without an exit | [`heads`] |
+//! | doorbells that the guest writes without an exit | [`doorbells`] |
 //! | the thread | [`worker`] |
 //!
 //! Guest memory and the monitor's pages stay pinned until there is evidence that the device is quiet, as for every device
 //! ([`teardown`](crate::teardown)). The thread ends before that evidence is looked for.
 
 mod device;
+mod doorbells;
 mod error;
-mod heads;
 mod machine;
 mod pages;
 #[cfg(test)]
@@ -24,6 +24,7 @@ mod worker;
 
 use std::io;
 use std::sync::Arc;
+use std::thread;
 
 use address::{Gpa, Iova};
 use devices::guarded_nvme::{GuardedNvme, Options, Shared};
@@ -31,6 +32,7 @@ use devices::pci::Identity;
 use guarded_nvme::controller::{Config, Controller};
 use guarded_nvme::device::DeviceError;
 use guarded_nvme::limits::MAX_MDTS;
+use guarded_nvme::polling::Polling;
 use guarded_nvme::registers::Layout;
 use host::GuardObstacle;
 use iommufd_backend::{NoiommuSpace, OwnPages, VfioDevice};
@@ -39,12 +41,13 @@ use pci_config::regs::{REVISION, SUBSYSTEM};
 use vmm_sys_util::eventfd::EventFd;
 
 use self::device::{Link, NvmeDevice, Parts};
-use self::heads::Heads;
+use self::doorbells::DoorbellPages;
 use self::machine::{Machine, Monitor};
 use self::worker::Work;
 use super::assigned::AssignedDevice;
 use crate::bus::allocator::BusAllocator;
 use crate::bus::lines::InterruptLines;
+use crate::config::Poll;
 use crate::kvm::eventfd;
 use crate::kvm::vm::Vm;
 use crate::memory::guest::SharedRam;
@@ -75,6 +78,29 @@ fn config(cpus: u8, vectors: u16) -> Config {
     }
 }
 
+/// Whether the host has a CPU for each of so many threads.
+fn has_cpu(threads: usize) -> bool {
+    thread::available_parallelism().is_ok_and(|cpus| cpus.get() >= threads)
+}
+
+/// When a controller's thread polls, which has a CPU to itself or has not.
+fn polling(poll: Poll, has_cpu: bool) -> Polling {
+    match poll {
+        Poll::Off => Polling::Never,
+        Poll::Auto if !has_cpu => Polling::Never,
+        Poll::Auto => Polling::BUSY,
+        Poll::On => Polling::Always,
+    }
+}
+
+fn name(polling: Polling) -> &'static str {
+    match polling {
+        Polling::Never => "never",
+        Polling::WhileBusy { .. } => "while busy",
+        Polling::Always => "always",
+    }
+}
+
 /// Takes and pins the pages of a device's queues, where `before` bytes are pinned for others.
 ///
 /// # Errors
@@ -98,6 +124,10 @@ pub struct Surroundings<'a> {
     pub vm: &'a Arc<Vm>,
     /// CPUs of the guest.
     pub cpus: u8,
+    /// How the controller's thread waits.
+    pub poll: Poll,
+    /// Threads that may have work at the same time: the guest's CPUs and its guarded controllers.
+    pub threads: usize,
     /// Its messages.
     pub lines: InterruptLines,
     /// Where its memory is.
@@ -144,11 +174,15 @@ fn try_guard(
     let bell = Arc::new(eventfd::new()?);
     let room = GuardReason::NoRoom(layout.size());
     let bar = bus.bar(layout.size(), Gpa(u64::MAX)).ok_or(room)?;
-    let heads = Heads::new(&layout, bar, Arc::clone(around.vm)).map_err(failed)?;
+    let has_cpu = has_cpu(around.threads);
+    let polling = polling(around.poll, has_cpu);
+    let polls = polling != Polling::Never;
+    let doorbells =
+        DoorbellPages::new(&layout, bar, Arc::clone(around.vm), polls).map_err(failed)?;
     let monitor = Monitor {
         lines: around.lines,
         bell: Arc::clone(&bell),
-        heads,
+        doorbells,
     };
     let shared = Shared::new(layout, Box::new(monitor));
     let (device, interrupts) = device(assigned, link, config)?;
@@ -165,10 +199,11 @@ fn try_guard(
         shared: Arc::clone(&shared),
     })?;
     log::info!(
-        "{bdf}: guarded: {} queues of {} entries, {} vectors",
+        "{bdf}: guarded: {} queues of {} entries, {} vectors, polls {}",
         config.queues,
         (controller.identity().cap(0) & 0xffff) + 1,
-        config.vectors
+        config.vectors,
+        name(polling)
     );
     let work = Work {
         bdf,
@@ -176,6 +211,8 @@ fn try_guard(
         shared,
         bell,
         interrupts,
+        polling,
+        has_cpu,
     };
     let link = link.clone();
     let controller = GuardedController::spawn(work, move || link.cut(), around.exits.clone())?;
@@ -249,6 +286,17 @@ mod tests {
         assert_eq!(found(4, 65), (4, 5));
         assert_eq!(found(4, 3), (4, 3));
         assert_eq!(found(4, 0).1, 0, "it cannot be guarded");
+    }
+
+    #[test]
+    fn auto_polls_where_a_cpu_is_left_for_it() {
+        assert!(has_cpu(1) && !has_cpu(1 << 20));
+        assert_eq!(polling(Poll::Auto, false), Polling::Never);
+        assert_eq!(polling(Poll::Auto, true), Polling::BUSY);
+        for has_cpu in [true, false] {
+            assert_eq!(polling(Poll::On, has_cpu), Polling::Always);
+            assert_eq!(polling(Poll::Off, has_cpu), Polling::Never);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The thread that owns a guarded controller.
 
 use std::fmt;
+use std::hint;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -12,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use address::Bdf;
 use devices::guarded_nvme::Shared;
-use guarded_nvme::controller::{Controller, Messages};
+use guarded_nvme::controller::{Controller, Messages, Next};
 use guarded_nvme::device::Device;
-use guarded_nvme::registers::{Change, Control};
+use guarded_nvme::fault::Fault;
+use guarded_nvme::polling::{self, Duty, Polling};
+use guarded_nvme::registers::{Change, Control, Shown};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -52,6 +55,10 @@ pub struct Work<D: Device> {
     pub bell: Arc<EventFd>,
     /// Written by the device.
     pub interrupts: Arc<[EventFd]>,
+    /// When the thread polls.
+    pub polling: Polling,
+    /// Whether the host has a CPU for it.
+    pub has_cpu: bool,
 }
 
 impl GuardedController {
@@ -121,16 +128,49 @@ fn events<D: Device>(work: &Work<D>) -> io::Result<Epoll> {
 }
 
 fn run<D: Device>(work: Work<D>, events: &Epoll, is_stopping: &AtomicBool) {
-    let Work {
-        bdf,
-        mut controller,
-        shared,
-        ..
-    } = work;
-    let began = Instant::now();
-    let mut fault = None;
-    let mut messages = Messages::default();
-    while !is_stopping.load(Ordering::SeqCst) {
+    let polling = work.polling;
+    let mut servant = Servant {
+        work,
+        events,
+        is_stopping,
+        began: Instant::now(),
+        shown: Shown::default(),
+        fault: None,
+        messages: Messages::default(),
+    };
+    polling::work(&mut servant, polling);
+    let Servant { work, began, .. } = servant;
+    let (bdf, mut controller) = (work.bdf, work.controller);
+    disable(&mut controller, events, began);
+    match controller.detach() {
+        Ok(device) => drop(device),
+        Err(error) => log::error!("{bdf}: cannot be stopped by its thread: {error}"),
+    }
+}
+
+/// What the thread has.
+struct Servant<'a, D: Device> {
+    work: Work<D>,
+    events: &'a Epoll,
+    is_stopping: &'a AtomicBool,
+    began: Instant,
+    shown: Shown,
+    fault: Option<Fault>,
+    messages: Messages,
+}
+
+impl<D: Device> Duty for Servant<'_, D> {
+    fn is_over(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
+    fn serve(&mut self) -> Next {
+        let Work {
+            bdf,
+            controller,
+            shared,
+            ..
+        } = &mut self.work;
         let wanted = shared.take_wanted();
         if wanted.reset
             && let Err(error) = controller.reset()
@@ -140,24 +180,42 @@ fn run<D: Device>(work: Work<D>, events: &Epoll, is_stopping: &AtomicBool) {
         if let Some(change) = wanted.change {
             controller.configure(change);
         }
-        let next = controller.service(began.elapsed());
-        shared.show(controller.shown());
-        if controller.fault() != fault {
-            fault = controller.fault();
-            if let Some(fault) = &fault
-                && messages.take()
+        let next = controller.service(self.began.elapsed());
+        let shown = controller.shown();
+        // A reset of the function has cleared what was shown.
+        if wanted.reset || self.shown != shown {
+            self.shown = shown;
+            shared.show(shown);
+        }
+        if controller.fault() != self.fault {
+            self.fault = controller.fault();
+            if let Some(fault) = &self.fault
+                && self.messages.take()
             {
                 log::error!("{bdf}: its guest's controller fails: {fault}");
             }
         }
-        if !next.is_busy {
-            wait(events, next.within);
+        next
+    }
+
+    fn show_tails(&mut self, are_memory: bool) -> bool {
+        self.work.shared.show_tails(are_memory)
+    }
+
+    fn pause(&mut self) {
+        // A CPU that nothing else wants needs no system call.
+        match self.work.has_cpu {
+            true => hint::spin_loop(),
+            false => thread::yield_now(),
         }
     }
-    disable(&mut controller, events, began);
-    match controller.detach() {
-        Ok(device) => drop(device),
-        Err(error) => log::error!("{bdf}: cannot be stopped by its thread: {error}"),
+
+    fn sleep(&mut self, within: Option<Duration>) {
+        wait(self.events, within);
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 }
 

@@ -8,12 +8,13 @@
 )]
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
 use address::{Gpa, Hpa, Iova};
 use devices::guarded_nvme::{GuardedNvme, Options, Outside, Shared};
 use devices::pci::{Identity, MsiMessage, PciFunction, Region};
 use guarded_nvme::controller::Config;
-use guarded_nvme::guest::{Doorbell, GuestMemory};
+use guarded_nvme::guest::{Doorbell, GuestMemory, Side};
 use guarded_nvme::registers::Layout;
 use iommufd_backend::OwnPages;
 use iommufd_backend::PinRequest;
@@ -31,19 +32,53 @@ use crate::passthrough::guarded::soft::SoftDevice;
 use crate::run::exit;
 
 const MIB: u64 = 1 << 20;
+/// Of each queue.
+const ENTRIES: u16 = 32;
 const GUARD: Bdf = Bdf::new(0, 1, 0, 0).unwrap();
 /// Where the driver has things: admin queues, I/O queues, a list and data.
 const BASE: Gpa = Gpa(2 * MIB);
 
-struct Monitor(Arc<EventFd>, Arc<Mutex<Vec<u32>>>);
+struct Monitor {
+    bell: Arc<EventFd>,
+    messages: Arc<Mutex<Vec<u32>>>,
+    doorbells: Arc<Doorbells>,
+}
+
+/// The doorbells of queue 1.
+#[derive(Default)]
+struct Doorbells {
+    head: AtomicU64,
+    tail: AtomicU64,
+    /// Whether the tail is memory, and how often it has become so. Held while the guest stores there: KVM takes memory
+    /// away before a store or after it.
+    memory: Mutex<(bool, usize)>,
+}
 
 impl Outside for Monitor {
     fn wake(&self) {
-        self.0.write(1).unwrap();
+        self.bell.write(1).unwrap();
     }
 
     fn signal(&self, message: MsiMessage) {
-        self.1.lock().unwrap().push(message.data);
+        self.messages.lock().unwrap().push(message.data);
+    }
+
+    fn page(&self, doorbell: Doorbell) -> Option<&AtomicU64> {
+        match doorbell.side {
+            Side::Submission => Some(&self.doorbells.tail),
+            Side::Completion => Some(&self.doorbells.head),
+        }
+    }
+
+    fn show_tails(&self, are_memory: bool) -> bool {
+        if !are_memory {
+            // KVM takes its time, in which the guest stores.
+            thread::sleep(Duration::from_micros(500));
+        }
+        let mut memory = self.doorbells.memory.lock().unwrap();
+        memory.0 = are_memory;
+        memory.1 += usize::from(are_memory);
+        are_memory
     }
 }
 
@@ -55,6 +90,7 @@ struct Bench {
     /// The guest's own view of its memory.
     ram: Machine,
     messages: Arc<Mutex<Vec<u32>>>,
+    doorbells: Arc<Doorbells>,
     is_cut: Arc<AtomicBool>,
     tails: [u16; 2],
 }
@@ -91,6 +127,11 @@ fn memory(backend: &mut SoftwareBackend) -> (GuestRam, Arc<crate::memory::table:
 }
 
 fn bench() -> Bench {
+    polled(Polling::Never)
+}
+
+/// A controller whose thread polls so.
+fn polled(polling: Polling) -> Bench {
     // Runs of two pages: no queue of 16 KiB is in one piece.
     let physical = PhysicalMemory::new([Hpa(4 << 30)..Hpa(5 << 30)], 8192, 5);
     let mut backend = SoftwareBackend::new(physical);
@@ -114,7 +155,12 @@ fn bench() -> Bench {
     );
     let bell = Arc::new(eventfd::new().unwrap());
     let messages = Arc::new(Mutex::new(Vec::new()));
-    let monitor = Monitor(Arc::clone(&bell), Arc::clone(&messages));
+    let doorbells = Arc::new(Doorbells::default());
+    let monitor = Monitor {
+        bell: Arc::clone(&bell),
+        messages: Arc::clone(&messages),
+        doorbells: Arc::clone(&doorbells),
+    };
     let shared = Shared::new(Layout::new(4096, 1, 2).unwrap(), Box::new(monitor));
     let machine = || Machine {
         table: Arc::clone(&table),
@@ -134,6 +180,8 @@ fn bench() -> Bench {
         shared: Arc::clone(&shared),
         bell,
         interrupts,
+        polling,
+        has_cpu: false,
     };
     let is_cut = Arc::new(AtomicBool::new(false));
     let cut = Arc::clone(&is_cut);
@@ -150,6 +198,7 @@ fn bench() -> Bench {
         device,
         shared,
         messages,
+        doorbells,
         is_cut,
         tails: [0; 2],
     }
@@ -177,7 +226,8 @@ impl Bench {
     }
 
     fn enable(&mut self) {
-        self.write(0x24, 0x1f_001f);
+        let last = u32::from(ENTRIES - 1);
+        self.write(0x24, last | last << 16);
         self.write(0x28, u32::try_from(BASE.0).unwrap());
         self.write(0x30, u32::try_from(BASE.0 + 0x1000).unwrap());
         self.write(0x14, 0x46_0001);
@@ -196,23 +246,40 @@ impl Bench {
             .config_write(control, &0x8000_u16.to_le_bytes());
     }
 
-    /// A command of queue 0 or 1, and its status.
-    fn execute(&mut self, queue: u16, words: [u64; 8]) -> u64 {
+    /// Stores the tail of queue 0 or 1 as the guest does: with an exit, or without.
+    fn ring(&mut self, queue: u16) {
+        let tail = self.tails[usize::from(queue)] % ENTRIES;
+        let doorbells = Arc::clone(&self.doorbells);
+        let memory = doorbells.memory.lock().unwrap();
+        if queue == 1 && memory.0 {
+            doorbells.tail.store(tail.into(), Ordering::Release);
+            return;
+        }
+        drop(memory);
+        let doorbell = self.shared.layout().doorbell(Doorbell::tail(queue));
+        self.write(doorbell, tail.into());
+    }
+
+    /// Puts a command in queue 0 or 1. Returns where it completes, and the phase of that.
+    fn put(&mut self, queue: u16, words: [u64; 8]) -> (Gpa, u64) {
         let index = usize::from(queue);
         let tail = self.tails[index];
+        let slot = u64::from(tail % ENTRIES);
         let base = BASE + 0x2000 * u64::from(queue);
         for (place, word) in (0..).zip(words) {
-            assert!(
-                self.ram
-                    .publish(base + u64::from(tail) * 64 + 8 * place, word)
-            );
+            assert!(self.ram.publish(base + slot * 64 + 8 * place, word));
         }
         self.tails[index] += 1;
-        let doorbell = self.shared.layout().doorbell(Doorbell::tail(queue));
-        self.write(doorbell, u32::from(tail) + 1);
-        let completion = base + 0x1000 + u64::from(tail) * 16 + 8;
+        let phase = u64::from(tail / ENTRIES + 1) & 1;
+        (base + 0x1000 + slot * 16 + 8, phase)
+    }
+
+    /// A command of queue 0 or 1, and its status.
+    fn execute(&mut self, queue: u16, words: [u64; 8]) -> u64 {
+        let (completion, phase) = self.put(queue, words);
+        self.ring(queue);
         self.wait("a completion", |bench| {
-            bench.ram.load(completion).unwrap() >> 48 & 1 != 0
+            bench.ram.load(completion).unwrap() >> 48 & 1 == phase
         });
         self.wait("an interrupt", |bench| {
             let mut messages = bench.messages.lock().unwrap();
@@ -222,13 +289,18 @@ impl Bench {
             found.is_some_and(|at| messages.remove(at) != 0)
         });
         let head = self.shared.layout().doorbell(Doorbell::head(queue));
-        self.write(head, u32::from(tail) + 1);
+        self.write(head, u32::from(self.tails[usize::from(queue)] % ENTRIES));
         self.ram.load(completion).unwrap() >> 49
+    }
+
+    /// How often the tail of queue 1 became memory, and whether it is.
+    fn memory(&self) -> (bool, usize) {
+        *self.doorbells.memory.lock().unwrap()
     }
 
     fn create_queues(&mut self) {
         let (submission, completion) = (BASE.0 + 0x2000, BASE.0 + 0x3000);
-        let shape = 1 | 31 << 16;
+        let shape = 1 | u64::from(ENTRIES - 1) << 16;
         let make = [5, 0, 0, completion, 0, shape | (3 | 1 << 16) << 32, 0, 0];
         assert_eq!(self.execute(0, make), 0);
         let make = [1, 0, 0, submission, 0, shape | (1 | 1 << 16) << 32, 0, 0];
@@ -283,4 +355,49 @@ fn a_reset_of_the_function_resets_the_device() {
     bench.enable();
     bench.create_queues();
     assert_eq!(bench.transfer(2, 0), 0);
+}
+
+/// One block to the guest's page.
+const READ: [u64; 8] = [2 | 1 << 32, 0, 0, BASE.0 + 0x10_0000, 0, 8, 0, 0];
+
+#[test]
+fn a_thread_that_polls_needs_no_exit_and_sends_a_message_for_all_that_it_finds() {
+    let mut bench = polled(Polling::Always);
+    bench.enable();
+    assert_eq!(bench.memory(), (false, 0), "there is no queue yet");
+    bench.create_queues();
+    bench.wait("polling", |bench| bench.memory().0);
+    for _ in 0..100 {
+        assert_eq!(bench.execute(1, READ), 0);
+    }
+    assert_eq!(bench.memory(), (true, 1));
+    let batch: Vec<_> = (0..8).map(|_| bench.put(1, READ)).collect();
+    bench.messages.lock().unwrap().clear();
+    bench.ring(1);
+    bench.wait("completions", |bench| {
+        let is_done = |(at, phase): &(Gpa, u64)| bench.ram.load(*at).unwrap() >> 48 & 1 == *phase;
+        batch.iter().all(is_done)
+    });
+    // The device completes all of them before it is looked at again.
+    bench.wait("a message", |bench| {
+        !bench.messages.lock().unwrap().is_empty()
+    });
+    bench.write(0x14, 0x46_0000);
+    bench.wait("RDY", |bench| bench.read(0x1c) & 1 == 0);
+    bench.wait("sleep", |bench| !bench.memory().0);
+    assert_eq!(*bench.messages.lock().unwrap(), [0x41]);
+}
+
+#[test]
+fn no_doorbell_is_lost_between_polling_and_sleep() {
+    let idle = Duration::from_millis(2);
+    let mut bench = polled(Polling::WhileBusy { after: 1, idle });
+    bench.enable();
+    bench.create_queues();
+    for round in 0..400 {
+        // From before the end of polling to after it.
+        thread::sleep(Duration::from_micros(round % 40 * 20));
+        assert_eq!(bench.execute(1, READ), 0);
+    }
+    assert!(bench.memory().1 > 1, "{:?}", bench.memory());
 }
