@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod config;
+mod dropped;
 mod faults;
 mod hardware;
 mod interrupts;
