@@ -321,7 +321,7 @@ fn worked(findings: &mut Findings, outcome: &Outcome, disk: &str) {
         findings.expect_eq(key, said(key, "disk"), Some(disk));
     }
     findings.expect_eq("virtio-rng", said("rescan", "random"), Some("16"));
-    findings.expect_eq("swiotlb=force", said("nvme-vf", "bounced"), Some("1"));
+    findings.expect_eq("swiotlb=force", said("nvme-vf", "bounced"), Some("yes"));
     for (key, driver) in [
         ("rescan", "e1000e"),
         ("rescan", "e1000"),
