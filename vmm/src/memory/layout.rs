@@ -187,6 +187,7 @@ mod tests {
             ],
             address_bits: 36,
             slots: 500,
+            kept: 0,
         }
     }
 

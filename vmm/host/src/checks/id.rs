@@ -105,7 +105,7 @@ pub enum Id {
     /// The limit on open files.
     #[strum(
         message = "The hard limit on open files (`ulimit -Hn`) is sufficient for a run; each \
-               MSI-X vector that a guest uses needs one more"
+               MSI-X vector that a guest uses needs one more, and a guarded NVMe controller one for each CPU"
     )]
     OpenFiles,
     /// Hugepages.
@@ -188,7 +188,10 @@ pub enum Id {
     )]
     DeviceSiblings,
     /// A device: how its DMA reaches guest memory.
-    #[strum(message = "The requested DMA mode is possible for it, together with the other devices")]
+    #[strum(
+        message = "The requested DMA mode, or the one that `dma=auto` selects, is possible for it, together \
+                   with the other devices; whether an NVMe controller can be guarded"
+    )]
     DeviceDmaMode,
 }
 

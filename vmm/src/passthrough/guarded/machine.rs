@@ -167,6 +167,7 @@ mod tests {
             taken: vec![("low memory", Gpa(0)..Gpa(MIB))],
             address_bits: 40,
             slots: 10,
+            kept: 0,
         };
         let region = Region::of_file(4 * MIB);
         let plan = MemoryPlan::new(vec![region], &Conventional, &constraints).unwrap();

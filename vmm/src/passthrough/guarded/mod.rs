@@ -28,8 +28,9 @@ use std::sync::Arc;
 use address::{Gpa, Iova};
 use devices::guarded_nvme::{GuardedNvme, Options, Shared};
 use devices::pci::Identity;
-use guarded_nvme::controller::{Config, Controller};
+use guarded_nvme::controller::{Config, Controller, check};
 use guarded_nvme::device::DeviceError;
+use guarded_nvme::fault::Unsuitable;
 use guarded_nvme::limits::MAX_MDTS;
 use guarded_nvme::registers::Layout;
 use host::GuardObstacle;
@@ -73,6 +74,15 @@ fn config(cpus: u8, vectors: u16) -> Config {
         vectors: vectors.min(queues + 1),
         mdts: MAX_MDTS,
     }
+}
+
+/// Why a controller that is bound cannot be guarded, by its registers. Memory decode of the device is on meanwhile.
+///
+/// # Errors
+/// [`iommufd_backend::Error`]
+pub fn unsuitable(device: &VfioDevice) -> Result<Option<Unsuitable>, iommufd_backend::Error> {
+    let (cap, version) = device::read_identity(device)?;
+    Ok(check(cap, version).err())
 }
 
 /// Takes and pins the pages of a device's queues, where `before` bytes are pinned for others.

@@ -82,6 +82,7 @@ fn memory(backend: &mut SoftwareBackend) -> (GuestRam, Arc<crate::memory::table:
         taken: vec![("low memory", Gpa(0)..Gpa(MIB))],
         address_bits: 40,
         slots: 10,
+        kept: 0,
     };
     let region = Memory::of_file(8 * MIB);
     let plan = MemoryPlan::new(vec![region], &Conventional, &constraints).unwrap();
