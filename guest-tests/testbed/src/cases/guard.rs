@@ -3,6 +3,7 @@
 //! Stock guests on guarded NVMe controllers: memory of any kind at conventional addresses, no hugepages, and no access
 //! of the device's outside the guest's pages and the monitor's.
 
+mod control;
 mod kernels;
 mod kills;
 mod shapes;
@@ -19,6 +20,7 @@ use crate::runner::CaseResult;
 use crate::trace::{self, DmaCheck};
 use crate::{guest, image, setup};
 
+pub use control::control;
 pub use kernels::other_kernels;
 pub use kills::{long as many_kills, short as kills};
 pub use shapes::shapes;

@@ -73,6 +73,7 @@ pub const ALL: &[Case] = &[
     case("translate-linux", 150, scattered::translate_linux),
     case("guard", 180, guard::stock_kernel),
     case("guard-kernels", 240, guard::other_kernels),
+    case("guard-control", 90, guard::control),
     case("guard-shapes", 240, guard::shapes),
     case("guard-kills", 300, guard::kills),
     Case {

@@ -41,7 +41,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use self::device::{Link, NvmeDevice, Parts};
 use self::heads::Heads;
-use self::machine::{Machine, Monitor};
+use self::machine::{Machine, Monitor, Unchecked};
 use self::worker::Work;
 use super::assigned::AssignedDevice;
 use crate::bus::allocator::BusAllocator;
@@ -116,6 +116,8 @@ pub struct Surroundings<'a> {
     pub ram: SharedRam,
     /// Where a panic of the controller's thread is reported.
     pub exits: &'a ExitSender,
+    /// [`Layout::forwards_unchecked`](crate::Layout::forwards_unchecked)
+    pub forwards_unchecked: bool,
 }
 
 /// Puts the monitor between a device and its guest: the function for the guest's bus, and the controller at work.
@@ -166,6 +168,7 @@ fn try_guard(
         table: Arc::clone(around.table),
         ram: around.ram,
         shared: Arc::clone(&shared),
+        unchecked: around.forwards_unchecked.then(Unchecked::default),
     };
     let controller = Controller::attach(device, machine, config)?;
     shared.begin(controller.identity());

@@ -121,6 +121,7 @@ fn bench() -> Bench {
         table: Arc::clone(&table),
         ram: guest.share(),
         shared: Arc::clone(&shared),
+        unchecked: None,
     };
     let controller = Controller::attach(device.clone(), machine(), config).unwrap();
     shared.begin(controller.identity());
