@@ -34,7 +34,7 @@ pub use bus::worker::Worker;
 pub use error::Error;
 pub use error::explain::{ExitCode, FileError, ProcessError, chain, process};
 pub use kvm::irq::IrqError;
-pub use memory::layout::{Conventional, Identity, Layout, Swapped};
+pub use memory::layout::{Conventional, Identity, Layout, Swapped, Untranslated};
 pub use memory::table::RamTable;
 pub use passthrough::assigned::KeepError;
 pub use passthrough::dma_path::DmaPath;

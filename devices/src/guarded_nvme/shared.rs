@@ -179,16 +179,13 @@ impl Shared {
         messages.deliver(&*self.outside);
     }
 
-    /// Back to power-on. The device follows in its thread.
+    /// Back to power-on. The device follows in its thread, which may be at work with the doorbells until then: a tail that
+    /// went back to 0 would look like commands. It clears them when the controller is enabled.
     pub(super) fn reset(&self) {
         let mut state = self.state();
         state.registers.reset();
         state.is_reset_wanted = true;
         drop(state);
-        for queue in 0..=self.layout.queues() {
-            self.set(Doorbell::tail(queue), 0);
-            self.set(Doorbell::head(queue), 0);
-        }
         let mut messages = self.messages();
         messages.table.reset();
         messages.pending.fill(false);

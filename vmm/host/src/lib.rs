@@ -31,6 +31,7 @@ pub use checks::id::Id;
 pub use checks::kept::sentence as keeper_text;
 pub use checks::line::{Line, Report, Verdict};
 pub use checks::open_files::open_files_hint;
+pub use facts::auto_dma::{AutoDma, TooFewHugepages};
 pub use facts::available_memory::{
     AvailableMemory, MemoryLimit, available_memory, refuses_overcommit,
 };
@@ -41,7 +42,7 @@ pub use facts::guarded::{GuardObstacle, NVME_CLASS, guard_obstacle, is_nvme};
 pub use facts::host_bridge::{HostBridge, HostBridgeError, host_bridge};
 pub use facts::kept::of_device as keepers_of;
 pub use facts::kvm::{KvmObstacle, kvm_suffices};
-pub use facts::open_files::open_files_needed;
+pub use facts::open_files::OpenFiles;
 pub use facts::privilege::{has_seccomp_filter, locked_memory_limit};
 pub use facts::sleep::{Sleep, sleep};
 pub use facts::uses::{Holder, Use};

@@ -5,9 +5,11 @@
 use address::Bdf;
 use iommufd_backend::hugepages::HugepageSize;
 
+use crate::facts::auto_dma::AutoDma;
 use crate::facts::device::cdev_kind;
 use crate::facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, needs_hugepages};
 use crate::facts::iommu::iommus;
+use crate::facts::open_files::OpenFiles;
 use crate::sys_root::SysRoot;
 
 /// How the monitor would translate for a device with [`DmaMode::Mediate`].
@@ -47,12 +49,12 @@ impl From<Bdf> for WantedDevice {
 }
 
 impl WantedDevice {
-    /// Its mode in a run.
+    /// Its mode in a run, where `auto` was [decided](Wanted::auto).
     ///
     /// # Errors
     /// Why it cannot have the requested one.
-    pub(crate) fn mode(&self, root: &SysRoot) -> Result<ResolvedDma, DmaConflict> {
-        self.dma.resolve(cdev_kind(root, self.bdf))
+    pub(crate) fn mode(&self, root: &SysRoot, auto: &AutoDma) -> Result<ResolvedDma, DmaConflict> {
+        self.dma.resolve(cdev_kind(root, self.bdf), auto)
     }
 }
 
@@ -80,8 +82,27 @@ impl Wanted {
         self.devices.iter().map(|device| device.bdf).collect()
     }
 
+    /// What `dma=auto` is for the devices that have no IOMMU.
+    pub(crate) fn auto(&self, root: &SysRoot) -> AutoDma {
+        let devices = self.devices.iter().map(|device| (device.bdf, device.dma));
+        AutoDma::decide(root, devices, self.memory.as_ref())
+    }
+
+    /// What a run opens files for, with one CPU.
+    pub(crate) fn open_files(&self, root: &SysRoot, auto: &AutoDma) -> OpenFiles {
+        let is_guarded = |device: &&WantedDevice| {
+            device.mode(root, auto) == Ok(ResolvedDma::Mediate)
+                && (device.dma == DmaMode::Auto || device.mediation == Mediation::Guarded)
+        };
+        OpenFiles {
+            devices: self.devices.len(),
+            guarded: self.devices.iter().filter(is_guarded).count(),
+            cpus: 1,
+        }
+    }
+
     /// Whether guest memory has to be made of hugepages. Without any device, what the machine has decides.
-    pub(crate) fn needs_hugepages(&self, root: &SysRoot) -> bool {
+    pub(crate) fn needs_hugepages(&self, root: &SysRoot, auto: &AutoDma) -> bool {
         let size = self.memory.and_then(|memory| memory.hugepage_size);
         let of_machine = match iommus(root).is_empty() {
             true => ResolvedDma::Identity,
@@ -90,7 +111,9 @@ impl Wanted {
         match self.devices.as_slice() {
             [] => needs_hugepages([of_machine], size),
             devices => needs_hugepages(
-                devices.iter().filter_map(|device| device.mode(root).ok()),
+                devices
+                    .iter()
+                    .filter_map(|device| device.mode(root, auto).ok()),
                 size,
             ),
         }
@@ -118,9 +141,14 @@ mod tests {
                     hugepage_size,
                 }),
             };
-            wanted.needs_hugepages(&fake.root)
+            wanted.needs_hugepages(&fake.root, &wanted.auto(&fake.root))
         };
         assert!(needs(&[], None));
+        assert!(!needs(&[DmaMode::Auto], None), "there are none");
+        fake.write(
+            "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
+            "512",
+        );
         assert!(needs(&[DmaMode::Auto], None));
         assert!(!needs(&[DmaMode::Mediate], None));
         assert!(!needs(&[DmaMode::Translate], None));

@@ -291,6 +291,7 @@ mod tests {
             taken: Vec::new(),
             address_bits: 52,
             slots: 32_000,
+            kept: 0,
         };
         MemoryPlan::new(regions, &Identity, &constraints).unwrap()
     }

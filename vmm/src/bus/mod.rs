@@ -87,6 +87,8 @@ pub(crate) struct Wiring<'a> {
     pub exits: &'a ExitSender,
     /// CPUs of the guest.
     pub cpus: u8,
+    /// [`Layout::forwards_unchecked`](crate::Layout::forwards_unchecked)
+    pub forwards_unchecked: bool,
 }
 
 impl Wiring<'_> {
@@ -122,6 +124,7 @@ impl Wiring<'_> {
                     table: self.table,
                     ram: resources.ram.share(),
                     exits: self.exits,
+                    forwards_unchecked: self.forwards_unchecked,
                 };
                 let (function, controller) = guarded::guard(assigned, bus, around)?;
                 slots.guarded.push(controller);

@@ -85,7 +85,7 @@ fn slots(devices: &[DeviceConfig]) -> Result<Vec<PciSlot>, ValidateError> {
 }
 
 /// Refuses a mix of devices that no layout of guest memory serves: one whose guest translates has memory at any
-/// addresses, and those of the others must be the device's. `auto` comes to one of the others on every host.
+/// addresses, and those of the others must be the device's. `auto` may be one of the others on any host.
 fn modes(devices: &[DeviceConfig]) -> Result<(), ValidateError> {
     let find = |wanted: fn(DmaMode) -> bool| {
         let found = devices.iter().find(|device| wanted(device.dma));
@@ -108,7 +108,7 @@ fn modes(devices: &[DeviceConfig]) -> Result<(), ValidateError> {
 
 #[cfg(test)]
 mod tests {
-    use host::ResolvedDma;
+    use host::{AutoDma, ResolvedDma};
     use iommufd_backend::CdevKind;
     use strum::IntoEnumIterator;
 
@@ -198,7 +198,7 @@ mod tests {
     fn what_auto_comes_to_does_not_matter_for_the_mix() {
         for kind in [CdevKind::Iommu, CdevKind::Noiommu] {
             for mode in DmaMode::iter() {
-                let Ok(resolved) = mode.resolve(kind) else {
+                let Ok(resolved) = mode.resolve(kind, &AutoDma::Identity) else {
                     continue;
                 };
                 let other = format!("02:00.0,dma={}", mode.name());

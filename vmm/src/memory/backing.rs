@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use address::{Hpa, Iova};
-use host::{AvailableMemory, SysRoot, available_memory};
+use host::{AutoDma, AvailableMemory, SysRoot, WantedMemory, available_memory};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::extent::{self, merge};
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
@@ -18,7 +18,7 @@ use iommufd_backend::{NoiommuSpace, PinRequest};
 use rustix::fs::MemfdFlags;
 
 use crate::bus::synthetic::SyntheticMachine;
-use crate::config::MemoryConfig;
+use crate::config::{Config, MemoryConfig};
 use crate::error::explain::process;
 use crate::memory::choice::{self, Choice, PageRequirements};
 use crate::memory::plan::Extent;
@@ -404,6 +404,18 @@ fn steps(bytes: u64, step: u64) -> impl Iterator<Item = Range<u64>> {
 fn turn(size: HugepageSize) -> Turn {
     let pool = Path::new("/sys/kernel/mm/hugepages").join(size.pool_name());
     Turn::at(&pool, "is allocating hugepages")
+}
+
+/// What `dma=auto` is for the devices of a guest that have no IOMMU, by the pool of hugepages as it is while no other run
+/// is taking some.
+pub fn auto_dma(root: &SysRoot, config: &Config) -> AutoDma {
+    let memory = WantedMemory {
+        bytes: config.memory.size,
+        hugepage_size: config.memory.hugepage_size,
+    };
+    let devices = config.devices.iter().map(|device| (device.bdf, device.dma));
+    let _turn = turn(config.memory.page_size());
+    AutoDma::decide(root, devices, Some(&memory))
 }
 
 /// Whether the host has the guest's memory, `of_hugepages` or ordinary, as far as can be seen before it is taken.

@@ -25,6 +25,12 @@ pub trait Layout: std::fmt::Debug {
     fn needs_identity(&self) -> bool {
         false
     }
+
+    /// Whether guarded controllers are given some addresses as their guests wrote them, to show the harm: never but in a
+    /// control of the tests.
+    fn forwards_unchecked(&self) -> bool {
+        false
+    }
 }
 
 /// Guest-physical = host-physical: a driver that programs guest-physical addresses programs the
@@ -51,6 +57,24 @@ impl Layout for Identity {
 /// devices whose addresses something translates.
 #[derive(Clone, Copy, Debug)]
 pub struct Conventional;
+
+/// [`Conventional`] for all devices, among them those that nothing translates for: what that does to DMA is to be seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Untranslated;
+
+impl Layout for Untranslated {
+    fn place(
+        &self,
+        regions: Vec<Region>,
+        constraints: &Constraints,
+    ) -> Result<Vec<PlacedRegion>, PlanError> {
+        Conventional.place(regions, constraints)
+    }
+
+    fn forwards_unchecked(&self) -> bool {
+        true
+    }
+}
 
 /// Identity, but for two pieces of memory that have one another's addresses: what a wrong layout
 /// does to DMA is to be seen. The largest piece, where the kernel goes, is not touched.
@@ -187,6 +211,7 @@ mod tests {
             ],
             address_bits: 36,
             slots: 500,
+            kept: 0,
         }
     }
 

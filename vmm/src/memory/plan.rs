@@ -113,6 +113,8 @@ pub struct Constraints {
     pub address_bits: u8,
     /// Memslots that may be used for RAM.
     pub slots: usize,
+    /// Memslots that devices need besides.
+    pub kept: usize,
 }
 
 /// A layout of guest RAM, in ascending order of guest-physical address, without overlaps.
@@ -192,7 +194,10 @@ impl MemoryPlan {
             return Err(PlanError::TooFragmented {
                 regions: self.regions.len(),
                 most: constraints.slots,
-                what: "KVM has memslots for",
+                what: match constraints.kept {
+                    0 => "KVM has memslots for",
+                    _ => "KVM has memslots for besides those of the guest's devices",
+                },
             });
         }
         let limit = 1_u64.checked_shl(constraints.address_bits.into());
@@ -269,6 +274,7 @@ mod tests {
             ],
             address_bits: 40,
             slots: 500,
+            kept: 0,
         }
     }
 
@@ -354,6 +360,12 @@ mod tests {
                 ..
             })
         ));
+        let beside = Constraints {
+            kept: 24,
+            ..constraints()
+        };
+        let error = MemoryPlan::new(regions(&scattered), &Identity, &beside).unwrap_err();
+        assert!(error.to_string().contains("besides those of"), "{error}");
     }
 
     #[test]

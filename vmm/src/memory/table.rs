@@ -121,6 +121,7 @@ mod tests {
             ],
             address_bits: 40,
             slots: 100,
+            kept: 0,
         };
         MemoryPlan::new(regions, layout, &constraints).unwrap()
     }

@@ -3,7 +3,7 @@
 //! Why a run does not start, or fails.
 
 use address::{Bdf, Gpa};
-use host::Id;
+use host::{Id, OpenFiles};
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::error::explain::{ExitCode, Explain, Limits, MORE_TASKS};
@@ -18,12 +18,17 @@ use crate::error::explain::{ExitCode, Explain, Limits, MORE_TASKS};
 )]
 pub enum RunError {
     /// A limit on open files that leaves too few for a run.
-    #[error("A run needs up to {need} open files, but the hard limit of this process is {limit}")]
+    #[error(
+        "A run needs up to {need} open files{}, but the hard limit of this process is {limit}",
+        of_guarded(files)
+    )]
     TooFewFiles {
         /// The limit.
         limit: u64,
         /// Files needed.
         need: u64,
+        /// What for.
+        files: OpenFiles,
     },
     /// The guest did something after which no CPU can continue.
     #[error("The guest crashed: {0}")]
@@ -61,6 +66,14 @@ pub enum RunError {
     /// A thread of the monitor panicked; it has printed why.
     #[error("Internal error: a thread of Pinvisor panicked")]
     Panicked,
+}
+
+/// What guarded controllers add to the need, where there are some.
+fn of_guarded(files: &OpenFiles) -> String {
+    match files.of_guarded() {
+        0 => String::new(),
+        count => format!(" ({count} for guarded NVMe controllers)"),
+    }
 }
 
 impl Explain for RunError {

@@ -4,7 +4,7 @@
 
 use std::io as std_io;
 
-use host::{SysRoot, open_files_needed};
+use host::{OpenFiles, SysRoot};
 use rustix::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm_sys_util::signal::register_signal_handler;
@@ -13,11 +13,8 @@ use super::error::RunError;
 
 /// Raises the limit on open files as far as this process may: every MSI-X vector that a guest uses is a
 /// file, and shells and service managers leave 1024 for programs that use select(2), which this one does
-/// not. It has to suffice for `devices` and `cpus`.
-///
-/// # Errors
-/// [`RunError::TooFewFiles`]
-pub fn raise_open_files(devices: usize, cpus: u8) -> Result<(), RunError> {
+/// not.
+pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = raise(Resource::Nofile, limit) {
         log::debug!(
@@ -25,13 +22,20 @@ pub fn raise_open_files(devices: usize, cpus: u8) -> Result<(), RunError> {
             limit.current
         );
     }
-    let need = open_files_needed(&SysRoot::default(), devices, cpus);
-    suffices(getrlimit(Resource::Nofile).current, need)
 }
 
-fn suffices(limit: Option<u64>, need: u64) -> Result<(), RunError> {
+/// Whether the limit on open files suffices for `files`.
+///
+/// # Errors
+/// [`RunError::TooFewFiles`]
+pub fn check_open_files(files: OpenFiles) -> Result<(), RunError> {
+    let need = files.needed(&SysRoot::default());
+    suffices(getrlimit(Resource::Nofile).current, need, files)
+}
+
+fn suffices(limit: Option<u64>, need: u64, files: OpenFiles) -> Result<(), RunError> {
     match limit.filter(|limit| *limit < need) {
-        Some(limit) => Err(RunError::TooFewFiles { limit, need }),
+        Some(limit) => Err(RunError::TooFewFiles { limit, need, files }),
         None => Ok(()),
     }
 }
@@ -81,22 +85,34 @@ mod tests {
         };
         setrlimit(Resource::Nofile, lower).unwrap();
         for _ in 0..2 {
-            raise_open_files(1, 1).unwrap();
+            raise_open_files();
             assert_eq!(getrlimit(Resource::Nofile).current, Some(most));
         }
     }
 
     #[test]
     fn too_few_files_are_an_error_with_the_number_that_is_needed() {
-        assert!(suffices(Some(100), 100).is_ok());
-        assert!(suffices(None, 100).is_ok());
-        let error = suffices(Some(20), 100).unwrap_err();
+        let files = OpenFiles {
+            devices: 3,
+            guarded: 0,
+            cpus: 4,
+        };
+        assert!(suffices(Some(100), 100, files).is_ok());
+        assert!(suffices(None, 100, files).is_ok());
+        let error = suffices(Some(20), 100, files).unwrap_err();
         assert_eq!(
             (error.id(), error.exit_code()),
             ("too-few-files", ExitCode::Host)
         );
         let text = error.to_string();
         assert!(text.contains("100") && text.contains("20"), "{text}");
+        assert!(!text.contains("guarded"), "{text}");
+        let guarded = OpenFiles {
+            guarded: 2,
+            ..files
+        };
+        let text = suffices(Some(20), 100, guarded).unwrap_err().to_string();
+        assert!(text.contains("(14 for guarded NVMe controllers)"), "{text}");
         assert!(error.hint(Limits::NONE).unwrap().contains("ulimit -n 100"));
     }
 }

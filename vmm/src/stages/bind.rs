@@ -118,8 +118,13 @@ fn reset_method(
     inspected: &InspectedDevice,
     sysfs: &PciSysfs,
 ) -> Result<ResetMethod, Error> {
-    let bdf = inspected.bdf;
     let method = device.reset_method(sysfs)?;
+    accept(method, inspected)
+}
+
+/// `method`, if the way of the device's DMA and the user accept it.
+fn accept(method: ResetMethod, inspected: &InspectedDevice) -> Result<ResetMethod, Error> {
+    let bdf = inspected.bdf;
     match &method {
         // Its memory is reused when the controller is disabled, for which a reset is the last resort.
         ResetMethod::None { .. } if matches!(inspected.dma, DmaPath::Guarded(_)) => {
@@ -161,4 +166,45 @@ fn reset(devices: &mut [AssignedDevice]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use iommufd_backend::CdevKind;
+
+    use super::*;
+    use crate::bus::slots;
+    use crate::config::Poll;
+
+    #[test]
+    fn a_guarded_controller_has_to_be_reset_whatever_the_user_accepts() {
+        let refused = |dma: DmaPath, accepts_no_reset, method: ResetMethod| {
+            let bdf = "01:00.0".parse().unwrap();
+            let inspected = InspectedDevice {
+                bdf,
+                slot: slots::assign(&[bdf]).unwrap()[0],
+                kind: CdevKind::Noiommu,
+                dma,
+                accepts_no_reset,
+                regions: Default::default(),
+                dma_width: PciSysfs::at(Path::new("/nowhere")).dma_width(bdf),
+            };
+            accept(method, &inspected).err().map(|error| error.id())
+        };
+        let none = || ResetMethod::None { others: Vec::new() };
+        assert_eq!(
+            refused(DmaPath::Guarded(Poll::Auto), false, none()),
+            Some("not-guarded")
+        );
+        assert_eq!(
+            refused(DmaPath::Guarded(Poll::Auto), true, none()),
+            Some("not-guarded")
+        );
+        assert_eq!(refused(DmaPath::Identity, false, none()), Some("no-reset"));
+        assert_eq!(refused(DmaPath::Identity, true, none()), None);
+        let flr = ResetMethod::Function("flr".to_owned());
+        assert_eq!(refused(DmaPath::Guarded(Poll::Auto), false, flr), None);
+    }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa};
-use host::{DmaConflict, GuardObstacle, ResolvedDma, SysRoot};
+use host::{AutoDma, DmaConflict, DmaMode, GuardObstacle, OpenFiles, ResolvedDma, SysRoot};
 use iommufd_backend::{Cdev, CdevKind, Iommufd};
 
 use super::Harness;
@@ -87,11 +87,17 @@ impl<'a> Inspected<'a> {
     /// Reads all files that `config` names and looks at its devices.
     pub fn new(config: &'a ValidConfig, harness: Harness<'a>) -> Result<Self, Error> {
         let Harness { identity, machine } = harness;
-        limits::raise_open_files(config.devices.len(), config.cpus.get())?;
+        limits::raise_open_files();
         let files = BootFiles::open(config)?;
         let release = files.release()?;
         files.check_command_line(&config.command_line, release.is_some())?;
         let source = Source::inspect(config, machine)?;
+        let is_guarded = |path: &&DmaPath| matches!(path, DmaPath::Guarded(_));
+        limits::check_open_files(OpenFiles {
+            devices: config.devices.len(),
+            guarded: source.paths().filter(is_guarded).count(),
+            cpus: config.cpus.get(),
+        })?;
         let any = |wanted: fn(&DmaPath) -> bool| source.paths().any(wanted);
         let at_identity = any(|path| matches!(path, DmaPath::Identity));
         if identity.needs_identity() && !at_identity {
@@ -107,11 +113,6 @@ impl<'a> Inspected<'a> {
         }
         let bars = source.bars();
         let map = source.address_map(&bars)?;
-        if !map.is_coherent
-            && let Some(bdf) = source.guarded()
-        {
-            return Err(GuardError::of(bdf)(GuardObstacle::NotCoherent).into());
-        }
         let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
         let bus = BusAllocator::new(map, taken.collect(), source.next_slot());
         let of_hugepages = host::needs_hugepages(source.modes(), config.memory.hugepage_size);
@@ -157,10 +158,11 @@ impl Source {
         let root = SysRoot::default();
         let sysfs = root.pci();
         let iommufd = Arc::new(Iommufd::open()?);
+        let auto = backing::auto_dma(&root, config);
         let mut devices = Vec::new();
         for ((device, slot), profile) in config.devices.iter().zip(config.slots()).zip(profiles) {
             let kind = Cdev::find(sysfs, device.bdf)?.kind();
-            let mode = check_mode(device, kind, config.noiommu)?;
+            let mode = check_mode(device, kind, &auto, config.noiommu)?;
             check_encryption(&root, device.bdf, kind)?;
             check_addresses(&root, device.bdf, kind)?;
             host::ensure_no_virtual_functions(&root, device.bdf)?;
@@ -171,6 +173,7 @@ impl Source {
                 *profile = Some(profile_for(sysfs, device.bdf, profile.take())?);
             }
             check_guarded(&root, device, &dma)?;
+            log_choice(&root, device, mode, &auto);
             devices.push(InspectedDevice {
                 bdf: device.bdf,
                 slot: *slot,
@@ -206,17 +209,6 @@ impl Source {
             Self::Synthetic(machine) => (&[][..], Some(machine.dma_path())),
         };
         devices.iter().map(|device| &device.dma).chain(engine)
-    }
-
-    /// A device that is to be guarded.
-    fn guarded(&self) -> Option<Bdf> {
-        let Self::Devices { devices, .. } = self else {
-            return None;
-        };
-        let mut guarded = devices
-            .iter()
-            .filter(|device| matches!(device.dma, DmaPath::Guarded(_)));
-        guarded.next().map(|device| device.bdf)
     }
 
     fn bars(&self) -> Vec<(String, Range<Hpa>)> {
@@ -273,21 +265,39 @@ impl Source {
     }
 }
 
-/// How the device's DMA reaches guest memory, if it can as asked. A device without an IOMMU has to be
-/// `accepted`.
+/// How the device's DMA reaches guest memory, if it can as asked, where `auto` was decided. A device without an IOMMU
+/// has to be `accepted`.
 fn check_mode(
     device: &DeviceConfig,
     kind: CdevKind,
+    auto: &AutoDma,
     accepted: bool,
 ) -> Result<ResolvedDma, InspectError> {
     let bdf = device.bdf;
-    match device.dma.resolve(kind) {
+    match device.dma.resolve(kind, auto) {
         Err(DmaConflict::NotBehindIommu) => Err(InspectError::NotBehindIommu { bdf }),
         Err(DmaConflict::BehindIommu) => Err(InspectError::BehindIommu { bdf }),
         Ok(_) if kind == CdevKind::Noiommu && !accepted => {
             Err(InspectError::NoiommuNotAccepted { bdf })
         }
         Ok(mode) => Ok(mode),
+    }
+}
+
+/// Logs what `dma=auto` is for a device, and why, where there was a choice.
+fn log_choice(root: &SysRoot, device: &DeviceConfig, mode: ResolvedDma, auto: &AutoDma) {
+    let bdf = device.bdf;
+    match (device.dma, mode, auto) {
+        (DmaMode::Auto, ResolvedDma::Mediate, AutoDma::Guarded(missing)) => log::warn!(
+            "{bdf}: dma=auto selects mediate (guarded NVMe), because {missing}; its commands are checked by the monitor, \
+             which takes time"
+        ),
+        (DmaMode::Auto, ResolvedDma::Identity, _) if host::is_nvme(root, bdf) => log::info!(
+            "{bdf}: dma=auto selects identity, because hugepages are available or another device requires them; \
+             dma=mediate would isolate the guest"
+        ),
+        (DmaMode::Auto, _, _) => log::info!("{bdf}: dma=auto selects {}", mode.name()),
+        _ => {}
     }
 }
 
@@ -335,7 +345,8 @@ mod tests {
     fn a_mode_that_is_not_possible_is_an_error_with_the_reason() {
         let id = |kind, options: &str, accepted| {
             let device: DeviceConfig = format!("01:00.0{options}").parse().unwrap();
-            check_mode(&device, kind, accepted).map_err(|error| error.id())
+            let mode = check_mode(&device, kind, &AutoDma::Identity, accepted);
+            mode.map_err(|error| error.id())
         };
         let (iommu, noiommu) = (CdevKind::Iommu, CdevKind::Noiommu);
         assert_eq!(id(iommu, "", false), Ok(ResolvedDma::Iommu));

@@ -40,7 +40,7 @@ use report::Plan;
 
 pub use bind::BindStageError;
 pub use inspect::InspectError;
-pub(crate) use plan::{Planned, SLOTS_PER_DEVICE};
+pub(crate) use plan::{Planned, kept_slots};
 
 /// What a guest runs on in place of the real thing, for demos and tests: nothing by default.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use crate::arch::{self, LowMemoryUse, MemoryMap, layout};
 use crate::boot::place::Placement;
 use crate::boot::{BootError, command_line};
 use crate::bus::window::{Places, Window};
+use crate::config::Poll;
 use crate::error::Error;
 use crate::error::explain::chain;
 use crate::kvm::vm::Vm;
@@ -22,10 +23,29 @@ use crate::memory::layout::{Conventional, Layout};
 use crate::memory::pieces::{self, TooManyPieces};
 use crate::memory::plan::{self, Constraints, MemoryPlan, PlanError, Region};
 use crate::memory::table::{Draft, RamTable, Summary};
+use crate::passthrough::assigned::AssignedDevice;
+use crate::passthrough::dma_path::DmaPath;
 use crate::teardown::Resources;
 
-/// Memslots kept for mapped BARs: six to a function, two parts each.
-pub(crate) const SLOTS_PER_DEVICE: usize = 12;
+/// Memslots kept for mapped BARs of a device: six to a function, two parts each.
+const SLOTS_PER_DEVICE: usize = 12;
+
+/// Memslots kept for `devices` of a guest with so many CPUs. A guarded controller's BARs are not mapped. It has a page of
+/// memory for the doorbell of each completion queue and, if it may be polled, of each submission queue.
+pub(crate) fn kept_slots(devices: &[AssignedDevice], cpus: u8) -> usize {
+    let of = |device: &AssignedDevice| slots_of(&device.dma, cpus);
+    devices.iter().map(of).sum()
+}
+
+fn slots_of(dma: &DmaPath, cpus: u8) -> usize {
+    match dma {
+        DmaPath::Guarded(Poll::Off) => cpus.into(),
+        DmaPath::Guarded(Poll::Auto | Poll::On) => usize::from(cpus) * 2,
+        DmaPath::Iommu | DmaPath::Identity | DmaPath::Translate | DmaPath::Mediate(_) => {
+            SLOTS_PER_DEVICE
+        }
+    }
+}
 
 /// A guest whose layout is decided. It may turn out that it cannot be booted in it.
 #[derive(Debug)]
@@ -101,7 +121,8 @@ impl<'a> Pinned<'a> {
             mut resources,
             backing,
         } = self;
-        let layout = GuestLayout::new(&mut guest, &vm, &backing, resources.assigned.devices.len())?;
+        let kept = kept_slots(&resources.assigned.devices, guest.config.cpus.get());
+        let layout = GuestLayout::new(&mut guest, &vm, &backing, kept)?;
         resources.table = Some(Arc::clone(&layout.table));
         let config = &guest.config.memory;
         let boot = match (guest.files.place(&layout.memory), &backing.choice) {
@@ -126,18 +147,13 @@ impl<'a> Pinned<'a> {
 }
 
 impl GuestLayout {
-    fn new(
-        guest: &mut Guest<'_>,
-        vm: &Vm,
-        backing: &Backing,
-        devices: usize,
-    ) -> Result<Self, Error> {
+    fn new(guest: &mut Guest<'_>, vm: &Vm, backing: &Backing, kept: usize) -> Result<Self, Error> {
         let config = guest.config;
         let (regions, layout): (_, &dyn Layout) = match guest.at_identity {
             true => (plan::regions(&backing.extents), guest.identity),
             false => (vec![Region::of_file(config.memory.size)], &Conventional),
         };
-        let memory = MemoryPlan::new(regions, layout, &constraints(guest, vm, devices))?;
+        let memory = MemoryPlan::new(regions, layout, &constraints(guest, vm, kept))?;
         log_plan(&memory);
         let draft = Draft::new(&memory, &backing.extents)?;
         let mut place = Gpa(0);
@@ -220,7 +236,8 @@ impl Planned<'_> {
     }
 }
 
-fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
+/// Memory has the memslots that are not `kept` for devices.
+fn constraints(guest: &Guest<'_>, vm: &Vm, kept: usize) -> Constraints {
     let mut taken = vec![("PCI config space", guest.bus.map.ecam.clone())];
     taken.extend(layout::FIXED);
     let windows = guest.bus.map.windows.iter();
@@ -228,9 +245,8 @@ fn constraints(guest: &Guest<'_>, vm: &Vm, devices: usize) -> Constraints {
     Constraints {
         taken,
         address_bits: vm.cpu().address_bits(),
-        slots: vm
-            .most_slots()
-            .saturating_sub(1 + devices * SLOTS_PER_DEVICE),
+        slots: vm.most_slots().saturating_sub(1 + kept),
+        kept,
     }
 }
 
@@ -259,4 +275,17 @@ fn log_plan(plan: &MemoryPlan) {
         plan.size() >> 20,
         plan.regions().len()
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guarded_controller_has_a_memslot_for_each_doorbell_in_memory_and_no_mapped_bar() {
+        assert_eq!(slots_of(&DmaPath::Guarded(Poll::Off), 32), 32);
+        assert_eq!(slots_of(&DmaPath::Guarded(Poll::Auto), 32), 64);
+        assert_eq!(slots_of(&DmaPath::Guarded(Poll::On), 1), 2);
+        assert_eq!(slots_of(&DmaPath::Identity, 32), 12);
+    }
 }

@@ -40,6 +40,7 @@ impl Loaded<'_> {
             interrupts: &interrupts,
             exits: &exit_sender,
             cpus: guest.config.cpus.get(),
+            forwards_unchecked: guest.identity.forwards_unchecked(),
         };
         let root = wiring.plug(&mut guest.bus, guest.functions, &mut resources)?;
         let pci = Arc::clone(resources.pci.insert(Arc::new(root)));

@@ -261,8 +261,11 @@ fn read_cap<D: Device>(device: &D) -> Capabilities {
     Capabilities(crate::bits::join32(device.read(CAP), device.read(CAP + 4)))
 }
 
-/// Whether a device can be guarded, by its registers.
-fn check(cap: Capabilities, version: Version) -> Result<(), Unsuitable> {
+/// Whether a device can be guarded, by its registers CAP and VS: what [`Controller::attach`] refuses before it touches it.
+///
+/// # Errors
+/// [`Unsuitable`]
+pub fn check(cap: Capabilities, version: Version) -> Result<(), Unsuitable> {
     if cap.0 == u64::MAX {
         return Err(Unsuitable::Gone);
     }

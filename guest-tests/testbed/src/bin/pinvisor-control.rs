@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Pinvisor with its one idea taken out: guest memory is at conventional addresses, regardless of
-//! its physical addresses.
+//! its physical addresses, and one command of a guarded controller has the addresses that its guest wrote.
 //!
 //! A device that a guest drives under it writes over the host. It exists to show that the tests notice; it is
 //! built by the testbed only and never installed.
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pinvisor::cli::{Cli, Command};
 use pinvisor::{RunContext, run};
-use vmm::Conventional;
+use vmm::Untranslated;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     };
     let ended = args.into_config(cli.verbose.max(1)).and_then(|config| {
         let host = RunContext::open(&config.host)?;
-        run(&config.guest, &Conventional, host)
+        run(&config.guest, &Untranslated, host)
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

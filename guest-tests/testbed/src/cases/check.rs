@@ -38,6 +38,12 @@ impl Findings {
         self.expect(found == wanted, text);
     }
 
+    /// Notes what was noted of a part of the case.
+    pub fn include(&mut self, part: &str, findings: Self) {
+        let named = findings.0.into_iter().map(|text| format!("{part}: {text}"));
+        self.0.extend(named);
+    }
+
     /// Ends the case; a failure shows the end of the output.
     pub fn into_result(self, outcome: &Outcome) -> CaseResult {
         if self.0.is_empty() {

@@ -300,6 +300,16 @@ pub const MACHINE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "few-hugepages-guarded",
+        command: "pinvisor check --memory 1G $TESTBED_BDF_0",
+        shows: &["OK hugepages", "OK available-memory", "OK device-dma-mode"],
+        says: &[
+            "mediate: guarded NVMe selected by dma=auto, because an identity layout requires 512 free \
+             hugepages of 2M, of which 150 are available",
+        ],
+        ..STEP
+    },
+    Step {
         name: "empty-pool",
         before: "echo 0 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages\n",
         command: "pinvisor check",

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A stock guest on a guarded NVMe controller: memory of any kind at conventional addresses, no hugepages, and no access
+//! Stock guests on guarded NVMe controllers: memory of any kind at conventional addresses, no hugepages, and no access
 //! of the device's outside the guest's pages and the monitor's.
+
+mod control;
+mod kernels;
+mod kills;
+mod shapes;
 
 use super::check::{self, Findings};
 use super::data::MIN_DMA;
@@ -15,24 +20,39 @@ use crate::runner::CaseResult;
 use crate::trace::{self, DmaCheck};
 use crate::{guest, image, setup};
 
-/// In the guest: hash the whole disk, write the second half with every byte one higher over the first and flush it,
-/// discard some of it, which QEMU leaves as it is, and tell what the driver thinks of its controller.
-const GUEST: &str = r#"
+pub use control::control;
+pub use kernels::other_kernels;
+pub use kills::{long as many_kills, short as kills};
+pub use shapes::shapes;
+
+/// Functions of the guest's: hash a disk; write its second half, with every byte one higher, over the first and flush
+/// it; count what the driver complains of.
+const FUNCTIONS: &str = r#"
 say() { echo "guest: $1=$2"; }
-disk() { dd if=/dev/nvme0n1 bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d' ' -f1; }
-say disk "$(disk)"
-dd if=/dev/nvme0n1 bs=1M skip=32 count=32 iflag=direct 2>/dev/null |
-    tr '\000-\376\377' '\001-\377\000' |
-    dd of=/dev/nvme0n1 bs=1M count=32 iflag=fullblock oflag=direct conv=notrunc,fsync 2>/dev/null
+hash() { dd if="$1" bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d' ' -f1; }
+add() {
+    half=$(($(cat "/sys/block/${1#/dev/}/size") / 4096))
+    dd if="$1" bs=1M skip=$half count=$half iflag=direct 2>/dev/null |
+        tr '\000-\376\377' '\001-\377\000' |
+        dd of="$1" bs=1M count=$half iflag=fullblock oflag=direct conv=notrunc,fsync 2>/dev/null
+}
+complaints() { dmesg | grep -c "nvme.*\(polled\|timeout\|I/O error\|fail\|invalid$1\)"; }
+"#;
+
+/// In the guest: hash the whole disk, write to it and flush it, discard some of it, which QEMU leaves as it is, and tell
+/// what the driver thinks of its controller.
+const GUEST: &str = r#"
+say disk "$(hash /dev/nvme0n1)"
+add /dev/nvme0n1
 say written $?
 blkdiscard -o 50331648 -l 8388608 /dev/nvme0n1
 say discarded $?
-say after "$(disk)"
+say after "$(hash /dev/nvme0n1)"
 say queues "$(ls /sys/block/nvme0n1/mq | wc -l)"
 say interrupts "$(grep -c nvme0q /proc/interrupts)"
 say largest "$(cat /sys/block/nvme0n1/queue/max_hw_sectors_kb)"
 say model "$(cat /sys/class/nvme/nvme0/model)"
-say complaints "$(dmesg | grep -c 'nvme.*\(polled\|timeout\|I/O error\|fail\|reset\|invalid\)')"
+say complaints "$(complaints '\|reset')"
 dmesg | grep -i nvme
 "#;
 
@@ -41,7 +61,7 @@ const CPUS: &str = "2";
 
 /// The whole disk read and written by a guest in single pages, twice.
 pub fn stock_kernel() -> Result<CaseResult> {
-    let rig = Rig::new(21, GUEST)?;
+    let rig = Rig::new(21, &[FUNCTIONS, GUEST].concat())?;
     let machine = rig
         .machine(setup::guest_kernel()?.bzimage())
         .trace("pci_nvme_map_sgl");
@@ -53,6 +73,10 @@ pub fn stock_kernel() -> Result<CaseResult> {
     }
     findings.expect_eq("the canary's status", facts.get("watched"), Some(&"0"));
     findings.expect_eq("processes left", facts.get("processes"), Some(&"0"));
+    findings.expect(
+        outcome.output.contains("dma=auto selects mediate"),
+        "the second run did not log why it guards the controller",
+    );
     let (first, second) = runs(&outcome.output);
     let (before, after) = (
         image::sha256(&rig.contents),
@@ -75,10 +99,10 @@ pub fn stock_kernel() -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
-/// Two runs under one canary.
+/// Two runs under one canary. There are no hugepages, so that `dma=auto`, the second run's, guards the controller, too.
 fn run(machine: &Machine) -> Result<Outcome> {
-    let arguments = ARGUMENTS.replace("$TESTBED_BDF_0", "$TESTBED_BDF_0,dma=mediate");
-    let arguments = format!("{arguments} --memory 128M --cpus {CPUS}");
+    let automatic = format!("{ARGUMENTS} --memory 128M --cpus {CPUS}");
+    let arguments = guarded(&automatic);
     let [scatter, watch] = SCATTERED_EACH;
     let script = [
         PRELUDE,
@@ -89,7 +113,7 @@ fn run(machine: &Machine) -> Result<Outcome> {
         PRELUDE,
         &script::pinvisor("first", scatter, &arguments),
         order::SHOW,
-        &script::pinvisor("second", scatter, &arguments),
+        &script::pinvisor("second", scatter, &automatic),
         order::SHOW,
         "END\n",
         watch,
@@ -97,6 +121,11 @@ fn run(machine: &Machine) -> Result<Outcome> {
     ]
     .concat();
     machine.run(&script)
+}
+
+/// `arguments` with the first device guarded.
+fn guarded(arguments: &str) -> String {
+    arguments.replace("$TESTBED_BDF_0", "$TESTBED_BDF_0,dma=mediate")
 }
 
 /// What the first run printed, and the second.

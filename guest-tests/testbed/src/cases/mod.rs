@@ -72,6 +72,14 @@ pub const ALL: &[Case] = &[
     case("mediate-default", 120, hostile::narrow),
     case("translate-linux", 150, scattered::translate_linux),
     case("guard", 180, guard::stock_kernel),
+    case("guard-kernels", 240, guard::other_kernels),
+    case("guard-control", 90, guard::control),
+    case("guard-shapes", 240, guard::shapes),
+    case("guard-kills", 300, guard::kills),
+    Case {
+        list: List::Long,
+        ..case("guard-kills-long", 2500, guard::many_kills)
+    },
     case("mediate", 100, scattered::mediate),
     case("stress-wrong-extent", 100, stress::wrong_extent),
     case("taken", 180, taken::taken),

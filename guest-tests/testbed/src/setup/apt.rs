@@ -51,6 +51,11 @@ impl Apt {
         Self::open(arch, "debian-11", [(ARCHIVE, "bullseye".to_string())])
     }
 
+    /// Debian 13. Fetches the package lists.
+    pub fn of_debian_13(arch: Arch) -> Result<Self> {
+        Self::open(arch, "debian-13", [(ARCHIVE, "trixie".to_string())])
+    }
+
     fn open(
         arch: Arch,
         name: &str,

@@ -66,7 +66,7 @@ impl GuestKernel {
 /// [`Error::Missing`] if the testbed is not set up.
 pub fn installed() -> Result<GuestKernel> {
     find(Arch::X86_64, "the guest kernel", |selection| {
-        &selection.guest_kernel
+        Some(&selection.guest_kernel)
     })
 }
 
@@ -76,14 +76,24 @@ pub fn installed() -> Result<GuestKernel> {
 /// [`Error::Missing`] if the testbed is not set up.
 pub fn old_installed() -> Result<GuestKernel> {
     find(Arch::X86_64, "Debian 11's kernel", |selection| {
-        &selection.old_guest_kernel
+        Some(&selection.old_guest_kernel)
     })
 }
 
-fn find(arch: Arch, what: &str, choose: fn(&Selection) -> &Package) -> Result<GuestKernel> {
+/// Debian 13's kernel.
+///
+/// # Errors
+/// [`Error::Missing`] if the testbed is not set up.
+pub fn new_installed() -> Result<GuestKernel> {
+    find(Arch::X86_64, "Debian 13's kernel", |selection| {
+        selection.new_guest_kernel.as_ref()
+    })
+}
+
+fn find(arch: Arch, what: &str, choose: fn(&Selection) -> Option<&Package>) -> Result<GuestKernel> {
     let missing = || not_set_up(arch, what);
     let selection = Selection::load(arch)?.ok_or_else(missing)?;
-    let kernel = GuestKernel::of(choose(&selection))?;
+    let kernel = GuestKernel::of(choose(&selection).ok_or_else(missing)?)?;
     if kernel.folder.exists() {
         Ok(kernel)
     } else {
@@ -95,7 +105,11 @@ fn find(arch: Arch, what: &str, choose: fn(&Selection) -> &Package) -> Result<Gu
 pub fn install(selection: &Selection) -> Result<()> {
     let arch = selection.arch;
     install_from(arch, Apt::of_machine, &selection.guest_kernel)?;
-    install_from(arch, Apt::of_debian_11, &selection.old_guest_kernel)
+    install_from(arch, Apt::of_debian_11, &selection.old_guest_kernel)?;
+    match &selection.new_guest_kernel {
+        Some(package) => install_from(arch, Apt::of_debian_13, package),
+        None => Ok(()),
+    }
 }
 
 fn install_from(arch: Arch, suites: fn(Arch) -> Result<Apt>, package: &Package) -> Result<()> {

@@ -20,7 +20,8 @@ use std::fs::File;
 pub use arch::Arch;
 pub use busybox::installed as busybox;
 pub use guest_kernel::{
-    GuestKernel, installed as guest_kernel, old_installed as old_guest_kernel, write_pvh_only,
+    GuestKernel, installed as guest_kernel, new_installed as new_guest_kernel,
+    old_installed as old_guest_kernel, write_pvh_only,
 };
 pub use kernel::{Flavour, installed as kernel};
 pub use root::installed as root;
@@ -43,10 +44,11 @@ pub fn setup(arch: Arch, update: bool) -> Result<()> {
     lock.lock().at("lock", &lock_path)?;
 
     tools::install_missing(arch)?;
-    let selection = match Selection::load(arch)? {
+    let mut selection = match Selection::load(arch)? {
         Some(selection) if !update => selection,
         _ => Selection::choose(arch)?,
     };
+    selection.complete()?;
     busybox::install(&selection)?;
     guest_kernel::install(&selection)?;
     root::install(&selection)?;

@@ -36,6 +36,8 @@ pub struct Selection {
     pub old_guest_kernel: Package,
     /// The guest's and the test machine's first programs.
     pub busybox: Package,
+    /// Another guest's kernel: that of Debian 13. A selection of the time before has none.
+    pub new_guest_kernel: Option<Package>,
 }
 
 impl Selection {
@@ -55,11 +57,25 @@ impl Selection {
             guest_kernel: stock_kernel(arch, &machine)?,
             old_guest_kernel: stock_kernel(arch, &Apt::of_debian_11(arch)?)?,
             busybox: package(&machine, "busybox-static")?,
+            new_guest_kernel: Some(stock_kernel(arch, &Apt::of_debian_13(arch)?)?),
         };
         for package in selection.packages() {
             shell::progress(&format!("chosen: {} {}", package.name, package.version));
         }
         Ok(selection)
+    }
+
+    /// Chooses what a selection of the time before has not.
+    ///
+    /// # Errors
+    /// Those of [`choose`](Self::choose).
+    pub fn complete(&mut self) -> Result<()> {
+        if self.new_guest_kernel.is_none() {
+            let package = stock_kernel(self.arch, &Apt::of_debian_13(self.arch)?)?;
+            shell::progress(&format!("chosen: {} {}", package.name, package.version));
+            self.new_guest_kernel = Some(package);
+        }
+        Ok(())
     }
 
     /// The selection noted in the cache, if there is one.
@@ -82,18 +98,21 @@ impl Selection {
         let lines = self
             .packages()
             .map(|package| format!("{} {}\n", package.name, package.version));
+        let text: String = lines.collect();
         paths::publish_file(&path(self.arch)?, |partial| {
-            fs::write(partial, lines.concat()).at("write", partial)
+            fs::write(partial, text).at("write", partial)
         })
     }
 
-    fn packages(&self) -> [&Package; 4] {
+    fn packages(&self) -> impl Iterator<Item = &Package> {
         [
             &self.kernel_source,
             &self.guest_kernel,
             &self.old_guest_kernel,
             &self.busybox,
         ]
+        .into_iter()
+        .chain(&self.new_guest_kernel)
     }
 }
 
@@ -136,6 +155,7 @@ fn parse(arch: Arch, text: &str) -> Option<Selection> {
         guest_kernel: packages.next()??,
         old_guest_kernel: packages.next()??,
         busybox: packages.next()??,
+        new_guest_kernel: packages.next().flatten(),
     })
 }
 
@@ -175,10 +195,12 @@ mod tests {
     fn damaged_note_is_no_selection() {
         let whole = "linux-source-7.3 7.3.4-1\nlinux-image-6.1.0-56-amd64 6.1.192-2\n\
                      linux-image-5.10.0-32-amd64 5.10.223-1\nbusybox-static 1:1.35\n";
-        assert_eq!(
-            parse(Arch::X86_64, whole).unwrap().busybox.version,
-            "1:1.35"
-        );
+        let older = parse(Arch::X86_64, whole).unwrap();
+        assert_eq!(older.busybox.version, "1:1.35");
+        assert_eq!(older.new_guest_kernel, None);
+        let newer = format!("{whole}linux-image-6.12.1-amd64 6.12.1-1\n");
+        let newer = parse(Arch::X86_64, &newer).unwrap();
+        assert_eq!(newer.new_guest_kernel.unwrap().version, "6.12.1-1");
         assert_eq!(
             parse(Arch::X86_64, "linux-source-7.3 7.3.4-1\nlinux-im"),
             None

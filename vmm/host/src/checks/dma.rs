@@ -6,31 +6,41 @@ use address::Bdf;
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::facts::dma_mode::{DmaConflict, ResolvedDma, conflicting};
-use crate::facts::guarded::guard_obstacle;
+use crate::facts::auto_dma::{AutoDma, TooFewHugepages};
+use crate::facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, conflicting};
+use crate::facts::guarded::{Driven, guard_obstacle, is_nvme};
 use crate::sys_root::SysRoot;
 use crate::wanted::{Mediation, WantedDevice};
 
-/// [`Id::DeviceDmaMode`], of `device`, which goes to one guest with `all`.
-pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice]) -> Line {
+/// [`Id::DeviceDmaMode`], of `device`, which goes to one guest with `all`, where `auto` was decided.
+pub(crate) fn check(
+    root: &SysRoot,
+    device: &WantedDevice,
+    all: &[WantedDevice],
+    auto: &AutoDma,
+) -> Line {
     let id = Id::DeviceDmaMode;
-    let mode = match device.mode(root) {
+    let bdf = device.bdf;
+    let mode = match device.mode(root, auto) {
         Ok(mode) => mode,
-        Err(conflict) => return impossible(device.bdf, conflict).of(device.bdf),
+        Err(conflict) => return impossible(bdf, conflict).of(bdf),
     };
     if mode == ResolvedDma::Mediate {
-        match &device.mediation {
-            Mediation::Profile => {}
-            Mediation::NoProfile(reason) => {
-                let hint = format!("pinvisor check {},dma=mediate,profile=FILE", device.bdf);
-                return Line::fail(id, format!("mediate: {reason}"), hint).of(device.bdf);
+        match (device.dma, auto, &device.mediation) {
+            (DmaMode::Auto, AutoDma::Guarded(missing), _) => {
+                return guarded(root, bdf, Some(missing)).of(bdf);
             }
-            Mediation::Guarded => return guarded(root, device.bdf).of(device.bdf),
+            (_, _, Mediation::Profile) => {}
+            (_, _, Mediation::NoProfile(reason)) => {
+                let hint = format!("pinvisor check {bdf},dma=mediate,profile=FILE");
+                return Line::fail(id, format!("mediate: {reason}"), hint).of(bdf);
+            }
+            (_, _, Mediation::Guarded) => return guarded(root, bdf, None).of(bdf),
         }
     }
     let others = all
         .iter()
-        .filter_map(|other| Some((other.bdf, other.mode(root).ok()?)));
+        .filter_map(|other| Some((other.bdf, other.mode(root, auto).ok()?)));
     // One whose guest translates is fine: the others are not.
     let other = conflicting(mode, others).filter(|_| mode != ResolvedDma::Translate);
     if let Some(other) = other {
@@ -41,32 +51,66 @@ pub(crate) fn check(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice])
                 mode.name(),
                 other
             ),
-            format!(
-                "pinvisor check {}  # and run the two in separate guests",
-                device.bdf
-            ),
+            format!("pinvisor check {bdf}  # and run the two in separate guests"),
         )
-        .of(device.bdf);
+        .of(bdf);
     }
-    Line::ok(id, format!("{}: {}", mode.name(), meaning(mode))).of(device.bdf)
+    let more = match mode == ResolvedDma::Identity && is_nvme(root, bdf) {
+        true => isolated(root, bdf),
+        false => String::new(),
+    };
+    Line::ok(id, format!("{}: {}{more}", mode.name(), meaning(mode))).of(bdf)
 }
 
-/// Whether an NVMe controller can be guarded, as far as it shows before it is bound.
-fn guarded(root: &SysRoot, bdf: Bdf) -> Line {
-    let id = Id::DeviceDmaMode;
+/// Whether a controller that is not to be guarded could be.
+fn isolated(root: &SysRoot, bdf: Bdf) -> String {
     match guard_obstacle(root, bdf) {
-        None => Line::ok(
-            id,
-            "mediate: guarded NVMe: the monitor checks and translates every address in its commands. \
-             A run still refuses it if its registers require pages of more than 4 KiB; its \
-             subsystem must have no other controller, and namespaces with metadata are hidden",
-        ),
-        Some(obstacle) => Line::fail(
+        None => "; dma=mediate would isolate the guest (guarded NVMe)".to_owned(),
+        Some(obstacle) => format!("; it cannot be guarded: {obstacle}"),
+    }
+}
+
+/// Whether an NVMe controller can be guarded, as far as it shows before it is bound; `missing` if `dma=auto` selects
+/// that.
+fn guarded(root: &SysRoot, bdf: Bdf, missing: Option<&TooFewHugepages>) -> Line {
+    let id = Id::DeviceDmaMode;
+    if let Some(obstacle) = guard_obstacle(root, bdf) {
+        return Line::fail(
             id,
             format!("mediate: it cannot be guarded: {obstacle}"),
             format!("pinvisor check {bdf}  # {}", obstacle.hint()),
-        ),
+        );
     }
+    let why = missing.map_or_else(String::new, |missing| {
+        format!(" selected by dma=auto, because {missing}")
+    });
+    let driven = Driven::of(root, bdf).unwrap_or_default();
+    // The host's driver has read its registers, and asked what subsystem it is in.
+    let unknown = match driven.is_live {
+        true => "",
+        false => {
+            ". A run still refuses it if its registers require pages of more than 4 KiB; its \
+             subsystem must have no other controller, and namespaces with metadata are hidden"
+        }
+    };
+    let text = format!(
+        "mediate: guarded NVMe{why}: the monitor checks and translates every address in its \
+         commands{unknown}"
+    );
+    if driven.hidden.is_empty() {
+        return Line::ok(id, text);
+    }
+    Line::warn(
+        id,
+        format!(
+            "{text}. The guest does not see what is not supported: {}",
+            driven.hidden.join("; ")
+        ),
+        format!(
+            "nvme id-ns -H /dev/nvmeXnY  # lists its formats; nvme format, which erases it, chooses one without \
+             metadata; or pinvisor check {bdf},dma=identity if you trust the guest"
+        ),
+    )
 }
 
 fn impossible(bdf: Bdf, conflict: DmaConflict) -> Line {
@@ -96,9 +140,10 @@ fn meaning(mode: ResolvedDma) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use iommufd_backend::hugepages::HugepageSize;
+
     use super::*;
     use crate::checks::line::Verdict;
-    use crate::facts::dma_mode::DmaMode;
     use crate::sys_root::tests::Fake;
 
     #[test]
@@ -111,7 +156,12 @@ mod tests {
                 dma: other,
                 ..WantedDevice::from("02:00.0".parse::<Bdf>().unwrap())
             };
-            check(&fake.root, device, &[device.clone(), other])
+            check(
+                &fake.root,
+                device,
+                &[device.clone(), other],
+                &AutoDma::Identity,
+            )
         };
         let alone = |dma| judge(&device(dma), DmaMode::Mediate);
         for (dma, name) in [
@@ -158,13 +208,56 @@ mod tests {
     }
 
     #[test]
+    fn an_nvme_controller_is_judged_whatever_the_mode() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let missing = TooFewHugepages {
+            size: HugepageSize::Mib2,
+            need: 512,
+            available: 3,
+        };
+        let judge = |dma, auto| {
+            let device = WantedDevice { dma, ..disk.into() };
+            check(&fake.root, &device, std::slice::from_ref(&device), &auto)
+        };
+        let line = judge(DmaMode::Auto, AutoDma::Identity);
+        assert!(line.text.contains("dma=mediate would isolate"), "{line:?}");
+        let line = judge(DmaMode::Auto, AutoDma::Guarded(missing));
+        assert_eq!(line.verdict, Verdict::Ok);
+        assert!(
+            line.text
+                .contains("selected by dma=auto, because an identity layout requires 512"),
+            "{line:?}"
+        );
+        assert!(line.text.contains("A run still refuses"), "{line:?}");
+        let controller = "sys/bus/pci/devices/0000:01:00.0/nvme/nvme0";
+        fake.write(&format!("{controller}/state"), "live");
+        let line = judge(DmaMode::Auto, AutoDma::Guarded(missing));
+        assert!(!line.text.contains("A run still refuses"), "{line:?}");
+        fake.write(&format!("{controller}/nvme0n1/nsid"), "1");
+        fake.write(&format!("{controller}/nvme0n1/metadata_bytes"), "8");
+        let line = judge(DmaMode::Auto, AutoDma::Guarded(missing));
+        assert_eq!(line.verdict, Verdict::Warn);
+        assert!(
+            line.text.contains("namespace 1 has metadata"),
+            "{}",
+            line.text
+        );
+        fake.directory("sys/bus/pci/devices/0000:01:00.0/physfn");
+        let line = judge(DmaMode::Identity, AutoDma::Identity);
+        assert_eq!(line.verdict, Verdict::Ok);
+        assert!(line.text.contains("it is a virtual function"), "{line:?}");
+    }
+
+    #[test]
     fn behind_an_iommu_no_other_mode_is_possible() {
         let fake = Fake::new();
         let disk = fake.disk();
         fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/vfio0");
         let judge = |dma| {
             let device = WantedDevice { dma, ..disk.into() };
-            check(&fake.root, &device, std::slice::from_ref(&device)).verdict
+            let all = std::slice::from_ref(&device);
+            check(&fake.root, &device, all, &AutoDma::Identity).verdict
         };
         assert_eq!(judge(DmaMode::Auto), Verdict::Ok);
         assert_eq!(judge(DmaMode::Iommu), Verdict::Ok);

@@ -109,7 +109,7 @@ pub enum Id {
     /// The limit on open files.
     #[strum(
         message = "The hard limit on open files (`ulimit -Hn`) is sufficient for a run; each \
-               MSI-X vector that a guest uses needs one more"
+               MSI-X vector that a guest uses needs one more, and a guarded NVMe controller one for each CPU"
     )]
     OpenFiles,
     /// Hugepages.
@@ -194,8 +194,9 @@ pub enum Id {
     DeviceSiblings,
     /// A device: how its DMA reaches guest memory.
     #[strum(
-        message = "The requested DMA mode is possible for the device, together with the guest's \
-               other devices"
+        message = "The requested DMA mode, or the one that `dma=auto` selects, is possible for the \
+               device, together with the guest's other devices. For an NVMe controller, whether it \
+               can be guarded"
     )]
     DeviceDmaMode,
 }

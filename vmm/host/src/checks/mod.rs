@@ -29,6 +29,7 @@ use iommufd_backend::CdevKind;
 use self::id::Id;
 use self::line::{Line, Report, Verdict};
 use crate::arch;
+use crate::facts::auto_dma::AutoDma;
 use crate::facts::device::cdev_kind;
 use crate::facts::iommu::iommus;
 use crate::sys_root::SysRoot;
@@ -46,7 +47,8 @@ pub fn check(root: &SysRoot, wanted: &Wanted) -> Report {
     };
     let names = wanted.names();
     let memory = wanted.memory.as_ref();
-    let of_hugepages = wanted.needs_hugepages(root);
+    let auto = wanted.auto(root);
+    let of_hugepages = wanted.needs_hugepages(root, &auto);
     let mut lines = vec![
         kernel::check_version(root, noiommu),
         kernel::check_config(root, noiommu),
@@ -63,7 +65,7 @@ pub fn check(root: &SysRoot, wanted: &Wanted) -> Report {
         memory::check_address_map(root),
         config_window::check(root, &wanted.devices),
         privilege::check_memlock(root, memory.map(|memory| memory.bytes)),
-        open_files::check(root, wanted.devices.len()),
+        open_files::check(root, wanted.open_files(root, &auto)),
     ];
     lines.extend(memory::check_hugepages(root, memory, of_hugepages));
     lines.extend([
@@ -75,13 +77,13 @@ pub fn check(root: &SysRoot, wanted: &Wanted) -> Report {
         kernel::check_lockdown(root),
     ]);
     for device in &wanted.devices {
-        lines.extend(of_device(root, device, &wanted.devices));
+        lines.extend(of_device(root, device, wanted, &auto));
     }
     Report { lines }
 }
 
-/// All lines about a device that goes to one guest with `all`.
-fn of_device(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice]) -> Vec<Line> {
+/// All lines about a device of the guest that is `wanted`, where `dma=auto` is decided.
+fn of_device(root: &SysRoot, device: &WantedDevice, wanted: &Wanted, auto: &AutoDma) -> Vec<Line> {
     let mut lines = device::check(root, device.bdf);
     for line in &mut lines {
         if device.allow_no_reset && line.id == Id::DeviceReset && line.verdict == Verdict::Fail {
@@ -91,7 +93,7 @@ fn of_device(root: &SysRoot, device: &WantedDevice, all: &[WantedDevice]) -> Vec
     }
     // One that is not there, or is none to pass through, has no mode.
     if lines.iter().any(|line| line.id == Id::DeviceInUse) {
-        lines.push(dma::check(root, device, all));
+        lines.push(dma::check(root, device, &wanted.devices, auto));
     }
     lines
 }
@@ -160,7 +162,8 @@ mod tests {
             [Id::Hugepages, Id::AvailableMemory, Id::DeviceDmaMode].map(|id| verdict(&report, id))
         };
         use Verdict::{Fail, Ok};
-        assert_eq!(judge(DmaMode::Auto), [Fail, Ok, Ok]);
+        assert_eq!(judge(DmaMode::Auto), [Ok, Fail, Ok], "it is guarded");
+        assert_eq!(judge(DmaMode::Identity), [Fail, Ok, Ok]);
         assert_eq!(judge(DmaMode::Mediate), [Ok, Fail, Ok]);
         assert_eq!(judge(DmaMode::Translate), [Ok, Fail, Ok]);
         assert_eq!(judge(DmaMode::Iommu)[2], Fail);

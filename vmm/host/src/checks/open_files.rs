@@ -4,7 +4,7 @@
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
-use crate::facts::open_files::open_files_needed;
+use crate::facts::open_files::OpenFiles;
 use crate::facts::privilege::limit;
 use crate::sys_root::SysRoot;
 
@@ -17,21 +17,29 @@ pub fn open_files_hint(need: u64) -> String {
     )
 }
 
-/// [`Id::OpenFiles`], for so many devices and one CPU.
-pub(crate) fn check(root: &SysRoot, devices: usize) -> Line {
+/// [`Id::OpenFiles`], for what a run is known to open files for.
+pub(crate) fn check(root: &SysRoot, files: OpenFiles) -> Line {
     let id = Id::OpenFiles;
-    let need = open_files_needed(root, devices, 1);
+    let need = files.needed(root);
+    let guarded = match files.guarded {
+        0 => String::new(),
+        count => format!(
+            " ({} of them for {count} guarded NVMe controllers and one CPU; each further CPU needs {} more)",
+            files.of_guarded(),
+            count + 1
+        ),
+    };
     // A run raises the soft limit to the hard one.
     match limit(root, "Max open files").map(|limit| limit.hard) {
         Some(Some(limit)) if limit < need => Line::fail(
             id,
-            format!("A run needs up to {need} open files, but the hard limit is {limit}"),
+            format!("A run needs up to {need} open files{guarded}, but the hard limit is {limit}"),
             open_files_hint(need),
         ),
         Some(Some(limit)) => Line::ok(
             id,
             format!(
-                "A run needs up to {need}, and one for each MSI-X vector; the limit is {limit}"
+                "A run needs up to {need}{guarded}, and one for each MSI-X vector; the limit is {limit}"
             ),
         ),
         Some(None) => Line::ok(id, "There is no limit"),
@@ -52,12 +60,17 @@ mod tests {
     #[test]
     fn the_hard_limit_is_compared_with_the_need() {
         let fake = Fake::new();
+        let files = |devices, guarded| OpenFiles {
+            devices,
+            guarded,
+            cpus: 1,
+        };
         let judge = |limits: &str, devices| {
             fake.write("proc/self/limits", limits);
-            check(&fake.root, devices)
+            check(&fake.root, files(devices, 0))
         };
         assert_eq!(judge("", 1).verdict, Verdict::Warn);
-        let need = open_files_needed(&fake.root, 2, 1);
+        let need = files(2, 0).needed(&fake.root);
         let hard = |hard: u64| {
             format!("Max open files            20                   {hard}                files\n")
         };
@@ -67,5 +80,12 @@ mod tests {
         assert!(line.hint.unwrap().contains(&format!("ulimit -n {need} ")));
         let none = hard(7).replace('7', "unlimited");
         assert_eq!(judge(&none, 2).verdict, Verdict::Ok);
+        fake.write("proc/self/limits", &hard(need));
+        let line = check(&fake.root, files(2, 2));
+        assert_eq!(line.verdict, Verdict::Fail);
+        assert!(
+            line.text.contains("8 of them for 2 guarded NVMe"),
+            "{line:?}"
+        );
     }
 }

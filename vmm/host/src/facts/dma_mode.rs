@@ -7,11 +7,13 @@ use iommufd_backend::CdevKind;
 use iommufd_backend::hugepages::HugepageSize;
 use strum::{EnumIter, IntoStaticStr};
 
+use crate::facts::auto_dma::AutoDma;
+
 /// How a device's DMA is to reach guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum DmaMode {
-    /// By the IOMMU if there is one, else by identity.
+    /// By the IOMMU if there is one, else as [`AutoDma`] decides.
     #[default]
     Auto,
     /// An IOMMU translates guest-physical addresses.
@@ -54,16 +56,17 @@ impl DmaMode {
         self.into()
     }
 
-    /// What a run uses for a device of this `kind`.
+    /// What a run uses for a device of this `kind`; `auto` was decided for the devices of its guest that have no IOMMU.
     ///
     /// # Errors
     /// Why such a device cannot have it.
-    pub fn resolve(self, kind: CdevKind) -> Result<ResolvedDma, DmaConflict> {
+    pub fn resolve(self, kind: CdevKind, auto: &AutoDma) -> Result<ResolvedDma, DmaConflict> {
         match (kind, self) {
             (CdevKind::Iommu, Self::Auto | Self::Iommu) => Ok(ResolvedDma::Iommu),
             (CdevKind::Iommu, _) => Err(DmaConflict::BehindIommu),
             (CdevKind::Noiommu, Self::Iommu) => Err(DmaConflict::NotBehindIommu),
-            (CdevKind::Noiommu, Self::Auto | Self::Identity) => Ok(ResolvedDma::Identity),
+            (CdevKind::Noiommu, Self::Auto) => Ok(auto.mode()),
+            (CdevKind::Noiommu, Self::Identity) => Ok(ResolvedDma::Identity),
             (CdevKind::Noiommu, Self::Translate) => Ok(ResolvedDma::Translate),
             (CdevKind::Noiommu, Self::Mediate) => Ok(ResolvedDma::Mediate),
         }
@@ -111,6 +114,7 @@ mod tests {
     use strum::IntoEnumIterator;
 
     use super::*;
+    use crate::facts::auto_dma::TooFewHugepages;
 
     #[test]
     fn a_mode_follows_from_the_kind_of_device() {
@@ -122,10 +126,28 @@ mod tests {
             (DmaMode::Translate, Err(BehindIommu), Ok("translate")),
             (DmaMode::Mediate, Err(BehindIommu), Ok("mediate")),
         ] {
-            let name = |kind| mode.resolve(kind).map(ResolvedDma::name);
+            let name = |kind| {
+                let resolved = mode.resolve(kind, &AutoDma::Identity);
+                resolved.map(ResolvedDma::name)
+            };
             assert_eq!(name(CdevKind::Iommu), behind, "{mode:?}");
             assert_eq!(name(CdevKind::Noiommu), without, "{mode:?}");
         }
+        let guarded = AutoDma::Guarded(TooFewHugepages {
+            size: HugepageSize::Mib2,
+            need: 1,
+            available: 0,
+        });
+        for (mode, wanted) in [
+            (DmaMode::Auto, ResolvedDma::Mediate),
+            (DmaMode::Identity, ResolvedDma::Identity),
+        ] {
+            assert_eq!(mode.resolve(CdevKind::Noiommu, &guarded), Ok(wanted));
+        }
+        assert_eq!(
+            DmaMode::Auto.resolve(CdevKind::Iommu, &guarded),
+            Ok(ResolvedDma::Iommu)
+        );
         let names: Vec<_> = DmaMode::iter().map(DmaMode::name).collect();
         assert_eq!(names, ["auto", "iommu", "identity", "translate", "mediate"]);
     }

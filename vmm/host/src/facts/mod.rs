@@ -3,6 +3,7 @@
 //! Facts about a host, without verdicts and texts for users, which are in
 //! [`checks`](crate::checks).
 
+pub(crate) mod auto_dma;
 pub(crate) mod available_memory;
 pub(crate) mod config_space;
 pub(crate) mod config_window;

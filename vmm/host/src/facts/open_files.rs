@@ -12,14 +12,39 @@ const BASE: u64 = 64;
 /// that a guest uses is one more; a guest gets fewer vectors where there are too few.
 const PER_DEVICE: u64 = 8;
 
-/// Open files that a run needs with so many `devices` and `cpus`, those that are open now included.
-#[must_use]
-pub fn open_files_needed(root: &SysRoot, devices: usize, cpus: u8) -> u64 {
-    let open = root.names("proc/self/fd").len() as u64;
-    let devices = (devices as u64).saturating_mul(PER_DEVICE);
-    open.saturating_add(BASE)
-        .saturating_add(devices)
-        .saturating_add(cpus.into())
+/// A guarded controller besides: the eventfd of its admin queue, its thread's and what that waits with. Every CPU has
+/// a queue with an eventfd, which are there from the start.
+const PER_GUARDED: u64 = 3;
+
+/// What a run opens files for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFiles {
+    /// Passed-through devices.
+    pub devices: usize,
+    /// Those of them that are guarded NVMe controllers.
+    pub guarded: usize,
+    /// The guest's CPUs.
+    pub cpus: u8,
+}
+
+impl OpenFiles {
+    /// Open files that the run needs, those that are open now included.
+    #[must_use]
+    pub fn needed(&self, root: &SysRoot) -> u64 {
+        let open = root.names("proc/self/fd").len() as u64;
+        let devices = (self.devices as u64).saturating_mul(PER_DEVICE);
+        open.saturating_add(BASE)
+            .saturating_add(devices)
+            .saturating_add(self.cpus.into())
+            .saturating_add(self.of_guarded())
+    }
+
+    /// Those of them that guarded controllers need.
+    #[must_use]
+    pub fn of_guarded(&self) -> u64 {
+        let each = PER_GUARDED + u64::from(self.cpus);
+        (self.guarded as u64).saturating_mul(each)
+    }
 }
 
 #[cfg(test)]
@@ -30,10 +55,35 @@ mod tests {
     #[test]
     fn what_is_open_already_counts() {
         let fake = Fake::new();
-        let before = open_files_needed(&fake.root, 1, 1);
+        let one = OpenFiles {
+            devices: 1,
+            guarded: 0,
+            cpus: 1,
+        };
+        let before = one.needed(&fake.root);
         fake.write("proc/self/fd/0", "");
         fake.write("proc/self/fd/1", "");
-        assert_eq!(open_files_needed(&fake.root, 1, 1), before + 2);
-        assert_eq!(open_files_needed(&fake.root, usize::MAX, u8::MAX), u64::MAX);
+        assert_eq!(one.needed(&fake.root), before + 2);
+        let many = OpenFiles {
+            devices: usize::MAX,
+            guarded: usize::MAX,
+            cpus: u8::MAX,
+        };
+        assert_eq!(many.needed(&fake.root), u64::MAX);
+    }
+
+    #[test]
+    fn a_guarded_controller_has_an_eventfd_for_each_cpu() {
+        let fake = Fake::new();
+        let need = |guarded, cpus| {
+            OpenFiles {
+                devices: 2,
+                guarded,
+                cpus,
+            }
+            .needed(&fake.root)
+        };
+        assert_eq!(need(1, 4) - need(0, 4), 3 + 4);
+        assert_eq!(need(2, 32) - need(0, 32), 2 * (3 + 32));
     }
 }

@@ -39,7 +39,8 @@ pub const DEVICE_VALUE: &str = "BDF[,dma=auto|iommu|identity|translate|mediate][
 /// What a device's option means.
 pub const DEVICE_HELP: &str = "PCI device to pass through, bound to vfio-pci; may be repeated. \
                                dma=auto, the default, uses an IOMMU if the device has one, else \
-                               identity; translate shows the guest a table of its memory \
+                               identity, or mediate for NVMe controllers where hugepages are \
+                               missing; translate shows the guest a table of its memory \
                                (docs/reference/dma-window.md); mediate checks and translates \
                                addresses that are written to the device's registers, which \
                                profile=FILE or a shipped profile's name describes \

@@ -136,6 +136,7 @@ mod tests {
             taken: Vec::new(),
             address_bits: 48,
             slots: 32_000,
+            kept: 0,
         };
         MemoryPlan::new(regions, &Identity, &constraints).unwrap()
     }

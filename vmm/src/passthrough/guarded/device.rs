@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use address::{Bdf, Hpa};
 use guarded_nvme::device::{Device, DeviceError, Shape, doorbell_offset};
 use guarded_nvme::guest::Doorbell;
-use guarded_nvme::spec::registers::{CAP, Capabilities, DOORBELLS};
+use guarded_nvme::spec::registers::{CAP, Capabilities, DOORBELLS, VS, Version};
 use iommufd_backend::{Registers, ResetMethod, VfioDevice};
 use pci_config::InterruptKind;
 use pci_config::regs::{COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY};
@@ -156,6 +156,28 @@ impl NvmeDevice {
             open.device.region_write(BAR0, offset, &data)
         })
     }
+}
+
+/// CAP and VS of a device that nothing else uses, whose COMMAND is left as it was.
+///
+/// # Errors
+/// [`iommufd_backend::Error`]
+pub fn read_identity(
+    device: &VfioDevice,
+) -> Result<(Capabilities, Version), iommufd_backend::Error> {
+    let mut before = [0; 2];
+    device.config_read(COMMAND, &mut before)?;
+    set_command(device, false)?;
+    let read = |offset: u32| -> Result<u32, iommufd_backend::Error> {
+        let mut data = [0; 4];
+        device.region_read(BAR0, offset.into(), &mut data)?;
+        Ok(u32::from_le_bytes(data))
+    };
+    let registers = [CAP, CAP + 4, VS].map(read);
+    device.config_write(COMMAND, &before)?;
+    let [low, high, version] = registers;
+    let cap = u64::from(low?) | u64::from(high?) << 32;
+    Ok((Capabilities(cap), Version(version?)))
 }
 
 /// Memory decode on, and bus mastering as asked.

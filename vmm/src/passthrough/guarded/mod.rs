@@ -29,8 +29,9 @@ use std::thread;
 use address::{Gpa, Iova};
 use devices::guarded_nvme::{GuardedNvme, Options, Shared};
 use devices::pci::Identity;
-use guarded_nvme::controller::{Config, Controller};
+use guarded_nvme::controller::{Config, Controller, check};
 use guarded_nvme::device::DeviceError;
+use guarded_nvme::fault::Unsuitable;
 use guarded_nvme::limits::MAX_MDTS;
 use guarded_nvme::polling::Polling;
 use guarded_nvme::registers::Layout;
@@ -42,7 +43,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use self::device::{Link, NvmeDevice, Parts};
 use self::doorbells::DoorbellPages;
-use self::machine::{Machine, Monitor};
+use self::machine::{Machine, Monitor, Unchecked};
 use self::worker::Work;
 use super::assigned::AssignedDevice;
 use crate::bus::allocator::BusAllocator;
@@ -101,6 +102,15 @@ fn name(polling: Polling) -> &'static str {
     }
 }
 
+/// Why a controller that is bound cannot be guarded, by its registers. Memory decode of the device is on meanwhile.
+///
+/// # Errors
+/// [`iommufd_backend::Error`]
+pub fn unsuitable(device: &VfioDevice) -> Result<Option<Unsuitable>, iommufd_backend::Error> {
+    let (cap, version) = device::read_identity(device)?;
+    Ok(check(cap, version).err())
+}
+
 /// Takes and pins the pages of a device's queues, where `before` bytes are pinned for others.
 ///
 /// # Errors
@@ -136,6 +146,8 @@ pub struct Surroundings<'a> {
     pub ram: SharedRam,
     /// Where a panic of the controller's thread is reported.
     pub exits: &'a ExitSender,
+    /// [`Layout::forwards_unchecked`](crate::Layout::forwards_unchecked)
+    pub forwards_unchecked: bool,
 }
 
 /// Puts the monitor between a device and its guest: the function for the guest's bus, and the controller at work.
@@ -190,6 +202,7 @@ fn try_guard(
         table: Arc::clone(around.table),
         ram: around.ram,
         shared: Arc::clone(&shared),
+        unchecked: around.forwards_unchecked.then(Unchecked::default),
     };
     let controller = Controller::attach(device, machine, config)?;
     shared.begin(controller.identity());

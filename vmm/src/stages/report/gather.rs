@@ -12,7 +12,7 @@ use crate::arch::{MemoryMap, Overhead, layout, low};
 use crate::boot::place::Placement;
 use crate::error::Error;
 use crate::run::machine_info::in_guest;
-use crate::stages::{Planned, SLOTS_PER_DEVICE};
+use crate::stages::{Planned, kept_slots};
 
 /// The plan of `planned`.
 pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
@@ -27,7 +27,8 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         chosen: choice.chosen.into(),
     });
     let hugepages = planned.guest.of_hugepages;
-    let devices = modes::devices(&planned.resources.assigned.devices)?;
+    let assigned = &planned.resources.assigned.devices;
+    let devices = modes::devices(assigned)?;
     Ok(Plan {
         format: FORMAT,
         memory: Memory {
@@ -43,7 +44,7 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         memslots: Memslots {
             // Low memory, where there is some, has one of its own.
             ram: memory.regions().len() + usize::from(low::SIZE != 0),
-            kept_for_bars: devices.len() * SLOTS_PER_DEVICE,
+            kept_for_bars: kept_slots(assigned, planned.guest.config.cpus.get()),
             limit: planned.vm.most_slots(),
         },
         memory_map: map.as_ref().map(entries).unwrap_or_default(),

@@ -122,7 +122,7 @@ pub struct Choice {
 pub struct Memslots {
     /// For RAM, low memory among it.
     pub ram: usize,
-    /// Kept for mapped BARs.
+    /// Kept for mapped BARs, and for doorbells of guarded controllers.
     pub kept_for_bars: usize,
     /// How many there may be.
     pub limit: usize,

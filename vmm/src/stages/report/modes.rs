@@ -2,7 +2,6 @@
 
 //! The DMA modes that are possible for a device, and why.
 
-use address::Bdf;
 use devices::mediate::Profile;
 use host::{NVME_CLASS, ResolvedDma, SysRoot};
 use iommufd_backend::{CdevKind, VfioDevice};
@@ -12,6 +11,7 @@ use super::{Device, Mode};
 use crate::error::Error;
 use crate::passthrough::assigned::AssignedDevice;
 use crate::passthrough::dma_path::DmaPath;
+use crate::passthrough::guarded;
 
 /// All devices, in their order.
 pub fn devices(devices: &[AssignedDevice]) -> Result<Vec<Device>, Error> {
@@ -92,7 +92,7 @@ fn mediate(device: &VfioDevice, path: &DmaPath) -> Result<Mode, Error> {
     let [vendor, id] =
         [[identity[0], identity[1]], [identity[2], identity[3]]].map(u16::from_le_bytes);
     if is_nvme(device)? && !matches!(path, DmaPath::Mediate(_)) {
-        return Ok(guarded(device.bdf()));
+        return guarded(device);
     }
     let by = |profile: &Profile| (true, format!("by the profile {:?}", profile.name()));
     let (possible, why) = match path {
@@ -121,17 +121,20 @@ fn is_nvme(device: &VfioDevice) -> Result<bool, Error> {
     Ok(u32::from_le_bytes(class) >> 8 == NVME_CLASS)
 }
 
-/// Whether an NVMe controller can be guarded, which no profile is needed for.
-fn guarded(bdf: Bdf) -> Mode {
-    let obstacle = host::guard_obstacle(&SysRoot::default(), bdf);
-    Mode {
+/// Whether an NVMe controller can be guarded, which no profile is needed for: by sysfs, and by its registers.
+fn guarded(device: &VfioDevice) -> Result<Mode, Error> {
+    let obstacle = match host::guard_obstacle(&SysRoot::default(), device.bdf()) {
+        Some(obstacle) => Some(obstacle.to_string()),
+        None => guarded::unsuitable(device)?.map(|unsuitable| unsuitable.to_string()),
+    };
+    Ok(Mode {
         name: "mediate",
         possible: obstacle.is_none(),
         why: match obstacle {
-            None => "as guarded NVMe, without a profile; a run refuses it if its registers require pages of \
-                     more than 4 KiB"
+            None => "as guarded NVMe, without a profile; its subsystem must have no other controller, and \
+                     namespaces with metadata are hidden"
                 .to_owned(),
             Some(obstacle) => format!("it cannot be guarded: {obstacle}"),
         },
-    }
+    })
 }

@@ -8,7 +8,7 @@ use super::super::step::{STEP, Step};
 pub const BARE: &[Step] = &[
     Step {
         name: "bare-check",
-        command: "pinvisor check --memory 64M $TESTBED_BDF_0",
+        command: "pinvisor check --memory 64M $TESTBED_BDF_0,dma=identity",
         status: "2",
         shows: &[
             "OK kernel-version",

@@ -229,7 +229,7 @@ pub const BY_STATE: &[Step] = &[
     },
     Step {
         name: "too-few-hugepages",
-        command: "pinvisor run --noiommu --kernel /testbed/status --memory 1G --device $TESTBED_BDF_0",
+        command: "pinvisor run --noiommu --kernel /testbed/status --memory 1G --device $TESTBED_BDF_0,dma=identity",
         status: "4",
         error: "too-few-hugepages",
         says: &[

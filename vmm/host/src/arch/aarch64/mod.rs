@@ -38,6 +38,9 @@ pub(crate) const KERNEL_TARGET: &str = "Image";
 /// end.
 pub(crate) const CONFIG_WINDOW_LIMIT: Hpa = Hpa(1 << 32);
 
+/// Whether every device sees what is in the CPU's caches: here the device tree tells, for each host bridge.
+pub(crate) const DMA_IS_COHERENT: bool = false;
+
 /// The first BAR of a function that has another address on the device's bus than for the CPU: its bridge adds an offset
 /// to addresses.
 ///

@@ -36,6 +36,9 @@ pub(crate) const KERNEL_TARGET: &str = "bzImage";
 /// Where the guest's I/O APIC is. Config space is below it, in the 32 bits that can describe it.
 pub(crate) const CONFIG_WINDOW_LIMIT: Hpa = Hpa(0xfec0_0000);
 
+/// Whether every device sees what is in the CPU's caches, as on every machine of x86.
+pub(crate) const DMA_IS_COHERENT: bool = true;
+
 /// The first BAR of a function that has another address on the device's bus than for the CPU. No host bridge of x86
 /// adds an offset to addresses, so that memory has its own address there if BARs have.
 ///

@@ -69,6 +69,7 @@ fn machine(code: &[u8]) -> Option<(Arc<Vm>, GuestRam, Vec<Memslot>)> {
         taken: vec![("low memory", Gpa(0)..Gpa(low::SIZE))],
         address_bits: 32,
         slots: 2,
+        kept: 0,
     };
     let plan = MemoryPlan::new(vec![region], &Conventional, &constraints).unwrap();
     let file =

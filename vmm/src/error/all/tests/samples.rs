@@ -10,7 +10,9 @@ use devices::mediate;
 use devices::pci::RootError;
 use guarded_nvme::controller::AttachError;
 use guarded_nvme::fault::Unsuitable;
-use host::{AvailableMemory, BindError, Encryption, GuardObstacle, KvmObstacle, MemoryLimit, Use};
+use host::{
+    AvailableMemory, BindError, Encryption, GuardObstacle, KvmObstacle, MemoryLimit, OpenFiles, Use,
+};
 use iommufd_backend::TranslatedBar;
 use iommufd_backend::hugepages::HugepageSize;
 use software_memory::OutOfMemory;
@@ -405,6 +407,11 @@ fn run() -> Vec<Error> {
         RunError::TooFewFiles {
             limit: 20,
             need: 100,
+            files: OpenFiles {
+                devices: 1,
+                guarded: 1,
+                cpus: 1,
+            },
         },
         RunError::Panicked,
         RunError::AccessFailed { at: None },

@@ -118,6 +118,7 @@ fn memory(backend: &mut SoftwareBackend) -> (GuestRam, Arc<crate::memory::table:
         taken: vec![("low memory", Gpa(0)..Gpa(MIB))],
         address_bits: 40,
         slots: 10,
+        kept: 0,
     };
     let region = Memory::of_file(8 * MIB);
     let plan = MemoryPlan::new(vec![region], &Conventional, &constraints).unwrap();
@@ -166,6 +167,7 @@ fn polled(polling: Polling) -> Bench {
         table: Arc::clone(&table),
         ram: guest.share(),
         shared: Arc::clone(&shared),
+        unchecked: None,
     };
     let controller = Controller::attach(device.clone(), machine(), config).unwrap();
     shared.begin(controller.identity());
