@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! When the device's thread looks at doorbells by itself, and when it sleeps (sheet, sections 6 and 7).
+//! When the device's thread looks at doorbells by itself, and when it sleeps.
 //!
 //! The guest's I/O submission doorbells either trap, and a store wakes the thread, or they are memory: the guest stores
 //! without an exit, and the thread has to look.

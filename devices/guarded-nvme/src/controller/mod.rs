@@ -15,6 +15,7 @@ mod phase;
 mod running;
 mod script;
 mod session;
+mod stop;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How a controller is enabled, disabled and reset.
+//! How a controller is enabled and reset; [`stop`](super::stop) disables it.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::spec::{COMPLETION_BYTES, ENTRY_BYTES, PAGE};
 use address::Gpa;
 
 /// How long to wait before the device's registers are read again.
-const POLL: Duration = Duration::from_millis(1);
+pub(super) const POLL: Duration = Duration::from_millis(1);
 /// How long the device may take for a command of the monitor's.
 pub(super) const OWN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -35,6 +35,8 @@ pub(super) enum Phase<D: Device> {
     Preparing(Live<D>),
     /// RDY is 1.
     Running(Live<D>),
+    /// The guest has disabled its controller: the device completes what it has, until this time at most.
+    Draining(Live<D>, Duration),
     /// The device was disabled, and is to have stopped by this time.
     Stopping(Stopping<D>, Duration),
     /// CFS is 1: the device was disabled, and the guest has not noticed yet.
@@ -56,7 +58,7 @@ impl<D: Device> Phase<D> {
                 };
             }
             Self::Starting(starting, _) => starting.give_up(),
-            Self::Preparing(live) | Self::Running(live) => live.disable(),
+            Self::Preparing(live) | Self::Running(live) | Self::Draining(live, _) => live.disable(),
             Self::Stopping(stopping, _) | Self::Failed(stopping) | Self::Dead(stopping) => stopping,
             Self::Moving => return (Self::Moving, Err(DeviceError("no device".into()))),
         };
@@ -114,6 +116,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
             Phase::Starting(starting, deadline) => self.starting(starting, now, deadline),
             Phase::Preparing(live) => self.preparing(live, now),
             Phase::Running(live) => self.running(live, now),
+            Phase::Draining(live, deadline) => self.draining(live, now, deadline),
             Phase::Stopping(stopping, deadline) => self.stopping(stopping, now, deadline),
             Phase::Failed(stopping) if self.is_stop_wanted => self.stop(stopping, now),
             Phase::Failed(stopping) => Step::rest(Phase::Failed(stopping)),
@@ -208,7 +211,7 @@ impl<D: Device, M: Machine> Controller<D, M> {
 
     fn preparing(&mut self, mut live: Live<D>, now: Duration) -> Step<D> {
         if self.is_stop_wanted {
-            return self.stop(live.disable(), now);
+            return Self::drain(live, now);
         }
         let mut desk = Desk {
             parts: live.parts(),
@@ -259,37 +262,9 @@ impl<D: Device, M: Machine> Controller<D, M> {
         Ok(())
     }
 
-    /// Stops the device at once; the guest sees a fatal status until it disables its controller.
-    pub(super) fn fail(&mut self, live: Live<D>, fault: Fault) -> Step<D> {
-        self.show_fault(fault);
-        Step::again(Phase::Failed(live.disable()))
-    }
-
-    fn show_fault(&mut self, fault: Fault) {
+    pub(super) fn show_fault(&mut self, fault: Fault) {
         self.fault = Some(fault);
         self.shown.is_fatal = true;
-    }
-
-    /// Waits for a device that was disabled.
-    pub(super) fn stop(&mut self, stopping: Stopping<D>, now: Duration) -> Step<D> {
-        let deadline = now + self.settings.timeout;
-        Step::again(Phase::Stopping(stopping, deadline))
-    }
-
-    fn stopping(&mut self, stopping: Stopping<D>, now: Duration, deadline: Duration) -> Step<D> {
-        let is_late = now >= deadline || !stopping.can_be_seen();
-        match stopping.poll() {
-            Ok(quiet) => Step::again(Phase::Off(quiet)),
-            Err(stopping) if !is_late => Step::wait(Phase::Stopping(stopping, deadline), POLL),
-            Err(stopping) => match stopping.reset() {
-                Ok(quiet) => Step::again(Phase::Off(quiet)),
-                Err((stopping, error)) => {
-                    log::error!("the device can be neither stopped nor reset: {error}");
-                    self.shown.is_fatal = true;
-                    Step::rest(Phase::Dead(stopping))
-                }
-            },
-        }
     }
 }
 

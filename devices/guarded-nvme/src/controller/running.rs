@@ -27,7 +27,7 @@ const OBSERVE_SOON: Duration = Duration::from_millis(1);
 impl<D: Device, M: Machine> Controller<D, M> {
     pub(super) fn running(&mut self, mut live: Live<D>, now: Duration) -> Step<D> {
         if self.is_stop_wanted {
-            return self.stop(live.disable(), now);
+            return Self::drain(live, now);
         }
         let served = serve(live.parts(), &mut self.session, &self.machine);
         let served = served.and_then(|served| {

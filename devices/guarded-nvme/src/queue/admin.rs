@@ -159,6 +159,11 @@ impl<B: Block> AdminQueue<B> {
         self.guest = None;
     }
 
+    /// Whether the device has no command of the guest's or the monitor's but requests for events.
+    pub fn is_idle(&self) -> bool {
+        self.slots.count(|job| !matches!(job, Job::Event)) == 0
+    }
+
     /// Entries of the device's.
     pub fn depth(&self) -> u16 {
         self.ring.size()

@@ -125,6 +125,11 @@ impl<B: Block> IoQueues<B> {
         }
     }
 
+    /// Whether the device has no command.
+    pub fn are_idle(&self) -> bool {
+        self.submission.iter().all(SubmissionQueue::is_idle)
+    }
+
     /// Which there are.
     pub fn in_use(&self) -> InUse {
         let mut found = InUse::default();

@@ -61,6 +61,11 @@ impl<B: Block> Queues<B> {
         })
     }
 
+    /// Whether the device has no command that ends by itself: requests for events are not looked at.
+    pub fn are_idle(&self) -> bool {
+        self.admin.is_idle() && self.io.are_idle()
+    }
+
     /// The device has no queue and no command any more.
     pub fn restart(&mut self) {
         self.admin.restart();

@@ -82,7 +82,6 @@ impl<T> Slots<T> {
     }
 
     /// Whether no command is outstanding.
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.slots.iter().all(|slot| slot.command.is_none())
     }

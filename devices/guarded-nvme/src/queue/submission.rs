@@ -108,6 +108,11 @@ impl<B: Block> SubmissionQueue<B> {
         self.slots.clear();
     }
 
+    /// Whether the device has no command of it.
+    pub fn is_idle(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// How far it has come.
     pub fn stage(&self) -> Stage {
         self.stage

@@ -17,7 +17,7 @@ fn rig(personality: Personality) -> Rig {
 }
 
 /// A controller with a queue, and commands that the device has.
-fn busy() -> (Rig, Driver) {
+pub fn busy() -> (Rig, Driver) {
     let mut rig = rig(Personality::default());
     let mut driver = Driver::new();
     assert!(driver.enable(&mut rig), "{:?}", rig.controller.fault());
@@ -40,7 +40,7 @@ fn busy() -> (Rig, Driver) {
     (rig, driver)
 }
 
-fn misbehave(rig: &Rig, change: impl FnOnce(&mut Misbehaviour)) {
+pub fn misbehave(rig: &Rig, change: impl FnOnce(&mut Misbehaviour)) {
     let mut misbehaviour = Misbehaviour::default();
     change(&mut misbehaviour);
     rig.model.misbehave(misbehaviour);
@@ -116,6 +116,7 @@ fn ready_is_not_shown_before_the_device_has_stopped() {
     let (mut rig, _) = busy();
     misbehave(&rig, |device| device.never_stops = true);
     rig.configure(0);
+    assert!(rig.run_until(|rig| rig.model.register(0x14) == 0));
     rig.run(50);
     assert!(rig.is_ready(), "the device still runs");
     rig.sleep(LATE);
@@ -257,7 +258,7 @@ fn a_device_that_can_be_neither_stopped_nor_reset_keeps_all_memory() {
         device.no_reset = true;
     });
     rig.configure(0);
-    rig.run(2);
+    assert!(rig.run_until(|rig| rig.model.register(0x14) == 0));
     rig.sleep(LATE);
     rig.run(2);
     assert!(rig.is_fatal() && rig.is_ready(), "dead, and not stopped");

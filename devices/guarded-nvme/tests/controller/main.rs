@@ -11,3 +11,4 @@ mod life;
 mod order;
 mod queues;
 mod registers;
+mod stop;

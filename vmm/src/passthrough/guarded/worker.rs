@@ -24,8 +24,8 @@ use vmm_sys_util::eventfd::EventFd;
 use super::machine::Machine;
 use crate::run::exit::ExitSender;
 
-/// How long a device may take to be disabled in the end before it is reset.
-const GENTLE: Duration = Duration::from_secs(2);
+/// How long a device may take in the end before it is reset: to complete its commands, and to be disabled.
+const GENTLE: Duration = Duration::from_secs(3);
 
 /// A guarded controller at work. Dropping it stops it.
 pub struct GuardedController {
