@@ -44,12 +44,12 @@ pub enum Id {
     #[strum(message = "No seccomp filter, such as a container's, applies to the caller")]
     Seccomp,
     /// Virtualisation by the CPU.
-    #[strum(message = "The CPU supports virtualisation (`svm` or `vmx`)")]
+    #[strum(message = "The CPU supports virtualisation (`svm` or `vmx`; on aarch64, EL2)")]
     CpuVirtualisation,
     /// `/dev/kvm`.
     #[strum(
         message = "`/dev/kvm` exists and can be opened, and KVM has all capabilities that a guest \
-               needs"
+               needs; on aarch64, a GICv3 with an ITS, and pages of 4 KiB"
     )]
     Kvm,
     /// `/dev/iommu`.
@@ -168,8 +168,9 @@ pub enum Id {
     DeviceReset,
     /// A device: its BARs.
     #[strum(
-        message = "All its BARs have an address; on x86 without an IOMMU, the same on the device's \
-               bus as for the CPU"
+        message = "All its BARs have an address; without an IOMMU, the same on the device's bus as \
+               for the CPU; on aarch64, the device tree has its host bridge, which adds no offset to \
+               addresses and reaches all memory"
     )]
     DeviceBars,
     /// A device: its interrupts.
