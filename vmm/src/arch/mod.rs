@@ -43,6 +43,7 @@ pub use x86_64::error::ArchError;
 pub(crate) use aarch64::{
     device_tree::Platform,
     devices::{connect, serial_interrupt},
+    error::EntryError,
     exits::ArchExit,
     gic::Controllers,
     handover::{Handover, Start},
@@ -56,7 +57,7 @@ pub(crate) use aarch64::{
     memory_map::{
         LowMemoryUse, MemoryMap, TOO_MANY_PIECES, memory_map, warnings as memory_warnings,
     },
-    vcpus::{EntryError, Vcpus},
+    vcpus::Vcpus,
     vm::{CpuFeatures, equip},
 };
 #[cfg(target_arch = "x86_64")]
