@@ -20,7 +20,8 @@ use std::fs::File;
 pub use arch::Arch;
 pub use busybox::installed as busybox;
 pub use guest_kernel::{
-    GuestKernel, installed as guest_kernel, old_installed as old_guest_kernel, write_pvh_only,
+    GuestKernel, installed as guest_kernel, of_arch as guest_kernel_of,
+    old_installed as old_guest_kernel, old_of_arch as old_guest_kernel_of, write_pvh_only,
 };
 pub use kernel::{Flavour, installed as kernel};
 pub use root::installed as root;
