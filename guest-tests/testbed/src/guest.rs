@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{AtPath, Error, Result};
 use crate::initramfs::Initramfs;
 use crate::paths::{self, GuestTarget};
-use crate::setup::{self, GuestKernel};
+use crate::setup::{self, Arch, GuestKernel};
 use crate::shell;
 
 /// Writes an initramfs with these modules and their dependencies, in the order in which they load.
@@ -24,7 +24,7 @@ pub fn write_initramfs(path: &Path, modules: &[&str], script: &str) -> Result<()
     write_initramfs_of(&setup::guest_kernel()?, path, modules, script)
 }
 
-/// The same with the modules of this kernel.
+/// The same with the modules of this kernel, for machines of its architecture.
 ///
 /// # Errors
 /// Those of [`write_initramfs`].
@@ -34,7 +34,7 @@ pub fn write_initramfs_of(
     modules: &[&str],
     script: &str,
 ) -> Result<()> {
-    let mut archive = with_script(script)?;
+    let mut archive = with_script(kernel.arch(), script)?;
     add_modules(&mut archive, kernel, modules)?;
     archive.write(path)
 }
@@ -44,17 +44,15 @@ pub fn write_initramfs_of(
 /// # Errors
 /// Those of [`write_initramfs`], and [`Error::Missing`] before the program is built.
 pub fn write_program_initramfs(path: &Path, program: &str, script: &str) -> Result<()> {
-    let mut archive = with_script(script)?;
+    let mut archive = with_script(Arch::X86_64, script)?;
     let source = paths::guest_program(program, GuestTarget::Linux)?;
     archive.add_path(&format!("bin/{program}"), &source)?;
     archive.write(path)
 }
 
-fn with_script(script: &str) -> Result<Initramfs> {
-    let mut archive = Initramfs::with_busybox(
-        &setup::busybox(setup::Arch::X86_64)?,
-        include_str!("../guest/init"),
-    )?;
+fn with_script(arch: Arch, script: &str) -> Result<Initramfs> {
+    let mut archive =
+        Initramfs::with_busybox(&setup::busybox(arch)?, include_str!("../guest/init"))?;
     archive.add_file("case", script.as_bytes().to_vec());
     Ok(archive)
 }
@@ -97,8 +95,13 @@ fn load_order(kernel: &GuestKernel, modules: &[&str]) -> Result<Vec<PathBuf>> {
     let folder = kernel.modules();
     let index = folder.join("modules.dep");
     let dependencies = fs::read_to_string(&index).at("read", &index)?;
+    let built_in = folder.join("modules.builtin");
+    let built_in = fs::read_to_string(&built_in).at("read", &built_in)?;
     let mut order: Vec<&str> = Vec::new();
     for module in modules {
+        if built_in.lines().any(|file| is_module(file, module)) {
+            continue;
+        }
         let files = with_dependencies(&dependencies, module).ok_or_else(|| Error::Malformed {
             path: index.clone(),
             reason: format!("{} has no module {module}", kernel.release()),
@@ -112,18 +115,19 @@ fn load_order(kernel: &GuestKernel, modules: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(order.into_iter().map(|file| folder.join(file)).collect())
 }
 
+/// Whether `file` is that of `module`, whose name has hyphens or underscores.
+fn is_module(file: &str, module: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let name = name.split('.').next();
+    name.is_some_and(|name| name.replace('-', "_") == module.replace('-', "_"))
+}
+
 /// A module's file preceded by those it needs. `modules.dep` names those in reverse order of loading.
 fn with_dependencies<'a>(dependencies: &'a str, module: &str) -> Option<Vec<&'a str>> {
-    let is_named = |file: &str| {
-        let name = file.rsplit('/').next().unwrap_or(file);
-        name.split('.')
-            .next()
-            .is_some_and(|name| name.replace('-', "_") == module.replace('-', "_"))
-    };
     let (file, needs) = dependencies
         .lines()
         .filter_map(|line| line.split_once(':'))
-        .find(|(file, _)| is_named(file))?;
+        .find(|(file, _)| is_module(file, module))?;
     Some(needs.split_whitespace().rev().chain([file]).collect())
 }
 

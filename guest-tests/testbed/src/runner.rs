@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::machine::interrupted;
+use crate::setup::Arch;
 
 /// Result of a case; the error is for the reader.
 pub type CaseResult = Result<(), String>;
@@ -23,6 +24,36 @@ pub enum List {
     Long,
 }
 
+/// What a case does, by the machines that it is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Test {
+    /// On a PC only.
+    Pc(fn() -> crate::Result<CaseResult>),
+    /// On aarch64 only.
+    Aarch64(fn() -> crate::Result<CaseResult>),
+    /// On machines of every architecture.
+    Any(fn(Arch) -> crate::Result<CaseResult>),
+}
+
+impl Test {
+    /// Whether it runs on machines of `arch`.
+    #[must_use]
+    pub fn is_for(self, arch: Arch) -> bool {
+        match self {
+            Self::Pc(_) => arch == Arch::X86_64,
+            Self::Aarch64(_) => arch == Arch::Aarch64,
+            Self::Any(_) => true,
+        }
+    }
+
+    fn run(self, arch: Arch) -> crate::Result<CaseResult> {
+        match self {
+            Self::Pc(run) | Self::Aarch64(run) => run(),
+            Self::Any(run) => run(arch),
+        }
+    }
+}
+
 /// A test on the real path.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
@@ -33,7 +64,7 @@ pub struct Case {
     /// When it runs.
     pub list: List,
     /// The test.
-    pub run: fn() -> crate::Result<CaseResult>,
+    pub test: Test,
 }
 
 /// Test machines that run at the same time.
@@ -42,13 +73,29 @@ const AT_ONCE: usize = 2;
 /// Lines of a failure's reason that the end of a run repeats.
 const REPEATED: usize = 3;
 
-/// Runs the cases whose name contains `filter` and returns whether all passed. Prints a line for each when it
-/// is done, with the reason if it failed; in the end the first lines of all reasons, and `N passed, N failed`.
-pub fn run(cases: &[Case], filter: &str, long: bool) -> bool {
-    let chosen: Vec<&Case> = cases
-        .iter()
-        .filter(|case| case.name.contains(filter) && (long || case.list == List::Default))
-        .collect();
+/// Which cases to run, and on which machines.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// Architecture of the machines; a case that is not for it does not run.
+    pub arch: Arch,
+    /// Part of the cases' names.
+    pub filter: &'a str,
+    /// Whether long cases run, too.
+    pub long: bool,
+}
+
+impl Choice<'_> {
+    fn has(&self, case: &Case) -> bool {
+        case.test.is_for(self.arch)
+            && case.name.contains(self.filter)
+            && (self.long || case.list == List::Default)
+    }
+}
+
+/// Runs the cases of `choice` and returns whether all passed. Prints a line for each when it is done, with the
+/// reason if it failed; in the end the first lines of all reasons, and `N passed, N failed`.
+pub fn run(cases: &[Case], choice: Choice<'_>) -> bool {
+    let chosen: Vec<&Case> = cases.iter().filter(|case| choice.has(case)).collect();
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     let passed = AtomicUsize::new(0);
@@ -56,7 +103,7 @@ pub fn run(cases: &[Case], filter: &str, long: bool) -> bool {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(case) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match run_one(case) {
+                    match run_one(case, choice.arch) {
                         Ok(()) => _ = passed.fetch_add(1, Ordering::Relaxed),
                         Err(reason) => failures
                             .lock()
@@ -79,12 +126,12 @@ pub fn run(cases: &[Case], filter: &str, long: bool) -> bool {
     failures.is_empty() && passed > 0
 }
 
-fn run_one(case: &Case) -> CaseResult {
+fn run_one(case: &Case, arch: Arch) -> CaseResult {
     if interrupted() {
         return Err("not run: interrupted".into());
     }
     let begin = Instant::now();
-    let result = panic::catch_unwind(AssertUnwindSafe(case.run)).map_or_else(
+    let result = panic::catch_unwind(AssertUnwindSafe(|| case.test.run(arch))).map_or_else(
         |_| Err("the case panicked; see above".into()),
         |judged| judged.unwrap_or_else(|error| Err(error.to_string())),
     );
@@ -109,8 +156,39 @@ mod tests {
             name,
             budget: Duration::from_secs(1),
             list,
-            run,
+            test: Test::Pc(run),
         }
+    }
+
+    /// Runs those on a PC whose names contain `filter`.
+    fn run_on_pc(cases: &[Case], filter: &str, long: bool) -> bool {
+        let arch = Arch::X86_64;
+        run(cases, Choice { arch, filter, long })
+    }
+
+    #[test]
+    fn a_case_runs_on_machines_that_it_is_for() {
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        let count = |arch| {
+            if arch == Arch::Aarch64 {
+                RUNS.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(Ok(()))
+        };
+        let any = Case {
+            test: Test::Any(count),
+            ..case("any", List::Default, || Ok(Ok(())))
+        };
+        let pc = case("pc", List::Default, || Ok(Ok(())));
+        let choice = |filter| Choice {
+            arch: Arch::Aarch64,
+            filter,
+            long: false,
+        };
+        assert!(run(&[any, pc], choice("")));
+        assert!(!run(&[any, pc], choice("pc")), "nothing ran");
+        assert!(run_on_pc(&[any, pc], "", false));
+        assert_eq!(RUNS.load(Ordering::Relaxed), 1);
     }
 
     #[test]
@@ -119,9 +197,9 @@ mod tests {
             case("good", List::Default, || Ok(Ok(()))),
             case("bad", List::Default, || Ok(Err("no".into()))),
         ];
-        assert!(run(&cases[..1], "", false));
-        assert!(!run(&cases, "", false));
-        assert!(run(&cases, "good", false));
+        assert!(run_on_pc(&cases[..1], "", false));
+        assert!(!run_on_pc(&cases, "", false));
+        assert!(run_on_pc(&cases, "good", false));
     }
 
     #[test]
@@ -135,13 +213,13 @@ mod tests {
                 Ok(())
             })
         });
-        assert!(!run(&[fails_once], "", false));
+        assert!(!run_on_pc(&[fails_once], "", false));
         assert_eq!(RUNS.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn a_panic_is_a_failure() {
-        assert!(!run(
+        assert!(!run_on_pc(
             &[case("bad", List::Default, || panic!("on purpose"))],
             "",
             false
@@ -151,8 +229,8 @@ mod tests {
     #[test]
     fn long_cases_wait_to_be_asked_and_nothing_run_is_no_success() {
         let cases = [case("slow", List::Long, || Ok(Ok(())))];
-        assert!(!run(&cases, "", false));
-        assert!(run(&cases, "", true));
-        assert!(!run(&cases, "other", true));
+        assert!(!run_on_pc(&cases, "", false));
+        assert!(run_on_pc(&cases, "", true));
+        assert!(!run_on_pc(&cases, "other", true));
     }
 }

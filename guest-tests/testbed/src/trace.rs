@@ -26,9 +26,10 @@ pub enum Event {
     },
 }
 
-/// Function and register that `testbed-mark` writes to: the chipset's SMBus controller, its interrupt line,
-/// which nothing reads.
-const MARK: (u16, u16) = (0x1f << 3 | 3, 0x3c);
+/// Functions and register that `testbed-mark` writes to: q35's SMBus controller, or the host bridge of another machine,
+/// and its interrupt line, which nothing reads.
+const MARKED: [u16; 2] = [0x1f << 3 | 3, 0];
+const MARK_REGISTER: u16 = 0x3c;
 
 /// QEMU's trace events that [`parse`] understands.
 pub const NVME_EVENTS: [&str; 8] = [
@@ -72,7 +73,7 @@ pub fn between(events: &[Event], from: u8, to: u8) -> Option<&[Event]> {
     let position = |mark: u8| {
         events.iter().position(|event| {
             matches!(event, Event::ConfigWrite { function, register, value }
-                if (*function, *register) == MARK && *value == u32::from(mark))
+                if MARKED.contains(function) && *register == MARK_REGISTER && *value == u32::from(mark))
         })
     };
     events.get(position(from)?..position(to)?)

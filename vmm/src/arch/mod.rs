@@ -44,6 +44,7 @@ pub use x86_64::error::ArchError;
 pub(crate) use aarch64::{
     device_tree::Platform,
     devices::{connect, serial_interrupt},
+    error::EntryError,
     exits::ArchExit,
     gic::Controllers,
     handover::{Handover, Start},
@@ -57,7 +58,7 @@ pub(crate) use aarch64::{
     memory_map::{
         LowMemoryUse, MemoryMap, TOO_MANY_PIECES, memory_map, warnings as memory_warnings,
     },
-    vcpus::{EntryError, Vcpus},
+    vcpus::Vcpus,
     vm::{CpuFeatures, equip, keep_other_slots},
 };
 #[cfg(target_arch = "x86_64")]

@@ -76,7 +76,7 @@ impl Explain for VmError {
                 libc::EACCES => "run as root, or add the user to the group: usermod -aG kvm USER",
                 _ => return None,
             },
-            Self::Lacks(_) => "boot Linux 7.3 or later on the host",
+            Self::Lacks(obstacle) => return Some(obstacle.hint()),
             Self::NoSlot { .. } => FRAGMENTED,
             Self::Refused { source, .. } | Self::Slot { source, .. } => refusal(source)?,
         };

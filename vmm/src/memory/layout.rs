@@ -7,6 +7,7 @@ use std::ops::Range;
 use address::Gpa;
 
 use super::plan::{Constraints, PlacedRegion, PlanError, Region};
+use crate::arch::layout::CONVENTIONAL_RAM;
 
 /// Gives guest RAM its addresses.
 pub trait Layout: std::fmt::Debug {
@@ -53,8 +54,8 @@ impl Layout for Identity {
     }
 }
 
-/// From 2 MiB upwards, around what is taken, whatever the physical addresses are. Right only for
-/// devices whose addresses something translates.
+/// From where machines of this architecture have their RAM upwards, around what is taken, whatever the physical
+/// addresses are. Right only for devices whose addresses something translates.
 #[derive(Clone, Copy, Debug)]
 pub struct Conventional;
 
@@ -157,7 +158,7 @@ fn free_ranges(constraints: &Constraints) -> Vec<Range<Gpa>> {
     let mut taken: Vec<_> = constraints.taken.iter().map(|(_, range)| range).collect();
     taken.sort_unstable_by_key(|range| range.start);
     let mut free = Vec::new();
-    let mut start = Gpa(0);
+    let mut start = CONVENTIONAL_RAM;
     for range in taken.into_iter().chain([&(Gpa(limit)..Gpa(limit))]) {
         if let Some(from) = start.align_up(GRAIN) {
             let to = range.start.align_down(GRAIN);

@@ -205,7 +205,12 @@ impl Planned<'_> {
         let devices = warnings::physical(&self.resources.assigned.devices);
         let mut all = warnings::narrow(self.layout.summary, &devices);
         if let Some(map) = self.memory_map()? {
-            all.extend(arch::memory_warnings(&self.layout.memory, &map));
+            let required = self.guest.files.requirements(self.guest.config.memory.size);
+            all.extend(arch::memory_warnings(
+                &self.layout.memory,
+                &map,
+                required.kernel.pieces,
+            ));
         }
         if self.guest.release.is_none() {
             return Ok(all);

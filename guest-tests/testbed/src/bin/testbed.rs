@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use guest_tests::inside::{boot, broadcast, canary, deny, nvme_manage, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
+use guest_tests::runner::Choice;
 use guest_tests::setup::{Arch, Flavour, setup};
 use guest_tests::{Error, Result, bench, cases, demo, runner, shell};
 
@@ -64,6 +65,9 @@ enum Task {
     },
     /// Run the cases whose names contain FILTER, one line each.
     Run {
+        /// Architecture of the machines. Cases that are about PCs run on PCs only.
+        #[arg(long, value_enum, default_value = "x86_64")]
+        arch: Arch,
         /// Part of a name.
         #[arg(default_value = "")]
         filter: String,
@@ -234,7 +238,10 @@ fn build(arch: Arch, no_build: bool) -> Result<()> {
 fn build_for_aarch64() -> Result<()> {
     let triple = GuestTarget::Aarch64Linux.triple();
     rust_target::ensure(triple, shell::progress)?;
-    cargo_build(&format!("--package pinvisor --target {triple}"))
+    cargo_build(&format!(
+        "--package pinvisor --package guest-tests --bin pinvisor --bin testbed --bin pinvisor-control --bin \
+         kernel-check --target {triple}"
+    ))
 }
 
 fn cargo_build(arguments: &str) -> Result<()> {
@@ -296,13 +303,16 @@ fn run(task: Task) -> Result<i32> {
             demo::show(show)
         }
         Task::Run {
+            arch,
             filter,
             long,
             no_build,
         } => {
             handle_interrupts()?;
-            build(Arch::X86_64, no_build)?;
-            Ok(i32::from(!runner::run(cases::ALL, &filter, long)))
+            build(arch, no_build)?;
+            let filter = &filter;
+            let choice = Choice { arch, filter, long };
+            Ok(i32::from(!runner::run(cases::ALL, choice)))
         }
         Task::Bench(options) => {
             handle_interrupts()?;

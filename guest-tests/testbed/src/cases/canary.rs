@@ -9,7 +9,8 @@ use super::script::{self, PRELUDE};
 use crate::error::{Error, Result};
 use crate::machine::{Machine, Status};
 use crate::runner::CaseResult;
-use crate::{setup, trace};
+use crate::setup::{self, Arch};
+use crate::trace;
 
 /// What runs `pinvisor` in both cases.
 const WRAPPER: &str = "testbed inside canary -- ";
@@ -25,27 +26,30 @@ fn changed(output: &str) -> Option<u64> {
 }
 
 /// The data checks, with a canary around them.
-pub fn untouched() -> Result<CaseResult> {
-    let (outcome, mut findings) = data::run(&Variant {
+pub fn untouched(arch: Arch) -> Result<CaseResult> {
+    let variant = Variant {
         seed: 5,
         machine,
         wrapper: WRAPPER,
         memory: "512M",
         mib: 512,
         before: "",
-    })?;
+    };
+    let (outcome, mut findings) = data::run(arch, &variant)?;
     findings.expect_eq("words changed", changed(&outcome.output), Some(0));
     Ok(findings.into_result(&outcome))
 }
 
 /// A guest at conventional addresses: both the canary and the trace check must report it. A test machine that
 /// dies of it, or falls silent, counts as reported by the canary.
-pub fn control() -> Result<CaseResult> {
-    let rig = Rig::new(
+pub fn control(arch: Arch) -> Result<CaseResult> {
+    let rig = Rig::on(
+        arch,
         6,
+        &["nvme"],
         "dd if=/dev/nvme0n1 of=/dev/null bs=1M count=4 iflag=direct\n",
     )?;
-    let machine = machine(rig.machine(setup::guest_kernel()?.bzimage()));
+    let machine = machine(rig.machine(setup::guest_kernel_of(arch)?.packaged()));
     let arguments = ARGUMENTS.replace("quiet", "quiet nvme_core.admin_timeout=3");
     let run = script::pinvisor("status", WRAPPER, &format!("{arguments} --memory 512M"));
     let run = run.replace("pinvisor -vv", "timeout 900 pinvisor-control -vv");

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::machine::{Machine, Outcome};
 use crate::order::{self, Verdict};
 use crate::runner::CaseResult;
-use crate::setup::{self, Flavour};
+use crate::setup::{self, Arch, Flavour};
 use crate::{guest, image, trace};
 
 /// Bytes that the device moves at least: the disk read once, half of it read again, half of it written.
@@ -28,6 +28,7 @@ dd if=/dev/nvme0n1 bs=1M skip=32 count=32 iflag=direct 2>/dev/null |
     dd of=/dev/nvme0n1 bs=1M count=32 iflag=fullblock oflag=direct conv=notrunc 2>/dev/null
 say written $?
 say flags "$(dd if=/proc/kpageflags bs=2048 count=1 2>/dev/null | xxd -p -c 4096)"
+say present "$(dmesg | sed -n 's|.*Memory: [0-9]*K/\([0-9]*\)K available.*|\1|p')"
 say memory "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
 echo guest: ram=$(sed -n 's/^\([0-9a-f-]*\) : System RAM/\1/p' /proc/iomem)
 "#;
@@ -59,25 +60,26 @@ const PLAIN: Variant = Variant {
 };
 
 /// 512 MiB of 2 MiB hugepages.
-pub fn stock_kernel() -> Result<CaseResult> {
-    let (outcome, findings) = run(&PLAIN)?;
+pub fn stock_kernel(arch: Arch) -> Result<CaseResult> {
+    let (outcome, findings) = run(arch, &PLAIN)?;
     Ok(findings.into_result(&outcome))
 }
 
 /// A machine whose kernel has no VFIO groups.
 pub fn no_groups() -> Result<CaseResult> {
     let machine = |machine: Machine| machine.hugepages_2m(300).flavour(Flavour::NoGroups);
-    let (outcome, findings) = run(&Variant {
+    let variant = Variant {
         seed: 2,
         machine,
         ..PLAIN
-    })?;
+    };
+    let (outcome, findings) = run(Arch::X86_64, &variant)?;
     Ok(findings.into_result(&outcome))
 }
 
 /// One hugepage of 1 GiB above 4 GiB; a size that is not a multiple of it is refused.
-pub fn giant_pages() -> Result<CaseResult> {
-    let (outcome, mut findings) = run(&Variant {
+pub fn giant_pages(arch: Arch) -> Result<CaseResult> {
+    let variant = Variant {
         seed: 3,
         machine: |machine| machine.memory("6G").hugepages_1g(2),
         wrapper: "",
@@ -85,7 +87,8 @@ pub fn giant_pages() -> Result<CaseResult> {
         mib: 1024,
         before: "pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/kernel \
                  --memory 1536M,hugepage_size=1G; say refused $?\n",
-    })?;
+    };
+    let (outcome, mut findings) = run(arch, &variant)?;
     let extents = trace::extents(&outcome.output);
     let is_high = |extent: &trace::Extent| extent.hpa.start >= 4 << 30;
     findings.expect(
@@ -102,15 +105,16 @@ pub fn giant_pages() -> Result<CaseResult> {
 
 /// At least 140 extents in no order, and one of 128 MiB for the kernel. No spare pages are taken, and more pieces
 /// than are safe accepted: what scatter does is to be seen, not how it is avoided.
-pub fn shaped_hugepages() -> Result<CaseResult> {
-    let (outcome, mut findings) = run(&Variant {
+pub fn shaped_hugepages(arch: Arch) -> Result<CaseResult> {
+    let variant = Variant {
         seed: 4,
         machine: |machine| machine.hugepages_2m(460),
         wrapper: "testbed inside shape --singles 150 --block 64 -- ",
         memory: "420M,spare=0,pieces=any",
         mib: 420,
         before: "",
-    })?;
+    };
+    let (outcome, mut findings) = run(arch, &variant)?;
     let extents = trace::extents(&outcome.output);
     findings.expect(
         extents.len() >= 140,
@@ -128,9 +132,9 @@ pub fn shaped_hugepages() -> Result<CaseResult> {
 }
 
 /// Runs a variant and judges what all of them have in common.
-pub fn run(variant: &Variant) -> Result<(Outcome, Findings)> {
-    let rig = Rig::new(variant.seed, GUEST)?;
-    let machine = (variant.machine)(rig.machine(setup::guest_kernel()?.bzimage()));
+pub fn run(arch: Arch, variant: &Variant) -> Result<(Outcome, Findings)> {
+    let rig = Rig::on(arch, variant.seed, &["nvme"], GUEST)?;
+    let machine = (variant.machine)(rig.machine(setup::guest_kernel_of(arch)?.packaged()));
     let script = [
         PRELUDE,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
@@ -150,7 +154,7 @@ pub fn run(variant: &Variant) -> Result<(Outcome, Findings)> {
     let facts = script::facts(&outcome.output);
     findings.expect_eq("pinvisor's status", facts.get("status"), Some(&"0"));
     data_is_right(&mut findings, &outcome, &rig)?;
-    memory_is_right(&mut findings, &outcome, variant.mib);
+    memory_is_right(&mut findings, arch, &outcome, variant.mib);
     check::left_clean(&mut findings, &outcome, &facts);
     check::quiet_before_release(&mut findings, &outcome, &[Verdict::QuietFirst]);
     check::device_saw_quiet(&mut findings, &outcome, facts.get("bdf"));
@@ -189,7 +193,7 @@ fn data_is_right(findings: &mut Findings, outcome: &Outcome, rig: &Rig) -> Resul
 
 /// The guest's memory is where `pinvisor` reports the extents, all of it, and nothing below 1 MiB
 /// is given to drivers.
-fn memory_is_right(findings: &mut Findings, outcome: &Outcome, mib: u64) {
+fn memory_is_right(findings: &mut Findings, arch: Arch, outcome: &Outcome, mib: u64) {
     let extents = trace::extents(&outcome.output);
     let guest: BTreeMap<&str, &str> = guest::facts(&outcome.output);
     let total: u64 = extents
@@ -214,6 +218,11 @@ fn memory_is_right(findings: &mut Findings, outcome: &Outcome, mib: u64) {
         missing.is_empty(),
         format!("/proc/iomem in the guest lacks {missing:x?}"),
     );
+    has_all_memory(findings, &guest, mib);
+    // Another architecture has no such memory.
+    if arch != Arch::X86_64 {
+        return;
+    }
     let most = if extents.len() <= KEPT_REGIONS {
         0
     } else {
@@ -223,6 +232,22 @@ fn memory_is_right(findings: &mut Findings, outcome: &Outcome, mib: u64) {
     findings.expect(
         not_reserved(flags).is_some_and(|pages| pages <= most),
         format!("pages below 1 MiB that are not reserved (at most {most} expected): {flags:?}"),
+    );
+}
+
+/// The guest's kernel knows of all `mib` MiB, and of no more than a PC's first MiB besides; it gives most of it to
+/// programs, and has the rest itself.
+fn has_all_memory(findings: &mut Findings, guest: &BTreeMap<&str, &str>, mib: u64) {
+    let kib = |key: &str| guest.get(key).and_then(|text| text.parse::<u64>().ok());
+    let (present, total) = (kib("present"), kib("memory"));
+    let given = mib << 10;
+    findings.expect(
+        present.is_some_and(|present| (given..=given + 1024).contains(&present)),
+        format!("the guest's kernel knows of {present:?} KiB, of {given} KiB given"),
+    );
+    findings.expect(
+        total.is_some_and(|total| (given * 3 / 5..=given).contains(&total)),
+        format!("the guest's MemTotal is {total:?} KiB, of {given} KiB given"),
     );
 }
 
@@ -286,17 +311,33 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_the_guests_kernel_lost_is_found() {
+        let verdict = |present: &str, memory: &str| {
+            let mut findings = Findings::default();
+            let guest = BTreeMap::from([("present", present), ("memory", memory)]);
+            has_all_memory(&mut findings, &guest, 100);
+            findings.into_result(&outcome("")).is_ok()
+        };
+        assert!(verdict("102400", "81920"));
+        assert!(verdict("103420", "81920"));
+        assert!(!verdict("100352", "81920"), "2 MiB are lost");
+        assert!(!verdict("102400", "40960"));
+        assert!(!verdict("", ""));
+    }
+
+    #[test]
     fn memory_that_the_guest_does_not_see_is_found() {
         let flags = "0000000001000000".repeat(256);
         let text = |ram: &str, hpa: &str| {
             format!(
-                "extent gpa=0x200000 hpa={hpa} len=0x200000\nguest: flags={flags}\nguest: ram={ram}\n"
+                "extent gpa=0x200000 hpa={hpa} len=0x200000\nguest: flags={flags}\nguest: ram={ram}\n\
+                 guest: present=2048\nguest: memory=1500\n"
             )
         };
         let verdict = |ram: &str, hpa: &str| {
             let outcome = outcome(&text(ram, hpa));
             let mut findings = Findings::default();
-            memory_is_right(&mut findings, &outcome, 2);
+            memory_is_right(&mut findings, Arch::X86_64, &outcome, 2);
             findings.into_result(&outcome).is_ok()
         };
         assert!(verdict("00200000-003fffff", "0x200000"));

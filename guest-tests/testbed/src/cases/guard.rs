@@ -63,7 +63,7 @@ const CPUS: &str = "2";
 pub fn stock_kernel() -> Result<CaseResult> {
     let rig = Rig::new(21, &[FUNCTIONS, GUEST].concat())?;
     let machine = rig
-        .machine(setup::guest_kernel()?.bzimage())
+        .machine(setup::guest_kernel()?.packaged())
         .trace("pci_nvme_map_sgl");
     let outcome = run(&machine)?;
     let mut findings = Findings::default();

@@ -51,7 +51,7 @@ fn machine() -> Result<Machine> {
     Ok(Machine::builder()
         .device("e1000e")
         .device("edu")
-        .file("kernel", setup::guest_kernel()?.bzimage())
+        .file("kernel", setup::guest_kernel()?.packaged())
         .timeout(LIMIT))
 }
 

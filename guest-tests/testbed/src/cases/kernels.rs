@@ -79,7 +79,7 @@ pub fn every_kind() -> Result<CaseResult> {
     write_pvh_only(&kernel.vmlinux(), &pvh)?;
     let machine = rig
         .machine(kernel.vmlinux())
-        .file("bzimage", kernel.bzimage())
+        .file("bzimage", kernel.packaged())
         .file("pvh", &pvh)
         // With 6 GiB all hugepages are above 4 GiB, where a kernel is never linked.
         .memory("6G")

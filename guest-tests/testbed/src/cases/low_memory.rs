@@ -139,7 +139,7 @@ pub fn old_guest() -> Result<CaseResult> {
         .qemu_arg("user,id=net")
         .device("e1000,netdev=net")
         .file("old", kernel.vmlinux())
-        .file("old-bzimage", kernel.bzimage())
+        .file("old-bzimage", kernel.packaged())
         .file("low", low);
     let steps: String = STEPS.iter().map(Step::script).collect();
     let script = [

@@ -15,6 +15,7 @@ mod false_kernel;
 mod guard;
 mod guard_hostile;
 mod hostile;
+mod images;
 mod iommufd;
 mod kernels;
 mod limits;
@@ -41,14 +42,15 @@ mod terminal;
 
 use std::time::Duration;
 
-use crate::runner::{Case, CaseResult, List};
+use crate::runner::{Case, CaseResult, List, Test};
+use crate::setup::Arch;
 
 /// All cases, the longest first, so that two at once end together.
 pub const ALL: &[Case] = &[
     case("compat-bare-metal", 250, compat::bare_metal),
     case("stress-nvme", 240, stress::nvme),
     case("translate", 200, scattered::translate),
-    case("compat-block", 200, compat::block),
+    everywhere("compat-block", 200, compat::block),
     Case {
         list: List::Long,
         ..case("stress-linux-long", 180, stress_linux::long)
@@ -66,9 +68,9 @@ pub const ALL: &[Case] = &[
     case("stress-edu", 150, stress::edu),
     case("stress-software", 150, stress::software),
     case("scattered-software", 150, stress::scattered),
-    case("compat-network", 150, compat::network),
+    everywhere("compat-network", 150, compat::network),
     case("translate-stock", 120, scattered::stock_driver),
-    case("nvme-canary", 120, canary::untouched),
+    everywhere("nvme-canary", 120, canary::untouched),
     case("mediate-default", 120, hostile::narrow),
     case("translate-linux", 150, scattered::translate_linux),
     case("guard", 180, guard::stock_kernel),
@@ -82,19 +84,23 @@ pub const ALL: &[Case] = &[
     },
     case("mediate", 100, scattered::mediate),
     case("stress-wrong-extent", 100, stress::wrong_extent),
-    case("taken", 180, taken::taken),
+    everywhere("taken", 180, taken::taken),
     case("compat-together", 90, compat::together),
-    case("nvme-ending", 90, ending::every_end),
+    everywhere("nvme-ending", 90, ending::every_end),
     case("stress-linux", 80, stress_linux::short),
-    case("nvme-shaped", 75, data::shaped_hugepages),
-    case("control", 75, canary::control),
+    everywhere("nvme-shaped", 75, data::shaped_hugepages),
+    everywhere("control", 75, canary::control),
     case("translation-cost", 60, cost::translation),
     case("compat-iommu", 60, compat::behind_iommu),
     case("kernels", 110, kernels::every_kind),
-    case("nvme", 60, data::stock_kernel),
+    Case {
+        test: Test::Aarch64(images::every_kind),
+        ..case("images", 120, kernels::every_kind)
+    },
+    everywhere("nvme", 60, data::stock_kernel),
     case("plan", 75, plan::chosen_memory),
     case("old-guest", 60, low_memory::old_guest),
-    case("nvme-1g", 60, data::giant_pages),
+    everywhere("nvme-1g", 60, data::giant_pages),
     case("nvme-no-groups", 60, data::no_groups),
     case("compat-high-memory", 45, compat::high_memory),
     case("refusals", 45, refusal::by_state_and_files),
@@ -118,6 +124,20 @@ const fn case(name: &'static str, budget: u64, run: fn() -> crate::Result<CaseRe
         name,
         budget: Duration::from_secs(budget),
         list: List::Default,
-        run,
+        test: Test::Pc(run),
+    }
+}
+
+/// One that machines of every architecture can run.
+const fn everywhere(
+    name: &'static str,
+    budget: u64,
+    run: fn(Arch) -> crate::Result<CaseResult>,
+) -> Case {
+    Case {
+        name,
+        budget: Duration::from_secs(budget),
+        list: List::Default,
+        test: Test::Any(run),
     }
 }

@@ -10,6 +10,7 @@ use super::data::{self, Variant};
 use super::script;
 use crate::error::Result;
 use crate::runner::CaseResult;
+use crate::setup::Arch;
 use crate::trace;
 
 /// Guest memory in MiB, and hugepages in it.
@@ -42,14 +43,17 @@ testbed inside shape --singles 150 --block 64 --block-first -- sh /tmp/plans
 /// planning gives all pages back; the guest that runs on the choice moves data right, and its
 /// memory is where the plan has it.
 pub fn chosen_memory() -> Result<CaseResult> {
-    let (outcome, mut findings) = data::run(&Variant {
-        seed: 5,
-        machine: |machine| machine.hugepages_2m(460),
-        wrapper: SHAPE,
-        memory: "256M",
-        mib: MIB,
-        before: BEFORE,
-    })?;
+    let (outcome, mut findings) = data::run(
+        Arch::X86_64,
+        &Variant {
+            seed: 5,
+            machine: |machine| machine.hugepages_2m(460),
+            wrapper: SHAPE,
+            memory: "256M",
+            mib: MIB,
+            before: BEFORE,
+        },
+    )?;
     let facts = script::facts(&outcome.output);
     for key in ["free_naive", "free_first", "free_second", "free_text"] {
         let free = facts.get(key).copied();

@@ -262,7 +262,7 @@ pub fn kernel_without_noiommu() -> Result<CaseResult> {
 pub(super) fn machine(rig: &Rig) -> Result<Machine> {
     let edu = crate::paths::checkout().join("devices/profiles/edu.toml");
     let mut machine = rig
-        .machine(setup::guest_kernel()?.bzimage())
+        .machine(setup::guest_kernel()?.packaged())
         .memory("6G")
         .hugepages_2m(150)
         .file("edu.toml", edu);

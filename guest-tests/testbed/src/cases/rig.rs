@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::error::{AtPath, Result};
 use crate::machine::Machine;
+use crate::setup::{self, Arch};
 use crate::trace::NVME_EVENTS;
 use crate::{guest, image};
 
@@ -25,6 +26,7 @@ pub const ARGUMENTS: &str = "--noiommu --device $TESTBED_BDF_0 --kernel /testbed
 /// Disk image and initramfs, removed in the end.
 #[derive(Debug)]
 pub struct Rig {
+    arch: Arch,
     folder: TempDir,
     /// What is on the disk at first.
     pub contents: Vec<u8>,
@@ -33,13 +35,23 @@ pub struct Rig {
 impl Rig {
     /// A disk image from a seed, and an initramfs that runs `guest`.
     pub fn new(seed: u64, guest: &str) -> Result<Self> {
-        Self::with_initramfs(seed, |path| guest::write_initramfs(path, &["nvme"], guest))
+        Self::on(Arch::X86_64, seed, &["nvme"], guest)
     }
 
-    /// A disk image from a seed, and an initramfs that `write` writes.
+    /// The same for a machine of `arch`, with these modules of its guest's kernel.
+    pub fn on(arch: Arch, seed: u64, modules: &[&str], guest: &str) -> Result<Self> {
+        let kernel = setup::guest_kernel_of(arch)?;
+        let rig = Self::with_initramfs(seed, |path| {
+            guest::write_initramfs_of(&kernel, path, modules, guest)
+        })?;
+        Ok(Self { arch, ..rig })
+    }
+
+    /// A disk image from a seed, and an initramfs that `write` writes, for a PC.
     pub fn with_initramfs(seed: u64, write: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let folder = tempfile::tempdir().at("create", "a temporary folder")?;
         let rig = Self {
+            arch: Arch::X86_64,
             folder,
             contents: image::bytes(DISK_MIB, seed),
         };
@@ -59,6 +71,7 @@ impl Rig {
             .iter()
             .fold(Machine::builder(), |machine, event| machine.trace(event));
         machine
+            .arch(self.arch)
             .writable_disk("disk", self.disk())
             .device("nvme,drive=disk,serial=testbed")
             .file("kernel", kernel)

@@ -9,10 +9,9 @@ use super::check::Findings;
 use super::rig::Rig;
 use super::script::{self, PRELUDE};
 use crate::error::Result;
-use crate::guest;
 use crate::machine::{Machine, Outcome, Status};
 use crate::runner::CaseResult;
-use crate::setup;
+use crate::setup::{self, Arch};
 
 /// In the guest: use the disk or listen to the network, and report it.
 const GUEST: &str = r#"
@@ -134,13 +133,12 @@ const CASES: [((usize, &str), Way); 8] = [
 /// Where the controller is looked at, between the guest's end and the host's own driver.
 const CONTROLLER: &str = "nvme_unbind";
 
-fn machine() -> Result<(Rig, Machine)> {
-    let modules = ["nvme", "igb", "e1000e"];
-    let rig = Rig::with_initramfs(11, |path| guest::write_initramfs(path, &modules, GUEST))?;
+fn machine(arch: Arch) -> Result<(Rig, Machine)> {
+    let rig = Rig::on(arch, 11, &["nvme", "igb", "e1000e"], GUEST)?;
     let mut machine = rig
-        .machine(setup::guest_kernel()?.vmlinux())
+        .machine(setup::guest_kernel_of(arch)?.unpacked())
         .hugepages_2m(80)
-        .file("busybox", setup::busybox(setup::Arch::X86_64)?);
+        .file("busybox", setup::busybox(arch)?);
     for (number, device) in (1..).zip(DEVICES) {
         machine = machine
             .qemu_arg("-netdev")
@@ -159,8 +157,8 @@ testbed inside broadcast 10.9.9.255:9 &
 ";
 
 /// Unbind and removal under a running guest, SIGKILL of the monitor and an ordinary end.
-pub fn taken() -> Result<CaseResult> {
-    let (_rig, machine) = machine()?;
+pub fn taken(arch: Arch) -> Result<CaseResult> {
+    let (_rig, machine) = machine(arch)?;
     let mut script = [PRELUDE, FUNCTIONS, SENDER].concat();
     for ((number, driver), Way { name, command, .. }) in CASES {
         let key = format!("{driver}_{name}");

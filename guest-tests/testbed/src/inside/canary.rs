@@ -2,7 +2,7 @@
 
 //! Holds a pattern in nearly all of free memory while a command runs: nothing but this process may change it.
 //!
-//! Of [1 MiB, 512 MiB), where a guest at conventional addresses would have its memory, it holds what it can;
+//! Of the first 512 MiB, where a guest at conventional addresses would have its memory, it holds what it can;
 //! above, it leaves as much as the command needs.
 
 use std::fs::{self, File};
@@ -12,8 +12,11 @@ use std::os::unix::fs::FileExt;
 use super::pages::{Backing, Mapping, PAGE, pagemap};
 use crate::error::{AtPath, Error, Result};
 
-/// Pages of conventional guest memory: [1 MiB, 512 MiB).
-const LOW: std::ops::Range<u64> = 0x100..0x2_0000;
+/// Pages of conventional guest memory: [1 MiB, 512 MiB), on aarch64 from 1 GiB on.
+const LOW: std::ops::Range<u64> = match cfg!(target_arch = "aarch64") {
+    false => 0x100..0x2_0000,
+    true => 0x4_0100..0x6_0000,
+};
 
 const CHUNK: usize = 2 << 20;
 
@@ -26,10 +29,10 @@ const BUDDY: u64 = 1 << 10;
 /// What to hold.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Canary {
-    /// MiB to leave to the command, above 512 MiB.
+    /// MiB to leave to the command, above the first 512 MiB.
     #[arg(long, default_value_t = 300)]
     leave_mib: usize,
-    /// Least share of the free pages in [1 MiB, 512 MiB) to hold, in percent.
+    /// Least share of the free pages in the first 512 MiB to hold, in percent.
     #[arg(long, default_value_t = 80)]
     least_percent: usize,
 }

@@ -51,10 +51,7 @@ pub fn command(
     // No IOMMU is there unless it is asked for.
     let (board, cpu) = match machine.arch {
         Arch::X86_64 => (machine.board.name(), "EPYC,+svm,+npt"),
-        Arch::Aarch64 => (
-            "virt,virtualization=on,gic-version=3",
-            "max,pauth-impdef=on",
-        ),
+        Arch::Aarch64 => ("virt,virtualization=on,gic-version=3", "cortex-a76"),
     };
     command.args(["-M", board, "-cpu", cpu]);
     command.args(["-nodefaults", "-no-user-config"]);

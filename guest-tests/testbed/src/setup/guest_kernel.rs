@@ -16,14 +16,24 @@ use crate::shell::{self, progress};
 /// A stock kernel with its modules.
 #[derive(Debug, Clone)]
 pub struct GuestKernel {
+    arch: Arch,
     folder: PathBuf,
     release: String,
 }
 
 impl GuestKernel {
-    /// The kernel as Debian ships it, a compressed bzImage.
+    /// What boots soonest: a PC's kernel is unpacked already, another's comes so.
     #[must_use]
-    pub fn bzimage(&self) -> PathBuf {
+    pub fn unpacked(&self) -> PathBuf {
+        match self.arch {
+            Arch::X86_64 => self.vmlinux(),
+            Arch::Aarch64 => self.packaged(),
+        }
+    }
+
+    /// The kernel as Debian ships it: a compressed bzImage for a PC, a plain Image for aarch64.
+    #[must_use]
+    pub fn packaged(&self) -> PathBuf {
         self.folder
             .join("boot")
             .join(format!("vmlinuz-{}", self.release))
@@ -41,19 +51,26 @@ impl GuestKernel {
         self.folder.join("lib/modules").join(&self.release)
     }
 
+    /// What it runs on.
+    #[must_use]
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
     /// Its `uname -r`.
     #[must_use]
     pub fn release(&self) -> &str {
         &self.release
     }
 
-    fn of(package: &Package) -> Result<Self> {
+    fn of(arch: Arch, package: &Package) -> Result<Self> {
         let release = package
             .name
             .strip_prefix("linux-image-")
             .unwrap_or(&package.name);
         let folder = format!("{}_{}", package.name, package.version);
         Ok(Self {
+            arch,
             folder: paths::cache()?.join("guest").join(folder),
             release: release.into(),
         })
@@ -65,7 +82,15 @@ impl GuestKernel {
 /// # Errors
 /// [`Error::Missing`] if the testbed is not set up.
 pub fn installed() -> Result<GuestKernel> {
-    find(Arch::X86_64, "the guest kernel", |selection| {
+    of_arch(Arch::X86_64)
+}
+
+/// The guest kernel for machines of `arch`.
+///
+/// # Errors
+/// [`Error::Missing`] if the testbed is not set up.
+pub fn of_arch(arch: Arch) -> Result<GuestKernel> {
+    find(arch, "the guest kernel", |selection| {
         Some(&selection.guest_kernel)
     })
 }
@@ -75,7 +100,15 @@ pub fn installed() -> Result<GuestKernel> {
 /// # Errors
 /// [`Error::Missing`] if the testbed is not set up.
 pub fn old_installed() -> Result<GuestKernel> {
-    find(Arch::X86_64, "Debian 11's kernel", |selection| {
+    old_of_arch(Arch::X86_64)
+}
+
+/// The same for machines of `arch`.
+///
+/// # Errors
+/// [`Error::Missing`] if the testbed is not set up.
+pub fn old_of_arch(arch: Arch) -> Result<GuestKernel> {
+    find(arch, "Debian 11's kernel", |selection| {
         Some(&selection.old_guest_kernel)
     })
 }
@@ -93,7 +126,7 @@ pub fn new_installed() -> Result<GuestKernel> {
 fn find(arch: Arch, what: &str, choose: fn(&Selection) -> Option<&Package>) -> Result<GuestKernel> {
     let missing = || not_set_up(arch, what);
     let selection = Selection::load(arch)?.ok_or_else(missing)?;
-    let kernel = GuestKernel::of(choose(&selection).ok_or_else(missing)?)?;
+    let kernel = GuestKernel::of(arch, choose(&selection).ok_or_else(missing)?)?;
     if kernel.folder.exists() {
         Ok(kernel)
     } else {
@@ -113,7 +146,7 @@ pub fn install(selection: &Selection) -> Result<()> {
 }
 
 fn install_from(arch: Arch, suites: fn(Arch) -> Result<Apt>, package: &Package) -> Result<()> {
-    let kernel = GuestKernel::of(package)?;
+    let kernel = GuestKernel::of(arch, package)?;
     if kernel.folder.exists() {
         return Ok(());
     }
@@ -121,6 +154,7 @@ fn install_from(arch: Arch, suites: fn(Arch) -> Result<Apt>, package: &Package) 
     paths::publish_folder(&kernel.folder, |partial| {
         apt.unpack(&package.name, &package.version, partial)?;
         let unpacked = GuestKernel {
+            arch,
             folder: partial.into(),
             release: kernel.release.clone(),
         };
@@ -137,7 +171,7 @@ fn install_from(arch: Arch, suites: fn(Arch) -> Result<Apt>, package: &Package) 
         ))?;
         // What arm64's package has is not packed: boot it as it is.
         match arch {
-            Arch::X86_64 => extract_vmlinux(&unpacked.bzimage(), &unpacked.vmlinux()),
+            Arch::X86_64 => extract_vmlinux(&unpacked.packaged(), &unpacked.vmlinux()),
             Arch::Aarch64 => Ok(()),
         }
     })

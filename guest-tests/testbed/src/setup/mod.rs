@@ -21,7 +21,8 @@ pub use arch::Arch;
 pub use busybox::installed as busybox;
 pub use guest_kernel::{
     GuestKernel, installed as guest_kernel, new_installed as new_guest_kernel,
-    old_installed as old_guest_kernel, write_pvh_only,
+    of_arch as guest_kernel_of, old_installed as old_guest_kernel,
+    old_of_arch as old_guest_kernel_of, write_pvh_only,
 };
 pub use kernel::{Flavour, installed as kernel};
 pub use root::installed as root;

@@ -6,11 +6,11 @@
 //! | question | items |
 //! |---|---|
 //! | Does the CPU run guests? | [`check_virtualisation`] |
-//! | What does a guest need of KVM, and which options and modules of the kernel are KVM? | [`NEEDED_OF_KVM`], [`KVM_OPTIONS`], [`KVM_MODULES`] |
+//! | What does a guest need of KVM, and which options and modules of the kernel are KVM? | [`NEEDED_OF_KVM`], [`kvm_obstacle`], [`KVM_OPTIONS`], [`KVM_MODULES`] |
 //! | Which target of the kernel's makefile is the file to boot? | [`KERNEL_TARGET`] |
-//! | Are the addresses of the CPU those that memory has for devices? | [`memory_encryption`], [`check_encryption`], [`Encryption`], [`EncryptionUnknown`], [`translated_bar`] |
+//! | Are the addresses of the CPU those that memory has for devices? | [`memory_encryption`], [`check_encryption`], [`Encryption`], [`EncryptionUnknown`], [`translated_bar`], [`host_bridge_text`] |
 //! | Do devices see the CPU's caches? | [`DMA_IS_COHERENT`] |
-//! | Below which address can config space be? | [`CONFIG_WINDOW_LIMIT`] |
+//! | Where can config space be? | [`HAS_FIXED_CONFIG_SPACE`], [`CONFIG_WINDOW_LIMIT`] |
 //!
 //! Pages are of 4 KiB, and hugepages of 2 MiB and 1 GiB, on every architecture that can be added here.
 
@@ -23,15 +23,17 @@ mod x86_64;
 pub use aarch64::encryption::{Encryption, EncryptionUnknown, memory_encryption};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::{
-    CONFIG_WINDOW_LIMIT, DMA_IS_COHERENT, KERNEL_TARGET, KVM_MODULES, KVM_OPTIONS, NEEDED_OF_KVM,
+    CONFIG_WINDOW_LIMIT, DMA_IS_COHERENT, HAS_FIXED_CONFIG_SPACE, KERNEL_TARGET, KVM_MODULES,
+    KVM_OPTIONS, NEEDED_OF_KVM,
     checks::{check_encryption, check_virtualisation},
-    translated_bar,
+    host_bridge_text, kvm_obstacle, translated_bar,
 };
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::cpu::{Encryption, EncryptionUnknown, memory_encryption};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    CONFIG_WINDOW_LIMIT, DMA_IS_COHERENT, KERNEL_TARGET, KVM_MODULES, KVM_OPTIONS, NEEDED_OF_KVM,
+    CONFIG_WINDOW_LIMIT, DMA_IS_COHERENT, HAS_FIXED_CONFIG_SPACE, KERNEL_TARGET, KVM_MODULES,
+    KVM_OPTIONS, NEEDED_OF_KVM,
     checks::{check_encryption, check_virtualisation},
-    translated_bar,
+    host_bridge_text, kvm_obstacle, translated_bar,
 };

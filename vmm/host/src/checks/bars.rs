@@ -5,6 +5,7 @@
 use address::Bdf;
 use iommufd_backend::{BARS, RegionKind, Resource, TranslatedBar};
 
+use crate::arch;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::checks::units::size;
@@ -55,7 +56,11 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
             ),
         );
     }
-    Line::ok(id, text)
+    match arch::host_bridge_text(root, bdf) {
+        Ok(None) => Line::ok(id, text),
+        Ok(Some(bridge)) => Line::ok(id, format!("{text}; {bridge}")),
+        Err(error) => Line::fail(id, format!("{text}; but {error}"), error.hint()),
+    }
 }
 
 fn bar_text(index: usize, bar: Resource) -> String {

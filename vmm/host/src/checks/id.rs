@@ -44,12 +44,12 @@ pub enum Id {
     #[strum(message = "No seccomp filter, such as a container's, applies to the caller")]
     Seccomp,
     /// Virtualisation by the CPU.
-    #[strum(message = "The CPU supports virtualisation (`svm` or `vmx`)")]
+    #[strum(message = "The CPU supports virtualisation (`svm` or `vmx`; on aarch64, EL2)")]
     CpuVirtualisation,
     /// `/dev/kvm`.
     #[strum(
         message = "`/dev/kvm` exists and can be opened, and KVM has all capabilities that a guest \
-               needs"
+               needs; on aarch64, a GICv3 with an ITS, and pages of 4 KiB"
     )]
     Kvm,
     /// `/dev/iommu`.
@@ -172,8 +172,9 @@ pub enum Id {
     DeviceReset,
     /// A device: its BARs.
     #[strum(
-        message = "All BARs of the device have an address. On x86 without an IOMMU, that address \
-               is the same on the device's bus as for the CPU"
+        message = "All BARs of the device have an address. Without an IOMMU, that address is the \
+               same on the device's bus as for the CPU; on aarch64, the device tree has the \
+               device's host bridge, which adds no offset to addresses and reaches all memory"
     )]
     DeviceBars,
     /// A device: its interrupts.

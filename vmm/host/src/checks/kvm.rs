@@ -20,6 +20,41 @@ impl fmt::Display for KvmObstacle {
                 write!(f, "KVM's API is version {version}, not {KVM_API_VERSION}")
             }
             Self::Lacks(cap) => write!(f, "KVM lacks the capability {cap:?}"),
+            Self::NoGicV3 { has_gic_v2 } => {
+                let found = if *has_gic_v2 { "a GICv2" } else { "neither" };
+                write!(
+                    f,
+                    "guests require a GICv3 with an ITS, which KVM emulates only if the host has a \
+                     GICv3; this host has {found}"
+                )
+            }
+            Self::PageSize(bytes) => write!(
+                f,
+                "the host kernel's pages have {} KiB, and Pinvisor requires 4 KiB",
+                bytes / 1024
+            ),
+        }
+    }
+}
+
+impl KvmObstacle {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(self) -> String {
+        match self {
+            Self::ApiVersion(_) | Self::Lacks(_) => format!(
+                "boot Linux 7.3 or later on the host, with CONFIG_{}",
+                KVM_OPTIONS.join(" or CONFIG_")
+            ),
+            Self::NoGicV3 { .. } => {
+                "dmesg | grep GIC  # use a host with a GICv3, such as one with Cortex-A76 cores and GIC-600"
+                    .to_owned()
+            }
+            Self::PageSize(_) => {
+                "boot a host kernel with CONFIG_ARM64_4K_PAGES; on Raspberry Pi OS: kernel=kernel8.img in \
+                 /boot/firmware/config.txt"
+                    .to_owned()
+            }
         }
     }
 }
@@ -42,10 +77,7 @@ fn line(answer: Result<(), KvmObstacle>) -> Line {
         Err(obstacle) => Line::fail(
             id,
             format!("/dev/kvm can be opened, but {obstacle}"),
-            format!(
-                "boot Linux 7.3 or later on the host, with CONFIG_{}",
-                KVM_OPTIONS.join(" or CONFIG_")
-            ),
+            obstacle.hint(),
         ),
     }
 }
@@ -113,5 +145,26 @@ mod tests {
         }
         let old = suffices(11, |_| true);
         assert_eq!(old, Err(KvmObstacle::ApiVersion(11)));
+    }
+
+    #[test]
+    fn a_host_that_no_guest_runs_on_is_told_why() {
+        let judge = |obstacle| {
+            let line = line(Err(obstacle));
+            assert_eq!(line.verdict, Verdict::Fail);
+            [line.text, line.hint.unwrap()].join("\n")
+        };
+        let old = judge(KvmObstacle::NoGicV3 { has_gic_v2: true });
+        assert!(
+            old.contains("has a GICv2") && old.contains("GICv3 with an ITS"),
+            "{old}"
+        );
+        let none = judge(KvmObstacle::NoGicV3 { has_gic_v2: false });
+        assert!(!none.contains("GICv2"), "{none}");
+        let large = judge(KvmObstacle::PageSize(1 << 14));
+        assert!(
+            large.contains("16 KiB") && large.contains("CONFIG_ARM64_4K_PAGES"),
+            "{large}"
+        );
     }
 }

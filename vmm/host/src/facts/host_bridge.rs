@@ -78,6 +78,31 @@ pub enum HostBridgeError {
     },
 }
 
+impl HostBridgeError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Acpi { .. } => {
+                "boot the host with its device tree: acpi=off on its kernel's command line, if its firmware \
+                 has one"
+                    .to_owned()
+            }
+            Self::Absent { bdf } => format!("readlink -f /sys/bus/pci/devices/{bdf}"),
+            Self::Malformed { path, .. } => format!("hexdump -C {}", path.display()),
+            Self::Offset { path, .. } => format!(
+                "hexdump -C {}  # devices behind this bridge cannot be passed through; use a slot \
+                 below another one",
+                path.display()
+            ),
+            Self::Reach { .. } => {
+                "boot the host with mem=SIZE on its kernel's command line, so that the bridge reaches all of it"
+                    .to_owned()
+            }
+        }
+    }
+}
+
 /// The host bridge of `bdf`, on a machine with memory at `ram`.
 ///
 /// # Errors

@@ -4,13 +4,47 @@
 
 use host::{HostBridgeError, Id};
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
+use vm_memory::GuestMemoryError;
 
-use super::handover::DeviceTreeError;
-use super::vcpus::EntryError;
 use crate::arch::params::ParamsError;
 use crate::boot::LoadError;
 use crate::error::explain::{ExitCode, Explain, Limits};
 use crate::memory::LayoutError;
+
+/// Why a CPU cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// KVM refused.
+    #[error("KVM: cannot set {what}")]
+    Kvm {
+        /// What was to be set.
+        what: &'static str,
+        /// Why not.
+        source: kvm_ioctls::Error,
+    },
+}
+
+/// Why the guest cannot have its device tree.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceTreeError {
+    /// The tree cannot be made.
+    #[error("Cannot make the device tree")]
+    Make(#[from] vm_fdt::Error),
+    /// It is too long for its place.
+    #[error("The device tree needs {need} bytes, there are {room}")]
+    TooLong {
+        /// Bytes needed.
+        need: u64,
+        /// Bytes there.
+        room: u64,
+    },
+    /// Memory did not take it.
+    #[error("Cannot write the device tree")]
+    Write(#[from] GuestMemoryError),
+    /// There are no random bytes to give.
+    #[error("Cannot read /dev/urandom")]
+    Random(#[source] std::io::Error),
+}
 
 /// What a kernel begins with cannot be made.
 #[derive(Debug, thiserror::Error, EnumDiscriminants)]
@@ -67,7 +101,8 @@ impl Explain for ArchError {
 
     fn hint(&self, limits: Limits) -> Option<String> {
         match self {
-            Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) | Self::HostBridge(_) => None,
+            Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) => None,
+            Self::HostBridge(error) => Some(error.hint()),
             Self::Load(error) => error.hint(limits),
             Self::Layout(error) => error.hint(limits),
         }
@@ -75,9 +110,44 @@ impl Explain for ArchError {
 
     fn check(&self, limits: Limits) -> Option<Id> {
         match self {
-            Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) | Self::HostBridge(_) => None,
+            Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) => None,
+            Self::HostBridge(_) => Some(Id::DeviceBars),
             Self::Load(error) => error.check(limits),
             Self::Layout(error) => error.check(limits),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use address::Bdf;
+    use host::HostBridgeError;
+
+    use super::*;
+
+    /// What only this architecture's monitor reports is documented on all of them.
+    #[test]
+    fn the_troubleshooting_page_has_every_name() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../docs/guide/troubleshooting.md"
+        );
+        let page = std::fs::read_to_string(path).unwrap();
+        for id in ArchError::ids() {
+            assert!(page.contains(&format!("`error[{id}]`")), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_bridge_is_explained_by_the_check_that_looks_at_it() {
+        let bdf: Bdf = "0000:01:00.0".parse().unwrap();
+        let error = ArchError::from(HostBridgeError::Acpi { bdf });
+        assert_eq!(error.id(), "host-bridge");
+        assert_eq!(error.exit_code(), ExitCode::Host);
+        assert_eq!(error.check(Limits::NONE), Some(Id::DeviceBars));
+        assert!(error.hint(Limits::NONE).is_some());
+        let error = ArchError::from(DeviceTreeError::TooLong { need: 2, room: 1 });
+        assert_eq!(error.id(), "device-tree");
+        assert_eq!(error.check(Limits::NONE), None);
     }
 }

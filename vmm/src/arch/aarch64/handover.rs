@@ -7,37 +7,16 @@ use std::io::Read;
 use std::ops::Range;
 
 use address::Gpa;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::device_tree::{self, Boot, Platform, SEED};
+use super::error::DeviceTreeError;
 use super::image::ALIGNMENT;
 use super::kernel_file::Protocol;
 use super::memory_map::LowMemoryUse;
 use crate::arch::ArchError;
 use crate::boot::place::Placement;
 use crate::memory::plan::MemoryPlan;
-
-/// Why the guest cannot have its device tree.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceTreeError {
-    /// The tree cannot be made.
-    #[error("Cannot make the device tree")]
-    Make(#[from] vm_fdt::Error),
-    /// It is too long for its place.
-    #[error("The device tree needs {need} bytes, there are {room}")]
-    TooLong {
-        /// Bytes needed.
-        need: u64,
-        /// Bytes there.
-        room: u64,
-    },
-    /// Memory did not take it.
-    #[error("Cannot write the device tree")]
-    Write(#[from] GuestMemoryError),
-    /// There are no random bytes to give.
-    #[error("Cannot read /dev/urandom")]
-    Random(#[source] std::io::Error),
-}
 
 /// A guest whose kernel is loaded.
 #[derive(Clone, Copy, Debug)]

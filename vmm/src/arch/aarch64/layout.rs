@@ -45,6 +45,9 @@ const fn block(offset: u64, len: u64) -> Range<Gpa> {
     Gpa(BASE.0 + offset)..Gpa(BASE.0 + offset + len)
 }
 
+/// RAM begins here where its addresses are not the host's: at 1 GiB, as on many boards.
+pub const CONVENTIONAL_RAM: Gpa = Gpa(1 << 30);
+
 /// I/O ports that BARs may have.
 pub const BAR_PORTS: Range<u16> = 0x1000..0xfff0;
 /// The serial port's interrupt. GSIs up to [`SPIS`] are shared peripheral interrupts (SPIs), by number.

@@ -14,9 +14,6 @@ use crate::memory::plan::{MemoryPlan, PlanError};
 pub const TOO_MANY_PIECES: &str = "memory in more pieces than the kernel lists before it can allocate (mm/memblock.c) is lost to \
      the guest";
 
-/// Pieces that every kernel lists.
-const PIECES: usize = 128;
-
 /// What a range is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -96,14 +93,13 @@ pub(crate) fn memory_map(
     Ok(MemoryMap(plan.ranges().into_iter().map(entry).collect()))
 }
 
-/// What may come of memory in as many pieces as `plan` has.
-pub(crate) fn warnings(plan: &MemoryPlan, _: &MemoryMap) -> Vec<String> {
+/// What may come of memory in as many pieces as `plan` has, of which the kernel lists `most`.
+pub(crate) fn warnings(plan: &MemoryPlan, _: &MemoryMap, most: usize) -> Vec<String> {
     let pieces = plan.regions().len();
-    if pieces <= PIECES {
+    if pieces <= most {
         return Vec::new();
     }
     vec![format!(
-        "Guest memory is in {pieces} pieces; Linux before 6.1, or without CONFIG_EFI, uses no more \
-         than {PIECES} of them"
+        "Guest memory is in {pieces} pieces, more than the {most} that are safe: {TOO_MANY_PIECES}"
     )]
 }

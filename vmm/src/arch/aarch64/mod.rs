@@ -6,13 +6,13 @@
 //! every architecture.
 
 pub mod device_tree;
+pub mod error;
 pub mod image;
+pub mod image_file;
 pub mod layout;
 
 #[cfg(target_arch = "aarch64")]
 pub mod devices;
-#[cfg(target_arch = "aarch64")]
-pub mod error;
 #[cfg(target_arch = "aarch64")]
 pub mod exits;
 #[cfg(target_arch = "aarch64")]

@@ -11,25 +11,13 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
+use super::error::EntryError;
 use super::handover::Start;
 use crate::kvm::vm::{Vm, VmError};
 
 /// PSTATE at the entry of a kernel (Documentation/arch/arm64/booting.rst): EL1 with its own stack pointer, and debug,
 /// SError, interrupts and fast interrupts masked.
 const EL1H_MASKED: u64 = 0x3c5;
-
-/// Why a CPU cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum EntryError {
-    /// KVM refused.
-    #[error("KVM: cannot set {what}")]
-    Kvm {
-        /// What was to be set.
-        what: &'static str,
-        /// Why not.
-        source: kvm_ioctls::Error,
-    },
-}
 
 /// A guest's CPUs, which know nothing yet.
 #[derive(Debug)]

@@ -23,6 +23,9 @@ pub const IDENTITY_MAP: Gpa = Gpa(0xfffb_c000);
 /// The task state, three pages.
 pub const TASK_STATE: Gpa = Gpa(0xfffb_d000);
 
+/// RAM begins here where its addresses are not the host's: above low memory.
+pub const CONVENTIONAL_RAM: Gpa = Gpa(0);
+
 /// Bytes of the longest command line that fits its place in low memory, without its end mark.
 pub const COMMAND_LINE_ROOM: usize = 0xffff;
 const _: () =

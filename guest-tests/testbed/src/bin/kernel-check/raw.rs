@@ -54,8 +54,8 @@ impl Request {
     }
 }
 
-fn command(number: u8) -> libc::c_ulong {
-    libc::c_ulong::from(b';') << 8 | libc::c_ulong::from(number)
+fn command(number: u8) -> libc::Ioctl {
+    libc::Ioctl::from(b';') << 8 | libc::Ioctl::from(number)
 }
 
 fn errno() -> i32 {

@@ -11,6 +11,7 @@ use crate::error::AtPath;
 use crate::image;
 use crate::machine::{Machine, Outcome};
 use crate::runner::CaseResult;
+use crate::setup::Arch;
 
 /// The machine's devices, in the order of their numbers.
 const DEVICES: [&str; 5] = [
@@ -190,5 +191,9 @@ pub fn without_result(error: &str) -> Vec<Row> {
 /// The case: all rows are good, and in the table.
 pub fn case() -> crate::Result<CaseResult> {
     let rows = rows().unwrap_or_else(|error| without_result(&error.to_string()));
-    super::publish(super::subjects(super::BATCHES.len()), rows)
+    super::publish(
+        Arch::X86_64,
+        super::subjects(Arch::X86_64, super::BATCHES.len()),
+        rows,
+    )
 }

@@ -30,7 +30,8 @@ use super::stress;
 use crate::error::AtPath;
 use crate::machine::{Iommu, Machine};
 use crate::runner::CaseResult;
-use crate::{guest, image, setup};
+use crate::setup::{self, Arch};
+use crate::{guest, image};
 
 /// Size of a disk; SD cards require a power of two.
 const DISK_MIB: usize = 8;
@@ -89,6 +90,13 @@ const BEHIND_IOMMU: Batch = Batch {
 };
 
 impl Batch {
+    /// The subjects on machines of `arch`.
+    fn subjects_on(&self, arch: Arch) -> Vec<Subject> {
+        let all = self.subjects.iter().copied();
+        all.filter(|subject| arch == Arch::X86_64 || !subject.pc_only)
+            .collect()
+    }
+
     /// Whether devices are handed back after each guest. What an IOMMU keeps in its place has nothing to show.
     fn hands_back(&self) -> bool {
         self.iommu == Iommu::None
@@ -98,29 +106,32 @@ impl Batch {
 /// In the order of the table.
 const BATCHES: [&Batch; 5] = [&BLOCK, &NETWORK, &TOGETHER, &HIGH, &BEHIND_IOMMU];
 
+/// How many of them, from the first on, run on every architecture.
+const EVERYWHERE: usize = 2;
+
 /// Controllers with a disk each.
-pub fn block() -> crate::Result<CaseResult> {
-    run(0)
+pub fn block(arch: Arch) -> crate::Result<CaseResult> {
+    run(arch, 0)
 }
 
 /// Network interfaces.
-pub fn network() -> crate::Result<CaseResult> {
-    run(1)
+pub fn network(arch: Arch) -> crate::Result<CaseResult> {
+    run(arch, 1)
 }
 
 /// Several functions in one guest.
 pub fn together() -> crate::Result<CaseResult> {
-    run(2)
+    run(Arch::X86_64, 2)
 }
 
 /// A device of 32 bits, guest memory above 4 GiB.
 pub fn high_memory() -> crate::Result<CaseResult> {
-    run(3)
+    run(Arch::X86_64, 3)
 }
 
 /// Devices behind an IOMMU.
 pub fn behind_iommu() -> crate::Result<CaseResult> {
-    run(4)
+    run(Arch::X86_64, 4)
 }
 
 /// Devices that the stock kernel has no driver for.
@@ -128,22 +139,23 @@ pub fn bare_metal() -> crate::Result<CaseResult> {
     bare::case()
 }
 
-fn run(number: usize) -> crate::Result<CaseResult> {
+fn run(arch: Arch, number: usize) -> crate::Result<CaseResult> {
     let batch = BATCHES[number];
-    let rows = rows(batch).unwrap_or_else(|error| without_result(batch, &error.to_string()));
-    publish(subjects(number), rows)
+    let rows = rows(arch, batch)
+        .unwrap_or_else(|error| without_result(&batch.subjects_on(arch), &error.to_string()));
+    publish(arch, subjects(arch, number), rows)
 }
 
-/// Subjects of the first `batches`.
-fn subjects(batches: usize) -> usize {
+/// Subjects of the first `batches` on machines of `arch`.
+fn subjects(arch: Arch, batches: usize) -> usize {
     BATCHES[..batches]
         .iter()
-        .map(|batch| batch.subjects.len())
+        .map(|batch| batch.subjects_on(arch).len())
         .sum()
 }
 
 /// Puts rows into the table, from `first` on, and reports what is wrong with them.
-fn publish(first: usize, rows: Vec<Row>) -> crate::Result<CaseResult> {
+fn publish(arch: Arch, first: usize, rows: Vec<Row>) -> crate::Result<CaseResult> {
     let mut problems = String::new();
     for row in &rows {
         for (aspect, text) in &row.problems {
@@ -151,7 +163,11 @@ fn publish(first: usize, rows: Vec<Row>) -> crate::Result<CaseResult> {
             let _ = writeln!(problems, "{}: {aspect:?}: {text}", row.name);
         }
     }
-    table::add(first, rows, subjects(BATCHES.len()) + bare::COUNT)?;
+    let count = match arch {
+        Arch::X86_64 => subjects(arch, BATCHES.len()) + bare::COUNT,
+        Arch::Aarch64 => subjects(arch, EVERYWHERE),
+    };
+    table::add(arch, (first..).zip(rows), count)?;
     Ok(if problems.is_empty() {
         Ok(())
     } else {
@@ -160,8 +176,7 @@ fn publish(first: usize, rows: Vec<Row>) -> crate::Result<CaseResult> {
 }
 
 /// Rows of a batch whose machine did not come to an end.
-fn without_result(batch: &Batch, error: &str) -> Vec<Row> {
-    let subjects = batch.subjects.iter();
+fn without_result(subjects: &[Subject], error: &str) -> Vec<Row> {
     let row = |subject: &Subject| Row {
         name: subject.name,
         work: "–",
@@ -169,11 +184,11 @@ fn without_result(batch: &Batch, error: &str) -> Vec<Row> {
         without: &[],
         problems: vec![(Aspect::End, error.to_string())],
     };
-    subjects.map(row).collect()
+    subjects.iter().map(row).collect()
 }
 
-fn rows(batch: &Batch) -> crate::Result<Vec<Row>> {
-    let rig = Rig::new(batch)?;
+fn rows(arch: Arch, batch: &Batch) -> crate::Result<Vec<Row>> {
+    let rig = Rig::new(arch, batch)?;
     let served = image::bytes(SERVED_MIB, 0);
     let served_hashes = [&served[..], &served[..image::MIB]].map(image::sha256);
     let server = Server::start(served).at("listen on", "the loopback interface")?;
@@ -181,21 +196,22 @@ fn rows(batch: &Batch) -> crate::Result<Vec<Row>> {
         Iommu::None => "--noiommu",
         Iommu::Intel => "",
     };
-    let starts = script::inner(batch.subjects, server.port(), accept, batch.hands_back());
+    let starts = script::inner(&rig.subjects, server.port(), accept, batch.hands_back());
     let machine = rig.machine(&starts)?;
     let steps = iommu::script(batch.steps);
     let outcome = machine.run(&script::outer(rig.functions.len(), &steps, batch.watch))?;
+    let left = rig.left()?;
     let outside = Outside {
         handed_back: batch.hands_back(),
-        left: rig.left()?,
+        left,
         disks: rig.disks,
         served: served_hashes,
     };
     let mut first_function = 0;
     let mut rows = Vec::new();
-    for (index, subject) in batch.subjects.iter().enumerate() {
+    for (index, subject) in rig.subjects.iter().enumerate() {
         rows.push(judge::judge(
-            batch.subjects,
+            &rig.subjects,
             &outside,
             &outcome,
             index,
@@ -211,7 +227,9 @@ fn rows(batch: &Batch) -> crate::Result<Vec<Row>> {
 
 /// The files of a batch.
 struct Rig<'a> {
+    arch: Arch,
     batch: &'a Batch,
+    subjects: Vec<Subject>,
     folder: TempDir,
     functions: Vec<&'static Function>,
     /// What each disk holds at the start, after the first guest and after the second, by the function's number.
@@ -219,11 +237,14 @@ struct Rig<'a> {
 }
 
 impl<'a> Rig<'a> {
-    fn new(batch: &'a Batch) -> crate::Result<Self> {
+    fn new(arch: Arch, batch: &'a Batch) -> crate::Result<Self> {
         let folder = tempfile::tempdir().at("create", "a temporary folder")?;
-        let functions: Vec<&Function> = batch.subjects.iter().flat_map(|s| s.functions).collect();
+        let subjects = batch.subjects_on(arch);
+        let functions: Vec<&Function> = subjects.iter().flat_map(|s| s.functions).collect();
         let mut rig = Self {
+            arch,
             batch,
+            subjects,
             folder,
             functions,
             disks: BTreeMap::new(),
@@ -241,7 +262,8 @@ impl<'a> Rig<'a> {
                 rig.disks.insert(number, hashes);
             }
         }
-        for (index, subject) in batch.subjects.iter().enumerate() {
+        let kernel = setup::guest_kernel_of(arch)?;
+        for (index, subject) in rig.subjects.iter().enumerate() {
             let modules: Vec<&str> = subject
                 .functions
                 .iter()
@@ -249,7 +271,8 @@ impl<'a> Rig<'a> {
                 .copied()
                 .collect();
             let script = include_str!("../../../guest/compat");
-            guest::write_initramfs(&rig.path(&format!("initramfs{index}")), &modules, script)?;
+            let path = rig.path(&format!("initramfs{index}"));
+            guest::write_initramfs_of(&kernel, &path, &modules, script)?;
         }
         Ok(rig)
     }
@@ -259,16 +282,17 @@ impl<'a> Rig<'a> {
         let path = self.path("starts");
         std::fs::write(&path, starts).at("write", &path)?;
         let mut machine = Machine::builder()
+            .arch(self.arch)
             .memory(self.batch.memory)
             .hugepages_2m(self.batch.hugepages)
             .iommu(self.batch.iommu)
-            .file("kernel", setup::guest_kernel()?.vmlinux())
+            .file("kernel", setup::guest_kernel_of(self.arch)?.unpacked())
             .file("starts", path)
-            .file("busybox", setup::busybox(setup::Arch::X86_64)?)
+            .file("busybox", setup::busybox(self.arch)?)
             .trace("pci_cfg_write")
             .timeout(LIMIT)
             .patience(stress::SILENCE_TIMEOUT);
-        for index in 0..self.batch.subjects.len() {
+        for index in 0..self.subjects.len() {
             let name = format!("initramfs{index}");
             machine = machine.file(&name, self.path(&name));
         }

@@ -60,7 +60,7 @@ start() {
     shift 5
     echo "testbed: section $section"
     say_hugepages before
-    dmesg -C
+    dmesg -c > /dev/null
     testbed-mark $begin
     timeout -k 10 @LIMIT@ pinvisor -v run "$@" --memory @MEMORY@M --kernel /tmp/kernel \
         --initramfs "/testbed/$initramfs" --cmdline "$cmdline" < /dev/null

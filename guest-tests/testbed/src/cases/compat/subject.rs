@@ -11,6 +11,8 @@ pub struct Subject {
     pub functions: &'static [Function],
     /// What is done with them.
     pub plan: Plan,
+    /// Whether only a PC's stock kernel has the driver.
+    pub pc_only: bool,
 }
 
 /// How often, and with which outcome, a guest is started.
@@ -168,6 +170,7 @@ const fn one(name: &'static str, functions: &'static [Function]) -> Subject {
         name,
         functions,
         plan: Plan::Twice,
+        pc_only: false,
     }
 }
 
@@ -200,16 +203,19 @@ pub const BLOCK: &[Subject] = &[
         )
         .with_medium("scsi-hd,bus=bus@.0,drive=disk@")],
     ),
-    one(
-        "pvscsi",
-        &[Function::disk(
-            "pvscsi,id=bus@",
-            &["vmw_pvscsi", "sd_mod"],
-            "vmw_pvscsi",
-            Msi,
+    Subject {
+        pc_only: true,
+        ..one(
+            "pvscsi",
+            &[Function::disk(
+                "pvscsi,id=bus@",
+                &["vmw_pvscsi", "sd_mod"],
+                "vmw_pvscsi",
+                Msi,
+            )
+            .with_medium("scsi-hd,bus=bus@.0,drive=disk@")],
         )
-        .with_medium("scsi-hd,bus=bus@.0,drive=disk@")],
-    ),
+    },
     one(
         "sdhci-pci",
         &[Function::disk(
@@ -278,6 +284,7 @@ pub const TOGETHER: &[Subject] = &[
             .with_medium(USB_DISK),
         ],
         plan: Plan::AloneThenTwice,
+        pc_only: false,
     },
     one("two nvme and an e1000e at once", &[NVME, NVME, E1000E]),
 ];
@@ -287,6 +294,7 @@ pub const HIGH: &[Subject] = &[Subject {
     name: "e1000, no guest memory below 4 GiB",
     functions: &[E1000],
     plan: Plan::OutOfReach,
+    pc_only: false,
 }];
 
 /// Behind an IOMMU.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{AtPath, Result};
 use crate::paths;
+use crate::setup::Arch;
 
 /// Where the table is published, in the checkout.
 const FILE: &str = "docs/reference/compatibility.md";
@@ -64,17 +65,17 @@ impl Row {
     }
 }
 
-/// Rows by their place in the table.
+/// Rows by their place in the table. A run of the cases is for one architecture.
 static ROWS: Mutex<Vec<(usize, Row)>> = Mutex::new(Vec::new());
 
-/// Adds rows from `first` on; when all `count` are there, prints the table, and writes it to the documentation
-/// if every row is well.
+/// Adds rows by their place in the table of `arch`; when all `count` are there, prints the table, and writes it to the
+/// documentation if every row is well.
 ///
 /// # Errors
 /// [`Error::File`](crate::Error::File).
-pub fn add(first: usize, rows: Vec<Row>, count: usize) -> Result<()> {
+pub fn add(arch: Arch, rows: impl Iterator<Item = (usize, Row)>, count: usize) -> Result<()> {
     let mut all = ROWS.lock().unwrap_or_else(PoisonError::into_inner);
-    all.extend((first..).zip(rows));
+    all.extend(rows);
     if all.len() < count {
         return Ok(());
     }
@@ -89,7 +90,14 @@ pub fn add(first: usize, rows: Vec<Row>, count: usize) -> Result<()> {
         return Ok(());
     }
     let path = paths::checkout().join(FILE);
-    fs::write(&path, document(&table)).at("write", &path)
+    let published = fs::read_to_string(&path).at("read", &path)?;
+    let [mut pc, mut aarch64] =
+        ["## x86-64", "## aarch64"].map(|heading| table_of(&published, heading));
+    match arch {
+        Arch::X86_64 => pc = table,
+        Arch::Aarch64 => aarch64 = table,
+    }
+    fs::write(&path, document(&pc, &aarch64)).at("write", &path)
 }
 
 fn render(rows: &[Row]) -> String {
@@ -111,8 +119,18 @@ fn render(rows: &[Row]) -> String {
     text
 }
 
-fn document(table: &str) -> String {
-    include_str!("compatibility.md").replace("@TABLE@\n", table)
+fn document(pc: &str, aarch64: &str) -> String {
+    include_str!("compatibility.md")
+        .replace("@PC@\n", pc)
+        .replace("@AARCH64@\n", aarch64)
+}
+
+/// The table under a heading; empty if there is none.
+fn table_of(document: &str, heading: &str) -> String {
+    let section = document.lines().skip_while(|line| *line != heading).skip(1);
+    let section = section.take_while(|line| !line.starts_with('#'));
+    let rows = section.filter(|line| line.starts_with('|'));
+    rows.flat_map(|row| [row, "\n"]).collect()
 }
 
 #[cfg(test)]
@@ -141,7 +159,11 @@ mod tests {
 
     #[test]
     fn the_document_holds_the_table() {
-        assert!(document("| x |\n").contains("\n| x |\n"));
+        let document = document("| x |\n| y |\n", "| z |\n");
+        assert!(document.contains("\n| x |\n"));
+        assert_eq!(table_of(&document, "## x86-64"), "| x |\n| y |\n");
+        assert_eq!(table_of(&document, "## aarch64"), "| z |\n");
+        assert_eq!(table_of(&document, "## other"), "");
     }
 
     #[test]
@@ -155,6 +177,6 @@ mod tests {
                 .map(String::from)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(words(&published), words(&document("")));
+        assert_eq!(words(&published), words(&document("", "")));
     }
 }

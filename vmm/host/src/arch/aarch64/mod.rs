@@ -7,8 +7,14 @@ pub(crate) mod encryption;
 
 use address::{Bdf, Hpa};
 use iommufd_backend::{Error, TranslatedBar};
-use kvm_ioctls::Cap;
+use kvm_bindings::{
+    kvm_create_device, kvm_device_type, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
+};
+use kvm_ioctls::{Cap, Kvm};
 
+use crate::facts::host_bridge::{HostBridgeError, host_bridge};
+use crate::facts::kvm::{KvmObstacle, page_size};
 use crate::sys_root::SysRoot;
 
 /// What every guest needs of KVM (Linux Documentation/virt/kvm/api.rst). Interrupt controllers are devices, which the
@@ -25,6 +31,60 @@ pub(crate) const NEEDED_OF_KVM: &[Cap] = &[
     Cap::ImmediateExit,
 ];
 
+/// Bytes of a page of a guest's memory, and of the host kernel's pages on every machine that can be used.
+const PAGE: u64 = 4096;
+
+/// What keeps KVM from running guests, besides a capability that it lacks: the host kernel's pages, or the host's
+/// interrupt controller. Which ones KVM emulates is known of a VM only.
+pub(crate) fn kvm_obstacle(kvm: &Kvm) -> Option<KvmObstacle> {
+    let other = page_size().filter(|bytes| *bytes != PAGE);
+    if let Some(bytes) = other {
+        return Some(KvmObstacle::PageSize(bytes));
+    }
+    let emulates = |kinds: &[kvm_device_type]| {
+        // What refuses a VM refuses it again when a guest is to run, and says why.
+        let Ok(vm) = kvm.create_vm() else { return true };
+        kinds.iter().all(|kind| {
+            let mut device = kvm_create_device {
+                type_: *kind,
+                ..Default::default()
+            };
+            vm.create_device(&mut device).is_ok()
+        })
+    };
+    let needed = [
+        kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
+        kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
+    ];
+    if emulates(&needed) {
+        return None;
+    }
+    let has_gic_v2 = emulates(&[kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2]);
+    Some(KvmObstacle::NoGicV3 { has_gic_v2 })
+}
+
+/// What the host bridge of a function does to addresses and to the CPU's caches, in words.
+///
+/// # Errors
+/// [`HostBridgeError`]
+pub(crate) fn host_bridge_text(
+    root: &SysRoot,
+    bdf: Bdf,
+) -> Result<Option<&'static str>, HostBridgeError> {
+    // A map that cannot be read has a check of its own.
+    let ram: Vec<_> = root
+        .iomem()
+        .map_or_else(|_| Vec::new(), |map| map.system_ram().collect());
+    let bridge = host_bridge(root, bdf, &ram)?;
+    Ok(Some(match bridge.is_coherent {
+        true => "its host bridge leaves addresses as they are, and its DMA sees the CPU's caches",
+        false => {
+            "its host bridge leaves addresses as they are; its DMA bypasses the CPU's caches, \
+             as the guest's device tree states"
+        }
+    }))
+}
+
 /// The options of the kernel's configuration of which KVM needs one: there is no other.
 pub(crate) const KVM_OPTIONS: &[&str] = &["KVM"];
 
@@ -33,6 +93,9 @@ pub(crate) const KVM_MODULES: &str = "kvm";
 
 /// The target of the kernel's makefile that builds a kernel to boot.
 pub(crate) const KERNEL_TARGET: &str = "Image";
+
+/// Whether config space of a guest has the same address on every host: where no host has RAM or BARs.
+pub(crate) const HAS_FIXED_CONFIG_SPACE: bool = true;
 
 /// Config space of a guest is at a place of its own, which is not looked for in the host's map; this is where 32 bits
 /// end.

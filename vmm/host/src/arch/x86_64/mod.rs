@@ -7,8 +7,10 @@ pub(crate) mod cpu;
 
 use address::{Bdf, Hpa};
 use iommufd_backend::{Error, TranslatedBar};
-use kvm_ioctls::Cap;
+use kvm_ioctls::{Cap, Kvm};
 
+use crate::facts::host_bridge::HostBridgeError;
+use crate::facts::kvm::KvmObstacle;
 use crate::sys_root::SysRoot;
 
 /// What every guest needs of KVM (Linux Documentation/virt/kvm/api.rst).
@@ -24,6 +26,23 @@ pub(crate) const NEEDED_OF_KVM: &[Cap] = &[
     Cap::ExtCpuid,
 ];
 
+/// What keeps KVM from running guests, besides a capability that it lacks: nothing.
+pub(crate) fn kvm_obstacle(_: &Kvm) -> Option<KvmObstacle> {
+    None
+}
+
+/// What the host bridge of a function does to addresses and to the CPU's caches, if that is not the same on every
+/// machine: it is.
+///
+/// # Errors
+/// None.
+pub(crate) fn host_bridge_text(
+    _: &SysRoot,
+    _: Bdf,
+) -> Result<Option<&'static str>, HostBridgeError> {
+    Ok(None)
+}
+
 /// The options of the kernel's configuration of which KVM needs one beside `KVM`; which one follows from the CPU.
 pub(crate) const KVM_OPTIONS: &[&str] = &["KVM_INTEL", "KVM_AMD"];
 
@@ -32,6 +51,9 @@ pub(crate) const KVM_MODULES: &str = "kvm_amd kvm_intel";
 
 /// The target of the kernel's makefile that builds a kernel to boot.
 pub(crate) const KERNEL_TARGET: &str = "bzImage";
+
+/// Whether config space of a guest has the same address on every host.
+pub(crate) const HAS_FIXED_CONFIG_SPACE: bool = false;
 
 /// Where the guest's I/O APIC is. Config space is below it, in the 32 bits that can describe it.
 pub(crate) const CONFIG_WINDOW_LIMIT: Hpa = Hpa(0xfec0_0000);

@@ -26,8 +26,8 @@ pub(crate) fn memory_map(
     MemoryMap::new(plan, fixed, kernel)
 }
 
-/// What may come of memory in as many pieces as `plan` has, which `map` describes.
-pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap) -> Vec<String> {
+/// What may come of memory in as many pieces as `plan` has, which `map` describes, whatever the kernel lists.
+pub(crate) fn warnings(plan: &MemoryPlan, map: &MemoryMap, _: usize) -> Vec<String> {
     let mut warnings = Vec::new();
     if map.len() > ENTRIES_WITHOUT_NUMA {
         warnings.push(format!(
