@@ -101,7 +101,19 @@ impl Namespaces {
 
     /// The namespace `nsid`, if the guest sees it.
     #[must_use]
+    #[inline]
     pub fn get(&self, nsid: u32) -> Option<Namespace> {
+        // Devices number them from 1 on.
+        let usual = usize::try_from(nsid).ok()?.checked_sub(1)?;
+        match self.shown.get(usual) {
+            Some(found) if found.nsid == nsid => Some(*found),
+            _ => self.search(nsid),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn search(&self, nsid: u32) -> Option<Namespace> {
         let place = self
             .shown
             .binary_search_by_key(&nsid, |known| known.nsid)

@@ -86,12 +86,12 @@ impl Payload {
     /// 0/13 for an offset that is not allowed, 0/04 for an address that is not RAM or not of that access, and what `sink`
     /// returns.
     pub fn walk<G: Guest>(&self, guest: &G, sink: &mut impl PageSink) -> Result<u32, Status> {
-        let first = Gpa(self.prp1).align_down(PAGE);
-        if !self.prp1.is_multiple_of(4) {
-            return Err(Status::INVALID_PRP_OFFSET);
-        }
         let count = self.pages();
-        self.translate(guest, Named::new(0, first.0), sink)?;
+        sink.page(Page {
+            index: 0,
+            gpa: Gpa(self.prp1).align_down(PAGE),
+            hpa: self.first(guest)?,
+        })?;
         match count {
             0 | 1 => {}
             2 => self.translate(guest, Named::new(1, self.prp2), sink)?,
@@ -100,8 +100,18 @@ impl Payload {
         Ok(count)
     }
 
+    /// Where the page of PRP Entry 1 is.
+    pub(crate) fn first<G: Guest>(&self, guest: &G) -> Result<Hpa, Status> {
+        if !self.prp1.is_multiple_of(4) {
+            return Err(Status::INVALID_PRP_OFFSET);
+        }
+        let page = guest.page(Gpa(self.prp1).align_down(PAGE), self.access);
+        page.ok_or(Status::DATA_TRANSFER_ERROR)
+    }
+
     /// All pages but the first, of the list at PRP Entry 2. Only its first page can be without progress, so a list that
     /// points to itself ends too.
+    #[inline(never)]
     fn walk_list<G: Guest>(
         &self,
         guest: &G,

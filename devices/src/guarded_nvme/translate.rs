@@ -5,15 +5,14 @@
 use address::{Gpa, Hpa};
 use amdv1::TablePage;
 use guarded_nvme::guest::{Access, Translate};
-use guarded_nvme::spec::PAGE;
 
 use crate::guest_table::GuestTable;
 
 impl<P: AsRef<[TablePage]>> Translate for GuestTable<P> {
     /// Each leaf of the table is RAM and grants both kinds of access ([`GuestTable`]).
+    #[inline]
     fn page(&self, gpa: Gpa, _: Access) -> Option<Hpa> {
-        let run = self.translate(gpa, PAGE)?;
-        (run.len == PAGE).then_some(run.hpa)
+        GuestTable::page(self, gpa)
     }
 }
 
@@ -39,7 +38,7 @@ mod tests {
             .collect();
         let table = GuestTable::build(&pieces, Gpa(0), pages).unwrap();
         for access in [Access::Read, Access::Write] {
-            let page = |gpa| table.page(Gpa(gpa), access);
+            let page = |gpa| Translate::page(&table, Gpa(gpa), access);
             assert_eq!(page(0x10_0000), Some(Hpa(0x7000)));
             assert_eq!(page(0x10_2000), Some(Hpa(0x20_1000)));
             assert_eq!(page(0x30_0000), Some(Hpa(0x3f_f000)));

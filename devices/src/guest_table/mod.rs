@@ -111,6 +111,14 @@ impl<P: AsRef<[TablePage]>> GuestTable<P> {
         self.table.run(Iova(gpa.0), len)
     }
 
+    /// Where the page of 4 KiB at `gpa`, a multiple of that, lies: no leaf is smaller. `None` if it is not the guest's
+    /// memory.
+    #[must_use]
+    #[inline]
+    pub fn page(&self, gpa: Gpa) -> Option<Hpa> {
+        self.table.translate(Iova(gpa.0))
+    }
+
     /// All memory, ascending, in the longest pieces there are.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 //! I/O commands: the NVM command set, for namespaces without metadata.
 
+use address::Hpa;
+
 use super::{Bounce, Entries, List};
 use crate::guest::{Access, Guest};
 use crate::limits::{Limits, Optional};
@@ -54,35 +56,46 @@ pub fn check<G: Guest, L: List>(
     guest: &G,
     list: &mut L,
 ) -> Verdict {
-    decide(entry, rules, guest, list).unwrap_or_else(Verdict::Refuse)
-}
-
-fn decide<G: Guest, L: List>(
-    entry: &Entry,
-    rules: &Rules<'_>,
-    guest: &G,
-    list: &mut L,
-) -> Result<Verdict, Status> {
     let opcode = entry.opcode();
     if !is_offered(opcode, rules.limits.optional) {
-        return Err(Status::INVALID_OPCODE);
+        return Verdict::Refuse(Status::INVALID_OPCODE);
     }
     if !entry.is_plain() {
-        return Err(Status::INVALID_FIELD);
+        return Verdict::Refuse(Status::INVALID_FIELD);
     }
-    let nsid = entry.nsid();
-    let namespace = rules.namespaces.get(nsid);
-    if opcode == FLUSH && nsid == ALL_NAMESPACES {
-        return Ok(Verdict::Forward(DeviceCommand::new(FLUSH, nsid)));
+    let Some(namespace) = rules.namespaces.get(entry.nsid()) else {
+        return without_namespace(entry);
+    };
+    if !matches!(opcode, READ | WRITE | COMPARE) {
+        return without_transfer(entry);
     }
-    let namespace = namespace.ok_or(Status::INVALID_NAMESPACE)?;
-    match opcode {
-        FLUSH => Ok(Verdict::Forward(DeviceCommand::new(FLUSH, nsid))),
-        DATASET_MANAGEMENT => Ok(Verdict::Bounce(ranges(entry))),
+    let payload = data(entry, rules.limits, namespace);
+    // The command is made in the place where it is returned.
+    match payload.and_then(|payload| pages(&payload, guest, list)) {
+        Ok((first, second)) => Verdict::Forward(transfer(entry).with_prps(first, second)),
+        Err(status) => Verdict::Refuse(status),
+    }
+}
+
+/// What becomes of a command for a namespace that the guest does not see: only Flush can be for all.
+#[inline(never)]
+fn without_namespace(entry: &Entry) -> Verdict {
+    match (entry.opcode(), entry.nsid()) {
+        (FLUSH, ALL_NAMESPACES) => Verdict::Forward(DeviceCommand::new(FLUSH, ALL_NAMESPACES)),
+        _ => Verdict::Refuse(Status::INVALID_NAMESPACE),
+    }
+}
+
+/// What becomes of a command whose data, if it has any, is no blocks.
+#[inline(never)]
+fn without_transfer(entry: &Entry) -> Verdict {
+    match entry.opcode() {
+        DATASET_MANAGEMENT => Verdict::Bounce(ranges(entry)),
         // No data, although they have a number of blocks. The device has limits of its own for them.
-        WRITE_ZEROES => Ok(Verdict::Forward(blocks(entry, NLB | DEAC | FUA | LR))),
-        VERIFY => Ok(Verdict::Forward(blocks(entry, NLB | FUA | LR))),
-        _ => transfer(entry, data(entry, rules.limits, namespace)?, guest, list),
+        WRITE_ZEROES => Verdict::Forward(blocks(entry, NLB | DEAC | FUA | LR)),
+        VERIFY => Verdict::Forward(blocks(entry, NLB | FUA | LR)),
+        FLUSH => Verdict::Forward(DeviceCommand::new(FLUSH, entry.nsid())),
+        _ => Verdict::Refuse(Status::INVALID_OPCODE),
     }
 }
 
@@ -114,20 +127,28 @@ fn data(entry: &Entry, limits: &Limits, namespace: Namespace) -> Result<Payload,
     })
 }
 
-fn transfer<G: Guest, L: List>(
-    entry: &Entry,
-    payload: Payload,
+/// Both PRP entries of a transfer for the device.
+fn pages<G: Guest, L: List>(
+    payload: &Payload,
     guest: &G,
     list: &mut L,
-) -> Result<Verdict, Status> {
+) -> Result<(Hpa, Option<Hpa>), Status> {
+    // Most transfers of most guests.
+    if payload.pages() <= 1 {
+        return Ok((payload.first(guest)? + payload.offset().into(), None));
+    }
+    let mut entries = Entries::new(list);
+    payload.walk(guest, &mut entries)?;
+    entries.prps(payload)
+}
+
+/// A command that transfers blocks, without addresses.
+fn transfer(entry: &Entry) -> DeviceCommand {
     let hints = match entry.opcode() {
         READ | WRITE => entry.cdw(Cdw::D13) & HINTS,
         _ => 0,
     };
-    let command = blocks(entry, NLB | FUA | LR).with(Cdw::D13, hints);
-    let mut entries = Entries::new(list);
-    payload.walk(guest, &mut entries)?;
-    Ok(Verdict::Forward(entries.place(command, &payload)?))
+    blocks(entry, NLB | FUA | LR).with(Cdw::D13, hints)
 }
 
 /// Dataset Management: its ranges hold block numbers only.

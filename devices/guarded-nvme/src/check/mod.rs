@@ -63,19 +63,15 @@ impl<'a, L: List> Entries<'a, L> {
         }
     }
 
-    /// `command` with the entries of `payload`, whose pages were taken: of three and more with the list's address.
-    pub fn place(
-        &self,
-        command: DeviceCommand,
-        payload: &Payload,
-    ) -> Result<DeviceCommand, Status> {
+    /// Both PRP entries of `payload`, whose pages were taken: of three and more the second is the list's address.
+    pub fn prps(&self, payload: &Payload) -> Result<(Hpa, Option<Hpa>), Status> {
         let first = self.first.ok_or(Status::DATA_TRANSFER_ERROR)? + payload.offset().into();
         let second = match payload.pages() {
             0 | 1 => None,
             2 => self.second,
             _ => Some(self.list.address()),
         };
-        Ok(command.with_prps(first, second))
+        Ok((first, second))
     }
 }
 

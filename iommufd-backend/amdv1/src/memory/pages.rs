@@ -2,11 +2,15 @@
 
 //! Tables in pages that others may read.
 
+use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use address::Iova;
+
 use super::{OutOfTables, TABLE_BYTES, TableAddress, TableMemory};
-use crate::level::{ENTRIES, OUTPUT_BITS};
+use crate::level::{ENTRIES, Level, OUTPUT_BITS};
 use crate::pte::Entry;
 
 /// A page for a table that others may read at the same time, for instance a guest.
@@ -47,6 +51,8 @@ pub struct PageTables<P> {
     free: Vec<TableAddress>,
     /// Pages from here on were never used.
     fresh: usize,
+    /// For each of the first 512 GiB the number of the page that is its table of level 1, from 1 on; 0 if it has none.
+    notes: Box<[usize]>,
 }
 
 impl<P: AsRef<[TablePage]>> PageTables<P> {
@@ -60,6 +66,7 @@ impl<P: AsRef<[TablePage]>> PageTables<P> {
             pages,
             free: Vec::new(),
             fresh: 0,
+            notes: vec![0; ENTRIES].into(),
         })
     }
 
@@ -69,9 +76,12 @@ impl<P: AsRef<[TablePage]>> PageTables<P> {
     }
 
     fn page(&self, table: TableAddress) -> Option<&TablePage> {
+        self.pages.as_ref().get(self.number(table)?)
+    }
+
+    fn number(&self, table: TableAddress) -> Option<usize> {
         let offset = table.get().checked_sub(self.base.get())?;
-        let nth = usize::try_from(offset / TABLE_BYTES).ok()?;
-        self.pages.as_ref().get(nth)
+        usize::try_from(offset / TABLE_BYTES).ok()
     }
 
     fn left(&self) -> usize {
@@ -121,6 +131,25 @@ impl<P: AsRef<[TablePage]>> TableMemory for PageTables<P> {
 
     fn load(&self, table: TableAddress, index: usize) -> Option<Entry> {
         self.page(table)?.load(index)
+    }
+
+    fn note(&mut self, gib: usize, entry: Entry) {
+        let table = entry
+            .is_table(Level::L2)
+            .then(|| self.number(entry.pointee()));
+        if let Some(note) = self.notes.get_mut(gib) {
+            *note = table.flatten().map_or(0, |number| number + 1);
+        }
+    }
+
+    #[inline(always)]
+    fn noted_entry(&self, iova: Iova) -> Option<Entry> {
+        let gib = usize::try_from(iova.0 >> Level::L2.item_lg2()).ok()?;
+        let number = self.notes.get(gib)?.wrapping_sub(1);
+        match self.pages.as_ref().get(number) {
+            Some(page) => page.load(Level::L1.index(iova)),
+            None => Some(Entry::EMPTY),
+        }
     }
 
     fn store(&mut self, table: TableAddress, index: usize, entry: Entry) {
