@@ -23,6 +23,7 @@ pub mod net;
 pub mod options;
 pub mod pagemap;
 pub mod pressure;
+pub mod reads;
 pub mod report;
 pub mod run;
 pub mod stamp;

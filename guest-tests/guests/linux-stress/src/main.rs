@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `linux-stress`: the init of a guest, or `linux-stress run 'stress=nvme …'` on a machine that is up.
+//! `linux-stress`: the init of a guest, or `linux-stress run 'stress=nvme …'` on a machine that is up;
+//! `linux-stress reads 'disk=…'` measures.
 
 use std::process::ExitCode;
 
 use linux_stress::init::{WORK_ARGUMENT, init};
 use linux_stress::options::Options;
+use linux_stress::reads::Reads;
 use linux_stress::report::{Report, Status};
 use linux_stress::run::run;
 
-const USAGE: &str = "Usage: linux-stress run 'stress=nvme|net|mix [seconds=S] [threads=N] [seed=N] [destroy=yes] \
-                     [server=IP/PORT] [address=IP/PREFIX,...]'";
+const USAGE: &str =
+    "Usage: linux-stress run 'stress=nvme|net|mix [seconds=S] [threads=N] [seed=N] [destroy=yes] \
+                     [server=IP/PORT] [address=IP/PREFIX,...]'
+       linux-stress reads 'disk=PATH count=N depth=N'";
 
 fn main() -> ExitCode {
     let report = Report::new(Box::new(std::io::stdout()));
@@ -22,6 +26,9 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return exit(Status::NotRun);
     };
+    if command == "reads" {
+        return reads(cmdline);
+    }
     if command != WORK_ARGUMENT {
         eprintln!("{USAGE}");
         return exit(Status::NotRun);
@@ -32,6 +39,17 @@ fn main() -> ExitCode {
             report.version();
             report.bail_out(bad);
             exit(Status::NotRun)
+        }
+    }
+}
+
+fn reads(text: &str) -> ExitCode {
+    let done = Reads::parse(text).and_then(|reads| reads.run().map_err(|error| error.to_string()));
+    match done {
+        Ok(()) => exit(Status::Passed),
+        Err(error) => {
+            eprintln!("linux-stress: reads: {error}");
+            exit(Status::Failed)
         }
     }
 }

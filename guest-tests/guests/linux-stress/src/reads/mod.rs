@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Random reads of a disk, many under way at a time: `linux-stress reads 'disk=/dev/nvme0n1 count=100000 depth=32'`.
+//!
+//! For measurements, in a guest and beside it. The reads are between two lines of output and 200 ms of silence on
+//! either side, so that what else is counted in between can be told apart.
+
+mod aio;
+
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aio::{BLOCK, Queue};
+
+/// What precedes the reads, as a line.
+pub const BEGIN: &str = "reads: begin";
+/// What begins the line that follows them.
+pub const END: &str = "reads: end ";
+/// How long nothing happens before the reads, and after them.
+pub const SILENCE: Duration = Duration::from_millis(200);
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reads {
+    disk: PathBuf,
+    count: u64,
+    depth: usize,
+}
+
+impl Reads {
+    /// Takes `disk=PATH count=N depth=N`.
+    ///
+    /// # Errors
+    /// The word that is wrong, or the one that is missing.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (mut disk, mut count, mut depth) = (None, None, None);
+        for word in text.split_whitespace() {
+            let known = match word.split_once('=') {
+                Some(("disk", path)) => disk.replace(PathBuf::from(path)).is_none(),
+                Some(("count", number)) => number.parse().map(|n| count = Some(n)).is_ok(),
+                Some(("depth", number)) => number.parse().map(|n| depth = Some(n)).is_ok(),
+                _ => false,
+            };
+            if !known {
+                return Err(format!("unknown: {word}"));
+            }
+        }
+        Ok(Self {
+            disk: disk.ok_or("disk= is missing")?,
+            count: count
+                .filter(|count| *count > 0)
+                .ok_or("count= is missing")?,
+            depth: depth
+                .filter(|depth| *depth > 0)
+                .ok_or("depth= is missing")?,
+        })
+    }
+
+    /// Reads, and prints how long that took.
+    ///
+    /// # Errors
+    /// As of `open(2)`, or that of the first read that failed.
+    pub fn run(&self) -> io::Result<()> {
+        let mut queue = Queue::open(&self.disk, self.depth)?;
+        let mut end = queue.file();
+        let blocks = end.seek(SeekFrom::End(0))? / BLOCK as u64;
+        if blocks == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        println!("{BEGIN}");
+        io::stdout().flush()?;
+        thread::sleep(SILENCE);
+        let began = Instant::now();
+        self.read(&mut queue, blocks)?;
+        let elapsed = began.elapsed();
+        thread::sleep(SILENCE);
+        println!(
+            "{END}count={} depth={} ns={}",
+            self.count,
+            self.depth,
+            elapsed.as_nanos()
+        );
+        io::stdout().flush()
+    }
+
+    fn read(&self, queue: &mut Queue, blocks: u64) -> io::Result<()> {
+        let mut random = fastrand::Rng::with_seed(1);
+        let (mut left, mut under_way) = (self.count, 0);
+        let mut free: Vec<usize> = (0..self.depth).collect();
+        let mut reads = Vec::with_capacity(self.depth);
+        while left > 0 || under_way > 0 {
+            while left > 0
+                && let Some(slot) = free.pop()
+            {
+                reads.push((slot, random.u64(0..blocks) * BLOCK as u64));
+                left -= 1;
+            }
+            queue.submit(&reads)?;
+            under_way += reads.len();
+            reads.clear();
+            let before = free.len();
+            free.extend(queue.wait()?);
+            under_way -= free.len() - before;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_understood_or_named() {
+        let reads = Reads::parse("disk=/dev/x count=7 depth=2").unwrap();
+        assert_eq!((reads.count, reads.depth), (7, 2));
+        for (text, error) in [
+            ("count=7 depth=2", "disk= is missing"),
+            ("disk=/dev/x count=0 depth=2", "count= is missing"),
+            ("disk=/dev/x count=7", "depth= is missing"),
+            ("disk=/dev/x count=x", "unknown: count=x"),
+            ("much", "unknown: much"),
+        ] {
+            assert_eq!(Reads::parse(text).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn as_many_blocks_are_read_as_were_asked_for() {
+        let file = tempfile::NamedTempFile::new_in(".").unwrap();
+        file.as_file().set_len(64 * BLOCK as u64).unwrap();
+        for (count, depth) in [(1, 1), (100, 1), (3, 8), (1000, 32)] {
+            let text = format!("disk={} count={count} depth={depth}", file.path().display());
+            Reads::parse(&text).unwrap().run().unwrap();
+        }
+        file.as_file().set_len(0).unwrap();
+        let text = format!("disk={} count=1 depth=1", file.path().display());
+        assert!(Reads::parse(&text).unwrap().run().is_err());
+    }
+}
