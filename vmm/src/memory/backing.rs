@@ -33,7 +33,7 @@ pub use error::{PinError, of_all};
 const COOKIE: Iova = Iova(1 << 30);
 
 /// What ordinary memory is certain to be made of.
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 
 /// Memory is cleared and pinned in steps of so many bytes, so that progress can be shown.
 const STEP: u64 = 256 << 20;
@@ -44,6 +44,8 @@ pub struct Backing {
     /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM. `None` if it is taken where it
     /// is mapped, since nothing but this process and KVM needs it.
     pub file: Option<File>,
+    /// Bytes in each of its pages: each is in one place.
+    pub page_size: u64,
     /// Where it is, in the order of the file.
     pub extents: Vec<Extent>,
     /// The choice of its pages, if there was one.
@@ -106,9 +108,9 @@ impl Backing {
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::TooLittleMemory`], [`PinError::Backend`], [`PinError::Process`]
     pub fn scattered(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, PinError> {
-        let page_size = memory.hugepage_size.map_or(PAGE, HugepageSize::bytes);
         let file = unpinned(memory)?;
-        Self::pin(file, page_size, memory, |request| Ok(space.pin(request)?))
+        let size = page_size_of(memory);
+        Self::pin(file, size, memory, |request| Ok(space.pin(request)?))
     }
 
     /// Takes any memory and pins it in the physical memory of `machine`: in large pages if it has to
@@ -143,6 +145,7 @@ impl Backing {
         check_available(memory.size, available_memory(&SysRoot::default()))?;
         Ok(Self {
             file: None,
+            page_size: PAGE,
             extents: Vec::new(),
             choice: None,
         })
@@ -155,6 +158,7 @@ impl Backing {
     pub fn unpinned(memory: &MemoryConfig) -> Result<Self, PinError> {
         Ok(Self {
             file: Some(unpinned(memory)?),
+            page_size: page_size_of(memory),
             extents: Vec::new(),
             choice: None,
         })
@@ -184,6 +188,7 @@ impl Backing {
         }
         Ok(Self {
             file: Some(file),
+            page_size: page_size_of(memory),
             extents: in_file(extents),
             choice: None,
         })
@@ -335,6 +340,7 @@ impl Taking<'_> {
         }
         Ok(Backing {
             file: Some(self.file),
+            page_size,
             extents: in_file(extents),
             choice: Some(choice),
         })
@@ -350,6 +356,11 @@ fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
         .map(|(start, end)| start..end)
         .filter(|gap| !gap.is_empty())
         .collect()
+}
+
+/// What guest RAM is made of, unless it is always made of hugepages.
+fn page_size_of(memory: &MemoryConfig) -> u64 {
+    memory.hugepage_size.map_or(PAGE, HugepageSize::bytes)
 }
 
 /// Guest RAM of hugepages, or of ordinary memory, that is not pinned yet but will be. All of it is
