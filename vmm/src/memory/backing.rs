@@ -83,12 +83,17 @@ impl Backing {
             wanted: memory.size / size.bytes(),
             space,
             pages: Vec::new(),
+            descends: false,
         };
         let progress = Progress::new("Pinning guest memory", memory.size);
-        for range in steps(memory.size, STEP.max(size.bytes())) {
-            let taken = taking.more(range.end - range.start);
-            taken.map_err(|error| error.of_all(memory.size))?;
-            progress.advance(range.end - range.start);
+        // Two pages show in which direction the pool gives them.
+        let first = std::iter::once(0..(2 * size.bytes()).min(memory.size));
+        for Range { end, .. } in first.chain(steps(memory.size, STEP.max(size.bytes()))) {
+            let bytes = end.saturating_sub(taking.taken());
+            taking
+                .more(bytes)
+                .map_err(|error| error.of_all(memory.size))?;
+            progress.advance(bytes);
         }
         let is_good = choice::is_good(&taking.pages, size.bytes(), required);
         let most = match is_good || spare == 0 {
@@ -214,16 +219,38 @@ struct Taking<'a> {
     space: &'a mut NoiommuSpace,
     /// Where each one is.
     pages: Vec<Hpa>,
+    /// Whether the pool gives the highest first, as it does once a guest has returned pages that ascend.
+    descends: bool,
 }
 
 impl Taking<'_> {
-    /// Takes `bytes` more.
+    /// Bytes that are taken.
+    fn taken(&self) -> u64 {
+        self.pages.len() as u64 * self.size.bytes()
+    }
+
+    /// Takes `bytes` more, so that neighbours in the file are neighbours in memory as far as the pool has them: each
+    /// run of these is mapped in one piece.
     fn more(&mut self, bytes: u64) -> Result<(), PinError> {
-        let page_size = self.size.bytes();
-        let taken = self.pages.len() as u64;
-        let offset = taken * page_size;
-        populate(&self.file, offset..offset + bytes, self.size, self.wanted)?;
-        self.pin(offset, bytes)
+        let offset = self.taken();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let step = match self.descends {
+            true => self.size.bytes(),
+            false => bytes,
+        };
+        // The kernel fills a range from its begin on.
+        let parts: Vec<_> = steps(bytes, step).collect();
+        for part in parts.into_iter().rev() {
+            let range = offset + part.start..offset + part.end;
+            populate(&self.file, range, self.size, self.wanted)?;
+        }
+        self.pin(offset, bytes)?;
+        if let [first, second] = self.pages[..] {
+            self.descends = second < first;
+        }
+        Ok(())
     }
 
     /// Pins what was taken again, each page by itself, so that it can be given back by itself. Pages that are not
