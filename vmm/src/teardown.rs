@@ -28,6 +28,7 @@ use crate::bus::worker::Worker;
 use crate::error::Error;
 use crate::kvm::vcpu::VcpuThread;
 use crate::kvm::vm::{Memslot, delete_all};
+use crate::memory::backing;
 use crate::memory::guest::GuestRam;
 use crate::memory::moved;
 use crate::memory::table::RamTable;
@@ -107,6 +108,8 @@ pub(crate) struct Resources {
     pub assigned: Assigned,
     /// The addresses of guest memory that devices use.
     pub table: Option<Arc<RamTable>>,
+    /// Bytes in each of its pages, all of which are in one place.
+    pub page_size: u64,
     /// Guest memory in KVM.
     pub memslots: Vec<Memslot>,
     /// Guest memory in this process.
@@ -136,6 +139,7 @@ impl Resources {
             mediated: Vec::new(),
             assigned,
             table: None,
+            page_size: backing::PAGE,
             memslots: Vec::new(),
             ram: GuestRam::default(),
             is_torn_down: false,
@@ -161,7 +165,7 @@ impl Resources {
     pub fn check_pages(&self) -> Result<(), Error> {
         match &self.table {
             Some(table) if self.assigned.spaces.has_noiommu() && !self.ram.regions().is_empty() => {
-                Ok(moved::check(&self.ram, table)?)
+                Ok(moved::check(&self.ram, table, self.page_size)?)
             }
             _ => Ok(()),
         }

@@ -33,7 +33,7 @@ pub use error::{PinError, of_all};
 const COOKIE: Iova = Iova(1 << 30);
 
 /// What ordinary memory is certain to be made of.
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 
 /// Memory is cleared and pinned in steps of so many bytes, so that progress can be shown.
 const STEP: u64 = 256 << 20;
@@ -44,6 +44,8 @@ pub struct Backing {
     /// The memory. It may be longer, with holes: only what is in `extents` is guest RAM. `None` if it is taken where it
     /// is mapped, since nothing but this process and KVM needs it.
     pub file: Option<File>,
+    /// Bytes in each of its pages: each is in one place.
+    pub page_size: u64,
     /// Where it is, in the order of the file.
     pub extents: Vec<Extent>,
     /// The choice of its pages, if there was one.
@@ -81,12 +83,17 @@ impl Backing {
             wanted: memory.size / size.bytes(),
             space,
             pages: Vec::new(),
+            descends: false,
         };
         let progress = Progress::new("Pinning guest memory", memory.size);
-        for range in steps(memory.size, STEP.max(size.bytes())) {
-            let taken = taking.more(range.end - range.start);
-            taken.map_err(|error| error.of_all(memory.size))?;
-            progress.advance(range.end - range.start);
+        // Two pages show in which direction the pool gives them.
+        let first = std::iter::once(0..(2 * size.bytes()).min(memory.size));
+        for Range { end, .. } in first.chain(steps(memory.size, STEP.max(size.bytes()))) {
+            let bytes = end.saturating_sub(taking.taken());
+            taking
+                .more(bytes)
+                .map_err(|error| error.of_all(memory.size))?;
+            progress.advance(bytes);
         }
         let is_good = choice::is_good(&taking.pages, size.bytes(), required);
         let most = match is_good || spare == 0 {
@@ -106,9 +113,9 @@ impl Backing {
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::TooLittleMemory`], [`PinError::Backend`], [`PinError::Process`]
     pub fn scattered(memory: &MemoryConfig, space: &mut NoiommuSpace) -> Result<Self, PinError> {
-        let page_size = memory.hugepage_size.map_or(PAGE, HugepageSize::bytes);
         let file = unpinned(memory)?;
-        Self::pin(file, page_size, memory, |request| Ok(space.pin(request)?))
+        let size = page_size_of(memory);
+        Self::pin(file, size, memory, |request| Ok(space.pin(request)?))
     }
 
     /// Takes any memory and pins it in the physical memory of `machine`: in large pages if it has to
@@ -143,6 +150,7 @@ impl Backing {
         check_available(memory.size, available_memory(&SysRoot::default()))?;
         Ok(Self {
             file: None,
+            page_size: PAGE,
             extents: Vec::new(),
             choice: None,
         })
@@ -155,6 +163,7 @@ impl Backing {
     pub fn unpinned(memory: &MemoryConfig) -> Result<Self, PinError> {
         Ok(Self {
             file: Some(unpinned(memory)?),
+            page_size: page_size_of(memory),
             extents: Vec::new(),
             choice: None,
         })
@@ -184,6 +193,7 @@ impl Backing {
         }
         Ok(Self {
             file: Some(file),
+            page_size: page_size_of(memory),
             extents: in_file(extents),
             choice: None,
         })
@@ -209,16 +219,38 @@ struct Taking<'a> {
     space: &'a mut NoiommuSpace,
     /// Where each one is.
     pages: Vec<Hpa>,
+    /// Whether the pool gives the highest first, as it does once a guest has returned pages that ascend.
+    descends: bool,
 }
 
 impl Taking<'_> {
-    /// Takes `bytes` more.
+    /// Bytes that are taken.
+    fn taken(&self) -> u64 {
+        self.pages.len() as u64 * self.size.bytes()
+    }
+
+    /// Takes `bytes` more, so that neighbours in the file are neighbours in memory as far as the pool has them: each
+    /// run of these is mapped in one piece.
     fn more(&mut self, bytes: u64) -> Result<(), PinError> {
-        let page_size = self.size.bytes();
-        let taken = self.pages.len() as u64;
-        let offset = taken * page_size;
-        populate(&self.file, offset..offset + bytes, self.size, self.wanted)?;
-        self.pin(offset, bytes)
+        let offset = self.taken();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let step = match self.descends {
+            true => self.size.bytes(),
+            false => bytes,
+        };
+        // The kernel fills a range from its begin on.
+        let parts: Vec<_> = steps(bytes, step).collect();
+        for part in parts.into_iter().rev() {
+            let range = offset + part.start..offset + part.end;
+            populate(&self.file, range, self.size, self.wanted)?;
+        }
+        self.pin(offset, bytes)?;
+        if let [first, second] = self.pages[..] {
+            self.descends = second < first;
+        }
+        Ok(())
     }
 
     /// Pins what was taken again, each page by itself, so that it can be given back by itself. Pages that are not
@@ -335,6 +367,7 @@ impl Taking<'_> {
         }
         Ok(Backing {
             file: Some(self.file),
+            page_size,
             extents: in_file(extents),
             choice: Some(choice),
         })
@@ -350,6 +383,11 @@ fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
         .map(|(start, end)| start..end)
         .filter(|gap| !gap.is_empty())
         .collect()
+}
+
+/// What guest RAM is made of, unless it is always made of hugepages.
+fn page_size_of(memory: &MemoryConfig) -> u64 {
+    memory.hugepage_size.map_or(PAGE, HugepageSize::bytes)
 }
 
 /// Guest RAM of hugepages, or of ordinary memory, that is not pinned yet but will be. All of it is

@@ -17,17 +17,14 @@ use super::guest::GuestRam;
 use super::table::RamTable;
 use crate::error::explain::chain;
 
-/// The addresses that pagemap reports.
-const PAGE: usize = 4096;
-
-/// Compares every page of `ram` that is in `table`.
+/// Compares every page of `ram` that is in `table`, each of `page_size` bytes.
 ///
 /// Where the kernel hides the pages' addresses, this is logged and nothing is compared.
 ///
 /// # Errors
 /// [`LayoutError::Moved`] for the first page that is elsewhere, [`LayoutError::Physical`]
-pub fn check(ram: &GuestRam, table: &RamTable) -> Result<(), LayoutError> {
-    match compare(ram, table)? {
+pub fn check(ram: &GuestRam, table: &RamTable, page_size: u64) -> Result<(), LayoutError> {
+    match compare(ram, table, page_size)? {
         Compared::All(pages) => {
             log::info!("{pages} pages of guest memory are at the addresses that devices use");
         }
@@ -44,7 +41,7 @@ enum Compared {
     Hidden(String),
 }
 
-fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, LayoutError> {
+fn compare(ram: &GuestRam, table: &RamTable, page_size: u64) -> Result<Compared, LayoutError> {
     let hidden = |error| Ok(Compared::Hidden(chain(&error)));
     let pagemap = match Pagemap::open() {
         Ok(pagemap) => pagemap,
@@ -59,13 +56,13 @@ fn compare(ram: &GuestRam, table: &RamTable) -> Result<Compared, LayoutError> {
         if let Err(error) = mapping.populate() {
             log::debug!("memory at {}: {}", region.gpa(), chain(&error));
         }
-        let states = pagemap.pages(mapping.start(), mapping.len());
-        for (offset, state) in (0..).step_by(PAGE).zip(states) {
+        let states = pagemap.pages(mapping.start(), mapping.len(), page_size);
+        for (number, state) in (0..).zip(states) {
             let state = match state {
                 Ok(state) => state,
                 Err(error) => return hidden(error),
             };
-            let gpa = region.gpa() + offset;
+            let gpa = region.gpa() + number * page_size;
             let Some(hpa) = planned.at(gpa)? else {
                 continue;
             };

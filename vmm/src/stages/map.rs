@@ -47,6 +47,7 @@ impl<'a> Planned<'a> {
             map_for_devices(space, file, &layout.memory).map_err(backing::of_all(size))?;
         }
         let low = low::allocate().map_err(process("allocate low guest memory"))?;
+        resources.page_size = backing.page_size;
         resources.ram = GuestRam::map(low.as_ref(), backing.file.as_ref(), &layout.memory)?;
         for region in resources.ram.regions() {
             let memslot = vm.map(region.gpa(), region.mapping())?;

@@ -33,6 +33,8 @@ const MAX_POLLS: u64 = 1 << 20;
 /// Bytes that are translated at once.
 const LENGTHS: [u64; 3] = [PAGE, 16 * PAGE, 512 * PAGE];
 
+/// A register that takes anything, and means nothing to DMA.
+const LIVENESS: u64 = 0x4;
 const SOURCE: u64 = 0x80;
 const DESTINATION: u64 = 0x88;
 const COUNT: u64 = 0x90;
@@ -134,6 +136,9 @@ impl<N: Fn() -> u64> Meter<N> {
             black_box(registers.load(SOURCE));
         }));
         costs.push(self.least("storing to a register", 1, || store(SOURCE, gpa.0)));
+        costs.push(self.least("a store that is passed on", 1, || {
+            registers.store(LIVENESS, 4, 0);
+        }));
         store(DESTINATION, BUFFER);
         store(COUNT, 0);
         costs.push(self.least("a start that is refused", 1, || store(COMMAND, START)));
@@ -194,8 +199,11 @@ mod tests {
 
     impl Stores for Device {
         fn store(&self, offset: u64, width: u8, value: u64) {
-            assert_eq!(width, 8);
             self.accesses.update(|count| count + 1);
+            if offset == LIVENESS {
+                return assert_eq!(width, 4);
+            }
+            assert_eq!(width, 8);
             let mut registers = self.registers.get();
             registers[Self::at(offset)] = value;
             if offset == COMMAND && registers[2] > 0 {
@@ -236,7 +244,7 @@ mod tests {
         let meter = Meter(|| device.accesses.get());
         let costs = meter.registers(&device, Gpa(0x5000)).unwrap();
         let ticks: Vec<_> = costs.iter().map(|cost| cost.ticks).collect();
-        assert_eq!(ticks, [1, 1, 1, 8]);
+        assert_eq!(ticks, [1, 1, 1, 1, 8]);
         assert_eq!(device.started.get(), STARTS);
         assert_eq!(device.registers.get()[..3], [0x5000, BUFFER, 8]);
         let device = Device {

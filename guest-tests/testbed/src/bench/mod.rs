@@ -2,26 +2,33 @@
 
 //! `cargo testbed bench`: what a start of a guest costs, beside what a user would run instead.
 //!
-//! One boot of the test machine counts instructions (`-icount shift=0`: the machine's clock advances by a nanosecond
-//! for each), the other measures time, one monitor after the other in each round. Every figure is a ratio of two
-//! that come from the same boot.
+//! Most boots of the test machine count instructions (`-icount shift=0`: the machine's clock advances by a nanosecond
+//! for each), one measures time, one monitor after the other in each round. Every ratio is of two figures that come
+//! from the same boot.
 
+mod growth;
+mod many;
 mod monitor;
+mod reads;
 mod rows;
+mod script;
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
+use crate::cases::cost;
 use crate::error::{AtPath, Error, Result};
 use crate::initramfs::Initramfs;
 use crate::inside::boot::FACTS;
-use crate::machine::{Machine, Status};
+use crate::machine::Machine;
 use crate::paths::GuestTarget;
-use crate::{image, paths, setup, shell};
+use crate::{image, paths, setup};
 
-use monitor::{Boots, FOLDER, Monitor, Peer};
+use monitor::{Monitor, Peer};
+use rows::Row;
+use script::Facts;
 
 /// Prints what is waited for, and ends as its monitor expects it.
 const GUEST: &str = r#"#!/bin/busybox sh
@@ -36,8 +43,9 @@ const GUEST: &str = r#"#!/bin/busybox sh
 const ROUNDS: u32 = 11;
 const SHORT_ROUNDS: u32 = 3;
 
-/// A machine that says nothing for so long hangs.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Memory of the test machine in GiB, and its hugepages: those of a guest with 1 GiB, and some more.
+const MEMORY_GIB: u64 = 4;
+const HUGEPAGES: u32 = 530;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -45,9 +53,12 @@ pub struct Options {
     /// Measure another monitor as well: firecracker or cloud-hypervisor, as NAME=PATH. Repeatable.
     #[arg(long, value_name = "NAME=PATH")]
     peer: Vec<Peer>,
-    /// Three rounds instead of eleven.
+    /// Three rounds instead of eleven, eight microVMs at once instead of 32, and no counts of pieces, devices and vCPUs.
     #[arg(long)]
     short: bool,
+    /// Measure this only. Repeatable.
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Vec<Part>,
     /// Count instructions only.
     #[arg(long)]
     no_times: bool,
@@ -59,31 +70,130 @@ pub struct Options {
     pub no_build: bool,
 }
 
+/// What is measured, by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Starts and ends beside other monitors.
+    Starts,
+    /// Reads of an NVMe controller.
+    Reads,
+    /// A transfer of a mediated device.
+    Mediated,
+    /// Many microVMs at once.
+    Many,
+    /// Pieces of memory, devices and vCPUs.
+    Growth,
+}
+
+impl Options {
+    fn has(&self, part: Part) -> bool {
+        match self.only.is_empty() {
+            true => part != Part::Growth || !self.short,
+            false => self.only.contains(&part),
+        }
+    }
+}
+
 /// Measures, and prints a table. Returns whether all targets are met.
 ///
 /// # Errors
-/// Those of the test machine; [`Error::Malformed`] if a monitor's guest did not start.
+/// Those of the test machine; [`Error::Usage`] if a monitor's guest did not start, or memory is short.
 pub fn run(options: &Options) -> Result<bool> {
-    let folder = tempfile::tempdir().at("create", "a temporary folder")?;
-    let pinvisor = distributed()?;
-    let rig = Rig::make(folder.path(), &options.peer, &pinvisor)?;
-    let counted = rig.measure(1, true)?;
-    let times = match options.no_times {
-        true => Boots::new(),
-        false => rig.measure(if options.short { SHORT_ROUNDS } else { ROUNDS }, false)?,
+    let gib = match options.has(Part::Growth) {
+        true => growth::GIB,
+        false => MEMORY_GIB,
     };
-    let size = std::fs::metadata(&pinvisor).at("look at", &pinvisor)?.len();
-    let rows = rows::rows(&counted, &times, size);
-    print!("{}", rows::table(&rows));
-    println!("\n{}", rows::boots(&counted, &times));
+    script::require_memory(gib)?;
+    let folder = tempfile::tempdir().at("create", "a temporary folder")?;
+    let bench = Bench {
+        pinvisor: distributed()?,
+        initramfs: folder.path().join("initramfs"),
+        folder: folder.path().to_owned(),
+    };
+    Initramfs::with_busybox(&setup::busybox(setup::Arch::X86_64)?, GUEST)?
+        .write(&bench.initramfs)?;
+    print!("{}", rows::HEAD);
+    let mut results = Results::default();
+    for part in Part::value_variants() {
+        if options.has(*part) {
+            bench.measure(*part, options, &mut results)?;
+        }
+    }
+    println!("{}", results.tables);
     if let Some(path) = &options.json {
-        let text = serde_json::json!({
-            "rows": rows.iter().map(rows::Row::json).collect::<Vec<_>>(),
-            "counted": counted, "times": times,
-        });
+        let rows: Vec<_> = results.rows.iter().map(Row::json).collect();
+        let text = serde_json::json!({"rows": rows, "facts": results.facts});
         std::fs::write(path, format!("{text:#}\n")).at("write", path)?;
     }
-    Ok(rows.iter().all(|row| row.is_met() != Some(false)))
+    Ok(results.rows.iter().all(|row| row.is_met() != Some(false)))
+}
+
+/// What was measured so far.
+#[derive(Default)]
+struct Results {
+    rows: Vec<Row>,
+    /// Tables of what is underneath.
+    tables: String,
+    facts: BTreeMap<&'static str, Facts>,
+}
+
+impl Results {
+    /// Prints rows, which are not lost then if what follows fails.
+    fn show(&mut self, rows: Vec<Row>) {
+        print!("{}", rows::lines(&rows));
+        self.rows.extend(rows);
+    }
+}
+
+/// What all parts are measured with.
+struct Bench {
+    folder: PathBuf,
+    pinvisor: PathBuf,
+    initramfs: PathBuf,
+}
+
+impl Bench {
+    fn measure(&self, part: Part, options: &Options, results: &mut Results) -> Result<()> {
+        match part {
+            Part::Starts => self.starts(options, results)?,
+            Part::Reads => {
+                let facts = reads::measure(&self.folder, &self.pinvisor)?;
+                results.show(reads::rows(&facts));
+                results.tables += &reads::table(&facts);
+                results.facts.insert("reads", facts);
+            }
+            Part::Mediated => results.show(vec![Row::mediated(cost::mediated()?)]),
+            Part::Many => {
+                let facts = many::measure(self, options.short)?;
+                results.show(many::rows(&facts));
+                results.facts.insert("many", facts);
+            }
+            Part::Growth => {
+                let facts = growth::measure(self)?;
+                results.show(growth::rows(&facts));
+                results.tables += &growth::table(&facts);
+                results.facts.insert("growth", facts);
+            }
+        }
+        Ok(())
+    }
+
+    fn starts(&self, options: &Options, results: &mut Results) -> Result<()> {
+        let rig = Rig::make(self, &options.peer)?;
+        let counted = rig.measure(1, true)?;
+        let size = std::fs::metadata(&self.pinvisor).at("look at", &self.pinvisor)?;
+        results.show(rows::rows(&counted, size.len()));
+        let times = match (options.no_times, options.short) {
+            (true, _) => Facts::new(),
+            (false, true) => rig.measure(SHORT_ROUNDS, false)?,
+            (false, false) => rig.measure(ROUNDS, false)?,
+        };
+        results.show(rows::against_time(&times));
+        results.tables += &rows::boots(&counted, &times);
+        results.facts.insert("counted", counted);
+        results.facts.insert("times", times);
+        Ok(())
+    }
 }
 
 /// `pinvisor` as it is distributed: static and stripped.
@@ -111,19 +221,17 @@ struct Rig {
 }
 
 impl Rig {
-    fn make(folder: &Path, peers: &[Peer], pinvisor: &Path) -> Result<Self> {
-        let [disk, initramfs] = ["disk", "initramfs"].map(|name| folder.join(name));
+    fn make(bench: &Bench, peers: &[Peer]) -> Result<Self> {
+        let disk = bench.folder.join("disk");
         image::write(&disk, &image::bytes(64, 1))?;
-        Initramfs::with_busybox(&setup::busybox(setup::Arch::X86_64)?, GUEST)?.write(&initramfs)?;
         let mut machine = Machine::builder()
-            .memory("3G")
-            .hugepages_2m(150)
+            .memory(&format!("{MEMORY_GIB}G"))
+            .hugepages_2m(HUGEPAGES)
             .disk("disk", disk)
             .device("nvme,drive=disk,serial=testbed")
             .file("kernel", setup::guest_kernel()?.vmlinux())
-            .file("initramfs", initramfs)
-            .file("pinvisor", pinvisor)
-            .patience(PATIENCE);
+            .file("initramfs", &bench.initramfs)
+            .file("pinvisor", &bench.pinvisor);
         let mut monitors = vec![Monitor::Pinvisor, Monitor::PinvisorNvme, Monitor::Microvm];
         let mut files = vec!["kernel", "initramfs", "pinvisor"];
         for peer in peers {
@@ -131,85 +239,50 @@ impl Rig {
             files.push(peer.monitor.name());
             monitors.push(peer.monitor);
         }
-        let files: Vec<_> = files
-            .iter()
-            .map(|name| format!("/testbed/{name}"))
-            .collect();
         let prepare: String = monitors.iter().map(|monitor| monitor.prepare()).collect();
-        let prepare = format!(
-            "mkdir -p {FOLDER}\ncp {} {FOLDER}\nchmod -R +x {FOLDER}\n{prepare}",
-            files.join(" ")
-        );
         Ok(Self {
             machine,
             monitors,
-            prepare,
+            prepare: script::prepare(&files, HUGEPAGES) + &prepare,
         })
     }
 
     /// The facts of `rounds` boots of each monitor, after one that only brings files into memory. With `counts`
     /// the clock counts instructions, and another boot of each is traced.
-    fn measure(&self, rounds: u32, counts: bool) -> Result<Boots> {
+    fn measure(&self, rounds: u32, counts: bool) -> Result<Facts> {
         let machine = match counts {
-            true => self
-                .machine
-                .clone()
-                .qemu_arg("-icount")
-                .qemu_arg("shift=0,sleep=off"),
+            true => script::counting(self.machine.clone()),
             false => self.machine.clone(),
         };
-        let outcome = machine.run_streaming(&self.script(rounds, counts), &mut |_| ())?;
-        let failed = |reason: String| Error::Malformed {
-            path: "the test machine's output".into(),
-            reason,
-        };
-        if outcome.status != Status::Exited(0) {
-            let end = shell::last_lines(&outcome.output, 20);
-            return Err(failed(format!(
-                "a monitor failed ({}):\n{end}",
-                outcome.status
-            )));
-        }
-        let mut boots = Boots::new();
-        let mut lines = outcome.output.lines();
-        while let Some(line) = lines.next() {
-            let Some(name) = line.strip_prefix("bench: ") else {
-                continue;
-            };
-            let monitor = self.monitors.iter().find(|monitor| monitor.name() == name);
-            let facts = lines
-                .by_ref()
-                .find_map(|line| serde_json::from_str(line.strip_prefix(FACTS)?).ok());
-            let (Some(monitor), Some(facts)) = (monitor, facts) else {
-                return Err(failed(format!("no facts about a boot of {name}")));
-            };
-            boots.entry(monitor.name()).or_default().push(facts);
-        }
-        Ok(boots)
+        script::run(&machine, &self.script(rounds, counts), FACTS)
     }
 
     fn script(&self, rounds: u32, counts: bool) -> String {
-        let boot = |monitor: &Monitor, words: &str, to: &str| {
+        let boot = |monitor: Monitor, words: &str, to: &str| {
             format!(
-                "testbed inside boot {words}-- {} {to} || exit 1\n",
+                "echo {}{}\ntestbed inside boot {words}-- {} {to}|| exit 1\n",
+                script::NAME,
+                monitor.name(),
                 monitor.command()
             )
         };
         let mut script = self.prepare.clone();
         for monitor in &self.monitors {
-            script += &boot(monitor, "", "> /dev/null");
+            script += &boot(*monitor, "", "> /dev/null ");
         }
-        let words = match counts {
-            true => vec!["", "--trace "],
-            false => vec![""],
+        let words: &[&str] = match counts {
+            true => &["", "--trace all "],
+            false => &[""],
         };
         for _ in 0..rounds {
-            for words in &words {
+            for words in words {
                 for monitor in &self.monitors {
-                    script += &format!("echo bench: {}\n", monitor.name());
-                    script += &boot(monitor, words, "");
+                    script += &boot(*monitor, words, "");
                 }
             }
+        }
+        if counts {
+            script += &boot(Monitor::PinvisorGib, "--trace memory ", "");
         }
         script
     }

@@ -2,17 +2,10 @@
 
 //! The monitors that are measured side by side, and how each is started: the same kernel, initramfs, memory and CPU.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde_json::Value;
-
-/// The facts about each boot of each monitor, by its name and in order.
-pub type Boots = BTreeMap<&'static str, Vec<Value>>;
-
-/// Where kernel, initramfs and monitors are on the test machine, in memory.
-pub const FOLDER: &str = "/tmp/bench";
+use super::script::FOLDER;
 
 /// A monitor that the user supplies: `NAME=PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +43,8 @@ pub enum Monitor {
     Pinvisor,
     /// Pinvisor with one NVMe controller.
     PinvisorNvme,
+    /// The same with 1 GiB of memory.
+    PinvisorGib,
     /// QEMU's machine for microVMs.
     Microvm,
     /// Firecracker.
@@ -67,6 +62,7 @@ impl Monitor {
         match self {
             Self::Pinvisor => "pinvisor",
             Self::PinvisorNvme => "pinvisor-nvme",
+            Self::PinvisorGib => "pinvisor-1g",
             Self::Microvm => "qemu-microvm",
             Self::Firecracker => "firecracker",
             Self::CloudHypervisor => "cloud-hypervisor",
@@ -87,13 +83,17 @@ impl Monitor {
     /// Its command line for the shell: 256 MiB, one vCPU, the serial port on standard output.
     pub fn command(self) -> String {
         let quiet = "console=ttyS0 quiet panic=-1";
-        let pinvisor = format!(
-            "{FOLDER}/pinvisor run --kernel {FOLDER}/kernel --initramfs {FOLDER}/initramfs --memory 256M \
-             --cmdline '{quiet}'"
-        );
+        let pinvisor = |memory| {
+            format!(
+                "{FOLDER}/pinvisor run --kernel {FOLDER}/kernel --initramfs {FOLDER}/initramfs --memory {memory} \
+                 --cmdline '{quiet}'"
+            )
+        };
+        let device = "--noiommu --device $TESTBED_BDF_0";
         match self {
-            Self::Pinvisor => pinvisor,
-            Self::PinvisorNvme => format!("{pinvisor} --noiommu --device $TESTBED_BDF_0"),
+            Self::Pinvisor => pinvisor("256M"),
+            Self::PinvisorNvme => format!("{} {device}", pinvisor("256M")),
+            Self::PinvisorGib => format!("{} {device}", pinvisor("1G")),
             Self::Microvm => format!(
                 "qemu-system-x86_64 -M microvm,x-option-roms=off,pit=off,pic=off,isa-serial=on,rtc=on,acpi=off \
                  -enable-kvm -cpu host -m 256M -smp 1 -nodefaults -no-user-config -no-reboot -nographic \

@@ -4,7 +4,8 @@
 
 use serde_json::{Value, json};
 
-use super::monitor::{Boots, Monitor};
+use super::monitor::Monitor;
+use super::script::Facts;
 
 /// One line of the table.
 #[derive(Debug)]
@@ -17,13 +18,32 @@ pub struct Row {
 }
 
 impl Row {
-    fn new(what: impl Into<String>, value: Option<f64>, unit: &'static str, most: f64) -> Self {
+    /// A line with a target.
+    pub fn new(what: impl Into<String>, value: Option<f64>, unit: &'static str, most: f64) -> Self {
         Self {
             what: what.into(),
             value,
             unit,
             most: Some(most),
         }
+    }
+
+    /// A line without one.
+    pub fn reported(what: impl Into<String>, value: Option<f64>, unit: &'static str) -> Self {
+        Self {
+            what: what.into(),
+            value,
+            unit,
+            most: None,
+        }
+    }
+
+    /// The line about a mediated transfer: its instructions, and those of its stores if they are passed on.
+    pub fn mediated(costs: Option<(u64, u64)>) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "some ten thousand instructions")]
+        let ratio = costs.map(|(transfer, stores)| transfer as f64 / stores as f64);
+        let what = "one mediated transfer, against its stores passed on unchecked";
+        Self::new(what, ratio, "x", 1.1)
     }
 
     /// Whether the target is met; `None` without one.
@@ -40,8 +60,8 @@ impl Row {
     }
 }
 
-/// The rows, of boots that counted instructions and of those that took time, and of a program of `size` bytes.
-pub fn rows(counted: &Boots, times: &Boots, size: u64) -> Vec<Row> {
+/// The rows of boots that counted instructions, and of a program of `size` bytes.
+pub fn rows(counted: &Facts, size: u64) -> Vec<Row> {
     let mut rows = against_peers(counted);
     rows.extend(counts(counted));
     #[expect(clippy::cast_precision_loss, reason = "the size of a program")]
@@ -52,7 +72,7 @@ pub fn rows(counted: &Boots, times: &Boots, size: u64) -> Vec<Row> {
         "MiB",
         4.0,
     ));
-    rows.extend(against_time(times));
+    rows.push(placing(counted));
     rows
 }
 
@@ -61,7 +81,7 @@ fn ratio(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 }
 
 /// Own costs against those of the other monitors that were measured.
-fn against_peers(counted: &Boots) -> Vec<Row> {
+fn against_peers(counted: &Facts) -> Vec<Row> {
     let own = |monitor| own_cost(counted, monitor, &[]);
     let peers = [
         (Monitor::Microvm, 0.5),
@@ -80,7 +100,7 @@ fn against_peers(counted: &Boots) -> Vec<Row> {
 }
 
 /// What Pinvisor's own boots took.
-fn counts(counted: &Boots) -> [Row; 6] {
+fn counts(counted: &Facts) -> [Row; 6] {
     let (none, nvme) = (Monitor::Pinvisor, Monitor::PinvisorNvme);
     let traced = |key| median(counted, none, &["trace", key]);
     let waiting = median(counted, nvme, &["waiting_ms"]).map(|ms| ms / 100.0);
@@ -127,31 +147,46 @@ fn counts(counted: &Boots) -> [Row; 6] {
     ]
 }
 
+/// What it takes to pin 1 GiB, ask where it is, plan and map it, against clearing it, 8 bytes with each instruction.
+fn placing(counted: &Facts) -> Row {
+    let traced = |key| median(counted, Monitor::PinvisorGib, &["trace", key]);
+    let value = ratio(traced("placing_s"), traced("clearing_s"));
+    Row::new(
+        "pin, query, plan and map 1 GiB, against clearing it",
+        value,
+        "x",
+        0.02,
+    )
+}
+
 /// Times, which have no targets.
-fn against_time(times: &Boots) -> impl Iterator<Item = Row> {
+pub fn against_time(times: &Facts) -> Vec<Row> {
     let microvm = median(times, Monitor::Microvm, &["init_ns"]);
     let pinvisor = [
         ("no device", Monitor::Pinvisor),
         ("one NVMe", Monitor::PinvisorNvme),
     ];
-    pinvisor.into_iter().map(move |(name, monitor)| Row {
-        what: format!("time from exec to init, {name}, against qemu-microvm"),
-        value: ratio(median(times, monitor, &["init_ns"]), microvm),
-        unit: "x",
-        most: None,
-    })
+    let rows = pinvisor.into_iter().map(move |(name, monitor)| {
+        let what = format!("time from exec to init, {name}, against qemu-microvm");
+        Row::reported(
+            what,
+            ratio(median(times, monitor, &["init_ns"]), microvm),
+            "x",
+        )
+    });
+    rows.filter(|row| row.value.is_some()).collect()
 }
 
 /// Seconds of what the monitor itself does: up to the first instruction of the guest and in exits until init, less
 /// waiting and the times of `without`. On a machine whose clock counts instructions these are nanoseconds of them.
-fn own_cost(boots: &Boots, monitor: Monitor, without: &[&str]) -> Option<f64> {
+fn own_cost(boots: &Facts, monitor: Monitor, without: &[&str]) -> Option<f64> {
     let traced = |key: &str| median(boots, monitor, &["trace", key]);
     let less = without.iter().filter_map(|key| traced(key)).sum::<f64>();
     Some(traced("before_guest_s")? + traced("in_exits_s")? - traced("waiting_s")? - less)
 }
 
 /// The median of a figure, over the boots that have it.
-fn median(boots: &Boots, monitor: Monitor, path: &[&str]) -> Option<f64> {
+fn median(boots: &Facts, monitor: Monitor, path: &[&str]) -> Option<f64> {
     let all = boots.get(monitor.name())?.iter();
     // Noting what a monitor does changes its times.
     let is_wanted = |boot: &&Value| boot.get("trace").is_some() == (path[0] == "trace");
@@ -167,9 +202,12 @@ fn median(boots: &Boots, monitor: Monitor, path: &[&str]) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-/// The table in Markdown.
-pub fn table(rows: &[Row]) -> String {
-    let mut text = String::from("| what | figure | target | met |\n|---|---|---|---|\n");
+/// The head of the table, in Markdown.
+pub const HEAD: &str = "| what | figure | target | met |\n|---|---|---|---|\n";
+
+/// The lines of `rows`, in Markdown.
+pub fn lines(rows: &[Row]) -> String {
+    let mut text = String::new();
     for row in rows {
         let value = row
             .value
@@ -187,9 +225,9 @@ pub fn table(rows: &[Row]) -> String {
 }
 
 /// What each monitor took, in Markdown.
-pub fn boots(counted: &Boots, times: &Boots) -> String {
+pub fn boots(counted: &Facts, times: &Facts) -> String {
     let mut text = String::from(
-        "| monitor | exec to init, ms | exec to gone, ms | instructions to init, 10^6 | to the end | waiting, ms \
+        "\n| monitor | exec to init, ms | exec to gone, ms | instructions to init, 10^6 | to the end | waiting, ms \
          | own cost, 10^6 | exits | system calls | memory, KiB |\n|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for monitor in [
@@ -241,12 +279,14 @@ mod tests {
 
     #[test]
     fn a_row_that_misses_its_target_says_no() {
-        let counted = Boots::from([
+        let boots = [
             ("pinvisor", boot(0.09, 301)),
             ("pinvisor-nvme", boot(0.09, 301)),
             ("qemu-microvm", boot(0.25, 1000)),
-        ]);
-        let rows = rows(&counted, &Boots::new(), 4 << 20);
+        ];
+        let counted = Facts::from(boots.map(|(name, boots)| (name.to_owned(), boots)));
+        let mut rows = rows(&counted, 4 << 20);
+        rows.extend(against_time(&counted));
         let met = |what: &str| {
             let row = rows.iter().find(|row| row.what.starts_with(what));
             row.unwrap().is_met()
@@ -257,7 +297,7 @@ mod tests {
         assert_eq!(met("last exit"), Some(false));
         assert_eq!(met("program"), Some(true));
         assert_eq!(met("time from exec to init, no device"), None);
-        let table = table(&rows);
+        let table = lines(&rows);
         assert!(
             table.contains("no device | 301.00  | ≤ 300 | no |"),
             "{table}"

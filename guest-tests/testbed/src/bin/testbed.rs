@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use guest_tests::inside::{boot, broadcast, canary, deny, nvme_manage, shape};
+use guest_tests::inside::{between, boot, broadcast, canary, deny, many, nvme_manage, shape};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
 use guest_tests::runner::Choice;
@@ -118,6 +118,22 @@ enum Inside {
         #[command(flatten)]
         boot: boot::Boot,
         /// The monitor's command.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// Run `linux-stress reads`, or a monitor whose guest does, and print what happened meanwhile, as JSON.
+    Between {
+        #[command(flatten)]
+        between: between::Between,
+        /// The command.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// Run a monitor many times at once, and print what that took and left behind, as JSON.
+    Many {
+        #[command(flatten)]
+        many: many::Many,
+        /// The command.
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
@@ -323,6 +339,8 @@ fn run(task: Task) -> Result<i32> {
             Ok(i32::from(!bench::run(&options)?))
         }
         Task::Inside(Inside::Boot { boot, command }) => boot::run(boot, &command),
+        Task::Inside(Inside::Between { between, command }) => between::run(between, &command),
+        Task::Inside(Inside::Many { many, command }) => many::run(many, &command),
         Task::Inside(Inside::Shape { shape, command }) => shape::run(shape, &command),
         Task::Inside(Inside::Canary { canary, command }) => canary::run(canary, &command),
         Task::Inside(Inside::Pool { key, command }) => canary::pool(&key, &command),

@@ -11,6 +11,7 @@ use super::scattered::EDU;
 use super::script::{self, PRELUDE};
 use super::stress;
 use crate::error::Result;
+use crate::machine::Outcome;
 use crate::runner::CaseResult;
 
 const LIMIT: Duration = Duration::from_secs(400);
@@ -30,30 +31,55 @@ const RATIOS: [(&str, &str, u64, &str); 4] = [
     ("mediate", "a start:", 1, "a start that is refused"),
 ];
 
-/// Instructions for finding a GiB of hugepages, for translating in a guest, and for accesses to mediated registers,
-/// on a machine whose clock counts them.
-pub fn translation() -> Result<CaseResult> {
-    let guests = GUESTS.map(|(key, memory, dma)| {
-        let device = format!("--noiommu --device $TESTBED_BDF_1,dma={dma}");
-        let arguments = format!("{device} --memory {memory} --cmdline engines=cost");
-        // What is logged costs as well.
-        stress::run(key, "", &arguments).replace("pinvisor -vv", "pinvisor")
-    });
-    let script = [
-        PRELUDE,
-        "testbed-bind $TESTBED_BDF_0 || exit 1\ntestbed-bind $TESTBED_BDF_1 || exit 1\n",
-        "kernel-check cost $TESTBED_BDF_0\nsay cost $?\n",
-        &guests.concat(),
-    ]
-    .concat();
-    let outcome = stress::machine()?
+/// What one transfer of a mediated device costs, in instructions: three stores and a start; and as many stores that are
+/// passed on to the device unchecked. `None` if a cost is missing.
+///
+/// # Errors
+/// Those of the test machine.
+pub fn mediated() -> Result<Option<(u64, u64)>> {
+    let outcome = run("", &GUESTS[2..])?;
+    let costs = costs(&mut Findings::default(), &outcome, "mediate");
+    let cost = |what| of(&costs, what);
+    let transfer = cost("storing").zip(cost("a start:"));
+    let transfer = transfer.map(|(store, start)| 3 * store + start);
+    Ok(transfer.zip(cost("a store that is passed on").map(|store| 4 * store)))
+}
+
+/// Runs `guests` on a machine whose clock counts instructions, after `before`.
+fn run(before: &str, guests: &[(&str, &str, &str)]) -> Result<Outcome> {
+    let guests: String = guests
+        .iter()
+        .map(|(key, memory, dma)| {
+            let device = format!("--noiommu --device $TESTBED_BDF_1,dma={dma}");
+            let arguments = format!("{device} --memory {memory} --cmdline engines=cost");
+            // What is logged costs as well.
+            stress::run(key, "", &arguments).replace("pinvisor -vv", "pinvisor")
+        })
+        .collect();
+    let bind = "testbed-bind $TESTBED_BDF_0 || exit 1\ntestbed-bind $TESTBED_BDF_1 || exit 1\n";
+    stress::machine()?
         .device("e1000e")
         .device(EDU)
         .hugepages_2m(520)
         .timeout(LIMIT)
         .qemu_arg("-icount")
         .qemu_arg("shift=0,sleep=off")
-        .run(&script)?;
+        .run(&[PRELUDE, bind, before, &guests].concat())
+}
+
+/// The costs that guest `key` reports, which must have passed.
+fn costs(findings: &mut Findings, outcome: &Outcome, key: &str) -> Vec<(String, u64)> {
+    let report = stress::verdict(findings, outcome, key, "passed");
+    let tests = report["tests"].as_array().into_iter().flatten();
+    tests
+        .filter_map(|test| cost(test["name"].as_str()?))
+        .collect()
+}
+
+/// Instructions for finding a GiB of hugepages, for translating in a guest, and for accesses to mediated registers,
+/// on a machine whose clock counts them.
+pub fn translation() -> Result<CaseResult> {
+    let outcome = run("kernel-check cost $TESTBED_BDF_0\nsay cost $?\n", &GUESTS)?;
     let facts = script::facts(&outcome.output);
     let mut findings = Findings::default();
     findings.expect_eq("cost", facts.get("cost").copied(), Some("0"));
@@ -64,11 +90,7 @@ pub fn translation() -> Result<CaseResult> {
     println!("    {}", asked.unwrap_or_default());
     let mut all = BTreeMap::new();
     for (key, ..) in GUESTS {
-        let report = stress::verdict(&mut findings, &outcome, key, "passed");
-        let tests = report["tests"].as_array().into_iter().flatten();
-        let costs: Vec<_> = tests
-            .filter_map(|test| cost(test["name"].as_str()?))
-            .collect();
+        let costs = costs(&mut findings, &outcome, key);
         for (what, instructions) in &costs {
             println!("    {key}: {what} {instructions}");
         }

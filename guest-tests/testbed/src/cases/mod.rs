@@ -8,7 +8,7 @@ mod canary;
 mod check;
 mod check_host;
 mod compat;
-mod cost;
+pub(crate) mod cost;
 mod data;
 mod ending;
 mod false_kernel;

@@ -3,17 +3,18 @@
 //! One boot of a guest by any monitor, measured from outside of it: when its init runs, when the monitor is gone,
 //! and what the monitor did meanwhile.
 //!
-//! With `trace`, the kernel notes when the monitor enters and leaves the guest (`KVM_RUN`), its system calls and the
-//! clearing of hugepages. The notes cost time themselves, so times are measured without.
+//! With `trace`, the kernel notes when the monitor enters and leaves the guest (`KVM_RUN`), its system calls, the
+//! clearing of hugepages and the first memslot. The notes cost time themselves, so times are measured without.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use clap::Args;
 
+use super::idle_ms;
+use super::tracing::{Event, MARK, Tracing};
 use crate::error::{AtPath, Error, Result};
 
 /// What the guest's init prints first.
@@ -21,13 +22,31 @@ pub const INIT: &str = "guest: init";
 /// What precedes the facts, which are JSON.
 pub const FACTS: &str = "boot: ";
 
-const TRACING: &str = "/sys/kernel/tracing";
 /// What is noted: the vCPU's ioctl and its end, system calls, and the clearing of hugepages and its end.
 const PROBES: &str = "p:boot/enter kvm_arch_vcpu_ioctl_run\n\
                       r:boot/leave kvm_arch_vcpu_ioctl_run\n\
                       p:boot/call x64_sys_call\n\
                       p:boot/clear hugetlbfs_fallocate\n\
-                      r:boot/cleared hugetlbfs_fallocate\n";
+                      r:boot/cleared hugetlbfs_fallocate\n\
+                      p:boot/slot kvm_arch_prepare_memory_region\n";
+
+/// What is noted.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Trace {
+    /// All.
+    All,
+    /// What happens to memory, which is next to nothing.
+    Memory,
+}
+
+impl Trace {
+    fn events(self) -> &'static [&'static str] {
+        match self {
+            Self::All => &["boot", "sched/sched_switch"],
+            Self::Memory => &["boot/clear", "boot/cleared", "boot/slot"],
+        }
+    }
+}
 
 /// A mapping this large is guest memory, if its name does not show that.
 const GUEST_MEMORY: u64 = 128 << 10;
@@ -36,8 +55,8 @@ const GUEST_MEMORY: u64 = 128 << 10;
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Boot {
     /// Have the kernel note what the monitor does.
-    #[arg(long)]
-    trace: bool,
+    #[arg(long, value_enum, value_name = "WHAT")]
+    trace: Option<Trace>,
 }
 
 /// Runs the monitor of `words` and prints facts about its boot as one line of JSON. Returns its exit status.
@@ -48,12 +67,17 @@ pub fn run(boot: Boot, words: &[String]) -> Result<i32> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::Usage("No command to run".into()));
     };
-    if boot.trace {
-        start_trace()?;
-    }
+    let start = |trace: Trace| Tracing::start(PROBES, trace.events(), Some(std::process::id()));
+    let tracing = boot.trace.map(start).transpose()?;
+    // Without tracing it is one system call less.
+    let mark = |text| {
+        tracing
+            .as_ref()
+            .map_or(Ok(()), |tracing| tracing.mark(text))
+    };
     let idle_before = idle_ms();
     let began = Instant::now();
-    mark("exec", boot);
+    mark("exec")?;
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -68,12 +92,12 @@ pub fn run(boot: Boot, words: &[String]) -> Result<i32> {
     for line in output.flat_map(|output| BufReader::new(output).split(b'\n')) {
         let line = line.at("read", program)?;
         if init.is_none() && String::from_utf8_lossy(&line).contains(INIT) {
-            mark("init", boot);
+            mark("init")?;
             init = Some((began.elapsed(), memory_kib(child.id())));
         }
     }
     let status = child.wait().at("wait for", program)?;
-    mark("gone", boot);
+    mark("gone")?;
     let (gone, idle_after) = (began.elapsed(), idle_ms());
     let (init, memory) =
         init.ok_or_else(|| Error::Usage(format!("{program}: no init ran ({status})")))?;
@@ -82,11 +106,8 @@ pub fn run(boot: Boot, words: &[String]) -> Result<i32> {
         "waiting_ms": idle_after.saturating_sub(idle_before),
         "memory_kib": memory,
     });
-    if boot.trace {
-        let path = Path::new(TRACING).join("trace");
-        let notes = fs::read_to_string(&path).at("read", &path)?;
-        facts["trace"] = count(&notes, std::process::id());
-        end_trace()?;
+    if let Some(tracing) = tracing {
+        facts["trace"] = count(&tracing.end()?, std::process::id());
     }
     println!("{FACTS}{facts}");
     Ok(status.code().unwrap_or(128))
@@ -94,59 +115,6 @@ pub fn run(boot: Boot, words: &[String]) -> Result<i32> {
 
 fn nanoseconds(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn write(name: &str, text: &str) -> Result<()> {
-    let path = Path::new(TRACING).join(name);
-    fs::write(&path, text).at("write", &path)
-}
-
-fn start_trace() -> Result<()> {
-    for (name, text) in [
-        ("kprobe_events", PROBES),
-        ("buffer_size_kb", "16384"),
-        ("trace_clock", "mono"),
-        ("set_event_pid", &std::process::id().to_string()),
-        ("options/event-fork", "1"),
-        ("events/boot/enable", "1"),
-        ("events/sched/sched_switch/enable", "1"),
-        // Empties it.
-        ("trace", ""),
-    ] {
-        write(name, text)?;
-    }
-    Ok(())
-}
-
-fn end_trace() -> Result<()> {
-    for (name, text) in [
-        ("events/boot/enable", "0"),
-        ("events/sched/sched_switch/enable", "0"),
-        ("set_event_pid", ""),
-        ("kprobe_events", ""),
-    ] {
-        write(name, text)?;
-    }
-    Ok(())
-}
-
-/// Leaves a mark among the notes; without them it is one system call less.
-fn mark(text: &str, boot: Boot) {
-    if boot.trace {
-        // Without the mark the counts are missing, which is seen.
-        let _ = write("trace_marker", text);
-    }
-}
-
-/// Milliseconds in which this machine had nothing to run, in steps of 10 (proc_stat(5), `idle`).
-fn idle_ms() -> u64 {
-    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let cpu = text.lines().next().unwrap_or_default();
-    let ticks = cpu
-        .split_whitespace()
-        .nth(4)
-        .and_then(|ticks| ticks.parse::<u64>().ok());
-    ticks.unwrap_or(0) * 10
 }
 
 /// Memory of process `monitor` and of those that it has started, in KiB, without guest memory: private pages, and
@@ -200,11 +168,15 @@ fn without_guest_memory(smaps: &str) -> u64 {
 fn count(notes: &str, own: u32) -> serde_json::Value {
     let own = format!("-{own}");
     let mut counts = Counts::default();
-    for line in notes.lines().filter(|line| !line.starts_with('#')) {
-        if let Some((task, at, what)) = note(line)
-            && (["exec", "init", "gone"].contains(&what) || !task.ends_with(&own))
-        {
-            counts.add(at, what);
+    for event in notes.lines().filter_map(Event::parse) {
+        let what = match event.name {
+            MARK => event.text,
+            "sched_switch" if event.text.contains("next_pid=0 ") => "idle",
+            "sched_switch" if event.text.contains("prev_pid=0 ") => "busy",
+            name => name,
+        };
+        if event.name == MARK || !event.task.ends_with(&own) {
+            counts.add(event.at, what);
         }
     }
     counts.facts()
@@ -220,6 +192,8 @@ struct Counts {
     last_left: f64,
     idle: Option<f64>,
     clearing: Option<f64>,
+    first_clearing: Option<f64>,
+    first_slot: Option<f64>,
     is_init: bool,
     exits: u64,
     calls: u64,
@@ -252,7 +226,11 @@ impl Counts {
                 self.exits += 1;
             }
             "call" => self.calls += 1,
-            "clear" => self.clearing = Some(at),
+            "clear" => {
+                self.clearing = Some(at);
+                self.first_clearing = self.first_clearing.or(Some(at));
+            }
+            "slot" => self.first_slot = self.first_slot.or(Some(at)),
             "cleared" => self.cleared += self.clearing.take().map_or(0.0, |from| at - from),
             // A guest that waits is none of the monitor's cost.
             "idle" if is_outside => self.idle = Some(at),
@@ -263,29 +241,15 @@ impl Counts {
 
     fn facts(&self) -> serde_json::Value {
         let before = self.first_entry.zip(self.began);
+        let memory = self.first_slot.zip(self.first_clearing);
         serde_json::json!({
             "exits": self.exits, "calls": self.calls,
             "before_guest_s": before.map(|(first, began)| first - began),
             "in_exits_s": self.in_exits, "waiting_s": self.waiting,
             "clearing_s": self.cleared, "end_s": self.end,
+            "placing_s": memory.map(|(slot, clearing)| slot - clearing - self.cleared),
         })
     }
-}
-
-/// Task, seconds, and the event's name or the mark's text, of a line such as
-/// ` name-12 [000] ..... 1.5: enter: (…)` or ` name-12 [000] ..... 1.5: tracing_mark_write: exec`.
-fn note(line: &str) -> Option<(&str, f64, &str)> {
-    let (task, rest) = line.split_once(" [")?;
-    let (head, rest) = rest.split_once(": ")?;
-    let at = head.split_whitespace().next_back()?.parse().ok()?;
-    let (name, text) = rest.split_once(": ")?;
-    let what = match name {
-        "tracing_mark_write" => text.trim(),
-        "sched_switch" if text.contains("next_pid=0 ") => "idle",
-        "sched_switch" if text.contains("prev_pid=0 ") => "busy",
-        name => name,
-    };
-    Some((task.trim(), at, what))
 }
 
 #[cfg(test)]
@@ -302,6 +266,7 @@ mod tests {
             <idle>-0 [000] ..... 1.130000: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=a-b next_pid=9 next_prio=120\n\
             a-b-9 [000] ..... 1.200000: clear: (hugetlbfs_fallocate+0x4/0x10)\n\
             a-b-9 [000] ..... 1.300000: cleared: (vfs_fallocate+0x4/0x10 <- hugetlbfs_fallocate)\n\
+            a-b-9 [000] ..... 1.350000: slot: (kvm_arch_prepare_memory_region+0x4/0x10)\n\
             vcpu0-10 [000] ..... 1.500000: enter: (kvm_arch_vcpu_ioctl_run+0x4/0x10)\n\
             vcpu0-10 [000] ..... 2.000000: leave: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
             vcpu0-10 [000] ..... 2.250000: enter: (kvm_arch_vcpu_ioctl_run+0x4/0x10)\n\
@@ -319,6 +284,7 @@ mod tests {
             ("clearing_s", 0.1),
             ("waiting_s", 0.02),
             ("end_s", 0.5),
+            ("placing_s", 0.05),
         ] {
             let found = facts[key].as_f64().unwrap();
             assert!((found - seconds).abs() < 1e-9, "{key}: {found}");

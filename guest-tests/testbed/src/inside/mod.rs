@@ -3,14 +3,19 @@
 //! What runs on the test machine itself, as `testbed inside …`: it brings memory into a state, runs a command,
 //! and looks at memory again.
 
+pub mod between;
 pub mod boot;
 pub mod broadcast;
 pub mod canary;
 pub mod deny;
+mod kvm_stats;
+pub mod many;
 pub mod nvme_manage;
 mod pages;
 pub mod shape;
+mod tracing;
 
+use std::fs;
 use std::process::{Command, ExitStatus};
 
 use crate::error::{Error, Result};
@@ -33,4 +38,15 @@ fn code(status: ExitStatus) -> i32 {
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .unwrap_or(1)
+}
+
+/// Milliseconds in which this machine had nothing to run, in steps of 10 (proc_stat(5), `idle`).
+fn idle_ms() -> u64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let cpu = text.lines().next().unwrap_or_default();
+    let ticks = cpu
+        .split_whitespace()
+        .nth(4)
+        .and_then(|ticks| ticks.parse::<u64>().ok());
+    ticks.unwrap_or(0) * 10
 }

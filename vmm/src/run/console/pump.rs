@@ -23,6 +23,10 @@ pub const CAPACITY: usize = 1 << 20;
 /// Bytes that are written at once at most.
 const CHUNK: usize = 4096;
 
+/// How long more bytes are waited for once there are some. The guest writes them one by one, each in an exit: a write
+/// and a wake-up for each cost more than the exit.
+const GATHERING: Duration = Duration::from_millis(1);
+
 /// A reader gets so long in the end to take the rest.
 const LAST_CALL: Duration = Duration::from_secs(5);
 
@@ -69,6 +73,11 @@ impl Queue {
         self.lost = self.lost.saturating_add(lost as u64);
     }
 
+    /// Whether more may come that goes into the same write.
+    fn gathers(&self) -> bool {
+        !self.ending && self.bytes.len() < CHUNK
+    }
+
     /// What is to be written next, with a word about what is missing before it.
     fn take(&mut self) -> Vec<u8> {
         let mut chunk = Vec::new();
@@ -92,6 +101,11 @@ impl Shared {
         let mut queue = self.lock();
         loop {
             if !queue.bytes.is_empty() {
+                // Nothing but the end is notified of meanwhile.
+                let gathered = self
+                    .changed
+                    .wait_timeout_while(queue, GATHERING, |queue| queue.gathers());
+                let (mut queue, _) = gathered.unwrap_or_else(PoisonError::into_inner);
                 return Some(queue.take());
             }
             if queue.ending {

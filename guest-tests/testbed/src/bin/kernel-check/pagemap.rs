@@ -9,7 +9,7 @@ const PAGE: u64 = 4096;
 
 /// Physical address of the byte at `address`, whose page was touched.
 pub fn hpa(pagemap: &Pagemap, address: Hva) -> Result<Hpa, Box<dyn std::error::Error>> {
-    match pagemap.pages(address, 1).next().transpose()? {
+    match pagemap.pages(address, 1, PAGE).next().transpose()? {
         Some(PageState::At(page)) => Ok(page + address.0 % PAGE),
         other => Err(format!("pagemap reports {other:?} for {address}").into()),
     }

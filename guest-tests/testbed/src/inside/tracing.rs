@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Notes of the kernel's tracing (Linux Documentation/trace/ftrace.rst).
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::error::{AtPath, Result};
+
+const FOLDER: &str = "/sys/kernel/tracing";
+
+/// Notes being taken.
+#[derive(Debug)]
+pub struct Tracing<'a> {
+    events: &'a [&'a str],
+}
+
+impl<'a> Tracing<'a> {
+    /// Defines `probes`, and notes `events` from now on: those of process `only` and of what it starts, if it is
+    /// given.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File)
+    pub fn start(probes: &str, events: &'a [&'a str], only: Option<u32>) -> Result<Self> {
+        let process = only.map_or(String::new(), |process| process.to_string());
+        for (name, text) in [
+            ("kprobe_events", probes),
+            ("buffer_size_kb", "65536"),
+            ("trace_clock", "mono"),
+            ("set_event_pid", &process),
+            ("options/event-fork", "1"),
+        ] {
+            write(name, text)?;
+        }
+        for event in events {
+            write(&format!("events/{event}/enable"), "1")?;
+        }
+        // Empties it.
+        write("trace", "")?;
+        Ok(Self { events })
+    }
+
+    /// Leaves a mark among the notes.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File)
+    pub fn mark(&self, text: &str) -> Result<()> {
+        write("trace_marker", text)
+    }
+
+    /// Returns all notes, and ends taking them.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File)
+    pub fn end(self) -> Result<String> {
+        for event in self.events {
+            write(&format!("events/{event}/enable"), "0")?;
+        }
+        let notes = take()?;
+        write("set_event_pid", "")?;
+        write("kprobe_events", "")?;
+        write("trace", "")?;
+        Ok(notes)
+    }
+}
+
+/// Takes all notes out. The file `trace`, which leaves them, starts at its begin again with each page that is read.
+fn take() -> Result<String> {
+    let path = Path::new(FOLDER).join("trace_pipe");
+    let mut pipe = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)
+        .at("open", &path)?;
+    let mut notes = Vec::new();
+    match pipe.read_to_end(&mut notes) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error).at("read", &path),
+        _ => Ok(String::from_utf8_lossy(&notes).into_owned()),
+    }
+}
+
+fn write(name: &str, text: &str) -> Result<()> {
+    let path = Path::new(FOLDER).join(name);
+    fs::write(&path, text).at("write", &path)
+}
+
+/// The name of the event that a mark is.
+pub const MARK: &str = "tracing_mark_write";
+
+/// A note.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Event<'a> {
+    /// The name of the task that ran, and its number: `name-12`.
+    pub task: &'a str,
+    /// When, in seconds.
+    pub at: f64,
+    /// What happened.
+    pub name: &'a str,
+    /// The details, or a mark's text.
+    pub text: &'a str,
+}
+
+impl<'a> Event<'a> {
+    /// Takes a line apart, such as ` name-12 [000] ..... 1.5: enter: (…)` or
+    /// ` name-12 [000] ..... 1.5: tracing_mark_write: exec`.
+    #[must_use]
+    pub fn parse(line: &'a str) -> Option<Self> {
+        if line.starts_with('#') {
+            return None;
+        }
+        let (task, rest) = line.split_once(" [")?;
+        let (head, rest) = rest.split_once(": ")?;
+        let at = head.split_whitespace().next_back()?.parse().ok()?;
+        let (name, text) = rest.split_once(": ")?;
+        Some(Self {
+            task: task.trim(),
+            at,
+            name,
+            text: text.trim(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_taken_apart() {
+        let event = Event::parse("  a-b-9  [000] d..1.  1.100000: call: (x64_sys_call+0x4/0x10)");
+        let expected = Event {
+            task: "a-b-9",
+            at: 1.1,
+            name: "call",
+            text: "(x64_sys_call+0x4/0x10)",
+        };
+        assert_eq!(event, Some(expected));
+        let mark = Event::parse("x-7 [000] ..... 1.000000: tracing_mark_write: end\n");
+        assert_eq!(mark.map(|mark| mark.text), Some("end"));
+        for line in [
+            "# tracer: nop",
+            "",
+            "CPU:0 [LOST 12 EVENTS]",
+            "a [0] x: y: z",
+        ] {
+            assert_eq!(Event::parse(line), None, "{line}");
+        }
+    }
+}
