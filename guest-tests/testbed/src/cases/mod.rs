@@ -60,11 +60,7 @@ pub const ALL: &[Case] = &[
         ..case("guard-hostile-long", 1500, guard_hostile::long)
     },
     case("hostile", 180, hostile::hostile),
-    Case {
-        // QEMU 10.0's controller ends by SIGSEGV before most runs are complete.
-        list: List::Long,
-        ..case("guard-hostile", 180, guard_hostile::short)
-    },
+    case("guard-hostile", 180, guard_hostile::short),
     case("stress-edu", 150, stress::edu),
     case("stress-software", 150, stress::software),
     case("scattered-software", 150, stress::scattered),
