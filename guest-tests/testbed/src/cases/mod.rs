@@ -13,6 +13,7 @@ mod data;
 mod ending;
 mod false_kernel;
 mod guard;
+mod guard_cost;
 mod guard_hostile;
 mod hostile;
 mod images;
@@ -61,6 +62,10 @@ pub const ALL: &[Case] = &[
     },
     case("hostile", 180, hostile::hostile),
     case("guard-hostile", 180, guard_hostile::short),
+    Case {
+        list: List::Long,
+        ..case("guard-cost", 240, guard_cost::reads)
+    },
     case("stress-edu", 150, stress::edu),
     case("stress-software", 150, stress::software),
     case("scattered-software", 150, stress::scattered),

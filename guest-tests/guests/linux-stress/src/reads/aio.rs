@@ -134,18 +134,18 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits until a read has ended, and returns the slots of all that have.
+    /// Waits until `least` reads have ended, and returns the slots of all that have.
     ///
     /// # Errors
     /// As of `io_getevents(2)`, or of the first read that failed.
     #[expect(unsafe_code, reason = "a system call")]
-    pub fn wait(&mut self) -> io::Result<impl Iterator<Item = usize>> {
+    pub fn wait(&mut self, least: usize) -> io::Result<impl Iterator<Item = usize>> {
         // SAFETY: the kernel writes at most as many events as there is room for, during the call.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_io_getevents,
                 self.context,
-                1,
+                least,
                 self.events.len(),
                 self.events.as_mut_ptr(),
                 std::ptr::null::<libc::timespec>(),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Random reads of a disk, many under way at a time: `linux-stress reads 'disk=/dev/nvme0n1 count=100000 depth=32'`.
+//! Random reads of a disk, many under way at a time: `linux-stress reads 'disk=/dev/nvme0n1 count=100000 depth=32'`. With
+//! `batch=N` as many are submitted by one system call, once as many have ended.
 //!
 //! For measurements, in a guest and beside it. The reads are between two lines of output and 200 ms of silence on
 //! either side, so that what else is counted in between can be told apart.
@@ -27,34 +28,41 @@ pub struct Reads {
     disk: PathBuf,
     count: u64,
     depth: usize,
+    batch: Option<usize>,
 }
 
 impl Reads {
-    /// Takes `disk=PATH count=N depth=N`.
+    /// Takes `disk=PATH count=N depth=N [batch=N]`; `batch` divides `depth`.
     ///
     /// # Errors
     /// The word that is wrong, or the one that is missing.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (mut disk, mut count, mut depth) = (None, None, None);
+        let (mut disk, mut count, mut depth, mut batch) = (None, None, None, None);
         for word in text.split_whitespace() {
             let known = match word.split_once('=') {
                 Some(("disk", path)) => disk.replace(PathBuf::from(path)).is_none(),
                 Some(("count", number)) => number.parse().map(|n| count = Some(n)).is_ok(),
                 Some(("depth", number)) => number.parse().map(|n| depth = Some(n)).is_ok(),
+                Some(("batch", number)) => number.parse().map(|n| batch = Some(n)).is_ok(),
                 _ => false,
             };
             if !known {
                 return Err(format!("unknown: {word}"));
             }
         }
+        let depth: usize = depth
+            .filter(|depth| *depth > 0)
+            .ok_or("depth= is missing")?;
+        if batch.is_some_and(|batch: usize| batch == 0 || !depth.is_multiple_of(batch)) {
+            return Err("depth= is no multiple of batch=".to_owned());
+        }
         Ok(Self {
             disk: disk.ok_or("disk= is missing")?,
             count: count
                 .filter(|count| *count > 0)
                 .ok_or("count= is missing")?,
-            depth: depth
-                .filter(|depth| *depth > 0)
-                .ok_or("depth= is missing")?,
+            depth,
+            batch,
         })
     }
 
@@ -87,21 +95,25 @@ impl Reads {
 
     fn read(&self, queue: &mut Queue, blocks: u64) -> io::Result<()> {
         let mut random = fastrand::Rng::with_seed(1);
-        let (mut left, mut under_way) = (self.count, 0);
+        let mut left = usize::try_from(self.count).unwrap_or(usize::MAX);
+        let mut under_way = 0;
         let mut free: Vec<usize> = (0..self.depth).collect();
         let mut reads = Vec::with_capacity(self.depth);
+        // What is submitted at once, at most and at least.
+        let (most, least) = self.batch.map_or((self.depth, 1), |batch| (batch, batch));
         while left > 0 || under_way > 0 {
-            while left > 0
-                && let Some(slot) = free.pop()
-            {
-                reads.push((slot, random.u64(0..blocks) * BLOCK as u64));
-                left -= 1;
+            while left > 0 && free.len() >= least.min(left) {
+                let count = most.min(left).min(free.len());
+                for slot in free.drain(free.len() - count..) {
+                    reads.push((slot, random.u64(0..blocks) * BLOCK as u64));
+                }
+                queue.submit(&reads)?;
+                reads.clear();
+                left -= count;
+                under_way += count;
             }
-            queue.submit(&reads)?;
-            under_way += reads.len();
-            reads.clear();
             let before = free.len();
-            free.extend(queue.wait()?);
+            free.extend(queue.wait(least.min(under_way))?);
             under_way -= free.len() - before;
         }
         Ok(())
@@ -116,7 +128,14 @@ mod tests {
     fn words_are_understood_or_named() {
         let reads = Reads::parse("disk=/dev/x count=7 depth=2").unwrap();
         assert_eq!((reads.count, reads.depth), (7, 2));
+        assert_eq!(reads.batch, None);
+        let batches = Reads::parse("disk=/dev/x count=7 depth=8 batch=4");
+        assert_eq!(batches.unwrap().batch, Some(4));
         for (text, error) in [
+            (
+                "disk=/dev/x count=7 depth=6 batch=4",
+                "depth= is no multiple of batch=",
+            ),
             ("count=7 depth=2", "disk= is missing"),
             ("disk=/dev/x count=0 depth=2", "count= is missing"),
             ("disk=/dev/x count=7", "depth= is missing"),
@@ -133,6 +152,11 @@ mod tests {
         file.as_file().set_len(64 * BLOCK as u64).unwrap();
         for (count, depth) in [(1, 1), (100, 1), (3, 8), (1000, 32)] {
             let text = format!("disk={} count={count} depth={depth}", file.path().display());
+            Reads::parse(&text).unwrap().run().unwrap();
+        }
+        for (count, batch) in [(1, 1), (100, 8), (7, 8), (33, 16)] {
+            let disk = file.path().display();
+            let text = format!("disk={disk} count={count} depth=16 batch={batch}");
             Reads::parse(&text).unwrap().run().unwrap();
         }
         file.as_file().set_len(0).unwrap();
