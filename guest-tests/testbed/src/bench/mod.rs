@@ -267,7 +267,8 @@ impl Rig {
             )
         };
         let mut script = self.prepare.clone();
-        for monitor in &self.monitors {
+        // What the user supplies comes first: it may not start.
+        for monitor in self.monitors.iter().rev() {
             script += &boot(*monitor, "", "> /dev/null ");
         }
         let words: &[&str] = match counts {
