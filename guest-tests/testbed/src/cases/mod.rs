@@ -74,10 +74,10 @@ pub const ALL: &[Case] = &[
     everywhere("nvme-canary", 120, canary::untouched),
     case("mediate-default", 120, hostile::narrow),
     case("translate-linux", 150, scattered::translate_linux),
-    case("guard", 180, guard::stock_kernel),
-    case("guard-kernels", 240, guard::other_kernels),
+    case("guard", 240, guard::stock_kernel),
+    case("guard-kernels", 300, guard::other_kernels),
     case("guard-control", 90, guard::control),
-    case("guard-shapes", 240, guard::shapes),
+    case("guard-shapes", 400, guard::shapes),
     case("guard-kills", 300, guard::kills),
     Case {
         list: List::Long,

@@ -14,14 +14,13 @@ use crate::{guest, image, setup, trace};
 /// In the guest: do as the last guest, or write and read without an end.
 const LOAD: &str = r#"
 if grep -q end=load /proc/cmdline; then
+    # What is written is the same each time.
+    add /dev/nvme0n1
     for reader in 1 2 3; do
         while :; do hash /dev/nvme0n1 > /dev/null; done &
     done
-    # What is written is the same each time.
-    while add /dev/nvme0n1; do
-        [ -e /waits ] || echo "guest: waits"
-        : > /waits
-    done
+    echo "guest: waits"
+    while :; do add /dev/nvme0n1; done
 fi
 "#;
 
