@@ -64,7 +64,7 @@ impl Guest {
         }
     }
 
-    /// A read of so many pages, with blocks of 4 KiB.
+    /// A read of `pages` pages, with blocks of 4 KiB.
     fn read(pages: u64) -> Entry {
         let second = match pages {
             1 => 0,
@@ -102,7 +102,7 @@ impl GuestMemory for Guest {
     }
 }
 
-/// Checks a read of so many pages so often.
+/// Checks a read repeatedly.
 fn repeat(pages: u64, times: u64) {
     let guest = Guest::new();
     let limits = core::limits(9);

@@ -31,7 +31,7 @@ impl DmaWidth {
         self.known.unwrap_or(UNASKED)
     }
 
-    /// Whether addresses of so many bits reach all memory up to `end`.
+    /// Whether addresses of this width reach all memory up to `end`.
     #[must_use]
     pub fn reaches(self, end: Hpa) -> bool {
         1_u64

@@ -25,7 +25,7 @@ pub struct Namespace {
 /// Why a namespace is hidden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HiddenReason {
-    /// Its format has so many bytes of metadata per block: lengths and MPTR would depend on it.
+    /// Its format has metadata, of this number of bytes per block: lengths and MPTR would depend on it.
     Metadata(u16),
     /// It is of another I/O command set, whose opcodes mean something else.
     CommandSet(u8),

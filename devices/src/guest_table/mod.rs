@@ -174,7 +174,7 @@ impl<P: AsRef<[TablePage]>> GuestTable<P> {
     }
 }
 
-/// Bytes of a BAR that shows so many pages: a power of two.
+/// Bytes of a BAR that shows this number of pages: a power of two.
 #[must_use]
 pub fn bar_size(pages: usize) -> u64 {
     (pages as u64).max(1).next_power_of_two() * PAGE

@@ -34,7 +34,7 @@ impl DeviceFailure {
 /// passes the news on.
 pub type FailureHook = Box<dyn FnMut(DeviceFailure) + Send>;
 
-/// Warnings that a guest can cause are logged so many times between resets.
+/// Warnings that a guest can cause are logged at most this number of times between resets.
 const WARNINGS: u32 = 16;
 
 pub(super) struct Reporter {

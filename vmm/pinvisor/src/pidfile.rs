@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
-/// A number and a newline have room in so many bytes (the largest is 2^22, proc_sys_kernel(5)).
+/// Bytes that hold a number and a newline (the largest is 2^22, proc_sys_kernel(5)).
 const MAX_LEN: usize = 8;
 
 /// Attempts at a file that others take away meanwhile.

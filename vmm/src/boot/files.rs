@@ -117,7 +117,7 @@ impl BootFiles {
     }
 }
 
-/// An initramfs is loaded in steps of so many bytes, so that progress can be shown.
+/// An initramfs is loaded in steps of this number of bytes, so that progress can be shown.
 const STEP: u64 = 16 << 20;
 
 impl Initramfs {

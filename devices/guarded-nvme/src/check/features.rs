@@ -23,7 +23,7 @@ const EXTENDED_HOST_ID: u32 = 1;
 enum Kind {
     /// Set and read in the device: CDW11, no data.
     Passed,
-    /// Set and read in the device: so many bytes of data.
+    /// Set and read in the device, with this number of bytes of data.
     Data(u32, Filter),
     /// Number of Queues: the monitor's own.
     Queues,

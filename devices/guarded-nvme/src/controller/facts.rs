@@ -70,7 +70,7 @@ impl Facts {
         u8::try_from(self.events).map_or(MAX_EVENTS, |events| events.min(MAX_EVENTS))
     }
 
-    /// What a guest is offered with memory by `plan` and so many interrupt vectors.
+    /// What a guest is offered with memory by `plan` and the given number of interrupt vectors.
     pub fn limits(&self, plan: Plan, vectors: u16) -> Limits {
         let mdts = match self.mdts {
             0 => plan.mdts,

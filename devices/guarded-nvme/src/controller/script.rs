@@ -63,7 +63,7 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// All questions, for so many queues.
+    /// All questions, for this number of queues.
     pub fn first(cap: Capabilities, version: Version, queues: u16) -> Self {
         Self {
             step: Step::Controller,

@@ -18,7 +18,7 @@ struct Slot<T> {
 }
 
 impl<T> Slots<T> {
-    /// A table for so many commands.
+    /// A table for this number of commands.
     pub fn new(count: u16) -> Self {
         let empty = || Slot {
             command: None,

@@ -46,7 +46,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A BAR for so many I/O queue pairs and interrupt vectors, on a host with pages of `page` bytes.
+    /// A BAR for these numbers of I/O queue pairs and interrupt vectors, on a host with pages of `page` bytes.
     ///
     /// # Errors
     ///

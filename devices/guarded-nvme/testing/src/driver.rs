@@ -96,7 +96,7 @@ impl Driver {
         self.enable_with(rig, 32)
     }
 
-    /// The same with so many entries of the admin queues.
+    /// The same with this number of entries of the admin queues.
     pub fn enable_with(&mut self, rig: &mut Rig, size: u16) -> bool {
         let admin = self.pair(rig, size);
         self.pairs = vec![admin];

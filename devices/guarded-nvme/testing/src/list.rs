@@ -13,7 +13,7 @@ pub struct VecList {
 }
 
 impl VecList {
-    /// A list of so many slots, which says that it is at `address`.
+    /// A list of this number of slots, which reports that it is at `address`.
     #[must_use]
     pub fn new(address: Hpa, slots: usize) -> Self {
         let entries = vec![None; slots];

@@ -36,7 +36,7 @@ impl fmt::Debug for GuestRam {
 }
 
 impl GuestRam {
-    /// RAM of so many pages. `kind` says of each whether a device may write it; `None` leaves it out.
+    /// RAM of this number of pages. `kind` decides for each whether a device may write it; `None` leaves it out.
     pub fn new(physical: Physical, pages: u64, kind: impl Fn(u64) -> Option<bool>) -> Self {
         let mut map = BTreeMap::new();
         for page in 0..pages {
@@ -57,7 +57,7 @@ impl GuestRam {
         }
     }
 
-    /// RAM of so many pages that a device may write, without holes.
+    /// RAM of this number of pages that a device may write, without holes.
     #[must_use]
     pub fn plain(pages: u64) -> Self {
         Self::new(Physical::default(), pages, |_| Some(true))

@@ -161,7 +161,7 @@ fn run() -> Result<Outcome> {
     machine.run(&script)
 }
 
-/// What was counted while so many reads were made.
+/// What was counted during the reads.
 #[derive(Debug, Default)]
 struct Cost(BTreeMap<String, u64>);
 

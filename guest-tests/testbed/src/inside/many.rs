@@ -27,7 +27,7 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// How many.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Many {
-    /// Start the command so many times, with its number, from 0 on, in the variable NUMBER.
+    /// How many times to start the command, each with its number, from 0 on, in the variable NUMBER.
     #[arg(long, default_value_t = 1)]
     count: u32,
 }

@@ -51,7 +51,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// A machine of so many CPUs, with a bus as in `map`.
+    /// A machine with this number of CPUs, with a bus as in `map`.
     #[must_use]
     pub fn new(cpus: u8, map: &AddressMap) -> Self {
         Self {

@@ -16,7 +16,7 @@ const PIECES: usize = 127;
 const PER_SECTION: u64 = SECTION / PAGE;
 const LIMIT: u64 = LIMIT_4G / PAGE;
 
-/// A kernel of so many bytes, which can be anywhere, and too large for RAM that has no such piece.
+/// A kernel of this size, which can be anywhere, and too large for RAM that has no such piece.
 const fn kernel(len: u64) -> BootRequirements {
     BootRequirements {
         kernel: Demand {

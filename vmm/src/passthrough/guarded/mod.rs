@@ -79,7 +79,7 @@ fn config(cpus: u8, vectors: u16) -> Config {
     }
 }
 
-/// Whether the host has a CPU for each of so many threads.
+/// Whether the host has a CPU for each of these threads.
 fn has_cpu(threads: usize) -> bool {
     thread::available_parallelism().is_ok_and(|cpus| cpus.get() >= threads)
 }

@@ -119,7 +119,7 @@ impl Queue {
         let mut begun = 0;
         while begun < blocks.len() {
             let left = &mut blocks[begun..];
-            // SAFETY: each pointer is to a block of `self`, and each block names a buffer of `self` of so many bytes.
+            // SAFETY: each pointer is to a block of `self`, and each block names a buffer of `self` and its length.
             // Both stay in place until `drop` has waited for what is under way.
             let result = unsafe {
                 libc::syscall(

@@ -100,7 +100,7 @@ fn run(kills: usize) -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
-/// Script: so many guests that are killed, and a last one that is not, under one canary.
+/// Script: guests that are killed, and a last one that is not, under one canary.
 fn script(kills: usize) -> String {
     let arguments = format!("{} --memory 128M --cpus {CPUS}", guarded(ARGUMENTS));
     let load = arguments.replace("quiet", "quiet end=load");

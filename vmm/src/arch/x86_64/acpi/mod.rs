@@ -59,7 +59,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// A machine of so many CPUs, with config space and windows for BARs as in `map`.
+    /// A machine with this number of CPUs, with config space and windows for BARs as in `map`.
     #[must_use]
     pub fn new(cpus: u8, map: &AddressMap) -> Self {
         Self {
