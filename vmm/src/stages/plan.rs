@@ -30,8 +30,8 @@ use crate::teardown::Resources;
 /// Memslots kept for mapped BARs of a device: six to a function, two parts each.
 const SLOTS_PER_DEVICE: usize = 12;
 
-/// Memslots kept for `devices` of a guest with this number of CPUs. A guarded controller's BARs are not mapped. It has a page of
-/// memory for the doorbell of each completion queue and, if it may be polled, of each submission queue.
+/// Memslots kept for `devices` of a guest with this number of CPUs. A guarded controller's BARs are not mapped. It has a
+/// page of memory for the doorbell of each completion queue and, if it may be polled, of each submission queue.
 pub(crate) fn kept_slots(devices: &[AssignedDevice], cpus: u8) -> usize {
     let of = |device: &AssignedDevice| slots_of(&device.dma, cpus);
     devices.iter().map(of).sum()
