@@ -51,7 +51,7 @@ pub trait Duty {
     /// Whether the thread is to end.
     fn is_over(&self) -> bool;
 
-    /// Does all that there is to do at the moment.
+    /// Performs all work that is available now.
     fn serve(&mut self) -> Next;
 
     /// Makes I/O submission doorbells memory, or has stores to them trap. Returns whether any of them is memory now.

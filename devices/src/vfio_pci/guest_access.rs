@@ -13,7 +13,7 @@ use pci_config::InterruptKind;
 
 use crate::pci::access::{DwordWrite, read_part};
 
-use super::config_space::Dropped;
+use super::config_space::{ConfigSpace, Dropped};
 use super::function::PassthroughFunction;
 use super::host::HostFunction;
 use super::messages::Written;
@@ -154,7 +154,12 @@ impl<H: HostFunction> PassthroughFunction<H> {
     fn write_map(&mut self, write: DwordWrite) {
         let offset = write.start();
         let (config, host) = (&mut self.config, &mut self.host);
-        match config.newly_dropped(write, |config| config.shown(host, write)) {
+        // The host is asked for what the guest reads there only for the log.
+        let shown = |config: &ConfigSpace| {
+            let is_logged = log::log_enabled!(log::Level::Info);
+            is_logged.then(|| config.shown(host, write)).flatten()
+        };
+        match config.newly_dropped(write, shown) {
             Some(Dropped::Hidden) => self.reporter.warn(format_args!(
                 "config space at {offset:#x}: the guest's write to a hidden capability is dropped"
             )),

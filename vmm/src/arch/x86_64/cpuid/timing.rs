@@ -31,13 +31,19 @@ pub(super) fn add(leaves: &mut Vec<kvm_cpuid_entry2>, tsc_khz: u32) {
         return;
     };
     first.eax = first.eax.max(TIMING);
-    leaves.retain(|leaf| leaf.function != TIMING);
-    leaves.push(kvm_cpuid_entry2 {
+    let timing = kvm_cpuid_entry2 {
         function: TIMING,
         eax: tsc_khz,
         ebx: APIC_TIMER,
         ..Default::default()
-    });
+    };
+    replace(leaves, timing);
+}
+
+/// Puts `leaf` in the place of those of its function.
+fn replace(leaves: &mut Vec<kvm_cpuid_entry2>, leaf: kvm_cpuid_entry2) {
+    leaves.retain(|old| old.function != leaf.function);
+    leaves.push(leaf);
 }
 
 fn add_crystal(leaves: &mut Vec<kvm_cpuid_entry2>, tsc_khz: u32) {
@@ -47,14 +53,14 @@ fn add_crystal(leaves: &mut Vec<kvm_cpuid_entry2>, tsc_khz: u32) {
         return;
     };
     cpu.eax = cpu.eax.max(CRYSTAL);
-    leaves.retain(|leaf| leaf.function != CRYSTAL);
-    leaves.push(kvm_cpuid_entry2 {
+    let crystal = kvm_cpuid_entry2 {
         function: CRYSTAL,
         eax: denominator,
         ebx: numerator,
         ecx: APIC_TIMER * 1000,
         ..Default::default()
-    });
+    };
+    replace(leaves, crystal);
 }
 
 /// `tsc_khz` as a fraction of [`APIC_TIMER`]: numerator and denominator, both small enough for Linux, which multiplies
