@@ -7,7 +7,7 @@ use super::data::{self, Variant};
 use super::rig::{ARGUMENTS, Rig};
 use super::script::{self, PRELUDE};
 use crate::error::{Error, Result};
-use crate::machine::{Machine, Status};
+use crate::machine::{Machine, Outcome, Status};
 use crate::runner::CaseResult;
 use crate::setup::{self, Arch};
 use crate::trace;
@@ -23,6 +23,19 @@ fn machine(machine: Machine) -> Machine {
 /// Words that changed, as `testbed inside canary` reports them.
 fn changed(output: &str) -> Option<u64> {
     script::facts(output).get("canary_changed")?.parse().ok()
+}
+
+/// Runs the monitor that gives devices wrong addresses, with a canary around it; `None` if the test machine died of it
+/// or fell silent.
+pub fn run_control(machine: &Machine, arguments: &str) -> Result<Option<Outcome>> {
+    let run = script::pinvisor("status", WRAPPER, arguments);
+    let run = run.replace("pinvisor -vv", "timeout 900 pinvisor-control -vv");
+    let script = [PRELUDE, "testbed-bind $TESTBED_BDF_0 || exit 1\n", &run].concat();
+    match machine.run(&script) {
+        Err(Error::MachineDied { .. }) => Ok(None),
+        Ok(outcome) if outcome.status == Status::TimedOut => Ok(None),
+        outcome => outcome.map(Some),
+    }
 }
 
 /// The data checks, with a canary around them.
@@ -51,16 +64,9 @@ pub fn control(arch: Arch) -> Result<CaseResult> {
     )?;
     let machine = machine(rig.machine(setup::guest_kernel_of(arch)?.packaged()));
     let arguments = ARGUMENTS.replace("quiet", "quiet nvme_core.admin_timeout=3");
-    let run = script::pinvisor("status", WRAPPER, &format!("{arguments} --memory 512M"));
-    let run = run.replace("pinvisor -vv", "timeout 900 pinvisor-control -vv");
-    let script = [PRELUDE, "testbed-bind $TESTBED_BDF_0 || exit 1\n", &run].concat();
-    let outcome = match machine.run(&script) {
-        Err(Error::MachineDied { .. }) => return Ok(Ok(())),
-        outcome => outcome?,
-    };
-    if outcome.status == Status::TimedOut {
+    let Some(outcome) = run_control(&machine, &format!("{arguments} --memory 512M"))? else {
         return Ok(Ok(()));
-    }
+    };
     let mut findings = Findings::default();
     findings.expect(
         changed(&outcome.output).is_some_and(|words| words > 0),

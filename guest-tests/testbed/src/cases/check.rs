@@ -9,7 +9,7 @@ use crate::machine::{Outcome, Status};
 use crate::order::{self, Verdict};
 use crate::runner::CaseResult;
 use crate::shell::last_lines;
-use crate::trace::{self, Event};
+use crate::trace::{self, DmaCheck, Event};
 
 use super::script;
 
@@ -98,6 +98,24 @@ pub fn dma_inside(findings: &mut Findings, outcome: &Outcome, least_bytes: u64) 
         check.bytes >= least_bytes,
         format!("too little DMA to be true: {check:?}"),
     );
+}
+
+/// The CPUs from 0 on, `count` of them, as sysfs lists them.
+pub fn cpu_list(count: u32) -> String {
+    match count {
+        1 => "0".to_owned(),
+        _ => format!("0-{}", count - 1),
+    }
+}
+
+/// The DMA of guarded controllers between the marks of `trace`, compared with the memory of the guest and of the monitor
+/// that `output` lists.
+pub fn guarded_dma(output: &str, trace: &str) -> DmaCheck {
+    let mut memory = trace::extents(output);
+    memory.extend(trace::queue_memory(output));
+    let events = trace::parse(trace);
+    let during = trace::between(&events, script::BEGIN, script::END).unwrap_or_default();
+    trace::check_dma(during, &memory)
 }
 
 /// Nothing wrote to the rest of the machine's memory, which was `least_mib` at least.

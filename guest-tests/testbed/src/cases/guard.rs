@@ -152,17 +152,17 @@ fn guest_is_right(findings: &mut Findings, output: &str, [before, after]: [&str;
 
 /// All that the device was told of and accessed in the first run is the guest's or the monitor's.
 fn dma_is_inside(findings: &mut Findings, outcome: &Outcome, output: &str) {
-    let mut memory = trace::extents(output);
     findings.expect(
-        memory.iter().any(|extent| extent.gpa != extent.hpa),
+        trace::extents(output)
+            .iter()
+            .any(|extent| extent.gpa != extent.hpa),
         "all of guest memory is at its physical address",
     );
-    let queues = trace::queue_memory(output);
-    findings.expect(!queues.is_empty(), "no memory of the monitor's is told");
-    memory.extend(queues);
-    let events = trace::parse(&outcome.trace);
-    let during = trace::between(&events, script::BEGIN, script::END).unwrap_or_default();
-    let check = trace::check_dma(during, &memory);
+    findings.expect(
+        !trace::queue_memory(output).is_empty(),
+        "no memory of the monitor's is told",
+    );
+    let check = check::guarded_dma(output, &outcome.trace);
     let DmaCheck { bytes, outside, .. } = check;
     findings.expect(outside == 0, format!("DMA outside: {check:x?}"));
     findings.expect(bytes >= MIN_DMA, format!("too little DMA: {check:?}"));

@@ -16,7 +16,7 @@ use crate::error::{AtPath, Result};
 use crate::image;
 use crate::machine::Outcome;
 use crate::runner::CaseResult;
-use crate::trace::{self, NVME_EVENTS};
+use crate::trace::NVME_EVENTS;
 
 /// QEMU's event for data that is described by SGLs, which no command of the monitor's has.
 const SGLS: &str = "pci_nvme_map_sgl";
@@ -105,11 +105,7 @@ fn did_enough(findings: &mut Findings, guest: &BTreeMap<&str, u64>, sequences: u
 
 /// Every address that the device was given or mapped is of the guest's pages or the monitor's, and in no other way.
 fn dma_is_inside(findings: &mut Findings, outcome: &Outcome) {
-    let mut memory = trace::extents(&outcome.output);
-    memory.extend(trace::queue_memory(&outcome.output));
-    let events = trace::parse(&outcome.trace);
-    let during = trace::between(&events, script::BEGIN, script::END).unwrap_or_default();
-    let check = trace::check_dma(during, &memory);
+    let check = check::guarded_dma(&outcome.output, &outcome.trace);
     findings.expect(check.outside == 0, format!("DMA outside: {check:x?}"));
     findings.expect(
         check.transfers > 1000,

@@ -109,13 +109,9 @@ fn script() -> String {
 /// As many CPUs and as much memory as were given, and no complaints.
 fn machine_as_wanted(findings: &mut Findings, guest: &BTreeMap<&str, &str>, boot: &Boot) {
     let (name, _, cpus, _, online) = boot;
-    let list = |count: u32| match count {
-        1 => "0".to_owned(),
-        _ => format!("0-{}", count - 1),
-    };
     let wanted = [
-        ("online", list(*online)),
-        ("possible", list(*cpus)),
+        ("online", check::cpu_list(*online)),
+        ("possible", check::cpu_list(*cpus)),
         ("nproc", online.to_string()),
         ("present", (MIB << 10).to_string()),
         ("complaints", "0".into()),

@@ -143,13 +143,9 @@ pub fn every_kind() -> Result<CaseResult> {
 fn cpus_as_wanted(findings: &mut Findings, guest: &BTreeMap<&str, &str>, boot: &Boot) {
     let (name, _, cpus, _, entered, online) = boot;
     let ids: Vec<_> = (0..*online).map(|id| id.to_string()).collect();
-    let list = |count: u32| match count {
-        1 => "0".to_owned(),
-        _ => format!("0-{}", count - 1),
-    };
     let wanted = [
-        ("online", list(*online)),
-        ("possible", list(*cpus)),
+        ("online", check::cpu_list(*online)),
+        ("possible", check::cpu_list(*cpus)),
         ("nproc", online.to_string()),
         ("packages", "1".into()),
         ("cores", online.to_string()),

@@ -5,16 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use linux_stress::reads::{BEGIN, END, SILENCE};
 use serde_json::{Value, json};
 
-use super::idle_ms;
 use super::kvm_stats::{self, Stats};
 use super::tracing::{Event, MARK, Tracing};
+use super::{idle_ms, start_piped};
 use crate::error::{AtPath, Error, Result};
 
 /// What precedes the facts, which are JSON.
@@ -52,15 +51,7 @@ pub fn run(between: Between, words: &[String]) -> Result<i32> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::Usage("No command to run".into()));
     };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|source| Error::Start {
-            program: program.clone(),
-            source,
-        })?;
+    let mut child = start_piped(program, arguments)?;
     let output = child.stdout.take().into_iter();
     let (mut begin, mut facts) = (None, None);
     for line in output.flat_map(|output| BufReader::new(output).lines()) {

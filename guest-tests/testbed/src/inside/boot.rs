@@ -8,13 +8,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use clap::Args;
 
-use super::idle_ms;
 use super::tracing::{Event, MARK, Tracing};
+use super::{idle_ms, start_piped};
 use crate::error::{AtPath, Error, Result};
 
 /// What the guest's init prints first.
@@ -78,15 +77,7 @@ pub fn run(boot: Boot, words: &[String]) -> Result<i32> {
     let idle_before = idle_ms();
     let began = Instant::now();
     mark("exec")?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|source| Error::Start {
-            program: program.clone(),
-            source,
-        })?;
+    let mut child = start_piped(program, arguments)?;
     let output = child.stdout.take().into_iter();
     let mut init = None;
     for line in output.flat_map(|output| BufReader::new(output).split(b'\n')) {

@@ -16,7 +16,7 @@ pub mod shape;
 mod tracing;
 
 use std::fs;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crate::error::{Error, Result};
 
@@ -30,6 +30,19 @@ fn run(words: &[String]) -> Result<i32> {
         program: program.clone(),
         source,
     })
+}
+
+/// Starts a command without input, whose output is read.
+fn start_piped(program: &str, arguments: &[String]) -> Result<Child> {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|source| Error::Start {
+            program: program.to_owned(),
+            source,
+        })
 }
 
 fn code(status: ExitStatus) -> i32 {

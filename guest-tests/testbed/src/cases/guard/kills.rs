@@ -4,12 +4,12 @@
 //! and a next run must work.
 
 use super::{CPUS, FUNCTIONS, GUEST, guarded, guest_is_right};
-use crate::cases::check::Findings;
+use crate::cases::check::{self, Findings};
 use crate::cases::rig::{ARGUMENTS, Rig};
 use crate::cases::script::{self, PRELUDE};
 use crate::error::Result;
 use crate::runner::CaseResult;
-use crate::{guest, image, setup, trace};
+use crate::{guest, image, setup};
 
 /// In the guest: do as the last guest, or write and read without an end.
 const LOAD: &str = r#"
@@ -89,11 +89,7 @@ fn run(kills: usize) -> Result<CaseResult> {
         image::sha256_of_file(&rig.disk())?,
         after,
     );
-    let mut memory = trace::extents(&outcome.output);
-    memory.extend(trace::queue_memory(&outcome.output));
-    let events = trace::parse(&outcome.trace);
-    let during = trace::between(&events, script::BEGIN, script::END).unwrap_or_default();
-    let dma = trace::check_dma(during, &memory);
+    let dma = check::guarded_dma(&outcome.output, &outcome.trace);
     findings.expect(dma.outside == 0, format!("DMA outside: {dma:x?}"));
     let least = kills as u64 * rig.contents.len() as u64;
     findings.expect(dma.bytes >= least, format!("too little DMA: {dma:?}"));

@@ -12,7 +12,7 @@ use crate::cases::script::{self, PRELUDE};
 use crate::error::Result;
 use crate::machine::Machine;
 use crate::runner::CaseResult;
-use crate::{guest, image, setup, trace};
+use crate::{guest, image, setup};
 
 /// In the guest: what each namespace is, by serial number and number; its contents before and after it was written to and
 /// trimmed; then the beginning of each is read and hashed again and again, while each controller is reset three times and all
@@ -157,11 +157,7 @@ pub fn shapes() -> Result<CaseResult> {
     );
     check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     is_scattered(&mut findings, &outcome);
-    let mut memory = trace::extents(&outcome.output);
-    memory.extend(trace::queue_memory(&outcome.output));
-    let events = trace::parse(&outcome.trace);
-    let during = trace::between(&events, script::BEGIN, script::END).unwrap_or_default();
-    let dma = trace::check_dma(during, &memory);
+    let dma = check::guarded_dma(&outcome.output, &outcome.trace);
     findings.expect(dma.outside == 0, format!("DMA outside: {dma:x?}"));
     let least = disks
         .iter()
