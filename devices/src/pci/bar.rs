@@ -2,7 +2,7 @@
 
 //! Base address registers: decode, sizing and the expansion ROM.
 
-use address::Gpa;
+use address::BusAddr;
 use pci_config::BarKind;
 use pci_config::regs::{
     BAR_END, BAR_IO_ADDRESS, BAR_MEMORY_ADDRESS, BAR0, BARS, ROM, ROM_ADDRESS, ROM_ENABLE,
@@ -138,16 +138,16 @@ impl Bar {
         self.address == self.home
     }
 
-    /// Where a memory BAR is to answer: at its address, unless it has none or holds what a guest writes to learn its
+    /// Where on the bus a memory BAR is to answer: at its address, unless it has none or holds what a guest writes to learn its
     /// size, in either half.
     #[must_use]
-    pub fn place(&self) -> Option<Gpa> {
+    pub fn place(&self) -> Option<BusAddr> {
         let (low, high) = self.masks();
         let all = |half: u32, mask: u32| mask != 0 && half == mask;
         let (value_low, value_high) = halves(self.address);
         let is_sized = all(value_low, low) || all(value_high, high);
         let is_placed = self.address != 0 && (self.is_home() || !is_sized);
-        (self.space() == Space::Memory && is_placed).then_some(Gpa(self.address))
+        (self.space() == Space::Memory && is_placed).then_some(BusAddr(self.address))
     }
 
     /// Where the BAR is decoded; `None` without an address, or where it would run past the end

@@ -88,7 +88,10 @@ impl DeviceMmio for PciRoot {
     fn mmio_read(&self, base: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
         let address = base.0.wrapping_add(offset);
         if !self.ecam_contains(address) {
-            return self.bar_read(Space::Memory, address, data);
+            return match self.on_bus(address) {
+                Some(address) => self.bar_read(Space::Memory, address, data),
+                None => data.fill(0xff),
+            };
         }
         match ecam_target(address - self.ecam().start.0) {
             Some((place, offset)) => self.config_read(place, offset, data),
@@ -99,7 +102,10 @@ impl DeviceMmio for PciRoot {
     fn mmio_write(&self, base: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
         let address = base.0.wrapping_add(offset);
         if !self.ecam_contains(address) {
-            return self.bar_write(Space::Memory, address, data);
+            if let Some(address) = self.on_bus(address) {
+                self.bar_write(Space::Memory, address, data);
+            }
+            return;
         }
         if let Some((place, offset)) = ecam_target(address - self.ecam().start.0) {
             self.config_write(place, offset, data);

@@ -14,7 +14,7 @@ pub enum Region {
 /// The two address spaces that BARs are decoded in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Space {
-    /// Memory: guest-physical addresses.
+    /// Memory: addresses on the bus.
     Memory,
     /// I/O ports.
     Io,

@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 mod bar;
+mod bus_windows;
 mod config;
 mod ecam;
 mod function;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use access::{DwordWrite, read_part};
 pub use bar::{Bar, BarError, Bars};
+pub use bus_windows::{BusWindow, BusWindows};
 pub use config::{CapabilityError, EmulatedConfig, Identity};
 pub use function::{PciFunction, Region, Space, Window, Windows};
 pub use host_bridge::HostBridge;

@@ -12,6 +12,7 @@ use pci_config::regs::{CONFIG_SIZE, ECAM_BUS_SIZE, HEADER_TYPE, MULTIFUNCTION};
 use thiserror::Error;
 
 use super::access::{aligned_pieces, config_width};
+use super::bus_windows::BusWindows;
 use super::function::{PciFunction, Region, Space, Windows};
 use super::host_bridge::HostBridge;
 
@@ -95,6 +96,7 @@ impl Slot {
 /// accesses to itself.
 pub struct PciRoot {
     ecam: Range<u64>,
+    bus_windows: BusWindows,
     /// CONFIG_ADDRESS, port 0xcf8.
     address: AtomicU32,
     stopped: AtomicBool,
@@ -126,6 +128,7 @@ impl PciRoot {
         }
         let mut root = Self {
             ecam: ecam.0..end.0,
+            bus_windows: BusWindows::default(),
             address: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
             slots: Vec::new(),
@@ -133,6 +136,13 @@ impl PciRoot {
         };
         root.add(0, 0, Box::new(HostBridge::new()))?;
         Ok(root)
+    }
+
+    /// The same root, whose host bridge has `windows`.
+    #[must_use]
+    pub fn with_windows(mut self, windows: BusWindows) -> Self {
+        self.bus_windows = windows;
+        self
     }
 
     /// Plugs `function` in as function `number` of `device` and returns its address. Function 0
@@ -195,6 +205,11 @@ impl PciRoot {
         &self.address
     }
 
+    /// The address on the bus of the CPUs' `address` outside ECAM.
+    pub(super) fn on_bus(&self, address: u64) -> Option<u64> {
+        Some(self.bus_windows.to_bus(Gpa(address))?.0)
+    }
+
     pub(super) fn ecam_contains(&self, address: u64) -> bool {
         self.ecam.contains(&address)
     }
@@ -219,7 +234,7 @@ impl PciRoot {
         }
     }
 
-    /// Reads from the BARs that contain `address`.
+    /// Reads from the BARs that contain `address` on the bus.
     pub(super) fn bar_read(&self, space: Space, address: u64, data: &mut [u8]) {
         data.fill(0xff);
         for piece in aligned_pieces(address, data.len()) {
@@ -230,7 +245,7 @@ impl PciRoot {
         }
     }
 
-    /// Writes to the BARs that contain `address`.
+    /// Writes to the BARs that contain `address` on the bus.
     pub(super) fn bar_write(&self, space: Space, address: u64, data: &[u8]) {
         for piece in aligned_pieces(address, data.len()) {
             let at = address.wrapping_add(piece.start as u64);

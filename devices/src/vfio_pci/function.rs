@@ -6,7 +6,7 @@ use pci_config::PerKind;
 use pci_config::regs::{COMMAND_IO, COMMAND_MEMORY};
 
 use crate::pci::access::DwordWrite;
-use crate::pci::{Bars, PciFunction, Region, Space, Windows};
+use crate::pci::{Bars, BusWindows, PciFunction, Region, Space, Windows};
 
 use super::config_space::{ConfigSpace, Offer};
 use super::gate::BusMasterGate;
@@ -23,6 +23,8 @@ pub struct Options {
     pub bus_master: BusMasterGate,
     /// First value of the Interrupt Line register: the line that INTx is wired to.
     pub interrupt_line: u8,
+    /// What the host bridge does to the addresses of BARs, on the host as in the guest.
+    pub bus_windows: BusWindows,
     /// Called when the device fails its guest.
     pub on_failure: FailureHook,
 }
@@ -38,8 +40,8 @@ impl std::fmt::Debug for Options {
 
 /// A host function shown to the guest.
 ///
-/// Memory BARs are at first where the host has them (GPA = HPA), so that devices reach one
-/// another's BARs at the addresses the guest uses. A guest can size and move them: a BAR answers
+/// Memory BARs are at first where the host has them (GPA = HPA, and the same address on the bus), so that devices
+/// reach one another's BARs at the addresses the guest uses. A guest can size and move them: a BAR answers
 /// the guest's CPUs where the guest put it, but other devices only at the address that the host
 /// gave it.
 #[derive(Debug)]
@@ -47,6 +49,7 @@ pub struct PassthroughFunction<H> {
     pub(super) host: H,
     pub(super) config: ConfigSpace,
     pub(super) bars: Bars,
+    pub(super) bus_windows: BusWindows,
     pub(super) areas: MappedAreas,
     /// COMMAND as the guest has written it.
     pub(super) command: u16,
@@ -75,7 +78,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
         let info = host.info().clone();
         log::debug!("{}: {} bytes of config space", info.name, info.config_size);
         let mut reporter = Reporter::new(info.name.clone(), options.on_failure);
-        let bars = build_bars(&info, &config, &mut reporter);
+        let bars = build_bars(&info, &config, &options.bus_windows, &mut reporter);
         let device = Device {
             info: &info,
             config: &config,
@@ -99,6 +102,7 @@ impl<H: HostFunction> PassthroughFunction<H> {
             host,
             config: space,
             bars,
+            bus_windows: options.bus_windows,
             areas,
             command: 0,
             host_command: 0,

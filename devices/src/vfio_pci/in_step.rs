@@ -96,16 +96,16 @@ impl<H: HostFunction> PassthroughFunction<H> {
 
     pub(super) fn unmap_unwanted(&mut self) {
         let memory = self.command & COMMAND_MEMORY != 0 && self.power_state == 0;
-        let bars = &self.bars;
-        let place = |index| bars.get(index).filter(|_| memory)?.place();
+        let (bars, windows) = (&self.bars, &self.bus_windows);
+        let place = |index| windows.to_gpa(bars.get(index).filter(|_| memory)?.place()?);
         self.areas
             .unmap_unless(place, &mut self.host, &mut self.reporter);
     }
 
     pub(super) fn map_wanted(&mut self) {
         let memory = self.decodes() & COMMAND_MEMORY != 0;
-        let bars = &self.bars;
-        let place = |index| bars.get(index).filter(|_| memory)?.place();
+        let (bars, windows) = (&self.bars, &self.bus_windows);
+        let place = |index| windows.to_gpa(bars.get(index).filter(|_| memory)?.place()?);
         self.areas.map_if(place, &mut self.host, &mut self.reporter);
     }
 

@@ -2,12 +2,13 @@
 
 //! Set-up of a function before the guest runs.
 
+use address::{Gpa, Hpa};
 use pci_config::regs::{
     BAR0, BARS, CONFIG_SIZE, CONVENTIONAL_CONFIG_SIZE, HEADER_TYPE, HEADER_TYPE_LAYOUT, VENDOR_NONE,
 };
 use thiserror::Error;
 
-use crate::pci::{Bar, BarError, BarKind, Bars};
+use crate::pci::{Bar, BarError, BarKind, Bars, BusWindows};
 
 use super::host::{HostError, HostFunction, HostInfo};
 use super::report::Reporter;
@@ -83,7 +84,14 @@ pub(super) fn read_config<H: HostFunction>(host: &mut H) -> Result<Vec<u32>, Set
 }
 
 /// The BARs that the guest gets: those that the host has placed.
-pub(super) fn build_bars(info: &HostInfo, config: &[u32], reporter: &mut Reporter) -> Bars {
+pub(super) fn build_bars(
+    info: &HostInfo,
+    config: &[u32],
+    windows: &BusWindows,
+    reporter: &mut Reporter,
+) -> Bars {
+    // The guest's bus has the windows of the host's.
+    let on_bus = |address: Hpa| Some(windows.to_bus(Gpa(address.0))?.0);
     let mut bars = Bars::default();
     for index in 0..BARS {
         let region = &info.bars[usize::from(index)];
@@ -95,7 +103,7 @@ pub(super) fn build_bars(info: &HostInfo, config: &[u32], reporter: &mut Reporte
         let home = match kind {
             BarKind::Io => Some(u64::from(register & 0xfffc)),
             BarKind::Memory32 { .. } | BarKind::Memory64 { .. } => {
-                region.host_address.map(|address| address.0)
+                region.host_address.and_then(on_bus)
             }
         };
         let Some(home) = home else {
@@ -111,14 +119,18 @@ pub(super) fn build_bars(info: &HostInfo, config: &[u32], reporter: &mut Reporte
             ));
         }
     }
-    if let Err(error) = add_rom(info, &mut bars) {
+    if let Err(error) = add_rom(info, on_bus, &mut bars) {
         reporter.warn(format_args!("the ROM is hidden from the guest: {error}"));
     }
     bars
 }
 
-fn add_rom(info: &HostInfo, bars: &mut Bars) -> Result<(), BarError> {
-    let address = info.rom.host_address.map_or(0, |address| address.0);
+fn add_rom(
+    info: &HostInfo,
+    on_bus: impl Fn(Hpa) -> Option<u64>,
+    bars: &mut Bars,
+) -> Result<(), BarError> {
+    let address = info.rom.host_address.and_then(on_bus).unwrap_or(0);
     match info.rom.size {
         0 => Ok(()),
         // Accesses to the ROM are trapped, so any size that the register can express will do.

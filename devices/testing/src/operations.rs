@@ -4,7 +4,7 @@
 //! tests replay.
 
 use address::Gpa;
-use devices::pci::{BarKind, MsiMessage, PciRoot};
+use devices::pci::{BarKind, BusWindows, MsiMessage, PciRoot};
 use devices::vfio_pci::{BusMasterGate, InterruptKind, Options, PassthroughFunction};
 use vm_device::bus::{MmioAddress, PioAddress};
 use vm_device::{DeviceMmio, DevicePio};
@@ -136,6 +136,7 @@ impl Machine {
         let options = Options {
             bus_master: gate.clone(),
             interrupt_line: 10,
+            bus_windows: BusWindows::default(),
             on_failure: Box::new(|_| {}),
         };
         let function = PassthroughFunction::new(host, options).ok()?;

@@ -2,7 +2,7 @@
 
 //! Which bits of config space pass.
 
-use devices::pci::BarKind;
+use devices::pci::{BarKind, BusWindows};
 use devices::vfio_pci::{BusMasterGate, Options, PassthroughFunction, SetupError};
 use devices_testing::{Call, DeviceImage};
 
@@ -311,6 +311,7 @@ fn devices_that_are_no_endpoints_are_refused() {
         let options = Options {
             bus_master: BusMasterGate::opened(),
             interrupt_line: 0,
+            bus_windows: BusWindows::default(),
             on_failure: Box::new(|_| {}),
         };
         PassthroughFunction::new(host, options)
@@ -335,6 +336,7 @@ fn devices_that_are_no_endpoints_are_refused() {
         let options = Options {
             bus_master: BusMasterGate::opened(),
             interrupt_line: 0,
+            bus_windows: BusWindows::default(),
             on_failure: Box::new(|_| {}),
         };
         PassthroughFunction::new(host, options)

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use devices::pci::BarKind;
+use devices::pci::{BarKind, BusWindows};
 use devices::vfio_pci::{BusMasterGate, InterruptKind, Options, PassthroughFunction, SetupError};
 use devices_testing::{DeviceImage, SimulatedHost};
 
@@ -202,6 +202,7 @@ fn a_device_that_fell_off_the_bus_is_refused() {
     let options = Options {
         bus_master: BusMasterGate::opened(),
         interrupt_line: 0,
+        bus_windows: BusWindows::default(),
         on_failure: Box::new(|_| {}),
     };
     let refused = PassthroughFunction::new(host, options);

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod bus_windows;
 mod config;
 mod dropped;
 mod faults;
@@ -17,7 +18,7 @@ mod vectors;
 
 use std::sync::{Arc, Mutex};
 
-use devices::pci::{PciFunction, Region};
+use devices::pci::{BusWindows, PciFunction, Region};
 use devices::vfio_pci::{BusMasterGate, Options, PassthroughFunction};
 use devices_testing::{Call, DeviceImage, SimulatedHost, Witness};
 
@@ -45,6 +46,7 @@ impl Bench {
         let options = Options {
             bus_master: gate.clone(),
             interrupt_line: 10,
+            bus_windows: BusWindows::default(),
             on_failure: Box::new(move |failure| seen.lock().unwrap().push(failure.to_string())),
         };
         let function = PassthroughFunction::new(host, options).unwrap();

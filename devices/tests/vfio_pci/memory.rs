@@ -3,7 +3,7 @@
 //! BARs: what is mapped when, and what is trapped.
 
 use address::Gpa;
-use devices::pci::{BarKind, PciFunction, Region, Space};
+use devices::pci::{BarKind, BusWindows, PciFunction, Region, Space};
 use devices::vfio_pci::{BusMasterGate, InterruptKind, Options, PassthroughFunction};
 use devices_testing::{Call, DeviceImage};
 
@@ -44,6 +44,7 @@ fn nothing_is_on_before_the_guest_asks() {
     let options = Options {
         bus_master: gate,
         interrupt_line: 0,
+        bus_windows: BusWindows::default(),
         on_failure: Box::new(|_| {}),
     };
     let function = PassthroughFunction::new(host, options).unwrap();

@@ -3,7 +3,7 @@
 //! Registers in the pages of the MSI-X table and the pending bits, through the guest's bus.
 
 use address::Gpa;
-use devices::pci::{BarKind, PciRoot, Region};
+use devices::pci::{BarKind, BusWindows, PciRoot, Region};
 use devices::vfio_pci::{BusMasterGate, Options, PassthroughFunction};
 use devices_testing::{Call, DeviceImage, SimulatedHost, Witness};
 use vm_device::DeviceMmio;
@@ -34,6 +34,7 @@ impl Bus {
         let options = Options {
             bus_master: gate,
             interrupt_line: 10,
+            bus_windows: BusWindows::default(),
             on_failure: Box::new(|_| {}),
         };
         let function = PassthroughFunction::new(host, options).unwrap();

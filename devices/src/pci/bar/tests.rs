@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
+use address::BusAddr;
+
 use super::*;
 
 const MEM32: BarKind = BarKind::Memory32 {
@@ -65,7 +67,7 @@ fn a_value_left_by_sizing_is_no_address() {
         write(&mut bars, BAR0 + 4, high);
         assert_eq!(
             bars.get(0).unwrap().place(),
-            place.map(Gpa),
+            place.map(BusAddr),
             "{low:#x} {high:#x}"
         );
     }

@@ -4,7 +4,7 @@
 
 use address::Gpa;
 use devices::mediate::{Counters, MediatedFunction, ON_REQUEST, Options, Profile};
-use devices::pci::PciRoot;
+use devices::pci::{BusWindows, PciRoot};
 use devices::vfio_pci::{self, BusMasterGate, PassthroughFunction};
 use software_edu::EduWorker;
 use vm_device::DeviceMmio;
@@ -121,6 +121,7 @@ impl Rig {
             vfio_pci::Options {
                 bus_master: BusMasterGate::opened(),
                 interrupt_line: 17,
+                bus_windows: BusWindows::default(),
                 on_failure: Box::new(|_| {}),
             },
         )?;

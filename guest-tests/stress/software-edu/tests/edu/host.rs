@@ -3,7 +3,7 @@
 //! The engine as a guest gets it: behind a passed-through function.
 
 use address::Gpa;
-use devices::pci::{PciFunction, Region};
+use devices::pci::{BusWindows, PciFunction, Region};
 use devices::vfio_pci::{
     self, BusMasterGate, HostFunction, InterruptKind, MsiMessage, PassthroughFunction,
 };
@@ -52,6 +52,7 @@ impl Passed {
         let options = vfio_pci::Options {
             bus_master: gate.clone(),
             interrupt_line: 18,
+            bus_windows: BusWindows::default(),
             on_failure: Box::new(|failure| panic!("{failure}")),
         };
         let function = PassthroughFunction::new(host, options).unwrap();
