@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether a function's BARs have the same addresses on its bus as for the CPU.
+//! Whether a function's BARs have the addresses on its bus that its host bridge gives them.
 //!
 //! A host bridge may translate between the two. Sysfs has the CPU's addresses (`resource`), the
-//! BARs hold the bus's (`config`). Where they differ, a device that is given an address of the
-//! CPU's finds something else there.
+//! BARs hold the bus's (`config`). Where they differ otherwise than the caller knows, a device that is
+//! given an address finds something else there.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ use pci_config::{BarKind, find_extended_capability, word};
 use crate::error::Error;
 use crate::pci_sysfs::{PciSysfs, Resource};
 
-/// A memory BAR with two addresses.
+/// A memory BAR with two addresses, of which one is not the expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TranslatedBar {
     /// Its number.
@@ -31,7 +31,8 @@ pub struct TranslatedBar {
 }
 
 impl PciSysfs {
-    /// The first memory BAR of `bdf` whose address on the bus is not the CPU's.
+    /// The first memory BAR of `bdf` whose address on the bus is not what `expected` makes of the CPU's:
+    /// [`BusAddr::identity`] where no host bridge translates.
     ///
     /// BARs without an address are left out, among them those that Enhanced Allocation replaces
     /// for, which read as 0 (PCI Express 6.0, 7.8.5), and so is all of a function that does not
@@ -40,15 +41,19 @@ impl PciSysfs {
     ///
     /// # Errors
     /// [`Error::NoDevice`], [`Error::Read`], [`Error::Parse`]
-    pub fn translated_bar(&self, bdf: Bdf) -> Result<Option<TranslatedBar>, Error> {
+    pub fn translated_bar(
+        &self,
+        bdf: Bdf,
+        expected: impl Fn(Hpa) -> BusAddr,
+    ) -> Result<Option<TranslatedBar>, Error> {
         let resources = self.resources(bdf)?;
-        let on_bus = match self.physical_function(bdf)? {
+        let found = match self.physical_function(bdf)? {
             Some(physical) => {
                 virtual_bars(&self.config_space(physical)?, physical, bdf, &resources)
             }
             None => function_bars(&self.config_space(bdf)?),
         };
-        Ok(compare(on_bus, &resources))
+        Ok(compare(found, &resources, expected))
     }
 
     /// The physical function to which `bdf` belongs, if it is a virtual one.
@@ -72,11 +77,15 @@ impl PciSysfs {
 /// What the memory BARs of a function hold; `None` for those that are not there or hold 0.
 type Addresses = [Option<BusAddr>; BARS as usize];
 
-fn compare(on_bus: Addresses, resources: &[Option<Resource>]) -> Option<TranslatedBar> {
+fn compare(
+    on_bus: Addresses,
+    resources: &[Option<Resource>],
+    expected: impl Fn(Hpa) -> BusAddr,
+) -> Option<TranslatedBar> {
     let both = on_bus.into_iter().zip(resources).enumerate();
     both.filter_map(|(bar, (bus, resource))| {
         let (bus, cpu) = (bus?, resource.as_ref()?.address()?);
-        (bus != BusAddr::identity(cpu)).then_some(TranslatedBar { bar, bus, cpu })
+        (bus != expected(cpu)).then_some(TranslatedBar { bar, bus, cpu })
     })
     .next()
 }

@@ -2,7 +2,7 @@
 
 //! Address width of a device's DMA.
 
-use address::{Bdf, Hpa};
+use address::{Bdf, BusAddr};
 
 use crate::pci_sysfs::PciSysfs;
 
@@ -33,7 +33,7 @@ impl DmaWidth {
 
     /// Whether addresses of this width reach all memory up to `end`.
     #[must_use]
-    pub fn reaches(self, end: Hpa) -> bool {
+    pub fn reaches(self, end: BusAddr) -> bool {
         1_u64
             .checked_shl(self.bits())
             .is_none_or(|reach| reach >= end.0)
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn addresses_reach_as_far_as_their_bits() {
-        let reaches = |bits, end| DmaWidth { known: Some(bits) }.reaches(Hpa(end));
+        let reaches = |bits, end| DmaWidth { known: Some(bits) }.reaches(BusAddr(end));
         assert!(!reaches(32, 5 << 30));
         assert!(reaches(32, 1 << 32));
         assert!(!reaches(40, (1 << 40) + 1));

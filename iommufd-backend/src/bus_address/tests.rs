@@ -69,7 +69,9 @@ impl Tree {
     }
 
     fn translated(&self, bdf: &str) -> Option<TranslatedBar> {
-        self.sysfs.translated_bar(bdf.parse().unwrap()).unwrap()
+        self.sysfs
+            .translated_bar(bdf.parse().unwrap(), BusAddr::identity)
+            .unwrap()
     }
 }
 
@@ -206,7 +208,9 @@ fn without_the_physical_functions_capability_nothing_is_compared() {
     assert_eq!(without(&config(&unset)), None);
     fs::remove_file(tree.path("0000:02:10.0").join("physfn")).unwrap();
     symlink("../elsewhere", tree.path("0000:02:10.0").join("physfn")).unwrap();
-    let odd = tree.sysfs.translated_bar("0000:02:10.0".parse().unwrap());
+    let odd = tree
+        .sysfs
+        .translated_bar("0000:02:10.0".parse().unwrap(), BusAddr::identity);
     assert!(matches!(odd, Err(Error::Parse { .. })));
 }
 

@@ -35,6 +35,7 @@ pub use facts::auto_dma::{AutoDma, TooFewHugepages};
 pub use facts::available_memory::{
     AvailableMemory, MemoryLimit, available_memory, refuses_overcommit,
 };
+pub use facts::bus_range::{BusRange, DmaMap};
 pub use facts::config_window::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
 pub use facts::device::{cdev_kind, translated_bar};
 pub use facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, conflicting, needs_hugepages};

@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 
-use address::{Gpa, Hpa};
-use devices::pci;
-use host::CONFIG_WINDOW_LIMIT;
+use address::{BusAddr, Gpa, Hpa};
+use devices::pci::{self, BusWindow, BusWindows};
+use host::{BusRange, CONFIG_WINDOW_LIMIT, DmaMap};
 use iommufd_backend::IoMem;
 
 use crate::arch::{HostBridges, layout};
@@ -21,6 +21,10 @@ const PAGE: u64 = 4096;
 pub struct AddressMap {
     /// Where BARs may be, ascending.
     pub windows: Vec<Range<Gpa>>,
+    /// Which addresses on the bus those are.
+    pub bus_windows: BusWindows,
+    /// Where memory in the identity layout is for devices.
+    pub dma: DmaMap,
     /// Config space of bus 0.
     pub ecam: Range<Gpa>,
     /// Whether devices see what is in the CPU's caches.
@@ -52,13 +56,18 @@ impl AddressMap {
         let ecam = layout::config_space(host, bars).ok_or(NoEcamError)?;
         let ram: Vec<_> = host.system_ram().map(identity).collect();
         let fixed = layout::FIXED.map(|(_, range)| range);
-        let mut windows: Vec<_> = bridges.windows.into_iter().map(identity).collect();
-        for bar in bars.iter().cloned().map(identity) {
-            let inside = |window: &Range<Gpa>| window.start <= bar.start && bar.end <= window.end;
-            if !windows.iter().any(inside) {
-                windows.push(bar.start.align_down(PAGE)..bar.end.align_up(PAGE).unwrap_or(bar.end));
+        let mut on_bus = bridges.windows;
+        for bar in bars {
+            let inside =
+                |window: &BusRange| window.cpu.start <= bar.start && bar.end <= window.cpu.end;
+            if !on_bus.iter().any(inside) {
+                let cpu = bar.start.align_down(PAGE)..bar.end.align_up(PAGE).unwrap_or(bar.end);
+                let bus = BusAddr::identity(cpu.start);
+                on_bus.push(BusRange { cpu, bus });
             }
         }
+        let windows = on_bus.iter().map(|window| identity(window.cpu.clone()));
+        let mut windows: Vec<_> = windows.collect();
         for hole in fixed.iter().chain([&ecam]).chain(&ram) {
             windows = windows
                 .into_iter()
@@ -69,6 +78,8 @@ impl AddressMap {
         Ok(Self {
             windows,
             ecam,
+            bus_windows: bus_windows(&on_bus),
+            dma: bridges.dma,
             is_coherent: bridges.is_coherent,
         })
     }
@@ -81,6 +92,8 @@ impl AddressMap {
         let ecam = Gpa(0xe000_0000);
         Self {
             windows: vec![Gpa(0xd000_0000)..ecam],
+            bus_windows: BusWindows::default(),
+            dma: DmaMap::Identity,
             ecam: ecam..ecam + pci::ECAM_SIZE,
             is_coherent: true,
         }
@@ -103,6 +116,18 @@ impl AddressMap {
                 }
             }
         })
+    }
+}
+
+/// The same for the guest's bus; none if no address is another on the bus.
+fn bus_windows(windows: &[BusRange]) -> BusWindows {
+    let all = windows.iter().map(|window| BusWindow {
+        cpu: Gpa(window.cpu.start.0)..Gpa(window.cpu.end.0),
+        bus: window.bus,
+    });
+    match windows.iter().any(|window| window.offset() != 0) {
+        true => all.collect(),
+        false => BusWindows::default(),
     }
 }
 
@@ -140,8 +165,13 @@ c000000000-c7ffffffff : PCI Bus 0000:00
     }
 
     fn map_of(host: &IoMem, bars: &[Range<Hpa>]) -> Result<AddressMap, NoEcamError> {
+        let windows = host.bridge_windows().map(|cpu| BusRange {
+            bus: BusAddr::identity(cpu.start),
+            cpu,
+        });
         let bridges = HostBridges {
-            windows: host.bridge_windows().collect(),
+            windows: windows.collect(),
+            dma: DmaMap::Identity,
             is_coherent: true,
         };
         AddressMap::new(host, bridges, bars)
@@ -170,6 +200,27 @@ c000000000-c7ffffffff : PCI Bus 0000:00
         let map = map_of(&iomem(HOST), &[bar, inside]).unwrap();
         assert_eq!(map.windows.len(), 6);
         assert_eq!(map.windows[5], Gpa(0xd0_0000_0000)..Gpa(0xd0_0000_1000));
+    }
+
+    #[test]
+    fn windows_keep_their_addresses_on_the_bus() {
+        let moved = BusRange {
+            cpu: Hpa(0x6_0000_0000)..Hpa(0x6_4000_0000),
+            bus: BusAddr(0xc000_0000),
+        };
+        let map = |windows| {
+            let bridges = HostBridges {
+                windows,
+                ..HostBridges::default()
+            };
+            AddressMap::new(&iomem(HOST), bridges, &[Hpa(0x9000_0000)..Hpa(0x9000_1000)]).unwrap()
+        };
+        let map_with = map(vec![moved]);
+        let at = |gpa| map_with.bus_windows.to_bus(Gpa(gpa));
+        assert_eq!(at(0x6_0000_1000), Some(BusAddr(0xc000_1000)));
+        assert_eq!(at(0x9000_0000), Some(BusAddr(0x9000_0000)));
+        assert_eq!(at(0x6_4000_0000), None);
+        assert_eq!(map(Vec::new()).bus_windows, BusWindows::default());
     }
 
     #[test]
@@ -239,7 +290,7 @@ fee00000-fee00fff : Local APIC
                 Gpa(0x2000_0000)..Gpa(0x3000_0000),
             ],
             ecam: Gpa(0)..Gpa(0),
-            is_coherent: true,
+            ..AddressMap::conventional()
         };
         assert_eq!(map.free(0x1000, &[]), Some(Gpa(0x1000_1000)));
         assert_eq!(map.free(0x4000, &[]), Some(Gpa(0x1000_4000)));

@@ -56,7 +56,7 @@ mod tests {
         let map = AddressMap {
             windows: vec![Gpa(0x1_0000)..Gpa(0x1_4000)],
             ecam: Gpa(0)..Gpa(0),
-            is_coherent: true,
+            ..AddressMap::conventional()
         };
         let taken = vec![Gpa(0x1_0000)..Gpa(0x1_1000)];
         let mut bus = BusAllocator::new(map, taken, LAST_SLOT - 1);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use address::Bdf;
 use devices::mediate::{self, Counters, MediatedFunction, Profile};
-use devices::pci::{PciFunction, PciRoot};
+use devices::pci::{BusWindows, PciFunction, PciRoot};
 use devices::vfio_pci::{BusMasterGate, HostFunction, Options, PassthroughFunction};
 
 use self::allocator::BusAllocator;
@@ -85,6 +85,8 @@ pub(crate) struct Wiring<'a> {
     pub table: &'a Arc<RamTable>,
     pub interrupts: &'a Arc<Interrupts>,
     pub exits: &'a ExitSender,
+    /// Which addresses on the bus those of the windows for BARs are.
+    pub bus_windows: BusWindows,
     /// CPUs of the guest.
     pub cpus: u8,
     /// [`Layout::forwards_unchecked`](crate::Layout::forwards_unchecked)
@@ -101,7 +103,7 @@ impl Wiring<'_> {
         resources: &mut Resources,
     ) -> Result<PciRoot, BusError> {
         let mut slots = Slots {
-            root: PciRoot::new(bus.map.ecam.start)?,
+            root: PciRoot::new(bus.map.ecam.start)?.with_windows(self.bus_windows.clone()),
             gates: Vec::new(),
             mediated: Vec::new(),
             guarded: Vec::new(),
@@ -189,6 +191,7 @@ impl Wiring<'_> {
         let options = Options {
             bus_master: gate.clone().unwrap_or_else(BusMasterGate::opened),
             interrupt_line: lines.line(),
+            bus_windows: self.bus_windows.clone(),
             on_failure: Box::new(move |failure| {
                 exits.send(ExitReason::Device(bdf, failure.reason()));
             }),

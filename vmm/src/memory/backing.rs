@@ -58,11 +58,11 @@ impl Backing {
     /// best are kept. No device may have been given an address of the memory yet.
     ///
     /// # Errors
-    /// [`PinError::TooFewHugepages`], [`PinError::Backend`]
+    /// [`PinError::TooFewHugepages`], [`PinError::OutOfReach`], [`PinError::Backend`]
     pub fn hugepages(
         memory: &MemoryConfig,
         space: &mut NoiommuSpace,
-        required: &PageRequirements,
+        required: &PageRequirements<'_>,
     ) -> Result<Self, PinError> {
         let size = memory.page_size();
         let _turn = turn(size);
@@ -105,6 +105,7 @@ impl Backing {
             pinned.map_err(|error| error.of_all(memory.size))?;
         }
         let choice = taking.choose(spare, most, required, &progress);
+        check_reached(&choice, required.pages)?;
         taking.keep(choice)
     }
 
@@ -307,7 +308,7 @@ impl Taking<'_> {
         &mut self,
         spare: u64,
         most: u64,
-        required: &PageRequirements,
+        required: &PageRequirements<'_>,
         progress: &Progress,
     ) -> Choice {
         let page_size = self.size.bytes();
@@ -315,7 +316,8 @@ impl Taking<'_> {
         loop {
             let choice = choice::choose(&self.pages, page_size, required);
             // Spare pages are looked at once, even where the first ones would do: they may be better.
-            let is_enough = choice.placed && choice.is_safe();
+            let is_all = choice.kept.len() == required.pages;
+            let is_enough = is_all && choice.placed && choice.is_safe();
             if left == 0 || is_enough && self.pages.len() > required.pages {
                 return choice;
             }
@@ -371,6 +373,19 @@ impl Taking<'_> {
             extents: in_file(extents),
             choice: Some(choice),
         })
+    }
+}
+
+/// Whether `choice` has all `wanted` pages: those that devices do not reach are left out.
+fn check_reached(choice: &Choice, wanted: usize) -> Result<(), PinError> {
+    let reached = choice.kept.len();
+    match reached < wanted {
+        true => Err(PinError::OutOfReach {
+            need: wanted,
+            reached,
+            pinned: choice.pinned,
+        }),
+        false => Ok(()),
     }
 }
 

@@ -3,7 +3,8 @@
 //! Selects the pinned pages that a guest keeps.
 //!
 //! Where hugepages are scattered, more are pinned than the guest has, the best of them are kept
-//! and the others go back. What is best, the most important first:
+//! and the others go back. Pages that the devices' bus does not reach are never kept. What is best, the most important
+//! first:
 //! 1. Kernel and initramfs have their places.
 //! 2. No more extents than are safe: than the kernel lists without allocating
 //!    ([`Demand::pieces`](crate::boot::kernel::Demand::pieces)).
@@ -18,6 +19,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use address::{Gpa, Hpa};
+use host::DmaMap;
 
 use super::candidates::{Frames, Selection, Strategy};
 use crate::arch::{Overhead, SECTION};
@@ -28,16 +30,18 @@ const LIMIT_4G: u64 = 1 << 32;
 
 /// What is required of the pages that are kept.
 #[derive(Clone, Copy, Debug)]
-pub struct PageRequirements {
+pub struct PageRequirements<'a> {
     /// How many.
     pub pages: usize,
+    /// Where memory is for devices, which others than these pages they do not reach.
+    pub dma: &'a DmaMap,
     /// Bytes requested below 4 GiB.
     pub below_4g: u64,
     /// What kernel and initramfs require.
     pub boot: BootRequirements,
 }
 
-impl PageRequirements {
+impl PageRequirements<'_> {
     /// Extents that are safe.
     fn most(&self) -> usize {
         self.boot.kernel.pieces
@@ -83,7 +87,7 @@ struct Cost {
 }
 
 impl Cost {
-    fn of(overhead: &Overhead, ranges: &[Range<Gpa>], required: &PageRequirements) -> Self {
+    fn of(overhead: &Overhead, ranges: &[Range<Gpa>], required: &PageRequirements<'_>) -> Self {
         Self {
             unplaced: !required.boot.fits(ranges),
             unsafe_extents: overhead.extents.saturating_sub(required.most()),
@@ -98,22 +102,44 @@ impl Cost {
 /// time it takes to clear them: nothing is missing, and the guest's kernel spends less than 1/128
 /// of its memory on scatter, half of what it spends anyway.
 #[must_use]
-pub fn is_good(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> bool {
+pub fn is_good(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> bool {
     let ranges = ranges(pages, page_size);
     let overhead = Overhead::of(&ranges);
     let cost = Cost::of(&overhead, &ranges, required);
     let size = page_size.saturating_mul(pages.len() as u64);
     let least = Overhead::of_one_extent(size).bytes();
-    !cost.unplaced
+    pages
+        .iter()
+        .all(|page| is_reached(*page, page_size, required))
+        && !cost.unplaced
         && cost.missing_below_4g == 0
         && cost.unsafe_extents == 0
         && cost.bytes.saturating_sub(least) < size / 128
 }
 
 /// Chooses among `pages`, distinct pages of `page_size` bytes in the order in which they were got.
-/// With no more than requested, all are kept. The same pages give the same choice.
+/// With no more than requested, all that devices reach are kept. The same pages give the same choice.
 #[must_use]
-pub fn choose(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Choice {
+pub fn choose(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Choice {
+    let reached = |number: &usize| is_reached(pages[*number], page_size, required);
+    let numbers: Vec<usize> = (0..pages.len()).filter(reached).collect();
+    let reached: Vec<Hpa> = numbers.iter().map(|number| pages[*number]).collect();
+    let choice = choose_reached(&reached, page_size, required);
+    Choice {
+        pinned: pages.len(),
+        kept: choice.kept.iter().map(|place| numbers[*place]).collect(),
+        ..choice
+    }
+}
+
+/// Whether devices reach all of the page at `page`.
+fn is_reached(page: Hpa, page_size: u64, required: &PageRequirements<'_>) -> bool {
+    page.span(page_size)
+        .is_some_and(|range| required.dma.reaches(&range))
+}
+
+/// The same, where devices reach all pages.
+fn choose_reached(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Choice {
     let mut choice = best(pages, page_size, required);
     if !choice.is_safe() {
         choice.safe_pages = safe_pages(pages, page_size, required);
@@ -122,7 +148,7 @@ pub fn choose(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Cho
 }
 
 /// The most of `pages` that make no more extents than are safe: those of the longest runs.
-fn safe_pages(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Option<usize> {
+fn safe_pages(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Option<usize> {
     let mut lengths: Vec<u64> = ranges(pages, page_size)
         .iter()
         .map(|run| (run.end - run.start) / page_size)
@@ -137,7 +163,7 @@ fn safe_pages(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Opt
     (choice.placed && choice.is_safe()).then_some(required.pages)
 }
 
-fn best(pages: &[Hpa], page_size: u64, required: &PageRequirements) -> Choice {
+fn best(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Choice {
     let first = &pages[..pages.len().min(required.pages)];
     let naive_ranges = ranges(first, page_size);
     let naive = Overhead::of(&naive_ranges);

@@ -4,8 +4,9 @@
 
 use std::ops::Range;
 
-use address::{Gpa, Hpa};
+use address::{BusAddr, Gpa};
 use devices::guest_table::{GuestTable, Piece, Pieces, TableError, bar_size};
+use host::DmaMap;
 use iommufd_backend::TablePages;
 
 use super::error::LayoutError;
@@ -50,25 +51,29 @@ impl Draft {
 pub struct Summary {
     /// Pieces of host-physical memory.
     pub pieces: usize,
-    /// Bytes that lie below 4 GiB in the host.
+    /// Bytes that lie below 4 GiB for devices.
     pub below_4g: u64,
-    /// Behind the last byte.
-    pub end: Hpa,
+    /// Behind the last byte for devices.
+    pub end: BusAddr,
 }
 
 impl Summary {
-    /// Goes through `table`.
+    /// Goes through `table`, whose memory is where `dma` puts it for devices.
     ///
     /// # Errors
     /// [`TableError::Walk`]
-    pub fn of(table: &RamTable) -> Result<Self, TableError> {
+    pub fn of(table: &RamTable, dma: &DmaMap) -> Result<Self, TableError> {
         const LIMIT: u64 = 1 << 32;
         let mut summary = Self::default();
         for piece in table.pieces() {
             let piece = piece?;
             summary.pieces += 1;
-            summary.end = summary.end.max(piece.hpa + piece.len);
-            summary.below_4g += LIMIT.saturating_sub(piece.hpa.0).min(piece.len);
+            // All of a piece is in one range.
+            let Some(bus) = dma.to_bus(piece.hpa) else {
+                continue;
+            };
+            summary.end = summary.end.max(bus + piece.len);
+            summary.below_4g += LIMIT.saturating_sub(bus.0).min(piece.len);
         }
         Ok(summary)
     }
@@ -151,7 +156,7 @@ mod tests {
                 assert_eq!(run.len, 4096);
             }
         }
-        let summary = Summary::of(&table).unwrap();
+        let summary = Summary::of(&table, &DmaMap::Identity).unwrap();
         assert_eq!(summary.below_4g, 6 * MIB);
         assert!(summary.pieces >= 3);
     }
@@ -181,6 +186,9 @@ mod tests {
         let region = Region::of_file(2 * MIB);
         let table = fill(&plan(vec![region], &Conventional), &[], Gpa(0)).unwrap();
         assert_eq!(table.pieces().count(), 0);
-        assert_eq!(Summary::of(&table).unwrap(), Summary::default());
+        assert_eq!(
+            Summary::of(&table, &DmaMap::Identity).unwrap(),
+            Summary::default()
+        );
     }
 }

@@ -226,10 +226,13 @@ impl Source {
         match self {
             Self::Devices { devices, .. } => {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
-                let bdfs: Vec<_> = devices.iter().map(|device| device.bdf).collect();
+                let devices = devices.iter();
+                let modes: Vec<_> = devices
+                    .map(|device| (device.bdf, device.dma.mode()))
+                    .collect();
                 let root = SysRoot::default();
                 let map = root.iomem()?;
-                let bridges = arch::host_bridges(&root, &map, &bdfs)?;
+                let bridges = arch::host_bridges(&root, &map, &modes)?;
                 Ok(AddressMap::new(&map, bridges, &bars)?)
             }
             Self::None => Ok(AddressMap::conventional()),

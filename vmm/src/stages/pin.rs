@@ -38,7 +38,9 @@ impl<'a> Bound<'a> {
         let assigned = &mut resources.assigned;
         let requirements = PageRequirements {
             pages: usize::try_from(config.size / config.page_size().bytes()).unwrap_or(usize::MAX),
-            below_4g: match assigned.devices.is_empty() {
+            dma: &guest.bus.map.dma,
+            // Elsewhere on the bus it would be of no use to them.
+            below_4g: match assigned.devices.is_empty() || guest.bus.map.dma.is_moved() {
                 true => 0,
                 false => WANTED_BELOW_4G,
             },

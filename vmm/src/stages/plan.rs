@@ -166,7 +166,7 @@ impl GuestLayout {
         if !guest.at_identity {
             log_pieces(&table)?;
         }
-        let summary = Summary::of(&table)?;
+        let summary = Summary::of(&table, &guest.bus.map.dma)?;
         if !backing.extents.is_empty() {
             log::info!("physical memory: {} pieces", summary.pieces);
         }

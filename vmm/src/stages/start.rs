@@ -39,6 +39,7 @@ impl Loaded<'_> {
             table: &layout.table,
             interrupts: &interrupts,
             exits: &exit_sender,
+            bus_windows: guest.bus.map.bus_windows.clone(),
             cpus: guest.config.cpus.get(),
             forwards_unchecked: guest.identity.forwards_unchecked(),
         };

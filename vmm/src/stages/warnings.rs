@@ -3,7 +3,7 @@
 //! Warnings about a guest's devices because of the location of its memory.
 
 use address::units::Memory;
-use address::{Bdf, Hpa};
+use address::{Bdf, BusAddr};
 use iommufd_backend::DmaWidth;
 
 use crate::boot::command_line::NoBounceBuffers;
@@ -23,7 +23,7 @@ pub(super) fn physical(devices: &[AssignedDevice]) -> Vec<(Bdf, DmaWidth)> {
 
 /// Devices of `physical` that may not reach all memory up to `end`: each with the address bits that its last driver on
 /// the host asked for.
-fn narrow_devices(physical: &[(Bdf, DmaWidth)], end: Hpa) -> impl Iterator<Item = (Bdf, u32)> {
+fn narrow_devices(physical: &[(Bdf, DmaWidth)], end: BusAddr) -> impl Iterator<Item = (Bdf, u32)> {
     let narrow = physical
         .iter()
         .filter(move |(_, width)| !width.reaches(end));
@@ -96,7 +96,7 @@ mod tests {
         Summary {
             pieces: 2,
             below_4g,
-            end: Hpa(6 << 30),
+            end: BusAddr(6 << 30),
         }
     }
 

@@ -8,7 +8,7 @@
 //! | Does the CPU run guests? | [`check_virtualisation`] |
 //! | What does a guest need of KVM, and which options and modules of the kernel are KVM? | [`NEEDED_OF_KVM`], [`kvm_obstacle`], [`KVM_OPTIONS`], [`KVM_MODULES`] |
 //! | Which target of the kernel's makefile is the file to boot? | [`KERNEL_TARGET`] |
-//! | Are the addresses of the CPU those that memory has for devices? | [`memory_encryption`], [`check_encryption`], [`Encryption`], [`EncryptionUnknown`], [`translated_bar`], [`host_bridge_text`] |
+//! | Are the addresses of the CPU those that memory has for devices? | [`memory_encryption`], [`check_encryption`], [`Encryption`], [`EncryptionUnknown`], [`translated_bar`], [`described_bridge`] |
 //! | Do devices see the CPU's caches? | [`DMA_IS_COHERENT`] |
 //! | Where can config space be? | [`HAS_FIXED_CONFIG_SPACE`], [`CONFIG_WINDOW_LIMIT`] |
 //!
@@ -26,7 +26,7 @@ pub(crate) use aarch64::{
     CONFIG_WINDOW_LIMIT, DMA_IS_COHERENT, HAS_FIXED_CONFIG_SPACE, KERNEL_TARGET, KVM_MODULES,
     KVM_OPTIONS, NEEDED_OF_KVM,
     checks::{check_encryption, check_virtualisation},
-    host_bridge_text, kvm_obstacle, translated_bar,
+    described_bridge, kvm_obstacle, translated_bar,
 };
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::cpu::{Encryption, EncryptionUnknown, memory_encryption};
@@ -35,5 +35,5 @@ pub(crate) use x86_64::{
     CONFIG_WINDOW_LIMIT, DMA_IS_COHERENT, HAS_FIXED_CONFIG_SPACE, KERNEL_TARGET, KVM_MODULES,
     KVM_OPTIONS, NEEDED_OF_KVM,
     checks::{check_encryption, check_virtualisation},
-    host_bridge_text, kvm_obstacle, translated_bar,
+    described_bridge, kvm_obstacle, translated_bar,
 };

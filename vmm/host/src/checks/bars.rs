@@ -6,6 +6,7 @@ use address::Bdf;
 use iommufd_backend::{BARS, RegionKind, Resource, TranslatedBar};
 
 use crate::arch;
+use crate::checks::host_bridge;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::checks::units::size;
@@ -56,9 +57,9 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
             ),
         );
     }
-    match arch::host_bridge_text(root, bdf) {
+    match arch::described_bridge(root, bdf) {
         Ok(None) => Line::ok(id, text),
-        Ok(Some(bridge)) => Line::ok(id, format!("{text}; {bridge}")),
+        Ok(Some(bridge)) => Line::ok(id, format!("{text}; {}", host_bridge::text(&bridge))),
         Err(error) => Line::fail(id, format!("{text}; but {error}"), error.hint()),
     }
 }

@@ -2,9 +2,10 @@
 
 //! Checks which memory a PCI function can address.
 
-use address::Bdf;
+use address::{Bdf, BusAddr};
 use iommufd_backend::CdevKind;
 
+use crate::arch;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::checks::units::size;
@@ -16,7 +17,12 @@ use crate::sys_root::SysRoot;
 pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Line {
     let id = Id::DeviceDmaWidth;
     let width = root.pci().dma_width(bdf);
-    let end = end_of_memory(root);
+    let memory = end_of_memory(root);
+    // A bridge that cannot be understood has a line of its own.
+    let end = match arch::described_bridge(root, bdf) {
+        Ok(Some(bridge)) => bridge.dma.end_of(memory),
+        Ok(None) | Err(_) => BusAddr::identity(memory),
+    };
     let bits = match width.known() {
         Some(bits) => format!("{bits} address bits, as the last driver on the host requested"),
         None => format!(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The PCI host bridge of a device on a machine that a device tree describes: where BARs may be, whether addresses on
-//! the bus are the CPU's, and whether devices see the CPU's caches (Devicetree Specification v0.4, section 2.3; Open
+//! The PCI host bridge of a device on a machine that a device tree describes: where BARs may be, which addresses on the
+//! bus BARs and memory have, and whether devices see the CPU's caches (Devicetree Specification v0.4, section 2.3; Open
 //! Firmware, PCI Bus Binding 2.1, section 2.2.1; Linux, drivers/of/address.c).
 
 mod node;
@@ -10,17 +10,20 @@ mod range;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use address::{Bdf, BusAddr, Hpa};
+use address::{Bdf, Hpa};
 
-use self::node::Node;
+use self::node::{DMA_RANGES, Node};
 use self::range::{AddressRange, Kind};
+use crate::facts::bus_range::{BusRange, DmaMap};
 use crate::sys_root::SysRoot;
 
-/// What is known of a host bridge that leaves addresses as they are.
+/// What is known of a host bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostBridge {
     /// Where memory BARs may be.
-    pub windows: Vec<Range<Hpa>>,
+    pub windows: Vec<BusRange>,
+    /// Where memory is for devices.
+    pub dma: DmaMap,
     /// Whether devices see what is in the CPU's caches.
     pub is_coherent: bool,
 }
@@ -48,33 +51,26 @@ pub enum HostBridgeError {
         /// The property.
         path: PathBuf,
     },
-    /// Addresses on the bus are others than the CPU's.
+    /// The offset between the two kinds of addresses changes within memory, so that a buffer may be in two places.
     #[error(
-        "{bdf}: its host bridge adds an offset to addresses: {bus} on the bus is {cpu} for the CPU ({})",
+        "{bdf}: the offset that its host bridge adds to addresses changes within memory, at HPA {at} ({})",
         path.display()
     )]
-    Offset {
+    Seam {
         /// The device.
         bdf: Bdf,
         /// The property that says so.
         path: PathBuf,
-        /// An address on the bus.
-        bus: BusAddr,
-        /// The CPU's for the same.
-        cpu: Hpa,
+        /// Where it changes.
+        at: Hpa,
     },
-    /// The bus does not reach all memory.
-    #[error(
-        "{bdf}: its host bridge does not reach memory at {:#x}-{:#x} ({})",
-        ram.start, ram.end, path.display()
-    )]
+    /// The bus reaches no memory.
+    #[error("{bdf}: its host bridge reaches no memory ({})", path.display())]
     Reach {
         /// The device.
         bdf: Bdf,
         /// The property that says so.
         path: PathBuf,
-        /// Memory that it does not reach in whole.
-        ram: Range<Hpa>,
     },
 }
 
@@ -90,15 +86,11 @@ impl HostBridgeError {
             }
             Self::Absent { bdf } => format!("readlink -f /sys/bus/pci/devices/{bdf}"),
             Self::Malformed { path, .. } => format!("hexdump -C {}", path.display()),
-            Self::Offset { path, .. } => format!(
+            Self::Seam { path, .. } | Self::Reach { path, .. } => format!(
                 "hexdump -C {}  # devices behind this bridge cannot be passed through; use a slot \
                  below another one",
                 path.display()
             ),
-            Self::Reach { .. } => {
-                "boot the host with mem=SIZE on its kernel's command line, so that the bridge reaches all of it"
-                    .to_owned()
-            }
         }
     }
 }
@@ -119,79 +111,45 @@ pub fn host_bridge(
         }
     })?;
     let malformed = |path| HostBridgeError::Malformed { bdf, path };
-    let mut windows = Vec::new();
-    for range in node
-        .ranges("ranges")
-        .map_err(malformed)?
-        .unwrap_or_default()
-    {
-        if range.kind == Kind::Memory {
-            no_offset(bdf, &node, "ranges", &range)?;
-            windows.push(range.cpu());
-        }
-    }
-    check_dma(bdf, &node, ram)?;
+    let ranges = node.ranges("ranges").map_err(malformed)?;
+    let windows = ranges.iter().flatten();
+    let windows = windows.filter(|range| range.kind == Kind::Memory);
     Ok(HostBridge {
-        windows,
+        windows: windows.map(AddressRange::addresses).collect(),
+        dma: dma_map(bdf, &node, ram)?,
         is_coherent: node.is_coherent(),
     })
 }
 
-/// Refuses a bridge whose devices do not have the CPU's addresses for memory. The first node with `dma-ranges` that are
-/// not empty, from the bridge upwards, decides (`of_dma_get_range`).
-fn check_dma(bdf: Bdf, bridge: &Node, ram: &[Range<Hpa>]) -> Result<(), HostBridgeError> {
-    const PROPERTY: &str = "dma-ranges";
-    for node in bridge.and_parents() {
+/// Where memory at `ram` is for devices. The first node with `dma-ranges` that are not empty, from the bridge upwards,
+/// decides; above the bridge a node without the property ends the search (`of_dma_get_range`).
+fn dma_map(bdf: Bdf, bridge: &Node, ram: &[Range<Hpa>]) -> Result<DmaMap, HostBridgeError> {
+    for (depth, node) in bridge.and_parents().enumerate() {
         let ranges = node
-            .ranges(PROPERTY)
+            .ranges(DMA_RANGES)
             .map_err(|path| HostBridgeError::Malformed { bdf, path })?;
-        let Some(ranges) = ranges.filter(|ranges| !ranges.is_empty()) else {
-            continue;
-        };
-        for range in &ranges {
-            no_offset(bdf, &node, PROPERTY, range)?;
-        }
-        let reached: Vec<_> = ranges.iter().map(AddressRange::cpu).collect();
-        return match ram.iter().find(|ram| !covers(&reached, ram)) {
-            None => Ok(()),
-            Some(ram) => Err(HostBridgeError::Reach {
-                bdf,
-                path: node.property(PROPERTY),
-                ram: ram.clone(),
-            }),
-        };
-    }
-    Ok(())
-}
-
-fn no_offset(
-    bdf: Bdf,
-    node: &Node,
-    property: &str,
-    range: &AddressRange,
-) -> Result<(), HostBridgeError> {
-    if range.bus == range.cpu {
-        return Ok(());
-    }
-    Err(HostBridgeError::Offset {
-        bdf,
-        path: node.property(property),
-        bus: BusAddr(range.bus),
-        cpu: Hpa(range.cpu),
-    })
-}
-
-/// Whether `ranges` together have all of `wanted`.
-fn covers(ranges: &[Range<Hpa>], wanted: &Range<Hpa>) -> bool {
-    let mut at = wanted.start;
-    while at < wanted.end {
-        match ranges.iter().find(|range| range.contains(&at)) {
-            Some(range) => at = range.end,
-            None => return false,
+        let path = node.property(DMA_RANGES);
+        match ranges {
+            None if depth > 0 => break,
+            None => {}
+            Some(ranges) if ranges.is_empty() => {}
+            Some(ranges) => {
+                let ranges = ranges.iter().map(AddressRange::addresses).collect();
+                let map = DmaMap::new(ranges, ram);
+                if let Some(at) = map.seam(ram) {
+                    return Err(HostBridgeError::Seam { bdf, path, at });
+                }
+                return match map == DmaMap::Ranges(Vec::new()) {
+                    true => Err(HostBridgeError::Reach { bdf, path }),
+                    false => Ok(map),
+                };
+            }
         }
     }
-    true
+    Ok(DmaMap::Identity)
 }
 
+#[cfg(test)]
+pub(crate) mod boards;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,8 @@ mod gic;
 use std::ops::Range;
 
 use address::Gpa;
+use devices::pci::BusWindows;
+use host::DmaMap;
 use vm_fdt::{Error, FdtWriter};
 
 use crate::bus::address_map::AddressMap;
@@ -46,6 +48,10 @@ pub struct Platform {
     pub ecam: Range<Gpa>,
     /// Addresses that BARs may have.
     pub windows: Vec<Range<Gpa>>,
+    /// Which addresses on the bus those are.
+    pub bus_windows: BusWindows,
+    /// Where RAM is for devices.
+    pub dma: DmaMap,
     /// Whether devices see what is in the caches of CPUs.
     pub is_coherent: bool,
 }
@@ -58,6 +64,8 @@ impl Platform {
             cpus,
             ecam: map.ecam.clone(),
             windows: map.windows.clone(),
+            bus_windows: map.bus_windows.clone(),
+            dma: map.dma.clone(),
             is_coherent: map.is_coherent,
         }
     }

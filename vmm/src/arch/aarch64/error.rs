@@ -6,6 +6,7 @@ use host::{HostBridgeError, Id};
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 use vm_memory::GuestMemoryError;
 
+use super::bridges::BridgesError;
 use crate::arch::params::ParamsError;
 use crate::boot::LoadError;
 use crate::error::explain::{ExitCode, Explain, Limits};
@@ -67,6 +68,9 @@ pub enum ArchError {
     /// The host bridge of a device.
     #[error(transparent)]
     HostBridge(#[from] HostBridgeError),
+    /// The host bridges of all devices together, or of one in its mode.
+    #[error(transparent)]
+    Bridges(#[from] BridgesError),
     /// Memory does not take it.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -94,6 +98,7 @@ impl Explain for ArchError {
         match self {
             Self::Params(_) => ExitCode::Usage,
             Self::Entry(_) | Self::DeviceTree(_) | Self::HostBridge(_) => ExitCode::Host,
+            Self::Bridges(_) => ExitCode::Device,
             Self::Load(error) => error.exit_code(),
             Self::Layout(error) => error.exit_code(),
         }
@@ -103,6 +108,7 @@ impl Explain for ArchError {
         match self {
             Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) => None,
             Self::HostBridge(error) => Some(error.hint()),
+            Self::Bridges(error) => Some(error.hint()),
             Self::Load(error) => error.hint(limits),
             Self::Layout(error) => error.hint(limits),
         }
@@ -111,7 +117,7 @@ impl Explain for ArchError {
     fn check(&self, limits: Limits) -> Option<Id> {
         match self {
             Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) => None,
-            Self::HostBridge(_) => Some(Id::DeviceBars),
+            Self::HostBridge(_) | Self::Bridges(_) => Some(Id::DeviceBars),
             Self::Load(error) => error.check(limits),
             Self::Layout(error) => error.check(limits),
         }

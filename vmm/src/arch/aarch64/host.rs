@@ -3,35 +3,31 @@
 //! What the host's bridges decode, by its device tree.
 
 use address::Bdf;
-use host::SysRoot;
+use host::{ResolvedDma, SysRoot};
 use iommufd_backend::IoMem;
 
+use super::bridges::{Behind, join};
 use super::error::ArchError;
 use crate::arch::host_bridges::HostBridges;
 
-/// The bridges of `devices` on the host at `root`, whose map is `map`.
+/// The bridges of `devices`, each with the way of its DMA, on the host at `root`, whose map is `map`.
 ///
 /// # Errors
-/// [`ArchError::HostBridge`] where one of them does not leave addresses as they are, or there is no device tree.
+/// [`ArchError::HostBridge`] where one of them cannot be understood, or there is no device tree; [`ArchError::Bridges`]
+/// where the guest cannot have them, or a device's mode does not work behind its own.
 pub fn host_bridges(
     root: &SysRoot,
     map: &IoMem,
-    devices: &[Bdf],
+    devices: &[(Bdf, ResolvedDma)],
 ) -> Result<HostBridges, ArchError> {
     let ram: Vec<_> = map.system_ram().collect();
-    let mut all = HostBridges {
-        windows: Vec::new(),
-        is_coherent: true,
-    };
-    for bdf in devices {
-        let bridge = host::host_bridge(root, *bdf, &ram)?;
-        all.is_coherent &= bridge.is_coherent;
-        // Devices behind one bridge have the same windows.
-        for window in bridge.windows {
-            if !all.windows.contains(&window) {
-                all.windows.push(window);
-            }
-        }
+    let mut all = Vec::new();
+    for (bdf, mode) in devices {
+        all.push(Behind {
+            bdf: *bdf,
+            mode: *mode,
+            bridge: host::host_bridge(root, *bdf, &ram)?,
+        });
     }
-    Ok(all)
+    Ok(join(all)?)
 }

@@ -5,6 +5,7 @@
 //! What needs KVM of this architecture is built for it only. The rest, which decides and writes bytes, is tested on
 //! every architecture.
 
+pub mod bridges;
 pub mod device_tree;
 pub mod error;
 pub mod image;

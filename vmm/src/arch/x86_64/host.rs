@@ -2,8 +2,8 @@
 
 //! What the host's bridges decode, by `/proc/iomem`.
 
-use address::Bdf;
-use host::SysRoot;
+use address::{Bdf, BusAddr};
+use host::{BusRange, DmaMap, ResolvedDma, SysRoot};
 use iommufd_backend::IoMem;
 
 use crate::arch::host_bridges::HostBridges;
@@ -14,9 +14,18 @@ use crate::arch::x86_64::error::ArchError;
 ///
 /// # Errors
 /// None.
-pub fn host_bridges(_: &SysRoot, map: &IoMem, _: &[Bdf]) -> Result<HostBridges, ArchError> {
+pub fn host_bridges(
+    _: &SysRoot,
+    map: &IoMem,
+    _: &[(Bdf, ResolvedDma)],
+) -> Result<HostBridges, ArchError> {
+    let window = |cpu: std::ops::Range<address::Hpa>| BusRange {
+        bus: BusAddr::identity(cpu.start),
+        cpu,
+    };
     Ok(HostBridges {
-        windows: map.bridge_windows().collect(),
+        windows: map.bridge_windows().map(window).collect(),
+        dma: DmaMap::Identity,
         is_coherent: true,
     })
 }

@@ -48,6 +48,19 @@ pub enum PinError {
         /// Pages in the pool.
         total: u64,
     },
+    /// Too few of the pool's hugepages are where devices reach them.
+    #[error(
+        "Guest memory needs {need} hugepages that the PCI host bridge reaches; of the {pinned} that the pool gave, it \
+         reaches {reached}"
+    )]
+    OutOfReach {
+        /// Pages that the guest needs.
+        need: usize,
+        /// Pages that devices reach.
+        reached: usize,
+        /// Pages that were pinned in all.
+        pinned: usize,
+    },
     /// Less ordinary memory than the guest is to have.
     #[error("Guest memory needs {} MiB of ordinary host memory, but only {available}", bytes >> 20)]
     TooLittleMemory {
@@ -115,6 +128,7 @@ impl Explain for PinError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::TooFewHugepages { .. }
+            | Self::OutOfReach { .. }
             | Self::TooLittleMemory { .. }
             | Self::LockedMemory { .. }
             | Self::Software(_) => ExitCode::Memory,
@@ -138,6 +152,11 @@ impl Explain for PinError {
                     false => reserve(*size, total.saturating_add(missing - free)),
                 })
             }
+            Self::OutOfReach { .. } => Some(
+                "reserve more hugepages, and allow the run to look at them: --memory SIZE,spare=SIZE; or keep the host from \
+                 using the memory beyond (mem=SIZE on its kernel's command line)"
+                    .to_owned(),
+            ),
             Self::TooLittleMemory { available, .. } => Some(available.hint()),
             Self::LockedMemory { bytes, .. } => Some(locked_memory_hint(*bytes)),
             Self::Software(_) => {
@@ -150,7 +169,7 @@ impl Explain for PinError {
 
     fn check(&self, limits: Limits) -> Option<Id> {
         match self {
-            Self::TooFewHugepages { .. } => Some(Id::Hugepages),
+            Self::TooFewHugepages { .. } | Self::OutOfReach { .. } => Some(Id::Hugepages),
             Self::TooLittleMemory { .. } => Some(Id::AvailableMemory),
             Self::LockedMemory { .. } => Some(Id::Memlock),
             Self::Software(_) => None,

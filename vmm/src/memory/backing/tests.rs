@@ -3,6 +3,7 @@
 use host::MemoryLimit;
 
 use super::*;
+use crate::arch::Overhead;
 use crate::error::explain::{ExitCode, Explain, Limits};
 
 #[test]
@@ -59,4 +60,23 @@ fn steps_and_gaps_leave_nothing_out() {
     assert_eq!(gaps(&[1, 2, 5], 8), [0..1, 3..5, 6..8]);
     assert_eq!(gaps(&[0, 1, 2], 3), []);
     assert_eq!(gaps(&[], 2), [0..2]);
+}
+
+#[test]
+fn pages_that_devices_do_not_reach_are_missing() {
+    let choice = Choice {
+        pinned: 9,
+        kept: (0..4).collect(),
+        chosen: Overhead::default(),
+        naive: Overhead::default(),
+        placed: true,
+        most: 127,
+        safe_pages: None,
+    };
+    assert!(check_reached(&choice, 4).is_ok());
+    let error = check_reached(&choice, 5).unwrap_err().to_string();
+    assert!(
+        error.contains("needs 5") && error.contains("of the 9"),
+        "{error}"
+    );
 }

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use address::BusAddr;
+use host::BusRange;
 use proptest::prelude::*;
 use proptest::strategy::Strategy;
 
@@ -52,20 +54,21 @@ fn hpas(frames: &[u64]) -> Vec<Hpa> {
     frames.iter().map(|frame| Hpa(frame * PAGE)).collect()
 }
 
-fn wish(pages: usize) -> PageRequirements {
+fn wish(pages: usize) -> PageRequirements<'static> {
     PageRequirements {
         pages,
+        dma: &DmaMap::Identity,
         below_4g: 0,
         boot: ANYWHERE,
     }
 }
 
-fn cost(pages: &[Hpa], wish: &PageRequirements) -> Cost {
+fn cost(pages: &[Hpa], wish: &PageRequirements<'_>) -> Cost {
     let ranges = ranges(pages, PAGE);
     Cost::of(&Overhead::of(&ranges), &ranges, wish)
 }
 
-fn of_choice(pages: &[Hpa], wish: &PageRequirements) -> (Choice, Cost) {
+fn of_choice(pages: &[Hpa], wish: &PageRequirements<'_>) -> (Choice, Cost) {
     let choice = choose(pages, PAGE, wish);
     let kept: Vec<Hpa> = choice.kept.iter().map(|number| pages[*number]).collect();
     let cost = cost(&kept, wish);
@@ -231,7 +234,50 @@ fn pool() -> impl Strategy<Value = Vec<Hpa>> {
     })
 }
 
+#[test]
+fn pages_that_devices_do_not_reach_are_never_kept() {
+    // Raspberry Pi 4: of 4 GiB with a hole, 3 GiB are reached.
+    let dma = DmaMap::Ranges(vec![BusRange {
+        cpu: Hpa(0)..Hpa(3 << 30),
+        bus: BusAddr(0),
+    }]);
+    let beyond = (3 << 30) / PAGE;
+    // A block above, a scattered half below; the last page reached ends at the border.
+    let above = beyond..beyond + 64;
+    let below = (1..=40).map(|index| beyond - 2 * index + 1);
+    let pages = hpas(&above.chain(below).collect::<Vec<_>>());
+    let wish = |pages| PageRequirements {
+        dma: &dma,
+        ..wish(pages)
+    };
+    assert!(!is_good(&pages[..64], PAGE, &wish(64)));
+    let choice = choose(&pages, PAGE, &wish(40));
+    assert_eq!(choice.kept, (64..104).collect::<Vec<_>>());
+    assert_eq!((choice.pinned, choice.chosen.extents), (104, 40));
+    // Fewer than requested rather than one of these.
+    assert_eq!(choose(&pages, PAGE, &wish(50)).kept.len(), 40);
+}
+
 proptest! {
+
+    /// What is kept is reached, and as good as if the other pages were not there.
+    #[test]
+    fn pages_beyond_the_reach_change_nothing(
+        pages in pool(), percent in 0_usize..120, start in 0_u64..4_000, len in 1_u64..8_000,
+    ) {
+        let cpu = Hpa(start * PAGE)..Hpa((start + len) * PAGE);
+        let bus = BusAddr(1 << 40);
+        let dma = DmaMap::Ranges(vec![BusRange { cpu: cpu.clone(), bus }]);
+        let inside: Vec<Hpa> = pages.iter().copied().filter(|page| cpu.contains(page)).collect();
+        let count = inside.len() * percent / 100;
+        let choice = choose(&pages, PAGE, &PageRequirements { dma: &dma, ..wish(count) });
+        let kept: Vec<Hpa> = choice.kept.iter().map(|number| pages[*number]).collect();
+        prop_assert!(kept.iter().all(|page| cpu.contains(page)));
+        let alone = choose(&inside, PAGE, &wish(count));
+        let expected: Vec<Hpa> = alone.kept.iter().map(|number| inside[*number]).collect();
+        prop_assert_eq!(kept, expected);
+        prop_assert_eq!(choice.chosen, alone.chosen);
+    }
 
     /// The right number of pages, each one once, never worse than the first ones, and what is
     /// reported of them is true.
@@ -241,7 +287,7 @@ proptest! {
     ) {
         let count = pages.len() * percent / 100;
         let boot = if needs_block { BLOCK } else { ANYWHERE };
-        let wish = PageRequirements { pages: count, below_4g, boot };
+        let wish = PageRequirements { below_4g, boot, ..wish(count) };
         let choice = choose(&pages, PAGE, &wish);
         prop_assert_eq!(choice.kept.len(), count.min(pages.len()));
         prop_assert!(choice.kept.windows(2).all(|pair| pair[0] < pair[1]));
@@ -279,7 +325,7 @@ proptest! {
     /// A kernel that fits into some of the pages has its place in the choice.
     #[test]
     fn a_block_is_found_if_there_is_one(pages in pool(), more in 0_usize..200) {
-        let wish = PageRequirements { pages: 8 + more, below_4g: 0, boot: BLOCK };
+        let wish = PageRequirements { boot: BLOCK, ..wish(8 + more) };
         let (_, cost) = of_choice(&pages, &wish);
         prop_assert_eq!(cost.unplaced, !block(&ranges(&pages, PAGE)) || pages.len() < 8);
     }

@@ -13,7 +13,8 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm};
 
-use crate::facts::host_bridge::{HostBridgeError, host_bridge};
+use crate::facts::bus_range::on_bus;
+use crate::facts::host_bridge::{HostBridge, HostBridgeError, host_bridge};
 use crate::facts::kvm::{KvmObstacle, page_size};
 use crate::sys_root::SysRoot;
 
@@ -63,26 +64,20 @@ pub(crate) fn kvm_obstacle(kvm: &Kvm) -> Option<KvmObstacle> {
     Some(KvmObstacle::NoGicV3 { has_gic_v2 })
 }
 
-/// What the host bridge of a function does to addresses and to the CPU's caches, in words.
+/// The host bridge of a function, if it is not the same on every machine what it does to addresses and to the CPU's
+/// caches.
 ///
 /// # Errors
 /// [`HostBridgeError`]
-pub(crate) fn host_bridge_text(
+pub(crate) fn described_bridge(
     root: &SysRoot,
     bdf: Bdf,
-) -> Result<Option<&'static str>, HostBridgeError> {
+) -> Result<Option<HostBridge>, HostBridgeError> {
     // A map that cannot be read has a check of its own.
     let ram: Vec<_> = root
         .iomem()
         .map_or_else(|_| Vec::new(), |map| map.system_ram().collect());
-    let bridge = host_bridge(root, bdf, &ram)?;
-    Ok(Some(match bridge.is_coherent {
-        true => "its host bridge leaves addresses as they are, and its DMA sees the CPU's caches",
-        false => {
-            "its host bridge leaves addresses as they are; its DMA bypasses the CPU's caches, \
-             as the guest's device tree states"
-        }
-    }))
+    host_bridge(root, bdf, &ram).map(Some)
 }
 
 /// The options of the kernel's configuration of which KVM needs one: there is no other.
@@ -104,11 +99,13 @@ pub(crate) const CONFIG_WINDOW_LIMIT: Hpa = Hpa(1 << 32);
 /// Whether every device sees what is in the CPU's caches: here the device tree tells, for each host bridge.
 pub(crate) const DMA_IS_COHERENT: bool = false;
 
-/// The first BAR of a function that has another address on the device's bus than for the CPU: its bridge adds an offset
-/// to addresses.
+/// The first BAR of a function whose address on the device's bus is not the one that its host bridge gives it: another
+/// bridge translates.
 ///
 /// # Errors
 /// What sysfs does not show.
 pub(crate) fn translated_bar(root: &SysRoot, bdf: Bdf) -> Result<Option<TranslatedBar>, Error> {
-    root.pci().translated_bar(bdf)
+    // A bridge that cannot be understood is refused by itself.
+    let windows = host_bridge(root, bdf, &[]).map_or_else(|_| Vec::new(), |bridge| bridge.windows);
+    root.pci().translated_bar(bdf, |cpu| on_bus(&windows, cpu))
 }

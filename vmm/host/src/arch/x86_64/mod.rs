@@ -5,11 +5,11 @@
 pub(crate) mod checks;
 pub(crate) mod cpu;
 
-use address::{Bdf, Hpa};
+use address::{Bdf, BusAddr, Hpa};
 use iommufd_backend::{Error, TranslatedBar};
 use kvm_ioctls::{Cap, Kvm};
 
-use crate::facts::host_bridge::HostBridgeError;
+use crate::facts::host_bridge::{HostBridge, HostBridgeError};
 use crate::facts::kvm::KvmObstacle;
 use crate::sys_root::SysRoot;
 
@@ -31,15 +31,12 @@ pub(crate) fn kvm_obstacle(_: &Kvm) -> Option<KvmObstacle> {
     None
 }
 
-/// What the host bridge of a function does to addresses and to the CPU's caches, if that is not the same on every
-/// machine: it is.
+/// The host bridge of a function, if it is not the same on every machine what it does to addresses and to the CPU's
+/// caches: it is.
 ///
 /// # Errors
 /// None.
-pub(crate) fn host_bridge_text(
-    _: &SysRoot,
-    _: Bdf,
-) -> Result<Option<&'static str>, HostBridgeError> {
+pub(crate) fn described_bridge(_: &SysRoot, _: Bdf) -> Result<Option<HostBridge>, HostBridgeError> {
     Ok(None)
 }
 
@@ -67,5 +64,5 @@ pub(crate) const DMA_IS_COHERENT: bool = true;
 /// # Errors
 /// What sysfs does not show.
 pub(crate) fn translated_bar(root: &SysRoot, bdf: Bdf) -> Result<Option<TranslatedBar>, Error> {
-    root.pci().translated_bar(bdf)
+    root.pci().translated_bar(bdf, BusAddr::identity)
 }

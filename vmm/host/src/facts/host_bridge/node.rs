@@ -15,6 +15,8 @@ use crate::sys_root::SysRoot;
 const TREE: &str = "sys/firmware/devicetree/base";
 /// More bytes than a property of a bridge has.
 const MAX_LEN: u64 = 1 << 16;
+/// The property for memory that devices access.
+pub(super) const DMA_RANGES: &str = "dma-ranges";
 /// Deeper than any tree of a board.
 const MAX_DEPTH: usize = 16;
 
@@ -71,7 +73,8 @@ impl Node {
             .unwrap_or(false)
     }
 
-    /// The entries of `name`, `ranges` or `dma-ranges`, with addresses of the CPU's; `None` without the property.
+    /// The entries of `name`, `ranges` or `dma-ranges`, with addresses of the CPU's; `None` without the property. Those of
+    /// `dma-ranges` that the CPU has no address for are left out (`of_dma_get_range`).
     ///
     /// # Errors
     /// The property that makes no sense.
@@ -89,18 +92,27 @@ impl Node {
             cpu: parent.cells("#address-cells", 2),
             len: self.cells("#size-cells", 1),
         };
-        let mut ranges = widths.read(&bytes).ok_or_else(malformed)?;
-        for range in &mut ranges {
-            range.cpu = parent.to_cpu(range.cpu).ok_or_else(malformed)?;
+        let mut ranges = Vec::new();
+        for range in widths.read(&bytes).ok_or_else(malformed)? {
+            match parent.to_cpu(range.cpu, name) {
+                Some(cpu) => ranges.push(AddressRange { cpu, ..range }),
+                None if name == DMA_RANGES => {}
+                None => return Err(malformed()),
+            }
         }
-        Ok(Some(ranges))
+        // Nothing is left of entries that were there.
+        match ranges.is_empty() && !bytes.is_empty() {
+            true => Err(malformed()),
+            false => Ok(Some(ranges)),
+        }
     }
 
-    /// The CPU's address for `address` in this node: each node on the way up may translate it by its `ranges`.
-    fn to_cpu(&self, address: u64) -> Option<u64> {
+    /// The CPU's address for `address` in this node: each node on the way up may translate it by its own property `name`
+    /// (`of_translate_address`, `of_translate_dma_address`).
+    fn to_cpu(&self, address: u64, name: &str) -> Option<u64> {
         let mut address = address;
         for node in self.and_parents() {
-            let (Some(parent), Ok(Some(bytes))) = (node.parent(), node.bytes("ranges")) else {
+            let (Some(parent), Ok(Some(bytes))) = (node.parent(), node.bytes(name)) else {
                 continue;
             };
             if bytes.is_empty() {

@@ -2,9 +2,9 @@
 
 //! An entry of `ranges` or `dma-ranges`: an address on a bus, one of the bus above, and a length.
 
-use std::ops::Range;
+use address::{BusAddr, Hpa};
 
-use address::Hpa;
+use crate::facts::bus_range::BusRange;
 
 /// What an address on a PCI bus is for, by two bits of its first cell (PCI Bus Binding 2.1, section 2.2.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,12 @@ pub(super) struct AddressRange {
 }
 
 impl AddressRange {
-    /// The CPU's addresses.
-    pub fn cpu(&self) -> Range<Hpa> {
-        Hpa(self.cpu)..Hpa(self.cpu.saturating_add(self.len))
+    /// The same with the kinds of its addresses.
+    pub fn addresses(&self) -> BusRange {
+        BusRange {
+            cpu: Hpa(self.cpu)..Hpa(self.cpu.saturating_add(self.len)),
+            bus: BusAddr(self.bus),
+        }
     }
 
     /// What `address` on the bus is above it.

@@ -2,85 +2,17 @@
 
 //! Bridges of boards, as their device trees describe them.
 
-use std::os::unix::fs::symlink;
-
+use address::BusAddr;
 use proptest::prelude::*;
 
+use super::boards::*;
 use super::*;
 use crate::sys_root::tests::Fake;
 
-const TREE: &str = "sys/firmware/devicetree/base";
 const GIB: u64 = 1 << 30;
-
-fn bdf() -> Bdf {
-    "0000:01:00.0".parse().unwrap()
-}
-
-/// A machine whose device is behind the bridge of `node`, which is in the tree if that has properties.
-fn machine(node: &str, properties: &[(&str, &str, &[u32])]) -> Fake {
-    let fake = Fake::new();
-    let path = |name: &str| fake.dir.path().join(name);
-    fake.directory(&format!("{TREE}/{node}"));
-    for (node, property, cells) in properties {
-        fake.directory(&format!("{TREE}/{node}"));
-        let bytes: Vec<u8> = cells.iter().flat_map(|cell| cell.to_be_bytes()).collect();
-        std::fs::write(path(&format!("{TREE}/{node}/{property}")), bytes).unwrap();
-    }
-    let platform = "sys/devices/platform/a.pcie";
-    let function = format!("{platform}/pci0000:00/0000:00:00.0/0000:01:00.0");
-    fake.directory(&function);
-    symlink(
-        path(&format!("{TREE}/{node}")),
-        path(&format!("{platform}/of_node")),
-    )
-    .unwrap();
-    fake.directory("sys/bus/pci/devices");
-    symlink(path(&function), path("sys/bus/pci/devices/0000:01:00.0")).unwrap();
-    fake
-}
 
 fn bridge(fake: &Fake) -> Result<HostBridge, HostBridgeError> {
     host_bridge(&fake.root, bdf(), &[Hpa(GIB)..Hpa(4 * GIB)])
-}
-
-/// Cells of a bridge in a node whose addresses have two.
-const CELLS: [(&str, &str, &[u32]); 4] = [
-    ("", "#address-cells", &[2]),
-    ("", "#size-cells", &[2]),
-    ("pcie", "#address-cells", &[3]),
-    ("pcie", "#size-cells", &[2]),
-];
-
-/// QEMU's machine `virt`: ports, a window of 32 bits and one of 64, nothing moved.
-const VIRT: &[u32] = &[
-    0x100_0000,
-    0,
-    0,
-    0,
-    0x3eff_0000,
-    0,
-    0x1_0000, //
-    0x200_0000,
-    0,
-    0x1000_0000,
-    0,
-    0x1000_0000,
-    0,
-    0x2eff_0000, //
-    0x300_0000,
-    0x80,
-    0,
-    0x80,
-    0,
-    0x80,
-    0,
-];
-
-fn virt(more: &[(&'static str, &'static str, &'static [u32])]) -> Fake {
-    machine(
-        "pcie",
-        &[&CELLS[..], &[("pcie", "ranges", VIRT)], more].concat(),
-    )
 }
 
 #[test]
@@ -88,9 +20,10 @@ fn windows_and_coherence_are_those_of_the_bridge() {
     let coherent = virt(&[("pcie", "dma-coherent", &[])]);
     let expected = HostBridge {
         windows: vec![
-            Hpa(0x1000_0000)..Hpa(0x3eff_0000),
-            Hpa(0x80_0000_0000)..Hpa(0x100_0000_0000),
+            range(0x1000_0000..0x3eff_0000, 0x1000_0000),
+            range(0x80_0000_0000..0x100_0000_0000, 0x80_0000_0000),
         ],
+        dma: DmaMap::Identity,
         is_coherent: true,
     };
     assert_eq!(bridge(&coherent), Ok(expected.clone()));
@@ -105,82 +38,111 @@ fn windows_and_coherence_are_those_of_the_bridge() {
     }
 }
 
+/// A range of the CPU's addresses that begins at `bus` on the bus.
+fn range(cpu: Range<u64>, bus: u64) -> BusRange {
+    BusRange {
+        cpu: Hpa(cpu.start)..Hpa(cpu.end),
+        bus: BusAddr(bus),
+    }
+}
+
 #[test]
-fn a_bridge_that_moves_bars_is_refused() {
-    // Raspberry Pi 4: 1 GiB at 0xc000_0000 on the bus, 24 GiB for the CPU.
-    let ranges = &[0x200_0000, 0, 0xc000_0000, 6, 0, 0, 0x4000_0000];
-    let fake = machine(
-        "pcie",
-        &[&CELLS[..], &[("pcie", "ranges", ranges)]].concat(),
+fn raspberry_pi_4_moves_bars_and_reaches_less_than_all_memory_or_moves_it() {
+    let early = bridge(&pi4_early()).unwrap();
+    let window = range(0x6_0000_0000..0x6_4000_0000, 0xc000_0000);
+    assert_eq!(early.windows, [window.clone()]);
+    assert_eq!(early.dma, DmaMap::Ranges(vec![range(0..3 * GIB, 0)]));
+    assert!(!early.is_coherent);
+    let late = bridge(&pi4_late()).unwrap();
+    assert_eq!(late.windows, [window]);
+    assert_eq!(late.dma.to_bus(Hpa(GIB)), Some(BusAddr(17 * GIB)));
+    assert!(!late.is_coherent);
+}
+
+#[test]
+fn raspberry_pi_5_moves_bars_and_memory() {
+    let found = bridge(&pi5()).unwrap();
+    let windows = [
+        range(0x1b_0000_0000..0x1b_ffff_fffc, 0),
+        range(0x18_0000_0000..0x1b_0000_0000, 0x4_0000_0000),
+    ];
+    assert_eq!(found.windows, windows);
+    // What is for messages is no memory.
+    let memory = range(0..64 * GIB, 0x10_0000_0000);
+    assert_eq!(found.dma, DmaMap::Ranges(vec![memory]));
+    assert!(!found.is_coherent);
+}
+
+#[test]
+fn rk3399_moves_nothing() {
+    let found = bridge(&rk3399()).unwrap();
+    assert_eq!(
+        found.windows,
+        [range(0xfa00_0000..0xfbe0_0000, 0xfa00_0000)]
     );
-    let Err(HostBridgeError::Offset { bus, cpu, path, .. }) = bridge(&fake) else {
-        panic!("it was taken");
-    };
-    assert_eq!((bus, cpu), (BusAddr(0xc000_0000), Hpa(6 << 32)));
-    assert!(path.ends_with("pcie/ranges"));
+    assert_eq!(found.dma, DmaMap::Identity);
+    assert!(!found.is_coherent);
+}
+
+/// A bridge without `dma-ranges` in `soc`, in `outer`, which have these.
+fn nested(outer: Option<&[u32]>, soc: Option<&[u32]>) -> Fake {
+    let mut properties: Vec<(&str, &str, &[u32])> = vec![
+        ("", "#address-cells", &[2]),
+        ("outer", "#address-cells", &[2]),
+        ("outer", "#size-cells", &[2]),
+        ("outer/soc", "#address-cells", &[2]),
+        ("outer/soc", "#size-cells", &[2]),
+        ("outer/soc/pcie", "#address-cells", &[3]),
+        ("outer/soc/pcie", "#size-cells", &[2]),
+    ];
+    properties.extend(outer.map(|cells| ("outer", "dma-ranges", cells)));
+    properties.extend(soc.map(|cells| ("outer/soc", "dma-ranges", cells)));
+    machine("outer/soc/pcie", &properties)
 }
 
 #[test]
-fn a_bridge_that_moves_memory_is_refused() {
-    // Raspberry Pi 5, external connector: 64 GiB of memory begin at 64 GiB on the bus.
-    let fake = virt(&[("pcie", "dma-ranges", &[0x4300_0000, 0x10, 0, 0, 0, 0x10, 0])]);
-    let Err(HostBridgeError::Offset { bus, cpu, .. }) = bridge(&fake) else {
-        panic!("it was taken");
-    };
-    assert_eq!((bus, cpu), (BusAddr(0x10_0000_0000), Hpa(0)));
-    // The same by the bus that the bridge is on.
-    let moved: &[u32] = &[0, 0xc000_0000, 0, 0, 0, 0x4000_0000];
-    let ranges = [&CELLS[2..], &[("", "#address-cells", &[2][..])]].concat();
-    let properties: Vec<_> = ranges
-        .iter()
-        .map(|(node, name, cells)| match *node {
-            "pcie" => ("soc/pcie", *name, *cells),
-            node => (node, *name, *cells),
-        })
-        .chain([
-            ("soc", "#address-cells", &[2][..]),
-            ("soc", "#size-cells", &[2][..]),
-            ("soc", "ranges", &[][..]),
-            ("soc", "dma-ranges", moved),
-        ])
-        .collect();
-    let fake = machine("soc/pcie", &properties);
-    assert!(matches!(bridge(&fake), Err(HostBridgeError::Offset { .. })));
+fn the_buses_above_move_memory_as_linux_finds_it() {
+    const FROM_3G: &[u32] = &[0, 0xc000_0000, 0, 0, 1, 0];
+    const FROM_12G: &[u32] = &[3, 0, 0, 0, 1, 0];
+    let at = |fake: &Fake| bridge(fake).unwrap().dma.to_bus(Hpa(GIB));
+    assert_eq!(at(&nested(None, Some(FROM_3G))), Some(BusAddr(4 * GIB)));
+    // Empty ranges change nothing; a missing property ends the search.
+    let empty = nested(Some(FROM_12G), Some(&[]));
+    assert_eq!(at(&empty), Some(BusAddr(13 * GIB)));
+    assert_eq!(at(&nested(Some(FROM_12G), None)), Some(BusAddr(GIB)));
+    // What the inner one says of the outer one's addresses, which are at 12 GiB.
+    let both = nested(Some(FROM_12G), Some(&[8, 0, 3, 0, 1, 0]));
+    assert_eq!(at(&both), Some(BusAddr(33 * GIB)));
 }
 
 #[test]
-fn memory_that_the_bus_does_not_reach_is_named() {
-    let all = virt(&[(
-        "pcie",
-        "dma-ranges",
-        &[
-            0x4300_0000,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0x8000_0000, //
-            0x4300_0000,
-            0,
-            0x8000_0000,
-            0,
-            0x8000_0000,
-            1,
-            0,
-        ],
-    )]);
-    assert!(bridge(&all).is_ok());
-    // Raspberry Pi 4, early chips: 3 GiB.
-    let some = virt(&[(
-        "pcie",
-        "dma-ranges",
-        &[0x200_0000, 0, 0, 0, 0, 0, 0xc000_0000],
-    )]);
-    let Err(HostBridgeError::Reach { ram, .. }) = bridge(&some) else {
+fn a_bridge_that_reaches_no_memory_and_one_with_a_seam_are_refused() {
+    let ranges: &[u32] = &[0x200_0000, 0, 0, 0x10, 0, 0, 0xc000_0000];
+    let none = virt(&[("pcie", "dma-ranges", ranges)]);
+    assert!(matches!(bridge(&none), Err(HostBridgeError::Reach { .. })));
+    #[rustfmt::skip]
+    let seam: &[u32] = &[
+        0x200_0000, 0, 0, 0, 0, 0, 0x8000_0000,
+        0x200_0000, 1, 0, 0, 0x8000_0000, 1, 0,
+    ];
+    let Err(HostBridgeError::Seam { at, path, .. }) =
+        bridge(&virt(&[("pcie", "dma-ranges", seam)]))
+    else {
         panic!("it was taken");
     };
-    assert_eq!(ram, Hpa(GIB)..Hpa(4 * GIB));
+    assert_eq!(at, Hpa(2 * GIB));
+    assert!(path.ends_with("pcie/dma-ranges"));
+}
+
+#[test]
+fn ranges_that_cover_memory_and_move_nothing_are_no_ranges() {
+    #[rustfmt::skip]
+    let all: &[u32] = &[
+        0x4300_0000, 0, 0, 0, 0, 0, 0x8000_0000,
+        0x4300_0000, 0, 0x8000_0000, 0, 0x8000_0000, 1, 0,
+    ];
+    let found = bridge(&virt(&[("pcie", "dma-ranges", all)])).unwrap();
+    assert_eq!(found.dma, DmaMap::Identity);
 }
 
 #[test]
@@ -201,7 +163,8 @@ fn addresses_are_translated_by_the_buses_above() {
         ),
     ];
     let found = bridge(&machine("soc/pcie", properties)).unwrap();
-    assert_eq!(found.windows, [Hpa(0x10_0010_0000)..Hpa(0x10_0020_0000)]);
+    let window = range(0x10_0010_0000..0x10_0020_0000, 0x10_0010_0000);
+    assert_eq!(found.windows, [window]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use address::Gpa;
 use devices::pci::Pin;
+use host::DmaMap;
 use vm_fdt::{Error, FdtWriter};
 
 use super::{GIC, HIGH, ITS, Platform, SHARED, name, reg};
@@ -17,7 +18,7 @@ const SPACE_PORTS: u32 = 1 << 24;
 const SPACE_MEMORY_32: u32 = 2 << 24;
 const SPACE_MEMORY_64: u32 = 3 << 24;
 /// Addresses of 32 bits end here.
-const LIMIT_4G: Gpa = Gpa(1 << 32);
+const LIMIT_4G: u64 = 1 << 32;
 
 /// Where the number of a device is in the first cell.
 const DEVICE_SHIFT: u32 = 11;
@@ -37,6 +38,10 @@ pub(super) fn write(fdt: &mut FdtWriter, platform: &Platform) -> Result<(), Erro
     fdt.property_u32("#address-cells", 3)?;
     fdt.property_u32("#size-cells", 2)?;
     fdt.property_array_u32("ranges", &ranges(platform))?;
+    let memory = dma_ranges(&platform.dma);
+    if !memory.is_empty() {
+        fdt.property_array_u32("dma-ranges", &memory)?;
+    }
     fdt.property_u32("#interrupt-cells", 1)?;
     let mask = u32::from(SWIZZLE - 1) << DEVICE_SHIFT;
     fdt.property_array_u32("interrupt-map-mask", &[mask, 0, 0, 7])?;
@@ -53,13 +58,27 @@ pub(super) fn write(fdt: &mut FdtWriter, platform: &Platform) -> Result<(), Erro
 fn ranges(platform: &Platform) -> Vec<u32> {
     let mut cells = range(SPACE_PORTS, 0, &PORTS).to_vec();
     for window in &platform.windows {
-        let space = match window.end <= LIMIT_4G {
+        // Each is a part of a window of the host's.
+        let Some(bus) = platform.bus_windows.to_bus(window.start) else {
+            continue;
+        };
+        let end = bus.0.saturating_add(window.end - window.start);
+        let space = match end <= LIMIT_4G {
             true => SPACE_MEMORY_32,
             false => SPACE_MEMORY_64,
         };
-        cells.extend(range(space, window.start.0, window));
+        cells.extend(range(space, bus.0, window));
     }
     cells
+}
+
+/// Where RAM, which has the host's addresses, is for devices.
+fn dma_ranges(dma: &DmaMap) -> Vec<u32> {
+    let cells = dma.ranges().iter().flat_map(|memory| {
+        let cpu = Gpa(memory.cpu.start.0)..Gpa(memory.cpu.end.0);
+        range(SPACE_MEMORY_64, memory.bus.0, &cpu)
+    });
+    cells.collect()
 }
 
 fn range(space: u32, bus: u64, cpu: &Range<Gpa>) -> [u32; 7] {

@@ -2,6 +2,8 @@
 
 //! The tree is read back as a kernel reads it.
 
+mod addresses;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -75,7 +77,7 @@ fn platform(cpus: u8) -> Platform {
     let map = AddressMap {
         windows,
         ecam,
-        is_coherent: true,
+        ..AddressMap::conventional()
     };
     Platform::new(cpus, &map)
 }

@@ -186,6 +186,11 @@ fn pin() -> Vec<Error> {
     [
         hugepages(0, 100),
         hugepages(32, 700),
+        PinError::OutOfReach {
+            need: 300,
+            reached: 200,
+            pinned: 400,
+        },
         PinError::TooLittleMemory {
             bytes: 2 << 20,
             available,
