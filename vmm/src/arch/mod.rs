@@ -14,7 +14,7 @@
 //! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
 //! | Which kernel files can be booted, and how are they named? | [`open_kernel`], [`Protocol`], [`KERNEL_FORMATS`], [`RELOCATABLE_KERNELS`], [`EFI_MACHINES`] |
 //! | Which command lines keep a kernel from booting? | [`check_command_line`], [`check_linux_options`] |
-//! | How is the machine described to a kernel? | [`Platform`], [`Handover`], [`Start`] |
+//! | How is the machine described to a kernel? | [`Controllers::platform`], [`Handover`], [`Start`] |
 //! | What is the guest's RAM, and what do its pieces cost? | [`memory_map`], [`MemoryMap`], [`LowMemoryUse`], [`Overhead`], [`SECTION`], [`TOO_MANY_PIECES`], [`memory_warnings`] |
 //! | How do its CPUs begin, and which of their exits does no other architecture have? | [`Vcpus`], [`ArchExit`] |
 //! | What can fail? | [`ArchError`], [`EntryError`] |
@@ -42,7 +42,6 @@ pub use x86_64::error::ArchError;
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::{
-    device_tree::Platform,
     devices::{connect, serial_interrupt},
     error::EntryError,
     exits::ArchExit,
@@ -63,7 +62,6 @@ pub(crate) use aarch64::{
 };
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    acpi::Platform,
     boot::handover::{Handover, Start},
     boot::kernel_file::{
         EFI_MACHINES, KERNEL_FORMATS, Protocol, RELOCATABLE_KERNELS, open as open_kernel,

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi, kvm_msi,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID, KvmIrqRouting,
+    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi, kvm_msi,
 };
 use vm_allocator::IdAllocator;
 use vmm_sys_util::eventfd::EventFd;
@@ -68,6 +69,44 @@ struct Routes {
     messages: BTreeMap<u32, Message>,
 }
 
+/// What becomes of a message that a device writes, by the guest's interrupt controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "each architecture has other kinds of controllers")
+)]
+pub enum Delivery {
+    /// KVM delivers it, whichever device wrote it.
+    Anyone,
+    /// KVM delivers it if it knows the device by this number.
+    From(u32),
+    /// It raises this pin of the interrupt controller.
+    Pin(u32),
+    /// No controller receives it: KVM drops it.
+    Nowhere,
+}
+
+impl Delivery {
+    /// Flags of a message for KVM, and the number of the device.
+    fn sender(self) -> (u32, u32) {
+        match self {
+            Self::From(device) => (KVM_MSI_VALID_DEVID, device),
+            Self::Anyone | Self::Pin(_) | Self::Nowhere => (0, 0),
+        }
+    }
+}
+
+/// The route by which `gsi` is `pin` of the interrupt controller.
+pub fn pin_route(gsi: u32, pin: u32) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_IRQCHIP,
+        ..Default::default()
+    };
+    entry.u.irqchip = kvm_irq_routing_irqchip { irqchip: 0, pin };
+    entry
+}
+
 /// What a message-signalled interrupt writes, and the requester id of the device that writes it.
 #[derive(Clone, Copy, Debug)]
 struct Message {
@@ -77,10 +116,13 @@ struct Message {
 }
 
 impl Message {
-    /// The route by which `gsi` means this.
-    fn route(self, gsi: u32) -> kvm_irq_routing_entry {
+    /// The route by which `gsi` means this, which has this `delivery`.
+    fn route(self, gsi: u32, delivery: Delivery) -> kvm_irq_routing_entry {
+        if let Delivery::Pin(pin) = delivery {
+            return pin_route(gsi, pin);
+        }
         let (address_lo, address_hi) = crate::halves(self.address);
-        let (flags, devid) = irq::sender(self.device);
+        let (flags, devid) = delivery.sender();
         let mut entry = kvm_irq_routing_entry {
             gsi,
             type_: KVM_IRQ_ROUTING_MSI,
@@ -158,7 +200,9 @@ impl Interrupts {
     }
 
     fn apply(&self, messages: &BTreeMap<u32, Message>) -> Result<(), kvm_ioctls::Error> {
-        let messages = messages.iter().map(|(gsi, message)| message.route(*gsi));
+        let messages = messages
+            .iter()
+            .map(|(gsi, message)| message.route(*gsi, self.delivery(message)));
         let entries: Vec<_> = irq::wired_routes().chain(messages).collect();
         let table = KvmIrqRouting::from_entries(&entries)
             .map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))?;
@@ -222,8 +266,17 @@ impl Interrupts {
     /// # Errors
     /// [`IrqError::Message`]
     pub fn signal(&self, address: u64, data: u32, device: u16) -> Result<(), IrqError> {
+        let sent = Message {
+            address,
+            data,
+            device,
+        };
+        let delivery = self.delivery(&sent);
+        if let Delivery::Pin(pin) = delivery {
+            return self.pulse(pin);
+        }
         let (address_lo, address_hi) = crate::halves(address);
-        let (flags, devid) = irq::sender(device);
+        let (flags, devid) = delivery.sender();
         let message = kvm_msi {
             address_lo,
             address_hi,
@@ -237,6 +290,24 @@ impl Interrupts {
             .signal_msi(message)
             .map(drop)
             .map_err(|source| IrqError::Message { address, source })
+    }
+
+    /// Raises the edge-triggered `pin` of the interrupt controller once.
+    ///
+    /// # Errors
+    /// [`IrqError::Refused`]
+    pub fn pulse(&self, pin: u32) -> Result<(), IrqError> {
+        self.set_line(pin, true)?;
+        self.set_line(pin, false)
+    }
+
+    fn delivery(&self, message: &Message) -> Delivery {
+        let Message {
+            address,
+            data,
+            device,
+        } = *message;
+        self.vm.controllers().delivery(address, data, device)
     }
 
     /// Holds the level-triggered `gsi` up, or lets go of it.

@@ -24,6 +24,17 @@ pub enum VmError {
     /// The kernel's KVM lacks something that every guest needs.
     #[error("{0}")]
     Lacks(KvmObstacle),
+    /// The guest's interrupt controller, which is of the kind of the host's, serves fewer CPUs.
+    #[error(
+        "The guest is to have {cpus} CPUs, but its interrupt controller, which must be of the host's kind (GICv2), \
+         serves {most}"
+    )]
+    Cpus {
+        /// CPUs wanted.
+        cpus: u8,
+        /// CPUs that it serves.
+        most: u8,
+    },
     /// A request was refused.
     #[error("KVM on the host refused: cannot {operation}")]
     Refused {
@@ -77,6 +88,7 @@ impl Explain for VmError {
                 _ => return None,
             },
             Self::Lacks(obstacle) => return Some(obstacle.hint()),
+            Self::Cpus { most, .. } => return Some(format!("--cpus {most}")),
             Self::NoSlot { .. } => FRAGMENTED,
             Self::Refused { source, .. } | Self::Slot { source, .. } => refusal(source)?,
         };
@@ -131,6 +143,18 @@ impl Vm {
             controllers,
             slots: Mutex::new(slots),
         }))
+    }
+
+    /// Whether the VM can have this number of CPUs.
+    ///
+    /// # Errors
+    /// [`VmError::Cpus`]
+    pub fn check_cpus(&self, cpus: u8) -> Result<(), VmError> {
+        let most = self.controllers.most_cpus();
+        match cpus > most {
+            true => Err(VmError::Cpus { cpus, most }),
+            false => Ok(()),
+        }
     }
 
     /// Memslots that the VM can have.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::inspect::Guest;
 use super::map::Mapped;
 use super::plan::GuestLayout;
-use crate::arch::{Handover, Platform, Start, Vcpus};
+use crate::arch::{Handover, Start, Vcpus};
 use crate::error::Error;
 use crate::kvm::vm::Vm;
 use crate::teardown::Resources;
@@ -41,7 +41,7 @@ impl<'a> Mapped<'a> {
             Some(_) => vcpus.command_line(&config.command_line),
             None => Cow::from(&config.command_line),
         };
-        let platform = Platform::new(config.cpus.get(), &guest.bus.map);
+        let platform = vm.controllers().platform(config.cpus.get(), &guest.bus.map);
         let memory = resources.ram.memory();
         let at = guest.files.load(&placement, memory)?;
         let handover = Handover {

@@ -19,8 +19,10 @@ pub(crate) struct Opened<'a> {
 impl<'a> Inspected<'a> {
     /// Opens KVM and creates the VM, which has neither memory nor CPUs yet.
     pub fn open_kvm(self) -> Result<Opened<'a>, Error> {
+        let vm = Vm::new()?;
+        vm.check_cpus(self.guest.config.cpus.get())?;
         Ok(Opened {
-            vm: Vm::new()?,
+            vm,
             guest: self.guest,
             source: self.source,
         })

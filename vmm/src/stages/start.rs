@@ -46,7 +46,7 @@ impl Loaded<'_> {
         let root = wiring.plug(&mut guest.bus, guest.functions, &mut resources)?;
         let pci = Arc::clone(resources.pci.insert(Arc::new(root)));
         let serial = Arc::new(console.serial_port(arch::serial_interrupt(&interrupts)?)?);
-        let bus = arch::connect(&pci, &guest.bus.map, &serial, &exit_sender)?;
+        let bus = arch::connect(&pci, &guest.bus.map, &serial, &exit_sender, &interrupts)?;
         let bus = Arc::clone(resources.bus.insert(Arc::new(bus)));
         for assigned in &resources.assigned.devices {
             let notices = DeviceWatch::all(&assigned.device)?;

@@ -49,7 +49,7 @@ pub enum Id {
     /// `/dev/kvm`.
     #[strum(
         message = "`/dev/kvm` exists and can be opened, and KVM has all capabilities that a guest \
-               needs; on aarch64, a GICv3 with an ITS, and pages of 4 KiB"
+               needs; on aarch64, a GICv3 with an ITS or a GICv2, and pages of 4 KiB"
     )]
     Kvm,
     /// `/dev/iommu`.
@@ -174,7 +174,7 @@ pub enum Id {
     #[strum(
         message = "All BARs of the device have an address. Without an IOMMU, that address is the \
                same on the device's bus as for the CPU; on aarch64, the device tree has the \
-               device's host bridge, which adds no offset to addresses and reaches all memory"
+               device's host bridge, with the offset that it adds to addresses"
     )]
     DeviceBars,
     /// A device: its interrupts.

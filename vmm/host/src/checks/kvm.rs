@@ -20,14 +20,10 @@ impl fmt::Display for KvmObstacle {
                 write!(f, "KVM's API is version {version}, not {KVM_API_VERSION}")
             }
             Self::Lacks(cap) => write!(f, "KVM lacks the capability {cap:?}"),
-            Self::NoGicV3 { has_gic_v2 } => {
-                let found = if *has_gic_v2 { "a GICv2" } else { "neither" };
-                write!(
-                    f,
-                    "guests require a GICv3 with an ITS, which KVM emulates only if the host has a \
-                     GICv3; this host has {found}"
-                )
-            }
+            Self::NoGic => f.write_str(
+                "guests require a GICv3 with an ITS, or a GICv2, of which KVM emulates the kind that the host has; this \
+                 host has neither",
+            ),
             Self::PageSize(bytes) => write!(
                 f,
                 "the host kernel's pages have {} KiB, and Pinvisor requires 4 KiB",
@@ -46,9 +42,8 @@ impl KvmObstacle {
                 "boot Linux 7.3 or later on the host, with CONFIG_{}",
                 KVM_OPTIONS.join(" or CONFIG_")
             ),
-            Self::NoGicV3 { .. } => {
-                "dmesg | grep GIC  # use a host with a GICv3, such as one with Cortex-A76 cores and GIC-600"
-                    .to_owned()
+            Self::NoGic => {
+                "dmesg | grep GIC  # use a host with a GICv2 or GICv3 that has virtualisation".to_owned()
             }
             Self::PageSize(_) => {
                 "boot a host kernel with CONFIG_ARM64_4K_PAGES; on Raspberry Pi OS: kernel=kernel8.img in \
@@ -154,13 +149,8 @@ mod tests {
             assert_eq!(line.verdict, Verdict::Fail);
             [line.text, line.hint.unwrap()].join("\n")
         };
-        let old = judge(KvmObstacle::NoGicV3 { has_gic_v2: true });
-        assert!(
-            old.contains("has a GICv2") && old.contains("GICv3 with an ITS"),
-            "{old}"
-        );
-        let none = judge(KvmObstacle::NoGicV3 { has_gic_v2: false });
-        assert!(!none.contains("GICv2"), "{none}");
+        let none = judge(KvmObstacle::NoGic);
+        assert!(none.contains("GICv3 with an ITS, or a GICv2"), "{none}");
         let large = judge(KvmObstacle::PageSize(1 << 14));
         assert!(
             large.contains("16 KiB") && large.contains("CONFIG_ARM64_4K_PAGES"),

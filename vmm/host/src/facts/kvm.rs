@@ -19,11 +19,8 @@ pub enum KvmObstacle {
     ApiVersion(i32),
     /// A capability that it lacks.
     Lacks(Cap),
-    /// It emulates no GICv3 with an ITS, which it does where the host has one.
-    NoGicV3 {
-        /// Whether it emulates a GICv2.
-        has_gic_v2: bool,
-    },
+    /// It emulates neither a GICv3 with an ITS nor a GICv2, of which it does what the host has.
+    NoGic,
     /// Bytes of the pages by which it manages memory, which are not those that guests are made of.
     PageSize(u64),
 }

@@ -15,14 +15,17 @@ use vm_fdt::{Error, FdtWriter};
 
 use crate::bus::address_map::AddressMap;
 
+use super::gic_version::GicVersion;
 use super::layout::{POWER_BUTTON_GSI, RTC, UART, UART_GSI};
 
 /// Numbers by which nodes refer to others.
 const GIC: u32 = 1;
-const ITS: u32 = 2;
+/// What receives messages: the ITS, or the frame of GICv2m.
+const MESSAGES: u32 = 2;
 const CLOCK: u32 = 3;
 
-/// Interrupt specifier of the GIC (bindings/interrupt-controller/arm,gic-v3.yaml): a shared one, a CPU's own.
+/// Interrupt specifier of the GIC (bindings/interrupt-controller/arm,gic-v3.yaml and arm,gic.yaml): a shared one, a CPU's
+/// own.
 const SHARED: u32 = 0;
 const PRIVATE: u32 = 1;
 /// How it is triggered.
@@ -44,6 +47,8 @@ const TIMER_INTERRUPTS: [u32; 4] = [13, 14, 11, 10];
 pub struct Platform {
     /// CPUs, numbered from 0.
     pub cpus: u8,
+    /// Its interrupt controller.
+    pub gic: GicVersion,
     /// Memory-mapped config space of bus 0.
     pub ecam: Range<Gpa>,
     /// Addresses that BARs may have.
@@ -57,11 +62,12 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// A machine with this number of CPUs, with a bus as in `map`.
+    /// A machine with this number of CPUs and a GICv3, with a bus as in `map`.
     #[must_use]
     pub fn new(cpus: u8, map: &AddressMap) -> Self {
         Self {
             cpus,
+            gic: GicVersion::V3,
             ecam: map.ecam.clone(),
             windows: map.windows.clone(),
             bus_windows: map.bus_windows.clone(),
@@ -104,8 +110,8 @@ pub fn write(platform: &Platform, boot: &Boot<'_>) -> Result<Vec<u8>, Error> {
     memory(&mut fdt, boot.memory)?;
     cpus(&mut fdt, platform.cpus)?;
     psci(&mut fdt)?;
-    timer(&mut fdt)?;
-    gic::write(&mut fdt)?;
+    timer(&mut fdt, platform)?;
+    gic::write(&mut fdt, platform.gic)?;
     serial_port(&mut fdt)?;
     clock(&mut fdt)?;
     power_button(&mut fdt)?;
@@ -172,10 +178,11 @@ fn psci(fdt: &mut FdtWriter) -> Result<(), Error> {
     fdt.end_node(node)
 }
 
-fn timer(fdt: &mut FdtWriter) -> Result<(), Error> {
+fn timer(fdt: &mut FdtWriter, platform: &Platform) -> Result<(), Error> {
     let node = fdt.begin_node("timer")?;
     fdt.property_string("compatible", "arm,armv8-timer")?;
-    let interrupts = TIMER_INTERRUPTS.map(|number| [PRIVATE, number, HIGH]);
+    let flags = HIGH | gic::private(platform);
+    let interrupts = TIMER_INTERRUPTS.map(|number| [PRIVATE, number, flags]);
     fdt.property_array_u32("interrupts", interrupts.as_flattened())?;
     fdt.property_null("always-on")?;
     fdt.end_node(node)

@@ -13,7 +13,8 @@ use vm_device::device_manager::{IoManager, MmioManager};
 use vm_device::{DeviceMmio, DevicePio};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::layout::{BAR_PORTS, PORTS, RTC, UART, UART_GSI};
+use super::layout::{BAR_PORTS, MESSAGE_FRAME, PORTS, RTC, UART, UART_GSI};
+use super::v2m::MessageFrame;
 use crate::bus::BusError;
 use crate::bus::address_map::AddressMap;
 use crate::error::explain::{ProcessError, process};
@@ -35,6 +36,7 @@ pub fn connect(
     host_map: &AddressMap,
     serial: &Arc<GuestSerial>,
     _: &ExitSender,
+    interrupts: &Arc<Interrupts>,
 ) -> Result<IoManager, ProcessError> {
     let mut bus = IoManager::new();
     let mut register = |range: Range<Gpa>, device: Arc<dyn DeviceMmio + Send + Sync>| {
@@ -53,6 +55,14 @@ pub fn connect(
     register(ports, Arc::new(Ports(Arc::clone(pci))))?;
     register(UART, Arc::clone(serial) as _)?;
     register(RTC, Arc::new(Rtc::new()))?;
+    let interrupts = Arc::clone(interrupts);
+    let frame = MessageFrame::new(move |pin| {
+        if let Err(error) = interrupts.pulse(pin) {
+            log::error!("An interrupt is lost: {error}");
+        }
+    });
+    // Without a GICv2 nothing names it.
+    register(MESSAGE_FRAME, Arc::new(frame))?;
     Ok(bus)
 }
 

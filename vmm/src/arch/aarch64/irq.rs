@@ -4,13 +4,11 @@
 
 use std::ops::Range;
 
-use kvm_bindings::{
-    KVM_ARM_IRQ_TYPE_SHIFT, KVM_ARM_IRQ_TYPE_SPI, KVM_IRQ_ROUTING_IRQCHIP, KVM_MSI_VALID_DEVID,
-    kvm_irq_routing_entry, kvm_irq_routing_irqchip,
-};
+use kvm_bindings::{KVM_ARM_IRQ_TYPE_SHIFT, KVM_ARM_IRQ_TYPE_SPI, kvm_irq_routing_entry};
 use kvm_ioctls::VmFd;
 
 use super::layout::{PRIVATE_INTERRUPTS, SPIS};
+use crate::kvm::irq::pin_route;
 
 /// Routes in all (Linux, include/linux/kvm_host.h KVM_MAX_IRQ_ROUTES).
 pub const MAX_ROUTES: u32 = 4096;
@@ -19,22 +17,7 @@ pub const MESSAGE_GSIS: Range<u32> = SPIS..MAX_ROUTES;
 
 /// The routes of wired interrupts.
 pub fn wired_routes() -> impl Iterator<Item = kvm_irq_routing_entry> {
-    (0..SPIS).map(|pin| {
-        let mut entry = kvm_irq_routing_entry {
-            gsi: pin,
-            type_: KVM_IRQ_ROUTING_IRQCHIP,
-            ..Default::default()
-        };
-        entry.u.irqchip = kvm_irq_routing_irqchip { irqchip: 0, pin };
-        entry
-    })
-}
-
-/// What a message has to say of the device that sends it, beside its address and data: flags of the route, and the
-/// number by which the ITS knows it, which is its requester id (`msi-map` in the device tree).
-#[must_use]
-pub fn sender(device: u16) -> (u32, u32) {
-    (KVM_MSI_VALID_DEVID, device.into())
+    (0..SPIS).map(|pin| pin_route(pin, pin))
 }
 
 /// What `KVM_IRQ_LINE` calls the wired `gsi` (Linux, Documentation/virt/kvm/api.rst, section 4.25).

@@ -28,6 +28,10 @@ const REDISTRIBUTOR: u64 = 0x2_0000;
 
 /// The distributor of the GIC.
 pub const GIC_DISTRIBUTOR: Range<Gpa> = block(0, STEP);
+/// The CPU interface of a GICv2 (Arm GICv2 specification, table 4-2).
+pub const GIC_CPU_INTERFACE: Range<Gpa> = block(0x2_0000, 0x2000);
+/// What messages are written to where there is no ITS.
+pub const MESSAGE_FRAME: Range<Gpa> = block(0x3_0000, 0x1000);
 /// The ITS, and behind its registers those that messages are written to.
 pub const ITS: Range<Gpa> = block(0x8_0000, 2 * STEP);
 /// The redistributors, one for each CPU that a guest can have.
@@ -56,15 +60,19 @@ pub const UART_GSI: u32 = 0;
 pub const POWER_BUTTON_GSI: u32 = 1;
 /// GSIs of the four INTx lines.
 pub const INTX_GSIS: [u32; 4] = [2, 3, 4, 5];
-/// SPIs that the GIC has: the fewest that KVM takes (arch/arm64/kvm/vgic/vgic-kvm-device.c,
+/// Wired SPIs that the GIC has: the fewest that KVM takes (arch/arm64/kvm/vgic/vgic-kvm-device.c,
 /// KVM_DEV_ARM_VGIC_GRP_NR_IRQS).
 pub const SPIS: u32 = 32;
+/// SPIs behind those that messages become where there is no ITS: 512 interrupts in all.
+pub const MESSAGE_SPIS: u32 = 448;
 /// Interrupts of a CPU's own, which are numbered before the shared ones.
 pub const PRIVATE_INTERRUPTS: u32 = 32;
 
 /// Ranges that are never RAM from the host nor a window for BARs, each with its name; config space is not among them.
-pub const FIXED: [(&str, Range<Gpa>); 6] = [
+pub const FIXED: [(&str, Range<Gpa>); 8] = [
     ("the GIC's distributor", GIC_DISTRIBUTOR),
+    ("the GIC's CPU interface", GIC_CPU_INTERFACE),
+    ("the GIC's message frame", MESSAGE_FRAME),
     ("the GIC's ITS", ITS),
     ("the GIC's redistributors", GIC_REDISTRIBUTORS),
     ("the serial port", UART),

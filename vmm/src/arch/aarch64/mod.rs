@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! aarch64: a machine without firmware, described by a device tree, with a GICv3 and an ITS.
+//! aarch64: a machine without firmware, described by a device tree, with a GICv3 and an ITS, or a GICv2 with a frame for
+//! messages.
 //!
 //! What needs KVM of this architecture is built for it only. The rest, which decides and writes bytes, is tested on
 //! every architecture.
@@ -8,9 +9,11 @@
 pub mod bridges;
 pub mod device_tree;
 pub mod error;
+pub mod gic_version;
 pub mod image;
 pub mod image_file;
 pub mod layout;
+pub mod v2m;
 
 #[cfg(target_arch = "aarch64")]
 pub mod devices;

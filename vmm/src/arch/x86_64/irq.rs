@@ -41,13 +41,6 @@ pub fn wired_routes() -> impl Iterator<Item = kvm_irq_routing_entry> {
     })
 }
 
-/// What a message has to say of the device that sends it, beside its address and data: nothing, the address names the
-/// CPU. Flags of the route, and the device's number.
-#[must_use]
-pub fn sender(_device: u16) -> (u32, u32) {
-    (0, 0)
-}
-
 /// What `KVM_IRQ_LINE` calls the wired `gsi`.
 #[must_use]
 pub fn line(gsi: u32) -> u32 {

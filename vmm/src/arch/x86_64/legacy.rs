@@ -36,6 +36,7 @@ pub fn connect(
     host_map: &AddressMap,
     serial: &Arc<GuestSerial>,
     exits: &ExitSender,
+    _: &Arc<Interrupts>,
 ) -> Result<IoManager, ProcessError> {
     let mut bus = IoManager::new();
     let failed = |error: vm_device::bus::Error| ProcessError {

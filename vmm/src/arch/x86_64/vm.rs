@@ -8,8 +8,12 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VmFd};
 
+use super::acpi::Platform;
 use super::cpuid;
 use super::layout::{IDENTITY_MAP, TASK_STATE};
+use crate::bus::address_map::AddressMap;
+use crate::config::MOST_CPUS;
+use crate::kvm::irq::Delivery;
 use crate::kvm::vm::VmError;
 
 /// The interrupt controllers of a VM.
@@ -23,6 +27,24 @@ impl Controllers {
     /// None.
     pub fn complete(&self) -> Result<(), VmError> {
         Ok(())
+    }
+
+    /// CPUs that they serve.
+    #[must_use]
+    pub fn most_cpus(&self) -> u8 {
+        MOST_CPUS
+    }
+
+    /// The machine with them, this number of CPUs, and a bus as in `map`.
+    #[must_use]
+    pub fn platform(&self, cpus: u8, map: &AddressMap) -> Platform {
+        Platform::new(cpus, map)
+    }
+
+    /// What becomes of a message: its address names the CPU.
+    #[must_use]
+    pub fn delivery(&self, _: u64, _: u32, _: u16) -> Delivery {
+        Delivery::Anyone
     }
 }
 

@@ -153,7 +153,7 @@ impl Explain for PinError {
                 })
             }
             Self::OutOfReach { .. } => Some(
-                "reserve more hugepages, and allow the run to look at them: --memory SIZE,spare=SIZE; or keep the host from \
+                "reserve more hugepages, and omit spare=, so that the run may look at all of them; or keep the host from \
                  using the memory beyond (mem=SIZE on its kernel's command line)"
                     .to_owned(),
             ),

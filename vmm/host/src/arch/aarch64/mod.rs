@@ -53,15 +53,12 @@ pub(crate) fn kvm_obstacle(kvm: &Kvm) -> Option<KvmObstacle> {
             vm.create_device(&mut device).is_ok()
         })
     };
-    let needed = [
+    let v3 = [
         kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
         kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
     ];
-    if emulates(&needed) {
-        return None;
-    }
-    let has_gic_v2 = emulates(&[kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2]);
-    Some(KvmObstacle::NoGicV3 { has_gic_v2 })
+    let is_enough = emulates(&v3) || emulates(&[kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2]);
+    (!is_enough).then_some(KvmObstacle::NoGic)
 }
 
 /// The host bridge of a function, if it is not the same on every machine what it does to addresses and to the CPU's

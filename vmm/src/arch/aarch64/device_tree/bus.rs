@@ -9,7 +9,8 @@ use devices::pci::Pin;
 use host::DmaMap;
 use vm_fdt::{Error, FdtWriter};
 
-use super::{GIC, HIGH, ITS, Platform, SHARED, name, reg};
+use super::{GIC, HIGH, MESSAGES, Platform, SHARED, name, reg};
+use crate::arch::aarch64::gic_version::GicVersion;
 use crate::arch::aarch64::layout::{INTX_GSIS, PORTS};
 use crate::halves;
 
@@ -46,8 +47,11 @@ pub(super) fn write(fdt: &mut FdtWriter, platform: &Platform) -> Result<(), Erro
     let mask = u32::from(SWIZZLE - 1) << DEVICE_SHIFT;
     fdt.property_array_u32("interrupt-map-mask", &[mask, 0, 0, 7])?;
     fdt.property_array_u32("interrupt-map", &interrupts())?;
-    // The id that the ITS is given is the requester id.
-    fdt.property_array_u32("msi-map", &[0, ITS, 0, REQUESTERS])?;
+    match platform.gic {
+        // The id that the ITS is given is the requester id.
+        GicVersion::V3 => fdt.property_array_u32("msi-map", &[0, MESSAGES, 0, REQUESTERS])?,
+        GicVersion::V2 => fdt.property_u32("msi-parent", MESSAGES)?,
+    }
     if platform.is_coherent {
         fdt.property_null("dma-coherent")?;
     }

@@ -179,6 +179,39 @@ fn messages_go_to_the_its_with_the_requester_id() {
 }
 
 #[test]
+fn a_gicv2_has_a_frame_for_messages() {
+    let platform = Platform {
+        gic: GicVersion::V2,
+        ..platform(4)
+    };
+    let tree = read(&write(&platform, &boot(&MEMORY)).unwrap());
+    let gic = "/interrupt-controller@7000000000";
+    assert_eq!(tree[&format!("{gic} compatible")], b"arm,gic-400\0");
+    // Distributor and CPU interface (bindings/interrupt-controller/arm,gic.yaml).
+    assert_eq!(
+        longs(&tree, &format!("{gic} reg")),
+        [0x70_0000_0000, 0x1000, 0x70_0002_0000, 0x2000]
+    );
+    let frame = format!("{gic}/v2m@7000030000");
+    assert_eq!(tree[&format!("{frame} compatible")], b"arm,gic-v2m-frame\0");
+    assert!(tree.contains_key(&format!("{frame} msi-controller")));
+    let phandle = cells(&tree, &format!("{frame} phandle"));
+    assert_eq!(cells(&tree, "/pcie@7000800000 msi-parent"), phandle);
+    assert!(!tree.contains_key("/pcie@7000800000 msi-map"));
+    let numbers = ["arm,msi-base-spi", "arm,msi-num-spis"]
+        .map(|name| cells(&tree, &format!("{frame} {name}"))[0]);
+    assert_eq!(numbers, [64, 448]);
+    // The timer's interrupts name the CPUs.
+    assert_eq!(cells(&tree, "/timer interrupts")[..3], [PRIVATE, 13, 0xf04]);
+    let v3 = Platform {
+        gic: GicVersion::V3,
+        ..platform
+    };
+    let tree = read(&write(&v3, &boot(&MEMORY)).unwrap());
+    assert_eq!(cells(&tree, "/timer interrupts")[..3], [PRIVATE, 13, HIGH]);
+}
+
+#[test]
 fn coherence_is_claimed_only_where_the_host_has_it() {
     let coherent = "/pcie@7000800000 dma-coherent";
     let mut platform = platform(1);

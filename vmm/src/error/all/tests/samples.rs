@@ -392,6 +392,7 @@ fn kvm() -> Vec<Error> {
         open(libc::EPERM).into(),
         open(libc::EBUSY).into(),
         VmError::Lacks(KvmObstacle::ApiVersion(1)).into(),
+        VmError::Cpus { cpus: 9, most: 8 }.into(),
         VmError::NoSlot {
             gpa: Gpa(0),
             len: 4096,
