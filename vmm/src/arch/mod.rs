@@ -9,6 +9,7 @@
 //! | Where are the machine's fixed addresses? | [`layout`], [`low`] |
 //! | What do the host's bridges do to the addresses of devices? | [`host_bridges`](fn@host_bridges), [`HostBridges`] |
 //! | What does a VM need before memory and CPUs? | [`equip`], [`Controllers`], [`CpuFeatures`] |
+//! | How does a device that bypasses the caches see what was written? | [`clean_caches`] |
 //! | What does it cost to delete a memslot? | [`keep_other_slots`] |
 //! | Which wired interrupts exist, and which GSIs are for messages? | [`irq`] |
 //! | Which devices does every machine have? | [`connect`], [`serial_interrupt`] |
@@ -42,6 +43,7 @@ pub use x86_64::error::ArchError;
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::{
+    cache::clean as clean_caches,
     devices::{connect, serial_interrupt},
     error::EntryError,
     exits::ArchExit,
@@ -77,7 +79,7 @@ pub(crate) use x86_64::{
     low,
     ports::ArchExit,
     vcpus::Vcpus,
-    vm::{Controllers, CpuFeatures, equip, keep_other_slots},
+    vm::{Controllers, CpuFeatures, clean_caches, equip, keep_other_slots},
 };
 
 #[cfg(all(test, target_arch = "x86_64"))]

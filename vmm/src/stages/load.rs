@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::inspect::Guest;
 use super::map::Mapped;
 use super::plan::GuestLayout;
-use crate::arch::{Handover, Start, Vcpus};
+use crate::arch::{self, Handover, Start, Vcpus};
 use crate::error::Error;
 use crate::kvm::vm::Vm;
 use crate::teardown::Resources;
@@ -52,6 +52,9 @@ impl<'a> Mapped<'a> {
             command_line: &command_line,
         };
         let start = handover.write(placement, at, guest.files.protocol())?;
+        if !guest.bus.map.is_coherent {
+            arch::clean_caches(memory);
+        }
         Ok(Loaded {
             guest,
             vm,

@@ -7,6 +7,7 @@
 //! every architecture.
 
 pub mod bridges;
+pub mod cache;
 pub mod device_tree;
 pub mod error;
 pub mod gic_version;
