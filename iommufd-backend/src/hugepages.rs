@@ -9,26 +9,49 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, MemfdFlags};
 
 use crate::error::Error;
+use crate::page_size::large_sizes;
 
 /// A size of hugepage that guest memory can be made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HugepageSize {
     /// 2 MiB
     Mib2,
+    /// 32 MiB, where the kernel's pages have 16 KiB.
+    Mib32,
+    /// 512 MiB, where the kernel's pages have 64 KiB.
+    Mib512,
     /// 1 GiB
     Gib1,
+    /// 16 GiB, where the kernel's pages have 64 KiB.
+    Gib16,
 }
 
 impl HugepageSize {
-    /// Both sizes.
-    pub const ALL: [Self; 2] = [Self::Mib2, Self::Gib1];
+    /// All sizes, ascending. No kernel has all of them, and each has that of 2 MiB.
+    pub const ALL: [Self; 5] = [
+        Self::Mib2,
+        Self::Mib32,
+        Self::Mib512,
+        Self::Gib1,
+        Self::Gib16,
+    ];
+
+    /// Those that a kernel offers whose own pages have `page` bytes, ascending.
+    pub fn of_pages(page: u64) -> impl Iterator<Item = Self> {
+        let sizes = large_sizes(page);
+        let is_offered = |size: &Self| sizes.contains(&size.bytes());
+        Self::ALL.into_iter().filter(is_offered)
+    }
 
     /// Bytes in a page.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         match self {
             Self::Mib2 => 2 << 20,
+            Self::Mib32 => 32 << 20,
+            Self::Mib512 => 512 << 20,
             Self::Gib1 => 1 << 30,
+            Self::Gib16 => 16 << 30,
         }
     }
 
@@ -41,7 +64,10 @@ impl HugepageSize {
     fn memfd_flag(self) -> MemfdFlags {
         match self {
             Self::Mib2 => MemfdFlags::HUGE_2MB,
+            Self::Mib32 => MemfdFlags::HUGE_32MB,
+            Self::Mib512 => MemfdFlags::HUGE_512MB,
             Self::Gib1 => MemfdFlags::HUGE_1GB,
+            Self::Gib16 => MemfdFlags::HUGE_16GB,
         }
     }
 
@@ -56,7 +82,10 @@ impl std::fmt::Display for HugepageSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Mib2 => "2M",
+            Self::Mib32 => "32M",
+            Self::Mib512 => "512M",
             Self::Gib1 => "1G",
+            Self::Gib16 => "16G",
         })
     }
 }

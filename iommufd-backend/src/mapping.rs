@@ -10,11 +10,7 @@ use address::Hva;
 
 use crate::error::Error;
 use crate::file_range::FileRange;
-
-/// Sizes at which the CPU and KVM can map more than a page at once, largest first: those of every architecture with pages
-/// of 4 KiB and tables of 512 entries.
-const LARGE: [u64; 2] = [1 << 30, 2 << 20];
-const PAGE: u64 = 4096;
+use crate::page_size::{host_page_size, large_sizes};
 
 /// A reserved range of host virtual addresses into which files are mapped, or which is memory itself.
 ///
@@ -31,22 +27,31 @@ pub struct Mapping {
     reason = "no mapping of no bytes can be reserved"
 )]
 impl Mapping {
-    /// Reserves `len` bytes, a multiple of 4096 and not 0, with nothing behind them.
+    /// Reserves `len` bytes, a multiple of the host's pages and not 0, with nothing behind them.
     ///
     /// The start is congruent to `physical` modulo the largest page size that fits: what is
     /// mapped there with the same alignment can be mapped by large entries, by the kernel
     /// (vfio_pci_mmap_huge_fault) and by KVM.
     ///
     /// # Errors
-    /// [`Error::Map`]
+    /// [`Error::Map`], with `EINVAL` if `physical` or `len` is no multiple of the host's pages.
     pub fn reserve(len: u64, physical: u64) -> Result<Self, Error> {
+        Self::reserve_in_pages(len, physical, host_page_size())
+    }
+
+    /// The same, where pages have `page` bytes, a multiple of those of the host's.
+    fn reserve_in_pages(len: u64, physical: u64, page: u64) -> Result<Self, Error> {
         let failed = |source| Error::Map {
             len,
             what: "address space",
             source,
         };
-        let modulus = LARGE.into_iter().find(|size| *size <= len).unwrap_or(PAGE);
-        let slack = modulus - PAGE;
+        if !len.is_multiple_of(page) || !physical.is_multiple_of(page) {
+            return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
+        }
+        let mut large = large_sizes(page).iter().copied();
+        let modulus = large.find(|size| *size <= len).unwrap_or(page);
+        let slack = modulus - host_page_size();
         let total = len
             .checked_add(slack)
             .and_then(|total| usize::try_from(total).ok())
@@ -218,6 +223,24 @@ mod tests {
             let mapping = Mapping::reserve(len, physical).unwrap();
             assert_eq!(mapping.start().0 % modulus, physical % modulus);
             assert_eq!(mapping.len(), len);
+        }
+    }
+
+    #[test]
+    fn larger_pages_are_kept_together() {
+        for (page, len, physical, modulus) in [
+            (0x4000, 0x8000, 0x1b_0000_4000, 0x4000),
+            (0x4000, 33 << 20, 0x1_4100_4000, 32 << 20),
+            (0x4000, 1 << 30, 0x4_3210_0000, 1 << 30),
+            (0x1_0000, 0x1_0000, 0xfa01_0000, 0x1_0000),
+            (0x1_0000, 600 << 20, 0x2_1234_0000, 512 << 20),
+        ] {
+            let mapping = Mapping::reserve_in_pages(len, physical, page).unwrap();
+            assert_eq!(mapping.start().0 % modulus, physical % modulus);
+            assert_eq!(mapping.len(), len);
+        }
+        for (page, len, physical) in [(0x4000, 0x4000, 0x1000), (0x1_0000, 0x4000, 0)] {
+            assert!(Mapping::reserve_in_pages(len, physical, page).is_err());
         }
     }
 

@@ -10,10 +10,9 @@ use std::path::Path;
 use address::{Hpa, Hva};
 
 use crate::error::Error;
+use crate::page_size::host_page_size;
 
 const PATH: &str = "/proc/self/pagemap";
-/// What an entry is about.
-const PAGE: u64 = 4096;
 /// Bytes of an entry.
 const ENTRY: usize = 8;
 /// Entries that are read at once.
@@ -22,7 +21,7 @@ const AT_ONCE: usize = 8192;
 const PRESENT: u64 = 1 << 63;
 const FRAME: u64 = (1 << 55) - 1;
 
-/// What the kernel reports about a page of 4 KiB, also about each of those that make up a larger
+/// What the kernel reports about one of its pages, also about each of those that make up a larger
 /// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageState {
@@ -36,18 +35,23 @@ pub enum PageState {
 }
 
 impl PageState {
-    fn of(entry: u64) -> Self {
+    /// By an entry of a kernel whose pages have `page` bytes.
+    fn of(entry: u64, page: u64) -> Self {
         match (entry & PRESENT, entry & FRAME) {
             (0, _) => Self::Absent,
             (_, 0) => Self::Hidden,
-            (_, frame) => Self::At(Hpa(frame.saturating_mul(PAGE))),
+            (_, frame) => Self::At(Hpa(frame.saturating_mul(page))),
         }
     }
 }
 
 /// The file, open.
 #[derive(Debug)]
-pub struct Pagemap(File);
+pub struct Pagemap {
+    file: File,
+    /// What an entry is about, in bytes.
+    page: u64,
+}
 
 impl Pagemap {
     /// Opens it for this process.
@@ -55,12 +59,14 @@ impl Pagemap {
     /// # Errors
     /// [`Error::Read`], also where the kernel has no such file (CONFIG_PROC_PAGE_MONITOR).
     pub fn open() -> Result<Self, Error> {
-        File::open(PATH).map(Self).map_err(read_error)
+        let file = File::open(PATH).map_err(read_error)?;
+        let page = host_page_size();
+        Ok(Self { file, page })
     }
 
-    /// What the kernel reports about `len` bytes from `start` on, each `page_size` bytes, a multiple of 4096. Where that
-    /// is more than 4096, `start` is the begin of a page of that size, and of each page only the begin is read: the
-    /// kernel takes some 30 instructions for each 4 KiB that a reader asks for.
+    /// What the kernel reports about `len` bytes from `start` on, each `page_size` bytes, or each page of its own if
+    /// that is more. Where `page_size` is more, `start` is the begin of a page of that size, and of each page only the begin is read: the
+    /// kernel takes some 30 instructions for each of its pages that a reader asks for.
     ///
     /// # Errors
     /// [`Error::Read`]
@@ -70,10 +76,11 @@ impl Pagemap {
         len: u64,
         page_size: u64,
     ) -> impl Iterator<Item = Result<PageState, Error>> {
-        let stride = (page_size / PAGE).max(1);
+        let page = self.page;
+        let stride = (page_size / page).max(1);
         let at_once = if stride == 1 { AT_ONCE } else { 1 };
-        let first = start.0 / PAGE;
-        let end = start.0.saturating_add(len).div_ceil(PAGE);
+        let first = start.0 / page;
+        let end = start.0.saturating_add(len).div_ceil(page);
         let mut next = first;
         let mut buffer = Vec::new();
         let mut taken = 0;
@@ -85,7 +92,7 @@ impl Pagemap {
                 if buffer.is_empty() {
                     return None;
                 }
-                if let Err(source) = self.0.read_exact_at(&mut buffer, next * ENTRY as u64) {
+                if let Err(source) = self.file.read_exact_at(&mut buffer, next * ENTRY as u64) {
                     next = end;
                     buffer.clear();
                     return Some(Err(read_error(source)));
@@ -95,7 +102,7 @@ impl Pagemap {
             }
             let entry = buffer.get(taken..)?.first_chunk::<ENTRY>()?;
             taken += ENTRY;
-            Some(Ok(PageState::of(u64::from_ne_bytes(*entry))))
+            Some(Ok(PageState::of(u64::from_ne_bytes(*entry), page)))
         })
     }
 }
@@ -113,6 +120,8 @@ mod tests {
     use crate::file_range::FileRange;
     use crate::mapping::Mapping;
 
+    const PAGE: u64 = 4096;
+
     #[test]
     fn entries_are_taken_apart() {
         for (entry, state) in [
@@ -123,7 +132,11 @@ mod tests {
             (PRESENT | 1 << 61 | 0x12345, PageState::At(Hpa(0x1234_5000))),
             (PRESENT | FRAME, PageState::At(Hpa(u64::MAX))),
         ] {
-            assert_eq!(PageState::of(entry), state, "{entry:#x}");
+            assert_eq!(PageState::of(entry, PAGE), state, "{entry:#x}");
+        }
+        for (page, hpa) in [(0x4000, 0x48d1_4000), (0x1_0000, 0x1_2345_0000)] {
+            let state = PageState::of(PRESENT | 0x12345, page);
+            assert_eq!(state, PageState::At(Hpa(hpa)), "{page:#x}");
         }
     }
 

@@ -7,9 +7,8 @@ use std::ops::Range;
 use crate::device::VfioDevice;
 use crate::error::Error;
 use crate::mapping::{Mapping, pointer};
+use crate::page_size::host_page_size;
 use address::Hpa;
-
-const PAGE: u64 = 4096;
 
 /// A mapped part of a BAR. It keeps the device open.
 ///
@@ -33,7 +32,8 @@ impl Registers {
         range: &Range<u64>,
         physical: Hpa,
     ) -> Result<Option<Self>, Error> {
-        let (start, end) = (range.start / PAGE * PAGE, range.end.next_multiple_of(PAGE));
+        let page = host_page_size();
+        let (start, end) = (range.start / page * page, range.end.next_multiple_of(page));
         let is_inside = |area: &Range<u64>| area.start <= start && end <= area.end;
         let region = device.region(index);
         if !region.is_some_and(|region| region.mappable.iter().any(is_inside)) {
@@ -70,10 +70,11 @@ mod tests {
     #[test]
     fn a_store_reaches_its_register_and_none_outside() {
         let mut file = tempfile::tempfile().unwrap();
-        file.set_len(PAGE).unwrap();
-        let mut mapping = Mapping::reserve(PAGE, 0).unwrap();
+        let page = host_page_size();
+        file.set_len(page).unwrap();
+        let mut mapping = Mapping::reserve(page, 0).unwrap();
         mapping
-            .place(0, FileRange::first(&file, PAGE), "a file")
+            .place(0, FileRange::first(&file, page), "a file")
             .unwrap();
         let registers = Registers {
             mapping,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! All ioctls of this crate, one safe function each, and their numbers, which published bindings lack.
+//! All ioctls of this crate, one safe function each, and their numbers, which published bindings lack; the size of the
+//! kernel's pages.
 
 use std::io;
 use std::mem::size_of;
@@ -17,6 +18,13 @@ use crate::uapi;
 /// (include/uapi/linux/{iommufd,vfio}.h).
 const fn number(nr: u32) -> libc::c_ulong {
     ((b';' as libc::c_ulong) << 8) | nr as libc::c_ulong
+}
+
+/// Bytes of a page of the kernel's; `None` if it does not tell.
+pub fn page_size() -> Option<u64> {
+    // SAFETY: the call takes a number and changes nothing.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).ok()
 }
 
 /// Commands of `/dev/iommu`.

@@ -169,7 +169,8 @@ pub(super) fn trim(
 ) -> (HostInfo, Vec<(u8, Range<u64>)>) {
     let mut trapped = Vec::new();
     let places = profile.places();
-    let places = places.map(|(_, bar, range)| (bar, pages_around(&range)));
+    let page = info.page_size;
+    let places = places.map(|(_, bar, range)| (bar, pages_around(&range, page)));
     let closed = (0..).zip(profile.closed_bars(msix));
     let closed = closed.filter_map(|(bar, closed)| closed.then_some((bar, 0..u64::MAX)));
     for (bar, pages) in places.chain(closed) {

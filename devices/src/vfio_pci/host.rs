@@ -18,7 +18,7 @@ pub struct RegionInfo {
     pub size: u64,
     /// Physical address at which the host placed it; `None` for I/O ports and absent regions.
     pub host_address: Option<Hpa>,
-    /// Parts of the region that can be mapped into the guest, page-aligned, ascending. Empty
+    /// Parts of the region that can be mapped into the guest, aligned to the host's pages, ascending. Empty
     /// where the region can only be trapped.
     pub mappable: Vec<Range<u64>>,
 }
@@ -34,6 +34,8 @@ pub struct HostInfo {
     pub rom: RegionInfo,
     /// Size of config space in bytes: 256 or 4096.
     pub config_size: u16,
+    /// Bytes of a page of the host's, a power of two: what can be mapped by itself.
+    pub page_size: u64,
     /// The vectors of each kind that the host serves.
     pub interrupts: PerKind<Vectors>,
     /// Whether a function reset that the guest asks for can be served: the host can reset the function

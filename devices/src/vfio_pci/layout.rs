@@ -11,8 +11,6 @@ use crate::pci::{BarKind, Bars, Placement};
 use super::host::{HostFunction, HostInfo};
 use super::report::Reporter;
 
-const PAGE: u64 = 4096;
-
 /// A part of a BAR that can be mapped into the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Area {
@@ -29,15 +27,17 @@ pub(super) struct MappedAreas(Vec<Area>);
 impl MappedAreas {
     /// The areas of the memory BARs in `bars`, without the pages that hold one of `trapped`.
     pub(super) fn new(info: &HostInfo, bars: &Bars, trapped: &[Placement]) -> Self {
+        let page = info.page_size;
         let mut areas = Vec::new();
         for (index, bar) in bars.iter() {
             if bar.kind() == BarKind::Io {
                 continue;
             }
             let holes = trapped.iter().filter(|hole| hole.bar == index);
-            let holes: Vec<_> = holes.map(|hole| pages_around(&hole.range)).collect();
-            let limit = bar.size().next_multiple_of(PAGE);
-            for range in mappable(&info.bars[usize::from(index)].mappable, &holes, limit) {
+            let holes: Vec<_> = holes.map(|hole| pages_around(&hole.range, page)).collect();
+            let limit = bar.size().next_multiple_of(page);
+            let ranges = &info.bars[usize::from(index)].mappable;
+            for range in mappable(ranges, &holes, limit, page) {
                 areas.push(Area {
                     bar: index,
                     range,
@@ -106,18 +106,18 @@ impl Area {
     }
 }
 
-/// The pages that `range` touches.
-pub(crate) fn pages_around(range: &Range<u64>) -> Range<u64> {
-    range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE)
+/// The pages of `page` bytes that `range` touches.
+pub(crate) fn pages_around(range: &Range<u64>, page: u64) -> Range<u64> {
+    range.start / page * page..range.end.next_multiple_of(page)
 }
 
-/// The whole pages of `ranges` below `limit` that are in none of `holes`.
-fn mappable(ranges: &[Range<u64>], holes: &[Range<u64>], limit: u64) -> Vec<Range<u64>> {
+/// The whole pages of `page` bytes of `ranges` below `limit` that are in none of `holes`.
+fn mappable(ranges: &[Range<u64>], holes: &[Range<u64>], limit: u64, page: u64) -> Vec<Range<u64>> {
     let mut left: Vec<Range<u64>> = ranges
         .iter()
         .map(|range| {
-            let start = range.start.checked_next_multiple_of(PAGE).unwrap_or(limit);
-            start..range.end.min(limit) / PAGE * PAGE
+            let start = range.start.checked_next_multiple_of(page).unwrap_or(limit);
+            start..range.end.min(limit) / page * page
         })
         .collect();
     for hole in holes {
@@ -194,7 +194,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                mappable(&ranges, &holes, limit),
+                mappable(&ranges, &holes, limit, 0x1000),
                 expected,
                 "{ranges:?} {holes:?}"
             );
@@ -202,8 +202,25 @@ mod tests {
     }
 
     #[test]
+    fn no_part_of_a_larger_page_is_mapped() {
+        // A table at 0x2000 of a BAR of 64 KiB, and parts between pages of 16 KiB.
+        let whole = vec![0..0x1_0000];
+        let table = pages_around(&(0x2000..0x3000), 0x4000);
+        let holes = std::slice::from_ref(&table);
+        assert_eq!(
+            mappable(&whole, holes, 0x1_0000, 0x4000),
+            [0x4000..0x1_0000]
+        );
+        let parts = [0..0x2000, 0x3000..0xb000];
+        assert_eq!(mappable(&parts, &[], 0x1_0000, 0x4000), [0x4000..0x8000]);
+        assert_eq!(mappable(&parts, &[], 0x1_0000, 0x1_0000), []);
+    }
+
+    #[test]
     fn structures_take_the_pages_they_touch() {
-        assert_eq!(pages_around(&(0x2000..0x2010)), 0x2000..0x3000);
-        assert_eq!(pages_around(&(0x2ff8..0x3008)), 0x2000..0x4000);
+        assert_eq!(pages_around(&(0x2000..0x2010), 0x1000), 0x2000..0x3000);
+        assert_eq!(pages_around(&(0x2ff8..0x3008), 0x1000), 0x2000..0x4000);
+        assert_eq!(pages_around(&(0x2000..0x2010), 0x4000), 0..0x4000);
+        assert_eq!(pages_around(&(0x3ff8..0x4008), 0x1_0000), 0..0x1_0000);
     }
 }

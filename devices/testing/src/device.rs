@@ -55,6 +55,7 @@ impl DeviceImage {
                 bars: Default::default(),
                 rom: RegionInfo::default(),
                 config_size: size,
+                page_size: 4096,
                 interrupts: PerKind::from_fn(|kind| match kind {
                     InterruptKind::Msix => Vectors::growing(2048),
                     _ => Vectors::fixed(1),

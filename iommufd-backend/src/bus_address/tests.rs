@@ -214,6 +214,28 @@ fn without_the_physical_functions_capability_nothing_is_compared() {
     assert!(matches!(odd, Err(Error::Parse { .. })));
 }
 
+#[test]
+fn what_a_host_bridge_does_is_expected() {
+    // Raspberry Pi 4: 24 GiB for the CPU is 3 GiB on the bus.
+    let mut config = [0; 64];
+    config[0x10..0x14].copy_from_slice(&0xc010_0000_u32.to_le_bytes());
+    let resource = Resource {
+        kind: RegionKind::Memory,
+        start: Some(0x6_0010_0000),
+        size: 0x4000,
+    };
+    let found = |offset: u64| {
+        let expected = |cpu| BusAddr::with_offset(cpu, offset);
+        compare(function_bars(&config), &[Some(resource); 7], expected)
+    };
+    assert_eq!(found(0xc000_0000_u64.wrapping_sub(0x6_0000_0000)), None);
+    let moved = found(0).unwrap();
+    assert_eq!(
+        (moved.bus, moved.cpu),
+        (BusAddr(0xc010_0000), Hpa(0x6_0010_0000))
+    );
+}
+
 proptest::proptest! {
     #[test]
     fn no_bytes_make_it_panic(
@@ -222,7 +244,7 @@ proptest::proptest! {
     ) {
         let resource = Resource { kind: RegionKind::Memory, start: Some(start), size };
         let name = |id: u16| Bdf::new(0, (id >> 8) as u8, (id >> 3 & 31) as u8, (id & 7) as u8).unwrap();
-        compare(function_bars(&bytes), &[Some(resource); 7]);
+        compare(function_bars(&bytes), &[Some(resource); 7], BusAddr::identity);
         let mut bytes = bytes;
         if let Some(capability) = bytes.get_mut(0x100..0x102) {
             capability.copy_from_slice(&EXT_CAP_SRIOV.to_le_bytes());

@@ -4,6 +4,7 @@
 
 use std::str::FromStr;
 
+use iommufd_backend::host_page_size;
 use iommufd_backend::hugepages::HugepageSize;
 use serde::{Deserialize, Deserializer};
 use strum::{EnumIter, IntoStaticStr};
@@ -11,7 +12,8 @@ use strum::{EnumIter, IntoStaticStr};
 use super::text::{self, Compact};
 use super::{ConfigError, validate};
 
-/// Guest RAM: `SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]`.
+/// Guest RAM: `SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]`. Other sizes are offered where the host's pages have
+/// more than 4 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryConfig {
     /// Bytes of RAM above the first MiB; a multiple of the hugepage size, or of 2 MiB.
@@ -79,12 +81,14 @@ where
     D: Deserializer<'de>,
 {
     let word = String::deserialize(deserializer)?;
-    let found = HugepageSize::ALL
-        .into_iter()
-        .find(|size| size.to_string() == word);
+    let offered: Vec<_> = HugepageSize::of_pages(host_page_size()).collect();
+    let found = offered.iter().find(|size| size.to_string() == word);
     match found {
-        Some(size) => Ok(Some(size)),
-        None => Err(text::unexpected("2M|1G", &word)),
+        Some(size) => Ok(Some(*size)),
+        None => {
+            let names: Vec<_> = offered.iter().map(HugepageSize::to_string).collect();
+            Err(text::unexpected(names.join("|"), &word))
+        }
     }
 }
 

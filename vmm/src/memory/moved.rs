@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use address::{Gpa, Hpa};
 use devices::guest_table::{Piece, TableError};
-use iommufd_backend::{PageState, Pagemap};
+use iommufd_backend::{PageState, Pagemap, host_page_size};
 
 use super::error::LayoutError;
 use super::guest::GuestRam;
@@ -47,6 +47,8 @@ fn compare(ram: &GuestRam, table: &RamTable, page_size: u64) -> Result<Compared,
         Ok(pagemap) => pagemap,
         Err(error) => return hidden(error),
     };
+    // The kernel tells where each of its own pages is, however few bytes are certain to be together.
+    let page_size = page_size.max(host_page_size());
     let mut planned = Planned::new(table.pieces());
     let mut pages = 0;
     for region in ram.regions() {

@@ -2,6 +2,7 @@
 
 //! Checks that identity memory is in few enough pieces for a guest's devices to be safe.
 
+use iommufd_backend::host_page_size;
 use iommufd_backend::hugepages::HugepageSize;
 
 use super::choice::Choice;
@@ -40,13 +41,16 @@ impl TooManyPieces {
     /// Ways to fewer pieces, and how to accept these.
     #[must_use]
     pub fn hint(&self) -> String {
+        let has_giant =
+            HugepageSize::of_pages(host_page_size()).any(|size| size == HugepageSize::Gib1);
         let (size_option, larger) = match self.size {
+            HugepageSize::Mib2 if !has_giant => (String::new(), ""),
             HugepageSize::Mib2 => (
-                "",
+                String::new(),
                 "use hugepages of 1 GiB (hugepagesz=1G hugepages=N on the host kernel's command \
                  line and --memory SIZE,hugepage_size=1G); or ",
             ),
-            HugepageSize::Gib1 => (",hugepage_size=1G", ""),
+            size => (format!(",hugepage_size={size}"), ""),
         };
         let less = self.safe.map(|safe| {
             format!(

@@ -4,7 +4,7 @@
 
 use address::Hpa;
 use devices::vfio_pci::{HostInfo, InterruptKind, PerKind, RegionInfo, Vectors};
-use iommufd_backend::{Error, IrqInfo, REGIONS, ResetMethod, VfioDevice};
+use iommufd_backend::{Error, IrqInfo, REGIONS, ResetMethod, VfioDevice, host_page_size};
 
 use super::inspected::InspectedDevice;
 use super::{ROM, served};
@@ -58,6 +58,7 @@ fn host_info(
         bars: [0, 1, 2, 3, 4, 5].map(region),
         rom: region(ROM),
         config_size: device.config_size(),
+        page_size: host_page_size(),
         interrupts,
         resettable: reset.is_function_reset(),
     })

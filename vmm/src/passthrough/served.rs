@@ -180,6 +180,7 @@ mod tests {
             bars: Default::default(),
             rom: devices::vfio_pci::RegionInfo::default(),
             config_size: 256,
+            page_size: 4096,
             interrupts: counts.collect(),
             resettable: true,
         }

@@ -69,6 +69,7 @@ impl EduHost {
             bars,
             rom: RegionInfo::default(),
             config_size: 256,
+            page_size: 4096,
             interrupts: [InterruptKind::Intx, InterruptKind::Msi]
                 .map(|kind| (kind, Vectors::fixed(1)))
                 .into_iter()

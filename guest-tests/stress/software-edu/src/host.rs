@@ -61,6 +61,7 @@ impl EduHost {
             bars,
             rom: RegionInfo::default(),
             config_size: CONVENTIONAL_CONFIG_SIZE,
+            page_size: 4096,
             interrupts: KINDS
                 .map(|kind| (kind, Vectors::fixed(1)))
                 .into_iter()

@@ -12,7 +12,7 @@
 //! | Do devices see the CPU's caches? | [`DMA_IS_COHERENT`] |
 //! | Where can config space be? | [`HAS_FIXED_CONFIG_SPACE`], [`CONFIG_WINDOW_LIMIT`] |
 //!
-//! Pages are of 4 KiB, and hugepages of 2 MiB and 1 GiB, on every architecture that can be added here.
+//! Every kernel has hugepages of 2 MiB, whatever its pages ([`host_page_size`](iommufd_backend::host_page_size)).
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;

@@ -49,7 +49,7 @@ pub enum Id {
     /// `/dev/kvm`.
     #[strum(
         message = "`/dev/kvm` exists and can be opened, and KVM has all capabilities that a guest \
-               needs; on aarch64, a GICv3 with an ITS or a GICv2, and pages of 4 KiB"
+               needs; on aarch64, a GICv3 with an ITS or a GICv2"
     )]
     Kvm,
     /// `/dev/iommu`.

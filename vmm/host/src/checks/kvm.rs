@@ -5,11 +5,13 @@
 use std::fmt;
 use std::io;
 
+use iommufd_backend::host_page_size;
 use kvm_bindings::KVM_API_VERSION;
 
 use crate::arch::{KVM_MODULES, KVM_OPTIONS};
 use crate::checks::id::Id;
 use crate::checks::line::Line;
+use crate::checks::units::size;
 use crate::facts::kvm::{KvmObstacle, kvm_suffices, open};
 use crate::sys_root::SysRoot;
 
@@ -23,11 +25,6 @@ impl fmt::Display for KvmObstacle {
             Self::NoGic => f.write_str(
                 "guests require a GICv3 with an ITS, or a GICv2, of which KVM emulates the kind that the host has; this \
                  host has neither",
-            ),
-            Self::PageSize(bytes) => write!(
-                f,
-                "the host kernel's pages have {} KiB, and Pinvisor requires 4 KiB",
-                bytes / 1024
             ),
         }
     }
@@ -43,11 +40,7 @@ impl KvmObstacle {
                 KVM_OPTIONS.join(" or CONFIG_")
             ),
             Self::NoGic => {
-                "dmesg | grep GIC  # use a host with a GICv2 or GICv3 that has virtualisation".to_owned()
-            }
-            Self::PageSize(_) => {
-                "boot a host kernel with CONFIG_ARM64_4K_PAGES; on Raspberry Pi OS: kernel=kernel8.img in \
-                 /boot/firmware/config.txt"
+                "dmesg | grep GIC  # use a host with a GICv2 or GICv3 that has virtualisation"
                     .to_owned()
             }
         }
@@ -57,18 +50,29 @@ impl KvmObstacle {
 /// [`Id::Kvm`]
 pub(crate) fn check(root: &SysRoot) -> Line {
     match open(root) {
-        Ok(kvm) => line(kvm_suffices(&kvm)),
+        Ok(kvm) => line(kvm_suffices(&kvm), host_page_size()),
         Err(error) => unopened(&error),
     }
 }
 
-fn line(answer: Result<(), KvmObstacle>) -> Line {
+/// The line for KVM that gave this `answer`, on a host whose pages have `page` bytes.
+fn line(answer: Result<(), KvmObstacle>, page: u64) -> Line {
+    const USUAL: u64 = 4096;
     let id = Id::Kvm;
     match answer {
-        Ok(()) => Line::ok(
-            id,
-            "/dev/kvm can be opened, and KVM has all capabilities that a guest needs",
-        ),
+        Ok(()) => {
+            let enough = "/dev/kvm can be opened, and KVM has all capabilities that a guest needs";
+            match page {
+                USUAL => Line::ok(id, enough),
+                _ => Line::ok(
+                    id,
+                    format!(
+                        "{enough}; the host kernel's pages have {}, so that only dma=identity and dma=iommu work",
+                        size(page)
+                    ),
+                ),
+            }
+        }
         Err(obstacle) => Line::fail(
             id,
             format!("/dev/kvm can be opened, but {obstacle}"),
@@ -130,11 +134,11 @@ mod tests {
     fn every_needed_capability_is_asked_for() {
         let version = KVM_API_VERSION.cast_signed();
         assert_eq!(suffices(version, |_| true), Ok(()));
-        assert_eq!(line(Ok(())).verdict, Verdict::Ok);
+        assert_eq!(line(Ok(()), 4096).verdict, Verdict::Ok);
         for &cap in NEEDED_OF_KVM {
             let answer = suffices(version, |asked| asked != cap);
             assert_eq!(answer, Err(KvmObstacle::Lacks(cap)));
-            let line = line(answer);
+            let line = line(answer, 4096);
             assert_eq!(line.verdict, Verdict::Fail);
             assert!(line.text.contains(&format!("{cap:?}")), "{}", line.text);
         }
@@ -143,18 +147,21 @@ mod tests {
     }
 
     #[test]
+    fn larger_pages_are_told() {
+        assert!(!line(Ok(()), 4096).text.contains("pages"));
+        let large = line(Ok(()), 0x4000);
+        assert_eq!(large.verdict, Verdict::Ok);
+        assert!(large.text.contains("pages have 16 KiB"), "{}", large.text);
+    }
+
+    #[test]
     fn a_host_that_no_guest_runs_on_is_told_why() {
         let judge = |obstacle| {
-            let line = line(Err(obstacle));
+            let line = line(Err(obstacle), 4096);
             assert_eq!(line.verdict, Verdict::Fail);
             [line.text, line.hint.unwrap()].join("\n")
         };
         let none = judge(KvmObstacle::NoGic);
         assert!(none.contains("GICv3 with an ITS, or a GICv2"), "{none}");
-        let large = judge(KvmObstacle::PageSize(1 << 14));
-        assert!(
-            large.contains("16 KiB") && large.contains("CONFIG_ARM64_4K_PAGES"),
-            "{large}"
-        );
     }
 }

@@ -89,8 +89,9 @@ fn missing(root: &SysRoot, memory: Option<&WantedMemory>) -> Option<TooFewHugepa
             HugepageSize::Mib2.pages_for(memory.bytes),
         ),
         None => {
-            let [small, large] = HugepageSize::ALL.map(|size| short(size, 1));
-            small.filter(|_| large.is_some())
+            let missing = HugepageSize::ALL.map(|size| short(size, 1));
+            let is_all = missing.iter().all(Option::is_some);
+            missing.into_iter().next().flatten().filter(|_| is_all)
         }
     }
 }

@@ -7,6 +7,7 @@ use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 use vm_memory::GuestMemoryError;
 
 use super::bridges::BridgesError;
+use super::host_pages::HostPagesError;
 use crate::arch::params::ParamsError;
 use crate::boot::LoadError;
 use crate::error::explain::{ExitCode, Explain, Limits};
@@ -71,6 +72,9 @@ pub enum ArchError {
     /// The host bridges of all devices together, or of one in its mode.
     #[error(transparent)]
     Bridges(#[from] BridgesError),
+    /// The host's pages, in which a device's mode does not work.
+    #[error(transparent)]
+    HostPages(#[from] HostPagesError),
     /// Memory does not take it.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -98,7 +102,7 @@ impl Explain for ArchError {
         match self {
             Self::Params(_) => ExitCode::Usage,
             Self::Entry(_) | Self::DeviceTree(_) | Self::HostBridge(_) => ExitCode::Host,
-            Self::Bridges(_) => ExitCode::Device,
+            Self::Bridges(_) | Self::HostPages(_) => ExitCode::Device,
             Self::Load(error) => error.exit_code(),
             Self::Layout(error) => error.exit_code(),
         }
@@ -109,6 +113,7 @@ impl Explain for ArchError {
             Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) => None,
             Self::HostBridge(error) => Some(error.hint()),
             Self::Bridges(error) => Some(error.hint()),
+            Self::HostPages(error) => Some(error.hint()),
             Self::Load(error) => error.hint(limits),
             Self::Layout(error) => error.hint(limits),
         }
@@ -118,6 +123,7 @@ impl Explain for ArchError {
         match self {
             Self::Params(_) | Self::Entry(_) | Self::DeviceTree(_) => None,
             Self::HostBridge(_) | Self::Bridges(_) => Some(Id::DeviceBars),
+            Self::HostPages(_) => Some(Id::Kvm),
             Self::Load(error) => error.check(limits),
             Self::Layout(error) => error.check(limits),
         }

@@ -11,6 +11,7 @@ pub mod cache;
 pub mod device_tree;
 pub mod error;
 pub mod gic_version;
+pub mod host_pages;
 pub mod image;
 pub mod image_file;
 pub mod layout;

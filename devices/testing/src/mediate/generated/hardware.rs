@@ -362,6 +362,7 @@ impl Hardware {
             bars,
             rom: RegionInfo::default(),
             config_size: 256,
+            page_size: 4096,
             interrupts: [(InterruptKind::Msix, Vectors::growing(2))]
                 .into_iter()
                 .collect(),

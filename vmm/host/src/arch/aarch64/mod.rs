@@ -15,7 +15,7 @@ use kvm_ioctls::{Cap, Kvm};
 
 use crate::facts::bus_range::on_bus;
 use crate::facts::host_bridge::{HostBridge, HostBridgeError, host_bridge};
-use crate::facts::kvm::{KvmObstacle, page_size};
+use crate::facts::kvm::KvmObstacle;
 use crate::sys_root::SysRoot;
 
 /// What every guest needs of KVM (Linux Documentation/virt/kvm/api.rst). Interrupt controllers are devices, which the
@@ -32,16 +32,9 @@ pub(crate) const NEEDED_OF_KVM: &[Cap] = &[
     Cap::ImmediateExit,
 ];
 
-/// Bytes of a page of a guest's memory, and of the host kernel's pages on every machine that can be used.
-const PAGE: u64 = 4096;
-
-/// What keeps KVM from running guests, besides a capability that it lacks: the host kernel's pages, or the host's
-/// interrupt controller. Which ones KVM emulates is known of a VM only.
+/// What keeps KVM from running guests, besides a capability that it lacks: the host's interrupt controller. Which ones KVM
+/// emulates is known of a VM only.
 pub(crate) fn kvm_obstacle(kvm: &Kvm) -> Option<KvmObstacle> {
-    let other = page_size().filter(|bytes| *bytes != PAGE);
-    if let Some(bytes) = other {
-        return Some(KvmObstacle::PageSize(bytes));
-    }
     let emulates = |kinds: &[kvm_device_type]| {
         // What refuses a VM refuses it again when a guest is to run, and says why.
         let Ok(vm) = kvm.create_vm() else { return true };
