@@ -9,7 +9,8 @@ use iommufd_backend::{CdevKind, ResetMethod};
 use keeper::Found;
 use serde::Serialize;
 
-use crate::checks::kept;
+use crate::arch;
+use crate::checks::{host_bridge, kept};
 use crate::facts::device::{FunctionKind, Identity, cdev};
 use crate::facts::in_use;
 use crate::facts::kept::keepers;
@@ -67,6 +68,10 @@ pub struct Device {
     pub strongest_reset: Option<String>,
     /// What the host uses it for.
     pub in_use: Vec<String>,
+    /// What its host bridge does to addresses and to the CPU's caches, or why that is not known; where that differs from
+    /// machine to machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_bridge: Option<String>,
 }
 
 /// The devices of a machine.
@@ -159,6 +164,10 @@ fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
         strongest_reset: expected.map(|method| method.to_string()),
         reset,
         in_use: uses.iter().map(ToString::to_string).collect(),
+        host_bridge: match arch::described_bridge(root, bdf) {
+            Ok(bridge) => bridge.as_ref().map(host_bridge::text),
+            Err(error) => Some(error.to_string()),
+        },
     }
 }
 
@@ -169,6 +178,11 @@ impl Devices {
     /// Those of `out`.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         self.write_devices(out)?;
+        for device in &self.devices {
+            if let Some(bridge) = &device.host_bridge {
+                writeln!(out, "{}: {bridge}", device.bdf)?;
+            }
+        }
         for Keeper { text, hint, .. } in &self.keepers {
             writeln!(out, "{text}: {hint}")?;
         }
@@ -266,6 +280,30 @@ mod tests {
             row,
             "0000:01:00.0  1b36:0010  -       noiommu  flr    -       Non-volatile memory controller"
         );
+    }
+
+    #[test]
+    fn host_bridges_follow_where_they_differ() {
+        let fake = Fake::new();
+        fake.disk();
+        let mut devices = list(&fake.root);
+        let shown = |devices: &Devices| {
+            let mut text = Vec::new();
+            devices.write_text(&mut text).unwrap();
+            let json = serde_json::to_value(devices).unwrap();
+            let bridge = json["devices"][0].get("host_bridge").cloned();
+            (String::from_utf8(text).unwrap(), bridge)
+        };
+        devices.devices[0].host_bridge = None;
+        let (text, json) = shown(&devices);
+        assert_eq!((text.lines().count(), json), (2, None));
+        devices.devices[0].host_bridge = Some("host bridge: it is".to_owned());
+        let (text, json) = shown(&devices);
+        assert!(
+            text.ends_with("\n0000:01:00.0: host bridge: it is\n"),
+            "{text}"
+        );
+        assert_eq!(json.unwrap(), "host bridge: it is");
     }
 
     #[test]

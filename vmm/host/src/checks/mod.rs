@@ -8,7 +8,7 @@ mod config_window;
 pub(crate) mod device;
 mod dma;
 mod dma_width;
-mod host_bridge;
+pub(crate) mod host_bridge;
 pub(crate) mod id;
 mod in_use;
 mod interrupts;

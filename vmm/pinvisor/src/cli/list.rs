@@ -18,7 +18,7 @@ pub struct ListArgs {
     /// Write JSON: an object with version (1), iommufd (the node that every run needs, or null),
     /// devices, a list of objects with bdf, vendor, device, class, class_name, vendor_name,
     /// device_name, driver, mode (noiommu, iommu or null), cdev (the device's node, or null), reset,
-    /// strongest_reset and in_use, and keepers, a list of objects with pid, bytes, devices, text and
+    /// strongest_reset, in_use and on aarch64 host_bridge, and keepers, a list of objects with pid, bytes, devices, text and
     /// next
     #[arg(long)]
     json: bool,

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use address::units::{Hex, Memory};
 
-use vmm::report::{Cost, Plan};
+use vmm::report::{BusRange, Cost, Plan};
 
 /// The plan as text.
 pub fn text(plan: &Plan) -> String {
@@ -15,6 +15,7 @@ pub fn text(plan: &Plan) -> String {
     let _ = summary(&mut out, plan)
         .and_then(|()| costs(&mut out, plan))
         .and_then(|()| addresses(&mut out, plan))
+        .and_then(|()| host_bridge(&mut out, plan))
         .and_then(|()| devices(&mut out, plan))
         .and_then(|()| notes(&mut out, plan));
     out
@@ -142,6 +143,30 @@ fn addresses(out: &mut String, plan: &Plan) -> std::fmt::Result {
     }
 }
 
+fn host_bridge(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    let Some(bridge) = &plan.host_bridge else {
+        return Ok(());
+    };
+    let caches = match bridge.is_coherent {
+        true => "DMA sees the CPU's caches",
+        false => "DMA bypasses the CPU's caches",
+    };
+    let pages = Memory(bridge.host_page_size);
+    writeln!(
+        out,
+        "\nHost bridge: {caches}; pages of the host kernel have {pages}"
+    )?;
+    let named = [("BARs", &bridge.windows), ("memory", &bridge.memory)];
+    for (name, ranges) in named {
+        for range in ranges {
+            let BusRange { start, end, bus } = *range;
+            let (start, end, bus) = (Hex(start), Hex(end), Hex(bus));
+            writeln!(out, "  {name:<6}  {start}-{end}, on the bus from {bus} on")?;
+        }
+    }
+    Ok(())
+}
+
 fn devices(out: &mut String, plan: &Plan) -> std::fmt::Result {
     for device in &plan.devices {
         let bits = match device.dma_bits {
@@ -189,6 +214,8 @@ mod tests {
         assert!(line("this layout").contains(" 41 "));
         assert!(line("without a choice").contains(" 97 "));
         assert!(line("warning").ends_with("one"));
+        assert!(line("Host bridge").contains("bypasses"));
+        assert!(line("BARs    ").contains("on the bus from"), "{text}");
         assert!(line("PCI device").contains("dma=identity"));
         assert!(line("No memory is").contains("4 GiB"));
     }

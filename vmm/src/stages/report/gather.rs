@@ -5,11 +5,15 @@
 use std::ops::Range;
 
 use address::Gpa;
+use iommufd_backend::host_page_size;
 
 use super::modes;
-use super::{AddressMapEntry, Choice, Extent, FORMAT, Memory, Memslots, Place, Plan};
+use super::{
+    AddressMapEntry, BusRange, Choice, Extent, FORMAT, HostBridge, Memory, Memslots, Place, Plan,
+};
 use crate::arch::{MemoryMap, Overhead, layout, low};
 use crate::boot::place::Placement;
+use crate::bus::address_map::AddressMap;
 use crate::error::Error;
 use crate::run::machine_info::in_guest;
 use crate::stages::{Planned, kept_slots};
@@ -49,9 +53,36 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         },
         memory_map: map.as_ref().map(entries).unwrap_or_default(),
         places: places(planned),
+        host_bridge: host_bridge(&planned.guest.bus.map),
         devices,
         warnings: planned.warnings()?,
         error: planned.boot.obstacle(),
+    })
+}
+
+/// The bridge of the bus with `map`, unless it does nothing.
+fn host_bridge(map: &AddressMap) -> Option<HostBridge> {
+    let windows = map.windows.iter().filter_map(|window| {
+        Some(BusRange {
+            start: window.start.0,
+            end: window.end.0,
+            bus: map.bus_windows.to_bus(window.start)?.0,
+        })
+    });
+    let windows: Vec<_> = windows.collect();
+    let memory = map.dma.ranges().iter().map(|range| BusRange {
+        start: range.cpu.start.0,
+        end: range.cpu.end.0,
+        bus: range.bus.0,
+    });
+    let memory: Vec<_> = memory.collect();
+    let is_moved = windows.iter().any(|window| window.start != window.bus);
+    let is_told = is_moved || !memory.is_empty() || !map.is_coherent;
+    is_told.then(|| HostBridge {
+        windows,
+        memory,
+        is_coherent: map.is_coherent,
+        host_page_size: host_page_size(),
     })
 }
 
@@ -114,4 +145,45 @@ fn places(planned: &Planned<'_>) -> Vec<Place> {
     }
     places.sort_by(|a, b| (a.start, b.end).cmp(&(b.start, a.end)));
     places
+}
+
+#[cfg(test)]
+mod tests {
+    use address::{BusAddr, Hpa};
+    use devices::pci::BusWindow;
+    use host::DmaMap;
+
+    use super::*;
+
+    #[test]
+    fn a_bridge_is_told_if_it_does_something() {
+        let plain = AddressMap::conventional();
+        assert_eq!(host_bridge(&plain), None);
+        let apart = AddressMap {
+            is_coherent: false,
+            ..plain.clone()
+        };
+        let told = host_bridge(&apart).unwrap();
+        assert!(!told.is_coherent && told.memory.is_empty());
+        let (start, end, bus) = (0x1b_0000_0000, 0x1c_0000_0000, 0);
+        let moved = AddressMap {
+            windows: vec![Gpa(start)..Gpa(end)],
+            bus_windows: [BusWindow {
+                cpu: Gpa(start)..Gpa(end),
+                bus: BusAddr(bus),
+            }]
+            .into_iter()
+            .collect(),
+            dma: DmaMap::Ranges(vec![host::BusRange {
+                cpu: Hpa(0)..Hpa(0x10_0000_0000),
+                bus: BusAddr(0x10_0000_0000),
+            }]),
+            ..plain
+        };
+        let told = host_bridge(&moved).unwrap();
+        assert_eq!(told.windows, [BusRange { start, end, bus }]);
+        let bus = 0x10_0000_0000;
+        let (start, end) = (0, bus);
+        assert_eq!(told.memory, [BusRange { start, end, bus }]);
+    }
 }

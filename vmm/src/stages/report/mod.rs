@@ -40,6 +40,9 @@ pub struct Plan {
     pub memory_map: Vec<AddressMapEntry>,
     /// Where everything else is.
     pub places: Vec<Place>,
+    /// The host bridge of the devices, where it translates addresses or DMA bypasses the CPU's caches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_bridge: Option<HostBridge>,
     /// The devices, in the order in which they were named.
     pub devices: Vec<Device>,
     /// What may go wrong.
@@ -150,6 +153,30 @@ pub struct Place {
     pub start: u64,
     /// Behind the last one.
     pub end: u64,
+}
+
+/// What the devices' host bridge does, on the host as in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostBridge {
+    /// Where BARs may be.
+    pub windows: Vec<BusRange>,
+    /// The memory that devices reach; empty if that is all of it, at the CPU's addresses.
+    pub memory: Vec<BusRange>,
+    /// Whether DMA sees the CPU's caches.
+    pub is_coherent: bool,
+    /// Bytes of a page of the host kernel's.
+    pub host_page_size: u64,
+}
+
+/// A range of addresses that the CPU has, and where it is on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct BusRange {
+    /// First address.
+    pub start: u64,
+    /// Behind the last one.
+    pub end: u64,
+    /// The first one on the bus.
+    pub bus: u64,
 }
 
 /// A passed-through device.

@@ -6,7 +6,10 @@ use std::ops::Range;
 
 use address::Gpa;
 
-use super::{AddressMapEntry, Choice, Device, Extent, FORMAT, Memory, Memslots, Mode, Place, Plan};
+use super::{
+    AddressMapEntry, BusRange, Choice, Device, Extent, FORMAT, HostBridge, Memory, Memslots, Mode,
+    Place, Plan,
+};
 use crate::arch::Overhead;
 
 /// A guest on scattered memory: a block of 128 MiB, and 40 singles.
@@ -56,6 +59,20 @@ pub fn sample() -> Plan {
             kind: "ram",
         }],
         places: places(),
+        host_bridge: Some(HostBridge {
+            windows: vec![BusRange {
+                start: 0x6_0000_0000,
+                end: 0x6_4000_0000,
+                bus: 0xc000_0000,
+            }],
+            memory: vec![BusRange {
+                start: 0,
+                end: 0xc000_0000,
+                bus: 0,
+            }],
+            is_coherent: false,
+            host_page_size: 4096,
+        }),
         devices: vec![device()],
         warnings: vec!["one".to_owned()],
         error: None,
