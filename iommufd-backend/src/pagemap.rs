@@ -58,6 +58,29 @@ impl Pagemap {
         File::open(PATH).map(Self).map_err(read_error)
     }
 
+    /// Opens it, and makes sure that it shows where pages are.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::AddressesHidden`] without CAP_SYS_ADMIN.
+    pub fn open_shown() -> Result<Self, Error> {
+        let pagemap = Self::open()?;
+        // In the page tables as long as it is in use.
+        let variable = 0_u8;
+        let here = Hva(std::ptr::from_ref(&variable).expose_provenance() as u64);
+        let shown = pagemap.pages(here, 1, PAGE).next();
+        match shown {
+            Some(Ok(PageState::At(_))) => Ok(pagemap),
+            Some(Err(error)) => Err(error),
+            Some(Ok(PageState::Hidden | PageState::Absent)) | None => Err(Self::hidden()),
+        }
+    }
+
+    /// The error that the file hides where pages are.
+    #[must_use]
+    pub fn hidden() -> Error {
+        Error::AddressesHidden { path: PATH.into() }
+    }
+
     /// What the kernel reports about `len` bytes from `start` on, each `page_size` bytes, a multiple of 4096. Where that
     /// is more than 4096, `start` is the begin of a page of that size, and of each page only the begin is read: the
     /// kernel takes some 30 instructions for each 4 KiB that a reader asks for.

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
 use crate::memory::choice::PageRequirements;
+use crate::memory::plan::file_parts;
 use crate::passthrough::assigned::AddressSpaces;
 use crate::teardown::Resources;
 
@@ -59,7 +60,7 @@ impl<'a> Bound<'a> {
         };
         let own = assigned.pin_own_pages(guest.config.cpus.get())?;
         if let Some(file) = &backing.file {
-            assigned.pinned(file, config.size + own)?;
+            assigned.pinned(file, &file_parts(&backing.extents), config.size + own)?;
         }
         Ok(Pinned {
             guest,

@@ -21,7 +21,7 @@ use crate::bus::address_map::AddressMap;
 use crate::bus::lines::InterruptLines;
 use crate::bus::synthetic::SyntheticDevice;
 use crate::bus::worker::Worker;
-use crate::config::{Config, LowMemory, SerialConfig};
+use crate::config::{BackendChoice, Config, LowMemory, SerialConfig};
 use crate::memory::layout::{Identity, Swapped};
 use crate::passthrough::dma_path::DmaPath;
 use crate::run::event_loop::RunLimit;
@@ -76,6 +76,7 @@ fn config(kernel: &Path, memory: &str) -> ValidConfig {
         cpus: "1".parse().unwrap(),
         devices: Vec::new(),
         noiommu: false,
+        backend: BackendChoice::Auto,
         serial: SerialConfig::default(),
     };
     config.validate().unwrap()
