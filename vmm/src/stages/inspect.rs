@@ -59,7 +59,7 @@ pub(crate) struct Guest<'a> {
     pub of_hugepages: bool,
     /// The memory BARs, each with its device's name, and where the host has them.
     pub bars: Vec<(String, Range<Hpa>)>,
-    /// The guest's bus, and its addresses outside RAM.
+    /// The guest's bus, if it has one, and its addresses outside RAM.
     pub bus: BusAllocator,
     /// What the monitor emulates on it.
     pub functions: Vec<Box<dyn EmulatedFunction>>,
@@ -230,8 +230,10 @@ impl Source {
         }
     }
 
-    /// The guest's address map outside RAM, which follows from where BARs are.
-    fn address_map(&self, bars: &[(String, Range<Hpa>)]) -> Result<AddressMap, Error> {
+    /// The guest's address map outside RAM, which follows from where BARs are. `None` if the guest has no PCI bus:
+    /// with nothing to be on it, a kernel would only look for functions (Linux, drivers/pci/probe.c,
+    /// `pci_scan_child_bus`), and each access to config space is an exit.
+    fn address_map(&self, bars: &[(String, Range<Hpa>)]) -> Result<Option<AddressMap>, Error> {
         match self {
             Self::Devices { devices, .. } => {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
@@ -239,10 +241,10 @@ impl Source {
                 let root = SysRoot::default();
                 let map = root.iomem()?;
                 let bridges = arch::host_bridges(&root, &map, &bdfs)?;
-                Ok(AddressMap::new(&map, bridges, &bars)?)
+                Ok(Some(AddressMap::new(&map, bridges, &bars)?))
             }
-            Self::None => Ok(AddressMap::conventional()),
-            Self::Synthetic(machine) => Ok(machine.address_map()),
+            Self::None => Ok(None),
+            Self::Synthetic(machine) => Ok(Some(machine.address_map())),
         }
     }
 

@@ -41,7 +41,7 @@ impl<'a> Mapped<'a> {
             Some(_) => vcpus.command_line(&config.command_line),
             None => Cow::from(&config.command_line),
         };
-        let platform = Platform::new(config.cpus.get(), &guest.bus.map);
+        let platform = Platform::new(config.cpus.get(), guest.bus.map.clone());
         let memory = resources.ram.memory();
         let at = guest.files.load(&placement, memory)?;
         let handover = Handover {

@@ -43,9 +43,10 @@ impl Loaded<'_> {
             forwards_unchecked: guest.identity.forwards_unchecked(),
         };
         let root = wiring.plug(&mut guest.bus, guest.functions, &mut resources)?;
-        let pci = Arc::clone(resources.pci.insert(Arc::new(root)));
+        resources.pci = root.map(Arc::new);
         let serial = Arc::new(console.serial_port(arch::serial_interrupt(&interrupts)?)?);
-        let bus = arch::connect(&pci, &guest.bus.map, &serial, &exit_sender)?;
+        let pci = resources.pci.as_ref().zip(guest.bus.map.as_ref());
+        let bus = arch::connect(pci, &serial, &exit_sender)?;
         let bus = Arc::clone(resources.bus.insert(Arc::new(bus)));
         for assigned in &resources.assigned.devices {
             let notices = DeviceWatch::all(&assigned.device)?;

@@ -42,24 +42,15 @@ const TIMER_INTERRUPTS: [u32; 4] = [13, 14, 11, 10];
 pub struct Platform {
     /// CPUs, numbered from 0.
     pub cpus: u8,
-    /// Memory-mapped config space of bus 0.
-    pub ecam: Range<Gpa>,
-    /// Addresses that BARs may have.
-    pub windows: Vec<Range<Gpa>>,
-    /// Whether devices see what is in the caches of CPUs.
-    pub is_coherent: bool,
+    /// Where config space of bus 0 is, and which addresses BARs may have. `None` if there is no PCI bus.
+    pub bus: Option<AddressMap>,
 }
 
 impl Platform {
-    /// A machine with this number of CPUs, with a bus as in `map`.
+    /// A machine with this number of CPUs, and with a PCI bus as in `bus` if there is one.
     #[must_use]
-    pub fn new(cpus: u8, map: &AddressMap) -> Self {
-        Self {
-            cpus,
-            ecam: map.ecam.clone(),
-            windows: map.windows.clone(),
-            is_coherent: map.is_coherent,
-        }
+    pub fn new(cpus: u8, bus: Option<AddressMap>) -> Self {
+        Self { cpus, bus }
     }
 }
 
@@ -101,7 +92,9 @@ pub fn write(platform: &Platform, boot: &Boot<'_>) -> Result<Vec<u8>, Error> {
     serial_port(&mut fdt)?;
     clock(&mut fdt)?;
     power_button(&mut fdt)?;
-    bus::write(&mut fdt, platform)?;
+    if let Some(map) = &platform.bus {
+        bus::write(&mut fdt, map)?;
+    }
     fdt.end_node(root)?;
     fdt.finish()
 }

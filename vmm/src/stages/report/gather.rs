@@ -104,10 +104,12 @@ fn places(planned: &Planned<'_>) -> Vec<Place> {
     for (name, range) in in_guest(planned.guest.bars.clone()) {
         add(&name, "bar", &range);
     }
-    for window in &planned.guest.bus.map.windows {
-        add("PCI window", "window", window);
+    if let Some(bus) = &planned.guest.bus.map {
+        for window in &bus.windows {
+            add("PCI window", "window", window);
+        }
+        add("PCI config space", "platform", &bus.ecam);
     }
-    add("PCI config space", "platform", &planned.guest.bus.map.ecam);
     let low = Gpa(0)..Gpa(low::SIZE);
     for (name, range) in layout::FIXED.iter().filter(|(_, range)| *range != low) {
         add(name.trim_start_matches("the "), "platform", range);

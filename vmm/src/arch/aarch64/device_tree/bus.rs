@@ -8,8 +8,9 @@ use address::Gpa;
 use devices::pci::Pin;
 use vm_fdt::{Error, FdtWriter};
 
-use super::{GIC, HIGH, ITS, Platform, SHARED, name, reg};
+use super::{GIC, HIGH, ITS, SHARED, name, reg};
 use crate::arch::aarch64::layout::{INTX_GSIS, PORTS};
+use crate::bus::address_map::AddressMap;
 use crate::halves;
 
 /// First cell of an address on the bus: which space it is in (PCI Bus Binding, section 2.2.1.1).
@@ -27,32 +28,32 @@ const SWIZZLE: u8 = 4;
 const REQUESTERS: u32 = 0x1_0000;
 
 /// Writes the root bridge.
-pub(super) fn write(fdt: &mut FdtWriter, platform: &Platform) -> Result<(), Error> {
-    let node = fdt.begin_node(&name("pcie", &platform.ecam))?;
+pub(super) fn write(fdt: &mut FdtWriter, map: &AddressMap) -> Result<(), Error> {
+    let node = fdt.begin_node(&name("pcie", &map.ecam))?;
     fdt.property_string("compatible", "pci-host-ecam-generic")?;
     fdt.property_string("device_type", "pci")?;
-    fdt.property_array_u64("reg", &reg(&platform.ecam))?;
+    fdt.property_array_u64("reg", &reg(&map.ecam))?;
     fdt.property_array_u32("bus-range", &[0, 0])?;
     fdt.property_u32("linux,pci-domain", 0)?;
     fdt.property_u32("#address-cells", 3)?;
     fdt.property_u32("#size-cells", 2)?;
-    fdt.property_array_u32("ranges", &ranges(platform))?;
+    fdt.property_array_u32("ranges", &ranges(map))?;
     fdt.property_u32("#interrupt-cells", 1)?;
     let mask = u32::from(SWIZZLE - 1) << DEVICE_SHIFT;
     fdt.property_array_u32("interrupt-map-mask", &[mask, 0, 0, 7])?;
     fdt.property_array_u32("interrupt-map", &interrupts())?;
     // The id that the ITS is given is the requester id.
     fdt.property_array_u32("msi-map", &[0, ITS, 0, REQUESTERS])?;
-    if platform.is_coherent {
+    if map.is_coherent {
         fdt.property_null("dma-coherent")?;
     }
     fdt.end_node(node)
 }
 
 /// What the bridge decodes: address on the bus, address of the CPU's, length.
-fn ranges(platform: &Platform) -> Vec<u32> {
+fn ranges(map: &AddressMap) -> Vec<u32> {
     let mut cells = range(SPACE_PORTS, 0, &PORTS).to_vec();
-    for window in &platform.windows {
+    for window in &map.windows {
         let space = match window.end <= LIMIT_4G {
             true => SPACE_MEMORY_32,
             false => SPACE_MEMORY_64,
