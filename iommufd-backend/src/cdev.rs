@@ -12,8 +12,8 @@ use pci_config::InterruptKind;
 use crate::error::Error;
 use crate::pci_sysfs::PciSysfs;
 
-/// Where the kernel puts the nodes, below the root of the file tree.
-const NODES: &str = "dev/vfio/devices";
+/// Where the kernel puts the nodes, in `/dev`.
+const NODES: &str = "vfio/devices";
 
 /// Whether an IOMMU translates for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,7 @@ pub fn is_vfio_driver(name: &str) -> bool {
     name.contains("vfio")
 }
 
-/// The VFIO character device that sysfs lists for a function. Its node may be missing: kernels before 7.3
-/// make none in noiommu mode.
+/// The VFIO character device that sysfs lists for a function. Its node may be missing, as in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CdevNode {
     name: String,
@@ -63,19 +62,24 @@ pub struct CdevNode {
 }
 
 impl CdevNode {
-    /// The character device of `bdf`, if sysfs lists one.
+    /// The character device of `bdf`, if sysfs lists one. What kernels before 7.3 list for a device in noiommu mode is
+    /// none: it has the name of a device behind an IOMMU, and no node (drivers/vfio/vfio.h vfio_device_add).
     ///
     /// # Errors
     /// [`Error::NoDevice`]
     pub fn of(sysfs: &PciSysfs, bdf: Bdf) -> Result<Option<Self>, Error> {
         let directory = sysfs.directory(bdf)?.join("vfio-dev");
+        let group = sysfs.iommu_group(bdf)?;
+        let has_made_up_group = group.is_some_and(|group| group.is_made_up);
         Ok(fs::read_dir(directory)
             .into_iter()
             .flatten()
             .flatten()
             .find_map(|entry| {
                 let name = entry.file_name().into_string().ok()?;
-                CdevKind::of_name(&name).map(|kind| Self { name, kind })
+                let kind = CdevKind::of_name(&name)?;
+                let is_real = kind == CdevKind::Noiommu || !has_made_up_group;
+                is_real.then_some(Self { name, kind })
             }))
     }
 
@@ -85,23 +89,27 @@ impl CdevNode {
         self.kind
     }
 
-    /// The path of its node, below the file tree at `root`, normally `/`.
+    /// The path of its node.
     #[must_use]
-    pub fn path(&self, root: &Path) -> PathBuf {
-        root.join(NODES).join(&self.name)
+    pub fn path(&self, sysfs: &PciSysfs) -> PathBuf {
+        sysfs.nodes().join(NODES).join(&self.name)
     }
 
-    /// Whether the node is there, below the file tree at `root`.
+    /// Whether the node is there.
     #[must_use]
-    pub fn exists(&self, root: &Path) -> bool {
-        self.path(root).exists()
+    pub fn exists(&self, sysfs: &PciSysfs) -> bool {
+        self.path(sysfs).exists()
     }
 }
 
 /// The absolute path of the node.
 impl fmt::Display for CdevNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.path(Path::new("/")).display().fmt(f)
+        Path::new("/dev")
+            .join(NODES)
+            .join(&self.name)
+            .display()
+            .fmt(f)
     }
 }
 
@@ -123,7 +131,7 @@ impl Cdev {
         let driver = sysfs.driver(bdf)?;
         let found = CdevNode::of(sysfs, bdf)?;
         match (found, driver) {
-            (Some(found), _) if found.exists(Path::new("/")) => Ok(found),
+            (Some(found), _) if found.exists(sysfs) => Ok(found),
             (_, Some(driver)) if is_vfio_driver(&driver) => Err(Error::NoCdev { bdf, driver }),
             (_, driver) => Err(Error::NotBound {
                 bdf,
@@ -140,7 +148,7 @@ impl Cdev {
     /// [`CdevKind::Noiommu`] and the caller lacks CAP_SYS_RAWIO.
     pub fn open(sysfs: &PciSysfs, bdf: Bdf) -> Result<Self, Error> {
         let node = Self::find(sysfs, bdf)?;
-        let (path, kind) = (node.path(Path::new("/")), node.kind());
+        let (path, kind) = (node.path(sysfs), node.kind());
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -179,10 +187,8 @@ mod tests {
     fn a_node_may_be_listed_without_being_there() {
         let root = tempfile::tempdir().unwrap();
         let device = root.path().join("sys/bus/pci/devices/0000:01:00.0");
-        let of = || {
-            let sysfs = PciSysfs::at(&root.path().join("sys"));
-            CdevNode::of(&sysfs, "01:00.0".parse().unwrap())
-        };
+        let sysfs = PciSysfs::at(&root.path().join("sys"));
+        let of = || CdevNode::of(&sysfs, "01:00.0".parse().unwrap());
         assert!(matches!(of(), Err(Error::Read { .. })));
         fs::create_dir_all(device.join("power")).unwrap();
         assert_eq!(of().unwrap(), None);
@@ -190,10 +196,27 @@ mod tests {
         let node = of().unwrap().unwrap();
         assert_eq!(node.kind(), CdevKind::Noiommu);
         assert_eq!(node.to_string(), "/dev/vfio/devices/noiommu-vfio3");
-        assert!(!node.exists(root.path()));
+        assert!(!node.exists(&sysfs));
         fs::create_dir_all(root.path().join("dev/vfio/devices")).unwrap();
-        fs::write(node.path(root.path()), "").unwrap();
-        assert!(node.exists(root.path()));
+        fs::write(node.path(&sysfs), "").unwrap();
+        assert!(node.exists(&sysfs));
+    }
+
+    #[test]
+    fn what_older_kernels_list_in_noiommu_mode_is_no_character_device() {
+        let root = tempfile::tempdir().unwrap();
+        let device = root.path().join("sys/bus/pci/devices/0000:01:00.0");
+        let sysfs = PciSysfs::at(&root.path().join("sys"));
+        let of = || CdevNode::of(&sysfs, "01:00.0".parse().unwrap()).unwrap();
+        fs::create_dir_all(device.join("vfio-dev/vfio0")).unwrap();
+        let group = root.path().join("sys/kernel/iommu_groups/3");
+        fs::create_dir_all(&group).unwrap();
+        std::os::unix::fs::symlink(&group, device.join("iommu_group")).unwrap();
+        assert_eq!(of().unwrap().kind(), CdevKind::Iommu);
+        fs::write(group.join("name"), "vfio-noiommu\n").unwrap();
+        assert_eq!(of(), None);
+        fs::create_dir_all(device.join("vfio-dev/noiommu-vfio0")).unwrap();
+        assert_eq!(of().unwrap().kind(), CdevKind::Noiommu);
     }
 
     #[test]

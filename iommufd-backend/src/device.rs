@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A PCI function bound to `/dev/iommu`, and its registers.
+//! A PCI function that VFIO gave to this process, and its registers.
 
 use std::fs::File;
 use std::io;
@@ -8,8 +8,6 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use address::{Bdf, Hpa};
 use vfio_bindings::bindings::vfio;
@@ -17,35 +15,45 @@ use vfio_bindings::bindings::vfio;
 use crate::cdev::{Cdev, CdevKind};
 use crate::error::Error;
 use crate::file_range::FileRange;
+use crate::group::{GroupNode, Groups};
 use crate::iommufd::{DeviceId, Iommufd};
 use crate::mapping::Mapping;
 use crate::operation::Operation;
+use crate::pci_sysfs::PciSysfs;
 use crate::region::Region;
+use crate::retry::retried;
 use crate::sys;
 
 /// Regions that a PCI function has, `VFIO_PCI_BAR0_REGION_INDEX` to `…_CONFIG_REGION_INDEX`.
 const REGIONS: u32 = vfio::VFIO_PCI_CONFIG_REGION_INDEX + 1;
 
-/// How often a bind or reset is tried when the kernel holds the device's lock elsewhere
-/// (`EAGAIN`), and how long to wait between two tries.
-const TRIES: u32 = 20;
-const RETRY_DELAY: Duration = Duration::from_millis(50);
-
-/// A VFIO device bound to an [`Iommufd`].
+/// A VFIO device bound to an [`Iommufd`], or opened through its group.
 ///
-/// Dropping it closes the character device, on which the kernel turns bus mastering off, resets
+/// Dropping it closes the device, on which the kernel turns bus mastering off, resets
 /// the function and only then lets go of pinned memory (drivers/vfio/vfio_main.c
-/// vfio_df_device_last_close before vfio_df_iommufd_unbind) — unless a mapped BAR or a duplicate
+/// vfio_df_device_last_close before vfio_df_iommufd_unbind; through a group it pins none) — unless a mapped BAR or a duplicate
 /// of the file keeps it open. [`quiesce`](crate::quiesce) comes first, always.
 #[derive(Debug)]
 pub struct VfioDevice {
     bdf: Bdf,
     kind: CdevKind,
+    // Before `link`: the device is closed before its group is.
     file: File,
-    id: DeviceId,
+    link: Link,
     regions: Vec<Region>,
     resettable: bool,
-    _iommufd: Arc<Iommufd>,
+}
+
+/// By what the device belongs to this process.
+#[derive(Debug)]
+enum Link {
+    /// It is bound to this, by its number there.
+    Iommufd {
+        id: DeviceId,
+        _iommufd: Arc<Iommufd>,
+    },
+    /// Its group is one of these.
+    Group(Arc<Groups>),
 }
 
 impl VfioDevice {
@@ -67,6 +75,30 @@ impl VfioDevice {
                 source,
             }
         })?;
+        let link = Link::Iommufd {
+            id: DeviceId(argument.out_devid),
+            _iommufd: iommufd,
+        };
+        Self::describe(bdf, kind, file, link)
+    }
+
+    /// Opens `bdf`, a device in noiommu mode, through its group `node`, which becomes one of `groups`. The kernel resets the
+    /// function and turns its bus mastering off. Then reads the device's facts.
+    ///
+    /// # Errors
+    /// [`Error::OpenGroup`], [`Error::OpenContainer`], [`Error::Device`], [`Error::DeviceUnusable`]
+    pub fn open(
+        sysfs: &PciSysfs,
+        bdf: Bdf,
+        node: GroupNode,
+        groups: Arc<Groups>,
+    ) -> Result<Self, Error> {
+        let file = groups.open_device(sysfs, bdf, node)?.into();
+        Self::describe(bdf, CdevKind::Noiommu, file, Link::Group(groups))
+    }
+
+    /// The device that `file` is, with its facts.
+    fn describe(bdf: Bdf, kind: CdevKind, file: File, link: Link) -> Result<Self, Error> {
         let mut info = vfio::vfio_device_info::default();
         sys::device_info(file.as_fd(), &mut info).map_err(|source| Error::Device {
             bdf,
@@ -86,10 +118,9 @@ impl VfioDevice {
             bdf,
             kind,
             file,
-            id: DeviceId(argument.out_devid),
+            link,
             regions,
             resettable: info.flags & vfio::VFIO_DEVICE_FLAGS_RESET != 0,
-            _iommufd: iommufd,
         })
     }
 
@@ -117,10 +148,20 @@ impl VfioDevice {
         self.kind
     }
 
-    /// The number that the [`Iommufd`] gave the device.
-    #[must_use]
-    pub fn id(&self) -> DeviceId {
-        self.id
+    /// The number that an [`Iommufd`] gave the device; `None` if it was opened through its group.
+    pub(crate) fn iommufd_id(&self) -> Option<DeviceId> {
+        match self.link {
+            Link::Iommufd { id, .. } => Some(id),
+            Link::Group(_) => None,
+        }
+    }
+
+    /// The groups of which its own is one, if it was opened through that.
+    pub(crate) fn groups(&self) -> Option<&Groups> {
+        match &self.link {
+            Link::Iommufd { .. } => None,
+            Link::Group(groups) => Some(groups),
+        }
     }
 
     /// Whether the function can be reset by itself (`VFIO_DEVICE_RESET`).
@@ -248,18 +289,4 @@ fn region(bdf: Bdf, file: &File, index: u32) -> Result<Region, Error> {
             source,
         }),
     }
-}
-
-/// Tries again while the kernel reports that the device's lock is held elsewhere, as it is while
-/// another function of the same slot is being reset.
-pub(crate) fn retried(mut call: impl FnMut() -> io::Result<u32>) -> io::Result<u32> {
-    for _ in 1..TRIES {
-        match call() {
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
-                thread::sleep(RETRY_DELAY);
-            }
-            result => return result,
-        }
-    }
-    call()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The kernel interfaces of passthrough: `/dev/iommu` to pin guest memory, VFIO character devices to
+//! The kernel interfaces of passthrough: `/dev/iommu` or io_uring to pin guest memory, VFIO character devices or groups to
 //! use PCI devices, and sysfs and `/proc` for facts about the host. This crate does not use KVM and
 //! knows no guest.
 //!
@@ -20,6 +20,11 @@
 //!    because without an IOMMU the kernel does not check whether a device can still write to the memory.
 //!
 //! If [`quiesce`] fails, [`settle`](fn@settle) can still return evidence once the device is closed.
+//!
+//! Kernels before 7.3 have neither such a character device nor such an address space. There,
+//! [`VfioDevice::open`] opens the device through its group, [`NoiommuSpace::of_groups`] pins by io_uring and reads
+//! addresses from `/proc/self/pagemap`, and all else is the same, except that the pins end with the process. Another one
+//! has to have the memory pinned as well ([`RingPins`]).
 //!
 //! ```no_run
 //! use std::fs::File;
@@ -74,6 +79,7 @@ mod error;
 mod evidence;
 pub mod extent;
 mod file_range;
+mod group;
 pub mod hugepages;
 mod iomem;
 mod iommu;
@@ -87,9 +93,14 @@ mod page_size;
 mod pagemap;
 mod parallel;
 mod pci_sysfs;
+mod pin_request;
 mod region;
 mod registers;
 mod reset;
+mod retry;
+mod ring;
+mod ring_pins;
+mod ring_space;
 mod settle;
 mod sys;
 mod table_pages;
@@ -99,23 +110,27 @@ pub use bus_address::TranslatedBar;
 pub use cdev::{Cdev, CdevKind, CdevNode, is_vfio_driver};
 pub use device::VfioDevice;
 pub use dma_width::DmaWidth;
-pub use error::{Error, ErrorKind, GetPaError, locked_memory_hint};
+pub use error::hint::locked_memory_hint;
+pub use error::{Error, ErrorKind, GetPaError};
 pub use evidence::{Because, Quiet, quiesce};
 pub use file_range::FileRange;
+pub use group::{GroupNode, Groups, container_node};
 pub use iomem::{Entry, IoMem};
 pub use iommu::IommuSpace;
 pub use iommufd::{DEV_IOMMU, DeviceId, HwptId, IoasId, Iommufd};
 pub use irq::{IrqIndex, IrqInfo};
 pub use mapping::Mapping;
-pub use noiommu::{NoiommuSpace, PinRequest};
-pub use operation::{IommufdOperation, Operation};
+pub use noiommu::{AddressSource, NoiommuSpace};
+pub use operation::{IommufdOperation, Operation, RingOperation};
 pub use own_pages::OwnPages;
 pub use page_size::host_page_size;
 pub use pagemap::{PageState, Pagemap};
 pub use parallel::in_parallel;
 pub use pci_sysfs::{BARS, IommuGroup, PciSysfs, REGIONS, RegionKind, Resource, memory_bars};
+pub use pin_request::PinRequest;
 pub use region::{MalformedRegion, Region};
 pub use registers::Registers;
 pub use reset::{BUS_RESET, ResetMethod, reset_each};
+pub use ring_pins::RingPins;
 pub use settle::{Leftover, settle};
 pub use table_pages::TablePages;

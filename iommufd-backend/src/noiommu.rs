@@ -1,55 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guest memory pinned through the kernel for devices that no IOMMU translates.
+//! Guest memory pinned for devices that no IOMMU translates.
 
-use std::fs::File;
-use std::os::fd::AsFd;
+use std::io;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use address::{Bdf, Hpa, Iova};
 
 use crate::device::VfioDevice;
-use crate::error::Error;
+use crate::error::{Error, GetPaError};
 use crate::evidence::Quiet;
 use crate::extent::{Extent, merge};
-use crate::file_range::FileRange;
 use crate::iommufd::{HwptId, IoasId, Iommufd};
+use crate::operation::Operation;
+use crate::pin_request::PinRequest;
+use crate::ring_space::RingSpace;
 
 /// The smallest question that `IOMMU_IOAS_NOIOMMU_GET_PA` answers in one step, and the size of
 /// pages of which nothing more is known.
 const SMALL_PAGE: u64 = 4096;
 
-/// Memory to pin, and where.
-#[derive(Clone, Copy, Debug)]
-pub struct PinRequest<'a> {
-    /// The memory: a memfd or another file of shared memory.
-    pub file: &'a File,
-    /// First byte of it in `file`, a multiple of `page_size`.
-    pub offset: u64,
-    /// Bytes, a multiple of `page_size`, not 0.
-    pub len: u64,
-    /// Bytes that the backing guarantees to be contiguous and aligned in physical memory: the
-    /// size of its hugepages, or 4096 where nothing is guaranteed (4 KiB pages, transparent
-    /// hugepages).
-    pub page_size: u64,
-    /// The cookie: the address of the range in the I/O address space. A multiple of
-    /// `page_size`, so that the table can use entries of that size.
-    pub iova: Iova,
-}
-
 /// An I/O address space for devices in noiommu mode.
 ///
-/// It is bookkeeping only: the kernel pins pages and remembers where they are, but no device sees
-/// it. It allocates its page table instead of using the one whose lifetime is a device's, so that
-/// memory stays pinned until [`unpin`](Self::unpin) or until the space and all its devices
-/// are gone.
+/// It is bookkeeping only: pages are pinned and it is known where they are, but no device sees
+/// it. Memory stays pinned until [`unpin`](Self::unpin) or [`release`](Self::release); if the space is dropped, as long
+/// as this process runs, or with `/dev/iommu` as long as a process has that open.
 #[derive(Debug)]
 pub struct NoiommuSpace {
-    iommufd: Arc<Iommufd>,
-    ioas: IoasId,
-    hwpt: Option<HwptId>,
+    holder: Holder,
     /// The devices that may access the memory.
     attached: Vec<Bdf>,
+}
+
+/// Where the physical addresses of pinned memory come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressSource {
+    /// `/dev/iommu` reports them.
+    Iommufd,
+    /// `/proc/self/pagemap` shows them.
+    Pagemap,
+}
+
+/// What pins memory.
+#[derive(Debug)]
+enum Holder {
+    /// `/dev/iommu`, which also reports where it is. It allocates its page table instead of using the one whose
+    /// lifetime is a device's.
+    Iommufd {
+        iommufd: Arc<Iommufd>,
+        ioas: IoasId,
+        hwpt: Option<HwptId>,
+    },
+    /// io_uring, for devices that are opened through their groups. Not dropped without evidence that the devices are
+    /// quiet.
+    Rings(ManuallyDrop<RingSpace>),
 }
 
 impl NoiommuSpace {
@@ -60,26 +65,64 @@ impl NoiommuSpace {
     pub fn new(iommufd: Arc<Iommufd>) -> Result<Self, Error> {
         let ioas = iommufd.ioas_alloc()?;
         Ok(Self {
-            iommufd,
-            ioas,
-            hwpt: None,
+            holder: Holder::Iommufd {
+                iommufd,
+                ioas,
+                hwpt: None,
+            },
             attached: Vec::new(),
         })
     }
 
-    /// Attaches `device`, which must be in noiommu mode and bound to the same [`Iommufd`]. The
-    /// first one makes pinning possible.
+    /// An empty space for devices that are opened through their [groups](crate::Groups), whose memory this process pins by
+    /// itself, and another one has to pin, too ([`RingPins`](crate::RingPins)).
+    ///
+    /// # Errors
+    /// [`Error::IoUring`]: there are no such pins; [`Error::AddressesHidden`], [`Error::Read`]: it is not known where
+    /// pages are.
+    pub fn of_groups() -> Result<Self, Error> {
+        Ok(Self {
+            holder: Holder::Rings(ManuallyDrop::new(RingSpace::new()?)),
+            attached: Vec::new(),
+        })
+    }
+
+    /// Where its addresses come from.
+    #[must_use]
+    pub fn addresses(&self) -> AddressSource {
+        match self.holder {
+            Holder::Iommufd { .. } => AddressSource::Iommufd,
+            Holder::Rings(_) => AddressSource::Pagemap,
+        }
+    }
+
+    /// Attaches `device`, which must be in noiommu mode, and bound to the same [`Iommufd`] or opened through its
+    /// group. The first one makes pinning possible.
     ///
     /// # Errors
     /// [`Error::Iommufd`], [`Error::Device`]
     pub fn attach(&mut self, device: &VfioDevice) -> Result<(), Error> {
-        let hwpt = match self.hwpt {
-            Some(hwpt) => hwpt,
-            None => *self
-                .hwpt
-                .insert(self.iommufd.hwpt_alloc(device.id(), self.ioas)?),
-        };
-        device.attach(hwpt.0)?;
+        match (&mut self.holder, device.iommufd_id()) {
+            (
+                Holder::Iommufd {
+                    iommufd,
+                    ioas,
+                    hwpt,
+                },
+                Some(id),
+            ) => {
+                let hwpt = match *hwpt {
+                    Some(hwpt) => hwpt,
+                    None => *hwpt.insert(iommufd.hwpt_alloc(id, *ioas)?),
+                };
+                device.attach(hwpt.0)?;
+            }
+            (Holder::Rings(_), None) => {}
+            _ => {
+                let errno = io::Error::from_raw_os_error(libc::EINVAL);
+                return Err(device.failed(Operation::Attach, errno));
+            }
+        }
         self.attached.push(device.bdf());
         Ok(())
     }
@@ -88,22 +131,27 @@ impl NoiommuSpace {
     /// evidence that each device that was attached is quiet, and it must be closed by now.
     ///
     /// # Errors
-    /// [`Error::NotQuiet`] for the first device without evidence; memory stays pinned then as long
-    /// as a process has the [`Iommufd`] open. [`Error::Iommufd`] for the first step that failed;
-    /// the later ones are tried nevertheless.
-    pub fn release(mut self, evidence: &[Quiet]) -> Result<(), Error> {
+    /// [`Error::NotQuiet`] for the first device without evidence; memory stays pinned then. [`Error::Iommufd`] for the
+    /// first step that failed; the later ones are tried nevertheless.
+    pub fn release(self, evidence: &[Quiet]) -> Result<(), Error> {
         if let Some(bdf) = without_evidence(&self.attached, evidence) {
             return Err(Error::NotQuiet { bdf });
         }
-        let unmapped = self
-            .iommufd
-            .unmap_all(self.ioas)
-            .inspect(|()| log::debug!("guest memory is unpinned"));
-        let destroyed = self
-            .hwpt
-            .take()
-            .map_or(Ok(()), |hwpt| self.iommufd.destroy_hwpt(hwpt));
-        unmapped.and(destroyed)
+        let result = match self.holder {
+            Holder::Iommufd {
+                iommufd,
+                ioas,
+                hwpt,
+            } => {
+                let unmapped = iommufd.unmap_all(ioas);
+                unmapped.and(hwpt.map_or(Ok(()), |hwpt| iommufd.destroy_hwpt(hwpt)))
+            }
+            Holder::Rings(space) => {
+                drop(ManuallyDrop::into_inner(space));
+                Ok(())
+            }
+        };
+        result.inspect(|()| log::debug!("guest memory is unpinned"))
     }
 
     /// Pins a range of a file and returns its extents in IOVA order, merged. The pages do not move
@@ -111,72 +159,79 @@ impl NoiommuSpace {
     /// no place in a guest yet.
     ///
     /// # Errors
-    /// [`Error::Iommufd`], [`Error::Translate`], [`Error::Misaligned`]; nothing is pinned then.
+    /// [`Error::Iommufd`], [`Error::Translate`], [`Error::Misaligned`]; of devices with groups [`Error::IoUring`],
+    /// [`Error::Pin`], [`Error::Map`], [`Error::Read`], [`Error::AddressesHidden`], [`Error::PageAbsent`]. Nothing is
+    /// pinned then.
     pub fn pin(&mut self, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
-        let part = FileRange {
-            file: request.file.as_fd(),
-            offset: request.offset,
-            len: request.len,
+        let (iommufd, ioas) = match &mut self.holder {
+            Holder::Iommufd { iommufd, ioas, .. } => (iommufd, *ioas),
+            Holder::Rings(space) => return space.pin(request),
         };
-        self.iommufd.map_file(self.ioas, request.iova, part)?;
-        let result = self.ask(request);
+        iommufd.map_file(ioas, request.iova, request.part())?;
+        let result = ask(iommufd, ioas, request);
         // No device has this memory's addresses yet.
         if result.is_err()
-            && let Err(error) = self.iommufd.unmap(self.ioas, request.iova, request.len)
+            && let Err(error) = iommufd.unmap(ioas, request.iova, request.len)
         {
             log::error!("Memory stays pinned until the end of this run: {error}");
         }
         result
     }
 
-    /// Ends the pin that was made at `iova` with `len` bytes.
+    /// Ends the pins in `len` bytes from `iova` on.
     ///
     /// No device may still master the bus: its DMA would land in memory that belongs to others.
     ///
     /// # Errors
-    /// [`Error::Iommufd`], in particular if no pin covers exactly this range; the range stays pinned
-    /// then.
+    /// [`Error::Iommufd`], [`Error::IoUring`], in particular if there is none, or the range cuts one; all stay pinned then.
     pub fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), Error> {
-        self.iommufd.unmap(self.ioas, iova, len)
+        match &mut self.holder {
+            Holder::Iommufd { iommufd, ioas, .. } => iommufd.unmap(*ioas, iova, len),
+            Holder::Rings(space) => space.unpin(iova, len),
+        }
     }
 
     /// Asks the kernel for the physical address of `iova` and how many of `length` bytes are
     /// contiguous from there.
     ///
     /// # Errors
-    /// [`Error::Translate`]
+    /// [`Error::Translate`], also for memory that `/dev/iommu` does not pin.
     pub fn ask_kernel(&self, iova: Iova, length: u64) -> Result<(Hpa, u64), Error> {
-        self.iommufd
-            .get_pa(self.ioas, iova, length)
-            .map_err(|source| Error::Translate { iova, source })
-    }
-
-    /// The extents behind a range that was mapped, merged.
-    fn ask(&self, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
-        let mut found = Vec::new();
-        let mut done = 0;
-        while done < request.len {
-            let iova = request.iova + done;
-            // Inside a hugepage contiguity is certain: one short question each, since the cost
-            // of a long one grows with its length. Otherwise ask for all the rest.
-            let (hpa, len) = if request.page_size > SMALL_PAGE {
-                let (hpa, _) = self.ask_kernel(iova, SMALL_PAGE)?;
-                if !hpa.is_aligned(request.page_size) {
-                    return Err(Error::Misaligned {
-                        iova,
-                        hpa,
-                        page_size: request.page_size,
-                    });
-                }
-                (hpa, request.page_size)
-            } else {
-                self.ask_kernel(iova, request.len - done)?
-            };
-            found.push(Extent::new(iova, hpa, len)?);
-            done += len;
+        match &self.holder {
+            Holder::Iommufd { iommufd, ioas, .. } => get_pa(iommufd, *ioas, iova, length),
+            Holder::Rings(_) => Err(Error::Translate {
+                iova,
+                source: GetPaError::NotMapped,
+            }),
         }
-        Ok(merge(found))
     }
+}
+
+fn get_pa(iommufd: &Iommufd, ioas: IoasId, iova: Iova, length: u64) -> Result<(Hpa, u64), Error> {
+    iommufd
+        .get_pa(ioas, iova, length)
+        .map_err(|source| Error::Translate { iova, source })
+}
+
+/// The extents behind a range that was mapped, merged.
+fn ask(iommufd: &Iommufd, ioas: IoasId, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
+    let mut found = Vec::new();
+    let mut done = 0;
+    while done < request.len {
+        let iova = request.iova + done;
+        // Inside a hugepage contiguity is certain: one short question each, since the cost
+        // of a long one grows with its length. Otherwise ask for all the rest.
+        let extent = if request.page_size > SMALL_PAGE {
+            let (hpa, _) = get_pa(iommufd, ioas, iova, SMALL_PAGE)?;
+            request.page(iova, hpa)?
+        } else {
+            let (hpa, len) = get_pa(iommufd, ioas, iova, request.len - done)?;
+            Extent::new(iova, hpa, len)?
+        };
+        done += extent.len();
+        found.push(extent);
+    }
+    Ok(merge(found))
 }
 
 /// The first of `attached` that `evidence` does not speak of.

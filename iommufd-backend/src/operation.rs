@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Names of operations on a device or `/dev/iommu`, for errors.
+//! Names of operations on a device, `/dev/iommu` or io_uring, for errors.
 
 /// A command to a device. Shown as a verb phrase, in which "it" is the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
@@ -8,6 +8,15 @@ pub enum Operation {
     /// `VFIO_DEVICE_BIND_IOMMUFD`: refused where another process has the device, for example.
     #[strum(to_string = "bind it to /dev/iommu")]
     Bind,
+    /// `VFIO_GROUP_SET_CONTAINER`
+    #[strum(to_string = "attach its group to a VFIO container")]
+    SetContainer,
+    /// `VFIO_SET_IOMMU`: refused where the unsafe mode is off, for example.
+    #[strum(to_string = "switch its VFIO container to noiommu mode")]
+    SetNoiommu,
+    /// `VFIO_GROUP_GET_DEVICE_FD`
+    #[strum(to_string = "open it through its group")]
+    OpenThroughGroup,
     /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`
     #[strum(to_string = "attach it to an I/O page table")]
     Attach,
@@ -82,4 +91,15 @@ pub enum IommufdOperation {
     /// `IOMMU_IOAS_UNMAP`
     #[strum(to_string = "unmap guest memory")]
     Unmap,
+}
+
+/// A command to io_uring. Shown as a verb phrase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+pub enum RingOperation {
+    /// `io_uring_setup`, and a table for buffers
+    #[strum(to_string = "set up a ring to pin memory with")]
+    MakeRing,
+    /// `IORING_REGISTER_BUFFERS_UPDATE`, which takes a buffer out
+    #[strum(to_string = "unpin memory")]
+    Unpin,
 }

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::extent::Extent;
 use crate::file_range::FileRange;
 use crate::mapping::{Mapping, pointer};
-use crate::noiommu::PinRequest;
+use crate::pin_request::PinRequest;
 
 /// What the memory is called in errors and in `/proc/PID/maps`.
 const NAME: &str = "device-queues";
@@ -94,6 +94,12 @@ impl OwnPages {
     #[expect(clippy::len_without_is_empty, reason = "there is at least one page")]
     pub fn len(&self) -> u64 {
         self.mapping.len()
+    }
+
+    /// The file that they are in, all of it.
+    #[must_use]
+    pub fn file(&self) -> FileRange<'_> {
+        FileRange::first(&self.file, self.len())
     }
 
     /// The memory in this process. A monitor may show pages that are not pinned to a guest.

@@ -64,6 +64,29 @@ impl Pagemap {
         Ok(Self { file, page })
     }
 
+    /// Opens it, and makes sure that it shows where pages are.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::AddressesHidden`] without CAP_SYS_ADMIN.
+    pub fn open_shown() -> Result<Self, Error> {
+        let pagemap = Self::open()?;
+        // In the page tables as long as it is in use.
+        let variable = 0_u8;
+        let here = Hva(std::ptr::from_ref(&variable).expose_provenance() as u64);
+        let shown = pagemap.pages(here, 1, pagemap.page).next();
+        match shown {
+            Some(Ok(PageState::At(_))) => Ok(pagemap),
+            Some(Err(error)) => Err(error),
+            Some(Ok(PageState::Hidden | PageState::Absent)) | None => Err(Self::hidden()),
+        }
+    }
+
+    /// The error that the file hides where pages are.
+    #[must_use]
+    pub fn hidden() -> Error {
+        Error::AddressesHidden { path: PATH.into() }
+    }
+
     /// What the kernel reports about `len` bytes from `start` on, each `page_size` bytes, or each page of its own if
     /// that is more. Where `page_size` is more, `start` is the begin of a page of that size, and of each page only the begin is read: the
     /// kernel takes some 30 instructions for each of its pages that a reader asks for.

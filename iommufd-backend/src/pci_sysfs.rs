@@ -76,6 +76,7 @@ pub struct IommuGroup {
 #[derive(Clone, Debug)]
 pub struct PciSysfs {
     devices: PathBuf,
+    nodes: PathBuf,
     unsafe_noiommu_mode: PathBuf,
 }
 
@@ -86,13 +87,19 @@ impl Default for PciSysfs {
 }
 
 impl PciSysfs {
-    /// The tree mounted at `sysfs`, normally `/sys`.
+    /// The tree mounted at `sysfs`, normally `/sys`, with the nodes in `dev` beside it.
     #[must_use]
     pub fn at(sysfs: &Path) -> Self {
         Self {
             devices: sysfs.join("bus/pci/devices"),
+            nodes: sysfs.with_file_name("dev"),
             unsafe_noiommu_mode: sysfs.join("module/vfio/parameters/enable_unsafe_noiommu_mode"),
         }
+    }
+
+    /// Where the nodes of devices are, normally `/dev`.
+    pub(crate) fn nodes(&self) -> &Path {
+        &self.nodes
     }
 
     /// Whether the kernel gives devices without an IOMMU away; `None` if it cannot

@@ -7,6 +7,7 @@
 //! ([`PciSysfs::expected_reset`]), and [`settle()`](crate::settle()) for a device that is closed.
 
 use std::fmt;
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,14 @@ use address::Bdf;
 use pci_config::regs::{CLASS, REVISION};
 
 use crate::config_space::ConfigSpace;
-use crate::device::{VfioDevice, retried};
+use crate::device::VfioDevice;
 use crate::error::Error;
+use crate::group::GroupNode;
 use crate::operation::Operation;
 use crate::parallel::in_parallel;
 use crate::pci_sysfs::PciSysfs;
-use crate::sys::{self, Affected};
+use crate::retry::retried;
+use crate::sys::{self, Hit};
 
 /// The kernel's word for a reset by D3hot and back (drivers/pci/pci.c pci_reset_fn_methods).
 pub(crate) const PM: &str = "pm";
@@ -59,6 +62,15 @@ impl fmt::Display for ResetMethod {
             Self::None { .. } => f.write_str("none"),
         }
     }
+}
+
+/// A function that a reset of a device's bus would reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Affected {
+    /// The function.
+    pub(crate) bdf: Bdf,
+    /// Whether it has the same user as the device.
+    pub(crate) owned: bool,
 }
 
 /// A PM reset is used only if there is no other. A function that goes to D3hot and back need not
@@ -229,7 +241,7 @@ impl VfioDevice {
     /// [`Error::Device`], [`Error::Read`]
     pub fn reset_method(&self, sysfs: &PciSysfs) -> Result<ResetMethod, Error> {
         let own = self.own_reset(sysfs)?;
-        ResetMethod::choose(own.as_deref(), || self.affected())
+        ResetMethod::choose(own.as_deref(), || self.affected(sysfs))
     }
 
     /// How `VFIO_DEVICE_RESET` resets the function, in the kernel's own word; `None` if it cannot.
@@ -240,13 +252,40 @@ impl VfioDevice {
     }
 
     /// What a reset of the device's bus would reset; nothing if that has no reset.
-    fn affected(&self) -> Result<Vec<Affected>, Error> {
-        match sys::hot_reset_info(self.fd()) {
-            Ok(affected) => Ok(affected),
+    fn affected(&self, sysfs: &PciSysfs) -> Result<Vec<Affected>, Error> {
+        let hits = match sys::hot_reset_info(self.fd()) {
+            Ok(hits) => hits,
             // Its bus has no reset: it is a root bus.
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
-            Err(source) => Err(self.failed(Operation::DescribeBusReset, source)),
-        }
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(Vec::new()),
+            // A function there has no group, as without a driver of VFIO's (drivers/vfio/pci/vfio_pci_core.c
+            // vfio_pci_fill_devs).
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && self.groups().is_some() => {
+                return self.affected_by_sysfs(sysfs);
+            }
+            Err(source) => return Err(self.failed(Operation::DescribeBusReset, source)),
+        };
+        let affected = hits.into_iter().map(|Hit { bdf, id }| Affected {
+            bdf,
+            owned: match self.groups() {
+                // 0 would be ours through a group, which devices in noiommu mode do not share.
+                None => id != sys::NOT_OWNED,
+                Some(groups) => groups.has(GroupNode::new(id)),
+            },
+        });
+        Ok(affected.collect())
+    }
+
+    /// The same, where VFIO does not tell because of a function that has another user.
+    fn affected_by_sysfs(&self, sysfs: &PciSysfs) -> Result<Vec<Affected>, Error> {
+        let all = sysfs.on_bus(self.bdf()).into_iter().map(|bdf| {
+            let group = GroupNode::of(sysfs, bdf)?;
+            let owned = |group| self.groups().is_some_and(|groups| groups.has(group));
+            Ok(Affected {
+                bdf,
+                owned: group.is_some_and(owned),
+            })
+        });
+        all.collect()
     }
 
     /// Resets the function (`VFIO_DEVICE_RESET`), by the first of the kernel's methods. Config
@@ -271,7 +310,7 @@ impl VfioDevice {
     /// [`Error::Device`], with `EINVAL` unless [`reset_method`](Self::reset_method) returns
     /// [`ResetMethod::Bus`].
     pub fn reset_bus(&self) -> Result<(), Error> {
-        let result = retried(|| sys::hot_reset(self.fd())).map(drop);
+        let result = self.hot_reset();
         let begin = Instant::now();
         match result {
             Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
@@ -285,6 +324,20 @@ impl VfioDevice {
             }
             result => result.map_err(|source| self.failed(Operation::ResetBus, source)),
         }
+    }
+
+    /// The command, with the groups of all functions on the bus where it requires those.
+    fn hot_reset(&self) -> io::Result<()> {
+        let Some(groups) = self.groups() else {
+            return retried(|| sys::hot_reset(self.fd(), &[])).map(drop);
+        };
+        let hits = sys::hot_reset_info(self.fd())?;
+        let wanted: Vec<_> = hits.iter().map(|hit| GroupNode::new(hit.id)).collect();
+        groups
+            .with(&wanted, |files| {
+                retried(|| sys::hot_reset(self.fd(), files))
+            })
+            .map(drop)
     }
 
     /// Whether the function does not answer. VFIO answers for its IDs itself, so the class is read.

@@ -22,10 +22,10 @@ use crate::cdev::is_vfio_driver;
 use crate::config_space::ConfigSpace;
 use crate::error::Error;
 use crate::evidence::{self, Because, Quiet};
+use crate::group::GroupNode;
 use crate::operation::Operation;
 use crate::pci_sysfs::PciSysfs;
-use crate::reset::{self, ResetMethod, strongest};
-use crate::sys::Affected;
+use crate::reset::{self, Affected, ResetMethod, strongest};
 
 /// The name of no driver, so that no driver matches a function whose driver_override it is. It
 /// contains `vfio`, so that one that was left behind counts as an override of ours.
@@ -46,12 +46,14 @@ pub struct Leftover {
     pub seen_in_slot: bool,
     /// Whether its user has accepted that it cannot be reset.
     pub accepted: bool,
+    /// Whether its user opened it through its group.
+    pub through_group: bool,
 }
 
 impl Leftover {
     /// The device `bdf`, which is there.
     #[must_use]
-    pub fn of(sysfs: &PciSysfs, bdf: Bdf, accepted: bool) -> Self {
+    pub fn of(sysfs: &PciSysfs, bdf: Bdf, accepted: bool, through_group: bool) -> Self {
         let parent = sysfs.parent(bdf);
         let has_card = parent.map(|parent| has_card(sysfs, parent));
         Self {
@@ -59,6 +61,7 @@ impl Leftover {
             parent,
             seen_in_slot: matches!(has_card, Some(Ok(Some(true)))),
             accepted,
+            through_group,
         }
     }
 
@@ -134,7 +137,10 @@ pub fn settle(
 
 /// Whether the failure comes of a device that is being taken apart or in use for the moment.
 fn is_passing(error: &Error) -> bool {
-    let (Error::Device { source, .. } | Error::Read { source, .. }) = error else {
+    let (Error::Device { source, .. }
+    | Error::Read { source, .. }
+    | Error::OpenGroup { source, .. }) = error
+    else {
         return matches!(error, Error::NoDevice { .. });
     };
     matches!(
@@ -144,11 +150,24 @@ fn is_passing(error: &Error) -> bool {
 }
 
 fn settle_once(sysfs: &PciSysfs, device: &Leftover, ours: &[Bdf]) -> Result<Quiet, Error> {
+    let _group = group_of_none(sysfs, device)?;
     match sysfs.directory(device.bdf) {
         Ok(_) => settle_present(sysfs, device, ours),
         Err(Error::NoDevice { .. }) => settle_removed(sysfs, device),
         Err(error) => Err(error),
     }
+}
+
+/// The group of a device that was opened through it: no one has the device open then, and no one opens it until the
+/// group is dropped. `None` if it has no group any more: the kernel removes that when it takes the device from VFIO,
+/// which waits until the device is closed (drivers/vfio/vfio_main.c vfio_unregister_group_dev).
+fn group_of_none(sysfs: &PciSysfs, device: &Leftover) -> Result<Option<File>, Error> {
+    let group = match GroupNode::of(sysfs, device.bdf) {
+        Ok(group) => group.filter(|_| device.through_group),
+        Err(Error::NoDevice { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    group.map(|group| group.open(sysfs, device.bdf)).transpose()
 }
 
 /// A function that sysfs shows.

@@ -3,14 +3,17 @@
 //! All ioctls of this crate, one safe function each, and their numbers, which published bindings lack; the size of the
 //! kernel's pages.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use address::Bdf;
 use iommufd_bindings as iommufd;
 use vfio_bindings::bindings::vfio;
-use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr};
+use vmm_sys_util::ioctl::{
+    ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr, ioctl_with_ref, ioctl_with_val,
+};
 
 use crate::uapi;
 
@@ -46,11 +49,24 @@ mod iommu {
     pub const IOAS_NOIOMMU_GET_PA: libc::c_ulong = number(0x95);
 }
 
+/// The first number of VFIO's commands.
+const BASE: u32 = 100;
+
+/// Commands of a VFIO container and of a group.
+mod group {
+    use super::{BASE, number};
+
+    /// `VFIO_SET_IOMMU`, of a container
+    pub const SET_IOMMU: libc::c_ulong = number(BASE + 2);
+    /// `VFIO_GROUP_SET_CONTAINER`
+    pub const SET_CONTAINER: libc::c_ulong = number(BASE + 4);
+    /// `VFIO_GROUP_GET_DEVICE_FD`
+    pub const GET_DEVICE_FD: libc::c_ulong = number(BASE + 6);
+}
+
 /// Commands of a VFIO device.
 mod device {
-    use super::number;
-
-    const BASE: u32 = 100;
+    use super::{BASE, number};
 
     /// `VFIO_DEVICE_GET_INFO`
     pub const GET_INFO: libc::c_ulong = number(BASE + 7);
@@ -78,6 +94,9 @@ const _: () = {
     assert!(iommu::IOAS_UNMAP == 0x3b86);
     assert!(iommu::HWPT_ALLOC == 0x3b89);
     assert!(iommu::IOAS_MAP_FILE == 0x3b8f);
+    assert!(group::SET_IOMMU == 0x3b66);
+    assert!(group::SET_CONTAINER == 0x3b68);
+    assert!(group::GET_DEVICE_FD == 0x3b6a);
     assert!(device::GET_INFO == 0x3b6b);
     assert!(device::RESET == 0x3b6f);
     assert!(device::PCI_HOT_RESET == 0x3b71);
@@ -163,17 +182,45 @@ pub(crate) fn reset(fd: BorrowedFd<'_>) -> io::Result<u32> {
     check(unsafe { ioctl(&fd.as_raw_fd(), device::RESET) })
 }
 
-/// A function that a reset of a device's bus would reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Affected {
-    /// The function.
-    pub(crate) bdf: Bdf,
-    /// Whether it is bound to the same `/dev/iommu`.
-    pub(crate) owned: bool,
+/// `VFIO_GROUP_SET_CONTAINER`
+pub(crate) fn set_container(group: BorrowedFd<'_>, container: BorrowedFd<'_>) -> io::Result<u32> {
+    let container = container.as_raw_fd();
+    // SAFETY: the command reads one 32-bit number, borrowed for the call.
+    check(unsafe { ioctl_with_ref(&group.as_raw_fd(), group::SET_CONTAINER, &container) })
 }
 
+/// `VFIO_SET_IOMMU` with `VFIO_NOIOMMU_IOMMU`
+pub(crate) fn set_noiommu(container: BorrowedFd<'_>) -> io::Result<u32> {
+    let kind = libc::c_ulong::from(vfio::VFIO_NOIOMMU_IOMMU);
+    // SAFETY: the command takes a number.
+    check(unsafe { ioctl_with_val(&container.as_raw_fd(), group::SET_IOMMU, kind) })
+}
+
+/// `VFIO_GROUP_GET_DEVICE_FD` of the device with this `name`
+pub(crate) fn device_of_group(group: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let pointer = name.as_ptr();
+    // SAFETY: the command reads a string that ends with NUL, borrowed for the call.
+    let result = unsafe { ioctl_with_ptr(&group.as_raw_fd(), group::GET_DEVICE_FD, pointer) };
+    check(result)?;
+    // SAFETY: what the command returns is a new descriptor, which nothing else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// A function that a reset of a device's bus would reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hit {
+    /// The function.
+    pub(crate) bdf: Bdf,
+    /// Its number in the `/dev/iommu` of the device that was asked, [`NOT_OWNED`] if it is not bound to that; the number of
+    /// its group if that device was opened through its own.
+    pub(crate) id: u32,
+}
+
+/// In [`Hit::id`]: the function is not bound to the same `/dev/iommu`.
+pub(crate) const NOT_OWNED: u32 = vfio::VFIO_PCI_DEVID_NOT_OWNED.cast_unsigned();
+
 /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`: the functions that a reset of the device's bus hits.
-pub(crate) fn hot_reset_info(fd: BorrowedFd<'_>) -> io::Result<Vec<Affected>> {
+pub(crate) fn hot_reset_info(fd: BorrowedFd<'_>) -> io::Result<Vec<Hit>> {
     /// Words before the list: size, flags, count.
     const HEADER: usize = 3;
     /// Words of an entry: number, then segment, bus and function.
@@ -194,21 +241,24 @@ pub(crate) fn hot_reset_info(fd: BorrowedFd<'_>) -> io::Result<Vec<Affected>> {
             let [low, high, bus, devfn] = entry[1].to_ne_bytes();
             let domain = u16::from_ne_bytes([low, high]).into();
             let bdf = Bdf::new(domain, bus, devfn >> 3, devfn & 7)?;
-            // -1: not ours. 0 would be ours through a group, which noiommu devices have not.
-            let owned = entry[0] != vfio::VFIO_PCI_DEVID_NOT_OWNED.cast_unsigned();
-            Some(Affected { bdf, owned })
+            Some(Hit { bdf, id: entry[0] })
         })
         .collect())
 }
 
-/// `VFIO_DEVICE_PCI_HOT_RESET` of functions that all belong to the caller's `/dev/iommu`.
-pub(crate) fn hot_reset(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut argument = vfio::vfio_pci_hot_reset {
-        argsz: size::<vfio::vfio_pci_hot_reset>(),
-        ..Default::default()
-    };
-    // SAFETY: the structure without any list behind it, by its count of 0, borrowed for the call.
-    check(unsafe { ioctl_with_mut_ref(&fd.as_raw_fd(), device::PCI_HOT_RESET, &mut argument) })
+/// `VFIO_DEVICE_PCI_HOT_RESET` of functions that all belong to the caller: to its `/dev/iommu`, or to `groups`, each of which
+/// is named once.
+pub(crate) fn hot_reset(fd: BorrowedFd<'_>, groups: &[BorrowedFd<'_>]) -> io::Result<u32> {
+    const HEADER: usize = size_of::<vfio::vfio_pci_hot_reset>();
+
+    let length = HEADER + groups.len() * size_of::<u32>();
+    let count = u32::try_from(groups.len()).map_err(io::Error::other)?;
+    let mut words = vec![u32::try_from(length).map_err(io::Error::other)?, 0, count];
+    words.extend(groups.iter().map(|group| group.as_raw_fd().cast_unsigned()));
+    let pointer = words.as_ptr().cast::<vfio::vfio_pci_hot_reset>();
+    // SAFETY: the buffer is laid out as the structure (three 32-bit fields, then the descriptors) and is `argsz` bytes
+    // long; the kernel only reads it.
+    check(unsafe { ioctl_with_ptr(&fd.as_raw_fd(), device::PCI_HOT_RESET, pointer) })
 }
 
 /// `VFIO_DEVICE_GET_REGION_INFO` for region `index`: the structure and the capabilities behind

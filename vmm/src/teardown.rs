@@ -163,9 +163,9 @@ impl Resources {
     /// # Errors
     /// [`LayoutError::Moved`](crate::memory::LayoutError::Moved) for the first page that is elsewhere.
     pub fn check_pages(&self) -> Result<(), Error> {
-        match &self.table {
-            Some(table) if self.assigned.spaces.has_noiommu() && !self.ram.regions().is_empty() => {
-                Ok(moved::check(&self.ram, table, self.page_size)?)
+        match (&self.table, self.assigned.spaces.addresses()) {
+            (Some(table), Some(source)) if !self.ram.regions().is_empty() => {
+                Ok(moved::check(&self.ram, table, self.page_size, source)?)
             }
             _ => Ok(()),
         }

@@ -32,7 +32,7 @@ fn config(present: bool) -> [u8; 0x80] {
 impl Tree {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let sysfs = PciSysfs::at(root.path());
+        let sysfs = PciSysfs::at(&root.path().join("sys"));
         let tree = Self { root, sysfs };
         let port = tree.add("devices/pci0000:00", PORT);
         fs::write(port.join("reset_subordinate"), "").unwrap();
@@ -45,17 +45,17 @@ impl Tree {
     }
 
     fn add(&self, below: &str, name: &str) -> PathBuf {
-        let path = self.root.path().join(below).join(name);
+        let path = self.root.path().join("sys").join(below).join(name);
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("config"), config(true)).unwrap();
-        let list = self.root.path().join("bus/pci/devices");
+        let list = self.root.path().join("sys/bus/pci/devices");
         fs::create_dir_all(&list).unwrap();
         symlink(&path, list.join(name)).unwrap();
         path
     }
 
     fn directory(&self, name: &str) -> PathBuf {
-        self.root.path().join("bus/pci/devices").join(name)
+        self.root.path().join("sys/bus/pci/devices").join(name)
     }
 
     fn write(&self, name: &str, file: &str, text: &str) {
@@ -80,7 +80,7 @@ impl Tree {
     }
 
     fn nic(&self) -> Leftover {
-        Leftover::of(&self.sysfs, NIC.parse().unwrap(), false)
+        Leftover::of(&self.sysfs, NIC.parse().unwrap(), false, false)
     }
 
     fn settle(&self, device: &Leftover) -> Result<Quiet, Error> {
@@ -201,5 +201,40 @@ fn only_an_empty_slot_is_evidence_that_a_device_is_gone() {
     let mut without = config(false);
     without[0x43] = 0;
     fs::write(tree.directory(PORT).join("config"), without).unwrap();
+    assert_eq!(method(tree.settle(&nic)), "bus");
+}
+
+#[test]
+fn a_device_is_left_alone_until_its_group_opens() {
+    let tree = Tree::new();
+    let nic = Leftover {
+        through_group: true,
+        ..tree.nic()
+    };
+    tree.drive(NIC, "vfio-pci");
+    let group = tree.root.path().join("sys/kernel/iommu_groups/4");
+    fs::create_dir_all(&group).unwrap();
+    fs::write(group.join("name"), "vfio-noiommu\n").unwrap();
+    symlink(&group, tree.directory(NIC).join("iommu_group")).unwrap();
+    let busy = tree.settle(&nic).unwrap_err();
+    assert!(matches!(busy, Error::OpenGroup { .. }), "{busy:?}");
+    assert!(tree.is_master());
+    assert_eq!(tree.read(NIC, "reset"), "");
+    let nodes = tree.root.path().join("dev/vfio");
+    fs::create_dir_all(&nodes).unwrap();
+    fs::write(nodes.join("noiommu-4"), "").unwrap();
+    assert_eq!(method(tree.settle(&nic)), "bus");
+    assert!(!tree.is_master());
+}
+
+#[test]
+fn a_device_that_vfio_no_longer_has_needs_no_group() {
+    let tree = Tree::new();
+    let nic = Leftover {
+        through_group: true,
+        ..tree.nic()
+    };
+    assert_eq!(method(tree.settle(&nic)), "bus");
+    tree.remove(NIC);
     assert_eq!(method(tree.settle(&nic)), "bus");
 }

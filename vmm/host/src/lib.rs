@@ -26,6 +26,7 @@ mod wanted;
 pub use arch::{Encryption, EncryptionUnknown, memory_encryption};
 pub use bind::error::{BindError, BindErrorKind};
 pub use bind::{Bound, Unbound, bind, ensure_closed, ensure_no_virtual_functions, prepare, unbind};
+pub use checks::backend::sentence as backend_text;
 pub use checks::check;
 pub use checks::id::Id;
 pub use checks::kept::sentence as keeper_text;
@@ -35,6 +36,7 @@ pub use facts::auto_dma::{AutoDma, TooFewHugepages};
 pub use facts::available_memory::{
     AvailableMemory, MemoryLimit, available_memory, refuses_overcommit,
 };
+pub use facts::backend::{Backend, BackendChoice, BackendDecision, BackendReason};
 pub use facts::bus_range::{BusRange, DmaMap};
 pub use facts::config_window::{CONFIG_WINDOW_LIMIT, CONFIG_WINDOW_SIZE, ConfigWindow};
 pub use facts::device::{cdev_kind, translated_bar};

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::arch;
 use crate::checks::{host_bridge, kept};
+use crate::facts::backend::{Node, node, present_cdev, present_group};
 use crate::facts::device::{FunctionKind, Identity, cdev};
 use crate::facts::in_use;
 use crate::facts::kept::keepers;
@@ -62,6 +63,11 @@ pub struct Device {
     pub mode: Option<Mode>,
     /// Path of its VFIO character device.
     pub cdev: Option<String>,
+    /// Path of its VFIO group in noiommu mode.
+    pub group: Option<String>,
+    /// The name of the kernel's interface by which a run uses it, if it does not ask for another one and all its devices
+    /// have it.
+    pub backend: Option<&'static str>,
     /// How it can be reset, in the kernel's words.
     pub reset: Vec<String>,
     /// The one by which a run resets it if no other function of its bus is passed through.
@@ -78,7 +84,7 @@ pub struct Device {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Devices {
     version: u32,
-    /// The node that every run needs beside the device's own; `None` if it is not there.
+    /// The node that a run needs beside a character device; `None` if it is not there.
     pub iommufd: Option<String>,
     /// The devices, in order of their names.
     pub devices: Vec<Device>,
@@ -139,7 +145,8 @@ fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
         class,
     } = Identity::of(root, bdf);
     let owned = |name: Option<&str>| name.map(str::to_owned);
-    let cdev = cdev(root, bdf);
+    let node = node(root, bdf);
+    let listed = cdev(root, bdf).map(|node| node.kind());
     let mut uses = in_use::by_host(root, bdf);
     uses.extend(in_use::by_user(root, bdf));
     let reset = root.pci().reset_methods(bdf).unwrap_or_default();
@@ -154,13 +161,17 @@ fn device(root: &SysRoot, names: &Names, bdf: Bdf) -> Device {
         vendor_name: owned(names.vendor(vendor)),
         device_name: owned(names.device(vendor, device)),
         driver: root.pci().driver(bdf).ok().flatten(),
-        mode: cdev.as_ref().map(|node| match node.kind() {
-            CdevKind::Noiommu => Mode::Noiommu,
-            CdevKind::Iommu => Mode::Iommu,
-        }),
-        cdev: cdev
-            .filter(|node| node.exists(root.directory()))
-            .map(|node| node.to_string()),
+        mode: node
+            .as_ref()
+            .map(Node::kind)
+            .or(listed)
+            .map(|kind| match kind {
+                CdevKind::Noiommu => Mode::Noiommu,
+                CdevKind::Iommu => Mode::Iommu,
+            }),
+        cdev: present_cdev(root, bdf).map(|node| node.to_string()),
+        group: present_group(root, bdf).map(|node| node.to_string()),
+        backend: node.map(|node| node.backend().name()),
         strongest_reset: expected.map(|method| method.to_string()),
         reset,
         in_use: uses.iter().map(ToString::to_string).collect(),
@@ -270,6 +281,8 @@ mod tests {
         let disk = &json["devices"][0];
         assert_eq!(disk["cdev"], "/dev/vfio/devices/noiommu-vfio0");
         assert_eq!(disk["mode"], "noiommu");
+        assert_eq!(disk["backend"], "cdev");
+        assert_eq!(disk["group"], serde_json::Value::Null);
         assert_eq!(disk["class_name"], "Non-volatile memory controller");
         assert_eq!(disk["driver"], serde_json::Value::Null);
         let mut text = Vec::new();
@@ -304,6 +317,24 @@ mod tests {
             "{text}"
         );
         assert_eq!(json.unwrap(), "host bridge: it is");
+    }
+
+    #[test]
+    fn a_device_that_has_a_group_alone_is_in_noiommu_mode() {
+        let fake = Fake::new();
+        fake.disk();
+        let disk = || list(&fake.root).devices.remove(0);
+        assert_eq!((disk().mode, disk().backend), (None, None));
+        fake.write("sys/kernel/iommu_groups/0/name", "vfio-noiommu\n");
+        fake.link(
+            "sys/bus/pci/devices/0000:01:00.0/iommu_group",
+            "sys/kernel/iommu_groups/0",
+        );
+        fake.directory("sys/bus/pci/devices/0000:01:00.0/vfio-dev/vfio0");
+        fake.write("dev/vfio/noiommu-0", "");
+        assert_eq!(disk().mode, Some(Mode::Noiommu));
+        assert_eq!(disk().group.as_deref(), Some("/dev/vfio/noiommu-0"));
+        assert_eq!((disk().cdev, disk().backend), (None, Some("group")));
     }
 
     #[test]

@@ -44,11 +44,6 @@ impl SysRoot {
         &self.pci
     }
 
-    /// The root itself.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.root
-    }
-
     /// Its map of physical addresses.
     ///
     /// # Errors

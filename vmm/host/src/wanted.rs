@@ -6,6 +6,7 @@ use address::Bdf;
 use iommufd_backend::hugepages::HugepageSize;
 
 use crate::facts::auto_dma::AutoDma;
+use crate::facts::backend::{BackendChoice, BackendDecision};
 use crate::facts::device::cdev_kind;
 use crate::facts::dma_mode::{DmaConflict, DmaMode, ResolvedDma, needs_hugepages};
 use crate::facts::iommu::iommus;
@@ -74,12 +75,19 @@ pub struct Wanted {
     pub devices: Vec<WantedDevice>,
     /// Guest memory, if known.
     pub memory: Option<WantedMemory>,
+    /// The kernel's interface to use for devices that have no IOMMU.
+    pub backend: BackendChoice,
 }
 
 impl Wanted {
     /// The devices' names.
     pub(crate) fn names(&self) -> Vec<Bdf> {
         self.devices.iter().map(|device| device.bdf).collect()
+    }
+
+    /// By which interface a run uses the devices that have no IOMMU.
+    pub(crate) fn decide_backend(&self, root: &SysRoot) -> BackendDecision {
+        BackendDecision::new(root, self.backend, self.names())
     }
 
     /// What `dma=auto` is for the devices that have no IOMMU.
@@ -140,6 +148,7 @@ mod tests {
                     bytes: 1 << 30,
                     hugepage_size,
                 }),
+                ..Wanted::default()
             };
             wanted.needs_hugepages(&fake.root, &wanted.auto(&fake.root))
         };

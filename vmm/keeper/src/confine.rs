@@ -12,8 +12,34 @@ use rustix::thread::{set_name, set_no_new_privs};
 
 use crate::{KeeperError, setup};
 
+/// What a keeper has to do, and has capabilities for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// Not known yet: one of the others.
+    Any,
+    /// Hold `/dev/iommu`, which pins memory, and reset devices.
+    Hold,
+    /// Pin memory, see whether groups are free, and reset devices.
+    Pin,
+    /// The same, with all memory pinned.
+    Keep,
+}
+
+impl Duty {
+    /// What it takes: CAP_SYS_ADMIN, without which sysfs takes no reset of what is behind a bridge and shows no slot status;
+    /// CAP_SYS_RAWIO to open groups; CAP_IPC_LOCK, without which pins count against the limit on locked memory.
+    fn capabilities(self) -> CapabilitySet {
+        let resets = CapabilitySet::SYS_ADMIN;
+        match self {
+            Self::Hold => resets,
+            Self::Keep => resets | CapabilitySet::SYS_RAWIO,
+            Self::Any | Self::Pin => resets | CapabilitySet::SYS_RAWIO | CapabilitySet::IPC_LOCK,
+        }
+    }
+}
+
 /// Makes this process one that holds nothing but its standard streams, belongs to no terminal, is
-/// ended by SIGKILL only, and keeps the capabilities that its resets need. It has one thread, and
+/// ended by SIGKILL only, and keeps the capabilities that its duty may need. It has one thread, and
 /// nothing open that is in use.
 pub(crate) fn confine() -> Result<(), KeeperError> {
     close_all_but_streams().map_err(setup("close inherited files"))?;
@@ -30,26 +56,23 @@ pub(crate) fn confine() -> Result<(), KeeperError> {
         log::debug!("cannot protect the keeper from the OOM killer: {error}");
     }
     set_no_new_privs(true).map_err(setup("forbid new privileges"))?;
-    drop_capabilities().map_err(setup("drop capabilities"))
+    restrict_to(Duty::Any)
 }
 
-/// Keeps CAP_SYS_ADMIN, without which sysfs takes no reset of what is behind a bridge and shows no
-/// slot status, and CAP_DAC_OVERRIDE where files of root's are not its own.
-fn drop_capabilities() -> io::Result<()> {
-    let mut needed = CapabilitySet::SYS_ADMIN;
+/// Drops the capabilities that are not for `duty`, except CAP_DAC_OVERRIDE where files of root's are not its own.
+pub(crate) fn restrict_to(duty: Duty) -> Result<(), KeeperError> {
+    let mut needed = duty.capabilities();
     if !geteuid().is_root() {
         needed |= CapabilitySet::DAC_OVERRIDE;
     }
-    let kept = capabilities(None)?.permitted & needed;
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: kept,
-            permitted: kept,
-            inheritable: CapabilitySet::empty(),
-        },
-    )?;
-    Ok(())
+    let failed = || setup("drop capabilities");
+    let kept = capabilities(None).map_err(failed())?.permitted & needed;
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, sets).map_err(failed())
 }
 
 fn close_all_but_streams() -> io::Result<()> {

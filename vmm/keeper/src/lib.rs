@@ -6,7 +6,8 @@
 //! may access it has ended its DMA ([`iommufd_backend::Quiet`]). The monitor cannot always wait for
 //! that: it may be killed, and a device may fail to reset. So it starts a keeper before it binds
 //! the first device ([`Keeper::start`]), which holds `/dev/iommu` and the memory's file a second
-//! time, and nothing else: a second reference to a device's file or to a mapped BAR would keep the
+//! time, and nothing else. Where devices are opened through their groups, which pin nothing, it pins the memory a second
+//! time instead ([`Keeper::pin`]). It never holds a device: a second reference to a device's file or to a mapped BAR would keep the
 //! kernel from resetting the device when the monitor dies.
 //!
 //! - The guest has ended and all is quiet: the keeper ends, too ([`Keeper::released`]).
@@ -52,7 +53,7 @@ pub enum KeeperError {
         /// What came instead.
         source: io::Error,
     },
-    /// It refuses the request.
+    /// It refuses the request, or cannot fulfil it.
     #[error("The keeper, process {pid}, which keeps guest memory pinned, refused: {why}")]
     Refused {
         /// Its number.

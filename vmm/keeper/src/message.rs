@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use address::Bdf;
@@ -19,6 +20,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest packet in bytes: a bus of 32 devices with a reason each is far shorter.
 const MAX_PACKET_LEN: usize = 64 << 10;
+
+/// Most parts of a file in a request: they fit in a packet, however long their numbers are.
+pub(crate) const MAX_PARTS: usize = 512;
 
 /// Most files in a packet.
 const MAX_FILES: usize = 2;
@@ -39,6 +43,9 @@ pub struct Kept {
     pub seen_in_slot: bool,
     /// Whether its user has accepted that it cannot be reset.
     pub accepted: bool,
+    /// Whether its user opened it through its group.
+    #[serde(default)]
+    pub through_group: bool,
     /// Why there is no evidence that it is quiet; empty until it was checked.
     pub why: String,
 }
@@ -52,6 +59,7 @@ impl Kept {
             parent: device.parent,
             seen_in_slot: device.seen_in_slot,
             accepted: device.accepted,
+            through_group: device.through_group,
             why,
         }
     }
@@ -64,6 +72,7 @@ impl Kept {
             parent: self.parent,
             seen_in_slot: self.seen_in_slot,
             accepted: self.accepted,
+            through_group: self.through_group,
         }
     }
 }
@@ -109,12 +118,18 @@ impl fmt::Display for Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub(crate) enum Request {
-    /// By the monitor, first: these devices will be bound to the `/dev/iommu` beside it.
+    /// By the monitor, first: these devices will be bound to the `/dev/iommu` beside it. Without one they will be opened
+    /// through their groups, and the keeper has to pin memory itself.
     Hold {
         /// The devices.
         devices: Vec<Kept>,
     },
-    /// By the monitor: memory, the file beside it, is pinned.
+    /// By the monitor: these parts of the file beside it are to be pinned.
+    Pin {
+        /// They do not overlap, and none is empty.
+        parts: Vec<Range<u64>>,
+    },
+    /// By the monitor: memory, the file beside it, is pinned. Nothing more will be.
     Memory {
         /// Bytes.
         bytes: u64,
@@ -140,7 +155,7 @@ pub(crate) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub(crate) enum Answer {
-    /// To [`Request::Hold`] and [`Request::Keep`]: it does.
+    /// To [`Request::Hold`], [`Request::Pin`] and [`Request::Keep`]: it does.
     Ready {
         /// Whether others find it.
         found: bool,
@@ -152,6 +167,16 @@ pub(crate) enum Answer {
         /// Why.
         why: String,
     },
+}
+
+impl Answer {
+    /// What came of a request that others need not find the keeper for; why not as the error.
+    pub(crate) fn of(result: Result<(), String>) -> Self {
+        match result {
+            Ok(()) => Self::Ready { found: false },
+            Err(why) => Self::Refused { why },
+        }
+    }
 }
 
 /// One end of a connection that keeps packets apart.
@@ -274,6 +299,7 @@ mod tests {
             parent: Some("0000:00:08.0".parse().unwrap()),
             seen_in_slot: false,
             accepted: false,
+            through_group: false,
             why: why.into(),
         }
     }
@@ -293,6 +319,16 @@ mod tests {
         assert_eq!((message, files.len()), (Request::Released, 0));
         drop(one);
         assert!(other.receive::<Request>().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_most_parts_of_a_file_fit_in_a_packet() {
+        let (one, other) = pair();
+        let pin = Request::Pin {
+            parts: vec![u64::MAX - 1..u64::MAX; MAX_PARTS],
+        };
+        one.send(&pin, &[]).unwrap();
+        assert_eq!(other.receive::<Request>().unwrap().unwrap().0, pin);
     }
 
     #[test]

@@ -3,30 +3,52 @@
 //! The keeper's main loop.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use address::Bdf;
-use iommufd_backend::{PciSysfs, settle};
+use iommufd_backend::{Error as Backend, FileRange, PciSysfs, RingPins, settle};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{PidfdFlags, getppid, pidfd_open};
 
-use crate::confine::confine;
+use crate::confine::{Duty, confine, restrict_to};
 use crate::find::{DIRECTORY, Published, be_impatient, trusted_peer};
 use crate::message::{Answer, Channel, Request, Status};
 use crate::{KeeperError, setup};
 
-/// How long the kernel may take to take a device apart that its user has closed.
+/// [`Place::settle`]
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// Everything that a keeper has.
 #[derive(Debug, Default)]
 struct Held {
     status: Status,
-    /// `/dev/iommu` and the memory's file. Closing them releases the memory.
+    /// `/dev/iommu`, if devices are bound to that, and the memory's files. Closing them releases the memory.
     files: Vec<OwnedFd>,
+    /// What this process itself has pinned, for devices with groups.
+    pins: Option<RingPins>,
+}
+
+impl Held {
+    /// Lets go of the memory.
+    fn release(&mut self) {
+        self.pins = None;
+        self.files.clear();
+    }
+
+    /// Pins `parts` of `file`.
+    fn pin(&mut self, file: &OwnedFd, parts: &[Range<u64>]) -> Result<(), Backend> {
+        let pins = match &mut self.pins {
+            Some(pins) => pins,
+            none => none.insert(RingPins::new()?),
+        };
+        parts
+            .iter()
+            .try_for_each(|part| pins.keep(FileRange::new(file, part)))
+    }
 }
 
 /// Where a keeper looks for devices and is found by others.
@@ -34,6 +56,8 @@ struct Held {
 pub(crate) struct Place {
     pub(crate) sysfs: PciSysfs,
     pub(crate) directory: PathBuf,
+    /// How long the kernel may take to take a device apart that its user has closed.
+    pub(crate) settle: Duration,
 }
 
 impl Default for Place {
@@ -41,6 +65,7 @@ impl Default for Place {
         Self {
             sysfs: PciSysfs::default(),
             directory: DIRECTORY.into(),
+            settle: SETTLE,
         }
     }
 }
@@ -65,7 +90,7 @@ pub fn run() -> Result<(), KeeperError> {
 pub fn keep_here(status: Status) {
     let held = Held {
         status,
-        files: Vec::new(),
+        ..Held::default()
     };
     keep(held, publish(Path::new(DIRECTORY)).as_ref());
 }
@@ -80,13 +105,30 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
             Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
             Err(source) => return Err(setup("receive from the monitor")(source)),
         };
-        held.files.extend(files);
         match request {
             Request::Hold { devices } => {
+                restrict_to(match files.is_empty() {
+                    true => Duty::Pin,
+                    false => Duty::Hold,
+                })?;
                 held.status.devices = devices;
+                held.files.extend(files);
                 answer(&channel, &Answer::Ready { found: false });
             }
-            Request::Memory { bytes } => held.status.bytes = bytes,
+            Request::Pin { parts } => {
+                let reply = match files.as_slice() {
+                    [file] => held.pin(file, &parts).map_err(|error| chain(&error)),
+                    _ => Err("one file is required".to_owned()),
+                };
+                answer(&channel, &Answer::of(reply));
+            }
+            Request::Memory { bytes } => {
+                if held.pins.is_some() {
+                    restrict_to(Duty::Keep)?;
+                }
+                held.status.bytes = bytes;
+                held.files.extend(files);
+            }
             Request::Released => return Ok(()),
             Request::Keep { devices } => {
                 held.status.devices = devices;
@@ -110,7 +152,7 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
     if held.status.bytes == 0 {
         return Ok(());
     }
-    settle_all(&mut held.status, &place.sysfs);
+    settle_all(&mut held.status, place);
     if !held.status.devices.is_empty() {
         keep(held, publish(&place.directory).as_ref());
     }
@@ -118,10 +160,15 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
 }
 
 /// Makes the devices quiet and leaves those for which there is no evidence.
-fn settle_all(status: &mut Status, sysfs: &PciSysfs) {
+fn settle_all(status: &mut Status, place: &Place) {
+    let Place {
+        sysfs,
+        settle: limit,
+        ..
+    } = place;
     let ours: Vec<Bdf> = status.devices.iter().map(|device| device.bdf).collect();
     status.devices.retain_mut(
-        |device| match settle(sysfs, &device.leftover(), &ours, SETTLE) {
+        |device| match settle(sysfs, &device.leftover(), &ours, *limit) {
             Ok(_) => false,
             Err(error) => {
                 device.why = chain(&error);
@@ -182,7 +229,7 @@ fn serve_caller(channel: &Channel, held: &mut Held) -> io::Result<()> {
             held.status.devices.retain(|device| device.bdf != bdf);
             if held.status.devices.is_empty() {
                 // By the time that the caller hears of it, the memory is the host's again.
-                held.files.clear();
+                held.release();
             }
             Answer::Status(held.status.clone())
         }

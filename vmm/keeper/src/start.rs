@@ -3,6 +3,7 @@
 //! The monitor's side: a keeper is started before the first device is bound.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::process::{Child, Command};
 
@@ -10,7 +11,7 @@ use iommufd_backend::Leftover;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::KeeperError;
-use crate::message::{Answer, Channel, Kept, Request};
+use crate::message::{Answer, Channel, Kept, MAX_PARTS, Request};
 
 /// This program, which can be a keeper, whatever has become of its file.
 const PROGRAM: &str = "/proc/self/exe";
@@ -28,17 +29,21 @@ pub struct Keeper {
 
 impl Keeper {
     /// Starts a keeper for `devices`, none of which is bound yet, and `iommufd`, to which they will
-    /// be. It is a new process from the start, not a copy of this one.
+    /// be; without one they will be opened through their groups, and the keeper pins memory [itself](Self::pin). It is a new
+    /// process from the start, not a copy of this one.
     ///
     /// # Errors
     /// [`KeeperError::Start`], [`KeeperError::Silent`]
-    pub fn start(iommufd: BorrowedFd<'_>, devices: &[Leftover]) -> Result<Self, KeeperError> {
+    pub fn start(
+        iommufd: Option<BorrowedFd<'_>>,
+        devices: &[Leftover],
+    ) -> Result<Self, KeeperError> {
         Self::start_as(PROGRAM, iommufd, devices)
     }
 
     fn start_as(
         program: &str,
-        iommufd: BorrowedFd<'_>,
+        iommufd: Option<BorrowedFd<'_>>,
         devices: &[Leftover],
     ) -> Result<Self, KeeperError> {
         let failed = |error: rustix::io::Errno| KeeperError::Start(error.into());
@@ -67,7 +72,7 @@ impl Keeper {
             .iter()
             .map(|device| Kept::new(device, String::new()))
             .collect();
-        keeper.ask(&Request::Hold { devices }, &[iommufd])?;
+        keeper.ask(&Request::Hold { devices }, iommufd.as_slice())?;
         log::debug!("keeper: process {}", keeper.pid());
         Ok(keeper)
     }
@@ -76,6 +81,18 @@ impl Keeper {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Makes it pin `parts` of `file`, which do not overlap, and waits until it has.
+    ///
+    /// # Errors
+    /// [`KeeperError::Silent`]; [`KeeperError::Refused`]: they are not pinned.
+    pub fn pin(&self, file: BorrowedFd<'_>, parts: &[Range<u64>]) -> Result<(), KeeperError> {
+        for parts in parts.chunks(MAX_PARTS) {
+            let parts = parts.to_vec();
+            self.ask(&Request::Pin { parts }, &[file])?;
+        }
+        Ok(())
     }
 
     /// Gives it the file of `bytes` of memory, which are pinned.
@@ -111,7 +128,10 @@ impl Keeper {
             Ok(Answer::Ready { found }) => Ok(found),
             Ok(answer) => Err(KeeperError::Refused {
                 pid: self.pid(),
-                why: format!("{answer:?}"),
+                why: match answer {
+                    Answer::Refused { why } => why,
+                    answer => format!("{answer:?}"),
+                },
             }),
             Err(source) => Err(self.silent(source)),
         }
@@ -134,7 +154,7 @@ mod tests {
     #[test]
     fn one_that_does_not_answer_is_reported() {
         let file = tempfile::tempfile().unwrap();
-        let start = |program| Keeper::start_as(program, file.as_fd(), &[]).unwrap_err();
+        let start = |program| Keeper::start_as(program, Some(file.as_fd()), &[]).unwrap_err();
         let silent = start("true");
         assert!(matches!(silent, KeeperError::Silent { .. }), "{silent:?}");
         let absent = start("/does/not/exist");

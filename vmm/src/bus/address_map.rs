@@ -86,7 +86,7 @@ impl AddressMap {
 }
 
 impl AddressMap {
-    /// The map of a guest without devices of the host, which need not follow the host's.
+    /// The map of a guest whose devices are software, which need not follow the host's.
     #[must_use]
     pub fn conventional() -> Self {
         let ecam = Gpa(0xe000_0000);

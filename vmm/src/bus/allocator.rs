@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use address::Gpa;
+use host::DmaMap;
 
 use super::address_map::AddressMap;
 use super::slots::{LAST_SLOT, PciSlot};
@@ -12,8 +13,8 @@ use super::slots::{LAST_SLOT, PciSlot};
 /// What is still free on the guest's bus, beside the devices that are passed through.
 #[derive(Clone, Debug)]
 pub(crate) struct BusAllocator {
-    /// Guest-physical addresses outside RAM.
-    pub map: AddressMap,
+    /// Guest-physical addresses outside RAM. `None` if the guest has no bus.
+    pub map: Option<AddressMap>,
     /// BARs.
     taken: Vec<Range<Gpa>>,
     next_slot: u8,
@@ -21,12 +22,17 @@ pub(crate) struct BusAllocator {
 
 impl BusAllocator {
     /// A bus with these BARs, whose slots below `next_slot` are taken.
-    pub fn new(map: AddressMap, taken: Vec<Range<Gpa>>, next_slot: u8) -> Self {
+    pub fn new(map: Option<AddressMap>, taken: Vec<Range<Gpa>>, next_slot: u8) -> Self {
         Self {
             map,
             taken,
             next_slot,
         }
+    }
+
+    /// Where memory is for devices on the bus.
+    pub fn dma(&self) -> &DmaMap {
+        self.map.as_ref().map_or(&DmaMap::Identity, |map| &map.dma)
     }
 
     /// The next free slot, function 0; `None` if there is none.
@@ -40,7 +46,7 @@ impl BusAllocator {
 
     /// A place for a BAR of `size` bytes, a power of two, below `limit`; `None` if there is none.
     pub fn bar(&mut self, size: u64, limit: Gpa) -> Option<Gpa> {
-        let free = self.map.free(size, &self.taken);
+        let free = self.map.as_ref()?.free(size, &self.taken);
         let at = free.filter(|at| at.checked_add(size).is_some_and(|end| end <= limit))?;
         self.taken.push(at..at + size);
         Some(at)
@@ -59,7 +65,7 @@ mod tests {
             ..AddressMap::conventional()
         };
         let taken = vec![Gpa(0x1_0000)..Gpa(0x1_1000)];
-        let mut bus = BusAllocator::new(map, taken, LAST_SLOT - 1);
+        let mut bus = BusAllocator::new(Some(map), taken, LAST_SLOT - 1);
         let bars = [0x1000, 0x1000, 0x1000].map(|size| bus.bar(size, Gpa(0x1_3000)));
         assert_eq!(bars, [Some(Gpa(0x1_1000)), Some(Gpa(0x1_2000)), None]);
         let slots = [bus.slot(), bus.slot(), bus.slot()];
@@ -67,5 +73,11 @@ mod tests {
             slots.map(|slot| slot.map(|slot| slot.slot)),
             [Some(LAST_SLOT - 1), Some(LAST_SLOT), None]
         );
+    }
+
+    #[test]
+    fn without_a_bus_no_bar_has_a_place() {
+        let mut bus = BusAllocator::new(None, Vec::new(), 1);
+        assert_eq!(bus.bar(0x1000, Gpa(u64::MAX)), None);
     }
 }

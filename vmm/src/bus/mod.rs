@@ -95,15 +95,18 @@ pub(crate) struct Wiring<'a> {
 
 impl Wiring<'_> {
     /// The root with every function in its place: the devices of `resources`, then the emulated `functions`.
-    /// `resources` gets what belongs to the bus besides.
+    /// `resources` gets what belongs to the bus besides. `None` if the guest has no bus, and so nothing to be on it.
     pub fn plug(
         &self,
         bus: &mut BusAllocator,
         functions: Vec<Box<dyn EmulatedFunction>>,
         resources: &mut Resources,
-    ) -> Result<PciRoot, BusError> {
+    ) -> Result<Option<PciRoot>, BusError> {
+        let Some(map) = &bus.map else {
+            return Ok(None);
+        };
         let mut slots = Slots {
-            root: PciRoot::new(bus.map.ecam.start)?.with_windows(self.bus_windows.clone()),
+            root: PciRoot::new(map.ecam.start)?.with_windows(self.bus_windows.clone()),
             gates: Vec::new(),
             mediated: Vec::new(),
             guarded: Vec::new(),
@@ -151,7 +154,7 @@ impl Wiring<'_> {
         }
         resources.mediated = slots.mediated;
         resources.guarded = slots.guarded;
-        Ok(slots.root)
+        Ok(Some(slots.root))
     }
 
     /// Puts an emulated function at the next free slot.

@@ -2,6 +2,7 @@
 
 //! The requested run: plain data, which [`Config::validate`] makes a [`ValidConfig`].
 
+mod backend;
 mod cpus;
 mod device;
 mod error;
@@ -16,10 +17,11 @@ mod validate;
 
 use std::path::PathBuf;
 
+pub use backend::{backend, deserialize_backend};
 pub use cpus::{CpuCount, MOST_CPUS};
 pub use device::{DeviceConfig, Poll};
 pub use error::{ConfigError, ValidateError};
-pub use host::DmaMode;
+pub use host::{BackendChoice, DmaMode};
 pub use low_memory::LowMemory;
 pub use memory::MemoryConfig;
 pub use on_reset::OnReset;
@@ -47,6 +49,8 @@ pub struct Config {
     pub devices: Vec<DeviceConfig>,
     /// Whether devices may be used that no IOMMU keeps in check.
     pub noiommu: bool,
+    /// Which of the kernel's interfaces is used for those.
+    pub backend: BackendChoice,
     /// Where the first serial port goes.
     pub serial: SerialConfig,
 }

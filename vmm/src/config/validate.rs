@@ -112,7 +112,7 @@ mod tests {
     use iommufd_backend::CdevKind;
     use strum::IntoEnumIterator;
 
-    use super::super::{CpuCount, LowMemory, Poll, SerialConfig};
+    use super::super::{BackendChoice, CpuCount, LowMemory, Poll, SerialConfig};
     use super::*;
     use crate::error::explain::{ExitCode, Explain};
 
@@ -126,6 +126,7 @@ mod tests {
             cpus: CpuCount::default(),
             devices: devices.iter().map(|text| text.parse().unwrap()).collect(),
             noiommu: false,
+            backend: BackendChoice::Auto,
             serial: SerialConfig::Off,
         }
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use address::Gpa;
 use kvm_bindings::{
@@ -21,6 +21,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_
 
 use crate::arch::ArchExit;
 use crate::run::exit::{ExitReason, ExitSender};
+use crate::run::threads;
 
 thread_local! {
     /// `kvm_run.immediate_exit` of the vCPU that this thread runs; null on other threads.
@@ -83,20 +84,18 @@ impl VcpuThread {
     ) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stopping);
-        let thread = thread::Builder::new()
-            .name(format!("vcpu{index}"))
-            .spawn(move || {
-                let _notice = exits.on_panic();
-                // The parent process may have blocked it, and the mask is inherited.
-                if let Err(error) = unblock_signal(kick_signal()) {
-                    log::error!("vCPU {index} may not stop on request: {error:?}");
-                }
-                // What asked for the machine's end, a power-off or a restart, is not to be returned
-                // from: a guest that continues tries other ways, down to a BIOS that is not there.
-                if let Some(reason) = work(&|| seen.load(Ordering::SeqCst) || exits.is_decided()) {
-                    exits.send(reason);
-                }
-            })?;
+        let thread = threads::named(format!("vcpu{index}")).spawn(move || {
+            let _notice = exits.on_panic();
+            // The parent process may have blocked it, and the mask is inherited.
+            if let Err(error) = unblock_signal(kick_signal()) {
+                log::error!("vCPU {index} may not stop on request: {error:?}");
+            }
+            // What asked for the machine's end, a power-off or a restart, is not to be returned
+            // from: a guest that continues tries other ways, down to a BIOS that is not there.
+            if let Some(reason) = work(&|| seen.load(Ordering::SeqCst) || exits.is_decided()) {
+                exits.send(reason);
+            }
+        })?;
         Ok(Self { thread, stopping })
     }
 
@@ -295,7 +294,7 @@ mod tests {
             begins.send(()).unwrap();
             let began = Instant::now();
             while immediate_exit.load(Ordering::SeqCst) == 0 && began.elapsed().as_secs() < 5 {
-                thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(5));
             }
             IMMEDIATE_EXIT.set(ptr::null_mut());
             tells.send(immediate_exit.into_inner()).unwrap();

@@ -3,14 +3,14 @@
 //! Whether every page of guest memory is where the table has it, by the page tables of this
 //! process, which are those that KVM uses for the guest.
 //!
-//! `/dev/iommu` keeps the pages pinned that devices use. Removing pages from the memory file gives
+//! The pages that devices use stay pinned. Removing pages from the memory file gives
 //! the guest others in their place; the kernel's own table of pinned memory does not record that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use address::{Gpa, Hpa};
 use devices::guest_table::{Piece, TableError};
-use iommufd_backend::{PageState, Pagemap, host_page_size};
+use iommufd_backend::{AddressSource, Error as Backend, PageState, Pagemap, host_page_size};
 
 use super::error::LayoutError;
 use super::guest::GuestRam;
@@ -19,16 +19,24 @@ use crate::error::explain::chain;
 
 /// Compares every page of `ram` that is in `table`, each of `page_size` bytes.
 ///
-/// Where the kernel hides the pages' addresses, this is logged and nothing is compared.
+/// Where the kernel hides the pages' addresses and they come from elsewhere (`source`), this is logged and nothing is
+/// compared.
 ///
 /// # Errors
-/// [`LayoutError::Moved`] for the first page that is elsewhere, [`LayoutError::Physical`]
-pub fn check(ram: &GuestRam, table: &RamTable, page_size: u64) -> Result<(), LayoutError> {
-    match compare(ram, table, page_size)? {
-        Compared::All(pages) => {
+/// [`LayoutError::Moved`] for the first page that is elsewhere, [`LayoutError::Physical`]; [`LayoutError::Backend`] where
+/// the kernel hides the addresses, and there is no other source of them.
+pub fn check(
+    ram: &GuestRam,
+    table: &RamTable,
+    page_size: u64,
+    source: AddressSource,
+) -> Result<(), LayoutError> {
+    match (compare(ram, table, page_size)?, source) {
+        (Compared::All(pages), _) => {
             log::info!("{pages} pages of guest memory are at the addresses that devices use");
         }
-        Compared::Hidden(why) => missing(&why),
+        (Compared::Hidden(why), AddressSource::Pagemap) => return Err(why.into()),
+        (Compared::Hidden(why), AddressSource::Iommufd) => missing(&chain(&why)),
     }
     Ok(())
 }
@@ -38,11 +46,11 @@ enum Compared {
     /// So many pages are in their place.
     All(u64),
     /// The kernel hides it, for this reason.
-    Hidden(String),
+    Hidden(Backend),
 }
 
 fn compare(ram: &GuestRam, table: &RamTable, page_size: u64) -> Result<Compared, LayoutError> {
-    let hidden = |error| Ok(Compared::Hidden(chain(&error)));
+    let hidden = |error| Ok(Compared::Hidden(error));
     let pagemap = match Pagemap::open() {
         Ok(pagemap) => pagemap,
         Err(error) => return hidden(error),
@@ -70,11 +78,7 @@ fn compare(ram: &GuestRam, table: &RamTable, page_size: u64) -> Result<Compared,
             };
             match judge(gpa, hpa, state)? {
                 Verdict::InPlace => pages += 1,
-                Verdict::Hidden => {
-                    return Ok(Compared::Hidden(
-                        "the kernel shows them with CAP_SYS_ADMIN only".to_owned(),
-                    ));
-                }
+                Verdict::Hidden => return hidden(Pagemap::hidden()),
             }
         }
     }

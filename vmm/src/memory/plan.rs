@@ -257,6 +257,19 @@ impl MemoryPlan {
     }
 }
 
+/// What is guest RAM of a file with `extents`, which ascend in it: ranges that do not touch.
+pub fn file_parts(extents: &[Extent]) -> Vec<Range<u64>> {
+    let mut parts: Vec<Range<u64>> = Vec::new();
+    for Extent { offset, len, .. } in extents {
+        let end = offset + len;
+        match parts.last_mut() {
+            Some(last) if last.end == *offset => last.end = end,
+            _ => parts.push(*offset..end),
+        }
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -410,5 +423,22 @@ mod tests {
             }
             prop_assert_eq!(seen, frames.len());
         }
+    }
+
+    #[test]
+    fn parts_of_the_file_are_whole_however_their_memory_is_scattered() {
+        let extent = |offset, hpa, len| Extent {
+            offset,
+            hpa: Hpa(hpa),
+            len,
+        };
+        let scattered = [
+            extent(0, 0x9000, 0x2000),
+            extent(0x2000, 0x4000, 0x1000),
+            extent(0x5000, 0x5000, 0x1000),
+            extent(0x6000, 0x1000, 0x3000),
+        ];
+        assert_eq!(file_parts(&scattered), [0..0x3000, 0x5000..0x9000]);
+        assert_eq!(file_parts(&[]), []);
     }
 }

@@ -6,6 +6,7 @@
 mod error;
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,14 +15,15 @@ use address::Bdf;
 use devices::vfio_pci::HostInfo;
 use host::SysRoot;
 use iommufd_backend::{
-    Because, CdevKind, DmaWidth, Error as Backend, IommuSpace, Iommufd, Leftover, NoiommuSpace,
-    PciSysfs, Quiet, ResetMethod, VfioDevice, in_parallel, quiesce, settle,
+    AddressSource, Because, CdevKind, DmaWidth, Error as Backend, FileRange, IommuSpace, Iommufd,
+    Leftover, NoiommuSpace, PciSysfs, Quiet, ResetMethod, VfioDevice, in_parallel, quiesce, settle,
 };
 use keeper::{Keeper, KeeperError, Kept, Status};
 
 use super::dma_path::DmaPath;
 use super::guarded::{self, Pool};
 use super::inspected::InspectedDevice;
+use super::kernel_path::KernelPath;
 use crate::bus::slots::PciSlot;
 use crate::bus::synthetic::SyntheticMachine;
 use crate::config::DeviceConfig;
@@ -82,12 +84,15 @@ pub(crate) enum AddressSpaces {
 
 impl AddressSpaces {
     /// Attaches `device` to the space for its kind, which is made for the first one.
-    pub fn attach(&mut self, device: &VfioDevice, iommufd: &Arc<Iommufd>) -> Result<(), Backend> {
+    ///
+    /// # Errors
+    /// [`Backend`]
+    pub fn attach(&mut self, device: &VfioDevice, path: &KernelPath) -> Result<(), Backend> {
         let bdf = device.bdf();
         match device.kind() {
             CdevKind::Noiommu => {
                 if self.noiommu().is_none() {
-                    let noiommu = NoiommuSpace::new(Arc::clone(iommufd))?;
+                    let noiommu = path.noiommu_space()?;
                     *self = match std::mem::take(self) {
                         Self::Iommu(iommu) => Self::Mixed { noiommu, iommu },
                         _ => Self::Noiommu(noiommu),
@@ -99,7 +104,7 @@ impl AddressSpaces {
                 log::info!("{bdf}: bound, in noiommu mode");
             }
             CdevKind::Iommu => {
-                if self.iommu().is_none() {
+                if let (None, Some(iommufd)) = (self.iommu(), path.iommufd()) {
                     let iommu = IommuSpace::new(Arc::clone(iommufd))?;
                     *self = match std::mem::take(self) {
                         Self::Noiommu(noiommu) => Self::Mixed { noiommu, iommu },
@@ -134,9 +139,12 @@ impl AddressSpaces {
         }
     }
 
-    /// Whether guest memory is real memory whose physical addresses devices use.
-    pub fn has_noiommu(&self) -> bool {
-        matches!(self, Self::Noiommu(_) | Self::Mixed { .. })
+    /// The source of the physical addresses of guest memory that devices use; `None` if they use none.
+    pub fn addresses(&self) -> Option<AddressSource> {
+        match self {
+            Self::Noiommu(space) | Self::Mixed { noiommu: space, .. } => Some(space.addresses()),
+            Self::None | Self::Iommu(_) | Self::Synthetic(_) => None,
+        }
     }
 
     /// The space of devices behind an IOMMU.
@@ -186,7 +194,7 @@ pub(crate) struct Assigned {
     /// Keeps memory pinned should this process fail to make all devices quiet. Only devices in noiommu mode need
     /// one.
     keeper: Option<Keeper>,
-    /// Keeps memory pinned as long as this process has it.
+    /// Keeps memory pinned as long as this process has it; `None` where this process and the keeper pin it.
     iommufd: Option<Arc<Iommufd>>,
     /// What the devices in noiommu mode may write to, in bytes; 0 as long as nothing is pinned.
     bytes: u64,
@@ -198,27 +206,30 @@ pub(crate) struct Assigned {
 }
 
 impl Assigned {
-    /// No device yet; `inspected` are those that will be bound to `iommufd`. The keeper of those in noiommu mode
+    /// No device yet; `inspected` are those that will be opened by `path`. The keeper of those in noiommu mode
     /// is started here, before any of them is open.
     ///
     /// # Errors
     /// [`KeeperError`]
     pub fn new(
-        iommufd: &Arc<Iommufd>,
+        path: &KernelPath,
         inspected: &[InspectedDevice],
         sysfs: &PciSysfs,
     ) -> Result<Self, KeeperError> {
+        let iommufd = path.iommufd();
         let noiommu = inspected
             .iter()
             .filter(|device| device.kind == CdevKind::Noiommu);
-        let known: Vec<_> = noiommu.map(|device| device.leftover(sysfs)).collect();
+        let known: Vec<_> = noiommu
+            .map(|device| device.leftover(sysfs, iommufd.is_none()))
+            .collect();
         let keeper = match known.as_slice() {
             [] => None,
-            devices => Some(Keeper::start(iommufd.as_fd(), devices)?),
+            devices => Some(Keeper::start(iommufd.map(AsFd::as_fd), devices)?),
         };
         Ok(Self {
             keeper,
-            iommufd: Some(Arc::clone(iommufd)),
+            iommufd: iommufd.cloned(),
             known,
             ..Self::default()
         })
@@ -249,15 +260,31 @@ impl Assigned {
         Ok(bytes)
     }
 
-    /// Reports memory that is pinned now to the keeper: `bytes` of `file`.
+    /// Reports memory that is pinned now to the keeper: `bytes`, which are `parts` of `file` and the monitor's own. Where
+    /// the kernel would unpin it when this process is killed, the keeper pins it as well. Devices must not be given its
+    /// addresses before.
     ///
     /// # Errors
     /// [`KeeperError`]
-    pub fn pinned(&mut self, file: &File, bytes: u64) -> Result<(), KeeperError> {
-        if let Some(keeper) = &self.keeper {
-            keeper.memory(file.as_fd(), bytes)?;
-            self.bytes = bytes;
+    pub fn pinned(
+        &mut self,
+        file: &File,
+        parts: &[Range<u64>],
+        bytes: u64,
+    ) -> Result<(), KeeperError> {
+        let Some(keeper) = &self.keeper else {
+            return Ok(());
+        };
+        if self.iommufd.is_none() {
+            keeper.pin(file.as_fd(), parts)?;
+            let own = self.devices.iter().flat_map(|device| &device.own_pages);
+            for FileRange { file, offset, len } in own.map(|pool| pool.file()) {
+                keeper.pin(file, &[offset..offset + len])?;
+            }
+            log::debug!("keeper: {} MiB are pinned there, too", bytes >> 20);
         }
+        keeper.memory(file.as_fd(), bytes)?;
+        self.bytes = bytes;
         Ok(())
     }
 

@@ -37,8 +37,8 @@ impl InspectedDevice {
         memory_bars(&self.regions).map(move |(number, range)| (name(number), range))
     }
 
-    /// What a keeper needs before it is bound.
-    pub fn leftover(&self, sysfs: &PciSysfs) -> Leftover {
-        Leftover::of(sysfs, self.bdf, self.accepts_no_reset)
+    /// What a keeper needs before it is bound, or opened through its group.
+    pub fn leftover(&self, sysfs: &PciSysfs, through_group: bool) -> Leftover {
+        Leftover::of(sysfs, self.bdf, self.accepts_no_reset, through_group)
     }
 }

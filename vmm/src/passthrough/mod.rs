@@ -8,6 +8,7 @@ mod facts;
 pub(crate) mod guarded;
 pub(crate) mod inspected;
 mod interrupts;
+pub(crate) mod kernel_path;
 pub(crate) mod profile;
 mod served;
 

@@ -10,6 +10,7 @@ pub mod exit;
 pub mod limits;
 pub mod machine_info;
 pub(crate) mod power_button;
+pub(crate) mod threads;
 pub mod timings;
 pub(crate) mod vmm;
 

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The third stage: the devices are bound to `/dev/iommu`, reset and quiet.
+//! The third stage: the devices are bound to `/dev/iommu`, or opened through their groups, reset and quiet.
 
 mod error;
 
 use std::sync::Arc;
 
 use host::{GuardObstacle, SysRoot};
-use iommufd_backend::{
-    Cdev, Error as Backend, Iommufd, PciSysfs, ResetMethod, VfioDevice, in_parallel, reset_each,
-};
+use iommufd_backend::{PciSysfs, ResetMethod, VfioDevice, in_parallel, reset_each};
 
 use super::inspect::{Guest, Source};
 use super::open_kvm::Opened;
@@ -20,6 +18,7 @@ use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::guarded::GuardError;
 use crate::passthrough::host_infos;
 use crate::passthrough::inspected::InspectedDevice;
+use crate::passthrough::kernel_path::KernelPath;
 use crate::teardown::Resources;
 
 pub use error::BindStageError;
@@ -37,11 +36,11 @@ impl<'a> Opened<'a> {
     pub fn bind(self) -> Result<Bound<'a>, Error> {
         let Self { guest, source, vm } = self;
         let resources = match source {
-            Source::Devices { iommufd, devices } => {
+            Source::Devices { path, devices } => {
                 let sysfs = PciSysfs::default();
-                let mut resources = Resources::new(Assigned::new(&iommufd, &devices, &sysfs)?);
+                let mut resources = Resources::new(Assigned::new(&path, &devices, &sysfs)?);
                 let spaces = &mut resources.assigned.spaces;
-                resources.assigned.devices = bind_all(&iommufd, devices, &sysfs, spaces)?;
+                resources.assigned.devices = bind_all(&path, devices, &sysfs, spaces)?;
                 resources
             }
             Source::None => Resources::new(Assigned::default()),
@@ -58,15 +57,15 @@ impl<'a> Opened<'a> {
 /// Binds `devices` at once, each of which is reset by that, and resets those that are better reset with their bus,
 /// since what that hits depends on which of them are bound. An error closes them again, before anything is pinned.
 fn bind_all(
-    iommufd: &Arc<Iommufd>,
+    path: &KernelPath,
     inspected: Vec<InspectedDevice>,
     sysfs: &PciSysfs,
     spaces: &mut AddressSpaces,
 ) -> Result<Vec<AssignedDevice>, Error> {
-    let bound = in_parallel(&inspected, |device| bind_one(iommufd, device, sysfs));
+    let bound = in_parallel(&inspected, |device| bind_one(path, device, sysfs));
     let bound = bound.into_iter().collect::<Result<Vec<_>, _>>()?;
     for device in &bound {
-        spaces.attach(device, iommufd)?;
+        spaces.attach(device, path)?;
     }
     let methods = bound
         .iter()
@@ -93,23 +92,17 @@ fn bind_all(
 }
 
 fn bind_one(
-    iommufd: &Arc<Iommufd>,
+    path: &KernelPath,
     inspected: &InspectedDevice,
     sysfs: &PciSysfs,
 ) -> Result<VfioDevice, Error> {
     let bdf = inspected.bdf;
-    let cdev = Cdev::open(sysfs, bdf)?;
-    if cdev.kind() != inspected.kind {
-        return Err(Error::Backend(Backend::DeviceUnusable {
-            bdf,
-            reason: "its driver or IOMMU group changed while it was being bound".into(),
-        }));
-    }
-    VfioDevice::bind(cdev, Arc::clone(iommufd)).or_else(|error| {
-        // The kernel's EINVAL has many causes; this is the one that it has no message for.
-        host::ensure_closed(&SysRoot::default(), bdf)?;
-        Err(Error::Backend(error))
-    })
+    path.open_device(sysfs, bdf, inspected.kind)
+        .or_else(|error| {
+            // The kernel's EINVAL has many causes; this is the one that it has no message for.
+            host::ensure_closed(&SysRoot::default(), bdf)?;
+            Err(Error::Backend(error))
+        })
 }
 
 /// How `device` is reset, which depends on which others are bound. One that cannot be needs the user's consent.

@@ -7,11 +7,13 @@
 mod error;
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use address::{Bdf, Hpa};
-use host::{AutoDma, DmaConflict, DmaMode, GuardObstacle, OpenFiles, ResolvedDma, SysRoot};
-use iommufd_backend::{Cdev, CdevKind, Iommufd};
+use host::{
+    AutoDma, Backend, BackendDecision, DmaConflict, DmaMode, GuardObstacle, OpenFiles, ResolvedDma,
+    SysRoot,
+};
+use iommufd_backend::CdevKind;
 
 use super::Harness;
 use crate::arch;
@@ -31,6 +33,7 @@ use crate::passthrough::assigned;
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::guarded::GuardError;
 use crate::passthrough::inspected::InspectedDevice;
+use crate::passthrough::kernel_path::KernelPath;
 use crate::passthrough::profile::profile_for;
 use crate::run::limits;
 use crate::run::machine_info::in_guest;
@@ -56,7 +59,7 @@ pub(crate) struct Guest<'a> {
     pub of_hugepages: bool,
     /// The memory BARs, each with its device's name, and where the host has them.
     pub bars: Vec<(String, Range<Hpa>)>,
-    /// The guest's bus, and its addresses outside RAM.
+    /// The guest's bus, if it has one, and its addresses outside RAM.
     pub bus: BusAllocator,
     /// What the monitor emulates on it.
     pub functions: Vec<Box<dyn EmulatedFunction>>,
@@ -67,7 +70,8 @@ pub(crate) struct Guest<'a> {
 pub(super) enum Source {
     /// Devices of the host.
     Devices {
-        iommufd: Arc<Iommufd>,
+        /// How they are opened.
+        path: KernelPath,
         devices: Vec<InspectedDevice>,
     },
     /// Nothing: an ordinary microVM.
@@ -157,11 +161,15 @@ impl Source {
         }
         let root = SysRoot::default();
         let sysfs = root.pci();
-        let iommufd = Arc::new(Iommufd::open()?);
+        let names = config.devices.iter().map(|device| device.bdf);
+        let decision = BackendDecision::new(&root, config.backend, names);
+        log::info!("{}", host::backend_text(&decision));
+        let path = KernelPath::open(decision.backend)?;
         let auto = backing::auto_dma(&root, config);
         let mut devices = Vec::new();
         for ((device, slot), profile) in config.devices.iter().zip(config.slots()).zip(profiles) {
-            let kind = Cdev::find(sysfs, device.bdf)?.kind();
+            check_path(&path, device.bdf, host::cdev_kind(&root, device.bdf))?;
+            let kind = path.find(sysfs, device.bdf)?;
             let mode = check_mode(device, kind, &auto, config.noiommu)?;
             check_encryption(&root, device.bdf, kind)?;
             check_addresses(&root, device.bdf, kind)?;
@@ -185,15 +193,16 @@ impl Source {
             });
         }
         assigned::warn_of_keepers(&config.devices);
-        Ok(Self::Devices { iommufd, devices })
+        Ok(Self::Devices { path, devices })
     }
 
     /// Whether the host has guest memory, and this process may pin it for devices.
     fn check_memory(&self, memory: &MemoryConfig, of_hugepages: bool) -> Result<(), Error> {
         match self {
-            Self::Devices { .. } => {
+            Self::Devices { path, .. } => {
                 let limit = host::locked_memory_limit(&SysRoot::default());
-                backing::check_locked(memory.size, limit)?;
+                let bytes = memory.size.saturating_mul(path.backend().pins());
+                backing::check_locked(bytes, limit)?;
             }
             // Ordinary memory is not pinned then, and taken as it is used.
             Self::Synthetic(_) if !of_hugepages => return Ok(()),
@@ -221,8 +230,10 @@ impl Source {
         }
     }
 
-    /// The guest's address map outside RAM, which follows from where BARs are.
-    fn address_map(&self, bars: &[(String, Range<Hpa>)]) -> Result<AddressMap, Error> {
+    /// The guest's address map outside RAM, which follows from where BARs are. `None` if the guest has no PCI bus:
+    /// with nothing to be on it, a kernel would only look for functions (Linux, drivers/pci/probe.c,
+    /// `pci_scan_child_bus`), and each access to config space is an exit.
+    fn address_map(&self, bars: &[(String, Range<Hpa>)]) -> Result<Option<AddressMap>, Error> {
         match self {
             Self::Devices { devices, .. } => {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
@@ -233,10 +244,10 @@ impl Source {
                 let root = SysRoot::default();
                 let map = root.iomem()?;
                 let bridges = arch::host_bridges(&root, &map, &modes)?;
-                Ok(AddressMap::new(&map, bridges, &bars)?)
+                Ok(Some(AddressMap::new(&map, bridges, &bars)?))
             }
-            Self::None => Ok(AddressMap::conventional()),
-            Self::Synthetic(machine) => Ok(machine.address_map()),
+            Self::None => Ok(None),
+            Self::Synthetic(machine) => Ok(Some(machine.address_map())),
         }
     }
 
@@ -265,6 +276,14 @@ impl Source {
             Self::None | Self::Synthetic(_) => &[],
         };
         devices.iter().map(|device| device.dma.mode())
+    }
+}
+
+/// Whether a device of this kind can be opened by `path`.
+fn check_path(path: &KernelPath, bdf: Bdf, kind: CdevKind) -> Result<(), InspectError> {
+    match (path.backend(), kind) {
+        (Backend::Group, CdevKind::Iommu) => Err(InspectError::NotOnGroupPath { bdf }),
+        (Backend::Group, CdevKind::Noiommu) | (Backend::Cdev, _) => Ok(()),
     }
 }
 
@@ -343,6 +362,16 @@ fn check_addresses(root: &SysRoot, bdf: Bdf, kind: CdevKind) -> Result<(), Error
 mod tests {
     use super::*;
     use crate::error::explain::Explain;
+
+    #[test]
+    fn groups_are_for_devices_without_an_iommu() {
+        let path = KernelPath::Group(std::sync::Arc::default());
+        let bdf = "01:00.0".parse().unwrap();
+        check_path(&path, bdf, CdevKind::Noiommu).unwrap();
+        let refused = check_path(&path, bdf, CdevKind::Iommu).unwrap_err();
+        assert_eq!(refused.id(), "not-on-group-path");
+        assert!(refused.to_string().contains("0000:01:00.0 (dma=iommu)"));
+    }
 
     #[test]
     fn a_mode_that_is_not_possible_is_an_error_with_the_reason() {

@@ -41,7 +41,9 @@ impl<'a> Mapped<'a> {
             Some(_) => vcpus.command_line(&config.command_line),
             None => Cow::from(&config.command_line),
         };
-        let platform = vm.controllers().platform(config.cpus.get(), &guest.bus.map);
+        let platform = vm
+            .controllers()
+            .platform(config.cpus.get(), guest.bus.map.clone());
         let memory = resources.ram.memory();
         let at = guest.files.load(&placement, memory)?;
         let handover = Handover {
@@ -52,7 +54,8 @@ impl<'a> Mapped<'a> {
             command_line: &command_line,
         };
         let start = handover.write(placement, at, guest.files.protocol())?;
-        if !guest.bus.map.is_coherent {
+        let bus = guest.bus.map.as_ref();
+        if bus.is_some_and(|bus| !bus.is_coherent) {
             arch::clean_caches(memory);
         }
         Ok(Loaded {

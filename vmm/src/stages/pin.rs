@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
 use crate::memory::choice::PageRequirements;
+use crate::memory::plan::file_parts;
 use crate::passthrough::assigned::AddressSpaces;
 use crate::teardown::Resources;
 
@@ -38,9 +39,9 @@ impl<'a> Bound<'a> {
         let assigned = &mut resources.assigned;
         let requirements = PageRequirements {
             pages: usize::try_from(config.size / config.page_size().bytes()).unwrap_or(usize::MAX),
-            dma: &guest.bus.map.dma,
+            dma: guest.bus.dma(),
             // Elsewhere on the bus it would be of no use to them.
-            below_4g: match assigned.devices.is_empty() || guest.bus.map.dma.is_moved() {
+            below_4g: match assigned.devices.is_empty() || guest.bus.dma().is_moved() {
                 true => 0,
                 false => WANTED_BELOW_4G,
             },
@@ -61,7 +62,7 @@ impl<'a> Bound<'a> {
         };
         let own = assigned.pin_own_pages(guest.config.cpus.get())?;
         if let Some(file) = &backing.file {
-            assigned.pinned(file, config.size + own)?;
+            assigned.pinned(file, &file_parts(&backing.extents), config.size + own)?;
         }
         Ok(Pinned {
             guest,

@@ -166,7 +166,7 @@ impl GuestLayout {
         if !guest.at_identity {
             log_pieces(&table)?;
         }
-        let summary = Summary::of(&table, &guest.bus.map.dma)?;
+        let summary = Summary::of(&table, guest.bus.dma())?;
         if !backing.extents.is_empty() {
             log::info!("physical memory: {} pieces", summary.pieces);
         }
@@ -191,9 +191,9 @@ impl Planned<'_> {
     /// [`PlanError`]
     pub fn memory_map(&self) -> Result<Option<MemoryMap>, PlanError> {
         let map = |placement: &Placement| {
-            let ecam = &self.guest.bus.map.ecam;
+            let bus = self.guest.bus.map.as_ref();
             let kernel = placement.kernel.start;
-            arch::memory_map(&self.layout.memory, ecam, kernel, self.layout.low)
+            arch::memory_map(&self.layout.memory, bus, kernel, self.layout.low)
         };
         self.boot.placement().map(map).transpose()
     }
@@ -243,10 +243,12 @@ impl Planned<'_> {
 
 /// Memory has the memslots that are not `kept` for devices.
 fn constraints(guest: &Guest<'_>, vm: &Vm, kept: usize) -> Constraints {
-    let mut taken = vec![("PCI config space", guest.bus.map.ecam.clone())];
-    taken.extend(layout::FIXED);
-    let windows = guest.bus.map.windows.iter();
-    taken.extend(windows.map(|window| ("a PCI window", window.clone())));
+    let mut taken = layout::FIXED.to_vec();
+    if let Some(bus) = &guest.bus.map {
+        taken.push(("PCI config space", bus.ecam.clone()));
+        let windows = bus.windows.iter();
+        taken.extend(windows.map(|window| ("a PCI window", window.clone())));
+    }
     Constraints {
         taken,
         address_bits: vm.cpu().address_bits(),

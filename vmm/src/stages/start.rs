@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use devices::pci::BusWindows;
+
 use super::load::Loaded;
 use crate::arch;
 use crate::bus::Wiring;
@@ -39,14 +41,18 @@ impl Loaded<'_> {
             table: &layout.table,
             interrupts: &interrupts,
             exits: &exit_sender,
-            bus_windows: guest.bus.map.bus_windows.clone(),
+            bus_windows: match &guest.bus.map {
+                Some(map) => map.bus_windows.clone(),
+                None => BusWindows::default(),
+            },
             cpus: guest.config.cpus.get(),
             forwards_unchecked: guest.identity.forwards_unchecked(),
         };
         let root = wiring.plug(&mut guest.bus, guest.functions, &mut resources)?;
-        let pci = Arc::clone(resources.pci.insert(Arc::new(root)));
+        resources.pci = root.map(Arc::new);
         let serial = Arc::new(console.serial_port(arch::serial_interrupt(&interrupts)?)?);
-        let bus = arch::connect(&pci, &guest.bus.map, &serial, &exit_sender, &interrupts)?;
+        let pci = resources.pci.as_ref().zip(guest.bus.map.as_ref());
+        let bus = arch::connect(pci, &serial, &exit_sender, &interrupts)?;
         let bus = Arc::clone(resources.bus.insert(Arc::new(bus)));
         for assigned in &resources.assigned.devices {
             let notices = DeviceWatch::all(&assigned.device)?;

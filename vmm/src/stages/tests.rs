@@ -21,7 +21,7 @@ use crate::bus::address_map::AddressMap;
 use crate::bus::lines::InterruptLines;
 use crate::bus::synthetic::SyntheticDevice;
 use crate::bus::worker::Worker;
-use crate::config::{Config, LowMemory, SerialConfig};
+use crate::config::{BackendChoice, Config, LowMemory, SerialConfig};
 use crate::memory::layout::{Identity, Swapped};
 use crate::passthrough::dma_path::DmaPath;
 use crate::run::event_loop::RunLimit;
@@ -34,6 +34,17 @@ const POWER_OFF: [u8; 7] = [
     0x66, 0xba, 0x00, 0x06, // mov dx, 0x600
     0xb0, 0x34, // mov al, SLP_EN and the type of S5
     0xee, // out dx, al
+];
+/// The same, if there is no PCI bus: CONFIG_ADDRESS reads as all-ones, not as what was written. If there is one, a triple
+/// fault.
+const POWER_OFF_WITHOUT_BUS: [u8; 18] = [
+    0x66, 0xba, 0xf8, 0x0c, // mov dx, 0xcf8
+    0xb8, 0x00, 0x00, 0x00, 0x80, // mov eax, 0x80000000
+    0xef, // out dx, eax
+    0xed, // in eax, dx
+    0x83, 0xf8, 0xff, // cmp eax, -1
+    0x74, 0x02, // je over the next one
+    0x0f, 0x0b, // ud2
 ];
 /// Where its code is in the file.
 const CODE: u64 = 0x1000;
@@ -76,6 +87,7 @@ fn config(kernel: &Path, memory: &str) -> ValidConfig {
         cpus: "1".parse().unwrap(),
         devices: Vec::new(),
         noiommu: false,
+        backend: BackendChoice::Auto,
         serial: SerialConfig::default(),
     };
     config.validate().unwrap()
@@ -228,6 +240,19 @@ fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
 }
 
 #[test]
+fn only_a_guest_without_devices_has_no_bus() {
+    let kernel = kernel_of(&[&POWER_OFF_WITHOUT_BUS[..], &POWER_OFF].concat());
+    let config = config(kernel.path(), "64M");
+    let end = |harness: Harness<'_>| {
+        let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
+        let vmm = start(&config, harness, &mut console, &mut Timings::default()).unwrap();
+        vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap()
+    };
+    assert_eq!(end(Harness::default()), ExitReason::PowerOff { status: 0 });
+    assert!(matches!(end(harness(&Identity)), ExitReason::GuestCrash(_)));
+}
+
+#[test]
 fn a_guest_is_stopped_from_another_thread() {
     let kernel = kernel_of(&[]);
     let config = config(kernel.path(), "64M");
@@ -332,7 +357,7 @@ fn a_guest_that_does_not_start_gives_everything_back_in_order() {
     let planned = plan(&config, &Identity).unwrap();
     let mut loaded = planned.map().unwrap().load().unwrap();
     // Nowhere to put config space.
-    loaded.guest.bus.map.ecam.start = Gpa(1);
+    loaded.guest.bus.map.as_mut().unwrap().ecam.start = Gpa(1);
     let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
     assert_eq!(after(loaded.start(&mut console)), (ALL.to_vec(), "root"));
 }

@@ -154,8 +154,8 @@ fn without_guest_memory(smaps: &str) -> u64 {
     total
 }
 
-/// What the notes say of the time to the init's first line, and of the end. `own` is this process, whose notes do not
-/// count.
+/// What the notes say of the time to the init's first line, and of the end. Of `own`, which is this process, only marks
+/// and switches of tasks count.
 fn count(notes: &str, own: u32) -> serde_json::Value {
     let own = format!("-{own}");
     let mut counts = Counts::default();
@@ -164,11 +164,10 @@ fn count(notes: &str, own: u32) -> serde_json::Value {
             MARK => event.text,
             "sched_switch" if event.text.contains("next_pid=0 ") => "idle",
             "sched_switch" if event.text.contains("prev_pid=0 ") => "busy",
+            _ if event.task.ends_with(&own) => continue,
             name => name,
         };
-        if event.name == MARK || !event.task.ends_with(&own) {
-            counts.add(event.at, what);
-        }
+        counts.add(event.at, what);
     }
     counts.facts()
 }
@@ -280,6 +279,32 @@ mod tests {
             let found = facts[key].as_f64().unwrap();
             assert!((found - seconds).abs() < 1e-9, "{key}: {found}");
         }
+    }
+
+    /// A process sleeps while threads of the kernel come and go (trace_pipe of Linux 6.18, `set_event_pid` "0 31886").
+    const SLEEP: &str = "\
+              sh-31886   [000] d..2.   659.120447: sched_switch: prev_comm=sh prev_pid=31886 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120
+          <idle>-0       [000] d..2.   659.128089: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=rcu_preempt next_pid=15 next_prio=120
+     rcu_preempt-15      [000] d..2.   659.128097: sched_switch: prev_comm=rcu_preempt prev_pid=15 prev_prio=120 prev_state=I ==> next_comm=swapper/0 next_pid=0 next_prio=120
+          <idle>-0       [000] d..2.   659.136091: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=rcu_preempt next_pid=15 next_prio=120
+     rcu_preempt-15      [000] d..2.   659.136099: sched_switch: prev_comm=rcu_preempt prev_pid=15 prev_prio=120 prev_state=I ==> next_comm=swapper/0 next_pid=0 next_prio=120
+          <idle>-0       [000] d..2.   659.144066: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=rcu_preempt next_pid=15 next_prio=120
+     rcu_preempt-15      [000] d..2.   659.144074: sched_switch: prev_comm=rcu_preempt prev_pid=15 prev_prio=120 prev_state=I ==> next_comm=swapper/0 next_pid=0 next_prio=120
+          <idle>-0       [000] d..2.   659.147288: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=rustc next_pid=31890 next_prio=115
+";
+
+    #[test]
+    fn idle_time_around_other_tasks_is_waiting() {
+        let waiting = |notes: &str, own| count(notes, own)["waiting_s"].as_f64().unwrap();
+        // Whatever task waits, among them this process.
+        for own in [7, 31886] {
+            let found = waiting(SLEEP, own);
+            assert!((found - 0.026_817).abs() < 1e-9, "{found}");
+        }
+        // What is noted of the process alone.
+        let of_process = |line: &&str| line.contains("=31886 ");
+        let alone: Vec<_> = SLEEP.lines().filter(of_process).collect();
+        assert_eq!((alone.len(), waiting(alone[0], 7)), (1, 0.0));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::path::Path;
 use crate::error::{AtPath, Result};
 
 const FOLDER: &str = "/sys/kernel/tracing";
+/// The number of the idle task of every CPU.
+const IDLE: u32 = 0;
 
 /// Notes being taken.
 #[derive(Debug)]
@@ -19,17 +21,19 @@ pub struct Tracing<'a> {
 
 impl<'a> Tracing<'a> {
     /// Defines `probes`, and notes `events` from now on: those of process `only` and of what it starts, if it is
-    /// given.
+    /// given, and of the idle task. A switch of tasks is noted if one of the two is among these (Linux,
+    /// kernel/trace/trace_events.c, `event_filter_pid_sched_switch_probe_pre`). Without the idle task, the begin or
+    /// the end of an idle time would be missing wherever a thread of the kernel ran before or after it.
     ///
     /// # Errors
     /// [`Error::File`](crate::Error::File)
     pub fn start(probes: &str, events: &'a [&'a str], only: Option<u32>) -> Result<Self> {
-        let process = only.map_or(String::new(), |process| process.to_string());
+        let processes = only.map_or(String::new(), |process| format!("{IDLE} {process}"));
         for (name, text) in [
             ("kprobe_events", probes),
             ("buffer_size_kb", "65536"),
             ("trace_clock", "mono"),
-            ("set_event_pid", &process),
+            ("set_event_pid", &processes),
             ("options/event-fork", "1"),
         ] {
             write(name, text)?;

@@ -92,7 +92,7 @@ pub enum BindError {
     },
     /// The driver took the device, but no character device came.
     #[error(
-        "vfio-pci bound PCI device {bdf} but created no character device for it, so it {}",
+        "vfio-pci bound PCI device {bdf} but created no character device or group for it, so it {}",
         holder(restored.as_deref())
     )]
     BindNoCdev {
@@ -137,7 +137,7 @@ impl BindError {
                  pinvisor bind {bdf}"
             )),
             Self::BindNoNoiommu { .. } => Some(
-                "boot Linux 7.3 or later with CONFIG_VFIO_NOIOMMU on the host; pinvisor check \
+                "boot a host kernel with CONFIG_VFIO_NOIOMMU; pinvisor check \
                      lists all options that are missing"
                     .to_owned(),
             ),
@@ -150,8 +150,8 @@ impl BindError {
                 "the host's log has the reason: dmesg | grep -e {bdf} -e vfio"
             )),
             Self::BindNoCdev { .. } => Some(
-                "boot a host kernel with CONFIG_VFIO_DEVICE_CDEV; pinvisor check names what \
-                     is missing"
+                "boot a host kernel with CONFIG_VFIO_DEVICE_CDEV (Linux 7.3 or later without an IOMMU) or, \
+                 without an IOMMU, CONFIG_VFIO_GROUP; pinvisor check names what is missing"
                     .to_owned(),
             ),
             Self::BindWrite { source, .. } => match source.kind() {

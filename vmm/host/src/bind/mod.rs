@@ -11,9 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use address::Bdf;
-use iommufd_backend::{CdevKind, CdevNode, is_vfio_driver};
+use iommufd_backend::{CdevKind, CdevNode, GroupNode, is_vfio_driver};
 
 use self::error::BindError;
+use crate::facts::backend::{Node, node};
 use crate::facts::device::{FunctionKind, Identity, cdev_kind};
 use crate::facts::in_use;
 use crate::sys_root::SysRoot;
@@ -115,12 +116,12 @@ pub fn bind(root: &SysRoot, bdf: Bdf, force: bool) -> Result<Bound, BindError> {
     prepare(root, bdf, force)?;
     let before = root.pci().driver(bdf)?;
     if let Some(driver) = before.clone().filter(|driver| is_vfio_driver(driver)) {
-        return match node(root, bdf)? {
+        return match node(root, bdf) {
             Some(node) => Ok(Bound {
                 driver,
                 before,
                 already: true,
-                node: node.to_string(),
+                node: node.path(),
                 kind: node.kind(),
             }),
             None => Err(BindError::BindNoCdev {
@@ -156,23 +157,33 @@ fn take(root: &SysRoot, bdf: Bdf, before: &Before) -> Result<Bound, BindError> {
             restored: None,
         });
     }
+    let node = await_node(root, bdf)?.ok_or(BindError::BindNoCdev {
+        bdf,
+        restored: None,
+    })?;
+    Ok(Bound {
+        driver: VFIO_PCI.to_owned(),
+        before: before.driver.clone(),
+        already: false,
+        node: node.path(),
+        kind: node.kind(),
+    })
+}
+
+/// The node of a function that was just bound, once it is there. One that is not listed in sysfs never comes.
+fn await_node(root: &SysRoot, bdf: Bdf) -> Result<Option<Node>, BindError> {
     let end = Instant::now() + NODE_LIMIT;
     loop {
-        if let Some(node) = node(root, bdf)? {
-            return Ok(Bound {
-                driver: VFIO_PCI.to_owned(),
-                before: before.driver.clone(),
-                already: false,
-                node: node.to_string(),
-                kind: node.kind(),
-            });
-        }
-        // Without its name in sysfs the kernel makes none, and waiting is in vain.
-        if CdevNode::of(root.pci(), bdf)?.is_none() || Instant::now() >= end {
-            return Err(BindError::BindNoCdev {
-                bdf,
-                restored: None,
-            });
+        let found = node(root, bdf);
+        let lists_cdev = CdevNode::of(root.pci(), bdf)?.is_some();
+        let lists_group = GroupNode::of(root.pci(), bdf)?.is_some();
+        let is_best = match &found {
+            Some(Node::Cdev(_)) => true,
+            Some(Node::Group(_)) => !lists_cdev,
+            None => !lists_cdev && !lists_group,
+        };
+        if is_best || Instant::now() >= end {
+            return Ok(found);
         }
         thread::sleep(NODE_POLL);
     }
@@ -255,12 +266,6 @@ pub fn unbind(root: &SysRoot, bdf: Bdf) -> Result<Unbound, BindError> {
         driver: root.pci().driver(bdf)?,
         before: driver.filter(|_| is_ours),
     })
-}
-
-/// The function's character device, if its node is there.
-fn node(root: &SysRoot, bdf: Bdf) -> Result<Option<CdevNode>, BindError> {
-    let found = CdevNode::of(root.pci(), bdf)?;
-    Ok(found.filter(|node| node.exists(root.directory())))
 }
 
 /// The driver that alone may claim the device; empty if any may, or that is not known.
@@ -401,6 +406,30 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_kernel_with_groups_alone_is_enough() {
+        let (fake, disk) = machine();
+        std::fs::remove_file(fake.dir.path().join(DISK).join("driver")).unwrap();
+        fake.link(&format!("{DISK}/driver"), "sys/bus/pci/drivers/vfio-pci");
+        fake.write("sys/kernel/iommu_groups/2/name", "vfio-noiommu\n");
+        fake.link(&format!("{DISK}/iommu_group"), "sys/kernel/iommu_groups/2");
+        fake.directory(&format!("{DISK}/vfio-dev/vfio0"));
+        let refused = bind(&fake.root, disk, false);
+        assert!(matches!(refused, Err(BindError::BindNoCdev { .. })));
+        fake.write("dev/vfio/noiommu-2", "");
+        let found = await_node(&fake.root, disk).unwrap().unwrap();
+        assert_eq!(found.path(), "/dev/vfio/noiommu-2");
+        let bound = bind(&fake.root, disk, false).unwrap();
+        assert_eq!(bound.node, "/dev/vfio/noiommu-2");
+        assert_eq!(bound.kind, CdevKind::Noiommu);
+    }
+
+    #[test]
+    fn what_is_not_listed_is_not_waited_for() {
+        let (fake, disk) = machine();
+        assert_eq!(await_node(&fake.root, disk).unwrap(), None);
     }
 
     #[test]

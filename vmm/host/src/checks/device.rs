@@ -10,20 +10,25 @@ use crate::checks::line::Line;
 use crate::checks::rebuild::rebuild;
 use crate::checks::units::names;
 use crate::checks::{bars, dma_width, interrupts, reset};
+use crate::facts::backend::{Backend, present_group};
 use crate::facts::device::{
-    FunctionKind, Identity, Siblings, cdev, driven_in_group, has_vfio_driver,
+    FunctionKind, Identity, Siblings, cdev, cdev_kind, driven_in_group, has_vfio_driver,
 };
 use crate::facts::in_use;
 use crate::facts::uses::Use;
 use crate::sys_root::SysRoot;
 
-/// All lines about `bdf`.
-pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Vec<Line> {
+/// What follows where no IOMMU isolates a device.
+const UNISOLATED: &str = "no IOMMU isolates it, so you must trust the guest as you trust root on the host. Other monitors \
+                          refuse such a device, or start and let its DMA overwrite host memory";
+
+/// All lines about `bdf`, for a run by `backend`.
+pub(crate) fn check(root: &SysRoot, bdf: Bdf, backend: Backend) -> Vec<Line> {
     let mut lines = Vec::new();
     match root.pci().driver(bdf) {
         Ok(driver) => {
             lines.push(Line::ok(Id::DeviceExists, identity(root, bdf)));
-            lines.extend(check_function(root, bdf, driver.as_deref()));
+            lines.extend(check_function(root, bdf, driver.as_deref(), backend));
         }
         Err(error) => lines.push(Line::fail(
             Id::DeviceExists,
@@ -34,8 +39,8 @@ pub(crate) fn check(root: &SysRoot, bdf: Bdf) -> Vec<Line> {
     lines.into_iter().map(|line| line.of(bdf)).collect()
 }
 
-/// The lines about a function that is there, which `driver` has.
-fn check_function(root: &SysRoot, bdf: Bdf, driver: Option<&str>) -> Vec<Line> {
+/// The lines about a function that is there, which `driver` has, for a run by `backend`.
+fn check_function(root: &SysRoot, bdf: Bdf, driver: Option<&str>, backend: Backend) -> Vec<Line> {
     let id = Id::DeviceType;
     match FunctionKind::of(root, bdf) {
         FunctionKind::Bridge => vec![Line::fail(
@@ -56,7 +61,10 @@ fn check_function(root: &SysRoot, bdf: Bdf, driver: Option<&str>) -> Vec<Line> {
                 check_driver(bdf, driver),
             ];
             if driver.is_some_and(is_vfio_driver) {
-                lines.push(check_cdev(root, bdf));
+                lines.push(match backend {
+                    Backend::Cdev => check_cdev(root, bdf),
+                    Backend::Group => check_group(root, bdf),
+                });
             }
             lines.extend([
                 reset::check(root, bdf),
@@ -115,15 +123,8 @@ fn check_driver(bdf: Bdf, driver: Option<&str>) -> Line {
 fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
     let id = Id::DeviceCdev;
     match cdev(root, bdf) {
-        Some(node) if node.exists(root.directory()) => match node.kind() {
-            CdevKind::Noiommu => Line::ok(
-                id,
-                format!(
-                    "{node}: no IOMMU isolates it, so you must trust the guest as you trust root \
-                     on the host. Other monitors refuse such a device, or start and let its DMA \
-                     overwrite host memory"
-                ),
-            ),
+        Some(node) if node.exists(root.pci()) => match node.kind() {
+            CdevKind::Noiommu => Line::ok(id, format!("{node}: {UNISOLATED}")),
             CdevKind::Iommu => Line::ok(
                 id,
                 format!("{node}: an IOMMU isolates it; --noiommu is not needed"),
@@ -138,6 +139,26 @@ fn check_cdev(root: &SysRoot, bdf: Bdf) -> Line {
             id,
             "Bound to a VFIO driver, which created no character device",
             rebuild("-e VFIO_DEVICE_CDEV"),
+        ),
+    }
+}
+
+/// As [`check_cdev`], for a device that is opened through its group.
+fn check_group(root: &SysRoot, bdf: Bdf) -> Line {
+    let id = Id::DeviceCdev;
+    if cdev_kind(root, bdf) == CdevKind::Iommu {
+        return Line::fail(
+            id,
+            "An IOMMU isolates it, and groups are for devices without one",
+            "omit --backend group",
+        );
+    }
+    match present_group(root, bdf) {
+        Some(node) => Line::ok(id, format!("{node}: {UNISOLATED}")),
+        None => Line::fail(
+            id,
+            "Bound to a VFIO driver, which created no group in noiommu mode (/dev/vfio/noiommu-…)",
+            rebuild("-e VFIO_GROUP -e VFIO_CONTAINER -e VFIO_NOIOMMU"),
         ),
     }
 }
@@ -205,14 +226,14 @@ mod tests {
     const BELOW: &str = "sys/devices/pci0000:00/0000:00:08.0";
 
     fn line(fake: &Fake, bdf: Bdf, id: Id) -> Line {
-        let lines = check(&fake.root, bdf);
+        let lines = check(&fake.root, bdf, Backend::Cdev);
         lines.into_iter().find(|line| line.id == id).unwrap()
     }
 
     #[test]
     fn a_device_that_is_not_there_is_one_line() {
         let fake = Fake::new();
-        let lines = check(&fake.root, "01:00.0".parse().unwrap());
+        let lines = check(&fake.root, "01:00.0".parse().unwrap(), Backend::Cdev);
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0].verdict, Verdict::Fail);
     }
@@ -332,5 +353,34 @@ mod tests {
         let line = cdev();
         assert_eq!(line.verdict, Verdict::Ok);
         assert!(line.text.contains("as you trust root"));
+    }
+
+    #[test]
+    fn a_group_is_another_way_to_a_device_without_an_iommu() {
+        let fake = Fake::new();
+        let disk = fake.disk();
+        let directory = format!("{BELOW}/0000:01:00.0");
+        fake.directory("sys/bus/pci/drivers/vfio-pci");
+        let driver = "sys/bus/pci/drivers/vfio-pci";
+        fake.link(&format!("{directory}/driver"), driver);
+        let group = || {
+            let lines = check(&fake.root, disk, Backend::Group);
+            lines.into_iter().find(|line| line.id == Id::DeviceCdev)
+        };
+        assert!(group().unwrap().text.contains("created no group"));
+        let name = "sys/kernel/iommu_groups/3/name";
+        fake.write(name, "vfio-noiommu\n");
+        fake.link(
+            &format!("{directory}/iommu_group"),
+            "sys/kernel/iommu_groups/3",
+        );
+        fake.write("dev/vfio/noiommu-3", "");
+        let line = group().unwrap();
+        assert_eq!(line.verdict, Verdict::Ok);
+        assert!(line.text.starts_with("/dev/vfio/noiommu-3: no IOMMU"));
+        fake.write(name, "");
+        let behind = group().unwrap();
+        assert_eq!(behind.verdict, Verdict::Fail);
+        assert_eq!(behind.hint.as_deref(), Some("omit --backend group"));
     }
 }

@@ -27,8 +27,9 @@ pub enum Id {
     /// The kernel's version.
     #[strum(
         message = "The host runs Linux 7.3 or later, the first that reports the host-physical \
-               addresses (HPA) of pinned memory (`IOMMU_IOAS_NOIOMMU_GET_PA`); 6.13 \
-               (`IOMMU_IOAS_MAP_FILE`) is sufficient for devices behind an IOMMU"
+               addresses (HPA) of pinned memory (`IOMMU_IOAS_NOIOMMU_GET_PA`); 5.15 is sufficient for \
+               devices that are opened through their groups (`--backend group`), and 6.13 \
+               (`IOMMU_IOAS_MAP_FILE`) for devices behind an IOMMU"
     )]
     KernelVersion,
     /// The kernel's configuration.
@@ -52,9 +53,24 @@ pub enum Id {
                needs; on aarch64, a GICv3 with an ITS or a GICv2"
     )]
     Kvm,
+    /// The kernel's interface for devices that no IOMMU translates.
+    #[strum(
+        message = "Which of the host kernel's interfaces a run uses for devices without an IOMMU, and why: character \
+               devices and `/dev/iommu` (`cdev`), or groups and io_uring (`group`); for groups, \
+               `/dev/vfio/vfio` exists"
+    )]
+    Backend,
     /// `/dev/iommu`.
-    #[strum(message = "`/dev/iommu` exists and can be opened")]
+    #[strum(
+        message = "`/dev/iommu` exists and can be opened, unless devices are opened through their groups"
+    )]
     Iommufd,
+    /// io_uring.
+    #[strum(
+        message = "io_uring, which pins memory for devices that are opened through their groups, is not switched off \
+               (`kernel.io_uring_disabled`)"
+    )]
+    IoUring,
     /// IOMMUs of the machine.
     #[strum(
         message = "The host has no IOMMU, and the devices are to be used in noiommu mode; or the \
@@ -64,8 +80,8 @@ pub enum Id {
     /// The kernel's switch for devices that no IOMMU isolates.
     #[strum(
         message = "The host kernel's unsafe mode (`enable_unsafe_noiommu_mode`) is on, which it \
-               requires when a device without an IOMMU is bound; it does not check the mode again \
-               later"
+               requires when a device without an IOMMU is bound; it checks the mode again only when a device is \
+               opened through its group"
     )]
     UnsafeMode,
     /// Memory encryption.
@@ -85,7 +101,7 @@ pub enum Id {
     #[strum(
         message = "`/proc/self/pagemap` shows physical addresses to the caller (CAP_SYS_ADMIN): a \
                run then verifies, at its start and end, that guest memory is at the addresses \
-               that devices use"
+               that devices use. Devices that are opened through their groups require it"
     )]
     PageAddresses,
     /// The host's map of physical addresses.
@@ -103,7 +119,8 @@ pub enum Id {
     /// The limit on locked memory.
     #[strum(
         message = "The limit on locked memory (`ulimit -l`) is at least the size of guest memory, \
-               whatever the number of devices, or CAP_IPC_LOCK overrides it"
+               whatever the number of devices, and twice that for devices that are opened through \
+               their groups; or CAP_IPC_LOCK overrides it"
     )]
     Memlock,
     /// The limit on open files.
@@ -165,7 +182,10 @@ pub enum Id {
     #[strum(message = "The device is bound to a VFIO driver, such as vfio-pci")]
     DeviceDriver,
     /// A device: its character device.
-    #[strum(message = "The device has a VFIO character device (`/dev/vfio/devices/…`)")]
+    #[strum(
+        message = "The device has a VFIO character device (`/dev/vfio/devices/…`), or a group in noiommu mode \
+               (`/dev/vfio/noiommu-…`) if it is opened through that"
+    )]
     DeviceCdev,
     /// A device: how it is reset.
     #[strum(message = "The device can be reset without affecting other functions")]

@@ -10,6 +10,7 @@ use iommufd_backend::CdevKind;
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::checks::rebuild::rebuild;
+use crate::facts::backend::Route;
 use crate::facts::device::cdev;
 use crate::facts::iommu::{
     UNSAFE_INTERRUPTS, allows_unsafe_interrupts, iommus, open_iommufd, remaps_interrupts,
@@ -17,8 +18,14 @@ use crate::facts::iommu::{
 use crate::sys_root::SysRoot;
 
 /// [`Id::Iommufd`]
-pub(crate) fn check_iommufd(root: &SysRoot) -> Line {
+pub(crate) fn check_iommufd(root: &SysRoot, route: Route) -> Line {
     let id = Id::Iommufd;
+    if route.is_group() {
+        return Line::ok(
+            id,
+            "/dev/iommu is not needed: devices are opened through their groups",
+        );
+    }
     match open_iommufd(root) {
         Ok(()) => Line::ok(id, "/dev/iommu opens"),
         Err(error) => match error.kind() {
@@ -91,15 +98,24 @@ pub(crate) fn check_iommu(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Lin
 }
 
 /// [`Id::UnsafeMode`]
-pub(crate) fn check_unsafe_mode(root: &SysRoot, devices: &[Bdf], noiommu: bool) -> Line {
+pub(crate) fn check_unsafe_mode(root: &SysRoot, devices: &[Bdf], route: Route) -> Line {
     let id = Id::UnsafeMode;
     const SWITCH: &str = "echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
-    if !noiommu {
+    if !route.is_noiommu() {
         return Line::ok(id, "Not needed: an IOMMU translates");
     }
     let is_bound =
         |bdf: &Bdf| cdev(root, *bdf).is_some_and(|node| node.kind() == CdevKind::Noiommu);
     match root.pci().unsafe_noiommu_mode() {
+        Some(true) if route.is_group() => {
+            Line::ok(id, "On, which devices with groups require for each run")
+        }
+        // drivers/vfio/container.c vfio_noiommu_ioctl
+        Some(false) if route.is_group() => Line::fail(
+            id,
+            "Off: the host kernel requires it to bind a device that no IOMMU isolates, and to open it through its group",
+            SWITCH,
+        ),
         Some(true) => Line::ok(
             id,
             "On. The kernel checks it only when a device is bound; it can be switched off after \
@@ -132,21 +148,31 @@ pub(crate) fn check_unsafe_mode(root: &SysRoot, devices: &[Bdf], noiommu: bool) 
 mod tests {
     use super::*;
     use crate::checks::line::Verdict;
+    use crate::facts::backend::Backend;
     use crate::sys_root::tests::Fake;
+
+    const CDEV: Route = Route::Noiommu(Backend::Cdev);
+    const GROUP: Route = Route::Noiommu(Backend::Group);
 
     #[test]
     fn absent_and_present_nodes_are_distinguished() {
         let fake = Fake::new();
         assert!(
-            check_iommufd(&fake.root)
+            check_iommufd(&fake.root, CDEV)
                 .text
                 .contains("/dev/iommu does not exist")
         );
+        let group = check_iommufd(&fake.root, GROUP);
+        assert_eq!(group.verdict, Verdict::Ok);
         fake.write("dev/iommu", "");
-        assert_eq!(check_iommufd(&fake.root).verdict, Verdict::Ok);
+        assert_eq!(check_iommufd(&fake.root, CDEV).verdict, Verdict::Ok);
         let strange = Fake::new();
         strange.directory("dev/iommu");
-        assert!(check_iommufd(&strange.root).text.contains("Cannot open"));
+        assert!(
+            check_iommufd(&strange.root, CDEV)
+                .text
+                .contains("Cannot open")
+        );
     }
 
     #[test]
@@ -184,7 +210,7 @@ mod tests {
     fn unsafe_mode_matters_until_devices_are_bound() {
         let fake = Fake::new();
         let disk = fake.disk();
-        let judge = |devices: &[Bdf]| check_unsafe_mode(&fake.root, devices, true);
+        let judge = |devices: &[Bdf]| check_unsafe_mode(&fake.root, devices, CDEV);
         assert!(judge(&[]).text.contains("not loaded"));
         fake.directory("sys/module/vfio");
         assert!(judge(&[]).text.contains("CONFIG_VFIO_NOIOMMU"));
@@ -196,9 +222,12 @@ mod tests {
         assert_eq!(off.verdict, Verdict::Ok);
         assert!(off.text.contains("continue to work"));
         assert_eq!(judge(&[]).verdict, Verdict::Fail);
+        let group = |devices: &[Bdf]| check_unsafe_mode(&fake.root, devices, GROUP).verdict;
+        assert_eq!(group(&[disk]), Verdict::Fail, "opening needs it, too");
         fake.write(switch, "Y\n");
+        assert_eq!(group(&[disk]), Verdict::Ok);
         assert_eq!(judge(&[]).verdict, Verdict::Ok);
-        let behind = check_unsafe_mode(&fake.root, &[], false);
+        let behind = check_unsafe_mode(&fake.root, &[], Route::Iommu);
         assert_eq!(behind.verdict, Verdict::Ok);
     }
 }

@@ -56,6 +56,7 @@ mod tests {
             parent: None,
             seen_in_slot: false,
             accepted: false,
+            through_group: false,
             why: "it does not respond".into(),
         };
         let status = Status {

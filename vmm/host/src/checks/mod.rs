@@ -3,6 +3,7 @@
 //! All checks of the [`facts`](crate::facts), in order, and the texts of facts.
 
 mod available_memory;
+pub(crate) mod backend;
 mod bars;
 mod config_window;
 pub(crate) mod device;
@@ -31,6 +32,7 @@ use self::id::Id;
 use self::line::{Line, Report, Verdict};
 use crate::arch;
 use crate::facts::auto_dma::AutoDma;
+use crate::facts::backend::{Backend, Route};
 use crate::facts::device::cdev_kind;
 use crate::facts::iommu::iommus;
 use crate::sys_root::SysRoot;
@@ -46,26 +48,33 @@ pub fn check(root: &SysRoot, wanted: &Wanted) -> Report {
             .iter()
             .any(|device| cdev_kind(root, device.bdf) == CdevKind::Noiommu),
     };
+    let decision = wanted.decide_backend(root);
+    let route = match noiommu {
+        true => Route::Noiommu(decision.backend),
+        false => Route::Iommu,
+    };
     let names = wanted.names();
     let memory = wanted.memory.as_ref();
     let auto = wanted.auto(root);
     let of_hugepages = wanted.needs_hugepages(root, &auto);
     let mut lines = vec![
-        kernel::check_version(root, noiommu),
-        kernel::check_config(root, noiommu),
+        kernel::check_version(root, route),
+        kernel::check_config(root, route),
         sysfs::check(root),
         privilege::check_seccomp(root),
         arch::check_virtualisation(root),
         kvm::check(root),
-        iommu::check_iommufd(root),
+        backend::check(root, &decision, route),
+        iommu::check_iommufd(root, route),
+        backend::check_io_uring(root, route),
         iommu::check_iommu(root, &names, noiommu),
-        iommu::check_unsafe_mode(root, &names, noiommu),
+        iommu::check_unsafe_mode(root, &names, route),
         arch::check_encryption(root, noiommu),
         privilege::check_rawio(root, noiommu),
-        privilege::check_page_addresses(root, noiommu),
+        privilege::check_page_addresses(root, route),
         memory::check_address_map(root),
         config_window::check(root, &wanted.devices),
-        privilege::check_memlock(root, memory.map(|memory| memory.bytes)),
+        privilege::check_memlock(root, memory.map(|memory| memory.bytes), route),
         open_files::check(root, wanted.open_files(root, &auto)),
     ];
     lines.extend(memory::check_hugepages(root, memory, of_hugepages));
@@ -78,14 +87,20 @@ pub fn check(root: &SysRoot, wanted: &Wanted) -> Report {
         kernel::check_lockdown(root),
     ]);
     for device in &wanted.devices {
-        lines.extend(of_device(root, device, wanted, &auto));
+        lines.extend(of_device(root, device, wanted, &auto, decision.backend));
     }
     Report { lines }
 }
 
 /// All lines about a device of the guest that is `wanted`, where `dma=auto` is decided.
-fn of_device(root: &SysRoot, device: &WantedDevice, wanted: &Wanted, auto: &AutoDma) -> Vec<Line> {
-    let mut lines = device::check(root, device.bdf);
+fn of_device(
+    root: &SysRoot,
+    device: &WantedDevice,
+    wanted: &Wanted,
+    auto: &AutoDma,
+    backend: Backend,
+) -> Vec<Line> {
+    let mut lines = device::check(root, device.bdf, backend);
     for line in &mut lines {
         if device.allow_no_reset && line.id == Id::DeviceReset && line.verdict == Verdict::Fail {
             // The next command is to accept that, which was done.
@@ -133,6 +148,7 @@ mod tests {
                 bytes: 1 << 30,
                 hugepage_size: None,
             }),
+            ..Wanted::default()
         };
         let report = check(&fake.root, &wanted);
         let ids: Vec<Id> = report.lines.iter().map(|line| line.id).collect();
@@ -158,6 +174,7 @@ mod tests {
                     bytes: 64 << 20,
                     hugepage_size: None,
                 }),
+                ..Wanted::default()
             };
             let report = check(&fake.root, &wanted);
             [Id::Hugepages, Id::AvailableMemory, Id::DeviceDmaMode].map(|id| verdict(&report, id))
@@ -183,7 +200,7 @@ mod tests {
                     allow_no_reset,
                     ..bdf.into()
                 }],
-                memory: None,
+                ..Wanted::default()
             };
             verdict(&check(&fake.root, &wanted), Id::DeviceReset)
         };

@@ -6,6 +6,7 @@ use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::checks::rebuild::rebuild;
 use crate::checks::units::size;
+use crate::facts::backend::Route;
 use crate::facts::privilege::{
     IPC_LOCK, Privilege, SYS_ADMIN, SYS_RAWIO, has_seccomp_filter, memlock,
 };
@@ -44,7 +45,7 @@ pub(crate) fn check_rawio(root: &SysRoot, noiommu: bool) -> Line {
     Line::fail(
         id,
         format!(
-            "{why}: the host kernel requires that capability to open a device in noiommu mode and \
+            "{why}: the host kernel requires that capability to open a device in noiommu mode and, through /dev/iommu, \
              to report the HPA of pinned memory (IOMMU_IOAS_NOIOMMU_GET_PA)"
         ),
         "run as root outside a container: sudo pinvisor ...",
@@ -52,14 +53,24 @@ pub(crate) fn check_rawio(root: &SysRoot, noiommu: bool) -> Line {
 }
 
 /// [`Id::PageAddresses`]
-pub(crate) fn check_page_addresses(root: &SysRoot, noiommu: bool) -> Line {
+pub(crate) fn check_page_addresses(root: &SysRoot, route: Route) -> Line {
     let id = Id::PageAddresses;
-    if !noiommu {
+    if !route.is_noiommu() {
         return Line::ok(id, "They are not needed: an IOMMU translates");
     }
-    let missing = "a run does not verify that guest memory stays at the addresses that devices use";
+    // With groups a run knows no other source.
+    let (missing, judge): (_, fn(Id, String, String) -> Line) = match route.is_group() {
+        true => (
+            "devices with groups cannot be given addresses of guest memory",
+            Line::fail,
+        ),
+        false => (
+            "a run does not verify that guest memory stays at the addresses that devices use",
+            Line::warn,
+        ),
+    };
     if !root.exists("proc/self/pagemap") {
-        return Line::warn(
+        return judge(
             id,
             format!("/proc/self/pagemap does not exist (CONFIG_PROC_PAGE_MONITOR): {missing}"),
             rebuild("-e PROC_PAGE_MONITOR"),
@@ -72,19 +83,25 @@ pub(crate) fn check_page_addresses(root: &SysRoot, noiommu: bool) -> Line {
              all guest pages with them",
         );
     }
-    Line::warn(
+    judge(
         id,
         format!("/proc/self/pagemap hides them from a caller without CAP_SYS_ADMIN: {missing}"),
-        "run as root outside a container: sudo pinvisor ...",
+        "run as root outside a container: sudo pinvisor ...".to_owned(),
     )
 }
 
-/// [`Id::Memlock`], for `need` bytes of guest memory where that is known.
-pub(crate) fn check_memlock(root: &SysRoot, need: Option<u64>) -> Line {
+/// [`Id::Memlock`], for `bytes` of guest memory where that is known.
+pub(crate) fn check_memlock(root: &SysRoot, bytes: Option<u64>, route: Route) -> Line {
     let id = Id::Memlock;
+    let pins = route.pins();
+    let need = bytes.map(|bytes| bytes.saturating_mul(pins));
+    let often = match pins {
+        1 => "once for all devices".to_owned(),
+        _ => format!("{pins} times the guest's memory, as the keeper pins it, too"),
+    };
     let needs = need.map_or_else(
-        || "A guest needs the size of its memory, once for all its devices".to_owned(),
-        |bytes| format!("{} are required, once for all devices", size(bytes)),
+        || format!("A guest needs the size of its memory: {often}"),
+        |bytes| format!("{} are required, {often}", size(bytes)),
     );
     if Privilege::of_caller(root).has(IPC_LOCK) {
         return Line::ok(id, format!("{needs}; no limit applies (CAP_IPC_LOCK)"));
@@ -112,6 +129,7 @@ pub(crate) fn check_memlock(root: &SysRoot, need: Option<u64>) -> Line {
 mod tests {
     use super::*;
     use crate::checks::line::Verdict;
+    use crate::facts::backend::Backend;
     use crate::facts::privilege::{effective, limit_in, locked_memory_limit};
     use crate::sys_root::tests::Fake;
 
@@ -125,6 +143,9 @@ mod tests {
         fake.write("proc/self/limits", limits);
         fake
     }
+
+    const CDEV: Route = Route::Noiommu(Backend::Cdev);
+    const GROUP: Route = Route::Noiommu(Backend::Group);
 
     const FIRST: &str = "         0          0 4294967295\n";
 
@@ -169,29 +190,36 @@ mod tests {
 
     #[test]
     fn page_addresses_need_a_file_and_a_capability() {
-        let judge = |bits, map, noiommu| {
+        let judge = |bits, map, route| {
             let fake = caller(bits, map, "");
             fake.write("proc/self/pagemap", "");
-            check_page_addresses(&fake.root, noiommu)
+            check_page_addresses(&fake.root, route).verdict
         };
-        assert_eq!(judge(1 << SYS_ADMIN, FIRST, true).verdict, Verdict::Ok);
-        assert_eq!(judge(!(1 << SYS_ADMIN), FIRST, true).verdict, Verdict::Warn);
-        assert_eq!(judge(u64::MAX, OTHER, true).verdict, Verdict::Warn);
-        assert_eq!(judge(0, FIRST, false).verdict, Verdict::Ok);
-        let none = check_page_addresses(&caller(u64::MAX, FIRST, "").root, true);
-        assert_eq!(none.verdict, Verdict::Warn);
-        assert!(none.text.contains("CONFIG_PROC_PAGE_MONITOR"));
+        let none = |route| check_page_addresses(&caller(u64::MAX, FIRST, "").root, route);
+        for (route, hidden) in [(CDEV, Verdict::Warn), (GROUP, Verdict::Fail)] {
+            assert_eq!(judge(1 << SYS_ADMIN, FIRST, route), Verdict::Ok);
+            assert_eq!(judge(!(1 << SYS_ADMIN), FIRST, route), hidden);
+            assert_eq!(judge(u64::MAX, OTHER, route), hidden);
+            assert_eq!(none(route).verdict, hidden);
+            assert!(none(route).text.contains("CONFIG_PROC_PAGE_MONITOR"));
+        }
+        assert_eq!(judge(0, FIRST, Route::Iommu), Verdict::Ok);
     }
 
     #[test]
     fn the_need_is_compared_with_the_limit() {
-        let judge = |limits: &str, need| check_memlock(&caller(0, FIRST, limits).root, need);
+        let judge = |limits: &str, need| check_memlock(&caller(0, FIRST, limits).root, need, CDEV);
         assert_eq!(judge(LIMIT, Some(8 << 20)).verdict, Verdict::Ok);
         let over = judge(LIMIT, Some((8 << 20) + 1));
         assert_eq!(over.verdict, Verdict::Fail);
         assert!(over.text.contains("8388609 bytes") && over.text.contains("8 MiB"));
         assert!(over.hint.unwrap().starts_with("ulimit -l 8193 "));
         assert_eq!(judge(LIMIT, None).verdict, Verdict::Ok);
+        let twice = |need| check_memlock(&caller(0, FIRST, LIMIT).root, Some(need), GROUP);
+        assert_eq!(twice(4 << 20).verdict, Verdict::Ok);
+        let over = twice((4 << 20) + 4096);
+        assert_eq!(over.verdict, Verdict::Fail);
+        assert!(over.hint.unwrap().starts_with("ulimit -l 8200 "));
         let unlimited = LIMIT.replace("8388608", "unlimited");
         assert!(judge(&unlimited, Some(1 << 40)).text.contains("unlimited"));
         assert_eq!(judge("", Some(1)).verdict, Verdict::Warn);
@@ -200,7 +228,7 @@ mod tests {
         let limited = caller(0, FIRST, LIMIT);
         assert_eq!(locked_memory_limit(&limited.root), Some(8 << 20));
         assert_eq!(
-            check_memlock(&lifted.root, Some(1 << 40)).verdict,
+            check_memlock(&lifted.root, Some(1 << 40), GROUP).verdict,
             Verdict::Ok
         );
     }

@@ -173,7 +173,12 @@ mod tests {
         fake.write("sys/kernel/iommu_groups/7/name", "vfio-noiommu\n");
         assert_eq!(kind(), CdevKind::Noiommu);
         fake.directory(&format!("{DISK}/vfio-dev/vfio0"));
+        assert_eq!(kind(), CdevKind::Noiommu, "as before Linux 7.3");
+        fake.write("sys/kernel/iommu_groups/7/name", "");
         assert_eq!(kind(), CdevKind::Iommu);
+        fake.directory(&format!("{DISK}/vfio-dev/noiommu-vfio0"));
+        std::fs::remove_dir(fake.dir.path().join(DISK).join("vfio-dev/vfio0")).unwrap();
+        assert_eq!(kind(), CdevKind::Noiommu);
     }
 
     #[test]

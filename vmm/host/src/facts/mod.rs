@@ -5,6 +5,7 @@
 
 pub(crate) mod auto_dma;
 pub(crate) mod available_memory;
+pub(crate) mod backend;
 pub(crate) mod bus_range;
 pub(crate) mod config_space;
 pub(crate) mod config_window;

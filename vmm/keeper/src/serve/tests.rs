@@ -2,6 +2,7 @@
 
 //! Keepers in a thread, whose monitor is a process that does nothing, and whose devices are files.
 
+use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
@@ -16,6 +17,7 @@ use crate::message::Kept;
 use crate::{Found, find, release};
 
 const DISK: &str = "0000:01:00.0";
+const READY: Answer = Answer::Ready { found: false };
 
 /// A monitor, its keeper, and the machine that they are on.
 struct Rig {
@@ -28,7 +30,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let device = root.path().join("bus/pci/devices").join(DISK);
+        let device = root.path().join("sys/bus/pci/devices").join(DISK);
         fs::create_dir_all(&device).unwrap();
         let mut config = [0; 64];
         config[4] = 6;
@@ -47,8 +49,9 @@ impl Rig {
         let number = Pid::from_child(&monitor);
         let pidfd = pidfd_open(number, PidfdFlags::empty()).unwrap();
         let place = Place {
-            sysfs: PciSysfs::at(root.path()),
+            sysfs: PciSysfs::at(&root.path().join("sys")),
             directory: root.path().join("keepers"),
+            settle: Duration::ZERO,
         };
         let keeper = thread::spawn(move || serve(Channel(theirs), &pidfd, &place));
         Self {
@@ -60,7 +63,7 @@ impl Rig {
     }
 
     fn device(&self, file: &str) -> PathBuf {
-        let devices = self.root.path().join("bus/pci/devices");
+        let devices = self.root.path().join("sys/bus/pci/devices");
         devices.join(DISK).join(file)
     }
 
@@ -70,14 +73,52 @@ impl Rig {
         channel.send(request, &[file.as_fd()]).unwrap();
     }
 
+    fn answer(&self) -> Answer {
+        let channel = self.channel.as_ref().unwrap();
+        channel.receive::<Answer>().unwrap().unwrap().0
+    }
+
     fn hold(&self) {
         self.tell(&Request::Hold {
             devices: vec![kept("")],
         });
-        let channel = self.channel.as_ref().unwrap();
-        let (answer, _) = channel.receive::<Answer>().unwrap().unwrap();
-        assert_eq!(answer, Answer::Ready { found: false });
+        assert_eq!(self.answer(), READY);
         self.tell(&Request::Memory { bytes: 64 << 20 });
+    }
+
+    /// For a device that is to be opened through its group.
+    fn hold_group(&self) {
+        let through_group = Kept {
+            through_group: true,
+            ..kept("")
+        };
+        let channel = self.channel.as_ref().unwrap();
+        let hold = Request::Hold {
+            devices: vec![through_group],
+        };
+        channel.send(&hold, &[]).unwrap();
+        assert_eq!(self.answer(), READY);
+    }
+
+    /// Has `parts` of a file of 1 MiB pinned, if it is sent.
+    fn pin(&self, parts: Vec<Range<u64>>, file: Option<&File>) -> Answer {
+        let files: Vec<_> = file.iter().map(|file| file.as_fd()).collect();
+        let channel = self.channel.as_ref().unwrap();
+        channel.send(&Request::Pin { parts }, &files).unwrap();
+        self.answer()
+    }
+
+    /// Gives the device a group, which opens if it is `free`.
+    fn make_group(&self, free: bool) {
+        let group = self.root.path().join("sys/kernel/iommu_groups/4");
+        fs::create_dir_all(&group).unwrap();
+        fs::write(group.join("name"), "vfio-noiommu\n").unwrap();
+        symlink(&group, self.device("iommu_group")).unwrap();
+        if free {
+            let nodes = self.root.path().join("dev/vfio");
+            fs::create_dir_all(&nodes).unwrap();
+            fs::write(nodes.join("noiommu-4"), "").unwrap();
+        }
     }
 
     fn end_of_monitor(&mut self) {
@@ -116,6 +157,7 @@ fn kept(why: &str) -> Kept {
         parent: None,
         seen_in_slot: false,
         accepted: false,
+        through_group: false,
     };
     Kept::new(&device, why.into())
 }
@@ -141,6 +183,67 @@ fn the_device_of_a_killed_monitor_is_stopped_and_reset() {
     keeper.join().unwrap().unwrap();
     assert_eq!(fs::read(device.join("reset")).unwrap(), b"1");
     assert_eq!(fs::read(device.join("config")).unwrap()[4], 2);
+}
+
+fn memory() -> File {
+    let file = rustix::fs::memfd_create("memory", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let file = File::from(file);
+    file.set_len(1 << 20).unwrap();
+    file
+}
+
+#[test]
+fn a_keeper_says_when_it_has_pinned_memory_and_when_it_cannot() {
+    let rig = Rig::new();
+    rig.hold_group();
+    let file = memory();
+    let parts = vec![0..0x4000, 0x8000..0x9000];
+    assert_eq!(rig.pin(parts, Some(&file)), READY);
+    for (parts, file) in [
+        (vec![0..2 << 20], Some(&file)),
+        (vec![0x4000..0x4000], Some(&file)),
+        (vec![0..0x1000], None),
+    ] {
+        let answer = rig.pin(parts.clone(), file);
+        assert!(matches!(answer, Answer::Refused { .. }), "{parts:?}");
+    }
+    rig.tell(&Request::Memory { bytes: 1 << 20 });
+    rig.tell(&Request::Released);
+    rig.join();
+}
+
+#[test]
+fn a_killed_monitors_device_is_reset_once_its_group_is_free() {
+    let mut rig = Rig::new();
+    rig.make_group(true);
+    rig.hold_group();
+    assert_eq!(rig.pin(vec![0..1 << 20], Some(&memory())), READY);
+    rig.tell(&Request::Memory { bytes: 1 << 20 });
+    rig.end_of_monitor();
+    let device = rig.device("");
+    rig.keeper.take().unwrap().join().unwrap().unwrap();
+    assert_eq!(fs::read(device.join("reset")).unwrap(), b"1");
+    assert_eq!(fs::read(device.join("config")).unwrap()[4], 2);
+}
+
+#[test]
+fn a_device_whose_group_stays_closed_is_kept_untouched() {
+    let mut rig = Rig::new();
+    rig.make_group(false);
+    rig.hold_group();
+    assert_eq!(rig.pin(vec![0..1 << 20], Some(&memory())), READY);
+    rig.tell(&Request::Memory { bytes: 1 << 20 });
+    rig.end_of_monitor();
+    let found = rig.found();
+    let [device] = found.status.devices.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert!(device.through_group);
+    assert!(device.why.contains("noiommu-4"), "{}", device.why);
+    assert_eq!(fs::read(rig.device("reset")).unwrap(), b"");
+    assert_eq!(fs::read(rig.device("config")).unwrap()[4], 6);
+    assert_eq!(release(&found, device.bdf).unwrap().devices, []);
+    rig.join();
 }
 
 #[test]

@@ -35,7 +35,8 @@ const AFTER_BIND: &str = "Loads vfio-pci if it is a module, sets the device's dr
 If no IOMMU isolates the device, the kernel's unsafe \
                           mode must be on: echo 1 > \
                           /sys/module/vfio/parameters/enable_unsafe_noiommu_mode. Binding then \
-                          taints the kernel. The mode can be switched off after that.
+                          taints the kernel. The mode can be switched off after that, but on kernels before 7.3, \
+                          where each run requires it.
 
 All devices \
                           are checked before the first one is changed.";

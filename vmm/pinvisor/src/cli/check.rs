@@ -11,8 +11,7 @@ use host::{DmaMode, Mediation, SysRoot, Wanted, WantedDevice, WantedMemory};
 use super::written;
 use crate::config::DEVICE_VALUE;
 use crate::error::Error;
-use vmm::config::profile;
-use vmm::config::{DeviceConfig, MemoryConfig};
+use vmm::config::{BackendChoice, DeviceConfig, MemoryConfig, backend, profile};
 
 /// Options of `pinvisor check`.
 #[derive(Args, Debug)]
@@ -26,6 +25,10 @@ pub struct CheckArgs {
     /// Guest RAM that the run requires: SIZE[,hugepage_size=2M|1G], for example 512M
     #[arg(long, value_name = "SIZE[,hugepage_size=2M|1G]")]
     memory: Option<MemoryConfig>,
+
+    /// Interface of the host kernel that the run is to use for devices without an IOMMU, as in run --backend
+    #[arg(long, value_name = "auto|cdev|group", value_parser = backend, default_value = "auto")]
+    backend: BackendChoice,
 
     /// Write JSON: an object with version (1), ok, and checks, a list of objects with id, device,
     /// verdict (ok, warn or fail), text and next
@@ -60,6 +63,7 @@ impl CheckArgs {
                 bytes: memory.size,
                 hugepage_size: memory.hugepage_size,
             }),
+            backend: self.backend,
         };
         let report = host::check(&root, &wanted);
         written(if self.json {

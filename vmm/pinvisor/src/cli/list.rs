@@ -15,10 +15,10 @@ use crate::error::Error;
 #[derive(Args, Debug)]
 #[command(after_help = AFTER)]
 pub struct ListArgs {
-    /// Write JSON: an object with version (1), iommufd (the node that every run needs, or null),
+    /// Write JSON: an object with version (1), iommufd (the node that a run needs beside cdev, or null),
     /// devices, a list of objects with bdf, vendor, device, class, class_name, vendor_name,
-    /// device_name, driver, mode (noiommu, iommu or null), cdev (the device's node, or null), reset,
-    /// strongest_reset, in_use and on aarch64 host_bridge, and keepers, a list of objects with pid, bytes, devices, text and
+    /// device_name, driver, mode (noiommu, iommu or null), cdev and group (the device's nodes, or null), backend (cdev,
+    /// group or null), reset, strongest_reset, in_use and on aarch64 host_bridge, and keepers, a list of objects with pid, bytes, devices, text and
     /// next
     #[arg(long)]
     json: bool,

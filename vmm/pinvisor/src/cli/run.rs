@@ -50,7 +50,7 @@ mod tests {
     use std::io::Write;
 
     use clap::{CommandFactory, Parser};
-    use vmm::config::{OnReset, SerialConfig};
+    use vmm::config::{BackendChoice, OnReset, SerialConfig};
 
     use super::super::{Cli, Command};
     use super::*;
@@ -104,6 +104,8 @@ mod tests {
             "--device",
             "0000:02:00.0",
             "--noiommu",
+            "--backend",
+            "group",
             "--serial",
             "file=out",
             "--log-file",
@@ -124,6 +126,7 @@ mod tests {
         assert_eq!(config.guest.serial, SerialConfig::File("out".into()));
         assert_eq!(config.guest.command_line, "quiet");
         assert!(config.guest.noiommu);
+        assert_eq!(config.guest.backend, BackendChoice::Group);
         let host = HostConfig {
             verbose: 1,
             log_file: Some("log".into()),
@@ -140,7 +143,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(
             b"kernel = 'a'\nmemory = '64M'\ncpus = 2\ndevice = ['01:00.0']\nverbose = 2\n\
-              cmdline = 'from the file'\nserial = 'off'\nnoiommu = true\n",
+              cmdline = 'from the file'\nserial = 'off'\nnoiommu = true\nbackend = 'cdev'\n",
         )
         .unwrap();
         let path = file.path().to_str().unwrap();
@@ -148,6 +151,7 @@ mod tests {
         assert_eq!(config.guest.cpus.get(), 2);
         assert_eq!(config.guest.command_line, "from the file");
         assert_eq!(config.host.verbose, 2);
+        assert_eq!(config.guest.backend, BackendChoice::Cdev);
         let overridden = run(&[
             "--config",
             path,
@@ -163,6 +167,8 @@ mod tests {
             "",
             "--serial",
             "stdio",
+            "--backend",
+            "auto",
             "-v",
         ])
         .unwrap();
@@ -172,6 +178,7 @@ mod tests {
         assert_eq!(overridden.guest.command_line, "");
         assert_eq!(overridden.guest.serial, SerialConfig::Stdio);
         assert_eq!(overridden.host.verbose, 1);
+        assert_eq!(overridden.guest.backend, BackendChoice::Auto);
         let names: Vec<_> = overridden
             .guest
             .devices

@@ -68,7 +68,7 @@ mod tests {
     use std::fs;
 
     use proptest::prelude::*;
-    use vmm::config::{DmaMode, Poll, SerialConfig};
+    use vmm::config::{BackendChoice, DmaMode, Poll, SerialConfig};
 
     use super::*;
 
@@ -121,6 +121,7 @@ mod tests {
         assert_eq!(options.devices[2].profile, profile);
         assert_eq!(options.devices[3].poll, Some(Poll::Auto));
         assert_eq!(options.serial, Some(SerialConfig::Stdio));
+        assert_eq!(options.backend, Some(BackendChoice::Auto));
         let config = options.complete().unwrap();
         assert_eq!(config.guest.kernel, Path::new("/boot/vmlinuz"));
         assert_eq!(config.guest.memory.size, 2 << 30);
@@ -237,6 +238,7 @@ mod tests {
                 "expected auto|ram|reserved, found \"all\"",
             ),
             ("low-memory", "{ ram = {} }", "expected a string"),
+            ("backend", "'x'", "expected auto|cdev|group, found \"x\""),
             ("on-reset", "'x'", "expected exit|restart, found \"x\""),
             ("serial", "'tty'", "pty or socket=PATH, found \"tty\""),
             ("noiommu", "'yes'", "expected a boolean"),

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 use vmm::config::{
-    Config, CpuCount, DeviceConfig, LowMemory, MemoryConfig, OnReset, SerialConfig,
-    deserialize_path,
+    BackendChoice, Config, CpuCount, DeviceConfig, LowMemory, MemoryConfig, OnReset, SerialConfig,
+    backend, deserialize_backend, deserialize_path,
 };
 
 use super::{HostConfig, RunConfig};
@@ -90,6 +90,12 @@ pub struct RunOptions {
     #[arg(long)]
     pub noiommu: bool,
 
+    /// Interface of the host kernel to use for devices without an IOMMU: cdev is character devices and /dev/iommu (Linux
+    /// 7.3), group is groups and io_uring (Linux 5.15), and auto is cdev if the host has it [default: auto]
+    #[arg(long, value_name = "auto|cdev|group", value_parser = backend)]
+    #[serde(deserialize_with = "deserialize_backend")]
+    pub backend: Option<BackendChoice>,
+
     /// Devices to pass through.
     #[arg(long = "device", value_name = DEVICE_VALUE, help = DEVICE_HELP)]
     #[serde(rename = "device")]
@@ -142,6 +148,7 @@ impl RunOptions {
         let mut devices = file.devices;
         devices.extend(self.devices);
         Self {
+            backend: self.backend.or(file.backend),
             cmdline: self.cmdline.or(file.cmdline),
             cpus: self.cpus.or(file.cpus),
             devices,
@@ -191,6 +198,7 @@ impl RunOptions {
             cpus: self.cpus.unwrap_or_default(),
             devices: self.devices,
             noiommu: self.noiommu,
+            backend: self.backend.unwrap_or_default(),
             serial: self.serial.unwrap_or_default(),
         })
     }

@@ -9,8 +9,6 @@ mod gic;
 use std::ops::Range;
 
 use address::Gpa;
-use devices::pci::BusWindows;
-use host::DmaMap;
 use vm_fdt::{Error, FdtWriter};
 
 use crate::bus::address_map::AddressMap;
@@ -49,31 +47,15 @@ pub struct Platform {
     pub cpus: u8,
     /// Its interrupt controller.
     pub gic: GicVersion,
-    /// Memory-mapped config space of bus 0.
-    pub ecam: Range<Gpa>,
-    /// Addresses that BARs may have.
-    pub windows: Vec<Range<Gpa>>,
-    /// Which addresses on the bus those are.
-    pub bus_windows: BusWindows,
-    /// Where RAM is for devices.
-    pub dma: DmaMap,
-    /// Whether devices see what is in the caches of CPUs.
-    pub is_coherent: bool,
+    /// Where config space of bus 0 is, and which addresses BARs may have. `None` if there is no PCI bus.
+    pub bus: Option<AddressMap>,
 }
 
 impl Platform {
-    /// A machine with this number of CPUs and a GICv3, with a bus as in `map`.
+    /// A machine with this number of CPUs and this interrupt controller, and with a PCI bus as in `bus` if there is one.
     #[must_use]
-    pub fn new(cpus: u8, map: &AddressMap) -> Self {
-        Self {
-            cpus,
-            gic: GicVersion::V3,
-            ecam: map.ecam.clone(),
-            windows: map.windows.clone(),
-            bus_windows: map.bus_windows.clone(),
-            dma: map.dma.clone(),
-            is_coherent: map.is_coherent,
-        }
+    pub fn new(cpus: u8, gic: GicVersion, bus: Option<AddressMap>) -> Self {
+        Self { cpus, gic, bus }
     }
 }
 
@@ -115,7 +97,9 @@ pub fn write(platform: &Platform, boot: &Boot<'_>) -> Result<Vec<u8>, Error> {
     serial_port(&mut fdt)?;
     clock(&mut fdt)?;
     power_button(&mut fdt)?;
-    bus::write(&mut fdt, platform)?;
+    if let Some(map) = &platform.bus {
+        bus::write(&mut fdt, map, platform.gic)?;
+    }
     fdt.end_node(root)?;
     fdt.finish()
 }

@@ -30,10 +30,10 @@ pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, BusError> {
     Ok(event)
 }
 
-/// Connects the emulated devices to the addresses that they answer. Power-off and reset are PSCI's, which KVM serves.
+/// Connects the emulated devices, and the functions of the bus if there is one, to the addresses that they answer.
+/// Power-off and reset are PSCI's, which KVM serves.
 pub fn connect(
-    pci: &Arc<PciRoot>,
-    host_map: &AddressMap,
+    pci: Option<(&Arc<PciRoot>, &AddressMap)>,
     serial: &Arc<GuestSerial>,
     _: &ExitSender,
     interrupts: &Arc<Interrupts>,
@@ -47,12 +47,14 @@ pub fn connect(
                 source: error.to_string().into(),
             })
     };
-    for range in host_map.windows.iter().chain([&host_map.ecam]) {
-        register(range.clone(), Arc::clone(pci) as _)?;
+    if let Some((root, map)) = pci {
+        for range in map.windows.iter().chain([&map.ecam]) {
+            register(range.clone(), Arc::clone(root) as _)?;
+        }
+        let port = |number: u16| PORTS.start + u64::from(number);
+        let ports = port(BAR_PORTS.start)..port(BAR_PORTS.end);
+        register(ports, Arc::new(Ports(Arc::clone(root))))?;
     }
-    let port = |number: u16| PORTS.start + u64::from(number);
-    let ports = port(BAR_PORTS.start)..port(BAR_PORTS.end);
-    register(ports, Arc::new(Ports(Arc::clone(pci))))?;
     register(UART, Arc::clone(serial) as _)?;
     register(RTC, Arc::new(Rtc::new()))?;
     let interrupts = Arc::clone(interrupts);

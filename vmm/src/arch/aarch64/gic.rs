@@ -86,13 +86,10 @@ impl Controllers {
         self.version.most_cpus()
     }
 
-    /// The machine with them, this number of CPUs, and a bus as in `map`.
+    /// The machine with them, this number of CPUs, and a PCI bus as in `bus` if there is one.
     #[must_use]
-    pub fn platform(&self, cpus: u8, map: &AddressMap) -> Platform {
-        Platform {
-            gic: self.version,
-            ..Platform::new(cpus, map)
-        }
+    pub fn platform(&self, cpus: u8, bus: Option<AddressMap>) -> Platform {
+        Platform::new(cpus, self.version, bus)
     }
 
     /// What becomes of the message `data` to `address` from `device`, its requester id in the guest.

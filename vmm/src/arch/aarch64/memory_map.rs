@@ -7,6 +7,7 @@ use std::ops::Range;
 use address::Gpa;
 
 use crate::boot::release::Release;
+use crate::bus::address_map::AddressMap;
 use crate::config::LowMemory;
 use crate::memory::plan::{MemoryPlan, PlanError};
 
@@ -82,7 +83,7 @@ impl LowMemoryUse {
 /// None.
 pub(crate) fn memory_map(
     plan: &MemoryPlan,
-    _: &Range<Gpa>,
+    _: Option<&AddressMap>,
     _: Gpa,
     _: LowMemoryUse,
 ) -> Result<MemoryMap, PlanError> {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use devices::i8042::{self, I8042};
-use devices::pci::{self, PciRoot};
+use devices::pci::{CONFIG_PORT, CONFIG_PORTS, PciRoot};
 use devices::power::{self, Power, PowerEvent};
 use devices::serial;
 use vm_device::DevicePio;
@@ -30,10 +30,9 @@ pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, BusError> {
     Ok(event)
 }
 
-/// Connects the emulated devices to the addresses that they answer.
+/// Connects the emulated devices, and the functions of the bus if there is one, to the addresses that they answer.
 pub fn connect(
-    pci: &Arc<PciRoot>,
-    host_map: &AddressMap,
+    pci: Option<(&Arc<PciRoot>, &AddressMap)>,
     serial: &Arc<GuestSerial>,
     exits: &ExitSender,
     _: &Arc<Interrupts>,
@@ -43,21 +42,22 @@ pub fn connect(
         operation: "connect an emulated device",
         source: error.to_string().into(),
     };
-    for range in host_map.windows.iter().chain([&host_map.ecam]) {
-        let range =
-            BusRange::new(MmioAddress(range.start.0), range.end - range.start).map_err(failed)?;
-        bus.register_mmio(range, Arc::clone(pci) as _)
-            .map_err(failed)?;
-    }
-    let bar_ports = BAR_PORTS.end - BAR_PORTS.start;
     let keyboard = Arc::new(I8042::new(ResetLine(exits.clone())));
-    let ports: [(u16, u16, Arc<dyn DevicePio + Send + Sync>); 5] = [
-        (pci::CONFIG_PORT, pci::CONFIG_PORTS, Arc::clone(pci) as _),
-        (BAR_PORTS.start, bar_ports, Arc::clone(pci) as _),
+    let mut ports: Vec<(u16, u16, Arc<dyn DevicePio + Send + Sync>)> = vec![
         (serial::BASE_PORT, serial::PORTS, Arc::clone(serial) as _),
         (POWER_PORT, power::PORTS, power_registers(exits.clone())),
         (i8042::BASE_PORT, i8042::PORTS, keyboard),
     ];
+    if let Some((root, map)) = pci {
+        for range in map.windows.iter().chain([&map.ecam]) {
+            let range = BusRange::new(MmioAddress(range.start.0), range.end - range.start);
+            bus.register_mmio(range.map_err(failed)?, Arc::clone(root) as _)
+                .map_err(failed)?;
+        }
+        let bar_ports = BAR_PORTS.end - BAR_PORTS.start;
+        ports.push((CONFIG_PORT, CONFIG_PORTS, Arc::clone(root) as _));
+        ports.push((BAR_PORTS.start, bar_ports, Arc::clone(root) as _));
+    }
     for (start, count, device) in ports {
         let range = BusRange::new(PioAddress(start), count).map_err(failed)?;
         bus.register_pio(range, device).map_err(failed)?;

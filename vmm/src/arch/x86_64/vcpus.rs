@@ -32,7 +32,8 @@ impl Vcpus {
     /// # Errors
     /// [`VmError`]
     pub fn create(vm: &Vm, count: u8) -> Result<Self, VmError> {
-        // CONFIG_ADDRESS of PCI, a dword, which selects what the next access to CONFIG_DATA is about.
+        // CONFIG_ADDRESS of PCI, a dword, which selects what the next access to CONFIG_DATA is about. Linux looks for
+        // functions before it knows whether there is a bus (arch/x86/kernel/early-quirks.c, early_pci_scan_bus).
         vm.keep_writes(CONFIG_PORT, 4)?;
         for (port, len) in PROBED_PORTS {
             vm.keep_writes(port, len)?;

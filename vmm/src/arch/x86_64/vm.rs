@@ -36,10 +36,10 @@ impl Controllers {
         MOST_CPUS
     }
 
-    /// The machine with them, this number of CPUs, and a bus as in `map`.
+    /// The machine with them, this number of CPUs, and a PCI bus as in `bus` if there is one.
     #[must_use]
-    pub fn platform(&self, cpus: u8, map: &AddressMap) -> Platform {
-        Platform::new(cpus, map)
+    pub fn platform(&self, cpus: u8, bus: Option<AddressMap>) -> Platform {
+        Platform::new(cpus, bus)
     }
 
     /// What becomes of a message: its address names the CPU.

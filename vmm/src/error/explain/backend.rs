@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use host::Id;
-use iommufd_backend::{Error as Backend, ErrorKind as BackendKind, GetPaError};
+use iommufd_backend::{Error as Backend, ErrorKind as BackendKind, GetPaError, Operation};
 use strum::IntoEnumIterator;
 
 use super::Explain;
@@ -25,6 +25,7 @@ impl Explain for Backend {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::OpenCdev { source, .. }
+            | Self::OpenGroup { source, .. }
             | Self::Pin { source, .. }
             | Self::Map { source, .. }
             | Self::Translate {
@@ -35,9 +36,16 @@ impl Explain for Backend {
             Self::Device { source, .. } if source.raw_os_error() == Some(libc::ENOSYS) => {
                 ExitCode::Host
             }
-            Self::OpenIommufd { .. }
+            Self::Device {
+                operation: Operation::SetContainer | Operation::SetNoiommu,
+                ..
+            }
+            | Self::OpenContainer { .. }
+            | Self::IoUring { .. }
+            | Self::OpenIommufd { .. }
             | Self::Iommufd { .. }
             | Self::NoCdev { .. }
+            | Self::NoGroup { .. }
             | Self::NotBound {
                 unsafe_mode: None, ..
             }
@@ -52,12 +60,14 @@ impl Explain for Backend {
             Self::NoDevice { .. }
             | Self::NotBound { .. }
             | Self::OpenCdev { .. }
+            | Self::OpenGroup { .. }
             | Self::Device { .. }
             | Self::DeviceUnusable { .. }
             | Self::NotQuiet { .. } => ExitCode::Device,
             Self::Pin { .. }
             | Self::Translate { .. }
             | Self::Misaligned { .. }
+            | Self::PageAbsent { .. }
             | Self::Map { .. }
             | Self::Extent(_) => ExitCode::Memory,
         }
@@ -87,11 +97,26 @@ impl Explain for Backend {
             Self::OpenIommufd { .. } => Id::Iommufd,
             Self::NoDevice { .. } => Id::DeviceExists,
             Self::NotBound { .. } => Id::DeviceDriver,
-            Self::NoCdev { .. } => Id::DeviceCdev,
-            Self::OpenCdev { source, .. } => match source.raw_os_error() {
-                Some(libc::EPERM) => Id::CapabilityRawio,
-                _ => Id::DeviceCdev,
+            Self::NoCdev { .. } | Self::NoGroup { .. } => Id::DeviceCdev,
+            Self::OpenContainer { .. } => Id::Backend,
+            Self::IoUring { .. } => Id::IoUring,
+            Self::Device {
+                operation: Operation::SetNoiommu,
+                source,
+                ..
+            } => match source.raw_os_error() {
+                Some(libc::ENODEV) => Id::UnsafeMode,
+                _ => return None,
             },
+            Self::OpenGroup { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => {
+                Id::DeviceInUse
+            }
+            Self::OpenCdev { source, .. } | Self::OpenGroup { source, .. } => {
+                match source.raw_os_error() {
+                    Some(libc::EPERM) => Id::CapabilityRawio,
+                    _ => Id::DeviceCdev,
+                }
+            }
             Self::Pin { source, .. } if source.raw_os_error() == Some(libc::ENOMEM) => {
                 match limits.limit_locked_memory() {
                     true => Id::Memlock,
@@ -104,8 +129,9 @@ impl Explain for Backend {
                 GetPaError::NotNoiommu => Id::KernelConfig,
                 _ => return None,
             },
-            Self::AddressesHidden { .. } => Id::AddressMap,
-            Self::Read { path, .. } | Self::Parse { path, .. } => return of_file(path),
+            Self::AddressesHidden { path } | Self::Read { path, .. } | Self::Parse { path, .. } => {
+                return of_file(path);
+            }
             _ => return None,
         })
     }
@@ -119,6 +145,7 @@ fn is_denied(source: &io::Error) -> bool {
 fn of_file(path: &Path) -> Option<Id> {
     let ids = [
         ("/proc/iomem", Id::AddressMap),
+        ("/proc/self/pagemap", Id::PageAddresses),
         ("/sys/kernel/mm/hugepages", Id::Hugepages),
         ("/sys", Id::Sysfs),
     ];
@@ -159,7 +186,7 @@ mod tests {
             Some("hugepages")
         );
         assert_eq!(read("/proc/iomem"), Some("address-map"));
-        assert_eq!(read("/proc/self/pagemap"), None);
+        assert_eq!(read("/proc/self/pagemap"), Some("page-addresses"));
     }
 
     #[test]

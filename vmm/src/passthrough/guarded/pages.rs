@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use address::Hpa;
 use guarded_nvme::device::{Block, Shape};
 use guarded_nvme::spec::{PAGE, PAGE_BYTES};
-use iommufd_backend::OwnPages;
+use iommufd_backend::{FileRange, OwnPages};
 
 const PAGE_WORDS: usize = PAGE_BYTES / 8;
 
@@ -32,6 +32,11 @@ impl Pool {
     /// Bytes of all pages.
     pub fn len(&self) -> u64 {
         self.pages.len()
+    }
+
+    /// The file that they are in, all of it.
+    pub fn file(&self) -> FileRange<'_> {
+        self.pages.file()
     }
 
     /// Logs where the pages are.

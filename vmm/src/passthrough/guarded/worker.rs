@@ -23,6 +23,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::machine::Machine;
 use crate::run::exit::ExitSender;
+use crate::run::threads;
 
 /// How long a device may take in the end before it is reset: to complete its commands, and to be disabled.
 const GENTLE: Duration = Duration::from_secs(3);
@@ -78,12 +79,10 @@ impl GuardedController {
         let is_stopping = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&is_stopping);
         let events = events(&work)?;
-        let thread = thread::Builder::new()
-            .name(format!("nvme-{bdf}"))
-            .spawn(move || {
-                let _notice = exits.on_panic();
-                run(work, &events, &stopping);
-            })?;
+        let thread = threads::named(format!("nvme-{bdf}")).spawn(move || {
+            let _notice = exits.on_panic();
+            run(work, &events, &stopping);
+        })?;
         Ok(Self {
             bdf,
             bell,

@@ -10,12 +10,14 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+
+use crate::run::threads;
 
 /// Bytes that wait for a reader at most.
 pub const CAPACITY: usize = 1 << 20;
@@ -176,9 +178,8 @@ impl Pump {
         let working = Arc::clone(&shared);
         // Signals are for the main thread, which may not have taken them over yet.
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let thread = thread::Builder::new()
-            .name("serial-output".to_owned())
-            .spawn(move || working.work(&target));
+        let thread =
+            threads::named("serial-output".to_owned()).spawn(move || working.work(&target));
         before.thread_set_mask()?;
         let thread = thread?;
         Ok(Self {

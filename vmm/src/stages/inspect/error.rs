@@ -67,6 +67,15 @@ pub enum InspectError {
         /// The device.
         bdf: Bdf,
     },
+    /// It would be opened through its group, which an IOMMU keeps.
+    #[error(
+        "PCI device {bdf} (dma=iommu) is behind an IOMMU, and the host kernel's group interface (--backend group) is \
+         supported only for devices without one"
+    )]
+    NotOnGroupPath {
+        /// The device.
+        bdf: Bdf,
+    },
     /// An IOMMU was asked for where there is none.
     #[error("PCI device {bdf} is not behind an IOMMU, which dma=iommu requires")]
     NotBehindIommu {
@@ -90,9 +99,10 @@ impl Explain for InspectError {
             | Self::DeviceWithSoftware { .. }
             | Self::NoIdentity => ExitCode::Usage,
             Self::MemoryEncrypted { .. } => ExitCode::Host,
-            Self::BehindIommu { .. } | Self::NotBehindIommu { .. } | Self::BusAddresses { .. } => {
-                ExitCode::Device
-            }
+            Self::BehindIommu { .. }
+            | Self::NotBehindIommu { .. }
+            | Self::NotOnGroupPath { .. }
+            | Self::BusAddresses { .. } => ExitCode::Device,
         }
     }
 
@@ -108,6 +118,10 @@ impl Explain for InspectError {
             }
             Self::BehindIommu { .. } => {
                 "omit dma=, or use dma=iommu: the IOMMU translates for the device"
+            }
+            Self::NotOnGroupPath { .. } => {
+                "omit --backend group, and do not combine the device with devices that have only a group; devices behind \
+                 an IOMMU require a host kernel with CONFIG_VFIO_DEVICE_CDEV"
             }
             Self::NotBehindIommu { .. } => {
                 "enable the IOMMU in the host's firmware and on its kernel's command line \
@@ -125,6 +139,7 @@ impl Explain for InspectError {
             Self::MemoryEncrypted { .. } => Some(Id::MemoryEncryption),
             Self::BusAddresses { .. } => Some(Id::DeviceBars),
             Self::BehindIommu { .. } | Self::NotBehindIommu { .. } => Some(Id::DeviceDmaMode),
+            Self::NotOnGroupPath { .. } => Some(Id::DeviceCdev),
             Self::NoiommuNotAccepted { .. }
             | Self::NoIdentity
             | Self::DeviceWithSoftware { .. } => None,

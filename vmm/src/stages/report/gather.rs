@@ -53,7 +53,7 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         },
         memory_map: map.as_ref().map(entries).unwrap_or_default(),
         places: places(planned),
-        host_bridge: host_bridge(&planned.guest.bus.map),
+        host_bridge: planned.guest.bus.map.as_ref().and_then(host_bridge),
         devices,
         warnings: planned.warnings()?,
         error: planned.boot.obstacle(),
@@ -135,10 +135,12 @@ fn places(planned: &Planned<'_>) -> Vec<Place> {
     for (name, range) in in_guest(planned.guest.bars.clone()) {
         add(&name, "bar", &range);
     }
-    for window in &planned.guest.bus.map.windows {
-        add("PCI window", "window", window);
+    if let Some(bus) = &planned.guest.bus.map {
+        for window in &bus.windows {
+            add("PCI window", "window", window);
+        }
+        add("PCI config space", "platform", &bus.ecam);
     }
-    add("PCI config space", "platform", &planned.guest.bus.map.ecam);
     let low = Gpa(0)..Gpa(low::SIZE);
     for (name, range) in layout::FIXED.iter().filter(|(_, range)| *range != low) {
         add(name.trim_start_matches("the "), "platform", range);

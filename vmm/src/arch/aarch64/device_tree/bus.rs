@@ -9,9 +9,10 @@ use devices::pci::Pin;
 use host::DmaMap;
 use vm_fdt::{Error, FdtWriter};
 
-use super::{GIC, HIGH, MESSAGES, Platform, SHARED, name, reg};
+use super::{GIC, HIGH, MESSAGES, SHARED, name, reg};
 use crate::arch::aarch64::gic_version::GicVersion;
 use crate::arch::aarch64::layout::{INTX_GSIS, PORTS};
+use crate::bus::address_map::AddressMap;
 use crate::halves;
 
 /// First cell of an address on the bus: which space it is in (PCI Bus Binding, section 2.2.1.1).
@@ -29,17 +30,17 @@ const SWIZZLE: u8 = 4;
 const REQUESTERS: u32 = 0x1_0000;
 
 /// Writes the root bridge.
-pub(super) fn write(fdt: &mut FdtWriter, platform: &Platform) -> Result<(), Error> {
-    let node = fdt.begin_node(&name("pcie", &platform.ecam))?;
+pub(super) fn write(fdt: &mut FdtWriter, map: &AddressMap, gic: GicVersion) -> Result<(), Error> {
+    let node = fdt.begin_node(&name("pcie", &map.ecam))?;
     fdt.property_string("compatible", "pci-host-ecam-generic")?;
     fdt.property_string("device_type", "pci")?;
-    fdt.property_array_u64("reg", &reg(&platform.ecam))?;
+    fdt.property_array_u64("reg", &reg(&map.ecam))?;
     fdt.property_array_u32("bus-range", &[0, 0])?;
     fdt.property_u32("linux,pci-domain", 0)?;
     fdt.property_u32("#address-cells", 3)?;
     fdt.property_u32("#size-cells", 2)?;
-    fdt.property_array_u32("ranges", &ranges(platform))?;
-    let memory = dma_ranges(&platform.dma);
+    fdt.property_array_u32("ranges", &ranges(map))?;
+    let memory = dma_ranges(&map.dma);
     if !memory.is_empty() {
         fdt.property_array_u32("dma-ranges", &memory)?;
     }
@@ -47,23 +48,23 @@ pub(super) fn write(fdt: &mut FdtWriter, platform: &Platform) -> Result<(), Erro
     let mask = u32::from(SWIZZLE - 1) << DEVICE_SHIFT;
     fdt.property_array_u32("interrupt-map-mask", &[mask, 0, 0, 7])?;
     fdt.property_array_u32("interrupt-map", &interrupts())?;
-    match platform.gic {
+    match gic {
         // The id that the ITS is given is the requester id.
         GicVersion::V3 => fdt.property_array_u32("msi-map", &[0, MESSAGES, 0, REQUESTERS])?,
         GicVersion::V2 => fdt.property_u32("msi-parent", MESSAGES)?,
     }
-    if platform.is_coherent {
+    if map.is_coherent {
         fdt.property_null("dma-coherent")?;
     }
     fdt.end_node(node)
 }
 
 /// What the bridge decodes: address on the bus, address of the CPU's, length.
-fn ranges(platform: &Platform) -> Vec<u32> {
+fn ranges(map: &AddressMap) -> Vec<u32> {
     let mut cells = range(SPACE_PORTS, 0, &PORTS).to_vec();
-    for window in &platform.windows {
+    for window in &map.windows {
         // Each is a part of a window of the host's.
-        let Some(bus) = platform.bus_windows.to_bus(window.start) else {
+        let Some(bus) = map.bus_windows.to_bus(window.start) else {
             continue;
         };
         let end = bus.0.saturating_add(window.end - window.start);

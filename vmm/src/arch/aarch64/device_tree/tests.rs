@@ -79,7 +79,7 @@ fn platform(cpus: u8) -> Platform {
         ecam,
         ..AddressMap::conventional()
     };
-    Platform::new(cpus, &map)
+    Platform::new(cpus, GicVersion::V3, Some(map))
 }
 
 fn boot(memory: &[Range<Gpa>]) -> Boot<'_> {
@@ -217,8 +217,18 @@ fn coherence_is_claimed_only_where_the_host_has_it() {
     let mut platform = platform(1);
     let tree = |platform: &Platform| read(&write(platform, &boot(&MEMORY)).unwrap());
     assert!(tree(&platform).contains_key(coherent));
-    platform.is_coherent = false;
+    platform.bus.as_mut().unwrap().is_coherent = false;
     assert!(!tree(&platform).contains_key(coherent));
+}
+
+#[test]
+fn a_machine_without_a_bus_has_no_node_of_one() {
+    let has_bus = |platform: &Platform| {
+        let tree = read(&write(platform, &boot(&MEMORY)).unwrap());
+        tree.keys().any(|property| property.starts_with("/pcie@"))
+    };
+    assert!(has_bus(&platform(1)));
+    assert!(!has_bus(&Platform::new(1, GicVersion::V3, None)));
 }
 
 #[test]
@@ -244,7 +254,7 @@ fn the_tree_of_the_largest_machine_fits_its_place() {
         ..boot(&memory)
     };
     let mut platform = platform(32);
-    platform.windows = vec![Gpa(0x1000_0000)..Gpa(0x1001_0000); 64];
+    platform.bus.as_mut().unwrap().windows = vec![Gpa(0x1000_0000)..Gpa(0x1001_0000); 64];
     let blob = write(&platform, &boot).unwrap();
     assert!((blob.len() as u64) < ALIGNMENT, "{} bytes", blob.len());
 }

@@ -32,18 +32,12 @@ impl Aml for Raw {
 /// The DSDT of `platform`.
 pub(super) fn table(platform: &Platform) -> Vec<u8> {
     let mut body = Vec::new();
-    let scope = Scope::new(
-        "\\_SB_".into(),
-        vec![
-            &Raw(root_bridge(platform)),
-            &Raw(motherboard(platform)),
-            &Raw(serial_port()),
-            &Raw(power_button()),
-            &Raw(events(platform)),
-        ],
-    )
-    .to_vec();
-    body.extend(scope);
+    let mut devices = vec![serial_port(), power_button(), events(platform)];
+    if let Some(bus) = &platform.bus {
+        devices.extend([root_bridge(platform, &bus.windows), motherboard(&bus.ecam)]);
+    }
+    let devices = Raw(devices.concat());
+    body.extend(Scope::new("\\_SB_".into(), vec![&devices]).to_vec());
     let sleep_type = power::S5_SLEEP_TYPE;
     body.extend(Name::new("_S5_".into(), &Package::new(vec![&sleep_type])).to_vec());
 
@@ -60,11 +54,11 @@ pub(super) fn table(platform: &Platform) -> Vec<u8> {
     dsdt.as_slice().to_vec()
 }
 
-fn root_bridge(platform: &Platform) -> Vec<u8> {
+fn root_bridge(platform: &Platform, windows: &[Range<Gpa>]) -> Vec<u8> {
     let config = IO::new(pci::CONFIG_PORT, pci::CONFIG_PORT, 1, config_ports());
     let bus = AddressSpace::new_bus_number(0_u16, 0);
     let ports = AddressSpace::new_io(platform.ports.start, platform.ports.end - 1, None);
-    let windows: Vec<AddressSpace<u64>> = platform.windows.iter().map(window).collect();
+    let windows: Vec<AddressSpace<u64>> = windows.iter().map(window).collect();
     let mut resources: Vec<&dyn Aml> = vec![&bus, &config, &ports];
     resources.extend(windows.iter().map(|window| window as &dyn Aml));
 
@@ -108,8 +102,7 @@ fn routing(platform: &Platform) -> PackageBuilder {
 }
 
 /// What drivers must leave alone: ECAM, which is in no window.
-fn motherboard(platform: &Platform) -> Vec<u8> {
-    let ecam = &platform.ecam;
+fn motherboard(ecam: &Range<Gpa>) -> Vec<u8> {
     // Below 4 GiB and 1 MiB long by construction.
     let start = u32::try_from(ecam.start.0).unwrap_or(u32::MAX);
     let length = u32::try_from(ecam.end - ecam.start).unwrap_or(0);

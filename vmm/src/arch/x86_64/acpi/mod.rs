@@ -44,10 +44,8 @@ const NO_VGA_NO_RTC: u16 = 1 << 2 | 1 << 5;
 pub struct Platform {
     /// CPUs, numbered from 0, which is also their APIC id.
     pub cpus: u8,
-    /// Memory-mapped config space of bus 0.
-    pub ecam: Range<Gpa>,
-    /// Addresses that BARs may have.
-    pub windows: Vec<Range<Gpa>>,
+    /// Where config space of bus 0 is, and which addresses BARs may have. `None` if there is no PCI bus.
+    pub bus: Option<AddressMap>,
     /// I/O ports that BARs may have.
     pub ports: Range<u16>,
     /// First of the ports of the power device.
@@ -59,13 +57,12 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// A machine with this number of CPUs, with config space and windows for BARs as in `map`.
+    /// A machine with this number of CPUs, and with a PCI bus as in `bus` if there is one.
     #[must_use]
-    pub fn new(cpus: u8, map: &AddressMap) -> Self {
+    pub fn new(cpus: u8, bus: Option<AddressMap>) -> Self {
         Self {
             cpus,
-            ecam: map.ecam.clone(),
-            windows: map.windows.clone(),
+            bus,
             ports: layout::BAR_PORTS,
             power: layout::POWER_PORT,
             power_button: layout::POWER_BUTTON_GSI,
@@ -116,7 +113,8 @@ impl Platform {
         };
         let dsdt = tables.add(dsdt::table(self));
         let mut root = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-        for table in [self.fadt(dsdt), self.madt(), self.mcfg()] {
+        let mcfg = self.bus.as_ref().map(mcfg);
+        for table in [self.fadt(dsdt), self.madt()].into_iter().chain(mcfg) {
             root.add_entry(tables.add(table).0);
         }
         let root = tables.add(bytes(&root));
@@ -155,12 +153,12 @@ impl Platform {
         madt.add_structure(IoApic::new(0, address(IO_APIC), 0));
         bytes(&madt)
     }
+}
 
-    fn mcfg(&self) -> Vec<u8> {
-        let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-        mcfg.add_ecam(self.ecam.start.0, 0, 0, 0);
-        bytes(&mcfg)
-    }
+fn mcfg(bus: &AddressMap) -> Vec<u8> {
+    let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    mcfg.add_ecam(bus.ecam.start.0, 0, 0, 0);
+    bytes(&mcfg)
 }
 
 /// Tables one behind the other.
@@ -205,11 +203,14 @@ mod tests {
     fn platform() -> Platform {
         Platform {
             cpus: 2,
-            ecam: Gpa(0xb000_0000)..Gpa(0xb010_0000),
-            windows: vec![
-                Gpa(0xc000_0000)..Gpa(0xfec0_0000),
-                Gpa(0xc0_0000_0000)..Gpa(0x100_0000_0000),
-            ],
+            bus: Some(AddressMap {
+                ecam: Gpa(0xb000_0000)..Gpa(0xb010_0000),
+                windows: vec![
+                    Gpa(0xc000_0000)..Gpa(0xfec0_0000),
+                    Gpa(0xc0_0000_0000)..Gpa(0x100_0000_0000),
+                ],
+                ..AddressMap::conventional()
+            }),
             ports: 0x1000..0xffff,
             power: 0x600,
             power_button: 20,
@@ -271,10 +272,27 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_without_a_bus_describes_none() {
+        let mut platform = platform();
+        let has = |platform: &Platform, word: &[u8; 4]| {
+            let image = platform.image(Gpa(BASE));
+            image.windows(4).any(|window| window == word)
+        };
+        // Also what keeps drivers off config space is not needed.
+        for word in [b"MCFG", b"PCI0", b"MBRD"] {
+            platform.bus = Some(AddressMap::conventional());
+            assert!(has(&platform, word), "{word:?}");
+            platform.bus = None;
+            assert!(!has(&platform, word), "{word:?}");
+        }
+        assert!(has(&platform, b"COM1"));
+    }
+
+    #[test]
     fn the_tables_of_the_largest_machine_fit() {
         let mut large = platform();
         large.cpus = 254;
-        large.windows = vec![Gpa(0xc000_0000)..Gpa(0xd000_0000); 64];
+        large.bus.as_mut().unwrap().windows = vec![Gpa(0xc000_0000)..Gpa(0xd000_0000); 64];
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         assert_eq!(large.write(&memory).unwrap(), Gpa(BASE));
     }

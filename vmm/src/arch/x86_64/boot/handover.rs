@@ -58,7 +58,7 @@ impl Handover<'_> {
     ) -> Result<Start, ArchError> {
         let Self { memory, low, .. } = self;
         let start = placement.kernel.start;
-        let memory_map = memory_map(self.plan, &self.platform.ecam, start, low);
+        let memory_map = memory_map(self.plan, self.platform.bus.as_ref(), start, low);
         let memory_map = memory_map.map_err(LayoutError::from)?;
         let info = BootInfo {
             memory_map: &memory_map,

@@ -2,27 +2,26 @@
 
 //! The memory map of a guest, and warnings about it.
 
-use std::ops::Range;
-
 use address::Gpa;
 
 use super::low_memory::LowMemoryUse;
 use crate::arch::x86_64::e820::{ENTRIES_WITHOUT_NUMA, Entry, Kind, MemoryMap, SAFE_EXTENTS};
 use crate::arch::x86_64::low;
+use crate::bus::address_map::AddressMap;
 use crate::memory::plan::{MemoryPlan, PlanError};
 
-/// The memory map of a guest with its kernel at `kernel`, and this use of low memory.
+/// The memory map of a guest with its kernel at `kernel`, this use of low memory, and a PCI bus if there is one.
 pub(crate) fn memory_map(
     plan: &MemoryPlan,
-    ecam: &Range<Gpa>,
+    bus: Option<&AddressMap>,
     kernel: Gpa,
     low: LowMemoryUse,
 ) -> Result<MemoryMap, PlanError> {
     let mut fixed = low::memory_map(low.kind).to_vec();
-    fixed.push(Entry {
-        range: ecam.clone(),
+    fixed.extend(bus.map(|bus| Entry {
+        range: bus.ecam.clone(),
         kind: Kind::Reserved,
-    });
+    }));
     MemoryMap::new(plan, fixed, kernel)
 }
 

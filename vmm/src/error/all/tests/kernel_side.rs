@@ -4,14 +4,14 @@
 
 use address::{Hpa, Iova};
 use iommufd_backend::extent::ExtentError;
-use iommufd_backend::{Error as Backend, GetPaError, IommufdOperation, Operation};
+use iommufd_backend::{Error as Backend, GetPaError, IommufdOperation, Operation, RingOperation};
 
 use super::samples::{bdf, errno};
 use crate::error::Error;
 
 /// All of them, with each difference that matters.
 pub fn all() -> Vec<Error> {
-    let all = [opened(), commands(), memory(), places(), files()];
+    let all = [opened(), groups(), commands(), memory(), places(), files()];
     all.into_iter().flatten().map(Error::from).collect()
 }
 
@@ -52,6 +52,38 @@ fn opened() -> Vec<Backend> {
     ]
 }
 
+/// Groups, containers and io_uring.
+fn groups() -> Vec<Backend> {
+    let bdf = bdf();
+    let group = |number| Backend::OpenGroup {
+        bdf,
+        path: "/dev/vfio/noiommu-0".into(),
+        source: errno(number),
+    };
+    let container = |number| Backend::OpenContainer {
+        path: "/dev/vfio/vfio".into(),
+        source: errno(number),
+    };
+    let ring = |number| Backend::IoUring {
+        operation: RingOperation::MakeRing,
+        source: errno(number),
+    };
+    vec![
+        Backend::NoGroup {
+            bdf,
+            driver: "vfio-pci".to_owned(),
+        },
+        group(libc::EPERM),
+        group(libc::EBUSY),
+        group(libc::ENOENT),
+        container(libc::ENOENT),
+        container(libc::EACCES),
+        ring(libc::EPERM),
+        ring(libc::ENOSYS),
+        ring(libc::ENOMEM),
+    ]
+}
+
 /// Commands that are refused.
 fn commands() -> Vec<Backend> {
     let bdf = bdf();
@@ -64,6 +96,7 @@ fn commands() -> Vec<Backend> {
         device(Operation::Bind, libc::EPERM),
         device(Operation::Bind, libc::ENOSYS),
         device(Operation::Bind, libc::EBUSY),
+        device(Operation::SetNoiommu, libc::ENODEV),
         device(Operation::Reset, libc::EBUSY),
         Backend::DeviceUnusable {
             bdf,
@@ -119,6 +152,7 @@ fn places() -> Vec<Backend> {
             hpa: Hpa(4096),
             page_size: 2 << 20,
         },
+        Backend::PageAbsent { iova: Iova(0) },
         Backend::Extent(ExtentError::Empty {
             iova: Iova(0),
             hpa: Hpa(0),
@@ -140,6 +174,9 @@ fn files() -> Vec<Backend> {
     vec![
         Backend::AddressesHidden {
             path: "/proc/iomem".into(),
+        },
+        Backend::AddressesHidden {
+            path: "/proc/self/pagemap".into(),
         },
         read("/proc/iomem", libc::ENOENT),
         read("/sys/bus/pci/devices", libc::ENOENT),

@@ -93,6 +93,7 @@ fn inspect() -> Vec<Error> {
         },
         InspectError::BusAddresses { bdf, found },
         InspectError::BehindIommu { bdf },
+        InspectError::NotOnGroupPath { bdf },
         InspectError::NotBehindIommu { bdf },
         InspectError::NoIdentity,
         InspectError::DeviceWithSoftware { bdf },

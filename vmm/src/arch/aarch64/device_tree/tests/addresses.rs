@@ -4,7 +4,7 @@
 //! include/linux/dma-direct.h).
 
 use address::{BusAddr, Hpa};
-use devices::pci::BusWindow;
+use devices::pci::{BusWindow, BusWindows};
 use host::{BusRange, DmaMap};
 use proptest::prelude::*;
 
@@ -71,12 +71,13 @@ fn tree_of(windows: &[BusRange], dma: DmaMap) -> Tree {
         cpu: cpu(range),
         bus: range.bus,
     };
-    let platform = Platform {
+    let mut platform = platform(1);
+    platform.bus = platform.bus.map(|bus| AddressMap {
         windows: windows.iter().map(cpu).collect(),
         bus_windows: windows.iter().map(window).collect(),
         dma,
-        ..platform(1)
-    };
+        ..bus
+    });
     read(&write(&platform, &boot(&MEMORY)).unwrap())
 }
 
