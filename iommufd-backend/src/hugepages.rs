@@ -22,19 +22,11 @@ pub enum HugepageSize {
     Mib512,
     /// 1 GiB
     Gib1,
-    /// 16 GiB, where the kernel's pages have 64 KiB.
-    Gib16,
 }
 
 impl HugepageSize {
     /// All sizes, ascending. No kernel has all of them, and each has that of 2 MiB.
-    pub const ALL: [Self; 5] = [
-        Self::Mib2,
-        Self::Mib32,
-        Self::Mib512,
-        Self::Gib1,
-        Self::Gib16,
-    ];
+    pub const ALL: [Self; 4] = [Self::Mib2, Self::Mib32, Self::Mib512, Self::Gib1];
 
     /// Those that a kernel offers whose own pages have `page` bytes, ascending.
     pub fn of_pages(page: u64) -> impl Iterator<Item = Self> {
@@ -51,7 +43,6 @@ impl HugepageSize {
             Self::Mib32 => 32 << 20,
             Self::Mib512 => 512 << 20,
             Self::Gib1 => 1 << 30,
-            Self::Gib16 => 16 << 30,
         }
     }
 
@@ -67,7 +58,6 @@ impl HugepageSize {
             Self::Mib32 => MemfdFlags::HUGE_32MB,
             Self::Mib512 => MemfdFlags::HUGE_512MB,
             Self::Gib1 => MemfdFlags::HUGE_1GB,
-            Self::Gib16 => MemfdFlags::HUGE_16GB,
         }
     }
 
@@ -85,7 +75,6 @@ impl std::fmt::Display for HugepageSize {
             Self::Mib32 => "32M",
             Self::Mib512 => "512M",
             Self::Gib1 => "1G",
-            Self::Gib16 => "16G",
         })
     }
 }

@@ -49,23 +49,20 @@ mod tests {
         let offered = |page| HugepageSize::of_pages(page).map(|size| size.to_string());
         assert!(offered(0x1000).eq(["2M", "1G"]));
         assert!(offered(0x4000).eq(["2M", "32M", "1G"]));
-        assert!(offered(0x1_0000).eq(["2M", "512M", "16G"]));
+        assert!(offered(0x1_0000).eq(["2M", "512M"]));
     }
 
     #[test]
     fn hugepages_are_mapped_at_once_whatever_the_page_size() {
-        let all: Vec<u64> = HugepageSize::ALL.map(HugepageSize::bytes).into();
-        let mut known: Vec<u64> = [0x1000, 0x4000, 0x1_0000]
-            .into_iter()
-            .flat_map(|page| {
-                let sizes = large_sizes(page);
-                assert!(sizes.is_sorted_by(|a, b| a > b));
-                assert!(sizes.iter().all(|size| size.is_multiple_of(page)));
-                sizes.iter().copied()
-            })
-            .collect();
-        known.sort_unstable();
-        known.dedup();
-        assert_eq!(known, all);
+        for page in [0x1000, 0x4000, 0x1_0000] {
+            let sizes = large_sizes(page);
+            assert!(sizes.is_sorted_by(|a, b| a > b));
+            assert!(sizes.iter().all(|size| size.is_multiple_of(page)));
+        }
+        // No size is offered by no kernel.
+        for size in HugepageSize::ALL {
+            let mut pages = [0x1000, 0x4000, 0x1_0000].into_iter();
+            assert!(pages.any(|page| large_sizes(page).contains(&size.bytes())));
+        }
     }
 }

@@ -18,6 +18,10 @@ use crate::error::Error;
 use crate::run::machine_info::in_guest;
 use crate::stages::{Planned, kept_slots};
 
+/// What rules modes other than identity out: the host bridge does something, or the host's pages are too large.
+const BY_BRIDGE: &str = "the host bridge translates addresses, or DMA bypasses the CPU's caches";
+const BY_PAGES: &str = "the host kernel's pages have more than 4 KiB";
+
 /// The plan of `planned`.
 pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
     let memory = &planned.layout.memory;
@@ -32,7 +36,12 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
     });
     let hugepages = planned.guest.of_hugepages;
     let assigned = &planned.resources.assigned.devices;
-    let devices = modes::devices(assigned)?;
+    let bridge = planned.guest.bus.map.as_ref().and_then(host_bridge);
+    let only_identity = match host_page_size() {
+        ..=4096 => bridge.as_ref().map(|_| BY_BRIDGE),
+        _ => Some(BY_PAGES),
+    };
+    let devices = modes::devices(assigned, only_identity)?;
     Ok(Plan {
         format: FORMAT,
         memory: Memory {
@@ -53,7 +62,7 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
         },
         memory_map: map.as_ref().map(entries).unwrap_or_default(),
         places: places(planned),
-        host_bridge: planned.guest.bus.map.as_ref().and_then(host_bridge),
+        host_bridge: bridge,
         devices,
         warnings: planned.warnings()?,
         error: planned.boot.obstacle(),

@@ -13,17 +13,34 @@ use crate::passthrough::assigned::AssignedDevice;
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::guarded;
 
-/// All devices, in their order.
-pub fn devices(devices: &[AssignedDevice]) -> Result<Vec<Device>, Error> {
+/// All devices, in their order. `only_identity` is why they work in no other mode without an IOMMU, if so.
+pub fn devices(
+    devices: &[AssignedDevice],
+    only_identity: Option<&str>,
+) -> Result<Vec<Device>, Error> {
     let report = |device: &AssignedDevice| {
         Ok(Device {
             bdf: device.bdf().to_string(),
             dma: device.dma.name(),
             dma_bits: device.dma_width.known(),
-            modes: modes(device, devices)?,
+            modes: match only_identity {
+                Some(why) => limited(modes(device, devices)?, why),
+                None => modes(device, devices)?,
+            },
         })
     };
     devices.iter().map(report).collect()
+}
+
+/// `modes` on a host where translation and mediation do not work, for this reason.
+fn limited(mut modes: Vec<Mode>, why: &str) -> Vec<Mode> {
+    for mode in &mut modes {
+        if mode.possible && matches!(mode.name, "translate" | "mediate") {
+            mode.possible = false;
+            why.clone_into(&mut mode.why);
+        }
+    }
+    modes
 }
 
 fn modes(assigned: &AssignedDevice, all: &[AssignedDevice]) -> Result<Vec<Mode>, Error> {
@@ -137,4 +154,34 @@ fn guarded(device: &VfioDevice) -> Result<Mode, Error> {
             Some(obstacle) => format!("it cannot be guarded: {obstacle}"),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_that_a_host_rules_out_are_not_possible() {
+        let mode = |name, possible, why: &str| Mode {
+            name,
+            possible,
+            why: why.to_owned(),
+        };
+        let found = limited(
+            vec![
+                mode("iommu", false, "a"),
+                mode("identity", true, "b"),
+                mode("translate", true, "c"),
+                mode("mediate", false, "d"),
+            ],
+            "the bridge",
+        );
+        let expected = [
+            mode("iommu", false, "a"),
+            mode("identity", true, "b"),
+            mode("translate", false, "the bridge"),
+            mode("mediate", false, "d"),
+        ];
+        assert_eq!(found, expected);
+    }
 }

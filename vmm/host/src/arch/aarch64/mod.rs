@@ -46,11 +46,12 @@ pub(crate) fn kvm_obstacle(kvm: &Kvm) -> Option<KvmObstacle> {
             vm.create_device(&mut device).is_ok()
         })
     };
-    let v3 = [
-        kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
-        kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
-    ];
-    let is_enough = emulates(&v3) || emulates(&[kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2]);
+    let v3 = kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3;
+    // A guest has a GICv3 wherever there is one.
+    let is_enough = match emulates(&[v3]) {
+        true => emulates(&[v3, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS]),
+        false => emulates(&[kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2]),
+    };
     (!is_enough).then_some(KvmObstacle::NoGic)
 }
 
