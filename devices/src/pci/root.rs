@@ -126,8 +126,21 @@ impl PciRoot {
         if !ecam.is_aligned(ECAM_SIZE) {
             return Err(error);
         }
+        Self::at(ecam.0..end.0)
+    }
+
+    /// A root with nothing but the host bridge, whose config space ports 0xcf8 to 0xcff alone reach.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn of_ports() -> Result<Self, RootError> {
+        Self::at(0..0)
+    }
+
+    fn at(ecam: Range<u64>) -> Result<Self, RootError> {
         let mut root = Self {
-            ecam: ecam.0..end.0,
+            ecam,
             bus_windows: BusWindows::default(),
             address: AtomicU32::new(0),
             stopped: AtomicBool::new(false),

@@ -35,15 +35,19 @@ const POWER_OFF: [u8; 7] = [
     0xb0, 0x34, // mov al, SLP_EN and the type of S5
     0xee, // out dx, al
 ];
-/// The same, if there is no PCI bus: CONFIG_ADDRESS reads as all-ones, not as what was written. If there is one, a triple
-/// fault.
-const POWER_OFF_WITHOUT_BUS: [u8; 18] = [
+/// The same, if there is a config mechanism with a host bridge: CONFIG_ADDRESS reads as what was written, and config
+/// space not as all-ones. Otherwise a triple fault.
+const POWER_OFF_WITH_HOST_BRIDGE: [u8; 30] = [
     0x66, 0xba, 0xf8, 0x0c, // mov dx, 0xcf8
     0xb8, 0x00, 0x00, 0x00, 0x80, // mov eax, 0x80000000
     0xef, // out dx, eax
     0xed, // in eax, dx
+    0x3d, 0x00, 0x00, 0x00, 0x80, // cmp eax, 0x80000000
+    0x75, 0x0a, // jne to the last one
+    0x66, 0xba, 0xfc, 0x0c, // mov dx, 0xcfc
+    0xed, // in eax, dx
     0x83, 0xf8, 0xff, // cmp eax, -1
-    0x74, 0x02, // je over the next one
+    0x75, 0x02, // jne over the last one
     0x0f, 0x0b, // ud2
 ];
 /// Where its code is in the file.
@@ -240,16 +244,16 @@ fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
 }
 
 #[test]
-fn only_a_guest_without_devices_has_no_bus() {
-    let kernel = kernel_of(&[&POWER_OFF_WITHOUT_BUS[..], &POWER_OFF].concat());
+fn a_guest_without_devices_has_a_host_bridge_and_no_bus() {
+    let kernel = kernel_of(&[&POWER_OFF_WITH_HOST_BRIDGE[..], &POWER_OFF].concat());
     let config = config(kernel.path(), "64M");
-    let end = |harness: Harness<'_>| {
+    for (harness, has_bus) in [(Harness::default(), false), (harness(&Identity), true)] {
         let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
         let vmm = start(&config, harness, &mut console, &mut Timings::default()).unwrap();
-        vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap()
-    };
-    assert_eq!(end(Harness::default()), ExitReason::PowerOff { status: 0 });
-    assert!(matches!(end(harness(&Identity)), ExitReason::GuestCrash(_)));
+        assert_eq!(vmm.resources.pci.is_some(), has_bus);
+        let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+        assert_eq!(reason, ExitReason::PowerOff { status: 0 });
+    }
 }
 
 #[test]

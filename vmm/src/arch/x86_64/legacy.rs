@@ -31,6 +31,9 @@ pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, BusError> {
 }
 
 /// Connects the emulated devices, and the functions of the bus if there is one, to the addresses that they answer.
+///
+/// Without a bus there is still config space of a host bridge, by ports: Linux writes an error to its console where it
+/// finds no config mechanism (arch/x86/pci/direct.c `pci_direct_probe`, arch/x86/pci/init.c).
 pub fn connect(
     pci: Option<(&Arc<PciRoot>, &AddressMap)>,
     serial: &Arc<GuestSerial>,
@@ -38,10 +41,6 @@ pub fn connect(
     _: &Arc<Interrupts>,
 ) -> Result<IoManager, ProcessError> {
     let mut bus = IoManager::new();
-    let failed = |error: vm_device::bus::Error| ProcessError {
-        operation: "connect an emulated device",
-        source: error.to_string().into(),
-    };
     let keyboard = Arc::new(I8042::new(ResetLine(exits.clone())));
     let mut ports: Vec<(u16, u16, Arc<dyn DevicePio + Send + Sync>)> = vec![
         (serial::BASE_PORT, serial::PORTS, Arc::clone(serial) as _),
@@ -55,14 +54,25 @@ pub fn connect(
                 .map_err(failed)?;
         }
         let bar_ports = BAR_PORTS.end - BAR_PORTS.start;
-        ports.push((CONFIG_PORT, CONFIG_PORTS, Arc::clone(root) as _));
         ports.push((BAR_PORTS.start, bar_ports, Arc::clone(root) as _));
     }
+    let config = match pci {
+        Some((root, _)) => Arc::clone(root),
+        None => Arc::new(PciRoot::of_ports().map_err(failed)?),
+    };
+    ports.push((CONFIG_PORT, CONFIG_PORTS, config));
     for (start, count, device) in ports {
         let range = BusRange::new(PioAddress(start), count).map_err(failed)?;
         bus.register_pio(range, device).map_err(failed)?;
     }
     Ok(bus)
+}
+
+fn failed(error: impl ToString) -> ProcessError {
+    ProcessError {
+        operation: "connect an emulated device",
+        source: error.to_string().into(),
+    }
 }
 
 fn power_registers(exits: ExitSender) -> Arc<dyn DevicePio + Send + Sync> {
