@@ -3,14 +3,14 @@
 //! Checks one PCI function.
 
 use address::Bdf;
-use iommufd_backend::{CdevKind, is_vfio_driver};
+use iommufd_backend::{CdevKind, GroupNode, is_vfio_driver};
 
 use crate::checks::id::Id;
 use crate::checks::line::Line;
 use crate::checks::rebuild::rebuild;
 use crate::checks::units::names;
 use crate::checks::{bars, dma_width, interrupts, reset};
-use crate::facts::backend::{Backend, present_group};
+use crate::facts::backend::Backend;
 use crate::facts::device::{
     FunctionKind, Identity, Siblings, cdev, cdev_kind, driven_in_group, has_vfio_driver,
 };
@@ -19,8 +19,8 @@ use crate::facts::uses::Use;
 use crate::sys_root::SysRoot;
 
 /// What follows where no IOMMU isolates a device.
-const UNISOLATED: &str = "no IOMMU isolates it, so you must trust the guest as you trust root on the host. Other monitors \
-                          refuse such a device, or start and let its DMA overwrite host memory";
+const UNISOLATED: &str = "no IOMMU isolates it, so you must trust the guest as you trust root on the host. Other \
+                          monitors refuse such a device, or start and let its DMA overwrite host memory";
 
 /// All lines about `bdf`, for a run by `backend`.
 pub(crate) fn check(root: &SysRoot, bdf: Bdf, backend: Backend) -> Vec<Line> {
@@ -153,9 +153,14 @@ fn check_group(root: &SysRoot, bdf: Bdf) -> Line {
             "omit --backend group",
         );
     }
-    match present_group(root, bdf) {
-        Some(node) => Line::ok(id, format!("{node}: {UNISOLATED}")),
-        None => Line::fail(
+    match GroupNode::of(root.pci(), bdf) {
+        Ok(Some(node)) if node.exists(root.pci()) => Line::ok(id, format!("{node}: {UNISOLATED}")),
+        Ok(Some(node)) => Line::fail(
+            id,
+            format!("{node} does not exist, although the host kernel lists it"),
+            "mount | grep /dev  # must show devtmpfs",
+        ),
+        Ok(None) | Err(_) => Line::fail(
             id,
             "Bound to a VFIO driver, which created no group in noiommu mode (/dev/vfio/noiommu-…)",
             rebuild("-e VFIO_GROUP -e VFIO_CONTAINER -e VFIO_NOIOMMU"),
@@ -374,6 +379,7 @@ mod tests {
             &format!("{directory}/iommu_group"),
             "sys/kernel/iommu_groups/3",
         );
+        assert!(group().unwrap().text.contains("does not exist"));
         fake.write("dev/vfio/noiommu-3", "");
         let line = group().unwrap();
         assert_eq!(line.verdict, Verdict::Ok);

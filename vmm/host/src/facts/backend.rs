@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which of the kernel's two interfaces a run uses for devices that no IOMMU translates, and why: decided once, before any
-//! of them is touched.
+//! Which of the kernel's two interfaces a run uses for devices that no IOMMU translates, and why: decided once, before
+//! any of them is touched.
 
 use address::Bdf;
 use iommufd_backend::{CdevKind, CdevNode, GroupNode};
@@ -210,8 +210,8 @@ impl Route {
     }
 }
 
-/// The sysctl that switches io_uring off (Linux 6.6, io_uring/io_uring.c): 1 for callers without CAP_SYS_ADMIN and not of a
-/// certain group, 2 for all. `None` where the kernel has none.
+/// The sysctl that switches io_uring off (Linux 6.6, io_uring/io_uring.c): 1 for callers without CAP_SYS_ADMIN and not
+/// of a certain group, 2 for all. `None` where the kernel has none.
 pub(crate) fn io_uring_disabled(root: &SysRoot) -> Option<u32> {
     root.word("proc/sys/kernel/io_uring_disabled").parse().ok()
 }
