@@ -31,8 +31,8 @@ const REGIONS: u32 = vfio::VFIO_PCI_CONFIG_REGION_INDEX + 1;
 ///
 /// Dropping it closes the device, on which the kernel turns bus mastering off, resets
 /// the function and only then lets go of pinned memory (drivers/vfio/vfio_main.c
-/// vfio_df_device_last_close before vfio_df_iommufd_unbind; through a group it pins none) — unless a mapped BAR or a duplicate
-/// of the file keeps it open. [`quiesce`](crate::quiesce) comes first, always.
+/// vfio_df_device_last_close before vfio_df_iommufd_unbind; through a group it pins none) —
+/// unless a mapped BAR or a duplicate of the file keeps it open. [`quiesce`](crate::quiesce) comes first, always.
 #[derive(Debug)]
 pub struct VfioDevice {
     bdf: Bdf,
@@ -82,8 +82,8 @@ impl VfioDevice {
         Self::describe(bdf, kind, file, link)
     }
 
-    /// Opens `bdf`, a device in noiommu mode, through its group `node`, which becomes one of `groups`. The kernel resets the
-    /// function and turns its bus mastering off. Then reads the device's facts.
+    /// Opens `bdf`, a device in noiommu mode, through its group `node`, which becomes one of `groups`. The kernel
+    /// resets the function and turns its bus mastering off. Then reads the device's facts.
     ///
     /// # Errors
     /// [`Error::OpenGroup`], [`Error::OpenContainer`], [`Error::Device`], [`Error::DeviceUnusable`]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The kernel interfaces of passthrough: `/dev/iommu` or io_uring to pin guest memory, VFIO character devices or groups to
-//! use PCI devices, and sysfs and `/proc` for facts about the host. This crate does not use KVM and
+//! The kernel interfaces of passthrough: `/dev/iommu` or io_uring to pin guest memory, VFIO character devices or
+//! groups to use PCI devices, and sysfs and `/proc` for facts about the host. This crate does not use KVM and
 //! knows no guest.
 //!
 //! To pin memory for a device:

@@ -74,8 +74,8 @@ impl NoiommuSpace {
         })
     }
 
-    /// An empty space for devices that are opened through their [groups](crate::Groups), whose memory this process pins by
-    /// itself, and another one has to pin, too ([`RingPins`](crate::RingPins)).
+    /// An empty space for devices that are opened through their [groups](crate::Groups), whose memory this process
+    /// pins by itself, and another one has to pin, too ([`RingPins`](crate::RingPins)).
     ///
     /// # Errors
     /// [`Error::IoUring`]: there are no such pins; [`Error::AddressesHidden`], [`Error::Read`]: it is not known where
@@ -183,7 +183,8 @@ impl NoiommuSpace {
     /// No device may still master the bus: its DMA would land in memory that belongs to others.
     ///
     /// # Errors
-    /// [`Error::Iommufd`], [`Error::IoUring`], in particular if there is none, or the range cuts one; all stay pinned then.
+    /// [`Error::Iommufd`], [`Error::IoUring`], in particular if there is none, or the range cuts one; all stay pinned
+    /// then.
     pub fn unpin(&mut self, iova: Iova, len: u64) -> Result<(), Error> {
         match &mut self.holder {
             Holder::Iommufd { iommufd, ioas, .. } => iommufd.unmap(*ioas, iova, len),

@@ -21,9 +21,9 @@ use crate::mapping::pointer;
 /// Buffers of a ring: as many as the hugepages of [`MOST_BYTES`].
 const SLOTS: u32 = 512;
 
-/// Most bytes that are pinned by a ring with several buffers, and by a buffer (io_uring/rsrc.c `io_buffer_validate`:
-/// 1 GiB). For each hugepage that is added the kernel looks at all pages of the ring's other buffers (`headpage_already_acct`), so that one ring
-/// for all memory would take a time that grows with the square of it.
+/// Most bytes that are pinned by a ring with several buffers, and by a buffer (io_uring/rsrc.c io_buffer_validate:
+/// 1 GiB). For each hugepage that is added the kernel looks at all pages of the ring's other buffers
+/// (headpage_already_acct), so that one ring for all memory would take a time that grows with the square of it.
 pub(crate) const MOST_BYTES: u64 = 1 << 30;
 
 /// A ring with a table of buffers.
@@ -70,8 +70,8 @@ impl Ring {
         fits && self.slots.contains(&0)
     }
 
-    /// Pins `len` bytes, at least one, from `start` on, which are mapped in this process for reading and writing. They stay
-    /// pinned when they are unmapped.
+    /// Pins `len` bytes, at least one, from `start` on, which are mapped in this process for reading and writing. They
+    /// stay pinned when they are unmapped.
     ///
     /// # Errors
     /// `ENOSPC` without a free slot; `ENOMEM` where the limit on locked memory is exceeded, or a page cannot be moved to

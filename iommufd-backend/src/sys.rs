@@ -211,8 +211,8 @@ pub(crate) fn device_of_group(group: BorrowedFd<'_>, name: &CStr) -> io::Result<
 pub(crate) struct Hit {
     /// The function.
     pub(crate) bdf: Bdf,
-    /// Its number in the `/dev/iommu` of the device that was asked, [`NOT_OWNED`] if it is not bound to that; the number of
-    /// its group if that device was opened through its own.
+    /// Its number in the `/dev/iommu` of the device that was asked, [`NOT_OWNED`] if it is not bound to that; the
+    /// number of its group if that device was opened through its own.
     pub(crate) id: u32,
 }
 
@@ -246,8 +246,8 @@ pub(crate) fn hot_reset_info(fd: BorrowedFd<'_>) -> io::Result<Vec<Hit>> {
         .collect())
 }
 
-/// `VFIO_DEVICE_PCI_HOT_RESET` of functions that all belong to the caller: to its `/dev/iommu`, or to `groups`, each of which
-/// is named once.
+/// `VFIO_DEVICE_PCI_HOT_RESET` of functions that all belong to the caller: to its `/dev/iommu`, or to `groups`, each
+/// of which is named once.
 pub(crate) fn hot_reset(fd: BorrowedFd<'_>, groups: &[BorrowedFd<'_>]) -> io::Result<u32> {
     const HEADER: usize = size_of::<vfio::vfio_pci_hot_reset>();
 

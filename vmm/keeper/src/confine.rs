@@ -26,8 +26,8 @@ pub(crate) enum Duty {
 }
 
 impl Duty {
-    /// What it takes: CAP_SYS_ADMIN, without which sysfs takes no reset of what is behind a bridge and shows no slot status;
-    /// CAP_SYS_RAWIO to open groups; CAP_IPC_LOCK, without which pins count against the limit on locked memory.
+    /// What it takes: CAP_SYS_ADMIN, without which sysfs takes no reset of what is behind a bridge and shows no slot
+    /// status; CAP_SYS_RAWIO to open groups; CAP_IPC_LOCK, without which pins count against the limit on locked memory.
     fn capabilities(self) -> CapabilitySet {
         let resets = CapabilitySet::SYS_ADMIN;
         match self {

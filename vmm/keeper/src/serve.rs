@@ -16,7 +16,7 @@ use rustix::process::{PidfdFlags, getppid, pidfd_open};
 
 use crate::confine::{Duty, confine, restrict_to};
 use crate::find::{DIRECTORY, Published, be_impatient, trusted_peer};
-use crate::message::{Answer, Channel, Request, Status};
+use crate::message::{Answer, Channel, Kept, Request, Status};
 use crate::{KeeperError, setup};
 
 /// [`Place::settle`]
@@ -33,6 +33,26 @@ struct Held {
 }
 
 impl Held {
+    /// Holds `files` for `devices`. Without any, memory will have to be pinned.
+    fn begin(&mut self, devices: Vec<Kept>, files: Vec<OwnedFd>) -> Result<(), KeeperError> {
+        self.status.devices = devices;
+        self.files.extend(files);
+        restrict_to(match self.files.is_empty() {
+            true => Duty::Pin,
+            false => Duty::Hold,
+        })
+    }
+
+    /// Holds all memory, of `bytes`: `files`, or what is pinned.
+    fn complete(&mut self, bytes: u64, files: Vec<OwnedFd>) -> Result<(), KeeperError> {
+        self.status.bytes = bytes;
+        self.files.extend(files);
+        match self.pins {
+            Some(_) => restrict_to(Duty::Keep),
+            None => Ok(()),
+        }
+    }
+
     /// Lets go of the memory.
     fn release(&mut self) {
         self.pins = None;
@@ -107,13 +127,8 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
         };
         match request {
             Request::Hold { devices } => {
-                restrict_to(match files.is_empty() {
-                    true => Duty::Pin,
-                    false => Duty::Hold,
-                })?;
-                held.status.devices = devices;
-                held.files.extend(files);
-                answer(&channel, &Answer::Ready { found: false });
+                held.begin(devices, files)?;
+                answer(&channel, &Answer::of(Ok(())));
             }
             Request::Pin { parts } => {
                 let reply = match files.as_slice() {
@@ -122,13 +137,7 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
                 };
                 answer(&channel, &Answer::of(reply));
             }
-            Request::Memory { bytes } => {
-                if held.pins.is_some() {
-                    restrict_to(Duty::Keep)?;
-                }
-                held.status.bytes = bytes;
-                held.files.extend(files);
-            }
+            Request::Memory { bytes } => held.complete(bytes, files)?,
             Request::Released => return Ok(()),
             Request::Keep { devices } => {
                 held.status.devices = devices;

@@ -29,8 +29,8 @@ pub struct Keeper {
 
 impl Keeper {
     /// Starts a keeper for `devices`, none of which is bound yet, and `iommufd`, to which they will
-    /// be; without one they will be opened through their groups, and the keeper pins memory [itself](Self::pin). It is a new
-    /// process from the start, not a copy of this one.
+    /// be; without one they will be opened through their groups, and the keeper pins memory
+    /// [itself](Self::pin). It is a new process from the start, not a copy of this one.
     ///
     /// # Errors
     /// [`KeeperError::Start`], [`KeeperError::Silent`]

@@ -13,7 +13,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 
 use super::*;
-use crate::message::Kept;
 use crate::{Found, find, release};
 
 const DISK: &str = "0000:01:00.0";
