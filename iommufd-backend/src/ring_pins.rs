@@ -87,15 +87,11 @@ impl RingPins {
     }
 
     fn add(&mut self, start: Hva, len: u64) -> Result<Buffer, Error> {
-        let last = self.rings.len().saturating_sub(1);
         let found = self.rings.iter().position(|ring| ring.has_room(len));
-        let ring = match found {
-            Some(ring) => ring,
-            None => {
-                self.rings.push(new_ring()?);
-                last + 1
-            }
-        };
+        let ring = found.unwrap_or(self.rings.len());
+        if found.is_none() {
+            self.rings.push(new_ring()?);
+        }
         let added = self.rings[ring].add(start, len);
         let slot = added.map_err(|source| Error::Pin { len, source })?;
         Ok(Buffer { ring, slot })
