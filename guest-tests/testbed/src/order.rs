@@ -3,24 +3,35 @@
 //! Whether a device was quiet before its memory was released or its file closed.
 //!
 //! The test machine's kernel notes, in one timeline, every configuration write that comes from user
-//! space and every call that can unpin memory or release the device. (The kernel's own clearing of
+//! space and every call that can unpin memory or release the device, by character devices and
+//! iommufd or by VFIO groups and io_uring. (The kernel's own clearing of
 //! bus mastering at the last close takes another path and does not count.) That the write reached
 //! the device is what QEMU's `pci_cfg_write` shows; see [`crate::trace`].
 
 use pci_config::regs::{COMMAND, COMMAND_BUS_MASTER};
 
-/// Script lines that start the notes; tracefs is mounted on the test machine.
+/// Script lines that start the notes; tracefs is mounted on the test machine. What a kernel does not have is left out.
 /// `$argN` are the probed function's arguments (Linux Documentation/trace/kprobetrace.rst).
 pub const START: &str = "\
-probe() { echo \"$*\" >> /sys/kernel/tracing/kprobe_events; }
+probe() {
+    where=${2%%+*}
+    grep -q \" [Tt] $where$\" /proc/kallsyms || return 0
+    echo \"$*\" >> /sys/kernel/tracing/kprobe_events
+}
 for width in byte word dword; do
     probe p:testbed/config_$width pci_user_write_config_$width 'where=$arg2:x32' 'value=$arg3:x32'
 done
 probe p:testbed/unmap iommufd_ioas_unmap
 probe p:testbed/detach iommufd_device_detach
 probe p:testbed/destroy iommufd_destroy
+probe p:testbed/update_pins io_register_rsrc_update
+probe p:testbed/unpin io_sqe_buffers_unregister
+probe p:testbed/unpin_at_end __io_sqe_buffers_unregister
 probe p:testbed/close_device vfio_device_fops_release
+probe p:testbed/close_group vfio_group_fops_release
+probe p:testbed/close_container vfio_fops_release
 probe p:testbed/close_iommufd iommufd_fops_release
+probe r:testbed/device_closed vfio_pci_core_close_device
 echo global > /sys/kernel/tracing/trace_clock
 echo 1 > /sys/kernel/tracing/events/testbed/enable
 ";
@@ -32,6 +43,20 @@ grep -v '^#' /sys/kernel/tracing/trace
 echo testbed: notes end
 echo > /sys/kernel/tracing/trace
 ";
+
+/// Notes of calls that can release memory or the device.
+const RELEASES: [&str; 10] = [
+    "unmap",
+    "detach",
+    "destroy",
+    "update_pins",
+    "unpin",
+    "unpin_at_end",
+    "close_device",
+    "close_group",
+    "close_container",
+    "close_iommufd",
+];
 
 /// Contents of the notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,16 +88,7 @@ pub fn judge(notes: &str) -> Verdict {
         if let Some(value) = command_value(line) {
             master = value & u64::from(COMMAND_BUS_MASTER) != 0;
             was_master |= master;
-        } else if [
-            "unmap",
-            "detach",
-            "destroy",
-            "close_device",
-            "close_iommufd",
-        ]
-        .iter()
-        .any(|name| line.contains(&format!(" {name}: (")))
-        {
+        } else if RELEASES.iter().any(|name| is_note(line, name)) {
             released = true;
             if master {
                 return Verdict::ReleasedWhileMaster;
@@ -84,6 +100,33 @@ pub fn judge(notes: &str) -> Verdict {
         (true, true) => Verdict::QuietFirst,
         (true, false) => Verdict::NeverMaster,
     }
+}
+
+/// Whether every one of `names` is in the notes.
+#[must_use]
+pub fn has_all(notes: &str, names: &[&str]) -> bool {
+    let has = |name: &&str| notes.lines().any(|line| is_note(line, name));
+    names.iter().all(has)
+}
+
+/// Whether memory that io_uring pinned was pinned until the kernel had closed the device: what must hold when nobody could
+/// make the device quiet before, as the monitor was killed.
+#[must_use]
+pub fn unpinned_last(notes: &str) -> bool {
+    let last = |names: &[&str]| {
+        let lines: Vec<_> = notes.lines().collect();
+        lines
+            .iter()
+            .rposition(|line| names.iter().any(|name| is_note(line, name)))
+    };
+    match (last(&["device_closed"]), last(&["unpin", "unpin_at_end"])) {
+        (Some(closed), Some(unpinned)) => closed < unpinned,
+        _ => false,
+    }
+}
+
+fn is_note(line: &str, name: &str) -> bool {
+    line.contains(&format!(" {name}: ("))
 }
 
 /// The low byte of COMMAND if the line is a write of it, of whatever width.
@@ -118,7 +161,7 @@ mod tests {
 
     #[test]
     fn every_early_release_is_wrong() {
-        for early in [UNMAP, CLOSE] {
+        for early in [UNMAP, CLOSE, UNPIN] {
             assert_eq!(
                 judge(&[ON, early, OFF].concat()),
                 Verdict::ReleasedWhileMaster
@@ -132,6 +175,28 @@ mod tests {
                 Verdict::ReleasedWhileMaster
             );
         }
+    }
+
+    const UNPIN: &str =
+        " kworker-7 [000] ..... 3.5: unpin_at_end: (__io_sqe_buffers_unregister+0x0/0x60)\n";
+    const CLOSED: &str = " pinvisor-9 [001] ..... 4.1: device_closed: (vfio_df_close+0x4d/0x80 <- vfio_pci_core_close_device)\n";
+
+    #[test]
+    fn after_a_kill_memory_must_be_pinned_until_the_device_is_closed() {
+        assert!(unpinned_last(&[ON, CLOSE, CLOSED, UNPIN].concat()));
+        // One of two who pinned it.
+        assert!(unpinned_last(&[ON, UNPIN, CLOSED, UNPIN].concat()));
+        assert!(!unpinned_last(&[ON, CLOSE, UNPIN, CLOSED].concat()));
+        assert!(!unpinned_last(&[ON, CLOSE, CLOSED].concat()));
+        assert!(!unpinned_last(UNPIN));
+    }
+
+    #[test]
+    fn a_note_that_is_missing_is_missed() {
+        let notes = [UNPIN, CLOSE].concat();
+        assert!(has_all(&notes, &["unpin_at_end", "close_device"]));
+        assert!(!has_all(&notes, &["unpin"]));
+        assert!(!has_all(&notes, &["close_device", "close_group"]));
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use guest_tests::inside::{between, boot, broadcast, canary, deny, many, nvme_manage, shape};
+use guest_tests::inside::{
+    between, boot, broadcast, canary, deny, many, nvme_manage, pin_proof, shape,
+};
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
 use guest_tests::runner::Choice;
@@ -150,6 +152,8 @@ enum Inside {
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
+    /// Try to move pages that are pinned, and others, on a machine with two NUMA nodes.
+    PinProof,
     /// Send NVMe's Virtualization Management command to a controller.
     NvmeManage {
         /// Its character device.
@@ -346,6 +350,7 @@ fn run(task: Task) -> Result<i32> {
         Task::Inside(Inside::Pool { key, command }) => canary::pool(&key, &command),
         Task::Inside(Inside::Deny { deny, command }) => deny::run(deny, &command),
         Task::Inside(Inside::Broadcast { to }) => match broadcast::run(&to)? {},
+        Task::Inside(Inside::PinProof) => pin_proof::run(),
         Task::Inside(Inside::NvmeManage {
             node,
             dword10,

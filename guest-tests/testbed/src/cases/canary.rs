@@ -13,15 +13,15 @@ use crate::setup::{self, Arch};
 use crate::trace;
 
 /// What runs `pinvisor` in both cases.
-const WRAPPER: &str = "testbed inside canary -- ";
+pub const WRAPPER: &str = "testbed inside canary -- ";
 
 /// The shape of both cases: hugepages above 4 GiB, a canary nearly everywhere else.
-fn machine(machine: Machine) -> Machine {
+pub fn machine(machine: Machine) -> Machine {
     machine.memory("6G").hugepages_2m(300)
 }
 
 /// Words that changed, as `testbed inside canary` reports them.
-fn changed(output: &str) -> Option<u64> {
+pub fn changed(output: &str) -> Option<u64> {
     script::facts(output).get("canary_changed")?.parse().ok()
 }
 
@@ -44,9 +44,7 @@ pub fn untouched(arch: Arch) -> Result<CaseResult> {
         seed: 5,
         machine,
         wrapper: WRAPPER,
-        memory: "512M",
-        mib: 512,
-        before: "",
+        ..data::PLAIN
     };
     let (outcome, mut findings) = data::run(arch, &variant)?;
     findings.expect_eq("words changed", changed(&outcome.output), Some(0));

@@ -44,17 +44,21 @@ pub struct Variant {
     pub wrapper: &'static str,
     /// `--memory` of the guest.
     pub memory: &'static str,
+    /// Other options.
+    pub options: &'static str,
     /// The guest's memory in MiB.
     pub mib: u64,
     /// Script lines before the run.
     pub before: &'static str,
 }
 
-const PLAIN: Variant = Variant {
+/// 512 MiB of 2 MiB hugepages.
+pub const PLAIN: Variant = Variant {
     seed: 1,
     machine: |machine| machine.hugepages_2m(300),
     wrapper: "",
     memory: "512M",
+    options: "",
     mib: 512,
     before: "",
 };
@@ -82,11 +86,11 @@ pub fn giant_pages(arch: Arch) -> Result<CaseResult> {
     let variant = Variant {
         seed: 3,
         machine: |machine| machine.memory("6G").hugepages_1g(2),
-        wrapper: "",
         memory: "1G,hugepage_size=1G",
         mib: 1024,
         before: "pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/kernel \
                  --memory 1536M,hugepage_size=1G; say refused $?\n",
+        ..PLAIN
     };
     let (outcome, mut findings) = run(arch, &variant)?;
     let extents = trace::extents(&outcome.output);
@@ -112,7 +116,7 @@ pub fn shaped_hugepages(arch: Arch) -> Result<CaseResult> {
         wrapper: "testbed inside shape --singles 150 --block 64 -- ",
         memory: "420M,spare=0,pieces=any",
         mib: 420,
-        before: "",
+        ..PLAIN
     };
     let (outcome, mut findings) = run(arch, &variant)?;
     let extents = trace::extents(&outcome.output);
@@ -143,7 +147,10 @@ pub fn run(arch: Arch, variant: &Variant) -> Result<(Outcome, Findings)> {
         &script::pinvisor(
             "status",
             variant.wrapper,
-            &format!("{ARGUMENTS} --memory {}", variant.memory),
+            &format!(
+                "{ARGUMENTS} --memory {} {}",
+                variant.memory, variant.options
+            ),
         ),
         order::SHOW,
         "say_hugepages after\nsay_processes\nsay_disk disk\n",

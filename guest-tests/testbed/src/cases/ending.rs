@@ -10,7 +10,7 @@ use crate::guest;
 use crate::machine::Outcome;
 use crate::order::{self, Verdict};
 use crate::runner::CaseResult;
-use crate::setup::{self, Arch};
+use crate::setup::{self, Arch, Flavour};
 
 /// In the guest: read a little, then end as the command line specifies.
 const GUEST: &str = r#"
@@ -68,18 +68,27 @@ kill -HUP $!; wait $!; say again $?
 /// that does not; restart of the guest, which ends or restarts it, its crash, an error before it
 /// starts, and power-off with the unsafe mode switched off after binding.
 pub fn every_end(arch: Arch) -> Result<CaseResult> {
+    every_end_on(arch, Flavour::Groups)
+}
+
+/// The same on a machine with this kernel.
+pub fn every_end_on(arch: Arch, flavour: Flavour) -> Result<CaseResult> {
     let rig = Rig::on(arch, 7, modules(arch), GUEST)?;
     let machine = rig
         .machine(setup::guest_kernel_of(arch)?.unpacked())
+        .flavour(flavour)
         .hugepages_2m(150);
-    let outcome = machine.run(&every_way())?;
+    let outcome = machine.run(&every_way(flavour))?;
     let mut findings = Findings::default();
     judge(&mut findings, arch, &outcome, &rig);
     Ok(findings.into_result(&outcome))
 }
 
+/// The unsafe mode off: what is bound stays usable, unless it is opened through its group.
+const UNSAFE_OFF: &str = "echo 0 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode\n";
+
 /// Script: a guest that ends in each way, one after the other.
-fn every_way() -> String {
+fn every_way(flavour: Flavour) -> String {
     let arguments = |end: &str| {
         format!(
             "{} --memory 256M",
@@ -119,7 +128,11 @@ fn every_way() -> String {
         &end_show,
         &run("crashed", "end=crash panic=-1 reboot=t"),
         order::SHOW,
-        "echo 0 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode\n",
+        if flavour == Flavour::Old {
+            ""
+        } else {
+            UNSAFE_OFF
+        },
         &script::pinvisor("status", "", &arguments("end=off")),
         order::SHOW,
         "say_hugepages after\nsay_processes\nsay_disk disk\n",

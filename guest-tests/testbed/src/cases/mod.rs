@@ -12,6 +12,7 @@ pub(crate) mod cost;
 mod data;
 mod ending;
 mod false_kernel;
+mod group;
 mod guard;
 mod guard_cost;
 mod guard_hostile;
@@ -84,6 +85,20 @@ pub const ALL: &[Case] = &[
         ..case("guard-kills-long", 2500, guard::many_kills)
     },
     case("mediate", 100, scattered::mediate),
+    case("group-kills", 900, group::kills),
+    Case {
+        list: List::Long,
+        ..case("group-kills-long", 9000, group::many_kills)
+    },
+    Case {
+        list: List::Long,
+        ..case("group-kernels", 600, group::other_kernels)
+    },
+    case("group", 150, group::stock_kernel),
+    case("group-choice", 120, group::choice),
+    case("group-ending", 120, group::every_end),
+    case("group-taken", 90, group::taken),
+    case("group-pins", 60, group::pins),
     case("stress-wrong-extent", 100, stress::wrong_extent),
     everywhere("taken", 180, taken::taken),
     case("compat-together", 90, compat::together),
@@ -116,6 +131,7 @@ pub const ALL: &[Case] = &[
     case("terminal", 60, terminal::modes),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-false-kernel", 45, false_kernel::broken_promises),
+    case("group-refusals", 45, group::refusals),
     case("refusals-no-noiommu", 20, refusal::kernel_without_noiommu),
     case("host-check-bare", 15, check_host::on_a_bare_machine),
 ];

@@ -52,6 +52,7 @@ pub fn chosen_memory() -> Result<CaseResult> {
             memory: "256M",
             mib: MIB,
             before: BEFORE,
+            ..data::PLAIN
         },
     )?;
     let facts = script::facts(&outcome.output);

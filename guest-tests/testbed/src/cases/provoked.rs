@@ -78,6 +78,12 @@ pub const NEVER: &[Never] = &[
         test: "pages_that_devices_do_not_reach_are_missing",
     },
     Never {
+        id: "page-absent",
+        reason: "memory is populated before it is pinned, and stays mapped until its addresses are read",
+        file: "iommufd-backend/src/ring_space.rs",
+        test: "a_page_is_where_the_kernel_shows_it_or_there_is_an_error",
+    },
+    Never {
         id: "guest-ram",
         reason: "pieces of a checked plan are in order and do not overlap",
         file: "vmm/src/memory/guest.rs",
@@ -104,7 +110,8 @@ mod tests {
 
     use super::super::step::Step;
     use super::super::{
-        addresses, bind, check_host, false_kernel, limits, low_memory, pieces, refusal, restricted,
+        addresses, bind, check_host, false_kernel, group, limits, low_memory, pieces, refusal,
+        restricted,
     };
     use super::*;
     use crate::paths;
@@ -125,6 +132,7 @@ mod tests {
             pieces::PIECES,
             limits::LIMITS,
             restricted::RESTRICTED,
+            group::GROUP,
         ]
         .into_iter()
         .flatten()

@@ -7,14 +7,14 @@
 
 use super::check::Findings;
 use super::rig::Rig;
-use super::script::{self, PRELUDE};
+use super::script;
 use crate::error::Result;
 use crate::machine::{Machine, Outcome, Status};
 use crate::runner::CaseResult;
 use crate::setup::{self, Arch};
 
 /// In the guest: use the disk or listen to the network, and report it.
-const GUEST: &str = r#"
+pub const GUEST: &str = r#"
 if [ -b /dev/nvme0n1 ]; then
     echo "guest: read=$(dd if=/dev/nvme0n1 bs=1M count=4 iflag=direct 2>/dev/null | wc -c)"
 else
@@ -50,12 +50,18 @@ begin() {
         sleep 1
     done
 }
-# ended KEY: the status of the monitor, and what is left when nothing of it runs any more.
+# ended KEY: the status of the monitor, and what is left when nothing of it runs any more. What io_uring had pinned may
+# come back after that.
 ended() {
     wait $monitor
     say "$1_status" $?
     for tenth in $(seq 100); do
         ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q /pinvisor || break
+        sleep 0.1
+    done
+    pool=/sys/kernel/mm/hugepages/hugepages-2048kB
+    for tenth in $(seq 100); do
+        [ "$(cat $pool/free_hugepages)" = "$(cat $pool/nr_hugepages)" ] && break
         sleep 0.1
     done
     grep guest: /tmp/serial
@@ -87,39 +93,43 @@ back() {
 
 /// How a guest loses its device.
 #[derive(Debug, Clone, Copy)]
-struct Way {
-    name: &'static str,
-    command: &'static str,
-    status: &'static str,
+pub struct Way {
+    /// Its name.
+    pub name: &'static str,
+    /// Script line.
+    pub command: &'static str,
+    /// The monitor's status after that.
+    pub status: &'static str,
 }
 
-const UNBIND: Way = Way {
+pub const UNBIND: Way = Way {
     name: "unbind",
     command: "echo $bdf > $vfio/unbind",
     status: "3",
 };
-const REMOVE: Way = Way {
+pub const REMOVE: Way = Way {
     name: "remove",
     command: "echo 1 > /sys/bus/pci/devices/$bdf/remove",
     status: "3",
 };
-const KILL: Way = Way {
+pub const KILL: Way = Way {
     name: "kill",
     command: "kill -KILL $monitor",
     status: "137",
 };
-const END: Way = Way {
+pub const END: Way = Way {
     name: "end",
     command: "kill -INT $monitor",
     status: "0",
 };
 
-/// Device, the number of its `TESTBED_BDF`, and the driver that this machine's kernel has for it.
-const NVME: (usize, &str) = (0, "nvme");
-const IGB: (usize, &str) = (1, "igb");
-const E1000E: (usize, &str) = (2, "e1000e");
+/// The number of a device's `TESTBED_BDF`, and the driver that this machine's kernel has for it.
+pub type Taken = (usize, &'static str);
+pub const NVME: Taken = (0, "nvme");
+const IGB: Taken = (1, "igb");
+const E1000E: Taken = (2, "e1000e");
 
-const CASES: [((usize, &str), Way); 8] = [
+const CASES: [(Taken, Way); 8] = [
     (NVME, UNBIND),
     (NVME, REMOVE),
     (IGB, UNBIND),
@@ -159,22 +169,28 @@ testbed inside broadcast 10.9.9.255:9 &
 /// Unbind and removal under a running guest, SIGKILL of the monitor and an ordinary end.
 pub fn taken(arch: Arch) -> Result<CaseResult> {
     let (_rig, machine) = machine(arch)?;
-    let mut script = [PRELUDE, FUNCTIONS, SENDER].concat();
-    for ((number, driver), Way { name, command, .. }) in CASES {
-        let key = format!("{driver}_{name}");
-        script += &format!(
-            "bdf=$TESTBED_BDF_{number}\nbegin $bdf\n{command}\nended {key}\n\
-             [ {key} = {CONTROLLER} ] && enabled {key} $bdf\nback {key} $bdf\n"
-        );
-    }
-    script += "say_processes\nexit 0\n";
-    let outcome = machine.run(&script)?;
+    let outcome = machine.run(&script(SENDER, &CASES))?;
     let mut findings = Findings::default();
-    judge(&mut findings, &outcome);
+    judge(&mut findings, &outcome, &CASES);
     Ok(findings.into_result(&outcome))
 }
 
-fn judge(findings: &mut Findings, outcome: &Outcome) {
+/// Script: one guest after the other that loses its device.
+pub fn script(before: &str, cases: &[(Taken, Way)]) -> String {
+    let one = |((number, driver), Way { name, command, .. }): &(Taken, Way)| {
+        let key = format!("{driver}_{name}");
+        format!(
+            "bdf=$TESTBED_BDF_{number}\nbegin $bdf\n{command}\nended {key}\n\
+             [ {key} = {CONTROLLER} ] && enabled {key} $bdf\nback {key} $bdf\n"
+        )
+    };
+    let all: String = cases.iter().map(one).collect();
+    let end = "say_processes\nexit 0\n";
+    [script::PRELUDE, FUNCTIONS, before, &all, end].concat()
+}
+
+/// What must hold after each.
+pub fn judge(findings: &mut Findings, outcome: &Outcome, cases: &[(Taken, Way)]) {
     let facts = script::facts(&outcome.output);
     findings.expect_eq("script", outcome.status, Status::Exited(0));
     let control = facts.get(format!("{CONTROLLER}_cc").as_str());
@@ -184,7 +200,7 @@ fn judge(findings: &mut Findings, outcome: &Outcome) {
         format!("{CONTROLLER}: the controller is enabled, or not there: {control:x?}"),
     );
     findings.expect_eq("processes", facts.get("processes"), Some(&"0"));
-    for ((_, driver), way) in CASES {
+    for ((_, driver), way) in cases {
         let key = format!("{driver}_{}", way.name);
         let fact = |what: &str| facts.get(format!("{key}_{what}").as_str()).copied();
         findings.expect_eq(&format!("{key}: status"), fact("status"), Some(way.status));

@@ -12,6 +12,7 @@ mod kvm_stats;
 pub mod many;
 pub mod nvme_manage;
 mod pages;
+pub mod pin_proof;
 pub mod shape;
 mod tracing;
 

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
 
@@ -17,7 +18,10 @@ pub const PAGE: usize = 4096;
 const FRAME: u64 = (1 << 55) - 1;
 const PRESENT: u64 = 1 << 63;
 
-/// An anonymous, private, populated and locked mapping.
+/// Pages that others have mapped, too (Linux include/uapi/linux/mempolicy.h).
+const MPOL_MF_MOVE_ALL: i32 = 1 << 2;
+
+/// A populated and locked mapping.
 #[derive(Debug)]
 pub struct Mapping {
     address: NonNull<u64>,
@@ -34,7 +38,7 @@ pub enum Backing {
 }
 
 impl Mapping {
-    /// Maps `len` bytes, and makes all of them present.
+    /// Maps `len` bytes of private memory, and makes all of them present.
     ///
     /// # Errors
     /// The errno of `mmap`, `madvise` or `mlock`: no memory.
@@ -44,30 +48,106 @@ impl Mapping {
         } else {
             0
         };
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
-        let address = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                flags,
-                -1,
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let address = NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapping = Self { address, len };
+        let mapping = Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge, -1, 0)?;
         if backing == Backing::Transparent {
             // SAFETY: the range is the mapping's own; the advice changes no contents.
             unsafe { libc::madvise(mapping.address.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
         }
+        mapping.lock()
+    }
+
+    /// Maps `len` bytes of a file of shared memory, and makes all of them present.
+    ///
+    /// # Errors
+    /// The errno of `mmap` or `mlock`: no memory.
+    pub fn of_file(file: &File, offset: usize, len: usize) -> io::Result<Self> {
+        Self::map_file(file, offset, len)?.lock()
+    }
+
+    /// The same, where memory that is not there yet is taken from NUMA node `node`; see mbind(2).
+    ///
+    /// # Errors
+    /// The errno of `mmap`, `mbind` or `mlock`. The process is killed if the node has too little.
+    pub fn on_node(file: &File, offset: usize, len: usize, node: u32) -> io::Result<Self> {
+        let mapping = Self::map_file(file, offset, len)?;
+        let nodes = 1_u64 << node;
+        // SAFETY: the range is the mapping's own; the set of 64 nodes is read during the call only.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                mapping.address.as_ptr(),
+                len,
+                libc::MPOL_BIND,
+                &raw const nodes,
+                64_usize,
+                0,
+            )
+        };
+        match result {
+            0 => mapping.lock(),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn map_file(file: &File, offset: usize, len: usize) -> io::Result<Self> {
+        let offset = i64::try_from(offset).map_err(io::Error::other)?;
+        Self::map(len, libc::MAP_SHARED, file.as_raw_fd(), offset)
+    }
+
+    fn map(len: usize, flags: i32, file: i32, offset: i64) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a mapping at an address of the kernel's choice touches no existing memory.
+        let address = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, file, offset) };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let address = NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { address, len })
+    }
+
+    fn lock(self) -> io::Result<Self> {
         // SAFETY: the range is the mapping's own; locking faults it in and changes no contents.
-        match unsafe { libc::mlock(mapping.address.as_ptr().cast(), len) } {
-            0 => Ok(mapping),
+        match unsafe { libc::mlock(self.address.as_ptr().cast(), self.len) } {
+            0 => Ok(self),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Moves its first page to NUMA node `node`, whoever else has it mapped; see move_pages(2).
+    ///
+    /// # Errors
+    /// The call's errno, or the page's: `EBUSY`.
+    pub fn migrate(&self, node: i32) -> io::Result<()> {
+        let page = self.address.as_ptr();
+        let mut status = 0_i32;
+        // SAFETY: one page, one node and one status are read or written during the call only; a move keeps contents.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_move_pages,
+                0,
+                1_usize,
+                &raw const page,
+                &raw const node,
+                &raw mut status,
+                MPOL_MF_MOVE_ALL,
+            )
+        };
+        match (result, status) {
+            (0, 0..) => Ok(()),
+            (0, _) => Err(io::Error::from_raw_os_error(-status)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Takes its memory out of use, and gives it other memory with the same contents; see madvise(2).
+    ///
+    /// # Errors
+    /// `EBUSY`; `EINVAL` without CONFIG_MEMORY_FAILURE.
+    pub fn soft_offline(&self) -> io::Result<()> {
+        let address = self.address.as_ptr().cast();
+        // SAFETY: the range is the mapping's own; the advice changes no contents.
+        match unsafe { libc::madvise(address, self.len, libc::MADV_SOFT_OFFLINE) } {
+            0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The test machine's kernel, in its flavours, built one after the other in one tree.
+//! Builds the test machine's kernels: those of one source one after the other in one tree.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -11,31 +11,12 @@ use std::time::{Duration, Instant};
 
 use super::apt::Apt;
 use super::arch::Arch;
-use super::not_set_up;
-use super::selection::Selection;
+use super::flavour::{Age, Flavour};
+use super::selection::{Package, Selection};
+use super::{lock, not_set_up};
 use crate::error::{AtPath, Error, Result};
 use crate::paths;
 use crate::shell::{self, progress};
-
-const BASE: &str = include_str!("../../kernel/base.config");
-const FULL: &str = include_str!("../../kernel/full.config");
-const AARCH64: &str = include_str!("../../kernel/aarch64.config");
-
-/// Parts of the names of options that other architectures do not have, or that mean nothing on the test machine.
-const OF_X86: [&str; 12] = [
-    "X86",
-    "INTEL",
-    "AMD",
-    "PARAVIRT",
-    "PVH",
-    "KVM_GUEST",
-    "HYPERVISOR_GUEST",
-    "KERNEL_GZIP",
-    "CPU_MITIGATIONS",
-    "ACPI",
-    "PCI_MMCONFIG",
-    "IRQ_REMAP",
-];
 
 /// Changes whenever the steps that make a kernel do, so that kernels made otherwise are rebuilt.
 fn steps(arch: Arch) -> String {
@@ -46,85 +27,20 @@ fn steps(arch: Arch) -> String {
 /// Interval of progress reports of a build.
 const REPORT_EVERY: Duration = Duration::from_secs(20);
 
-/// A kind of test-machine kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
-pub enum Flavour {
-    /// VFIO groups and character devices.
-    Groups,
-    /// Character devices only.
-    NoGroups,
-    /// No noiommu mode.
-    NoNoiommu,
-    /// No KVM, no `/dev/iommu`, no VFIO, no hugepages.
-    Bare,
-}
-
-impl Flavour {
-    /// All of them, in the order in which they are built.
-    pub const ALL: [Self; 4] = [Self::Groups, Self::NoGroups, Self::NoNoiommu, Self::Bare];
-
-    /// Those that machines of `arch` can have.
-    fn on(arch: Arch) -> &'static [Self] {
-        match arch {
-            Arch::X86_64 => &Self::ALL,
-            Arch::Aarch64 => &[Self::Groups],
-        }
-    }
-
-    /// Its name on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Groups => "groups",
-            Self::NoGroups => "no-groups",
-            Self::NoNoiommu => "no-noiommu",
-            Self::Bare => "bare",
-        }
-    }
-
-    /// What building it takes on two cores, after the flavours before it: objects are shared.
-    fn expected(self) -> &'static str {
-        match self {
-            Self::Groups => "7 minutes",
-            Self::NoGroups | Self::NoNoiommu => "30 seconds",
-            Self::Bare => "3 minutes",
-        }
-    }
-
-    fn config(self, arch: Arch) -> String {
-        let all = self.config_of_pc();
-        match arch {
-            Arch::X86_64 => all,
-            Arch::Aarch64 => {
-                let is_common = |line: &&str| !OF_X86.iter().any(|part| line.contains(part));
-                let common: Vec<_> = all.lines().filter(is_common).collect();
-                [&common.join("\n"), "\n", AARCH64].concat()
-            }
-        }
-    }
-
-    fn config_of_pc(self) -> String {
-        match self {
-            Self::Groups => [BASE, FULL, include_str!("../../kernel/groups.config")].concat(),
-            Self::NoGroups => [BASE, FULL, include_str!("../../kernel/no-groups.config")].concat(),
-            Self::NoNoiommu => {
-                [BASE, FULL, include_str!("../../kernel/no-noiommu.config")].concat()
-            }
-            Self::Bare => [BASE, include_str!("../../kernel/bare.config")].concat(),
-        }
-    }
-}
-
-/// The kernel of a flavour in the cache.
+/// The kernel of a flavour in the cache; builds it first if it is one that the set-up leaves out.
 ///
 /// # Errors
-/// [`Error::Missing`] if the testbed is not set up.
+/// [`Error::Missing`] if the testbed is not set up, or what building the kernel returns.
 pub fn installed(arch: Arch, flavour: Flavour) -> Result<PathBuf> {
-    let what = format!("the test machine's kernel ({})", flavour.name());
-    let missing = || not_set_up(arch, &what);
+    let missing = || missing(arch, flavour);
     let selection = Selection::load(arch)?.ok_or_else(missing)?;
+    let source = source(&selection, flavour)?;
     let (name, _) = arch.kernel_file();
-    let image = folder(&selection, flavour)?.join(name);
+    let image = folder(arch, source, flavour)?.join(name);
+    if !image.exists() && flavour.is_built_when_used(arch) {
+        let _lock = lock()?;
+        install_one(arch, source, flavour)?;
+    }
     if image.exists() {
         Ok(image)
     } else {
@@ -132,31 +48,51 @@ pub fn installed(arch: Arch, flavour: Flavour) -> Result<PathBuf> {
     }
 }
 
-/// Builds the flavours that the cache lacks.
+/// Builds the flavours of the set-up that the cache lacks.
 pub fn install(selection: &Selection) -> Result<()> {
     let arch = selection.arch;
-    for flavour in Flavour::on(arch).iter().copied() {
-        let target = folder(selection, flavour)?;
-        if target.exists() {
-            continue;
-        }
-        let tree = source_tree(selection)?;
-        let (name, file) = arch.kernel_file();
-        build(arch, &tree, flavour)?;
-        paths::publish_folder(&target, |partial| {
-            for (from, to) in [(file, name), (".config", "config")] {
-                let source = tree.join(from);
-                fs::copy(&source, partial.join(to)).at("copy", &source)?;
-            }
-            Ok(())
-        })?;
+    for flavour in Flavour::of_setup(arch).iter().copied() {
+        install_one(arch, source(selection, flavour)?, flavour)?;
     }
     Ok(())
 }
 
-fn folder(selection: &Selection, flavour: Flavour) -> Result<PathBuf> {
-    let version = &selection.kernel_source.version;
-    let arch = selection.arch;
+fn missing(arch: Arch, flavour: Flavour) -> Error {
+    not_set_up(
+        arch,
+        &format!("the test machine's kernel ({})", flavour.name()),
+    )
+}
+
+/// The package of a kernel's source. A selection of the time before has none of the old ones.
+fn source(selection: &Selection, flavour: Flavour) -> Result<&Package> {
+    let found = match flavour.age() {
+        Age::New => Some(&selection.kernel_source),
+        Age::Old => selection.old_kernel_source.as_ref(),
+    };
+    found.ok_or_else(|| missing(selection.arch, flavour))
+}
+
+/// Builds a flavour if the cache lacks it.
+fn install_one(arch: Arch, source: &Package, flavour: Flavour) -> Result<()> {
+    let target = folder(arch, source, flavour)?;
+    if target.exists() {
+        return Ok(());
+    }
+    let tree = source_tree(arch, source, flavour.age())?;
+    let (name, file) = arch.kernel_file();
+    build(arch, &tree, flavour)?;
+    paths::publish_folder(&target, |partial| {
+        for (from, to) in [(file, name), (".config", "config")] {
+            let source = tree.join(from);
+            fs::copy(&source, partial.join(to)).at("copy", &source)?;
+        }
+        Ok(())
+    })
+}
+
+fn folder(arch: Arch, source: &Package, flavour: Flavour) -> Result<PathBuf> {
+    let version = &source.version;
     let key = paths::key(&[version, &flavour.config(arch), &steps(arch)]);
     let of = suffix(arch);
     Ok(paths::cache()?
@@ -173,14 +109,16 @@ fn suffix(arch: Arch) -> String {
 }
 
 /// The unpacked source; built objects stay in it for the next flavour.
-fn source_tree(selection: &Selection) -> Result<PathBuf> {
-    let package = &selection.kernel_source;
-    let name = format!("{}{}", package.version, suffix(selection.arch));
+fn source_tree(arch: Arch, package: &Package, age: Age) -> Result<PathBuf> {
+    let name = format!("{}{}", package.version, suffix(arch));
     let tree = paths::cache()?.join("source").join(name);
     if tree.exists() {
         return Ok(tree);
     }
-    let apt = Apt::of_kernel_sources()?;
+    let apt = match age {
+        Age::New => Apt::of_kernel_sources()?,
+        Age::Old => Apt::of_debian_13(Arch::default())?,
+    };
     paths::publish_folder(&tree, |partial| {
         let folder = tempfile::tempdir_in(partial).at("create a folder in", partial)?;
         apt.unpack(&package.name, &package.version, folder.path())?;
@@ -308,8 +246,6 @@ fn first_unfulfilled<'a>(wanted: &'a str, config: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
@@ -331,37 +267,11 @@ mod tests {
     }
 
     #[test]
-    fn flavours_differ() {
-        let keys: HashSet<_> = Flavour::ALL
-            .map(|flavour| paths::key(&[&flavour.config(Arch::X86_64)]))
-            .into();
-        assert_eq!(keys.len(), Flavour::ALL.len());
-    }
-
-    #[test]
     fn kernels_of_a_pc_are_the_ones_in_the_cache() {
         assert_eq!(
             steps(Arch::X86_64),
             "tinyconfig, merge_config -m, olddefconfig, bzImage"
         );
         assert_eq!(suffix(Arch::X86_64), "");
-    }
-
-    #[test]
-    fn nothing_of_a_pc_is_asked_of_another_architecture() {
-        let config = Flavour::Groups.config(Arch::Aarch64);
-        for (line, expected) in [
-            ("CONFIG_KVM_AMD=y", false),
-            ("CONFIG_ACPI=y", false),
-            ("CONFIG_KVM=y", true),
-            ("CONFIG_IOMMUFD_NOIOMMU=y", true),
-            ("CONFIG_ARM_GIC_V3_ITS=y", true),
-        ] {
-            assert_eq!(
-                config.lines().any(|found| found == line),
-                expected,
-                "{line}"
-            );
-        }
     }
 }

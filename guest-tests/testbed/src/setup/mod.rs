@@ -4,11 +4,12 @@
 //!
 //! Everything that is not a package of the machine's own lies under [`paths::cache`]. A complete
 //! cache needs no network: versions are chosen once, noted in `selection`, and chosen again only on
-//! request.
+//! request. Kernels that few cases need are built when a machine first boots them.
 
 mod apt;
 mod arch;
 mod busybox;
+mod flavour;
 mod guest_kernel;
 mod kernel;
 mod root;
@@ -19,12 +20,13 @@ use std::fs::File;
 
 pub use arch::Arch;
 pub use busybox::installed as busybox;
+pub use flavour::Flavour;
 pub use guest_kernel::{
     GuestKernel, installed as guest_kernel, new_installed as new_guest_kernel,
     of_arch as guest_kernel_of, old_installed as old_guest_kernel,
     old_of_arch as old_guest_kernel_of, write_pvh_only,
 };
-pub use kernel::{Flavour, installed as kernel};
+pub use kernel::installed as kernel;
 pub use root::installed as root;
 pub use selection::Selection;
 pub use tools::require_qemu;
@@ -38,12 +40,7 @@ use crate::shell::progress;
 /// # Errors
 /// The first step that failed; what was finished before it stays.
 pub fn setup(arch: Arch, update: bool) -> Result<()> {
-    let cache = paths::cache()?;
-    paths::create_folder(&cache)?;
-    let lock_path = cache.join("lock");
-    let lock = File::create(&lock_path).at("create", &lock_path)?;
-    lock.lock().at("lock", &lock_path)?;
-
+    let _lock = lock()?;
     tools::install_missing(arch)?;
     let mut selection = match Selection::load(arch)? {
         Some(selection) if !update => selection,
@@ -57,6 +54,16 @@ pub fn setup(arch: Arch, update: bool) -> Result<()> {
     selection.save()?;
     progress("complete");
     Ok(())
+}
+
+/// Keeps others from changing the cache until the file is closed; waits for them.
+fn lock() -> Result<File> {
+    let cache = paths::cache()?;
+    paths::create_folder(&cache)?;
+    let path = cache.join("lock");
+    let lock = File::create(&path).at("create", &path)?;
+    lock.lock().at("lock", &path)?;
+    Ok(lock)
 }
 
 /// The error for something that [`setup`] makes.

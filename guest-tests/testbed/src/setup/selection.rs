@@ -3,6 +3,7 @@
 //! Which versions the testbed is made of.
 
 use std::fs;
+use std::ops::RangeBounds;
 use std::path::PathBuf;
 
 use super::apt::Apt;
@@ -38,6 +39,9 @@ pub struct Selection {
     pub busybox: Package,
     /// Another guest's kernel: that of Debian 13. A selection of the time before has none.
     pub new_guest_kernel: Option<Package>,
+    /// Source of the test machine's older kernel. A selection of the time before has none, and other architectures
+    /// need none.
+    pub old_kernel_source: Option<Package>,
 }
 
 impl Selection {
@@ -48,20 +52,23 @@ impl Selection {
     pub fn choose(arch: Arch) -> Result<Self> {
         let machine = Apt::of_machine(arch)?;
         let sources = Apt::of_kernel_sources()?;
-        let source = newest_source(&sources.names("linux-source-")?).ok_or_else(|| {
+        let source = newest_source(&sources.names("linux-source-")?, KERNEL_OLDEST..);
+        let source = source.ok_or_else(|| {
             Error::Usage("No package with kernel source 7.3 or later is available".into())
         })?;
-        let selection = Self {
+        let mut selection = Self {
             arch,
             kernel_source: package(&sources, &source)?,
             guest_kernel: stock_kernel(arch, &machine)?,
             old_guest_kernel: stock_kernel(arch, &Apt::of_debian_11(arch)?)?,
             busybox: package(&machine, "busybox-static")?,
-            new_guest_kernel: Some(stock_kernel(arch, &Apt::of_debian_13(arch)?)?),
+            new_guest_kernel: None,
+            old_kernel_source: None,
         };
         for package in selection.packages() {
-            shell::progress(&format!("chosen: {} {}", package.name, package.version));
+            report(package);
         }
+        selection.complete()?;
         Ok(selection)
     }
 
@@ -72,8 +79,13 @@ impl Selection {
     pub fn complete(&mut self) -> Result<()> {
         if self.new_guest_kernel.is_none() {
             let package = stock_kernel(self.arch, &Apt::of_debian_13(self.arch)?)?;
-            shell::progress(&format!("chosen: {} {}", package.name, package.version));
+            report(&package);
             self.new_guest_kernel = Some(package);
+        }
+        if self.old_kernel_source.is_none() && self.arch == Arch::X86_64 {
+            let package = old_source()?;
+            report(&package);
+            self.old_kernel_source = Some(package);
         }
         Ok(())
     }
@@ -113,7 +125,20 @@ impl Selection {
         ]
         .into_iter()
         .chain(&self.new_guest_kernel)
+        .chain(&self.old_kernel_source)
     }
+}
+
+fn report(package: &Package) {
+    shell::progress(&format!("chosen: {} {}", package.name, package.version));
+}
+
+/// The source of Debian 13's kernel.
+fn old_source() -> Result<Package> {
+    let sources = Apt::of_debian_13(Arch::default())?;
+    let source = newest_source(&sources.names("linux-source-")?, ..KERNEL_OLDEST)
+        .ok_or_else(|| Error::Usage("Debian 13 offers no package with kernel source".into()))?;
+    package(&sources, &source)
 }
 
 fn package(apt: &Apt, name: &str) -> Result<Package> {
@@ -156,18 +181,19 @@ fn parse(arch: Arch, text: &str) -> Option<Selection> {
         old_guest_kernel: packages.next()??,
         busybox: packages.next()??,
         new_guest_kernel: packages.next().flatten(),
+        old_kernel_source: packages.next().flatten(),
     })
 }
 
-/// The package `linux-source-X.Y` with the highest X.Y of at least [`KERNEL_OLDEST`].
-fn newest_source(names: &[String]) -> Option<String> {
+/// The package `linux-source-X.Y` with the highest X.Y of those in `versions`.
+fn newest_source(names: &[String], versions: impl RangeBounds<(u32, u32)>) -> Option<String> {
     let version = |name: &String| {
         let (major, minor) = name.strip_prefix("linux-source-")?.split_once('.')?;
         Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
     };
     let offers = names
         .iter()
-        .filter(|name| version(name).is_some_and(|version| version >= KERNEL_OLDEST));
+        .filter(|name| version(name).is_some_and(|version| versions.contains(&version)));
     offers.max_by_key(|name| version(name)).cloned()
 }
 
@@ -176,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn newest_source_is_by_number_and_never_too_old() {
+    fn newest_source_is_by_number_and_in_range() {
         let names = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         let offers = names(&[
             "linux-source-7.3",
@@ -184,11 +210,15 @@ mod tests {
             "linux-source-6.12",
             "linux-source-7.3-rt",
         ]);
-        assert_eq!(newest_source(&offers).as_deref(), Some("linux-source-7.10"));
+        let new = |names: &[String]| newest_source(names, KERNEL_OLDEST..);
+        let old = |names: &[String]| newest_source(names, ..KERNEL_OLDEST);
+        assert_eq!(new(&offers).as_deref(), Some("linux-source-7.10"));
+        assert_eq!(old(&offers).as_deref(), Some("linux-source-6.12"));
         assert_eq!(
-            newest_source(&names(&["linux-source-7.2", "linux-source-6.12"])),
+            new(&names(&["linux-source-7.2", "linux-source-6.12"])),
             None
         );
+        assert_eq!(old(&names(&["linux-source-7.3", "linux-source"])), None);
     }
 
     #[test]
@@ -199,8 +229,12 @@ mod tests {
         assert_eq!(older.busybox.version, "1:1.35");
         assert_eq!(older.new_guest_kernel, None);
         let newer = format!("{whole}linux-image-6.12.1-amd64 6.12.1-1\n");
-        let newer = parse(Arch::X86_64, &newer).unwrap();
-        assert_eq!(newer.new_guest_kernel.unwrap().version, "6.12.1-1");
+        let parsed = parse(Arch::X86_64, &newer).unwrap();
+        assert_eq!(parsed.new_guest_kernel.unwrap().version, "6.12.1-1");
+        assert_eq!(parsed.old_kernel_source, None);
+        let newest = format!("{newer}linux-source-6.12 6.12.2-1\n");
+        let parsed = parse(Arch::X86_64, &newest).unwrap();
+        assert_eq!(parsed.old_kernel_source.unwrap().version, "6.12.2-1");
         assert_eq!(
             parse(Arch::X86_64, "linux-source-7.3 7.3.4-1\nlinux-im"),
             None

@@ -40,13 +40,24 @@ pub const BY_STATE: &[Step] = &[
     },
     Step {
         name: "behind-iommu",
+        // Its group has another name than those that VFIO makes up.
         before: "cover /sys/bus/pci/devices/$TESTBED_BDF_0/vfio-dev /tmp/behind\n\
+                 cover $(realpath /sys/bus/pci/devices/$TESTBED_BDF_0/iommu_group) /tmp/group\n\
                  mkdir -p /tmp/behind/vfio0; touch /dev/vfio/devices/vfio0\n",
         command: "pinvisor run $ready --device $TESTBED_BDF_0,dma=identity",
-        after: "umount /sys/bus/pci/devices/$TESTBED_BDF_0/vfio-dev; rm /dev/vfio/devices/vfio0\n",
         status: "3",
         error: "behind-iommu",
         says: &["$BDF", "omit dma="],
+        ..STEP
+    },
+    Step {
+        name: "not-on-group-path",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0 --backend group",
+        after: "umount $(realpath /sys/bus/pci/devices/$TESTBED_BDF_0/iommu_group)\n\
+                umount /sys/bus/pci/devices/$TESTBED_BDF_0/vfio-dev; rm /dev/vfio/devices/vfio0\n",
+        status: "3",
+        error: "not-on-group-path",
+        says: &["$BDF", "omit --backend group"],
         ..STEP
     },
     Step {
