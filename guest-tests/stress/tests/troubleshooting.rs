@@ -10,7 +10,7 @@ use pinvisor_stress::Error;
 
 /// Names that only the monitor of another architecture has.
 #[cfg(target_arch = "x86_64")]
-const ELSEWHERE: [&str; 2] = ["device-tree", "host-bridge"];
+const ELSEWHERE: [&str; 4] = ["bridges", "device-tree", "host-bridge", "host-pages"];
 #[cfg(target_arch = "aarch64")]
 const ELSEWHERE: [&str; 2] = ["acpi", "page-tables"];
 

@@ -50,25 +50,29 @@ pub fn connect(
     if let Some((root, map)) = pci {
         for range in map.windows.iter().chain([&map.ecam]) {
             let range = BusRange::new(MmioAddress(range.start.0), range.end - range.start);
-            bus.register_mmio(range.map_err(failed)?, Arc::clone(root) as _)
-                .map_err(failed)?;
+            bus.register_mmio(
+                range.map_err(|error| failed(&error))?,
+                Arc::clone(root) as _,
+            )
+            .map_err(|error| failed(&error))?;
         }
         let bar_ports = BAR_PORTS.end - BAR_PORTS.start;
         ports.push((BAR_PORTS.start, bar_ports, Arc::clone(root) as _));
     }
     let config = match pci {
         Some((root, _)) => Arc::clone(root),
-        None => Arc::new(PciRoot::of_ports().map_err(failed)?),
+        None => Arc::new(PciRoot::of_ports().map_err(|error| failed(&error))?),
     };
     ports.push((CONFIG_PORT, CONFIG_PORTS, config));
     for (start, count, device) in ports {
-        let range = BusRange::new(PioAddress(start), count).map_err(failed)?;
-        bus.register_pio(range, device).map_err(failed)?;
+        let range = BusRange::new(PioAddress(start), count).map_err(|error| failed(&error))?;
+        bus.register_pio(range, device)
+            .map_err(|error| failed(&error))?;
     }
     Ok(bus)
 }
 
-fn failed(error: impl ToString) -> ProcessError {
+fn failed(error: &dyn ToString) -> ProcessError {
     ProcessError {
         operation: "connect an emulated device",
         source: error.to_string().into(),
