@@ -2,6 +2,7 @@
 
 use host::MemoryLimit;
 
+use super::taking::gaps;
 use super::*;
 use crate::arch::Overhead;
 use crate::error::explain::{ExitCode, Explain, Limits};
