@@ -224,10 +224,11 @@ pub const BIND: &[Step] = &[
         ..STEP
     },
     Step {
+        // Neither a character device nor a group.
         name: "bind-no-cdev",
-        before: "mkdir -p /dev/vfio/devices; cover /dev/vfio/devices /tmp/no-nodes\n",
+        before: "cover /dev/vfio /tmp/no-nodes\n",
         command: "pinvisor bind $TESTBED_BDF_0",
-        after: "umount /dev/vfio/devices\n",
+        after: "umount /dev/vfio\n",
         status: "2",
         error: "bind-no-cdev",
         says: &["$BDF", "bound to nvme again", "CONFIG_VFIO_DEVICE_CDEV"],

@@ -116,7 +116,7 @@ impl Flavour {
             Self::NoGroups | Self::NoNoiommu => "30 seconds",
             Self::Bare | Self::NoIommufd => "3 minutes",
             Self::Old => "6 minutes",
-            Self::OldIommufd => "1 minute",
+            Self::OldIommufd => "4 minutes",
         }
     }
 

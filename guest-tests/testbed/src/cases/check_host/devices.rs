@@ -75,7 +75,7 @@ pub const DEVICES: &[Step] = &[
     Step {
         name: "no-node",
         before: "cover /dev/vfio/devices /tmp/no-nodes\n",
-        command: "pinvisor check $TESTBED_BDF_0",
+        command: "pinvisor check $TESTBED_BDF_0 --backend cdev",
         after: "umount /dev/vfio/devices\n",
         status: "2",
         shows: &["FAIL device-cdev"],

@@ -63,7 +63,7 @@ pub const BY_STATE: &[Step] = &[
     Step {
         name: "no-cdev",
         before: "cover /dev/vfio/devices /tmp/no-nodes\n",
-        command: "pinvisor run $ready --device $TESTBED_BDF_0",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0 --backend cdev",
         after: "umount /dev/vfio/devices\n",
         status: "2",
         error: "no-cdev",
