@@ -148,7 +148,7 @@ pub const MACHINE: &[Step] = &[
     Step {
         name: "old-kernel",
         before: "echo 7.2.9 | fake /proc/sys/kernel/osrelease\n",
-        command: "pinvisor check",
+        command: "pinvisor check --backend cdev",
         after: "umount /proc/sys/kernel/osrelease\n",
         status: "2",
         shows: &["FAIL kernel-version"],

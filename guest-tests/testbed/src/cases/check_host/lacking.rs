@@ -20,8 +20,9 @@ pub const BARE: &[Step] = &[
             "FAIL device-driver",
         ],
         says: &[
-            "CONFIG_IOMMUFD, CONFIG_VFIO, CONFIG_VFIO_DEVICE_CDEV, CONFIG_VFIO_PCI, CONFIG_KVM, \
-             CONFIG_KVM_INTEL or CONFIG_KVM_AMD, CONFIG_HUGETLBFS, CONFIG_VFIO_NOIOMMU",
+            "CONFIG_VFIO, CONFIG_VFIO_PCI, CONFIG_KVM, CONFIG_KVM_INTEL or CONFIG_KVM_AMD, CONFIG_IOMMU_SUPPORT, \
+             CONFIG_IOMMUFD, CONFIG_VFIO_DEVICE_CDEV, CONFIG_HUGETLBFS, CONFIG_VFIO_NOIOMMU, \
+             CONFIG_IOMMUFD_NOIOMMU",
             "modprobe vfio-pci",
         ],
         ..STEP
