@@ -74,6 +74,14 @@ impl NoiommuSpace {
         })
     }
 
+    /// Whether [`of_groups`](Self::of_groups) is possible: memory can be pinned, and its addresses are shown.
+    ///
+    /// # Errors
+    /// As [`of_groups`](Self::of_groups).
+    pub fn check_groups() -> Result<(), Error> {
+        RingSpace::new().map(drop)
+    }
+
     /// An empty space for devices that are opened through their [groups](crate::Groups), whose memory this process
     /// pins by itself, and another one has to pin, too ([`RingPins`](crate::RingPins)).
     ///

@@ -68,7 +68,7 @@ impl Pagemap {
     ///
     /// # Errors
     /// As [`open`](Self::open); [`Error::AddressesHidden`] without CAP_SYS_ADMIN.
-    pub fn open_shown() -> Result<Self, Error> {
+    pub(crate) fn open_shown() -> Result<Self, Error> {
         let pagemap = Self::open()?;
         // In the page tables as long as it is in use.
         let variable = 0_u8;
@@ -87,9 +87,9 @@ impl Pagemap {
         Error::AddressesHidden { path: PATH.into() }
     }
 
-    /// What the kernel reports about `len` bytes from `start` on, each `page_size` bytes, or each page of its own if
-    /// that is more. Where `page_size` is more, `start` is the begin of a page of that size, and of each page only the begin is read: the
-    /// kernel takes some 30 instructions for each of its pages that a reader asks for.
+    /// What the kernel reports about `len` bytes from `start` on: one state for each `page_size` bytes, or for each
+    /// page of the kernel's if that is larger. Where `page_size` is larger, `start` is the begin of a page of that size,
+    /// and of each page only the begin is read: the kernel takes some 30 instructions for each of its pages that is read.
     ///
     /// # Errors
     /// [`Error::Read`]

@@ -109,8 +109,8 @@ pub fn has_all(notes: &str, names: &[&str]) -> bool {
     names.iter().all(has)
 }
 
-/// Whether memory that io_uring pinned was pinned until the kernel had closed the device: what must hold when nobody could
-/// make the device quiet before, as the monitor was killed.
+/// Whether memory that io_uring pinned stayed pinned until the kernel had closed the device. This is required after the
+/// monitor was killed, when no process has stopped the device before.
 #[must_use]
 pub fn unpinned_last(notes: &str) -> bool {
     let last = |names: &[&str]| {

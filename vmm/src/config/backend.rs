@@ -4,8 +4,6 @@
 
 use host::BackendChoice;
 use serde::Deserializer;
-use serde::de::IntoDeserializer;
-use serde::de::value::StrDeserializer;
 
 use super::{ConfigError, text};
 
@@ -14,8 +12,7 @@ use super::{ConfigError, text};
 /// # Errors
 /// [`ConfigError`] for any other.
 pub fn backend(word: &str) -> Result<BackendChoice, ConfigError> {
-    let deserializer: StrDeserializer<'_, ConfigError> = word.into_deserializer();
-    text::one_of(deserializer)
+    text::one_of(text::deserializer(word))
 }
 
 /// The same in a file, where it is given.

@@ -67,8 +67,12 @@ impl<'de, T: Compact> Visitor<'de> for CompactOrTable<T> {
 
 /// Reads a single word.
 pub(super) fn word<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
-    let deserializer: StrDeserializer<'_, ConfigError> = text.into_deserializer();
-    T::deserialize(deserializer)
+    T::deserialize(deserializer(text))
+}
+
+/// What reads a single word.
+pub(super) fn deserializer(text: &str) -> StrDeserializer<'_, ConfigError> {
+    text.into_deserializer()
 }
 
 /// One of the names that `T` has.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use address::Bdf;
 use host::Backend;
 use iommufd_backend::{
-    Cdev, CdevKind, Error, GroupNode, Groups, Iommufd, NoiommuSpace, Pagemap, PciSysfs, RingPins,
-    VfioDevice,
+    Cdev, CdevKind, Error, GroupNode, Groups, Iommufd, NoiommuSpace, PciSysfs, VfioDevice,
 };
 
 /// An interface of the kernel, open.
@@ -16,13 +15,13 @@ use iommufd_backend::{
 pub(crate) enum KernelPath {
     /// Character devices are bound to this, which pins memory.
     Cdev(Arc<Iommufd>),
-    /// Devices are opened through these groups, and io_uring pins memory. Devices in noiommu mode only. Whoever has this
-    /// keeps the groups from being closed with the devices.
+    /// The run opens devices through these groups, and pins memory by io_uring. It supports devices in noiommu mode only.
+    /// The groups stay open at least as long as this exists.
     Group(Arc<Groups>),
 }
 
 impl KernelPath {
-    /// Opens what `backend` requires beside the devices' own nodes, or finds out that it is not to be had.
+    /// Opens what `backend` requires besides the devices' own nodes. Returns an error if it is not available.
     ///
     /// # Errors
     /// [`Error::OpenIommufd`]; [`Error::IoUring`], [`Error::AddressesHidden`], [`Error::Read`]
@@ -30,9 +29,8 @@ impl KernelPath {
         Ok(match backend {
             Backend::Cdev => Self::Cdev(Arc::new(Iommufd::open()?)),
             Backend::Group => {
-                // Before any device is touched: that memory can be pinned, and its addresses are shown.
-                RingPins::new()?;
-                Pagemap::open_shown()?;
+                // Before any device is touched.
+                NoiommuSpace::check_groups()?;
                 Self::Group(Arc::default())
             }
         })

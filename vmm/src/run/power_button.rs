@@ -42,9 +42,7 @@ impl PowerButton {
         if !self.interrupts.is_handled(POWER_BUTTON_GSI)? {
             return Ok(Press::Unheard);
         }
-        // An edge.
-        self.interrupts.set_line(POWER_BUTTON_GSI, true)?;
-        self.interrupts.set_line(POWER_BUTTON_GSI, false)?;
+        self.interrupts.pulse(POWER_BUTTON_GSI)?;
         Ok(Press::Heard)
     }
 

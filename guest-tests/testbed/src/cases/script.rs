@@ -32,6 +32,49 @@ say_disk() {
 }
 ";
 
+/// Functions for scripts that have the monitor of a guest in the background, process `$monitor`, and the guest's serial
+/// output in /tmp/serial. `await_guest`: until the guest waits, or the monitor has ended. `await_exit`: until no `pinvisor`
+/// runs. `await_pool`: until all hugepages of 2 MiB are free, since what io_uring had pinned may come back after that.
+pub const AWAIT: &str = r#"
+await_guest() {
+    for second in $(seq 120); do
+        grep -q 'guest: waits' /tmp/serial && break
+        kill -0 $monitor 2>/dev/null || break
+        sleep 1
+    done
+}
+await_exit() {
+    for tenth in $(seq 100); do
+        ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q /pinvisor || break
+        sleep 0.1
+    done
+}
+await_pool() {
+    pool=/sys/kernel/mm/hugepages/hugepages-2048kB
+    for tenth in $(seq 100); do
+        [ "$(cat $pool/free_hugepages)" = "$(cat $pool/nr_hugepages)" ] && break
+        sleep 0.1
+    done
+}
+"#;
+
+/// A function for scripts, which needs [`AWAIT`]: `kill_at_work NUMBER` starts a guest with the options `$load`, kills its
+/// monitor while the guest works, at a time that depends on the number, and waits until nothing of it runs.
+pub const KILL_AT_WORK: &str = r#"
+kill_at_work() {
+    rm -f /tmp/serial; touch /tmp/serial
+    eval "exec pinvisor -vv run $load --serial file=/tmp/serial" < /dev/null 2> /tmp/log &
+    monitor=$!
+    await_guest
+    grep -q 'guest: waits' /tmp/serial || cat /tmp/serial /tmp/log
+    sleep 0.$(($1 * 7 % 10))
+    kill -KILL $monitor
+    wait $monitor
+    echo "killed: $?"
+    await_exit
+}
+"#;
+
 /// A function for scripts: `hand_back KEY BDF...` gives devices of vfio-pci's to this machine, with a pattern in all
 /// hugepages that are free. First bus mastering is on for a second without a driver, which is what every driver does
 /// before it resets its device, for longer; then the machine's own driver has the device, if there is one. All the

@@ -44,26 +44,14 @@ begin() {
     testbed-bind "$1" || exit 1
     pinvisor -v run --noiommu --device "$1" --kernel /testbed/kernel --initramfs /testbed/initramfs         --cmdline 'console=ttyS0 quiet' --memory 128M --serial file=/tmp/serial < /dev/null 2> /tmp/log &
     monitor=$!
-    for second in $(seq 120); do
-        grep -q 'guest: waits' /tmp/serial && break
-        kill -0 $monitor 2>/dev/null || break
-        sleep 1
-    done
+    await_guest
 }
-# ended KEY: the status of the monitor, and what is left when nothing of it runs any more. What io_uring had pinned may
-# come back after that.
+# ended KEY: the status of the monitor, and what is left when nothing of it runs any more.
 ended() {
     wait $monitor
     say "$1_status" $?
-    for tenth in $(seq 100); do
-        ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q /pinvisor || break
-        sleep 0.1
-    done
-    pool=/sys/kernel/mm/hugepages/hugepages-2048kB
-    for tenth in $(seq 100); do
-        [ "$(cat $pool/free_hugepages)" = "$(cat $pool/nr_hugepages)" ] && break
-        sleep 0.1
-    done
+    await_exit
+    await_pool
     grep guest: /tmp/serial
     cat /tmp/log
     say_hugepages "$1"
@@ -186,7 +174,7 @@ pub fn script(before: &str, cases: &[(Taken, Way)]) -> String {
     };
     let all: String = cases.iter().map(one).collect();
     let end = "say_processes\nexit 0\n";
-    [script::PRELUDE, FUNCTIONS, before, &all, end].concat()
+    [script::PRELUDE, script::AWAIT, FUNCTIONS, before, &all, end].concat()
 }
 
 /// What must hold after each.

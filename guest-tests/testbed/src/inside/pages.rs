@@ -113,7 +113,7 @@ impl Mapping {
         }
     }
 
-    /// Moves its first page to NUMA node `node`, whoever else has it mapped; see move_pages(2).
+    /// Moves its first page to NUMA node `node`, even if other processes have it mapped; see move_pages(2).
     ///
     /// # Errors
     /// The call's errno, or the page's: `EBUSY`.

@@ -6,7 +6,7 @@
 use super::super::check::{self, Findings};
 use super::super::data;
 use super::super::rig::{ARGUMENTS, Rig};
-use super::super::script::{self, PRELUDE};
+use super::super::script::{self, AWAIT, KILL_AT_WORK, PRELUDE};
 use crate::error::Result;
 use crate::machine::Outcome;
 use crate::runner::CaseResult;
@@ -33,7 +33,6 @@ fi
 /// Functions of the script: `again KEY BDF`: bus mastering is on without a driver, with a pattern in all hugepages.
 /// `load NUMBER`: a guest that works until the monitor is killed, and that.
 const FUNCTIONS: &str = r#"
-pool=/sys/kernel/mm/hugepages/hugepages-2048kB
 again() {
     testbed inside pool --key "$1" -- sh -c '
         command() { printf "\\$(printf %o "$2")" | dd of="/sys/bus/pci/devices/$1/config" bs=1 seek=4 conv=notrunc status=none; }
@@ -46,27 +45,8 @@ again() {
     echo > /sys/kernel/tracing/trace
 }
 load() {
-    rm -f /tmp/serial; touch /tmp/serial
-    eval "exec pinvisor -vv run $load --serial file=/tmp/serial" < /dev/null 2> /tmp/log &
-    monitor=$!
-    for second in $(seq 120); do
-        grep -q 'guest: waits' /tmp/serial && break
-        kill -0 $monitor 2>/dev/null || break
-        sleep 1
-    done
-    grep -q 'guest: waits' /tmp/serial || cat /tmp/serial /tmp/log
-    sleep 0.$(($1 * 7 % 10))
-    kill -KILL $monitor
-    wait $monitor
-    echo "killed: $?"
-    for tenth in $(seq 100); do
-        ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q /pinvisor || break
-        sleep 0.1
-    done
-    for tenth in $(seq 100); do
-        [ "$(cat $pool/free_hugepages)" = "$(cat $pool/nr_hugepages)" ] && break
-        sleep 0.1
-    done
+    kill_at_work $1
+    await_pool
     grep extent /tmp/log
     show
     again kill$1 $TESTBED_BDF_0
@@ -149,6 +129,8 @@ fn script(kills: usize) -> String {
         order::START,
         "cat > /tmp/runs << 'END'\n",
         PRELUDE,
+        AWAIT,
+        KILL_AT_WORK,
         FUNCTIONS,
         "show() {\n",
         order::SHOW,

@@ -6,7 +6,7 @@
 use super::{CPUS, FUNCTIONS, GUEST, guarded, guest_is_right};
 use crate::cases::check::{self, Findings};
 use crate::cases::rig::{ARGUMENTS, Rig};
-use crate::cases::script::{self, PRELUDE};
+use crate::cases::script::{self, AWAIT, KILL_AT_WORK, PRELUDE};
 use crate::error::Result;
 use crate::runner::CaseResult;
 use crate::{guest, image, setup};
@@ -28,23 +28,7 @@ fi
 /// free soon after.
 const FUNCTION: &str = r#"
 load() {
-    rm -f /tmp/serial; touch /tmp/serial
-    eval "exec pinvisor -vv run $load --serial file=/tmp/serial" < /dev/null 2> /tmp/log &
-    monitor=$!
-    for second in $(seq 120); do
-        grep -q 'guest: waits' /tmp/serial && break
-        kill -0 $monitor 2>/dev/null || break
-        sleep 1
-    done
-    grep -q 'guest: waits' /tmp/serial || cat /tmp/serial
-    sleep 0.$(($1 * 7 % 10))
-    kill -KILL $monitor
-    wait $monitor
-    echo "killed: $?"
-    for tenth in $(seq 100); do
-        ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q /pinvisor || break
-        sleep 0.1
-    done
+    kill_at_work $1
     grep -e extent -e 'queue memory' /tmp/log
     testbed inside canary --leave-mib 60 --least-percent 0 -- sleep 1
     echo "watched: $?"
@@ -104,6 +88,8 @@ fn script(kills: usize) -> String {
         PRELUDE,
         "testbed-bind $TESTBED_BDF_0 || exit 1\ncat > /tmp/runs << 'END'\n",
         PRELUDE,
+        AWAIT,
+        KILL_AT_WORK,
         FUNCTION,
         &format!("load=\"{load}\"\n"),
         &format!("testbed-mark {}\n", script::BEGIN),

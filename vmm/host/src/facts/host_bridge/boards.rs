@@ -68,6 +68,12 @@ pub(crate) fn virt(more: &Properties) -> Fake {
 
 /// Raspberry Pi 4, with 1 GiB for BARs as its firmware writes it, and these `dma-ranges`.
 fn pi4(dma: &'static [u32]) -> Fake {
+    #[rustfmt::skip]
+    const SCB: &[u32] = &[
+        0, 0x7c00_0000, 0, 0xfc00_0000, 0x380_0000,
+        6, 0, 6, 0, 0x4000_0000,
+    ];
+    const RANGES: &[u32] = &[0x200_0000, 0, 0xc000_0000, 6, 0, 0, 0x4000_0000];
     machine(
         "scb/pcie",
         &[
@@ -75,29 +81,10 @@ fn pi4(dma: &'static [u32]) -> Fake {
             ("", "#size-cells", &[1]),
             ("scb", "#address-cells", &[2]),
             ("scb", "#size-cells", &[1]),
-            (
-                "scb",
-                "ranges",
-                &[
-                    0,
-                    0x7c00_0000,
-                    0,
-                    0xfc00_0000,
-                    0x380_0000,
-                    6,
-                    0,
-                    6,
-                    0,
-                    0x4000_0000,
-                ],
-            ),
+            ("scb", "ranges", SCB),
             ("scb/pcie", "#address-cells", &[3]),
             ("scb/pcie", "#size-cells", &[2]),
-            (
-                "scb/pcie",
-                "ranges",
-                &[0x200_0000, 0, 0xc000_0000, 6, 0, 0, 0x4000_0000],
-            ),
+            ("scb/pcie", "ranges", RANGES),
             ("scb/pcie", "dma-ranges", dma),
         ],
     )
