@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use guest_tests::inside::{
-    between, boot, broadcast, canary, deny, many, nvme_manage, pin_proof, shape,
+    between, boot, broadcast, canary, deny, many, nvme_manage, pin_proof, scatter, shape,
 };
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
@@ -101,6 +101,14 @@ enum Inside {
     Canary {
         #[command(flatten)]
         canary: canary::Canary,
+        /// The command.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// Leave half of the free memory as single pages, and run a command.
+    Scatter {
+        #[command(flatten)]
+        scatter: scatter::Scatter,
         /// The command.
         #[arg(required = true, last = true)]
         command: Vec<String>,
@@ -347,6 +355,7 @@ fn run(task: Task) -> Result<i32> {
         Task::Inside(Inside::Many { many, command }) => many::run(many, &command),
         Task::Inside(Inside::Shape { shape, command }) => shape::run(shape, &command),
         Task::Inside(Inside::Canary { canary, command }) => canary::run(canary, &command),
+        Task::Inside(Inside::Scatter { scatter, command }) => scatter::run(scatter, &command),
         Task::Inside(Inside::Pool { key, command }) => canary::pool(&key, &command),
         Task::Inside(Inside::Deny { deny, command }) => deny::run(deny, &command),
         Task::Inside(Inside::Broadcast { to }) => match broadcast::run(&to)? {},

@@ -11,7 +11,7 @@ mod shapes;
 use super::check::{self, Findings};
 use super::data::MIN_DMA;
 use super::rig::{ARGUMENTS, Rig};
-use super::scattered::{MIN_CANARY_MIB, SCATTER, SCATTERED_EACH, is_scattered};
+use super::scattered::{MIN_CANARY_MIB, SCATTERED_EACH, is_scattered};
 use super::script::{self, PRELUDE};
 use crate::error::Result;
 use crate::machine::{Machine, Outcome};
@@ -106,7 +106,6 @@ fn run(machine: &Machine) -> Result<Outcome> {
     let [scatter, watch] = SCATTERED_EACH;
     let script = [
         PRELUDE,
-        SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
         order::START,
         "cat > /tmp/runs << 'END'\n",

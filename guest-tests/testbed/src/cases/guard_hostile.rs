@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::check::{self, Findings};
 use super::hostile::numbers_behind;
-use super::scattered::{MIN_CANARY_MIB, SCATTER, SCATTERED, is_scattered};
+use super::scattered::{MIN_CANARY_MIB, SCATTERED, is_scattered};
 use super::script::{self, PRELUDE};
 use super::stress::{self, AtLeast};
 use crate::error::{AtPath, Result};
@@ -68,7 +68,6 @@ fn run(sequences: u64, seed: u64) -> Result<CaseResult> {
     );
     let script = [
         PRELUDE,
-        SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
         &stress::run("hostile", SCATTERED, &arguments),
         "grep '^# hostile-nvme ' /tmp/hostile.tap\n",

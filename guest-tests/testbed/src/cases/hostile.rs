@@ -11,9 +11,9 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::check::{self, Findings};
-use super::scattered::{EDU, MIN_CANARY_MIB, MIN_PIECES, SCATTER, SCATTERED};
+use super::scattered::{EDU, MIN_CANARY_MIB, MIN_PIECES, SCATTERED};
 use super::script::{self, PRELUDE};
-use super::stress::{self, AtLeast};
+use super::stress::{self, AtLeast, Share};
 use crate::Result;
 use crate::runner::CaseResult;
 
@@ -33,7 +33,10 @@ const REASONS: [&str; 5] = [
     "wrap-around",
 ];
 /// Of 17 attempts, 16 are starts that are refused, and one is none.
-const WORDS: &str = "engines=hostile mode=mediate transfers=108000 accepted=210";
+const ATTEMPTS: u64 = 108_000;
+const ACCEPTED: u64 = 210;
+/// How often the monitor has to refuse for each reason.
+const MIN_OF_REASON: u64 = 100;
 const TESTS: [&str; 4] = [
     "invalid transfers do not start",
     "valid transfers run",
@@ -41,15 +44,26 @@ const TESTS: [&str; 4] = [
     "other memory is unchanged",
 ];
 
-/// 100 000 starts that are wrong and 200 that are right, in fragmented memory.
+/// 10,000 starts that are wrong and 20 that are right, in fragmented memory.
 pub fn hostile() -> Result<CaseResult> {
+    hostile_of(Share::Tenth)
+}
+
+/// The same with 100,000 and 200.
+pub fn hostile_long() -> Result<CaseResult> {
+    hostile_of(Share::Whole)
+}
+
+fn hostile_of(share: Share) -> Result<CaseResult> {
     let machine = stress::machine()?.trace(STORES).device(EDU);
     let arguments = format!(
-        "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate,profile=edu64 --cpus 2 --seed 7 --cmdline '{WORDS}'"
+        "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate,profile=edu64 --cpus 2 --seed 7 \
+         --cmdline 'engines=hostile mode=mediate transfers={} accepted={}'",
+        share.of(ATTEMPTS),
+        share.of(ACCEPTED)
     );
     let script = [
         PRELUDE,
-        SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
         &stress::run("hostile", SCATTERED, &arguments),
         "grep '^# hostile ' /tmp/hostile.tap\n",
@@ -61,13 +75,13 @@ pub fn hostile() -> Result<CaseResult> {
         &mut findings,
         &outcome,
         "hostile",
-        AtLeast::transfers(MIN_ACCEPTED),
+        AtLeast::transfers(share.of(MIN_ACCEPTED)),
     );
     stress::tested(&mut findings, &report, "hostile", &TESTS);
     let guest = numbers_behind(&outcome.output, "# hostile ");
     let monitor = &report["outcome"]["mediated"][0];
-    counts_agree(&mut findings, &guest, monitor);
-    refused_for_all(&mut findings, monitor);
+    counts_agree(&mut findings, &guest, monitor, share);
+    refused_for_all(&mut findings, monitor, share);
     let device = Device::replay(&outcome.trace, &bar(&report), &memory(&report));
     let started = monitor["started"].as_u64();
     findings.expect_eq("transfers of the device's", Some(device.started), started);
@@ -94,7 +108,6 @@ pub fn narrow() -> Result<CaseResult> {
                      --cmdline 'mode=mediate transfers=24 bytes=0'";
     let script = [
         PRELUDE,
-        SCATTER,
         "testbed-bind $TESTBED_BDF_0 || exit 1\n",
         &stress::run("narrow", SCATTERED, arguments),
     ]
@@ -136,7 +149,12 @@ pub fn numbers_behind<'a>(output: &'a str, mark: &str) -> BTreeMap<&'a str, u64>
 
 /// Every start that the guest asked for is in exactly one of the monitor's counts. What happens in a race is not
 /// known before; all else is where the guest has it.
-fn counts_agree(findings: &mut Findings, guest: &BTreeMap<&str, u64>, monitor: &Value) {
+fn counts_agree(
+    findings: &mut Findings,
+    guest: &BTreeMap<&str, u64>,
+    monitor: &Value,
+    share: Share,
+) {
     // Another one for each side, so that nothing agrees with nothing.
     let guest_has = |name| guest.get(name).copied().unwrap_or(1 << 61);
     let [started, refused, busy, failed, ignored] =
@@ -167,6 +185,7 @@ fn counts_agree(findings: &mut Findings, guest: &BTreeMap<&str, u64>, monitor: &
         ("raced", 1000),
         ("raced_by_others", 1000),
     ] {
+        let least = share.of(least);
         findings.expect(
             guest_has(name) >= least,
             format!("{name}: {} are less than {least}", guest_has(name)),
@@ -175,12 +194,12 @@ fn counts_agree(findings: &mut Findings, guest: &BTreeMap<&str, u64>, monitor: &
 }
 
 /// The guest was wrong in every way, many times.
-fn refused_for_all(findings: &mut Findings, monitor: &Value) {
+fn refused_for_all(findings: &mut Findings, monitor: &Value, share: Share) {
     let counts = reasons(monitor);
     findings.expect(
         REASONS
             .iter()
-            .all(|reason| counts.get(reason) >= Some(&100)),
+            .all(|reason| counts.get(reason) >= Some(&share.of(MIN_OF_REASON))),
         format!("refused for {counts:?}"),
     );
 }
@@ -315,7 +334,12 @@ mod tests {
         let guest = numbers_behind(guest, "# hostile ");
         let counts = MONITOR.iter().chain(changes).copied();
         let monitor: BTreeMap<_, _> = counts.collect();
-        counts_agree(&mut findings, &guest, &serde_json::json!(monitor));
+        counts_agree(
+            &mut findings,
+            &guest,
+            &serde_json::json!(monitor),
+            Share::Whole,
+        );
         format!("{findings:?}")
     }
 
@@ -342,7 +366,7 @@ mod tests {
         assert!(judged(&few, &[]).contains("refused: 99999 are less than"));
         assert_ne!(judged("", &[]), well);
         let mut findings = Findings::default();
-        counts_agree(&mut findings, &BTreeMap::new(), &Value::Null);
+        counts_agree(&mut findings, &BTreeMap::new(), &Value::Null, Share::Whole);
         assert!(format!("{findings:?}").contains(sum));
     }
 
@@ -354,7 +378,11 @@ mod tests {
                 .map(|reason| serde_json::json!({ "reason": reason, "count": 100 }))
                 .collect();
             let mut findings = Findings::default();
-            refused_for_all(&mut findings, &serde_json::json!({ "reasons": reasons }));
+            refused_for_all(
+                &mut findings,
+                &serde_json::json!({ "reasons": reasons }),
+                Share::Whole,
+            );
             format!("{findings:?}") == format!("{:?}", Findings::default())
         };
         assert!(judged(&REASONS));

@@ -50,26 +50,21 @@ use crate::setup::Arch;
 /// All cases, the longest first, so that two at once end together.
 pub const ALL: &[Case] = &[
     case("compat-bare-metal", 250, compat::bare_metal),
-    case("stress-nvme", 240, stress::nvme),
-    case("translate", 200, scattered::translate),
+    case("stress-nvme", 60, stress::nvme),
+    long("stress-nvme-long", 240, stress::nvme_long),
+    case("translate", 60, scattered::translate),
+    long("translate-long", 200, scattered::translate_long),
     everywhere("compat-block", 200, compat::block),
-    Case {
-        list: List::Long,
-        ..case("stress-linux-long", 180, stress_linux::long)
-    },
-    Case {
-        list: List::Long,
-        ..case("guard-hostile-long", 1500, guard_hostile::long)
-    },
-    case("hostile", 180, hostile::hostile),
+    long("stress-linux-long", 180, stress_linux::long),
+    long("guard-hostile-long", 1500, guard_hostile::long),
+    case("hostile", 60, hostile::hostile),
+    long("hostile-long", 180, hostile::hostile_long),
     case("guard-hostile", 180, guard_hostile::short),
-    Case {
-        list: List::Long,
-        ..case("guard-cost", 240, guard_cost::reads)
-    },
+    long("guard-cost", 240, guard_cost::reads),
     case("stress-edu", 150, stress::edu),
     case("stress-software", 150, stress::software),
-    case("scattered-software", 150, stress::scattered),
+    case("scattered-software", 50, stress::scattered),
+    long("scattered-software-long", 150, stress::scattered_long),
     everywhere("compat-network", 150, compat::network),
     case("translate-stock", 120, scattered::stock_driver),
     everywhere("nvme-canary", 120, canary::untouched),
@@ -80,20 +75,11 @@ pub const ALL: &[Case] = &[
     case("guard-control", 90, guard::control),
     case("guard-shapes", 400, guard::shapes),
     case("guard-kills", 300, guard::kills),
-    Case {
-        list: List::Long,
-        ..case("guard-kills-long", 2500, guard::many_kills)
-    },
+    long("guard-kills-long", 2500, guard::many_kills),
     case("mediate", 100, scattered::mediate),
     case("group-kills", 900, group::kills),
-    Case {
-        list: List::Long,
-        ..case("group-kills-long", 9000, group::many_kills)
-    },
-    Case {
-        list: List::Long,
-        ..case("group-kernels", 600, group::other_kernels)
-    },
+    long("group-kills-long", 9000, group::many_kills),
+    long("group-kernels", 600, group::other_kernels),
     case("group", 150, group::stock_kernel),
     case("group-choice", 120, group::choice),
     case("group-ending", 120, group::every_end),
@@ -142,6 +128,14 @@ const fn case(name: &'static str, budget: u64, run: fn() -> crate::Result<CaseRe
         budget: Duration::from_secs(budget),
         list: List::Default,
         test: Test::Pc(run),
+    }
+}
+
+/// A campaign, of which another case does a tenth.
+const fn long(name: &'static str, budget: u64, run: fn() -> crate::Result<CaseResult>) -> Case {
+    Case {
+        list: List::Long,
+        ..case(name, budget, run)
     }
 }
 

@@ -6,7 +6,7 @@
 use super::check::{self, Findings};
 use super::rig::{ARGUMENTS, Rig};
 use super::script::{self, PRELUDE};
-use super::stress::{self, AtLeast};
+use super::stress::{self, AtLeast, Share};
 use crate::error::AtPath;
 use crate::image;
 use crate::machine::{Machine, Outcome};
@@ -21,32 +21,13 @@ pub const MIN_CANARY_MIB: u64 = 256;
 /// Pieces that a guest's 128 MiB are in at least, so that no address is right by luck.
 pub const MIN_PIECES: usize = 4096;
 
-/// Script, a wrapper of a command's: leaves half of the free memory as single pages, each between two that are taken,
-/// and 60 MiB more. A file of zeros and ones by turns loses its zeros. The kernel must not put the pieces together
-/// again: neither does that leave single pages, nor may the guest's pages go away for moments, to be found pinned.
-pub const SCATTER: &str = "\
-cat > /tmp/scatter <<'EOF'
-echo 0 > /proc/sys/vm/compaction_proactiveness
-echo 1000 > /proc/sys/vm/extfrag_threshold
-mkdir -p /tmp/pages && mount -t tmpfs -o size=1G pages /tmp/pages && cd /tmp/pages || exit 1
-{ head -c 4096 /dev/zero | tr '\\0' '\\1'; head -c 4096 /dev/zero; } > pair
-for pair in $(seq 128); do cat pair; done > mib
-free=$(sed -n 's/^MemFree: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)
-for mib in $(seq $((free / 1024 - 60))); do cat mib; done > file
-fallocate --dig-holes file && cd / && \"$@\"
-status=$?
-umount /tmp/pages
-exit $status
-EOF
-";
+/// A wrapper of a command's: leaves half of the free memory as single pages, and 60 MiB more.
+const SCATTER: &str = "testbed inside scatter -- ";
 /// A canary in what the guest and [`SCATTER`] leave. Half of what it leaves is single pages: more than a guest of
 /// 256 MiB has, so that none of its memory comes from the part that is in large pieces.
-pub const SCATTERED: &str = "testbed inside canary --leave-mib 900 -- sh /tmp/scatter ";
+pub const SCATTERED: &str = "testbed inside canary --leave-mib 900 -- testbed inside scatter -- ";
 /// The same for several guests, which are started by a file.
-pub const SCATTERED_EACH: [&str; 2] = [
-    "sh /tmp/scatter ",
-    "testbed inside canary --leave-mib 900 -- sh ",
-];
+pub const SCATTERED_EACH: [&str; 2] = [SCATTER, "testbed inside canary --leave-mib 900 -- sh "];
 
 /// What the example moves in each direction: 8 times the device's buffer.
 const EXAMPLE_BYTES: u64 = 8 * 4096;
@@ -71,7 +52,6 @@ pub fn stock_driver() -> Result<CaseResult> {
     let run = script::pinvisor("status", SCATTERED, &format!("{arguments} --memory 256M"));
     let script = [
         PRELUDE,
-        SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
         &run,
     ]
@@ -95,8 +75,18 @@ pub fn stock_driver() -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
-/// The bare-metal guest translates for NVMe and for edu.
+/// The bare-metal guest translates for NVMe, 2000 transfers and 25 MiB, and for edu.
 pub fn translate() -> Result<CaseResult> {
+    translate_of(Share::Tenth)
+}
+
+/// The same with 20,000 transfers and 256 MiB.
+pub fn translate_long() -> Result<CaseResult> {
+    translate_of(Share::Whole)
+}
+
+fn translate_of(share: Share) -> Result<CaseResult> {
+    let (transfers, bytes) = (share.of(20_000), share.of(256 << 20));
     let disk = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
     image::write(disk.path(), &image::bytes(64, 13))?;
     let machine = NVME_EVENTS
@@ -105,18 +95,20 @@ pub fn translate() -> Result<CaseResult> {
         .writable_disk("disk", disk.path().to_owned())
         .device("nvme,drive=disk,serial=translate")
         .device(EDU);
-    let nvme = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=translate --cpus 2 \
-                --cmdline 'transfers=22000 bytes=268435456 destroy=yes'";
+    let nvme = format!(
+        "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=translate --cpus 2 \
+         --cmdline 'transfers={} bytes={bytes} destroy=yes'",
+        share.of(22_000)
+    );
     let edu = "--noiommu --memory 128M --device $TESTBED_BDF_1,dma=translate \
                --cmdline 'transfers=240 bytes=0'";
     let [scatter, watch] = SCATTERED_EACH;
     let script = [
         PRELUDE,
-        SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
         "testbed-bind $TESTBED_BDF_1 || exit 1\ncat > /tmp/runs << 'END'\n",
         PRELUDE,
-        &stress::run("nvme", scatter, nvme),
+        &stress::run("nvme", scatter, &nvme),
         &stress::run("edu", scatter, edu),
         "END\n",
         watch,
@@ -129,7 +121,7 @@ pub fn translate() -> Result<CaseResult> {
         &mut findings,
         &outcome,
         "nvme",
-        AtLeast::transfers(20_000).and_bytes(256 << 20),
+        AtLeast::transfers(transfers).and_bytes(bytes),
     );
     stress::passed(&mut findings, &outcome, "edu", AtLeast::transfers(200));
     let facts = script::facts(&outcome.output);
@@ -160,13 +152,7 @@ pub fn translate_linux() -> Result<CaseResult> {
         .file("initramfs", initramfs.path().to_owned());
     let arguments = ARGUMENTS.replace("$TESTBED_BDF_0", "$TESTBED_BDF_0,dma=translate");
     let run = script::pinvisor("status", SCATTERED, &format!("{arguments} --memory 256M"));
-    let script = [
-        PRELUDE,
-        SCATTER,
-        "testbed-bind $TESTBED_BDF_0 || exit 1\n",
-        &run,
-    ]
-    .concat();
+    let script = [PRELUDE, "testbed-bind $TESTBED_BDF_0 || exit 1\n", &run].concat();
     let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
     let status = script::facts(&outcome.output).get("status").copied();
@@ -230,7 +216,6 @@ pub fn mediate() -> Result<CaseResult> {
                      --cmdline 'mode=mediate transfers=240 bytes=0'";
     let script = [
         PRELUDE,
-        SCATTER,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",
         &stress::run("edu", SCATTERED, arguments),
     ]

@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::pages::{Backing, Mapping, PAGE, pagemap};
-use crate::error::{AtPath, Error, Result};
+use super::pages::{Backing, Mapping, PAGE, free_mib, pagemap};
+use crate::error::{AtPath, Result};
 
 /// Pages of conventional guest memory: [1 MiB, 512 MiB), on aarch64 from 1 GiB on.
 const LOW: std::ops::Range<u64> = match cfg!(target_arch = "aarch64") {
@@ -218,20 +218,6 @@ fn hold(leave_mib: usize, pagemap: &File) -> Result<Vec<Chunk>> {
         }
     }
     Ok(kept)
-}
-
-fn free_mib() -> Result<usize> {
-    let path = "/proc/meminfo";
-    let text = fs::read_to_string(path).at("read", path)?;
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemFree:")?.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.parse::<usize>().ok())
-        .map(|kib| kib >> 10)
-        .ok_or_else(|| Error::Malformed {
-            path: path.into(),
-            reason: "no MemFree".into(),
-        })
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod many;
 pub mod nvme_manage;
 mod pages;
 pub mod pin_proof;
+pub mod scatter;
 pub mod shape;
 mod tracing;
 

@@ -2,7 +2,7 @@
 
 //! Memory of this process and where it lies.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -35,6 +35,8 @@ pub enum Backing {
     Transparent,
     /// A hugepage of 2 MiB from the pool.
     Hugepage,
+    /// Pages of 4 KiB only.
+    Small,
 }
 
 impl Mapping {
@@ -49,9 +51,14 @@ impl Mapping {
             0
         };
         let mapping = Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge, -1, 0)?;
-        if backing == Backing::Transparent {
+        let advice = match backing {
+            Backing::Transparent => Some(libc::MADV_HUGEPAGE),
+            Backing::Small => Some(libc::MADV_NOHUGEPAGE),
+            Backing::Hugepage => None,
+        };
+        if let Some(advice) = advice {
             // SAFETY: the range is the mapping's own; the advice changes no contents.
-            unsafe { libc::madvise(mapping.address.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+            unsafe { libc::madvise(mapping.address.as_ptr().cast(), len, advice) };
         }
         mapping.lock()
     }
@@ -152,6 +159,23 @@ impl Mapping {
         }
     }
 
+    /// Gives its page number `page` back to the kernel; read again, it is zero. See madvise(2).
+    ///
+    /// # Errors
+    /// The call's errno: `EINVAL` before Linux 5.18, or beyond its end.
+    pub fn free_page(&self, page: usize) -> io::Result<()> {
+        let offset = page.saturating_mul(PAGE);
+        if offset >= self.len {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let address = self.address.as_ptr().wrapping_byte_add(offset).cast();
+        // SAFETY: the page is the mapping's own, and no reference into it exists: `words` borrows exclusively.
+        match unsafe { libc::madvise(address, PAGE, libc::MADV_DONTNEED_LOCKED) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Its contents.
     pub fn words(&mut self) -> &mut [u64] {
         // SAFETY: the mapping is readable, writable, aligned to a page, lives as long as `self`, which is
@@ -200,4 +224,22 @@ impl Drop for Mapping {
 /// [`Error::File`].
 pub fn pagemap() -> Result<File> {
     File::open("/proc/self/pagemap").at("open", "/proc/self/pagemap")
+}
+
+/// MiB of this machine's memory that are free.
+///
+/// # Errors
+/// [`Error::File`], [`Error::Malformed`].
+pub fn free_mib() -> Result<usize> {
+    let path = "/proc/meminfo";
+    let text = fs::read_to_string(path).at("read", path)?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemFree:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<usize>().ok())
+        .map(|kib| kib >> 10)
+        .ok_or_else(|| Error::Malformed {
+            path: path.into(),
+            reason: "no MemFree".into(),
+        })
 }

@@ -5,7 +5,7 @@
 use super::{CPUS, FUNCTIONS, GUEST, guarded, guest_is_right};
 use crate::cases::check::{self, Findings};
 use crate::cases::rig::{ARGUMENTS, Rig};
-use crate::cases::scattered::{MIN_CANARY_MIB, SCATTER, SCATTERED_EACH, is_scattered};
+use crate::cases::scattered::{MIN_CANARY_MIB, SCATTERED_EACH, is_scattered};
 use crate::cases::script::{self, PRELUDE};
 use crate::error::Result;
 use crate::machine::Outcome;
@@ -74,7 +74,6 @@ fn all_runs() -> String {
     let runs: String = RUNS.iter().map(run).collect();
     [
         PRELUDE,
-        SCATTER,
         "testbed-bind $TESTBED_BDF_0 || exit 1\ncat > /tmp/runs << 'END'\n",
         PRELUDE,
         &runs,

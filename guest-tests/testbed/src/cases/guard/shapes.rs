@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::{CPUS, FUNCTIONS};
 use crate::cases::check::{self, Findings};
 use crate::cases::rig::{ARGUMENTS, Rig};
-use crate::cases::scattered::{MIN_CANARY_MIB, SCATTER, SCATTERED_EACH, is_scattered};
+use crate::cases::scattered::{MIN_CANARY_MIB, SCATTERED_EACH, is_scattered};
 use crate::cases::script::{self, PRELUDE};
 use crate::error::Result;
 use crate::machine::Machine;
@@ -193,7 +193,6 @@ fn run() -> String {
         .collect();
     [
         PRELUDE,
-        SCATTER,
         &bind,
         "cat > /tmp/runs << 'END'\n",
         PRELUDE,

@@ -4,7 +4,7 @@
 
 use super::super::check::Findings;
 use super::super::script::PRELUDE;
-use super::{AtLeast, found, machine, passed, run, tested};
+use super::{AtLeast, Share, found, machine, passed, run, tested};
 use crate::error::Result;
 use crate::runner::CaseResult;
 
@@ -16,11 +16,25 @@ const FAULTS: [(&str, &str); 4] = [
     ("bit", "bit-flip"),
 ];
 
-/// Memory anywhere, looked up by the guest or by the monitor; and 100,000 attempts of a guest that tries everything,
-/// addresses that would crash QEMU's engine among them, and 200 transfers that are right. The engine refuses and
+/// Memory anywhere, looked up by the guest or by the monitor; and 10,000 attempts of a guest that tries everything,
+/// addresses that would crash QEMU's engine among them, and 20 transfers that are right. The engine refuses and
 /// counts any address that it should not have been given, and a run with such a one does not pass.
 pub fn scattered() -> Result<CaseResult> {
-    let run = |key, dma, words| {
+    scattered_of(Share::Tenth)
+}
+
+/// The same with 100,000 attempts, and 200 transfers that are right.
+pub fn scattered_long() -> Result<CaseResult> {
+    scattered_of(Share::Whole)
+}
+
+fn scattered_of(share: Share) -> Result<CaseResult> {
+    let accepted = share.of(200);
+    let hostile = format!(
+        "engines=hostile transfers={} accepted={accepted}",
+        share.of(108_000)
+    );
+    let run = |key, dma, words: &str| {
         let arguments =
             format!("--software={dma} --memory 64M --cpus 2 --timeout 1500 --cmdline '{words}'");
         run(key, "", &arguments).replace("pinvisor -vv", "pinvisor")
@@ -29,7 +43,7 @@ pub fn scattered() -> Result<CaseResult> {
         PRELUDE,
         &run("translate", "translate", "transfers=200 bytes=0"),
         &run("mediate", "mediate", "transfers=200 bytes=0"),
-        &run("hostile", "mediate", "engines=hostile transfers=108000"),
+        &run("hostile", "mediate", &hostile),
     ]
     .concat();
     let outcome = machine()?.run(&script)?;
@@ -38,10 +52,15 @@ pub fn scattered() -> Result<CaseResult> {
         let report = passed(&mut findings, &outcome, key, AtLeast::transfers(200));
         findings.expect_eq("mode", report["start"]["mode"].as_str(), Some(key));
     }
-    let report = passed(&mut findings, &outcome, "hostile", AtLeast::transfers(200));
+    let report = passed(
+        &mut findings,
+        &outcome,
+        "hostile",
+        AtLeast::transfers(accepted),
+    );
     let mediated = &report["outcome"]["mediated"][0];
     findings.expect(
-        mediated["refused"].as_u64() >= Some(100_000),
+        mediated["refused"].as_u64() >= Some(share.of(100_000)),
         format!("the monitor refused {mediated}"),
     );
     tested(

@@ -15,11 +15,30 @@ use crate::error::Result;
 use crate::machine::{Machine, Outcome};
 use crate::paths::{self, GuestTarget};
 
-pub use faults::{scattered, software};
-pub use volume::{edu, nvme, wrong_extent};
+pub use faults::{scattered, scattered_long, software};
+pub use volume::{edu, nvme, nvme_long, wrong_extent};
 
 /// A machine that is silent for so long is taken to hang. While a guest is listened to nothing is printed.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How much of a campaign a case does.
+#[derive(Debug, Clone, Copy)]
+pub enum Share {
+    /// A tenth, in every run.
+    Tenth,
+    /// All of it.
+    Whole,
+}
+
+impl Share {
+    /// That much of `number`.
+    pub fn of(self, number: u64) -> u64 {
+        match self {
+            Self::Tenth => number / 10,
+            Self::Whole => number,
+        }
+    }
+}
 
 /// A test machine with the guest as `/testbed/dma-stress`.
 pub fn machine() -> Result<Machine> {

@@ -4,7 +4,7 @@
 
 use super::super::check::{self, Findings};
 use super::super::script::{self, PRELUDE};
-use super::{AtLeast, found, machine, passed, run, tested};
+use super::{AtLeast, Share, found, machine, passed, run, tested};
 use crate::error::{AtPath, Result};
 use crate::image;
 use crate::machine::Outcome;
@@ -47,8 +47,18 @@ pub fn edu() -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
-/// Two CPUs and a disk: 20,000 transfers and 256 MiB, with PRP lists of every shape, and the canary alive.
+/// Two CPUs and a disk: 2000 transfers and 25 MiB, with PRP lists of every shape, and the canary alive.
 pub fn nvme() -> Result<CaseResult> {
+    nvme_of(Share::Tenth)
+}
+
+/// 20,000 transfers and 256 MiB.
+pub fn nvme_long() -> Result<CaseResult> {
+    nvme_of(Share::Whole)
+}
+
+fn nvme_of(share: Share) -> Result<CaseResult> {
+    let (transfers, bytes) = (share.of(20_000), share.of(256 << 20));
     let disk = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
     image::write(disk.path(), &image::bytes(64, 9))?;
     let machine = NVME_EVENTS
@@ -58,7 +68,7 @@ pub fn nvme() -> Result<CaseResult> {
         })
         .writable_disk("disk", disk.path().to_owned())
         .device("nvme,drive=disk,serial=stress");
-    let words = "transfers=20000 bytes=268435456 destroy=yes";
+    let words = format!("transfers={transfers} bytes={bytes} destroy=yes");
     let arguments = format!("{DEVICE} --memory 104M --cpus 2 --cmdline '{words}'");
     let script = [PRELUDE, BIND, &run("nvme", WATCH, &arguments), AFTER].concat();
     let outcome = machine.run(&script)?;
@@ -67,7 +77,7 @@ pub fn nvme() -> Result<CaseResult> {
         &mut findings,
         &outcome,
         "nvme",
-        AtLeast::transfers(20_000).and_bytes(256 << 20),
+        AtLeast::transfers(transfers).and_bytes(bytes),
     );
     tested(
         &mut findings,
@@ -80,7 +90,7 @@ pub fn nvme() -> Result<CaseResult> {
         ],
     );
     clean_end(&mut findings, &outcome);
-    check::dma_inside(&mut findings, &outcome, 256 << 20);
+    check::dma_inside(&mut findings, &outcome, bytes);
     Ok(findings.into_result(&outcome))
 }
 
