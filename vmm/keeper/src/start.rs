@@ -19,6 +19,9 @@ const PROGRAM: &str = "/proc/self/exe";
 /// What makes it one.
 const COMMAND: &str = "keeper";
 
+/// By what a service manager speaks with the monitor (sd_notify(3), sd_watchdog_enabled(3)). It is not the keeper's.
+const OF_SERVICE_MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
 /// The keeper of this process. When this process ends without a word to it, it makes the devices
 /// quiet by itself, and keeps the memory if it cannot.
 #[derive(Debug)]
@@ -56,7 +59,11 @@ impl Keeper {
         .map_err(failed)?;
         // What it prints has no reader. Not every container has /dev/null.
         let (_, nowhere) = io::pipe().map_err(KeeperError::Start)?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        for variable in OF_SERVICE_MANAGERS {
+            command.env_remove(variable);
+        }
+        let child = command
             .arg(COMMAND)
             .stdin(theirs)
             .stdout(nowhere.try_clone().map_err(KeeperError::Start)?)

@@ -14,6 +14,7 @@ mod process;
 mod run;
 mod run_context;
 mod screen;
+mod service;
 
 pub use error::Error;
 pub use plan::run as plan;
