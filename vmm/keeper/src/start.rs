@@ -59,11 +59,8 @@ impl Keeper {
         .map_err(failed)?;
         // What it prints has no reader. Not every container has /dev/null.
         let (_, nowhere) = io::pipe().map_err(KeeperError::Start)?;
-        let mut command = Command::new(program);
-        for variable in OF_SERVICE_MANAGERS {
-            command.env_remove(variable);
-        }
-        let child = command
+        // The command ends here: it owns the keeper's end of the channel, whose close tells that the keeper has exited.
+        let child = without_service_manager(&mut Command::new(program))
             .arg(COMMAND)
             .stdin(theirs)
             .stdout(nowhere.try_clone().map_err(KeeperError::Start)?)
@@ -150,6 +147,13 @@ impl Keeper {
             source,
         }
     }
+}
+
+fn without_service_manager(command: &mut Command) -> &mut Command {
+    for variable in OF_SERVICE_MANAGERS {
+        command.env_remove(variable);
+    }
+    command
 }
 
 #[cfg(test)]
