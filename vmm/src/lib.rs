@@ -43,6 +43,7 @@ pub use run::RunError;
 pub use run::console;
 pub use run::event_loop::{RunLimit, outcome, unblock_signals};
 pub use run::exit::ExitReason;
+pub use run::heartbeat::Heartbeat;
 pub use run::limits;
 pub use run::machine_info::MachineInfo;
 pub use run::power_button::Press;

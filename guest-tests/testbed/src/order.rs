@@ -44,6 +44,12 @@ echo testbed: notes end
 echo > /sys/kernel/tracing/trace
 ";
 
+/// Script lines that define `show_order`, which does what [`SHOW`] does.
+#[must_use]
+pub fn show_function() -> String {
+    format!("show_order() {{\n{SHOW}}}\n")
+}
+
 /// Notes of calls that can release memory or the device.
 const RELEASES: [&str; 10] = [
     "unmap",
@@ -107,6 +113,16 @@ pub fn judge(notes: &str) -> Verdict {
 pub fn has_all(notes: &str, names: &[&str]) -> bool {
     let has = |name: &&str| notes.lines().any(|line| is_note(line, name));
     names.iter().all(has)
+}
+
+/// Whether `/dev/iommu`, which pins memory, stayed open until the kernel had closed the device, in whatever way its
+/// users ended.
+#[must_use]
+pub fn closed_before_iommufd(notes: &str) -> bool {
+    let lines: Vec<_> = notes.lines().collect();
+    let at = |name| lines.iter().rposition(|line| is_note(line, name));
+    let device = at("device_closed");
+    device.is_some() && device < at("close_iommufd")
 }
 
 /// Whether memory that io_uring pinned stayed pinned until the kernel had closed the device. This is required after the

@@ -104,11 +104,18 @@ impl Error {
     /// [`hint`](Self::hint), of files of the kernel.
     fn file_hint(&self) -> Option<String> {
         match self {
-            Self::AddressesHidden { .. } => Some(
-                "run as root outside a container: the kernel requires CAP_SYS_ADMIN in the initial \
-                 user namespace"
-                    .into(),
-            ),
+            Self::AddressesHidden { path } => {
+                let copy = match path.ends_with("iomem") {
+                    true => {
+                        "; or, as root outside: install -D -m 444 /proc/iomem /run/pinvisor/iomem"
+                    }
+                    false => "",
+                };
+                Some(format!(
+                    "run as root outside a container: the kernel requires CAP_SYS_ADMIN in the initial user \
+                     namespace{copy}"
+                ))
+            }
             Self::Parse { path, .. } => Some(format!(
                 "check that the file is the host kernel's own (ls -l {}); if it is, please report \
                  a bug, with uname -r",

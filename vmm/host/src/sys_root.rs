@@ -12,6 +12,8 @@ use iommufd_backend::{Error, IoMem, PciSysfs};
 
 /// Most of a file that is read: none of the kernel's texts is longer.
 const MAX_LEN: u64 = 16 << 20;
+/// A copy of /proc/iomem, which a process without CAP_SYS_ADMIN cannot read. Only root can write to its directory.
+const MAP_COPY: &str = "run/pinvisor/iomem";
 /// What the kernel makes of a text at once (fs/seq_file.c, fs/kernfs/file.c).
 const PAGE: usize = 4096;
 
@@ -44,12 +46,19 @@ impl SysRoot {
         &self.pci
     }
 
-    /// Its map of physical addresses.
+    /// Its map of physical addresses: the kernel's, or, if the kernel shows this process none, the copy that root left for
+    /// such processes, if it did.
     ///
     /// # Errors
     /// Those of [`IoMem::read`].
     pub fn iomem(&self) -> Result<IoMem, Error> {
-        IoMem::read(&self.path("proc/iomem"))
+        match IoMem::read(&self.path("proc/iomem")) {
+            Err(Error::AddressesHidden { .. }) if self.exists(MAP_COPY) => {
+                log::debug!("/proc/iomem hides addresses: reading its copy /{MAP_COPY}");
+                IoMem::read(&self.path(MAP_COPY))
+            }
+            map => map,
+        }
     }
 
     /// Its pool of hugepages of `size`.
@@ -161,6 +170,29 @@ pub(crate) mod tests {
             self.directory("sys/bus/pci/drivers/nvme");
             "0000:01:00.0".parse().unwrap()
         }
+    }
+
+    #[test]
+    fn a_copy_of_the_map_is_read_where_the_kernel_hides_its_own() {
+        const HIDDEN: &str = "00000000-00000000 : System RAM\n";
+        let fake = Fake::new();
+        let start = || fake.root.iomem().map(|map| map.entries()[0].range.start.0);
+        fake.write("proc/iomem", HIDDEN);
+        assert!(matches!(start(), Err(Error::AddressesHidden { .. })));
+        fake.write(MAP_COPY, "00001000-7fffffff : System RAM\n");
+        assert_eq!(start().unwrap(), 0x1000);
+        // What hides nothing comes first.
+        fake.write("proc/iomem", "00002000-7fffffff : System RAM\n");
+        assert_eq!(start().unwrap(), 0x2000);
+        // A container's mask is an empty file.
+        fake.write("proc/iomem", "");
+        assert_eq!(start().unwrap(), 0x1000);
+        fake.write(MAP_COPY, "noise\n");
+        assert!(matches!(start(), Err(Error::Parse { path, .. }) if path.ends_with(MAP_COPY)));
+        fake.write(MAP_COPY, HIDDEN);
+        assert!(
+            matches!(start(), Err(Error::AddressesHidden { path }) if path.ends_with(MAP_COPY))
+        );
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use address::Bdf;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use nix::sys::socket::{getsockopt, sockopt};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -130,13 +131,14 @@ pub(crate) fn be_impatient(socket: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The process at the other end, which must be root's or the caller's own.
+/// The process at the other end, which must be root's or the caller's own: 0 if it is outside of this PID namespace, as
+/// the host's processes are for a container's. (`rustix` has no such process ID, and reports an error.)
 pub(crate) fn trusted_peer(socket: impl AsFd) -> io::Result<u32> {
-    let peer = socket_peercred(socket)?;
-    if !peer.uid.is_root() && peer.uid != geteuid() {
+    let peer = getsockopt(&socket, sockopt::PeerCredentials)?;
+    if peer.uid() != 0 && peer.uid() != geteuid().as_raw() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    Ok(peer.pid.as_raw_nonzero().get().unsigned_abs())
+    Ok(peer.pid().unsigned_abs())
 }
 
 /// Whether only root and the caller can have put something into `directory`.

@@ -19,6 +19,9 @@ const PROGRAM: &str = "/proc/self/exe";
 /// What makes it one.
 const COMMAND: &str = "keeper";
 
+/// By what a service manager speaks with the monitor (sd_notify(3), sd_watchdog_enabled(3)). It is not the keeper's.
+const OF_SERVICE_MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
 /// The keeper of this process. When this process ends without a word to it, it makes the devices
 /// quiet by itself, and keeps the memory if it cannot.
 #[derive(Debug)]
@@ -56,7 +59,8 @@ impl Keeper {
         .map_err(failed)?;
         // What it prints has no reader. Not every container has /dev/null.
         let (_, nowhere) = io::pipe().map_err(KeeperError::Start)?;
-        let child = Command::new(program)
+        // The command ends here: it owns the keeper's end of the channel, whose close tells that the keeper has exited.
+        let child = without_service_manager(&mut Command::new(program))
             .arg(COMMAND)
             .stdin(theirs)
             .stdout(nowhere.try_clone().map_err(KeeperError::Start)?)
@@ -143,6 +147,13 @@ impl Keeper {
             source,
         }
     }
+}
+
+fn without_service_manager(command: &mut Command) -> &mut Command {
+    for variable in OF_SERVICE_MANAGERS {
+        command.env_remove(variable);
+    }
+    command
 }
 
 #[cfg(test)]

@@ -72,6 +72,12 @@ from_library!(
 );
 
 impl Error {
+    /// Whether another process keeps guest memory pinned because of it.
+    #[must_use]
+    pub fn keeps_memory(&self) -> bool {
+        matches!(self, Self::Vmm(error) if error.keeps_memory())
+    }
+
     /// The name of what went wrong, which stays from version to version.
     #[must_use]
     pub fn id(&self) -> &'static str {

@@ -14,10 +14,11 @@ mod process;
 mod run;
 mod run_context;
 mod screen;
+mod service;
 
 pub use error::Error;
 pub use plan::run as plan;
-pub use process::{prepare as prepare_process, report};
+pub use process::{outlive_keeper, prepare as prepare_process, report};
 pub use run::{Ended, launch, run};
 pub use run_context::RunContext;
 pub use screen::{print_by, print_message};

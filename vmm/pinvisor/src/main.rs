@@ -9,7 +9,9 @@ use clap::error::ErrorKind;
 use host::Id;
 use pinvisor::cli::{Cli, Command};
 use pinvisor::config::HostConfig;
-use pinvisor::{Error, RunContext, logging, prepare_process, print_message, report, run};
+use pinvisor::{
+    Error, RunContext, logging, outlive_keeper, prepare_process, print_message, report, run,
+};
 use vmm::Identity;
 
 /// musl's allocator maps and unmaps a few pages for every handful of objects (src/malloc/mallocng): a third of all
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let check = error.check().map(Id::name);
             print_message(&report(error.id(), &error, error.hint(), check));
+            outlive_keeper(&error);
             error.exit_code().into()
         }
     }

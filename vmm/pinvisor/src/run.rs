@@ -122,7 +122,10 @@ pub fn launch(
     host.events.record(&Event::Ready {
         serial: console.path().map(PathBuf::as_path),
     });
-    let ended = vmm.wait(console, limit);
+    host.service.ready();
+    let report = || host.service.alive();
+    let ended = vmm.wait(console, limit, host.service.heartbeat(&report));
+    host.guest_ended(ended.as_ref().ok());
     if let Ok(ExitReason::Device(device, message)) = &ended {
         host.events.record(&Event::DeviceError {
             device: *device,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a run has on the host besides its guest: events, a log, a pidfile and timings.
+//! What a run has on the host besides its guest: events, a service manager, a log, a pidfile and timings.
 
 use vmm::config::OnReset;
 use vmm::{ExitReason, Timings};
@@ -10,11 +10,13 @@ use crate::error::Error;
 use crate::events::{Event, EventLog};
 use crate::logging;
 use crate::pidfile::Pidfile;
+use crate::service::ServiceManager;
 
 /// Log, events and pidfile of a run.
 #[derive(Debug, Default)]
 pub struct RunContext {
     pub(crate) events: EventLog,
+    pub(crate) service: ServiceManager,
     pub(crate) timings: Timings,
     on_reset: OnReset,
     pidfile: Option<Pidfile>,
@@ -31,9 +33,12 @@ impl RunContext {
     pub fn open(config: &HostConfig) -> Result<Self, Error> {
         let events = EventLog::open(config)?;
         logging::start(config)?;
+        // After the log has started, which it may warn in, and before a process is confined that opens no sockets.
+        let service = ServiceManager::of_environment();
         let pidfile = config.pidfile.as_deref().map(Pidfile::create);
         Ok(Self {
             events,
+            service,
             timings: Timings::default(),
             on_reset: config.on_reset,
             pidfile: pidfile.transpose()?,
@@ -56,9 +61,19 @@ impl RunContext {
         if anew {
             log::info!("The guest requested a restart, and is booted again");
             self.events.record(&Event::Restart);
+            self.service.restarts();
             self.timings = Timings::default();
         }
         anew
+    }
+
+    /// Reports that the guest has ended for `reason`, and that the run ends, too, unless the guest may be restarted.
+    pub(crate) fn guest_ended(&self, reason: Option<&ExitReason>) {
+        let may_start_anew =
+            self.on_reset == OnReset::Restart && reason == Some(&ExitReason::Reset);
+        if !may_start_anew {
+            self.service.stopping(reason);
+        }
     }
 
     /// Reports that the run has ended: for `reason`, if it got that far, and with `result`. The next run
@@ -68,6 +83,8 @@ impl RunContext {
         if let (Some(message), true) = (&message, self.log_is_elsewhere) {
             log::error!("{message}");
         }
+        self.service.stopping(reason);
+        self.service.ended(message.as_deref());
         self.pidfile = None;
         self.events.record(&Event::Shutdown {
             reason: reason.map_or("error", ExitReason::word),

@@ -18,6 +18,7 @@ use crate::run::console::{Console, ConsoleWatcher, GuestSerial};
 use crate::run::device_notices::DeviceWatch;
 use crate::run::error::RunError;
 use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
+use crate::run::heartbeat::{Heartbeat, Pulse};
 use crate::run::power_button::{PowerButton, Press};
 
 /// Signals that end the guest, as a descriptor.
@@ -131,8 +132,10 @@ pub fn run(
     watched: &Watched<'_>,
     console: &mut Console,
     limit: RunLimit,
+    heartbeat: Option<Heartbeat<'_>>,
 ) -> Result<ExitReason, ProcessError> {
     let began = Instant::now();
+    let mut pulse = Pulse::new(heartbeat, began);
     let failed = |error: event_manager::Error| ProcessError {
         operation: "wait for events",
         source: error.into(),
@@ -156,15 +159,16 @@ pub fn run(
         if let Some(reason) = watched.exits.reason() {
             return Ok(reason);
         }
-        let timeout = match limit {
-            RunLimit::Time(limit) => match limit.checked_sub(began.elapsed()) {
-                // A moment longer than is left, so that the next time none is.
-                Some(left) => i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX),
+        let now = Instant::now();
+        let until_limit = match limit {
+            RunLimit::Time(limit) => match limit.checked_sub(now - began) {
                 None => return Ok(ExitReason::TimeLimit(limit)),
+                left => left,
             },
-            RunLimit::None => FOREVER,
+            RunLimit::None => None,
         };
-        match manager.run_with_timeout(timeout) {
+        let until_beat = pulse.beat(now);
+        match manager.run_with_timeout(timeout(until_limit, until_beat)) {
             Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => {}
             result => drop(result.map_err(failed)?),
         }
@@ -198,6 +202,14 @@ pub fn outcome(reason: ExitReason) -> Result<(), RunError> {
 
 /// To `epoll_wait`: no timeout.
 const FOREVER: i32 = -1;
+
+/// The shorter of two times in milliseconds, for `epoll_wait`: a moment longer, so that the next time none is left.
+fn timeout(one: Option<Duration>, other: Option<Duration>) -> i32 {
+    let shorter = one.into_iter().chain(other).min();
+    shorter.map_or(FOREVER, |left| {
+        i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX)
+    })
+}
 
 /// Tags of what is watched; devices follow.
 const EXIT: u32 = 0;
@@ -295,6 +307,17 @@ mod tests {
             assert_eq!(read.ssi_signo, signal as u32);
         }
         unblock_signals().unwrap();
+    }
+
+    #[test]
+    fn the_loop_waits_for_what_comes_first() {
+        let second = Duration::from_secs(1);
+        assert_eq!(timeout(None, None), FOREVER);
+        assert_eq!(timeout(Some(second), None), 1001);
+        assert_eq!(timeout(None, Some(second)), 1001);
+        assert_eq!(timeout(Some(second), Some(second / 2)), 501);
+        assert_eq!(timeout(Some(Duration::ZERO), Some(second)), 1);
+        assert_eq!(timeout(Some(Duration::MAX), None), i32::MAX);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod device_notices;
 mod error;
 pub(crate) mod event_loop;
 pub mod exit;
+pub(crate) mod heartbeat;
 pub mod limits;
 pub mod machine_info;
 pub(crate) mod power_button;

@@ -13,6 +13,7 @@ use crate::error::explain::ProcessError;
 use crate::run::console::{Console, GuestSerial};
 use crate::run::event_loop::{self, RunLimit, Signals, Watched};
 use crate::run::exit::{ExitReason, ExitReceiver, ExitSender};
+use crate::run::heartbeat::Heartbeat;
 use crate::run::machine_info::MachineInfo;
 use crate::run::power_button::{PowerButton, Press};
 use crate::run::timings::Timings;
@@ -98,11 +99,16 @@ impl Vmm {
         }
     }
 
-    /// Waits until the guest ends and returns why.
+    /// Waits until the guest ends and returns why. Meanwhile there are the reports of `heartbeat`.
     ///
     /// # Errors
     /// [`ProcessError`] if waiting itself fails.
-    pub fn wait(&self, console: &mut Console, limit: RunLimit) -> Result<ExitReason, ProcessError> {
+    pub fn wait(
+        &self,
+        console: &mut Console,
+        limit: RunLimit,
+        heartbeat: Option<Heartbeat<'_>>,
+    ) -> Result<ExitReason, ProcessError> {
         let watched = Watched {
             serial: &self.serial,
             signals: &self.signals,
@@ -111,7 +117,7 @@ impl Vmm {
             exits: &self.exits,
             exit: &self.exit_sender,
         };
-        event_loop::run(&watched, console, limit)
+        event_loop::run(&watched, console, limit, heartbeat)
     }
 
     /// Ends the guest, if it still runs, and gives everything back.

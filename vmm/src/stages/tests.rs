@@ -237,7 +237,7 @@ fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
         &mut Timings::default(),
     );
     let vmm = started.unwrap();
-    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT), None).unwrap();
     assert_eq!(reason, ExitReason::PowerOff { status: 0 });
     assert_eq!(vmm.info().backend, "none");
     assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
@@ -251,7 +251,7 @@ fn a_guest_without_devices_has_a_host_bridge_and_no_bus() {
         let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
         let vmm = start(&config, harness, &mut console, &mut Timings::default()).unwrap();
         assert_eq!(vmm.resources.pci.is_some(), has_bus);
-        let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+        let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT), None).unwrap();
         assert_eq!(reason, ExitReason::PowerOff { status: 0 });
     }
 }
@@ -275,7 +275,7 @@ fn a_guest_is_stopped_from_another_thread() {
         other.stop(ExitReason::Quit);
         pressed
     });
-    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT), None).unwrap();
     assert_eq!(reason, ExitReason::Quit);
     // Its kernel has no handler.
     assert_eq!(stopping.join().unwrap().unwrap(), Press::Unheard);
@@ -295,7 +295,7 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
         &mut Timings::default(),
     )
     .unwrap();
-    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+    let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT), None).unwrap();
     assert_eq!(reason, ExitReason::PowerOff { status: 0 });
     assert_eq!(trace::take(), [""; 0]);
     let mut steps = ALL.to_vec();

@@ -8,6 +8,7 @@ mod canary;
 mod check;
 mod check_host;
 mod compat;
+mod container;
 pub(crate) mod cost;
 mod data;
 mod ending;
@@ -36,6 +37,7 @@ mod run_options;
 mod scattered;
 mod script;
 mod server;
+mod service;
 mod step;
 mod stress;
 mod stress_linux;
@@ -114,6 +116,9 @@ pub const ALL: &[Case] = &[
     case("limits", 60, limits::limits),
     case("no-ecam", 45, quirks::without_ecam),
     case("restricted", 60, restricted::restricted),
+    case("service", 60, service::systemd),
+    case("container", 60, container::stock_kernel),
+    case("container-limits", 75, container::limits),
     case("terminal", 60, terminal::modes),
     case("iommufd", 30, iommufd::agreement),
     case("refusals-false-kernel", 45, false_kernel::broken_promises),

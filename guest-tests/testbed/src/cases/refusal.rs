@@ -261,11 +261,16 @@ pub fn kernel_without_noiommu() -> Result<CaseResult> {
 /// A machine on which the steps of this file, and of others, can be taken.
 pub(super) fn machine(rig: &Rig) -> Result<Machine> {
     let edu = crate::paths::checkout().join("devices/profiles/edu.toml");
-    let mut machine = rig
+    let machine = rig
         .machine(setup::guest_kernel()?.packaged())
         .memory("6G")
-        .hugepages_2m(150)
         .file("edu.toml", edu);
+    with_guests(rig, machine)
+}
+
+/// `machine` with hugepages, and with guests that end at once or never.
+pub(super) fn with_guests(rig: &Rig, machine: Machine) -> Result<Machine> {
+    let mut machine = machine.hugepages_2m(150);
     for (name, code) in [
         ("status", STATUS),
         ("off", OFF),

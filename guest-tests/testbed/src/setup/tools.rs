@@ -12,7 +12,7 @@ use crate::shell::{self, is_root};
 /// Before 10, the emulated XSAVE reports empty CPUID leaves, and guests crash on them.
 const QEMU_OLDEST: u32 = 10;
 
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 13] = [
     "bc",
     "bison",
     "build-essential",
@@ -20,7 +20,9 @@ const PACKAGES: [&str; 11] = [
     "kmod",
     "libelf-dev",
     "libssl-dev",
+    "runc",
     "strace",
+    "systemd",
     "tmux",
     "xz-utils",
     "zstd",

@@ -106,8 +106,8 @@ pub enum Id {
     PageAddresses,
     /// The host's map of physical addresses.
     #[strum(
-        message = "`/proc/iomem` shows addresses to the caller: Pinvisor reads the addresses of \
-               BARs and config space from it"
+        message = "`/proc/iomem` shows addresses to the caller, or root has copied it to \
+               `/run/pinvisor/iomem`: Pinvisor reads the addresses of BARs and config space from it"
     )]
     AddressMap,
     /// The place for the guest's memory-mapped PCI config space.

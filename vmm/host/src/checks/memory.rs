@@ -18,13 +18,17 @@ pub(crate) fn check_address_map(root: &SysRoot) -> Line {
     match root.iomem() {
         Ok(map) => {
             let ram = map.system_ram().count();
-            Line::ok(id, format!("/proc/iomem lists {ram} ranges of memory"))
+            Line::ok(
+                id,
+                format!("/proc/iomem, or its copy, lists {ram} ranges of memory"),
+            )
         }
         Err(iommufd_backend::Error::AddressesHidden { .. }) => Line::fail(
             id,
             "/proc/iomem hides addresses from this caller (CAP_SYS_ADMIN), and they are required \
              to place guest memory",
-            "run as root: sudo pinvisor ...",
+            "run as root: sudo pinvisor ...; or, as root outside a container: install -D -m 444 /proc/iomem \
+             /run/pinvisor/iomem",
         ),
         Err(error) => Line::fail(
             id,

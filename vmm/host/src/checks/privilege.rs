@@ -40,7 +40,8 @@ pub(crate) fn check_rawio(root: &SysRoot, noiommu: bool) -> Line {
     let why = if privilege.is_first_namespace {
         "The caller lacks CAP_SYS_RAWIO"
     } else {
-        "The caller is not in the initial user namespace, so its CAP_SYS_RAWIO does not count"
+        "The caller is not in the initial user namespace, so its CAP_SYS_RAWIO does not count, and the host kernel answers \
+         EPERM"
     };
     Line::fail(
         id,
@@ -163,6 +164,16 @@ mod tests {
         let elsewhere = judge(u64::MAX, OTHER);
         assert_eq!(elsewhere.verdict, Verdict::Fail);
         assert!(elsewhere.text.contains("user namespace"));
+        let in_namespace = |name: &str| {
+            let fake = caller(u64::MAX, FIRST, "");
+            let link = fake.dir.path().join("proc/self/ns/user");
+            std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(name, link).unwrap();
+            check_rawio(&fake.root, true).verdict
+        };
+        assert_eq!(in_namespace("user:[4026531837]"), Verdict::Ok);
+        // One that has every ID, but is another one.
+        assert_eq!(in_namespace("user:[4026532191]"), Verdict::Fail);
         assert_eq!(
             check_rawio(&caller(0, FIRST, "").root, false).verdict,
             Verdict::Ok

@@ -2,6 +2,9 @@
 
 //! The caller's privileges: capabilities, limits, system calls.
 
+use std::fs;
+use std::path::Path;
+
 use crate::sys_root::SysRoot;
 
 /// Numbers of capabilities (include/uapi/linux/capability.h).
@@ -9,7 +12,10 @@ pub(crate) const SYS_RAWIO: u32 = 17;
 pub(crate) const IPC_LOCK: u32 = 14;
 pub(crate) const SYS_ADMIN: u32 = 21;
 
-/// `/proc/self/uid_map` in the first user namespace.
+/// `/proc/self/ns/user` in the first user namespace (include/linux/proc_ns.h PROC_USER_INIT_INO).
+const FIRST_NAMESPACE: &str = "user:[4026531837]";
+
+/// `/proc/self/uid_map` in the first user namespace. Another one can have the same.
 const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
 
 /// The caller's capabilities.
@@ -22,11 +28,17 @@ pub(crate) struct Privilege {
 
 impl Privilege {
     pub fn of_caller(root: &SysRoot) -> Self {
-        let map = root.word("proc/self/uid_map");
+        // A kernel without user namespaces has neither file, and every process is in the first.
+        let is_first_namespace = match fs::read_link(root.path("proc/self/ns/user")) {
+            Ok(name) => name == Path::new(FIRST_NAMESPACE),
+            Err(_) => {
+                let map = root.word("proc/self/uid_map");
+                map.is_empty() || map.split_whitespace().eq(EVERY_ID)
+            }
+        };
         Self {
             effective: effective(&root.word("proc/self/status")),
-            // A kernel without user namespaces has no such file, and every process is in the first.
-            is_first_namespace: map.is_empty() || map.split_whitespace().eq(EVERY_ID),
+            is_first_namespace,
         }
     }
 

@@ -145,6 +145,7 @@ fn is_denied(source: &io::Error) -> bool {
 fn of_file(path: &Path) -> Option<Id> {
     let ids = [
         ("/proc/iomem", Id::AddressMap),
+        ("/run/pinvisor/iomem", Id::AddressMap),
         ("/proc/self/pagemap", Id::PageAddresses),
         ("/sys/kernel/mm/hugepages", Id::Hugepages),
         ("/sys", Id::Sysfs),
@@ -186,6 +187,7 @@ mod tests {
             Some("hugepages")
         );
         assert_eq!(read("/proc/iomem"), Some("address-map"));
+        assert_eq!(read("/run/pinvisor/iomem"), Some("address-map"));
         assert_eq!(read("/proc/self/pagemap"), Some("page-addresses"));
     }
 
