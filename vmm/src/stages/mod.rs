@@ -73,13 +73,13 @@ pub(crate) fn start(
 ) -> Result<Vmm, Error> {
     let inspected = Inspected::new(config, harness)?;
     timings.done("inspect");
-    let opened = inspected.open_kvm()?;
+    let (opened, vm) = inspected.open_kvm()?;
     timings.done("open KVM");
     let bound = opened.bind()?;
     timings.done("bind");
     let pinned = bound.pin()?;
     timings.done("pin");
-    let planned = pinned.plan()?;
+    let planned = pinned.plan(vm)?;
     timings.done("plan");
     for warning in planned.warnings()? {
         log::warn!("{warning}");
@@ -100,7 +100,8 @@ pub(crate) fn start(
 /// [`Error`]
 pub fn plan(config: &ValidConfig) -> Result<(Plan, Option<Error>), Error> {
     let inspected = Inspected::new(config, Harness::default())?;
-    let planned = inspected.open_kvm()?.bind()?.pin()?.plan()?;
+    let (opened, vm) = inspected.open_kvm()?;
+    let planned = opened.bind()?.pin()?.plan(vm)?;
     let plan = report::plan(&planned);
     let obstacle = planned.take_apart()?;
     Ok((plan?, obstacle))

@@ -304,11 +304,8 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
 }
 
 fn plan<'a>(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {
-    Inspected::new(config, harness(identity))?
-        .open_kvm()?
-        .bind()?
-        .pin()?
-        .plan()
+    let (opened, vm) = Inspected::new(config, harness(identity))?.open_kvm()?;
+    opened.bind()?.pin()?.plan(vm)
 }
 
 #[test]
