@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::inspect::{Guest, Inspected, Source};
 use crate::error::Error;
-use crate::kvm::vm::Vm;
+use crate::kvm::vm::{Vm, VmError};
 
 /// A guest whose devices may be bound: KVM is available.
 ///
@@ -24,6 +24,14 @@ impl<'a> Inspected<'a> {
         let vm = open_vm(&self.guest)?;
         let Self { guest, source } = self;
         Ok((Opened { guest, source }, vm))
+    }
+
+    /// Looks for KVM, which another process is to open.
+    pub fn expect_kvm(self) -> Result<Opened<'a>, Error> {
+        rustix::fs::stat("/dev/kvm")
+            .map_err(|errno| VmError::Open(kvm_ioctls::Error::new(errno.raw_os_error())))?;
+        let Self { guest, source } = self;
+        Ok(Opened { guest, source })
     }
 }
 

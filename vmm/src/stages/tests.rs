@@ -179,6 +179,7 @@ impl SyntheticMachine for Machine {
 fn harness(identity: &dyn Layout) -> Harness<'_> {
     let physical = PhysicalMemory::new([Hpa(4 << 30)..Hpa(32 << 30)], 16 << 20, 1);
     Harness {
+        handover: None,
         identity,
         machine: Some(Box::new(Machine(SoftwareBackend::new(physical)))),
     }
@@ -241,6 +242,31 @@ fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
     assert_eq!(reason, ExitReason::PowerOff { status: 0 });
     assert_eq!(vmm.info().backend, "none");
     assert_eq!(after(vmm.end().torn_down), (ALL.to_vec(), ""));
+}
+
+#[test]
+fn a_guest_starts_from_a_handover_that_fits_and_from_no_other() {
+    let kernel = kernel();
+    let started = |devices: &[&str]| {
+        let config = Config {
+            devices: devices.iter().map(|text| text.parse().unwrap()).collect(),
+            ..Config::clone(&config(kernel.path(), "64M"))
+        };
+        let config = config.validate().unwrap();
+        let (ours, theirs) = keeper::Channel::pair().unwrap();
+        crate::handover::send(&theirs, &Default::default(), &[]).unwrap();
+        let harness = Harness {
+            handover: Some(Socket::new(ours.into(), 3).unwrap()),
+            ..Harness::default()
+        };
+        let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
+        let vmm = start(&config, harness, &mut console, &mut Timings::default())?;
+        let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT)).unwrap();
+        assert_eq!(reason, ExitReason::PowerOff { status: 0 });
+        vmm.end().torn_down
+    };
+    assert_eq!(after(started(&[])), (ALL.to_vec(), ""));
+    assert_eq!(after(started(&["01:00.0"])), (vec![], "handover"));
 }
 
 #[test]
