@@ -46,7 +46,7 @@ pub struct VfioDevice {
 
 /// By what the device belongs to this process.
 #[derive(Debug)]
-enum Link {
+pub(crate) enum Link {
     /// It is bound to this, by its number there.
     Iommufd {
         id: DeviceId,
@@ -98,7 +98,12 @@ impl VfioDevice {
     }
 
     /// The device that `file` is, with its facts.
-    fn describe(bdf: Bdf, kind: CdevKind, file: File, link: Link) -> Result<Self, Error> {
+    pub(crate) fn describe(
+        bdf: Bdf,
+        kind: CdevKind,
+        file: File,
+        link: Link,
+    ) -> Result<Self, Error> {
         let mut info = vfio::vfio_device_info::default();
         sys::device_info(file.as_fd(), &mut info).map_err(|source| Error::Device {
             bdf,

@@ -15,7 +15,7 @@ const UNASKED: u32 = 32;
 /// S64A, xHCI without AC64, ath9k).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DmaWidth {
-    known: Option<u32>,
+    pub(crate) known: Option<u32>,
 }
 
 impl DmaWidth {

@@ -16,8 +16,8 @@ use crate::iommufd::{IoasId, Iommufd};
 /// inside.
 #[derive(Debug)]
 pub struct IommuSpace {
-    iommufd: Arc<Iommufd>,
-    ioas: IoasId,
+    pub(crate) iommufd: Arc<Iommufd>,
+    pub(crate) ioas: IoasId,
 }
 
 impl IommuSpace {

@@ -21,7 +21,7 @@ pub const DEV_IOMMU: &str = "/dev/iommu";
 /// An open `/dev/iommu`. Devices bound to it keep it alive in the kernel after it is dropped.
 #[derive(Debug)]
 pub struct Iommufd {
-    file: File,
+    pub(crate) file: File,
 }
 
 /// Number of an I/O address space within an [`Iommufd`].

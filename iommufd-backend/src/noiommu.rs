@@ -28,9 +28,9 @@ const SMALL_PAGE: u64 = 4096;
 /// as this process runs, or with `/dev/iommu` as long as a process has that open.
 #[derive(Debug)]
 pub struct NoiommuSpace {
-    holder: Holder,
+    pub(crate) holder: Holder,
     /// The devices that may access the memory.
-    attached: Vec<Bdf>,
+    pub(crate) attached: Vec<Bdf>,
 }
 
 /// Where the physical addresses of pinned memory come from.
@@ -44,7 +44,7 @@ pub enum AddressSource {
 
 /// What pins memory.
 #[derive(Debug)]
-enum Holder {
+pub(crate) enum Holder {
     /// `/dev/iommu`, which also reports where it is. It allocates its page table instead of using the one whose
     /// lifetime is a device's.
     Iommufd {

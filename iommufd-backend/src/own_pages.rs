@@ -16,8 +16,8 @@ use crate::mapping::{Mapping, pointer};
 use crate::pin_request::PinRequest;
 
 /// What the memory is called in errors and in `/proc/PID/maps`.
-const NAME: &str = "device-queues";
-const PAGE: u64 = 4096;
+pub(crate) const NAME: &str = "device-queues";
+pub(crate) const PAGE: u64 = 4096;
 const PAGE_WORDS: usize = 512;
 
 /// Zeroed pages of 4 KiB in a file of their own. Once they are [pinned](Self::pin) each has a physical address, by which a
@@ -26,13 +26,18 @@ const PAGE_WORDS: usize = 512;
 /// Dropping them unmaps them here. They stay pinned, and so keep their addresses, until the backend lets go of them.
 #[derive(Debug)]
 pub struct OwnPages {
-    file: File,
-    mapping: Arc<Mapping>,
-    count: usize,
-    hpas: Vec<Hpa>,
+    pub(crate) file: File,
+    pub(crate) mapping: Arc<Mapping>,
+    pub(crate) count: usize,
+    pub(crate) hpas: Vec<Hpa>,
 }
 
 impl OwnPages {
+    /// The file can be neither cut short nor made longer.
+    pub(crate) const SEALS: SealFlags = SealFlags::SHRINK
+        .union(SealFlags::GROW)
+        .union(SealFlags::SEAL);
+
     /// `count` pages, at least 1, which have no physical addresses yet.
     ///
     /// # Errors
@@ -49,8 +54,7 @@ impl OwnPages {
         rustix::fs::ftruncate(&file, len).map_err(failed)?;
         let mut mapping = Mapping::reserve(len, 0)?;
         mapping.place(0, FileRange::first(&file, len), NAME)?;
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&file, seals).map_err(failed)?;
+        rustix::fs::fcntl_add_seals(&file, Self::SEALS).map_err(failed)?;
         Ok(Self {
             file,
             mapping: Arc::new(mapping),

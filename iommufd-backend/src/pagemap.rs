@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::PathBuf;
 
 use address::{Hpa, Hva};
 
@@ -48,7 +48,7 @@ impl PageState {
 /// The file, open.
 #[derive(Debug)]
 pub struct Pagemap {
-    file: File,
+    pub(crate) file: File,
     /// What an entry is about, in bytes.
     page: u64,
 }
@@ -59,9 +59,19 @@ impl Pagemap {
     /// # Errors
     /// [`Error::Read`], also where the kernel has no such file (CONFIG_PROC_PAGE_MONITOR).
     pub fn open() -> Result<Self, Error> {
-        let file = File::open(PATH).map_err(read_error)?;
+        Self::open_at(PATH.into())
+    }
+
+    pub(crate) fn open_at(path: PathBuf) -> Result<Self, Error> {
+        match File::open(&path) {
+            Ok(file) => Ok(Self::of(file)),
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    }
+
+    pub(crate) fn of(file: File) -> Self {
         let page = host_page_size();
-        Ok(Self { file, page })
+        Self { file, page }
     }
 
     /// Opens it, and makes sure that it shows where pages are.
@@ -132,7 +142,7 @@ impl Pagemap {
 
 fn read_error(source: std::io::Error) -> Error {
     Error::Read {
-        path: Path::new(PATH).to_owned(),
+        path: PathBuf::from(PATH),
         source,
     }
 }

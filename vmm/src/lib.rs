@@ -17,6 +17,7 @@ mod boot;
 mod bus;
 pub mod config;
 mod error;
+pub mod handover;
 
 mod kvm;
 mod memory;
@@ -49,7 +50,7 @@ pub use run::machine_info::MachineInfo;
 pub use run::power_button::Press;
 pub use run::timings::Timings;
 pub use run::vmm::{Handle, Remains, Vmm};
-pub use stages::{Harness, plan, report};
+pub use stages::{HandedOver, Harness, plan, report};
 
 /// The low and the high 32 bits.
 fn halves(value: u64) -> (u32, u32) {

@@ -26,6 +26,7 @@ use vm_device::device_manager::IoManager;
 
 use crate::bus::worker::Worker;
 use crate::error::Error;
+use crate::handover::PageView;
 use crate::kvm::vcpu::VcpuThread;
 use crate::kvm::vm::{Memslot, delete_all};
 use crate::memory::backing;
@@ -110,6 +111,8 @@ pub(crate) struct Resources {
     pub table: Option<Arc<RamTable>>,
     /// Bytes in each of its pages, all of which are in one place.
     pub page_size: u64,
+    /// Who shows where its pages are.
+    pub view: PageView,
     /// Guest memory in KVM.
     pub memslots: Vec<Memslot>,
     /// Guest memory in this process.
@@ -140,6 +143,7 @@ impl Resources {
             assigned,
             table: None,
             page_size: backing::PAGE,
+            view: PageView::default(),
             memslots: Vec::new(),
             ram: GuestRam::default(),
             is_torn_down: false,
@@ -162,10 +166,14 @@ impl Resources {
     ///
     /// # Errors
     /// [`LayoutError::Moved`](crate::memory::LayoutError::Moved) for the first page that is elsewhere.
-    pub fn check_pages(&self) -> Result<(), Error> {
+    pub fn check_pages(&mut self) -> Result<(), Error> {
+        if !self.ram.regions().is_empty() {
+            self.view.resolve();
+        }
         match (&self.table, self.assigned.spaces.addresses()) {
             (Some(table), Some(source)) if !self.ram.regions().is_empty() => {
-                Ok(moved::check(&self.ram, table, self.page_size, source)?)
+                let shown = (&self.view, source);
+                Ok(moved::check(&self.ram, table, self.page_size, shown)?)
             }
             _ => Ok(()),
         }

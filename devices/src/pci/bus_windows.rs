@@ -28,6 +28,12 @@ impl FromIterator<BusWindow> for BusWindows {
 }
 
 impl BusWindows {
+    /// All of them; none if all addresses on the bus are the CPUs'.
+    #[must_use]
+    pub fn all(&self) -> &[BusWindow] {
+        &self.0
+    }
+
     /// The address on the bus of `gpa`; `None` where no window is.
     #[must_use]
     pub fn to_bus(&self, gpa: Gpa) -> Option<BusAddr> {

@@ -55,6 +55,7 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
     let witness = machine.as_ref().map(SoftwareMachine::witness);
     let harness = Harness {
         identity: layout,
+        handover: None,
         machine: machine.map(|machine| Box::new(machine) as _),
     };
     let ended = launch(

@@ -2,6 +2,7 @@
 
 //! The keeper's privileges: hold what it is given, and reset devices through sysfs.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 
@@ -36,12 +37,31 @@ impl Duty {
             Self::Any | Self::Pin => resets | CapabilitySet::SYS_RAWIO | CapabilitySet::IPC_LOCK,
         }
     }
+
+    /// The same, with what it takes to write to files of root's that are not the process's own.
+    fn needed(self) -> CapabilitySet {
+        match geteuid().is_root() {
+            true => self.capabilities(),
+            false => self.capabilities() | CapabilitySet::DAC_OVERRIDE,
+        }
+    }
 }
 
-/// Makes this process one that holds nothing but its standard streams, belongs to no terminal, is
-/// ended by SIGKILL only, and keeps the capabilities that its duty may need. It has one thread, and
-/// nothing open that is in use.
-pub(crate) fn confine() -> Result<(), KeeperError> {
+/// Makes this process a keeper, with the capabilities that its duty may need.
+pub(crate) fn confine_keeper() -> Result<(), KeeperError> {
+    // It is small, and its end would give memory away. Needs CAP_SYS_RESOURCE.
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+        log::debug!("cannot protect the keeper from the OOM killer: {error}");
+    }
+    confine(c"pinvisor-keeper", Duty::Any.needed())
+}
+
+/// Makes this process one of this `name` that holds nothing but its standard streams, belongs to no terminal, is ended by
+/// SIGKILL only, and keeps the capabilities in `needed`. It must have one thread, and nothing open that is in use.
+///
+/// # Errors
+/// [`KeeperError::Setup`]
+pub fn confine(name: &CStr, needed: CapabilitySet) -> Result<(), KeeperError> {
     close_all_but_streams().map_err(setup("close inherited files"))?;
     // Refused to a process that leads its group already, which has a terminal only if it was
     // started by hand.
@@ -50,21 +70,18 @@ pub(crate) fn confine() -> Result<(), KeeperError> {
     SigSet::all()
         .thread_block()
         .map_err(setup("block signals"))?;
-    set_name(c"pinvisor-keeper").map_err(setup("name this process"))?;
-    // It is small, and its end would give memory away. Needs CAP_SYS_RESOURCE.
-    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
-        log::debug!("cannot protect the keeper from the OOM killer: {error}");
-    }
+    set_name(name).map_err(setup("name this process"))?;
     set_no_new_privs(true).map_err(setup("forbid new privileges"))?;
-    restrict_to(Duty::Any)
+    keep(needed)
 }
 
-/// Drops the capabilities that are not for `duty`, except CAP_DAC_OVERRIDE where files of root's are not its own.
+/// Drops the capabilities that are not for `duty`.
 pub(crate) fn restrict_to(duty: Duty) -> Result<(), KeeperError> {
-    let mut needed = duty.capabilities();
-    if !geteuid().is_root() {
-        needed |= CapabilitySet::DAC_OVERRIDE;
-    }
+    keep(duty.needed())
+}
+
+/// Drops all capabilities but those in `needed`.
+fn keep(needed: CapabilitySet) -> Result<(), KeeperError> {
     let failed = || setup("drop capabilities");
     let kept = capabilities(None).map_err(failed())?.permitted & needed;
     let sets = CapabilitySets {

@@ -18,7 +18,8 @@ use rustix::net::{
 use rustix::process::geteuid;
 
 use crate::KeeperError;
-use crate::message::{Answer, Channel, Request, Status};
+use crate::channel::Channel;
+use crate::message::{Answer, Request, Status, ask};
 
 /// Where keepers have their sockets.
 pub const DIRECTORY: &str = "/run/pinvisor";
@@ -85,9 +86,7 @@ pub fn release(found: &Found, bdf: Bdf) -> Result<Status, KeeperError> {
         source,
     };
     let (channel, _) = call(&found.socket).map_err(silent)?;
-    let answer = channel
-        .ask(&Request::Release { bdf }, &[])
-        .map_err(silent)?;
+    let answer = ask(&channel, &Request::Release { bdf }, &[]).map_err(silent)?;
     match answer {
         Answer::Status(status) => Ok(status.fit_to_show()),
         answer => Err(KeeperError::Refused {
@@ -99,7 +98,7 @@ pub fn release(found: &Found, bdf: Bdf) -> Result<Status, KeeperError> {
 
 fn look(socket: &Path) -> io::Result<Found> {
     let (channel, pid) = call(socket)?;
-    match channel.ask(&Request::Status, &[])? {
+    match ask(&channel, &Request::Status, &[])? {
         Answer::Status(status) => Ok(Found {
             pid,
             status: status.fit_to_show(),

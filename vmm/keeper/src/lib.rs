@@ -18,18 +18,22 @@
 //!
 //! | file | question |
 //! |---|---|
-//! | `message` | What do they send to each other, and how? |
+//! | `message` | What do they send to each other? |
+//! | `channel` | How? |
 //! | `start` | How does the monitor start and release a keeper? |
 //! | `serve` | What does a keeper do? |
 //! | `confine` | What may it do? |
 //! | `find` | Which keepers run, and how do they end? |
 
+mod channel;
 mod confine;
 mod find;
 mod message;
 mod serve;
 mod start;
 
+pub use channel::{Channel, MAX_FILES};
+pub use confine::confine;
 pub use find::{DIRECTORY, Found, find, release};
 pub use message::{Kept, Status};
 pub use serve::{keep_here, run};

@@ -1,31 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Messages between monitor, keeper and other commands: one JSON object in each packet, with open
-//! files beside it.
+//! Messages between monitor, keeper and other commands.
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use address::Bdf;
 use iommufd_backend::Leftover;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest packet in bytes: a bus of 32 devices with a reason each is far shorter.
-const MAX_PACKET_LEN: usize = 64 << 10;
+use crate::channel::Channel;
 
 /// Most parts of a file in a request: they fit in a packet, however long their numbers are.
 pub(crate) const MAX_PARTS: usize = 512;
-
-/// Most files in a packet.
-const MAX_FILES: usize = 2;
 
 /// Longest reason, in characters, that is taken from elsewhere.
 const MAX_REASON_LEN: usize = 400;
@@ -179,76 +168,17 @@ impl Answer {
     }
 }
 
-/// One end of a connection that keeps packets apart.
-#[derive(Debug)]
-pub(crate) struct Channel(pub(crate) OwnedFd);
-
-impl Channel {
-    /// Sends `message` and `files`.
-    pub(crate) fn send(
-        &self,
-        message: &impl Serialize,
-        files: &[BorrowedFd<'_>],
-    ) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
-        let mut beside = SendAncillaryBuffer::new(&mut space);
-        if !files.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(files)) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let flags = SendFlags::NOSIGNAL;
-        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut beside, flags)?;
-        Ok(())
-    }
-
-    /// Waits for a message and its files; `None` once the other end is closed.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::InvalidData`] for one that makes no sense; the next one may.
-    pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut bytes = vec![0; MAX_PACKET_LEN];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
-        let mut beside = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = loop {
-            let slices = &mut [IoSliceMut::new(&mut bytes)];
-            match recvmsg(&self.0, slices, &mut beside, flags) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-                result => break result?,
-            }
-        };
-        let mut files = Vec::new();
-        for message in beside.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                files.extend(rights);
-            }
-        }
-        if received.bytes == 0 {
-            return Ok(None);
-        }
-        if received.flags.contains(ReturnFlags::TRUNC) {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let message = serde_json::from_slice(&bytes[..received.bytes])
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(Some((message, files)))
-    }
-
-    /// Sends `request` and waits for the answer.
-    pub(crate) fn ask(&self, request: &Request, files: &[BorrowedFd<'_>]) -> io::Result<Answer> {
-        self.send(request, files)?;
-        let (answer, _) = self
-            .receive()?
-            .ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
-        Ok(answer)
-    }
-}
-
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
+/// Sends `request` through `channel` and waits for the answer.
+pub(crate) fn ask(
+    channel: &Channel,
+    request: &Request,
+    files: &[BorrowedFd<'_>],
+) -> io::Result<Answer> {
+    channel.send(request, files)?;
+    let (answer, _) = channel
+        .receive()?
+        .ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+    Ok(answer)
 }
 
 /// A device's name as text.
@@ -282,16 +212,9 @@ mod optional_name {
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use std::os::fd::AsFd;
 
     use super::*;
-
-    fn pair() -> (Channel, Channel) {
-        let kind = SocketType::SEQPACKET;
-        let (one, other) =
-            socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
-        (Channel(one), Channel(other))
-    }
 
     fn kept(why: &str) -> Kept {
         Kept {
@@ -306,7 +229,7 @@ mod tests {
 
     #[test]
     fn messages_come_with_their_files_until_the_end() {
-        let (one, other) = pair();
+        let (one, other) = Channel::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
         let hold = Request::Hold {
             devices: vec![kept("")],
@@ -323,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_most_parts_of_a_file_fit_in_a_packet() {
-        let (one, other) = pair();
+        let (one, other) = Channel::pair().unwrap();
         let pin = Request::Pin {
             parts: vec![u64::MAX - 1..u64::MAX; MAX_PARTS],
         };
@@ -333,7 +256,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_and_the_next_message_is_read() {
-        let (one, other) = pair();
+        let (one, other) = Channel::pair().unwrap();
         one.send(&"nonsense", &[]).unwrap();
         one.send(&serde_json::json!({"what": "release", "bdf": "../x"}), &[])
             .unwrap();

@@ -14,9 +14,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{PidfdFlags, getppid, pidfd_open};
 
-use crate::confine::{Duty, confine, restrict_to};
+use crate::channel::Channel;
+use crate::confine::{Duty, confine_keeper, restrict_to};
 use crate::find::{DIRECTORY, Published, be_impatient, trusted_peer};
-use crate::message::{Answer, Channel, Kept, Request, Status};
+use crate::message::{Answer, Kept, Request, Status};
 use crate::{KeeperError, setup};
 
 /// [`Place::settle`]
@@ -96,7 +97,7 @@ impl Default for Place {
 /// # Errors
 /// [`KeeperError::Setup`]
 pub fn run() -> Result<(), KeeperError> {
-    confine()?;
+    confine_keeper()?;
     let input = io::stdin().as_fd().try_clone_to_owned();
     let channel = Channel(input.map_err(setup("use standard input"))?);
     let parent =

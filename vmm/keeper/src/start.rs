@@ -4,14 +4,16 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
-use std::process::{Child, Command};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Command;
 
 use iommufd_backend::Leftover;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::KeeperError;
-use crate::message::{Answer, Channel, Kept, MAX_PARTS, Request};
+use crate::channel::Channel;
+use crate::message::{Answer, Kept, MAX_PARTS, Request, ask};
 
 /// This program, which can be a keeper, whatever has become of its file.
 const PROGRAM: &str = "/proc/self/exe";
@@ -27,7 +29,7 @@ const OF_SERVICE_MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCH
 #[derive(Debug)]
 pub struct Keeper {
     channel: Channel,
-    child: Child,
+    pid: Pid,
 }
 
 impl Keeper {
@@ -49,28 +51,21 @@ impl Keeper {
         iommufd: Option<BorrowedFd<'_>>,
         devices: &[Leftover],
     ) -> Result<Self, KeeperError> {
-        let failed = |error: rustix::io::Errno| KeeperError::Start(error.into());
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(failed)?;
+        let (ours, theirs) = Channel::pair().map_err(KeeperError::Start)?;
         // What it prints has no reader. Not every container has /dev/null.
         let (_, nowhere) = io::pipe().map_err(KeeperError::Start)?;
         // The command ends here: it owns the keeper's end of the channel, whose close tells that the keeper has exited.
         let child = without_service_manager(&mut Command::new(program))
             .arg(COMMAND)
-            .stdin(theirs)
+            .stdin(OwnedFd::from(theirs))
             .stdout(nowhere.try_clone().map_err(KeeperError::Start)?)
             .stderr(nowhere)
             .current_dir("/")
             .spawn()
             .map_err(KeeperError::Start)?;
         let keeper = Self {
-            channel: Channel(ours),
-            child,
+            channel: ours,
+            pid: Pid::from_child(&child),
         };
         let devices = devices
             .iter()
@@ -81,10 +76,25 @@ impl Keeper {
         Ok(keeper)
     }
 
+    /// The keeper that this process has since before it executed another program: `pid` at the other end of `channel`.
+    /// `None` if that is not the number of a process.
+    #[must_use]
+    pub fn taken_over(channel: OwnedFd, pid: u32) -> Option<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+        let channel = channel.into();
+        Some(Self { channel, pid })
+    }
+
+    /// The connection to it.
+    #[must_use]
+    pub fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
     /// Number of its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// Makes it pin `parts` of `file`, which do not overlap, and waits until it has.
@@ -109,11 +119,11 @@ impl Keeper {
     }
 
     /// Ends it, since nothing has to be kept. Waits until it has let go of everything.
-    pub fn released(mut self) {
+    pub fn released(self) {
         if let Err(error) = self.channel.send(&Request::Released, &[]) {
             log::warn!("The process that keeps memory pinned had exited: {error}");
         }
-        if let Err(error) = self.child.wait() {
+        if let Err(error) = retry_on_intr(|| waitpid(Some(self.pid), WaitOptions::empty())) {
             log::warn!("Cannot wait for process {}: {error}", self.pid());
         }
     }
@@ -128,7 +138,7 @@ impl Keeper {
     }
 
     fn ask(&self, request: &Request, files: &[BorrowedFd<'_>]) -> Result<bool, KeeperError> {
-        match self.channel.ask(request, files) {
+        match ask(&self.channel, request, files) {
             Ok(Answer::Ready { found }) => Ok(found),
             Ok(answer) => Err(KeeperError::Refused {
                 pid: self.pid(),
@@ -158,8 +168,6 @@ fn without_service_manager(command: &mut Command) -> &mut Command {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]

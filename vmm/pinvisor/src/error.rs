@@ -34,6 +34,9 @@ pub enum Error {
     /// The file with the process ID.
     #[error(transparent)]
     Pidfile(#[from] crate::pidfile::PidfileError),
+    /// A guest is not launched.
+    #[error(transparent)]
+    Launch(#[from] crate::launcher::LaunchError),
     /// No such process for a device.
     #[error("No process keeps guest memory pinned for PCI device {bdf}")]
     NoKeeper {
@@ -65,6 +68,7 @@ from_library!(
     vmm::config::ValidateError,
     vmm::FileError,
     vmm::ProcessError,
+    vmm::handover::HandoverError,
     host::BindError,
     iommufd_backend::Error,
     keeper::KeeperError,
@@ -104,6 +108,7 @@ impl Error {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Vmm(error) => error.exit_code(),
+            Self::Launch(error) => error.exit_code(),
             Self::NoKeeper { .. } => ExitCode::Device,
             Self::OptionMissing(_)
             | Self::ConfigFile(_)
@@ -128,6 +133,7 @@ impl Error {
         match self {
             Self::Vmm(error) => error.hint(),
             Self::Events(error) => error.hint(),
+            Self::Launch(error) => Some(error.hint()),
             Self::NoStress { .. } => Some(
                 "install pinvisor-stress beside pinvisor: cargo build --release builds both"
                     .to_owned(),

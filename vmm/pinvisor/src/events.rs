@@ -5,21 +5,18 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use address::Bdf;
-use rustix::fs::{OFlags, fcntl_getfl};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 use serde::{Serialize, Serializer};
 
 use crate::config::HostConfig;
 use crate::fatal;
+use crate::inherited::{self, FIRST_FREE};
 use vmm::console::nonblocking::Unblocked;
-
-/// Descriptors below this one are standard input, output and error.
-const FIRST_FREE: u32 = 3;
 
 /// A run panicked: Rust's own exit code for that.
 const PANIC_CODE: u8 = 101;
@@ -31,7 +28,7 @@ pub enum EventsError {
     #[error("--event-fd {0}: descriptors 0 to 2 are standard input, output and error")]
     Standard(u32),
     /// Not a descriptor that can be written to.
-    #[error("--event-fd {number}: {reason}")]
+    #[error("--event-fd {number}: the descriptor {reason}")]
     Descriptor {
         /// As given.
         number: u32,
@@ -245,20 +242,11 @@ fn descriptor(number: u32) -> Result<OwnedFd, EventsError> {
         return Err(EventsError::Standard(number));
     }
     let unfit = |reason| EventsError::Descriptor { number, reason };
-    let raw = i32::try_from(number).map_err(|_| unfit("the descriptor does not exist"))?;
-    // SAFETY: `raw` is not -1. It is used for two calls, which refuse what is not open; between
-    // them nothing closes it: this process has no other thread yet, and owns nothing of the number.
-    let given = unsafe { BorrowedFd::borrow_raw(raw) };
-    let flags = fcntl_getfl(given).map_err(|error| match error {
-        Errno::BADF => unfit("the descriptor is not open"),
-        _ => unfit("the descriptor cannot be used"),
-    })?;
+    let (descriptor, flags) = inherited::descriptor(number).map_err(unfit)?;
     if flags.contains(OFlags::PATH) || flags & OFlags::ACCMODE == OFlags::RDONLY {
-        return Err(unfit("the descriptor is not open for writing"));
+        return Err(unfit("is not open for writing"));
     }
-    given
-        .try_clone_to_owned()
-        .map_err(|_| unfit("the descriptor cannot be used"))
+    Ok(descriptor)
 }
 
 /// Opened for appending, without waiting for the reader of a FIFO.

@@ -7,6 +7,8 @@ pub mod config;
 mod error;
 pub mod events;
 pub mod fatal;
+mod inherited;
+pub mod launcher;
 pub mod logging;
 pub mod pidfile;
 mod plan;

@@ -10,9 +10,10 @@ use host::Id;
 use pinvisor::cli::{Cli, Command};
 use pinvisor::config::HostConfig;
 use pinvisor::{
-    Error, RunContext, logging, outlive_keeper, prepare_process, print_message, report, run,
+    Error, RunContext, launcher, logging, outlive_keeper, prepare_process, print_message, report,
+    run,
 };
-use vmm::Identity;
+use vmm::Harness;
 
 /// musl's allocator maps and unmaps a few pages for every handful of objects (src/malloc/mallocng): a third of all
 /// system calls before a guest runs.
@@ -47,7 +48,10 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
     let verbose = cli.verbose;
     prepare_process()?;
     // A run's log may go elsewhere, by its configuration file.
-    if !matches!(cli.command, Command::Run(_) | Command::Plan(_)) {
+    if !matches!(
+        cli.command,
+        Command::Run(_) | Command::Launch(_) | Command::Plan(_)
+    ) {
         logging::start(&HostConfig {
             verbose,
             ..HostConfig::default()
@@ -55,8 +59,25 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
     }
     match cli.command {
         Command::Run(args) => {
-            let config = args.into_config(verbose)?;
-            run(&config.guest, &Identity, RunContext::open(&config.host)?)?;
+            let config = args.guest.into_config(verbose)?;
+            // First: the number of --event-fd must not be one of this process's own.
+            let context = RunContext::open(&config.host)?;
+            let handover = args.handover.map(|source| source.open(&config.host));
+            let harness = Harness {
+                handover: handover.transpose()?,
+                ..Harness::default()
+            };
+            run(&config.guest, harness, context)?;
+        }
+        Command::Launch(args) => {
+            let config = args.guest.into_config(verbose)?;
+            launcher::check(&config.host)?;
+            // The other files belong to the process that runs the guest.
+            logging::start(&HostConfig {
+                verbose: config.host.verbose,
+                ..HostConfig::default()
+            })?;
+            match launcher::launch(&config.guest, args.user.as_ref())? {}
         }
         Command::Plan(args) => {
             let config = args.run.into_config(verbose)?;
@@ -70,6 +91,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
         Command::Unbind(args) => return args.run(),
         Command::Release(args) => return args.run(),
         Command::Keeper => keeper::run()?,
+        Command::HandoverHelper => vmm::handover::help()?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,27 +7,25 @@ use std::path::PathBuf;
 use host::{Sleep, SysRoot};
 use vmm::config::ValidConfig;
 use vmm::console::Console;
-use vmm::{ExitReason, Harness, Layout, Remains, RunLimit, Vmm};
+use vmm::{ExitReason, Harness, Remains, RunLimit, Vmm};
 
 use crate::error::Error;
 use crate::events::Event;
 use crate::run_context::RunContext;
 use crate::screen::print_message;
 
-/// Runs the microVM that `config` describes until it ends, and reports to `host`. If devices use
-/// physical addresses, its RAM is placed by `layout`: [`vmm::Identity`], unless the harm of another
-/// one is to be shown.
+/// Runs the microVM that `config` describes until it ends, on `harness`, and reports to `host`.
 ///
 /// # Errors
 /// [`Error`]; what was set up is torn down by then, devices first.
-pub fn run(config: &ValidConfig, layout: &dyn Layout, mut host: RunContext) -> Result<(), Error> {
+pub fn run(config: &ValidConfig, harness: Harness<'_>, mut host: RunContext) -> Result<(), Error> {
     host.events.started();
     if !config.devices.is_empty()
         && let Some(sleep) = host::sleep(&SysRoot::default())
     {
         report_sleep(&sleep);
     }
-    let ended = run_guests(config, layout, &mut host);
+    let ended = run_guests(config, harness, &mut host);
     let (reason, result) = match ended {
         Ok(ended) => {
             let outcome = vmm::outcome(ended.reason.clone()).map_err(vmm::Error::from);
@@ -58,7 +56,7 @@ fn report_sleep(sleep: &Sleep) {
 /// connected.
 fn run_guests(
     config: &ValidConfig,
-    layout: &dyn Layout,
+    mut harness: Harness<'_>,
     host: &mut RunContext,
 ) -> Result<Ended, Error> {
     let mut console = Console::open(&config.serial)?;
@@ -69,11 +67,13 @@ fn run_guests(
         ));
     }
     loop {
-        let harness = Harness {
-            identity: layout,
-            machine: None,
+        // What is not on the host serves one guest.
+        let first = Harness {
+            identity: harness.identity,
+            machine: harness.machine.take(),
+            handover: harness.handover.take(),
         };
-        let ended = launch(config, harness, &mut console, RunLimit::None, host)?;
+        let ended = launch(config, first, &mut console, RunLimit::None, host)?;
         let remains = &ended.remains;
         if !host.starts_anew(&ended.reason, remains.was_asked, &remains.torn_down) {
             return Ok(ended);

@@ -16,6 +16,7 @@ use crate::bus::address_map::NoEcamError;
 use crate::bus::window::WindowError;
 use crate::config::ValidateError;
 use crate::error::explain::{ExitCode, Explain, FileError, Limits, ProcessError, chain, errno};
+use crate::handover::HandoverError;
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
 use crate::memory::LayoutError;
@@ -64,6 +65,9 @@ pub enum Error {
     /// A controller is not guarded.
     #[error(transparent)]
     Guard(#[from] GuardError),
+    /// Devices and memory of another process.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     /// KVM.
     #[error(transparent)]
     Vm(#[from] VmError),
@@ -114,6 +118,7 @@ impl Error {
             Self::Arch(error) => error,
             Self::Bus(error) => error,
             Self::Guard(error) => error,
+            Self::Handover(error) => error,
             Self::Vm(error) => error,
             Self::Irq(error) => error,
             Self::Run(error) => error,
@@ -136,6 +141,7 @@ impl Error {
             ErrorKind::Arch => ArchError::ids(),
             ErrorKind::Bus => BusError::ids(),
             ErrorKind::Guard => GuardError::ids(),
+            ErrorKind::Handover => HandoverError::ids(),
             ErrorKind::Vm => VmError::ids(),
             ErrorKind::Irq => IrqError::ids(),
             ErrorKind::Run => RunError::ids(),

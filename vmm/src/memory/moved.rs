@@ -16,10 +16,11 @@ use super::error::LayoutError;
 use super::guest::GuestRam;
 use super::table::RamTable;
 use crate::error::explain::chain;
+use crate::handover::PageView;
 
-/// Compares every page of `ram` that is in `table`, each of `page_size` bytes.
+/// Compares every page of `ram` that is in `table`, each of `page_size` bytes, by `view`.
 ///
-/// Where the kernel hides the pages' addresses and they come from elsewhere (`source`), this is logged and nothing is
+/// Where that does not show the pages' addresses and they come from elsewhere (`source`), this is logged and nothing is
 /// compared.
 ///
 /// # Errors
@@ -29,14 +30,21 @@ pub fn check(
     ram: &GuestRam,
     table: &RamTable,
     page_size: u64,
-    source: AddressSource,
+    (view, source): (&PageView, AddressSource),
 ) -> Result<(), LayoutError> {
-    match (compare(ram, table, page_size)?, source) {
+    let (compared, why) = match view {
+        PageView::Open(pagemap) => (compare(ram, table, page_size, pagemap)?, None),
+        PageView::Missing(why) => (Compared::Hidden(Pagemap::hidden()), Some(why.as_str())),
+        PageView::Own | PageView::Helper { .. } => (Compared::Hidden(Pagemap::hidden()), None),
+    };
+    match (compared, source) {
         (Compared::All(pages), _) => {
             log::info!("{pages} pages of guest memory are at the addresses that devices use");
         }
         (Compared::Hidden(why), AddressSource::Pagemap) => return Err(why.into()),
-        (Compared::Hidden(why), AddressSource::Iommufd) => missing(&chain(&why)),
+        (Compared::Hidden(error), AddressSource::Iommufd) => {
+            missing(why.unwrap_or(&chain(&error)));
+        }
     }
     Ok(())
 }
@@ -49,12 +57,13 @@ enum Compared {
     Hidden(Backend),
 }
 
-fn compare(ram: &GuestRam, table: &RamTable, page_size: u64) -> Result<Compared, LayoutError> {
+fn compare(
+    ram: &GuestRam,
+    table: &RamTable,
+    page_size: u64,
+    pagemap: &Pagemap,
+) -> Result<Compared, LayoutError> {
     let hidden = |error| Ok(Compared::Hidden(error));
-    let pagemap = match Pagemap::open() {
-        Ok(pagemap) => pagemap,
-        Err(error) => return hidden(error),
-    };
     // The kernel tells where each of its own pages is, however few bytes are certain to be together.
     let page_size = page_size.max(host_page_size());
     let mut planned = Planned::new(table.pieces());

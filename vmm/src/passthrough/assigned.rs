@@ -4,6 +4,7 @@
 //! both are released. [`teardown`](crate::teardown) has the order.
 
 mod error;
+mod taken_over;
 
 use std::fs::File;
 use std::ops::Range;
@@ -30,6 +31,7 @@ use crate::config::DeviceConfig;
 use crate::error::explain::{ProcessError, chain};
 
 pub use error::KeepError;
+pub(crate) use taken_over::TakenOver;
 
 /// How long the kernel may take to take a device apart that was closed.
 const SETTLE: Duration = Duration::from_secs(5);

@@ -12,7 +12,6 @@ use iommufd_backend::{PciSysfs, ResetMethod, VfioDevice, in_parallel, reset_each
 use super::inspect::{Guest, Source};
 use super::open_kvm::Opened;
 use crate::error::Error;
-use crate::kvm::vm::Vm;
 use crate::passthrough::assigned::{AddressSpaces, Assigned, AssignedDevice};
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::guarded::GuardError;
@@ -27,14 +26,13 @@ pub use error::BindStageError;
 #[derive(Debug)]
 pub(crate) struct Bound<'a> {
     pub(super) guest: Guest<'a>,
-    pub(super) vm: Arc<Vm>,
     pub(super) resources: Resources,
 }
 
 impl<'a> Opened<'a> {
     /// Binds the devices and resets them.
     pub fn bind(self) -> Result<Bound<'a>, Error> {
-        let Self { guest, source, vm } = self;
+        let Self { guest, source } = self;
         let resources = match source {
             Source::Devices { path, devices } => {
                 let sysfs = PciSysfs::default();
@@ -46,11 +44,7 @@ impl<'a> Opened<'a> {
             Source::None => Resources::new(Assigned::default()),
             Source::Synthetic(machine) => Resources::new(Assigned::synthetic(machine)),
         };
-        Ok(Bound {
-            guest,
-            vm,
-            resources,
-        })
+        Ok(Bound { guest, resources })
     }
 }
 

@@ -87,15 +87,47 @@ pub(crate) struct Inspected<'a> {
     pub(super) source: Source,
 }
 
-impl<'a> Inspected<'a> {
-    /// Reads all files that `config` names and looks at its devices.
-    pub fn new(config: &'a ValidConfig, harness: Harness<'a>) -> Result<Self, Error> {
-        let Harness { identity, machine } = harness;
-        limits::raise_open_files();
+/// The files that a guest boots from.
+#[derive(Debug)]
+pub(super) struct Boot {
+    files: BootFiles,
+    release: Option<Release>,
+}
+
+impl Boot {
+    /// Opens those that `config` names.
+    pub(super) fn open(config: &ValidConfig) -> Result<Self, Error> {
         let files = BootFiles::open(config)?;
         let release = files.release()?;
         files.check_command_line(&config.command_line, release.is_some())?;
+        Ok(Self { files, release })
+    }
+}
+
+impl<'a> Inspected<'a> {
+    /// Reads all files that `config` names and looks at its devices.
+    pub fn new(config: &'a ValidConfig, harness: Harness<'a>) -> Result<Self, Error> {
+        let Harness {
+            identity, machine, ..
+        } = harness;
+        limits::raise_open_files();
+        let boot = Boot::open(config)?;
         let source = Source::inspect(config, machine)?;
+        let map = source.address_map(&source.bars())?;
+        let inspected = Self::of(config, identity, boot, (source, map))?;
+        let Self { guest, source } = &inspected;
+        source.check_memory(&config.memory, guest.of_hugepages)?;
+        guest.files.check_room(config.memory.size)?;
+        Ok(inspected)
+    }
+
+    /// A guest with these files, whose devices are known, and with them its addresses outside RAM.
+    pub(super) fn of(
+        config: &'a ValidConfig,
+        identity: &'a dyn Layout,
+        boot: Boot,
+        (source, map): (Source, Option<AddressMap>),
+    ) -> Result<Self, Error> {
         let is_guarded = |path: &&DmaPath| matches!(path, DmaPath::Guarded(_));
         limits::check_open_files(OpenFiles {
             devices: config.devices.len(),
@@ -116,18 +148,15 @@ impl<'a> Inspected<'a> {
             );
         }
         let bars = source.bars();
-        let map = source.address_map(&bars)?;
         let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
         let bus = BusAllocator::new(map, taken.collect(), source.next_slot());
         let of_hugepages = host::needs_hugepages(source.modes(), config.memory.hugepage_size);
-        source.check_memory(&config.memory, of_hugepages)?;
-        files.check_room(config.memory.size)?;
         Ok(Self {
             guest: Guest {
                 config,
                 identity,
-                files,
-                release,
+                files: boot.files,
+                release: boot.release,
                 at_identity,
                 translates,
                 guards,

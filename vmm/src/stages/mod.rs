@@ -14,8 +14,12 @@
 //! | [`map`] | Is memory at the addresses that devices and guest use? |
 //! | [`load`] | Which boot data is in it? |
 //! | [`start`](mod@start) | Does it run? |
+//!
+//! Two processes can share the stages: one with privilege binds and pins ([`hand_over`]), and one without it goes on from
+//! there ([`take_over`]).
 
 mod bind;
+mod hand_over;
 mod inspect;
 mod load;
 mod map;
@@ -24,25 +28,33 @@ mod pin;
 mod plan;
 pub mod report;
 mod start;
+mod take_over;
 #[cfg(test)]
 mod tests;
 mod warnings;
 
+use std::sync::Arc;
+
 use crate::bus::synthetic::SyntheticMachine;
 use crate::config::ValidConfig;
 use crate::error::Error;
+use crate::handover::Socket;
+use crate::kvm::vm::Vm;
 use crate::memory::layout::{Identity, Layout};
 use crate::run::console::Console;
 use crate::run::timings::Timings;
 use crate::run::vmm::Vmm;
 use inspect::Inspected;
+use open_kvm::open_vm;
+use pin::Pinned;
 use report::Plan;
 
 pub use bind::BindStageError;
+pub use hand_over::HandedOver;
 pub use inspect::InspectError;
 pub(crate) use plan::{Planned, kept_slots};
 
-/// What a guest runs on in place of the real thing, for demos and tests: nothing by default.
+/// What a guest runs on in place of the host's own: nothing by default.
 #[derive(Debug)]
 pub struct Harness<'a> {
     /// Where RAM goes for devices that use physical addresses: [`Identity`], unless the harm of another layout is to
@@ -50,6 +62,8 @@ pub struct Harness<'a> {
     pub identity: &'a dyn Layout,
     /// Software in place of devices and of physical memory.
     pub machine: Option<Box<dyn SyntheticMachine>>,
+    /// Devices and memory of another process, which are bound and pinned.
+    pub handover: Option<Socket>,
 }
 
 impl Default for Harness<'_> {
@@ -57,6 +71,7 @@ impl Default for Harness<'_> {
         Self {
             identity: &Identity,
             machine: None,
+            handover: None,
         }
     }
 }
@@ -71,15 +86,8 @@ pub(crate) fn start(
     console: &mut Console,
     timings: &mut Timings,
 ) -> Result<Vmm, Error> {
-    let inspected = Inspected::new(config, harness)?;
-    timings.done("inspect");
-    let opened = inspected.open_kvm()?;
-    timings.done("open KVM");
-    let bound = opened.bind()?;
-    timings.done("bind");
-    let pinned = bound.pin()?;
-    timings.done("pin");
-    let planned = pinned.plan()?;
+    let (pinned, vm) = pin(config, harness, timings)?;
+    let planned = pinned.plan(vm)?;
     timings.done("plan");
     for warning in planned.warnings()? {
         log::warn!("{warning}");
@@ -93,6 +101,30 @@ pub(crate) fn start(
     Ok(vmm)
 }
 
+/// The stages up to the one in which memory is pinned, in this process or in the one that hands over.
+fn pin<'a>(
+    config: &'a ValidConfig,
+    mut harness: Harness<'a>,
+    timings: &mut Timings,
+) -> Result<(Pinned<'a>, Arc<Vm>), Error> {
+    if let Some(socket) = harness.handover.take() {
+        let pinned = Pinned::take_over(config, harness.identity, socket)?;
+        timings.done("take over");
+        let vm = open_vm(&pinned.guest)?;
+        timings.done("open KVM");
+        return Ok((pinned, vm));
+    }
+    let inspected = Inspected::new(config, harness)?;
+    timings.done("inspect");
+    let (opened, vm) = inspected.open_kvm()?;
+    timings.done("open KVM");
+    let bound = opened.bind()?;
+    timings.done("bind");
+    let pinned = bound.pin()?;
+    timings.done("pin");
+    Ok((pinned, vm))
+}
+
 /// Plans the guest of `config`: goes through the stages up to the one that decides where everything is, and gives
 /// everything back. Returns the plan, and why the guest cannot be booted, if so.
 ///
@@ -100,7 +132,8 @@ pub(crate) fn start(
 /// [`Error`]
 pub fn plan(config: &ValidConfig) -> Result<(Plan, Option<Error>), Error> {
     let inspected = Inspected::new(config, Harness::default())?;
-    let planned = inspected.open_kvm()?.bind()?.pin()?.plan()?;
+    let (opened, vm) = inspected.open_kvm()?;
+    let planned = opened.bind()?.pin()?.plan(vm)?;
     let plan = report::plan(&planned);
     let obstacle = planned.take_apart()?;
     Ok((plan?, obstacle))

@@ -2,12 +2,9 @@
 
 //! The fourth stage: guest memory is allocated and pinned, and its physical addresses are known.
 
-use std::sync::Arc;
-
 use super::bind::Bound;
 use super::inspect::Guest;
 use crate::error::Error;
-use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
 use crate::memory::choice::PageRequirements;
 use crate::memory::plan::file_parts;
@@ -22,7 +19,6 @@ const WANTED_BELOW_4G: u64 = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Pinned<'a> {
     pub(super) guest: Guest<'a>,
-    pub(super) vm: Arc<Vm>,
     pub(super) resources: Resources,
     pub(super) backing: Backing,
 }
@@ -32,7 +28,6 @@ impl<'a> Bound<'a> {
     pub fn pin(self) -> Result<Pinned<'a>, Error> {
         let Self {
             guest,
-            vm,
             mut resources,
         } = self;
         let config = &guest.config.memory;
@@ -66,7 +61,6 @@ impl<'a> Bound<'a> {
         }
         Ok(Pinned {
             guest,
-            vm,
             resources,
             backing,
         })

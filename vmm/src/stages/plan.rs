@@ -113,11 +113,10 @@ impl Bootability {
 }
 
 impl<'a> Pinned<'a> {
-    /// Lays memory out and finds places for kernel and initramfs.
-    pub fn plan(self) -> Result<Planned<'a>, Error> {
+    /// Lays memory out in `vm` and finds places for kernel and initramfs.
+    pub fn plan(self, vm: Arc<Vm>) -> Result<Planned<'a>, Error> {
         let Self {
             mut guest,
-            vm,
             mut resources,
             backing,
         } = self;

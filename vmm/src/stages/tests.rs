@@ -179,6 +179,7 @@ impl SyntheticMachine for Machine {
 fn harness(identity: &dyn Layout) -> Harness<'_> {
     let physical = PhysicalMemory::new([Hpa(4 << 30)..Hpa(32 << 30)], 16 << 20, 1);
     Harness {
+        handover: None,
         identity,
         machine: Some(Box::new(Machine(SoftwareBackend::new(physical)))),
     }
@@ -244,6 +245,31 @@ fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
 }
 
 #[test]
+fn a_guest_starts_from_a_handover_that_fits_and_from_no_other() {
+    let kernel = kernel();
+    let started = |devices: &[&str]| {
+        let config = Config {
+            devices: devices.iter().map(|text| text.parse().unwrap()).collect(),
+            ..Config::clone(&config(kernel.path(), "64M"))
+        };
+        let config = config.validate().unwrap();
+        let (ours, theirs) = keeper::Channel::pair().unwrap();
+        crate::handover::send(&theirs, &Default::default(), &[]).unwrap();
+        let harness = Harness {
+            handover: Some(Socket::new(ours.into(), 3).unwrap()),
+            ..Harness::default()
+        };
+        let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
+        let vmm = start(&config, harness, &mut console, &mut Timings::default())?;
+        let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT), None).unwrap();
+        assert_eq!(reason, ExitReason::PowerOff { status: 0 });
+        vmm.end().torn_down
+    };
+    assert_eq!(after(started(&[])), (ALL.to_vec(), ""));
+    assert_eq!(after(started(&["01:00.0"])), (vec![], "handover"));
+}
+
+#[test]
 fn a_guest_without_devices_has_a_host_bridge_and_no_bus() {
     let kernel = kernel_of(&[&POWER_OFF_WITH_HOST_BRIDGE[..], &POWER_OFF].concat());
     let config = config(kernel.path(), "64M");
@@ -304,11 +330,8 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
 }
 
 fn plan<'a>(config: &'a ValidConfig, identity: &'a dyn Layout) -> Result<Planned<'a>, Error> {
-    Inspected::new(config, harness(identity))?
-        .open_kvm()?
-        .bind()?
-        .pin()?
-        .plan()
+    let (opened, vm) = Inspected::new(config, harness(identity))?.open_kvm()?;
+    opened.bind()?.pin()?.plan(vm)
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pinvisor::cli::{Cli, Command};
 use pinvisor::{RunContext, run};
-use vmm::Untranslated;
+use vmm::{Harness, Untranslated};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -24,10 +24,17 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = args.into_config(cli.verbose.max(1)).and_then(|config| {
-        let host = RunContext::open(&config.host)?;
-        run(&config.guest, &Untranslated, host)
-    });
+    let ended = args
+        .guest
+        .into_config(cli.verbose.max(1))
+        .and_then(|config| {
+            let host = RunContext::open(&config.host)?;
+            let harness = Harness {
+                identity: &Untranslated,
+                ..Harness::default()
+            };
+            run(&config.guest, harness, host)
+        });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use guest_tests::inside::{
-    between, boot, broadcast, canary, deny, many, nvme_manage, pin_proof, scatter, shape,
+    between, boot, broadcast, canary, deny, many, nvme_manage, offer, pin_proof, scatter, shape,
 };
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
@@ -156,6 +156,14 @@ enum Inside {
     Deny {
         #[command(flatten)]
         deny: deny::DeniedCall,
+        /// The command.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// Hand something over to `pinvisor run --handover fd=N`.
+    Offer {
+        #[command(flatten)]
+        offer: offer::Offer,
         /// The command.
         #[arg(required = true, last = true)]
         command: Vec<String>,
@@ -365,6 +373,7 @@ fn run(task: Task) -> Result<i32> {
             dword10,
             dword11,
         }) => nvme_manage::run(&node, dword10, dword11).map(|()| 0),
+        Task::Inside(Inside::Offer { offer, command }) => offer::run(&offer, &command),
         Task::Shell { machine } => {
             handle_interrupts()?;
             build(machine.arch, machine.no_build)?;

@@ -170,7 +170,7 @@ pub fn run(arch: Arch, variant: &Variant) -> Result<(Outcome, Findings)> {
 }
 
 /// The guest read what is on the disk, and the disk holds what the guest wrote.
-fn data_is_right(findings: &mut Findings, outcome: &Outcome, rig: &Rig) -> Result<()> {
+pub(super) fn data_is_right(findings: &mut Findings, outcome: &Outcome, rig: &Rig) -> Result<()> {
     let facts = script::facts(&outcome.output);
     let guest = guest::facts(&outcome.output);
     let before = image::sha256(&rig.contents);
@@ -200,7 +200,7 @@ fn data_is_right(findings: &mut Findings, outcome: &Outcome, rig: &Rig) -> Resul
 
 /// The guest's memory is where `pinvisor` reports the extents, all of it, and nothing below 1 MiB
 /// is given to drivers.
-fn memory_is_right(findings: &mut Findings, arch: Arch, outcome: &Outcome, mib: u64) {
+pub(super) fn memory_is_right(findings: &mut Findings, arch: Arch, outcome: &Outcome, mib: u64) {
     let extents = trace::extents(&outcome.output);
     let guest: BTreeMap<&str, &str> = guest::facts(&outcome.output);
     let total: u64 = extents

@@ -13,7 +13,7 @@ use crate::runner::CaseResult;
 use crate::setup::{self, Arch, Flavour};
 
 /// In the guest: read a little, then end as the command line specifies.
-const GUEST: &str = r#"
+pub(super) const GUEST: &str = r#"
 echo "guest: read=$(dd if=/dev/nvme0n1 bs=1M count=4 iflag=direct 2>/dev/null | wc -c)"
 work() { while :; do dd if=/dev/nvme0n1 of=/dev/null bs=1M iflag=direct 2>/dev/null; done; }
 for word in $(cat /proc/cmdline); do
@@ -37,7 +37,7 @@ done
 "#;
 
 /// The modules without which a guest does not hear its power button.
-fn modules(arch: Arch) -> &'static [&'static str] {
+pub(super) fn modules(arch: Arch) -> &'static [&'static str] {
     match arch {
         Arch::X86_64 => &["nvme", "button", "evdev"],
         Arch::Aarch64 => &["nvme", "gpio_keys", "evdev"],

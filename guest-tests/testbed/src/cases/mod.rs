@@ -17,6 +17,7 @@ mod group;
 mod guard;
 mod guard_cost;
 mod guard_hostile;
+mod handover;
 mod hostile;
 mod images;
 mod iommufd;
@@ -101,6 +102,8 @@ pub const ALL: &[Case] = &[
         test: Test::Aarch64(images::every_kind),
         ..case("images", 120, kernels::every_kind)
     },
+    everywhere("handover", 75, handover::stock_kernel),
+    case("handover-refusals", 90, handover::refused),
     everywhere("nvme", 60, data::stock_kernel),
     case("plan", 75, plan::chosen_memory),
     case("old-guest", 60, low_memory::old_guest),

@@ -110,8 +110,8 @@ mod tests {
 
     use super::super::step::Step;
     use super::super::{
-        addresses, bind, check_host, false_kernel, group, limits, low_memory, pieces, refusal,
-        restricted,
+        addresses, bind, check_host, false_kernel, group, handover, limits, low_memory, pieces,
+        refusal, restricted,
     };
     use super::*;
     use crate::paths;
@@ -133,6 +133,7 @@ mod tests {
             limits::LIMITS,
             restricted::RESTRICTED,
             group::GROUP,
+            handover::REFUSALS,
         ]
         .into_iter()
         .flatten()

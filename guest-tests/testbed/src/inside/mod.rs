@@ -11,6 +11,7 @@ pub mod deny;
 mod kvm_stats;
 pub mod many;
 pub mod nvme_manage;
+pub mod offer;
 mod pages;
 pub mod pin_proof;
 pub mod scatter;

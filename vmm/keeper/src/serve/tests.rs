@@ -9,7 +9,6 @@ use std::thread::{self, JoinHandle};
 use std::{fs, thread::sleep};
 
 use iommufd_backend::Leftover;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 
 use super::*;
@@ -37,13 +36,7 @@ impl Rig {
         fs::write(device.join("reset_method"), "flr\n").unwrap();
         fs::write(device.join("driver_override"), "vfio-pci\n").unwrap();
         fs::write(device.join("reset"), "").unwrap();
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (ours, theirs) = Channel::pair().unwrap();
         let monitor = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let number = Pid::from_child(&monitor);
         let pidfd = pidfd_open(number, PidfdFlags::empty()).unwrap();
@@ -52,10 +45,10 @@ impl Rig {
             directory: root.path().join("keepers"),
             settle: Duration::ZERO,
         };
-        let keeper = thread::spawn(move || serve(Channel(theirs), &pidfd, &place));
+        let keeper = thread::spawn(move || serve(theirs, &pidfd, &place));
         Self {
             root,
-            channel: Some(Channel(ours)),
+            channel: Some(ours),
             monitor,
             keeper: Some(keeper),
         }

@@ -4,6 +4,7 @@
 
 mod bind;
 mod check;
+mod launch;
 mod list;
 mod plan;
 mod release;
@@ -19,10 +20,11 @@ use vmm::process;
 
 pub use bind::{BindArgs, UnbindArgs};
 pub use check::CheckArgs;
+pub use launch::LaunchArgs;
 pub use list::ListArgs;
 pub use plan::PlanArgs;
 pub use release::ReleaseArgs;
-pub use run::RunArgs;
+pub use run::{GuestArgs, HandoverSource, RunArgs};
 pub use stress::StressArgs;
 
 /// A microVM monitor that passes real PCI devices through to unmodified guests on machines
@@ -55,6 +57,8 @@ Exit codes:
 pub enum Command {
     /// Run a microVM until it powers itself off
     Run(Box<RunArgs>),
+    /// Open devices and pin memory, then run a microVM without any privilege
+    Launch(Box<LaunchArgs>),
     /// Show the layout of a microVM without running it
     Plan(Box<PlanArgs>),
     /// Run a guest that stresses DMA, evaluate its output, and write a report: starts
@@ -74,6 +78,9 @@ pub enum Command {
     /// The process that keeps memory pinned; a run starts it
     #[command(hide = true)]
     Keeper,
+    /// The process that shows a monitor without privilege where its pages are; a launch starts it
+    #[command(hide = true)]
+    HandoverHelper,
 }
 
 /// The result of writing to standard output. A reader that closed it has read enough.

@@ -4,14 +4,14 @@
 
 use clap::Args;
 
-use super::RunArgs;
+use super::GuestArgs;
 
 /// Options of `pinvisor plan`: those of a run, and where the plan goes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct PlanArgs {
     /// The run that is planned.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub run: GuestArgs,
 
     /// Print the plan as JSON (docs/guide/plan.md)
     #[arg(long)]

@@ -3,19 +3,71 @@
 //! Options of `pinvisor run`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
+use rustix::thread::set_name;
+use vmm::handover::{HandoverError, Socket};
 
 use crate::Error;
-use crate::config::{RunConfig, RunOptions};
+use crate::config::{HostConfig, RunConfig, RunOptions};
+use crate::inherited;
+use crate::launcher::{self, LaunchError};
 
-/// Options of `pinvisor run`.
+/// Options of `pinvisor run`: those of the guest, and where its devices come from.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    /// The guest.
+    #[command(flatten)]
+    pub guest: GuestArgs,
+
+    /// Take devices and pinned memory over from another process, through the connected Unix socket that is open as
+    /// descriptor N (docs/reference/handover.md). pinvisor launch uses this
+    #[arg(long, value_name = "fd=N")]
+    pub handover: Option<HandoverSource>,
+}
+
+/// Where a handover comes from: `fd=N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandoverSource(pub u32);
+
+impl FromStr for HandoverSource {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = text.strip_prefix("fd=").and_then(|text| text.parse().ok());
+        number.map(Self).ok_or("fd=N is required")
+    }
+}
+
+impl HandoverSource {
+    /// The socket. To be called before this process has another thread.
+    ///
+    /// # Errors
+    /// [`Error::Launch`], [`HandoverError`]
+    pub fn open(self, host: &HostConfig) -> Result<Socket, Error> {
+        let Self(number) = self;
+        launcher::check(host)?;
+        if host.event_fd == Some(number) {
+            return Err(LaunchError::SameDescriptor(number).into());
+        }
+        // The kernel named it "exe", after the path that the launcher executed.
+        if let Err(error) = set_name(c"pinvisor") {
+            log::debug!("cannot name this process: {error}");
+        }
+        let (socket, _) = inherited::descriptor(number)
+            .map_err(|reason| HandoverError::descriptor(number, reason))?;
+        Ok(Socket::new(socket, number)?)
+    }
+}
+
+/// What a guest is made of and runs on.
 #[derive(Args, Clone, Debug, Default)]
 #[command(
     mut_arg("kernel", |kernel| kernel.required_unless_present("config")),
     mut_arg("memory", |memory| memory.required_unless_present("config")),
 )]
-pub struct RunArgs {
+pub struct GuestArgs {
     /// Read options from a TOML file, with the same names (docs/reference/config.toml). The command
     /// line overrides the file; devices of both are passed through, and --noiommu in either is
     /// sufficient
@@ -26,7 +78,7 @@ pub struct RunArgs {
     options: RunOptions,
 }
 
-impl RunArgs {
+impl GuestArgs {
     /// The run: these options, and what they leave open from the file that they name. `verbose` is how often `-v` is
     /// given on the command line.
     ///
@@ -54,7 +106,6 @@ mod tests {
 
     use super::super::{Cli, Command};
     use super::*;
-    use crate::config::HostConfig;
 
     fn run(arguments: &[&str]) -> Result<RunConfig, Error> {
         let words = ["pinvisor", "run"].iter().chain(arguments);
@@ -62,7 +113,7 @@ mod tests {
         let Command::Run(args) = cli.command else {
             panic!("{:?}", cli.command);
         };
-        args.into_config(cli.verbose)
+        args.guest.into_config(cli.verbose)
     }
 
     #[test]
@@ -73,7 +124,7 @@ mod tests {
             .get_arguments()
             .chain(cli.get_arguments())
             .filter_map(clap::Arg::get_long)
-            .filter(|name| !["config", "help", "version"].contains(name))
+            .filter(|name| !["config", "handover", "help", "version"].contains(name))
             .collect();
         options.sort_unstable();
         options.dedup();
@@ -84,6 +135,40 @@ mod tests {
         let mut known: Vec<_> = known.split(", ").map(|key| key.trim_matches('`')).collect();
         known.sort_unstable();
         assert_eq!(options, known);
+    }
+
+    #[test]
+    fn a_handover_comes_through_a_descriptor() {
+        let source = |text: &str| text.parse::<HandoverSource>().ok();
+        assert_eq!(source("fd=7"), Some(HandoverSource(7)));
+        for text in [
+            "",
+            "7",
+            "fd=",
+            "fd=-1",
+            "fd=x",
+            "fd=99999999999",
+            "socket=x",
+        ] {
+            assert_eq!(source(text), None, "{text}");
+        }
+        let open = |number, host: &HostConfig| {
+            let opened = HandoverSource(number).open(host);
+            opened.map(drop).map_err(|error| error.to_string())
+        };
+        let host = HostConfig::default();
+        for (number, text) in [
+            (1, "descriptor 1 is standard input, output or error"),
+            (4095, "descriptor 4095 is not open"),
+            (u32::MAX, "descriptor 4294967295 does not exist"),
+        ] {
+            assert!(open(number, &host).unwrap_err().contains(text));
+        }
+        let with_events = HostConfig {
+            event_fd: Some(7),
+            ..HostConfig::default()
+        };
+        assert!(open(7, &with_events).unwrap_err().contains("--event-fd 7"));
     }
 
     #[test]

@@ -39,6 +39,11 @@ impl Pool {
         self.pages.file()
     }
 
+    /// Where each page is for the device, in the order of the file.
+    pub fn hpas(&self) -> &[Hpa] {
+        self.pages.hpas()
+    }
+
     /// Logs where the pages are.
     pub fn log(&self) {
         for run in runs(&self.free()) {

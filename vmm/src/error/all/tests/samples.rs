@@ -25,6 +25,7 @@ use crate::boot::place::PlaceError;
 use crate::bus::slots::TooManyDevices;
 use crate::config::ConfigError;
 use crate::error::explain::process;
+use crate::handover::Refusal;
 use crate::memory::choice::Choice;
 use crate::memory::guest::GuestRamError;
 use crate::memory::pieces;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Error> {
         arch(),
         bus(),
         guard(),
+        handover(),
         kvm(),
         run(),
         process_and_files(),
@@ -407,6 +409,20 @@ fn kvm() -> Vec<Error> {
         IrqError::NoRoute.into(),
         irq(libc::EMFILE).into(),
     ]
+}
+
+fn handover() -> Vec<Error> {
+    [
+        Refusal::Closed.into(),
+        Refusal::Version {
+            format: "other".to_owned(),
+            version: 2,
+        }
+        .into(),
+        HandoverError::HandoverOfGroups,
+    ]
+    .map(Error::from)
+    .into()
 }
 
 fn run() -> Vec<Error> {

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Options of `pinvisor launch`.
+
+use clap::Args;
+
+use super::GuestArgs;
+use crate::launcher::UserName;
+
+/// Options of `pinvisor launch`: those of a run, and who the guest is run as.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LaunchArgs {
+    /// The run that is launched.
+    #[command(flatten)]
+    pub guest: GuestArgs,
+
+    /// Run the guest as this user, with the groups of that user. It must be able to read the guest's files and to open
+    /// /dev/kvm [default: the user who launches it]
+    #[arg(long, value_name = "NAME|UID[:GID]")]
+    pub user: Option<UserName>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Cli, Command};
+
+    #[test]
+    fn a_run_is_launched_by_another_word() {
+        let words = "pinvisor launch --kernel k --memory 1G --device 01:00.0 --noiommu --user vm:7";
+        let Command::Launch(args) = Cli::parse_from(words.split_whitespace()).command else {
+            panic!("not a launch");
+        };
+        assert_eq!(args.user, Some("vm:7".parse().unwrap()));
+        let config = args.guest.into_config(0).unwrap().guest;
+        assert_eq!(config.devices.len(), 1);
+        let wrong = Cli::try_parse_from(["pinvisor", "launch", "--user", ""]);
+        assert!(wrong.is_err());
+    }
+}
