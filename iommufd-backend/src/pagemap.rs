@@ -59,9 +59,7 @@ impl Pagemap {
     /// # Errors
     /// [`Error::Read`], also where the kernel has no such file (CONFIG_PROC_PAGE_MONITOR).
     pub fn open() -> Result<Self, Error> {
-        let file = File::open(PATH).map_err(read_error)?;
-        let page = host_page_size();
-        Ok(Self { file, page })
+        File::open(PATH).map(Self::from).map_err(read_error)
     }
 
     /// Opens it, and makes sure that it shows where pages are.
@@ -127,6 +125,15 @@ impl Pagemap {
             taken += ENTRY;
             Some(Ok(PageState::of(u64::from_ne_bytes(*entry), page)))
         })
+    }
+}
+
+impl From<File> for Pagemap {
+    /// The one that `file` is, which shows the address space of the process that it was opened for
+    /// (fs/proc/task_mmu.c pagemap_open), and addresses if whoever opened it has CAP_SYS_ADMIN.
+    fn from(file: File) -> Self {
+        let page = host_page_size();
+        Self { file, page }
     }
 }
 

@@ -46,6 +46,7 @@ pub use run::exit::ExitReason;
 pub use run::heartbeat::Heartbeat;
 pub use run::limits;
 pub use run::machine_info::MachineInfo;
+pub use run::own_file::{FileName, Identity as FileIdentity};
 pub use run::power_button::Press;
 pub use run::timings::Timings;
 pub use run::vmm::{Handle, Remains, Vmm};

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use address::Bdf;
 use devices::mediate::Counters;
 use devices::pci::PciRoot;
+use iommufd_backend::Pagemap;
 use vm_device::device_manager::IoManager;
 
 use crate::bus::worker::Worker;
@@ -110,6 +111,8 @@ pub(crate) struct Resources {
     pub table: Option<Arc<RamTable>>,
     /// Bytes in each of its pages, all of which are in one place.
     pub page_size: u64,
+    /// Shows where its pages are, if the kernel does.
+    pub pagemap: Option<Pagemap>,
     /// Guest memory in KVM.
     pub memslots: Vec<Memslot>,
     /// Guest memory in this process.
@@ -140,6 +143,7 @@ impl Resources {
             assigned,
             table: None,
             page_size: backing::PAGE,
+            pagemap: None,
             memslots: Vec::new(),
             ram: GuestRam::default(),
             is_torn_down: false,
@@ -165,7 +169,14 @@ impl Resources {
     pub fn check_pages(&self) -> Result<(), Error> {
         match (&self.table, self.assigned.spaces.addresses()) {
             (Some(table), Some(source)) if !self.ram.regions().is_empty() => {
-                Ok(moved::check(&self.ram, table, self.page_size, source)?)
+                let pagemap = self.pagemap.as_ref();
+                Ok(moved::check(
+                    &self.ram,
+                    table,
+                    self.page_size,
+                    source,
+                    pagemap,
+                )?)
             }
             _ => Ok(()),
         }

@@ -17,7 +17,15 @@ use super::guest::GuestRam;
 use super::table::RamTable;
 use crate::error::explain::chain;
 
-/// Compares every page of `ram` that is in `table`, each of `page_size` bytes.
+/// What shows where the pages are, for all checks of a run: it is opened once, because the process has lost the privilege
+/// when the guest ends. `None` if it cannot be opened, which is logged.
+pub fn pagemap() -> Option<Pagemap> {
+    Pagemap::open()
+        .inspect_err(|error| missing(&chain(error)))
+        .ok()
+}
+
+/// Compares every page of `ram` that is in `table`, each of `page_size` bytes, by `pagemap`.
 ///
 /// Where the kernel hides the pages' addresses and they come from elsewhere (`source`), this is logged and nothing is
 /// compared.
@@ -30,8 +38,13 @@ pub fn check(
     table: &RamTable,
     page_size: u64,
     source: AddressSource,
+    pagemap: Option<&Pagemap>,
 ) -> Result<(), LayoutError> {
-    match (compare(ram, table, page_size)?, source) {
+    let compared = match pagemap {
+        Some(pagemap) => compare(ram, table, page_size, pagemap)?,
+        None => Compared::Hidden(Pagemap::hidden()),
+    };
+    match (compared, source) {
         (Compared::All(pages), _) => {
             log::info!("{pages} pages of guest memory are at the addresses that devices use");
         }
@@ -49,12 +62,13 @@ enum Compared {
     Hidden(Backend),
 }
 
-fn compare(ram: &GuestRam, table: &RamTable, page_size: u64) -> Result<Compared, LayoutError> {
+fn compare(
+    ram: &GuestRam,
+    table: &RamTable,
+    page_size: u64,
+    pagemap: &Pagemap,
+) -> Result<Compared, LayoutError> {
     let hidden = |error| Ok(Compared::Hidden(error));
-    let pagemap = match Pagemap::open() {
-        Ok(pagemap) => pagemap,
-        Err(error) => return hidden(error),
-    };
     // The kernel tells where each of its own pages is, however few bytes are certain to be together.
     let page_size = page_size.max(host_page_size());
     let mut planned = Planned::new(table.pieces());

@@ -17,6 +17,7 @@ use crate::error::explain::process;
 use crate::kvm::vm::Vm;
 use crate::memory::backing;
 use crate::memory::guest::GuestRam;
+use crate::memory::moved;
 use crate::memory::plan::MemoryPlan;
 use crate::teardown::Resources;
 
@@ -49,6 +50,9 @@ impl<'a> Planned<'a> {
         let low = low::allocate().map_err(process("allocate low guest memory"))?;
         resources.page_size = backing.page_size;
         resources.ram = GuestRam::map(low.as_ref(), backing.file.as_ref(), &layout.memory)?;
+        if resources.assigned.spaces.addresses().is_some() {
+            resources.pagemap = moved::pagemap();
+        }
         for region in resources.ram.regions() {
             let memslot = vm.map(region.gpa(), region.mapping())?;
             resources.memslots.push(memslot);
