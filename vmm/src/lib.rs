@@ -16,6 +16,7 @@ mod arch;
 mod boot;
 mod bus;
 pub mod config;
+pub mod confine;
 mod error;
 
 mod kvm;

@@ -32,7 +32,7 @@ mod message;
 mod serve;
 mod start;
 
-pub use find::{DIRECTORY, Found, find, release};
+pub use find::{DIRECTORY, Found, find, open_directory, release};
 pub use message::{Kept, Status};
 pub use serve::{keep_here, run};
 pub use start::Keeper;

@@ -183,11 +183,7 @@ fn without_service_manager(command: &mut Command) -> &mut Command {
 }
 
 /// What the keeper's answer about `devices` is worth: a device that it also kept, or did not mention, is not quiet.
-fn evidence(
-    devices: &[Leftover],
-    settled: &[Settled],
-    kept: &[Kept],
-) -> (Vec<Quiet>, Vec<Kept>) {
+fn evidence(devices: &[Leftover], settled: &[Settled], kept: &[Kept]) -> (Vec<Quiet>, Vec<Kept>) {
     let mut quiet = Vec::new();
     let mut unquiet = Vec::new();
     for device in devices {

@@ -15,6 +15,7 @@ use crate::bus::BusError;
 use crate::bus::address_map::NoEcamError;
 use crate::bus::window::WindowError;
 use crate::config::ValidateError;
+use crate::confine::ConfineError;
 use crate::error::explain::{ExitCode, Explain, FileError, Limits, ProcessError, chain, errno};
 use crate::kvm::irq::IrqError;
 use crate::kvm::vm::VmError;
@@ -79,6 +80,9 @@ pub enum Error {
     /// A file that the user named.
     #[error(transparent)]
     File(#[from] FileError),
+    /// This process cannot be confined.
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
 }
 
 /// Lets `?` take what belongs to an owner's error without naming that.
@@ -119,6 +123,7 @@ impl Error {
             Self::Run(error) => error,
             Self::Process(error) => error,
             Self::File(error) => error,
+            Self::Confine(error) => error,
         }
     }
 
@@ -141,6 +146,7 @@ impl Error {
             ErrorKind::Run => RunError::ids(),
             ErrorKind::Process => ProcessError::ids(),
             ErrorKind::File => FileError::ids(),
+            ErrorKind::Confine => ConfineError::ids(),
         })
     }
 

@@ -7,7 +7,7 @@ mod error;
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use address::Bdf;
@@ -282,6 +282,15 @@ impl Assigned {
         keeper.memory(file.as_fd(), bytes)?;
         self.bytes = bytes;
         Ok(())
+    }
+
+    /// The directory where this process would be found if it had to keep memory in place of its keeper, if it has one.
+    pub fn published(&self) -> Option<OwnedFd> {
+        self.keeper.as_ref()?;
+        let opened = keeper::open_directory();
+        opened
+            .inspect_err(|error| log::debug!("{}: {error}", keeper::DIRECTORY))
+            .ok()
     }
 
     /// Ends all DMA of the devices for good. The guest must not be able to turn bus mastering on

@@ -30,6 +30,7 @@ mod warnings;
 
 use crate::bus::synthetic::SyntheticMachine;
 use crate::config::ValidConfig;
+use crate::confine::Confinement;
 use crate::error::Error;
 use crate::memory::layout::{Identity, Layout};
 use crate::run::console::Console;
@@ -69,6 +70,7 @@ pub(crate) fn start(
     config: &ValidConfig,
     harness: Harness<'_>,
     console: &mut Console,
+    confinement: &Confinement,
     timings: &mut Timings,
 ) -> Result<Vmm, Error> {
     let inspected = Inspected::new(config, harness)?;
@@ -88,7 +90,7 @@ pub(crate) fn start(
     timings.done("map");
     let loaded = mapped.load()?;
     timings.done("load");
-    let vmm = loaded.start(console)?;
+    let vmm = loaded.start(console, confinement)?;
     timings.done("start");
     Ok(vmm)
 }

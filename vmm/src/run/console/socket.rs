@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -57,6 +58,12 @@ impl Listener {
     #[must_use]
     pub fn path(&self) -> &PathBuf {
         self.name.path()
+    }
+
+    /// The directory of that file.
+    #[must_use]
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.name.directory()
     }
 
     /// The next client, if there still is one.
