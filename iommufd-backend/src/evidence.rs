@@ -48,7 +48,8 @@ impl fmt::Display for Because {
     }
 }
 
-/// Evidence that one device has ended its DMA. Only this crate makes it, and it cannot be copied.
+/// Evidence that one device has ended its DMA. Only this crate makes it, and it cannot be copied. Between processes it is
+/// [`vouched for`](Self::vouched_for).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Quiet {
     bdf: Bdf,
@@ -66,6 +67,13 @@ impl Quiet {
     #[must_use]
     pub fn because(&self) -> &Because {
         &self.because
+    }
+
+    /// The evidence that another process of this program has, which made it by [`settle`](crate::settle()) and must be
+    /// trusted as this one: the keeper, which has privileges that a running monitor has not.
+    #[must_use]
+    pub fn vouched_for(bdf: Bdf, because: Because) -> Self {
+        Self::new(bdf, because)
     }
 
     pub(crate) fn new(bdf: Bdf, because: Because) -> Self {

@@ -159,7 +159,7 @@ impl Pagemap {
     /// The file that another process opened for this one.
     #[must_use]
     pub fn taken_over(file: OwnedFd) -> Self {
-        Self::of(file.into())
+        Self::from(File::from(file))
     }
 }
 

@@ -135,4 +135,5 @@ pub use registers::Registers;
 pub use reset::{BUS_RESET, ResetMethod, reset_each};
 pub use ring_pins::RingPins;
 pub use settle::{Leftover, settle};
+pub use sys::requests;
 pub use table_pages::TablePages;

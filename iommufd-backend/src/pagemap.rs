@@ -64,14 +64,9 @@ impl Pagemap {
 
     pub(crate) fn open_at(path: PathBuf) -> Result<Self, Error> {
         match File::open(&path) {
-            Ok(file) => Ok(Self::of(file)),
+            Ok(file) => Ok(Self::from(file)),
             Err(source) => Err(Error::Read { path, source }),
         }
-    }
-
-    pub(crate) fn of(file: File) -> Self {
-        let page = host_page_size();
-        Self { file, page }
     }
 
     /// Opens it, and makes sure that it shows where pages are.
@@ -137,6 +132,15 @@ impl Pagemap {
             taken += ENTRY;
             Some(Ok(PageState::of(u64::from_ne_bytes(*entry), page)))
         })
+    }
+}
+
+impl From<File> for Pagemap {
+    /// The one that `file` is, which shows the address space of the process that it was opened for
+    /// (fs/proc/task_mmu.c pagemap_open), and addresses if whoever opened it has CAP_SYS_ADMIN.
+    fn from(file: File) -> Self {
+        let page = host_page_size();
+        Self { file, page }
     }
 }
 

@@ -88,6 +88,32 @@ mod device {
     pub const ATTACH_IOMMUFD_PT: libc::c_ulong = number(BASE + 19);
 }
 
+/// Numbers of those commands that a run issues after its guest has started, for filters of system calls.
+pub mod requests {
+    use super::{device, iommu};
+
+    /// As the kernel gets it: 32 bits.
+    const fn low(number: libc::c_ulong) -> u32 {
+        assert!(number <= u32::MAX as libc::c_ulong);
+        #[expect(clippy::cast_possible_truncation, reason = "checked in the line above")]
+        let low = number as u32;
+        low
+    }
+
+    /// `VFIO_DEVICE_SET_IRQS`
+    pub const VFIO_DEVICE_SET_IRQS: u32 = low(device::SET_IRQS);
+    /// `VFIO_DEVICE_RESET`
+    pub const VFIO_DEVICE_RESET: u32 = low(device::RESET);
+    /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`
+    pub const VFIO_DEVICE_GET_PCI_HOT_RESET_INFO: u32 = low(device::GET_PCI_HOT_RESET_INFO);
+    /// `VFIO_DEVICE_PCI_HOT_RESET`
+    pub const VFIO_DEVICE_PCI_HOT_RESET: u32 = low(device::PCI_HOT_RESET);
+    /// `IOMMU_IOAS_UNMAP`
+    pub const IOMMU_IOAS_UNMAP: u32 = low(iommu::IOAS_UNMAP);
+    /// `IOMMU_DESTROY`
+    pub const IOMMU_DESTROY: u32 = low(iommu::DESTROY);
+}
+
 const _: () = {
     assert!(iommu::IOAS_NOIOMMU_GET_PA == 0x3b95);
     assert!(iommu::IOAS_ALLOC == 0x3b81);

@@ -16,6 +16,7 @@ mod arch;
 mod boot;
 mod bus;
 pub mod config;
+pub mod confine;
 mod error;
 pub mod handover;
 
@@ -47,6 +48,7 @@ pub use run::exit::ExitReason;
 pub use run::heartbeat::Heartbeat;
 pub use run::limits;
 pub use run::machine_info::MachineInfo;
+pub use run::own_file::{FileName, Identity as FileIdentity};
 pub use run::power_button::Press;
 pub use run::timings::Timings;
 pub use run::vmm::{Handle, Remains, Vmm};

@@ -183,7 +183,7 @@ impl Resources {
 impl Steps for Resources {
     fn stop(&mut self) {
         trace::note("stop");
-        for vcpu in &self.vcpus {
+        for vcpu in &mut self.vcpus {
             vcpu.stop();
         }
         for vcpu in self.vcpus.drain(..) {

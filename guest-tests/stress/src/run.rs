@@ -63,7 +63,7 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
         harness,
         &mut console,
         RunLimit::Time(config.limit),
-        &mut RunContext::default(),
+        &mut RunContext::of_guest()?,
     )?;
     let refusals = witness.map_or_else(Refusals::default, |witness| witness.refusals());
     let outcome = facts::outcome(&ended, &refusals, began.elapsed());

@@ -2,15 +2,16 @@
 
 //! Finds keepers by their sockets, in a directory that only root can write to.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use address::Bdf;
 use nix::sys::socket::{getsockopt, sockopt};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, statat, unlinkat};
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
@@ -142,12 +143,13 @@ pub(crate) fn trusted_peer(socket: impl AsFd) -> io::Result<u32> {
 
 /// Whether only root and the caller can have put something into `directory`.
 fn is_trusted(directory: &Path) -> bool {
-    let Ok(found) = fs::symlink_metadata(directory) else {
+    let Ok(found) = statat(CWD, directory, AtFlags::SYMLINK_NOFOLLOW) else {
         return false;
     };
-    let is_ours = found.uid() == 0 || found.uid() == geteuid().as_raw();
-    let others_write = found.mode() & 0o022 != 0;
-    if !found.is_dir() || !is_ours || others_write {
+    let is_ours = found.st_uid == 0 || found.st_uid == geteuid().as_raw();
+    let others_write = found.st_mode & 0o022 != 0;
+    let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+    if !is_directory || !is_ours || others_write {
         log::warn!(
             "{} is not a directory that only root can write to: it is not searched for keepers",
             directory.display()
@@ -155,6 +157,24 @@ fn is_trusted(directory: &Path) -> bool {
         return false;
     }
     true
+}
+
+fn make(directory: &Path) -> io::Result<()> {
+    match mkdirat(CWD, directory, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens the directory [`DIRECTORY`], which is made if there is none.
+///
+/// # Errors
+/// The errno of what failed.
+pub fn open_directory() -> io::Result<OwnedFd> {
+    let directory = Path::new(DIRECTORY);
+    make(directory)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(CWD, directory, flags, Mode::empty())?)
 }
 
 /// A socket in a directory, which is removed with it.
@@ -167,18 +187,15 @@ pub(crate) struct Published {
 impl Published {
     /// Makes this process found in `directory`.
     pub(crate) fn new(directory: &Path) -> io::Result<Self> {
-        match DirBuilder::new().mode(0o755).create(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        make(directory)?;
         if !is_trusted(directory) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let path = directory.join(format!("{NAME}{}", std::process::id()));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        match unlinkat(CWD, &path, AtFlags::empty()) {
             // Left behind by another process of the same number.
-            _ => {}
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
         }
         let listener = new_socket()?;
         bind(&listener, &SocketAddrUnix::new(&path)?)?;
@@ -189,7 +206,7 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = unlinkat(CWD, &self.path, AtFlags::empty()) {
             log::debug!("{}: {error}", self.path.display());
         }
     }

@@ -12,6 +12,8 @@
 //!
 //! - The guest has ended and all is quiet: the keeper ends, too ([`Keeper::released`]).
 //! - The monitor died: the keeper makes the devices quiet through sysfs, and ends.
+//! - The monitor could not make a device quiet: once it has closed it, the keeper does so through sysfs
+//!   ([`Keeper::settle`]). A monitor has no privilege for that while its guest runs, nor afterwards.
 //! - A device cannot be made quiet, by the monitor ([`Keeper::keep`]) or by the keeper: it stays,
 //!   and answers at its own socket ([`find()`]) until it is notified that the device has been reset
 //!   ([`release`]).
@@ -34,7 +36,7 @@ mod start;
 
 pub use channel::{Channel, MAX_FILES};
 pub use confine::confine;
-pub use find::{DIRECTORY, Found, find, release};
+pub use find::{DIRECTORY, Found, find, open_directory, release};
 pub use message::{Kept, Status};
 pub use serve::{keep_here, run};
 pub use start::Keeper;

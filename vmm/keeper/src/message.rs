@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use address::Bdf;
-use iommufd_backend::Leftover;
+use iommufd_backend::{Because, Leftover};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::channel::Channel;
@@ -64,6 +64,26 @@ impl Kept {
             through_group: self.through_group,
         }
     }
+}
+
+/// A device that the keeper made quiet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Settled {
+    /// The device.
+    #[serde(with = "name")]
+    pub(crate) bdf: Bdf,
+    /// How.
+    #[serde(with = "BecauseText")]
+    pub(crate) because: Because,
+}
+
+/// [`Because`] in messages.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Because", rename_all = "kebab-case")]
+enum BecauseText {
+    Reset(String),
+    Gone,
+    Accepted,
 }
 
 /// What a keeper keeps.
@@ -123,6 +143,11 @@ pub(crate) enum Request {
         /// Bytes.
         bytes: u64,
     },
+    /// By the monitor: these devices, which are closed, could not be made quiet while they were open.
+    Settle {
+        /// The devices.
+        devices: Vec<Kept>,
+    },
     /// By the monitor: all devices are quiet and memory is released.
     Released,
     /// By the monitor: these devices are not quiet, the others are.
@@ -148,6 +173,13 @@ pub(crate) enum Answer {
     Ready {
         /// Whether others find it.
         found: bool,
+    },
+    /// To [`Request::Settle`]: all devices that it named.
+    Settled {
+        /// Those that are quiet now.
+        quiet: Vec<Settled>,
+        /// Those for which there is no evidence, and why.
+        kept: Vec<Kept>,
     },
     /// To [`Request::Status`] and [`Request::Release`]: what is kept now.
     Status(Status),

@@ -17,7 +17,7 @@ use rustix::process::{PidfdFlags, getppid, pidfd_open};
 use crate::channel::Channel;
 use crate::confine::{Duty, confine_keeper, restrict_to};
 use crate::find::{DIRECTORY, Published, be_impatient, trusted_peer};
-use crate::message::{Answer, Kept, Request, Status};
+use crate::message::{Answer, Kept, Request, Settled, Status};
 use crate::{KeeperError, setup};
 
 /// [`Place::settle`]
@@ -139,6 +139,10 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
                 answer(&channel, &Answer::of(reply));
             }
             Request::Memory { bytes } => held.complete(bytes, files)?,
+            Request::Settle { devices } => {
+                let (quiet, kept) = settle_each(devices, &held.status, place);
+                answer(&channel, &Answer::Settled { quiet, kept });
+            }
             Request::Released => return Ok(()),
             Request::Keep { devices } => {
                 held.status.devices = devices;
@@ -162,30 +166,32 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
     if held.status.bytes == 0 {
         return Ok(());
     }
-    settle_all(&mut held.status, place);
+    let devices = held.status.devices.clone();
+    (_, held.status.devices) = settle_each(devices, &held.status, place);
     if !held.status.devices.is_empty() {
         keep(held, publish(&place.directory).as_ref());
     }
     Ok(())
 }
 
-/// Makes the devices quiet and leaves those for which there is no evidence.
-fn settle_all(status: &mut Status, place: &Place) {
-    let Place {
-        sysfs,
-        settle: limit,
-        ..
-    } = place;
+/// Makes `devices` quiet, which are closed, and returns those that are and those for which there is no evidence. All
+/// devices of the monitor's may be reset together.
+fn settle_each(devices: Vec<Kept>, status: &Status, place: &Place) -> (Vec<Settled>, Vec<Kept>) {
     let ours: Vec<Bdf> = status.devices.iter().map(|device| device.bdf).collect();
-    status.devices.retain_mut(
-        |device| match settle(sysfs, &device.leftover(), &ours, *limit) {
-            Ok(_) => false,
+    let (mut quiet, mut kept) = (Vec::new(), Vec::new());
+    for mut device in devices {
+        match settle(&place.sysfs, &device.leftover(), &ours, place.settle) {
+            Ok(evidence) => quiet.push(Settled {
+                bdf: evidence.bdf(),
+                because: evidence.because().clone(),
+            }),
             Err(error) => {
                 device.why = chain(&error);
-                true
+                kept.push(device);
             }
-        },
-    );
+        }
+    }
+    (quiet, kept)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

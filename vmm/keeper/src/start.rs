@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 
-use iommufd_backend::Leftover;
+use iommufd_backend::{Leftover, Quiet};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::KeeperError;
 use crate::channel::Channel;
-use crate::message::{Answer, Kept, MAX_PARTS, Request, ask};
+use crate::message::{Answer, Kept, MAX_PARTS, Request, Settled, ask};
 
 /// This program, which can be a keeper, whatever has become of its file.
 const PROGRAM: &str = "/proc/self/exe";
@@ -118,6 +118,24 @@ impl Keeper {
         sent.map_err(|source| self.silent(source))
     }
 
+    /// Makes it reset `devices` through sysfs, which are closed and could not be made quiet while they were open. Returns
+    /// the evidence for those that are quiet now, and the others with the reason.
+    ///
+    /// # Errors
+    /// [`KeeperError::Silent`], [`KeeperError::Refused`]: there is no evidence for any of them.
+    pub fn settle(&self, devices: &[Leftover]) -> Result<(Vec<Quiet>, Vec<Kept>), KeeperError> {
+        let asked = devices
+            .iter()
+            .map(|device| Kept::new(device, String::new()));
+        let request = Request::Settle {
+            devices: asked.collect(),
+        };
+        match self.exchange(&request, &[])? {
+            Answer::Settled { quiet, kept } => Ok(evidence(devices, &quiet, &kept)),
+            answer => Err(self.refused(answer)),
+        }
+    }
+
     /// Ends it, since nothing has to be kept. Waits until it has let go of everything.
     pub fn released(self) {
         if let Err(error) = self.channel.send(&Request::Released, &[]) {
@@ -138,16 +156,23 @@ impl Keeper {
     }
 
     fn ask(&self, request: &Request, files: &[BorrowedFd<'_>]) -> Result<bool, KeeperError> {
-        match ask(&self.channel, request, files) {
-            Ok(Answer::Ready { found }) => Ok(found),
-            Ok(answer) => Err(KeeperError::Refused {
-                pid: self.pid(),
-                why: match answer {
-                    Answer::Refused { why } => why,
-                    answer => format!("{answer:?}"),
-                },
-            }),
-            Err(source) => Err(self.silent(source)),
+        match self.exchange(request, files)? {
+            Answer::Ready { found } => Ok(found),
+            answer => Err(self.refused(answer)),
+        }
+    }
+
+    fn exchange(&self, request: &Request, files: &[BorrowedFd<'_>]) -> Result<Answer, KeeperError> {
+        ask(&self.channel, request, files).map_err(|source| self.silent(source))
+    }
+
+    fn refused(&self, answer: Answer) -> KeeperError {
+        KeeperError::Refused {
+            pid: self.pid(),
+            why: match answer {
+                Answer::Refused { why } => why,
+                answer => format!("{answer:?}"),
+            },
         }
     }
 
@@ -166,9 +191,61 @@ fn without_service_manager(command: &mut Command) -> &mut Command {
     command
 }
 
+/// What the keeper's answer about `devices` is worth: a device that it also kept, or did not mention, is not quiet.
+fn evidence(devices: &[Leftover], settled: &[Settled], kept: &[Kept]) -> (Vec<Quiet>, Vec<Kept>) {
+    let mut quiet = Vec::new();
+    let mut unquiet = Vec::new();
+    for device in devices {
+        let found = settled.iter().find(|settled| settled.bdf == device.bdf);
+        let kept = kept.iter().find(|kept| kept.bdf == device.bdf);
+        match (found, kept) {
+            (Some(settled), None) => {
+                quiet.push(Quiet::vouched_for(device.bdf, settled.because.clone()));
+            }
+            (_, Some(kept)) => unquiet.push(kept.clone()),
+            (None, None) => {
+                unquiet.push(Kept::new(device, "the keeper did not report it".into()));
+            }
+        }
+    }
+    (quiet, unquiet)
+}
+
 #[cfg(test)]
 mod tests {
+    use iommufd_backend::Because;
+
     use super::*;
+
+    #[test]
+    fn only_what_the_keeper_reports_quiet_and_nothing_else_is_evidence() {
+        let devices = [1, 2, 3].map(|bus| Leftover {
+            bdf: address::Bdf::new(0, bus, 0, 0).unwrap(),
+            parent: None,
+            seen_in_slot: false,
+            accepted: false,
+            through_group: false,
+        });
+        let settled = |bus: u8| Settled {
+            bdf: address::Bdf::new(0, bus, 0, 0).unwrap(),
+            because: Because::Gone,
+        };
+        let kept = Kept::new(&devices[1], "it is in use".into());
+        // One that it says both of, one that it does not mention, and one that nobody asked for.
+        let answer = (vec![settled(1), settled(2), settled(9)], vec![kept]);
+        let (quiet, kept) = evidence(&devices, &answer.0, &answer.1);
+        let quiet: Vec<_> = quiet.iter().map(Quiet::bdf).collect();
+        assert_eq!(quiet, [devices[0].bdf]);
+        let kept: Vec<_> = kept
+            .iter()
+            .map(|kept| (kept.bdf, kept.why.as_str()))
+            .collect();
+        let missing = "the keeper did not report it";
+        assert_eq!(
+            kept,
+            [(devices[1].bdf, "it is in use"), (devices[2].bdf, missing)]
+        );
+    }
 
     #[test]
     fn one_that_does_not_answer_is_reported() {

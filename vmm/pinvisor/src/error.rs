@@ -66,6 +66,7 @@ macro_rules! from_library {
 from_library!(
     vmm::Error,
     vmm::config::ValidateError,
+    vmm::confine::ConfineError,
     vmm::FileError,
     vmm::ProcessError,
     vmm::handover::HandoverError,

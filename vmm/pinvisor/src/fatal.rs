@@ -9,8 +9,11 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
+use rustix::process::getpid;
+use rustix::thread::gettid;
+use vmm::confine::Refusal;
 use vmm::console::nonblocking::Unblocked;
 use vmm::console::restore_terminal_at_once;
 
@@ -77,7 +80,10 @@ pub fn forget() {
         .take();
 }
 
-extern "C" fn handle(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes a handler with SA_SIGINFO the address of such a structure (sigaction(2)), which lasts
+    // as long as the handler runs.
+    let refusal = unsafe { info.as_ref() }.and_then(Refusal::of);
     restore_terminal_at_once();
     if let Ok(mut targets) = TARGETS.try_lock()
         && let Some(targets) = targets.as_mut()
@@ -90,11 +96,17 @@ extern "C" fn handle(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc:
     }
     // Not by way of Rust's lock on it.
     let mut error = Unblocked::new(io::stderr(), Duration::ZERO);
-    let _ = write_line(&mut error, |line| message(line, signal));
+    let _ = write_line(&mut error, |line| message(line, signal, refusal));
     // It is blocked until the handler returns, and then ends the process.
-    if let Ok(signal) = Signal::try_from(signal) {
-        let _ = raise(signal);
-    }
+    raise_here(signal);
+}
+
+/// Sends `signal` to this thread. The C library's `raise` may use a call that names no process, which filters of system
+/// calls refuse.
+fn raise_here(signal: libc::c_int) {
+    let (process, thread) = (getpid().as_raw_nonzero(), gettid().as_raw_nonzero());
+    // SAFETY: the call takes numbers, and a signal to this thread harms no other.
+    let _ = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
 }
 
 /// Writes what `format` writes into a buffer on the stack, at once.
@@ -119,7 +131,21 @@ fn last_event(line: &mut &mut [u8], elapsed: Duration, signal: i32) -> io::Resul
     )
 }
 
-fn message(line: &mut &mut [u8], signal: i32) -> io::Result<()> {
+fn message(line: &mut &mut [u8], signal: i32, refusal: Option<Refusal>) -> io::Result<()> {
+    if let Some(Refusal {
+        thread,
+        number,
+        name,
+    }) = refusal
+    {
+        let name = name.unwrap_or("unknown here");
+        return writeln!(
+            line,
+            "pinvisor: signal {signal} ends this process and its guest: its thread {} attempted system call {number} \
+             ({name}), which its filter refuses (--seccomp)",
+            thread.name()
+        );
+    }
     let cause = match signal {
         libc::SIGBUS => {
             "a page of memory failed (dmesg | grep -i 'memory failure'), or this is a bug"
@@ -140,6 +166,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Stdio};
 
+    use nix::sys::signal::raise;
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     use serde_json::Value;
 
@@ -241,7 +268,7 @@ mod tests {
             .chain([i32::MAX])
         {
             let mut written = Vec::new();
-            write_line(&mut written, |line| message(line, signal)).unwrap();
+            write_line(&mut written, |line| message(line, signal, None)).unwrap();
             write_line(&mut written, |line| last_event(line, Duration::MAX, signal)).unwrap();
             assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), 2);
         }

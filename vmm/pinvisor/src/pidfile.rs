@@ -5,13 +5,15 @@
 //! The file is locked (flock(2)) as long as the process lives, so that one that was left behind is
 //! distinguished from one in use, whatever process has its ID by now.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
+use vmm::{FileIdentity, FileName};
 
 /// Bytes that hold a number and a newline (the largest is 2^22, proc_sys_kernel(5)).
 const MAX_LEN: usize = 8;
@@ -68,7 +70,8 @@ impl PidfileError {
 /// The file, which is removed when dropped, if it still is this process's.
 #[derive(Debug)]
 pub struct Pidfile {
-    path: PathBuf,
+    name: FileName,
+    identity: FileIdentity,
     lock: File,
 }
 
@@ -82,15 +85,17 @@ impl Pidfile {
             path: path.to_owned(),
             source,
         };
+        let name = FileName::open(path).map_err(failed)?;
         for _ in 0..ATTEMPTS {
             let file = open(path).map_err(failed)?;
+            let identity = FileIdentity::of(&file).map_err(failed)?;
             let taken = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => false,
                 Err(Errno::AGAIN) => true,
                 Err(error) => return Err(failed(error.into())),
             };
             // Its owner may have removed it since it was opened.
-            if !is_at(&file, path) {
+            if name.identity() != Some(identity) {
                 continue;
             }
             let mut text = String::new();
@@ -112,7 +117,8 @@ impl Pidfile {
                 });
             }
             let mut pidfile = Self {
-                path: path.to_owned(),
+                name,
+                identity,
                 lock: file,
             };
             return pidfile.write().map(|()| pidfile).map_err(failed);
@@ -120,6 +126,12 @@ impl Pidfile {
         Err(failed(io::Error::other(
             "another process keeps removing it",
         )))
+    }
+
+    /// The directory that it is in.
+    #[must_use]
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.name.directory()
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -132,16 +144,7 @@ impl Pidfile {
 impl Drop for Pidfile {
     fn drop(&mut self) {
         // It may have been removed, and another process have made its own.
-        if !is_at(&self.lock, &self.path) {
-            log::debug!(
-                "The pidfile {} now belongs to another process",
-                self.path.display()
-            );
-            return;
-        }
-        if let Err(error) = fs::remove_file(&self.path) {
-            log::warn!("Cannot remove the pidfile {}: {error}", self.path.display());
-        }
+        self.name.remove("pidfile", Some(self.identity));
     }
 }
 
@@ -162,15 +165,10 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn own() -> String {

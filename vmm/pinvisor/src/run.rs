@@ -59,7 +59,7 @@ fn run_guests(
     mut harness: Harness<'_>,
     host: &mut RunContext,
 ) -> Result<Ended, Error> {
-    let mut console = Console::open(&config.serial)?;
+    let mut console = Console::open(&config.serial, &host.confinement)?;
     if let Some(path) = console.path() {
         print_message(&format!(
             "pinvisor: the guest's serial port is {}\n",
@@ -118,7 +118,13 @@ pub fn launch(
     limit: RunLimit,
     host: &mut RunContext,
 ) -> Result<Ended, Error> {
-    let vmm = Vmm::start(config, harness, console, &mut host.timings)?;
+    let vmm = Vmm::start(
+        config,
+        harness,
+        console,
+        &host.confinement,
+        &mut host.timings,
+    )?;
     host.events.record(&Event::Ready {
         serial: console.path().map(PathBuf::as_path),
     });

@@ -3,6 +3,7 @@
 //! What a run has on the host besides its guest: events, a service manager, a log, a pidfile and timings.
 
 use vmm::config::OnReset;
+use vmm::confine::Confinement;
 use vmm::{ExitReason, Timings};
 
 use crate::config::HostConfig;
@@ -18,6 +19,7 @@ pub struct RunContext {
     pub(crate) events: EventLog,
     pub(crate) service: ServiceManager,
     pub(crate) timings: Timings,
+    pub(crate) confinement: Confinement,
     on_reset: OnReset,
     pidfile: Option<Pidfile>,
     /// The log is not where errors are printed.
@@ -25,6 +27,17 @@ pub struct RunContext {
 }
 
 impl RunContext {
+    /// Of a program that has other work than its guest: only the guest's threads are confined.
+    ///
+    /// # Errors
+    /// [`Error::Vmm`]
+    pub fn of_guest() -> Result<Self, Error> {
+        Ok(Self {
+            confinement: Confinement::of_guest_threads()?,
+            ..Self::default()
+        })
+    }
+
     /// Opens what `config` names and starts the log. To be called before this process opens
     /// anything that stays open, see [`EventLog::open`].
     ///
@@ -35,13 +48,26 @@ impl RunContext {
         logging::start(config)?;
         // After the log has started, which it may warn in, and before a process is confined that opens no sockets.
         let service = ServiceManager::of_environment();
+        let confinement = Confinement::new(&config.confine, config.on_reset)?;
+        if !confinement.includes_main() {
+            log::warn!(
+                "--on-reset restart: only the threads that work for the guest are confined; the main thread keeps its \
+                 privileges, because it opens the devices again"
+            );
+        }
         let pidfile = config.pidfile.as_deref().map(Pidfile::create);
+        let pidfile = pidfile.transpose()?;
+        if let Some(pidfile) = &pidfile {
+            let allowed = confinement.may_remove_in(pidfile.directory());
+            allowed.map_err(vmm::process("keep the pidfile's directory open"))?;
+        }
         Ok(Self {
             events,
             service,
             timings: Timings::default(),
+            confinement,
             on_reset: config.on_reset,
-            pidfile: pidfile.transpose()?,
+            pidfile,
             log_is_elsewhere: config.log_file.is_some(),
         })
     }

@@ -24,6 +24,7 @@ use self::allocator::BusAllocator;
 use self::emulated::{EmulatedFunction, Place};
 use self::lines::{InterruptLines, intx_gsi};
 use self::slots::{PciSlot, TooManyDevices};
+use crate::confine::Confinement;
 use crate::error::explain::process;
 use crate::kvm::irq::Interrupts;
 use crate::kvm::vm::Vm;
@@ -85,6 +86,8 @@ pub(crate) struct Wiring<'a> {
     pub table: &'a Arc<RamTable>,
     pub interrupts: &'a Arc<Interrupts>,
     pub exits: &'a ExitSender,
+    /// How threads are confined.
+    pub confinement: &'a Confinement,
     /// Which addresses on the bus those of the windows for BARs are.
     pub bus_windows: BusWindows,
     /// CPUs of the guest.
@@ -129,6 +132,7 @@ impl Wiring<'_> {
                     table: self.table,
                     ram: resources.ram.share(),
                     exits: self.exits,
+                    confinement: self.confinement,
                     forwards_unchecked: self.forwards_unchecked,
                 };
                 let (function, controller) = guarded::guard(assigned, bus, around)?;

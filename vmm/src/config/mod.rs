@@ -3,6 +3,7 @@
 //! The requested run: plain data, which [`Config::validate`] makes a [`ValidConfig`].
 
 mod backend;
+mod confine;
 mod cpus;
 mod device;
 mod error;
@@ -18,6 +19,7 @@ mod validate;
 use std::path::PathBuf;
 
 pub use backend::{backend, deserialize_backend};
+pub use confine::{ConfineConfig, JailUser, Seccomp};
 pub use cpus::{CpuCount, MOST_CPUS};
 pub use device::{DeviceConfig, Poll};
 pub use error::{ConfigError, ValidateError};

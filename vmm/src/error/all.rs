@@ -15,6 +15,7 @@ use crate::bus::BusError;
 use crate::bus::address_map::NoEcamError;
 use crate::bus::window::WindowError;
 use crate::config::ValidateError;
+use crate::confine::ConfineError;
 use crate::error::explain::{ExitCode, Explain, FileError, Limits, ProcessError, chain, errno};
 use crate::handover::HandoverError;
 use crate::kvm::irq::IrqError;
@@ -83,6 +84,9 @@ pub enum Error {
     /// A file that the user named.
     #[error(transparent)]
     File(#[from] FileError),
+    /// This process cannot be confined.
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
 }
 
 /// Lets `?` take what belongs to an owner's error without naming that.
@@ -124,6 +128,7 @@ impl Error {
             Self::Run(error) => error,
             Self::Process(error) => error,
             Self::File(error) => error,
+            Self::Confine(error) => error,
         }
     }
 
@@ -147,6 +152,7 @@ impl Error {
             ErrorKind::Run => RunError::ids(),
             ErrorKind::Process => ProcessError::ids(),
             ErrorKind::File => FileError::ids(),
+            ErrorKind::Confine => ConfineError::ids(),
         })
     }
 

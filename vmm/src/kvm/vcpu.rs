@@ -7,6 +7,7 @@ use std::io;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
 
 use address::Gpa;
@@ -15,13 +16,15 @@ use kvm_bindings::{
     KVM_SYSTEM_EVENT_SHUTDOWN,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use rustix::process::{Pid, getpid};
 use vm_device::bus::MmioAddress;
 use vm_device::device_manager::{IoManager, MmioManager};
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
 
 use crate::arch::ArchExit;
+use crate::confine::{Confinement, ThreadKind};
 use crate::run::exit::{ExitReason, ExitSender};
-use crate::run::threads;
+use crate::run::threads::{self, Confined, ThreadError};
 
 thread_local! {
     /// `kvm_run.immediate_exit` of the vCPU that this thread runs; null on other threads.
@@ -51,27 +54,50 @@ pub fn install_kick_handler() -> io::Result<()> {
     register_signal_handler(kick_signal(), kick).map_err(io::Error::from)
 }
 
-/// A running vCPU.
+/// Sends `signal` to the thread `number` of this process. The C library's functions name no process, so that a filter of
+/// system calls could not tell which one they reach.
+fn signal_thread(number: Pid, signal: i32) -> io::Result<()> {
+    let (process, thread) = (getpid().as_raw_nonzero(), number.as_raw_nonzero());
+    // SAFETY: the call takes numbers; a thread that has ended, or is none of this process's, is an error.
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A vCPU with its thread, which is confined.
 #[derive(Debug)]
 pub struct VcpuThread {
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Option<()>>,
+    number: Pid,
     stopping: Arc<AtomicBool>,
+    /// It begins once it receives from here, and ends if this is dropped before.
+    begin: Option<SyncSender<()>>,
+}
+
+/// How the threads of vCPUs are confined.
+#[derive(Clone, Copy, Debug)]
+pub struct VcpuConfinement<'a> {
+    pub confinement: &'a Confinement,
+    pub kind: ThreadKind,
 }
 
 impl VcpuThread {
-    /// Starts vCPU `index` on its own thread. It serves the guest from `bus` and notifies `exits`
-    /// why it ended, unless it was stopped.
+    /// Gives vCPU `index` a thread of its own. From [`begin`](Self::begin) on it serves the guest from `bus`, and notifies
+    /// `exits` why it ended, unless it was stopped.
     ///
     /// # Errors
-    /// The errno of thread creation.
+    /// [`ThreadError`]
     pub fn spawn(
         index: u8,
         mut vcpu: VcpuFd,
         bus: Arc<IoManager>,
         exits: ExitSender,
-    ) -> io::Result<Self> {
+        confinement: VcpuConfinement<'_>,
+    ) -> Result<Self, ThreadError> {
         let patience = Patience::of(index);
-        Self::start(index, exits, move |ends| {
+        Self::start(index, exits, confinement, move |ends| {
             run(&mut vcpu, &bus, ends, patience)
         })
     }
@@ -80,11 +106,17 @@ impl VcpuThread {
     fn start(
         index: u8,
         exits: ExitSender,
+        confinement: VcpuConfinement<'_>,
         work: impl FnOnce(&dyn Fn() -> bool) -> Option<ExitReason> + Send + 'static,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, ThreadError> {
         let stopping = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stopping);
-        let thread = threads::named(format!("vcpu{index}")).spawn(move || {
+        let (begin, begins) = mpsc::sync_channel(1);
+        let VcpuConfinement { confinement, kind } = confinement;
+        let started = threads::start(format!("vcpu{index}"), confinement, kind, move || {
+            if begins.recv().is_err() {
+                return;
+            }
             let _notice = exits.on_panic();
             // The parent process may have blocked it, and the mask is inherited.
             if let Err(error) = unblock_signal(kick_signal()) {
@@ -96,15 +128,28 @@ impl VcpuThread {
                 exits.send(reason);
             }
         })?;
-        Ok(Self { thread, stopping })
+        let Confined { thread, number } = started;
+        Ok(Self {
+            thread,
+            number,
+            stopping,
+            begin: Some(begin),
+        })
+    }
+
+    /// Lets it run. Everything else is confined by then.
+    pub fn begin(&self) {
+        // One that has ended takes nothing.
+        let _ = self.begin.as_ref().map(|begin| begin.try_send(()));
     }
 
     /// Requests that the vCPU stops, without waiting.
-    pub fn stop(&self) {
+    pub fn stop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.begin = None;
         // A thread that has ended by itself needs no signal.
         if !self.thread.is_finished()
-            && let Err(error) = self.thread.kill(kick_signal())
+            && let Err(error) = signal_thread(self.number, kick_signal())
         {
             log::debug!("Cannot signal a vCPU thread: {error}");
         }
@@ -272,7 +317,6 @@ fn internal_error(vcpu: &mut VcpuFd) -> (u32, Vec<u64>) {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU8;
-    use std::sync::mpsc;
     use std::time::{Duration, Instant};
 
     use vmm_sys_util::signal::block_signal;
@@ -288,7 +332,12 @@ mod tests {
         let (exits, _) = exit::channel().unwrap();
         let (begins, begun) = mpsc::channel();
         let (tells, told) = mpsc::channel();
-        let thread = VcpuThread::start(0, exits, move |_| {
+        let confinement = Confinement::default();
+        let unconfined = VcpuConfinement {
+            confinement: &confinement,
+            kind: ThreadKind::Vcpu,
+        };
+        let mut thread = VcpuThread::start(0, exits, unconfined, move |_| {
             let immediate_exit = AtomicU8::new(0);
             IMMEDIATE_EXIT.set(immediate_exit.as_ptr());
             begins.send(()).unwrap();
@@ -301,6 +350,7 @@ mod tests {
             None
         })
         .unwrap();
+        thread.begin();
         begun.recv().unwrap();
         thread.stop();
         assert_eq!(told.recv().unwrap(), 1);

@@ -8,16 +8,15 @@ mod taken_over;
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use address::Bdf;
 use devices::vfio_pci::HostInfo;
 use host::SysRoot;
 use iommufd_backend::{
     AddressSource, Because, CdevKind, DmaWidth, Error as Backend, FileRange, IommuSpace, Iommufd,
-    Leftover, NoiommuSpace, PciSysfs, Quiet, ResetMethod, VfioDevice, in_parallel, quiesce, settle,
+    Leftover, NoiommuSpace, PciSysfs, Quiet, ResetMethod, VfioDevice, in_parallel, quiesce,
 };
 use keeper::{Keeper, KeeperError, Kept, Status};
 
@@ -32,9 +31,6 @@ use crate::error::explain::{ProcessError, chain};
 
 pub use error::KeepError;
 pub(crate) use taken_over::TakenOver;
-
-/// How long the kernel may take to take a device apart that was closed.
-const SETTLE: Duration = Duration::from_secs(5);
 
 /// A bound device and what is known of it.
 #[derive(Debug)]
@@ -290,6 +286,15 @@ impl Assigned {
         Ok(())
     }
 
+    /// The directory where this process would be found if it had to keep memory in place of its keeper, if it has one.
+    pub fn published(&self) -> Option<OwnedFd> {
+        self.keeper.as_ref()?;
+        let opened = keeper::open_directory();
+        opened
+            .inspect_err(|error| log::debug!("{}: {error}", keeper::DIRECTORY))
+            .ok()
+    }
+
     /// Ends all DMA of the devices for good. The guest must not be able to turn bus mastering on
     /// again by then. Returns what failed; the other devices are made quiet nevertheless.
     pub fn quiesce(&mut self) -> Vec<Backend> {
@@ -364,12 +369,12 @@ impl Assigned {
     }
 
     /// Verifies that all devices, which are closed, are quiet. Those that were not when they were open are made
-    /// so through sysfs; failing that, the keeper keeps the memory.
+    /// so by the keeper, through sysfs; failing that, it keeps the memory.
     ///
     /// # Errors
     /// [`KeepError::MemoryKept`]
     pub fn verify(&mut self) -> Result<(), KeepError> {
-        let kept = self.settle(&PciSysfs::default());
+        let kept = self.settle();
         let Some(first) = kept.first().map(|first| first.bdf) else {
             return Ok(());
         };
@@ -404,19 +409,23 @@ impl Assigned {
 
     /// Makes the devices quiet that were not when they were closed, and returns those for which
     /// there is no evidence.
-    fn settle(&mut self, sysfs: &PciSysfs) -> Vec<Kept> {
-        // All of them are closed.
-        let ours: Vec<Bdf> = self.known.iter().map(|device| device.bdf).collect();
-        let mut kept = Vec::new();
-        for device in self.unquiet.drain(..) {
-            match settle(sysfs, &device, &ours, SETTLE) {
-                Ok(quiet) => {
-                    report(&quiet);
-                    self.evidence.push(quiet);
-                }
-                Err(error) => kept.push(Kept::new(&device, chain(&error))),
-            }
+    fn settle(&mut self) -> Vec<Kept> {
+        let unquiet = std::mem::take(&mut self.unquiet);
+        if unquiet.is_empty() {
+            return Vec::new();
         }
+        let no_keeper = |why: &str| {
+            let kept = unquiet.iter().map(|device| Kept::new(device, why.into()));
+            (Vec::new(), kept.collect())
+        };
+        let (quiet, mut kept) = match &self.keeper {
+            Some(keeper) => keeper
+                .settle(&unquiet)
+                .unwrap_or_else(|error| no_keeper(&chain(&error))),
+            None => no_keeper("no keeper runs that could reset it"),
+        };
+        quiet.iter().for_each(report);
+        self.evidence.extend(quiet);
         // No device can write to memory whose address it was never given.
         if self.bytes == 0 {
             kept.clear();

@@ -10,6 +10,7 @@ pub mod exit;
 pub(crate) mod heartbeat;
 pub mod limits;
 pub mod machine_info;
+pub mod own_file;
 pub(crate) mod power_button;
 pub(crate) mod threads;
 pub mod timings;

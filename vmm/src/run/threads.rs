@@ -2,7 +2,16 @@
 
 //! Threads that last as long as the guest.
 
-use std::thread::Builder;
+use std::io;
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle};
+
+use rustix::process::Pid;
+use rustix::thread::gettid;
+
+use crate::confine::{ConfineError, Confinement, ThreadKind};
+use crate::error::Error;
+use crate::error::explain::process;
 
 /// Bytes of a transparent hugepage, where pages have 4 KiB.
 const HUGEPAGE: usize = 2 << 20;
@@ -13,7 +22,58 @@ const HUGEPAGE: usize = 2 << 20;
 const STACK: usize = 1 << 20;
 const _: () = assert!(STACK < HUGEPAGE);
 
-/// A thread of this name, to be started.
-pub(crate) fn named(name: String) -> Builder {
-    Builder::new().name(name).stack_size(STACK)
+/// A thread that is confined.
+#[derive(Debug)]
+pub(crate) struct Confined<T> {
+    pub thread: JoinHandle<Option<T>>,
+    /// Its number, for signals to it.
+    pub number: Pid,
+}
+
+/// Such a thread does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ThreadError {
+    /// The system has none.
+    #[error(transparent)]
+    Start(#[from] io::Error),
+    /// It cannot be confined.
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+}
+
+impl ThreadError {
+    /// As an error of `operation`, a verb phrase.
+    pub(crate) fn of(operation: &'static str) -> impl FnOnce(Self) -> Error {
+        move |error| match error {
+            Self::Start(error) => process(operation)(error).into(),
+            Self::Confine(error) => error.into(),
+        }
+    }
+}
+
+/// Starts a thread of this name, which is confined as one of `kind` before it does `work`, and when this returns.
+///
+/// # Errors
+/// [`ThreadError`]; it does no work then.
+pub(crate) fn start<T: Send + 'static>(
+    name: String,
+    confinement: &Confinement,
+    kind: ThreadKind,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<Confined<T>, ThreadError> {
+    let confinement = confinement.clone();
+    let (ready, confined) = mpsc::sync_channel(1);
+    let builder = Builder::new().name(name).stack_size(STACK);
+    let thread = builder.spawn(move || {
+        let entered = confinement.enter(kind).map(|()| gettid());
+        let is_confined = entered.is_ok();
+        let is_awaited = ready.send(entered).is_ok();
+        drop((ready, confinement));
+        (is_confined && is_awaited).then(work)
+    })?;
+    // It sends before anything of the caller's can panic.
+    let number = confined
+        .recv()
+        .map_err(|_| io::Error::other("the thread ended at once"))??;
+    Ok(Confined { thread, number })
 }

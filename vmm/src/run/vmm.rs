@@ -8,6 +8,7 @@ use address::Bdf;
 use devices::mediate::Statistics;
 
 use crate::config::ValidConfig;
+use crate::confine::Confinement;
 use crate::error::Error;
 use crate::error::explain::ProcessError;
 use crate::run::console::{Console, GuestSerial};
@@ -71,7 +72,7 @@ pub struct Remains {
 }
 
 impl Vmm {
-    /// Starts the guest of `config`, with `console` at its serial port.
+    /// Starts the guest of `config`, with `console` at its serial port and its threads in `confinement`.
     ///
     /// # Errors
     /// [`Error`]; everything has been released by then.
@@ -79,9 +80,10 @@ impl Vmm {
         config: &ValidConfig,
         harness: Harness<'_>,
         console: &mut Console,
+        confinement: &Confinement,
         timings: &mut Timings,
     ) -> Result<Self, Error> {
-        stages::start(config, harness, console, timings)
+        stages::start(config, harness, console, confinement, timings)
     }
 
     /// Where things are in the machine.

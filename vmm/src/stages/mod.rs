@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 use crate::bus::synthetic::SyntheticMachine;
 use crate::config::ValidConfig;
+use crate::confine::Confinement;
 use crate::error::Error;
 use crate::handover::Socket;
 use crate::kvm::vm::Vm;
@@ -84,6 +85,7 @@ pub(crate) fn start(
     config: &ValidConfig,
     harness: Harness<'_>,
     console: &mut Console,
+    confinement: &Confinement,
     timings: &mut Timings,
 ) -> Result<Vmm, Error> {
     let (pinned, vm) = pin(config, harness, timings)?;
@@ -96,7 +98,7 @@ pub(crate) fn start(
     timings.done("map");
     let loaded = mapped.load()?;
     timings.done("load");
-    let vmm = loaded.start(console)?;
+    let vmm = loaded.start(console, confinement)?;
     timings.done("start");
     Ok(vmm)
 }

@@ -9,21 +9,23 @@ use devices::pci::BusWindows;
 use super::load::Loaded;
 use crate::arch;
 use crate::bus::Wiring;
+use crate::confine::{Confinement, ThreadKind};
 use crate::error::Error;
 use crate::error::explain::process;
 use crate::kvm::irq::Interrupts;
-use crate::kvm::vcpu::{VcpuThread, install_kick_handler};
+use crate::kvm::vcpu::{VcpuConfinement, VcpuThread, install_kick_handler};
 use crate::run::console::Console;
 use crate::run::device_notices::DeviceWatch;
 use crate::run::event_loop::Signals;
 use crate::run::exit;
 use crate::run::machine_info::{MachineInfo, in_guest};
 use crate::run::power_button::PowerButton;
+use crate::run::threads::ThreadError;
 use crate::run::vmm::Vmm;
 
 impl Loaded<'_> {
-    /// Connects the guest to its devices and starts it, with `console` at its serial port.
-    pub fn start(self, console: &mut Console) -> Result<Vmm, Error> {
+    /// Connects the guest to its devices and starts it, with `console` at its serial port and all threads confined.
+    pub fn start(self, console: &mut Console, confinement: &Confinement) -> Result<Vmm, Error> {
         let Self {
             mut guest,
             vm,
@@ -41,6 +43,7 @@ impl Loaded<'_> {
             table: &layout.table,
             interrupts: &interrupts,
             exits: &exit_sender,
+            confinement,
             bus_windows: match &guest.bus.map {
                 Some(map) => map.bus_windows.clone(),
                 None => BusWindows::default(),
@@ -62,12 +65,22 @@ impl Loaded<'_> {
         resources.check_pages()?;
         console.start()?;
         install_kick_handler().map_err(process("install a signal handler"))?;
-        for (index, vcpu) in (0..).zip(vcpus) {
-            let thread = VcpuThread::spawn(index, vcpu, Arc::clone(&bus), exit_sender.clone());
-            resources
-                .vcpus
-                .push(thread.map_err(process("start a vCPU"))?);
+        if let Some(directory) = resources.assigned.published() {
+            confinement.may_publish_in(directory);
         }
+        confinement.enclose()?;
+        let vcpu_confinement = VcpuConfinement {
+            confinement,
+            kind: ThreadKind::vcpu(resources.pci.is_some()),
+        };
+        for (index, vcpu) in (0..).zip(vcpus) {
+            let (bus, exits) = (Arc::clone(&bus), exit_sender.clone());
+            let thread = VcpuThread::spawn(index, vcpu, bus, exits, vcpu_confinement);
+            let thread = thread.map_err(ThreadError::of("start a vCPU"))?;
+            resources.vcpus.push(thread);
+        }
+        confinement.enter(ThreadKind::Main)?;
+        resources.vcpus.iter().for_each(VcpuThread::begin);
         Ok(Vmm {
             info: MachineInfo {
                 backend: resources.assigned.spaces.name(),

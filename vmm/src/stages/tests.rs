@@ -235,6 +235,7 @@ fn a_guest_without_devices_needs_nothing_of_the_host_but_kvm() {
         &config,
         Harness::default(),
         &mut console,
+        &Confinement::default(),
         &mut Timings::default(),
     );
     let vmm = started.unwrap();
@@ -260,7 +261,13 @@ fn a_guest_starts_from_a_handover_that_fits_and_from_no_other() {
             ..Harness::default()
         };
         let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
-        let vmm = start(&config, harness, &mut console, &mut Timings::default())?;
+        let vmm = start(
+            &config,
+            harness,
+            &mut console,
+            &Confinement::default(),
+            &mut Timings::default(),
+        )?;
         let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT), None).unwrap();
         assert_eq!(reason, ExitReason::PowerOff { status: 0 });
         vmm.end().torn_down
@@ -275,7 +282,14 @@ fn a_guest_without_devices_has_a_host_bridge_and_no_bus() {
     let config = config(kernel.path(), "64M");
     for (harness, has_bus) in [(Harness::default(), false), (harness(&Identity), true)] {
         let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
-        let vmm = start(&config, harness, &mut console, &mut Timings::default()).unwrap();
+        let vmm = start(
+            &config,
+            harness,
+            &mut console,
+            &Confinement::default(),
+            &mut Timings::default(),
+        )
+        .unwrap();
         assert_eq!(vmm.resources.pci.is_some(), has_bus);
         let reason = vmm.wait(&mut console, RunLimit::Time(LIMIT), None).unwrap();
         assert_eq!(reason, ExitReason::PowerOff { status: 0 });
@@ -291,6 +305,7 @@ fn a_guest_is_stopped_from_another_thread() {
         &config,
         Harness::default(),
         &mut console,
+        &Confinement::default(),
         &mut Timings::default(),
     );
     let vmm = started.unwrap();
@@ -318,6 +333,7 @@ fn a_guest_runs_through_all_stages_and_ends_in_order() {
         &config,
         harness(&Identity),
         &mut console,
+        &Confinement::default(),
         &mut Timings::default(),
     )
     .unwrap();
@@ -386,5 +402,8 @@ fn a_guest_that_does_not_start_gives_everything_back_in_order() {
     // Nowhere to put config space.
     loaded.guest.bus.map.as_mut().unwrap().ecam.start = Gpa(1);
     let mut console = Console::into_sink(Box::new(std::io::sink())).unwrap();
-    assert_eq!(after(loaded.start(&mut console)), (ALL.to_vec(), "root"));
+    assert_eq!(
+        after(loaded.start(&mut console, &Confinement::default())),
+        (ALL.to_vec(), "root")
+    );
 }

@@ -111,6 +111,48 @@ pub fn translation() -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
+/// Most instructions that the filters of system calls may add to an exit.
+const MOST_BY_FILTERS: u64 = 1500;
+
+/// Instructions that the filter of a vCPU's thread adds to an exit: to a store to a mediated register that is passed on,
+/// which takes two system calls of the monitor.
+pub fn filters() -> Result<CaseResult> {
+    let run = |mode: &str| {
+        format!(
+            "pinvisor run --noiommu --device $TESTBED_BDF_1,dma=mediate,profile=edu64 --memory 64M \
+             --kernel /testbed/dma-stress --cmdline 'mode=mediate engines=cost' --seccomp {mode} --serial file=/tmp/{mode} < /dev/null\n\
+             say {mode} $?\n\
+             say {mode}_store \"$(sed -n 's/.*\\(cost of a store that is passed on.*\\)/\\1/p' /tmp/{mode})\"\n"
+        )
+    };
+    let bind = "testbed-bind $TESTBED_BDF_0 || exit 1\ntestbed-bind $TESTBED_BDF_1 || exit 1\n";
+    let outcome = stress::machine()?
+        .device("e1000e")
+        .device(EDU)
+        .hugepages_2m(64)
+        .timeout(LIMIT)
+        .qemu_arg("-icount")
+        .qemu_arg("shift=0,sleep=off")
+        .run(&[PRELUDE, bind, &run("on"), &run("off")].concat())?;
+    let facts = script::facts(&outcome.output);
+    let mut findings = Findings::default();
+    let store = |mode: &str| {
+        let name = facts.get(format!("{mode}_store").as_str())?;
+        cost(name).map(|(_, instructions)| instructions)
+    };
+    let (on, off) = (store("on"), store("off"));
+    println!("    a store that is passed on: {on:?} instructions, without filters {off:?}");
+    let added = on.zip(off).map(|(on, off)| on.saturating_sub(off));
+    findings.expect(
+        added.is_some_and(|added| added <= MOST_BY_FILTERS),
+        format!("filters add {added:?} instructions to an exit, more than {MOST_BY_FILTERS}"),
+    );
+    for mode in ["on", "off"] {
+        findings.expect_eq(mode, facts.get(mode).copied(), Some("0"));
+    }
+    Ok(findings.into_result(&outcome))
+}
+
 /// What something costs each time, of a test's name: `cost of WHAT: times=N ticks=M`.
 fn cost(name: &str) -> Option<(String, u64)> {
     let (what, numbers) = name.strip_prefix("cost of ")?.split_once(" times=")?;

@@ -55,6 +55,30 @@ pub const BY_FILE: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "jail-user",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0 --jail-user no-such-user",
+        status: "1",
+        error: "jail-user",
+        says: &["no-such-user", "UID:GID"],
+        ..STEP
+    },
+    Step {
+        name: "jail-root",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0 --jail-root /nowhere",
+        status: "1",
+        error: "jail-root",
+        says: &["/nowhere"],
+        ..STEP
+    },
+    Step {
+        name: "jail-restart",
+        command: "pinvisor run $ready --device $TESTBED_BDF_0 --jail-root / --on-reset restart",
+        status: "1",
+        error: "jail-restart",
+        says: &["--jail-root", "--on-reset restart"],
+        ..STEP
+    },
+    Step {
         name: "kernel-missing",
         command: "pinvisor run --noiommu --memory 64M --device $TESTBED_BDF_0 --kernel /nowhere",
         status: "1",

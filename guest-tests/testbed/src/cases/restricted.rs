@@ -181,6 +181,28 @@ pub const RESTRICTED: &[Step] = &[
         ..STEP
     },
     Step {
+        // seccomp: ENOSYS, as on a kernel without it.
+        name: "filter-denies-filters",
+        command: run!("testbed inside deny --call 317 --errno 38 -- "),
+        status: "2",
+        error: "seccomp-filter",
+        says: &[
+            "the thread serial-output",
+            "--seccomp off",
+            "check: seccomp",
+        ],
+        ..STEP
+    },
+    Step {
+        // capset: EPERM.
+        name: "filter-denies-capabilities",
+        command: run!("testbed inside deny --call 126 --errno 1 -- "),
+        status: "2",
+        error: "confine",
+        says: &["Cannot drop capabilities", "check: seccomp"],
+        ..STEP
+    },
+    Step {
         name: "filter-check",
         command: check!("testbed inside deny --call 319 --errno 38 -- "),
         shows: &["WARN seccomp"],

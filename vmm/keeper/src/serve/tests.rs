@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::{fs, thread::sleep};
 
-use iommufd_backend::Leftover;
+use iommufd_backend::{Because, Leftover};
 use rustix::process::Pid;
 
 use super::*;
@@ -284,6 +284,39 @@ fn a_monitor_has_it_keep_what_is_not_quiet() {
     let wanted = "64 MiB for 0000:01:00.0 (its bus mastering cannot be disabled)";
     assert_eq!(text, wanted);
     release(&found, DISK.parse().unwrap()).unwrap();
+    rig.join();
+}
+
+#[test]
+fn a_monitor_has_it_reset_what_could_not_be_reset_while_it_was_open() {
+    let rig = Rig::new();
+    rig.hold();
+    let settle = Request::Settle {
+        devices: vec![kept("")],
+    };
+    rig.tell(&settle);
+    let reset = Settled {
+        bdf: DISK.parse().unwrap(),
+        because: Because::Reset("flr".into()),
+    };
+    let settled = Answer::Settled {
+        quiet: vec![reset],
+        kept: Vec::new(),
+    };
+    assert_eq!(rig.answer(), settled);
+    assert_eq!(fs::read(rig.device("reset")).unwrap(), b"1");
+    assert_eq!(fs::read(rig.device("config")).unwrap()[4], 2);
+    // One that another driver has by now is not reset.
+    fs::write(rig.device("reset"), "").unwrap();
+    symlink("drivers/nvme", rig.device("driver")).unwrap();
+    rig.tell(&settle);
+    let Answer::Settled { quiet, kept } = rig.answer() else {
+        panic!("another answer");
+    };
+    assert_eq!(quiet, []);
+    assert!(kept[0].why.contains("it is bound to nvme"), "{kept:?}");
+    assert_eq!(fs::read(rig.device("reset")).unwrap(), b"");
+    rig.tell(&Request::Released);
     rig.join();
 }
 

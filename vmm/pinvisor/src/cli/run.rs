@@ -102,7 +102,7 @@ mod tests {
     use std::io::Write;
 
     use clap::{CommandFactory, Parser};
-    use vmm::config::{BackendChoice, OnReset, SerialConfig};
+    use vmm::config::{BackendChoice, ConfineConfig, JailUser, OnReset, Seccomp, SerialConfig};
 
     use super::super::{Cli, Command};
     use super::*;
@@ -203,6 +203,12 @@ mod tests {
             "pid",
             "--on-reset",
             "restart",
+            "--seccomp",
+            "log",
+            "--jail-user",
+            "1000:2000",
+            "--jail-root",
+            "/var/empty",
             "-v",
         ])
         .unwrap();
@@ -219,6 +225,11 @@ mod tests {
             event_fd: Some(7),
             pidfile: Some("pid".into()),
             on_reset: OnReset::Restart,
+            confine: ConfineConfig {
+                seccomp: Seccomp::Log,
+                user: Some(JailUser::Number(1000, Some(2000))),
+                root: Some("/var/empty".into()),
+            },
         };
         assert_eq!(config.host, host);
     }

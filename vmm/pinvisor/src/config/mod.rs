@@ -8,7 +8,7 @@ mod options;
 
 use std::path::PathBuf;
 
-use vmm::config::{OnReset, ValidConfig};
+use vmm::config::{ConfineConfig, OnReset, ValidConfig};
 
 pub use file::FileError;
 pub use options::{DEVICE_HELP, DEVICE_VALUE, Missing, RunOptions};
@@ -28,6 +28,8 @@ pub struct HostConfig {
     pub pidfile: Option<PathBuf>,
     /// What to do if a guest restarts.
     pub on_reset: OnReset,
+    /// How much the process is confined.
+    pub confine: ConfineConfig,
 }
 
 /// A microVM to run, and what reports on it.

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 use vmm::config::{
-    BackendChoice, Config, CpuCount, DeviceConfig, LowMemory, MemoryConfig, OnReset, SerialConfig,
-    backend, deserialize_backend, deserialize_path,
+    BackendChoice, Config, ConfineConfig, CpuCount, DeviceConfig, JailUser, LowMemory,
+    MemoryConfig, OnReset, Seccomp, SerialConfig, backend, deserialize_backend, deserialize_path,
 };
 
 use super::{HostConfig, RunConfig};
@@ -136,6 +136,20 @@ pub struct RunOptions {
     #[arg(long, value_name = "exit|restart")]
     pub on_reset: Option<OnReset>,
 
+    /// What to do about system calls that a thread needs not: on ends the process, log has the kernel log them, off
+    /// installs no filter (docs/reference/confinement.md) [default: on]
+    #[arg(long, value_name = "on|log|off")]
+    pub seccomp: Option<Seccomp>,
+
+    /// Become this user, with one group, before the guest starts
+    #[arg(long, value_name = "NAME|UID[:GID]")]
+    pub jail_user: Option<JailUser>,
+
+    /// Make DIR, which may be empty, the root directory before the guest starts
+    #[arg(long, value_name = "DIR")]
+    #[serde(deserialize_with = "deserialize_path")]
+    pub jail_root: Option<PathBuf>,
+
     /// How much is logged; on the command line an option of all commands.
     #[arg(skip)]
     pub verbose: Option<u8>,
@@ -155,6 +169,8 @@ impl RunOptions {
             event_fd: self.event_fd.or(file.event_fd),
             event_file: self.event_file.or(file.event_file),
             initramfs: self.initramfs.or(file.initramfs),
+            jail_root: self.jail_root.or(file.jail_root),
+            jail_user: self.jail_user.or(file.jail_user),
             kernel: self.kernel.or(file.kernel),
             log_file: self.log_file.or(file.log_file),
             low_memory: self.low_memory.or(file.low_memory),
@@ -162,6 +178,7 @@ impl RunOptions {
             noiommu: self.noiommu || file.noiommu,
             on_reset: self.on_reset.or(file.on_reset),
             pidfile: self.pidfile.or(file.pidfile),
+            seccomp: self.seccomp.or(file.seccomp),
             serial: self.serial.or(file.serial),
             verbose: self.verbose.or(file.verbose),
         }
@@ -179,6 +196,11 @@ impl RunOptions {
             event_fd: self.event_fd,
             pidfile: self.pidfile.clone(),
             on_reset: self.on_reset.unwrap_or_default(),
+            confine: ConfineConfig {
+                seccomp: self.seccomp.unwrap_or_default(),
+                user: self.jail_user.clone(),
+                root: self.jail_root.clone(),
+            },
         };
         let guest = self.into_guest()?.validate()?;
         Ok(RunConfig { guest, host })

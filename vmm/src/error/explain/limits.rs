@@ -4,6 +4,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::sync::OnceLock;
 
 use host::{SysRoot, has_seccomp_filter, locked_memory_limit, refuses_overcommit};
 use rustix::process::{Resource, getrlimit};
@@ -25,9 +26,24 @@ pub struct Limits {
     is_filtered: bool,
 }
 
+/// Those that count from the time that they are kept.
+static KEPT: OnceLock<Limits> = OnceLock::new();
+
 impl Limits {
-    /// Reads them.
+    /// Reads them, or returns those that were [kept](Self::keep).
     pub fn read() -> Self {
+        match KEPT.get() {
+            Some(kept) => *kept,
+            None => Self::look(),
+        }
+    }
+
+    /// Reads them for the last time: this process is about to have no access to files any more.
+    pub fn keep() {
+        KEPT.get_or_init(Self::look);
+    }
+
+    fn look() -> Self {
         let root = SysRoot::default();
         Self {
             address_space: getrlimit(Resource::As).current,

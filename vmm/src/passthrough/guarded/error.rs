@@ -12,6 +12,7 @@ use guarded_nvme::registers::LayoutError;
 use host::{GuardObstacle, Id};
 
 use crate::error::explain::{ExitCode, Explain, Limits};
+use crate::run::threads::ThreadError;
 
 /// A controller that cannot be guarded.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,10 @@ pub enum GuardReason {
     NoRoom(u64),
     /// This process cannot serve it.
     #[error("cannot start its thread")]
-    Thread(#[from] io::Error),
+    Io(#[from] io::Error),
+    /// Its thread does not start, or is not confined.
+    #[error("cannot start its thread")]
+    Thread(#[from] ThreadError),
 }
 
 impl GuardError {

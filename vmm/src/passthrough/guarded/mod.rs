@@ -49,6 +49,7 @@ use super::assigned::AssignedDevice;
 use crate::bus::allocator::BusAllocator;
 use crate::bus::lines::InterruptLines;
 use crate::config::Poll;
+use crate::confine::Confinement;
 use crate::kvm::eventfd;
 use crate::kvm::vm::Vm;
 use crate::memory::guest::SharedRam;
@@ -146,6 +147,8 @@ pub struct Surroundings<'a> {
     pub ram: SharedRam,
     /// Where a panic of the controller's thread is reported.
     pub exits: &'a ExitSender,
+    /// How that thread is confined.
+    pub confinement: &'a Confinement,
     /// [`Layout::forwards_unchecked`](crate::Layout::forwards_unchecked)
     pub forwards_unchecked: bool,
 }
@@ -228,7 +231,8 @@ fn try_guard(
         has_cpu,
     };
     let link = link.clone();
-    let controller = GuardedController::spawn(work, move || link.cut(), around.exits.clone())?;
+    let exits = around.exits.clone();
+    let controller = GuardedController::spawn(work, move || link.cut(), exits, around.confinement)?;
     Ok((function, controller))
 }
 

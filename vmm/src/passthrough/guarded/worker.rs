@@ -22,8 +22,9 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::machine::Machine;
+use crate::confine::{Confinement, ThreadKind};
 use crate::run::exit::ExitSender;
-use crate::run::threads;
+use crate::run::threads::{self, Confined, ThreadError};
 
 /// How long a device may take in the end before it is reset: to complete its commands, and to be disabled.
 const GENTLE: Duration = Duration::from_secs(3);
@@ -35,7 +36,7 @@ pub struct GuardedController {
     is_stopping: Arc<AtomicBool>,
     /// Closes the way to the device.
     cut: Box<dyn Fn() + Send>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Option<()>>>,
 }
 
 impl fmt::Debug for GuardedController {
@@ -66,12 +67,13 @@ impl GuardedController {
     /// Starts the thread; `exits` reports if it panics. Once it has ended, `cut` closes the way to the device.
     ///
     /// # Errors
-    /// The errno of `epoll` or of thread creation. The device does no DMA then.
+    /// The errno of `epoll`, [`ThreadError`]. The device does no DMA then.
     pub fn spawn<D>(
         work: Work<D>,
         cut: impl Fn() + Send + 'static,
         exits: ExitSender,
-    ) -> io::Result<Self>
+        confinement: &Confinement,
+    ) -> Result<Self, ThreadError>
     where
         D: Device<Block: Send> + Send + 'static,
     {
@@ -79,10 +81,12 @@ impl GuardedController {
         let is_stopping = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&is_stopping);
         let events = events(&work)?;
-        let thread = threads::named(format!("nvme-{bdf}")).spawn(move || {
+        let name = format!("nvme-{bdf}");
+        let started = threads::start(name, confinement, ThreadKind::GuardedNvme, move || {
             let _notice = exits.on_panic();
             run(work, &events, &stopping);
-        })?;
+        });
+        let Confined { thread, .. } = started?;
         Ok(Self {
             bdf,
             bell,

@@ -32,9 +32,11 @@ use vm_superio::serial::SerialEvents;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::config::SerialConfig;
+use crate::confine::Confinement;
 use crate::error::Error;
 use crate::error::explain::{FileError, ProcessError, process};
 use crate::kvm::eventfd;
+use crate::run::threads::ThreadError;
 use input::{Input, Waiting};
 use pty::Pty;
 use pump::Pump;
@@ -95,6 +97,7 @@ pub struct Console {
     left_behind: Waiting,
     room: EventFd,
     first_output: Arc<OnceLock<Instant>>,
+    confinement: Confinement,
 }
 
 enum Outlet {
@@ -117,38 +120,50 @@ struct Connection {
 }
 
 impl Console {
-    /// Opens what `config` names. A terminal is not changed until [`start`](Self::start).
+    /// Opens what `config` names. A terminal is not changed until [`start`](Self::start). Its threads are confined by
+    /// `confinement`.
     ///
     /// # Errors
-    /// [`Error::File`], [`Error::Process`]
-    pub fn open(config: &SerialConfig) -> Result<Self, Error> {
-        let pump = |target: io::Result<_>, patience| Pump::start(target?, patience);
+    /// [`Error::File`], [`Error::Process`], [`Error::Confine`]
+    pub fn open(config: &SerialConfig, confinement: &Confinement) -> Result<Self, Error> {
+        let pump = |target: io::Result<_>, patience| Pump::start(target?, patience, confinement);
         let outlet = match config {
             SerialConfig::Stdio => {
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
-                let pump = pump(stdout, DRAIN_TIMEOUT).map_err(process("use standard output"))?;
+                let pump = pump(stdout, DRAIN_TIMEOUT);
+                let pump = pump.map_err(ThreadError::of("use standard output"))?;
                 Outlet::Stdio(pump)
             }
             SerialConfig::Off => Outlet::Nowhere,
             SerialConfig::File(path) => {
                 let file = create(path).map(Into::into);
-                Outlet::File(
-                    pump(file, DRAIN_TIMEOUT).map_err(in_file(path, "the serial port's file"))?,
-                )
+                let pump = pump(file, DRAIN_TIMEOUT).map_err(|error| match error {
+                    ThreadError::Start(error) => {
+                        Error::from(in_file(path, "the serial port's file")(error))
+                    }
+                    ThreadError::Confine(error) => error.into(),
+                });
+                Outlet::File(pump?)
             }
             SerialConfig::Pty => {
                 let failed = "create a pseudoterminal";
                 let pty = Pty::open().map_err(process(failed))?;
                 let pump = pump(pty.controller().try_clone(), PTY_DRAIN_TIMEOUT);
-                Outlet::Pty(pump.map_err(process(failed))?, pty)
+                Outlet::Pty(pump.map_err(ThreadError::of(failed))?, pty)
             }
             SerialConfig::Socket(path) => {
-                let listener =
-                    Listener::bind(path).map_err(in_file(path, "the serial port's socket"))?;
+                let bound = Listener::bind(path).and_then(|listener| {
+                    confinement.may_remove_in(listener.directory())?;
+                    Ok(listener)
+                });
+                let listener = bound.map_err(in_file(path, "the serial port's socket"))?;
                 Outlet::Socket(Client::default(), listener)
             }
         };
-        Ok(Self::new(outlet)?)
+        Ok(Self {
+            confinement: confinement.clone(),
+            ..Self::new(outlet)?
+        })
     }
 
     /// Passes the guest's output to `sink`. There is no input.
@@ -167,6 +182,7 @@ impl Console {
             left_behind: Waiting::default(),
             room,
             first_output: Arc::default(),
+            confinement: Confinement::default(),
         })
     }
 
@@ -264,7 +280,9 @@ impl Console {
             }
             let input = Input::plain(socket.try_clone()?.into());
             // What can fail is done before the place is taken.
-            let pump = Pump::start(socket.try_clone()?.into(), DRAIN_TIMEOUT)?;
+            let target = socket.try_clone()?.into();
+            let pump = Pump::start(target, DRAIN_TIMEOUT, &self.confinement);
+            let pump = pump.map_err(io::Error::other)?;
             *current.lock() = Some(Connection { pump, socket });
             self.input = Some(input.after(mem::take(&mut self.left_behind)));
         }
@@ -383,7 +401,8 @@ mod tests {
     fn input_that_is_not_a_users_stays_open_between_guests() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("serial");
-        let mut console = Console::open(&SerialConfig::Socket(path.clone())).unwrap();
+        let mut console =
+            Console::open(&SerialConfig::Socket(path.clone()), &Confinement::default()).unwrap();
         console.start().unwrap();
         let _client = UnixStream::connect(&path).unwrap();
         console.accept().unwrap();
@@ -403,7 +422,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
-        let open = || Console::open(&SerialConfig::File(path.clone()));
+        let open = || Console::open(&SerialConfig::File(path.clone()), &Confinement::default());
         let error = open().unwrap_err().chain();
         assert!(error.contains("a FIFO without a reader"), "{error}");
         let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -420,7 +439,7 @@ mod tests {
 
     #[test]
     fn every_guest_has_a_first_output_of_its_own() {
-        let mut console = Console::open(&SerialConfig::Off).unwrap();
+        let mut console = Console::open(&SerialConfig::Off, &Confinement::default()).unwrap();
         let port = |console: &mut Console| {
             let irq = eventfd::new().unwrap();
             console.serial_port(irq).unwrap()

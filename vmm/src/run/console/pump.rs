@@ -17,7 +17,8 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::run::threads;
+use crate::confine::{Confinement, ThreadKind};
+use crate::run::threads::{self, Confined, ThreadError};
 
 /// Bytes that wait for a reader at most.
 pub const CAPACITY: usize = 1 << 20;
@@ -38,7 +39,7 @@ const LAST_CALL: Duration = Duration::from_secs(5);
 pub struct Pump {
     shared: Arc<Shared>,
     patience: Duration,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Option<()>>>,
 }
 
 /// The end that the guest writes to; never waits and never fails.
@@ -172,16 +173,23 @@ impl Pump {
     /// it has taken nothing for `patience`.
     ///
     /// # Errors
-    /// The errno of thread creation.
-    pub fn start(target: OwnedFd, patience: Duration) -> io::Result<Self> {
+    /// [`ThreadError`]
+    pub fn start(
+        target: OwnedFd,
+        patience: Duration,
+        confinement: &Confinement,
+    ) -> Result<Self, ThreadError> {
         let shared = Arc::new(Shared::default());
         let working = Arc::clone(&shared);
         // Signals are for the main thread, which may not have taken them over yet.
-        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let thread =
-            threads::named("serial-output".to_owned()).spawn(move || working.work(&target));
-        before.thread_set_mask()?;
-        let thread = thread?;
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        let before = before.map_err(io::Error::from)?;
+        let name = "serial-output".to_owned();
+        let thread = threads::start(name, confinement, ThreadKind::SerialOutput, move || {
+            working.work(&target);
+        });
+        before.thread_set_mask().map_err(io::Error::from)?;
+        let Confined { thread, .. } = thread?;
         Ok(Self {
             shared,
             patience,
@@ -259,7 +267,7 @@ mod tests {
     #[test]
     fn everything_arrives_in_order() {
         let (mut reader, target) = UnixStream::pair().unwrap();
-        let pump = Pump::start(target.into(), TIMEOUT).unwrap();
+        let pump = Pump::start(target.into(), TIMEOUT, &Confinement::default()).unwrap();
         let mut writer = pump.writer();
         for byte in b"one\ntwo\n" {
             writer.write_all(&[*byte]).unwrap();
@@ -288,7 +296,7 @@ mod tests {
     #[test]
     fn a_reader_that_takes_nothing_does_not_block() {
         let (_reader, target) = UnixStream::pair().unwrap();
-        let pump = Pump::start(target.into(), TIMEOUT).unwrap();
+        let pump = Pump::start(target.into(), TIMEOUT, &Confinement::default()).unwrap();
         let mut writer = pump.writer();
         for _ in 0..4 {
             writer.write_all(&vec![0; CAPACITY]).unwrap();
@@ -300,7 +308,7 @@ mod tests {
     fn a_reader_that_is_gone_does_not_block() {
         let (reader, target) = UnixStream::pair().unwrap();
         drop(reader);
-        let pump = Pump::start(target.into(), TIMEOUT).unwrap();
+        let pump = Pump::start(target.into(), TIMEOUT, &Confinement::default()).unwrap();
         let mut writer = pump.writer();
         writer.write_all(b"lost").unwrap();
         assert!(pump.drain());

@@ -4,12 +4,15 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 use rustix::process::umask;
+
+use crate::run::own_file::{FileName, Identity};
 
 /// Sent to a client while another one is connected.
 const BUSY: &[u8] = b"pinvisor: another client is using the serial port\r\n";
@@ -18,12 +21,9 @@ const BUSY: &[u8] = b"pinvisor: another client is using the serial port\r\n";
 #[derive(Debug)]
 pub struct Listener {
     listener: UnixListener,
-    path: PathBuf,
+    name: FileName,
     identity: Option<Identity>,
 }
-
-/// Device and inode of a file.
-type Identity = (u64, u64);
 
 impl Listener {
     /// Listens at `path`, for the user of this process only. A socket there on which no process
@@ -32,6 +32,7 @@ impl Listener {
     /// # Errors
     /// [`ErrorKind::AddrInUse`] if there is something else, or a process listens.
     pub fn bind(path: &Path) -> io::Result<Self> {
+        let name = FileName::open(path)?;
         let listener = match bind_private(path) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path) => {
                 fs::remove_file(path)?;
@@ -42,8 +43,8 @@ impl Listener {
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
-            path: path.to_owned(),
-            identity: identity(path),
+            identity: name.identity(),
+            name,
         })
     }
 
@@ -56,7 +57,13 @@ impl Listener {
     /// The file that clients connect to.
     #[must_use]
     pub fn path(&self) -> &PathBuf {
-        &self.path
+        self.name.path()
+    }
+
+    /// The directory of that file.
+    #[must_use]
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.name.directory()
     }
 
     /// The next client, if there still is one.
@@ -78,16 +85,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // It may have been removed, and another process listens at its own.
-        if identity(&self.path) != self.identity {
-            log::debug!(
-                "The socket {} now belongs to another process",
-                self.path.display()
-            );
-            return;
-        }
-        if let Err(error) = fs::remove_file(&self.path) {
-            log::warn!("Cannot remove {}: {error}", self.path.display());
-        }
+        self.name.remove("socket", self.identity);
     }
 }
 
@@ -102,11 +100,6 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path);
     umask(before);
     listener
-}
-
-fn identity(path: &Path) -> Option<Identity> {
-    let file = fs::symlink_metadata(path).ok()?;
-    Some((file.dev(), file.ino()))
 }
 
 fn is_stale(path: &Path) -> bool {

@@ -197,6 +197,7 @@ mod tests {
 
     use super::*;
     use crate::config::SerialConfig;
+    use crate::confine::Confinement;
     use crate::kvm::eventfd;
     use crate::run::exit;
 
@@ -218,7 +219,8 @@ mod tests {
     fn what_a_client_wrote_arrives_though_it_left_and_another_came() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("serial");
-        let mut console = Console::open(&SerialConfig::Socket(path.clone())).unwrap();
+        let mut console =
+            Console::open(&SerialConfig::Socket(path.clone()), &Confinement::default()).unwrap();
         let serial = Arc::new(console.serial_port(eventfd::new().unwrap()).unwrap());
         let (exits, _) = exit::channel().unwrap();
         let mut manager = EventManager::new().unwrap();
@@ -253,7 +255,8 @@ mod tests {
     fn a_client_that_cannot_be_taken_is_not_tried_without_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("serial");
-        let mut console = Console::open(&SerialConfig::Socket(path)).unwrap();
+        let mut console =
+            Console::open(&SerialConfig::Socket(path), &Confinement::default()).unwrap();
         // From now on it is readable, and no client can be accepted.
         rustix::net::shutdown(console.listener().unwrap(), rustix::net::Shutdown::Both).unwrap();
         let serial = Arc::new(console.serial_port(eventfd::new().unwrap()).unwrap());

@@ -24,6 +24,7 @@ use crate::boot::kernel::KernelError;
 use crate::boot::place::PlaceError;
 use crate::bus::slots::TooManyDevices;
 use crate::config::ConfigError;
+use crate::confine::ConfineError;
 use crate::error::explain::process;
 use crate::handover::Refusal;
 use crate::memory::choice::Choice;
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Error> {
         kvm(),
         run(),
         process_and_files(),
+        confinement(),
     ];
     all.into_iter().flatten().collect()
 }
@@ -466,4 +468,30 @@ fn process_and_files() -> Vec<Error> {
         file(libc::ENOENT).into(),
         file(libc::EPERM).into(),
     ]
+}
+
+fn confinement() -> Vec<Error> {
+    [
+        ConfineError::JailUser {
+            user: "u".to_owned(),
+            reason: "there is no such user".to_owned(),
+        },
+        ConfineError::JailRoot {
+            path: "r".into(),
+            source: errno(libc::ENOENT),
+        },
+        ConfineError::JailRestart {
+            option: "--jail-root",
+        },
+        ConfineError::SeccompFilter {
+            thread: "vcpu",
+            source: errno(libc::EINVAL),
+        },
+        ConfineError::Confine {
+            operation: "drop capabilities",
+            source: errno(libc::EINVAL),
+        },
+    ]
+    .map(Error::from)
+    .into()
 }

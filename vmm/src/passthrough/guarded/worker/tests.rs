@@ -194,6 +194,7 @@ fn polled(polling: Polling) -> Bench {
             work,
             move || cut.store(true, Ordering::SeqCst),
             exits,
+            &Confinement::default(),
         )
         .unwrap(),
         ram: machine(),

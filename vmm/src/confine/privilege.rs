@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The privileges of a thread: user and capabilities; of the process: root directory and core dumps.
+//!
+//! The kernel gives each thread credentials of its own. Those calls are used here, not the C library's, which change all
+//! threads and would have to be allowed to those that are confined already.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::process::{
+    DumpableBehavior, Gid, Resource, Rlimit, Uid, chroot, fchdir, set_dumpable_behavior, setrlimit,
+};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::error::{ConfineError, cannot};
+
+/// A user with a group, and no other groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Takes all privileges from this thread: it becomes `user`, if there is one, has no capabilities, and gets none by
+/// executing a program.
+///
+/// # Errors
+/// [`ConfineError::Confine`]
+pub fn drop_privileges(user: Option<User>) -> Result<(), ConfineError> {
+    set_no_new_privs(true).map_err(cannot("forbid new privileges"))?;
+    let held = capabilities(None).map_err(cannot("read capabilities"))?;
+    if held.effective.contains(CapabilitySet::SETPCAP) {
+        for capability in CapabilitySet::all() {
+            // One that this kernel does not have is not in the set.
+            let _ = remove_capability_from_bounding_set(capability);
+        }
+    }
+    if let Some(User { uid, gid }) = user {
+        let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        set_thread_groups(&[]).map_err(cannot("leave all groups (--jail-user)"))?;
+        set_thread_res_gid(group, group, group)
+            .map_err(cannot("change the group (--jail-user)"))?;
+        set_thread_res_uid(user, user, user).map_err(cannot("change the user (--jail-user)"))?;
+    }
+    // Kernels before 4.3 have no such set.
+    let _ = clear_ambient_capability_set();
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, none).map_err(cannot("drop capabilities"))
+}
+
+/// The process leaves no core dump, in which guest memory would be.
+///
+/// # Errors
+/// [`ConfineError::Confine`]
+pub fn leave_no_dump() -> Result<(), ConfineError> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).map_err(cannot("forbid core dumps"))
+}
+
+/// No other process of the same user can look into this one. Its files in `/proc` are root's then.
+///
+/// # Errors
+/// [`ConfineError::Confine`]
+pub fn hide_memory() -> Result<(), ConfineError> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(cannot("hide memory from other processes"))
+}
+
+/// Makes `directory` the root directory of the process; its path is `path`.
+///
+/// # Errors
+/// [`ConfineError::JailRoot`]
+pub fn change_root(directory: impl AsFd, path: &Path) -> Result<(), ConfineError> {
+    fchdir(directory)
+        .and_then(|()| chroot("."))
+        .map_err(|errno| ConfineError::JailRoot {
+            path: path.to_owned(),
+            source: errno.into(),
+        })
+}
