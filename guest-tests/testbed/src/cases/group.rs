@@ -4,7 +4,9 @@
 //! pins guest memory.
 
 mod held;
+mod killing;
 mod kills;
+mod orders;
 mod steps;
 
 use super::canary;
@@ -20,6 +22,7 @@ use crate::setup::{self, Arch, Flavour};
 
 pub use held::pins;
 pub use kills::{long as many_kills, short as kills};
+pub use orders::orders;
 pub use steps::GROUP;
 
 /// What the kernel must have noted at the end of a run of this path, and what only the other has.
