@@ -6,6 +6,7 @@
 mod held;
 mod killing;
 mod kills;
+mod modes;
 mod orders;
 mod steps;
 
@@ -22,6 +23,7 @@ use crate::setup::{self, Arch, Flavour};
 
 pub use held::pins;
 pub use kills::{long as many_kills, short as kills};
+pub use modes::modes;
 pub use orders::orders;
 pub use steps::GROUP;
 

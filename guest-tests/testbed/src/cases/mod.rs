@@ -80,6 +80,7 @@ pub const ALL: &[Case] = &[
     case("group-kills", 150, group::kills),
     long("group-kills-long", 1500, group::many_kills),
     long("group-kernels", 600, group::other_kernels),
+    case("group-modes", 90, group::modes),
     case("group-kill-orders", 90, group::orders),
     case("group", 150, group::stock_kernel),
     case("group-choice", 120, group::choice),
