@@ -41,6 +41,7 @@ mod stress;
 mod stress_linux;
 mod taken;
 mod terminal;
+mod traffic;
 
 use std::time::Duration;
 
@@ -95,6 +96,7 @@ pub const ALL: &[Case] = &[
     everywhere("nvme-shaped", 75, data::shaped_hugepages),
     everywhere("control", 75, canary::control),
     case("translation-cost", 60, cost::translation),
+    case("group-compat", 120, compat::by_group),
     case("compat-iommu", 60, compat::behind_iommu),
     case("kernels", 110, kernels::every_kind),
     Case {
