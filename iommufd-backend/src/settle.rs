@@ -245,10 +245,20 @@ fn reset_by(sysfs: &PciSysfs, bdf: Bdf, methods: &[String], method: &str) -> Res
 }
 
 /// Resets everything behind `parent` (needs CAP_SYS_ADMIN; drivers/pci/pci-sysfs.c
-/// reset_subordinate_store).
+/// reset_subordinate_store, which kernels before Linux 6.13 need not have).
 fn reset_bridge(sysfs: &PciSysfs, bdf: Bdf, parent: Bdf) -> Result<(), Error> {
     log::debug!("{bdf}: resetting the bus behind {parent}");
-    sysfs.write(parent, Attribute::ResetSubordinate, "1")
+    let attribute = Attribute::ResetSubordinate;
+    if !sysfs.directory(parent)?.join(attribute.name()).exists() {
+        return Err(Error::DeviceUnusable {
+            bdf,
+            reason: format!(
+                "only a reset of the bus behind {parent} would stop it, which this host kernel does \
+                 not offer (reset_subordinate, Linux 6.13)"
+            ),
+        });
+    }
+    sysfs.write(parent, attribute, "1")
 }
 
 /// A function that was taken out of the kernel, by the host or because the card was pulled out. It

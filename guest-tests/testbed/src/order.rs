@@ -8,6 +8,8 @@
 //! bus mastering at the last close takes another path and does not count.) That the write reached
 //! the device is what QEMU's `pci_cfg_write` shows; see [`crate::trace`].
 
+use std::time::Duration;
+
 use pci_config::regs::{COMMAND, COMMAND_BUS_MASTER};
 
 /// Script lines that start the notes; tracefs is mounted on the test machine. What a kernel does not have is left out.
@@ -129,16 +131,39 @@ pub fn closed_before_iommufd(notes: &str) -> bool {
 /// monitor was killed, when no process has stopped the device before.
 #[must_use]
 pub fn unpinned_last(notes: &str) -> bool {
-    let last = |names: &[&str]| {
-        let lines: Vec<_> = notes.lines().collect();
-        lines
-            .iter()
-            .rposition(|line| names.iter().any(|name| is_note(line, name)))
-    };
-    match (last(&["device_closed"]), last(&["unpin", "unpin_at_end"])) {
+    let lines: Vec<_> = notes.lines().collect();
+    match (last(&lines, &CLOSED), last(&lines, &UNPINNED)) {
         (Some(closed), Some(unpinned)) => closed < unpinned,
         _ => false,
     }
+}
+
+/// How long before the kernel had closed the device the last pin ended; `None` if it ended after that.
+#[must_use]
+pub fn unpinned_before_close(notes: &str) -> Option<Duration> {
+    let lines: Vec<_> = notes.lines().collect();
+    let (closed, unpinned) = (last(&lines, &CLOSED)?, last(&lines, &UNPINNED)?);
+    let time = |at: usize| seconds(lines[at]);
+    (unpinned < closed)
+        .then(|| Duration::try_from_secs_f64(time(closed)? - time(unpinned)?).ok())?
+}
+
+/// Notes of the end of a device's close, and of pins.
+const CLOSED: [&str; 1] = ["device_closed"];
+const UNPINNED: [&str; 2] = ["unpin", "unpin_at_end"];
+
+/// The last line that is one of these notes.
+fn last(lines: &[&str], names: &[&str]) -> Option<usize> {
+    lines
+        .iter()
+        .rposition(|line| names.iter().any(|name| is_note(line, name)))
+}
+
+/// When it was noted: `TASK [CPU] FLAGS SECONDS: NAME: …`.
+fn seconds(line: &str) -> Option<f64> {
+    let words = line.split_whitespace();
+    let mut ends = words.filter_map(|word| word.strip_suffix(':'));
+    ends.find_map(|word| word.parse().ok())
 }
 
 fn is_note(line: &str, name: &str) -> bool {
@@ -203,6 +228,10 @@ mod tests {
         // One of two who pinned it.
         assert!(unpinned_last(&[ON, UNPIN, CLOSED, UNPIN].concat()));
         assert!(!unpinned_last(&[ON, CLOSE, UNPIN, CLOSED].concat()));
+        let early = unpinned_before_close(&[ON, UNPIN, CLOSE, CLOSED].concat());
+        assert_eq!(early.map(|time| time.as_millis()), Some(600));
+        assert_eq!(unpinned_before_close(&[ON, CLOSED, UNPIN].concat()), None);
+        assert_eq!(unpinned_before_close(UNPIN), None);
         assert!(!unpinned_last(&[ON, CLOSE, CLOSED].concat()));
         assert!(!unpinned_last(UNPIN));
     }

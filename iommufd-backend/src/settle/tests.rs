@@ -176,6 +176,22 @@ fn a_removed_function_is_reset_by_its_bridge_where_it_was_alone() {
 }
 
 #[test]
+fn a_kernel_that_resets_no_bridges_leaves_no_evidence_of_what_needs_that() {
+    let tree = Tree::new();
+    let nic = tree.nic();
+    fs::remove_file(tree.directory(PORT).join("reset_subordinate")).unwrap();
+    assert_eq!(method(tree.settle(&nic)), "bus", "its own list has that");
+    tree.write(NIC, "reset_method", "pm\n");
+    let is_told = || {
+        let error = tree.settle(&nic).unwrap_err();
+        !is_passing(&error) && error.to_string().contains("reset_subordinate")
+    };
+    assert!(is_told());
+    tree.remove(NIC);
+    assert!(is_told());
+}
+
+#[test]
 fn only_an_empty_slot_is_evidence_that_a_device_is_gone() {
     let tree = Tree::new();
     let nic = tree.nic();

@@ -3,6 +3,7 @@
 //! The requirements of a run on the host.
 
 use address::Bdf;
+use iommufd_backend::CdevKind;
 use iommufd_backend::hugepages::HugepageSize;
 
 use crate::facts::auto_dma::AutoDma;
@@ -96,16 +97,22 @@ impl Wanted {
         AutoDma::decide(root, devices, self.memory.as_ref())
     }
 
-    /// What a run opens files for, with one CPU.
+    /// What a run opens files for, with one CPU, and no memory if that is not known.
     pub(crate) fn open_files(&self, root: &SysRoot, auto: &AutoDma) -> OpenFiles {
         let is_guarded = |device: &&WantedDevice| {
             device.mode(root, auto) == Ok(ResolvedDma::Mediate)
                 && (device.dma == DmaMode::Auto || device.mediation == Mediation::Guarded)
         };
+        let is_noiommu = |device: &WantedDevice| cdev_kind(root, device.bdf) == CdevKind::Noiommu;
+        let bytes = match self.devices.iter().any(is_noiommu) {
+            true => self.memory.map_or(0, |memory| memory.bytes),
+            false => 0,
+        };
         OpenFiles {
             devices: self.devices.len(),
             guarded: self.devices.iter().filter(is_guarded).count(),
             cpus: 1,
+            rings: self.decide_backend(root).backend.rings(bytes),
         }
     }
 

@@ -96,6 +96,7 @@ mod tests {
             devices: 3,
             guarded: 0,
             cpus: 4,
+            rings: 0,
         };
         assert!(suffices(Some(100), 100, files).is_ok());
         assert!(suffices(None, 100, files).is_ok());

@@ -133,6 +133,7 @@ impl<'a> Inspected<'a> {
             devices: config.devices.len(),
             guarded: source.paths().filter(is_guarded).count(),
             cpus: config.cpus.get(),
+            rings: source.rings(config.memory.size),
         })?;
         let any = |wanted: fn(&DmaPath) -> bool| source.paths().any(wanted);
         let at_identity = any(|path| matches!(path, DmaPath::Identity));
@@ -238,6 +239,14 @@ impl Source {
             Self::None | Self::Synthetic(_) => {}
         }
         Ok(backing::check(memory, of_hugepages)?)
+    }
+
+    /// The most rings of io_uring that pin `bytes` of guest memory.
+    fn rings(&self, bytes: u64) -> u64 {
+        match self {
+            Self::Devices { path, .. } => path.backend().rings(bytes),
+            Self::None | Self::Synthetic(_) => 0,
+        }
     }
 
     fn paths(&self) -> impl Iterator<Item = &DmaPath> {

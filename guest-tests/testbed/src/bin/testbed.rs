@@ -113,8 +113,8 @@ enum Inside {
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
-    /// Hold a pattern in all free hugepages of 2 MiB while a command runs, and report what changed
-    /// as `KEY_changed`.
+    /// Hold a pattern in all hugepages of 2 MiB that are free, or become free while a command runs, and report what
+    /// changed as `KEY_changed`.
     Pool {
         /// The key.
         #[arg(long)]

@@ -4,7 +4,10 @@
 //! pins guest memory.
 
 mod held;
+mod killing;
 mod kills;
+mod modes;
+mod orders;
 mod steps;
 
 use super::canary;
@@ -20,6 +23,8 @@ use crate::setup::{self, Arch, Flavour};
 
 pub use held::pins;
 pub use kills::{long as many_kills, short as kills};
+pub use modes::modes;
+pub use orders::orders;
 pub use steps::GROUP;
 
 /// What the kernel must have noted at the end of a run of this path, and what only the other has.

@@ -45,6 +45,7 @@ mod stress;
 mod stress_linux;
 mod taken;
 mod terminal;
+mod traffic;
 
 use std::time::Duration;
 
@@ -81,9 +82,11 @@ pub const ALL: &[Case] = &[
     case("guard-kills", 300, guard::kills),
     long("guard-kills-long", 2500, guard::many_kills),
     case("mediate", 100, scattered::mediate),
-    case("group-kills", 900, group::kills),
-    long("group-kills-long", 9000, group::many_kills),
+    case("group-kills", 150, group::kills),
+    long("group-kills-long", 1500, group::many_kills),
     long("group-kernels", 600, group::other_kernels),
+    case("group-modes", 90, group::modes),
+    case("group-kill-orders", 90, group::orders),
     case("group", 150, group::stock_kernel),
     case("group-choice", 120, group::choice),
     case("group-ending", 120, group::every_end),
@@ -97,6 +100,7 @@ pub const ALL: &[Case] = &[
     everywhere("nvme-shaped", 75, data::shaped_hugepages),
     everywhere("control", 75, canary::control),
     case("translation-cost", 60, cost::translation),
+    case("group-compat", 120, compat::by_group),
     case("compat-iommu", 60, compat::behind_iommu),
     case("kernels", 110, kernels::every_kind),
     Case {

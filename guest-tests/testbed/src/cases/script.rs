@@ -33,14 +33,15 @@ say_disk() {
 ";
 
 /// Functions for scripts that have the monitor of a guest in the background, process `$monitor`, and the guest's serial
-/// output in /tmp/serial. `await_guest`: until the guest waits, or the monitor has ended. `await_exit`: until no `pinvisor`
-/// runs. `await_pool`: until all hugepages of 2 MiB are free, since what io_uring had pinned may come back after that.
+/// output in /tmp/serial. `await_guest`: until the guest prints `$works`, or that it waits, or the monitor has ended.
+/// `await_exit`: until no `pinvisor` runs. `await_pool`: until all hugepages of 2 MiB are free, since what io_uring had
+/// pinned may come back after that.
 pub const AWAIT: &str = r#"
 await_guest() {
-    for second in $(seq 120); do
-        grep -q 'guest: waits' /tmp/serial && break
+    for tenth in $(seq 1200); do
+        grep -q "${works:-guest: waits}" /tmp/serial && break
         kill -0 $monitor 2>/dev/null || break
-        sleep 1
+        sleep 0.1
     done
 }
 await_exit() {
@@ -58,16 +59,19 @@ await_pool() {
 }
 "#;
 
-/// A function for scripts, which needs [`AWAIT`]: `kill_at_work NUMBER` starts a guest with the options `$load`, kills its
-/// monitor while the guest works, at a time that depends on the number, and waits until nothing of it runs.
+/// Functions for scripts, which need [`AWAIT`]. `start_work NUMBER`: a guest with the options `$load`, until it has worked
+/// for a time that depends on the number. `kill_at_work NUMBER`: kills its monitor then, and waits until nothing of it runs.
 pub const KILL_AT_WORK: &str = r#"
-kill_at_work() {
+start_work() {
     rm -f /tmp/serial; touch /tmp/serial
     eval "exec pinvisor -vv run $load --serial file=/tmp/serial" < /dev/null 2> /tmp/log &
     monitor=$!
     await_guest
-    grep -q 'guest: waits' /tmp/serial || cat /tmp/serial /tmp/log
+    grep -q "${works:-guest: waits}" /tmp/serial || cat /tmp/serial /tmp/log
     sleep 0.$(($1 * 7 % 10))
+}
+kill_at_work() {
+    start_work $1
     kill -KILL $monitor
     wait $monitor
     echo "killed: $?"

@@ -8,6 +8,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::Duration;
 
 use super::pages::{Backing, Mapping, PAGE, free_mib, pagemap};
 use crate::error::{AtPath, Result};
@@ -19,6 +21,9 @@ const LOW: std::ops::Range<u64> = match cfg!(target_arch = "aarch64") {
 };
 
 const CHUNK: usize = 2 << 20;
+
+/// Between two looks at the pool.
+const TAKE_EVERY: Duration = Duration::from_millis(1);
 
 /// Exit status if a word changed or too little was held.
 const REPORTED: i32 = 9;
@@ -74,23 +79,23 @@ pub fn run(canary: Canary, command: &[String]) -> Result<i32> {
     Ok(if well { status } else { REPORTED })
 }
 
-/// Holds the pattern in every hugepage of 2 MiB that the pool has left while the command runs:
-/// memory that a guest gave back, once a driver of this machine has its device. Reports what it
-/// found under `key`, and returns the command's status.
+/// Holds the pattern in every hugepage of 2 MiB that the pool has left before or while the command runs:
+/// memory that a guest gave back, or gives back. Reports what it found under `key`, and returns the command's status.
 ///
 /// # Errors
 /// [`Error::File`], or what the command's start returns.
 pub fn pool(key: &str, command: &[String]) -> Result<i32> {
     let pagemap = pagemap()?;
     let mut chunks = Vec::new();
-    while let Ok(mapping) = Mapping::new(CHUNK, Backing::Hugepage) {
-        let frames = mapping.frames(&pagemap)?;
-        chunks.push(Chunk { mapping, frames });
-    }
-    for chunk in &mut chunks {
-        chunk.fill();
-    }
-    let status = super::run(command)?;
+    take_free(&mut chunks, &pagemap)?;
+    let mut child = super::start(command)?;
+    let status = loop {
+        if let Some(status) = child.try_wait().at("wait for", "the command")? {
+            break super::code(status);
+        }
+        take_free(&mut chunks, &pagemap)?;
+        thread::sleep(TAKE_EVERY);
+    };
     let mut report = Report::default();
     for chunk in &mut chunks {
         chunk.check(&mut report);
@@ -102,6 +107,17 @@ pub fn pool(key: &str, command: &[String]) -> Result<i32> {
         println!("canary: physical {address:#x} holds {word:#x}");
     }
     Ok(status)
+}
+
+/// Takes every hugepage of 2 MiB that is free, and fills it.
+fn take_free(chunks: &mut Vec<Chunk>, pagemap: &File) -> Result<()> {
+    while let Ok(mapping) = Mapping::new(CHUNK, Backing::Hugepage) {
+        let frames = mapping.frames(pagemap)?;
+        let mut chunk = Chunk { mapping, frames };
+        chunk.fill();
+        chunks.push(chunk);
+    }
+    Ok(())
 }
 
 /// Words that changed.

@@ -21,15 +21,20 @@ mod tracing;
 use std::fs;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use crate::error::{Error, Result};
+use crate::error::{AtPath, Error, Result};
 
 /// Runs a command with this program's input and output and returns its exit status, 128 + N for signal N.
 fn run(words: &[String]) -> Result<i32> {
+    start(words)?.wait().map(code).at("wait for", "the command")
+}
+
+/// Starts a command with this program's input and output.
+fn start(words: &[String]) -> Result<Child> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::Usage("No command to run".into()));
     };
-    let status = Command::new(program).args(arguments).status();
-    status.map(code).map_err(|source| Error::Start {
+    let started = Command::new(program).args(arguments).spawn();
+    started.map_err(|source| Error::Start {
         program: program.clone(),
         source,
     })

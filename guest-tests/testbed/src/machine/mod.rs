@@ -73,6 +73,7 @@ pub struct Machine {
     traces: Vec<String>,
     files: Vec<(String, PathBuf)>,
     all_disks_are_snapshots: bool,
+    requests_per_second: Option<u32>,
 }
 
 impl Default for Machine {
@@ -95,6 +96,7 @@ impl Default for Machine {
             traces: Vec::new(),
             files: Vec::new(),
             all_disks_are_snapshots: false,
+            requests_per_second: None,
         }
     }
 }
@@ -183,6 +185,14 @@ impl Machine {
     #[must_use]
     pub fn all_disks_are_snapshots(mut self) -> Self {
         self.all_disks_are_snapshots = true;
+        self
+    }
+
+    /// Makes every disk added by [`disk`](Self::disk) or [`writable_disk`](Self::writable_disk) slow, so that its controller
+    /// always has commands that are not done yet: what these read is in memory only later.
+    #[must_use]
+    pub fn requests_per_second(mut self, most: u32) -> Self {
+        self.requests_per_second = Some(most);
         self
     }
 

@@ -74,10 +74,13 @@ pub fn command(
     for disk in &machine.disks {
         let snapshot = if disk.keeps_writes { "off" } else { "on" };
         let file = disk.image.to_string_lossy().replace(',', ",,");
-        let drive = format!(
+        let mut drive = format!(
             "file={file},if=none,id={},format=raw,snapshot={snapshot}",
             disk.id
         );
+        if let Some(most) = machine.requests_per_second {
+            drive += &format!(",throttling.iops-total={most}");
+        }
         command.args(["-drive", &drive]);
     }
     if machine.all_disks_are_snapshots {

@@ -64,6 +64,7 @@ mod tests {
             devices,
             guarded,
             cpus: 1,
+            rings: 0,
         };
         let judge = |limits: &str, devices| {
             fake.write("proc/self/limits", limits);

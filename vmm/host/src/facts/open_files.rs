@@ -2,6 +2,9 @@
 
 //! The number of files that a run opens.
 
+use iommufd_backend::RingPins;
+
+use crate::facts::backend::Backend;
 use crate::sys_root::SysRoot;
 
 /// What a run opens that has no device and no CPU, and what is left for later: the serial port's clients,
@@ -25,6 +28,8 @@ pub struct OpenFiles {
     pub guarded: usize,
     /// The guest's CPUs.
     pub cpus: u8,
+    /// Rings of io_uring that pin guest memory ([`Backend::rings`]).
+    pub rings: u64,
 }
 
 impl OpenFiles {
@@ -37,6 +42,7 @@ impl OpenFiles {
             .saturating_add(devices)
             .saturating_add(self.cpus.into())
             .saturating_add(self.of_guarded())
+            .saturating_add(self.rings)
     }
 
     /// Those of them that guarded controllers need.
@@ -44,6 +50,17 @@ impl OpenFiles {
     pub fn of_guarded(&self) -> u64 {
         let each = PER_GUARDED + u64::from(self.cpus);
         (self.guarded as u64).saturating_mul(each)
+    }
+}
+
+impl Backend {
+    /// The most rings of io_uring by which a process pins `bytes` of guest memory.
+    #[must_use]
+    pub const fn rings(self, bytes: u64) -> u64 {
+        match self {
+            Self::Cdev => 0,
+            Self::Group => RingPins::most_rings(bytes),
+        }
     }
 }
 
@@ -59,6 +76,7 @@ mod tests {
             devices: 1,
             guarded: 0,
             cpus: 1,
+            rings: 0,
         };
         let before = one.needed(&fake.root);
         fake.write("proc/self/fd/0", "");
@@ -68,6 +86,7 @@ mod tests {
             devices: usize::MAX,
             guarded: usize::MAX,
             cpus: u8::MAX,
+            rings: u64::MAX,
         };
         assert_eq!(many.needed(&fake.root), u64::MAX);
     }
@@ -80,10 +99,26 @@ mod tests {
                 devices: 2,
                 guarded,
                 cpus,
+                rings: 0,
             }
             .needed(&fake.root)
         };
         assert_eq!(need(1, 4) - need(0, 4), 3 + 4);
         assert_eq!(need(2, 32) - need(0, 32), 2 * (3 + 32));
+    }
+
+    #[test]
+    fn rings_count_where_they_pin_memory() {
+        let fake = Fake::new();
+        let need = |backend: Backend| {
+            OpenFiles {
+                devices: 1,
+                guarded: 0,
+                cpus: 1,
+                rings: backend.rings(5 << 30),
+            }
+            .needed(&fake.root)
+        };
+        assert_eq!(need(Backend::Group) - need(Backend::Cdev), 10);
     }
 }

@@ -6,7 +6,7 @@ use super::super::check::{self, Findings};
 use super::super::script::{self, PRELUDE};
 use super::super::stress;
 use super::WATCH;
-use super::table::{Aspect, Row};
+use super::table::{Aspect, Row, Section};
 use crate::error::AtPath;
 use crate::image;
 use crate::machine::{Machine, Outcome};
@@ -192,7 +192,7 @@ pub fn without_result(error: &str) -> Vec<Row> {
 pub fn case() -> crate::Result<CaseResult> {
     let rows = rows().unwrap_or_else(|error| without_result(&error.to_string()));
     super::publish(
-        Arch::X86_64,
+        Section::Pc,
         super::subjects(Arch::X86_64, super::BATCHES.len()),
         rows,
     )

@@ -22,6 +22,8 @@ const SHOWN_LINES: usize = 60;
 pub struct Outside {
     /// Whether devices were handed back to the machine after each guest.
     pub handed_back: bool,
+    /// Whether they are opened through VFIO groups.
+    pub by_group: bool,
     /// SHA-256 of each disk at the start, after the first guest and after the second, by the number of its
     /// function in the batch.
     pub disks: BTreeMap<usize, [String; 3]>,
@@ -175,6 +177,11 @@ impl Judge<'_> {
             let verdicts: Vec<Verdict> = order::notes(text).into_iter().map(order::judge).collect();
             self.expect(verdicts == [Verdict::QuietFirst], Aspect::End, || {
                 format!("order of release: {verdicts:?}")
+            });
+            let notes = order::notes(text).concat();
+            let by_group = order::has_all(&notes, &["close_group"]);
+            self.expect(by_group == self.outside.by_group, Aspect::End, || {
+                format!("opened through a group: {by_group}")
             });
         }
         for number in self.all_numbers() {

@@ -23,14 +23,15 @@ use tempfile::TempDir;
 
 use self::judge::Outside;
 use self::subject::{Function, Subject, Work};
-use self::table::{Aspect, Row};
+use self::table::{Aspect, Row, Section};
 use super::server::Server;
 use super::step::Step;
 use super::stress;
+use super::traffic::Traffic;
 use crate::error::AtPath;
 use crate::machine::{Iommu, Machine};
 use crate::runner::CaseResult;
-use crate::setup::{self, Arch};
+use crate::setup::{self, Arch, Flavour};
 use crate::{guest, image};
 
 /// Size of a disk; SD cards require a power of two.
@@ -52,6 +53,7 @@ pub struct Batch {
     memory: &'static str,
     hugepages: u32,
     iommu: Iommu,
+    flavour: Flavour,
     /// Prefix of the command that starts the guests.
     watch: &'static str,
     /// What is looked at before that, of the first device.
@@ -63,6 +65,7 @@ const BLOCK: Batch = Batch {
     memory: "2G",
     hugepages: 450,
     iommu: Iommu::None,
+    flavour: Flavour::Groups,
     watch: WATCH,
     steps: &[],
 };
@@ -86,6 +89,12 @@ const BEHIND_IOMMU: Batch = Batch {
     iommu: Iommu::Intel,
     watch: "testbed inside canary --leave-mib 600 --",
     steps: iommu::STEPS,
+    ..BLOCK
+};
+
+const BY_GROUP: Batch = Batch {
+    subjects: subject::GROUP,
+    flavour: Flavour::Old,
     ..BLOCK
 };
 
@@ -134,16 +143,24 @@ pub fn behind_iommu() -> crate::Result<CaseResult> {
     run(Arch::X86_64, 4)
 }
 
+/// Devices of which the test machine's kernel has VFIO groups only.
+pub fn by_group() -> crate::Result<CaseResult> {
+    publish(Section::Group, 0, rows_or_why(Arch::X86_64, &BY_GROUP))
+}
+
 /// Devices that the stock kernel has no driver for.
 pub fn bare_metal() -> crate::Result<CaseResult> {
     bare::case()
 }
 
 fn run(arch: Arch, number: usize) -> crate::Result<CaseResult> {
-    let batch = BATCHES[number];
-    let rows = rows(arch, batch)
-        .unwrap_or_else(|error| without_result(&batch.subjects_on(arch), &error.to_string()));
-    publish(arch, subjects(arch, number), rows)
+    let rows = rows_or_why(arch, BATCHES[number]);
+    publish(Section::of(arch), subjects(arch, number), rows)
+}
+
+fn rows_or_why(arch: Arch, batch: &Batch) -> Vec<Row> {
+    rows(arch, batch)
+        .unwrap_or_else(|error| without_result(&batch.subjects_on(arch), &error.to_string()))
 }
 
 /// Subjects of the first `batches` on machines of `arch`.
@@ -154,8 +171,8 @@ fn subjects(arch: Arch, batches: usize) -> usize {
         .sum()
 }
 
-/// Puts rows into the table, from `first` on, and reports what is wrong with them.
-fn publish(arch: Arch, first: usize, rows: Vec<Row>) -> crate::Result<CaseResult> {
+/// Puts rows into a table, from `first` on, and reports what is wrong with them.
+fn publish(section: Section, first: usize, rows: Vec<Row>) -> crate::Result<CaseResult> {
     let mut problems = String::new();
     for row in &rows {
         for (aspect, text) in &row.problems {
@@ -163,11 +180,12 @@ fn publish(arch: Arch, first: usize, rows: Vec<Row>) -> crate::Result<CaseResult
             let _ = writeln!(problems, "{}: {aspect:?}: {text}", row.name);
         }
     }
-    let count = match arch {
-        Arch::X86_64 => subjects(arch, BATCHES.len()) + bare::COUNT,
-        Arch::Aarch64 => subjects(arch, EVERYWHERE),
+    let count = match section {
+        Section::Pc => subjects(Arch::X86_64, BATCHES.len()) + bare::COUNT,
+        Section::Group => BY_GROUP.subjects.len(),
+        Section::Aarch64 => subjects(Arch::Aarch64, EVERYWHERE),
     };
-    table::add(arch, (first..).zip(rows), count)?;
+    table::add(section, (first..).zip(rows), count)?;
     Ok(if problems.is_empty() {
         Ok(())
     } else {
@@ -196,13 +214,25 @@ fn rows(arch: Arch, batch: &Batch) -> crate::Result<Vec<Row>> {
         Iommu::None => "--noiommu",
         Iommu::Intel => "",
     };
-    let starts = script::inner(&rig.subjects, server.port(), accept, batch.hands_back());
+    // Other kernels have no driver for an interface of their own.
+    let traffic = (batch.flavour != Flavour::Groups).then(Traffic::start);
+    let traffic = traffic.transpose().at("start", "a sender")?;
+    let ending = script::Ending {
+        hands_back: batch.hands_back(),
+        listens: traffic.is_none(),
+    };
+    let starts = script::inner(&rig.subjects, server.port(), accept, ending);
     let machine = rig.machine(&starts)?;
+    let machine = match &traffic {
+        None => with_sender(machine),
+        Some(traffic) => on_wire(machine, &traffic.netdev(), "traffic"),
+    };
     let steps = iommu::script(batch.steps);
     let outcome = machine.run(&script::outer(rig.functions.len(), &steps, batch.watch))?;
     let left = rig.left()?;
     let outside = Outside {
         handed_back: batch.hands_back(),
+        by_group: batch.flavour == Flavour::Old,
         left,
         disks: rig.disks,
         served: served_hashes,
@@ -286,6 +316,7 @@ impl<'a> Rig<'a> {
             .memory(self.batch.memory)
             .hugepages_2m(self.batch.hugepages)
             .iommu(self.batch.iommu)
+            .flavour(self.batch.flavour)
             .file("kernel", setup::guest_kernel_of(self.arch)?.unpacked())
             .file("starts", path)
             .file("busybox", setup::busybox(self.arch)?)
@@ -309,7 +340,7 @@ impl<'a> Rig<'a> {
                 machine = machine.qemu_arg("-device").qemu_arg(&named(medium));
             }
         }
-        Ok(with_wire(machine))
+        Ok(on_wire(machine, "user,id=server", "server"))
     }
 
     /// SHA-256 of every disk's current image.
@@ -329,17 +360,21 @@ impl<'a> Rig<'a> {
     }
 }
 
-/// All network interfaces are on one wire, with a server at one end and an interface that stays with the test
-/// machine's own driver.
-fn with_wire(machine: Machine) -> Machine {
-    let netdevs = [
-        "user,id=server",
-        "hubport,id=to-server,hubid=0,netdev=server",
-        "hubport,id=sender,hubid=0",
-    ];
-    let machine = netdevs.iter().fold(machine, |machine, netdev| {
-        machine.qemu_arg("-netdev").qemu_arg(netdev)
-    });
+/// Another end of the wire that all network interfaces are on.
+fn on_wire(machine: Machine, netdev: &str, id: &str) -> Machine {
+    let port = format!("hubport,id=to-{id},hubid=0,netdev={id}");
+    [netdev, &port]
+        .into_iter()
+        .fold(machine, |machine, netdev| {
+            machine.qemu_arg("-netdev").qemu_arg(netdev)
+        })
+}
+
+/// An interface on the wire that stays with the test machine's own driver.
+fn with_sender(machine: Machine) -> Machine {
+    let machine = machine
+        .qemu_arg("-netdev")
+        .qemu_arg("hubport,id=sender,hubid=0");
     machine.device("e1000e,netdev=sender")
 }
 
@@ -357,7 +392,7 @@ mod tests {
 
     #[test]
     fn functions_of_one_slot_are_the_first_of_their_machine() {
-        for batch in BATCHES {
+        for batch in BATCHES.into_iter().chain([&BY_GROUP]) {
             let functions = batch.subjects.iter().flat_map(|subject| subject.functions);
             for (number, function) in functions.enumerate() {
                 assert_eq!(

@@ -95,8 +95,17 @@ pub fn outer(functions: usize, steps: &str, watch: &str) -> String {
     script + steps + order::START + watch + " sh /testbed/starts\nsay watched $?\n"
 }
 
+/// What follows each start.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending {
+    /// The devices are handed back to the test machine.
+    pub hands_back: bool,
+    /// The test machine's own interface, behind all functions, sends meanwhile. Else others do all the time.
+    pub listens: bool,
+}
+
 /// `/testbed/starts`: all starts of a batch.
-pub fn inner(subjects: &[Subject], port: u16, accept: &str, hands_back: bool) -> String {
+pub fn inner(subjects: &[Subject], port: u16, accept: &str, ending: Ending) -> String {
     let mut script = [PRELUDE, FUNCTIONS, order::SHOW, FUNCTIONS_END, HAND_BACK]
         .concat()
         .replace("@LIMIT@", &GUEST_LIMIT.to_string())
@@ -106,7 +115,7 @@ pub fn inner(subjects: &[Subject], port: u16, accept: &str, hands_back: bool) ->
         let last = first_function.last().copied().unwrap_or(0);
         first_function.push(last + subject.functions.len());
     }
-    if hands_back {
+    if ending.hands_back && ending.listens {
         let sender = first_function.last().copied().unwrap_or(0);
         let _ = writeln!(script, "listen $TESTBED_BDF_{sender}");
     }
@@ -131,7 +140,7 @@ pub fn inner(subjects: &[Subject], port: u16, accept: &str, hands_back: bool) ->
             script,
             "start {begin} {end} '{section}' initramfs{index} '{cmdline}' {accept}{devices}"
         );
-        if hands_back {
+        if ending.hands_back {
             let names = devices.replace("--device ", "");
             let _ = writeln!(script, "hand_back {}{names}", back_key(number));
         }
@@ -152,7 +161,11 @@ mod tests {
 
     #[test]
     fn every_start_has_its_devices_and_marks() {
-        let script = inner(TOGETHER, 80, "--noiommu", true);
+        let ending = Ending {
+            hands_back: true,
+            listens: true,
+        };
+        let script = inner(TOGETHER, 80, "--noiommu", ending);
         let starts: Vec<&str> = script
             .lines()
             .filter(|line| line.starts_with("start "))

@@ -174,6 +174,18 @@ const fn one(name: &'static str, functions: &'static [Function]) -> Subject {
     }
 }
 
+const XHCI: Subject = one(
+    "qemu-xhci with usb-storage",
+    &[Function::disk("qemu-xhci,id=bus@", XHCI_MODULES, "xhci_hcd", Msix).with_medium(USB_DISK)],
+);
+const IGB: Subject = one(
+    "igb",
+    &[Function::network("igb,netdev=net@", &["igb"], "igb", Msix)],
+);
+
+/// Through VFIO groups.
+pub const GROUP: &[Subject] = &[one("nvme", &[NVME]), one("e1000e", &[E1000E]), IGB, XHCI];
+
 /// Controllers with a disk.
 pub const BLOCK: &[Subject] = &[
     one("nvme", &[NVME]),
@@ -226,23 +238,14 @@ pub const BLOCK: &[Subject] = &[
         )
         .with_medium("sd-card,drive=disk@")],
     ),
-    one(
-        "qemu-xhci with usb-storage",
-        &[
-            Function::disk("qemu-xhci,id=bus@", XHCI_MODULES, "xhci_hcd", Msix)
-                .with_medium(USB_DISK),
-        ],
-    ),
+    XHCI,
 ];
 
 /// Network interfaces.
 pub const NETWORK: &[Subject] = &[
     one("e1000", &[E1000]),
     one("e1000e", &[E1000E]),
-    one(
-        "igb",
-        &[Function::network("igb,netdev=net@", &["igb"], "igb", Msix)],
-    ),
+    IGB,
     one(
         "rtl8139",
         &[Function::network(

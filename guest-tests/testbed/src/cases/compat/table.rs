@@ -13,6 +13,47 @@ use crate::setup::Arch;
 /// Where the table is published, in the checkout.
 const FILE: &str = "docs/reference/compatibility.md";
 
+/// A table of the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// PCs.
+    Pc,
+    /// PCs whose kernel has VFIO groups only.
+    Group,
+    /// Machines of this architecture.
+    Aarch64,
+}
+
+impl Section {
+    const ALL: [Self; 3] = [Self::Pc, Self::Group, Self::Aarch64];
+
+    /// That of the newest kernel of `arch`.
+    pub fn of(arch: Arch) -> Self {
+        match arch {
+            Arch::X86_64 => Self::Pc,
+            Arch::Aarch64 => Self::Aarch64,
+        }
+    }
+
+    /// Its heading, which stands before its table.
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Pc => "## x86-64",
+            Self::Group => "## x86-64, on Linux 6.12",
+            Self::Aarch64 => "## aarch64",
+        }
+    }
+
+    /// What stands for its table in the document's text.
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Pc => "@PC@\n",
+            Self::Group => "@GROUP@\n",
+            Self::Aarch64 => "@AARCH64@\n",
+        }
+    }
+}
+
 /// What is looked at in every row, as the table's columns name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Aspect {
@@ -65,24 +106,24 @@ impl Row {
     }
 }
 
-/// Rows by their place in the table. A run of the cases is for one architecture.
-static ROWS: Mutex<Vec<(usize, Row)>> = Mutex::new(Vec::new());
+/// Rows by their place in their tables.
+static ROWS: Mutex<Vec<(Section, usize, Row)>> = Mutex::new(Vec::new());
 
-/// Adds rows by their place in the table of `arch`; when all `count` are there, prints the table, and writes it to the
+/// Adds rows by their place in the table of `section`; when all `count` are there, prints the table, and writes it to the
 /// documentation if every row is well.
 ///
 /// # Errors
 /// [`Error::File`](crate::Error::File).
-pub fn add(arch: Arch, rows: impl Iterator<Item = (usize, Row)>, count: usize) -> Result<()> {
+pub fn add(section: Section, rows: impl Iterator<Item = (usize, Row)>, count: usize) -> Result<()> {
     let mut all = ROWS.lock().unwrap_or_else(PoisonError::into_inner);
-    all.extend(rows);
-    if all.len() < count {
+    all.extend(rows.map(|(place, row)| (section, place, row)));
+    let is_here = |(of, ..): &&(Section, usize, Row)| *of == section;
+    if all.iter().filter(is_here).count() < count {
         return Ok(());
     }
-    let mut rows = std::mem::take(&mut *all);
-    drop(all);
-    rows.sort_by_key(|(place, _)| *place);
-    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
+    let mut rows: Vec<_> = all.iter().filter(is_here).cloned().collect();
+    rows.sort_by_key(|(_, place, _)| *place);
+    let rows: Vec<Row> = rows.into_iter().map(|(.., row)| row).collect();
     let table = render(&rows);
     println!("\n{table}");
     if rows.iter().any(|row| !row.problems.is_empty()) {
@@ -91,13 +132,11 @@ pub fn add(arch: Arch, rows: impl Iterator<Item = (usize, Row)>, count: usize) -
     }
     let path = paths::checkout().join(FILE);
     let published = fs::read_to_string(&path).at("read", &path)?;
-    let [mut pc, mut aarch64] =
-        ["## x86-64", "## aarch64"].map(|heading| table_of(&published, heading));
-    match arch {
-        Arch::X86_64 => pc = table,
-        Arch::Aarch64 => aarch64 = table,
-    }
-    fs::write(&path, document(&pc, &aarch64)).at("write", &path)
+    let document = document(|of| match of == section {
+        true => table.clone(),
+        false => table_of(&published, of),
+    });
+    fs::write(&path, document).at("write", &path)
 }
 
 fn render(rows: &[Row]) -> String {
@@ -119,19 +158,20 @@ fn render(rows: &[Row]) -> String {
     text
 }
 
-fn document(pc: &str, aarch64: &str) -> String {
-    let or_none = |table: &str| match table {
-        "" => "No row has been run yet.\n".to_owned(),
-        rows => rows.to_owned(),
-    };
-    include_str!("compatibility.md")
-        .replace("@PC@\n", &or_none(pc))
-        .replace("@AARCH64@\n", &or_none(aarch64))
+/// The document with the table of each section; an empty one if it has no rows yet.
+fn document(table: impl Fn(Section) -> String) -> String {
+    let text = include_str!("compatibility.md").to_owned();
+    Section::ALL.into_iter().fold(text, |text, section| {
+        let table = Some(table(section)).filter(|table| !table.is_empty());
+        let table = table.unwrap_or_else(|| "No row has been run yet.\n".to_owned());
+        text.replace(section.mark(), &table)
+    })
 }
 
-/// The table under a heading; empty if there is none.
-fn table_of(document: &str, heading: &str) -> String {
-    let section = document.lines().skip_while(|line| *line != heading).skip(1);
+/// The table of a section in a document; empty if there is none.
+fn table_of(document: &str, section: Section) -> String {
+    let lines = document.lines();
+    let section = lines.skip_while(|line| *line != section.heading()).skip(1);
     let section = section.take_while(|line| !line.starts_with('#'));
     let rows = section.filter(|line| line.starts_with('|'));
     rows.flat_map(|row| [row, "\n"]).collect()
@@ -162,22 +202,25 @@ mod tests {
     }
 
     #[test]
-    fn the_document_holds_the_table() {
-        let document = document("| x |\n| y |\n", "| z |\n");
-        assert!(document.contains("\n| x |\n"));
-        assert_eq!(table_of(&document, "## x86-64"), "| x |\n| y |\n");
-        assert_eq!(table_of(&document, "## aarch64"), "| z |\n");
-        assert_eq!(table_of(&document, "## other"), "");
-        let empty = super::document("", "");
-        assert_eq!(table_of(&empty, "## aarch64"), "");
-        assert!(empty.contains("## aarch64\n\nNo row has been run yet.\n\n## Columns"));
+    fn the_document_holds_the_tables() {
+        let table = |section| match section {
+            Section::Pc => "| x |\n| y |\n",
+            Section::Group => "| w |\n",
+            Section::Aarch64 => "",
+        };
+        let document = document(|section| table(section).to_owned());
+        for section in Section::ALL {
+            assert_eq!(table_of(&document, section), table(section));
+        }
+        assert!(document.contains("## aarch64\n\nNo row has been run yet.\n\n## Columns"));
+        assert_eq!(table_of("", Section::Pc), "");
     }
 
     #[test]
     fn the_documentation_is_this_text() {
         let path = paths::checkout().join(FILE);
         let published = fs::read_to_string(path).unwrap();
-        let tables = ["## x86-64", "## aarch64"].map(|heading| table_of(&published, heading));
-        assert_eq!(published, document(&tables[0], &tables[1]));
+        let again = document(|section| table_of(&published, section));
+        assert_eq!(published, again);
     }
 }

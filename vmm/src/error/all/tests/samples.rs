@@ -436,6 +436,7 @@ fn run() -> Vec<Error> {
                 devices: 1,
                 guarded: 1,
                 cpus: 1,
+                rings: 0,
             },
         },
         RunError::Panicked,

@@ -71,6 +71,7 @@ fn outside(disks: usize) -> Outside {
     let hashes = ["d0", "d1", "d2"].map(String::from);
     Outside {
         handed_back: true,
+        by_group: false,
         disks: (0..disks).map(|number| (number, hashes.clone())).collect(),
         left: (0..disks).map(|number| (number, "d2".into())).collect(),
         served: ["s".into(), "f".into()],
@@ -98,6 +99,16 @@ fn nvme_problems(output: String, trace: String) -> Vec<Aspect> {
 #[test]
 fn what_is_well_passes() {
     assert_eq!(nvme_problems(nvme_output(), trace(2)), []);
+}
+
+#[test]
+fn the_other_way_to_a_device_shows() {
+    let outside = Outside {
+        by_group: true,
+        ..outside(1)
+    };
+    let found = problems(&BLOCK[..1], &outside, nvme_output(), trace(2));
+    assert_eq!(found, [Aspect::End]);
 }
 
 #[test]
