@@ -37,16 +37,16 @@ impl<'de> Deserialize<'de> for Seccomp {
     }
 }
 
-/// The user that a running monitor is: `NAME`, or `UID` with an optional `:GID`.
+/// The name of a user: `NAME`, or `UID` with an optional `:GID`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JailUser {
+pub enum UserName {
     /// By name, with the group of that user.
     Name(String),
     /// By number. Without a group's number the user must be a known one, and the group is that user's.
     Number(u32, Option<u32>),
 }
 
-impl FromStr for JailUser {
+impl FromStr for UserName {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
@@ -54,7 +54,7 @@ impl FromStr for JailUser {
     }
 }
 
-impl<'de> Deserialize<'de> for JailUser {
+impl<'de> Deserialize<'de> for UserName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;
         let (user, group) = match word.split_once(':') {
@@ -83,7 +83,7 @@ pub struct ConfineConfig {
     /// System calls.
     pub seccomp: Seccomp,
     /// The user that it is.
-    pub user: Option<JailUser>,
+    pub user: Option<UserName>,
     /// The directory that is its root.
     pub root: Option<PathBuf>,
 }
@@ -105,9 +105,9 @@ mod tests {
 
     #[test]
     fn a_user_has_a_name_or_a_number() {
-        assert_eq!("nobody".parse(), Ok(JailUser::Name("nobody".into())));
-        assert_eq!("1000".parse(), Ok(JailUser::Number(1000, None)));
-        assert_eq!("1:2".parse(), Ok(JailUser::Number(1, Some(2))));
+        assert_eq!("nobody".parse(), Ok(UserName::Name("nobody".into())));
+        assert_eq!("1000".parse(), Ok(UserName::Number(1000, None)));
+        assert_eq!("1:2".parse(), Ok(UserName::Number(1, Some(2))));
         for wrong in [
             "",
             ":",
@@ -119,10 +119,10 @@ mod tests {
             "1:4294967295",
             "9x",
         ] {
-            let parsed = wrong.parse::<JailUser>();
+            let parsed = wrong.parse::<UserName>();
             if wrong == "-1" {
                 // No user has such a name.
-                assert_eq!(parsed, Ok(JailUser::Name("-1".into())));
+                assert_eq!(parsed, Ok(UserName::Name("-1".into())));
             } else {
                 assert!(parsed.is_err(), "{wrong}");
             }

@@ -19,7 +19,7 @@ mod validate;
 use std::path::PathBuf;
 
 pub use backend::{backend, deserialize_backend};
-pub use confine::{ConfineConfig, JailUser, Seccomp};
+pub use confine::{ConfineConfig, Seccomp, UserName};
 pub use cpus::{CpuCount, MOST_CPUS};
 pub use device::{DeviceConfig, Poll};
 pub use error::{ConfigError, ValidateError};

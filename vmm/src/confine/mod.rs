@@ -33,15 +33,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::config::{ConfineConfig, OnReset};
+use crate::config::{ConfineConfig, OnReset, UserName};
 use crate::error::explain::Limits;
 use files::Way;
 use filter::Filters;
-use privilege::User;
 
 pub use error::ConfineError;
+pub use privilege::drop_privileges;
 pub use refusal::Refusal;
 pub use thread_kind::{ThreadKind, current};
+pub use user::{NoSuchUser, User};
 
 /// Whether the main thread is confined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl Confinement {
         Ok(Self(Some(Arc::new(Inner {
             main,
             filters: Filters::new(config.seccomp)?,
-            user: config.user.as_ref().map(user::look_up).transpose()?,
+            user: config.user.as_ref().map(jail_user).transpose()?,
             root: root.transpose()?,
             ways: Mutex::default(),
             main_entered: AtomicBool::new(false),
@@ -177,7 +178,7 @@ impl Confinement {
         }
         // Threads that the main thread starts later have inherited it.
         if !inner.main_entered.load(Ordering::SeqCst) {
-            privilege::drop_privileges(inner.user)?;
+            drop_privileges(inner.user.as_ref())?;
             match is_main {
                 true => files::restrict(&inner.ways()),
                 false => files::restrict(&[]),
@@ -193,6 +194,13 @@ impl Confinement {
         inner.main_entered.fetch_or(is_main, Ordering::SeqCst);
         Ok(())
     }
+}
+
+/// The user of a jail, who has no group but its own.
+fn jail_user(name: &UserName) -> Result<User, ConfineError> {
+    User::find(name)
+        .map(User::alone)
+        .map_err(|NoSuchUser { user, reason }| ConfineError::JailUser { user, reason })
 }
 
 impl Inner {

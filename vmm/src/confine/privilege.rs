@@ -18,20 +18,14 @@ use rustix::thread::{
 };
 
 use super::error::{ConfineError, cannot};
-
-/// A user with a group, and no other groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct User {
-    pub uid: u32,
-    pub gid: u32,
-}
+use super::user::User;
 
 /// Takes all privileges from this thread: it becomes `user`, if there is one, has no capabilities, and gets none by
 /// executing a program.
 ///
 /// # Errors
 /// [`ConfineError::Confine`]
-pub fn drop_privileges(user: Option<User>) -> Result<(), ConfineError> {
+pub fn drop_privileges(user: Option<&User>) -> Result<(), ConfineError> {
     set_no_new_privs(true).map_err(cannot("forbid new privileges"))?;
     let held = capabilities(None).map_err(cannot("read capabilities"))?;
     if held.effective.contains(CapabilitySet::SETPCAP) {
@@ -40,12 +34,12 @@ pub fn drop_privileges(user: Option<User>) -> Result<(), ConfineError> {
             let _ = remove_capability_from_bounding_set(capability);
         }
     }
-    if let Some(User { uid, gid }) = user {
-        let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        set_thread_groups(&[]).map_err(cannot("leave all groups (--jail-user)"))?;
-        set_thread_res_gid(group, group, group)
-            .map_err(cannot("change the group (--jail-user)"))?;
-        set_thread_res_uid(user, user, user).map_err(cannot("change the user (--jail-user)"))?;
+    if let Some(User { uid, gid, groups }) = user {
+        let (user, group) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+        let groups: Vec<_> = groups.iter().copied().map(Gid::from_raw).collect();
+        set_thread_groups(&groups).map_err(cannot("change the groups"))?;
+        set_thread_res_gid(group, group, group).map_err(cannot("change the group"))?;
+        set_thread_res_uid(user, user, user).map_err(cannot("change the user"))?;
     }
     // Kernels before 4.3 have no such set.
     let _ = clear_ambient_capability_set();

@@ -45,7 +45,7 @@ pub struct Canary {
 /// Holds the pattern, runs the command, checks every word. Returns the command's status if all is well.
 ///
 /// # Errors
-/// [`Error::File`], or what the command's start returns.
+/// [`Error::File`](crate::Error::File), or what the command's start returns.
 pub fn run(canary: Canary, command: &[String]) -> Result<i32> {
     let pagemap = pagemap()?;
     let free = free_low_frames()?;
@@ -83,7 +83,7 @@ pub fn run(canary: Canary, command: &[String]) -> Result<i32> {
 /// memory that a guest gave back, or gives back. Reports what it found under `key`, and returns the command's status.
 ///
 /// # Errors
-/// [`Error::File`], or what the command's start returns.
+/// [`Error::File`](crate::Error::File), or what the command's start returns.
 pub fn pool(key: &str, command: &[String]) -> Result<i32> {
     let pagemap = pagemap()?;
     let mut chunks = Vec::new();

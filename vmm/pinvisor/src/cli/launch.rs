@@ -4,8 +4,9 @@
 
 use clap::Args;
 
+use vmm::config::UserName;
+
 use super::GuestArgs;
-use crate::launcher::UserName;
 
 /// Options of `pinvisor launch`: those of a run, and who the guest is run as.
 #[derive(Args, Clone, Debug, Default)]
@@ -28,11 +29,12 @@ mod tests {
 
     #[test]
     fn a_run_is_launched_by_another_word() {
-        let words = "pinvisor launch --kernel k --memory 1G --device 01:00.0 --noiommu --user vm:7";
+        let words =
+            "pinvisor launch --kernel k --memory 1G --device 01:00.0 --noiommu --user 1000:7";
         let Command::Launch(args) = Cli::parse_from(words.split_whitespace()).command else {
             panic!("not a launch");
         };
-        assert_eq!(args.user, Some("vm:7".parse().unwrap()));
+        assert_eq!(args.user, Some("1000:7".parse().unwrap()));
         let config = args.guest.into_config(0).unwrap().guest;
         assert_eq!(config.devices.len(), 1);
         let wrong = Cli::try_parse_from(["pinvisor", "launch", "--user", ""]);

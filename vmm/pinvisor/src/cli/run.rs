@@ -102,7 +102,7 @@ mod tests {
     use std::io::Write;
 
     use clap::{CommandFactory, Parser};
-    use vmm::config::{BackendChoice, ConfineConfig, JailUser, OnReset, Seccomp, SerialConfig};
+    use vmm::config::{BackendChoice, ConfineConfig, OnReset, Seccomp, SerialConfig, UserName};
 
     use super::super::{Cli, Command};
     use super::*;
@@ -227,7 +227,7 @@ mod tests {
             on_reset: OnReset::Restart,
             confine: ConfineConfig {
                 seccomp: Seccomp::Log,
-                user: Some(JailUser::Number(1000, Some(2000))),
+                user: Some(UserName::Number(1000, Some(2000))),
                 root: Some("/var/empty".into()),
             },
         };

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 use vmm::config::{
-    BackendChoice, Config, ConfineConfig, CpuCount, DeviceConfig, JailUser, LowMemory,
-    MemoryConfig, OnReset, Seccomp, SerialConfig, backend, deserialize_backend, deserialize_path,
+    BackendChoice, Config, ConfineConfig, CpuCount, DeviceConfig, LowMemory, MemoryConfig, OnReset,
+    Seccomp, SerialConfig, UserName, backend, deserialize_backend, deserialize_path,
 };
 
 use super::{HostConfig, RunConfig};
@@ -143,7 +143,7 @@ pub struct RunOptions {
 
     /// Become this user, with one group, before the guest starts
     #[arg(long, value_name = "NAME|UID[:GID]")]
-    pub jail_user: Option<JailUser>,
+    pub jail_user: Option<UserName>,
 
     /// Make DIR, which may be empty, the root directory before the guest starts
     #[arg(long, value_name = "DIR")]

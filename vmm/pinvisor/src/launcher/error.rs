@@ -5,6 +5,7 @@
 use std::io;
 
 use vmm::ExitCode;
+use vmm::confine::{ConfineError, NoSuchUser};
 
 /// A launch that does not take place.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum LaunchError {
         "--on-reset restart is not possible without privilege: the devices of the next guest would have to be opened"
     )]
     Restart,
+    /// A jail takes privilege that is gone.
+    #[error("--jail-user and --jail-root are not possible without privilege")]
+    Jail,
     /// The events would go into the socket.
     #[error("--event-fd {0} names the socket of --handover")]
     SameDescriptor(u32),
@@ -26,13 +30,8 @@ pub enum LaunchError {
         reason: String,
     },
     /// Privilege is not dropped.
-    #[error("Cannot {operation} before the guest is run")]
-    Privilege {
-        /// What was tried, as a verb phrase.
-        operation: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
+    #[error("Cannot drop privilege before the guest is run")]
+    Privilege(#[from] ConfineError),
     /// The program is not executed.
     #[error("Cannot execute this program again, without privilege")]
     Execute {
@@ -41,13 +40,21 @@ pub enum LaunchError {
     },
 }
 
+impl From<NoSuchUser> for LaunchError {
+    fn from(NoSuchUser { user, reason }: NoSuchUser) -> Self {
+        Self::User { name: user, reason }
+    }
+}
+
 impl LaunchError {
     /// The exit code of a process that ends with this error.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Restart | Self::SameDescriptor(_) | Self::User { .. } => ExitCode::Usage,
-            Self::Privilege { .. } | Self::Execute { .. } => ExitCode::Host,
+            Self::Restart | Self::Jail | Self::SameDescriptor(_) | Self::User { .. } => {
+                ExitCode::Usage
+            }
+            Self::Privilege(_) | Self::Execute { .. } => ExitCode::Host,
         }
     }
 
@@ -58,12 +65,13 @@ impl LaunchError {
             Self::Restart => {
                 "omit --on-reset restart, and have what starts pinvisor launch start it again at exit code 7"
             }
+            Self::Jail => "name the user with pinvisor launch --user",
             Self::SameDescriptor(_) => "open another descriptor for the events",
             Self::User { .. } => {
                 "name a user of /etc/passwd, or numbers: --user UID:GID. It must be able to open /dev/kvm: usermod -aG \
                  kvm USER"
             }
-            Self::Privilege { .. } => {
+            Self::Privilege(_) => {
                 "run as root: --user takes CAP_SETUID and CAP_SETGID; without --user the guest runs as the user who \
                  launches it"
             }

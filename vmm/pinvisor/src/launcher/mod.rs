@@ -3,8 +3,6 @@
 //! `pinvisor launch`: does what needs privilege, drops all of it, and becomes `pinvisor run --handover`.
 
 mod error;
-mod privileges;
-mod user;
 mod words;
 
 use std::convert::Infallible;
@@ -15,13 +13,14 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use vmm::HandedOver;
-use vmm::config::{OnReset, ValidConfig};
+use vmm::config::{OnReset, UserName, ValidConfig};
+use vmm::confine::{User, drop_privileges};
 
 use crate::config::HostConfig;
 use crate::error::Error;
 pub use error::LaunchError;
-pub use user::UserName;
 
 /// This program, whatever has become of its file.
 const PROGRAM: &str = "/proc/self/exe";
@@ -31,8 +30,10 @@ const PROGRAM: &str = "/proc/self/exe";
 /// # Errors
 /// [`Error::Launch`]
 pub fn check(host: &HostConfig) -> Result<(), Error> {
+    let has_jail = host.confine.user.is_some() || host.confine.root.is_some();
     match host.on_reset {
         OnReset::Restart => Err(LaunchError::Restart.into()),
+        OnReset::Exit if has_jail => Err(LaunchError::Jail.into()),
         OnReset::Exit => Ok(()),
     }
 }
@@ -43,9 +44,14 @@ pub fn check(host: &HostConfig) -> Result<(), Error> {
 /// # Errors
 /// [`Error`]; everything has been released by then.
 pub fn launch(config: &ValidConfig, user: Option<&UserName>) -> Result<Infallible, Error> {
-    let account = user.map(UserName::find).transpose()?;
+    let user = user.map(User::find).transpose();
+    let user = user.map_err(LaunchError::from)?;
     let handed_over = HandedOver::prepare(config)?;
-    let failed = privileges::drop_all(account.as_ref(), handed_over.maps_later())
+    if handed_over.maps_later() {
+        lift_limit();
+    }
+    let failed = drop_privileges(user.as_ref())
+        .map_err(LaunchError::from)
         .and_then(|()| execute(&handed_over));
     let Err(error) = failed;
     let error = Error::from(error);
@@ -59,6 +65,18 @@ pub fn launch(config: &ValidConfig, user: Option<&UserName>) -> Result<Infallibl
             log::error!("{}", other.chain());
             Err(error)
         }
+    }
+}
+
+/// Lifts the limit on locked memory: what the monitor maps for an IOMMU counts. Without CAP_SYS_RESOURCE the limit stays,
+/// and the monitor reports it if it is too low.
+fn lift_limit() {
+    let limit = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if let Err(error) = setrlimit(Resource::Memlock, limit) {
+        log::debug!("Cannot lift the limit on locked memory: {error}");
     }
 }
 
@@ -77,16 +95,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_restart_takes_what_only_the_launcher_can_do() {
-        let host = |on_reset| HostConfig {
-            on_reset,
+    fn a_restart_and_a_jail_take_what_only_the_launcher_can_do() {
+        assert!(check(&HostConfig::default()).is_ok());
+        let restart = HostConfig {
+            on_reset: OnReset::Restart,
             ..HostConfig::default()
         };
-        assert!(check(&host(OnReset::Exit)).is_ok());
-        let refused = check(&host(OnReset::Restart)).unwrap_err();
-        assert_eq!(
-            (refused.id(), refused.exit_code()),
-            ("launch", vmm::ExitCode::Usage)
-        );
+        let mut jail = HostConfig::default();
+        jail.confine.root = Some("/var/empty".into());
+        for host in [restart, jail] {
+            let refused = check(&host).unwrap_err();
+            assert_eq!(
+                (refused.id(), refused.exit_code()),
+                ("launch", vmm::ExitCode::Usage)
+            );
+        }
     }
 }
