@@ -31,7 +31,7 @@ struct Buffer {
 
 impl RingPins {
     /// The most rings that pins of `bytes`, in pieces of 2 MiB or more, take; each is an open file. Of any two rings the
-    /// later one was made for a piece that the other had no room for: together they hold more than [`MOST_BYTES`].
+    /// later one was made for a piece that the other had no room for: together they hold more than `MOST_BYTES`.
     #[must_use]
     pub const fn most_rings(bytes: u64) -> u64 {
         bytes.div_ceil(MOST_BYTES).saturating_mul(2)

@@ -7,9 +7,9 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | user, capabilities, root directory, core dumps | [`privilege`] |
-//! | files | [`files`] |
-//! | system calls | [`calls`], [`filter`] |
+//! | user, capabilities, root directory, core dumps | `privilege` |
+//! | files | `files` |
+//! | system calls | `calls`, `filter` |
 //!
 //! All threads share their memory. One that is taken over can have another one do what that may do, so all of them together
 //! are the limit.

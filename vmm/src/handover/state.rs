@@ -309,7 +309,7 @@ impl From<&AddressMap> for Addresses {
 }
 
 impl From<Addresses> for AddressMap {
-    /// The map, of which all ranges were [checked](super::check).
+    /// The map, of which all ranges were [checked](mod@super::check).
     fn from(addresses: Addresses) -> Self {
         let bus_range = |(start, end, bus)| BusRange {
             cpu: Hpa(start)..Hpa(end),

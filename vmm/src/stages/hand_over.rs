@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The stages up to [`pin`](super::pin) for another process: what came of them is handed over to the one that runs the
+//! The stages up to [`pin`](mod@super::pin) for another process: what came of them is handed over to the one that runs the
 //! guest.
 
 use std::io;

@@ -9,7 +9,7 @@
 //! | [`inspect`] | Is the run possible? Nothing is changed. |
 //! | [`open_kvm`] | Is KVM available and sufficient? |
 //! | [`bind`] | Are the devices bound, reset and quiet? |
-//! | [`pin`] | Is memory pinned, and where? |
+//! | [`pin`](mod@pin) | Is memory pinned, and where? |
 //! | [`plan`](mod@plan) | Where is everything in the guest? |
 //! | [`map`] | Is memory at the addresses that devices and guest use? |
 //! | [`load`] | Which boot data is in it? |

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The stages up to [`pin`](super::pin) in a process without privilege: another process has gone through them, and hands
+//! The stages up to [`pin`](mod@super::pin) in a process without privilege: another process has gone through them, and hands
 //! over what came of it.
 
 use std::sync::Arc;

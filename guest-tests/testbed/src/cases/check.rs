@@ -58,6 +58,25 @@ impl Findings {
     }
 }
 
+/// The script said each fact of `whole`, and `parts` are in what it said.
+pub fn said(
+    findings: &mut Findings,
+    facts: &BTreeMap<&str, &str>,
+    whole: &[(&str, &str)],
+    parts: &[(&str, &str)],
+) {
+    for (key, value) in whole {
+        findings.expect_eq(key, facts.get(key), Some(value));
+    }
+    for (key, part) in parts {
+        let found = facts.get(key);
+        findings.expect(
+            found.is_some_and(|text| text.contains(part)),
+            format!("{key}: `{part}` is not in {found:?}"),
+        );
+    }
+}
+
 /// What must hold after every run of `pinvisor`: the script finished, hugepages are free, no process is left.
 pub fn left_clean(findings: &mut Findings, outcome: &Outcome, facts: &BTreeMap<&str, &str>) {
     findings.expect_eq("script", outcome.status, Status::Exited(0));

@@ -114,16 +114,7 @@ pub fn limits() -> Result<CaseResult> {
 fn judge(findings: &mut Findings, outcome: &Outcome) {
     let facts = script::facts(&outcome.output);
     check::left_clean(findings, outcome, &facts);
-    for (key, value) in FACTS {
-        findings.expect_eq(key, facts.get(key), Some(&value));
-    }
-    for (key, part) in PARTS {
-        let found = facts.get(key);
-        findings.expect(
-            found.is_some_and(|text| text.contains(part)),
-            format!("{key}: `{part}` is not in {found:?}"),
-        );
-    }
+    check::said(findings, &facts, &FACTS, &PARTS);
     findings.expect(
         facts.get("kept_free").is_some_and(|free| *free != "150"),
         "no memory was kept",

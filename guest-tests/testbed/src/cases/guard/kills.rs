@@ -35,9 +35,9 @@ load() {
 }
 "#;
 
-/// 10 kills.
+/// 5 kills.
 pub fn short() -> Result<CaseResult> {
-    run(10)
+    run(5)
 }
 
 /// 100 kills.
