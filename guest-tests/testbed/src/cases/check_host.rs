@@ -279,16 +279,6 @@ pub const MACHINE: &[Step] = &[
         ..STEP
     },
     Step {
-        // In a chroot no process can make one, so what the process sees of its own is covered.
-        name: "user-namespace",
-        before: "echo 0 1000 1 > /tmp/uid_map\n",
-        command: "sh -c 'mount --bind /tmp/uid_map /proc/$$/uid_map && exec pinvisor check'",
-        status: "2",
-        shows: &["FAIL capability-rawio"],
-        says: &["user namespace"],
-        ..STEP
-    },
-    Step {
         name: "few-hugepages",
         command: "pinvisor check --memory 1G",
         status: "2",
