@@ -9,7 +9,8 @@ for tenth in $(seq 300); do
     ls -l "/proc/$first/fd" 2>/dev/null | grep -q kvm-vcpu && break
     sleep 0.1
 done
-say capabilities "$(sed -n 's/^CapEff:\t*//p' "/proc/$first/status")"
+# What the container gives. The monitor drops what it has of that when its guest starts.
+say capabilities "$(sed -n 's/^CapBnd:\t*//p' "/proc/$first/status")"
 # No other device can be opened in its control group.
 head -c 1 /dev/mem > /dev/null && say mem_outside allowed
 group=/sys/fs/cgroup$(sed 's/^0:://' "/proc/$first/cgroup")
