@@ -23,6 +23,8 @@
 mod rule;
 
 use std::ffi::{c_int, c_ulong, c_void};
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::{env, process, slice};
 
@@ -96,7 +98,7 @@ fn lies(call: &str, number: u64) -> Vec<&'static Lie> {
         .filter(|rule| rule.is_due(call, number))
         .collect();
     due.into_iter()
-        .inspect(|rule| eprintln!("falsify: {rule}"))
+        .inspect(|rule| report(rule))
         .map(Rule::lie)
         .collect()
 }
@@ -121,6 +123,11 @@ fn falsify(lies: &[&Lie], answer: &mut [u8]) {
 }
 
 fn give_up(error: &str) -> ! {
-    eprintln!("falsify: {error}");
+    report(error);
     process::exit(UNUSABLE)
+}
+
+/// Prints `what`. The keeper's standard error has no reader, which must not end the keeper.
+fn report(what: impl Display) {
+    let _ = writeln!(io::stderr(), "falsify: {what}");
 }
