@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// Between two frames: enough for receive rings to fill within some seconds, few enough for guests to do other work.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A frame: to all, from nobody's address, of a protocol for experiments (IEEE 802, 0x88b5), as long as most.
+/// A broadcast frame, from an address that no device has, of a protocol for experiments (IEEE 802, 0x88b5), as long as most.
 const HEADER: [u8; 14] = [
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5,
 ];
@@ -43,7 +43,7 @@ impl Traffic {
             while !ended.load(Ordering::Relaxed) {
                 // Before the machine is there, and when it takes no more, nothing is sent.
                 let _ = socket.send_to(&frame, &to);
-                // What others send is nobody's.
+                // Frames of other senders do not count.
                 while socket.recv(&mut [0; 1]).is_ok() {}
                 thread::sleep(PAUSE);
             }

@@ -37,7 +37,7 @@ pub fn stock_kernel() -> Result<CaseResult> {
         outcome
             .output
             .contains("Cannot verify that guest memory stays at the addresses that devices use"),
-        "it is not logged that there is no page check",
+        "the missing page check is not logged",
     );
     Ok(findings.into_result(&outcome))
 }
