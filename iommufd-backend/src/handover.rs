@@ -155,12 +155,6 @@ impl Pagemap {
     pub fn open_for(pid: u32) -> Result<Self, Error> {
         Self::open_at(format!("/proc/{pid}/pagemap").into())
     }
-
-    /// The file that another process opened for this one.
-    #[must_use]
-    pub fn taken_over(file: OwnedFd) -> Self {
-        Self::from(File::from(file))
-    }
 }
 
 impl AsFd for Pagemap {
@@ -213,7 +207,7 @@ mod tests {
         let variable = 0_u8;
         let here = address::Hva(std::ptr::from_ref(&variable).expose_provenance() as u64);
         let shown = |pagemap: &Pagemap| pagemap.pages(here, 1, 4096).next().unwrap().unwrap();
-        assert_eq!(shown(&own), shown(&Pagemap::taken_over(file)));
+        assert_eq!(shown(&own), shown(&Pagemap::from(File::from(file))));
         assert!(Pagemap::open_for(u32::MAX).is_err());
     }
 }

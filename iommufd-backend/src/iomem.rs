@@ -11,6 +11,9 @@ use address::Hpa;
 
 use crate::error::Error;
 
+/// What root types to leave a copy of the map where processes read it to which the kernel shows none.
+pub const COPY_IOMEM: &str = "install -D -m 444 /proc/iomem /run/pinvisor/iomem";
+
 /// One line of the map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

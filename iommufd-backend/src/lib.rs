@@ -117,7 +117,7 @@ pub use evidence::{Because, Quiet, quiesce};
 pub use file_range::FileRange;
 pub use group::{GroupNode, Groups, container_node};
 pub use handover::NoiommuIds;
-pub use iomem::{Entry, IoMem};
+pub use iomem::{COPY_IOMEM, Entry, IoMem};
 pub use iommu::IommuSpace;
 pub use iommufd::{DEV_IOMMU, DeviceId, HwptId, IoasId, Iommufd};
 pub use irq::{IrqIndex, IrqInfo};

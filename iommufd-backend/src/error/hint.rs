@@ -8,6 +8,7 @@ use std::path::Path;
 use address::Bdf;
 
 use super::{Error, GetPaError};
+use crate::iomem::COPY_IOMEM;
 use crate::operation::{Operation, RingOperation};
 
 impl Error {
@@ -106,10 +107,8 @@ impl Error {
         match self {
             Self::AddressesHidden { path } => {
                 let copy = match path.ends_with("iomem") {
-                    true => {
-                        "; or, as root outside: install -D -m 444 /proc/iomem /run/pinvisor/iomem"
-                    }
-                    false => "",
+                    true => format!("; or, as root outside: {COPY_IOMEM}"),
+                    false => String::new(),
                 };
                 Some(format!(
                     "run as root outside a container: the kernel requires CAP_SYS_ADMIN in the initial user \

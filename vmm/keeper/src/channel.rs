@@ -5,7 +5,9 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
@@ -46,6 +48,17 @@ impl Channel {
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let (one, other) = socketpair(family, kind, SocketFlags::CLOEXEC, None)?;
         Ok((Self(one), Self(other)))
+    }
+
+    /// Waits for the other end only so long, to receive and to send.
+    ///
+    /// # Errors
+    /// That of `setsockopt`.
+    pub fn limit_waits(&self, limit: Duration) -> io::Result<()> {
+        for way in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&self.0, way, Some(limit))?;
+        }
+        Ok(())
     }
 
     /// Sends `message` and `files`.

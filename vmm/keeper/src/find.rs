@@ -12,7 +12,6 @@ use address::Bdf;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -29,7 +28,7 @@ pub const DIRECTORY: &str = "/run/pinvisor";
 const NAME: &str = "keeper-";
 
 /// A keeper responds at once, or never.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A keeper that keeps memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,21 +113,14 @@ fn call(path: &Path) -> io::Result<(Channel, u32)> {
     let socket = new_socket()?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     let pid = trusted_peer(&socket)?;
-    be_impatient(&socket)?;
-    Ok((Channel(socket), pid))
+    let channel = Channel(socket);
+    channel.limit_waits(ANSWER_TIMEOUT)?;
+    Ok((channel, pid))
 }
 
 fn new_socket() -> io::Result<OwnedFd> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
     Ok(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
-}
-
-/// Waits for the other end of `socket` only so long.
-pub(crate) fn be_impatient(socket: impl AsFd) -> io::Result<()> {
-    for way in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(socket.as_fd(), way, Some(ANSWER_TIMEOUT))?;
-    }
-    Ok(())
 }
 
 /// The process at the other end, which must be root's or the caller's own: 0 if it is outside of this PID namespace, as

@@ -23,6 +23,7 @@
 //! | `message` | What do they send to each other? |
 //! | `channel` | How? |
 //! | `start` | How does the monitor start and release a keeper? |
+//! | `spawn` | How does a small process of this program start? |
 //! | `serve` | What does a keeper do? |
 //! | `confine` | What may it do? |
 //! | `find` | Which keepers run, and how do they end? |
@@ -32,6 +33,7 @@ mod confine;
 mod find;
 mod message;
 mod serve;
+mod spawn;
 mod start;
 
 pub use channel::{Channel, MAX_FILES};
@@ -39,6 +41,7 @@ pub use confine::confine;
 pub use find::{DIRECTORY, Found, find, open_directory, release};
 pub use message::{Kept, Status};
 pub use serve::{keep_here, run};
+pub use spawn::{PROGRAM, spawn};
 pub use start::Keeper;
 
 use std::io;

@@ -16,7 +16,7 @@ use rustix::process::{PidfdFlags, getppid, pidfd_open};
 
 use crate::channel::Channel;
 use crate::confine::{Duty, confine_keeper, restrict_to};
-use crate::find::{DIRECTORY, Published, be_impatient, trusted_peer};
+use crate::find::{ANSWER_TIMEOUT, DIRECTORY, Published, trusted_peer};
 use crate::message::{Answer, Kept, Request, Settled, Status};
 use crate::{KeeperError, setup};
 
@@ -235,7 +235,7 @@ fn keep(mut held: Held, published: Option<&Published>) {
 /// Answers one question.
 fn serve_caller(channel: &Channel, held: &mut Held) -> io::Result<()> {
     trusted_peer(channel)?;
-    be_impatient(channel)?;
+    channel.limit_waits(ANSWER_TIMEOUT)?;
     let Some((request, _)) = channel.receive()? else {
         return Ok(());
     };

@@ -5,7 +5,6 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Command;
 
 use iommufd_backend::{Leftover, Quiet};
 use rustix::io::retry_on_intr;
@@ -14,15 +13,10 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use crate::KeeperError;
 use crate::channel::Channel;
 use crate::message::{Answer, Kept, MAX_PARTS, Request, Settled, ask};
+use crate::spawn::{PROGRAM, spawn};
 
-/// This program, which can be a keeper, whatever has become of its file.
-const PROGRAM: &str = "/proc/self/exe";
-
-/// What makes it one.
+/// What makes this program a keeper.
 const COMMAND: &str = "keeper";
-
-/// By what a service manager speaks with the monitor (sd_notify(3), sd_watchdog_enabled(3)). It is not the keeper's.
-const OF_SERVICE_MANAGERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// The keeper of this process. When this process ends without a word to it, it makes the devices
 /// quiet by itself, and keeps the memory if it cannot.
@@ -52,17 +46,7 @@ impl Keeper {
         devices: &[Leftover],
     ) -> Result<Self, KeeperError> {
         let (ours, theirs) = Channel::pair().map_err(KeeperError::Start)?;
-        // What it prints has no reader. Not every container has /dev/null.
-        let (_, nowhere) = io::pipe().map_err(KeeperError::Start)?;
-        // The command ends here: it owns the keeper's end of the channel, whose close tells that the keeper has exited.
-        let child = without_service_manager(&mut Command::new(program))
-            .arg(COMMAND)
-            .stdin(OwnedFd::from(theirs))
-            .stdout(nowhere.try_clone().map_err(KeeperError::Start)?)
-            .stderr(nowhere)
-            .current_dir("/")
-            .spawn()
-            .map_err(KeeperError::Start)?;
+        let child = spawn(program, COMMAND, theirs.into()).map_err(KeeperError::Start)?;
         let keeper = Self {
             channel: ours,
             pid: Pid::from_child(&child),
@@ -182,13 +166,6 @@ impl Keeper {
             source,
         }
     }
-}
-
-fn without_service_manager(command: &mut Command) -> &mut Command {
-    for variable in OF_SERVICE_MANAGERS {
-        command.env_remove(variable);
-    }
-    command
 }
 
 /// What the keeper's answer about `devices` is worth: a device that it also kept, or did not mention, is not quiet.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keeper::{Channel, MAX_FILES};
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_domain, socket_type};
+use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketType};
 
 use super::error::{HandoverError, Refusal};
@@ -50,11 +50,9 @@ impl Socket {
             let reason = "is not a Unix socket of type SOCK_SEQPACKET";
             return Err(Refusal::Descriptor { number, reason }.into());
         }
-        for way in [Timeout::Recv, Timeout::Send] {
-            set_socket_timeout(&socket, way, Some(LIMIT))
-                .map_err(|error| Refusal::Receive(error.into()))?;
-        }
-        Ok(Self(socket.into()))
+        let channel = Channel::from(socket);
+        channel.limit_waits(LIMIT).map_err(Refusal::Receive)?;
+        Ok(Self(channel))
     }
 
     /// Waits for the handover.

@@ -4,6 +4,7 @@
 //! opened for, so it cannot be handed over with the rest: it is opened once the monitor has mapped guest memory, by a
 //! privileged process that waits for that at the other end of the socket.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -79,7 +80,7 @@ fn ask(channel: &Channel) -> io::Result<Pagemap> {
         .receive::<Message>()?
         .ok_or(io::ErrorKind::UnexpectedEof)?;
     match (message, <[_; 1]>::try_from(files)) {
-        (Message::Pagemap, Ok([file])) => Ok(Pagemap::taken_over(file)),
+        (Message::Pagemap, Ok([file])) => Ok(File::from(file).into()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

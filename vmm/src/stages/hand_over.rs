@@ -3,12 +3,10 @@
 //! The stages up to [`pin`](mod@super::pin) for another process: what came of them is handed over to the one that runs the
 //! guest.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Command;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use iommufd_backend::{Leftover, PciSysfs, REGIONS, Resource};
-use keeper::Channel;
+use keeper::{Channel, PROGRAM, spawn};
 
 use super::Harness;
 use super::inspect::{Inspected, Source};
@@ -26,9 +24,7 @@ use crate::passthrough::inspected::InspectedDevice;
 use crate::passthrough::kernel_path::KernelPath;
 use crate::teardown::Resources;
 
-/// This program, whatever has become of its file.
-const PROGRAM: &str = "/proc/self/exe";
-/// What makes it a helper ([`handover::help`]).
+/// What makes this program a helper ([`handover::help`]).
 const HELPER: &str = "handover-helper";
 
 /// Devices and memory of a guest that are on their way to another process, or to this one when it executes another
@@ -57,7 +53,11 @@ impl HandedOver {
         let (socket, other) = Channel::pair().map_err(process("create a socket"))?;
         let helper = match pinned.backing.extents.is_empty() {
             true => None,
-            false => Some(start_helper(&other).map_err(process("start a helper process"))?),
+            false => {
+                let input = other.as_fd().try_clone_to_owned();
+                let started = input.and_then(|input| spawn(PROGRAM, HELPER, input));
+                Some(started.map_err(process("start a helper process"))?.id())
+            }
         };
         pinned.send(&other, facts, helper)?;
         let resources = pinned.resources;
@@ -216,19 +216,4 @@ fn to_state<'a>(
             hpas: pool.hpas().iter().map(|hpa| hpa.0).collect(),
         }),
     }
-}
-
-/// Starts the helper at the other end of the receiver's socket, and returns its number.
-fn start_helper(channel: &Channel) -> io::Result<u32> {
-    let input: OwnedFd = channel.as_fd().try_clone_to_owned()?;
-    // What it prints has no reader.
-    let (_, nowhere) = io::pipe()?;
-    let child = Command::new(PROGRAM)
-        .arg(HELPER)
-        .stdin(input)
-        .stdout(nowhere.try_clone()?)
-        .stderr(nowhere)
-        .current_dir("/")
-        .spawn()?;
-    Ok(child.id())
 }

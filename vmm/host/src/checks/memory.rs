@@ -2,6 +2,7 @@
 
 //! Checks memory: the address map, hugepages, and threats to pinned pages.
 
+use iommufd_backend::COPY_IOMEM;
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 
 use crate::checks::id::Id;
@@ -27,8 +28,9 @@ pub(crate) fn check_address_map(root: &SysRoot) -> Line {
             id,
             "/proc/iomem hides addresses from this caller (CAP_SYS_ADMIN), and they are required \
              to place guest memory",
-            "run as root: sudo pinvisor ...; or, as root outside a container: install -D -m 444 /proc/iomem \
-             /run/pinvisor/iomem",
+            format!(
+                "run as root: sudo pinvisor ...; or, as root outside a container: {COPY_IOMEM}"
+            ),
         ),
         Err(error) => Line::fail(
             id,

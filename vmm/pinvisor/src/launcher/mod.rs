@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use keeper::PROGRAM;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use vmm::HandedOver;
@@ -21,9 +22,6 @@ use vmm::confine::{User, drop_privileges};
 use crate::config::HostConfig;
 use crate::error::Error;
 pub use error::LaunchError;
-
-/// This program, whatever has become of its file.
-const PROGRAM: &str = "/proc/self/exe";
 
 /// Whether a run that `host` describes can start from a handover.
 ///
