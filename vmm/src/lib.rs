@@ -52,7 +52,7 @@ pub use run::own_file::{FileName, Identity as FileIdentity};
 pub use run::power_button::Press;
 pub use run::timings::Timings;
 pub use run::vmm::{Handle, Remains, Vmm};
-pub use stages::{HandedOver, Harness, plan, report};
+pub use stages::{HandedOver, Harness, Prepared, plan, report};
 
 /// The low and the high 32 bits.
 fn halves(value: u64) -> (u32, u32) {

@@ -162,6 +162,22 @@ impl Resources {
         tear_down(self)
     }
 
+    /// Gives everything back because of `error`, and returns the error to report: that memory is kept outranks it.
+    pub fn give_back(mut self, error: Error) -> Error {
+        let (reported, logged) = match self.tear_down() {
+            Ok(()) => return error,
+            Err(kept) if kept.keeps_memory() => (kept, error),
+            Err(other) => (error, other),
+        };
+        log::error!("{}", logged.chain());
+        reported
+    }
+
+    /// Has nothing to do with any of it any more: another process has all of it, too.
+    pub fn part(mut self) {
+        self.is_torn_down = true;
+    }
+
     /// Compares where the pages of guest memory are with the table of them, if devices were given addresses by it.
     ///
     /// # Errors

@@ -143,6 +143,9 @@ pub(crate) enum Request {
         /// Bytes.
         bytes: u64,
     },
+    /// By the monitor: it hands devices and memory over to the process of the pidfd beside this, which is the monitor
+    /// from now on.
+    Watch,
     /// By the monitor: these devices, which are closed, could not be made quiet while they were open.
     Settle {
         /// The devices.
@@ -169,7 +172,7 @@ pub(crate) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub(crate) enum Answer {
-    /// To [`Request::Hold`], [`Request::Pin`] and [`Request::Keep`]: it does.
+    /// To [`Request::Hold`], [`Request::Pin`], [`Request::Watch`] and [`Request::Keep`]: it does.
     Ready {
         /// Whether others find it.
         found: bool,

@@ -103,7 +103,7 @@ pub fn run() -> Result<(), KeeperError> {
     let parent =
         getppid().ok_or_else(|| setup("find the monitor")(io::Error::other("it ended")))?;
     let monitor = pidfd_open(parent, PidfdFlags::empty()).map_err(setup("watch the monitor"))?;
-    serve(channel, &monitor, &Place::default())
+    serve(channel, monitor, &Place::default())
 }
 
 /// Keeps memory in this process, whose keeper is gone, until others release it: for ever if they do
@@ -117,7 +117,11 @@ pub fn keep_here(status: Status) {
 }
 
 /// Serves the monitor, and finishes its work after it has exited.
-pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Result<(), KeeperError> {
+pub(crate) fn serve(
+    channel: Channel,
+    mut monitor: OwnedFd,
+    place: &Place,
+) -> Result<(), KeeperError> {
     let mut held = Held::default();
     loop {
         let (request, files) = match channel.receive() {
@@ -139,6 +143,16 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
                 answer(&channel, &Answer::of(reply));
             }
             Request::Memory { bytes } => held.complete(bytes, files)?,
+            Request::Watch => {
+                let reply = match <[_; 1]>::try_from(files) {
+                    Ok([process]) => {
+                        monitor = process;
+                        Ok(())
+                    }
+                    Err(_) => Err("one process is required".to_owned()),
+                };
+                answer(&channel, &Answer::of(reply));
+            }
             Request::Settle { devices } => {
                 let (quiet, kept) = settle_each(devices, &held.status, place);
                 answer(&channel, &Answer::Settled { quiet, kept });
@@ -161,7 +175,7 @@ pub(crate) fn serve(channel: Channel, monitor: &OwnedFd, place: &Place) -> Resul
     }
     // Its files are closed, and so its devices, once it has exited (kernel/exit.c do_exit:
     // exit_files and exit_task_work before exit_notify).
-    wait_for(monitor);
+    wait_for(&monitor);
     // Devices that never got the memory's addresses cannot write to it.
     if held.status.bytes == 0 {
         return Ok(());
@@ -263,7 +277,8 @@ fn answer(channel: &Channel, answer: &Answer) {
     }
 }
 
-fn wait_for(process: &OwnedFd) {
+/// Waits for the end of the process of a pidfd.
+pub(crate) fn wait_for(process: &OwnedFd) {
     let mut end = [PollFd::new(process, PollFlags::IN)];
     while let Err(rustix::io::Errno::INTR) = poll(&mut end, None) {}
 }

@@ -7,12 +7,12 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use iommufd_backend::{Leftover, Quiet};
-use rustix::io::retry_on_intr;
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use crate::KeeperError;
 use crate::channel::Channel;
 use crate::message::{Answer, Kept, MAX_PARTS, Request, Settled, ask};
+use crate::serve::wait_for;
 use crate::spawn::{PROGRAM, spawn};
 
 /// What makes this program a keeper.
@@ -23,6 +23,8 @@ const COMMAND: &str = "keeper";
 #[derive(Debug)]
 pub struct Keeper {
     channel: Channel,
+    /// A pidfd: it is no child of a process that it was handed over to.
+    process: OwnedFd,
     pid: Pid,
 }
 
@@ -47,9 +49,12 @@ impl Keeper {
     ) -> Result<Self, KeeperError> {
         let (ours, theirs) = Channel::pair().map_err(KeeperError::Start)?;
         let child = spawn(program, COMMAND, theirs.into()).map_err(KeeperError::Start)?;
+        let pid = Pid::from_child(&child);
+        let process = pidfd_open(pid, PidfdFlags::empty());
         let keeper = Self {
             channel: ours,
-            pid: Pid::from_child(&child),
+            process: process.map_err(|errno| KeeperError::Start(errno.into()))?,
+            pid,
         };
         let devices = devices
             .iter()
@@ -60,19 +65,37 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// The keeper that this process has since before it executed another program: `pid` at the other end of `channel`.
-    /// `None` if that is not the number of a process.
+    /// The keeper that another process has started, or this one before it executed another program: the process of the
+    /// pidfd `process`, with the number `pid`, at the other end of `channel`. `None` if that is not the number of a process.
     #[must_use]
-    pub fn taken_over(channel: OwnedFd, pid: u32) -> Option<Self> {
+    pub fn taken_over(channel: OwnedFd, process: OwnedFd, pid: u32) -> Option<Self> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
         let channel = channel.into();
-        Some(Self { channel, pid })
+        Some(Self {
+            channel,
+            process,
+            pid,
+        })
+    }
+
+    /// Makes it watch the process of the pidfd `monitor` in place of this one.
+    ///
+    /// # Errors
+    /// [`KeeperError::Silent`], [`KeeperError::Refused`]
+    pub fn watch(&self, monitor: BorrowedFd<'_>) -> Result<(), KeeperError> {
+        self.ask(&Request::Watch, &[monitor]).map(drop)
     }
 
     /// The connection to it.
     #[must_use]
     pub fn channel(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
+    }
+
+    /// Its process, as a pidfd.
+    #[must_use]
+    pub fn process(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
     }
 
     /// Number of its process.
@@ -125,8 +148,10 @@ impl Keeper {
         if let Err(error) = self.channel.send(&Request::Released, &[]) {
             log::warn!("The process that keeps memory pinned had exited: {error}");
         }
-        if let Err(error) = retry_on_intr(|| waitpid(Some(self.pid), WaitOptions::empty())) {
-            log::warn!("Cannot wait for process {}: {error}", self.pid());
+        wait_for(&self.process);
+        // It may be the child of another process, which waits for it.
+        if let Err(error) = waitpid(Some(self.pid), WaitOptions::NOHANG) {
+            log::debug!("keeper: process {}: {error}", self.pid());
         }
     }
 

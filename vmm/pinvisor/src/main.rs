@@ -77,7 +77,10 @@ fn execute(cli: Cli) -> Result<ExitCode, Error> {
                 verbose: config.host.verbose,
                 ..HostConfig::default()
             })?;
-            match launcher::launch(&config.guest, args.user.as_ref())? {}
+            match args.serve {
+                Some(path) => launcher::serve(&config.guest, args.user.as_ref(), &path)?,
+                None => match launcher::launch(&config.guest, args.user.as_ref())? {},
+            }
         }
         Command::Plan(args) => {
             let config = args.run.into_config(verbose)?;

@@ -3,6 +3,7 @@
 //! Why a handover is refused, or cannot be made.
 
 use std::io;
+use std::path::PathBuf;
 
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
@@ -21,6 +22,16 @@ pub enum HandoverError {
     /// What was received is not what this run can start from.
     #[error("The handover is refused: {0}")]
     Handover(Refusal),
+    /// The socket at which it is offered cannot be used.
+    #[error("Cannot {operation} the socket {}", path.display())]
+    HandoverSocket {
+        /// What was tried.
+        operation: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The devices are opened through groups, whose memory belongs to the process that pins it.
     #[error(
         "Devices that are opened through VFIO groups cannot be handed over: their memory is pinned by io_uring, and such \
@@ -100,7 +111,7 @@ impl Explain for HandoverError {
 
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Handover(_) => ExitCode::Usage,
+            Self::Handover(_) | Self::HandoverSocket { .. } => ExitCode::Usage,
             Self::HandoverOfGroups => ExitCode::Host,
         }
     }
@@ -113,6 +124,10 @@ impl Explain for HandoverError {
             Self::Handover(_) => {
                 "pinvisor launch starts pinvisor run with a handover that fits; \
                  docs/reference/handover.md describes what another launcher has to send"
+            }
+            Self::HandoverSocket { .. } => {
+                "the file is there once pinvisor launch --serve PATH has everything ready: start pinvisor run after that, as \
+                 the user of --user. Its directory must exist, and the launcher must be able to write to it"
             }
             Self::HandoverOfGroups => {
                 "use a host kernel with the character devices (Linux 7.3), or run as root without \

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -65,6 +65,26 @@ impl Files {
         let directory = sysfs.directory(bdf).map(|path| path.join("vfio-dev"));
         let known = directory.map_or_else(|_| Vec::new(), |path| numbers_below(&path));
         character_device(file, &what, &known)
+    }
+
+    /// A pidfd.
+    ///
+    /// # Errors
+    /// [`HandoverError::Handover`] if it is another kind of file.
+    pub fn process(&mut self, number: usize, what: &str) -> Result<OwnedFd, HandoverError> {
+        let file = self.take(number, what)?;
+        // Only a pidfd has this line (Linux fs/pidfs.c pidfd_show_fdinfo).
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()));
+        let info = info.map_err(|source| Refusal::Examine {
+            what: what.to_owned(),
+            source,
+        })?;
+        match info.lines().any(|line| line.starts_with("Pid:")) {
+            true => Ok(file),
+            false => Err(HandoverError::wrong(format!(
+                "{what}: file number {number} is not a pidfd"
+            ))),
+        }
     }
 
     /// A file of memory, and its length.
@@ -166,6 +186,16 @@ mod tests {
         fs::write(node.join("dev"), "1:3\n").unwrap();
         assert!(device("/dev/null"));
         assert!(!device("/dev/zero"));
+    }
+
+    #[test]
+    fn a_process_is_a_pidfd() {
+        let own = rustix::process::getpid();
+        let pidfd = rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty()).unwrap();
+        let mut files = Files::new(vec![pidfd, File::open("/dev/null").unwrap().into()]);
+        files.process(0, "it").unwrap();
+        let text = files.process(1, "it").unwrap_err().to_string();
+        assert!(text.contains("file number 1 is not a pidfd"), "{text}");
     }
 
     #[test]

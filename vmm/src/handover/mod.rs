@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `state` | What is passed? |
 //! | `packet` | How is it sent and received? |
+//! | `listener` | How does a receiver find a sender that is not its launcher? |
 //! | `check` | Is it consistent, and does it fit the options of this run? |
 //! | `files` | Are its files what they should be? |
 //! | `page_view` | Who shows the receiver where its pages are? |
@@ -19,6 +20,7 @@
 mod check;
 mod error;
 mod files;
+mod listener;
 mod packet;
 mod page_view;
 pub(crate) mod state;
@@ -26,6 +28,7 @@ pub(crate) mod state;
 pub(crate) use check::{check, extents};
 pub use error::{HandoverError, Refusal};
 pub(crate) use files::Files;
+pub(crate) use listener::{Listener, Receiver};
 pub use packet::Socket;
 pub(crate) use packet::{Packet, send};
 pub(crate) use page_view::PageView;

@@ -6,12 +6,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Duration;
 
 use keeper::{Channel, MAX_FILES};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::sockopt::{socket_domain, socket_type};
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::error::{HandoverError, Refusal};
 use super::files::Files;
@@ -53,6 +54,28 @@ impl Socket {
         let channel = Channel::from(socket);
         channel.limit_waits(LIMIT).map_err(Refusal::Receive)?;
         Ok(Self(channel))
+    }
+
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// [`HandoverError::HandoverSocket`]
+    pub fn connect(path: &Path) -> Result<Self, HandoverError> {
+        let connected = || -> io::Result<Channel> {
+            let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
+            let socket = socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None)?;
+            connect(&socket, &SocketAddrUnix::new(path)?)?;
+            let channel = Channel::from(socket);
+            channel.limit_waits(LIMIT)?;
+            Ok(channel)
+        };
+        connected()
+            .map(Self)
+            .map_err(|source| HandoverError::HandoverSocket {
+                operation: "connect to",
+                path: path.to_owned(),
+                source,
+            })
     }
 
     /// Waits for the handover.

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use iommufd_backend::Pagemap;
@@ -117,23 +117,32 @@ pub fn help() -> Result<(), KeeperError> {
         source,
     };
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-    serve(&input.into()).map_err(failed)
+    show_parent(&input.into()).map_err(failed)
 }
 
-fn serve(channel: &Channel) -> io::Result<()> {
+fn show_parent(channel: &Channel) -> io::Result<()> {
     let monitor = socket_peercred(channel)?.pid;
     let process = pidfd_open(monitor, PidfdFlags::empty())?;
     // Its number is not another one's by now.
     if getppid() != Some(monitor) {
         return Err(io::Error::other("the monitor ended"));
     }
+    let number = monitor.as_raw_nonzero().get().unsigned_abs();
+    show(channel, number, &process)
+}
+
+/// Waits until the monitor at the other end of `channel`, the process `number` and `process`, has mapped guest memory, and
+/// passes it the file that shows where that is.
+///
+/// # Errors
+/// Why it does not get that file.
+pub(super) fn show(channel: &Channel, number: u32, process: &OwnedFd) -> io::Result<()> {
     match channel.receive::<Message>()? {
         Some((Message::Mapped, _)) => {}
         _ => return Ok(()),
     }
-    let pagemap = Pagemap::open_for(monitor.as_raw_nonzero().get().unsigned_abs());
-    let pagemap = pagemap.map_err(io::Error::other)?;
-    let mut end = [PollFd::new(&process, PollFlags::IN)];
+    let pagemap = Pagemap::open_for(number).map_err(io::Error::other)?;
+    let mut end = [PollFd::new(process, PollFlags::IN)];
     let now = Timespec::default();
     if poll(&mut end, Some(&now))? > 0 {
         return Err(io::Error::other("the monitor ended"));

@@ -163,7 +163,9 @@ pub struct Noiommu {
 pub struct Keeper {
     /// The connection to it.
     pub channel: usize,
-    /// The number of its process, which watches the receiver.
+    /// Its process, as a pidfd. It watches the receiver.
+    pub process: usize,
+    /// The number of that process for the sender.
     pub pid: u32,
 }
 

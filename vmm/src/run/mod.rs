@@ -11,6 +11,7 @@ pub(crate) mod heartbeat;
 pub mod limits;
 pub mod machine_info;
 pub mod own_file;
+pub(crate) mod own_socket;
 pub(crate) mod power_button;
 pub(crate) mod threads;
 pub mod timings;

@@ -51,7 +51,7 @@ use pin::Pinned;
 use report::Plan;
 
 pub use bind::BindStageError;
-pub use hand_over::HandedOver;
+pub use hand_over::{HandedOver, Prepared};
 pub use inspect::InspectError;
 pub(crate) use plan::{Planned, kept_slots};
 

@@ -234,11 +234,17 @@ fn spaces(state: &State, iommufd: &Arc<Iommufd>) -> AddressSpaces {
 }
 
 fn keeper(state: &State, files: &mut Files) -> Result<Option<Keeper>, HandoverError> {
-    let Some(state::Keeper { channel, pid }) = &state.keeper else {
+    let Some(state::Keeper {
+        channel,
+        process,
+        pid,
+    }) = &state.keeper
+    else {
         return Ok(None);
     };
     let channel = files.take(*channel, "the connection to the keeper")?;
-    match Keeper::taken_over(channel, *pid) {
+    let process = files.process(*process, "the process of the keeper")?;
+    match Keeper::taken_over(channel, process, *pid) {
         Some(keeper) => Ok(Some(keeper)),
         None => Err(HandoverError::wrong(format!(
             "the keeper has the process number {pid}"

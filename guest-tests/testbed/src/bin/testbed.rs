@@ -254,7 +254,7 @@ fn build(arch: Arch, no_build: bool) -> Result<()> {
     cargo_build(
         "--package pinvisor --package pinvisor-stress --package guest-tests --package falsify --lib --bin pinvisor \
          --bin pinvisor-stress --bin pinvisor-control \
-         --bin kernel-check",
+         --bin kernel-check --example orchestrator",
     )?;
     for (program, target) in [
         ("dma-stress", GuestTarget::BareMetal),
@@ -276,7 +276,7 @@ fn build_for_aarch64() -> Result<()> {
     rust_target::ensure(triple, shell::progress)?;
     cargo_build(&format!(
         "--package pinvisor --package guest-tests --bin pinvisor --bin testbed --bin pinvisor-control --bin \
-         kernel-check --target {triple}"
+         kernel-check --example orchestrator --target {triple}"
     ))
 }
 

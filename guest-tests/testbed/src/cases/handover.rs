@@ -3,6 +3,7 @@
 //! A stock guest whose devices and memory a privileged process hands over to a monitor without privilege.
 
 mod refusals;
+mod socket;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ use crate::runner::CaseResult;
 use crate::setup::{self, Arch};
 
 pub use refusals::REFUSALS;
+pub use socket::through_a_socket;
 
 /// Script lines: a user `vm`, who may open /dev/kvm by a second group, and files of that user's. `status_of PID` reports
 /// what the kernel shows of a process.

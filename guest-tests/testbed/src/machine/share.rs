@@ -16,8 +16,9 @@ use crate::setup::Arch;
 use crate::shell::quote;
 
 /// Programs, and a library for them, taken from the folder of this one, those that are built.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "pinvisor",
+    "examples/orchestrator",
     "pinvisor-stress",
     "testbed",
     "pinvisor-control",
@@ -44,7 +45,8 @@ pub fn fill(folder: &Path, machine: &Machine, placed: &[Placed], script: &str) -
             Arch::Aarch64 => paths::program_of(GuestTarget::Aarch64Linux, name)?,
         };
         if program.exists() {
-            fs::copy(&program, bin.join(name)).at("copy", &program)?;
+            let own_name = Path::new(name).file_name().unwrap_or_default();
+            fs::copy(&program, bin.join(own_name)).at("copy", &program)?;
         }
     }
     for (name, text) in HELPERS {

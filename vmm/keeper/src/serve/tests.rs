@@ -45,7 +45,7 @@ impl Rig {
             directory: root.path().join("keepers"),
             settle: Duration::ZERO,
         };
-        let keeper = thread::spawn(move || serve(theirs, &pidfd, &place));
+        let keeper = thread::spawn(move || serve(theirs, pidfd, &place));
         Self {
             root,
             channel: Some(ours),
@@ -175,6 +175,27 @@ fn the_device_of_a_killed_monitor_is_stopped_and_reset() {
     keeper.join().unwrap().unwrap();
     assert_eq!(fs::read(device.join("reset")).unwrap(), b"1");
     assert_eq!(fs::read(device.join("config")).unwrap()[4], 2);
+}
+
+#[test]
+fn the_process_that_took_over_is_watched_in_place_of_the_monitor() {
+    let mut rig = Rig::new();
+    rig.hold();
+    let mut receiver = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let pidfd = pidfd_open(Pid::from_child(&receiver), PidfdFlags::empty()).unwrap();
+    let channel = rig.channel.take().unwrap();
+    let answer = |files: &[_]| {
+        channel.send(&Request::Watch, files).unwrap();
+        channel.receive::<Answer>().unwrap().unwrap().0
+    };
+    assert!(matches!(answer(&[]), Answer::Refused { .. }));
+    assert_eq!(answer(&[pidfd.as_fd()]), READY);
+    drop(channel);
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
+    // The first monitor still runs.
+    rig.keeper.take().unwrap().join().unwrap().unwrap();
+    assert_eq!(fs::read(rig.device("reset")).unwrap(), b"1");
 }
 
 fn memory() -> File {

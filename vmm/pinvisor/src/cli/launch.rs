@@ -2,6 +2,8 @@
 
 //! Options of `pinvisor launch`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use vmm::config::UserName;
@@ -19,6 +21,11 @@ pub struct LaunchArgs {
     /// /dev/kvm [default: the user who launches it]
     #[arg(long, value_name = "NAME|UID[:GID]")]
     pub user: Option<UserName>,
+
+    /// Do not run the guest: wait at this Unix socket for a pinvisor run --handover socket=PATH of that user's, hand
+    /// devices and memory over to it, and exit. The socket is there once everything is ready
+    #[arg(long, value_name = "PATH")]
+    pub serve: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -35,6 +42,7 @@ mod tests {
             panic!("not a launch");
         };
         assert_eq!(args.user, Some("1000:7".parse().unwrap()));
+        assert_eq!(args.serve, None);
         let config = args.guest.into_config(0).unwrap().guest;
         assert_eq!(config.devices.len(), 1);
         let wrong = Cli::try_parse_from(["pinvisor", "launch", "--user", ""]);

@@ -21,22 +21,31 @@ pub struct RunArgs {
     #[command(flatten)]
     pub guest: GuestArgs,
 
-    /// Take devices and pinned memory over from another process, through the connected Unix socket that is open as
-    /// descriptor N (docs/reference/handover.md). pinvisor launch uses this
-    #[arg(long, value_name = "fd=N")]
+    /// Take devices and pinned memory over from another process: through the Unix socket PATH of pinvisor launch --serve,
+    /// or the connected one that is open as descriptor N, which pinvisor launch uses (docs/reference/handover.md)
+    #[arg(long, value_name = "socket=PATH|fd=N")]
     pub handover: Option<HandoverSource>,
 }
 
-/// Where a handover comes from: `fd=N`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandoverSource(pub u32);
+/// Where a handover comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandoverSource {
+    /// `socket=PATH`: the process that listens there.
+    Socket(PathBuf),
+    /// `fd=N`: the process at the other end.
+    Descriptor(u32),
+}
 
 impl FromStr for HandoverSource {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let number = text.strip_prefix("fd=").and_then(|text| text.parse().ok());
-        number.map(Self).ok_or("fd=N is required")
+        let source = match text.split_once('=') {
+            Some(("socket", path)) if !path.is_empty() => Some(Self::Socket(path.into())),
+            Some(("fd", number)) => number.parse().ok().map(Self::Descriptor),
+            _ => None,
+        };
+        source.ok_or("socket=PATH or fd=N is required")
     }
 }
 
@@ -46,8 +55,11 @@ impl HandoverSource {
     /// # Errors
     /// [`Error::Launch`], [`HandoverError`]
     pub fn open(self, host: &HostConfig) -> Result<Socket, Error> {
-        let Self(number) = self;
         launcher::check(host)?;
+        let number = match self {
+            Self::Socket(path) => return Ok(Socket::connect(&path)?),
+            Self::Descriptor(number) => number,
+        };
         if host.event_fd == Some(number) {
             return Err(LaunchError::SameDescriptor(number).into());
         }
@@ -138,9 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn a_handover_comes_through_a_descriptor() {
+    fn a_handover_comes_through_a_descriptor_or_a_socket() {
         let source = |text: &str| text.parse::<HandoverSource>().ok();
-        assert_eq!(source("fd=7"), Some(HandoverSource(7)));
+        assert_eq!(source("fd=7"), Some(HandoverSource::Descriptor(7)));
+        let socket = HandoverSource::Socket("/run/a=b".into());
+        assert_eq!(source("socket=/run/a=b"), Some(socket));
         for text in [
             "",
             "7",
@@ -148,12 +162,13 @@ mod tests {
             "fd=-1",
             "fd=x",
             "fd=99999999999",
-            "socket=x",
+            "socket=",
+            "pipe=x",
         ] {
             assert_eq!(source(text), None, "{text}");
         }
         let open = |number, host: &HostConfig| {
-            let opened = HandoverSource(number).open(host);
+            let opened = HandoverSource::Descriptor(number).open(host);
             opened.map(drop).map_err(|error| error.to_string())
         };
         let host = HostConfig::default();

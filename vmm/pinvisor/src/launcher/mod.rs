@@ -10,14 +10,15 @@ use std::env;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use keeper::PROGRAM;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use vmm::HandedOver;
 use vmm::config::{OnReset, UserName, ValidConfig};
 use vmm::confine::{User, drop_privileges};
+use vmm::{HandedOver, Prepared};
 
 use crate::config::HostConfig;
 use crate::error::Error;
@@ -42,9 +43,8 @@ pub fn check(host: &HostConfig) -> Result<(), Error> {
 /// # Errors
 /// [`Error`]; everything has been released by then.
 pub fn launch(config: &ValidConfig, user: Option<&UserName>) -> Result<Infallible, Error> {
-    let user = user.map(User::find).transpose();
-    let user = user.map_err(LaunchError::from)?;
-    let handed_over = HandedOver::prepare(config)?;
+    let user = find(user)?;
+    let handed_over = Prepared::new(config)?.to_next_program()?;
     if handed_over.maps_later() {
         lift_limit();
     }
@@ -64,6 +64,24 @@ pub fn launch(config: &ValidConfig, user: Option<&UserName>) -> Result<Infallibl
             Err(error)
         }
     }
+}
+
+/// Binds the devices of `config`, pins its memory, and hands both over to the process of `user`, or of this one's, that
+/// connects to the socket `path`. A signal ends the wait for it.
+///
+/// # Errors
+/// [`Error`]; everything has been released by then.
+pub fn serve(config: &ValidConfig, user: Option<&UserName>, path: &Path) -> Result<(), Error> {
+    let user = find(user)?;
+    match Prepared::new(config)?.serve(path, user.as_ref())? {
+        Some(pid) => log::info!("Handed over to process {pid}"),
+        None => log::info!("A signal ends the launcher; everything is released"),
+    }
+    Ok(())
+}
+
+fn find(user: Option<&UserName>) -> Result<Option<User>, LaunchError> {
+    Ok(user.map(User::find).transpose()?)
 }
 
 /// Lifts the limit on locked memory: what the monitor maps for an IOMMU counts. Without CAP_SYS_RESOURCE the limit stays,

@@ -44,10 +44,10 @@ fn state() -> Value {
         }],
         "noiommu": {"ioas": 1, "hwpt": 2},
         "iommu-ioas": null,
-        "keeper": {"channel": 3, "pid": 77},
+        "keeper": {"channel": 3, "process": 4, "pid": 77},
         "helper": null,
         "memory": {
-            "file": 4, "page-size": 2 * MIB,
+            "file": 5, "page-size": 2 * MIB,
             "extents": [
                 [0, 0x2_4000_0000_u64, 32 * MIB],
                 [32 * MIB, 0x1_8000_0000_u64, 16 * MIB],

@@ -112,6 +112,29 @@ pub const REFUSALS: &[Step] = &[
         ..STEP
     },
     Step {
+        name: "served-at-no-place",
+        command: "$launch --serve /nowhere/socket --kernel /tmp/vm/status",
+        after: "say_hugepages given_back\n",
+        status: "1",
+        error: "handover-socket",
+        says: &[
+            "Cannot listen at the socket /nowhere/socket",
+            "No such file or directory",
+        ],
+        ..STEP
+    },
+    Step {
+        name: "handover-at-no-socket",
+        command: "$as_vm run --handover socket=/tmp/vm/status --kernel /tmp/vm/status --memory 64M",
+        status: "1",
+        error: "handover-socket",
+        says: &[
+            "Cannot connect to the socket /tmp/vm/status",
+            "Connection refused",
+        ],
+        ..STEP
+    },
+    Step {
         // A handover of nothing is complete, so that the next ones fail for what they say.
         name: "handover-of-nothing",
         command: offered!("--state '{\"devices\": []}'", ""),
@@ -203,11 +226,11 @@ pub const REFUSALS: &[Step] = &[
                  \"regions\": [null, null, null, null, null, null, null], \"reset\": {\"function\": \"flr\"},\n\
                  \"seen-in-slot\": false}'\n\
                  state='{\"iommufd\": 1, \"devices\": ['$device'], \"noiommu\": {\"ioas\": 1, \"hwpt\": 2},\n\
-                 \"keeper\": {\"channel\": 3, \"pid\": 1},\n\
-                 \"memory\": {\"file\": 4, \"page-size\": 2097152, \"extents\": [[0, 0, 67108864]]},\n\
+                 \"keeper\": {\"channel\": 3, \"process\": 4, \"pid\": 1},\n\
+                 \"memory\": {\"file\": 5, \"page-size\": 2097152, \"extents\": [[0, 0, 67108864]]},\n\
                  \"addresses\": {\"windows\": [], \"bus-windows\": [], \"ecam\": 2952790016, \"is-coherent\": true}}'\n",
         command: offered!(
-            "--state \"$state\" --file /dev/null --file /dev/null --file /dev/null --file /dev/null",
+            "--state \"$state\" --file /dev/null --file /dev/null --file /dev/null --file /dev/null --file /dev/null",
             "--noiommu --device $TESTBED_BDF_0"
         ),
         status: "1",
@@ -218,7 +241,7 @@ pub const REFUSALS: &[Step] = &[
     Step {
         name: "handover-of-a-wrong-device",
         command: offered!(
-            "--state \"$state\" --file /dev/iommu --file /dev/null --file /dev/null --file /dev/null",
+            "--state \"$state\" --file /dev/iommu --file /dev/null --file /dev/null --file /dev/null --file /dev/null",
             "--noiommu --device $TESTBED_BDF_0"
         ),
         status: "1",
@@ -230,7 +253,7 @@ pub const REFUSALS: &[Step] = &[
         // The kernel tells nothing of a device that is not bound.
         name: "handover-of-an-unbound-device",
         command: offered!(
-            "--state \"$state\" --file /dev/iommu --file /dev/vfio/devices/noiommu-vfio* --file /dev/null --file /dev/null",
+            "--state \"$state\" --file /dev/iommu --file /dev/vfio/devices/noiommu-vfio* --file /dev/null --file /dev/null --file /dev/null",
             "--noiommu --device $TESTBED_BDF_0"
         ),
         status: "3",

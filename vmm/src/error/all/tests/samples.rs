@@ -421,6 +421,11 @@ fn handover() -> Vec<Error> {
             version: 2,
         }
         .into(),
+        HandoverError::HandoverSocket {
+            operation: "connect to",
+            path: "handover".into(),
+            source: std::io::ErrorKind::NotFound.into(),
+        },
         HandoverError::HandoverOfGroups,
     ]
     .map(Error::from)
