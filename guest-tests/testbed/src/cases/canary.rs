@@ -60,7 +60,7 @@ pub fn control(arch: Arch) -> Result<CaseResult> {
         &["nvme"],
         "dd if=/dev/nvme0n1 of=/dev/null bs=1M count=4 iflag=direct\n",
     )?;
-    let machine = machine(rig.machine(setup::guest_kernel_of(arch)?.packaged()));
+    let machine = machine(rig.machine(setup::guest_kernel_of(arch)?.unpacked()));
     let arguments = ARGUMENTS.replace("quiet", "quiet nvme_core.admin_timeout=3");
     let Some(outcome) = run_control(&machine, &format!("{arguments} --memory 512M"))? else {
         return Ok(Ok(()));

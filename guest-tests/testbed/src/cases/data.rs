@@ -3,6 +3,7 @@
 //! A stock kernel reads and rewrites a whole NVMe disk, on memory of several shapes.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::check::{self, Findings};
 use super::rig::{ARGUMENTS, Rig};
@@ -11,7 +12,7 @@ use crate::error::Result;
 use crate::machine::{Machine, Outcome};
 use crate::order::{self, Verdict};
 use crate::runner::CaseResult;
-use crate::setup::{self, Arch, Flavour};
+use crate::setup::{self, Arch, Flavour, GuestKernel};
 use crate::{guest, image, trace};
 
 /// Bytes that the device moves at least: the disk read once, half of it read again, half of it written.
@@ -38,6 +39,8 @@ echo guest: ram=$(sed -n 's/^\([0-9a-f-]*\) : System RAM/\1/p' /proc/iomem)
 pub struct Variant {
     /// Seed of the disk.
     pub seed: u64,
+    /// The file of the guest's kernel.
+    pub kernel: fn(&GuestKernel) -> PathBuf,
     /// The machine's memory and kernel.
     pub machine: fn(Machine) -> Machine,
     /// Command before `pinvisor`, with a blank behind it.
@@ -55,6 +58,7 @@ pub struct Variant {
 /// 512 MiB of 2 MiB hugepages.
 pub const PLAIN: Variant = Variant {
     seed: 1,
+    kernel: GuestKernel::unpacked,
     machine: |machine| machine.hugepages_2m(300),
     wrapper: "",
     memory: "512M",
@@ -63,9 +67,13 @@ pub const PLAIN: Variant = Variant {
     before: "",
 };
 
-/// 512 MiB of 2 MiB hugepages.
+/// 512 MiB of 2 MiB hugepages, and the kernel as Debian ships it.
 pub fn stock_kernel(arch: Arch) -> Result<CaseResult> {
-    let (outcome, findings) = run(arch, &PLAIN)?;
+    let variant = Variant {
+        kernel: GuestKernel::packaged,
+        ..PLAIN
+    };
+    let (outcome, findings) = run(arch, &variant)?;
     Ok(findings.into_result(&outcome))
 }
 
@@ -138,7 +146,7 @@ pub fn shaped_hugepages(arch: Arch) -> Result<CaseResult> {
 /// Runs a variant and judges what all of them have in common.
 pub fn run(arch: Arch, variant: &Variant) -> Result<(Outcome, Findings)> {
     let rig = Rig::on(arch, variant.seed, &["nvme"], GUEST)?;
-    let machine = (variant.machine)(rig.machine(setup::guest_kernel_of(arch)?.packaged()));
+    let machine = (variant.machine)(rig.machine((variant.kernel)(&setup::guest_kernel_of(arch)?)));
     let script = [
         PRELUDE,
         "say bdf $TESTBED_BDF_0\ntestbed-bind $TESTBED_BDF_0 || exit 1\n",

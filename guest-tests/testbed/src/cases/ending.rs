@@ -30,7 +30,7 @@ for word in $(cat /proc/cmdline); do
             # struct input_event: type, code and value behind 16 bytes of time.
             echo "guest: event=$(dd bs=24 count=1 <&3 2>/dev/null | od -An -tx2 -j16 -N6)" ;;
         end=reset) echo "guest: resets"; reboot -f ;;
-        end=again) echo "guest: waits"; sleep 15; reboot -f ;;
+        end=again) echo "guest: waits"; sleep 3; reboot -f ;;
         end=crash) echo "guest: crashes"; echo c > /proc/sysrq-trigger ;;
     esac
 done
@@ -49,16 +49,16 @@ const BACKGROUND: &str = "\
 start() {
     rm -f /tmp/serial; touch /tmp/serial
     eval \"exec pinvisor -vv run $1 --serial file=/tmp/serial\" < /dev/null 2> /tmp/log &
-    for second in $(seq 120); do grep -q 'guest: waits' /tmp/serial && break; sleep 1; done
-    sleep 1
+    for tenth in $(seq 1200); do grep -q 'guest: waits' /tmp/serial && break; sleep 0.1; done
+    sleep 0.5
 }
 ";
 
 /// Script lines that wait until a guest that is to be restarted was, and stop it then.
 const AGAIN: &str = "\
-for second in $(seq 120); do
+for tenth in $(seq 1200); do
     [ \"$(grep -c 'guest: waits' /tmp/serial)\" -ge 2 ] && break
-    sleep 1
+    sleep 0.1
 done
 [ \"$(cat /tmp/pid)\" = $! ]; say pidfile $?
 kill -HUP $!; wait $!; say again $?

@@ -21,7 +21,7 @@ use crate::trace::{self, DmaCheck};
 use crate::{guest, image, setup};
 
 pub use control::control;
-pub use kernels::other_kernels;
+pub use kernels::{old_kernel, other_kernels};
 pub use kills::{long as many_kills, short as kills};
 pub use shapes::shapes;
 
@@ -63,7 +63,7 @@ const CPUS: &str = "2";
 pub fn stock_kernel() -> Result<CaseResult> {
     let rig = Rig::new(21, &[FUNCTIONS, GUEST].concat())?;
     let machine = rig
-        .machine(setup::guest_kernel()?.packaged())
+        .machine(setup::guest_kernel()?.vmlinux())
         .trace("pci_nvme_map_sgl");
     let outcome = run(&machine)?;
     let mut findings = Findings::default();

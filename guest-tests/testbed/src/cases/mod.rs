@@ -59,7 +59,8 @@ pub const ALL: &[Case] = &[
     long("stress-nvme-long", 240, stress::nvme_long),
     case("translate", 60, scattered::translate),
     long("translate-long", 200, scattered::translate_long),
-    everywhere("compat-block", 200, compat::block),
+    everywhere("compat-block", 110, compat::block),
+    long_everywhere("compat-block-long", 200, compat::block_long),
     long("stress-linux-long", 180, stress_linux::long),
     long("guard-hostile-long", 1500, guard_hostile::long),
     case("hostile", 60, hostile::hostile),
@@ -70,13 +71,15 @@ pub const ALL: &[Case] = &[
     case("stress-software", 150, stress::software),
     case("scattered-software", 50, stress::scattered),
     long("scattered-software-long", 150, stress::scattered_long),
-    everywhere("compat-network", 150, compat::network),
+    everywhere("compat-network", 90, compat::network),
+    long_everywhere("compat-network-long", 150, compat::network_long),
     case("translate-stock", 120, scattered::stock_driver),
     everywhere("nvme-canary", 120, canary::untouched),
     case("mediate-default", 120, hostile::narrow),
     case("translate-linux", 150, scattered::translate_linux),
     case("guard", 240, guard::stock_kernel),
-    case("guard-kernels", 300, guard::other_kernels),
+    case("guard-kernels", 60, guard::old_kernel),
+    long("guard-kernels-long", 150, guard::other_kernels),
     case("guard-control", 90, guard::control),
     case("guard-shapes", 400, guard::shapes),
     case("guard-kills", 300, guard::kills),
@@ -100,7 +103,8 @@ pub const ALL: &[Case] = &[
     everywhere("nvme-shaped", 75, data::shaped_hugepages),
     everywhere("control", 75, canary::control),
     case("translation-cost", 60, cost::translation),
-    case("group-compat", 120, compat::by_group),
+    case("group-compat", 75, compat::by_group),
+    long("group-compat-long", 150, compat::by_group_long),
     case("compat-iommu", 60, compat::behind_iommu),
     case("kernels", 110, kernels::every_kind),
     Case {
@@ -108,6 +112,7 @@ pub const ALL: &[Case] = &[
         ..case("images", 120, kernels::every_kind)
     },
     everywhere("handover", 75, handover::stock_kernel),
+    everywhere("handover-socket", 75, handover::through_a_socket),
     case("handover-refusals", 90, handover::refused),
     everywhere("nvme", 60, data::stock_kernel),
     case("plan", 75, plan::chosen_memory),
@@ -165,5 +170,17 @@ const fn everywhere(
         budget: Duration::from_secs(budget),
         list: List::Default,
         test: Test::Any(run),
+    }
+}
+
+/// The same of a campaign.
+const fn long_everywhere(
+    name: &'static str,
+    budget: u64,
+    run: fn(Arch) -> crate::Result<CaseResult>,
+) -> Case {
+    Case {
+        list: List::Long,
+        ..everywhere(name, budget, run)
     }
 }

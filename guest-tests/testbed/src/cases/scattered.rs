@@ -45,7 +45,7 @@ pub fn stock_driver() -> Result<CaseResult> {
         12,
         "if [ -b /dev/nvme0n1 ]; then echo guest: disk=there; else echo guest: disk=none; fi\n",
     )?;
-    let machine = rig.machine(setup::guest_kernel()?.packaged());
+    let machine = rig.machine(setup::guest_kernel()?.vmlinux());
     let arguments = ARGUMENTS
         .replace("$TESTBED_BDF_0", "$TESTBED_BDF_0,dma=translate")
         .replace("quiet", "quiet nvme_core.admin_timeout=3");
@@ -148,7 +148,7 @@ pub fn translate_linux() -> Result<CaseResult> {
     let machine = Machine::builder()
         .patience(stress::SILENCE_TIMEOUT)
         .device(EDU)
-        .file("kernel", setup::guest_kernel()?.packaged())
+        .file("kernel", setup::guest_kernel()?.vmlinux())
         .file("initramfs", initramfs.path().to_owned());
     let arguments = ARGUMENTS.replace("$TESTBED_BDF_0", "$TESTBED_BDF_0,dma=translate");
     let run = script::pinvisor("status", SCATTERED, &format!("{arguments} --memory 256M"));

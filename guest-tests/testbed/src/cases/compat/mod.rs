@@ -98,11 +98,21 @@ const BY_GROUP: Batch = Batch {
     ..BLOCK
 };
 
+/// How much of a batch a case does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// What is in every run. Not published.
+    Often,
+    /// All of it.
+    Whole,
+}
+
 impl Batch {
     /// The subjects on machines of `arch`.
-    fn subjects_on(&self, arch: Arch) -> Vec<Subject> {
+    fn subjects_on(&self, arch: Arch, part: Part) -> Vec<Subject> {
         let all = self.subjects.iter().copied();
         all.filter(|subject| arch == Arch::X86_64 || !subject.pc_only)
+            .filter(|subject| part == Part::Whole || subject.often)
             .collect()
     }
 
@@ -120,11 +130,21 @@ const EVERYWHERE: usize = 2;
 
 /// Controllers with a disk each.
 pub fn block(arch: Arch) -> crate::Result<CaseResult> {
+    often(arch, &BLOCK)
+}
+
+/// The same, all of them.
+pub fn block_long(arch: Arch) -> crate::Result<CaseResult> {
     run(arch, 0)
 }
 
 /// Network interfaces.
 pub fn network(arch: Arch) -> crate::Result<CaseResult> {
+    often(arch, &NETWORK)
+}
+
+/// The same, all of them.
+pub fn network_long(arch: Arch) -> crate::Result<CaseResult> {
     run(arch, 1)
 }
 
@@ -145,7 +165,13 @@ pub fn behind_iommu() -> crate::Result<CaseResult> {
 
 /// Devices of which the test machine's kernel has VFIO groups only.
 pub fn by_group() -> crate::Result<CaseResult> {
-    publish(Section::Group, 0, rows_or_why(Arch::X86_64, &BY_GROUP))
+    often(Arch::X86_64, &BY_GROUP)
+}
+
+/// The same, all of them.
+pub fn by_group_long() -> crate::Result<CaseResult> {
+    let rows = rows_or_why(Arch::X86_64, &BY_GROUP, Part::Whole);
+    publish(Section::Group, 0, rows)
 }
 
 /// Devices that the stock kernel has no driver for.
@@ -154,43 +180,52 @@ pub fn bare_metal() -> crate::Result<CaseResult> {
 }
 
 fn run(arch: Arch, number: usize) -> crate::Result<CaseResult> {
-    let rows = rows_or_why(arch, BATCHES[number]);
+    let rows = rows_or_why(arch, BATCHES[number], Part::Whole);
     publish(Section::of(arch), subjects(arch, number), rows)
 }
 
-fn rows_or_why(arch: Arch, batch: &Batch) -> Vec<Row> {
-    rows(arch, batch)
-        .unwrap_or_else(|error| without_result(&batch.subjects_on(arch), &error.to_string()))
+fn often(arch: Arch, batch: &Batch) -> crate::Result<CaseResult> {
+    Ok(verdict(&rows_or_why(arch, batch, Part::Often)))
+}
+
+fn rows_or_why(arch: Arch, batch: &Batch, part: Part) -> Vec<Row> {
+    rows(arch, batch, part)
+        .unwrap_or_else(|error| without_result(&batch.subjects_on(arch, part), &error.to_string()))
 }
 
 /// Subjects of the first `batches` on machines of `arch`.
 fn subjects(arch: Arch, batches: usize) -> usize {
     BATCHES[..batches]
         .iter()
-        .map(|batch| batch.subjects_on(arch).len())
+        .map(|batch| batch.subjects_on(arch, Part::Whole).len())
         .sum()
 }
 
-/// Puts rows into a table, from `first` on, and reports what is wrong with them.
-fn publish(section: Section, first: usize, rows: Vec<Row>) -> crate::Result<CaseResult> {
+/// What is wrong with rows.
+fn verdict(rows: &[Row]) -> CaseResult {
     let mut problems = String::new();
-    for row in &rows {
+    for row in rows {
         for (aspect, text) in &row.problems {
             // Writing to a string cannot fail.
             let _ = writeln!(problems, "{}: {aspect:?}: {text}", row.name);
         }
     }
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(problems),
+    }
+}
+
+/// Puts rows into a table, from `first` on, and reports what is wrong with them.
+fn publish(section: Section, first: usize, rows: Vec<Row>) -> crate::Result<CaseResult> {
+    let verdict = verdict(&rows);
     let count = match section {
         Section::Pc => subjects(Arch::X86_64, BATCHES.len()) + bare::COUNT,
         Section::Group => BY_GROUP.subjects.len(),
         Section::Aarch64 => subjects(Arch::Aarch64, EVERYWHERE),
     };
     table::add(section, (first..).zip(rows), count)?;
-    Ok(if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    })
+    Ok(verdict)
 }
 
 /// Rows of a batch whose machine did not come to an end.
@@ -205,8 +240,8 @@ fn without_result(subjects: &[Subject], error: &str) -> Vec<Row> {
     subjects.iter().map(row).collect()
 }
 
-fn rows(arch: Arch, batch: &Batch) -> crate::Result<Vec<Row>> {
-    let rig = Rig::new(arch, batch)?;
+fn rows(arch: Arch, batch: &Batch, part: Part) -> crate::Result<Vec<Row>> {
+    let rig = Rig::new(arch, batch, part)?;
     let served = image::bytes(SERVED_MIB, 0);
     let served_hashes = [&served[..], &served[..image::MIB]].map(image::sha256);
     let server = Server::start(served).at("listen on", "the loopback interface")?;
@@ -267,9 +302,9 @@ struct Rig<'a> {
 }
 
 impl<'a> Rig<'a> {
-    fn new(arch: Arch, batch: &'a Batch) -> crate::Result<Self> {
+    fn new(arch: Arch, batch: &'a Batch, part: Part) -> crate::Result<Self> {
         let folder = tempfile::tempdir().at("create", "a temporary folder")?;
-        let subjects = batch.subjects_on(arch);
+        let subjects = batch.subjects_on(arch, part);
         let functions: Vec<&Function> = subjects.iter().flat_map(|s| s.functions).collect();
         let mut rig = Self {
             arch,
