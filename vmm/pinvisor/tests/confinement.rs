@@ -4,11 +4,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 use std::env;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use libc::c_long;
@@ -182,61 +178,5 @@ fn what_is_logged_or_not_looked_at_is_done() {
     for mode in [Seccomp::Log, Seccomp::Off] {
         let output = attempt(mode, ThreadKind::Vcpu, "connect-out");
         assert!(output.status.success(), "{mode:?}: {output:?}");
-    }
-}
-
-/// Selects the test below as the process that has no access to files.
-const FILES: &str = "PINVISOR_TEST_CONFINED_FILES";
-
-fn without_files(folder: &Path) {
-    let config = ConfineConfig {
-        seccomp: Seccomp::Off,
-        ..ConfineConfig::default()
-    };
-    let (kept, gone) = (folder.join("kept"), folder.join("gone"));
-    let mut open = File::create(kept.join("open")).unwrap();
-    let _other = File::create(gone.join("file")).unwrap();
-    let confinement = Confinement::new(&config, OnReset::Exit).unwrap();
-    let directory = File::open(&gone).unwrap();
-    confinement.may_remove_in(directory.as_fd()).unwrap();
-    confinement.enclose().unwrap();
-    confinement.enter(ThreadKind::Main).unwrap();
-    // What is open can be written to.
-    open.write_all(b"after").unwrap();
-    fs::remove_file(gone.join("file")).unwrap();
-    let refused = |result: std::io::Result<()>| matches!(result, Err(error) if error.kind() == ErrorKind::PermissionDenied);
-    let results = [
-        refused(fs::remove_file(kept.join("open"))),
-        refused(File::open("/proc/self/status").map(drop)),
-        refused(File::create(gone.join("new")).map(drop)),
-    ];
-    println!("refused: {results:?}");
-}
-
-#[test]
-fn no_file_is_opened_and_one_directory_is_left_to_remove_in() {
-    const NAME: &str = "no_file_is_opened_and_one_directory_is_left_to_remove_in";
-    if let Ok(folder) = env::var(FILES) {
-        return without_files(Path::new(&folder));
-    }
-    let folder = tempfile::tempdir().unwrap();
-    for name in ["kept", "gone"] {
-        fs::create_dir(folder.path().join(name)).unwrap();
-    }
-    let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", NAME, "--nocapture"])
-        .env(FILES, folder.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let open = fs::read(folder.path().join("kept/open")).unwrap();
-    assert_eq!(open, b"after");
-    assert!(!folder.path().join("gone/file").exists());
-    let said = String::from_utf8_lossy(&output.stdout);
-    match fs::read_to_string("/sys/kernel/security/lsm") {
-        Ok(modules) if modules.contains("landlock") => {
-            assert!(said.contains("refused: [true, true, true]"), "{said}");
-        }
-        _ => eprintln!("not tested, for want of Landlock: {said}"),
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use guest_tests::inside::{
     between, boot, broadcast, canary, deny, many, nvme_manage, offer, pin_proof, scatter, shape,
+    without_files,
 };
 use guest_tests::machine::{Iommu, Machine, handle_interrupts};
 use guest_tests::paths::{self, GuestTarget};
@@ -168,6 +169,8 @@ enum Inside {
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
+    /// Attempt to open files as a monitor's main thread that no filter of system calls restricts.
+    WithoutFiles,
     /// Try to move pages that are pinned, and others, on a machine with two NUMA nodes.
     PinProof,
     /// Send NVMe's Virtualization Management command to a controller.
@@ -368,6 +371,7 @@ fn run(task: Task) -> Result<i32> {
         Task::Inside(Inside::Deny { deny, command }) => deny::run(deny, &command),
         Task::Inside(Inside::Broadcast { to }) => match broadcast::run(&to)? {},
         Task::Inside(Inside::PinProof) => pin_proof::run(),
+        Task::Inside(Inside::WithoutFiles) => without_files::run(),
         Task::Inside(Inside::NvmeManage {
             node,
             dword10,

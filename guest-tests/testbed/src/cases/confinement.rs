@@ -63,6 +63,18 @@ threads guarded
 /// What is not a capability, and the user and group of a run without a jail.
 const NONE: &str = "0000000000000000";
 
+/// What becomes of what a main thread attempts with files.
+const FILES: [(&str, &str); 7] = [
+    ("write_open", "done"),
+    ("remove_left", "done"),
+    ("remove_kept", REFUSED),
+    ("read", REFUSED),
+    ("create", REFUSED),
+    ("run", REFUSED),
+    ("listen", REFUSED),
+];
+const REFUSED: &str = "permission denied";
+
 /// The case.
 pub fn threads() -> Result<CaseResult> {
     let rig = Rig::new(12, GUEST)?;
@@ -74,7 +86,7 @@ pub fn threads() -> Result<CaseResult> {
         AWAIT,
         &format!("ARGUMENTS=\"{ARGUMENTS}\"\n"),
         FUNCTIONS,
-        "testbed-bind $TESTBED_BDF_0 || exit 1\n",
+        "testbed-bind $TESTBED_BDF_0 || exit 1\ntestbed inside without-files\n",
         RUNS,
         "say_hugepages after\nsay_processes\n",
     ]
@@ -113,6 +125,10 @@ fn judge(outcome: &Outcome) -> CaseResult {
         expect(&format!("{run}_pidfile"), "1");
         expect(&format!("{run}_pages"), "2");
         expect(&format!("{run}_events"), "started ready shutdown ");
+    }
+    // Without a filter.
+    for (what, result) in FILES {
+        expect(&format!("files_{what}"), result);
     }
     let free = facts.get("restart_pinvisor").copied().unwrap_or_default();
     findings.expect(

@@ -17,6 +17,7 @@ pub mod pin_proof;
 pub mod scatter;
 pub mod shape;
 mod tracing;
+pub mod without_files;
 
 use std::fs;
 use std::process::{Child, Command, ExitStatus, Stdio};
