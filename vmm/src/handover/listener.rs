@@ -9,7 +9,7 @@ use std::path::Path;
 use keeper::Channel;
 use nix::sys::socket::{getsockopt, sockopt::PeerPidfd};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{AtFlags, CWD, chownat};
+use rustix::fs::{AtFlags, CWD, RenameFlags, chownat, renameat_with, unlink};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
@@ -35,20 +35,8 @@ impl Listener {
     /// # Errors
     /// Those of [`OwnSocket::bind`] and of `chown`.
     pub fn bind(path: &Path, user: Option<&User>) -> io::Result<Self> {
-        let socket = OwnSocket::bind(path, |path| {
-            let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
-            let socket = socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None)?;
-            bind(&socket, &SocketAddrUnix::new(path)?)?;
-            Ok(socket)
-        })?;
-        if let Some(User { uid, gid, .. }) = user {
-            let owner = (Uid::from_raw(*uid), Gid::from_raw(*gid));
-            let flags = AtFlags::SYMLINK_NOFOLLOW;
-            chownat(CWD, path, Some(owner.0), Some(owner.1), flags)?;
-        }
-        listen(socket.socket(), 1)?;
         Ok(Self {
-            socket,
+            socket: OwnSocket::bind(path, |path| listen_at(path, user))?,
             user: user.map_or_else(geteuid, |user| Uid::from_raw(user.uid)),
         })
     }
@@ -72,7 +60,7 @@ impl Listener {
                 return Ok(None);
             }
             let client = match accept_with(self.socket.socket(), SocketFlags::CLOEXEC) {
-                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(Errno::INTR | Errno::CONNABORTED | Errno::AGAIN) => continue,
                 result => result?,
             };
             let peer = socket_peercred(&client)?;
@@ -85,6 +73,37 @@ impl Listener {
                 peer.uid,
                 self.user
             );
+        }
+    }
+}
+
+/// Listens at `path`, which is there once the socket can be connected to.
+fn listen_at(path: &Path, user: Option<&User>) -> io::Result<OwnedFd> {
+    let mut hidden = path.as_os_str().to_owned();
+    hidden.push(format!(".{}", std::process::id()));
+    let hidden = Path::new(&hidden);
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    bind(&socket, &SocketAddrUnix::new(hidden)?)?;
+    let shown = || {
+        if let Some(User { uid, gid, .. }) = user {
+            let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            chownat(CWD, hidden, Some(uid), Some(gid), flags)?;
+        }
+        listen(&socket, 1)?;
+        renameat_with(CWD, hidden, CWD, path, RenameFlags::NOREPLACE)
+    };
+    match shown() {
+        Ok(()) => Ok(socket),
+        Err(errno) => {
+            // It is of no use, and its name may be gone.
+            let _ = unlink(hidden);
+            Err(match errno {
+                Errno::EXIST => Errno::ADDRINUSE,
+                other => other,
+            }
+            .into())
         }
     }
 }
@@ -167,6 +186,8 @@ mod tests {
         // The signal ends the wait for another one.
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGUSR1).unwrap();
         while others.wait(&signals).unwrap().is_some() {}
+        let other = Listener::bind(&path, None).unwrap_err();
+        assert_eq!(other.kind(), io::ErrorKind::AddrInUse);
         drop(others);
         assert!(
             refused
@@ -175,7 +196,7 @@ mod tests {
                 .to_string()
                 .contains("closed the socket")
         );
-        assert!(!path.exists());
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
     }
 
     #[test]
