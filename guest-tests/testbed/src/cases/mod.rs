@@ -123,7 +123,7 @@ pub const ALL: &[Case] = &[
     case("refusals", 45, refusal::by_state_and_files),
     case("host-check", 45, check_host::on_a_full_machine),
     case("run-options", 60, run_options::options),
-    case("confinement", 90, confinement::threads),
+    everywhere("confinement", 90, confinement::threads),
     case("confinement-cost", 60, cost::filters),
     case("pieces", 60, pieces::too_many),
     case("quirks", 120, quirks::quirks),
