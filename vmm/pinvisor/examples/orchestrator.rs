@@ -18,6 +18,9 @@ use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
 use std::{env, fs, thread};
 
+/// Between two looks at a process or a file.
+const PAUSE: Duration = Duration::from_millis(20);
+
 const USAGE: &str = "usage: orchestrator UID GID SOCKET OPTIONS-OF-THE-GUEST...";
 
 fn main() -> ExitCode {
@@ -58,14 +61,19 @@ fn run() -> Result<u8, Box<dyn Error>> {
         .args(&options)
         .spawn()?;
     println!("monitor: process {}", monitor.id());
-    let ended = monitor.wait()?;
-    // A monitor that failed before it asked for the handover leaves a launcher that waits. Its end releases everything.
-    if launcher.try_wait()?.is_none() {
-        launcher.kill()?;
+    // The launcher ends when it has handed over. It waits on for a monitor that failed before it asked for that; its end
+    // releases everything.
+    while launcher.try_wait()?.is_none() {
+        if monitor.try_wait()?.is_some() {
+            launcher.kill()?;
+        }
+        thread::sleep(PAUSE);
     }
-    launcher.wait()?;
     // No code if a signal killed it.
-    let code = ended.code().and_then(|code| u8::try_from(code).ok());
+    let code = monitor
+        .wait()?
+        .code()
+        .and_then(|code| u8::try_from(code).ok());
     Ok(code.unwrap_or(u8::MAX))
 }
 
@@ -75,7 +83,7 @@ fn is_ready(launcher: &mut Child, socket: &Path) -> Result<bool, Box<dyn Error>>
         if launcher.try_wait()?.is_some() {
             return Ok(false);
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(PAUSE);
     }
     Ok(true)
 }

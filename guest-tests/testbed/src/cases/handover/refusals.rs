@@ -130,7 +130,7 @@ pub const REFUSALS: &[Step] = &[
         error: "handover-socket",
         says: &[
             "Cannot connect to the socket /tmp/vm/status",
-            "Connection refused",
+            "Permission denied",
         ],
         ..STEP
     },
