@@ -36,6 +36,20 @@ done
 ulimit -l unlimited
 in_user_namespace '0 0 4294967295' /testbed/bin/pinvisor run --noiommu --memory 64M --kernel /testbed/off --device "$TESTBED_BDF_0" > /tmp/run 2>&1
 say namespace_run "$? $(cat /tmp/run)"
+# A monitor there gets everything through a socket, from a launcher outside. A capability of its own does not count.
+pinvisor launch --serve /tmp/handover --noiommu --memory 64M --kernel /testbed/off --device "$TESTBED_BDF_0" &
+launcher=$!
+for tenth in $(seq 300); do
+    [ -e /tmp/handover ] && break
+    sleep 0.1
+done
+in_user_namespace '0 0 4294967295' /testbed/bin/pinvisor -v run --handover socket=/tmp/handover --noiommu --memory 64M \
+    --kernel /testbed/off --device "$TESTBED_BDF_0" > /tmp/run 2>&1
+say namespace_handover "$? $(grep -c 'pages of guest memory are at the addresses that devices use' /tmp/run)"
+cat /tmp/run
+wait $launcher
+say namespace_launcher $?
+say_hugepages namespace
 
 # A device that cannot be stopped: the container stays until its memory is released.
 environment=', "LD_PRELOAD=/testbed/bin/libfalsify.so", "FALSIFY=pread 0x70000000004 1- u16@0=0x107; pread 4 1- u16@0=0x107"'

@@ -50,7 +50,7 @@ while :; do dd if=/dev/nvme0n1 of=/dev/null bs=1M iflag=direct 2>/dev/null; done
 "#;
 
 /// What must have been reported.
-const FACTS: [(&str, &str); 15] = [
+const FACTS: [(&str, &str); 18] = [
     ("check", "0"),
     // CAP_IPC_LOCK and CAP_SYS_RAWIO.
     ("capabilities", "0000000000024000"),
@@ -61,6 +61,9 @@ const FACTS: [(&str, &str); 15] = [
         "pages",
         "pages of guest memory are at the addresses that devices use",
     ),
+    ("namespace_handover", "0 2"),
+    ("namespace_launcher", "0"),
+    ("namespace_free", "150"),
     ("kept_state", "running"),
     ("listed", "1"),
     ("released", "0"),
