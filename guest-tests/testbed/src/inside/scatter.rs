@@ -26,12 +26,10 @@ pub struct Scatter {
 /// [`Error::File`](crate::Error::File), or what the command's start returns.
 pub fn run(scatter: Scatter, command: &[String]) -> Result<i32> {
     // The kernel must not put the pieces together again: neither does that leave single pages, nor may the guest's
-    // pages go away for moments, to be found pinned. What is taken is locked, so that it need not move for the small
-    // blocks that the kernel itself asks for, a stack for example.
+    // pages go away for moments, to be found pinned.
     for (path, value) in [
         ("/proc/sys/vm/compaction_proactiveness", "0"),
         ("/proc/sys/vm/extfrag_threshold", "1000"),
-        ("/proc/sys/vm/compact_unevictable_allowed", "0"),
     ] {
         fs::write(path, value).at("write", path)?;
     }

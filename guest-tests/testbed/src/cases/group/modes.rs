@@ -3,7 +3,7 @@
 //! Ordinary memory in single pages, which io_uring pins: a guarded controller, and a guest that translates.
 
 use super::super::check::{self, Findings};
-use super::super::scattered::{MIN_CANARY_MIB, SCATTERED, is_scattered};
+use super::super::scattered::{MIN_CANARY_MIB, SCATTERED_EACH, is_scattered};
 use super::super::script::{self, PRELUDE};
 use super::super::stress::{self, AtLeast};
 use super::took_group;
@@ -55,12 +55,13 @@ pub fn modes() -> Result<CaseResult> {
 }
 
 fn script() -> String {
+    let [scatter, watch] = SCATTERED_EACH;
     let run = |mode| {
         let arguments = format!(
             "--noiommu --memory 128M --device $TESTBED_BDF_0,dma={mode} \
              --cmdline 'transfers={TRANSFERS} bytes={BYTES} engines=nvme destroy=yes'"
         );
-        stress::run(mode, "", &arguments) + order::SHOW
+        stress::run(mode, scatter, &arguments) + order::SHOW
     };
     let runs: String = MODES.into_iter().map(run).collect();
     [
@@ -71,8 +72,8 @@ fn script() -> String {
         PRELUDE,
         &runs,
         "END\n",
-        SCATTERED,
-        "sh /tmp/runs\nsay watched $?\nsay_processes\n",
+        watch,
+        "/tmp/runs\nsay watched $?\nsay_processes\n",
     ]
     .concat()
 }
