@@ -20,6 +20,19 @@ pub fn machine(machine: Machine) -> Machine {
     machine.memory("6G").hugepages_2m(300)
 }
 
+/// What runs `pinvisor` on aarch64, whose machine has one zone, from whose beginning the kernel takes hugepages when it
+/// boots: they are taken when the canary has that.
+const WRAPPER_AARCH64: &str = "testbed inside canary --leave-mib 1000 -- \
+     sh -c 'echo 300 > /proc/sys/vm/nr_hugepages; exec \"$@\"' sh ";
+
+/// What runs `pinvisor`, and the machine for it.
+fn shape(arch: Arch) -> (&'static str, fn(Machine) -> Machine) {
+    match arch {
+        Arch::X86_64 => (WRAPPER, machine),
+        Arch::Aarch64 => (WRAPPER_AARCH64, |machine| machine.memory("6G")),
+    }
+}
+
 /// Words that changed, as `testbed inside canary` reports them.
 pub fn changed(output: &str) -> Option<u64> {
     script::facts(output).get("canary_changed")?.parse().ok()
@@ -27,8 +40,8 @@ pub fn changed(output: &str) -> Option<u64> {
 
 /// Runs the monitor that gives devices wrong addresses, with a canary around it; `None` if the test machine died of it
 /// or fell silent.
-pub fn run_control(machine: &Machine, arguments: &str) -> Result<Option<Outcome>> {
-    let run = script::pinvisor("status", WRAPPER, arguments);
+pub fn run_control(machine: &Machine, wrapper: &str, arguments: &str) -> Result<Option<Outcome>> {
+    let run = script::pinvisor("status", wrapper, arguments);
     let run = run.replace("pinvisor -vv", "timeout 900 pinvisor-control -vv");
     let script = [PRELUDE, "testbed-bind $TESTBED_BDF_0 || exit 1\n", &run].concat();
     match machine.run(&script) {
@@ -40,10 +53,11 @@ pub fn run_control(machine: &Machine, arguments: &str) -> Result<Option<Outcome>
 
 /// The data checks, with a canary around them.
 pub fn untouched(arch: Arch) -> Result<CaseResult> {
+    let (wrapper, machine) = shape(arch);
     let variant = Variant {
         seed: 5,
         machine,
-        wrapper: WRAPPER,
+        wrapper,
         ..data::PLAIN
     };
     let (outcome, mut findings) = data::run(arch, &variant)?;
@@ -60,9 +74,11 @@ pub fn control(arch: Arch) -> Result<CaseResult> {
         &["nvme"],
         "dd if=/dev/nvme0n1 of=/dev/null bs=1M count=4 iflag=direct\n",
     )?;
+    let (wrapper, machine) = shape(arch);
     let machine = machine(rig.machine(setup::guest_kernel_of(arch)?.unpacked()));
     let arguments = ARGUMENTS.replace("quiet", "quiet nvme_core.admin_timeout=3");
-    let Some(outcome) = run_control(&machine, &format!("{arguments} --memory 512M"))? else {
+    let arguments = format!("{arguments} --memory 512M");
+    let Some(outcome) = run_control(&machine, wrapper, &arguments)? else {
         return Ok(Ok(()));
     };
     let mut findings = Findings::default();

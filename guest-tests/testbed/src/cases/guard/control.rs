@@ -3,7 +3,7 @@
 //! Would the cases of guarded controllers notice a command whose addresses the monitor did not check?
 
 use super::guarded;
-use crate::cases::canary::run_control;
+use crate::cases::canary::{WRAPPER, run_control};
 use crate::cases::check::{self, Findings};
 use crate::cases::rig::{ARGUMENTS, Rig};
 use crate::cases::script;
@@ -20,7 +20,7 @@ pub fn control() -> Result<CaseResult> {
     )?;
     let machine = rig.machine(setup::guest_kernel()?.vmlinux());
     let arguments = format!("{} --memory 192M", guarded(ARGUMENTS));
-    let Some(outcome) = run_control(&machine, &arguments)? else {
+    let Some(outcome) = run_control(&machine, WRAPPER, &arguments)? else {
         return Ok(Ok(()));
     };
     let mut findings = Findings::default();
