@@ -6,8 +6,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use vm_device::DevicePio;
-use vm_device::bus::{PioAddress, PioAddressOffset};
+use vm_device::bus::{MmioAddress, MmioAddressOffset, PioAddress, PioAddressOffset};
+use vm_device::{DeviceMmio, DevicePio};
 
 /// What the guest asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +43,7 @@ const SLEEP_ENABLE: u8 = 1 << 5;
 const SLEEP_TYPE_SHIFT: u8 = 2;
 const SLEEP_TYPE_MASK: u8 = 0b111;
 
-/// The registers, four I/O ports. All read as 0: the machine never wakes up from a sleep.
+/// The registers, four bytes. All read as 0: the machine never wakes up from a sleep.
 pub struct Power<F> {
     on_event: F,
     status: AtomicU8,
@@ -77,14 +77,8 @@ impl<F: Fn(PowerEvent)> Power<F> {
             _ => None,
         }
     }
-}
 
-impl<F: Fn(PowerEvent)> DevicePio for Power<F> {
-    fn pio_read(&self, _: PioAddress, _: PioAddressOffset, data: &mut [u8]) {
-        data.fill(0);
-    }
-
-    fn pio_write(&self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
+    fn write(&self, offset: u16, data: &[u8]) {
         let register = |(distance, value)| (offset.saturating_add(distance), value);
         let registers = || (0..PORTS).zip(data).map(register);
         // A wide store may have the status behind the power-off that it is for.
@@ -95,6 +89,29 @@ impl<F: Fn(PowerEvent)> DevicePio for Power<F> {
             if let Some(event) = self.event(register, *value) {
                 (self.on_event)(event);
             }
+        }
+    }
+}
+
+impl<F: Fn(PowerEvent)> DevicePio for Power<F> {
+    fn pio_read(&self, _: PioAddress, _: PioAddressOffset, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn pio_write(&self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
+        self.write(offset, data);
+    }
+}
+
+/// The same registers in memory, for a machine without I/O ports.
+impl<F: Fn(PowerEvent)> DeviceMmio for Power<F> {
+    fn mmio_read(&self, _: MmioAddress, _: MmioAddressOffset, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn mmio_write(&self, _: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
+        if let Ok(offset) = u16::try_from(offset) {
+            self.write(offset, data);
         }
     }
 }
@@ -116,6 +133,17 @@ mod tests {
         power.pio_write(PioAddress(0x600), SLEEP_CONTROL, &[0x34, 0, 0, 9]);
         let off = |status| PowerEvent::PowerOff { status };
         assert_eq!(*seen.borrow(), [off(3), off(9)]);
+    }
+
+    #[test]
+    fn registers_in_memory_are_the_same() {
+        let seen = RefCell::new(Vec::new());
+        let power = Power::new(|event| seen.borrow_mut().push(event));
+        let base = MmioAddress(0x70_0000_0000);
+        power.mmio_write(base, STATUS.into(), &[5]);
+        power.mmio_write(base, u64::from(u16::MAX) + 1, &[0x34]);
+        power.mmio_write(base, SLEEP_CONTROL.into(), &[0x34]);
+        assert_eq!(*seen.borrow(), [PowerEvent::PowerOff { status: 5 }]);
     }
 
     #[test]

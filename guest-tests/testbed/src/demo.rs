@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `cargo testbed demo`: the stress guest drives a real NVMe controller on the real path, and its report is brought
-//! out of the test machine.
+//! `cargo testbed demo`: the stress guest drives a real NVMe controller on the real path, or on aarch64 the engine in
+//! software, and its report is brought out of the test machine.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use crate::error::{AtPath, Error, Result};
 use crate::image;
 use crate::machine::Machine;
 use crate::paths::{self, GuestTarget};
+use crate::setup::Arch;
 
 /// Size of the disk, all of which is written to.
 const DISK_MIB: usize = 64;
@@ -17,11 +18,19 @@ const DISK_MIB: usize = 64;
 /// Precedes the report in the output.
 const PAGE: &str = "=== the report ===\n";
 
-const SCRIPT: &str = "\
+/// A real NVMe controller on the real path.
+const NVME: &str = "\
 testbed-bind $TESTBED_BDF_0 || exit 1
 testbed inside shape --singles 20 --block 40 -- \
     pinvisor stress --noiommu --device $TESTBED_BDF_0 --memory 120M --cpus 2 \
     --kernel /testbed/dma-stress --cmdline destroy=yes --html /tmp/page
+";
+
+/// What `cargo demo` runs.
+const SOFTWARE: &str =
+    "pinvisor stress --software --memory 64M --kernel /testbed/dma-stress --html /tmp/page\n";
+
+const END: &str = "\
 status=$?
 echo '=== the report ==='
 cat /tmp/page
@@ -32,19 +41,23 @@ exit $status
 ///
 /// # Errors
 /// Those of [`Machine::run`], and [`Error::Missing`] before the guest is built.
-pub fn show(mut out: impl FnMut(&[u8])) -> Result<i32> {
+pub fn show(arch: Arch, mut out: impl FnMut(&[u8])) -> Result<i32> {
     let disk = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
-    image::write(disk.path(), &image::bytes(DISK_MIB, 1))?;
-    let machine = Machine::builder()
-        .hugepages_2m(120)
-        .disk("disk", disk.path().to_owned())
-        .device("nvme,drive=disk,serial=demo")
-        .file(
-            "dma-stress",
-            paths::guest_program("dma-stress", GuestTarget::BareMetal)?,
-        );
+    let guest = paths::guest_program("dma-stress", GuestTarget::bare_metal(arch))?;
+    let machine = Machine::builder().arch(arch).file("dma-stress", guest);
+    let (machine, script) = match arch {
+        Arch::X86_64 => {
+            image::write(disk.path(), &image::bytes(DISK_MIB, 1))?;
+            let machine = machine
+                .hugepages_2m(120)
+                .disk("disk", disk.path().to_owned())
+                .device("nvme,drive=disk,serial=demo");
+            (machine, NVME)
+        }
+        Arch::Aarch64 => (machine, SOFTWARE),
+    };
     let mut page = Splitter::default();
-    let outcome = machine.run_streaming(SCRIPT, &mut |chunk: &[u8]| {
+    let outcome = machine.run_streaming(&[script, END].concat(), &mut |chunk: &[u8]| {
         out(&page.before(chunk));
     })?;
     let path = target()?.join("testbed-demo.html");

@@ -57,15 +57,15 @@ fn with_script(arch: Arch, script: &str) -> Result<Initramfs> {
     Ok(archive)
 }
 
-/// Writes an initramfs whose init is `linux-stress`, with these modules and their dependencies.
+/// Writes an initramfs whose init is `linux-stress`, with these modules of the kernel and their dependencies.
 /// What it is to do is on the kernel's command line.
 ///
 /// # Errors
 /// Those of [`write_initramfs`], and [`Error::Missing`] before `linux-stress` is built.
-pub fn write_stress_initramfs(path: &Path, modules: &[&str]) -> Result<()> {
-    let program = paths::guest_program("linux-stress", GuestTarget::Linux)?;
+pub fn write_stress_initramfs(kernel: &GuestKernel, path: &Path, modules: &[&str]) -> Result<()> {
+    let program = paths::guest_program("linux-stress", GuestTarget::linux(kernel.arch()))?;
     let mut archive = Initramfs::with_init(&program)?;
-    add_modules(&mut archive, &setup::guest_kernel()?, modules)?;
+    add_modules(&mut archive, kernel, modules)?;
     archive.write(path)
 }
 

@@ -9,6 +9,7 @@ use std::{env, io};
 use sha2::{Digest, Sha256};
 
 use crate::error::{AtPath, Error, Result};
+use crate::setup::Arch;
 
 /// The testbed's folder in the user's cache: `$XDG_CACHE_HOME/pinvisor/testbed`.
 ///
@@ -57,9 +58,29 @@ pub enum GuestTarget {
     BareMetal,
     /// Static programs for Linux on aarch64.
     Aarch64Linux,
+    /// No operating system, on aarch64.
+    Aarch64BareMetal,
 }
 
 impl GuestTarget {
+    /// Static programs for Linux on this architecture.
+    #[must_use]
+    pub fn linux(arch: Arch) -> Self {
+        match arch {
+            Arch::X86_64 => Self::Linux,
+            Arch::Aarch64 => Self::Aarch64Linux,
+        }
+    }
+
+    /// No operating system, on this architecture.
+    #[must_use]
+    pub fn bare_metal(arch: Arch) -> Self {
+        match arch {
+            Arch::X86_64 => Self::BareMetal,
+            Arch::Aarch64 => Self::Aarch64BareMetal,
+        }
+    }
+
     /// Its name for cargo.
     #[must_use]
     pub fn triple(self) -> &'static str {
@@ -67,6 +88,7 @@ impl GuestTarget {
             Self::Linux => rust_target::LINUX,
             Self::BareMetal => rust_target::BARE_METAL,
             Self::Aarch64Linux => rust_target::AARCH64_LINUX,
+            Self::Aarch64BareMetal => rust_target::AARCH64_BARE_METAL,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use address::{Bdf, Gpa};
+use devices::power::PowerEvent;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::kvm::eventfd;
@@ -40,6 +41,15 @@ pub enum ExitReason {
     Device(Bdf, String),
     /// A thread of the monitor panicked.
     Panic,
+}
+
+impl From<PowerEvent> for ExitReason {
+    fn from(event: PowerEvent) -> Self {
+        match event {
+            PowerEvent::PowerOff { status } => Self::PowerOff { status },
+            PowerEvent::Reset => Self::Reset,
+        }
+    }
 }
 
 impl ExitReason {

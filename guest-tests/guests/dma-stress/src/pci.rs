@@ -16,8 +16,6 @@ use pci_types::{
 
 const SLOTS: u8 = 32;
 const FUNCTIONS: u8 = 8;
-/// An interrupt line that is connected to nothing.
-const NO_LINE: u8 = 0xff;
 
 /// A function.
 #[derive(Clone, Debug)]
@@ -34,7 +32,11 @@ pub struct Function {
     pub msi: Option<MsiCapability>,
     /// The same with a table.
     pub msix: Option<MsixCapability>,
-    /// The interrupt that its pin raises.
+    /// Its interrupt pin, from 1; 0 if it has none.
+    pub pin: u8,
+    /// What firmware noted about the line of that pin.
+    pub line: u8,
+    /// The interrupt that its pin raises: to be filled in by what knows the machine.
     pub gsi: Option<u8>,
 }
 
@@ -107,7 +109,9 @@ impl Function {
             bars,
             msi,
             msix,
-            gsi: (pin != 0 && line != NO_LINE).then_some(line),
+            pin,
+            line,
+            gsi: None,
         })
     }
 

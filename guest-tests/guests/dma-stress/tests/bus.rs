@@ -78,7 +78,7 @@ fn a_function_is_read_and_left_where_it_is() {
         function.msix.as_ref().map(|msix| msix.table_size()),
         Some(4)
     );
-    assert_eq!(function.gsi, Some(18));
+    assert_eq!((function.pin, function.line), (1, 18));
     assert_eq!(*config.0.borrow(), before);
 }
 

@@ -2,9 +2,8 @@
 
 //! Process 1 of the guest: readies the machine, lets a child do the work, and powers off whatever becomes of it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
@@ -17,9 +16,7 @@ use rustix::system::{RebootCommand, finit_module, reboot};
 
 use crate::options::{Options, module_parameters};
 use crate::report::{Report, Status};
-
-/// The I/O port that takes the run's [`Status`].
-pub const STATUS_PORT: u64 = 0x603;
+use crate::status;
 
 /// The argument before the command line by which this program is started to do the work.
 pub const WORK_ARGUMENT: &str = "run";
@@ -141,9 +138,7 @@ fn verdict(status: ExitStatus, report: &Report) -> Status {
 /// Reports the status to the monitor and powers off. Nothing of this run is in any file system, so
 /// nothing is synced that could hang on a device that does not answer.
 fn power_off(status: Status, report: &Report) -> ! {
-    let port = OpenOptions::new().write(true).open("/dev/port");
-    let written = port.and_then(|port| port.write_all_at(&[status as u8], STATUS_PORT));
-    if let Err(error) = written {
+    if let Err(error) = status::write(status as u8) {
         report.comment(format_args!(
             "cannot report status {}: {error}",
             status as u8

@@ -27,5 +27,6 @@ pub mod reads;
 pub mod report;
 pub mod run;
 pub mod stamp;
+pub mod status;
 pub mod sysfs;
 pub mod tsc;

@@ -10,6 +10,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+#[cfg(target_arch = "aarch64")]
+use rust_target::AARCH64_BARE_METAL as BARE_METAL;
+#[cfg(target_arch = "x86_64")]
 use rust_target::BARE_METAL;
 
 /// This machine cannot run it: the exit code of `pinvisor` for that.

@@ -14,6 +14,9 @@ pub const BARE_METAL: &str = "x86_64-unknown-none";
 /// A static program for a Linux guest is built for this target.
 pub const LINUX: &str = "x86_64-unknown-linux-musl";
 
+/// A program for an aarch64 guest without an operating system is built for this target. Its code keeps nothing in
+/// registers that an interrupt would have to save besides the general ones.
+pub const AARCH64_BARE_METAL: &str = "aarch64-unknown-none-softfloat";
 /// A static program for Linux on another architecture is built for this target.
 pub const AARCH64_LINUX: &str = "aarch64-unknown-linux-musl";
 

@@ -4,10 +4,10 @@
 
 use std::process::ExitCode;
 
-use rust_target::{BARE_METAL, LINUX, ensure};
+use rust_target::{AARCH64_BARE_METAL, BARE_METAL, LINUX, ensure};
 
 fn main() -> ExitCode {
-    for target in [BARE_METAL, LINUX] {
+    for target in [BARE_METAL, AARCH64_BARE_METAL, LINUX] {
         if let Err(error) = ensure(target, |line| eprintln!("rust-target: {line}")) {
             eprintln!("rust-target: {error}");
             return ExitCode::FAILURE;

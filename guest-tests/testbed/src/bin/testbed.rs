@@ -62,6 +62,9 @@ enum Task {
     },
     /// Show a real NVMe controller driven by the guest that stresses DMA, on the real path.
     Demo {
+        /// For aarch64: what `cargo demo` shows on such a host.
+        #[arg(long, value_enum, default_value = "x86_64")]
+        arch: Arch,
         /// Use existing builds, without building first.
         #[arg(long)]
         no_build: bool,
@@ -251,36 +254,31 @@ fn build(arch: Arch, no_build: bool) -> Result<()> {
     if no_build {
         return Ok(());
     }
-    if arch == Arch::Aarch64 {
-        return build_for_aarch64();
+    let own = "--package pinvisor --package pinvisor-stress --package guest-tests --bin pinvisor --bin pinvisor-stress \
+               --bin pinvisor-control --bin kernel-check --example orchestrator";
+    match arch {
+        Arch::X86_64 => cargo_build(&format!("{own} --package falsify --lib"))?,
+        // This program, too: here it is one for another machine.
+        Arch::Aarch64 => build_for(&format!("{own} --bin testbed"), GuestTarget::Aarch64Linux)?,
     }
-    cargo_build(
-        "--package pinvisor --package pinvisor-stress --package guest-tests --package falsify --lib --bin pinvisor \
-         --bin pinvisor-stress --bin pinvisor-control \
-         --bin kernel-check --example orchestrator",
-    )?;
-    for (program, target) in [
-        ("dma-stress", GuestTarget::BareMetal),
-        ("linux-stress", GuestTarget::Linux),
-        ("window-example", GuestTarget::Linux),
-    ] {
-        let triple = target.triple();
-        rust_target::ensure(triple, shell::progress)?;
-        cargo_build(&format!(
-            "--package {program} --bin {program} --target {triple}"
-        ))?;
+    let mut guests = vec![
+        ("dma-stress", GuestTarget::bare_metal(arch)),
+        ("linux-stress", GuestTarget::linux(arch)),
+    ];
+    if arch == Arch::X86_64 {
+        guests.push(("window-example", GuestTarget::Linux));
+    }
+    for (program, target) in guests {
+        build_for(&format!("--package {program} --bin {program}"), target)?;
     }
     Ok(())
 }
 
-/// The same for a machine that is no PC.
-fn build_for_aarch64() -> Result<()> {
-    let triple = GuestTarget::Aarch64Linux.triple();
+/// Builds for another target than this machine's.
+fn build_for(arguments: &str, target: GuestTarget) -> Result<()> {
+    let triple = target.triple();
     rust_target::ensure(triple, shell::progress)?;
-    cargo_build(&format!(
-        "--package pinvisor --package guest-tests --bin pinvisor --bin testbed --bin pinvisor-control --bin \
-         kernel-check --example orchestrator --target {triple}"
-    ))
+    cargo_build(&format!("{arguments} --target {triple}"))
 }
 
 fn cargo_build(arguments: &str) -> Result<()> {
@@ -336,10 +334,10 @@ fn run(task: Task) -> Result<i32> {
             let outcome = description.run_streaming(&script, &mut show)?;
             Ok(outcome.status.code())
         }
-        Task::Demo { no_build } => {
+        Task::Demo { arch, no_build } => {
             handle_interrupts()?;
-            build(Arch::X86_64, no_build)?;
-            demo::show(show)
+            build(arch, no_build)?;
+            demo::show(arch, show)
         }
         Task::Run {
             arch,

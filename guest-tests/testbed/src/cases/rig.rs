@@ -41,17 +41,21 @@ impl Rig {
     /// The same for a machine of `arch`, with these modules of its guest's kernel.
     pub fn on(arch: Arch, seed: u64, modules: &[&str], guest: &str) -> Result<Self> {
         let kernel = setup::guest_kernel_of(arch)?;
-        let rig = Self::with_initramfs(seed, |path| {
+        Self::of_arch(arch, seed, |path| {
             guest::write_initramfs_of(&kernel, path, modules, guest)
-        })?;
-        Ok(Self { arch, ..rig })
+        })
     }
 
     /// A disk image from a seed, and an initramfs that `write` writes, for a PC.
     pub fn with_initramfs(seed: u64, write: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+        Self::of_arch(Arch::X86_64, seed, write)
+    }
+
+    /// The same for a machine of `arch`.
+    pub fn of_arch(arch: Arch, seed: u64, write: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let folder = tempfile::tempdir().at("create", "a temporary folder")?;
         let rig = Self {
-            arch: Arch::X86_64,
+            arch,
             folder,
             contents: image::bytes(DISK_MIB, seed),
         };

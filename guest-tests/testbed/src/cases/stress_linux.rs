@@ -13,6 +13,7 @@ use super::stress::{self, AtLeast};
 use crate::error::{AtPath, Result};
 use crate::machine::{Machine, Outcome};
 use crate::runner::CaseResult;
+use crate::setup::Arch;
 use crate::{guest, image, setup};
 
 /// Seed of the stress.
@@ -30,23 +31,26 @@ const MIN_STAMPED: usize = 8 << 20;
 const BLOCK: usize = 512;
 
 /// 10 seconds of it.
-pub fn short() -> Result<CaseResult> {
-    run(10, 64 << 20)
+pub fn short(arch: Arch) -> Result<CaseResult> {
+    run(arch, 10, 64 << 20)
 }
 
 /// 60 seconds of it.
-pub fn long() -> Result<CaseResult> {
-    run(60, 256 << 20)
+pub fn long(arch: Arch) -> Result<CaseResult> {
+    run(arch, 60, 256 << 20)
 }
 
 /// Judges a run of `seconds`, in which at least `least_bytes` are moved.
-fn run(seconds: u64, least_bytes: u64) -> Result<CaseResult> {
+fn run(arch: Arch, seconds: u64, least_bytes: u64) -> Result<CaseResult> {
     let modules = ["nvme", "e1000e"];
-    let rig = Rig::with_initramfs(SEED, |path| guest::write_stress_initramfs(path, &modules))?;
+    let kernel = setup::guest_kernel_of(arch)?;
+    let rig = Rig::of_arch(arch, SEED, |path| {
+        guest::write_stress_initramfs(&kernel, path, &modules)
+    })?;
     let served = image::bytes(SERVED_MIB, SEED);
     let server = Server::start(served).at("listen on", "the loopback interface")?;
     let machine: Machine = rig
-        .machine(setup::guest_kernel()?.vmlinux())
+        .machine(kernel.unpacked())
         .hugepages_2m(300)
         .qemu_arg("-netdev")
         .qemu_arg("user,id=net")

@@ -14,7 +14,7 @@ use vm_fdt::{Error, FdtWriter};
 use crate::bus::address_map::AddressMap;
 
 use super::gic_version::GicVersion;
-use super::layout::{POWER_BUTTON_GSI, RTC, UART, UART_GSI};
+use super::layout::{POWER, POWER_BUTTON_GSI, RTC, UART, UART_GSI};
 
 /// Numbers by which nodes refer to others.
 const GIC: u32 = 1;
@@ -97,6 +97,7 @@ pub fn write(platform: &Platform, boot: &Boot<'_>) -> Result<Vec<u8>, Error> {
     serial_port(&mut fdt)?;
     clock(&mut fdt)?;
     power_button(&mut fdt)?;
+    power(&mut fdt)?;
     if let Some(map) = &platform.bus {
         bus::write(&mut fdt, map, platform.gic)?;
     }
@@ -205,6 +206,14 @@ fn power_button(fdt: &mut FdtWriter) -> Result<(), Error> {
     fdt.property_u32("linux,code", KEY_POWER)?;
     fdt.property_array_u32("interrupts", &[SHARED, POWER_BUTTON_GSI, EDGE])?;
     fdt.end_node(key)?;
+    fdt.end_node(node)
+}
+
+/// Our own, for guests that end with a status.
+fn power(fdt: &mut FdtWriter) -> Result<(), Error> {
+    let node = fdt.begin_node(&name("power", &POWER))?;
+    fdt.property_string("compatible", "pinvisor,power")?;
+    fdt.property_array_u64("reg", &reg(&POWER))?;
     fdt.end_node(node)
 }
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use address::Gpa;
 use devices::pci::PciRoot;
+use devices::power::Power;
 use devices::rtc::Rtc;
 use vm_device::bus::{BusRange, MmioAddress, MmioAddressOffset, PioAddress};
 use vm_device::device_manager::{IoManager, MmioManager};
 use vm_device::{DeviceMmio, DevicePio};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::layout::{BAR_PORTS, MESSAGE_FRAME, PORTS, RTC, UART, UART_GSI};
+use super::layout::{BAR_PORTS, MESSAGE_FRAME, PORTS, POWER, RTC, UART, UART_GSI};
 use super::v2m::MessageFrame;
 use crate::bus::BusError;
 use crate::bus::address_map::AddressMap;
@@ -21,7 +22,7 @@ use crate::error::explain::{ProcessError, process};
 use crate::kvm::eventfd;
 use crate::kvm::irq::Interrupts;
 use crate::run::console::GuestSerial;
-use crate::run::exit::ExitSender;
+use crate::run::exit::{ExitReason, ExitSender};
 
 /// An eventfd that raises the serial port's interrupt.
 pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, BusError> {
@@ -31,11 +32,11 @@ pub fn serial_interrupt(interrupts: &Interrupts) -> Result<EventFd, BusError> {
 }
 
 /// Connects the emulated devices, and the functions of the bus if there is one, to the addresses that they answer.
-/// Power-off and reset are PSCI's, which KVM serves.
+/// Power-off and reset are PSCI's, which KVM serves; a power-off with a status is that of a device.
 pub fn connect(
     pci: Option<(&Arc<PciRoot>, &AddressMap)>,
     serial: &Arc<GuestSerial>,
-    _: &ExitSender,
+    exits: &ExitSender,
     interrupts: &Arc<Interrupts>,
 ) -> Result<IoManager, ProcessError> {
     let mut bus = IoManager::new();
@@ -57,6 +58,9 @@ pub fn connect(
     }
     register(UART, Arc::clone(serial) as _)?;
     register(RTC, Arc::new(Rtc::new()))?;
+    let exits = exits.clone();
+    let power = Power::new(move |event| exits.send(ExitReason::from(event)));
+    register(POWER, Arc::new(power))?;
     let interrupts = Arc::clone(interrupts);
     let frame = MessageFrame::new(move |pin| {
         if let Err(error) = interrupts.pulse(pin) {

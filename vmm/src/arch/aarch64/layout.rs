@@ -12,8 +12,7 @@
 use std::ops::Range;
 
 use address::{Gpa, Hpa};
-use devices::pci;
-use devices::serial;
+use devices::{pci, power, serial};
 use iommufd_backend::IoMem;
 
 use crate::config::MOST_CPUS;
@@ -40,6 +39,8 @@ pub const GIC_REDISTRIBUTORS: Range<Gpa> = block(0x10_0000, MOST_CPUS as u64 * R
 pub const UART: Range<Gpa> = block(0x60_0000, serial::PORTS as u64);
 /// The clock.
 pub const RTC: Range<Gpa> = block(0x61_0000, 0x1000);
+/// What takes a guest's status, and powers off like PSCI.
+pub const POWER: Range<Gpa> = block(0x62_0000, power::PORTS as u64);
 /// I/O ports of the bus, each at its number from here.
 pub const PORTS: Range<Gpa> = block(0x70_0000, STEP);
 /// PCI config space.
@@ -69,7 +70,7 @@ pub const MESSAGE_SPIS: u32 = 448;
 pub const PRIVATE_INTERRUPTS: u32 = 32;
 
 /// Ranges that are never RAM from the host nor a window for BARs, each with its name; config space is not among them.
-pub const FIXED: [(&str, Range<Gpa>); 8] = [
+pub const FIXED: [(&str, Range<Gpa>); 9] = [
     ("the GIC's distributor", GIC_DISTRIBUTOR),
     ("the GIC's CPU interface", GIC_CPU_INTERFACE),
     ("the GIC's message frame", MESSAGE_FRAME),
@@ -77,6 +78,7 @@ pub const FIXED: [(&str, Range<Gpa>); 8] = [
     ("the GIC's redistributors", GIC_REDISTRIBUTORS),
     ("the serial port", UART),
     ("the clock", RTC),
+    ("the power registers", POWER),
     ("the I/O ports", PORTS),
 ];
 

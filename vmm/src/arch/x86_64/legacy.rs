@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use devices::i8042::{self, I8042};
 use devices::pci::{CONFIG_PORT, CONFIG_PORTS, PciRoot};
-use devices::power::{self, Power, PowerEvent};
+use devices::power::{self, Power};
 use devices::serial;
 use vm_device::DevicePio;
 use vm_device::bus::{BusRange, MmioAddress, PioAddress};
@@ -81,10 +81,7 @@ fn failed(error: &dyn ToString) -> ProcessError {
 
 fn power_registers(exits: ExitSender) -> Arc<dyn DevicePio + Send + Sync> {
     Arc::new(Power::new(move |event| {
-        exits.send(match event {
-            PowerEvent::PowerOff { status } => ExitReason::PowerOff { status },
-            PowerEvent::Reset => ExitReason::Reset,
-        });
+        exits.send(ExitReason::from(event));
     }))
 }
 

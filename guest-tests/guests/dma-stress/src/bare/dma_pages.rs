@@ -9,6 +9,8 @@ use address::Gpa;
 use dma_stress::dma_address::DmaMap;
 use dma_stress::nvme::{Dma, DmaBuffer, PAGE_BYTES};
 
+use super::arch::mmio::dma_barrier;
+
 /// Pages of the heap, which is in RAM that devices reach, as all of the image is.
 #[derive(Debug)]
 pub struct DmaPages {
@@ -45,7 +47,10 @@ impl DmaBuffer for DmaPages {
 
     fn read32(&self, offset: usize) -> u32 {
         // SAFETY: `at` checked the range; the pages are allocated.
-        unsafe { self.at::<u32>(offset).read_volatile() }
+        let value = unsafe { self.at::<u32>(offset).read_volatile() };
+        // What it tells may be that the words behind it are there.
+        dma_barrier();
+        value
     }
 
     fn write32(&self, offset: usize, value: u32) {

@@ -3,11 +3,12 @@
 //! Memory-mapped configuration space.
 
 use core::ops::Range;
-use core::ptr;
 
 use address::Gpa;
 use pci_config::regs::CONFIG_SIZE;
 use pci_types::{ConfigRegionAccess, PciAddress};
+
+use super::arch::mmio;
 
 /// The configuration space of bus 0.
 #[derive(Clone, Copy, Debug)]
@@ -22,24 +23,24 @@ impl Ecam {
         Self(range.start.0)
     }
 
-    fn register(self, address: PciAddress, offset: u16) -> *mut u32 {
+    fn register(self, address: PciAddress, offset: u16) -> usize {
         assert!(
             address.bus() == 0 && offset < CONFIG_SIZE,
             "a register outside of bus 0"
         );
         let function = u64::from(address.device()) << 15 | u64::from(address.function()) << 12;
-        ptr::with_exposed_provenance_mut((self.0 + function + u64::from(offset & !3)) as usize)
+        (self.0 + function + u64::from(offset & !3)) as usize
     }
 }
 
 impl ConfigRegionAccess for Ecam {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
         // SAFETY: `register` checks the range, and `new`'s caller vouches for it.
-        unsafe { self.register(address, offset).read_volatile() }
+        unsafe { mmio::read(self.register(address, offset)) }
     }
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
         // SAFETY: as above.
-        unsafe { self.register(address, offset).write_volatile(value) };
+        unsafe { mmio::write(self.register(address, offset), value) };
     }
 }

@@ -23,6 +23,7 @@ use dma_stress::signals::Signals;
 use spin::Mutex;
 use stress_format::{Interrupt, Mode};
 
+use super::arch::ports;
 use super::clock;
 use super::dma_pages::HeapDma;
 use super::guarded::Guarded;
@@ -30,9 +31,8 @@ use super::machine::Machine;
 use super::mmio::Mmio;
 use super::peers::Peer;
 use super::physical::PhysicalMemory;
-use super::ports::Ports;
 use super::serial::Console;
-use super::traps;
+use super::vectors;
 use super::window::Window;
 use super::wiring::Wiring;
 
@@ -151,7 +151,7 @@ pub fn find(machine: &Machine, options: &Options, way: Way) -> Found {
         machine,
         options,
         way,
-        vector: traps::MESSAGES,
+        vector: vectors::MESSAGES,
         found: Found::default(),
     };
     search.window();
@@ -207,7 +207,7 @@ impl Search<'_> {
 
     fn wiring(&mut self, function: &Function) -> Wiring {
         let (machine, vector) = (self.machine, self.vector);
-        self.vector = vector.saturating_add(1).min(traps::LINES - 1);
+        self.vector = vector.saturating_add(1).min(vectors::LINES - 1);
         Wiring::new(function, machine.ecam, vector, machine.ticks_per_ms)
     }
 
@@ -349,7 +349,7 @@ impl Search<'_> {
                 self.found.extras.push(Extra::new(name("memory"), check));
             } else if let Some(port) = function.port_bar(bar) {
                 // SAFETY: these ports are the device's, and do nothing but count.
-                let space = unsafe { Ports::new(port) };
+                let space = unsafe { ports::space(port) };
                 let check = move |_: &_, _| told(pci_testdev::run(&space));
                 self.found.extras.push(Extra::new(name("ports"), check));
             }

@@ -11,8 +11,8 @@ use dma_stress::stress::Shared;
 use pci_config::regs::BARS;
 use pci_types::capability::PciCapability;
 use pci_types::{CommandRegister, ConfigRegionAccess, EndpointHeader, PciHeader};
-use x86_64::instructions::interrupts;
 
+use super::arch::interrupts;
 use super::clock;
 use super::ecam::Ecam;
 use super::mmio::Mmio;

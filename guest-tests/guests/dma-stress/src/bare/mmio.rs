@@ -2,13 +2,14 @@
 
 //! Registers in memory.
 
-use core::arch::asm;
 use core::ops::Range;
-use core::ptr;
 
 use address::Gpa;
+use dma_stress::device::pci_testdev::Space;
 use dma_stress::hostile::Stores;
 use dma_stress::registers::Registers;
+
+use super::arch::mmio;
 
 /// A device's memory-mapped registers.
 #[derive(Clone, Copy, Debug)]
@@ -21,15 +22,13 @@ macro_rules! access {
     ($($read:ident $write:ident $type:ty),*) => {$(
         /// Reads one register.
         pub fn $read(&self, offset: u64) -> $type {
-            let at = ptr::with_exposed_provenance::<$type>(self.at(offset, size_of::<$type>()));
             // SAFETY: `at` checked the range, and `new`'s caller vouches for it.
-            unsafe { at.read_volatile() }
+            unsafe { mmio::read(self.at(offset, size_of::<$type>())) }
         }
         /// Writes one register.
         pub fn $write(&self, offset: u64, value: $type) {
-            let at = ptr::with_exposed_provenance_mut::<$type>(self.at(offset, size_of::<$type>()));
             // SAFETY: `at` checked the range, and `new`'s caller vouches for it.
-            unsafe { at.write_volatile(value) };
+            unsafe { mmio::write(self.at(offset, size_of::<$type>()), value) };
         }
     )*};
 }
@@ -65,17 +64,8 @@ impl Stores for Mmio {
             offset.checked_add(8).is_some_and(|end| end <= self.size),
             "a register outside of its device"
         );
-        let at = self.base + offset as usize;
-        // SAFETY: the range was just checked, and `new`'s caller vouches for it. These are single
-        // instructions for which no alignment is needed.
-        unsafe {
-            match width {
-                1 => asm!("mov [{}], {:l}", in(reg) at, in(reg_abcd) value, options(nostack)),
-                2 => asm!("mov [{}], {:x}", in(reg) at, in(reg) value, options(nostack)),
-                4 => asm!("mov [{}], {:e}", in(reg) at, in(reg) value, options(nostack)),
-                _ => asm!("mov [{}], {:r}", in(reg) at, in(reg) value, options(nostack)),
-            }
-        }
+        // SAFETY: the range was just checked, and `new`'s caller vouches for it.
+        unsafe { mmio::store(self.base + offset as usize, width, value) };
     }
 
     fn load(&self, offset: u64) -> u64 {
@@ -95,5 +85,23 @@ impl Registers for Mmio {
     }
     fn write64(&self, offset: u64, value: u64) {
         self.set64(offset, value);
+    }
+}
+
+impl Space for Mmio {
+    fn read(&self, offset: u64, width: u8) -> u32 {
+        match width {
+            1 => self.get8(offset).into(),
+            2 => self.get16(offset).into(),
+            _ => self.get32(offset),
+        }
+    }
+
+    fn write(&self, offset: u64, width: u8, value: u32) {
+        match width {
+            1 => self.set8(offset, value as u8),
+            2 => self.set16(offset, value as u16),
+            _ => self.set32(offset, value),
+        }
     }
 }

@@ -7,25 +7,23 @@
     reason = "the machine has 64 bits, and fields of registers are cut out by casts"
 )]
 
-mod apic;
+#[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64/mod.rs")]
+mod arch;
 mod clock;
 mod dma_pages;
 mod ecam;
+mod end;
 mod engines;
-mod entry;
-mod firmware;
 mod guarded;
 mod heap;
 mod machine;
 mod mmio;
-mod paging;
 mod peers;
 mod physical;
-mod ports;
-mod power;
 mod run;
 mod serial;
 mod smp;
-mod traps;
+mod vectors;
 mod window;
 mod wiring;

@@ -5,10 +5,11 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::ptr;
-use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 use address::Gpa;
 use dma_stress::memory::{Memory, OutsideRam};
+
+use super::arch::mmio::dma_barrier;
 
 /// Ranges of identity-mapped memory.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Memory for PhysicalMemory {
             unsafe { ptr::copy_nonoverlapping(last.as_ptr(), end.cast(), len % 8) };
         }
         // Before the device is started.
-        compiler_fence(SeqCst);
+        dma_barrier();
         Ok(())
     }
 
@@ -64,7 +65,7 @@ impl Memory for PhysicalMemory {
     ) -> Result<Option<usize>, OutsideRam> {
         let start = self.pointer(gpa, len)?.cast::<u64>();
         // After the device reported completion.
-        compiler_fence(SeqCst);
+        dma_barrier();
         let mut at = start;
         let end = start.wrapping_add(len / 8);
         while at != end {
@@ -92,7 +93,7 @@ impl Memory for PhysicalMemory {
 
     fn read(&self, gpa: Gpa, into: &mut [u8]) -> Result<(), OutsideRam> {
         let from = self.pointer(gpa, into.len())?;
-        compiler_fence(SeqCst);
+        dma_barrier();
         // SAFETY: `pointer` checked the range, and no reference, as `into` is, points into it.
         unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
         Ok(())
@@ -100,7 +101,7 @@ impl Memory for PhysicalMemory {
 
     fn read_word(&self, gpa: Gpa) -> Result<u64, OutsideRam> {
         let from = self.pointer(gpa, 8)?.cast::<u64>();
-        compiler_fence(SeqCst);
+        dma_barrier();
         // SAFETY: `pointer` checked the range, and `new`'s caller vouches for it.
         Ok(unsafe { from.read_unaligned() })
     }

@@ -17,15 +17,16 @@ use dma_stress::report::Report;
 use dma_stress::stress::{self, Job, Samples, Shared};
 use dma_stress::tally::Tally;
 use stress_format::{self as format, FindingKind, Interrupt, Mode, Record};
-use x86_64::instructions::interrupts;
 
+use super::arch::serial::Port;
+use super::arch::{entry, interrupts, power, traps};
 use super::engines::{self, Attacked, Found, Way};
 use super::machine::Machine;
 use super::peers::{self, Couple};
 use super::physical::PhysicalMemory;
 use super::serial::{self, Console};
 use super::window::Window;
-use super::{clock, entry, heap, power, smp, traps};
+use super::{clock, end, heap, smp};
 
 /// Most processors that are used.
 const PROCESSORS: usize = 4;
@@ -34,18 +35,18 @@ const CANARIES: usize = 256;
 /// Most discontinuities of host memory to search for.
 const SEAMS: usize = 1024;
 
-/// Runs everything and ends the machine.
-pub fn run(zero_page: u64) -> ! {
-    serial::init();
+/// Runs everything and ends the machine, of which the loader has handed over `data`.
+pub fn run(data: u64) -> ! {
+    serial::init(Port::open());
     traps::init();
     heap::init();
     let report = Report::new(Console);
-    let verdict = Machine::take_over(zero_page)
+    let verdict = Machine::take_over(data)
         .map_err(String::from)
         .and_then(|machine| stress(machine, &report))
         .unwrap_or_else(|why| {
             serial::last_words(format_args!("Bail out! {why}"));
-            power::NOTHING
+            end::NOTHING
         });
     power::off(verdict)
 }
@@ -63,7 +64,6 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> Result<u8, String> 
     canaries.write(&memory);
 
     interrupts::enable();
-    machine.others.truncate(PROCESSORS - 1);
     let running = start_processors(&machine, report);
     let found = engines::find(&machine, &options, way);
     introduce_machine(report, &machine, &options, mode, running);
@@ -103,9 +103,9 @@ fn stress(mut machine: Machine, report: &Report<Console>) -> Result<u8, String> 
     check(&canaries, &shared);
     conclude(report, &tally, machine.ticks_per_ms);
     Ok(match (found.is_empty(), report.wrong()) {
-        (true, _) => power::NOTHING,
-        (false, 0) => power::PASSED,
-        (false, _) => power::FAILED,
+        (true, _) => end::NOTHING,
+        (false, 0) => end::PASSED,
+        (false, _) => end::FAILED,
     })
 }
 
@@ -164,14 +164,17 @@ fn way(machine: &Machine, options: &Options) -> Result<Way, String> {
 }
 
 fn start_processors(machine: &Machine, report: &Report<Console>) -> usize {
-    if !machine.has_trampoline {
-        report.comment(format_args!("no memory to start other processors in"));
-        return 1;
-    }
     let missing = |id| report.comment(format_args!("processor {id} does not start"));
-    // SAFETY: the memory map has the trampoline's pages, below 1 MiB, where no buffer is; the boot
-    // data was read.
-    unsafe { smp::start(&machine.others, machine.ticks_per_ms, missing) }
+    match &machine.others {
+        Ok((starter, others)) => {
+            let others = &others[..others.len().min(PROCESSORS - 1)];
+            smp::start(starter, others, machine.ticks_per_ms, missing)
+        }
+        Err(why) => {
+            report.comment(format_args!("{why}"));
+            1
+        }
+    }
 }
 
 fn introduce_machine(

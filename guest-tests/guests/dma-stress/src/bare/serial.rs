@@ -5,22 +5,14 @@
 use core::fmt::{self, Write};
 
 use spin::Mutex;
-use uart_16550::backend::PioBackend;
-use uart_16550::{Config, Uart16550};
 
-const COM1: u16 = 0x3f8;
+use super::arch::serial::Port;
 
-static PORT: Mutex<Option<Uart16550<PioBackend>>> = Mutex::new(None);
+static PORT: Mutex<Option<Port>> = Mutex::new(None);
 
-/// Sets the port up; without one, everything printed is lost.
-pub fn init() {
-    // SAFETY: these ports are the first serial port of every PC, and nothing else uses it.
-    let port = unsafe { Uart16550::new_port(COM1) };
-    if let Ok(mut port) = port
-        && port.init(Config::DEFAULT).is_ok()
-    {
-        *PORT.lock() = Some(port);
-    }
+/// Uses this port; without one, everything printed is lost.
+pub fn init(port: Option<Port>) {
+    *PORT.lock() = port;
 }
 
 /// The port, for whole lines from one processor at a time.
@@ -30,7 +22,7 @@ pub struct Console;
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if let Some(port) = PORT.lock().as_mut() {
-            port.send_bytes_exact(text.as_bytes());
+            port.send(text.as_bytes());
         }
         Ok(())
     }
@@ -39,7 +31,7 @@ impl Write for Console {
 /// Prints a line even if this or another processor was just printing one.
 pub fn last_words(text: fmt::Arguments<'_>) {
     // SAFETY: the processor that holds the lock is this one, which does not return to it, or one
-    // whose output may be garbled now. What is behind the lock is two bytes that do not change.
+    // whose output may be garbled now. What is behind the lock does not change.
     unsafe { PORT.force_unlock() };
     let _ = writeln!(Console, "\n{text}");
 }

@@ -8,11 +8,11 @@ use dma_stress::nvme::Clock;
 use dma_stress::pci::Function;
 use dma_stress::signals::Signals;
 use stress_format::Interrupt;
-use x86_64::instructions::interrupts;
 
+use super::arch::{controller, interrupts};
 use super::ecam::Ecam;
 use super::mmio::Mmio;
-use super::{apic, clock, traps};
+use super::{clock, vectors};
 
 /// Bytes of a vector's entry in an MSI-X table.
 const ENTRY: u64 = 16;
@@ -46,10 +46,13 @@ impl Wiring {
     }
 
     fn line_vector(&self) -> Option<u8> {
-        self.function
-            .gsi
-            .filter(|gsi| *gsi < 64)
-            .map(|gsi| traps::LINES + gsi)
+        self.function.gsi.and_then(vectors::line)
+    }
+
+    /// Whether its MSI can name what takes messages.
+    fn has_msi(&self) -> bool {
+        let msi = self.function.msi.as_ref();
+        msi.is_some_and(|msi| msi.is_64bit() || !controller::MESSAGES_ARE_HIGH)
     }
 
     fn all_off(&mut self) {
@@ -72,7 +75,7 @@ impl Wiring {
         if range.start.checked_add(table + ENTRY)? > range.end {
             return None;
         }
-        let (address, data) = apic::message(self.message);
+        let (address, data) = controller::message(self.function.address, self.message);
         // SAFETY: every BAR is mapped uncached.
         let registers = unsafe { Mmio::new(range) };
         registers.set32(table, address as u32);
@@ -110,7 +113,7 @@ impl Signals for Wiring {
         [
             (true, Interrupt::Polling),
             (self.line_vector().is_some(), Interrupt::Intx),
-            (function.msi.is_some(), Interrupt::Msi),
+            (self.has_msi(), Interrupt::Msi),
             (function.msix.is_some(), Interrupt::Msix),
         ]
         .into_iter()
@@ -126,12 +129,12 @@ impl Signals for Wiring {
             Interrupt::Intx => {
                 let vector = self.line_vector().ok_or("it has no interrupt line")?;
                 self.current = vector;
-                apic::route(vector - traps::LINES, vector);
+                controller::route(vector - vectors::LINES);
                 self.function.enable_line(true, &self.ecam);
             }
             Interrupt::Msi => {
                 let msi = self.function.msi.as_ref().ok_or("it has no MSI")?;
-                let (address, data) = apic::message(self.message);
+                let (address, data) = controller::message(self.function.address, self.message);
                 msi.set_message_info(address, data, self.ecam);
                 msi.set_enabled(true, self.ecam);
             }
@@ -141,7 +144,7 @@ impl Signals for Wiring {
     }
 
     fn count(&self) -> u64 {
-        traps::count(self.current)
+        vectors::count(self.current)
     }
 
     fn sleep(&self, seen: u64) {
@@ -156,8 +159,8 @@ impl Signals for Wiring {
     }
 
     fn rearm(&self) {
-        if let Some(vector) = self.line_vector() {
-            apic::unmask(vector - traps::LINES);
+        if let Some(gsi) = self.function.gsi {
+            vectors::rearm(gsi);
         }
     }
 }

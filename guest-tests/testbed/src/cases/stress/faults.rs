@@ -4,9 +4,10 @@
 
 use super::super::check::Findings;
 use super::super::script::PRELUDE;
-use super::{AtLeast, Share, found, machine, passed, run, tested};
+use super::{AtLeast, Share, found, machine_of, passed, run, tested};
 use crate::error::Result;
 use crate::runner::CaseResult;
+use crate::setup::Arch;
 
 /// Each way to break the machine in software, and what the report is to call it.
 const FAULTS: [(&str, &str); 4] = [
@@ -19,16 +20,16 @@ const FAULTS: [(&str, &str); 4] = [
 /// Memory anywhere, looked up by the guest or by the monitor; and 10,000 attempts of a guest that tries everything,
 /// addresses that would crash QEMU's engine among them, and 20 transfers that are right. The engine refuses and
 /// counts any address that it should not have been given, and a run with such a one does not pass.
-pub fn scattered() -> Result<CaseResult> {
-    scattered_of(Share::Tenth)
+pub fn scattered(arch: Arch) -> Result<CaseResult> {
+    scattered_of(arch, Share::Tenth)
 }
 
 /// The same with 100,000 attempts, and 200 transfers that are right.
-pub fn scattered_long() -> Result<CaseResult> {
-    scattered_of(Share::Whole)
+pub fn scattered_long(arch: Arch) -> Result<CaseResult> {
+    scattered_of(arch, Share::Whole)
 }
 
-fn scattered_of(share: Share) -> Result<CaseResult> {
+fn scattered_of(arch: Arch, share: Share) -> Result<CaseResult> {
     let accepted = share.of(200);
     let hostile = format!(
         "engines=hostile transfers={} accepted={accepted}",
@@ -46,7 +47,7 @@ fn scattered_of(share: Share) -> Result<CaseResult> {
         &run("hostile", "mediate", &hostile),
     ]
     .concat();
-    let outcome = machine()?.run(&script)?;
+    let outcome = machine_of(arch)?.run(&script)?;
     let mut findings = Findings::default();
     for key in ["translate", "mediate"] {
         let report = passed(&mut findings, &outcome, key, AtLeast::transfers(200));
@@ -73,13 +74,13 @@ fn scattered_of(share: Share) -> Result<CaseResult> {
 }
 
 /// What `cargo demo` shows, unbroken and broken in every way. No device, no hugepage.
-pub fn software() -> Result<CaseResult> {
+pub fn software(arch: Arch) -> Result<CaseResult> {
     let arguments = "--software --memory 64M --timeout 900";
     let mut script = [PRELUDE, &run("good", "", arguments)].concat();
     for (what, _) in FAULTS {
         script += &run(what, "", &format!("{arguments} --break {what}"));
     }
-    let outcome = machine()?.run(&script)?;
+    let outcome = machine_of(arch)?.run(&script)?;
     let mut findings = Findings::default();
     passed(
         &mut findings,

@@ -14,6 +14,7 @@ use super::script;
 use crate::error::Result;
 use crate::machine::{Machine, Outcome};
 use crate::paths::{self, GuestTarget};
+use crate::setup::Arch;
 
 pub use faults::{scattered, scattered_long, software};
 pub use volume::{edu, nvme, nvme_long, wrong_extent};
@@ -40,10 +41,16 @@ impl Share {
     }
 }
 
-/// A test machine with the guest as `/testbed/dma-stress`.
+/// A PC with the guest as `/testbed/dma-stress`.
 pub fn machine() -> Result<Machine> {
-    let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal)?;
+    machine_of(Arch::X86_64)
+}
+
+/// The same of another architecture.
+pub fn machine_of(arch: Arch) -> Result<Machine> {
+    let guest = paths::guest_program("dma-stress", GuestTarget::bare_metal(arch))?;
     Ok(Machine::builder()
+        .arch(arch)
         .file("dma-stress", guest)
         .patience(SILENCE_TIMEOUT)
         .trace("pci_cfg_write"))

@@ -4,11 +4,12 @@
 
 use super::super::check::{self, Findings};
 use super::super::script::{self, PRELUDE};
-use super::{AtLeast, Share, found, machine, passed, run, tested};
+use super::{AtLeast, Share, found, machine_of, passed, run, tested};
 use crate::error::{AtPath, Result};
 use crate::image;
 use crate::machine::Outcome;
 use crate::runner::CaseResult;
+use crate::setup::Arch;
 use crate::trace::{self, NVME_EVENTS};
 
 /// QEMU's `edu`, addressing all of memory.
@@ -26,8 +27,8 @@ const HUGEPAGES: u32 = 450;
 const SHAPE: &str = "testbed inside shape --singles 6 --block 32 -- ";
 
 /// `edu` takes 100 ms for a transfer: 200 of them, by polling, INTx and MSI, and the canary alive.
-pub fn edu() -> Result<CaseResult> {
-    let machine = machine()?.hugepages_2m(HUGEPAGES).device(EDU);
+pub fn edu(arch: Arch) -> Result<CaseResult> {
+    let machine = machine_of(arch)?.hugepages_2m(HUGEPAGES).device(EDU);
     let arguments = format!("{DEVICE} --memory 104M --cmdline 'transfers=200 bytes=0'");
     let script = [PRELUDE, BIND, &run("edu", WATCH, &arguments), AFTER].concat();
     let outcome = machine.run(&script)?;
@@ -48,24 +49,25 @@ pub fn edu() -> Result<CaseResult> {
 }
 
 /// Two CPUs and a disk: 2000 transfers and 25 MiB, with PRP lists of every shape, and the canary alive.
-pub fn nvme() -> Result<CaseResult> {
-    nvme_of(Share::Tenth)
+pub fn nvme(arch: Arch) -> Result<CaseResult> {
+    nvme_of(arch, Share::Tenth)
 }
 
 /// 20,000 transfers and 256 MiB.
-pub fn nvme_long() -> Result<CaseResult> {
-    nvme_of(Share::Whole)
+pub fn nvme_long(arch: Arch) -> Result<CaseResult> {
+    nvme_of(arch, Share::Whole)
 }
 
-fn nvme_of(share: Share) -> Result<CaseResult> {
+fn nvme_of(arch: Arch, share: Share) -> Result<CaseResult> {
     let (transfers, bytes) = (share.of(20_000), share.of(256 << 20));
     let disk = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
     image::write(disk.path(), &image::bytes(64, 9))?;
     let machine = NVME_EVENTS
         .iter()
-        .fold(machine()?.hugepages_2m(HUGEPAGES), |machine, event| {
-            machine.trace(event)
-        })
+        .fold(
+            machine_of(arch)?.hugepages_2m(HUGEPAGES),
+            |machine, event| machine.trace(event),
+        )
         .writable_disk("disk", disk.path().to_owned())
         .device("nvme,drive=disk,serial=stress");
     let words = format!("transfers={transfers} bytes={bytes} destroy=yes");
@@ -103,8 +105,8 @@ fn clean_end(findings: &mut Findings, outcome: &Outcome) {
 }
 
 /// Memory in many pieces: correct unmodified, and detected as wrong with two of them swapped.
-pub fn wrong_extent() -> Result<CaseResult> {
-    let machine = machine()?.hugepages_2m(200).device(EDU);
+pub fn wrong_extent(arch: Arch) -> Result<CaseResult> {
+    let machine = machine_of(arch)?.hugepages_2m(200).device(EDU);
     let arguments = format!("{DEVICE} --memory 76M --cmdline 'transfers=30 bytes=0'");
     let broken = format!("{arguments} --break identity");
     let script = [

@@ -164,6 +164,16 @@ fn every_pin_of_every_device_has_the_line_that_the_monitor_raises() {
 }
 
 #[test]
+fn the_power_registers_are_named() {
+    let tree = read(&write(&platform(1), &boot(&MEMORY)).unwrap());
+    assert_eq!(tree["/power@7000620000 compatible"], b"pinvisor,power\0");
+    assert_eq!(
+        longs(&tree, "/power@7000620000 reg"),
+        [layout::POWER.start.0, 4]
+    );
+}
+
+#[test]
 fn messages_go_to_the_its_with_the_requester_id() {
     let tree = read(&write(&platform(1), &boot(&MEMORY)).unwrap());
     let its = "/interrupt-controller@7000000000/msi-controller@7000080000";

@@ -4,13 +4,15 @@
 
 use core::ptr;
 use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::Ordering::Relaxed;
 
+use pci_types::PciAddress;
 use spin::Mutex;
 use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::instructions::port::Port;
 
 use super::traps::{SPURIOUS, TIMER};
+use crate::bare::vectors;
 
 /// Ticks of the timer in a millisecond, as KVM and QEMU have it: 1 GHz.
 pub const TIMER_PER_MS: u64 = 1_000_000;
@@ -142,8 +144,11 @@ pub fn send_startup(to: u8, page: u8) {
     command(to, STARTUP | u32::from(page));
 }
 
-/// Address and data of a message that raises `vector` on this processor.
-pub fn message(vector: u8) -> (u64, u32) {
+/// Whether a function needs 64 bits for the address of its messages.
+pub const MESSAGES_ARE_HIGH: bool = false;
+
+/// Address and data of a message of any function's that raises `vector` on this processor.
+pub fn message(_: PciAddress, vector: u8) -> (u64, u32) {
     (0xfee0_0000 | u64::from(id()) << 12, u32::from(vector))
 }
 
@@ -172,24 +177,17 @@ fn redirect(gsi: u8, to: Option<u8>, change: impl FnOnce(u32) -> u32) {
     });
 }
 
-/// Lets a level-triggered line of PCI raise `vector` on this processor.
-pub fn route(gsi: u8, vector: u8) {
-    redirect(gsi, Some(id()), |_| LEVEL | ACTIVE_LOW | u32::from(vector));
-}
-
-/// Which lines [`mask`] keeps away, a bit for each.
-static KEPT_AWAY: AtomicU64 = AtomicU64::new(0);
-
-/// Keeps a line from raising anything.
-pub fn mask(gsi: u8) {
-    KEPT_AWAY.fetch_or(1 << (gsi % 64), SeqCst);
-    redirect(gsi, None, |old| old | MASKED);
-}
-
-/// Lets it again.
-pub fn unmask(gsi: u8) {
-    let line = 1 << (gsi % 64);
-    if KEPT_AWAY.fetch_and(!line, SeqCst) & line != 0 {
-        redirect(gsi, None, |old| old & !MASKED);
+/// Lets a level-triggered line of PCI interrupt this processor.
+pub fn route(gsi: u8) {
+    if let Some(vector) = vectors::line(gsi) {
+        redirect(gsi, Some(id()), |_| LEVEL | ACTIVE_LOW | u32::from(vector));
     }
+}
+
+/// Keeps a line from raising anything, or lets it.
+pub fn set_masked(gsi: u8, masked: bool) {
+    redirect(gsi, None, |old| match masked {
+        true => old | MASKED,
+        false => old & !MASKED,
+    });
 }

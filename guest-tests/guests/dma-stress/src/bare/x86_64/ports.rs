@@ -5,21 +5,19 @@
 use dma_stress::device::pci_testdev::Space;
 use x86_64::instructions::port::Port;
 
-use super::mmio::Mmio;
-
 /// Ports of a device.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports(u16);
 
-impl Ports {
-    /// The ports from `first` on.
-    ///
-    /// # Safety
-    /// They are a device's that may be read and written at will.
-    pub unsafe fn new(first: u16) -> Self {
-        Self(first)
-    }
+/// The ports from `first` on.
+///
+/// # Safety
+/// They are a device's that may be read and written at will.
+pub unsafe fn space(first: u16) -> Ports {
+    Ports(first)
+}
 
+impl Ports {
     fn at(self, offset: u64) -> u16 {
         self.0.wrapping_add(offset as u16)
     }
@@ -28,7 +26,7 @@ impl Ports {
 impl Space for Ports {
     fn read(&self, offset: u64, width: u8) -> u32 {
         let port = self.at(offset);
-        // SAFETY: `new`'s caller vouches for the ports.
+        // SAFETY: `space`'s caller vouches for the ports.
         unsafe {
             match width {
                 1 => u32::from(Port::<u8>::new(port).read()),
@@ -47,24 +45,6 @@ impl Space for Ports {
                 2 => Port::new(port).write(value as u16),
                 _ => Port::new(port).write(value),
             }
-        }
-    }
-}
-
-impl Space for Mmio {
-    fn read(&self, offset: u64, width: u8) -> u32 {
-        match width {
-            1 => self.get8(offset).into(),
-            2 => self.get16(offset).into(),
-            _ => self.get32(offset),
-        }
-    }
-
-    fn write(&self, offset: u64, width: u8, value: u32) {
-        match width {
-            1 => self.set8(offset, value as u8),
-            2 => self.set16(offset, value as u16),
-            _ => self.set32(offset, value),
         }
     }
 }

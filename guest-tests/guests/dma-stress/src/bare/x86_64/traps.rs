@@ -4,7 +4,6 @@
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
@@ -13,17 +12,13 @@ use x86_64::registers::control::Cr2;
 use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 
-use super::{apic, power, serial};
+use super::{apic, power};
+use crate::bare::{end, serial, vectors};
 
 /// Vector of the local APIC's timer.
 pub const TIMER: u8 = 0xf0;
 /// Vector of spurious interrupts.
 pub const SPURIOUS: u8 = 0xff;
-/// First vector of devices' messages.
-pub const MESSAGES: u8 = 0x40;
-/// First vector of interrupt lines: that of GSI 0.
-pub const LINES: u8 = 0x80;
-const LAST_LINE: u8 = LINES + 0x3f;
 const EXCEPTIONS: u8 = 32;
 const VECTORS: usize = 256;
 /// Bytes from one stub to the next.
@@ -32,8 +27,6 @@ const STUB: u64 = 16;
 const GATE: u64 = 0x8e00;
 /// Exceptions that push an error code: 8, 10 to 14, 17, 21, 29, 30.
 const WITH_CODE: u32 = 0x6022_7d00;
-
-static COUNTS: [AtomicU64; VECTORS] = [const { AtomicU64::new(0) }; VECTORS];
 
 struct Tables(UnsafeCell<([[u64; 2]; VECTORS], GlobalDescriptorTable)>);
 
@@ -146,24 +139,15 @@ pub fn load() {
     }
 }
 
-/// Interrupts so far with `vector`.
-pub fn count(vector: u8) -> u64 {
-    COUNTS[usize::from(vector)].load(SeqCst)
-}
-
 extern "C" fn trap(frame: &Frame) {
     let vector = frame.vector as u8;
     if vector < EXCEPTIONS {
         fault(frame);
     }
-    COUNTS[usize::from(vector)].fetch_add(1, SeqCst);
-    match vector {
-        SPURIOUS => return,
-        // Until its driver has quieted the device.
-        LINES..=LAST_LINE => apic::mask(vector - LINES),
-        _ => (),
+    vectors::note(vector);
+    if vector != SPURIOUS {
+        apic::end_of_interrupt();
     }
-    apic::end_of_interrupt();
 }
 
 fn fault(frame: &Frame) -> ! {
@@ -174,5 +158,5 @@ fn fault(frame: &Frame) -> ! {
         frame.rip,
         Cr2::read_raw()
     ));
-    power::off(power::FAILED)
+    power::off(end::FAILED)
 }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The first instructions, and the last words.
+//! The first instructions.
 //!
 //! The loader jumps to `_start` in 64-bit mode with the zero page in RSI and no stack; it has
 //! moved the image as a whole and left the relocations to it.
 
 use core::cell::UnsafeCell;
-use core::panic::PanicInfo;
 
-use super::{power, run, serial};
+use crate::bare::run;
 
 const STACK: usize = 64 << 10;
 
@@ -69,16 +68,4 @@ pub fn image() -> core::ops::Range<u64> {
 
 extern "C" fn start(zero_page: u64) -> ! {
     run::run(zero_page)
-}
-
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    let place = info.location();
-    serial::last_words(format_args!(
-        "Bail out! {} ({}:{})",
-        info.message(),
-        place.map_or("?", |place| place.file()),
-        place.map_or(0, |place| place.line())
-    ));
-    power::off(power::FAILED)
 }

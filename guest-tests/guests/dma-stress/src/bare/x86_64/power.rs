@@ -6,13 +6,6 @@ use core::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use x86_64::instructions::port::Port;
 
-/// All tests passed.
-pub const PASSED: u8 = 0;
-/// Something is wrong.
-pub const FAILED: u8 = 1;
-/// The guest had nothing to test.
-pub const NOTHING: u8 = 2;
-
 /// The monitor's port that takes the guest's verdict.
 const STATUS_PORT: u16 = 0x603;
 /// SLEEP_CONTROL_REG where the monitor has it, until the FADT is read.
