@@ -69,13 +69,15 @@ pub unsafe fn write<T: Word>(address: usize, value: T) {
     unsafe { value.store(address) };
 }
 
-/// Stores `width` bytes of `value` in one instruction, at the multiple of `width` before `address`: a device's memory
-/// allows no other (Arm ARM, B2.13.2).
+/// Stores `width` bytes of `value` in one instruction, if `address` is a multiple of `width`: a device's memory allows no
+/// other (Arm ARM, B2.13.2), so nothing else reaches the monitor.
 ///
 /// # Safety
 /// There are registers from `address` on, mapped as a device's.
 pub unsafe fn store(address: usize, width: u8, value: u64) {
-    let address = address & !(usize::from(width) - 1);
+    if !address.is_multiple_of(usize::from(width)) {
+        return;
+    }
     // SAFETY: as the caller promises.
     unsafe {
         match width {
