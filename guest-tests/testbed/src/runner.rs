@@ -20,8 +20,21 @@ pub type CaseResult = Result<(), String>;
 pub enum List {
     /// In every run.
     Default,
+    /// In every run on PCs; on other machines only with `--long`.
+    DefaultOnPc,
     /// Only with `--long`.
     Long,
+}
+
+impl List {
+    /// Whether it runs without `--long` on machines of `arch`.
+    fn is_default(self, arch: Arch) -> bool {
+        match self {
+            Self::Default => true,
+            Self::DefaultOnPc => arch == Arch::X86_64,
+            Self::Long => false,
+        }
+    }
 }
 
 /// What a case does, by the machines that it is for.
@@ -88,7 +101,7 @@ impl Choice<'_> {
     fn has(&self, case: &Case) -> bool {
         case.test.is_for(self.arch)
             && case.name.contains(self.filter)
-            && (self.long || case.list == List::Default)
+            && (self.long || case.list.is_default(self.arch))
     }
 }
 
@@ -189,6 +202,22 @@ mod tests {
         assert!(!run(&[any, pc], choice("pc")), "nothing ran");
         assert!(run_on_pc(&[any, pc], "", false));
         assert_eq!(RUNS.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn some_cases_wait_to_be_asked_on_machines_that_are_no_pcs() {
+        let case = Case {
+            test: Test::Any(|_| Ok(Ok(()))),
+            ..case("any", List::DefaultOnPc, || Ok(Ok(())))
+        };
+        for (arch, long, runs) in [
+            (Arch::X86_64, false, true),
+            (Arch::Aarch64, false, false),
+            (Arch::Aarch64, true, true),
+        ] {
+            let filter = "";
+            assert_eq!(run(&[case], Choice { arch, filter, long }), runs);
+        }
     }
 
     #[test]

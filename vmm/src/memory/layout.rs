@@ -61,7 +61,10 @@ pub struct Conventional;
 
 /// [`Conventional`] for all devices, among them those that nothing translates for: what that does to DMA is to be seen.
 #[derive(Clone, Copy, Debug)]
-pub struct Untranslated;
+pub struct Untranslated {
+    /// No RAM is below this.
+    pub from: Gpa,
+}
 
 impl Layout for Untranslated {
     fn place(
@@ -69,7 +72,10 @@ impl Layout for Untranslated {
         regions: Vec<Region>,
         constraints: &Constraints,
     ) -> Result<Vec<PlacedRegion>, PlanError> {
-        Conventional.place(regions, constraints)
+        let mut constraints = constraints.clone();
+        let below = ("memory that is not to be harmed", Gpa(0)..self.from);
+        constraints.taken.push(below);
+        Conventional.place(regions, &constraints)
     }
 
     fn forwards_unchecked(&self) -> bool {

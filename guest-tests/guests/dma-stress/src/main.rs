@@ -12,5 +12,7 @@ mod bare;
 
 #[cfg(not(target_os = "none"))]
 fn main() {
-    eprintln!("dma-stress runs on bare metal: build it for x86_64-unknown-none");
+    eprintln!(
+        "dma-stress runs on bare metal: build it for x86_64-unknown-none or aarch64-unknown-none-softfloat"
+    );
 }

@@ -8,7 +8,7 @@ use stress_format::Interrupt;
 
 /// Time, and one engine's interrupts.
 pub trait Signals {
-    /// The time-stamp counter.
+    /// The clock.
     fn now(&self) -> u64;
 
     /// Ticks of [`now`](Self::now) in a millisecond, at least 1.

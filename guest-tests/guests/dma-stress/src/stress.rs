@@ -54,7 +54,7 @@ pub struct Shared<'a, M, W> {
 /// When samples are due.
 #[derive(Debug)]
 pub struct Samples {
-    /// The time-stamp counter.
+    /// The clock.
     pub now: fn() -> u64,
     /// Its ticks in a millisecond.
     pub ticks_per_ms: u64,

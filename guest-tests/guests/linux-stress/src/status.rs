@@ -35,12 +35,16 @@ mod memory {
 
     use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-    /// The register that takes it, among those that the device tree names.
-    const STATUS: usize = 3;
-    /// A page of any kernel's has as many bytes at most.
+    /// What the device tree calls the registers.
+    const KIND: &[u8] = b"pinvisor,power\0";
+    /// What of the first register powers off: SLP_EN, and SLP_TYP 5 (ACPI 6.5, section 4.8.4.2.1).
+    const SOFT_OFF: u32 = 1 << 5 | 5 << 2;
+    /// What of the same word takes the status.
+    const STATUS_SHIFT: u32 = 24;
+    /// No kernel has larger pages.
     const PAGE: u64 = 1 << 16;
 
-    /// Leaves `status` for the monitor.
+    /// Powers off with `status` for the monitor: a power-off by the kernel's own means has none.
     ///
     /// # Errors
     /// The system's; `NotFound` if the machine has no such register.
@@ -52,34 +56,36 @@ mod memory {
             .write(true)
             .custom_flags(libc::O_SYNC)
             .open("/dev/mem")?;
-        let offset = usize::try_from(address % PAGE).map_err(io::Error::other)? + STATUS;
-        let length = offset + 1;
+        let offset = usize::try_from(address % PAGE).map_err(io::Error::other)?;
         let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
         // SAFETY: the mapping is new, and no reference points into it.
         let mapped = unsafe {
             mmap(
                 ptr::null_mut(),
-                length,
+                offset + size_of::<u32>(),
                 protection,
                 flags,
                 &memory,
                 address - address % PAGE,
             )
         }?;
-        // SAFETY: the register is in the mapping, which lasts as long as this process.
-        unsafe { mapped.cast::<u8>().add(offset).write_volatile(status) };
+        let word = SOFT_OFF | u32::from(status) << STATUS_SHIFT;
+        let register = mapped.wrapping_byte_add(offset).cast::<u32>();
+        // SAFETY: the register is in the mapping, which lasts as long as this process. It is one instruction that KVM can
+        // emulate, as a store to memory might not be.
+        unsafe {
+            core::arch::asm!("str {:w}, [{}]", in(reg) word, in(reg) register, options(nostack));
+        };
         Ok(())
     }
 
     /// The address of the registers.
     fn find() -> io::Result<u64> {
         for node in fs::read_dir("/proc/device-tree")? {
-            let node = node?;
-            if node.file_name().as_encoded_bytes().starts_with(b"power@") {
-                let reg = fs::read(node.path().join("reg"))?;
-                if let Some(address) = reg.first_chunk() {
-                    return Ok(u64::from_be_bytes(*address));
-                }
+            let path = node?.path();
+            let is_power = fs::read(path.join("compatible")).is_ok_and(|kind| kind == KIND);
+            if is_power && let Some(address) = fs::read(path.join("reg"))?.first_chunk() {
+                return Ok(u64::from_be_bytes(*address));
             }
         }
         Err(io::ErrorKind::NotFound.into())

@@ -115,7 +115,7 @@ pub struct Start<'a> {
     pub seed: u64,
     /// Processors in use.
     pub cpus: u64,
-    /// TSC ticks per millisecond; 0 if not known.
+    /// TSC ticks per millisecond; 0 if not known. On aarch64 the TSC is the timer's virtual counter.
     pub tsc_khz: u64,
     /// How DMA addresses are found.
     pub mode: Mode,

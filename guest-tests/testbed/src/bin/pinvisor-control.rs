@@ -8,10 +8,19 @@
 
 use std::process::ExitCode;
 
+use address::Gpa;
 use clap::Parser;
 use pinvisor::cli::{Cli, Command};
 use pinvisor::{RunContext, run};
 use vmm::{Harness, Untranslated};
+
+/// Where guest memory begins: where the canary holds what DMA to wrong addresses reaches. On aarch64 the kernel of the
+/// test machine is where RAM conventionally begins.
+const FROM: Gpa = Gpa(if cfg!(target_arch = "aarch64") {
+    2 << 30
+} else {
+    0
+});
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -30,7 +39,7 @@ fn main() -> ExitCode {
         .and_then(|config| {
             let host = RunContext::open(&config.host)?;
             let harness = Harness {
-                identity: &Untranslated,
+                identity: &Untranslated { from: FROM },
                 ..Harness::default()
             };
             run(&config.guest, harness, host)

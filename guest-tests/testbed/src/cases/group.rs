@@ -32,14 +32,14 @@ const OWN_NOTES: [&str; 3] = ["unpin", "close_device", "close_group"];
 const OTHER_NOTES: [&str; 2] = ["unmap", "close_iommufd"];
 
 /// A whole disk read and rewritten by a stock kernel, with a canary in the rest of the machine's memory.
-pub fn stock_kernel() -> Result<CaseResult> {
+pub fn stock_kernel(arch: Arch) -> Result<CaseResult> {
     let variant = Variant {
         seed: 31,
         machine: |machine| canary::machine(machine).flavour(Flavour::Old),
         wrapper: canary::WRAPPER,
         ..PLAIN
     };
-    let (outcome, mut findings) = data::run(Arch::X86_64, &variant)?;
+    let (outcome, mut findings) = data::run(arch, &variant)?;
     findings.expect_eq("words changed", canary::changed(&outcome.output), Some(0));
     took_group(&mut findings, &outcome);
     Ok(findings.into_result(&outcome))

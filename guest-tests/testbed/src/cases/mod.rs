@@ -90,7 +90,7 @@ pub const ALL: &[Case] = &[
     long("group-kernels", 600, group::other_kernels),
     case("group-modes", 90, group::modes),
     case("group-kill-orders", 90, group::orders),
-    case("group", 150, group::stock_kernel),
+    on_pc("group", 150, group::stock_kernel),
     case("group-choice", 120, group::choice),
     case("group-ending", 120, group::every_end),
     case("group-taken", 90, group::taken),
@@ -170,6 +170,18 @@ const fn everywhere(
         budget: Duration::from_secs(budget),
         list: List::Default,
         test: Test::Any(run),
+    }
+}
+
+/// One that machines of every architecture can run, and that runs in every run on PCs.
+const fn on_pc(
+    name: &'static str,
+    budget: u64,
+    run: fn(Arch) -> crate::Result<CaseResult>,
+) -> Case {
+    Case {
+        list: List::DefaultOnPc,
+        ..everywhere(name, budget, run)
     }
 }
 

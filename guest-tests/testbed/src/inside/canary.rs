@@ -2,8 +2,8 @@
 
 //! Holds a pattern in nearly all of free memory while a command runs: nothing but this process may change it.
 //!
-//! Of the first 512 MiB, where a guest at conventional addresses would have its memory, it holds what it can;
-//! above, it leaves as much as the command needs.
+//! Of the first 512 MiB, where the control's guest has its memory, it holds what it can; elsewhere it leaves as much as the
+//! command needs. On aarch64 these are the first 512 MiB from 2 GiB on: the kernel has most of its own memory below.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,10 +14,10 @@ use std::time::Duration;
 use super::pages::{Backing, Mapping, PAGE, free_mib, pagemap};
 use crate::error::{AtPath, Result};
 
-/// Pages of conventional guest memory: [1 MiB, 512 MiB), on aarch64 from 1 GiB on.
+/// Pages of the control's guest: [1 MiB, 512 MiB), on aarch64 from 2 GiB on.
 const LOW: std::ops::Range<u64> = match cfg!(target_arch = "aarch64") {
     false => 0x100..0x2_0000,
-    true => 0x4_0100..0x6_0000,
+    true => 0x8_0000..0xa_0000,
 };
 
 const CHUNK: usize = 2 << 20;
@@ -34,10 +34,10 @@ const BUDDY: u64 = 1 << 10;
 /// What to hold.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Canary {
-    /// MiB to leave to the command, above the first 512 MiB.
+    /// MiB to leave to the command, elsewhere.
     #[arg(long, default_value_t = 300)]
     leave_mib: usize,
-    /// Least share of the free pages in the first 512 MiB to hold, in percent.
+    /// Least share of the free pages in these 512 MiB to hold, in percent.
     #[arg(long, default_value_t = 80)]
     least_percent: usize,
 }

@@ -82,7 +82,7 @@ impl Flavour {
 
     /// Whether it is built when a machine first boots it, not by the set-up.
     pub fn is_built_when_used(self, arch: Arch) -> bool {
-        arch == Arch::X86_64 && !Self::of_setup(arch).contains(&self)
+        !Self::of_setup(arch).contains(&self)
     }
 
     /// Its name on the command line.

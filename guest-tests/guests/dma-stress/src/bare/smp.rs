@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use spin::Mutex;
 
 pub use super::arch::smp::Cpu;
-use super::arch::smp::Starter;
+use super::arch::smp::{Starter, stop};
 use super::arch::{controller, interrupts, traps};
 use super::clock;
 
@@ -75,10 +75,7 @@ pub extern "C" fn enter(number: usize) -> ! {
     };
     work(number);
     DONE.fetch_add(1, SeqCst);
-    interrupts::disable();
-    loop {
-        interrupts::hlt();
-    }
+    stop()
 }
 
 /// Lets all `running` processors work, this one as number 0, and waits for all to be done.

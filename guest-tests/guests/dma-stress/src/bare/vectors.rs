@@ -38,9 +38,9 @@ pub fn note(vector: u8) {
     }
 }
 
-/// Lets a line interrupt again.
+/// Lets a line interrupt again, which [`line`] has a number for.
 pub fn rearm(gsi: u8) {
-    let bit = 1 << (gsi % LINE_COUNT);
+    let bit = 1 << gsi;
     if KEPT_AWAY.fetch_and(!bit, SeqCst) & bit != 0 {
         controller::set_masked(gsi, false);
     }

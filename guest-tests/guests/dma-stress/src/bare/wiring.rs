@@ -86,7 +86,7 @@ impl Wiring {
     }
 }
 
-/// The time-stamp counter, with its ticks in a millisecond.
+/// The clock, with its ticks in a millisecond.
 #[derive(Clone, Copy, Debug)]
 pub struct Tsc(u64);
 
@@ -159,8 +159,8 @@ impl Signals for Wiring {
     }
 
     fn rearm(&self) {
-        if let Some(gsi) = self.function.gsi {
-            vectors::rearm(gsi);
+        if let Some(vector) = self.line_vector() {
+            vectors::rearm(vector - vectors::LINES);
         }
     }
 }

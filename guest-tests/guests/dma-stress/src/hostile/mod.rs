@@ -53,7 +53,7 @@ const SANDBOX: u64 = 4;
 
 /// A device's registers for accesses of any shape.
 pub trait Stores {
-    /// One store of 1, 2, 4 or 8 bytes at any offset.
+    /// One store of 1, 2, 4 or 8 bytes at any offset. On aarch64 one that is not aligned does not happen.
     fn store(&self, offset: u64, width: u8, value: u64);
 
     /// One load of 8 bytes at a multiple of 8.

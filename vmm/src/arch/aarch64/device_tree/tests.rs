@@ -167,10 +167,7 @@ fn every_pin_of_every_device_has_the_line_that_the_monitor_raises() {
 fn the_power_registers_are_named() {
     let tree = read(&write(&platform(1), &boot(&MEMORY)).unwrap());
     assert_eq!(tree["/power@7000620000 compatible"], b"pinvisor,power\0");
-    assert_eq!(
-        longs(&tree, "/power@7000620000 reg"),
-        [layout::POWER.start.0, 4]
-    );
+    assert_eq!(longs(&tree, "/power@7000620000 reg"), [POWER.start.0, 4]);
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 //! What the machine is, as the device tree tells.
 
+use core::ops::Range;
 use core::ptr;
 use core::slice;
 
 use address::Gpa;
 
 pub use super::device_tree::Lines;
-use super::device_tree::{self, Tree};
+use super::device_tree::{self, Console, Tree};
 use super::paging::{self, Kind};
 use super::smp::{Cpu, Starter};
 use super::{controller, entry, ports, power, serial};
@@ -30,7 +31,10 @@ pub fn take_over(device_tree: u64) -> Result<Booted, &'static str> {
     paging::map(&(image..image + BLOCK), Kind::Ram);
     // SAFETY: the image is mapped.
     unsafe { paging::load() };
-    let tree = read(Gpa(device_tree))?;
+    let bytes = map_tree(Gpa(device_tree))?;
+    let fdt = device_tree::parse(bytes)?;
+    find_console(&device_tree::console(fdt));
+    let tree = device_tree::read(fdt)?;
     map(&tree);
     let [distributor, redistributors, its] = &tree.controller;
     let processors = tree.processors.len();
@@ -45,14 +49,14 @@ pub fn take_over(device_tree: u64) -> Result<Booted, &'static str> {
     Ok(Booted {
         command_line: tree.command_line,
         memory: tree.memory,
-        others: Ok((Starter, others)),
+        others: Ok((Starter::default(), others)),
         ecam: tree.ecam,
         lines: tree.lines,
     })
 }
 
-/// Reads the tree at `at`.
-fn read(at: Gpa) -> Result<Tree, &'static str> {
+/// Maps the tree at `at`, and returns its bytes.
+fn map_tree(at: Gpa) -> Result<&'static [u8], &'static str> {
     let start = at.align_down(PAGE);
     paging::map(&(start..start + 2 * PAGE), Kind::Ram);
     let bytes = ptr::with_exposed_provenance::<u8>(at.0 as usize);
@@ -62,8 +66,26 @@ fn read(at: Gpa) -> Result<Tree, &'static str> {
     let end = (at + size).align_up(PAGE).ok_or("no device tree")?;
     paging::map(&(start..end), Kind::Ram);
     // SAFETY: all of it is mapped, and nothing writes to it before buffers are taken from RAM.
-    let bytes = unsafe { slice::from_raw_parts(bytes, size as usize) };
-    device_tree::read(bytes)
+    Ok(unsafe { slice::from_raw_parts(bytes, size as usize) })
+}
+
+/// Maps what is needed to report and to end.
+fn find_console(console: &Console) {
+    if let Some(serial) = &console.serial {
+        map_device(serial);
+        // SAFETY: the tree has it, and it was just mapped.
+        unsafe { serial::found(serial.start) };
+    }
+    if let Some(power) = &console.power {
+        map_device(power);
+        // SAFETY: as above.
+        unsafe { power::found(power.start) };
+    }
+}
+
+fn map_device(range: &Range<Gpa>) {
+    let end = range.end.align_up(PAGE).unwrap_or(range.end);
+    paging::map(&(range.start.align_down(PAGE)..end), Kind::Device);
 }
 
 /// Maps memory and the machine's own devices.
@@ -71,19 +93,9 @@ fn map(tree: &Tree) {
     for range in &tree.memory {
         paging::map(range, Kind::Ram);
     }
-    let devices = [Some(&tree.serial), tree.power.as_ref(), tree.ports.as_ref()];
-    for range in devices.into_iter().flatten().chain(&tree.controller) {
-        let end = range.end.align_up(PAGE).unwrap_or(range.end);
-        paging::map(&(range.start.align_down(PAGE)..end), Kind::Device);
+    for range in tree.controller.iter().chain([&tree.ports]) {
+        map_device(range);
     }
     // SAFETY: the tree has them, and they were just mapped.
-    unsafe {
-        serial::found(tree.serial.start);
-        if let Some(power) = &tree.power {
-            power::found(power.start);
-        }
-        if let Some(ports) = &tree.ports {
-            ports::found(ports.start);
-        }
-    }
+    unsafe { ports::found(tree.ports.start) };
 }

@@ -3,7 +3,7 @@
 //! The interrupt controller: a GICv3 (Arm IHI 0069), whose lines are shared peripheral interrupts, and whose messages are
 //! the ITS's.
 
-use alloc::alloc::{alloc_zeroed, handle_alloc_error};
+use alloc::alloc::alloc_zeroed;
 use core::alloc::Layout;
 use core::arch::asm;
 use core::ops::Range;
@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use address::Gpa;
 use arm_gic::gicv3::registers::{Gicd, GicrSgi};
 use arm_gic::gicv3::{GicCpuInterface, GicV3};
-use arm_gic::{IntId, InterruptGroup, Trigger, UniqueMmioPointer};
+use arm_gic::{IntId, InterruptGroup, UniqueMmioPointer};
 use pci_types::PciAddress;
 use spin::Mutex;
 
@@ -59,9 +59,6 @@ struct Gic {
     its: Its,
 }
 
-// SAFETY: the registers can be used by any processor; the lock lets only one at a time.
-unsafe impl Send for Gic {}
-
 /// Takes the controller into use, for this many processors.
 ///
 /// # Safety
@@ -80,7 +77,8 @@ pub unsafe fn init(
     let gicd = NonNull::new(gicd).ok_or(no_registers)?;
     let gicr = ptr::with_exposed_provenance_mut::<GicrSgi>(redistributors.start.0 as usize);
     let gicr = NonNull::new(gicr).ok_or(no_registers)?;
-    // SAFETY: as the caller promises.
+    // SAFETY: as the caller promises. What this file accesses besides are single words that the driver does not cache, and
+    // registers in which a store changes the bits that it sets alone.
     let gic = unsafe { GicV3::new(UniqueMmioPointer::new(gicd), gicr, processors) };
     let mut gic = gic.map_err(|_| "the interrupt controller is of another kind")?;
     gic.setup(0);
@@ -102,15 +100,17 @@ pub unsafe fn init(
 
 /// Memory of zeros for a table, which is never freed.
 pub(super) fn pages(bytes: usize, align: usize) -> u64 {
-    let Ok(layout) = Layout::from_size_align(bytes, align) else {
-        return 0;
-    };
-    // SAFETY: no table is empty.
-    let memory = unsafe { alloc_zeroed(layout) };
-    if memory.is_null() {
-        handle_alloc_error(layout);
-    }
-    memory.expose_provenance() as u64
+    let layout = Layout::from_size_align(bytes, align);
+    let layout = layout.ok().filter(|layout| layout.size() > 0);
+    // SAFETY: the layout is not empty.
+    let memory = layout.map(|layout| unsafe { alloc_zeroed(layout) });
+    let memory = memory.filter(|memory| !memory.is_null());
+    let address = memory.map_or(0, |memory| memory.expose_provenance() as u64);
+    assert!(
+        address != 0,
+        "no memory for the interrupt controller's tables"
+    );
+    address
 }
 
 /// This processor's affinity.
@@ -127,12 +127,17 @@ impl Gic {
         let affinity = affinity();
         let affinity = affinity & 0xff_ffff | affinity >> 32 << 24;
         let count = (self.redistributors.end - self.redistributors.start) / REDISTRIBUTOR;
-        (0..count).find_map(|number| {
+        let found = (0..count).find_map(|number| {
             let start = self.redistributors.start + number * REDISTRIBUTOR;
             // SAFETY: as `init`'s caller promised.
             let registers = unsafe { Mmio::new(start..start + REDISTRIBUTOR) };
             (registers.get64(TYPE) >> 32 == affinity).then_some((number as usize, registers))
-        })
+        });
+        assert!(
+            found.is_some(),
+            "processor {affinity:#x} has no redistributor"
+        );
+        found
     }
 }
 
@@ -193,12 +198,11 @@ pub fn message(function: PciAddress, vector: u8) -> (u64, u32) {
     (gic.its.message_address(), its::EVENT)
 }
 
-/// Lets a level-triggered line of PCI interrupt this processor.
+/// Lets a line of PCI interrupt this processor: `init` has made all lines level-triggered.
 pub fn route(gsi: u8) {
     let line = IntId::spi(gsi.into());
     let mut gic = GIC.lock();
     let Some(gic) = gic.as_mut() else { return };
-    let _ = gic.gic.set_trigger(line, None, Trigger::Level);
     let _ = gic.gic.distributor().set_routing(line, Some(affinity()));
     let _ = gic.gic.enable_interrupt(line, None, true);
 }

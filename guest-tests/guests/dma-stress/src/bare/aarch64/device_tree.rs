@@ -48,28 +48,53 @@ pub struct Tree {
     pub processors: Vec<u64>,
     /// The interrupt controller's distributor, redistributors and ITS.
     pub controller: [Range<Gpa>; 3],
-    /// The serial port.
-    pub serial: Range<Gpa>,
-    /// What takes the verdict.
-    pub power: Option<Range<Gpa>>,
     /// Configuration space of bus 0.
     pub ecam: Range<Gpa>,
     /// I/O ports.
-    pub ports: Option<Range<Gpa>>,
+    pub ports: Range<Gpa>,
     /// Which interrupts functions raise.
     pub lines: Lines,
 }
 
-/// Reads the tree in `bytes`.
+/// What is needed to report and to end: the serial port, and what takes the verdict.
+#[derive(Debug)]
+pub struct Console {
+    /// The serial port.
+    pub serial: Option<Range<Gpa>>,
+    /// What takes the verdict.
+    pub power: Option<Range<Gpa>>,
+}
+
+/// The tree in `bytes`.
 ///
 /// # Errors
-/// What it lacks.
-pub fn read(bytes: &[u8]) -> Result<Tree, &'static str> {
-    let fdt = Fdt::new(bytes).map_err(|_| "no device tree")?;
+/// It is none.
+pub fn parse(bytes: &[u8]) -> Result<Fdt<'_>, &'static str> {
+    Fdt::new(bytes).map_err(|_| "no device tree")
+}
+
+/// Reads what is needed first.
+pub fn console(fdt: Fdt<'_>) -> Console {
+    let first =
+        |kind| compatible(fdt.root(), kind).and_then(|node| registers(node).into_iter().next());
+    Console {
+        serial: first("ns16550a"),
+        power: first("pinvisor,power"),
+    }
+}
+
+/// Reads all else.
+///
+/// # Errors
+/// What the machine lacks.
+pub fn read(fdt: Fdt<'_>) -> Result<Tree, &'static str> {
     let root = fdt.root();
     let bus = compatible(root, "pci-host-ecam-generic").ok_or("no PCI bus")?;
     let gic = compatible(root, "arm,gic-v3").ok_or("no GICv3")?;
     let its = compatible(gic, "arm,gic-v3-its").ok_or("no ITS")?;
+    if !is_plain(bus) {
+        return Err("a host bridge that translates addresses, or whose DMA bypasses caches");
+    }
     let gic = registers(gic);
     let [distributor, redistributors] = &gic[..] else {
         return Err("a GIC without redistributors");
@@ -95,12 +120,8 @@ pub fn read(bytes: &[u8]) -> Result<Tree, &'static str> {
             redistributors.clone(),
             first(its).ok_or("an ITS without registers")?,
         ],
-        serial: compatible(root, "ns16550a")
-            .and_then(first)
-            .ok_or("no serial port")?,
-        power: compatible(root, "pinvisor,power").and_then(first),
         ecam: first(bus).ok_or("no memory-mapped configuration space")?,
-        ports: ports(bus),
+        ports: ports(bus).ok_or("no I/O ports")?,
         lines: lines(bus).unwrap_or_default(),
     })
 }
@@ -119,6 +140,25 @@ fn registers(node: FdtNode<'_>) -> Vec<Range<Gpa>> {
     let reg = node.reg().ok().flatten().into_iter().flatten();
     reg.filter_map(|reg| Gpa(reg.address().ok()?).span(reg.size().ok()?))
         .collect()
+}
+
+/// Whether what is on the bus has the address there that it has for processors, and DMA is coherent.
+fn is_plain(bus: FdtNode<'_>) -> bool {
+    let is_same = |name| {
+        let ranges = bus.property(name);
+        let ranges = ranges.and_then(|cells| cells.as_prop_encoded_array([1, 2, 2, 2]).ok());
+        ranges
+            .into_iter()
+            .flatten()
+            .all(|[space, on_bus, cpu, _]: [Cells<'_>; 4]| {
+                let address = |cells: Cells<'_>| cells.to_int::<u64>().ok();
+                let is_ports = space
+                    .to_int()
+                    .is_ok_and(|space: u32| space & SPACE == SPACE_PORTS);
+                is_ports || address(on_bus) == address(cpu)
+            })
+    };
+    bus.dma_coherent() && is_same("ranges") && is_same("dma-ranges")
 }
 
 /// Where the bridge has I/O ports, from port 0 on.

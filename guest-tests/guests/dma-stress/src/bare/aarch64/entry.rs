@@ -7,7 +7,7 @@
 
 use core::cell::UnsafeCell;
 
-use crate::bare::{run, smp};
+use crate::bare::run;
 
 const STACK: usize = 64 << 10;
 
@@ -37,9 +37,12 @@ const SCTLR: u64 = 0x30d0_0800 | 1 << 12 | 1 << 2 | 1;
 /// A block of RAM: valid, attributes of index 1, inner shareable, accessed.
 const BLOCK: u64 = 1 | 1 << 2 | 3 << 8 | 1 << 10;
 const TABLE: u64 = 3;
-/// Longest physical address that TCR_EL1.IPS can name without more registers: 48 bits.
+/// Longest physical address in TCR_EL1.IPS: 48 bits. More of them need other pages or FEAT_LPA2.
 const MOST_BITS: u64 = 5;
 
+// What is written with the caches off is in memory, and KVM cleans and invalidates the caches when they are turned on
+// (arch/arm64/kvm/mmu.c, `kvm_toggle_cache`): no line of what was there before is left.
+//
 // R_AARCH64_RELATIVE is type 1027: the word at the offset becomes base + addend. Any other type cannot be dealt with, and
 // nothing can report it yet.
 core::arch::global_asm!(
@@ -132,19 +135,19 @@ core::arch::global_asm!(
     "msr sctlr_el1, x1",
     "isb",
     "ret",
-    // Another processor, with the root of the tables in X0.
+    // Another processor, with its slot in X0.
     ".global second_start",
     "second_start:",
     "msr daifset, #0xf",
+    "mov x19, x0",
+    "adrp x0, {tables}",
     "bl turn_mmu_on",
-    "adrp x1, {slot}",
-    "add x1, x1, :lo12:{slot}",
-    "ldp x2, x0, [x1]",
+    "ldp x2, x0, [x19]",
     "cbz x2, 4b",
     "mov sp, x2",
     "mov x29, xzr",
     "mov x30, xzr",
-    "b {enter}",
+    "b {second}",
     ".ltorg",
     ".popsection",
     tables = sym FIRST_TABLES,
@@ -157,8 +160,7 @@ core::arch::global_asm!(
     tcr = const TCR,
     most_bits = const MOST_BITS,
     sctlr = const SCTLR,
-    slot = sym super::smp::SLOT,
-    enter = sym smp::enter,
+    second = sym super::smp::second,
 );
 
 unsafe extern "C" {
@@ -172,7 +174,7 @@ pub fn image() -> core::ops::Range<u64> {
     (&raw const __image_start).addr() as u64..(&raw const __image_end).addr() as u64
 }
 
-/// Where another processor begins, with the root of the page tables in X0.
+/// Where another processor begins, with the address of what it is to do in X0.
 pub fn second() -> u64 {
     (&raw const second_start).addr() as u64
 }

@@ -2,13 +2,13 @@
 
 //! The ITS: what makes interrupts of messages (Arm IHI 0069, chapter 5).
 
+use alloc::collections::BTreeMap;
 use core::ops::Range;
 use core::ptr;
 
 use address::Gpa;
 
 use super::controller::pages;
-use super::mmio::dma_barrier;
 use crate::bare::mmio::Mmio;
 
 /// The only event of each device: the data of its messages.
@@ -42,13 +42,15 @@ const MAP_EVENT: u64 = 10;
 /// Bytes of a device's table of two events, and what it is a multiple of.
 const EVENTS: usize = 256;
 
-/// The ITS. Collections have the numbers of processors.
+/// The ITS. Collections have the numbers of redistributors, by which KVM names processors, too (GITS_TYPER.PTA is 0 there).
 #[derive(Debug)]
 pub struct Its {
     registers: Mmio,
     base: Gpa,
     queue: u64,
     tail: u64,
+    /// Tables of devices' events, by requester ID.
+    events: BTreeMap<u32, u64>,
 }
 
 impl Its {
@@ -76,6 +78,7 @@ impl Its {
             base: range.start,
             queue,
             tail: 0,
+            events: BTreeMap::new(),
         }
     }
 
@@ -94,7 +97,7 @@ impl Its {
     /// Has the messages of a device raise `interrupt` on a processor.
     pub fn route(&mut self, requester: u32, interrupt: u32, number: usize) {
         let device = u64::from(requester) << 32;
-        let events = pages(EVENTS, EVENTS);
+        let events = *(self.events.entry(requester)).or_insert_with(|| pages(EVENTS, EVENTS));
         self.command([MAP_DEVICE | device, 0, VALID | events, 0]);
         let event = u64::from(EVENT) | u64::from(interrupt) << 32;
         self.command([MAP_EVENT | device, event, number as u64, 0]);
@@ -110,7 +113,6 @@ impl Its {
         let at = ptr::with_exposed_provenance_mut::<[u64; 4]>((self.queue + self.tail) as usize);
         // SAFETY: the tail is inside the queue, which only this function writes to.
         unsafe { at.write_volatile(command) };
-        dma_barrier();
         self.tail = (self.tail + COMMAND) % QUEUE_BYTES;
         self.registers.set64(WRITTEN, self.tail);
         while self.registers.get64(READ) != self.tail {

@@ -2,6 +2,7 @@
 
 //! Page tables that map everything at its own address: RAM and all that a device decodes.
 
+use core::arch::asm;
 use core::ops::Range;
 
 use aarch64_paging::descriptor::El1Attributes;
@@ -29,13 +30,6 @@ pub fn init() {
     *TABLES.lock() = Some(IdMap::with_asid(0, ROOT_LEVEL, El1And0));
 }
 
-/// The root, for another processor.
-pub fn root() -> u64 {
-    let tables = TABLES.lock();
-    let root = tables.as_ref().map(|tables| tables.root_address().0);
-    root.unwrap_or(0) as u64
-}
-
 /// Lets this processor use the tables.
 ///
 /// # Safety
@@ -44,10 +38,12 @@ pub unsafe fn load() {
     if let Some(tables) = TABLES.lock().as_mut() {
         // SAFETY: as the caller promises.
         unsafe { tables.activate() };
+        // SAFETY: this only forgets what the first tables had.
+        unsafe { asm!("tlbi vmalle1", "dsb nsh", "isb", options(nostack)) };
     }
 }
 
-/// Maps `range` at its own address, in the largest possible pages; existing mappings are not changed. To be called by
+/// Maps `range` at its own address, in the largest possible pages. What is mapped can be mapped again, as the same kind. To be called by
 /// the first processor only while no other runs.
 pub fn map(range: &Range<Gpa>, kind: Kind) {
     // What `entry` gave the two indices.

@@ -1,49 +1,73 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How processors start: PSCI turns them on.
+//! How processors start and stop: PSCI turns them on and off.
 
+use alloc::boxed::Box;
+use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use smccc::{Hvc, psci};
+use spin::Mutex;
 
-use super::{entry, paging};
+use super::{entry, interrupts, paging};
+use crate::bare::smp;
 
 /// What a processor is called: its affinity.
 pub type Cpu = u64;
 
-/// What the processor that starts next finds.
+/// What a processor that starts finds.
+#[derive(Debug)]
 #[repr(C)]
-pub struct Slot {
+struct Slot {
     /// Its stack's end; 0 if it is to do nothing.
     stack: AtomicU64,
     /// Its number.
-    number: AtomicU64,
+    number: u64,
 }
 
-/// Read by the first instructions.
-pub static SLOT: Slot = Slot {
-    stack: AtomicU64::new(0),
-    number: AtomicU64::new(0),
-};
-
 /// Starts processors.
-#[derive(Debug)]
-pub struct Starter;
+#[derive(Debug, Default)]
+pub struct Starter {
+    /// Of the one that starts.
+    slot: Mutex<Option<&'static Slot>>,
+}
 
 impl Starter {
     /// Turns a processor on, which is to be the `number`th.
     pub fn start(&self, id: Cpu, stack: u64, number: usize, _: u64) {
-        SLOT.number.store(number as u64, SeqCst);
-        SLOT.stack.store(stack, SeqCst);
+        let slot: &Slot = Box::leak(Box::new(Slot {
+            stack: stack.into(),
+            number: number as u64,
+        }));
+        *self.slot.lock() = Some(slot);
+        let context = ptr::from_ref(slot).expose_provenance() as u64;
         // One that cannot be turned on does not come up.
-        let _ = psci::cpu_on::<Hvc>(id, entry::second(), paging::root());
+        let _ = psci::cpu_on::<Hvc>(id, entry::second(), context);
     }
 
     /// Once is enough.
     pub fn again(&self, _: Cpu) {}
 
-    /// Has a processor that comes late do nothing.
+    /// Has the processor do nothing that was to start last, should it come late.
     pub fn cancel(&self, _: Cpu) {
-        SLOT.stack.store(0, SeqCst);
+        if let Some(slot) = *self.slot.lock() {
+            slot.stack.store(0, SeqCst);
+        }
+    }
+}
+
+/// Where the first instructions of another processor end.
+pub extern "C" fn second(number: usize) -> ! {
+    // SAFETY: the tables map the image, which is all that is in use.
+    unsafe { paging::load() };
+    smp::enter(number)
+}
+
+/// Turns this processor off.
+pub fn stop() -> ! {
+    interrupts::disable();
+    let _ = psci::cpu_off::<Hvc>();
+    loop {
+        interrupts::hlt();
     }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How processors start.
+//! How processors start and stop.
 
 use core::arch::global_asm;
 use core::ptr;
 
 use address::Gpa;
 
-use super::{apic, paging};
+use super::{apic, interrupts, paging};
 use crate::bare::{clock, smp};
 
 /// Number of a processor's local APIC.
@@ -131,5 +131,13 @@ impl Starter {
     /// Stops a processor.
     pub fn cancel(&self, id: Cpu) {
         apic::send_init(id);
+    }
+}
+
+/// Stops this processor.
+pub fn stop() -> ! {
+    interrupts::disable();
+    loop {
+        interrupts::hlt();
     }
 }
