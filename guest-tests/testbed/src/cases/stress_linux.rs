@@ -30,14 +30,36 @@ const MIN_STAMPED: usize = 1 << 20;
 
 const BLOCK: usize = 512;
 
+/// Status of a guest that had nothing to do.
+const NOTHING: u64 = 2;
+
 /// 10 seconds of it.
 pub fn short(arch: Arch) -> Result<CaseResult> {
     run(arch, 10, 16 << 20)
 }
 
-/// 60 seconds of it.
+/// 60 seconds of it, and a guest that finds nothing to do.
 pub fn long(arch: Arch) -> Result<CaseResult> {
-    run(arch, 60, 96 << 20)
+    let worked = run(arch, 60, 96 << 20)?;
+    let idle = without_disk(arch)?;
+    Ok(worked.and(idle))
+}
+
+/// A guest without a disk ends with the status for that, on its architecture's own way.
+fn without_disk(arch: Arch) -> Result<CaseResult> {
+    let kernel = setup::guest_kernel_of(arch)?;
+    let rig = Rig::of_arch(arch, SEED, |path| {
+        guest::write_stress_initramfs(&kernel, path, &[])
+    })?;
+    let arguments = "--kernel /testbed/kernel --initramfs /testbed/initramfs --memory 256M \
+                     --cmdline 'console=ttyS0 quiet stress=disk seconds=1'";
+    let script = [PRELUDE, &stress::run_with("idle", "", arguments)].concat();
+    let outcome = rig.machine(kernel.unpacked()).run(&script)?;
+    let mut findings = Findings::default();
+    let report = stress::verdict(&mut findings, &outcome, "idle", "incomplete");
+    let status = report["outcome"]["status"].as_u64();
+    findings.expect_eq("the guest's status", status, Some(NOTHING));
+    Ok(findings.into_result(&outcome))
 }
 
 /// Judges a run of `seconds`, in which at least `least_bytes` are moved: a small part of what a slow machine moves.

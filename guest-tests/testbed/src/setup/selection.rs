@@ -39,8 +39,7 @@ pub struct Selection {
     pub busybox: Package,
     /// Another guest's kernel: that of Debian 13. A selection of the time before has none.
     pub new_guest_kernel: Option<Package>,
-    /// Source of the test machine's older kernel. A selection of the time before has none, and other architectures
-    /// need none.
+    /// Source of the test machine's older kernel. A selection of the time before has none.
     pub old_kernel_source: Option<Package>,
 }
 
@@ -82,7 +81,7 @@ impl Selection {
             report(&package);
             self.new_guest_kernel = Some(package);
         }
-        if self.old_kernel_source.is_none() && self.arch == Arch::X86_64 {
+        if self.old_kernel_source.is_none() {
             let package = old_source()?;
             report(&package);
             self.old_kernel_source = Some(package);
