@@ -41,20 +41,25 @@ pub fn short(arch: Arch) -> Result<CaseResult> {
 /// 60 seconds of it, and a guest that finds nothing to do.
 pub fn long(arch: Arch) -> Result<CaseResult> {
     let worked = run(arch, 60, 96 << 20)?;
-    let idle = without_disk(arch)?;
+    let idle = without_driver(arch)?;
     Ok(worked.and(idle))
 }
 
-/// A guest without a disk ends with the status for that, on its architecture's own way.
-fn without_disk(arch: Arch) -> Result<CaseResult> {
+/// A guest without a driver for its disk ends with the status for that, on its architecture's own way.
+fn without_driver(arch: Arch) -> Result<CaseResult> {
     let kernel = setup::guest_kernel_of(arch)?;
     let rig = Rig::of_arch(arch, SEED, |path| {
         guest::write_stress_initramfs(&kernel, path, &[])
     })?;
-    let arguments = "--kernel /testbed/kernel --initramfs /testbed/initramfs --memory 256M \
-                     --cmdline 'console=ttyS0 quiet stress=disk seconds=1'";
-    let script = [PRELUDE, &stress::run_with("idle", "", arguments)].concat();
-    let outcome = rig.machine(kernel.unpacked()).run(&script)?;
+    let arguments = ARGUMENTS.replace("quiet", "quiet stress=disk seconds=1");
+    let script = [
+        PRELUDE,
+        "testbed-bind $TESTBED_BDF_0 || exit 1\n",
+        &stress::run_with("idle", "", &format!("{arguments} --memory 256M")),
+    ]
+    .concat();
+    let machine = rig.machine(kernel.unpacked()).hugepages_2m(150);
+    let outcome = machine.run(&script)?;
     let mut findings = Findings::default();
     let report = stress::verdict(&mut findings, &outcome, "idle", "incomplete");
     let status = report["outcome"]["status"].as_u64();
