@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::machine::{Machine, Outcome};
 use crate::order::{self, Verdict};
 use crate::runner::CaseResult;
+use crate::setup::Arch;
 use crate::trace::{self, DmaCheck};
 use crate::{guest, image, setup};
 
@@ -60,10 +61,10 @@ dmesg | grep -i nvme
 const CPUS: &str = "2";
 
 /// The whole disk read and written by a guest in single pages, twice.
-pub fn stock_kernel() -> Result<CaseResult> {
-    let rig = Rig::new(21, &[FUNCTIONS, GUEST].concat())?;
+pub fn stock_kernel(arch: Arch) -> Result<CaseResult> {
+    let rig = Rig::on(arch, 21, &["nvme"], &[FUNCTIONS, GUEST].concat())?;
     let machine = rig
-        .machine(setup::guest_kernel()?.vmlinux())
+        .machine(setup::guest_kernel_of(arch)?.unpacked())
         .trace("pci_nvme_map_sgl");
     let outcome = run(&machine)?;
     let mut findings = Findings::default();

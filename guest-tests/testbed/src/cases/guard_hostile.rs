@@ -16,6 +16,7 @@ use crate::error::{AtPath, Result};
 use crate::image;
 use crate::machine::Outcome;
 use crate::runner::CaseResult;
+use crate::setup::Arch;
 use crate::trace::NVME_EVENTS;
 
 /// QEMU's event for data that is described by SGLs, which no command of the monitor's has.
@@ -44,22 +45,24 @@ const LEAST: [(&str, u64); 11] = [
 ];
 
 /// 2000 sequences.
-pub fn short() -> Result<CaseResult> {
-    run(2000, 31)
+pub fn short(arch: Arch) -> Result<CaseResult> {
+    run(arch, 2000, 31)
 }
 
 /// 100 000 sequences.
-pub fn long() -> Result<CaseResult> {
-    run(100_000, 32)
+pub fn long(arch: Arch) -> Result<CaseResult> {
+    run(arch, 100_000, 32)
 }
 
-fn run(sequences: u64, seed: u64) -> Result<CaseResult> {
+fn run(arch: Arch, sequences: u64, seed: u64) -> Result<CaseResult> {
     let disk = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
     image::write(disk.path(), &image::bytes(64, seed))?;
     let machine = NVME_EVENTS
         .iter()
         .chain([&SGLS])
-        .fold(stress::machine()?, |machine, event| machine.trace(event))
+        .fold(stress::machine_of(arch)?, |machine, event| {
+            machine.trace(event)
+        })
         .writable_disk("disk", disk.path().to_owned())
         .device("nvme,drive=disk,serial=hostile");
     let arguments = format!(

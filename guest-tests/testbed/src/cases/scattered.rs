@@ -11,6 +11,7 @@ use crate::error::AtPath;
 use crate::image;
 use crate::machine::{Machine, Outcome};
 use crate::runner::CaseResult;
+use crate::setup::Arch;
 use crate::trace::{self, NVME_EVENTS};
 use crate::{Result, guest, setup};
 
@@ -76,22 +77,24 @@ pub fn stock_driver() -> Result<CaseResult> {
 }
 
 /// The bare-metal guest translates for NVMe, 2000 transfers and 25 MiB, and for edu.
-pub fn translate() -> Result<CaseResult> {
-    translate_of(Share::Tenth)
+pub fn translate(arch: Arch) -> Result<CaseResult> {
+    translate_of(arch, Share::Tenth)
 }
 
 /// The same with 20,000 transfers and 256 MiB.
-pub fn translate_long() -> Result<CaseResult> {
-    translate_of(Share::Whole)
+pub fn translate_long(arch: Arch) -> Result<CaseResult> {
+    translate_of(arch, Share::Whole)
 }
 
-fn translate_of(share: Share) -> Result<CaseResult> {
+fn translate_of(arch: Arch, share: Share) -> Result<CaseResult> {
     let (transfers, bytes) = (share.of(20_000), share.of(256 << 20));
     let disk = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
     image::write(disk.path(), &image::bytes(64, 13))?;
     let machine = NVME_EVENTS
         .iter()
-        .fold(stress::machine()?, |machine, event| machine.trace(event))
+        .fold(stress::machine_of(arch)?, |machine, event| {
+            machine.trace(event)
+        })
         .writable_disk("disk", disk.path().to_owned())
         .device("nvme,drive=disk,serial=translate")
         .device(EDU);
@@ -210,8 +213,8 @@ fn moved(line: &str) -> Option<Moved> {
 }
 
 /// The monitor translates for edu, whose driver is unmodified.
-pub fn mediate() -> Result<CaseResult> {
-    let machine = stress::machine()?.device(EDU);
+pub fn mediate(arch: Arch) -> Result<CaseResult> {
+    let machine = stress::machine_of(arch)?.device(EDU);
     let arguments = "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate,profile=edu64 \
                      --cmdline 'mode=mediate transfers=240 bytes=0'";
     let script = [
