@@ -50,8 +50,8 @@ pub fn short(arch: Arch) -> Result<CaseResult> {
 }
 
 /// 100 000 sequences.
-pub fn long(arch: Arch) -> Result<CaseResult> {
-    run(arch, 100_000, 32)
+pub fn long() -> Result<CaseResult> {
+    run(Arch::X86_64, 100_000, 32)
 }
 
 fn run(arch: Arch, sequences: u64, seed: u64) -> Result<CaseResult> {
@@ -66,7 +66,7 @@ fn run(arch: Arch, sequences: u64, seed: u64) -> Result<CaseResult> {
         .writable_disk("disk", disk.path().to_owned())
         .device("nvme,drive=disk,serial=hostile");
     let arguments = format!(
-        "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate --cpus 2 --seed {seed} \
+        "--noiommu --memory 128M --device $TESTBED_BDF_0,dma=mediate --cpus 2 --seed {seed} --timeout 3600 \
          --cmdline 'engines=hostile-nvme mode=mediate transfers={sequences} destroy=yes'"
     );
     let script = [
