@@ -42,7 +42,7 @@ exit $status
 /// # Errors
 /// Those of [`Machine::run`], and [`Error::Missing`] before the guest is built.
 pub fn show(arch: Arch, mut out: impl FnMut(&[u8])) -> Result<i32> {
-    let guest = paths::guest_program("dma-stress", GuestTarget::bare_metal(arch))?;
+    let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal(arch))?;
     let machine = Machine::builder().arch(arch).file("dma-stress", guest);
     let disk = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
     let (machine, script) = match arch {

@@ -45,7 +45,7 @@ pub fn write_initramfs_of(
 /// Those of [`write_initramfs`], and [`Error::Missing`] before the program is built.
 pub fn write_program_initramfs(path: &Path, program: &str, script: &str) -> Result<()> {
     let mut archive = with_script(Arch::X86_64, script)?;
-    let source = paths::guest_program(program, GuestTarget::Linux)?;
+    let source = paths::guest_program(program, GuestTarget::Linux(Arch::X86_64))?;
     archive.add_path(&format!("bin/{program}"), &source)?;
     archive.write(path)
 }
@@ -63,7 +63,7 @@ fn with_script(arch: Arch, script: &str) -> Result<Initramfs> {
 /// # Errors
 /// Those of [`write_initramfs`], and [`Error::Missing`] before `linux-stress` is built.
 pub fn write_stress_initramfs(kernel: &GuestKernel, path: &Path, modules: &[&str]) -> Result<()> {
-    let program = paths::guest_program("linux-stress", GuestTarget::linux(kernel.arch()))?;
+    let program = paths::guest_program("linux-stress", GuestTarget::Linux(kernel.arch()))?;
     let mut archive = Initramfs::with_init(&program)?;
     add_modules(&mut archive, kernel, modules)?;
     archive.write(path)

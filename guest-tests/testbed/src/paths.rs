@@ -52,43 +52,21 @@ pub fn sibling_program(name: &str) -> Result<PathBuf> {
 /// What programs that run in a guest are built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestTarget {
-    /// Static programs for Linux.
-    Linux,
+    /// Static programs for Linux on this architecture.
+    Linux(Arch),
     /// No operating system.
-    BareMetal,
-    /// Static programs for Linux on aarch64.
-    Aarch64Linux,
-    /// No operating system, on aarch64.
-    Aarch64BareMetal,
+    BareMetal(Arch),
 }
 
 impl GuestTarget {
-    /// Static programs for Linux on this architecture.
-    #[must_use]
-    pub fn linux(arch: Arch) -> Self {
-        match arch {
-            Arch::X86_64 => Self::Linux,
-            Arch::Aarch64 => Self::Aarch64Linux,
-        }
-    }
-
-    /// No operating system, on this architecture.
-    #[must_use]
-    pub fn bare_metal(arch: Arch) -> Self {
-        match arch {
-            Arch::X86_64 => Self::BareMetal,
-            Arch::Aarch64 => Self::Aarch64BareMetal,
-        }
-    }
-
     /// Its name for cargo.
     #[must_use]
     pub fn triple(self) -> &'static str {
         match self {
-            Self::Linux => rust_target::LINUX,
-            Self::BareMetal => rust_target::BARE_METAL,
-            Self::Aarch64Linux => rust_target::AARCH64_LINUX,
-            Self::Aarch64BareMetal => rust_target::AARCH64_BARE_METAL,
+            Self::Linux(Arch::X86_64) => rust_target::LINUX,
+            Self::Linux(Arch::Aarch64) => rust_target::AARCH64_LINUX,
+            Self::BareMetal(Arch::X86_64) => rust_target::BARE_METAL,
+            Self::BareMetal(Arch::Aarch64) => rust_target::AARCH64_BARE_METAL,
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::initramfs::Initramfs;
 use crate::inside::boot::FACTS;
 use crate::machine::Machine;
 use crate::paths::GuestTarget;
+use crate::setup::Arch;
 use crate::{image, paths, setup};
 
 use monitor::{Monitor, Peer};
@@ -110,8 +111,7 @@ pub fn run(options: &Options) -> Result<bool> {
         initramfs: folder.path().join("initramfs"),
         folder: folder.path().to_owned(),
     };
-    Initramfs::with_busybox(&setup::busybox(setup::Arch::X86_64)?, GUEST)?
-        .write(&bench.initramfs)?;
+    Initramfs::with_busybox(&setup::busybox(Arch::X86_64)?, GUEST)?.write(&bench.initramfs)?;
     print!("{}", rows::HEAD);
     let mut results = Results::default();
     for part in Part::value_variants() {
@@ -198,7 +198,7 @@ impl Bench {
 
 /// `pinvisor` as it is distributed: static and stripped.
 fn distributed() -> Result<PathBuf> {
-    let triple = GuestTarget::Linux.triple();
+    let triple = GuestTarget::Linux(Arch::X86_64).triple();
     let release = paths::sibling_program("")?;
     let target = release.parent().unwrap_or(&release);
     let path = target.join(triple).join("dist/pinvisor");

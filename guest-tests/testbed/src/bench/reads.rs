@@ -47,7 +47,7 @@ const UNPOLLED: &str = "unpolled";
 /// Those of the test machine, and of [`script::run`].
 pub fn measure(folder: &Path, pinvisor: &Path) -> Result<Facts> {
     let initramfs = folder.join("reads");
-    let reads = paths::guest_program("linux-stress", GuestTarget::Linux)?;
+    let reads = paths::guest_program("linux-stress", GuestTarget::Linux(Arch::X86_64))?;
     let mut archive = Initramfs::with_busybox(&setup::busybox(Arch::X86_64)?, GUEST)?;
     archive.add_path("bin/linux-stress", &reads)?;
     archive.write(&initramfs)?;

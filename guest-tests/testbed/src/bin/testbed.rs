@@ -259,14 +259,17 @@ fn build(arch: Arch, no_build: bool) -> Result<()> {
     match arch {
         Arch::X86_64 => cargo_build(&format!("{own} --package falsify --lib"))?,
         // This program, too: here it is one for another machine.
-        Arch::Aarch64 => build_for(&format!("{own} --bin testbed"), GuestTarget::Aarch64Linux)?,
+        Arch::Aarch64 => build_for(
+            &format!("{own} --bin testbed"),
+            GuestTarget::Linux(Arch::Aarch64),
+        )?,
     }
     let mut guests = vec![
-        ("dma-stress", GuestTarget::bare_metal(arch)),
-        ("linux-stress", GuestTarget::linux(arch)),
+        ("dma-stress", GuestTarget::BareMetal(arch)),
+        ("linux-stress", GuestTarget::Linux(arch)),
     ];
     if arch == Arch::X86_64 {
-        guests.push(("window-example", GuestTarget::Linux));
+        guests.push(("window-example", GuestTarget::Linux(Arch::X86_64)));
     }
     for (program, target) in guests {
         build_for(&format!("--package {program} --bin {program}"), target)?;
@@ -290,7 +293,7 @@ fn cargo_build(arguments: &str) -> Result<()> {
 
 /// `pinvisor` as it is distributed.
 fn cargo_build_distributed() -> Result<()> {
-    let triple = GuestTarget::Linux.triple();
+    let triple = GuestTarget::Linux(Arch::X86_64).triple();
     rust_target::ensure(triple, shell::progress)?;
     let manifest = paths::checkout().join("Cargo.toml");
     let mut cargo = shell::command("cargo", ["build", "--quiet", "--profile", "dist"]);

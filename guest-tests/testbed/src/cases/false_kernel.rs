@@ -14,6 +14,7 @@ use super::step::{STEP, Step};
 use crate::error::Result;
 use crate::paths::{self, GuestTarget};
 use crate::runner::CaseResult;
+use crate::setup::Arch;
 
 /// A run whose guest ends with a status; but for the lie it is refused for nothing else.
 const RUN: Step = Step {
@@ -312,7 +313,7 @@ pub const FALSE_KERNEL: &[Step] = &[
 /// Takes the steps in one boot. After each the device is no bus master, and not in use.
 pub fn broken_promises() -> Result<CaseResult> {
     let rig = Rig::new(9, "")?;
-    let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal)?;
+    let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal(Arch::X86_64))?;
     let machine = refusal::machine(&rig)?
         .device("edu")
         .file("dma-stress", guest);

@@ -131,7 +131,7 @@ fn run() -> Result<Outcome> {
     let folder = tempfile::tempdir().at("create", "a temporary folder")?;
     let initramfs = folder.path().join("initramfs");
     let mut archive = Initramfs::with_busybox(&setup::busybox(Arch::X86_64)?, GUEST)?;
-    let program = paths::guest_program("linux-stress", GuestTarget::Linux)?;
+    let program = paths::guest_program("linux-stress", GuestTarget::Linux(Arch::X86_64))?;
     archive.add_path("bin/linux-stress", &program)?;
     archive.write(&initramfs)?;
     let machine = Machine::builder()

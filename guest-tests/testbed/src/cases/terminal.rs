@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::machine::Outcome;
 use crate::paths::{self, GuestTarget};
 use crate::runner::CaseResult;
-use crate::setup;
+use crate::setup::{self, Arch};
 
 /// Functions for what follows. `begin NAME` types a run into a new terminal and waits until its guest prints.
 /// The shell is one that leaves its terminal's modes alone.
@@ -89,7 +89,7 @@ pub fn modes() -> Result<CaseResult> {
         .machine(setup::guest_kernel()?.vmlinux())
         .file(
             "dma-stress",
-            paths::guest_program("dma-stress", GuestTarget::BareMetal)?,
+            paths::guest_program("dma-stress", GuestTarget::BareMetal(Arch::X86_64))?,
         )
         .hugepages_2m(150);
     let arguments = ARGUMENTS

@@ -42,7 +42,7 @@ pub fn fill(folder: &Path, machine: &Machine, placed: &[Placed], script: &str) -
     for name in PROGRAMS {
         let program = match machine.arch {
             Arch::X86_64 => paths::sibling_program(name)?,
-            Arch::Aarch64 => paths::program_of(GuestTarget::Aarch64Linux, name)?,
+            Arch::Aarch64 => paths::program_of(GuestTarget::Linux(Arch::Aarch64), name)?,
         };
         if program.exists() {
             let own_name = Path::new(name).file_name().unwrap_or_default();

@@ -4,7 +4,7 @@
 
 use core::panic::PanicInfo;
 
-use super::arch::power;
+use super::arch::{interrupts, power};
 use super::serial;
 
 /// All tests passed.
@@ -13,6 +13,17 @@ pub const PASSED: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The guest had nothing to test.
 pub const NOTHING: u8 = 2;
+
+/// SLP_EN, and SLP_TYP 5 (ACPI 6.5, section 4.8.4.2.1): what the monitor's register powers off by.
+pub const SOFT_OFF: u8 = 1 << 5 | 5 << 2;
+
+/// Has this processor do nothing more.
+pub fn halt() -> ! {
+    interrupts::disable();
+    loop {
+        interrupts::hlt();
+    }
+}
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {

@@ -48,7 +48,7 @@ pub fn machine() -> Result<Machine> {
 
 /// The same of another architecture.
 pub fn machine_of(arch: Arch) -> Result<Machine> {
-    let guest = paths::guest_program("dma-stress", GuestTarget::bare_metal(arch))?;
+    let guest = paths::guest_program("dma-stress", GuestTarget::BareMetal(arch))?;
     Ok(Machine::builder()
         .arch(arch)
         .file("dma-stress", guest)

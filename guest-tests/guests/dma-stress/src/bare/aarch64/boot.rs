@@ -11,9 +11,11 @@ use address::Gpa;
 pub use super::device_tree::Lines;
 use super::device_tree::{self, Console, Tree};
 use super::paging::{self, Kind};
+use super::serial::Port;
 use super::smp::{Cpu, Starter};
-use super::{controller, entry, ports, power, serial};
+use super::{controller, entry, ports, power};
 use crate::bare::machine::Booted;
+use crate::bare::serial;
 
 const PAGE: u64 = 4096;
 /// The image is in one block, which the first tables map.
@@ -71,10 +73,11 @@ fn map_tree(at: Gpa) -> Result<&'static [u8], &'static str> {
 
 /// Maps what is needed to report and to end.
 fn find_console(console: &Console) {
-    if let Some(serial) = &console.serial {
-        map_device(serial);
+    if let Some(range) = &console.serial {
+        map_device(range);
         // SAFETY: the tree has it, and it was just mapped.
-        unsafe { serial::found(serial.start) };
+        let port = unsafe { Port::new(range.clone()) };
+        serial::init(Some(port));
     }
     if let Some(power) = &console.power {
         map_device(power);

@@ -24,8 +24,7 @@ use crate::bare::vectors;
 
 /// The virtual timer's interrupt, of each processor's own (Linux, include/clocksource/arm_arch_timer.h).
 const TIMER: IntId = IntId::ppi(11);
-/// The first shared peripheral interrupt, and the first of the ITS's.
-const FIRST_SHARED: u32 = 32;
+/// The first interrupt of the ITS's.
 const FIRST_MESSAGE: u32 = 8192;
 /// Bits of an interrupt's number: messages up to 16383.
 const NUMBER_BITS: u32 = 14;
@@ -164,17 +163,14 @@ pub fn init_local() {
 /// Takes all interrupts that are pending.
 pub fn take() {
     while let Some(id) = GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1) {
-        let number = u32::from(id);
-        let line = number.checked_sub(FIRST_SHARED).map(u8::try_from);
-        match (line, number.checked_sub(FIRST_MESSAGE)) {
-            _ if id == TIMER => clock::set_timer(),
-            (_, Some(message)) => vectors::note(message as u8),
-            (Some(Ok(gsi)), None) => {
-                if let Some(vector) = vectors::line(gsi) {
-                    vectors::note(vector);
-                }
-            }
-            _ => (),
+        if id == TIMER {
+            clock::set_timer();
+        } else if let Some(message) = u32::from(id).checked_sub(FIRST_MESSAGE) {
+            vectors::note(message as u8);
+        } else if let Some(gsi) = id.spi_index()
+            && let Some(vector) = u8::try_from(gsi).ok().and_then(vectors::line)
+        {
+            vectors::note(vector);
         }
         GicCpuInterface::end_interrupt(id, InterruptGroup::Group1);
     }
@@ -212,7 +208,7 @@ pub fn set_masked(gsi: u8, masked: bool) {
     let base = Gpa(DISTRIBUTOR.load(Relaxed));
     // SAFETY: as `init`'s caller promised: a line that interrupts has been routed after that.
     let registers = unsafe { Mmio::new(base..base + 0x1_0000) };
-    let number = u64::from(gsi) + u64::from(FIRST_SHARED);
+    let number = u64::from(u32::from(IntId::spi(gsi.into())));
     let register = if masked { CLEAR_ENABLE } else { SET_ENABLE };
     registers.set32(register + number / 32 * 4, 1 << (number % 32));
 }

@@ -75,11 +75,10 @@ pub fn parse(bytes: &[u8]) -> Result<Fdt<'_>, &'static str> {
 
 /// Reads what is needed first.
 pub fn console(fdt: Fdt<'_>) -> Console {
-    let first =
-        |kind| compatible(fdt.root(), kind).and_then(|node| registers(node).into_iter().next());
+    let of = |kind| first(compatible(fdt.root(), kind)?);
     Console {
-        serial: first("ns16550a"),
-        power: first("pinvisor,power"),
+        serial: of("ns16550a"),
+        power: of("pinvisor,power"),
     }
 }
 
@@ -99,7 +98,6 @@ pub fn read(fdt: Fdt<'_>) -> Result<Tree, &'static str> {
     let [distributor, redistributors] = &gic[..] else {
         return Err("a GIC without redistributors");
     };
-    let first = |node| registers(node).into_iter().next();
     let chosen = root.child("chosen");
     let line = chosen.and_then(|node| node.property("bootargs"));
     let line = line.and_then(|line| line.value_as::<&str>().ok());
@@ -142,34 +140,48 @@ fn registers(node: FdtNode<'_>) -> Vec<Range<Gpa>> {
         .collect()
 }
 
+/// The first of its registers.
+fn first(node: FdtNode<'_>) -> Option<Range<Gpa>> {
+    registers(node).into_iter().next()
+}
+
+/// A range of addresses on the bus.
+struct Window {
+    is_ports: bool,
+    on_bus: u64,
+    cpu: Range<Gpa>,
+}
+
+/// What the bridge translates, by the property of this name; nothing without it, and `None` if it makes no sense.
+fn windows(bus: FdtNode<'_>, name: &str) -> Option<Vec<Window>> {
+    let Some(cells) = bus.property(name) else {
+        return Some(Vec::new());
+    };
+    let window = |[space, on_bus, cpu, len]: [Cells<'_>; 4]| {
+        let space: u32 = space.to_int().ok()?;
+        Some(Window {
+            is_ports: space & SPACE == SPACE_PORTS,
+            on_bus: on_bus.to_int().ok()?,
+            cpu: Gpa(cpu.to_int().ok()?).span(len.to_int().ok()?)?,
+        })
+    };
+    let cells = cells.as_prop_encoded_array([1, 2, 2, 2]).ok()?;
+    cells.map(window).collect()
+}
+
 /// Whether what is on the bus has the address there that it has for processors, and DMA is coherent.
 fn is_plain(bus: FdtNode<'_>) -> bool {
-    let is_same = |name| {
-        let ranges = bus.property(name);
-        let ranges = ranges.and_then(|cells| cells.as_prop_encoded_array([1, 2, 2, 2]).ok());
-        ranges
-            .into_iter()
-            .flatten()
-            .all(|[space, on_bus, cpu, _]: [Cells<'_>; 4]| {
-                let address = |cells: Cells<'_>| cells.to_int::<u64>().ok();
-                let is_ports = space
-                    .to_int()
-                    .is_ok_and(|space: u32| space & SPACE == SPACE_PORTS);
-                is_ports || address(on_bus) == address(cpu)
-            })
-    };
-    bus.dma_coherent() && is_same("ranges") && is_same("dma-ranges")
+    let is_same = |window: &Window| window.is_ports || window.on_bus == window.cpu.start.0;
+    let all_are = |name| windows(bus, name).is_some_and(|all| all.iter().all(is_same));
+    bus.dma_coherent() && all_are("ranges") && all_are("dma-ranges")
 }
 
 /// Where the bridge has I/O ports, from port 0 on.
 fn ports(bus: FdtNode<'_>) -> Option<Range<Gpa>> {
-    let cells = bus.property("ranges")?;
-    let mut ranges = cells.as_prop_encoded_array([1, 2, 2, 2]).ok()?;
-    ranges.find_map(|[space, _, cpu, len]| {
-        let space: u32 = space.to_int().ok()?;
-        let start = Gpa(cpu.to_int().ok()?);
-        (space & SPACE == SPACE_PORTS).then(|| start.span(len.to_int().ok()?))?
-    })
+    let mut windows = windows(bus, "ranges")?.into_iter();
+    windows
+        .find(|window| window.is_ports)
+        .map(|window| window.cpu)
 }
 
 fn lines(bus: FdtNode<'_>) -> Option<Lines> {

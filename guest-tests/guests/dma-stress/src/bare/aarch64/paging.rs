@@ -43,8 +43,8 @@ pub unsafe fn load() {
     }
 }
 
-/// Maps `range` at its own address, in the largest possible pages. What is mapped can be mapped again, as the same kind. To be called by
-/// the first processor only while no other runs.
+/// Maps `range` at its own address, in the largest possible pages. What is mapped can be mapped again, as the same kind.
+/// To be called by the first processor only while no other runs.
 pub fn map(range: &Range<Gpa>, kind: Kind) {
     // What `entry` gave the two indices.
     let mut flags = El1Attributes::VALID | El1Attributes::ACCESSED | El1Attributes::INNER_SHAREABLE;

@@ -8,14 +8,13 @@ use address::Gpa;
 use smccc::{Hvc, psci};
 
 use super::interrupts;
+use crate::bare::end::{SOFT_OFF, halt};
 use crate::bare::mmio::Mmio;
 
 /// The monitor's register that powers off, and what of the same word takes the guest's verdict.
 const SLEEP_CONTROL: u64 = 0;
 const STATUS_SHIFT: u32 = 24;
 const BYTES: u64 = 4;
-/// SLP_EN, and SLP_TYP 5 (ACPI 6.5, section 4.8.4.2.1).
-const SOFT_OFF: u32 = 1 << 5 | 5 << 2;
 
 static BASE: AtomicU64 = AtomicU64::new(0);
 
@@ -34,10 +33,9 @@ pub fn off(verdict: u8) -> ! {
     if base != 0 {
         // SAFETY: as `found`'s caller promised.
         let registers = unsafe { Mmio::new(Gpa(base)..Gpa(base + BYTES)) };
-        registers.set32(SLEEP_CONTROL, SOFT_OFF | u32::from(verdict) << STATUS_SHIFT);
+        let word = u32::from(SOFT_OFF) | u32::from(verdict) << STATUS_SHIFT;
+        registers.set32(SLEEP_CONTROL, word);
     }
     let _ = psci::system_off::<Hvc>();
-    loop {
-        interrupts::hlt();
-    }
+    halt()
 }

@@ -2,7 +2,7 @@
 
 //! The monitor's serial port, a 16550 in memory.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::ops::Range;
 
 use address::Gpa;
 
@@ -11,42 +11,33 @@ use crate::bare::mmio::Mmio;
 const DATA: u64 = 0;
 const LINE_STATUS: u64 = 5;
 const CAN_SEND: u8 = 1 << 5;
-const BYTES: u64 = 8;
 
-/// Where it is, once the device tree is read and it is mapped.
-static BASE: AtomicU64 = AtomicU64::new(0);
-
-/// The port. What is sent before it is known where it is, is lost.
+/// The port.
 #[derive(Debug)]
-pub struct Port(());
-
-/// Notes where the port is.
-///
-/// # Safety
-/// It is there, mapped as a device's.
-pub unsafe fn found(base: Gpa) {
-    BASE.store(base.0, Relaxed);
-}
+pub struct Port(Mmio);
 
 impl Port {
-    /// The port.
+    /// None yet: only the device tree tells where it is.
     pub fn open() -> Option<Self> {
-        Some(Self(()))
+        None
+    }
+
+    /// The port at `range`.
+    ///
+    /// # Safety
+    /// It is there, mapped as a device's, and used by nothing else.
+    pub unsafe fn new(range: Range<Gpa>) -> Self {
+        // SAFETY: as the caller promises.
+        Self(unsafe { Mmio::new(range) })
     }
 
     /// Sends all of `bytes`.
     pub fn send(&mut self, bytes: &[u8]) {
-        let base = BASE.load(Relaxed);
-        if base == 0 {
-            return;
-        }
-        // SAFETY: as `found`'s caller promised.
-        let registers = unsafe { Mmio::new(Gpa(base)..Gpa(base + BYTES)) };
         for byte in bytes {
-            while registers.get8(LINE_STATUS) & CAN_SEND == 0 {
+            while self.0.get8(LINE_STATUS) & CAN_SEND == 0 {
                 core::hint::spin_loop();
             }
-            registers.set8(DATA, *byte);
+            self.0.set8(DATA, *byte);
         }
     }
 }

@@ -10,6 +10,7 @@ use smccc::{Hvc, psci};
 use spin::Mutex;
 
 use super::{entry, interrupts, paging};
+use crate::bare::end::halt;
 use crate::bare::smp;
 
 /// What a processor is called: its affinity.
@@ -67,7 +68,5 @@ pub extern "C" fn second(number: usize) -> ! {
 pub fn stop() -> ! {
     interrupts::disable();
     let _ = psci::cpu_off::<Hvc>();
-    loop {
-        interrupts::hlt();
-    }
+    halt()
 }

@@ -6,19 +6,11 @@ use core::arch::asm;
 use core::ptr;
 use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
-/// What a register can hold.
-pub trait Word: Copy {}
-
-impl Word for u8 {}
-impl Word for u16 {}
-impl Word for u32 {}
-impl Word for u64 {}
-
 /// Reads one.
 ///
 /// # Safety
 /// There is one of this width at `address`, mapped uncached.
-pub unsafe fn read<T: Word>(address: usize) -> T {
+pub unsafe fn read<T>(address: usize) -> T {
     // SAFETY: as the caller promises.
     unsafe { ptr::with_exposed_provenance::<T>(address).read_volatile() }
 }
@@ -27,7 +19,7 @@ pub unsafe fn read<T: Word>(address: usize) -> T {
 ///
 /// # Safety
 /// As [`read`]'s.
-pub unsafe fn write<T: Word>(address: usize, value: T) {
+pub unsafe fn write<T>(address: usize, value: T) {
     // SAFETY: as the caller promises.
     unsafe { ptr::with_exposed_provenance_mut::<T>(address).write_volatile(value) };
 }

@@ -6,12 +6,12 @@ use core::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use x86_64::instructions::port::Port;
 
+use crate::bare::end::{SOFT_OFF, halt};
+
 /// The monitor's port that takes the guest's verdict.
 const STATUS_PORT: u16 = 0x603;
 /// SLEEP_CONTROL_REG where the monitor has it, until the FADT is read.
 static SLEEP_PORT: AtomicU16 = AtomicU16::new(0x600);
-/// SLP_EN, and SLP_TYP 5 (ACPI 6.5, section 4.8.4.2.1).
-const SOFT_OFF: u8 = 1 << 5 | 5 << 2;
 
 /// Notes where the FADT has SLEEP_CONTROL_REG.
 pub fn set_sleep_port(port: u16) {
@@ -26,7 +26,5 @@ pub fn off(verdict: u8) -> ! {
         Port::new(STATUS_PORT).write(verdict);
         Port::new(SLEEP_PORT.load(Relaxed)).write(SOFT_OFF);
     }
-    loop {
-        x86_64::instructions::hlt();
-    }
+    halt()
 }

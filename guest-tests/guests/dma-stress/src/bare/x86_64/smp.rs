@@ -7,7 +7,8 @@ use core::ptr;
 
 use address::Gpa;
 
-use super::{apic, interrupts, paging};
+use super::{apic, paging};
+pub use crate::bare::end::halt as stop;
 use crate::bare::{clock, smp};
 
 /// Number of a processor's local APIC.
@@ -131,13 +132,5 @@ impl Starter {
     /// Stops a processor.
     pub fn cancel(&self, id: Cpu) {
         apic::send_init(id);
-    }
-}
-
-/// Stops this processor.
-pub fn stop() -> ! {
-    interrupts::disable();
-    loop {
-        interrupts::hlt();
     }
 }
