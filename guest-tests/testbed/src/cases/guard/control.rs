@@ -3,13 +3,17 @@
 //! Would the cases of guarded controllers notice a command whose addresses the monitor did not check?
 
 use super::guarded;
-use crate::cases::canary::{WRAPPER, run_control};
+use crate::cases::canary::run_control;
 use crate::cases::check::{self, Findings};
 use crate::cases::rig::{ARGUMENTS, Rig};
 use crate::cases::script;
 use crate::error::Result;
 use crate::runner::CaseResult;
 use crate::setup;
+
+/// What the canary leaves is more than twice what the guest requires: on the test machine, some 100 MiB of free memory are
+/// not available.
+const WRAPPER: &str = "testbed inside canary --leave-mib 500 -- ";
 
 /// A monitor that forwards one command as its guest wrote it: the canary and the trace both have to show it. A test
 /// machine that dies of it, or falls silent, counts as shown by the canary.
