@@ -76,6 +76,10 @@ mod tests {
                  0x0-0x400000000 (0x400000000 on the bus) only",
             ),
             (
+                boards::imx8m(),
+                "windows 127 MiB at 0x18000000; its devices reach memory at 0x40000000-0x100000000 only",
+            ),
+            (
                 boards::rk3399(),
                 "windows 30 MiB at 0xfa000000; all memory is at the same address on the bus",
             ),

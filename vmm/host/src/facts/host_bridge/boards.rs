@@ -150,3 +150,30 @@ pub(crate) fn rk3399() -> Fake {
         &[&CELLS[..], &[("pcie", "ranges", RANGES)]].concat(),
     )
 }
+
+/// i.MX8M Quad and Mini: 127 MiB for BARs; the bus above the bridge reaches 3 GiB from where memory begins.
+pub(crate) fn imx8m() -> Fake {
+    #[rustfmt::skip]
+    const RANGES: &[u32] = &[
+        0x8100_0000, 0, 0, 0x1ff8_0000, 0, 0x1_0000,
+        0x8200_0000, 0, 0x1800_0000, 0x1800_0000, 0, 0x7f0_0000,
+    ];
+    machine(
+        "soc/pcie",
+        &[
+            ("", "#address-cells", &[2]),
+            ("", "#size-cells", &[2]),
+            ("soc", "#address-cells", &[1]),
+            ("soc", "#size-cells", &[1]),
+            ("soc", "ranges", &[0, 0, 0, 0x3e00_0000]),
+            (
+                "soc",
+                "dma-ranges",
+                &[0x4000_0000, 0, 0x4000_0000, 0xc000_0000],
+            ),
+            ("soc/pcie", "#address-cells", &[3]),
+            ("soc/pcie", "#size-cells", &[2]),
+            ("soc/pcie", "ranges", RANGES),
+        ],
+    )
+}

@@ -84,6 +84,22 @@ fn rk3399_moves_nothing() {
     assert!(!found.is_coherent);
 }
 
+#[test]
+fn imx8m_reaches_3_gib_from_the_start_of_memory() {
+    let found = bridge(&imx8m()).unwrap();
+    assert_eq!(
+        found.windows,
+        [range(0x1800_0000..0x1ff0_0000, 0x1800_0000)]
+    );
+    assert_eq!(found.dma, DmaMap::Identity);
+    assert!(!found.is_coherent);
+    // A board with 4 GiB, of which it does not reach the last one.
+    let ram = [Hpa(GIB)..Hpa(5 * GIB)];
+    let found = host_bridge(&imx8m().root, bdf(), &ram).unwrap();
+    let memory = range(GIB..4 * GIB, GIB);
+    assert_eq!(found.dma, DmaMap::Ranges(vec![memory]));
+}
+
 /// A bridge without `dma-ranges` in `soc`, in `outer`, which have these.
 fn nested(outer: Option<&[u32]>, soc: Option<&[u32]>) -> Fake {
     let mut properties: Vec<(&str, &str, &[u32])> = vec![
