@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::extent::Extent;
 use crate::file_range::FileRange;
 use crate::mapping::{Mapping, pointer};
+use crate::page_size::host_page_size;
 use crate::pin_request::PinRequest;
 
 /// What the memory is called in errors and in `/proc/PID/maps`.
@@ -38,12 +39,14 @@ impl OwnPages {
         .union(SealFlags::GROW)
         .union(SealFlags::SEAL);
 
-    /// `count` pages, at least 1, which have no physical addresses yet.
+    /// `count` pages or, where the kernel's own are larger, as many more as fill the last of those; at least 1. They have no
+    /// physical addresses yet.
     ///
     /// # Errors
     /// [`Error::Map`]
     pub fn new(count: usize) -> Result<Self, Error> {
-        let len = count as u64 * PAGE;
+        let len = (count as u64 * PAGE).next_multiple_of(host_page_size());
+        let count = usize::try_from(len / PAGE).unwrap_or(usize::MAX);
         let failed = |errno: rustix::io::Errno| Error::Map {
             len,
             what: NAME,
@@ -63,7 +66,7 @@ impl OwnPages {
         })
     }
 
-    /// Pins them with `pin` at `iova`, a multiple of 4096, where nothing else is. To be called once.
+    /// Pins them with `pin` at `iova`, a multiple of the page size, where nothing else is. To be called once.
     ///
     /// # Errors
     /// That of `pin`.

@@ -36,7 +36,7 @@ pub use bus::worker::Worker;
 pub use error::Error;
 pub use error::explain::{ExitCode, FileError, ProcessError, chain, process};
 pub use kvm::irq::IrqError;
-pub use memory::layout::{Conventional, Identity, Layout, Swapped, Untranslated};
+pub use memory::layout::{Layout, Swapped, Untranslated, WrongOffset};
 pub use memory::table::RamTable;
 pub use passthrough::assigned::KeepError;
 pub use passthrough::dma_path::DmaPath;

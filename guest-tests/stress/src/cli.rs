@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, ValueEnum};
 use pinvisor::config::{DEVICE_HELP, DEVICE_VALUE, RunOptions};
 use vmm::config::{CpuCount, DeviceConfig, DmaMode, LowMemory, MemoryConfig};
-use vmm::{Identity, Layout, Swapped};
+use vmm::{Layout, Swapped};
 
 use crate::StressConfig;
 use crate::config::{EngineFault, SoftwareConfig, SoftwareDma};
@@ -65,7 +65,7 @@ pub struct StressArgs {
     /// Guest RAM, as for pinvisor run
     #[arg(
         long,
-        value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]"
+        value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any][,layout=auto|identity|packed]"
     )]
     memory: MemoryConfig,
 
@@ -120,11 +120,11 @@ pub struct StressArgs {
 }
 
 impl StressArgs {
-    /// The run, and how its RAM is laid out.
+    /// The run, and how its RAM is laid out, if not as its configuration says.
     ///
     /// # Errors
     /// [`Error::NoSoftwareEngine`] if a fault is asked for that nothing here can have.
-    pub fn into_config(self) -> Result<(StressConfig, &'static dyn Layout), Error> {
+    pub fn into_config(self) -> Result<(StressConfig, Option<&'static dyn Layout>), Error> {
         let fault = match self.sabotage {
             None | Some(Break::Identity) => None,
             Some(Break::Offset) => Some(EngineFault::Offset),
@@ -134,9 +134,9 @@ impl StressArgs {
         if fault.is_some() && self.software.is_none() {
             return Err(Error::NoSoftwareEngine);
         }
-        let layout: &dyn Layout = match self.sabotage {
-            Some(Break::Identity) => &Swapped,
-            _ => &Identity,
+        let layout: Option<&dyn Layout> = match self.sabotage {
+            Some(Break::Identity) => Some(&Swapped),
+            _ => None,
         };
         let seed = self.seed;
         // In this mode nothing in the guest shows how its DMA has to be.

@@ -39,13 +39,13 @@ pub struct StressConfig {
     pub log: Option<PathBuf>,
 }
 
-/// Runs the guest, with its RAM placed by `layout` where devices use physical addresses, prints
-/// the report and returns its verdict.
+/// Runs the guest, with its RAM placed by `layout`, if there is one, where devices use physical addresses, prints the
+/// report and returns its verdict.
 ///
 /// # Errors
 /// [`Error`] if the guest did not get to run, or the report cannot be written. What goes wrong in
 /// the guest is in the report.
-pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error> {
+pub fn run(config: &StressConfig, layout: Option<&dyn Layout>) -> Result<Verdict, Error> {
     pinvisor::print_by(screen::print);
     let ear = Ear::open(config)?;
     let began = Instant::now();
@@ -54,7 +54,7 @@ pub fn run(config: &StressConfig, layout: &dyn Layout) -> Result<Verdict, Error>
     let machine = machine.transpose().map_err(vmm::Error::from)?;
     let witness = machine.as_ref().map(SoftwareMachine::witness);
     let harness = Harness {
-        identity: layout,
+        layout,
         handover: None,
         machine: machine.map(|machine| Box::new(machine) as _),
     };

@@ -69,7 +69,7 @@ fn run_guests(
     loop {
         // What is not on the host serves one guest.
         let first = Harness {
-            identity: harness.identity,
+            layout: harness.layout,
             machine: harness.machine.take(),
             handover: harness.handover.take(),
         };

@@ -292,6 +292,7 @@ mod tests {
             address_bits: 52,
             slots: 32_000,
             kept: 0,
+            dma: host::DmaMap::Identity,
         };
         MemoryPlan::new(regions, &Identity, &constraints).unwrap()
     }

@@ -34,6 +34,12 @@ pub enum ConfigError {
     /// Polling of a device that is not guarded.
     #[error("poll=auto|on|off requires dma=mediate without profile=FILE")]
     PollWithoutGuard,
+    /// The guest could not be told where memory is for devices.
+    #[error(
+        "layout=packed requires a guest with a device tree, that is an aarch64 guest: no other is told where its memory \
+         is for devices"
+    )]
+    PackedWithoutTree,
     /// A virtual IOMMU.
     #[error(
         "iommu=on: guests get no IOMMU, because nothing would enforce its mappings on the device, \

@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer};
 use strum::{EnumIter, IntoStaticStr};
 
 use super::text::{self, Compact};
-use super::{ConfigError, validate};
+use super::{ConfigError, MemoryLayout, validate};
 
-/// Guest RAM: `SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]`. Other sizes are offered where the host's pages have
-/// more than 4 KiB.
+/// Guest RAM: `SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any][,layout=auto|identity|packed]`. Other sizes are
+/// offered where the host's pages have more than 4 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryConfig {
     /// Bytes of RAM above the first MiB; a multiple of the hugepage size, or of 2 MiB.
@@ -26,6 +26,8 @@ pub struct MemoryConfig {
     /// Whether identity memory may be in more pieces than are safe
     /// (`SAFE_EXTENTS` of the architecture).
     pub any_pieces: bool,
+    /// Where it is for devices that use physical addresses.
+    pub layout: MemoryLayout,
 }
 
 /// Fewer spare bytes than this would leave small guests without a choice.
@@ -62,6 +64,8 @@ pub(super) struct MemoryTable {
     spare: Option<Size>,
     #[serde(default, deserialize_with = "text::given")]
     pieces: Option<Pieces>,
+    #[serde(default)]
+    layout: MemoryLayout,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, IntoStaticStr)]
@@ -102,6 +106,7 @@ impl Compact for MemoryConfig {
             hugepage_size: table.hugepage_size,
             spare: table.spare.map(|size| size.0),
             any_pieces: table.pieces.is_some(),
+            layout: table.layout,
         };
         validate::memory(&memory)?;
         Ok(memory)
@@ -153,6 +158,7 @@ fn bytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::layout::HAS_DEVICE_TREE;
 
     #[test]
     fn memory_takes_sizes_and_hugepage_sizes() {
@@ -182,7 +188,8 @@ mod tests {
                     size,
                     hugepage_size,
                     spare,
-                    any_pieces
+                    any_pieces,
+                    layout: MemoryLayout::Auto,
                 }),
                 "{text}"
             );
@@ -204,6 +211,22 @@ mod tests {
         assert_eq!(spare("1G,hugepage_size=1G"), 1);
         assert_eq!(spare("3G,hugepage_size=1G"), 2);
         assert_eq!(spare("1G,hugepage_size=1G,spare=512M"), 0);
+    }
+
+    #[test]
+    fn packed_memory_is_for_guests_that_have_a_device_tree() {
+        let parsed = |text: &str| text.parse::<MemoryConfig>();
+        for (text, layout) in [
+            ("2M,layout=auto", MemoryLayout::Auto),
+            ("2M,layout=identity", MemoryLayout::Identity),
+        ] {
+            assert_eq!(parsed(text).unwrap().layout, layout);
+        }
+        let packed = parsed("2M,layout=packed").map(|memory| memory.layout);
+        match HAS_DEVICE_TREE {
+            true => assert_eq!(packed, Ok(MemoryLayout::Packed)),
+            false => assert_eq!(packed, Err(ConfigError::PackedWithoutTree)),
+        }
     }
 
     #[test]
@@ -238,6 +261,10 @@ mod tests {
         );
         says("2M,pieces=200", "expected any, found \"200\"");
         says("2M,pieces", "expected any, found \"\"");
+        says(
+            "2M,layout=tight",
+            "expected auto|identity|packed, found \"tight\"",
+        );
         says("2M,spare=some", "expected a size");
         says("2M,spare=0,spare=2M", "duplicate field `spare`");
     }

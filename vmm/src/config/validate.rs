@@ -7,7 +7,10 @@ use std::ops::Deref;
 
 use address::Bdf;
 
-use super::{Config, ConfigError, DeviceConfig, DmaMode, MemoryConfig, ValidateError};
+use super::{
+    Config, ConfigError, DeviceConfig, DmaMode, MemoryConfig, MemoryLayout, ValidateError,
+};
+use crate::arch::layout::HAS_DEVICE_TREE;
 use crate::bus::slots::{self, PciSlot, TooManyDevices};
 
 /// A [`Config`] that no host is needed to refuse.
@@ -60,8 +63,11 @@ pub(super) fn device(device: &DeviceConfig) -> Result<(), ConfigError> {
     }
 }
 
-/// Refuses memory that is not whole hugepages.
+/// Refuses memory that is not whole hugepages, or whose layout guests here cannot have.
 pub(super) fn memory(memory: &MemoryConfig) -> Result<(), ConfigError> {
+    if memory.layout == MemoryLayout::Packed && !HAS_DEVICE_TREE {
+        return Err(ConfigError::PackedWithoutTree);
+    }
     let (size, page_size) = (memory.size, memory.page_size());
     match size == 0 || size % page_size.bytes() != 0 {
         true => Err(ConfigError::NotWholePages { size, page_size }),

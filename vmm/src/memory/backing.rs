@@ -121,19 +121,19 @@ impl Backing {
         Self::pin(file, size, memory, |request| Ok(space.pin(request)?))
     }
 
-    /// Takes any memory and pins it in the physical memory of `machine`: in large pages if it has to
-    /// be `at_identity`.
+    /// Takes any memory and pins it in the physical memory of `machine`: in large pages if that is
+    /// for devices' own use.
     ///
     /// # Errors
     /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Software`], [`PinError::Process`]
     pub fn synthetic(
         memory: &MemoryConfig,
         machine: &mut dyn SyntheticMachine,
-        at_identity: bool,
+        uses_physical: bool,
     ) -> Result<Self, PinError> {
         let page_size = match memory.hugepage_size {
             Some(size) => size.bytes(),
-            None if at_identity => HugepageSize::Mib2.bytes(),
+            None if uses_physical => HugepageSize::Mib2.bytes(),
             None => PAGE,
         };
         let file = file_of(memory)?;

@@ -2,12 +2,31 @@
 
 //! How guest-physical addresses are chosen.
 
+mod packed;
+
 use std::ops::Range;
 
 use address::Gpa;
+use devices::pci::BusWindow;
+use host::DmaMap;
+use strum::IntoStaticStr;
 
 use super::plan::{Constraints, PlacedRegion, PlanError, Region};
 use crate::arch::layout::CONVENTIONAL_RAM;
+
+pub use packed::{Packed, WrongOffset};
+
+/// What guest-physical addresses of RAM are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum Addressing {
+    /// The host-physical ones.
+    Identity,
+    /// Others, and the guest's device tree has those that its drivers give to devices.
+    Packed,
+    /// Others.
+    Conventional,
+}
 
 /// Gives guest RAM its addresses.
 pub trait Layout: std::fmt::Debug {
@@ -21,6 +40,19 @@ pub trait Layout: std::fmt::Debug {
         regions: Vec<Region>,
         constraints: &Constraints,
     ) -> Result<Vec<PlacedRegion>, PlanError>;
+
+    /// What the addresses are that it gives.
+    fn addressing(&self) -> Addressing;
+
+    /// Where `placed` RAM is for devices, by what the guest is told, on a bus whose host bridge has memory at `dma`;
+    /// nothing if it is at the guest's own addresses.
+    fn on_bus(&self, _placed: &[PlacedRegion], dma: &DmaMap) -> Vec<BusWindow> {
+        let windows = dma.ranges().iter().map(|range| BusWindow {
+            cpu: Gpa(range.cpu.start.0)..Gpa(range.cpu.end.0),
+            bus: range.bus,
+        });
+        windows.collect()
+    }
 
     /// Whether it makes sense only where devices use physical addresses.
     fn needs_identity(&self) -> bool {
@@ -52,6 +84,10 @@ impl Layout for Identity {
             })
             .collect()
     }
+
+    fn addressing(&self) -> Addressing {
+        Addressing::Identity
+    }
 }
 
 /// From where machines of this architecture have their RAM upwards, around what is taken, whatever the physical
@@ -76,6 +112,10 @@ impl Layout for Untranslated {
         let below = ("memory that is not to be harmed", Gpa(0)..self.from);
         constraints.taken.push(below);
         Conventional.place(regions, &constraints)
+    }
+
+    fn addressing(&self) -> Addressing {
+        Addressing::Conventional
     }
 
     fn forwards_unchecked(&self) -> bool {
@@ -113,6 +153,10 @@ impl Layout for Swapped {
         let rest = [Some(first), Some(second), kept].into_iter().flatten();
         placed.extend(rest.filter(|placed| placed.region.len > 0));
         Ok(placed)
+    }
+
+    fn addressing(&self) -> Addressing {
+        Addressing::Identity
     }
 
     fn needs_identity(&self) -> bool {
@@ -153,6 +197,10 @@ impl Layout for Conventional {
             }
         }
         Ok(placed)
+    }
+
+    fn addressing(&self) -> Addressing {
+        Addressing::Conventional
     }
 }
 
@@ -219,6 +267,7 @@ mod tests {
             address_bits: 36,
             slots: 500,
             kept: 0,
+            dma: DmaMap::Identity,
         }
     }
 

@@ -8,6 +8,7 @@ pub mod choice;
 mod error;
 pub mod guest;
 pub mod layout;
+pub mod layouts;
 pub mod moved;
 pub mod pieces;
 pub mod plan;

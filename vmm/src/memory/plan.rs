@@ -5,8 +5,10 @@
 use std::ops::Range;
 
 use address::{Gpa, Hpa};
+use devices::pci::BusWindow;
+use host::DmaMap;
 
-use super::layout::Layout;
+use super::layout::{Addressing, Layout};
 
 /// Memory that is contiguous in the guest, made of parts of the backing file.
 ///
@@ -115,12 +117,16 @@ pub struct Constraints {
     pub slots: usize,
     /// Memslots that devices need besides.
     pub kept: usize,
+    /// Where memory is for devices.
+    pub dma: DmaMap,
 }
 
 /// A layout of guest RAM, in ascending order of guest-physical address, without overlaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     regions: Vec<PlacedRegion>,
+    addressing: Addressing,
+    on_bus: Vec<BusWindow>,
 }
 
 /// Why memory cannot be laid out.
@@ -184,7 +190,11 @@ impl MemoryPlan {
     ) -> Result<Self, PlanError> {
         let mut regions = layout.place(regions, constraints)?;
         regions.sort_unstable_by_key(|placed| placed.gpa);
-        let plan = Self { regions };
+        let plan = Self {
+            on_bus: layout.on_bus(&regions, &constraints.dma),
+            addressing: layout.addressing(),
+            regions,
+        };
         plan.check(constraints)?;
         Ok(plan)
     }
@@ -239,6 +249,18 @@ impl MemoryPlan {
         &self.regions
     }
 
+    /// What the guest-physical addresses are.
+    #[must_use]
+    pub fn addressing(&self) -> Addressing {
+        self.addressing
+    }
+
+    /// Where RAM is for devices, by what the guest is told; nothing if it is at the guest's own addresses.
+    #[must_use]
+    pub fn on_bus(&self) -> &[BusWindow] {
+        &self.on_bus
+    }
+
     /// Guest-physical addresses of the regions, ascending.
     #[must_use]
     pub fn ranges(&self) -> Vec<Range<Gpa>> {
@@ -288,6 +310,7 @@ mod tests {
             address_bits: 40,
             slots: 500,
             kept: 0,
+            dma: DmaMap::Identity,
         }
     }
 
@@ -335,6 +358,10 @@ mod tests {
                     region,
                 };
                 Ok(regions.into_iter().map(placed).collect())
+            }
+
+            fn addressing(&self) -> Addressing {
+                Addressing::Conventional
             }
         }
         assert!(matches!(

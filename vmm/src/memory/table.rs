@@ -127,6 +127,7 @@ mod tests {
             address_bits: 40,
             slots: 100,
             kept: 0,
+            dma: DmaMap::Identity,
         };
         MemoryPlan::new(regions, layout, &constraints).unwrap()
     }

@@ -5,6 +5,7 @@
 //! [`validate`](crate::config::Config::validate).
 
 mod error;
+mod packing;
 
 use std::ops::Range;
 
@@ -29,6 +30,7 @@ use crate::config::{self, Config, DeviceConfig, MemoryConfig, ValidConfig};
 use crate::error::Error;
 use crate::memory::backing;
 use crate::memory::layout::Layout;
+use crate::memory::layouts::Layouts;
 use crate::passthrough::assigned;
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::guarded::GuardError;
@@ -39,18 +41,19 @@ use crate::run::limits;
 use crate::run::machine_info::in_guest;
 
 pub use error::InspectError;
+use packing::layouts;
 
 /// What is known of a guest before anything is set up for it.
 #[derive(Debug)]
 pub(crate) struct Guest<'a> {
     pub config: &'a Config,
-    /// Where RAM goes if [`at_identity`](Self::at_identity).
-    pub identity: &'a dyn Layout,
+    /// Where RAM may go if [`uses_physical`](Self::uses_physical).
+    pub layouts: Layouts<'a>,
     pub files: BootFiles,
     /// Which release of Linux the kernel is; `None` if it is not known to be Linux.
     pub release: Option<Release>,
-    /// Whether guest-physical addresses must be host-physical ones, because a device uses them as they are.
-    pub at_identity: bool,
+    /// Whether a device uses addresses as its driver gives them, so that these must be host-physical ones.
+    pub uses_physical: bool,
     /// Whether a device's driver in the guest translates addresses.
     pub translates: bool,
     /// Whether a device is guarded, which takes no address outside pinned memory.
@@ -108,13 +111,13 @@ impl<'a> Inspected<'a> {
     /// Reads all files that `config` names and looks at its devices.
     pub fn new(config: &'a ValidConfig, harness: Harness<'a>) -> Result<Self, Error> {
         let Harness {
-            identity, machine, ..
+            layout, machine, ..
         } = harness;
         limits::raise_open_files();
         let boot = Boot::open(config)?;
         let source = Source::inspect(config, machine)?;
         let map = source.address_map(&source.bars())?;
-        let inspected = Self::of(config, identity, boot, (source, map))?;
+        let inspected = Self::of(config, layout, boot, (source, map))?;
         let Self { guest, source } = &inspected;
         source.check_memory(&config.memory, guest.of_hugepages)?;
         guest.files.check_room(config.memory.size)?;
@@ -124,7 +127,7 @@ impl<'a> Inspected<'a> {
     /// A guest with these files, whose devices are known, and with them its addresses outside RAM.
     pub(super) fn of(
         config: &'a ValidConfig,
-        identity: &'a dyn Layout,
+        layout: Option<&'a dyn Layout>,
         boot: Boot,
         (source, map): (Source, Option<AddressMap>),
     ) -> Result<Self, Error> {
@@ -136,13 +139,17 @@ impl<'a> Inspected<'a> {
             rings: source.rings(config.memory.size),
         })?;
         let any = |wanted: fn(&DmaPath) -> bool| source.paths().any(wanted);
-        let at_identity = any(|path| matches!(path, DmaPath::Identity));
-        if identity.needs_identity() && !at_identity {
+        let uses_physical = any(|path| matches!(path, DmaPath::Identity));
+        if layout.is_some_and(Layout::needs_identity) && !uses_physical {
             return Err(InspectError::NoIdentity.into());
         }
+        let layouts = match layout {
+            Some(layout) => Layouts::only(layout),
+            None => layouts(config.memory.layout, source.devices())?,
+        };
         let translates = any(|path| matches!(path, DmaPath::Translate));
         let guards = any(|path| matches!(path, DmaPath::Guarded(_)));
-        if guards && (at_identity || translates) {
+        if guards && (uses_physical || translates) {
             log::warn!(
                 "a device of this guest uses physical addresses, so that guarding another one isolates nothing: the \
                  guest must be trusted like root"
@@ -151,14 +158,15 @@ impl<'a> Inspected<'a> {
         let bars = source.bars();
         let taken = in_guest(bars.clone()).into_iter().map(|(_, bar)| bar);
         let bus = BusAllocator::new(map, taken.collect(), source.next_slot());
-        let of_hugepages = host::needs_hugepages(source.modes(), config.memory.hugepage_size);
+        let modes = source.devices().map(|(_, mode)| mode);
+        let of_hugepages = host::needs_hugepages(modes, config.memory.hugepage_size);
         Ok(Self {
             guest: Guest {
                 config,
-                identity,
+                layouts,
                 files: boot.files,
                 release: boot.release,
-                at_identity,
+                uses_physical,
                 translates,
                 guards,
                 of_hugepages,
@@ -273,12 +281,9 @@ impl Source {
     /// `pci_scan_child_bus`), and each access to config space is an exit.
     fn address_map(&self, bars: &[(String, Range<Hpa>)]) -> Result<Option<AddressMap>, Error> {
         match self {
-            Self::Devices { devices, .. } => {
+            Self::Devices { .. } => {
                 let bars: Vec<_> = bars.iter().map(|(_, range)| range.clone()).collect();
-                let devices = devices.iter();
-                let modes: Vec<_> = devices
-                    .map(|device| (device.bdf, device.dma.mode()))
-                    .collect();
+                let modes: Vec<_> = self.devices().collect();
                 let root = SysRoot::default();
                 let map = root.iomem()?;
                 let bridges = arch::host_bridges(&root, &map, &modes)?;
@@ -307,13 +312,13 @@ impl Source {
         }
     }
 
-    /// How DMA reaches guest memory that is real memory of the host's.
-    fn modes(&self) -> impl Iterator<Item = ResolvedDma> {
+    /// Devices of the host's, and how the DMA of each reaches guest memory.
+    fn devices(&self) -> impl Iterator<Item = (Bdf, ResolvedDma)> {
         let devices = match self {
             Self::Devices { devices, .. } => devices.as_slice(),
             Self::None | Self::Synthetic(_) => &[],
         };
-        devices.iter().map(|device| device.dma.mode())
+        devices.iter().map(|device| (device.bdf, device.dma.mode()))
     }
 }
 

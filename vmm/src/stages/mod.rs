@@ -41,7 +41,7 @@ use crate::confine::Confinement;
 use crate::error::Error;
 use crate::handover::Socket;
 use crate::kvm::vm::Vm;
-use crate::memory::layout::{Identity, Layout};
+use crate::memory::layout::Layout;
 use crate::run::console::Console;
 use crate::run::timings::Timings;
 use crate::run::vmm::Vmm;
@@ -56,25 +56,14 @@ pub use inspect::InspectError;
 pub(crate) use plan::{Planned, kept_slots};
 
 /// What a guest runs on in place of the host's own: nothing by default.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Harness<'a> {
-    /// Where RAM goes for devices that use physical addresses: [`Identity`], unless the harm of another layout is to
-    /// be shown.
-    pub identity: &'a dyn Layout,
+    /// Where RAM goes, if not where the configuration says: the harm of another layout is to be shown.
+    pub layout: Option<&'a dyn Layout>,
     /// Software in place of devices and of physical memory.
     pub machine: Option<Box<dyn SyntheticMachine>>,
     /// Devices and memory of another process, which are bound and pinned.
     pub handover: Option<Socket>,
-}
-
-impl Default for Harness<'_> {
-    fn default() -> Self {
-        Self {
-            identity: &Identity,
-            machine: None,
-            handover: None,
-        }
-    }
 }
 
 /// Starts the guest of `config`.
@@ -110,7 +99,7 @@ fn pin<'a>(
     timings: &mut Timings,
 ) -> Result<(Pinned<'a>, Arc<Vm>), Error> {
     if let Some(socket) = harness.handover.take() {
-        let pinned = Pinned::take_over(config, harness.identity, socket)?;
+        let pinned = Pinned::take_over(config, harness.layout, socket)?;
         timings.done("take over");
         let vm = open_vm(&pinned.guest)?;
         timings.done("open KVM");

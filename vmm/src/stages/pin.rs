@@ -4,6 +4,7 @@
 
 use super::bind::Bound;
 use super::inspect::Guest;
+use crate::config::MemoryLayout;
 use crate::error::Error;
 use crate::memory::backing::Backing;
 use crate::memory::choice::PageRequirements;
@@ -35,8 +36,11 @@ impl<'a> Bound<'a> {
         let requirements = PageRequirements {
             pages: usize::try_from(config.size / config.page_size().bytes()).unwrap_or(usize::MAX),
             dma: guest.bus.dma(),
-            // Elsewhere on the bus it would be of no use to them.
-            below_4g: match assigned.devices.is_empty() || guest.bus.dma().is_moved() {
+            // Elsewhere on the bus, or in the guest, it would be of no use to them.
+            below_4g: match assigned.devices.is_empty()
+                || guest.bus.dma().is_moved()
+                || config.layout == MemoryLayout::Packed
+            {
                 true => 0,
                 false => WANTED_BELOW_4G,
             },
@@ -44,13 +48,13 @@ impl<'a> Bound<'a> {
         };
         let backing = match &mut assigned.spaces {
             AddressSpaces::Noiommu(space) | AddressSpaces::Mixed { noiommu: space, .. } => {
-                match guest.at_identity {
+                match guest.uses_physical {
                     true => Backing::hugepages(config, space, &requirements)?,
                     false => Backing::scattered(config, space)?,
                 }
             }
             AddressSpaces::Synthetic(machine) => {
-                Backing::synthetic(config, machine.as_mut(), guest.at_identity)?
+                Backing::synthetic(config, machine.as_mut(), guest.uses_physical)?
             }
             AddressSpaces::None => Backing::plain(config)?,
             AddressSpaces::Iommu(_) => Backing::unpinned(config)?,

@@ -9,7 +9,7 @@ use devices::guest_table::{Piece, TableError};
 
 use super::inspect::Guest;
 use super::pin::Pinned;
-use super::warnings;
+use super::warnings::{self, LowAddresses};
 use crate::arch::{self, LowMemoryUse, MemoryMap, layout};
 use crate::boot::place::Placement;
 use crate::boot::{BootError, command_line};
@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::error::explain::chain;
 use crate::kvm::vm::Vm;
 use crate::memory::backing::Backing;
-use crate::memory::layout::{Conventional, Layout};
+use crate::memory::layout::Addressing;
 use crate::memory::pieces::{self, TooManyPieces};
 use crate::memory::plan::{self, Constraints, MemoryPlan, PlanError, Region};
 use crate::memory::table::{Draft, RamTable, Summary};
@@ -148,11 +148,17 @@ impl<'a> Pinned<'a> {
 impl GuestLayout {
     fn new(guest: &mut Guest<'_>, vm: &Vm, backing: &Backing, kept: usize) -> Result<Self, Error> {
         let config = guest.config;
-        let (regions, layout): (_, &dyn Layout) = match guest.at_identity {
-            true => (plan::regions(&backing.extents), guest.identity),
-            false => (vec![Region::of_file(config.memory.size)], &Conventional),
-        };
-        let memory = MemoryPlan::new(regions, layout, &constraints(guest, vm, kept))?;
+        let constraints = constraints(guest, vm, kept);
+        let memory = match guest.uses_physical {
+            true => {
+                let regions = plan::regions(&backing.extents);
+                guest.layouts.lay_out(regions, &constraints)
+            }
+            false => {
+                let regions = vec![Region::of_file(config.memory.size)];
+                MemoryPlan::new(regions, guest.layouts.conventional(), &constraints)
+            }
+        }?;
         log_plan(&memory);
         let draft = Draft::new(&memory, &backing.extents)?;
         let mut place = Gpa(0);
@@ -162,7 +168,7 @@ impl GuestLayout {
             place = places.table;
         }
         let table = draft.build(place)?;
-        if !guest.at_identity {
+        if !guest.uses_physical {
             log_pieces(&table)?;
         }
         let summary = Summary::of(&table, guest.bus.dma())?;
@@ -170,7 +176,7 @@ impl GuestLayout {
             log::info!("physical memory: {} pieces", summary.pieces);
         }
         // Pages below 1 MiB are not pinned, so that drivers must not be given them for DMA.
-        let low = match guest.at_identity || guest.guards {
+        let low = match guest.uses_physical || guest.guards {
             true => LowMemoryUse::identity(config.low_memory, guest.release),
             false => LowMemoryUse::conventional(config.low_memory),
         };
@@ -202,7 +208,8 @@ impl Planned<'_> {
         let ranges = self.layout.memory.ranges();
         let command_line = &self.guest.config.command_line;
         let devices = warnings::physical(&self.resources.assigned.devices);
-        let mut all = warnings::narrow(self.layout.summary, &devices);
+        let low = LowAddresses::of(&self.layout.memory, self.guest.bus.dma());
+        let mut all = warnings::narrow(self.layout.summary, &devices, low);
         if let Some(map) = self.memory_map()? {
             let required = self.guest.files.requirements(self.guest.config.memory.size);
             all.extend(arch::memory_warnings(
@@ -214,7 +221,8 @@ impl Planned<'_> {
         if self.guest.release.is_none() {
             return Ok(all);
         }
-        if let (Some(placement), true) = (self.boot.placement(), self.guest.at_identity) {
+        let is_identity = self.layout.memory.addressing() == Addressing::Identity;
+        if let (Some(placement), true) = (self.boot.placement(), is_identity) {
             let taken: Vec<_> = [placement.kernel.clone()]
                 .into_iter()
                 .chain(placement.initramfs.clone())
@@ -224,7 +232,7 @@ impl Planned<'_> {
         }
         let layout = command_line::Layout {
             ranges: &ranges,
-            is_identity: self.guest.at_identity,
+            is_identity,
         };
         all.extend(command_line::warnings(command_line, layout));
         Ok(all)
@@ -253,6 +261,7 @@ fn constraints(guest: &Guest<'_>, vm: &Vm, kept: usize) -> Constraints {
         address_bits: vm.cpu().address_bits(),
         slots: vm.most_slots().saturating_sub(1 + kept),
         kept,
+        dma: guest.bus.dma().clone(),
     }
 }
 

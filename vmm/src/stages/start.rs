@@ -49,7 +49,7 @@ impl Loaded<'_> {
                 None => BusWindows::default(),
             },
             cpus: guest.config.cpus.get(),
-            forwards_unchecked: guest.identity.forwards_unchecked(),
+            forwards_unchecked: guest.layouts.forward_unchecked(),
         };
         let root = wiring.plug(&mut guest.bus, guest.functions, &mut resources)?;
         resources.pci = root.map(Arc::new);

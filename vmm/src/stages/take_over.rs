@@ -40,7 +40,7 @@ impl<'a> Pinned<'a> {
     /// released by then, or left to the keeper.
     pub fn take_over(
         config: &'a ValidConfig,
-        identity: &'a dyn Layout,
+        layout: Option<&'a dyn Layout>,
         socket: Socket,
     ) -> Result<Self, Error> {
         limits::raise_open_files();
@@ -69,7 +69,7 @@ impl<'a> Pinned<'a> {
             None => Source::None,
         };
         let map = state.addresses.map(AddressMap::from);
-        let Inspected { guest, .. } = Inspected::of(config, identity, boot, (source, map))?;
+        let Inspected { guest, .. } = Inspected::of(config, layout, boot, (source, map))?;
         let mut resources = Resources::new(assigned);
         resources.view = PageView::Helper {
             channel,

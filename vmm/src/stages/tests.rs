@@ -176,11 +176,11 @@ impl SyntheticMachine for Machine {
 }
 
 /// Memory of 28 GiB in pieces of at most 16 MiB.
-fn harness(identity: &dyn Layout) -> Harness<'_> {
+fn harness(layout: &dyn Layout) -> Harness<'_> {
     let physical = PhysicalMemory::new([Hpa(4 << 30)..Hpa(32 << 30)], 16 << 20, 1);
     Harness {
         handover: None,
-        identity,
+        layout: Some(layout),
         machine: Some(Box::new(Machine(SoftwareBackend::new(physical)))),
     }
 }

@@ -4,9 +4,12 @@
 
 use address::units::Memory;
 use address::{Bdf, BusAddr};
+use host::DmaMap;
 use iommufd_backend::DmaWidth;
 
 use crate::boot::command_line::NoBounceBuffers;
+use crate::memory::layout::Addressing;
+use crate::memory::plan::MemoryPlan;
 use crate::memory::table::Summary;
 use crate::passthrough::assigned::AssignedDevice;
 use crate::passthrough::dma_path::DmaPath;
@@ -30,17 +33,68 @@ fn narrow_devices(physical: &[(Bdf, DmaWidth)], end: BusAddr) -> impl Iterator<I
     narrow.map(|(bdf, width)| (*bdf, width.bits()))
 }
 
-/// What a device of `physical` misses that may not address all 64 bits, where no memory is below 4 GiB.
-pub(super) fn narrow(summary: Summary, physical: &[(Bdf, DmaWidth)]) -> Vec<String> {
-    if summary.pieces == 0 || summary.below_4g > 0 {
+/// Where devices of few address bits would find memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LowAddresses {
+    /// Below 4 GiB, where their drivers look for it.
+    Low,
+    /// Nowhere: the bus has other addresses for it.
+    Moved,
+    /// Where their drivers do not look for it: packed memory is not in the order of addresses on the bus.
+    Packed,
+}
+
+impl LowAddresses {
+    /// That of memory in this plan, on a bus that has it at `dma`.
+    pub fn of(memory: &MemoryPlan, dma: &DmaMap) -> Self {
+        match memory.addressing() {
+            Addressing::Packed => Self::Packed,
+            Addressing::Identity | Addressing::Conventional if dma.is_moved() => Self::Moved,
+            Addressing::Identity | Addressing::Conventional => Self::Low,
+        }
+    }
+
+    fn is_there(self, summary: Summary) -> bool {
+        match self {
+            Self::Low | Self::Moved => summary.below_4g > 0,
+            Self::Packed => false,
+        }
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Low => {
+                "no guest memory is below 4 GiB: its driver may fail. Reserve hugepages early in boot to get some below \
+                 4 GiB"
+            }
+            Self::Moved => {
+                "the PCI host bridge has guest memory at higher addresses on the bus: its driver may fail, and no \
+                 choice of memory helps. Use a device with more address bits"
+            }
+            Self::Packed => {
+                "guest memory is at higher addresses on the bus: its driver may fail, because Linux does not look for \
+                 low addresses on the bus. Use layout=identity"
+            }
+        }
+    }
+}
+
+/// What a device of `physical` misses that may not address all 64 bits, where no memory is `low`.
+pub(super) fn narrow(
+    summary: Summary,
+    physical: &[(Bdf, DmaWidth)],
+    low: LowAddresses,
+) -> Vec<String> {
+    if summary.pieces == 0 || low.is_there(summary) {
         return Vec::new();
     }
-    log::info!("no guest memory is below 4 GiB");
+    if low != LowAddresses::Packed {
+        log::info!("no guest memory is below 4 GiB");
+    }
     let warning = |(bdf, bits)| {
+        let advice = low.advice();
         format!(
-            "{bdf}: may have only {bits} address bits, as its host driver reported, and no guest \
-             memory is below 4 GiB: its driver may fail. Reserve hugepages early in boot to get \
-             some below 4 GiB"
+            "{bdf}: may have only {bits} address bits, as its host driver reported, and {advice}"
         )
     };
     narrow_devices(physical, summary.end).map(warning).collect()
@@ -112,12 +166,23 @@ mod tests {
     #[test]
     fn devices_of_few_or_unknown_bits_miss_memory_below_4g() {
         let devices = devices(&[Some(64), Some(32), Some(40), None]);
-        let warnings = narrow(memory(0), &devices);
+        let narrow = |summary, low| narrow(summary, &devices, low);
+        let warnings = narrow(memory(0), LowAddresses::Low);
         assert_eq!(named(&warnings), ["0000:02:00.0", "0000:04:00.0"]);
         assert!(warnings[0].contains("only 32 address bits"), "{warnings:?}");
-        assert_eq!(narrow(memory(2 << 20), &devices), [""; 0]);
+        assert_eq!(narrow(memory(2 << 20), LowAddresses::Low), [""; 0]);
         // An IOMMU translates for all, so nothing has a physical address.
-        assert_eq!(narrow(Summary::default(), &devices), [""; 0]);
+        for low in [LowAddresses::Low, LowAddresses::Moved, LowAddresses::Packed] {
+            assert_eq!(narrow(Summary::default(), low), [""; 0]);
+        }
+        // Low memory is no help where drivers do not find it, nor hugepages where none can be low.
+        let packed = narrow(memory(2 << 20), LowAddresses::Packed);
+        assert_eq!(named(&packed), named(&warnings));
+        let moved = narrow(memory(0), LowAddresses::Moved);
+        assert!(
+            moved[0].contains("more address bits") && !moved[0].contains("Reserve"),
+            "{moved:?}"
+        );
     }
 
     #[test]

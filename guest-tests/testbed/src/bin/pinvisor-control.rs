@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Pinvisor with its one idea taken out: guest memory is at conventional addresses, regardless of
-//! its physical addresses, and one command of a guarded controller has the addresses that its guest wrote.
+//! its physical addresses, and one command of a guarded controller has the addresses that its guest wrote. With
+//! `--memory SIZE,layout=packed`, the guest's device tree has a wrong offset for devices.
 //!
 //! A device that a guest drives under it writes over the host. It exists to show that the tests notice; it is
 //! built by the testbed only and never installed.
@@ -12,15 +13,19 @@ use address::Gpa;
 use clap::Parser;
 use pinvisor::cli::{Cli, Command};
 use pinvisor::{RunContext, run};
-use vmm::{Harness, Untranslated};
+use vmm::config::MemoryLayout;
+use vmm::{Harness, Untranslated, WrongOffset};
 
-/// Where guest memory begins: where the canary holds what DMA to wrong addresses reaches. On aarch64 the kernel of the
-/// test machine is where RAM conventionally begins.
+/// Where guest memory begins: where the canary holds what DMA to wrong addresses reaches. Where RAM conventionally begins,
+/// the test machine's kernel has its own memory.
 const FROM: Gpa = Gpa(if cfg!(target_arch = "aarch64") {
     2 << 30
 } else {
-    0
+    256 << 20
 });
+
+/// From where packed memory begins, at 1 GiB, to there.
+const OFFSET: u64 = 1 << 30;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -39,7 +44,10 @@ fn main() -> ExitCode {
         .and_then(|config| {
             let host = RunContext::open(&config.host)?;
             let harness = Harness {
-                identity: &Untranslated { from: FROM },
+                layout: Some(match config.guest.memory.layout {
+                    MemoryLayout::Packed => &WrongOffset { offset: OFFSET },
+                    MemoryLayout::Auto | MemoryLayout::Identity => &Untranslated { from: FROM },
+                }),
                 ..Harness::default()
             };
             run(&config.guest, harness, host)

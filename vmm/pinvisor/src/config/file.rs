@@ -169,7 +169,7 @@ mod tests {
             (
                 "memory = { size = '1G', hugepages = '2M' }",
                 1,
-                "`hugepages`, expected one of `size`, `hugepage_size`, `spare`, `pieces` in `memory`",
+                "`hugepages`, expected one of `size`, `hugepage_size`, `spare`, `pieces`, `layout` in `memory`",
             ),
             (
                 "device = [\n{ bdf = '01:00.0' },\n{ bdf = '02:00.0', dam = 'auto' }]",

@@ -67,10 +67,12 @@ pub struct RunOptions {
     /// Guest RAM, for example 512M. If hugepages are scattered, up to spare=SIZE more (default:
     /// half of SIZE) are pinned temporarily, and the best are kept. Identity-mapped memory in more
     /// than 127 pieces is refused, because Linux may then let devices use memory that is not the
-    /// guest's; pieces=any accepts it
+    /// guest's; pieces=any accepts it. layout=packed is for aarch64 guests: memory is at conventional
+    /// addresses, which the guest's device tree translates for devices; auto packs memory that
+    /// cannot be at its host addresses
     #[arg(
         long,
-        value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any]"
+        value_name = "SIZE[,hugepage_size=2M|1G][,spare=SIZE][,pieces=any][,layout=auto|identity|packed]"
     )]
     pub memory: Option<MemoryConfig>,
 

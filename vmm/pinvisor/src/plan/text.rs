@@ -28,6 +28,9 @@ fn summary(out: &mut String, plan: &Plan) -> std::fmt::Result {
     };
     let layout = match plan.memory.layout {
         "identity" => "guest-physical = host-physical",
+        "packed" => {
+            "at conventional addresses, which the guest's device tree translates for devices"
+        }
         _ => "at conventional addresses",
     };
     writeln!(

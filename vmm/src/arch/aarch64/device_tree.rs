@@ -9,6 +9,7 @@ mod gic;
 use std::ops::Range;
 
 use address::Gpa;
+use devices::pci::BusWindow;
 use vm_fdt::{Error, FdtWriter};
 
 use crate::bus::address_map::AddressMap;
@@ -66,6 +67,8 @@ pub struct Boot<'a> {
     pub memory: &'a [Range<Gpa>],
     /// The command line.
     pub command_line: &'a str,
+    /// Where RAM is for devices; nothing if it is at its own addresses.
+    pub on_bus: &'a [BusWindow],
     /// Where the initramfs is, if there is one.
     pub initramfs: Option<&'a Range<Gpa>>,
     /// Random bytes for the kernel: its own place, and its generator's seed.
@@ -99,7 +102,7 @@ pub fn write(platform: &Platform, boot: &Boot<'_>) -> Result<Vec<u8>, Error> {
     power_button(&mut fdt)?;
     power(&mut fdt)?;
     if let Some(map) = &platform.bus {
-        bus::write(&mut fdt, map, platform.gic)?;
+        bus::write(&mut fdt, map, boot.on_bus, platform.gic)?;
     }
     fdt.end_node(root)?;
     fdt.finish()

@@ -68,6 +68,7 @@ impl Handover<'_> {
         let boot = Boot {
             memory: &self.plan.ranges(),
             command_line: self.low.command_line(self.command_line),
+            on_bus: self.plan.on_bus(),
             initramfs: placement.initramfs.as_ref(),
             seed: &seed,
         };

@@ -5,10 +5,11 @@
 use address::Bdf;
 use host::ResolvedDma;
 
-/// Pages of the tables and doorbells that the monitor shows a guest by itself, each as a memslot.
+/// Pages of the table that the monitor shows a guest by itself, as a memslot. Doorbells are no memory on this architecture
+/// ([`DEVICE_STORES_ARE_CACHED`](super::layout::DEVICE_STORES_ARE_CACHED)).
 const SMALL: u64 = 4096;
 
-/// The host's pages are too large for a mode, in which the monitor shows guests single pages of 4 KiB.
+/// The host's pages are too large for a mode, in which the monitor shows the guest pages of 4 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "PCI device {bdf}: dma={} requires a host kernel with pages of 4 KiB, and those of this host have {} KiB",
@@ -41,8 +42,8 @@ impl HostPagesError {
 /// [`HostPagesError`]
 pub fn check(devices: &[(Bdf, ResolvedDma)], page: u64) -> Result<(), HostPagesError> {
     let shows = |mode: &ResolvedDma| match mode {
-        ResolvedDma::Translate | ResolvedDma::Mediate => true,
-        ResolvedDma::Iommu | ResolvedDma::Identity => false,
+        ResolvedDma::Translate => true,
+        ResolvedDma::Iommu | ResolvedDma::Identity | ResolvedDma::Mediate => false,
     };
     let mut concerned = devices.iter().filter(|(_, mode)| shows(mode));
     match concerned.next().filter(|_| page > SMALL) {
@@ -60,14 +61,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_modes_that_show_single_pages_need_small_ones() {
+    fn only_a_mode_that_shows_pages_needs_small_ones() {
         use ResolvedDma::{Identity, Iommu, Mediate, Translate};
         let bdf: Bdf = "0000:01:00.0".parse().unwrap();
         for (mode, needs) in [
             (Iommu, false),
             (Identity, false),
             (Translate, true),
-            (Mediate, true),
+            (Mediate, false),
         ] {
             let devices = [(bdf, Identity), (bdf, mode)];
             assert_eq!(check(&devices, 0x1000), Ok(()));

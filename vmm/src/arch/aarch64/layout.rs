@@ -99,6 +99,9 @@ pub fn config_space(_: &IoMem, _: &[Range<Hpa>]) -> Option<Range<Gpa>> {
 /// FEAT_S2FWB: such stores bypass the caches.
 pub const DEVICE_STORES_ARE_CACHED: bool = false;
 
+/// Whether guests have a device tree, by which their kernels are told where RAM is for devices.
+pub const HAS_DEVICE_TREE: bool = true;
+
 #[cfg(test)]
 mod tests {
     use super::*;

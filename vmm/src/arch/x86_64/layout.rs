@@ -76,3 +76,6 @@ pub const BOOT_DATA: [(&str, Range<Gpa>); 5] = [
 /// Whether the monitor sees what a guest stores to RAM that it maps as device memory: caches stay
 /// coherent with stores of any memory type.
 pub const DEVICE_STORES_ARE_CACHED: bool = true;
+
+/// Whether guests have a device tree, by which their kernels are told where RAM is for devices.
+pub const HAS_DEVICE_TREE: bool = false;

@@ -191,6 +191,7 @@ mod tests {
             address_bits: 40,
             slots: 10,
             kept: 0,
+            dma: host::DmaMap::Identity,
         };
         let region = Region::of_file(4 * MIB);
         let plan = MemoryPlan::new(vec![region], &Conventional, &constraints).unwrap();

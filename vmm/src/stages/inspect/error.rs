@@ -3,7 +3,7 @@
 //! Why a host cannot run a guest, if known before any device is touched.
 
 use address::Bdf;
-use host::{Encryption, Id};
+use host::{Encryption, Id, ResolvedDma};
 use iommufd_backend::TranslatedBar;
 use strum::{EnumDiscriminants, EnumIter, IntoEnumIterator, IntoStaticStr};
 
@@ -38,6 +38,18 @@ pub enum InspectError {
         "--break identity has no effect: no device uses identity-mapped guest memory (dma=identity)"
     )]
     NoIdentity,
+    /// The addresses of a device are not those that packed memory has on the bus.
+    #[error(
+        "PCI device {bdf} (dma={}) cannot be used with layout=packed, in which all devices use physical addresses \
+         (dma=identity)",
+        mode.name()
+    )]
+    NotPacked {
+        /// The device.
+        bdf: Bdf,
+        /// Its mode.
+        mode: ResolvedDma,
+    },
     /// Memory is encrypted by address.
     #[error("{}, so PCI device {bdf} cannot be used without an IOMMU", encryption.meaning())]
     MemoryEncrypted {
@@ -97,6 +109,7 @@ impl Explain for InspectError {
         match self {
             Self::NoiommuNotAccepted { .. }
             | Self::DeviceWithSoftware { .. }
+            | Self::NotPacked { .. }
             | Self::NoIdentity => ExitCode::Usage,
             Self::MemoryEncrypted { .. } => ExitCode::Host,
             Self::BehindIommu { .. }
@@ -128,6 +141,9 @@ impl Explain for InspectError {
                  (intel_iommu=on); or omit dma=iommu and add --noiommu, if you trust the guest as \
                  root on the host"
             }
+            Self::NotPacked { .. } => {
+                "omit layout=packed; or use dma=identity for all devices, which requires hugepages"
+            }
             Self::NoIdentity => "use a device with dma=identity, or --software",
             Self::DeviceWithSoftware { .. } => "omit --device, or omit --software",
         };
@@ -142,6 +158,7 @@ impl Explain for InspectError {
             Self::NotOnGroupPath { .. } => Some(Id::DeviceCdev),
             Self::NoiommuNotAccepted { .. }
             | Self::NoIdentity
+            | Self::NotPacked { .. }
             | Self::DeviceWithSoftware { .. } => None,
         }
     }

@@ -5,28 +5,34 @@
 use std::ops::Range;
 
 use address::Gpa;
+use devices::pci::BusWindow;
 use iommufd_backend::host_page_size;
 
-use super::modes;
+use super::modes::{self, Obstacles};
 use super::{
-    AddressMapEntry, BusRange, Choice, Extent, FORMAT, HostBridge, Memory, Memslots, Place, Plan,
+    AddressMapEntry, BusRange, Choice, Cost, Extent, FORMAT, HostBridge, Memory, Memslots, Place,
+    Plan,
 };
 use crate::arch::{MemoryMap, Overhead, layout, low};
 use crate::boot::place::Placement;
 use crate::bus::address_map::AddressMap;
 use crate::error::Error;
+use crate::memory::layout::Addressing;
 use crate::run::machine_info::in_guest;
 use crate::stages::{Planned, kept_slots};
 
-/// What rules modes other than identity out: the host bridge does something, or the host's pages are too large.
+/// What rules modes other than identity out: the bridge does something.
 const BY_BRIDGE: &str = "the host bridge translates addresses, or DMA bypasses the CPU's caches";
+/// What rules translation out.
 const BY_PAGES: &str = "the host kernel's pages have more than 4 KiB";
+/// In packed memory they do: drivers get physical addresses from their kernel.
+const BY_TREE: &str =
+    "the guest's device tree translates addresses for all of its devices (layout=packed)";
 
 /// The plan of `planned`.
 pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
     let memory = &planned.layout.memory;
     let config = &planned.guest.config.memory;
-    let identity = planned.guest.at_identity;
     let map = planned.memory_map()?;
     let choice = planned.backing.choice.as_ref().map(|choice| Choice {
         pinned: choice.pinned,
@@ -36,22 +42,27 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
     });
     let hugepages = planned.guest.of_hugepages;
     let assigned = &planned.resources.assigned.devices;
-    let bridge = planned.guest.bus.map.as_ref().and_then(host_bridge);
-    let only_identity = match host_page_size() {
-        ..=4096 => bridge.as_ref().map(|_| BY_BRIDGE),
-        _ => Some(BY_PAGES),
+    let bus = planned.guest.bus.map.as_ref();
+    let bridge = bus.and_then(|map| host_bridge(map, memory.on_bus()));
+    let only_identity = match memory.addressing() {
+        Addressing::Packed => Some(BY_TREE),
+        Addressing::Identity | Addressing::Conventional => bridge.as_ref().map(|_| BY_BRIDGE),
     };
-    let devices = modes::devices(assigned, only_identity)?;
+    let obstacles = Obstacles {
+        translate: only_identity.or((host_page_size() > 4096).then_some(BY_PAGES)),
+        mediate: only_identity,
+    };
+    let devices = modes::devices(assigned, obstacles)?;
     Ok(Plan {
         format: FORMAT,
         memory: Memory {
             length: memory.size(),
-            layout: if identity { "identity" } else { "conventional" },
+            layout: memory.addressing().into(),
             hugepage_size: hugepages.then(|| config.page_size().bytes()),
             physical_pieces: planned.layout.summary.pieces,
         },
         extents: extents(planned),
-        cost: Overhead::of(&memory.ranges()).into(),
+        cost: cost(planned),
         cost_in_one_extent: Overhead::of_one_extent(memory.size()).into(),
         choice,
         memslots: Memslots {
@@ -69,8 +80,19 @@ pub fn plan(planned: &Planned<'_>) -> Result<Plan, Error> {
     })
 }
 
-/// The bridge of the bus with `map`, unless it does nothing.
-fn host_bridge(map: &AddressMap) -> Option<HostBridge> {
+/// What the layout costs. In packed memory, what is low for devices is not what is low in the guest.
+fn cost(planned: &Planned<'_>) -> Cost {
+    let memory = &planned.layout.memory;
+    let mut cost = Cost::from(Overhead::of(&memory.ranges()));
+    if memory.addressing() == Addressing::Packed {
+        cost.below_4g = planned.layout.summary.below_4g;
+    }
+    cost
+}
+
+/// The bridge of the bus with `map`, unless it does nothing; devices have memory where `on_bus` says, if it is anywhere
+/// else than in the guest.
+fn host_bridge(map: &AddressMap, on_bus: &[BusWindow]) -> Option<HostBridge> {
     let windows = map.windows.iter().filter_map(|window| {
         Some(BusRange {
             start: window.start.0,
@@ -79,7 +101,7 @@ fn host_bridge(map: &AddressMap) -> Option<HostBridge> {
         })
     });
     let windows: Vec<_> = windows.collect();
-    let memory = map.dma.ranges().iter().map(|range| BusRange {
+    let memory = on_bus.iter().map(|range| BusRange {
         start: range.cpu.start.0,
         end: range.cpu.end.0,
         bus: range.bus.0,
@@ -160,21 +182,19 @@ fn places(planned: &Planned<'_>) -> Vec<Place> {
 
 #[cfg(test)]
 mod tests {
-    use address::{BusAddr, Hpa};
-    use devices::pci::BusWindow;
-    use host::DmaMap;
+    use address::BusAddr;
 
     use super::*;
 
     #[test]
     fn a_bridge_is_told_if_it_does_something() {
         let plain = AddressMap::conventional();
-        assert_eq!(host_bridge(&plain), None);
+        assert_eq!(host_bridge(&plain, &[]), None);
         let apart = AddressMap {
             is_coherent: false,
             ..plain.clone()
         };
-        let told = host_bridge(&apart).unwrap();
+        let told = host_bridge(&apart, &[]).unwrap();
         assert!(!told.is_coherent && told.memory.is_empty());
         let (start, end, bus) = (0x1b_0000_0000, 0x1c_0000_0000, 0);
         let moved = AddressMap {
@@ -185,13 +205,13 @@ mod tests {
             }]
             .into_iter()
             .collect(),
-            dma: DmaMap::Ranges(vec![host::BusRange {
-                cpu: Hpa(0)..Hpa(0x10_0000_0000),
-                bus: BusAddr(0x10_0000_0000),
-            }]),
             ..plain
         };
-        let told = host_bridge(&moved).unwrap();
+        let memory = BusWindow {
+            cpu: Gpa(0)..Gpa(0x10_0000_0000),
+            bus: BusAddr(0x10_0000_0000),
+        };
+        let told = host_bridge(&moved, &[memory]).unwrap();
         assert_eq!(told.windows, [BusRange { start, end, bus }]);
         let bus = 0x10_0000_0000;
         let (start, end) = (0, bus);

@@ -56,7 +56,8 @@ pub struct Plan {
 pub struct Memory {
     /// Bytes.
     pub length: u64,
-    /// `identity`: guest-physical addresses are host-physical ones; `conventional`: they are not.
+    /// `identity`: guest-physical addresses are host-physical ones; `packed`: they are not, and the guest's device tree
+    /// translates; `conventional`: they are not.
     pub layout: &'static str,
     /// Bytes of a hugepage, if memory is made of them.
     pub hugepage_size: Option<u64>,
@@ -155,12 +156,12 @@ pub struct Place {
     pub end: u64,
 }
 
-/// What the devices' host bridge does, on the host as in the guest.
+/// What the devices' host bridge does in the guest: what it does on the host, and translate packed memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostBridge {
     /// Where BARs may be.
     pub windows: Vec<BusRange>,
-    /// The memory that devices reach; empty if that is all of it, at the CPU's addresses.
+    /// The guest's memory that devices reach; empty if that is all of it, at the guest's addresses.
     pub memory: Vec<BusRange>,
     /// Whether DMA sees the CPU's caches.
     pub is_coherent: bool,

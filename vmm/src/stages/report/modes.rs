@@ -13,29 +13,37 @@ use crate::passthrough::assigned::AssignedDevice;
 use crate::passthrough::dma_path::DmaPath;
 use crate::passthrough::guarded;
 
-/// All devices, in their order. `only_identity` is why they work in no other mode without an IOMMU, if so.
-pub fn devices(
-    devices: &[AssignedDevice],
-    only_identity: Option<&str>,
-) -> Result<Vec<Device>, Error> {
+/// Why devices without an IOMMU do not work in a mode on this host or in this guest's memory, if they do not.
+#[derive(Clone, Copy, Debug)]
+pub struct Obstacles {
+    /// To `dma=translate`.
+    pub translate: Option<&'static str>,
+    /// To `dma=mediate`.
+    pub mediate: Option<&'static str>,
+}
+
+/// All devices, in their order.
+pub fn devices(devices: &[AssignedDevice], obstacles: Obstacles) -> Result<Vec<Device>, Error> {
     let report = |device: &AssignedDevice| {
         Ok(Device {
             bdf: device.bdf().to_string(),
             dma: device.dma.name(),
             dma_bits: device.dma_width.known(),
-            modes: match only_identity {
-                Some(why) => limited(modes(device, devices)?, why),
-                None => modes(device, devices)?,
-            },
+            modes: limited(modes(device, devices)?, obstacles),
         })
     };
     devices.iter().map(report).collect()
 }
 
-/// `modes` on a host where translation and mediation do not work, for this reason.
-fn limited(mut modes: Vec<Mode>, why: &str) -> Vec<Mode> {
+/// `modes` as far as they are possible.
+fn limited(mut modes: Vec<Mode>, obstacles: Obstacles) -> Vec<Mode> {
     for mode in &mut modes {
-        if mode.possible && matches!(mode.name, "translate" | "mediate") {
+        let obstacle = match mode.name {
+            "translate" => obstacles.translate,
+            "mediate" => obstacles.mediate,
+            _ => None,
+        };
+        if let Some(why) = obstacle.filter(|_| mode.possible) {
             mode.possible = false;
             why.clone_into(&mut mode.why);
         }
@@ -172,15 +180,18 @@ mod tests {
                 mode("iommu", false, "a"),
                 mode("identity", true, "b"),
                 mode("translate", true, "c"),
-                mode("mediate", false, "d"),
+                mode("mediate", true, "d"),
             ],
-            "the bridge",
+            Obstacles {
+                translate: Some("the bridge"),
+                mediate: None,
+            },
         );
         let expected = [
             mode("iommu", false, "a"),
             mode("identity", true, "b"),
             mode("translate", false, "the bridge"),
-            mode("mediate", false, "d"),
+            mode("mediate", true, "d"),
         ];
         assert_eq!(found, expected);
     }

@@ -5,8 +5,7 @@
 use std::ops::Range;
 
 use address::Gpa;
-use devices::pci::Pin;
-use host::DmaMap;
+use devices::pci::{BusWindow, Pin};
 use vm_fdt::{Error, FdtWriter};
 
 use super::{GIC, HIGH, MESSAGES, SHARED, name, reg};
@@ -29,8 +28,13 @@ const SWIZZLE: u8 = 4;
 /// Requester ids of a bus and all behind it.
 const REQUESTERS: u32 = 0x1_0000;
 
-/// Writes the root bridge.
-pub(super) fn write(fdt: &mut FdtWriter, map: &AddressMap, gic: GicVersion) -> Result<(), Error> {
+/// Writes the root bridge, behind which devices have RAM where `on_bus` says.
+pub(super) fn write(
+    fdt: &mut FdtWriter,
+    map: &AddressMap,
+    on_bus: &[BusWindow],
+    gic: GicVersion,
+) -> Result<(), Error> {
     let node = fdt.begin_node(&name("pcie", &map.ecam))?;
     fdt.property_string("compatible", "pci-host-ecam-generic")?;
     fdt.property_string("device_type", "pci")?;
@@ -40,7 +44,7 @@ pub(super) fn write(fdt: &mut FdtWriter, map: &AddressMap, gic: GicVersion) -> R
     fdt.property_u32("#address-cells", 3)?;
     fdt.property_u32("#size-cells", 2)?;
     fdt.property_array_u32("ranges", &ranges(map))?;
-    let memory = dma_ranges(&map.dma);
+    let memory = dma_ranges(on_bus);
     if !memory.is_empty() {
         fdt.property_array_u32("dma-ranges", &memory)?;
     }
@@ -77,12 +81,11 @@ fn ranges(map: &AddressMap) -> Vec<u32> {
     cells
 }
 
-/// Where RAM, which has the host's addresses, is for devices.
-fn dma_ranges(dma: &DmaMap) -> Vec<u32> {
-    let cells = dma.ranges().iter().flat_map(|memory| {
-        let cpu = Gpa(memory.cpu.start.0)..Gpa(memory.cpu.end.0);
-        range(SPACE_MEMORY_64, memory.bus.0, &cpu)
-    });
+/// Where RAM is for devices.
+fn dma_ranges(on_bus: &[BusWindow]) -> Vec<u32> {
+    let cells = on_bus
+        .iter()
+        .flat_map(|memory| range(SPACE_MEMORY_64, memory.bus.0, &memory.cpu));
     cells.collect()
 }
 

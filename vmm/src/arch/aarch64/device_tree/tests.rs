@@ -6,6 +6,8 @@ mod addresses;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use address::BusAddr;
+
 use super::*;
 use crate::arch::aarch64::image::ALIGNMENT;
 use crate::arch::aarch64::layout::{self, INTX_GSIS};
@@ -86,6 +88,7 @@ fn boot(memory: &[Range<Gpa>]) -> Boot<'_> {
     Boot {
         memory,
         command_line: "quiet",
+        on_bus: &[],
         initramfs: None,
         seed: &[0x5a; SEED],
     }
@@ -255,9 +258,15 @@ fn the_tree_of_the_largest_machine_fits_its_place() {
     let memory: Vec<_> = (0..2048_u64)
         .map(|i| Gpa(i << 22)..Gpa((i << 22) + (1 << 21)))
         .collect();
+    let on_bus = memory.iter().map(|range| BusWindow {
+        cpu: range.clone(),
+        bus: BusAddr(range.start.0 + (1 << 40)),
+    });
+    let on_bus: Vec<_> = on_bus.collect();
     let line = "x".repeat(layout::COMMAND_LINE_ROOM);
     let boot = Boot {
         command_line: &line,
+        on_bus: &on_bus,
         ..boot(&memory)
     };
     let mut platform = platform(32);

@@ -70,6 +70,7 @@ fn machine(code: &[u8]) -> Option<(Arc<Vm>, GuestRam, Vec<Memslot>)> {
         address_bits: 32,
         slots: 2,
         kept: 0,
+        dma: host::DmaMap::Identity,
     };
     let plan = MemoryPlan::new(vec![region], &Conventional, &constraints).unwrap();
     let file =

@@ -11,7 +11,8 @@ use devices::pci::RootError;
 use guarded_nvme::controller::AttachError;
 use guarded_nvme::fault::Unsuitable;
 use host::{
-    AvailableMemory, BindError, Encryption, GuardObstacle, KvmObstacle, MemoryLimit, OpenFiles, Use,
+    AvailableMemory, BindError, Encryption, GuardObstacle, KvmObstacle, MemoryLimit, OpenFiles,
+    ResolvedDma, Use,
 };
 use iommufd_backend::TranslatedBar;
 use iommufd_backend::hugepages::HugepageSize;
@@ -66,6 +67,7 @@ fn config() -> Vec<Error> {
     let bdf = bdf();
     [
         ConfigError::GuestIommu.into(),
+        ConfigError::PackedWithoutTree.into(),
         ValidateError::DeviceTwice { bdf },
         TooManyDevices {
             count: 40,
@@ -100,6 +102,10 @@ fn inspect() -> Vec<Error> {
         InspectError::NotOnGroupPath { bdf },
         InspectError::NotBehindIommu { bdf },
         InspectError::NoIdentity,
+        InspectError::NotPacked {
+            bdf,
+            mode: ResolvedDma::Mediate,
+        },
         InspectError::DeviceWithSoftware { bdf },
     ]
     .map(Error::from)

@@ -9,6 +9,8 @@ use host::{BusRange, DmaMap};
 use proptest::prelude::*;
 
 use super::*;
+use crate::memory::layout::{Identity, Layout, Packed};
+use crate::memory::plan::{Constraints, MemoryPlan, Region};
 
 /// An entry of the bridge's `ranges` or `dma-ranges`, whose parent is the root.
 #[derive(Clone, Copy, Debug)]
@@ -64,8 +66,8 @@ fn range(cpu: Range<u64>, bus: u64) -> BusRange {
     }
 }
 
-/// A machine whose bridge has these windows and this memory.
-fn tree_of(windows: &[BusRange], dma: DmaMap) -> Tree {
+/// A machine whose bridge has these windows and this memory, which is at its own addresses.
+fn tree_of(windows: &[BusRange], dma: &DmaMap) -> Tree {
     let cpu = |range: &BusRange| Gpa(range.cpu.start.0)..Gpa(range.cpu.end.0);
     let window = |range: &BusRange| BusWindow {
         cpu: cpu(range),
@@ -75,17 +77,21 @@ fn tree_of(windows: &[BusRange], dma: DmaMap) -> Tree {
     platform.bus = platform.bus.map(|bus| AddressMap {
         windows: windows.iter().map(cpu).collect(),
         bus_windows: windows.iter().map(window).collect(),
-        dma,
         ..bus
     });
-    read(&write(&platform, &boot(&MEMORY)).unwrap())
+    let on_bus = Identity.on_bus(&[], dma);
+    let boot = Boot {
+        on_bus: &on_bus,
+        ..boot(&MEMORY)
+    };
+    read(&write(&platform, &boot).unwrap())
 }
 
 #[test]
 fn raspberry_pi_4_has_32_bit_bars_above_4_gib() {
     let windows = [range(0x6_0000_0000..0x6_4000_0000, 0xc000_0000)];
     let dma = DmaMap::Ranges(vec![range(0..0xc000_0000, 0)]);
-    let tree = tree_of(&windows, dma);
+    let tree = tree_of(&windows, &dma);
     let found = entries(&tree, "ranges").unwrap();
     // Ports come first.
     assert_eq!((found[1].space, found[1].bus), (2, 0xc000_0000));
@@ -101,7 +107,7 @@ fn raspberry_pi_5_adds_64_gib_to_memory() {
         range(0x18_0000_0000..0x1b_0000_0000, 0x4_0000_0000),
     ];
     let dma = DmaMap::Ranges(vec![range(0..0x10_0000_0000, 0x10_0000_0000)]);
-    let tree = tree_of(&windows, dma);
+    let tree = tree_of(&windows, &dma);
     assert_eq!(bus_to_cpu(&tree, 0x10_0000), Some(0x1b_0010_0000));
     assert_eq!(bus_to_cpu(&tree, 0x4_0000_0000), Some(0x18_0000_0000));
     assert_eq!(phys_to_dma(&tree, 0x4020_0000), Some(0x10_4020_0000));
@@ -117,7 +123,7 @@ fn raspberry_pi_5_adds_64_gib_to_memory() {
 fn without_ranges_of_the_host_the_guest_has_none() {
     let tree = tree_of(
         &[range(0x1000_0000..0x2000_0000, 0x1000_0000)],
-        DmaMap::Identity,
+        &DmaMap::Identity,
     );
     assert!(entries(&tree, "dma-ranges").is_none());
     assert_eq!(phys_to_dma(&tree, 7), Some(7));
@@ -144,7 +150,7 @@ proptest! {
     #[test]
     fn linux_finds_memory_where_it_is(ranges in ranges(), offsets in prop::collection::vec(any::<u64>(), 8)) {
         let dma = DmaMap::Ranges(ranges.clone());
-        let tree = tree_of(&[], dma.clone());
+        let tree = tree_of(&[], &dma);
         let end = ranges.last().unwrap().cpu.end.0;
         for offset in offsets {
             let at = offset % (end + (1 << 30));
@@ -153,10 +159,47 @@ proptest! {
         }
     }
 
+    /// What Linux gives a device for an address of packed RAM is where that memory is on the host's bus, and no other
+    /// address has one.
+    #[test]
+    fn linux_finds_packed_memory_where_it_is(
+        pieces in ranges(),
+        offset in 0_u64..64,
+        at in prop::collection::vec(any::<u64>(), 8),
+    ) {
+        let regions = pieces.iter().map(|piece| Region {
+            hpa: Some(piece.cpu.start),
+            ..Region::of_file(piece.cpu.end - piece.cpu.start)
+        });
+        let end = pieces.last().unwrap().cpu.end;
+        let constraints = Constraints {
+            taken: Vec::new(),
+            address_bits: 40,
+            slots: 100,
+            kept: 0,
+            dma: DmaMap::Ranges(vec![range(0..end.0, offset << 30)]),
+        };
+        let plan = MemoryPlan::new(regions.collect(), &Packed, &constraints).unwrap();
+        let memory = plan.ranges();
+        let boot = Boot {
+            on_bus: plan.on_bus(),
+            ..boot(&memory)
+        };
+        let tree = read(&write(&platform(1), &boot).unwrap());
+        for at in at {
+            for placed in plan.regions() {
+                let at = at % placed.region.len;
+                let found = phys_to_dma(&tree, placed.gpa.0 + at).map(BusAddr);
+                prop_assert_eq!(found, constraints.dma.to_bus(placed.region.hpa.unwrap() + at));
+                prop_assert_eq!(phys_to_dma(&tree, placed.range().end.0 + at % (2 << 20)), None);
+            }
+        }
+    }
+
     /// What Linux finds for the address in a BAR is where the monitor maps that.
     #[test]
     fn linux_finds_bars_where_they_are(windows in ranges(), at in any::<u64>()) {
-        let tree = tree_of(&windows, DmaMap::Identity);
+        let tree = tree_of(&windows, &DmaMap::Identity);
         let window = &windows[usize::try_from(at % windows.len() as u64).unwrap()];
         let len = window.cpu.end - window.cpu.start;
         let bus = window.bus + at % len;
