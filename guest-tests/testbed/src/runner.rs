@@ -91,7 +91,7 @@ const REPEATED: usize = 3;
 pub struct Choice<'a> {
     /// Architecture of the machines; a case that is not for it does not run.
     pub arch: Arch,
-    /// Part of the cases' names.
+    /// Part of the cases' names; or `=` and the name of one, which runs whatever list it is in.
     pub filter: &'a str,
     /// Whether long cases run, too.
     pub long: bool,
@@ -99,9 +99,13 @@ pub struct Choice<'a> {
 
 impl Choice<'_> {
     fn has(&self, case: &Case) -> bool {
-        case.test.is_for(self.arch)
-            && case.name.contains(self.filter)
-            && (self.long || case.list.is_default(self.arch))
+        let is_chosen = match self.filter.strip_prefix('=') {
+            Some(name) => case.name == name,
+            None => {
+                case.name.contains(self.filter) && (self.long || case.list.is_default(self.arch))
+            }
+        };
+        is_chosen && case.test.is_for(self.arch)
     }
 }
 
@@ -218,6 +222,16 @@ mod tests {
             let filter = "";
             assert_eq!(run(&[case], Choice { arch, filter, long }), runs);
         }
+    }
+
+    #[test]
+    fn one_case_is_chosen_by_its_whole_name() {
+        let good = |name| case(name, List::Long, || Ok(Ok(())));
+        let bad = |name| case(name, List::Default, || Ok(Err("no".into())));
+        let cases = [good("one"), bad("one-more")];
+        assert!(run_on_pc(&cases, "=one", false));
+        assert!(!run_on_pc(&cases, "one", true));
+        assert!(!run_on_pc(&cases, "=on", true), "nothing ran");
     }
 
     #[test]

@@ -74,7 +74,7 @@ enum Task {
         /// Architecture of the machines. Cases that are about PCs run on PCs only.
         #[arg(long, value_enum, default_value = "x86_64")]
         arch: Arch,
-        /// Part of a name.
+        /// Part of the names of cases; or =NAME, for one of any list.
         #[arg(default_value = "")]
         filter: String,
         /// Run the long cases, too.

@@ -51,9 +51,14 @@ pub fn untouched(arch: Arch) -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
-/// A guest at conventional addresses: both the canary and the trace check must report it. A test machine that
-/// dies of it, or falls silent, counts as reported by the canary.
+/// A guest at conventional addresses: both the canary and the trace check must report it.
 pub fn control(arch: Arch) -> Result<CaseResult> {
+    control_with(arch, "512M")
+}
+
+/// A guest with this memory, which has wrong addresses for devices. A test machine that dies of it, or falls silent,
+/// counts as reported by the canary.
+pub fn control_with(arch: Arch, memory: &str) -> Result<CaseResult> {
     let rig = Rig::on(
         arch,
         6,
@@ -62,14 +67,14 @@ pub fn control(arch: Arch) -> Result<CaseResult> {
     )?;
     let machine = machine(rig.machine(setup::guest_kernel_of(arch)?.unpacked()));
     let arguments = ARGUMENTS.replace("quiet", "quiet nvme_core.admin_timeout=3");
-    let arguments = format!("{arguments} --memory 512M");
+    let arguments = format!("{arguments} --memory {memory}");
     let Some(outcome) = run_control(&machine, WRAPPER, &arguments)? else {
         return Ok(Ok(()));
     };
     let mut findings = Findings::default();
     findings.expect(
         changed(&outcome.output).is_some_and(|words| words > 0),
-        "the canary did not notice DMA at conventional addresses",
+        "the canary did not notice DMA at wrong addresses",
     );
     let status = script::facts(&outcome.output).get("status").copied();
     findings.expect_eq("the canary's status", status, Some("9"));

@@ -13,6 +13,7 @@ use crate::machine::{Machine, Outcome};
 use crate::order::{self, Verdict};
 use crate::runner::CaseResult;
 use crate::setup::{self, Arch, Flavour, GuestKernel};
+use crate::trace::Extent;
 use crate::{guest, image, trace};
 
 /// Bytes that the device moves at least: the disk read once, half of it read again, half of it written.
@@ -53,6 +54,8 @@ pub struct Variant {
     pub mib: u64,
     /// Script lines before the run.
     pub before: &'static str,
+    /// What must hold of the addresses of its extents.
+    pub addresses: fn(&mut Findings, &[Extent]),
 }
 
 /// 512 MiB of 2 MiB hugepages.
@@ -65,6 +68,7 @@ pub const PLAIN: Variant = Variant {
     options: "",
     mib: 512,
     before: "",
+    addresses: are_identity,
 };
 
 /// 512 MiB of 2 MiB hugepages, and the kernel as Debian ships it.
@@ -102,7 +106,7 @@ pub fn giant_pages(arch: Arch) -> Result<CaseResult> {
     };
     let (outcome, mut findings) = run(arch, &variant)?;
     let extents = trace::extents(&outcome.output);
-    let is_high = |extent: &trace::Extent| extent.hpa.start >= 4 << 30;
+    let is_high = |extent: &Extent| extent.hpa.start >= 4 << 30;
     findings.expect(
         extents.iter().all(is_high),
         format!("not above 4 GiB: {extents:x?}"),
@@ -169,7 +173,8 @@ pub fn run(arch: Arch, variant: &Variant) -> Result<(Outcome, Findings)> {
     let facts = script::facts(&outcome.output);
     findings.expect_eq("pinvisor's status", facts.get("status"), Some(&"0"));
     data_is_right(&mut findings, &outcome, &rig)?;
-    memory_is_right(&mut findings, arch, &outcome, variant.mib);
+    memory_is_there(&mut findings, arch, &outcome, variant.mib);
+    (variant.addresses)(&mut findings, &trace::extents(&outcome.output));
     check::left_clean(&mut findings, &outcome, &facts);
     check::quiet_before_release(&mut findings, &outcome, &[Verdict::QuietFirst]);
     check::device_saw_quiet(&mut findings, &outcome, facts.get("bdf"));
@@ -206,9 +211,22 @@ pub(super) fn data_is_right(findings: &mut Findings, outcome: &Outcome, rig: &Ri
     Ok(())
 }
 
+/// The guest's memory is at its physical addresses, all of it, and nothing below 1 MiB is given to drivers.
+pub(super) fn memory_is_right(findings: &mut Findings, arch: Arch, outcome: &Outcome, mib: u64) {
+    memory_is_there(findings, arch, outcome, mib);
+    are_identity(findings, &trace::extents(&outcome.output));
+}
+
+fn are_identity(findings: &mut Findings, extents: &[Extent]) {
+    findings.expect(
+        extents.iter().all(|extent| extent.gpa == extent.hpa),
+        "an extent is not identity",
+    );
+}
+
 /// The guest's memory is where `pinvisor` reports the extents, all of it, and nothing below 1 MiB
 /// is given to drivers.
-pub(super) fn memory_is_right(findings: &mut Findings, arch: Arch, outcome: &Outcome, mib: u64) {
+fn memory_is_there(findings: &mut Findings, arch: Arch, outcome: &Outcome, mib: u64) {
     let extents = trace::extents(&outcome.output);
     let guest: BTreeMap<&str, &str> = guest::facts(&outcome.output);
     let total: u64 = extents
@@ -216,10 +234,6 @@ pub(super) fn memory_is_right(findings: &mut Findings, arch: Arch, outcome: &Out
         .map(|extent| extent.hpa.end - extent.hpa.start)
         .sum();
     findings.expect_eq("bytes in extents", total, mib << 20);
-    findings.expect(
-        extents.iter().all(|extent| extent.gpa == extent.hpa),
-        "an extent is not identity",
-    );
     let seen = ram_ranges(guest.get("ram").copied().unwrap_or_default());
     let missing: Vec<_> = extents
         .iter()

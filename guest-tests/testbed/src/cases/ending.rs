@@ -68,17 +68,17 @@ kill -HUP $!; wait $!; say again $?
 /// that does not; restart of the guest, which ends or restarts it, its crash, an error before it
 /// starts, and power-off with the unsafe mode switched off after binding.
 pub fn every_end(arch: Arch) -> Result<CaseResult> {
-    every_end_on(arch, Flavour::Groups)
+    every_end_on(arch, Flavour::Groups, "256M")
 }
 
-/// The same on a machine with this kernel.
-pub fn every_end_on(arch: Arch, flavour: Flavour) -> Result<CaseResult> {
+/// The same on a machine with this kernel, for a guest with this memory.
+pub fn every_end_on(arch: Arch, flavour: Flavour, memory: &str) -> Result<CaseResult> {
     let rig = Rig::on(arch, 7, modules(arch), GUEST)?;
     let machine = rig
         .machine(setup::guest_kernel_of(arch)?.unpacked())
         .flavour(flavour)
         .hugepages_2m(150);
-    let outcome = machine.run(&every_way(flavour))?;
+    let outcome = machine.run(&every_way(flavour, memory))?;
     let mut findings = Findings::default();
     judge(&mut findings, arch, &outcome, &rig);
     Ok(findings.into_result(&outcome))
@@ -88,10 +88,10 @@ pub fn every_end_on(arch: Arch, flavour: Flavour) -> Result<CaseResult> {
 const UNSAFE_OFF: &str = "echo 0 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode\n";
 
 /// Script: a guest that ends in each way, one after the other.
-fn every_way(flavour: Flavour) -> String {
+fn every_way(flavour: Flavour, memory: &str) -> String {
     let arguments = |end: &str| {
         format!(
-            "{} --memory 256M",
+            "{} --memory {memory}",
             ARGUMENTS.replace("quiet", &format!("quiet {end}"))
         )
     };

@@ -21,7 +21,7 @@ use crate::order;
 use crate::runner::CaseResult;
 use crate::setup::{self, Arch, Flavour};
 
-pub use held::pins;
+pub use held::{pins, pins_on_new};
 pub use kills::{long as many_kills, short as kills};
 pub use modes::modes;
 pub use orders::orders;
@@ -92,7 +92,7 @@ pub fn other_kernels() -> Result<CaseResult> {
 
 /// Every end of a guest, as in `nvme-ending`.
 pub fn every_end() -> Result<CaseResult> {
-    ending::every_end_on(Arch::X86_64, Flavour::Old)
+    ending::every_end_on(Arch::X86_64, Flavour::Old, "256M")
 }
 
 /// The device taken away from a running guest and the monitor killed, as in `taken`. Guest memory stays where it is

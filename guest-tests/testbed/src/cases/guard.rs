@@ -28,7 +28,7 @@ pub use shapes::shapes;
 
 /// Functions of the guest's: hash a disk; write its second half, with every byte one higher, over the first and flush
 /// it; count what the driver complains of.
-const FUNCTIONS: &str = r#"
+pub(super) const FUNCTIONS: &str = r#"
 say() { echo "guest: $1=$2"; }
 hash() { dd if="$1" bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d' ' -f1; }
 add() {
@@ -42,7 +42,7 @@ complaints() { dmesg | grep -c "nvme.*\(polled\|timeout\|I/O error\|fail\|invali
 
 /// In the guest: hash the whole disk, write to it and flush it, discard some of it, which QEMU leaves as it is, and tell
 /// what the driver thinks of its controller.
-const GUEST: &str = r#"
+pub(super) const GUEST: &str = r#"
 say disk "$(hash /dev/nvme0n1)"
 add /dev/nvme0n1
 say written $?
@@ -58,7 +58,7 @@ dmesg | grep -i nvme
 "#;
 
 /// CPUs of the guest, and so its queues.
-const CPUS: &str = "2";
+pub(super) const CPUS: &str = "2";
 
 /// The whole disk read and written by a guest in single pages, twice.
 pub fn stock_kernel(arch: Arch) -> Result<CaseResult> {
@@ -124,7 +124,7 @@ fn run(machine: &Machine) -> Result<Outcome> {
 }
 
 /// `arguments` with the first device guarded.
-fn guarded(arguments: &str) -> String {
+pub(super) fn guarded(arguments: &str) -> String {
     arguments.replace("$TESTBED_BDF_0", "$TESTBED_BDF_0,dma=mediate")
 }
 
@@ -134,7 +134,7 @@ fn runs(output: &str) -> (&str, &str) {
 }
 
 /// The guest read what was on the disk and what it wrote, and its driver had nothing to complain of.
-fn guest_is_right(findings: &mut Findings, output: &str, [before, after]: [&str; 2]) {
+pub(super) fn guest_is_right(findings: &mut Findings, output: &str, [before, after]: [&str; 2]) {
     let guest = guest::facts(output);
     for (what, wanted) in [
         ("disk", before),
@@ -151,7 +151,7 @@ fn guest_is_right(findings: &mut Findings, output: &str, [before, after]: [&str;
 }
 
 /// All that the device was told of and accessed in the first run is the guest's or the monitor's.
-fn dma_is_inside(findings: &mut Findings, outcome: &Outcome, output: &str) {
+pub(super) fn dma_is_inside(findings: &mut Findings, outcome: &Outcome, output: &str) {
     findings.expect(
         trace::extents(output)
             .iter()

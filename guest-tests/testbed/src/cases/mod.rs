@@ -14,6 +14,7 @@ pub(crate) mod cost;
 mod data;
 mod ending;
 mod false_kernel;
+mod gic400;
 mod group;
 mod guard;
 mod guard_cost;
@@ -25,6 +26,8 @@ mod iommufd;
 mod kernels;
 mod limits;
 mod low_memory;
+mod packed;
+mod pages_64k;
 mod pieces;
 mod plan;
 #[cfg(test)]
@@ -95,6 +98,7 @@ pub const ALL: &[Case] = &[
     case("group-ending", 120, group::every_end),
     case("group-taken", 90, group::taken),
     case("group-pins", 60, group::pins),
+    long("group-pins-new", 90, group::pins_on_new),
     on_pc("stress-wrong-extent", 100, stress::wrong_extent),
     on_pc("taken", 180, taken::taken),
     case("compat-together", 90, compat::together),
@@ -107,9 +111,19 @@ pub const ALL: &[Case] = &[
     long("group-compat-long", 150, compat::by_group_long),
     case("compat-iommu", 60, compat::behind_iommu),
     case("kernels", 110, kernels::every_kind),
+    on_aarch64("images", 120, images::every_kind),
+    on_aarch64("gic-400", 90, gic400::every_interrupt),
     Case {
-        test: Test::Aarch64(images::every_kind),
-        ..case("images", 120, kernels::every_kind)
+        list: List::Long,
+        ..on_aarch64("pages-64k", 180, pages_64k::stock_kernel)
+    },
+    on_aarch64("packed", 90, packed::many_pieces),
+    on_aarch64("packed-ending", 90, packed::every_end),
+    on_aarch64("packed-kills", 150, packed::kills),
+    on_aarch64("packed-control", 75, packed::control),
+    Case {
+        list: List::Long,
+        ..on_aarch64("packed-cost", 300, packed::cost)
     },
     everywhere("handover", 75, handover::stock_kernel),
     on_pc("handover-socket", 75, handover::through_a_socket),
@@ -148,6 +162,18 @@ const fn case(name: &'static str, budget: u64, run: fn() -> crate::Result<CaseRe
         budget: Duration::from_secs(budget),
         list: List::Default,
         test: Test::Pc(run),
+    }
+}
+
+/// One that is about machines that are no PCs.
+const fn on_aarch64(
+    name: &'static str,
+    budget: u64,
+    run: fn() -> crate::Result<CaseResult>,
+) -> Case {
+    Case {
+        test: Test::Aarch64(run),
+        ..case(name, budget, run)
     }
 }
 

@@ -36,6 +36,12 @@ pub const NEVER: &[Never] = &[
         test: "a_stress_run_is_in_software_or_on_devices",
     },
     Never {
+        id: "not-packed",
+        reason: "a PC's guest is refused packed memory before",
+        file: "vmm/src/stages/inspect/packing.rs",
+        test: "packed_memory_is_for_devices_that_use_physical_addresses",
+    },
+    Never {
         id: "engine",
         reason: "the monitor itself places the engine",
         file: "guest-tests/stress/software-edu/tests/edu/device.rs",

@@ -29,18 +29,26 @@ pub enum Iommu {
 /// The chipset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Board {
-    /// PCI Express, with memory-mapped config space.
-    Q35,
-    /// Conventional PCI, as clouds have it: config space is reached by ports only. There are no marks in its trace.
+    /// PCI Express, with memory-mapped config space; on aarch64 with a GICv3 and an ITS.
+    Express,
+    /// A PC with conventional PCI, as clouds have it: config space is reached by ports only. There are no marks in its
+    /// trace.
     Pc,
+    /// A machine of aarch64 with the interrupt controller and the CPU of Raspberry Pi 4: a GIC-400 with a GICv2m frame, and
+    /// a Cortex-A72.
+    Gic400,
 }
 
 impl Board {
-    /// QEMU's name.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Q35 => "q35",
-            Self::Pc => "pc",
+    /// QEMU's names for it and for its CPU.
+    fn names(self, arch: Arch) -> (&'static str, &'static str) {
+        match (arch, self) {
+            (Arch::X86_64, Self::Pc) => ("pc", "EPYC,+svm,+npt"),
+            (Arch::X86_64, Self::Express | Self::Gic400) => ("q35", "EPYC,+svm,+npt"),
+            (Arch::Aarch64, Self::Gic400) => ("virt,virtualization=on,gic-version=2", "cortex-a72"),
+            (Arch::Aarch64, Self::Express | Self::Pc) => {
+                ("virt,virtualization=on,gic-version=3", "cortex-a76")
+            }
         }
     }
 }
@@ -80,7 +88,7 @@ impl Default for Machine {
     fn default() -> Self {
         Self {
             arch: Arch::X86_64,
-            board: Board::Q35,
+            board: Board::Express,
             memory: "2G".into(),
             cpus: 1,
             hugepages_2m: 0,

@@ -233,7 +233,7 @@ mod tests {
         assert!(
             place(
                 Arch::X86_64,
-                Board::Q35,
+                Board::Express,
                 &vec!["nvme".to_string(); MAX_DEVICES + 1]
             )
             .is_err()

@@ -49,10 +49,7 @@ pub fn command(
     let folder = files.folder;
     command.env("TMPDIR", folder);
     // No IOMMU is there unless it is asked for.
-    let (board, cpu) = match machine.arch {
-        Arch::X86_64 => (machine.board.name(), "EPYC,+svm,+npt"),
-        Arch::Aarch64 => ("virt,virtualization=on,gic-version=3", "cortex-a76"),
-    };
+    let (board, cpu) = machine.board.names(machine.arch);
     command.args(["-M", board, "-cpu", cpu]);
     command.args(["-nodefaults", "-no-user-config"]);
     command.args(["-display", "none", "-no-reboot", "-m", &machine.memory]);

@@ -6,6 +6,7 @@ use super::arch::Arch;
 
 const BASE: &str = include_str!("../../kernel/base.config");
 const FULL: &str = include_str!("../../kernel/full.config");
+const GROUPS: &str = include_str!("../../kernel/groups.config");
 const GROUP_PATH: &str = include_str!("../../kernel/group-path.config");
 const VFIO_CONTAINER: &str = include_str!("../../kernel/vfio-container.config");
 const AARCH64: &str = include_str!("../../kernel/aarch64.config");
@@ -43,6 +44,9 @@ pub enum Flavour {
     OldIommufd,
     /// VFIO groups only, no iommufd. Built when first used.
     NoIommufd,
+    /// The first one with pages of 64 KiB, for aarch64. Built when first used.
+    #[value(name = "pages-64k")]
+    Pages64k,
 }
 
 /// Which sources a kernel is built from.
@@ -56,7 +60,7 @@ pub enum Age {
 
 impl Flavour {
     /// All of them, in the order in which they are built.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Groups,
         Self::NoGroups,
         Self::NoNoiommu,
@@ -64,6 +68,7 @@ impl Flavour {
         Self::Old,
         Self::OldIommufd,
         Self::NoIommufd,
+        Self::Pages64k,
     ];
 
     /// Those that the set-up builds for machines of `arch`.
@@ -96,15 +101,19 @@ impl Flavour {
             Self::Old => "old",
             Self::OldIommufd => "old-iommufd",
             Self::NoIommufd => "no-iommufd",
+            Self::Pages64k => "pages-64k",
         }
     }
 
     /// Its sources.
     pub fn age(self) -> Age {
         match self {
-            Self::Groups | Self::NoGroups | Self::NoNoiommu | Self::Bare | Self::NoIommufd => {
-                Age::New
-            }
+            Self::Groups
+            | Self::NoGroups
+            | Self::NoNoiommu
+            | Self::Bare
+            | Self::NoIommufd
+            | Self::Pages64k => Age::New,
             Self::Old | Self::OldIommufd => Age::Old,
         }
     }
@@ -112,7 +121,7 @@ impl Flavour {
     /// What building it takes on two cores, after the flavours before it: objects are shared.
     pub fn expected(self) -> &'static str {
         match self {
-            Self::Groups => "7 minutes",
+            Self::Groups | Self::Pages64k => "7 minutes",
             Self::NoGroups | Self::NoNoiommu => "30 seconds",
             Self::Bare | Self::NoIommufd => "3 minutes",
             Self::Old => "6 minutes",
@@ -135,7 +144,13 @@ impl Flavour {
 
     fn config_of_pc(self) -> String {
         let parts: &[&str] = match self {
-            Self::Groups => &[BASE, FULL, include_str!("../../kernel/groups.config")],
+            Self::Groups => &[BASE, FULL, GROUPS],
+            Self::Pages64k => &[
+                BASE,
+                FULL,
+                GROUPS,
+                include_str!("../../kernel/pages-64k.config"),
+            ],
             Self::NoGroups => &[BASE, FULL, include_str!("../../kernel/no-groups.config")],
             Self::NoNoiommu => &[BASE, FULL, include_str!("../../kernel/no-noiommu.config")],
             Self::Bare => &[BASE, include_str!("../../kernel/bare.config")],

@@ -11,7 +11,7 @@ use crate::runner::CaseResult;
 use crate::setup::Flavour;
 
 /// What `testbed inside pin-proof` must report of pages of each kind.
-const EXPECTED: [(&str, &str); 11] = [
+const EXPECTED: [(&str, &str); 12] = [
     ("free_migrate", "moved"),
     ("free_soft_offline", "moved"),
     ("free_offline", "moved"),
@@ -23,15 +23,34 @@ const EXPECTED: [(&str, &str); 11] = [
     ("unpinned_block_offline", "true"),
     ("movable_pin", "moved"),
     ("movable_block_offline", "true"),
+    ("pinned_contiguous", "stayed"),
 ];
+/// And of pages of which a kernel says that it moves them for a page of 1 GiB: those of 4 KiB, and on Linux 7.3 hugepages of
+/// 2 MiB, which `pfn_range_valid_contig` of 6.12 refuses.
+const MOVED_FOR_CONTIGUOUS: (&str, &str) = ("free_contiguous", "moved");
 
-/// A pinned page does not move to another NUMA node, nor for soft offlining or memory offlining; another does.
+/// A pinned page does not move to another NUMA node, nor for soft offlining, memory offlining or a page of 1 GiB; another
+/// does.
 pub fn pins() -> Result<CaseResult> {
-    let mut machine = Machine::builder().flavour(Flavour::Old);
-    for (node, cpus) in [(0, ",cpus=0"), (1, "")] {
+    pins_on(Flavour::Old, &["small"])
+}
+
+/// The same on Linux 7.3.
+pub fn pins_on_new() -> Result<CaseResult> {
+    pins_on(Flavour::NoIommufd, &["small", "huge"])
+}
+
+/// The same on a kernel that moves pages of these kinds for one of 1 GiB.
+fn pins_on(flavour: Flavour, moved_for_contiguous: &[&str]) -> Result<CaseResult> {
+    // Of the second node, the first GiB and the last one have memory of the kernel's, whose tables are not spread over it.
+    let mut machine = Machine::builder()
+        .flavour(flavour)
+        .kernel_arg("hashdist=0")
+        .memory("5G");
+    for (node, size, cpus) in [(0, "2G", ",cpus=0"), (1, "3G", "")] {
         machine = machine
             .qemu_arg("-object")
-            .qemu_arg(&format!("memory-backend-ram,id=node{node},size=1G"))
+            .qemu_arg(&format!("memory-backend-ram,id=node{node},size={size}"))
             .qemu_arg("-numa")
             .qemu_arg(&format!("node,nodeid={node},memdev=node{node}{cpus}"));
     }
@@ -40,7 +59,9 @@ pub fn pins() -> Result<CaseResult> {
     findings.expect_eq("script", outcome.status, Status::Exited(0));
     let facts = script::facts(&outcome.output);
     for kind in ["small", "huge"] {
-        for (what, expected) in EXPECTED {
+        let is_moved = moved_for_contiguous.contains(&kind);
+        let contiguous = is_moved.then_some(MOVED_FOR_CONTIGUOUS);
+        for (what, expected) in EXPECTED.into_iter().chain(contiguous) {
             let key = format!("{kind}_{what}");
             findings.expect_eq(&key, facts.get(key.as_str()).copied(), Some(expected));
         }

@@ -6,6 +6,7 @@
 //! The machine has two NUMA nodes, and its processor is in node 0. Each result is a line `testbed: KEY=RESULT`.
 
 mod block;
+mod gigantic;
 mod page;
 
 use block::Block;
@@ -22,14 +23,15 @@ const OTHER_NODE: i32 = 0;
 /// # Errors
 /// [`Error::Usage`] if the machine is not such a one, or an attempt cannot be made; [`Error::File`].
 pub fn run() -> Result<i32> {
-    // First, as a block with a page that soft offlining took away does not go online again.
+    contiguous_allocation()?;
+    // Before soft offlining: a block with a page that that took away does not go online again.
     for kind in Kind::ALL {
         memory_offlining(kind)?;
     }
     for kind in Kind::ALL {
         for (name, is_pinned) in [("free", false), ("pinned", true)] {
             for (way, apply) in WAYS {
-                let page = any_page(kind)?;
+                let page = page_where(kind, |_| true)?;
                 let pins = is_pinned.then(|| pinned(&page)).transpose()?;
                 if let Err(error) = apply(&page) {
                     println!("{} {name} {way}: {error}", kind.name());
@@ -40,6 +42,25 @@ pub fn run() -> Result<i32> {
         }
     }
     Ok(0)
+}
+
+/// Pages of 1 GiB are made while a page is in the way. Before the other ways, which spread what cannot move.
+fn contiguous_allocation() -> Result<()> {
+    let first = gigantic::first()?;
+    for kind in Kind::ALL {
+        for (name, is_pinned) in [("free", false), ("pinned", true)] {
+            let page = page_where(kind, |frame| first.contains(&frame))?;
+            let pins = is_pinned.then(|| pinned(&page)).transpose()?;
+            let is_made = gigantic::make(&page)?;
+            println!(
+                "{} {name}: a page of 1 GiB was made: {is_made}",
+                kind.name()
+            );
+            report(kind, &format!("{name}_contiguous"), page.verdict()?);
+            drop(pins);
+        }
+    }
+    Ok(())
 }
 
 /// What moves a page by its address in this process.
@@ -108,6 +129,6 @@ fn page_in(kind: Kind, block: &Block) -> Result<Page> {
     Page::find(kind, is_there)?.ok_or_else(|| Error::Usage(format!("No free page is in {block:?}")))
 }
 
-fn any_page(kind: Kind) -> Result<Page> {
-    Page::find(kind, |_| true)?.ok_or_else(|| Error::Usage("No page is free".into()))
+fn page_where(kind: Kind, wanted: impl Fn(u64) -> bool) -> Result<Page> {
+    Page::find(kind, wanted)?.ok_or_else(|| Error::Usage("No such page is free".into()))
 }

@@ -14,7 +14,7 @@ use crate::error::{AtPath, Error, Result};
 
 /// The NUMA node of all pages, and its folder. Node 0 has the kernel's own, which cannot move.
 const NODE: u32 = 1;
-const FOLDER: &str = "/sys/devices/system/node/node1";
+pub const FOLDER: &str = "/sys/devices/system/node/node1";
 
 /// What is mapped at once when a page is looked for.
 const REGION: usize = 32 << 20;
@@ -79,12 +79,13 @@ impl Kind {
 
     /// Makes free memory available to it.
     fn prepare(self) -> Result<()> {
-        if self == Self::Huge {
+        let pages = match self {
+            Self::Small => "0",
             // More than there is.
-            let path = format!("{FOLDER}/hugepages/hugepages-2048kB/nr_hugepages");
-            fs::write(&path, "4096").at("write", &path)?;
-        }
-        Ok(())
+            Self::Huge => "4096",
+        };
+        let path = format!("{FOLDER}/hugepages/hugepages-2048kB/nr_hugepages");
+        fs::write(&path, pages).at("write", &path)
     }
 }
 
@@ -172,6 +173,11 @@ impl Page {
         };
         page.frame = page.current_frame()?;
         Ok(page)
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The file that it is in.
