@@ -95,7 +95,7 @@ impl Layout for Identity {
 #[derive(Clone, Copy, Debug)]
 pub struct Conventional;
 
-/// [`Conventional`] for all devices, among them those that nothing translates for: what that does to DMA is to be seen.
+/// `Conventional` for all devices, among them those that nothing translates for: what that does to DMA is to be seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Untranslated {
     /// No RAM is below this.

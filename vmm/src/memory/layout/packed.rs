@@ -53,7 +53,7 @@ impl Layout for Packed {
     }
 }
 
-/// [`Packed`], with a device tree that has RAM elsewhere for devices than it is: what that does to DMA is to be seen.
+/// `Packed`, with a device tree that has RAM elsewhere for devices than it is: what that does to DMA is to be seen.
 #[derive(Clone, Copy, Debug)]
 pub struct WrongOffset {
     /// What the tree has the bus add to guest-physical addresses.
