@@ -11,6 +11,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use crate::error::Error;
 use crate::file_range::FileRange;
 use crate::mapping::{Mapping, pointer};
+use crate::page_size::host_page_size;
 
 /// What the memory is called in errors and in `/proc/PID/maps`.
 const NAME: &str = "guest-memory-table";
@@ -28,7 +29,8 @@ pub struct TablePages {
 
 impl TablePages {
     /// `count` pages, in memory of `len` bytes, a multiple of 4096 and not 0, whose place in
-    /// this process suits one at `physical`, as with [`Mapping::reserve`].
+    /// this process suits one at `physical`, as with [`Mapping::reserve`]; more where the
+    /// kernel's pages are larger.
     ///
     /// # Errors
     /// [`Error::Map`]; `EINVAL` if the pages need more than `len` bytes.
@@ -44,6 +46,7 @@ impl TablePages {
         {
             return Err(failed(rustix::io::Errno::INVAL));
         }
+        let len = len.next_multiple_of(host_page_size());
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = File::from(rustix::fs::memfd_create(NAME, flags).map_err(failed)?);
         rustix::fs::ftruncate(&file, len).map_err(failed)?;
