@@ -47,7 +47,7 @@ use packing::layouts;
 #[derive(Debug)]
 pub(crate) struct Guest<'a> {
     pub config: &'a Config,
-    /// Where RAM may go if [`uses_physical`](Self::uses_physical).
+    /// Where RAM may go, by whether a device [`uses_physical`](Self::uses_physical) addresses.
     pub layouts: Layouts<'a>,
     pub files: BootFiles,
     /// Which release of Linux the kernel is; `None` if it is not known to be Linux.

@@ -13,20 +13,28 @@ use crate::machine::{Machine, Outcome};
 use crate::runner::CaseResult;
 use crate::setup::{self, Arch, Flavour};
 
+const ARCH: Arch = Arch::Aarch64;
+
 /// A stock kernel reads and rewrites a disk on hugepages of 2 MiB, which are contiguous small ones there, on one of
 /// 512 MiB, and on a guarded controller in ordinary memory.
 pub fn stock_kernel() -> Result<CaseResult> {
-    let (_, small) = identity(&Variant {
-        seed: 54,
-        machine: |machine| with_pages(machine).hugepages_2m(300),
-        ..data::PLAIN
-    })?;
-    let (_, large) = identity(&Variant {
-        seed: 55,
-        machine: |machine| with_pages(machine).kernel_arg("hugepagesz=512M hugepages=2"),
-        memory: "512M,hugepage_size=512M",
-        ..data::PLAIN
-    })?;
+    let (_, small) = data::run(
+        ARCH,
+        &Variant {
+            seed: 54,
+            machine: |machine| with_pages(machine).hugepages_2m(300),
+            ..data::PLAIN
+        },
+    )?;
+    let (_, large) = data::run(
+        ARCH,
+        &Variant {
+            seed: 55,
+            machine: |machine| with_pages(machine).kernel_arg("hugepagesz=512M hugepages=2"),
+            memory: "512M,hugepage_size=512M",
+            ..data::PLAIN
+        },
+    )?;
     let (outcome, guarded) = guarded()?;
     let mut findings = Findings::default();
     findings.include("2 MiB", small);
@@ -39,15 +47,10 @@ fn with_pages(machine: Machine) -> Machine {
     machine.memory("4G").flavour(Flavour::Pages64k)
 }
 
-fn identity(variant: &Variant) -> Result<(Outcome, Findings)> {
-    data::run(Arch::Aarch64, variant)
-}
-
 fn guarded() -> Result<(Outcome, Findings)> {
-    let arch = Arch::Aarch64;
     let guest = [guard::FUNCTIONS, guard::GUEST].concat();
-    let rig = Rig::on(arch, 56, &["nvme"], &guest)?;
-    let machine = with_pages(rig.machine(setup::guest_kernel_of(arch)?.unpacked()));
+    let rig = Rig::on(ARCH, 56, &["nvme"], &guest)?;
+    let machine = with_pages(rig.machine(setup::guest_kernel_of(ARCH)?.unpacked()));
     let arguments = format!("{ARGUMENTS} --memory 128M --cpus {}", guard::CPUS);
     let script = [
         PRELUDE,

@@ -156,7 +156,7 @@ pub struct Place {
     pub end: u64,
 }
 
-/// What the devices' host bridge does in the guest: what it does on the host, and translate packed memory.
+/// What the devices' host bridge does in the guest: the same as on the host, and it translates packed memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostBridge {
     /// Where BARs may be.

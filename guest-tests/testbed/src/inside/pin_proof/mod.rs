@@ -24,7 +24,7 @@ const OTHER_NODE: i32 = 0;
 /// [`Error::Usage`] if the machine is not such a one, or an attempt cannot be made; [`Error::File`].
 pub fn run() -> Result<i32> {
     contiguous_allocation()?;
-    // Before soft offlining: a block with a page that that took away does not go online again.
+    // Before soft offlining: a block does not go online again if it has a page that was taken away.
     for kind in Kind::ALL {
         memory_offlining(kind)?;
     }
