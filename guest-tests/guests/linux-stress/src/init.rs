@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
+use rustix::termios::tcdrain;
 
 use crate::options::{Options, module_parameters};
 use crate::report::{Report, Status};
@@ -137,7 +138,11 @@ fn verdict(status: ExitStatus, report: &Report) -> Status {
 
 /// Reports the status to the monitor and powers off. Nothing of this run is in any file system, so
 /// nothing is synced that could hang on a device that does not answer.
+///
+/// The console is drained first: what was written to it may still be in the kernel's buffer, and would be lost.
 fn power_off(status: Status, report: &Report) -> ! {
+    // What is no terminal has nothing to drain.
+    let _ = tcdrain(io::stdout());
     if let Err(error) = status::write(status as u8) {
         report.comment(format_args!(
             "cannot report status {}: {error}",

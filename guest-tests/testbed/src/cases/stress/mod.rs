@@ -93,8 +93,21 @@ pub fn verdict(findings: &mut Findings, outcome: &Outcome, key: &str, wanted: &s
     let expected = if wanted == "passed" { "0" } else { "6" };
     findings.expect_eq(&format!("{key}: status"), status, Some(expected));
     let verdict = report["verdict"].as_str();
-    findings.expect_eq(&format!("{key}: verdict"), verdict, Some(wanted));
+    findings.expect(
+        verdict == Some(wanted),
+        format!(
+            "{key}: verdict: found {verdict:?}, expected {wanted:?}; reasons: {}",
+            reasons(&report)
+        ),
+    );
     report
+}
+
+/// Why a run did not pass, as its report says.
+fn reasons(report: &Value) -> String {
+    let reasons = report["reasons"].as_array().into_iter().flatten();
+    let texts = reasons.filter_map(|reason| reason["text"].as_str());
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 /// What a run has to move at least.
