@@ -42,10 +42,12 @@ pub fn pins_on_new() -> Result<CaseResult> {
 
 /// The same on a kernel that moves pages of these kinds for one of 1 GiB.
 fn pins_on(flavour: Flavour, moved_for_contiguous: &[&str]) -> Result<CaseResult> {
-    // Of the second node, the first GiB and the last one have memory of the kernel's, whose tables are not spread over it.
+    // Of the second node, the first GiB and the last one have memory of the kernel's, whose tables are not spread over it
+    // and whose image is in the first node.
     let mut machine = Machine::builder()
         .flavour(flavour)
         .kernel_arg("hashdist=0")
+        .kernel_arg("nokaslr")
         .memory("5G");
     for (node, size, cpus) in [(0, "2G", ",cpus=0"), (1, "3G", "")] {
         machine = machine

@@ -6,7 +6,7 @@ use super::super::check::{self, Findings};
 use super::super::scattered::{MIN_CANARY_MIB, SCATTERED_EACH, is_scattered};
 use super::super::script::{self, PRELUDE};
 use super::super::stress::{self, AtLeast};
-use super::took_group;
+use super::{OTHER_NOTES, took_group};
 use crate::error::{AtPath, Result};
 use crate::image;
 use crate::machine::Machine;
@@ -44,7 +44,7 @@ pub fn modes() -> Result<CaseResult> {
     }
     check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     is_scattered(&mut findings, &outcome);
-    took_group(&mut findings, &outcome);
+    took_group(&mut findings, &outcome, &OTHER_NOTES);
     check::quiet_before_release(&mut findings, &outcome, &[Verdict::QuietFirst; MODES.len()]);
     // The marks are those of the first run.
     let dma = check::guarded_dma(&outcome.output, &outcome.trace);
