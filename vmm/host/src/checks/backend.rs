@@ -43,6 +43,9 @@ pub fn sentence(decision: &BackendDecision) -> String {
         BackendReason::OnlyGroup(bdf) => {
             format!("{bdf} has a group and no character device")
         }
+        BackendReason::BuiltWithoutCdev => {
+            "the host kernel was built without CONFIG_VFIO_DEVICE_CDEV".to_owned()
+        }
         BackendReason::Release(release) => match decision.backend {
             Backend::Cdev => format!("the host runs Linux {release}"),
             Backend::Group => {

@@ -8,7 +8,7 @@ use iommufd_backend::{CdevKind, CdevNode, GroupNode};
 use strum::{EnumIter, IntoStaticStr};
 
 use crate::facts::device::cdev_kind;
-use crate::facts::kernel::{release, version};
+use crate::facts::kernel::{config, release, version};
 use crate::sys_root::SysRoot;
 
 /// The first kernel that gives devices in noiommu mode a character device, and reports physical addresses.
@@ -68,6 +68,8 @@ pub enum BackendReason {
     OnlyGroup(Bdf),
     /// The kernel's release, where no node is there to decide.
     Release(String),
+    /// The kernel's configuration, which has groups and no character devices, where no node is there to decide.
+    BuiltWithoutCdev,
 }
 
 /// The interface that a run uses.
@@ -114,17 +116,37 @@ impl BackendDecision {
                 (Backend::Cdev, BackendReason::Iommu)
             }
             None if !noiommu.is_empty() && have_cdev => (Backend::Cdev, BackendReason::AllHaveCdev),
-            None => {
-                let release = release(root);
-                let backend = match version(&release) {
-                    Some(version) if version < FIRST_CDEV => Backend::Group,
-                    _ => Backend::Cdev,
-                };
-                (backend, BackendReason::Release(release))
-            }
+            None => return Self::of_kernel(root),
         };
         Self { backend, reason }
     }
+
+    /// By what the kernel can offer, before there is a node.
+    fn of_kernel(root: &SysRoot) -> Self {
+        let release = release(root);
+        let is_old = version(&release).is_some_and(|version| version < FIRST_CDEV);
+        if !is_old && is_built_without_cdev(root) {
+            return Self {
+                backend: Backend::Group,
+                reason: BackendReason::BuiltWithoutCdev,
+            };
+        }
+        Self {
+            backend: if is_old {
+                Backend::Group
+            } else {
+                Backend::Cdev
+            },
+            reason: BackendReason::Release(release),
+        }
+    }
+}
+
+/// Whether the kernel's configuration is known to have groups, and no character devices.
+fn is_built_without_cdev(root: &SysRoot) -> bool {
+    config(root).is_some_and(|(_, options)| {
+        options.contains_key("VFIO_GROUP") && !options.contains_key("VFIO_DEVICE_CDEV")
+    })
 }
 
 /// A node by which a function can be opened.
@@ -262,6 +284,24 @@ mod tests {
         assert_eq!(both.reason, BackendReason::AllHaveCdev);
         fake.write("proc/sys/kernel/osrelease", "6.12.57");
         assert_eq!(of(&[disk]), both);
+    }
+
+    #[test]
+    fn a_new_kernel_built_with_groups_alone_has_groups() {
+        let fake = Fake::new();
+        fake.write("proc/sys/kernel/osrelease", "7.3.0");
+        for (options, backend) in [
+            ("CONFIG_VFIO_GROUP=y\n", Backend::Group),
+            (
+                "CONFIG_VFIO_GROUP=y\nCONFIG_VFIO_DEVICE_CDEV=y\n",
+                Backend::Cdev,
+            ),
+            ("CONFIG_VFIO=m\n", Backend::Cdev),
+        ] {
+            fake.write("boot/config-7.3.0", options);
+            let decided = BackendDecision::new(&fake.root, BackendChoice::Auto, []);
+            assert_eq!(decided.backend, backend, "{options}");
+        }
     }
 
     #[test]
