@@ -6,7 +6,7 @@
 //! it has to tell, it reports in lines `guest: KEY=VALUE`, which [`facts`] finds among the
 //! kernel's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,15 +39,55 @@ pub fn write_initramfs_of(
     archive.write(path)
 }
 
-/// Writes an initramfs with this program of the workspace's as `/bin/PROGRAM`, and no modules.
+/// The same with this program of the workspace's as `/bin/PROGRAM`.
 ///
 /// # Errors
 /// Those of [`write_initramfs`], and [`Error::Missing`] before the program is built.
-pub fn write_program_initramfs(path: &Path, program: &str, script: &str) -> Result<()> {
+pub fn write_program_initramfs(
+    path: &Path,
+    modules: &[&str],
+    program: &str,
+    script: &str,
+) -> Result<()> {
     let mut archive = with_script(Arch::X86_64, script)?;
     let source = paths::guest_program(program, GuestTarget::Linux(Arch::X86_64))?;
     archive.add_path(&format!("bin/{program}"), &source)?;
+    add_modules(&mut archive, &setup::guest_kernel()?, modules)?;
     archive.write(path)
+}
+
+/// Writes an initramfs with these programs of this machine's in `/bin`, the libraries that they load, and modules.
+///
+/// # Errors
+/// Those of [`write_initramfs`], and that `ldd` fails.
+pub fn write_initramfs_with(
+    path: &Path,
+    modules: &[&str],
+    programs: &[&str],
+    script: &str,
+) -> Result<()> {
+    let mut archive = with_script(Arch::X86_64, script)?;
+    let mut files = BTreeSet::new();
+    for program in programs {
+        let name = Path::new(program).file_name().unwrap_or_default();
+        let name = format!("bin/{}", name.to_string_lossy());
+        archive.add_path(&name, Path::new(program))?;
+        let listed = shell::run(&mut shell::command("ldd", [program]))?;
+        files.extend(libraries(&listed).map(PathBuf::from));
+    }
+    for file in files {
+        archive.add_path(file.to_string_lossy().trim_start_matches('/'), &file)?;
+    }
+    add_modules(&mut archive, &setup::guest_kernel()?, modules)?;
+    archive.write(path)
+}
+
+/// The files in what `ldd` prints: `NAME => FILE (ADDRESS)`, or `FILE (ADDRESS)` for the dynamic linker.
+fn libraries(listed: &str) -> impl Iterator<Item = &str> {
+    listed.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        words.find(|word| word.starts_with('/'))
+    })
 }
 
 fn with_script(arch: Arch, script: &str) -> Result<Initramfs> {
@@ -169,6 +209,14 @@ mod tests {
             ["kernel/lone.ko.xz"]
         );
         assert_eq!(with_dependencies(INDEX, "nvm"), None);
+    }
+
+    #[test]
+    fn libraries_are_all_files_that_are_named() {
+        let listed =
+            "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/libc.so.6 (0x2)\n\t/lib64/ld.so (0x3)\n";
+        let found: Vec<_> = libraries(listed).collect();
+        assert_eq!(found, ["/lib/libc.so.6", "/lib64/ld.so"]);
     }
 
     #[test]

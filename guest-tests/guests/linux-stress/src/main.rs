@@ -14,7 +14,7 @@ use linux_stress::run::run;
 const USAGE: &str =
     "Usage: linux-stress run 'stress=nvme|net|mix [seconds=S] [threads=N] [seed=N] [destroy=yes] \
                      [server=IP/PORT] [address=IP/PREFIX,...]'
-       linux-stress reads 'disk=PATH count=N depth=N [batch=N]'";
+       linux-stress reads 'disk=PATH count=N depth=N [batch=N] [pages=N]'";
 
 fn main() -> ExitCode {
     let report = Report::new(Box::new(std::io::stdout()));

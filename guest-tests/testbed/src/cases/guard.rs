@@ -6,6 +6,7 @@
 mod control;
 mod kernels;
 mod kills;
+mod programs;
 mod shapes;
 
 use super::check::{self, Findings};
@@ -24,6 +25,7 @@ use crate::{guest, image, setup};
 pub use control::control;
 pub use kernels::{old_kernel, other_kernels};
 pub use kills::{long as many_kills, short as kills};
+pub use programs::programs;
 pub use shapes::shapes;
 
 /// Functions of the guest's: hash a disk; write its second half, with every byte one higher, over the first and flush

@@ -83,6 +83,7 @@ pub const ALL: &[Case] = &[
     on_pc("guard", 240, guard::stock_kernel),
     case("guard-kernels", 60, guard::old_kernel),
     long("guard-kernels-long", 150, guard::other_kernels),
+    long("guard-programs", 240, guard::programs),
     case("guard-control", 90, guard::control),
     case("guard-shapes", 400, guard::shapes),
     case("guard-kills", 300, guard::kills),

@@ -147,7 +147,7 @@ fn translate_of(arch: Arch, share: Share) -> Result<CaseResult> {
 /// A user-space driver in a stock Linux guest translates for edu.
 pub fn translate_linux() -> Result<CaseResult> {
     let initramfs = tempfile::NamedTempFile::new().at("create", "a temporary file")?;
-    guest::write_program_initramfs(initramfs.path(), "window-example", EXAMPLE)?;
+    guest::write_program_initramfs(initramfs.path(), &[], "window-example", EXAMPLE)?;
     let machine = Machine::builder()
         .patience(stress::SILENCE_TIMEOUT)
         .device(EDU)

@@ -56,6 +56,15 @@ pub fn setup(arch: Arch, update: bool) -> Result<()> {
     Ok(())
 }
 
+/// Installs packages that few cases need, when the first of these runs.
+///
+/// # Errors
+/// [`Error::Missing`] with the command if only root can.
+pub fn programs(packages: &[&str]) -> Result<()> {
+    let _lock = lock()?;
+    tools::install(packages)
+}
+
 /// Keeps others from changing the cache until the file is closed; waits for them.
 fn lock() -> Result<File> {
     let cache = paths::cache()?;

@@ -56,6 +56,25 @@ pub fn install_missing(arch: Arch) -> Result<()> {
     require_qemu(arch)
 }
 
+/// Installs those of `packages` that are missing, which few cases need, or prints how to.
+pub fn install(packages: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = packages
+        .iter()
+        .copied()
+        .filter(|package| !is_installed(package))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !is_root() {
+        return Err(Error::Missing {
+            what: missing.join(", "),
+            command: format!("as root, `apt install {}`", missing.join(" ")),
+        });
+    }
+    Apt::of_machine(Arch::default())?.install(&missing, false)
+}
+
 /// Checks that QEMU is there and new enough.
 ///
 /// # Errors

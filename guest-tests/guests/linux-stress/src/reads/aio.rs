@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Bytes of each read.
+/// Bytes of a page: each read is of one or more.
 pub const BLOCK: usize = 4096;
 
 /// `IOCB_CMD_PREAD` (Linux include/uapi/linux/aio_abi.h).
@@ -44,7 +44,7 @@ struct Event {
 
 const _: () = assert!(size_of::<ControlBlock>() == 64 && size_of::<Event>() == 32);
 
-/// Where a read goes: a page, as direct I/O wants it.
+/// A page of where a read goes, as direct I/O wants it.
 #[repr(C, align(4096))]
 #[derive(Clone, Copy, Debug)]
 struct Block([u8; BLOCK]);
@@ -53,6 +53,8 @@ struct Block([u8; BLOCK]);
 #[derive(Debug)]
 pub struct Queue {
     file: File,
+    /// Bytes of each read, a multiple of [`BLOCK`].
+    bytes: usize,
     context: libc::c_ulong,
     /// Nothing here refers to them once reads are under way: the kernel writes to them.
     buffers: Vec<Block>,
@@ -61,19 +63,20 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue of `depth` slots for reads of `disk`, past the page cache.
+    /// A queue of `depth` slots for reads of `disk`, past the page cache, of `pages` pages each.
     ///
     /// # Errors
     /// As of `open(2)` and `io_setup(2)`.
-    pub fn open(disk: &Path, depth: usize) -> io::Result<Self> {
+    pub fn open(disk: &Path, depth: usize, pages: usize) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECT)
             .open(disk)?;
         let mut queue = Self {
             file,
+            bytes: pages * BLOCK,
             context: 0,
-            buffers: vec![Block([0; BLOCK]); depth],
+            buffers: vec![Block([0; BLOCK]); depth * pages],
             blocks: vec![ControlBlock::default(); depth],
             events: vec![Event::default(); depth],
         };
@@ -101,13 +104,15 @@ impl Queue {
     /// As of `io_submit(2)`.
     #[expect(unsafe_code, reason = "a system call")]
     pub fn submit(&mut self, reads: &[(usize, u64)]) -> io::Result<()> {
+        let pages = self.bytes / BLOCK;
         for (slot, offset) in reads {
+            let buffer = self.buffers[slot * pages..][..pages].as_mut_ptr();
             self.blocks[*slot] = ControlBlock {
                 data: *slot as u64,
                 opcode: PREAD,
                 file: self.file.as_raw_fd().cast_unsigned(),
-                buffer: (&raw mut self.buffers[*slot]).expose_provenance() as u64,
-                bytes: BLOCK as u64,
+                buffer: buffer.expose_provenance() as u64,
+                bytes: self.bytes as u64,
                 offset: offset.cast_signed(),
                 ..ControlBlock::default()
             };
@@ -154,7 +159,7 @@ impl Queue {
         let done = &self.events[..checked(result)?];
         for event in done {
             match event.result {
-                0.. if event.result.cast_unsigned() == BLOCK as u64 => {}
+                0.. if event.result.cast_unsigned() == self.bytes as u64 => {}
                 0.. => return Err(io::ErrorKind::UnexpectedEof.into()),
                 error => {
                     let errno = i32::try_from(-error).unwrap_or(libc::EIO);
