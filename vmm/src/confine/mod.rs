@@ -65,6 +65,8 @@ struct Inner {
     root: Option<(PathBuf, OwnedFd)>,
     /// What the main thread may do in the end.
     ways: Mutex<Vec<Way>>,
+    /// What the main thread starts from now on has an empty bounding set.
+    enclosed: AtomicBool,
     /// The main thread is confined, and what it starts is from the beginning.
     main_entered: AtomicBool,
 }
@@ -104,6 +106,7 @@ impl Confinement {
             user: config.user.as_ref().map(jail_user).transpose()?,
             root: root.transpose()?,
             ways: Mutex::default(),
+            enclosed: AtomicBool::new(false),
             main_entered: AtomicBool::new(false),
         }))))
     }
@@ -158,6 +161,8 @@ impl Confinement {
         // Nothing can be looked up afterwards.
         Limits::keep();
         privilege::hide_memory()?;
+        privilege::empty_bounding_set()?;
+        inner.enclosed.store(true, Ordering::SeqCst);
         match &inner.root {
             Some((path, directory)) => privilege::change_root(directory.as_fd(), path),
             None => Ok(()),
@@ -178,7 +183,10 @@ impl Confinement {
         }
         // Threads that the main thread starts later have inherited it.
         if !inner.main_entered.load(Ordering::SeqCst) {
-            drop_privileges(inner.user.as_ref())?;
+            if !inner.enclosed.load(Ordering::SeqCst) {
+                privilege::empty_bounding_set()?;
+            }
+            privilege::become_unprivileged(inner.user.as_ref())?;
             match is_main {
                 true => files::restrict(&inner.ways()),
                 false => files::restrict(&[]),

@@ -26,7 +26,15 @@ use super::user::User;
 /// # Errors
 /// [`ConfineError::Confine`]
 pub fn drop_privileges(user: Option<&User>) -> Result<(), ConfineError> {
-    set_no_new_privs(true).map_err(cannot("forbid new privileges"))?;
+    empty_bounding_set()?;
+    become_unprivileged(user)
+}
+
+/// No program that this thread executes has capabilities, nor one of a thread that it starts from now on.
+///
+/// # Errors
+/// [`ConfineError::Confine`]
+pub(super) fn empty_bounding_set() -> Result<(), ConfineError> {
     let held = capabilities(None).map_err(cannot("read capabilities"))?;
     if held.effective.contains(CapabilitySet::SETPCAP) {
         for capability in CapabilitySet::all() {
@@ -34,6 +42,15 @@ pub fn drop_privileges(user: Option<&User>) -> Result<(), ConfineError> {
             let _ = remove_capability_from_bounding_set(capability);
         }
     }
+    Ok(())
+}
+
+/// What [`drop_privileges`] does in a thread whose bounding set is empty.
+///
+/// # Errors
+/// [`ConfineError::Confine`]
+pub(super) fn become_unprivileged(user: Option<&User>) -> Result<(), ConfineError> {
+    set_no_new_privs(true).map_err(cannot("forbid new privileges"))?;
     if let Some(User { uid, gid, groups }) = user {
         let (user, group) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
         let groups: Vec<_> = groups.iter().copied().map(Gid::from_raw).collect();
