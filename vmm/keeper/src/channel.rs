@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -77,22 +78,30 @@ impl Channel {
         Ok(())
     }
 
+    /// Waits for a packet, and returns its length; 0 once the other end is closed.
+    fn next_len(&self) -> io::Result<usize> {
+        let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
+        let none = || recvmsg(&self.0, &mut [], &mut RecvAncillaryBuffer::default(), flags);
+        match retry_on_intr(none) {
+            Err(Errno::CONNRESET) => Ok(0),
+            result => Ok(result?.bytes),
+        }
+    }
+
     /// Waits for a message and its files; `None` once the other end is closed.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] for one that makes no sense; the next one may.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut bytes = vec![0; MAX_PACKET_LEN];
+        // A buffer for the longest one would be in memory as long as there is none.
+        let mut bytes = vec![0; self.next_len()?.min(MAX_PACKET_LEN)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = loop {
-            let slices = &mut [IoSliceMut::new(&mut bytes)];
-            match recvmsg(&self.0, slices, &mut beside, flags) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-                result => break result?,
-            }
+        let slices = &mut [IoSliceMut::new(&mut bytes)];
+        let received = match retry_on_intr(|| recvmsg(&self.0, slices, &mut beside, flags)) {
+            Err(Errno::CONNRESET) => return Ok(None),
+            result => result?,
         };
         let mut files = Vec::new();
         for message in beside.drain() {
