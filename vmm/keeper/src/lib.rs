@@ -27,8 +27,10 @@
 //! | `serve` | What does a keeper do? |
 //! | `confine` | What may it do? |
 //! | `find` | Which keepers run, and how do they end? |
+//! | `code` | What of the program stays mapped while it waits? |
 
 mod channel;
+mod code;
 mod confine;
 mod find;
 mod message;
@@ -37,6 +39,7 @@ mod spawn;
 mod start;
 
 pub use channel::{Channel, MAX_FILES};
+pub use code::release_code;
 pub use confine::confine;
 pub use find::{DIRECTORY, Found, find, open_directory, release};
 pub use message::{Kept, Status};

@@ -15,6 +15,7 @@ use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{PidfdFlags, getppid, pidfd_open};
 
 use crate::channel::Channel;
+use crate::code::release_code;
 use crate::confine::{Duty, confine_keeper, restrict_to};
 use crate::find::{ANSWER_TIMEOUT, DIRECTORY, Published, trusted_peer};
 use crate::message::{Answer, Kept, Request, Settled, Status};
@@ -124,6 +125,8 @@ pub(crate) fn serve(
 ) -> Result<(), KeeperError> {
     let mut held = Held::default();
     loop {
+        // It waits for as long as the guest runs.
+        release_code();
         let (request, files) = match channel.receive() {
             Ok(Some(received)) => received,
             Ok(None) => break,
