@@ -142,10 +142,11 @@ impl BackendDecision {
     }
 }
 
-/// Whether the kernel's configuration is known to have groups, and no character devices.
+/// Whether the kernel's configuration is known to have groups and their containers, and no character devices.
 fn is_built_without_cdev(root: &SysRoot) -> bool {
     config(root).is_some_and(|(_, options)| {
-        options.contains_key("VFIO_GROUP") && !options.contains_key("VFIO_DEVICE_CDEV")
+        let has = |name| options.contains_key(name);
+        has("VFIO_GROUP") && has("VFIO_CONTAINER") && !has("VFIO_DEVICE_CDEV")
     })
 }
 
@@ -291,14 +292,15 @@ mod tests {
         let fake = Fake::new();
         fake.write("proc/sys/kernel/osrelease", "7.3.0");
         for (options, backend) in [
-            ("CONFIG_VFIO_GROUP=y\n", Backend::Group),
-            (
-                "CONFIG_VFIO_GROUP=y\nCONFIG_VFIO_DEVICE_CDEV=y\n",
-                Backend::Cdev,
-            ),
-            ("CONFIG_VFIO=m\n", Backend::Cdev),
+            ("GROUP CONTAINER", Backend::Group),
+            ("GROUP CONTAINER DEVICE_CDEV", Backend::Cdev),
+            ("GROUP", Backend::Cdev),
+            ("PCI", Backend::Cdev),
         ] {
-            fake.write("boot/config-7.3.0", options);
+            let lines = options
+                .split(' ')
+                .map(|name| format!("CONFIG_VFIO_{name}=y\n"));
+            fake.write("boot/config-7.3.0", &lines.collect::<String>());
             let decided = BackendDecision::new(&fake.root, BackendChoice::Auto, []);
             assert_eq!(decided.backend, backend, "{options}");
         }
