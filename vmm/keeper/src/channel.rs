@@ -81,8 +81,8 @@ impl Channel {
     /// Waits for a packet, and returns its length; 0 once the other end is closed.
     fn next_len(&self) -> io::Result<usize> {
         let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
-        let none = || recvmsg(&self.0, &mut [], &mut RecvAncillaryBuffer::default(), flags);
-        match retry_on_intr(none) {
+        let peek = || recvmsg(&self.0, &mut [], &mut RecvAncillaryBuffer::default(), flags);
+        match retry_on_intr(peek) {
             Err(Errno::CONNRESET) => Ok(0),
             result => Ok(result?.bytes),
         }
@@ -93,8 +93,11 @@ impl Channel {
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] for one that makes no sense; the next one may.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        // A buffer for the longest one would be in memory as long as there is none.
-        let mut bytes = vec![0; self.next_len()?.min(MAX_PACKET_LEN)];
+        // A buffer for the longest packet would be in memory while none arrives.
+        let mut bytes = match self.next_len()? {
+            0 => return Ok(None),
+            len => vec![0; len.min(MAX_PACKET_LEN)],
+        };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC;

@@ -33,6 +33,9 @@ const OWN_NOTES: [&str; 3] = ["unpin", "close_device", "close_group"];
 const OTHER_NOTES: [&str; 2] = ["unmap", "close_iommufd"];
 const OTHER_NOTES_WITH_IOMMUFD: [&str; 1] = ["unmap"];
 
+/// A machine with the kernel, and what must not be noted there.
+type Kernel = (fn(Machine) -> Machine, &'static [&'static str]);
+
 /// A whole disk read and rewritten by a stock kernel, with a canary in the rest of the machine's memory.
 pub fn stock_kernel(arch: Arch) -> Result<CaseResult> {
     let variant = Variant {
@@ -72,7 +75,7 @@ pub fn choice() -> Result<CaseResult> {
 
 /// Kernels that few cases use: groups on iommufd's container, and the newest kernel without iommufd.
 pub fn other_kernels() -> Result<CaseResult> {
-    let kernels: [(fn(Machine) -> Machine, &[&str]); 2] = [
+    let kernels: [Kernel; 2] = [
         (
             |machine| (PLAIN.machine)(machine).flavour(Flavour::OldIommufd),
             &OTHER_NOTES_WITH_IOMMUFD,

@@ -43,9 +43,9 @@ echo complaints $(dmesg | grep -c 'nvme.*\(polled\|timeout\)')
 const MEASURE: &str = r#"
 tracing=/sys/kernel/tracing
 probe() {
-    echo 'r:cost/exit kvm_arch_vcpu_ioctl_run' > $tracing/kprobe_events
-    echo 'p:cost/store complete_emulated_mmio' >> $tracing/kprobe_events
-    echo 'p:cost/message kvm_send_userspace_msi' >> $tracing/kprobe_events
+    echo 'r:cost/exit kvm_arch_vcpu_ioctl_run' > $tracing/kprobe_events &&
+    echo 'p:cost/store complete_emulated_mmio' >> $tracing/kprobe_events &&
+    echo 'p:cost/message kvm_send_userspace_msi' >> $tracing/kprobe_events &&
     echo 1 > $tracing/events/cost/enable
 }
 unprobe() {
@@ -112,7 +112,7 @@ const LIMITS: [(&str, u64, &str, u64); 7] = [
     ("poll", 32, "messages", 1000),
 ];
 
-/// Exits, messages and instructions of reads.
+/// Exits, messages and time of reads.
 pub fn reads() -> Result<CaseResult> {
     let outcome = run()?;
     let mut findings = Findings::default();

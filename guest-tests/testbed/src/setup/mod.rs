@@ -60,7 +60,7 @@ pub fn setup(arch: Arch, update: bool) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Missing`] with the command if only root can.
-pub fn programs(packages: &[&str]) -> Result<()> {
+pub fn programs(packages: &[&'static str]) -> Result<()> {
     let _lock = lock()?;
     tools::install(packages)
 }

@@ -31,12 +31,7 @@ const PACKAGES: [&str; 13] = [
 /// Installs what is missing, or prints how to.
 pub fn install_missing(arch: Arch) -> Result<()> {
     let (_, cross) = arch.cross_compiler().unwrap_or_default();
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .chain(cross)
-        .copied()
-        .filter(|package| !is_installed(package))
-        .collect();
+    let missing = missing(PACKAGES.iter().chain(cross));
     let qemu_missing = require_qemu(arch).is_err();
     if missing.is_empty() && !qemu_missing {
         return Ok(());
@@ -57,12 +52,8 @@ pub fn install_missing(arch: Arch) -> Result<()> {
 }
 
 /// Installs those of `packages` that are missing, which few cases need, or prints how to.
-pub fn install(packages: &[&str]) -> Result<()> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|package| !is_installed(package))
-        .collect();
+pub fn install(packages: &[&'static str]) -> Result<()> {
+    let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
     }
@@ -85,6 +76,11 @@ pub fn require_qemu(arch: Arch) -> Result<()> {
         Some(version) if version >= QEMU_OLDEST => Ok(()),
         _ => Err(how_to_install(arch, Vec::new(), true)),
     }
+}
+
+fn missing<'a>(packages: impl IntoIterator<Item = &'a &'static str>) -> Vec<&'static str> {
+    let packages = packages.into_iter().copied();
+    packages.filter(|package| !is_installed(package)).collect()
 }
 
 fn is_installed(package: &str) -> bool {

@@ -37,7 +37,7 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// Takes `disk=PATH count=N depth=N [batch=N] [pages=N]`; `batch` divides `depth`, and `pages` is [`MAX_PAGES`] at
+    /// Takes `disk=PATH count=N depth=N [batch=N] [pages=N]`; `batch` divides `depth`, and `pages` is 256 at
     /// most.
     ///
     /// # Errors
