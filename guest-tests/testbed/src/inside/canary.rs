@@ -51,7 +51,9 @@ pub fn run(canary: Canary, command: &[String]) -> Result<i32> {
     let free = free_low_frames()?;
     settle_memory()?;
     let mut chunks = hold(canary.leave_mib, &pagemap)?;
+    drain_lists()?;
     for chunk in &mut chunks {
+        chunk.frames = chunk.mapping.frames(&pagemap)?;
         chunk.fill();
     }
     let held = chunks
@@ -208,6 +210,13 @@ fn settle_memory() -> Result<()> {
         fs::write(path, value).at("write", path)?;
     }
     Ok(())
+}
+
+/// Makes the kernel put what was locked last on the list of pages that stay. Until then compaction may move them
+/// (mm/compaction.c, `isolate_migratepages_block`); to compact begins with that (`compact_nodes`).
+fn drain_lists() -> Result<()> {
+    let path = "/proc/sys/vm/compact_memory";
+    fs::write(path, "1").at("write", path)
 }
 
 /// Takes memory until little is left, then gives chunks above [`LOW`] back until `leave_mib` are free.
