@@ -44,10 +44,10 @@ fn release(begin: u64, bytes: u64) {
         return;
     };
     let address = ptr::with_exposed_provenance_mut(address);
+    #[expect(unsafe_code, reason = "the program's own segments")]
     // SAFETY: a segment's pages are a private mapping of the program's file, which no other segment shares. This one is not
     // writable, so that its pages are those of the page cache already, and mapping them again changes nothing. (A debugger's
     // breakpoints are written to copies, and are lost.)
-    #[expect(unsafe_code, reason = "the program's own segments")]
     let result = unsafe { madvise(address, pages, Advice::LinuxDontNeed) };
     if let Err(errno) = result {
         log::debug!("Cannot unmap {pages} bytes of the program at {address:p}: {errno}");
