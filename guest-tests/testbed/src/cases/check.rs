@@ -137,6 +137,13 @@ pub fn guarded_dma(output: &str, trace: &str) -> DmaCheck {
     trace::check_dma(during, &memory)
 }
 
+/// That DMA was inside, with at least so many bytes.
+pub fn guarded_dma_inside(findings: &mut Findings, output: &str, trace: &str, least_bytes: u64) {
+    let dma = guarded_dma(output, trace);
+    findings.expect(dma.outside == 0, format!("DMA outside: {dma:x?}"));
+    findings.expect(dma.bytes >= least_bytes, format!("too little DMA: {dma:?}"));
+}
+
 /// Nothing wrote to the rest of the machine's memory, which was `least_mib` at least.
 pub fn canary_lives(findings: &mut Findings, outcome: &Outcome, least_mib: u64) {
     let facts = script::facts(&outcome.output);

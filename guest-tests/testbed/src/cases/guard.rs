@@ -19,7 +19,7 @@ use crate::machine::{Machine, Outcome};
 use crate::order::{self, Verdict};
 use crate::runner::CaseResult;
 use crate::setup::Arch;
-use crate::trace::{self, DmaCheck};
+use crate::trace;
 use crate::{guest, image, setup};
 
 pub use control::control;
@@ -164,10 +164,7 @@ pub(super) fn dma_is_inside(findings: &mut Findings, outcome: &Outcome, output: 
         !trace::queue_memory(output).is_empty(),
         "no memory of the monitor's is told",
     );
-    let check = check::guarded_dma(output, &outcome.trace);
-    let DmaCheck { bytes, outside, .. } = check;
-    findings.expect(outside == 0, format!("DMA outside: {check:x?}"));
-    findings.expect(bytes >= MIN_DMA, format!("too little DMA: {check:?}"));
+    check::guarded_dma_inside(findings, output, &outcome.trace, MIN_DMA);
     findings.expect(
         !outcome.trace.contains("pci_nvme_map_sgl "),
         "the device was given SGLs",

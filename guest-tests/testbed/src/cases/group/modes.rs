@@ -47,9 +47,7 @@ pub fn modes() -> Result<CaseResult> {
     took_group(&mut findings, &outcome, &OTHER_NOTES);
     check::quiet_before_release(&mut findings, &outcome, &[Verdict::QuietFirst; MODES.len()]);
     // The marks are those of the first run.
-    let dma = check::guarded_dma(&outcome.output, &outcome.trace);
-    findings.expect(dma.outside == 0, format!("DMA outside: {dma:x?}"));
-    findings.expect(dma.bytes >= BYTES, format!("too little DMA: {dma:?}"));
+    check::guarded_dma_inside(&mut findings, &outcome.output, &outcome.trace, BYTES);
     check::device_saw_quiet(&mut findings, &outcome, facts.get("bdf"));
     Ok(findings.into_result(&outcome))
 }

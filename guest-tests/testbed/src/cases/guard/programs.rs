@@ -6,10 +6,10 @@
 use super::{CPUS, FUNCTIONS};
 use crate::cases::check::{self, Findings};
 use crate::cases::rig::{ARGUMENTS, Rig};
+use crate::cases::scattered::MIN_CANARY_MIB;
 use crate::cases::script::{self, PRELUDE};
 use crate::error::Result;
 use crate::runner::CaseResult;
-use crate::trace::DmaCheck;
 use crate::{guest, image, setup};
 
 const PACKAGES: [&str; 2] = ["fio", "nvme-cli"];
@@ -19,8 +19,6 @@ const PROGRAMS: [&str; 2] = ["/usr/bin/fio", "/usr/sbin/nvme"];
 const LARGE_MIB: usize = 32;
 /// What `fio` moves at least in all: in each run 4 MiB, and what it wrote of them once more.
 const MIN_DMA: u64 = RUNS.len() as u64 * (4 << 20) * 3 / 2;
-/// What the canary holds at least.
-const MIN_CANARY_MIB: u64 = 256;
 
 /// In the guest, before the rest: `works KEY WORDS COMMAND...` and `refused KEY WORDS COMMAND...` tell `as wanted` if the
 /// command succeeded, or failed, and printed the words.
@@ -152,10 +150,7 @@ pub fn programs() -> Result<CaseResult> {
     }
     findings.expect_eq("complaints", guest.get("complaints"), Some(&"0"));
     check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
-    let check = check::guarded_dma(&outcome.output, &outcome.trace);
-    let DmaCheck { bytes, outside, .. } = check;
-    findings.expect(outside == 0, format!("DMA outside: {check:x?}"));
-    findings.expect(bytes >= MIN_DMA, format!("too little DMA: {check:?}"));
+    check::guarded_dma_inside(&mut findings, &outcome.output, &outcome.trace, MIN_DMA);
     Ok(findings.into_result(&outcome))
 }
 

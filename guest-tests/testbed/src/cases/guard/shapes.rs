@@ -157,13 +157,11 @@ pub fn shapes() -> Result<CaseResult> {
     );
     check::canary_lives(&mut findings, &outcome, MIN_CANARY_MIB);
     is_scattered(&mut findings, &outcome);
-    let dma = check::guarded_dma(&outcome.output, &outcome.trace);
-    findings.expect(dma.outside == 0, format!("DMA outside: {dma:x?}"));
     let least = disks
         .iter()
         .map(|disk| disk.contents.len() as u64)
         .sum::<u64>();
-    findings.expect(dma.bytes >= 3 * least, format!("too little DMA: {dma:?}"));
+    check::guarded_dma_inside(&mut findings, &outcome.output, &outcome.trace, 3 * least);
     Ok(findings.into_result(&outcome))
 }
 
