@@ -15,8 +15,12 @@ use crate::setup::{self, Arch};
 /// although interrupts are on and the timer's is pending (seen with one processor: HLT=1, IF set,
 /// vector 236 in the local APIC's IRR, ISR empty). Any interrupt wakes it; a one-shot timer never
 /// sends another.
+///
+/// The processor's TSC is not constant (CPUID), so KVM keeps the frequency that was measured first for its guests
+/// (`kvm_timer_init`). If the second measurement is higher by more than the tolerance, `kvm_set_tsc_khz` fails for each
+/// vCPU, whose TSC stands still for KVM from then on, and with it a timer in TSC-deadline mode, which a nested QEMU offers.
 const LENIENT_OPTIONS: &str = "tsc=reliable no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 \
-                        nvme_core.io_timeout=255 mitigations=off nohz=off highres=off";
+                        nvme_core.io_timeout=255 mitigations=off nohz=off highres=off kvm.tsc_tolerance_ppm=100000";
 
 /// Files of one run.
 #[derive(Debug)]
