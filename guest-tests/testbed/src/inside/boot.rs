@@ -41,8 +41,13 @@ pub enum Trace {
 impl Trace {
     fn events(self) -> &'static [&'static str] {
         match self {
-            Self::All => &["boot", "sched/sched_switch"],
-            Self::Memory => &["boot/clear", "boot/cleared", "boot/slot"],
+            Self::All => &["boot", "sched/sched_process_exec", "sched/sched_switch"],
+            Self::Memory => &[
+                "boot/clear",
+                "boot/cleared",
+                "boot/slot",
+                "sched/sched_process_exec",
+            ],
         }
     }
 }
@@ -76,7 +81,6 @@ pub fn run(boot: Boot, words: &[String]) -> Result<i32> {
     };
     let idle_before = idle_ms();
     let began = Instant::now();
-    mark("exec")?;
     let mut child = start_piped(program, arguments)?;
     let output = child.stdout.take().into_iter();
     let mut init = None;
@@ -154,14 +158,15 @@ fn without_guest_memory(smaps: &str) -> u64 {
     total
 }
 
-/// What the notes say of the time to the init's first line, and of the end. Of `own`, which is this process, only marks
-/// and switches of tasks count.
+/// What the notes say of the time from exec to the init's first line, and of the end. Of `own`, which is this process, only
+/// marks and switches of tasks count; what precedes exec is the start of a process, whoever starts it.
 fn count(notes: &str, own: u32) -> serde_json::Value {
     let own = format!("-{own}");
     let mut counts = Counts::default();
     for event in notes.lines().filter_map(Event::parse) {
         let what = match event.name {
             MARK => event.text,
+            "sched_process_exec" => "exec",
             "sched_switch" if event.text.contains("next_pid=0 ") => "idle",
             "sched_switch" if event.text.contains("prev_pid=0 ") => "busy",
             _ if event.task.ends_with(&own) => continue,
@@ -196,13 +201,14 @@ struct Counts {
 impl Counts {
     fn add(&mut self, at: f64, what: &str) {
         match what {
-            "exec" => self.began = Some(at),
+            // The first one: a monitor may start further programs.
+            "exec" => self.began = self.began.or(Some(at)),
             "init" => self.is_init = true,
             "gone" => self.end = at - self.last_left,
             "leave" => self.last_left = at,
             _ => {}
         }
-        if self.is_init {
+        if self.began.is_none() || self.is_init {
             return;
         }
         let is_outside = self.first_entry.is_none() || self.left.is_some();
@@ -249,7 +255,10 @@ mod tests {
     #[test]
     fn notes_are_counted_up_to_the_init() {
         let notes = "# tracer: nop\n\
-            testbed-7 [000] ..... 1.000000: tracing_mark_write: exec\n\
+            a-9 [000] ..... 0.900000: call: (x64_sys_call+0x4/0x10)\n\
+            testbed-7 [000] ..... 0.910000: sched_switch: prev_comm=testbed prev_pid=7 prev_prio=120 prev_state=D ==> next_comm=swapper/0 next_pid=0 next_prio=120\n\
+            <idle>-0 [000] ..... 0.930000: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=a next_pid=9 next_prio=120\n\
+            a-b-9 [000] ..... 1.000000: sched_process_exec: filename=/tmp/bench/a-b pid=9 old_pid=9\n\
             testbed-7 [000] ..... 1.000001: call: (x64_sys_call+0x4/0x10)\n\
             a-b-9 [000] ..... 1.100000: call: (x64_sys_call+0x4/0x10)\n\
             a-b-9 [000] ..... 1.110000: sched_switch: prev_comm=a-b prev_pid=9 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120\n\
@@ -260,6 +269,7 @@ mod tests {
             vcpu0-10 [000] ..... 1.500000: enter: (kvm_arch_vcpu_ioctl_run+0x4/0x10)\n\
             vcpu0-10 [000] ..... 2.000000: leave: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
             vcpu0-10 [000] ..... 2.250000: enter: (kvm_arch_vcpu_ioctl_run+0x4/0x10)\n\
+            keeper-11 [000] ..... 2.300000: sched_process_exec: filename=/tmp/bench/a-b pid=11 old_pid=11\n\
             testbed-7 [000] ..... 3.000000: tracing_mark_write: init\n\
             vcpu0-10 [000] ..... 3.250000: leave: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
             testbed-7 [000] ..... 3.750000: tracing_mark_write: gone\n";
@@ -283,6 +293,7 @@ mod tests {
 
     /// A process sleeps while threads of the kernel come and go (trace_pipe of Linux 6.18, `set_event_pid` "0 31886").
     const SLEEP: &str = "\
+              sh-31886   [000] .....   659.000000: sched_process_exec: filename=/bin/sh pid=31886 old_pid=31886
               sh-31886   [000] d..2.   659.120447: sched_switch: prev_comm=sh prev_pid=31886 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120
           <idle>-0       [000] d..2.   659.128089: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=rcu_preempt next_pid=15 next_prio=120
      rcu_preempt-15      [000] d..2.   659.128097: sched_switch: prev_comm=rcu_preempt prev_pid=15 prev_prio=120 prev_state=I ==> next_comm=swapper/0 next_pid=0 next_prio=120
@@ -304,7 +315,7 @@ mod tests {
         // What is noted of the process alone.
         let of_process = |line: &&str| line.contains("=31886 ");
         let alone: Vec<_> = SLEEP.lines().filter(of_process).collect();
-        assert_eq!((alone.len(), waiting(alone[0], 7)), (1, 0.0));
+        assert_eq!((alone.len(), waiting(&alone.join("\n"), 7)), (2, 0.0));
     }
 
     #[test]

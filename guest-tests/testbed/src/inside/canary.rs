@@ -70,12 +70,15 @@ pub fn run(canary: Canary, command: &[String]) -> Result<i32> {
     let mut report = Report::default();
     for chunk in &mut chunks {
         chunk.check(&mut report);
-        report.moved += usize::from(chunk.frames != chunk.mapping.frames(&pagemap)?);
+        chunk.compare(&chunk.mapping.frames(&pagemap)?, &mut report);
     }
     println!("testbed: canary_changed={}", report.changed);
     println!("testbed: canary_moved={}", report.moved);
     for (address, word) in &report.first {
         println!("canary: physical {address:#x} holds {word:#x}");
+    }
+    if let Some((from, to)) = report.first_moved {
+        println!("canary: frame {from:x?} is {to:x?} now");
     }
     let well = report.changed == 0 && report.moved == 0 && percent >= canary.least_percent;
     Ok(if well { status } else { REPORTED })
@@ -128,7 +131,9 @@ struct Report {
     changed: usize,
     /// Pages of 4 KiB with such words.
     pages: usize,
+    /// Chunks with pages that moved, and the frame of the first such page before and after.
     moved: usize,
+    first_moved: Option<(Option<u64>, Option<u64>)>,
     first: Vec<(u64, u64)>,
 }
 
@@ -151,6 +156,15 @@ impl Chunk {
     fn check(&mut self, report: &mut Report) {
         for (page, frame) in self.mapping.words().chunks(PAGE / 8).zip(&self.frames) {
             check_page(frame.unwrap_or(0), page, report);
+        }
+    }
+
+    /// Compares where its pages are with where they are `now`.
+    fn compare(&self, now: &[Option<u64>], report: &mut Report) {
+        let pages = || self.frames.iter().copied().zip(now.iter().copied());
+        if let Some(moved) = pages().find(|(before, now)| before != now) {
+            report.moved += 1;
+            report.first_moved.get_or_insert(moved);
         }
     }
 

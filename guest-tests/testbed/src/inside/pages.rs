@@ -57,10 +57,19 @@ impl Mapping {
             Backing::Hugepage => None,
         };
         if let Some(advice) = advice {
-            // SAFETY: the range is the mapping's own; the advice changes no contents.
-            unsafe { libc::madvise(mapping.address.as_ptr().cast(), len, advice) };
+            mapping.advise(advice);
         }
-        mapping.lock()
+        let mapping = mapping.lock()?;
+        if backing == Backing::Transparent {
+            // What is in small pages stays where it is: khugepaged would move locked pages as well.
+            mapping.advise(libc::MADV_NOHUGEPAGE);
+        }
+        Ok(mapping)
+    }
+
+    fn advise(&self, advice: i32) {
+        // SAFETY: the range is the mapping's own; no advice of this file changes contents.
+        unsafe { libc::madvise(self.address.as_ptr().cast(), self.len, advice) };
     }
 
     /// Maps `len` bytes of a file of shared memory, and makes all of them present.
