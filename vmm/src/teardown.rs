@@ -33,7 +33,7 @@ use crate::memory::backing;
 use crate::memory::guest::GuestRam;
 use crate::memory::moved;
 use crate::memory::table::RamTable;
-use crate::passthrough::assigned::Assigned;
+use crate::passthrough::assigned::{AddressSpaces, Assigned};
 use crate::passthrough::guarded::GuardedController;
 use crate::run::device_notices::DeviceWatch;
 
@@ -183,11 +183,12 @@ impl Resources {
     /// # Errors
     /// [`LayoutError::Moved`](crate::memory::LayoutError::Moved) for the first page that is elsewhere.
     pub fn check_pages(&mut self) -> Result<(), Error> {
-        if !self.ram.regions().is_empty() {
-            self.view.resolve();
+        if self.ram.regions().is_empty() || matches!(self.assigned.spaces, AddressSpaces::None) {
+            return Ok(());
         }
+        self.view.resolve();
         match (&self.table, self.assigned.spaces.addresses()) {
-            (Some(table), Some(source)) if !self.ram.regions().is_empty() => {
+            (Some(table), Some(source)) => {
                 let shown = (&self.view, source);
                 Ok(moved::check(&self.ram, table, self.page_size, shown)?)
             }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use address::Bdf;
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 use iommufd_backend::{Error, IoMem, PciSysfs};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 /// Most of a file that is read: none of the kernel's texts is longer.
 const MAX_LEN: u64 = 16 << 20;
@@ -82,9 +83,9 @@ impl SysRoot {
     pub(crate) fn text(&self, name: impl AsRef<Path>) -> io::Result<String> {
         // Files of /proc and /sys do not tell their lengths: most of their texts fit here, and take one read.
         let mut bytes = Vec::with_capacity(PAGE);
-        File::open(self.path(name))?
-            .take(MAX_LEN)
-            .read_to_end(&mut bytes)?;
+        // Unlike musl's, its `open` is one system call.
+        let file = openat(CWD, self.path(name), OFlags::CLOEXEC, Mode::empty())?;
+        File::from(file).take(MAX_LEN).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 

@@ -59,5 +59,7 @@ fn try_restrict(ways: &[Way]) -> Result<RulesetStatus, RulesetError> {
         };
         ruleset = ruleset.add_rule(PathBeneath::new(directory, access))?;
     }
+    // That is so already.
+    let ruleset = ruleset.no_new_privs(false);
     Ok(ruleset.restrict_self()?.ruleset)
 }

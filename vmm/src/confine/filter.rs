@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Filters of system calls, made from [the table](super::calls).
+//! Filters of system calls, made from [the table](super::calls) for the thread that gets one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +10,6 @@ use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
     SeccompFilter, SeccompRule, TargetArch, apply_filter,
 };
-use strum::IntoEnumIterator;
 
 use super::calls::{CALLS, Call, WITHOUT, When};
 use super::error::ConfineError;
@@ -22,47 +21,28 @@ const ARCH: TargetArch = TargetArch::x86_64;
 #[cfg(target_arch = "aarch64")]
 const ARCH: TargetArch = TargetArch::aarch64;
 
-/// The filters of a process, compiled.
-#[derive(Debug)]
-pub struct Filters(Vec<(ThreadKind, Vec<BpfProgram>)>);
-
-impl Filters {
-    /// Those for `mode`, of this process; none if it is off.
-    ///
-    /// # Errors
-    /// [`ConfineError::SeccompFilter`], which only a bug in the table causes.
-    pub fn new(mode: Seccomp) -> Result<Self, ConfineError> {
-        let otherwise = match mode {
-            Seccomp::On => SeccompAction::Trap,
-            Seccomp::Log => SeccompAction::Log,
-            Seccomp::Off => return Ok(Self(Vec::new())),
-        };
-        let all = ThreadKind::iter().map(|kind| {
-            let programs = compile(kind, &otherwise).map_err(failed(kind))?;
-            Ok((kind, programs))
-        });
-        all.collect::<Result<_, ConfineError>>().map(Self)
-    }
-
-    /// Filters the system calls of this thread, and of those that it starts.
-    ///
-    /// # Errors
-    /// [`ConfineError::SeccompFilter`]
-    pub fn install(&self, kind: ThreadKind) -> Result<(), ConfineError> {
-        let found = self.0.iter().filter(|(of, _)| *of == kind);
-        for program in found.flat_map(|(_, programs)| programs) {
-            apply_filter(program).map_err(|error| match error {
-                seccompiler::Error::Prctl(source) | seccompiler::Error::Seccomp(source) => {
-                    ConfineError::SeccompFilter {
-                        thread: kind.name(),
-                        source,
-                    }
+/// Filters the system calls of this thread, and of those that it starts.
+///
+/// # Errors
+/// [`ConfineError::SeccompFilter`]
+pub fn install(mode: Seccomp, kind: ThreadKind) -> Result<(), ConfineError> {
+    let otherwise = match mode {
+        Seccomp::On => SeccompAction::Trap,
+        Seccomp::Log => SeccompAction::Log,
+        Seccomp::Off => return Ok(()),
+    };
+    for program in compile(kind, &otherwise).map_err(failed(kind))? {
+        apply_filter(&program).map_err(|error| match error {
+            seccompiler::Error::Prctl(source) | seccompiler::Error::Seccomp(source) => {
+                ConfineError::SeccompFilter {
+                    thread: kind.name(),
+                    source,
                 }
-                error => failed(kind)(error),
-            })?;
-        }
-        Ok(())
+            }
+            error => failed(kind)(error),
+        })?;
     }
+    Ok(())
 }
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(
@@ -128,22 +108,20 @@ fn rule(call: &Call) -> Result<Option<SeccompRule>, BackendError> {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
     #[test]
-    fn every_kind_of_thread_has_a_filter_and_without_one_there_is_none() {
-        for mode in [Seccomp::On, Seccomp::Log] {
-            let filters = Filters::new(mode).unwrap();
-            assert_eq!(filters.0.len(), ThreadKind::iter().count());
-            for (kind, programs) in &filters.0 {
+    fn every_kind_of_thread_has_a_filter() {
+        for otherwise in [SeccompAction::Trap, SeccompAction::Log] {
+            for kind in ThreadKind::iter() {
+                let programs = compile(kind, &otherwise).unwrap();
                 // The kernel's limit (include/uapi/linux/bpf_common.h BPF_MAXINSNS).
-                assert!(
-                    programs.iter().all(|program| program.len() < 4096),
-                    "{kind:?}"
-                );
+                let fit = programs.iter().all(|program| program.len() < 4096);
+                assert!(fit && !programs.is_empty(), "{kind:?}");
             }
         }
-        assert!(Filters::new(Seccomp::Off).unwrap().0.is_empty());
     }
 
     #[test]

@@ -33,10 +33,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::config::{ConfineConfig, OnReset, UserName};
+use crate::config::{ConfineConfig, OnReset, Seccomp, UserName};
 use crate::error::explain::Limits;
 use files::Way;
-use filter::Filters;
 
 pub use error::ConfineError;
 pub use privilege::drop_privileges;
@@ -60,7 +59,7 @@ pub struct Confinement(Option<Arc<Inner>>);
 #[derive(Debug)]
 struct Inner {
     main: MainThread,
-    filters: Filters,
+    filters: Seccomp,
     user: Option<User>,
     root: Option<(PathBuf, OwnedFd)>,
     /// What the main thread may do in the end.
@@ -102,7 +101,7 @@ impl Confinement {
         });
         Ok(Self(Some(Arc::new(Inner {
             main,
-            filters: Filters::new(config.seccomp)?,
+            filters: config.seccomp,
             user: config.user.as_ref().map(jail_user).transpose()?,
             root: root.transpose()?,
             ways: Mutex::default(),
@@ -197,7 +196,7 @@ impl Confinement {
         refused
             .thread_unblock()
             .map_err(error::cannot("unblock a signal"))?;
-        inner.filters.install(kind)?;
+        filter::install(inner.filters, kind)?;
         thread_kind::begin(kind);
         inner.main_entered.fetch_or(is_main, Ordering::SeqCst);
         Ok(())

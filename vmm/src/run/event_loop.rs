@@ -3,9 +3,9 @@
 //! The main thread while the guest runs: waits for the guest's end, signals, input and notices
 //! of devices.
 
-use std::fs::File;
-use std::io::Read;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -90,18 +90,14 @@ fn taken() -> SigSet {
     set
 }
 
-/// Whether SIGHUP was ignored when this process was started (proc_pid_status(5), `SigIgn`).
+/// Whether SIGHUP was ignored when this process was started.
 fn ignores_hangup() -> bool {
-    // All of it in one read: the kernel does not tell how long it is.
-    let mut status = String::with_capacity(4096);
-    let read =
-        File::open("/proc/self/status").and_then(|mut file| file.read_to_string(&mut status));
-    let mask = read
-        .map_or("", |_| &status)
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << (Signal::SIGHUP as u32 - 1)) != 0)
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only writes the present one to `action`, which has room for it.
+    let result = unsafe { libc::sigaction(libc::SIGHUP, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: all its fields are numbers or `None` if they are zero.
+    let action = unsafe { action.assume_init() };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// How long a guest may run, and what SIGTERM means to it.

@@ -63,12 +63,12 @@ impl Loaded<'_> {
         }
         let vcpus = vcpus.set_up(&vm, &start)?;
         resources.check_pages()?;
-        console.start()?;
         install_kick_handler().map_err(process("install a signal handler"))?;
         if let Some(directory) = resources.assigned.published() {
             confinement.may_publish_in(directory);
         }
         confinement.enclose()?;
+        console.start()?;
         let vcpu_confinement = VcpuConfinement {
             confinement,
             kind: ThreadKind::vcpu(resources.pci.is_some()),

@@ -142,9 +142,8 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
             rows.push(Row::reported(what, exits(depth, reason), ""));
         }
     }
-    let pages = fact(GUESTS, 32).map(|fact| &fact["pages"]);
-    let small = pages.and_then(|pages| pages["pages_4k"].as_f64());
-    let large = pages.and_then(|pages| pages["pages_2m"].as_f64());
+    let pages = |level: &str| fact(TRACED, 32)?["pages"].get(level)?.as_f64();
+    let (small, large) = (pages("1"), pages("2"));
     rows.push(Row::reported(
         "pages of 2 MiB in KVM's table, 128 MiB",
         large,
@@ -156,8 +155,8 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
 
 /// Instructions for each read, without idle time.
 fn each(fact: &Value) -> Option<f64> {
-    let busy = fact["ns"].as_f64()? - fact["idle_ms"].as_f64()? * 1e6;
-    Some(busy / fact["count"].as_f64()?)
+    let busy = fact["seconds"].as_f64()? - fact["idle_seconds"].as_f64()?;
+    Some(busy * 1e9 / fact["count"].as_f64()?)
 }
 
 /// The instructions for each read, in Markdown.
@@ -168,12 +167,17 @@ pub fn table(facts: &Facts) -> String {
     for (name, facts) in facts {
         let Some(fact) = facts.first() else { continue };
         let count = fact["count"].as_f64().unwrap_or(f64::NAN);
-        let exits = fact["stats"]["exits"].as_f64().unwrap_or(0.0) / count;
+        let exits = fact["exits"]
+            .as_object()
+            .into_iter()
+            .flat_map(|exits| exits.values());
+        let exits: f64 = exits.filter_map(Value::as_f64).sum();
         let cost = each(fact).unwrap_or(f64::NAN);
+        let idle = fact["idle_seconds"].as_f64().unwrap_or(f64::NAN) * 1e3;
         let _ = writeln!(
             text,
-            "| {name} | {cost:.0} | {} | {exits:.2} |",
-            fact["idle_ms"]
+            "| {name} | {cost:.0} | {idle:.1} | {:.2} |",
+            exits / count
         );
     }
     text
@@ -187,14 +191,14 @@ mod tests {
 
     #[test]
     fn idle_time_is_no_cost() {
-        let fact = json!({"ns": 30_000_000, "idle_ms": 10, "count": 1000});
-        assert_eq!(each(&fact), Some(20_000.0));
+        let fact = json!({"seconds": 0.5, "idle_seconds": 0.25, "count": 1000});
+        assert_eq!(each(&fact), Some(250_000.0));
         assert_eq!(each(&json!({})), None);
     }
 
     #[test]
     fn rows_are_for_each_read() {
-        let fact = |ns: u64| json!({"ns": ns, "idle_ms": 0, "count": 100, "user_exits": 1, "exits": {"hlt": 50}});
+        let fact = |ns: u64| json!({"seconds": ns, "idle_seconds": 0, "count": 100, "user_exits": 1, "exits": {"hlt": 50}});
         let names = [NATIVE, GUESTS, TRACED, UNPOLLED];
         let all = names.map(|name| (format!("{name}-32"), vec![fact(1000)]));
         let mut facts = Facts::from(all);

@@ -5,41 +5,39 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use linux_stress::reads::{BEGIN, END, SILENCE};
 use serde_json::{Value, json};
 
-use super::kvm_stats::{self, Stats};
+use super::start_piped;
 use super::tracing::{Event, MARK, Tracing};
-use super::{idle_ms, start_piped};
 use crate::error::{AtPath, Error, Result};
 
 /// What precedes the facts, which are JSON.
 pub const FACTS: &str = "between: ";
 
-/// Returns to user space; there is next to none of them.
+/// Returns to user space, of which there are next to none.
 const PROBES: &str = "r:reads/user kvm_arch_vcpu_ioctl_run";
 /// Exits from the guest to KVM, of which there are many.
 const EXITS: &str = "kvm/kvm_exit";
-/// The mark at the end.
+/// Changes of the task that runs, of which idle time follows.
+const SWITCHES: &str = "sched/sched_switch";
+/// Changes of entries of KVM's page tables.
+const ENTRIES: &str = "kvmmmu/kvm_tdp_mmu_spte_changed";
+/// Bits of such an entry (Linux arch/x86/kvm/mmu/spte.h): it is present; it is of a large page.
+const PRESENT: u64 = 1 << 11;
+const LARGE: u64 = 1 << 7;
+/// The marks around the reads.
+const BEGIN_MARK: &str = "begin";
 const END_MARK: &str = "end";
 
 /// How to measure.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Between {
-    /// Count the exits to KVM by their reason, which takes time itself.
+    /// Count the exits to KVM by their reason, and the pages that KVM has mapped, which takes time itself.
     #[arg(long)]
     trace: bool,
-}
-
-/// What was so at the first line.
-struct Begin {
-    at: Instant,
-    idle_ms: u64,
-    stats: Stats,
-    tracing: Tracing<'static>,
 }
 
 /// Runs the command of `words` and prints what happened between its lines as one line of JSON. Returns its exit
@@ -51,16 +49,21 @@ pub fn run(between: Between, words: &[String]) -> Result<i32> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::Usage("No command to run".into()));
     };
+    let entries = || Tracing::start("", &[ENTRIES], None);
+    let mut mapping = between.trace.then(entries).transpose()?;
     let mut child = start_piped(program, arguments)?;
     let output = child.stdout.take().into_iter();
-    let (mut begin, mut facts) = (None, None);
+    let (mut reading, mut pages, mut facts) = (None, BTreeMap::new(), None);
     for line in output.flat_map(|output| BufReader::new(output).lines()) {
         let line = line.at("read", program)?;
         let line = line.trim_end();
         if line.ends_with(BEGIN) {
-            begin = Some(begin_of(child.id(), between)?);
-        } else if let (Some((_, words)), Some(begin)) = (line.split_once(END), begin.take()) {
-            facts = Some(end_of(child.id(), begin, words)?);
+            if let Some(mapping) = mapping.take() {
+                pages = mapped(&mapping.end()?);
+            }
+            reading = Some(begin(between)?);
+        } else if let (Some((_, words)), Some(reading)) = (line.split_once(END), reading.take()) {
+            facts = Some(end(reading, words, &pages)?);
         } else {
             println!("{line}");
         }
@@ -72,65 +75,106 @@ pub fn run(between: Between, words: &[String]) -> Result<i32> {
     Ok(status.code().unwrap_or(128))
 }
 
-fn begin_of(process: u32, between: Between) -> Result<Begin> {
-    let stats = kvm_stats::read(process)?;
+fn begin(between: Between) -> Result<Tracing<'static>> {
     let events: &[&str] = match between.trace {
-        true => &["reads", EXITS],
-        false => &["reads"],
+        true => &["reads", SWITCHES, EXITS],
+        false => &["reads", SWITCHES],
     };
-    Ok(Begin {
-        tracing: Tracing::start(PROBES, events, None)?,
-        stats,
-        at: Instant::now(),
-        idle_ms: idle_ms(),
-    })
+    let tracing = Tracing::start(PROBES, events, None)?;
+    tracing.mark(BEGIN_MARK)?;
+    Ok(tracing)
 }
 
 /// The facts, with `words` of the last line: `count=N depth=N ns=N`.
-fn end_of(process: u32, begin: Begin, words: &str) -> Result<Value> {
-    let (span, idle) = (begin.at.elapsed(), idle_ms() - begin.idle_ms);
-    begin.tracing.mark(END_MARK)?;
-    let notes = begin.tracing.end()?;
-    let stats = kvm_stats::read(process)?;
+fn end(reading: Tracing<'_>, words: &str, pages: &BTreeMap<u32, u64>) -> Result<Value> {
+    reading.mark(END_MARK)?;
+    let counted = count(&reading.end()?);
     let numbers: BTreeMap<&str, u64> = words
         .split_whitespace()
         .filter_map(|word| word.split_once('='))
         .filter_map(|(key, value)| Some((key, value.parse().ok()?)))
         .collect();
     let number = |key| numbers.get(key).copied().unwrap_or(0);
-    let reading = Duration::from_nanos(number("ns"));
-    // Around the reads nothing happens.
-    let idle = Duration::from_millis(idle).saturating_sub(span.saturating_sub(reading));
-    let (user_exits, exits) = count(&notes);
+    #[expect(clippy::cast_precision_loss, reason = "a time")]
+    let seconds = number("ns") as f64 / 1e9;
     Ok(json!({
-        "count": number("count"), "depth": number("depth"), "ns": number("ns"),
-        "idle_ms": idle.as_millis(), "user_exits": user_exits, "exits": exits,
-        "stats": kvm_stats::growth(&begin.stats, &stats),
-        "pages": stats.iter().filter(|(name, _)| name.starts_with("pages_")).collect::<BTreeMap<_, _>>(),
+        "count": number("count"), "depth": number("depth"), "seconds": seconds,
+        // Around the reads nothing happens.
+        "idle_seconds": counted.idle - (counted.span - seconds),
+        "user_exits": counted.user, "exits": counted.exits, "pages": pages,
     }))
 }
 
-/// Returns to user space and exits by their reason, up to half of the silence before the end: the line that marks it
-/// causes exits as well.
-fn count(notes: &str) -> (u64, BTreeMap<String, u64>) {
-    let events = || notes.lines().filter_map(Event::parse);
-    let end = events().find(|event| event.name == MARK && event.text == END_MARK);
-    let end = end.map_or(f64::MAX, |event| event.at) - SILENCE.as_secs_f64() / 2.0;
-    let (mut user, mut exits) = (0, BTreeMap::new());
-    for event in events().take_while(|event| event.at < end) {
-        match event.name {
-            "user" => user += 1,
-            "kvm_exit" => {
-                let mut words = event.text.split_whitespace();
-                let reason = words.find(|word| *word == "reason").and(words.next());
-                *exits
-                    .entry(reason.unwrap_or("unknown").to_owned())
-                    .or_default() += 1;
+/// What the notes say; times in seconds.
+#[derive(Debug, Default, PartialEq)]
+struct Counted {
+    /// Returns to user space, and exits by their reason, up to half of the silence before the end: the line that marks it
+    /// causes exits as well.
+    user: u64,
+    exits: BTreeMap<String, u64>,
+    /// Between the marks: all, and idle time.
+    span: f64,
+    idle: f64,
+}
+
+fn count(notes: &str) -> Counted {
+    let events: Vec<_> = notes.lines().filter_map(Event::parse).collect();
+    let mark = |text| {
+        let mark = events
+            .iter()
+            .find(|event| event.name == MARK && event.text == text);
+        mark.map(|event| event.at)
+    };
+    let (begin, end) = (
+        mark(BEGIN_MARK).unwrap_or(0.0),
+        mark(END_MARK).unwrap_or(f64::MAX),
+    );
+    let mut counted = Counted {
+        span: end - begin,
+        ..Counted::default()
+    };
+    let mut idle = None;
+    for event in events
+        .iter()
+        .filter(|event| (begin..end).contains(&event.at))
+    {
+        match event.idles() {
+            Some(true) => idle = Some(event.at),
+            Some(false) => counted.idle += idle.take().map_or(0.0, |from| event.at - from),
+            None if event.at >= end - SILENCE.as_secs_f64() / 2.0 => {}
+            None if event.name == "user" => counted.user += 1,
+            None if event.name == "kvm_exit" => {
+                let reason = word_after(event.text, "reason").unwrap_or("unknown");
+                *counted.exits.entry(reason.to_owned()).or_default() += 1;
             }
-            _ => {}
+            None => {}
         }
     }
-    (user, exits)
+    counted
+}
+
+/// Leaves of KVM's page table by their level: 1 for 4 KiB, 2 for 2 MiB, 3 for 1 GiB.
+fn mapped(notes: &str) -> BTreeMap<u32, u64> {
+    let mut entries = BTreeMap::new();
+    for event in notes.lines().filter_map(Event::parse) {
+        let hex = |name| u64::from_str_radix(word_after(event.text, name)?, 16).ok();
+        let level = word_after(event.text, "level").and_then(|level| level.parse::<u32>().ok());
+        if let (Some(gfn), Some(level), Some(entry)) = (hex("gfn"), level, hex("new_spte")) {
+            let is_leaf = entry & PRESENT != 0 && (level == 1 || entry & LARGE != 0);
+            entries.insert((gfn, level), is_leaf);
+        }
+    }
+    let mut leaves = BTreeMap::new();
+    for ((_, level), _) in entries.into_iter().filter(|(_, is_leaf)| *is_leaf) {
+        *leaves.entry(level).or_default() += 1;
+    }
+    leaves
+}
+
+/// The word that follows `name` in `text`.
+fn word_after<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut words = text.split_whitespace();
+    words.find(|word| *word == name).and(words.next())
 }
 
 #[cfg(test)]
@@ -140,15 +184,42 @@ mod tests {
     #[test]
     fn exits_count_up_to_the_silence_at_the_end() {
         let notes = "# tracer: nop\n\
-            vcpu0-10 [000] ..... 1.000000: kvm_exit: vcpu 0 reason interrupt rip 0xffff info1 0x0\n\
+            testbed-7 [000] ..... 1.000000: tracing_mark_write: begin\n\
+            vcpu0-10 [000] ..... 1.000001: kvm_exit: vcpu 0 reason interrupt rip 0xffff info1 0x0\n\
             vcpu0-10 [000] ..... 1.100000: kvm_exit: vcpu 0 reason hlt rip 0xffff info1 0x0\n\
+            vcpu0-10 [000] ..... 1.125000: sched_switch: prev_comm=vcpu0 prev_pid=10 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120\n\
+            <idle>-0 [000] ..... 1.187500: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=vcpu0 next_pid=10 next_prio=120\n\
             vcpu0-10 [000] ..... 1.200000: user: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
             vcpu0-10 [000] ..... 1.300000: kvm_exit: vcpu 0 reason hlt rip 0xffff info1 0x0\n\
-            vcpu0-10 [000] ..... 1.500000: user: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
-            testbed-7 [000] ..... 1.500001: tracing_mark_write: end\n";
-        let (user, exits) = count(notes);
-        assert_eq!(user, 1);
-        let expected = [("interrupt", 1), ("hlt", 2)].map(|(name, n)| (name.to_owned(), n));
-        assert_eq!(exits, BTreeMap::from(expected));
+            vcpu0-10 [000] ..... 1.480000: user: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
+            testbed-7 [000] ..... 1.500000: tracing_mark_write: end\n";
+        let exits = [("interrupt", 1), ("hlt", 2)].map(|(name, n)| (name.to_owned(), n));
+        let expected = Counted {
+            user: 1,
+            exits: BTreeMap::from(exits),
+            span: 0.5,
+            idle: 0.0625,
+        };
+        assert_eq!(count(notes), expected);
+    }
+
+    #[test]
+    fn pages_are_the_leaves_that_remain() {
+        let entry = |gfn: &str, level: u32, entry: &str| {
+            format!(
+                "vcpu0-10 [000] ..... 1.0: kvm_tdp_mmu_spte_changed: as id 0 gfn {gfn} level {level} old_spte 0 \
+                 new_spte {entry}\n"
+            )
+        };
+        let notes = [
+            // A table, which a page of 2 MiB replaces.
+            entry("200", 2, "800"),
+            entry("200", 1, "800"),
+            entry("200", 1, "0"),
+            entry("200", 2, "880"),
+            entry("400", 2, "880"),
+            entry("7ff", 1, "800"),
+        ];
+        assert_eq!(mapped(&notes.concat()), BTreeMap::from([(1, 1), (2, 2)]));
     }
 }

@@ -164,13 +164,13 @@ fn count(notes: &str, own: u32) -> serde_json::Value {
     let own = format!("-{own}");
     let mut counts = Counts::default();
     for event in notes.lines().filter_map(Event::parse) {
-        let what = match event.name {
-            MARK => event.text,
-            "sched_process_exec" => "exec",
-            "sched_switch" if event.text.contains("next_pid=0 ") => "idle",
-            "sched_switch" if event.text.contains("prev_pid=0 ") => "busy",
+        let what = match (event.name, event.idles()) {
+            (MARK, _) => event.text,
+            ("sched_process_exec", _) => "exec",
+            (_, Some(true)) => "idle",
+            (_, Some(false)) => "busy",
             _ if event.task.ends_with(&own) => continue,
-            name => name,
+            (name, None) => name,
         };
         counts.add(event.at, what);
     }

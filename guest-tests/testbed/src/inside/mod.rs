@@ -8,7 +8,6 @@ pub mod boot;
 pub mod broadcast;
 pub mod canary;
 pub mod deny;
-mod kvm_stats;
 pub mod many;
 pub mod nvme_manage;
 pub mod offer;

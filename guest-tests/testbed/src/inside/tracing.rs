@@ -107,6 +107,17 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
+    /// Whether this CPU has nothing to run from here on, or has something again; `None` if nothing changes.
+    #[must_use]
+    pub fn idles(&self) -> Option<bool> {
+        let has = |number: &str| self.text.contains(&format!("{number}={IDLE} "));
+        match self.name == "sched_switch" {
+            true if has("next_pid") => Some(true),
+            true if has("prev_pid") => Some(false),
+            _ => None,
+        }
+    }
+
     /// Takes a line apart, such as ` name-12 [000] ..... 1.5: enter: (…)` or
     /// ` name-12 [000] ..... 1.5: tracing_mark_write: exec`.
     #[must_use]
@@ -141,6 +152,15 @@ mod tests {
             text: "(x64_sys_call+0x4/0x10)",
         };
         assert_eq!(event, Some(expected));
+        assert_eq!(event.unwrap().idles(), None);
+        for (pids, idles) in [
+            ("prev_pid=10 next_pid=0 next_prio=120", Some(true)),
+            ("prev_pid=0 next_pid=10 next_prio=120", Some(false)),
+            ("prev_pid=10 next_pid=20 next_prio=120", None),
+        ] {
+            let line = format!("a-9 [000] d..1. 1.1: sched_switch: prev_comm=a {pids}");
+            assert_eq!(Event::parse(&line).unwrap().idles(), idles, "{pids}");
+        }
         let mark = Event::parse("x-7 [000] ..... 1.000000: tracing_mark_write: end\n");
         assert_eq!(mark.map(|mark| mark.text), Some("end"));
         for line in [

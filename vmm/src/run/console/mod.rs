@@ -126,30 +126,22 @@ impl Console {
     /// # Errors
     /// [`Error::File`], [`Error::Process`], [`Error::Confine`]
     pub fn open(config: &SerialConfig, confinement: &Confinement) -> Result<Self, Error> {
-        let pump = |target: io::Result<_>, patience| Pump::start(target?, patience, confinement);
         let outlet = match config {
             SerialConfig::Stdio => {
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
-                let pump = pump(stdout, DRAIN_TIMEOUT);
-                let pump = pump.map_err(ThreadError::of("use standard output"))?;
-                Outlet::Stdio(pump)
+                let stdout = stdout.map_err(process("use standard output"))?;
+                Outlet::Stdio(Pump::new(stdout, DRAIN_TIMEOUT))
             }
             SerialConfig::Off => Outlet::Nowhere,
             SerialConfig::File(path) => {
-                let file = create(path).map(Into::into);
-                let pump = pump(file, DRAIN_TIMEOUT).map_err(|error| match error {
-                    ThreadError::Start(error) => {
-                        Error::from(in_file(path, "the serial port's file")(error))
-                    }
-                    ThreadError::Confine(error) => error.into(),
-                });
-                Outlet::File(pump?)
+                let file = create(path).map_err(in_file(path, "the serial port's file"))?;
+                Outlet::File(Pump::new(file.into(), DRAIN_TIMEOUT))
             }
             SerialConfig::Pty => {
                 let failed = "create a pseudoterminal";
                 let pty = Pty::open().map_err(process(failed))?;
-                let pump = pump(pty.controller().try_clone(), PTY_DRAIN_TIMEOUT);
-                Outlet::Pty(pump.map_err(ThreadError::of(failed))?, pty)
+                let controller = pty.controller().try_clone().map_err(process(failed))?;
+                Outlet::Pty(Pump::new(controller, PTY_DRAIN_TIMEOUT), pty)
             }
             SerialConfig::Socket(path) => {
                 let bound = Listener::bind(path).and_then(|listener| {
@@ -216,13 +208,17 @@ impl Console {
         ))
     }
 
-    /// Opens the input, unless it is open since the guest before. A terminal is put into raw mode until
-    /// it is [released](Self::release_terminal) or the console is dropped; in the background it is left
-    /// alone.
+    /// Starts to write what the guest prints, and opens the input, unless that is so since the guest before. A terminal is
+    /// put into raw mode until it is [released](Self::release_terminal) or the console is dropped; in the background it is
+    /// left alone.
     ///
     /// # Errors
-    /// [`ProcessError`]
-    pub fn start(&mut self) -> Result<(), ProcessError> {
+    /// [`Error::Process`], [`Error::Confine`]
+    pub fn start(&mut self) -> Result<(), Error> {
+        if let Outlet::Stdio(pump) | Outlet::File(pump) | Outlet::Pty(pump, _) = &mut self.outlet {
+            let started = pump.start(&self.confinement);
+            started.map_err(ThreadError::of("start a thread for the guest's output"))?;
+        }
         if self.input.is_some() {
             return Ok(());
         }
@@ -281,8 +277,8 @@ impl Console {
             let input = Input::plain(socket.try_clone()?.into());
             // What can fail is done before the place is taken.
             let target = socket.try_clone()?.into();
-            let pump = Pump::start(target, DRAIN_TIMEOUT, &self.confinement);
-            let pump = pump.map_err(io::Error::other)?;
+            let mut pump = Pump::new(target, DRAIN_TIMEOUT);
+            pump.start(&self.confinement).map_err(io::Error::other)?;
             *current.lock() = Some(Connection { pump, socket });
             self.input = Some(input.after(mem::take(&mut self.left_behind)));
         }
@@ -430,6 +426,7 @@ mod tests {
         let mut reader = options.read(true).custom_flags(flags).open(&path).unwrap();
         let mut console = open().unwrap();
         let port = console.serial_port(eventfd::new().unwrap()).unwrap();
+        console.start().unwrap();
         port.pio_write(PioAddress(BASE_PORT), 0, b"x");
         drop((port, console));
         let mut printed = String::new();

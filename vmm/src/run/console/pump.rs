@@ -8,12 +8,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -39,7 +39,17 @@ const LAST_CALL: Duration = Duration::from_secs(5);
 pub struct Pump {
     shared: Arc<Shared>,
     patience: Duration,
-    thread: Option<JoinHandle<Option<()>>>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Where the thread will write to.
+    Waiting(OwnedFd),
+    /// The thread.
+    Running(JoinHandle<Option<()>>),
+    /// None of them is there any more.
+    Over,
 }
 
 /// The end that the guest writes to; never waits and never fails.
@@ -169,32 +179,37 @@ impl Shared {
 }
 
 impl Pump {
-    /// Starts the thread that writes to `target`, whose reader is not waited for in the end once
-    /// it has taken nothing for `patience`.
+    /// One that will write to `target`, whose reader is not waited for in the end once it has taken nothing for `patience`.
+    #[must_use]
+    pub fn new(target: OwnedFd, patience: Duration) -> Self {
+        Self {
+            shared: Arc::default(),
+            patience,
+            state: State::Waiting(target),
+        }
+    }
+
+    /// Starts the thread, unless it runs. The signals that the main thread [takes over](crate::run::event_loop::Signals::take)
+    /// must be blocked already.
     ///
     /// # Errors
-    /// [`ThreadError`]
-    pub fn start(
-        target: OwnedFd,
-        patience: Duration,
-        confinement: &Confinement,
-    ) -> Result<Self, ThreadError> {
-        let shared = Arc::new(Shared::default());
-        let working = Arc::clone(&shared);
-        // Signals are for the main thread, which may not have taken them over yet.
-        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-        let before = before.map_err(io::Error::from)?;
+    /// [`ThreadError`]; nothing more is written then.
+    pub fn start(&mut self, confinement: &Confinement) -> Result<(), ThreadError> {
+        let target = match mem::replace(&mut self.state, State::Over) {
+            State::Waiting(target) => target,
+            state => {
+                self.state = state;
+                return Ok(());
+            }
+        };
+        let working = Arc::clone(&self.shared);
         let name = "serial-output".to_owned();
         let thread = threads::start(name, confinement, ThreadKind::SerialOutput, move || {
             working.work(&target);
         });
-        before.thread_set_mask().map_err(io::Error::from)?;
         let Confined { thread, .. } = thread?;
-        Ok(Self {
-            shared,
-            patience,
-            thread: Some(thread),
-        })
+        self.state = State::Running(thread);
+        Ok(())
     }
 
     /// An end to write to.
@@ -226,12 +241,15 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        let drained = self.drain();
-        match self.thread.take() {
+        let State::Running(thread) = mem::replace(&mut self.state, State::Over) else {
+            return;
+        };
+        if self.drain() {
             // The thread has nothing left to wait for.
-            Some(thread) if drained => drop(thread.join()),
+            drop(thread.join());
+        } else {
             // It is stuck in a write, and ends with the process.
-            _ => log::info!("The end of the guest's output is lost: the reader does not read"),
+            log::info!("The end of the guest's output is lost: the reader does not read");
         }
     }
 }
@@ -264,10 +282,16 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_millis(200);
 
+    fn started(target: UnixStream) -> Pump {
+        let mut pump = Pump::new(target.into(), TIMEOUT);
+        pump.start(&Confinement::default()).unwrap();
+        pump
+    }
+
     #[test]
     fn everything_arrives_in_order() {
         let (mut reader, target) = UnixStream::pair().unwrap();
-        let pump = Pump::start(target.into(), TIMEOUT, &Confinement::default()).unwrap();
+        let pump = started(target);
         let mut writer = pump.writer();
         for byte in b"one\ntwo\n" {
             writer.write_all(&[*byte]).unwrap();
@@ -276,6 +300,29 @@ mod tests {
         let mut got = String::new();
         reader.read_to_string(&mut got).unwrap();
         assert_eq!(got, "one\ntwo\n");
+    }
+
+    #[test]
+    fn what_is_written_before_the_start_arrives_once() {
+        let (mut reader, target) = UnixStream::pair().unwrap();
+        let mut pump = Pump::new(target.into(), TIMEOUT);
+        pump.writer().write_all(b"early").unwrap();
+        for _ in 0..2 {
+            pump.start(&Confinement::default()).unwrap();
+        }
+        drop(pump);
+        let mut got = String::new();
+        reader.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "early");
+    }
+
+    #[test]
+    fn one_that_never_started_ends_at_once() {
+        let (mut reader, target) = UnixStream::pair().unwrap();
+        let pump = Pump::new(target.into(), Duration::MAX);
+        pump.writer().write_all(b"unheard").unwrap();
+        drop(pump);
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]
@@ -296,7 +343,7 @@ mod tests {
     #[test]
     fn a_reader_that_takes_nothing_does_not_block() {
         let (_reader, target) = UnixStream::pair().unwrap();
-        let pump = Pump::start(target.into(), TIMEOUT, &Confinement::default()).unwrap();
+        let pump = started(target);
         let mut writer = pump.writer();
         for _ in 0..4 {
             writer.write_all(&vec![0; CAPACITY]).unwrap();
@@ -308,7 +355,7 @@ mod tests {
     fn a_reader_that_is_gone_does_not_block() {
         let (reader, target) = UnixStream::pair().unwrap();
         drop(reader);
-        let pump = Pump::start(target.into(), TIMEOUT, &Confinement::default()).unwrap();
+        let pump = started(target);
         let mut writer = pump.writer();
         writer.write_all(b"lost").unwrap();
         assert!(pump.drain());
