@@ -51,7 +51,7 @@ pub fn measure(bench: &Bench) -> Result<Facts> {
             .device(&format!("nvme,drive={name},serial=testbed{number}"))
             .disk(&name, disk.clone())
     });
-    script::run(&script::counting(machine), &script_of(), FACTS)
+    script::run(&machine.counting(), &script_of(), FACTS)
 }
 
 fn script_of() -> String {

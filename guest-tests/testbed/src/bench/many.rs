@@ -45,7 +45,7 @@ pub fn measure(bench: &Bench, is_short: bool) -> Result<Facts> {
             .disk(&name, disk.clone())
     });
     let many = if is_short { SHORT } else { WITHOUT };
-    script::run(&script::counting(machine), &script_of(many), FACTS)
+    script::run(&machine.counting(), &script_of(many), FACTS)
 }
 
 fn script_of(many: u32) -> String {

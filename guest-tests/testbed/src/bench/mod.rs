@@ -7,10 +7,11 @@
 //! from the same boot.
 
 mod growth;
+pub mod guarded;
 mod many;
 mod monitor;
 mod reads;
-mod rows;
+pub mod rows;
 mod script;
 
 use std::collections::BTreeMap;
@@ -78,6 +79,8 @@ enum Part {
     Starts,
     /// Reads of an NVMe controller.
     Reads,
+    /// Reads of a guarded one.
+    Guarded,
     /// A transfer of a mediated device.
     Mediated,
     /// Many microVMs at once.
@@ -161,6 +164,12 @@ impl Bench {
                 results.show(reads::rows(&facts));
                 results.tables += &reads::table(&facts);
                 results.facts.insert("reads", facts);
+            }
+            Part::Guarded => {
+                let facts = guarded::measure(&self.folder, &self.pinvisor)?;
+                results.show(guarded::rows(&facts));
+                results.tables += &guarded::table(&facts);
+                results.facts.insert("guarded", facts);
             }
             Part::Mediated => results.show(vec![Row::mediated(cost::mediated()?)]),
             Part::Many => {
@@ -251,7 +260,7 @@ impl Rig {
     /// the clock counts instructions, and another boot of each is traced.
     fn measure(&self, rounds: u32, counts: bool) -> Result<Facts> {
         let machine = match counts {
-            true => script::counting(self.machine.clone()),
+            true => self.machine.clone().counting(),
             false => self.machine.clone(),
         };
         script::run(&machine, &self.script(rounds, counts), FACTS)

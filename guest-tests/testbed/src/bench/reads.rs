@@ -60,7 +60,7 @@ pub fn measure(folder: &Path, pinvisor: &Path) -> Result<Facts> {
         .file("initramfs", initramfs)
         .file("pinvisor", pinvisor)
         .file("linux-stress", reads);
-    script::run(&script::counting(machine), &script_of(), FACTS)
+    script::run(&machine.counting(), &script_of(), FACTS)
 }
 
 const PAGES: u32 = 80;
@@ -84,10 +84,11 @@ fn script_of() -> String {
         native(MANY, 32),
         native(FEW, 1),
         "testbed-bind $TESTBED_BDF_0 || exit 1\n".to_owned(),
-        guest(GUESTS, "", MANY, 32),
+        // There are none to count.
+        guest(GUESTS, "--trace user ", MANY, 32),
         guest(GUESTS, "", FEW, 1),
-        guest(TRACED, "--trace ", FEW, 32),
-        guest(TRACED, "--trace ", FEW, 1),
+        guest(TRACED, "--trace all ", FEW, 32),
+        guest(TRACED, "--trace all ", FEW, 1),
         "echo 0 > /sys/module/kvm/parameters/halt_poll_ns || exit 1\n".to_owned(),
         guest(UNPOLLED, "", FEW, 1),
     ]
@@ -154,7 +155,7 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
 }
 
 /// Instructions for each read, without idle time.
-fn each(fact: &Value) -> Option<f64> {
+pub fn each(fact: &Value) -> Option<f64> {
     let busy = fact["seconds"].as_f64()? - fact["idle_seconds"].as_f64()?;
     Some(busy * 1e9 / fact["count"].as_f64()?)
 }
@@ -167,18 +168,19 @@ pub fn table(facts: &Facts) -> String {
     for (name, facts) in facts {
         let Some(fact) = facts.first() else { continue };
         let count = fact["count"].as_f64().unwrap_or(f64::NAN);
+        // Where nothing is traced, there are none.
         let exits = fact["exits"]
             .as_object()
             .into_iter()
             .flat_map(|exits| exits.values());
-        let exits: f64 = exits.filter_map(Value::as_f64).sum();
+        let exits: Option<f64> = exits.map(Value::as_f64).sum();
+        let exits = match exits.filter(|exits| *exits > 0.0) {
+            Some(exits) => format!("{:.2}", exits / count),
+            None => String::new(),
+        };
         let cost = each(fact).unwrap_or(f64::NAN);
         let idle = fact["idle_seconds"].as_f64().unwrap_or(f64::NAN) * 1e3;
-        let _ = writeln!(
-            text,
-            "| {name} | {cost:.0} | {idle:.1} | {:.2} |",
-            exits / count
-        );
+        let _ = writeln!(text, "| {name} | {cost:.0} | {idle:.1} | {exits} |");
     }
     text
 }

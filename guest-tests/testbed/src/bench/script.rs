@@ -24,11 +24,6 @@ pub const NAME: &str = "bench: ";
 /// A machine that says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A machine whose clock counts instructions.
-pub fn counting(machine: Machine) -> Machine {
-    machine.qemu_arg("-icount").qemu_arg("shift=0,sleep=off")
-}
-
 /// Script lines that require `pages` free hugepages and copy `files` of `/testbed` to [`FOLDER`].
 pub fn prepare(files: &[&str], pages: u32) -> String {
     let files: Vec<_> = files

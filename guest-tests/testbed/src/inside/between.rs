@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! What this machine does between the two lines that `linux-stress reads` prints before and after its reads, on this
-//! machine or in a guest.
+//! machine or in a guest, each time that it reads.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -17,8 +17,10 @@ use crate::error::{AtPath, Error, Result};
 /// What precedes the facts, which are JSON.
 pub const FACTS: &str = "between: ";
 
-/// Returns to user space, of which there are next to none.
-const PROBES: &str = "r:reads/user kvm_arch_vcpu_ioctl_run";
+/// Returns to user space; stores of the guest that end there; and the messages by which a monitor interrupts it.
+const PROBES: &str = "r:reads/user kvm_arch_vcpu_ioctl_run\n\
+                      p:reads/store complete_emulated_mmio\n\
+                      p:reads/message kvm_send_userspace_msi\n";
 /// Exits from the guest to KVM, of which there are many.
 const EXITS: &str = "kvm/kvm_exit";
 /// Changes of the task that runs, of which idle time follows.
@@ -35,9 +37,18 @@ const END_MARK: &str = "end";
 /// How to measure.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Between {
-    /// Count the exits to KVM by their reason, and the pages that KVM has mapped, which takes time itself.
-    #[arg(long)]
-    trace: bool,
+    /// Count events, each of which takes time then.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    trace: Option<Trace>,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Trace {
+    /// Exits to user space, and interrupts from there.
+    User,
+    /// Exits to KVM by their reason as well, and the pages that KVM has mapped.
+    All,
 }
 
 /// Runs the command of `words` and prints what happened between its lines as one line of JSON. Returns its exit
@@ -50,10 +61,13 @@ pub fn run(between: Between, words: &[String]) -> Result<i32> {
         return Err(Error::Usage("No command to run".into()));
     };
     let entries = || Tracing::start("", &[ENTRIES], None);
-    let mut mapping = between.trace.then(entries).transpose()?;
+    let mut mapping = match between.trace {
+        Some(Trace::All) => Some(entries()?),
+        _ => None,
+    };
     let mut child = start_piped(program, arguments)?;
     let output = child.stdout.take().into_iter();
-    let (mut reading, mut pages, mut facts) = (None, BTreeMap::new(), None);
+    let (mut reading, mut pages, mut has_read) = (None, BTreeMap::new(), false);
     for line in output.flat_map(|output| BufReader::new(output).lines()) {
         let line = line.at("read", program)?;
         let line = line.trim_end();
@@ -63,29 +77,33 @@ pub fn run(between: Between, words: &[String]) -> Result<i32> {
             }
             reading = Some(begin(between)?);
         } else if let (Some((_, words)), Some(reading)) = (line.split_once(END), reading.take()) {
-            facts = Some(end(reading, words, &pages)?);
+            println!("{FACTS}{}", end(reading, words, &pages)?);
+            has_read = true;
         } else {
             println!("{line}");
         }
     }
     let status = child.wait().at("wait for", program)?;
-    let facts =
-        facts.ok_or_else(|| Error::Usage(format!("{program}: nothing was read ({status})")))?;
-    println!("{FACTS}{facts}");
-    Ok(status.code().unwrap_or(128))
+    match has_read {
+        true => Ok(status.code().unwrap_or(128)),
+        false => Err(Error::Usage(format!(
+            "{program}: nothing was read ({status})"
+        ))),
+    }
 }
 
 fn begin(between: Between) -> Result<Tracing<'static>> {
     let events: &[&str] = match between.trace {
-        true => &["reads", SWITCHES, EXITS],
-        false => &["reads", SWITCHES],
+        None => &[SWITCHES],
+        Some(Trace::User) => &[SWITCHES, "reads"],
+        Some(Trace::All) => &[SWITCHES, "reads", EXITS],
     };
     let tracing = Tracing::start(PROBES, events, None)?;
     tracing.mark(BEGIN_MARK)?;
     Ok(tracing)
 }
 
-/// The facts, with `words` of the last line: `count=N depth=N ns=N`.
+/// The facts, with `words` of the last line: `count=N depth=N pages=N ns=N`.
 fn end(reading: Tracing<'_>, words: &str, pages: &BTreeMap<u32, u64>) -> Result<Value> {
     reading.mark(END_MARK)?;
     let counted = count(&reading.end()?);
@@ -98,19 +116,22 @@ fn end(reading: Tracing<'_>, words: &str, pages: &BTreeMap<u32, u64>) -> Result<
     #[expect(clippy::cast_precision_loss, reason = "a time")]
     let seconds = number("ns") as f64 / 1e9;
     Ok(json!({
-        "count": number("count"), "depth": number("depth"), "seconds": seconds,
+        "count": number("count"), "depth": number("depth"), "read_pages": number("pages"), "seconds": seconds,
         // Around the reads nothing happens.
         "idle_seconds": counted.idle - (counted.span - seconds),
-        "user_exits": counted.user, "exits": counted.exits, "pages": pages,
+        "user_exits": counted.user, "stores": counted.stores, "messages": counted.messages,
+        "exits": counted.exits, "pages": pages,
     }))
 }
 
 /// What the notes say; times in seconds.
 #[derive(Debug, Default, PartialEq)]
 struct Counted {
-    /// Returns to user space, and exits by their reason, up to half of the silence before the end: the line that marks it
-    /// causes exits as well.
+    /// Returns to user space, stores among them, messages, and exits by their reason, up to half of the silence before the
+    /// end: the line that marks it causes exits as well.
     user: u64,
+    stores: u64,
+    messages: u64,
     exits: BTreeMap<String, u64>,
     /// Between the marks: all, and idle time.
     span: f64,
@@ -143,6 +164,8 @@ fn count(notes: &str) -> Counted {
             Some(false) => counted.idle += idle.take().map_or(0.0, |from| event.at - from),
             None if event.at >= end - SILENCE.as_secs_f64() / 2.0 => {}
             None if event.name == "user" => counted.user += 1,
+            None if event.name == "store" => counted.stores += 1,
+            None if event.name == "message" => counted.messages += 1,
             None if event.name == "kvm_exit" => {
                 let reason = word_after(event.text, "reason").unwrap_or("unknown");
                 *counted.exits.entry(reason.to_owned()).or_default() += 1;
@@ -190,12 +213,16 @@ mod tests {
             vcpu0-10 [000] ..... 1.125000: sched_switch: prev_comm=vcpu0 prev_pid=10 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120\n\
             <idle>-0 [000] ..... 1.187500: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=vcpu0 next_pid=10 next_prio=120\n\
             vcpu0-10 [000] ..... 1.200000: user: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
+            vcpu0-10 [000] ..... 1.210000: store: (complete_emulated_mmio+0x4/0x10)\n\
+            vcpu0-10 [000] ..... 1.220000: message: (kvm_send_userspace_msi+0x4/0x10)\n\
             vcpu0-10 [000] ..... 1.300000: kvm_exit: vcpu 0 reason hlt rip 0xffff info1 0x0\n\
             vcpu0-10 [000] ..... 1.480000: user: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
             testbed-7 [000] ..... 1.500000: tracing_mark_write: end\n";
         let exits = [("interrupt", 1), ("hlt", 2)].map(|(name, n)| (name.to_owned(), n));
         let expected = Counted {
             user: 1,
+            stores: 1,
+            messages: 1,
             exits: BTreeMap::from(exits),
             span: 0.5,
             idle: 0.0625,

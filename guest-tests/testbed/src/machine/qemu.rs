@@ -42,6 +42,19 @@ pub enum Terminal {
     Interactive,
 }
 
+/// QEMU, with the clock that the machine is to have.
+fn program(machine: &Machine) -> Result<Command> {
+    if !machine.counts {
+        return Ok(Command::new(machine.arch.qemu()));
+    }
+    let mut command = Command::new(setup::counting_qemu()?);
+    for folder in setup::FIRMWARE {
+        command.args(["-L", folder]);
+    }
+    command.args(["-icount", "shift=0,sleep=off"]);
+    Ok(command)
+}
+
 /// The whole command.
 pub fn command(
     machine: &Machine,
@@ -49,7 +62,7 @@ pub fn command(
     placed: &[Placed],
     terminal: Terminal,
 ) -> Result<Command> {
-    let mut command = Command::new(machine.arch.qemu());
+    let mut command = program(machine)?;
     let folder = files.folder;
     command.env("TMPDIR", folder);
     // No IOMMU is there unless it is asked for.

@@ -56,7 +56,22 @@ impl Apt {
         Self::open(arch, "debian-13", [(ARCHIVE, "trixie".to_string())])
     }
 
+    /// Sources of Debian 13's packages. Fetches the package lists.
+    pub fn of_sources() -> Result<Self> {
+        let suites = [(ARCHIVE, "trixie".to_string())];
+        Self::open_kind("deb-src", Arch::default(), "sources", suites)
+    }
+
     fn open(
+        arch: Arch,
+        name: &str,
+        suites: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Self> {
+        Self::open_kind("deb", arch, name, suites)
+    }
+
+    fn open_kind(
+        kind: &str,
         arch: Arch,
         name: &str,
         suites: impl IntoIterator<Item = (&'static str, String)>,
@@ -74,7 +89,9 @@ impl Apt {
         }
         let lines: String = suites
             .into_iter()
-            .map(|(archive, suite)| format!("deb [signed-by={KEYRING}] {archive} {suite} main\n"))
+            .map(|(archive, suite)| {
+                format!("{kind} [signed-by={KEYRING}] {archive} {suite} main\n")
+            })
             .collect();
         let list = apt.folder.join("sources.list");
         fs::write(&list, lines).at("write", &list)?;
@@ -107,6 +124,27 @@ impl Apt {
         Ok(depends_field(&record))
     }
 
+    /// Downloads the source of a package and unpacks it into `target`, without Debian's changes.
+    pub fn source(&self, package: &str, target: &Path) -> Result<()> {
+        progress(&format!(
+            "downloading the source of {package} (seconds to minutes, depending on the network)"
+        ));
+        let folder = tempfile::tempdir_in(&self.folder).at("create a folder in", &self.folder)?;
+        shell::run(
+            self.command("apt-get")
+                .args(["-qq", "--download-only", "source", package])
+                .current_dir(folder.path()),
+        )?;
+        let archive = downloaded(folder.path(), ".orig.tar.xz")?;
+        let mut tar = Command::new("tar");
+        tar.arg("-xf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(target)
+            .arg("--strip-components=1");
+        shell::run(&mut tar).map(drop)
+    }
+
     /// Downloads one package and unpacks it into `target`, without installing it.
     pub fn unpack(&self, package: &str, version: &str, target: &Path) -> Result<()> {
         progress(&format!(
@@ -119,15 +157,8 @@ impl Apt {
                 .args(["-qq", "download", &spec])
                 .current_dir(folder.path()),
         )?;
-        let mut found = fs::read_dir(folder.path()).at("read", folder.path())?;
-        let file = found
-            .find_map(|entry| {
-                entry
-                    .ok()
-                    .filter(|entry| entry.path().extension().is_some_and(|e| e == "deb"))
-            })
-            .ok_or_else(|| Error::Usage(format!("apt downloaded no file for {spec}")))?;
-        let arguments = [OsString::from("-x"), file.path().into(), target.into()];
+        let file = downloaded(folder.path(), ".deb")?;
+        let arguments = [OsString::from("-x"), file.into(), target.into()];
         shell::run(&mut shell::command("dpkg", arguments)).map(drop)
     }
 
@@ -167,6 +198,15 @@ impl Apt {
         }
         command
     }
+}
+
+/// The file in `folder` whose name ends so.
+fn downloaded(folder: &Path, end: &str) -> Result<PathBuf> {
+    let files = fs::read_dir(folder).at("read", folder)?;
+    let mut paths = files.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    paths
+        .find(|path| path.to_string_lossy().ends_with(end))
+        .ok_or_else(|| Error::Usage(format!("apt downloaded no file with {end}")))
 }
 
 /// The Debian release of this machine, such as `bookworm`.

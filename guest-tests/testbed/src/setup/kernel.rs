@@ -2,18 +2,15 @@
 
 //! Builds the test machine's kernels: those of one source one after the other in one tree.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use super::apt::Apt;
 use super::arch::Arch;
 use super::flavour::{Age, Flavour};
 use super::selection::{Package, Selection};
-use super::{lock, not_set_up};
+use super::{compile, lock, not_set_up};
 use crate::error::{AtPath, Error, Result};
 use crate::paths;
 use crate::shell::{self, progress};
@@ -23,9 +20,6 @@ fn steps(arch: Arch) -> String {
     let (target, _) = arch.kernel_file();
     format!("tinyconfig, merge_config -m, olddefconfig, {target}")
 }
-
-/// Interval of progress reports of a build.
-const REPORT_EVERY: Duration = Duration::from_secs(20);
 
 /// The kernel of a flavour in the cache; builds it first if it is one that the set-up leaves out.
 ///
@@ -163,53 +157,10 @@ fn build(arch: Arch, tree: &Path, flavour: Flavour) -> Result<()> {
             line: line.into(),
         });
     }
-    compile(arch, tree)
-}
-
-/// Runs the long part of the build and reports progress from time to time.
-fn compile(arch: Arch, tree: &Path) -> Result<()> {
     let (target, _) = arch.kernel_file();
-    let log_path = tree.join("testbed.log");
-    let mut log = File::create(&log_path).at("create", &log_path)?;
-    let errors = log.try_clone().at("open", &log_path)?;
-    let jobs = thread::available_parallelism().map_or(1, usize::from);
     let mut command = make(arch, tree);
-    command.args([format!("-j{jobs}"), target.into()]);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(errors);
-    let mut child = command.spawn().map_err(|source| Error::Start {
-        program: "make".into(),
-        source,
-    })?;
-    let (begin, mut reported, mut files) = (Instant::now(), Instant::now(), 0);
-    let output = child.stdout.take().map(BufReader::new);
-    for line in output
-        .into_iter()
-        .flat_map(BufRead::lines)
-        .map_while(std::result::Result::ok)
-    {
-        files += 1;
-        writeln!(log, "{line}").at("write", &log_path)?;
-        if reported.elapsed() >= REPORT_EVERY {
-            reported = Instant::now();
-            progress(&format!(
-                "{files} files built in {} s",
-                begin.elapsed().as_secs()
-            ));
-        }
-    }
-    let status = child.wait().at("wait for make in", tree)?;
-    if status.success() {
-        return Ok(());
-    }
-    let output = fs::read_to_string(&log_path).at("read", &log_path)?;
-    Err(Error::Command {
-        command: format!("make {target}"),
-        status: status.to_string(),
-        output: shell::last_lines(&output, 40),
-    })
+    command.args([format!("-j{}", compile::jobs()), target.into()]);
+    compile::run(&mut command, &tree.join("testbed.log"))
 }
 
 fn make(arch: Arch, tree: &Path) -> Command {

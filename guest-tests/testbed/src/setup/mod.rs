@@ -4,14 +4,17 @@
 //!
 //! Everything that is not a package of the machine's own lies under [`paths::cache`]. A complete
 //! cache needs no network: versions are chosen once, noted in `selection`, and chosen again only on
-//! request. Kernels that few cases need are built when a machine first boots them.
+//! request. Kernels that few cases need are built when a machine first boots them, and so is QEMU for
+//! machines that count instructions.
 
 mod apt;
 mod arch;
 mod busybox;
+mod compile;
 mod flavour;
 mod guest_kernel;
 mod kernel;
+mod qemu;
 mod root;
 mod selection;
 mod tools;
@@ -27,6 +30,7 @@ pub use guest_kernel::{
     old_of_arch as old_guest_kernel_of, write_pvh_only,
 };
 pub use kernel::installed as kernel;
+pub use qemu::{FIRMWARE, installed as counting_qemu};
 pub use root::installed as root;
 pub use selection::Selection;
 pub use tools::require_qemu;

@@ -66,6 +66,23 @@ pub fn install(packages: &[&'static str]) -> Result<()> {
     Apt::of_machine(Arch::default())?.install(&missing, false)
 }
 
+/// The same of packages that are too old in Debian 12: from its backports there.
+pub fn install_new(packages: &[&'static str]) -> Result<()> {
+    let is_old = apt::codename()? == "bookworm";
+    let from = if is_old {
+        " --target-release=bookworm-backports"
+    } else {
+        ""
+    };
+    if !is_root() {
+        return Err(Error::Missing {
+            what: packages.join(", "),
+            command: format!("as root, `apt install{from} {}`", packages.join(" ")),
+        });
+    }
+    Apt::of_machine(Arch::default())?.install(packages, is_old)
+}
+
 /// Checks that QEMU is there and new enough.
 ///
 /// # Errors
