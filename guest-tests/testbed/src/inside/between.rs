@@ -117,8 +117,8 @@ fn end(reading: Tracing<'_>, words: &str, pages: &BTreeMap<u32, u64>) -> Result<
     let seconds = number("ns") as f64 / 1e9;
     Ok(json!({
         "count": number("count"), "depth": number("depth"), "read_pages": number("pages"), "seconds": seconds,
-        // Around the reads nothing happens.
-        "idle_seconds": counted.idle - (counted.span - seconds),
+        // Around the reads nothing happens, except that a monitor may poll: then no time is idle.
+        "idle_seconds": (counted.idle - (counted.span - seconds)).max(0.0),
         "user_exits": counted.user, "stores": counted.stores, "messages": counted.messages,
         "exits": counted.exits, "pages": pages,
     }))
