@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use address::Bdf;
 use iommufd_backend::hugepages::{HugepageSize, Pool};
 use iommufd_backend::{Error, IoMem, PciSysfs};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
 
 /// Most of a file that is read: none of the kernel's texts is longer.
 const MAX_LEN: u64 = 16 << 20;
@@ -96,11 +96,15 @@ impl SysRoot {
 
     /// The names in a directory, in order; none if it cannot be read.
     pub(crate) fn names(&self, directory: impl AsRef<Path>) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.path(directory))
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(CWD, self.path(directory), flags, Mode::empty());
+        let mut names: Vec<String> = opened
+            .and_then(Dir::new)
             .into_iter()
             .flatten()
             .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter_map(|entry| entry.file_name().to_owned().into_string().ok())
+            .filter(|name| name != "." && name != "..")
             .collect();
         names.sort_unstable();
         names

@@ -122,8 +122,7 @@ const STEP: u64 = 16 << 20;
 
 impl Initramfs {
     fn open(path: &Path) -> io::Result<Self> {
-        let file = input_file::open(path)?;
-        let len = file.metadata()?.len();
+        let (file, len) = input_file::open(path)?;
         if len == 0 {
             log::warn!(
                 "The initramfs {} is empty, so the guest gets none",

@@ -4,27 +4,26 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 /// Longest file of text in bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// Opens a file to be loaded, whose length must be known before. Does not wait at a FIFO.
+/// Opens a file to be loaded, whose length must be known before: returns it with its length in bytes. Does not wait at a
+/// FIFO.
 ///
 /// # Errors
 /// The errno; that it is not a regular file.
-pub fn open(path: &Path) -> io::Result<File> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)?;
-    if !file.metadata()?.is_file() {
+pub fn open(path: &Path) -> io::Result<(File, u64)> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(CWD, path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    Ok(file)
+    Ok((file, metadata.len()))
 }
 
 /// Reads a file of text, of any kind, which must not be longer than 1 MiB.
@@ -45,7 +44,7 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 mod tests {
     use std::fs;
 
-    use rustix::fs::{CWD, Mode, mkfifoat};
+    use rustix::fs::mkfifoat;
 
     use super::*;
 
@@ -55,7 +54,7 @@ mod tests {
         let (file, fifo) = (folder.path().join("file"), folder.path().join("fifo"));
         fs::write(&file, "text").unwrap();
         mkfifoat(CWD, &fifo, Mode::RUSR).unwrap();
-        assert!(open(&file).is_ok());
+        assert_eq!(open(&file).unwrap().1, 4);
         for other in [&fifo, folder.path(), Path::new("/dev/null")] {
             assert!(open(other).is_err(), "{}", other.display());
         }

@@ -118,6 +118,7 @@ pub struct Vm {
     fd: VmFd,
     cpu: arch::CpuFeatures,
     controllers: arch::Controllers,
+    most_slots: usize,
     slots: Mutex<IdAllocator>,
 }
 
@@ -133,7 +134,8 @@ impl Vm {
         let cpu = arch::CpuFeatures::of(&kvm)?;
         let fd = uninterrupted(|| kvm.create_vm()).map_err(refused("create a VM"))?;
         let controllers = arch::equip(&fd)?;
-        let last = u32::try_from(kvm.get_nr_memslots().saturating_sub(1)).unwrap_or(u32::MAX);
+        let most_slots = kvm.get_nr_memslots();
+        let last = u32::try_from(most_slots.saturating_sub(1)).unwrap_or(u32::MAX);
         let slots = IdAllocator::new(0, last)
             .map_err(|_| VmError::Lacks(KvmObstacle::Lacks(Cap::NrMemslots)))?;
         Ok(Arc::new(Self {
@@ -141,6 +143,7 @@ impl Vm {
             fd,
             cpu,
             controllers,
+            most_slots,
             slots: Mutex::new(slots),
         }))
     }
@@ -160,7 +163,7 @@ impl Vm {
     /// Memslots that the VM can have.
     #[must_use]
     pub fn most_slots(&self) -> usize {
-        self.kvm.get_nr_memslots()
+        self.most_slots
     }
 
     /// What KVM's CPUs can do here.

@@ -145,12 +145,11 @@ impl Backing {
     /// Memory of a guest without devices.
     ///
     /// # Errors
-    /// [`PinError::TooFewHugepages`], [`PinError::TooLittleMemory`], [`PinError::Backend`], [`PinError::Process`]
+    /// [`PinError::TooFewHugepages`], [`PinError::Backend`], [`PinError::Process`]
     pub fn plain(memory: &MemoryConfig) -> Result<Self, PinError> {
         if memory.hugepage_size.is_some() {
             return Self::unpinned(memory);
         }
-        check_available(memory.size, available_memory(&SysRoot::default()))?;
         Ok(Self {
             file: None,
             page_size: PAGE,

@@ -19,7 +19,7 @@ use crate::config::{self, DeviceConfig, ValidConfig};
 use crate::error::Error;
 use crate::handover::state::{self, Dma, State};
 use crate::handover::{self, Files, HandoverError, Packet, PageView, Socket};
-use crate::memory::backing::Backing;
+use crate::memory::backing::{self, Backing};
 use crate::memory::layout::Layout;
 use crate::passthrough::assigned::{AddressSpaces, Assigned, AssignedDevice, TakenOver};
 use crate::passthrough::dma_path::DmaPath;
@@ -269,6 +269,10 @@ fn leftovers(state: &State, inspected: &[InspectedDevice]) -> Vec<Leftover> {
 /// Guest memory, which is taken here if no device needs it.
 fn backing(config: &ValidConfig, state: &State, files: &mut Files) -> Result<Backing, Error> {
     let Some(memory) = &state.memory else {
+        // Hugepages are checked as they are taken.
+        if config.memory.hugepage_size.is_none() {
+            backing::check(&config.memory, false)?;
+        }
         return Ok(Backing::plain(&config.memory)?);
     };
     let (file, len) = files.memory(memory.file, memory.page_size)?;

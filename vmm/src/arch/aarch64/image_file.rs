@@ -46,7 +46,7 @@ impl ImageFile {
             path: path.to_owned(),
             source,
         };
-        let packed = input_file::open(path).map_err(read_error)?;
+        let (packed, _) = input_file::open(path).map_err(read_error)?;
         let unpacked = match start(&packed).map_err(read_error)? {
             Some(start) if start.starts_with(GZIP) => Some(unpack(&packed).map_err(read_error)?),
             _ => None,

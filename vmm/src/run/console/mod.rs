@@ -18,7 +18,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use devices::serial::SerialPort;
 use rustix::fs::OFlags;
+use rustix::io::fcntl_dupfd_cloexec;
 use vm_superio::Trigger;
 use vm_superio::serial::SerialEvents;
 use vmm_sys_util::eventfd::EventFd;
@@ -128,8 +129,7 @@ impl Console {
     pub fn open(config: &SerialConfig, confinement: &Confinement) -> Result<Self, Error> {
         let outlet = match config {
             SerialConfig::Stdio => {
-                let stdout = io::stdout().as_fd().try_clone_to_owned();
-                let stdout = stdout.map_err(process("use standard output"))?;
+                let stdout = duplicate(io::stdout()).map_err(process("use standard output"))?;
                 Outlet::Stdio(Pump::new(stdout, DRAIN_TIMEOUT))
             }
             SerialConfig::Off => Outlet::Nowhere,
@@ -314,9 +314,14 @@ fn create(path: &Path) -> io::Result<File> {
     })
 }
 
+/// Another descriptor of `file`, above those of standard input and output.
+fn duplicate(file: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(fcntl_dupfd_cloexec(file, 3)?)
+}
+
 /// Standard input, if it is anything that a guest can be given.
 fn standard_input() -> io::Result<Option<Input>> {
-    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    let stdin = duplicate(io::stdin())?;
     if !rustix::termios::isatty(&stdin) {
         return Ok(Some(Input::plain(stdin)));
     }

@@ -51,7 +51,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Kernel>, KernelError> {
         path: path.to_owned(),
         source,
     };
-    let file = input_file::open(path).map_err(read_error)?;
+    let (file, _) = input_file::open(path).map_err(read_error)?;
     let mut magic = [0; 4];
     let start: &[u8] = match file.read_exact_at(&mut magic, 0) {
         Ok(()) => &magic,
