@@ -8,10 +8,10 @@ use std::ptr;
 
 use libc::{PF_W, PT_LOAD, dl_iterate_phdr, dl_phdr_info};
 use rustix::mm::{Advice, madvise};
-use rustix::param::page_size;
 
 /// Unmaps the pages of the program's code and constants. Those that are used from now on are mapped again from the page
-/// cache; the others no longer count as this process's memory, and the kernel can use theirs for something else.
+/// cache; the others no longer count as this process's memory, and the kernel can use theirs for something else. Of system
+/// calls it takes `madvise` only, so that a thread whose calls are filtered may do it.
 pub fn release_code() {
     // SAFETY: the function is as `dl_iterate_phdr(3)` requires, and does not unwind.
     #[expect(unsafe_code, reason = "the program's own segments")]
@@ -37,7 +37,12 @@ unsafe extern "C" fn release_program(info: *mut dl_phdr_info, _: usize, _: *mut 
 
 /// The pages of a segment that is never written, from address `begin` on.
 fn release(begin: u64, bytes: u64) {
-    let page = page_size() as u64;
+    #[expect(unsafe_code, reason = "the program's own segments")]
+    // SAFETY: the function looks a number up and has no preconditions. (rustix asks the kernel, by a call that may be filtered.)
+    let page = unsafe { libc::getauxval(libc::AT_PAGESZ) };
+    if page == 0 {
+        return;
+    }
     let before = begin % page;
     let pages = (before + bytes).div_ceil(page) * page;
     let (Ok(address), Ok(pages)) = (usize::try_from(begin - before), usize::try_from(pages)) else {

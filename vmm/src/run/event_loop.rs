@@ -157,6 +157,7 @@ pub fn run(
         exits: watched.exits,
         exit,
     }));
+    keeper::release_code();
     loop {
         if let Some(reason) = watched.exits.reason() {
             return Ok(reason);

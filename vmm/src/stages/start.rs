@@ -79,7 +79,6 @@ impl Loaded<'_> {
             let thread = thread.map_err(ThreadError::of("start a vCPU"))?;
             resources.vcpus.push(thread);
         }
-        keeper::release_code();
         confinement.enter(ThreadKind::Main)?;
         resources.vcpus.iter().for_each(VcpuThread::begin);
         Ok(Vmm {
