@@ -103,7 +103,7 @@ fn against_peers(counted: &Facts) -> Vec<Row> {
 fn counts(counted: &Facts) -> [Row; 6] {
     let (none, nvme) = (Monitor::Pinvisor, Monitor::PinvisorNvme);
     let traced = |key| median(counted, none, &["trace", key]);
-    let waiting = median(counted, nvme, &["waiting_ms"]).map(|ms| ms / 100.0);
+    let waiting = median(counted, nvme, &["trace", "idle_s"]).map(|seconds| seconds * 10.0);
     let memory = median(counted, nvme, &["memory_kib"]).map(|kib| kib / 1024.0);
     let nvme_own = own_cost(counted, nvme, &["clearing_s"]);
     let to_init = median(counted, none, &["init_ns"]).map(|ns| ns / 1e9);
@@ -252,7 +252,7 @@ pub fn boots(counted: &Facts, times: &Facts) -> String {
             figure(times, &["gone_ns"], 1e6),
             figure(counted, &["init_ns"], 1e6),
             figure(counted, &["gone_ns"], 1e6),
-            figure(counted, &["waiting_ms"], 1.0),
+            figure(counted, &["trace", "idle_s"], 1e-3),
             own,
             figure(counted, &["trace", "exits"], 1.0),
             figure(counted, &["trace", "calls"], 1.0),
@@ -271,7 +271,7 @@ mod tests {
 
     fn boot(before: f64, exits: u64) -> Vec<Value> {
         vec![
-            json!({"init_ns": 2e9, "waiting_ms": 300, "memory_kib": 2048}),
+            json!({"init_ns": 2e9, "memory_kib": 2048}),
             json!({"init_ns": 9e9, "trace": {"before_guest_s": before, "in_exits_s": 0.02, "waiting_s": 0.01,
                 "clearing_s": 0.0, "exits": exits, "calls": 500, "end_s": 0.2}}),
         ]

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use clap::Args;
 
+use super::start_piped;
 use super::tracing::{Event, MARK, Tracing};
-use super::{idle_ms, start_piped};
 use crate::error::{AtPath, Error, Result};
 
 /// What the guest's init prints first.
@@ -79,7 +79,6 @@ pub fn run(boot: Boot, words: &[String]) -> Result<i32> {
             .as_ref()
             .map_or(Ok(()), |tracing| tracing.mark(text))
     };
-    let idle_before = idle_ms();
     let began = Instant::now();
     let mut child = start_piped(program, arguments)?;
     let output = child.stdout.take().into_iter();
@@ -93,12 +92,11 @@ pub fn run(boot: Boot, words: &[String]) -> Result<i32> {
     }
     let status = child.wait().at("wait for", program)?;
     mark("gone")?;
-    let (gone, idle_after) = (began.elapsed(), idle_ms());
+    let gone = began.elapsed();
     let (init, memory) =
         init.ok_or_else(|| Error::Usage(format!("{program}: no init ran ({status})")))?;
     let mut facts = serde_json::json!({
         "init_ns": nanoseconds(init), "gone_ns": nanoseconds(gone),
-        "waiting_ms": idle_after.saturating_sub(idle_before),
         "memory_kib": memory,
     });
     if let Some(tracing) = tracing {
@@ -196,6 +194,9 @@ struct Counts {
     waiting: f64,
     cleared: f64,
     end: f64,
+    idles: Option<f64>,
+    idle_in_all: f64,
+    idle_at_end: f64,
 }
 
 impl Counts {
@@ -208,7 +209,11 @@ impl Counts {
             "leave" => self.last_left = at,
             _ => {}
         }
-        if self.began.is_none() || self.is_init {
+        if self.began.is_none() {
+            return;
+        }
+        self.add_idle(at, what);
+        if self.is_init {
             return;
         }
         let is_outside = self.first_entry.is_none() || self.left.is_some();
@@ -235,6 +240,20 @@ impl Counts {
         }
     }
 
+    /// Idle time until the end, and the part of it since the guest was left last.
+    fn add_idle(&mut self, at: f64, what: &str) {
+        match what {
+            "idle" => self.idles = Some(at),
+            "busy" => {
+                let idle = self.idles.take().map_or(0.0, |from| at - from);
+                self.idle_in_all += idle;
+                self.idle_at_end += idle;
+            }
+            "leave" => self.idle_at_end = 0.0,
+            _ => {}
+        }
+    }
+
     fn facts(&self) -> serde_json::Value {
         let before = self.first_entry.zip(self.began);
         let memory = self.first_slot.zip(self.first_clearing);
@@ -243,6 +262,7 @@ impl Counts {
             "before_guest_s": before.map(|(first, began)| first - began),
             "in_exits_s": self.in_exits, "waiting_s": self.waiting,
             "clearing_s": self.cleared, "end_s": self.end,
+            "idle_s": self.idle_in_all, "end_idle_s": self.idle_at_end,
             "placing_s": memory.map(|(slot, clearing)| slot - clearing - self.cleared),
         })
     }
@@ -271,7 +291,11 @@ mod tests {
             vcpu0-10 [000] ..... 2.250000: enter: (kvm_arch_vcpu_ioctl_run+0x4/0x10)\n\
             keeper-11 [000] ..... 2.300000: sched_process_exec: filename=/tmp/bench/a-b pid=11 old_pid=11\n\
             testbed-7 [000] ..... 3.000000: tracing_mark_write: init\n\
+            vcpu0-10 [000] ..... 3.100000: sched_switch: prev_comm=vcpu0 prev_pid=10 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120\n\
+            <idle>-0 [000] ..... 3.150000: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=vcpu0 next_pid=10 next_prio=120\n\
             vcpu0-10 [000] ..... 3.250000: leave: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
+            a-b-9 [000] ..... 3.300000: sched_switch: prev_comm=a-b prev_pid=9 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120\n\
+            <idle>-0 [000] ..... 3.400000: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=a-b next_pid=9 next_prio=120\n\
             testbed-7 [000] ..... 3.750000: tracing_mark_write: gone\n";
         let facts = count(notes, 7);
         assert_eq!(
@@ -284,6 +308,8 @@ mod tests {
             ("clearing_s", 0.1),
             ("waiting_s", 0.02),
             ("end_s", 0.5),
+            ("idle_s", 0.17),
+            ("end_idle_s", 0.1),
             ("placing_s", 0.05),
         ] {
             let found = facts[key].as_f64().unwrap();
