@@ -35,7 +35,7 @@ const CPUS: &str = "vCPUs";
 /// Measures on a test machine that counts instructions.
 ///
 /// # Errors
-/// Those of the test machine, and of [`script::run`].
+/// Those of the test machine; [`Error::Usage`](crate::Error::Usage) with the name of what failed.
 pub fn measure(bench: &Bench) -> Result<Facts> {
     let disk = bench.folder.join("small-disk");
     image::write(&disk, &image::bytes(1, 1))?;

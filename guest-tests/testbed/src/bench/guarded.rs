@@ -59,7 +59,7 @@ const WAYS: [&str; 4] = [IDENTITY, TRAP, POLL, VIRTIO];
 /// Measures on a test machine that counts instructions.
 ///
 /// # Errors
-/// Those of the test machine, and of [`script::run`].
+/// Those of the test machine; [`Error::Usage`](crate::Error::Usage) with the name of what failed.
 pub fn measure(folder: &Path, pinvisor: &Path) -> Result<Facts> {
     let initramfs = folder.join("guarded");
     let modules = ["nvme", "virtio_pci", "virtio_blk"];

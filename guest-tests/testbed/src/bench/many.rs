@@ -28,7 +28,7 @@ const NVME: &str = "nvme";
 /// Measures on a test machine that counts instructions.
 ///
 /// # Errors
-/// Those of the test machine, and of [`script::run`].
+/// Those of the test machine; [`Error::Usage`](crate::Error::Usage) with the name of what failed.
 pub fn measure(bench: &Bench, is_short: bool) -> Result<Facts> {
     let disk = bench.folder.join("small-disk");
     image::write(&disk, &image::bytes(1, 1))?;

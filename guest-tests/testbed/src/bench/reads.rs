@@ -44,7 +44,7 @@ const UNPOLLED: &str = "unpolled";
 /// Measures on a test machine that counts instructions.
 ///
 /// # Errors
-/// Those of the test machine, and of [`script::run`].
+/// Those of the test machine; [`Error::Usage`](crate::Error::Usage) with the name of what failed.
 pub fn measure(folder: &Path, pinvisor: &Path) -> Result<Facts> {
     let initramfs = folder.join("reads");
     let reads = paths::guest_program("linux-stress", GuestTarget::Linux(Arch::X86_64))?;
