@@ -27,7 +27,7 @@ use crate::memory::pool_lock::Turn;
 use crate::memory::progress::Progress;
 
 pub use error::{PinError, of_all};
-use taking::Taking;
+use taking::{PIECE, Taking};
 
 /// The address of guest RAM in the I/O address space, which matters to pinning alone. Any place
 /// would do, since no hardware reads it; below 512 GiB the kernel's table has few levels, and a
@@ -85,12 +85,13 @@ impl Backing {
             wanted: memory.size / size.bytes(),
             space,
             pages: Vec::new(),
+            pieces: Vec::new(),
             descends: false,
         };
         let progress = Progress::new("Pinning guest memory", memory.size);
         // Two pages show in which direction the pool gives them.
         let first = std::iter::once(0..(2 * size.bytes()).min(memory.size));
-        for Range { end, .. } in first.chain(steps(memory.size, STEP.max(size.bytes()))) {
+        for Range { end, .. } in first.chain(steps(memory.size, PIECE.max(size.bytes()))) {
             let bytes = end.saturating_sub(taking.taken());
             taking
                 .more(bytes)
@@ -102,13 +103,9 @@ impl Backing {
             true => 0,
             false => most,
         };
-        if most > 0 {
-            let pinned = taking.pin_page_by_page();
-            pinned.map_err(|error| error.of_all(memory.size))?;
-        }
         let choice = taking.choose(spare, most, required, &progress);
         check_reached(&choice, required.pages)?;
-        taking.keep(choice)
+        taking.keep(choice, required)
     }
 
     /// Takes memory of any kind and pins it in `space`, to which a device is attached.

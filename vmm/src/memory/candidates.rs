@@ -164,10 +164,10 @@ impl Frames {
         let new_sections = |start: usize| {
             let mut sections: Vec<u64> = (start..start + need)
                 .map(|place| self.section(place))
-                .filter(|section| *section != 0 && !self.touches(selection, *section))
                 .collect();
             sections.dedup();
-            sections.len()
+            let is_new = |section: &&u64| **section != 0 && !self.touches(selection, **section);
+            sections.iter().filter(is_new).count()
         };
         let start = [run.start, border, last]
             .into_iter()

@@ -69,6 +69,18 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// The same pages, which are at `pages` now, in their order: those that devices still reach.
+    #[must_use]
+    pub fn of_moved(self, pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Self {
+        let anew = choose(pages, page_size, required);
+        Self {
+            pinned: self.pinned,
+            naive: self.naive,
+            kept: anew.kept.iter().map(|place| self.kept[*place]).collect(),
+            ..anew
+        }
+    }
+
     /// Whether there are no more extents than are safe.
     #[must_use]
     pub fn is_safe(&self) -> bool {
@@ -190,14 +202,15 @@ fn best(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Choic
         for seed in sorted.frames.seeds(required.pages, low, thorough) {
             for strategy in [Strategy::FullestSections, Strategy::LongestRuns] {
                 let selection = sorted.frames.fill(seed.clone(), required.pages, strategy);
-                let (ranges, kept) = sorted.kept(&selection);
+                let ranges = sorted.ranges(&selection);
                 let chosen = Overhead::of(&ranges);
                 let cost = Cost::of(&chosen, &ranges, required);
-                if cost < best.0 && kept.len() == required.pages {
+                let count: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+                if cost < best.0 && count == required.pages as u64 * page_size {
                     best = (
                         cost,
                         Choice {
-                            kept,
+                            kept: sorted.kept(&selection),
                             chosen,
                             placed: !cost.unplaced,
                             ..best.1
@@ -212,10 +225,15 @@ fn best(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Choic
 
 /// RAM that `pages` make, in any order.
 fn ranges(pages: &[Hpa], page_size: u64) -> Vec<Range<Gpa>> {
-    let mut sorted: Vec<u64> = pages.iter().map(|page| page.0).collect();
+    let mut sorted = pages.to_vec();
     sorted.sort_unstable();
+    merged(sorted.into_iter(), page_size)
+}
+
+/// The same of pages that ascend.
+fn merged(pages: impl Iterator<Item = Hpa>, page_size: u64) -> Vec<Range<Gpa>> {
     let mut ranges: Vec<Range<Gpa>> = Vec::new();
-    for start in sorted {
+    for Hpa(start) in pages {
         let end = Gpa(start.saturating_add(page_size));
         match ranges.last_mut() {
             Some(range) if range.end.0 == start => range.end = end,
@@ -248,16 +266,25 @@ impl<'a> Sorted<'a> {
         }
     }
 
-    /// The RAM that a selection makes, and the numbers of its pages, ascending.
-    fn kept(&self, selection: &Selection) -> (Vec<Range<Gpa>>, Vec<usize>) {
+    /// The numbers of a selection's pages, by their addresses.
+    fn selected(&self, selection: &Selection) -> impl Iterator<Item = usize> {
         let numbered = self.order.iter().enumerate();
-        let mut kept: Vec<usize> = numbered
+        numbered
             .filter(|(place, _)| selection.has(*place))
             .map(|(_, number)| *number)
-            .collect();
+    }
+
+    /// The RAM that a selection makes.
+    fn ranges(&self, selection: &Selection) -> Vec<Range<Gpa>> {
+        let pages = self.selected(selection).map(|number| self.pages[number]);
+        merged(pages, self.page_size)
+    }
+
+    /// The numbers of its pages, ascending.
+    fn kept(&self, selection: &Selection) -> Vec<usize> {
+        let mut kept: Vec<usize> = self.selected(selection).collect();
         kept.sort_unstable();
-        let pages: Vec<Hpa> = kept.iter().map(|number| self.pages[*number]).collect();
-        (ranges(&pages, self.page_size), kept)
+        kept
     }
 }
 

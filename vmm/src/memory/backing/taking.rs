@@ -9,10 +9,14 @@ use address::Hpa;
 use iommufd_backend::hugepages::{self, HugepageSize};
 use iommufd_backend::{NoiommuSpace, PinRequest, extent};
 
-use super::{Backing, COOKIE, PinError, STEP, in_file, populate, steps};
+use super::{Backing, COOKIE, PinError, check_reached, in_file, populate, steps};
 use crate::error::explain::process;
 use crate::memory::choice::{self, Choice, PageRequirements};
 use crate::memory::progress::Progress;
+
+/// Bytes that are pinned in one piece at most. To give a page back, all of its piece is unpinned, which takes the kernel
+/// time for each 4 KiB (Linux 7.3: some 190 instructions); to pin hugepages takes next to none.
+pub(super) const PIECE: u64 = 32 << 20;
 
 /// Hugepages that are being taken and pinned, in the order of their file.
 pub(super) struct Taking<'a> {
@@ -23,6 +27,8 @@ pub(super) struct Taking<'a> {
     pub(super) space: &'a mut NoiommuSpace,
     /// Where each one is.
     pub(super) pages: Vec<Hpa>,
+    /// What is pinned in one piece: numbers of pages, in order.
+    pub(super) pieces: Vec<Range<usize>>,
     /// Whether the pool gives the highest first, as it does once a guest has returned pages that ascend.
     pub(super) descends: bool,
 }
@@ -33,8 +39,8 @@ impl Taking<'_> {
         self.pages.len() as u64 * self.size.bytes()
     }
 
-    /// Takes `bytes` more, so that neighbours in the file are neighbours in memory as far as the pool has them: each
-    /// run of these is mapped in one piece.
+    /// Takes `bytes` more and pins them in one piece, so that neighbours in the file are neighbours in memory as far as the
+    /// pool has them: each run of these is mapped at once.
     pub(super) fn more(&mut self, bytes: u64) -> Result<(), PinError> {
         let offset = self.taken();
         if bytes == 0 {
@@ -50,45 +56,73 @@ impl Taking<'_> {
             let range = offset + part.start..offset + part.end;
             populate(&self.file, range, self.size, self.wanted)?;
         }
-        self.pin(offset, bytes)?;
-        if let [first, second] = self.pages[..] {
-            self.descends = second < first;
+        let piece = self.number(offset)..self.number(offset + bytes);
+        let pages = self.pin(piece.clone())?;
+        // The pages that were taken last, and their order in the file.
+        let last = match self.descends {
+            true => pages.first_chunk(),
+            false => pages.last_chunk(),
+        };
+        if let Some([page, next]) = last {
+            self.descends = (next < page) != self.descends;
         }
+        self.pages.extend(pages);
+        self.pieces.push(piece);
         Ok(())
     }
 
-    /// Pins what was taken again, each page by itself, so that it can be given back by itself. Pages that are not
-    /// pinned for a moment may move, so the kernel is asked for all of them anew.
-    pub(super) fn pin_page_by_page(&mut self) -> Result<(), PinError> {
-        let page_size = self.size.bytes();
-        let end = self.pages.len() as u64 * page_size;
-        for range in steps(end, STEP.max(page_size)) {
-            let area = COOKIE + range.start;
-            self.space.unpin(area, range.end - range.start)?;
-        }
-        self.pages.clear();
-        for range in steps(end, page_size) {
-            self.pin(range.start, page_size)?;
-        }
-        Ok(())
+    /// The number of the page at `offset` of the file, which has no more bytes than addresses.
+    fn number(&self, offset: u64) -> usize {
+        usize::try_from(offset / self.size.bytes()).unwrap_or(usize::MAX)
     }
 
-    /// Pins `bytes` of the file from `offset` on, the end of what is pinned.
-    fn pin(&mut self, offset: u64, bytes: u64) -> Result<(), PinError> {
+    /// Where `numbers` of pages are in the file: the offset and the length in bytes.
+    fn bytes(&self, numbers: &Range<usize>) -> (u64, u64) {
         let page_size = self.size.bytes();
+        (
+            numbers.start as u64 * page_size,
+            numbers.len() as u64 * page_size,
+        )
+    }
+
+    /// Pins pages in one piece. Returns where each one is.
+    fn pin(&mut self, piece: Range<usize>) -> Result<Vec<Hpa>, PinError> {
+        let page_size = self.size.bytes();
+        let (offset, len) = self.bytes(&piece);
         let extents = self.space.pin(&PinRequest {
             file: &self.file,
             offset,
-            len: bytes,
+            len,
             page_size,
             iova: COOKIE + offset,
         })?;
-        for extent in extents {
-            let count = extent.len() / page_size;
-            let page = |number| extent.hpa() + number * page_size;
-            self.pages.extend((0..count).map(page));
+        let pages = extents.iter().flat_map(|extent| {
+            let numbers = 0..extent.len() / page_size;
+            numbers.map(|number| extent.hpa() + number * page_size)
+        });
+        Ok(pages.collect())
+    }
+
+    /// Gives back what is not in `kept` of a piece, and pins the rest of it again. Pages that are not pinned for a moment may
+    /// move: they are where this finds them.
+    fn reduce(&mut self, piece: Range<usize>, kept: &[usize]) -> Result<(), PinError> {
+        let (offset, len) = self.bytes(&piece);
+        self.space.unpin(COOKIE + offset, len)?;
+        for gap in gaps(kept, piece).into_iter().rev() {
+            let (offset, len) = self.bytes(&gap);
+            hugepages::give_back(&self.file, offset, len)?;
+        }
+        for run in kept.chunk_by(|number, next| number + 1 == *next) {
+            let run = run[0]..run[0] + run.len();
+            let pages = self.pin(run.clone())?;
+            self.pages.splice(run, pages);
         }
         Ok(())
+    }
+
+    /// Where the pages of these numbers are.
+    fn at(&self, numbers: &[usize]) -> Vec<Hpa> {
+        numbers.iter().map(|number| self.pages[*number]).collect()
     }
 
     /// Takes `count` pages more; returns whether it got them. Fewer pages than expected, or a limit
@@ -134,26 +168,37 @@ impl Taking<'_> {
     }
 
     /// Releases what is not chosen.
-    pub(super) fn keep(self, choice: Choice) -> Result<Backing, PinError> {
+    pub(super) fn keep(
+        mut self,
+        choice: Choice,
+        required: &PageRequirements<'_>,
+    ) -> Result<Backing, PinError> {
         let page_size = self.size.bytes();
-        let bytes = |number: usize| number as u64 * page_size;
+        let chosen: Vec<Hpa> = self.at(&choice.kept);
         // The file may hold a page that could not be pinned.
         let file_end = self
             .file
             .metadata()
             .map_err(process("size guest memory"))?
             .len();
-        for gap in gaps(&choice.kept, self.pages.len()).into_iter().rev() {
-            let (offset, len) = (bytes(gap.start), bytes(gap.len()));
-            self.space.unpin(COOKIE + offset, len)?;
-            hugepages::give_back(&self.file, offset, len)?;
+        for piece in std::mem::take(&mut self.pieces).into_iter().rev() {
+            let place = |number: usize| choice.kept.partition_point(|kept| *kept < number);
+            let kept = &choice.kept[place(piece.start)..place(piece.end)];
+            if kept.len() < piece.len() {
+                self.reduce(piece, kept)?;
+            }
         }
-        let taken = bytes(self.pages.len());
+        let choice = match self.at(&choice.kept) {
+            kept if kept == chosen => choice,
+            moved => choice.of_moved(&moved, page_size, required),
+        };
+        check_reached(&choice, required.pages)?;
+        let taken = self.taken();
         if taken < file_end {
             hugepages::give_back(&self.file, taken, file_end - taken)?;
         }
         let extents = choice.kept.iter().map(|number| {
-            let iova = COOKIE + bytes(*number);
+            let iova = COOKIE + *number as u64 * page_size;
             extent::Extent::new(iova, self.pages[*number], page_size)
         });
         let extents: Vec<_> = extents
@@ -179,10 +224,10 @@ impl Taking<'_> {
     }
 }
 
-/// What `kept`, which ascend, leave out of `count` numbers.
-pub(super) fn gaps(kept: &[usize], count: usize) -> Vec<Range<usize>> {
-    let starts = std::iter::once(0).chain(kept.iter().map(|number| number + 1));
-    let ends = kept.iter().copied().chain([count]);
+/// What `kept`, which ascend, leave out of `all` numbers.
+pub(super) fn gaps(kept: &[usize], all: Range<usize>) -> Vec<Range<usize>> {
+    let starts = std::iter::once(all.start).chain(kept.iter().map(|number| number + 1));
+    let ends = kept.iter().copied().chain([all.end]);
     starts
         .zip(ends)
         .map(|(start, end)| start..end)

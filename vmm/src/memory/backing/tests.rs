@@ -58,9 +58,10 @@ fn steps_and_gaps_leave_nothing_out() {
     let found: Vec<_> = steps(10, 4).collect();
     assert_eq!(found, [0..4, 4..8, 8..10]);
     assert_eq!(steps(0, 4).count(), 0);
-    assert_eq!(gaps(&[1, 2, 5], 8), [0..1, 3..5, 6..8]);
-    assert_eq!(gaps(&[0, 1, 2], 3), []);
-    assert_eq!(gaps(&[], 2), [0..2]);
+    assert_eq!(gaps(&[1, 2, 5], 0..8), [0..1, 3..5, 6..8]);
+    assert_eq!(gaps(&[5, 6], 4..8), [4..5, 7..8]);
+    assert_eq!(gaps(&[0, 1, 2], 0..3), []);
+    assert_eq!(gaps(&[], 0..2), [0..2]);
 }
 
 #[test]

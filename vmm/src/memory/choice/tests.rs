@@ -258,6 +258,29 @@ fn pages_that_devices_do_not_reach_are_never_kept() {
     assert_eq!(choose(&pages, PAGE, &wish(50)).kept.len(), 40);
 }
 
+#[test]
+fn pages_that_moved_are_judged_where_they_are() {
+    let dma = DmaMap::Ranges(vec![BusRange {
+        cpu: Hpa(0)..Hpa(3 << 30),
+        bus: BusAddr(0),
+    }]);
+    let wish = PageRequirements {
+        dma: &dma,
+        ..wish(3)
+    };
+    let choice = choose(&hpas(&[10, 20, 21, 22, 30]), PAGE, &wish);
+    assert_eq!(
+        (&choice.kept[..], choice.chosen.extents),
+        (&[1, 2, 3][..], 1)
+    );
+    let moved = choice.clone().of_moved(&hpas(&[20, 40, 22]), PAGE, &wish);
+    assert_eq!((&moved.kept[..], moved.chosen.extents), (&[1, 2, 3][..], 3));
+    assert_eq!((moved.pinned, moved.naive), (choice.pinned, choice.naive));
+    let beyond = (3 << 30) / PAGE;
+    let moved = choice.of_moved(&hpas(&[20, beyond, 22]), PAGE, &wish);
+    assert_eq!(moved.kept, [1, 3]);
+}
+
 proptest! {
 
     /// What is kept is reached, and as good as if the other pages were not there.
