@@ -178,12 +178,16 @@ impl Resources {
         self.is_torn_down = true;
     }
 
-    /// Compares where the pages of guest memory are with the table of them, if devices were given addresses by it.
+    /// Compares where the pages of guest memory are with the table of them, if devices were given addresses by it. The first
+    /// time, guest memory is shown to whoever [looks at its pages](PageView), which ends a handover.
     ///
     /// # Errors
     /// [`LayoutError::Moved`](crate::memory::LayoutError::Moved) for the first page that is elsewhere.
     pub fn check_pages(&mut self) -> Result<(), Error> {
-        if self.ram.regions().is_empty() || matches!(self.assigned.spaces, AddressSpaces::None) {
+        // Who handed the guest over waits for that, even without devices.
+        let is_asked = matches!(self.view, PageView::Helper { .. });
+        let has_devices = !matches!(self.assigned.spaces, AddressSpaces::None);
+        if self.ram.regions().is_empty() || !(is_asked || has_devices) {
             return Ok(());
         }
         self.view.resolve();

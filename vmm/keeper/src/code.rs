@@ -37,8 +37,9 @@ unsafe extern "C" fn release_program(info: *mut dl_phdr_info, _: usize, _: *mut 
 
 /// The pages of a segment that is never written, from address `begin` on.
 fn release(begin: u64, bytes: u64) {
+    // rustix would ask the kernel, by a call that may be filtered.
     #[expect(unsafe_code, reason = "the program's own segments")]
-    // SAFETY: the function looks a number up and has no preconditions. (rustix asks the kernel, by a call that may be filtered.)
+    // SAFETY: the function looks a number up and has no preconditions.
     let page = unsafe { libc::getauxval(libc::AT_PAGESZ) };
     if page == 0 {
         return;

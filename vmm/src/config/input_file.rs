@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::retry_on_intr;
 
 /// Longest file of text in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -18,7 +19,8 @@ const LONGEST: u64 = 1 << 20;
 /// The errno; that it is not a regular file.
 pub fn open(path: &Path) -> io::Result<(File, u64)> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(CWD, path, flags, Mode::empty())?);
+    let file = retry_on_intr(|| openat(CWD, path, flags, Mode::empty()))?;
+    let file = File::from(file);
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));

@@ -266,7 +266,7 @@ pub const CALLS: &[Call] = calls! {
     mprotect, When::HasNot(2, NO_CODE, "PROT_EXEC"), ALL, "heap and stacks";
     mremap, When::Any, ALL, "heap";
     munmap, When::Any, ALL, "heap and stacks; BARs; guest memory in the end";
-    madvise, When::Any, ALL, "heap and stacks; the page check";
+    madvise, When::Any, ALL, "heap and stacks; the page check; unmap the program's code that only a start needs";
     brk, When::Any, ALL, "heap";
     getrandom, When::Any, ALL, "seeds of hash tables";
     clock_gettime, When::Any, ALL, "times, where the kernel has no vDSO for them";
@@ -277,7 +277,7 @@ pub const CALLS: &[Call] = calls! {
     rt_sigprocmask, When::Any, ALL, "the start and the end of threads";
     rt_sigreturn, When::Any, ALL, "return from a signal handler";
     sigaltstack, When::Any, ALL, "the start and the end of threads";
-    getpid, When::Any, ALL, "end the process by a fatal signal";
+    getpid, When::Any, ALL, "end the process by a fatal signal; the filter of a later thread";
     gettid, When::Any, ALL, "end the process by a fatal signal";
     getpgid, When::Any, ALL, "whether the terminal is this process's";
     #[cfg(target_arch = "x86_64")]

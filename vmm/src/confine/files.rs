@@ -59,7 +59,7 @@ fn try_restrict(ways: &[Way]) -> Result<RulesetStatus, RulesetError> {
         };
         ruleset = ruleset.add_rule(PathBeneath::new(directory, access))?;
     }
-    // That is so already.
+    // That is so already: a thread becomes unprivileged first.
     let ruleset = ruleset.no_new_privs(false);
     Ok(ruleset.restrict_self()?.ruleset)
 }

@@ -113,7 +113,7 @@ impl Confinement {
     /// The threads of guests in a program that has other work as well.
     ///
     /// # Errors
-    /// [`ConfineError::SeccompFilter`]
+    /// Those of [`new`](Self::new).
     pub fn of_guest_threads() -> Result<Self, ConfineError> {
         Self::new(&ConfineConfig::default(), OnReset::Restart)
     }

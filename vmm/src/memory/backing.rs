@@ -37,7 +37,7 @@ const COOKIE: Iova = Iova(1 << 30);
 /// What ordinary memory is certain to be made of.
 pub const PAGE: u64 = 4096;
 
-/// Memory is cleared and pinned in steps of this number of bytes, so that progress can be shown.
+/// Memory that is not chosen among is cleared and pinned in steps of this number of bytes, so that progress can be shown.
 const STEP: u64 = 256 << 20;
 
 /// Guest RAM as a file and as physical extents.

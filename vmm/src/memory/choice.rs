@@ -69,7 +69,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// The same pages, which are at `pages` now, in their order: those that devices still reach.
+    /// The same pages, which are at `pages` now, in their order: those that devices still reach. What it says of others
+    /// ([`safe_pages`](Self::safe_pages)) is of these alone.
     #[must_use]
     pub fn of_moved(self, pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Self {
         let anew = choose(pages, page_size, required);

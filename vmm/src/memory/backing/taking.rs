@@ -14,7 +14,7 @@ use crate::error::explain::process;
 use crate::memory::choice::{self, Choice, PageRequirements};
 use crate::memory::progress::Progress;
 
-/// Bytes that are pinned in one piece at most. To give a page back, all of its piece is unpinned, which takes the kernel
+/// Bytes that are pinned in one piece at most, unless a page has more. To give a page back, all of its piece is unpinned, which takes the kernel
 /// time for each 4 KiB (Linux 7.3: some 190 instructions); to pin hugepages takes next to none.
 pub(super) const PIECE: u64 = 32 << 20;
 
@@ -50,7 +50,8 @@ impl Taking<'_> {
             true => self.size.bytes(),
             false => bytes,
         };
-        // The kernel fills a range from its begin on.
+        // The kernel fills a range from its begin on: where the pool descends, pages are taken from the end of the range
+        // backwards, so that they ascend in the file.
         let parts: Vec<_> = steps(bytes, step).collect();
         for part in parts.into_iter().rev() {
             let range = offset + part.start..offset + part.end;
@@ -63,7 +64,10 @@ impl Taking<'_> {
             true => pages.first_chunk(),
             false => pages.last_chunk(),
         };
-        if let Some([page, next]) = last {
+        // Pages of two runs say nothing.
+        if let Some([page, next]) = last
+            && page.0.abs_diff(next.0) == self.size.bytes()
+        {
             self.descends = (next < page) != self.descends;
         }
         self.pages.extend(pages);
@@ -167,7 +171,10 @@ impl Taking<'_> {
         }
     }
 
-    /// Releases what is not chosen.
+    /// Gives back what is not chosen, and pins what is chosen of the same pieces again.
+    ///
+    /// # Errors
+    /// [`PinError::Backend`], [`PinError::Process`]; [`PinError::OutOfReach`] if a page moved meanwhile.
     pub(super) fn keep(
         mut self,
         choice: Choice,

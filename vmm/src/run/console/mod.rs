@@ -125,7 +125,7 @@ impl Console {
     /// `confinement`.
     ///
     /// # Errors
-    /// [`Error::File`], [`Error::Process`], [`Error::Confine`]
+    /// [`Error::File`], [`Error::Process`]
     pub fn open(config: &SerialConfig, confinement: &Confinement) -> Result<Self, Error> {
         let outlet = match config {
             SerialConfig::Stdio => {

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -48,7 +49,7 @@ enum State {
     Waiting(OwnedFd),
     /// The thread.
     Running(JoinHandle<Option<()>>),
-    /// None of them is there any more.
+    /// Neither is there any more.
     Over,
 }
 
@@ -205,6 +206,9 @@ impl Pump {
         let working = Arc::clone(&self.shared);
         let name = "serial-output".to_owned();
         let thread = threads::start(name, confinement, ThreadKind::SerialOutput, move || {
+            // A terminal may stop a process in the background that writes to it, and the guest with it (`stty tostop`).
+            let stop: SigSet = [Signal::SIGTTOU].into_iter().collect();
+            let _ = stop.thread_block();
             working.work(&target);
         });
         let Confined { thread, .. } = thread?;
