@@ -31,7 +31,7 @@ for tenth in $(/bin/busybox seq 100); do
     [ -e /dev/nvme0n1 ] && break
     /bin/busybox sleep 0.1
 done
-/bin/linux-stress reads "disk=/dev/nvme0n1 count=$count depth=$depth ${poll:+poll=$poll}"
+/bin/linux-stress reads "disk=/dev/nvme0n1 count=$count depth=$depth"
 /bin/busybox poweroff -f
 "#;
 
@@ -40,7 +40,6 @@ const NATIVE: &str = "native";
 const GUESTS: &str = "guest";
 const TRACED: &str = "traced";
 const UNPOLLED: &str = "unpolled";
-const POLLING: &str = "polling";
 
 /// Measures on a test machine that counts instructions.
 ///
@@ -73,14 +72,13 @@ fn script_of() -> String {
              'disk=/dev/nvme0n1 count={count} depth={depth}' || exit 1\n"
         )
     };
-    let guest_with = |more: &str, name, words, count, depth| {
+    let guest = |name, words, count, depth| {
         format!(
             "echo bench: {name}-{depth}\ntestbed inside between {words}-- /tmp/bench/pinvisor run --kernel \
              /tmp/bench/kernel --initramfs /tmp/bench/initramfs --memory 128M --noiommu --device $TESTBED_BDF_0 \
-             --cmdline 'console=ttyS0 quiet panic=-1 tsc=reliable count={count} depth={depth}{more}' || exit 1\n"
+             --cmdline 'console=ttyS0 quiet panic=-1 tsc=reliable count={count} depth={depth}' || exit 1\n"
         )
     };
-    let guest = |name, words, count, depth| guest_with("", name, words, count, depth);
     [
         script::prepare(&["kernel", "initramfs", "pinvisor", "linux-stress"], PAGES),
         native(MANY, 32),
@@ -91,13 +89,6 @@ fn script_of() -> String {
         guest(GUESTS, "", FEW, 1),
         guest(TRACED, "--trace all ", FEW, 32),
         guest(TRACED, "--trace all ", FEW, 1),
-        guest_with(
-            " nvme.poll_queues=1 poll=yes",
-            POLLING,
-            "--trace all ",
-            FEW,
-            1,
-        ),
         "echo 0 > /sys/module/kvm/parameters/halt_poll_ns || exit 1\n".to_owned(),
         guest(UNPOLLED, "", FEW, 1),
     ]
@@ -145,11 +136,6 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
             "x",
         ),
     ];
-    rows.push(Row::reported(
-        "exits to KVM for each read, 1 at a time, of a driver that polls",
-        fact(POLLING, 1).and_then(exits_each),
-        "",
-    ));
     for depth in [32, 1] {
         let reasons = fact(TRACED, depth).and_then(|fact| fact["exits"].as_object());
         for reason in reasons.into_iter().flat_map(|reasons| reasons.keys()) {
@@ -168,15 +154,6 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
     rows
 }
 
-/// Exits to KVM for each read, where they were counted.
-fn exits_each(fact: &Value) -> Option<f64> {
-    let exits = fact["exits"]
-        .as_object()
-        .filter(|exits| !exits.is_empty())?;
-    let all: Option<f64> = exits.values().map(Value::as_f64).sum();
-    Some(all? / fact["count"].as_f64()?)
-}
-
 /// Instructions for each read, without idle time.
 pub fn each(fact: &Value) -> Option<f64> {
     let busy = fact["seconds"].as_f64()? - fact["idle_seconds"].as_f64()?;
@@ -190,7 +167,17 @@ pub fn table(facts: &Facts) -> String {
     );
     for (name, facts) in facts {
         let Some(fact) = facts.first() else { continue };
-        let exits = exits_each(fact).map_or(String::new(), |exits| format!("{exits:.2}"));
+        let count = fact["count"].as_f64().unwrap_or(f64::NAN);
+        // Where nothing is traced, there are none.
+        let exits = fact["exits"]
+            .as_object()
+            .into_iter()
+            .flat_map(|exits| exits.values());
+        let exits: Option<f64> = exits.map(Value::as_f64).sum();
+        let exits = match exits.filter(|exits| *exits > 0.0) {
+            Some(exits) => format!("{:.2}", exits / count),
+            None => String::new(),
+        };
         let cost = each(fact).unwrap_or(f64::NAN);
         let idle = fact["idle_seconds"].as_f64().unwrap_or(f64::NAN) * 1e3;
         let _ = writeln!(text, "| {name} | {cost:.0} | {idle:.1} | {exits} |");

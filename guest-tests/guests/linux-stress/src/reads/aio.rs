@@ -3,12 +3,10 @@
 //! Linux's asynchronous reads (`io_submit(2)`), which need no thread for each.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-
-use rustix::io::{ReadWriteFlags, preadv2};
 
 /// Bytes of a page: each read is of one or more.
 pub const BLOCK: usize = 4096;
@@ -139,21 +137,6 @@ impl Queue {
             begun += checked(result)?;
         }
         Ok(())
-    }
-
-    /// Reads at `offset` of the disk, and looks for the end of the read in a loop instead of waiting for an interrupt, if the
-    /// disk's driver has queues for that. For a queue with nothing under way.
-    ///
-    /// # Errors
-    /// As of `preadv2(2)`.
-    pub fn read_polled(&mut self, offset: u64) -> io::Result<()> {
-        let pages = self.bytes / BLOCK;
-        let blocks = self.buffers.iter_mut().take(pages);
-        let mut buffers: Vec<_> = blocks.map(|block| IoSliceMut::new(&mut block.0)).collect();
-        match preadv2(&self.file, &mut buffers, offset, ReadWriteFlags::HIPRI)? {
-            count if count == self.bytes => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
     }
 
     /// Waits until `least` reads have ended, and returns the slots of all that have.

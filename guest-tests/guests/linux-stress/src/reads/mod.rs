@@ -2,7 +2,7 @@
 
 //! Random reads of a disk, many under way at a time: `linux-stress reads 'disk=/dev/nvme0n1 count=100000 depth=32'`. With
 //! `batch=N` as many are submitted by one system call, once as many have ended; with `pages=N` each is of as many pages of
-//! 4 KiB; with `poll=yes` the driver is asked for their ends, if it can be (`nvme.poll_queues=1`).
+//! 4 KiB.
 //!
 //! For measurements, in a guest and beside it. The reads are between two lines of output and 200 ms of silence on
 //! either side, so that what else is counted in between can be told apart.
@@ -34,18 +34,16 @@ pub struct Reads {
     depth: usize,
     batch: Option<usize>,
     pages: usize,
-    polls: bool,
 }
 
 impl Reads {
-    /// Takes `disk=PATH count=N depth=N [batch=N] [pages=N] [poll=yes]`; `batch` divides `depth`, `pages` is 256 at
-    /// most, and what is polled is read one by one.
+    /// Takes `disk=PATH count=N depth=N [batch=N] [pages=N]`; `batch` divides `depth`, and `pages` is 256 at
+    /// most.
     ///
     /// # Errors
     /// The word that is wrong, or the one that is missing.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (mut disk, mut count, mut depth, mut batch) = (None, None, None, None);
-        let (mut pages, mut polls) = (1, false);
+        let (mut disk, mut count, mut depth, mut batch, mut pages) = (None, None, None, None, 1);
         for word in text.split_whitespace() {
             let known = match word.split_once('=') {
                 Some(("disk", path)) => disk.replace(PathBuf::from(path)).is_none(),
@@ -53,7 +51,6 @@ impl Reads {
                 Some(("depth", number)) => number.parse().map(|n| depth = Some(n)).is_ok(),
                 Some(("batch", number)) => number.parse().map(|n| batch = Some(n)).is_ok(),
                 Some(("pages", number)) => number.parse().map(|n| pages = n).is_ok(),
-                Some(("poll", "yes")) => !std::mem::replace(&mut polls, true),
                 _ => false,
             };
             if !known {
@@ -66,9 +63,6 @@ impl Reads {
         if batch.is_some_and(|batch: usize| batch == 0 || !depth.is_multiple_of(batch)) {
             return Err("depth= is no multiple of batch=".to_owned());
         }
-        if polls && depth > 1 {
-            return Err("depth= is above 1 with poll=yes".to_owned());
-        }
         if !(1..=MAX_PAGES).contains(&pages) {
             return Err(format!("pages= is not in 1 to {MAX_PAGES}"));
         }
@@ -80,7 +74,6 @@ impl Reads {
             depth,
             batch,
             pages,
-            polls,
         })
     }
 
@@ -118,12 +111,6 @@ impl Reads {
 
     fn read(&self, queue: &mut Queue, places: u64) -> io::Result<()> {
         let mut random = fastrand::Rng::with_seed(1);
-        if self.polls {
-            let offsets = (0..self.count).map(|_| random.u64(0..places) * self.bytes());
-            return offsets
-                .into_iter()
-                .try_for_each(|offset| queue.read_polled(offset));
-        }
         let mut left = usize::try_from(self.count).unwrap_or(usize::MAX);
         let mut under_way = 0;
         let mut free: Vec<usize> = (0..self.depth).collect();
@@ -171,11 +158,6 @@ mod tests {
             ("disk=/dev/x count=x", "unknown: count=x"),
             ("much", "unknown: much"),
             (
-                "disk=/dev/x count=7 depth=2 poll=yes",
-                "depth= is above 1 with poll=yes",
-            ),
-            ("disk=/dev/x count=7 depth=1 poll=no", "unknown: poll=no"),
-            (
                 "disk=/dev/x count=7 depth=2 pages=0",
                 "pages= is not in 1 to 256",
             ),
@@ -198,13 +180,8 @@ mod tests {
             Reads::parse(&text).unwrap().run().unwrap();
         }
         let disk = file.path().display();
-        for words in [
-            "count=9 depth=4 pages=16",
-            "count=9 depth=1 pages=2 poll=yes",
-        ] {
-            let text = format!("disk={disk} {words}");
-            Reads::parse(&text).unwrap().run().unwrap();
-        }
+        let text = format!("disk={disk} count=9 depth=4 pages=16");
+        Reads::parse(&text).unwrap().run().unwrap();
         file.as_file().set_len(0).unwrap();
         let text = format!("disk={} count=1 depth=1", file.path().display());
         assert!(Reads::parse(&text).unwrap().run().is_err());
