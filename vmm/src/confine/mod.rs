@@ -89,6 +89,8 @@ impl Confinement {
         {
             return Err(ConfineError::JailRestart { option });
         }
+        // Before a keeper is started, which drops its own and has no one to tell.
+        privilege::check_capabilities()?;
         let root = config.root.clone().map(|path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             match openat(CWD, &path, flags, Mode::empty()) {

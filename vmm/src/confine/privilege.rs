@@ -20,6 +20,15 @@ use rustix::thread::{
 use super::error::{ConfineError, cannot};
 use super::user::User;
 
+/// Whether this thread can drop its capabilities later, which a filter may deny: sets those that it has.
+///
+/// # Errors
+/// [`ConfineError::Confine`]
+pub(super) fn check_capabilities() -> Result<(), ConfineError> {
+    let held = capabilities(None).map_err(cannot("read capabilities"))?;
+    set_capabilities(None, held).map_err(cannot("drop capabilities"))
+}
+
 /// Takes all privileges from this thread: it becomes `user`, if there is one, has no capabilities, and gets none by
 /// executing a program.
 ///

@@ -19,6 +19,9 @@ use crate::setup::{self, Arch};
 /// What an unprivileged process cannot give up without privilege, or has from its orchestrator.
 const FROM_ELSEWHERE: [&str; 2] = ["Groups", "CapBnd"];
 
+/// What a guest without a device leaves out.
+const DEVICE: &str = "--noiommu --device $TESTBED_BDF_0 ";
+
 /// Functions: `start OPTIONS` has the orchestrator run a guest in the background, and waits until that waits;
 /// `serve OPTIONS` starts a launcher alone, and waits until its socket is there.
 const START: &str = r#"
@@ -45,8 +48,8 @@ serve() {
 }
 "#;
 
-/// A guest that reads and writes its disk and hears its power button, one whose monitor is killed, and launchers that end
-/// before there is a monitor.
+/// A guest that reads and writes its disk and hears its power button, one whose monitor is killed, one without a device, and
+/// launchers that end before there is a monitor.
 pub fn through_a_socket(arch: Arch) -> Result<CaseResult> {
     let data = data::GUEST;
     let guest = format!(
@@ -103,6 +106,10 @@ fn script(arch: Arch) -> String {
         "kill -KILL $monitor; wait $orchestrator; say killed $?\nawait_exit\nawait_pool\n",
         // Where its memory was is for the first guest.
         "cat /tmp/serial; grep -v ' extent gpa=' /tmp/log\n",
+        // Without a device, which nobody's pages are looked at for.
+        &format!("start \"{}\"\n", ends("wait").replace(DEVICE, "")),
+        "say plain \"$(cat /proc/[0-9]*/comm | grep -c '^pinvisor')\"\n",
+        "kill -KILL $monitor; wait $orchestrator; say plain_killed $?\ncat /tmp/serial\n",
         bind,
         &format!("serve \"{arguments}\"\n"),
         // Another user than that of --user is sent away, even root; then a signal ends the launcher.
@@ -128,6 +135,9 @@ fn judge(findings: &mut Findings, outcome: &Outcome, rig: &Rig) -> Result<()> {
         ("socket", "1"),
         ("asked", "0"),
         ("killed", "255"),
+        // The monitor: its launcher has ended.
+        ("plain", "1"),
+        ("plain_killed", "255"),
         ("other", "1"),
         ("stopped", "0"),
         ("left", "1"),
