@@ -179,7 +179,7 @@ impl Resources {
     }
 
     /// Compares where the pages of guest memory are with the table of them, if devices were given addresses by it. The first
-    /// time, guest memory is shown to whoever [looks at its pages](PageView), which ends a handover.
+    /// call after a handover asks the [helper](PageView) for the addresses, which lets the helper end.
     ///
     /// # Errors
     /// [`LayoutError::Moved`](crate::memory::LayoutError::Moved) for the first page that is elsewhere.

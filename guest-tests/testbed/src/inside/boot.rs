@@ -157,7 +157,7 @@ fn without_guest_memory(smaps: &str) -> u64 {
 }
 
 /// What the notes say of the time from exec to the init's first line, and of the end. Of `own`, which is this process, only
-/// marks and switches of tasks count; what precedes exec is the start of a process, whoever starts it.
+/// marks and switches of tasks count. What precedes exec is not the monitor's.
 fn count(notes: &str, own: u32) -> serde_json::Value {
     let own = format!("-{own}");
     let mut counts = Counts::default();

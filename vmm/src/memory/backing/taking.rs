@@ -107,8 +107,8 @@ impl Taking<'_> {
         Ok(pages.collect())
     }
 
-    /// Gives back what is not in `kept` of a piece, and pins the rest of it again. Pages that are not pinned for a moment may
-    /// move: they are where this finds them.
+    /// Unpins a piece, returns the pages that are not in `kept` to the pool, and pins the others again. The kernel may move
+    /// pages while they are not pinned, so their addresses are read again.
     fn reduce(&mut self, piece: Range<usize>, kept: &[usize]) -> Result<(), PinError> {
         let (offset, len) = self.bytes(&piece);
         self.space.unpin(COOKIE + offset, len)?;
@@ -171,7 +171,7 @@ impl Taking<'_> {
         }
     }
 
-    /// Gives back what is not chosen, and pins what is chosen of the same pieces again.
+    /// Returns the pages that are not chosen to the pool.
     ///
     /// # Errors
     /// [`PinError::Backend`], [`PinError::Process`]; [`PinError::OutOfReach`] if a page moved meanwhile.

@@ -106,7 +106,7 @@ fn script(arch: Arch) -> String {
         "kill -KILL $monitor; wait $orchestrator; say killed $?\nawait_exit\nawait_pool\n",
         // Where its memory was is for the first guest.
         "cat /tmp/serial; grep -v ' extent gpa=' /tmp/log\n",
-        // Without a device, which nobody's pages are looked at for.
+        // Without a device: its launcher must end as well.
         &format!("start \"{}\"\n", ends("wait").replace(DEVICE, "")),
         "say plain \"$(cat /proc/[0-9]*/comm | grep -c '^pinvisor')\"\n",
         "kill -KILL $monitor; wait $orchestrator; say plain_killed $?\ncat /tmp/serial\n",
