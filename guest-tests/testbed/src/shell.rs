@@ -3,6 +3,7 @@
 //! Running programs of the build machine.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::error::{Error, Result};
@@ -40,6 +41,16 @@ pub fn command<I: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item
     let mut command = Command::new(program);
     command.args(arguments);
     command
+}
+
+/// Unpacks an archive into `folder`, without the one folder that all of it is in.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn unpack(archive: &Path, folder: &Path) -> Result<()> {
+    let mut tar = Command::new("tar");
+    tar.arg("-xf").arg(archive).arg("-C").arg(folder);
+    run(tar.arg("--strip-components=1")).map(drop)
 }
 
 /// Whether the user may install packages.

@@ -16,7 +16,6 @@ use super::rows::Row;
 use super::script::{self, FOLDER, Facts};
 use crate::error::Result;
 use crate::inside::between::FACTS;
-use crate::machine::Machine;
 use crate::{guest, setup};
 
 /// Hugepages for the guest that has the controller itself.
@@ -65,11 +64,8 @@ pub fn measure(folder: &Path, pinvisor: &Path) -> Result<Facts> {
     let modules = ["nvme", "virtio_pci", "virtio_blk"];
     guest::write_program_initramfs(&initramfs, &modules, "linux-stress", GUEST)?;
     let kernel = setup::guest_kernel()?;
-    let machine = Machine::builder()
+    let machine = script::machine_without_disk()
         .hugepages_2m(PAGES)
-        .qemu_arg("-blockdev")
-        .qemu_arg("driver=null-co,node-name=disk,size=1073741824,read-zeroes=on")
-        .device("nvme,drive=disk,serial=testbed")
         .file("kernel", kernel.vmlinux())
         .file("packaged", kernel.packaged())
         .file("initramfs", initramfs)

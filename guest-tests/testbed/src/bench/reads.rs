@@ -16,7 +16,6 @@ use super::script::{self, Facts};
 use crate::error::Result;
 use crate::initramfs::Initramfs;
 use crate::inside::between::FACTS;
-use crate::machine::Machine;
 use crate::paths::{self, GuestTarget};
 use crate::setup::{self, Arch, Flavour};
 
@@ -51,11 +50,8 @@ pub fn measure(folder: &Path, pinvisor: &Path) -> Result<Facts> {
     let mut archive = Initramfs::with_busybox(&setup::busybox(Arch::X86_64)?, GUEST)?;
     archive.add_path("bin/linux-stress", &reads)?;
     archive.write(&initramfs)?;
-    let machine = Machine::builder()
+    let machine = script::machine_without_disk()
         .hugepages_2m(PAGES)
-        .qemu_arg("-blockdev")
-        .qemu_arg("driver=null-co,node-name=disk,size=1073741824,read-zeroes=on")
-        .device("nvme,drive=disk,serial=testbed")
         .file("kernel", setup::kernel(Arch::X86_64, Flavour::Groups)?)
         .file("initramfs", initramfs)
         .file("pinvisor", pinvisor)

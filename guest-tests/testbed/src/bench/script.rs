@@ -24,6 +24,14 @@ pub const NAME: &str = "bench: ";
 /// A machine that says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// A machine with an NVMe controller whose blocks are QEMU's `null-co`, so that no disk and none of its delays count.
+pub fn machine_without_disk() -> Machine {
+    Machine::builder()
+        .qemu_arg("-blockdev")
+        .qemu_arg("driver=null-co,node-name=disk,size=1073741824,read-zeroes=on")
+        .device("nvme,drive=disk,serial=testbed")
+}
+
 /// Script lines that require `pages` free hugepages and copy `files` of `/testbed` to [`FOLDER`].
 pub fn prepare(files: &[&str], pages: u32) -> String {
     let files: Vec<_> = files

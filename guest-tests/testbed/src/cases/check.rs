@@ -137,7 +137,7 @@ pub fn guarded_dma(output: &str, trace: &str) -> DmaCheck {
     trace::check_dma(during, &memory)
 }
 
-/// That DMA was inside, with at least so many bytes.
+/// Requires that a guarded controller did DMA of `least_bytes` or more, and none outside the memory of guest and monitor.
 pub fn guarded_dma_inside(findings: &mut Findings, output: &str, trace: &str, least_bytes: u64) {
     let dma = guarded_dma(output, trace);
     findings.expect(dma.outside == 0, format!("DMA outside: {dma:x?}"));

@@ -136,13 +136,7 @@ impl Apt {
                 .current_dir(folder.path()),
         )?;
         let archive = downloaded(folder.path(), ".orig.tar.xz")?;
-        let mut tar = Command::new("tar");
-        tar.arg("-xf")
-            .arg(&archive)
-            .arg("-C")
-            .arg(target)
-            .arg("--strip-components=1");
-        shell::run(&mut tar).map(drop)
+        shell::unpack(&archive, target)
     }
 
     /// Downloads one package and unpacks it into `target`, without installing it.

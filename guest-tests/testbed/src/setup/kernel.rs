@@ -121,13 +121,7 @@ fn source_tree(arch: Arch, package: &Package, age: Age) -> Result<PathBuf> {
             .path()
             .join("usr/src")
             .join(format!("{}.tar.xz", package.name));
-        let mut tar = Command::new("tar");
-        tar.arg("-xf")
-            .arg(&archive)
-            .arg("-C")
-            .arg(partial)
-            .arg("--strip-components=1");
-        shell::run(&mut tar).map(drop)
+        shell::unpack(&archive, partial)
     })?;
     Ok(tree)
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::apt::Apt;
+use super::arch::Arch;
 use super::{compile, lock, tools};
 use crate::error::{AtPath, Error, Result};
 use crate::paths;
@@ -51,7 +52,10 @@ const PACKAGES: [&str; 7] = [
 /// Those that are too old in Debian 12, whose backports have them.
 const NEW_PACKAGES: [&str; 2] = ["meson", "python3-pycotap"];
 
-const PROGRAM: &str = "qemu-system-x86_64";
+/// The program's name.
+fn program() -> &'static str {
+    Arch::X86_64.qemu()
+}
 
 /// Where Debian has the firmware.
 pub const FIRMWARE: [&str; 3] = [
@@ -74,12 +78,12 @@ pub fn installed() -> Result<PathBuf> {
         let tree = tempfile::tempdir_in(paths::cache()?).at("create a folder in", "the cache")?;
         build(tree.path())?;
         paths::publish_folder(&folder, |partial| {
-            let program = tree.path().join("build").join(PROGRAM);
-            fs::copy(&program, partial.join(PROGRAM)).at("copy", &program)?;
+            let built = tree.path().join("build").join(program());
+            fs::copy(&built, partial.join(program())).at("copy", &built)?;
             Ok(())
         })?;
     }
-    Ok(folder.join(PROGRAM))
+    Ok(folder.join(program()))
 }
 
 fn build(tree: &Path) -> Result<()> {
@@ -97,7 +101,7 @@ fn build(tree: &Path) -> Result<()> {
     shell::run(configure.args(OPTIONS).current_dir(&folder))?;
     let mut ninja = Command::new("ninja");
     ninja
-        .args([format!("-j{}", compile::jobs()), PROGRAM.into()])
+        .args([format!("-j{}", compile::jobs()), program().into()])
         .current_dir(&folder);
     compile::run(&mut ninja, &tree.join("testbed.log"))
 }
