@@ -140,13 +140,23 @@ impl Mapping {
     /// # Errors
     /// [`Error::Map`], with `EFAULT` where a page cannot be allocated; those before it are entered.
     pub fn populate(&self) -> Result<(), Error> {
+        self.populate_first(self.len)
+    }
+
+    /// The same for the first `len` bytes.
+    ///
+    /// # Errors
+    /// Those of [`populate`](Self::populate); `EINVAL` if there are fewer.
+    pub(crate) fn populate_first(&self, len: u64) -> Result<(), Error> {
         let failed = |source| Error::Map {
-            len: self.len,
+            len,
             what: "memory that was mapped before",
             source,
         };
-        let len = usize::try_from(self.len)
-            .map_err(|_| failed(io::Error::from_raw_os_error(libc::EINVAL)))?;
+        let inside = Some(len).filter(|len| *len <= self.len);
+        let len = inside
+            .and_then(|len| usize::try_from(len).ok())
+            .ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EINVAL)))?;
         // SAFETY: the advice (Linux 5.14, mm/madvise.c madvise_populate) changes page tables and
         // the contents of no page; the range is this object's.
         let result = unsafe { libc::madvise(pointer(self.start), len, libc::MADV_POPULATE_READ) };

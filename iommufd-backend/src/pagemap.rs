@@ -7,10 +7,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use address::{Hpa, Hva};
+use address::{Hpa, Hva, Iova};
 
 use crate::error::Error;
+use crate::extent::{Extent, merge};
+use crate::mapping::Mapping;
 use crate::page_size::host_page_size;
+use crate::pin_request::PinRequest;
 
 const PATH: &str = "/proc/self/pagemap";
 /// Bytes of an entry.
@@ -92,6 +95,25 @@ impl Pagemap {
         Error::AddressesHidden { path: PATH.into() }
     }
 
+    /// Where the memory of `request` is, in IOVA order and merged, once it is at the begin of `mapping`.
+    ///
+    /// # Errors
+    /// [`Error::Map`], [`Error::Read`], [`Error::AddressesHidden`], [`Error::PageAbsent`], [`Error::Misaligned`],
+    /// [`Error::Extent`]
+    pub(crate) fn places(
+        &self,
+        mapping: &Mapping,
+        request: &PinRequest<'_>,
+    ) -> Result<Vec<Extent>, Error> {
+        mapping.populate_first(request.len)?;
+        let pages = self.pages(mapping.start(), request.len, request.page_size);
+        let extents = (0..).zip(pages).map(|(number, state)| {
+            let iova = request.iova + number * request.page_size;
+            extent(request, iova, state?)
+        });
+        Ok(merge(extents.collect::<Result<Vec<_>, _>>()?))
+    }
+
     /// What the kernel reports about `len` bytes from `start` on: one state for each `page_size` bytes, or for each
     /// page of the kernel's if that is larger. Where `page_size` is larger, `start` is the begin of a page of that size,
     /// and of each page only the begin is read: the kernel takes some 30 instructions for each of its pages that is read.
@@ -144,6 +166,46 @@ impl From<File> for Pagemap {
     }
 }
 
+/// A view of memory that is not pinned, for one part of a file after the other.
+#[derive(Debug)]
+pub struct UnpinnedView {
+    pagemap: Pagemap,
+    mapping: Mapping,
+}
+
+impl UnpinnedView {
+    /// For parts of `len` bytes at most, a multiple of their pages.
+    ///
+    /// # Errors
+    /// [`Error::AddressesHidden`] without CAP_SYS_ADMIN, [`Error::Read`], [`Error::Map`]
+    pub fn new(len: u64) -> Result<Self, Error> {
+        Ok(Self {
+            pagemap: Pagemap::open_shown()?,
+            mapping: Mapping::reserve(len, 0)?,
+        })
+    }
+
+    /// Where the memory of `request` is now, in IOVA order and merged: the kernel may move it as long as it is not pinned.
+    /// Pages that the file does not have yet are taken.
+    ///
+    /// # Errors
+    /// [`Error::Map`], [`Error::Read`], [`Error::PageAbsent`], [`Error::Misaligned`], [`Error::Extent`]
+    pub fn look(&mut self, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
+        let what = "memory that is looked at";
+        self.mapping.place(0, request.part(), what)?;
+        self.pagemap.places(&self.mapping, request)
+    }
+}
+
+/// The page at `iova`, of which the kernel reports `state`.
+fn extent(request: &PinRequest<'_>, iova: Iova, state: PageState) -> Result<Extent, Error> {
+    match state {
+        PageState::At(hpa) => request.page(iova, hpa),
+        PageState::Hidden => Err(Pagemap::hidden()),
+        PageState::Absent => Err(Error::PageAbsent { iova }),
+    }
+}
+
 fn read_error(source: std::io::Error) -> Error {
     Error::Read {
         path: PathBuf::from(PATH),
@@ -155,9 +217,77 @@ fn read_error(source: std::io::Error) -> Error {
 mod tests {
     use super::*;
     use crate::file_range::FileRange;
-    use crate::mapping::Mapping;
 
     const PAGE: u64 = 4096;
+    const COOKIE: Iova = Iova(1 << 30);
+
+    /// A file in memory: the kernel takes pages of others back at any time.
+    fn file(len: u64) -> File {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let file = File::from(rustix::fs::memfd_create("pages", flags).unwrap());
+        file.set_len(len).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_page_is_where_the_kernel_shows_it_or_there_is_an_error() {
+        let file = file(PAGE);
+        let request = PinRequest {
+            file: &file,
+            offset: 0,
+            len: 2 << 20,
+            page_size: 2 << 20,
+            iova: COOKIE,
+        };
+        let of = |state| extent(&request, COOKIE, state);
+        let at = of(PageState::At(Hpa(0x4020_0000))).unwrap();
+        assert_eq!((at.hpa(), at.len()), (Hpa(0x4020_0000), 2 << 20));
+        let odd = of(PageState::At(Hpa(0x4020_1000)));
+        assert!(matches!(odd, Err(Error::Misaligned { .. })));
+        let absent = of(PageState::Absent);
+        assert!(matches!(absent, Err(Error::PageAbsent { iova: COOKIE })));
+        let hidden = of(PageState::Hidden);
+        assert!(matches!(hidden, Err(Error::AddressesHidden { .. })));
+    }
+
+    #[test]
+    fn memory_that_is_not_pinned_is_looked_at_where_it_is() {
+        let mut view = match UnpinnedView::new(6 * PAGE) {
+            Ok(view) => view,
+            Err(error @ Error::AddressesHidden { .. }) => {
+                eprintln!("not tested, for want of CAP_SYS_ADMIN: {error}");
+                return;
+            }
+            Err(error) => panic!("{error:?}"),
+        };
+        let file = file(6 * PAGE);
+        let mut places = |page: u64, count: u64| {
+            let request = PinRequest {
+                file: &file,
+                offset: page * PAGE,
+                len: count * PAGE,
+                page_size: PAGE,
+                iova: COOKIE + page * PAGE,
+            };
+            let extents = view.look(&request).unwrap();
+            assert_eq!(extents[0].iova(), request.iova);
+            let pages = extents.iter().flat_map(|extent| {
+                let numbers = 0..extent.len() / PAGE;
+                numbers.map(|number| extent.hpa() + number * PAGE)
+            });
+            pages.collect::<Vec<_>>()
+        };
+        let all = places(0, 6);
+        assert_eq!((all.len(), places(2, 3).as_slice()), (6, &all[2..5]));
+        let too_long = PinRequest {
+            file: &file,
+            offset: 0,
+            len: 7 * PAGE,
+            page_size: PAGE,
+            iova: COOKIE,
+        };
+        assert!(matches!(view.look(&too_long), Err(Error::Map { .. })));
+    }
 
     #[test]
     fn entries_are_taken_apart() {
@@ -181,10 +311,7 @@ mod tests {
     fn every_page_of_a_mapping_is_shown_once_it_is_populated() {
         // More than are read at once.
         let pages = AT_ONCE as u64 + 3;
-        // In memory: the kernel takes pages of other files back at any time.
-        let flags = rustix::fs::MemfdFlags::CLOEXEC;
-        let file = File::from(rustix::fs::memfd_create("pages", flags).unwrap());
-        file.set_len(pages * PAGE).unwrap();
+        let file = file(pages * PAGE);
         let mut mapping = Mapping::reserve(pages * PAGE, 0).unwrap();
         let part = FileRange::first(&file, pages * PAGE);
         mapping.place(0, part, "a file").unwrap();

@@ -9,10 +9,9 @@ use std::io;
 use address::Iova;
 
 use crate::error::Error;
-use crate::extent::{Extent, merge};
-use crate::mapping::Mapping;
+use crate::extent::Extent;
 use crate::operation::RingOperation;
-use crate::pagemap::{PageState, Pagemap};
+use crate::pagemap::Pagemap;
 use crate::pin_request::PinRequest;
 use crate::ring_pins::{RingPin, RingPins};
 
@@ -45,7 +44,7 @@ impl RingSpace {
     /// [`Error::PageAbsent`], [`Error::Misaligned`], [`Error::Extent`]; nothing is pinned then.
     pub(crate) fn pin(&mut self, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
         let (pin, mapping) = self.pins.pin(request.part())?;
-        match self.places(&mapping, request) {
+        match self.pagemap.places(&mapping, request) {
             Ok(extents) => {
                 self.made.insert(request.iova, (request.len, pin));
                 Ok(extents)
@@ -84,35 +83,12 @@ impl RingSpace {
             .into_iter()
             .try_for_each(|(_, pin)| self.pins.unpin(pin))
     }
-
-    /// Where the pages of `mapping` are, which are pinned.
-    fn places(&self, mapping: &Mapping, request: &PinRequest<'_>) -> Result<Vec<Extent>, Error> {
-        mapping.populate()?;
-        let pages = self
-            .pagemap
-            .pages(mapping.start(), mapping.len(), request.page_size);
-        let extents = (0..).zip(pages).map(|(number, state)| {
-            let iova = request.iova + number * request.page_size;
-            extent(request, iova, state?)
-        });
-        Ok(merge(extents.collect::<Result<Vec<_>, _>>()?))
-    }
-}
-
-/// The page at `iova`, of which the kernel reports `state`.
-fn extent(request: &PinRequest<'_>, iova: Iova, state: PageState) -> Result<Extent, Error> {
-    match state {
-        PageState::At(hpa) => request.page(iova, hpa),
-        PageState::Hidden => Err(Pagemap::hidden()),
-        PageState::Absent => Err(Error::PageAbsent { iova }),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::File;
 
-    use address::Hpa;
     use rustix::fs::MemfdFlags;
 
     use super::*;
@@ -125,27 +101,6 @@ mod tests {
         let file = File::from(file);
         file.set_len(len).unwrap();
         file
-    }
-
-    #[test]
-    fn a_page_is_where_the_kernel_shows_it_or_there_is_an_error() {
-        let file = file(PAGE);
-        let request = PinRequest {
-            file: &file,
-            offset: 0,
-            len: 2 << 20,
-            page_size: 2 << 20,
-            iova: COOKIE,
-        };
-        let of = |state| extent(&request, COOKIE, state);
-        let at = of(PageState::At(Hpa(0x4020_0000))).unwrap();
-        assert_eq!((at.hpa(), at.len()), (Hpa(0x4020_0000), 2 << 20));
-        let odd = of(PageState::At(Hpa(0x4020_1000)));
-        assert!(matches!(odd, Err(Error::Misaligned { .. })));
-        let absent = of(PageState::Absent);
-        assert!(matches!(absent, Err(Error::PageAbsent { iova: COOKIE })));
-        let hidden = of(PageState::Hidden);
-        assert!(matches!(hidden, Err(Error::AddressesHidden { .. })));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use host::{AutoDma, AvailableMemory, SysRoot, WantedMemory, available_memory};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::extent::{self, merge};
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
-use iommufd_backend::{NoiommuSpace, PinRequest};
+use iommufd_backend::{NoiommuSpace, PinRequest, UnpinnedView};
 use rustix::fs::MemfdFlags;
 
 use crate::bus::synthetic::SyntheticMachine;
@@ -56,7 +56,7 @@ pub struct Backing {
 
 impl Backing {
     /// Takes hugepages from the kernel's pool and pins them in `space`, to which a device is
-    /// attached: as many as are wished for, and where these are scattered, more, of which the
+    /// attached: as many as are wished for; where these are scattered, more are taken, and the
     /// best are kept. No device may have been given an address of the memory yet.
     ///
     /// # Errors
@@ -79,11 +79,13 @@ impl Backing {
         let file = hugepages::memfd(size)?;
         let length = memory.size + most * size.bytes();
         file.set_len(length).map_err(process("size guest memory"))?;
+        let piece = PIECE.max(size.bytes());
         let mut taking = Taking {
             file,
             size,
             wanted: memory.size / size.bytes(),
             space,
+            view: UnpinnedView::new(piece).ok(),
             pages: Vec::new(),
             pieces: Vec::new(),
             descends: false,
@@ -91,7 +93,7 @@ impl Backing {
         let progress = Progress::new("Pinning guest memory", memory.size);
         // Two pages show in which direction the pool gives them.
         let first = std::iter::once(0..(2 * size.bytes()).min(memory.size));
-        for Range { end, .. } in first.chain(steps(memory.size, PIECE.max(size.bytes()))) {
+        for Range { end, .. } in first.chain(steps(memory.size, piece)) {
             let bytes = end.saturating_sub(taking.taken());
             taking
                 .more(bytes)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Selects the pinned pages that a guest keeps.
+//! Selects the hugepages that a guest keeps.
 //!
-//! Where hugepages are scattered, more are pinned than the guest has, the best of them are kept
+//! Where hugepages are scattered, more are taken than the guest has, the best of them are kept
 //! and the others go back. Pages that the devices' bus does not reach are never kept. What is best, the most important
 //! first:
 //! 1. Kernel and initramfs have their places.

@@ -58,7 +58,7 @@ pub enum PinError {
         need: usize,
         /// Pages that devices reach.
         reached: usize,
-        /// Pages that were pinned in all.
+        /// Pages that were taken in all.
         pinned: usize,
     },
     /// Less ordinary memory than the guest is to have.

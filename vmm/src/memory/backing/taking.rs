@@ -1,33 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which of the pool's hugepages become guest RAM: they are taken and pinned, chosen among, and the rest is given back.
+//! Which of the pool's hugepages become guest RAM: they are taken, looked at and chosen among; the rest is given back.
+//!
+//! Where `/proc/self/pagemap` shows where pages are, only those that are kept are pinned. It hides that from processes
+//! without CAP_SYS_ADMIN, which have to pin pages to see where they are.
 
 use std::fs::File;
 use std::ops::Range;
 
 use address::Hpa;
 use iommufd_backend::hugepages::{self, HugepageSize};
-use iommufd_backend::{NoiommuSpace, PinRequest, extent};
+use iommufd_backend::{NoiommuSpace, PinRequest, UnpinnedView, extent};
 
 use super::{Backing, COOKIE, PinError, check_reached, in_file, populate, steps};
 use crate::error::explain::process;
 use crate::memory::choice::{self, Choice, PageRequirements};
 use crate::memory::progress::Progress;
 
-/// Bytes that are pinned in one piece at most, unless a page has more. To give a page back, all of its piece is unpinned, which takes the kernel
-/// time for each 4 KiB (Linux 7.3: some 190 instructions); to pin hugepages takes next to none.
+/// Bytes that are taken in one piece at most, unless a page has more. To give a page of a pinned piece back, all of the
+/// piece is unpinned, which takes the kernel time for each 4 KiB (Linux 7.3: some 190 instructions); to pin hugepages takes
+/// next to none.
 pub(super) const PIECE: u64 = 32 << 20;
 
-/// Hugepages that are being taken and pinned, in the order of their file.
+/// Hugepages that are being taken, in the order of their file.
 pub(super) struct Taking<'a> {
     pub(super) file: File,
     pub(super) size: HugepageSize,
     /// How many the guest is to have.
     pub(super) wanted: u64,
     pub(super) space: &'a mut NoiommuSpace,
+    /// Shows where pages are that are not pinned, if this process can see it.
+    pub(super) view: Option<UnpinnedView>,
     /// Where each one is.
     pub(super) pages: Vec<Hpa>,
-    /// What is pinned in one piece: numbers of pages, in order.
+    /// What is pinned in one piece: numbers of pages, in order. Empty if nothing is pinned before it is chosen.
     pub(super) pieces: Vec<Range<usize>>,
     /// Whether the pool gives the highest first, as it does once a guest has returned pages that ascend.
     pub(super) descends: bool,
@@ -39,7 +45,7 @@ impl Taking<'_> {
         self.pages.len() as u64 * self.size.bytes()
     }
 
-    /// Takes `bytes` more and pins them in one piece, so that neighbours in the file are neighbours in memory as far as the
+    /// Takes `bytes` more in one piece, so that neighbours in the file are neighbours in memory as far as the
     /// pool has them: each run of these is mapped at once.
     pub(super) fn more(&mut self, bytes: u64) -> Result<(), PinError> {
         let offset = self.taken();
@@ -58,7 +64,13 @@ impl Taking<'_> {
             populate(&self.file, range, self.size, self.wanted)?;
         }
         let piece = self.number(offset)..self.number(offset + bytes);
-        let pages = self.pin(piece.clone())?;
+        let pages = match &mut self.view {
+            Some(view) => {
+                let extents = view.look(&request(&self.file, self.size, &piece))?;
+                pages(&extents, self.size)
+            }
+            None => self.pin(piece.clone())?,
+        };
         // The pages that were taken last, and their order in the file.
         let last = match self.descends {
             true => pages.first_chunk(),
@@ -71,7 +83,9 @@ impl Taking<'_> {
             self.descends = (next < page) != self.descends;
         }
         self.pages.extend(pages);
-        self.pieces.push(piece);
+        if self.view.is_none() {
+            self.pieces.push(piece);
+        }
         Ok(())
     }
 
@@ -80,40 +94,17 @@ impl Taking<'_> {
         usize::try_from(offset / self.size.bytes()).unwrap_or(usize::MAX)
     }
 
-    /// Where `numbers` of pages are in the file: the offset and the length in bytes.
-    fn bytes(&self, numbers: &Range<usize>) -> (u64, u64) {
-        let page_size = self.size.bytes();
-        (
-            numbers.start as u64 * page_size,
-            numbers.len() as u64 * page_size,
-        )
-    }
-
     /// Pins pages in one piece. Returns where each one is.
     fn pin(&mut self, piece: Range<usize>) -> Result<Vec<Hpa>, PinError> {
-        let page_size = self.size.bytes();
-        let (offset, len) = self.bytes(&piece);
-        let extents = self.space.pin(&PinRequest {
-            file: &self.file,
-            offset,
-            len,
-            page_size,
-            iova: COOKIE + offset,
-        })?;
-        let pages = extents.iter().flat_map(|extent| {
-            let numbers = 0..extent.len() / page_size;
-            numbers.map(|number| extent.hpa() + number * page_size)
-        });
-        Ok(pages.collect())
+        let extents = self.space.pin(&request(&self.file, self.size, &piece))?;
+        Ok(pages(&extents, self.size))
     }
 
-    /// Unpins a piece, returns the pages that are not in `kept` to the pool, and pins the others again. The kernel may move
-    /// pages while they are not pinned, so their addresses are read again.
+    /// Of a piece that is not pinned, returns the pages that are not in `kept` to the pool, and pins the others. The kernel
+    /// may move pages while they are not pinned, so their addresses are read again.
     fn reduce(&mut self, piece: Range<usize>, kept: &[usize]) -> Result<(), PinError> {
-        let (offset, len) = self.bytes(&piece);
-        self.space.unpin(COOKIE + offset, len)?;
         for gap in gaps(kept, piece).into_iter().rev() {
-            let (offset, len) = self.bytes(&gap);
+            let (offset, len) = bytes(&gap, self.size);
             hugepages::give_back(&self.file, offset, len)?;
         }
         for run in kept.chunk_by(|number, next| number + 1 == *next) {
@@ -133,12 +124,24 @@ impl Taking<'_> {
     /// on locked memory, are not errors.
     fn spare(&mut self, count: u64, progress: &Progress) -> bool {
         progress.expect(count * self.size.bytes());
-        for done in 0..count {
-            if let Err(error) = self.more(self.size.bytes()) {
-                log::debug!("only {done} spare hugepages are available: {error}");
-                return false;
+        let (mut left, mut step) = (count * self.size.bytes(), PIECE.max(self.size.bytes()));
+        while left > 0 {
+            let bytes = left.min(step);
+            match self.more(bytes) {
+                Ok(()) => {
+                    left -= bytes;
+                    progress.advance(bytes);
+                }
+                // A part of it may be possible.
+                Err(_) if bytes > self.size.bytes() => step = self.size.bytes(),
+                Err(error) => {
+                    log::debug!(
+                        "{} spare hugepages are not available: {error}",
+                        self.size.pages_for(left)
+                    );
+                    return false;
+                }
             }
-            progress.advance(self.size.bytes());
         }
         true
     }
@@ -171,7 +174,7 @@ impl Taking<'_> {
         }
     }
 
-    /// Returns the pages that are not chosen to the pool.
+    /// Returns the pages that are not chosen to the pool; the others are pinned then.
     ///
     /// # Errors
     /// [`PinError::Backend`], [`PinError::Process`]; [`PinError::OutOfReach`] if a page moved meanwhile.
@@ -188,10 +191,15 @@ impl Taking<'_> {
             .metadata()
             .map_err(process("size guest memory"))?
             .len();
+        if self.view.take().is_some() {
+            self.reduce(0..self.pages.len(), &choice.kept)?;
+        }
         for piece in std::mem::take(&mut self.pieces).into_iter().rev() {
             let place = |number: usize| choice.kept.partition_point(|kept| *kept < number);
             let kept = &choice.kept[place(piece.start)..place(piece.end)];
             if kept.len() < piece.len() {
+                let (offset, len) = bytes(&piece, self.size);
+                self.space.unpin(COOKIE + offset, len)?;
                 self.reduce(piece, kept)?;
             }
         }
@@ -214,7 +222,7 @@ impl Taking<'_> {
         let spare = self.pages.len() - choice.kept.len();
         if spare > 0 {
             log::info!(
-                "hugepages: {} more were pinned and released: {} extents instead of {}, which \
+                "hugepages: {} more were taken and returned: {} extents instead of {}, which \
                  saves the guest's kernel {} KiB",
                 spare,
                 choice.chosen.extents,
@@ -229,6 +237,33 @@ impl Taking<'_> {
             choice: Some(choice),
         })
     }
+}
+
+/// Where `numbers` of pages are in their file: the offset and the length in bytes.
+fn bytes(numbers: &Range<usize>, size: HugepageSize) -> (u64, u64) {
+    let (first, count) = (numbers.start as u64, numbers.len() as u64);
+    (first * size.bytes(), count * size.bytes())
+}
+
+/// Pages of these numbers.
+fn request<'a>(file: &'a File, size: HugepageSize, numbers: &Range<usize>) -> PinRequest<'a> {
+    let (offset, len) = bytes(numbers, size);
+    PinRequest {
+        file,
+        offset,
+        len,
+        page_size: size.bytes(),
+        iova: COOKIE + offset,
+    }
+}
+
+/// Where each page of `extents` is.
+fn pages(extents: &[extent::Extent], size: HugepageSize) -> Vec<Hpa> {
+    let pages = extents.iter().flat_map(|extent| {
+        let numbers = 0..extent.len() / size.bytes();
+        numbers.map(|number| extent.hpa() + number * size.bytes())
+    });
+    pages.collect()
 }
 
 /// What `kept`, which ascend, leave out of `all` numbers.

@@ -111,7 +111,7 @@ impl From<Overhead> for Cost {
 /// A choice of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Choice {
-    /// Hugepages that were pinned to choose from.
+    /// Hugepages that were taken to choose from.
     pub pinned: usize,
     /// Those that were kept.
     pub kept: usize,
