@@ -46,7 +46,7 @@ pub use facts::host_bridge::{HostBridge, HostBridgeError, host_bridge};
 pub use facts::kept::of_device as keepers_of;
 pub use facts::kvm::{KvmObstacle, kvm_suffices};
 pub use facts::open_files::OpenFiles;
-pub use facts::privilege::{has_seccomp_filter, locked_memory_limit};
+pub use facts::privilege::Privilege;
 pub use facts::sleep::{Sleep, sleep};
 pub use facts::uses::{Holder, Use};
 pub use list::{Device, Devices, Keeper, Mode, list};

@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use address::{Bdf, Hpa};
 use host::{
-    AutoDma, Backend, BackendDecision, DmaConflict, DmaMode, GuardObstacle, OpenFiles, ResolvedDma,
-    SysRoot,
+    AutoDma, Backend, BackendDecision, DmaConflict, DmaMode, GuardObstacle, OpenFiles, Privilege,
+    ResolvedDma, SysRoot,
 };
 use iommufd_backend::CdevKind;
 
@@ -238,7 +238,8 @@ impl Source {
     fn check_memory(&self, memory: &MemoryConfig, of_hugepages: bool) -> Result<(), Error> {
         match self {
             Self::Devices { path, .. } => {
-                let limit = host::locked_memory_limit(&SysRoot::default());
+                let root = SysRoot::default();
+                let limit = Privilege::of_caller(&root).locked_memory_limit(&root);
                 let bytes = memory.size.saturating_mul(path.backend().pins());
                 backing::check_locked(bytes, limit)?;
             }

@@ -7,15 +7,13 @@ use crate::checks::line::Line;
 use crate::checks::rebuild::rebuild;
 use crate::checks::units::size;
 use crate::facts::backend::Route;
-use crate::facts::privilege::{
-    IPC_LOCK, Privilege, SYS_ADMIN, SYS_RAWIO, has_seccomp_filter, memlock,
-};
+use crate::facts::privilege::{IPC_LOCK, Privilege, SYS_ADMIN, SYS_RAWIO, memlock};
 use crate::sys_root::SysRoot;
 
 /// [`Id::Seccomp`]
 pub(crate) fn check_seccomp(root: &SysRoot) -> Line {
     let id = Id::Seccomp;
-    if has_seccomp_filter(root) {
+    if Privilege::of_caller(root).has_seccomp_filter() {
         return Line::warn(
             id,
             "A seccomp filter applies to the caller: it may deny system calls that a run needs, as \
@@ -131,7 +129,7 @@ mod tests {
     use super::*;
     use crate::checks::line::Verdict;
     use crate::facts::backend::Backend;
-    use crate::facts::privilege::{effective, limit_in, locked_memory_limit};
+    use crate::facts::privilege::{effective, limit_in};
     use crate::sys_root::tests::Fake;
 
     fn caller(capabilities: u64, uid_map: &str, limits: &str) -> Fake {
@@ -235,9 +233,15 @@ mod tests {
         assert!(judge(&unlimited, Some(1 << 40)).text.contains("unlimited"));
         assert_eq!(judge("", Some(1)).verdict, Verdict::Warn);
         let lifted = caller(1 << IPC_LOCK, FIRST, LIMIT);
-        assert_eq!(locked_memory_limit(&lifted.root), None);
+        assert_eq!(
+            Privilege::of_caller(&lifted.root).locked_memory_limit(&lifted.root),
+            None
+        );
         let limited = caller(0, FIRST, LIMIT);
-        assert_eq!(locked_memory_limit(&limited.root), Some(8 << 20));
+        assert_eq!(
+            Privilege::of_caller(&limited.root).locked_memory_limit(&limited.root),
+            Some(8 << 20)
+        );
         assert_eq!(
             check_memlock(&lifted.root, Some(1 << 40), GROUP).verdict,
             Verdict::Ok

@@ -18,15 +18,21 @@ const FIRST_NAMESPACE: &str = "user:[4026531837]";
 /// `/proc/self/uid_map` in the first user namespace. Another one can have the same.
 const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
 
-/// The caller's capabilities.
+/// The mode of system calls in `/proc/self/status` that is a filter (include/uapi/linux/seccomp.h SECCOMP_MODE_FILTER).
+const FILTER: &str = "2";
+
+/// What the kernel allows the caller.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Privilege {
+pub struct Privilege {
     effective: u64,
-    /// The kernel asks for them in the first user namespace, whatever they are elsewhere.
-    pub is_first_namespace: bool,
+    /// The kernel asks for capabilities in the first user namespace, whatever they are elsewhere.
+    pub(crate) is_first_namespace: bool,
+    is_filtered: bool,
 }
 
 impl Privilege {
+    /// As it is now.
+    #[must_use]
     pub fn of_caller(root: &SysRoot) -> Self {
         // A kernel without user namespaces has neither file, and every process is in the first.
         let is_first_namespace = match fs::read_link(root.path("proc/self/ns/user")) {
@@ -36,32 +42,44 @@ impl Privilege {
                 map.is_empty() || map.split_whitespace().eq(EVERY_ID)
             }
         };
+        let status = root.word("proc/self/status");
         Self {
-            effective: effective(&root.word("proc/self/status")),
+            effective: effective(&status),
             is_first_namespace,
+            is_filtered: value_of(&status, "Seccomp:") == Some(FILTER),
         }
     }
 
-    pub fn has(self, capability: u32) -> bool {
+    pub(crate) fn has(self, capability: u32) -> bool {
         self.is_first_namespace && self.effective & (1 << capability) != 0
+    }
+
+    /// Whether a seccomp filter looks at the caller's system calls.
+    #[must_use]
+    pub fn has_seccomp_filter(self) -> bool {
+        self.is_filtered
+    }
+
+    /// The limit on locked memory in bytes; `None` where there is none, or the caller is not subject to it.
+    #[must_use]
+    pub fn locked_memory_limit(self, root: &SysRoot) -> Option<u64> {
+        match self.has(IPC_LOCK) {
+            true => None,
+            false => memlock(root).flatten(),
+        }
     }
 }
 
 pub(crate) fn effective(status: &str) -> u64 {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+    value_of(status, "CapEff:")
+        .and_then(|mask| u64::from_str_radix(mask, 16).ok())
         .unwrap_or(0)
 }
 
-/// Whether the caller has a seccomp filter (include/uapi/linux/seccomp.h SECCOMP_MODE_FILTER).
-#[must_use]
-pub fn has_seccomp_filter(root: &SysRoot) -> bool {
-    let status = root.word("proc/self/status");
-    let mut lines = status.lines();
-    let mode = lines.find_map(|line| line.strip_prefix("Seccomp:"));
-    mode.is_some_and(|mode| mode.trim() == "2")
+/// What a line of `/proc/self/status` has after its name.
+fn value_of<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.map(str::trim)
 }
 
 /// A limit of this process: `None` for none.
@@ -94,13 +112,4 @@ pub(crate) fn limit(root: &SysRoot, name: &str) -> Option<Limit> {
 /// Soft limit on locked memory in bytes, `None` for none.
 pub(crate) fn memlock(root: &SysRoot) -> Option<Option<u64>> {
     limit(root, "Max locked memory").map(|limit| limit.soft)
-}
-
-/// The limit on locked memory in bytes; `None` where there is none, or the caller is not subject to it.
-#[must_use]
-pub fn locked_memory_limit(root: &SysRoot) -> Option<u64> {
-    if Privilege::of_caller(root).has(IPC_LOCK) {
-        return None;
-    }
-    memlock(root).flatten()
 }

@@ -6,7 +6,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::OnceLock;
 
-use host::{SysRoot, has_seccomp_filter, locked_memory_limit, refuses_overcommit};
+use host::{Privilege, SysRoot, refuses_overcommit};
 use rustix::process::{Resource, getrlimit};
 
 /// The limits and settings, as they are now; `None` for a limit that is not set.
@@ -45,13 +45,14 @@ impl Limits {
 
     fn look() -> Self {
         let root = SysRoot::default();
+        let caller = Privilege::of_caller(&root);
         Self {
             address_space: getrlimit(Resource::As).current,
             file_size: getrlimit(Resource::Fsize).current,
             open_files: getrlimit(Resource::Nofile).current,
-            locked_memory: locked_memory_limit(&root),
+            locked_memory: caller.locked_memory_limit(&root),
             promises_only_what_there_is: refuses_overcommit(&root),
-            is_filtered: has_seccomp_filter(&root),
+            is_filtered: caller.has_seccomp_filter(),
         }
     }
 
