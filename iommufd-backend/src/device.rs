@@ -204,7 +204,7 @@ impl VfioDevice {
         self.region_write(vfio::VFIO_PCI_CONFIG_REGION_INDEX, u64::from(offset), data)
     }
 
-    /// Reads `data.len()` bytes (1, 2, 4 or 8) of region `index`.
+    /// Reads `data.len()` bytes of region `index`: 1, 2, 4, 8, or more, which the kernel accesses by 8 as far as they are aligned.
     ///
     /// # Errors
     /// [`Error::Device`], with `EINVAL` outside the region and `EIO` while memory decode is off.
@@ -214,7 +214,7 @@ impl VfioDevice {
             .map_err(|source| self.failed(Operation::ReadRegister, source))
     }
 
-    /// Writes `data.len()` bytes (1, 2, 4 or 8) of region `index`.
+    /// Writes `data.len()` bytes of region `index`: 1, 2, 4, 8, or more, which the kernel accesses by 8 as far as they are aligned.
     ///
     /// # Errors
     /// [`Error::Device`], with `EINVAL` outside the region and `EIO` while memory decode is off.

@@ -15,6 +15,7 @@ mod check;
 mod error_reporting;
 mod function;
 mod profile;
+mod program;
 mod registers;
 mod routes;
 mod setup;

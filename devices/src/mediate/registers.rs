@@ -19,7 +19,7 @@ impl<H: HostFunction> MediatedFunction<H> {
         let access = access.clone();
         let all = self.profile.registers.iter().enumerate();
         all.filter(move |(_, register)| {
-            register.bar == bar && register.bytes_in(access.clone()).next().is_some()
+            register.bar == bar && register.parts_in(&access).next().is_some()
         })
     }
 
@@ -32,22 +32,24 @@ impl<H: HostFunction> MediatedFunction<H> {
         data: &mut [u8],
     ) -> Result<(), HostError> {
         let access = offset..offset + data.len() as u64;
-        let mut overlay = [None; 8];
+        // The bytes that are not the device's, and which these are.
+        let (mut overlay, mut covered) = (0, 0);
         let mut odd = false;
         for (index, register) in self.touched(bar, &access) {
-            let mut bytes = match register.kind {
+            let mut value = match register.kind {
                 Kind::Shadow => {
                     odd |= !register.takes(offset, data.len());
-                    Some(self.values[index].to_le_bytes())
+                    Some(self.values[index])
                 }
                 Kind::Start | Kind::Status => None,
             };
             let transfer = register.transfer;
             if self.shows_refusal[transfer] && self.profile.transfers[transfer].status == index {
-                bytes = Some([0xff; 8]);
+                value = Some(u64::MAX);
             }
-            for (place, byte) in register.bytes_in(access.clone()) {
-                overlay[place] = bytes.map(|bytes| bytes[usize::from(byte)]);
+            for part in register.parts_in(&access).filter(|_| value.is_some()) {
+                overlay |= part.to_access(value.unwrap_or_default());
+                covered |= part.in_access();
             }
         }
         if odd {
@@ -55,12 +57,11 @@ impl<H: HostFunction> MediatedFunction<H> {
             data.fill(0xff);
             return Ok(());
         }
-        if overlay[..data.len()].iter().any(Option::is_none) {
+        if covered != bits(data.len()) {
             self.host.region_read(Region::Bar(bar), offset, data)?;
         }
-        for (byte, overlay) in data.iter_mut().zip(overlay) {
-            *byte = overlay.unwrap_or(*byte);
-        }
+        let value = word(data) & !covered | overlay;
+        data.copy_from_slice(&value.to_le_bytes()[..data.len()]);
         Ok(())
     }
 
@@ -74,44 +75,43 @@ impl<H: HostFunction> MediatedFunction<H> {
         data: &[u8],
     ) -> Result<(), HostError> {
         let access = offset..offset + data.len() as u64;
-        let mut stores = [None; 8];
+        let mut stores = [(0, Merged::default()); 8];
         let (mut count, mut covered, mut odd) = (0, 0, false);
         let mut status = None;
         for (index, register) in self.touched(bar, &access) {
-            covered += register.bytes_in(access.clone()).count();
+            let merged = merge(register, self.values[index], &access, word(data));
+            covered |= merged.covered;
             odd |= !register.takes(offset, data.len());
             if register.kind == Kind::Status {
                 status = Some(index);
             }
-            stores[count] = Some(index);
+            stores[count] = (index, merged);
             count += 1;
         }
         if count == 0 {
             return self.host.region_write(Region::Bar(bar), offset, data);
         }
-        if odd || covered != data.len() || status.is_some() && count != 1 {
+        if odd || covered != bits(data.len()) || status.is_some() && count != 1 {
             self.ignore();
             return Ok(());
         }
         if let Some(index) = status {
             return self.write_status(index, offset, data);
         }
-        let mut starts = [None; 8];
-        for (index, start) in stores.into_iter().flatten().zip(&mut starts) {
-            let register = &self.profile.registers[index];
-            let (value, written) = merge(register, self.values[index], &access, data);
-            if register.kind == Kind::Start {
-                *start = Some((index, value, written));
-            } else {
-                self.values[index] = value;
+        let is_start = |registers: &[Register], index: usize| registers[index].kind == Kind::Start;
+        for (index, merged) in &stores[..count] {
+            if !is_start(&self.profile.registers, *index) {
+                self.values[*index] = merged.value;
             }
         }
         // The guest has asked for each of them, so each is counted, whether others fail or not.
-        starts
-            .into_iter()
-            .flatten()
-            .map(|(index, value, written)| self.write_start(index, value, written))
-            .fold(Ok(()), Result::and)
+        let mut result = Ok(());
+        for (index, merged) in &stores[..count] {
+            if is_start(&self.profile.registers, *index) {
+                result = result.and(self.write_start(*index, *merged));
+            }
+        }
+        result
     }
 
     /// A store to a register that reports whether a transfer is under way, or a refusal. If the
@@ -120,25 +120,20 @@ impl<H: HostFunction> MediatedFunction<H> {
     fn write_status(&mut self, index: usize, offset: u64, data: &[u8]) -> Result<(), HostError> {
         let register = &self.profile.registers[index];
         let access = offset..offset + data.len() as u64;
-        let passed = register.passed.to_le_bytes();
-        let mut bytes = [0; 8];
-        let mut any = 0;
-        for (place, byte) in register.bytes_in(access) {
-            let mask = passed[usize::from(byte)];
-            bytes[place] = data[place] & mask;
-            any |= mask;
-        }
-        if any == 0 {
+        let parts = register.parts_in(&access);
+        let passed = parts.fold(0, |passed, part| passed | part.to_access(register.passed));
+        if passed == 0 {
             self.ignore_status(index);
             return Ok(());
         }
-        let data = &bytes[..data.len()];
+        let bytes = (word(data) & passed).to_le_bytes();
         let region = Region::Bar(register.bar);
-        self.host.region_write(region, offset, data)
+        self.host.region_write(region, offset, &bytes[..data.len()])
     }
 
-    /// The start register has `value` after a store of the bits in `written`.
-    fn write_start(&mut self, index: usize, value: u64, written: u64) -> Result<(), HostError> {
+    /// A store to the start register.
+    fn write_start(&mut self, index: usize, merged: Merged) -> Result<(), HostError> {
+        let Merged { value, written, .. } = merged;
         let number = self.profile.registers[index].transfer;
         let transfer = &self.profile.transfers[number];
         let (mask, otherwise) = (transfer.start.mask, transfer.otherwise);
@@ -164,19 +159,41 @@ impl<H: HostFunction> MediatedFunction<H> {
     }
 }
 
-/// `old` with the bytes of `data` that are the register's, and the bits that they decide on.
-fn merge(register: &Register, old: u64, access: &Range<u64>, data: &[u8]) -> (u64, u64) {
-    let whole = register.partial == Partial::Replace;
-    let mut bytes = if whole { [0; 8] } else { old.to_le_bytes() };
-    let mut written = [0; 8];
-    for (place, byte) in register.bytes_in(access.clone()) {
-        bytes[usize::from(byte)] = data[place];
-        written[usize::from(byte)] = 0xff;
+/// A register after an access.
+#[derive(Clone, Copy, Debug, Default)]
+struct Merged {
+    /// What it has.
+    value: u64,
+    /// The bits of the register that the access decides on.
+    written: u64,
+    /// The bits of the access that are the register's.
+    covered: u64,
+}
+
+/// `old` with the bytes of an access that are the register's. `data` has the bytes of the access.
+fn merge(register: &Register, old: u64, access: &Range<u64>, data: u64) -> Merged {
+    let mut merged = Merged::default();
+    for part in register.parts_in(access) {
+        merged.value |= part.to_register(data);
+        merged.written |= part.in_register();
+        merged.covered |= part.in_access();
     }
-    let written = if whole {
-        register.bits()
-    } else {
-        u64::from_le_bytes(written)
-    };
-    (u64::from_le_bytes(bytes), written)
+    match register.partial == Partial::Replace {
+        true => merged.written = register.bits(),
+        false => merged.value |= old & !merged.written,
+    }
+    merged
+}
+
+/// The bytes of an access, 8 at most.
+fn word(data: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..data.len()].copy_from_slice(data);
+    u64::from_le_bytes(bytes)
+}
+
+/// All bits of an access of up to 8 bytes.
+fn bits(length: usize) -> u64 {
+    let others = 64 - 8 * u32::try_from(length).unwrap_or(8).min(8);
+    u64::MAX.unbounded_shr(others)
 }

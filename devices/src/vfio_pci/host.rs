@@ -125,6 +125,29 @@ pub trait HostFunction: Send {
     /// Writes 1, 2, 4 or 8 bytes of a region. Fails where memory decode is off.
     fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError>;
 
+    /// Reads registers of 8 bytes that follow each other, from `offset` on, in their order. A host that has one call for
+    /// all of them uses it; by default there is one for each.
+    fn region_read_all(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), HostError> {
+        let mut registers = (offset..).step_by(8).zip(data.chunks_mut(8));
+        registers.try_for_each(|(offset, register)| self.region_read(region, offset, register))
+    }
+
+    /// Writes registers of 8 bytes that follow each other, as [`region_read_all`](Self::region_read_all) reads them.
+    fn region_write_all(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), HostError> {
+        let mut registers = (offset..).step_by(8).zip(data.chunks(8));
+        registers.try_for_each(|(offset, register)| self.region_write(region, offset, register))
+    }
+
     /// Makes `area` of BAR `bar` (within one of its `mappable` ranges) appear at `gpa` for the
     /// guest, so that accesses cause no exit.
     fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError>;
@@ -195,6 +218,24 @@ impl HostFunction for Box<dyn HostFunction> {
 
     fn region_write(&mut self, region: Region, offset: u64, data: &[u8]) -> Result<(), HostError> {
         (**self).region_write(region, offset, data)
+    }
+
+    fn region_read_all(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), HostError> {
+        (**self).region_read_all(region, offset, data)
+    }
+
+    fn region_write_all(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), HostError> {
+        (**self).region_write_all(region, offset, data)
     }
 
     fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError> {

@@ -153,6 +153,25 @@ impl HostFunction for VfioFunction {
         Ok(written.map_err(PassthroughError::from)?)
     }
 
+    fn region_read_all(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), HostError> {
+        // VFIO takes it apart (drivers/vfio/pci/vfio_pci_rdwr.c vfio_pci_core_do_io_rw).
+        self.region_read(region, offset, data)
+    }
+
+    fn region_write_all(
+        &mut self,
+        region: Region,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), HostError> {
+        self.region_write(region, offset, data)
+    }
+
     fn map(&mut self, bar: u8, area: Range<u64>, gpa: Gpa) -> Result<(), HostError> {
         Ok(self.map_area(bar, &area, gpa)?)
     }

@@ -11,6 +11,9 @@ use super::problem::{Problem, check_name, number, problem};
 /// No BAR is as large; sums of two offsets cannot overflow.
 const OFFSETS: u64 = 1 << 52;
 
+/// Registers that the device gets in one call of the host, at most.
+pub(in super::super) const RUN: usize = 8;
+
 /// What is done with a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Kind {
@@ -84,6 +87,16 @@ impl Register {
         ones << (8 * u32::from(first))
     }
 
+    /// Whether `next` is behind it, and the device takes and shows both in the same way, in one access of 8 bytes each:
+    /// the host then makes these accesses of one that is as long as both (Linux drivers/vfio/pci/vfio_pci_rdwr.c
+    /// `vfio_pci_core_do_io_rw`).
+    pub fn precedes(&self, next: &Self) -> bool {
+        let is_whole = |register: &Self| register.spans.len() == 1 && register.store == 8;
+        let is_behind = self.spans[0].range().end == next.spans[0].offset;
+        let is_same = self.bar == next.bar && self.read_back == next.read_back;
+        is_whole(self) && is_whole(next) && is_behind && is_same
+    }
+
     /// Whether the device takes an access of `length` bytes at `offset`, which is in the
     /// register at least in part.
     pub fn takes(&self, offset: u64, length: usize) -> bool {
@@ -92,17 +105,54 @@ impl Register {
         width && (self.partial == Partial::Merge || self.spans.iter().any(inside))
     }
 
-    /// The part of the register in `access`: for each byte, its place in the access and in the
-    /// register.
-    pub fn bytes_in(&self, access: Range<u64>) -> impl Iterator<Item = (usize, u8)> {
-        let bytes = self
-            .spans
-            .iter()
-            .flat_map(|span| span.range().zip(span.first..));
-        bytes.filter_map(move |(at, byte)| {
-            let place = at.checked_sub(access.start).filter(|_| at < access.end)?;
-            Some((usize::try_from(place).ok()?, byte))
+    /// What an access and the register have in common.
+    pub fn parts_in(&self, access: &Range<u64>) -> impl Iterator<Item = Part> {
+        let access = access.clone();
+        self.spans.iter().filter_map(move |span| {
+            let start = span.offset.max(access.start);
+            let end = span.range().end.min(access.end);
+            let length = end.checked_sub(start).filter(|length| *length > 0)?;
+            // An access has 8 bytes at most, as a register has.
+            let bytes = |count: u64| u8::try_from(count).ok();
+            Some(Part {
+                place: bytes(start - access.start)?,
+                byte: span.first + bytes(start - span.offset)?,
+                length: bytes(length)?,
+            })
         })
+    }
+}
+
+/// Consecutive bytes that an access and a register have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Part {
+    /// Which byte of the access is the first one.
+    pub place: u8,
+    /// Which byte of the register it is.
+    pub byte: u8,
+    /// How many, at least 1.
+    pub length: u8,
+}
+
+impl Part {
+    /// All bits of the part, in the access.
+    pub fn in_access(self) -> u64 {
+        (u64::MAX >> (64 - 8 * u32::from(self.length))) << (8 * self.place)
+    }
+
+    /// All bits of the part, in the register.
+    pub fn in_register(self) -> u64 {
+        (u64::MAX >> (64 - 8 * u32::from(self.length))) << (8 * self.byte)
+    }
+
+    /// The part of an access that has the bytes of `value`, as the register has it; zeros around it.
+    pub fn to_register(self, value: u64) -> u64 {
+        (value & self.in_access()) >> (8 * self.place) << (8 * self.byte)
+    }
+
+    /// The part of a register of `value`, as the access has it; zeros around it.
+    pub fn to_access(self, value: u64) -> u64 {
+        (value & self.in_register()) >> (8 * self.byte) << (8 * self.place)
     }
 }
 

@@ -5,7 +5,7 @@
 use super::error::Invalid;
 use super::format::{self, Reserved};
 use super::problem::{Problem, number, problem};
-use super::registers::{Kind, Register};
+use super::registers::{Kind, RUN, Register};
 use super::transfer::{Bits, Directed, Length, Transfer};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,13 +33,19 @@ impl<'a> Roles<'a> {
         }
     }
 
-    /// The registers that the device gets before the transfer's start, in the file's order.
-    pub fn programmed(&self) -> Vec<usize> {
+    /// The registers that the device gets before the transfer's start, in the file's order. Those of a run
+    /// [follow each other](Register::precedes).
+    pub fn programmed(&self) -> Vec<Vec<usize>> {
         let mine = |place: &usize| match self.taken[*place] {
             Some((owner, Role::Address | Role::Parameter)) => owner == self.transfer,
             _ => false,
         };
-        (0..self.registers.len()).filter(mine).collect()
+        let mine: Vec<usize> = (0..self.registers.len()).filter(mine).collect();
+        let runs =
+            mine.chunk_by(|place, next| self.registers[*place].precedes(&self.registers[*next]));
+        runs.flat_map(|run| run.chunks(RUN))
+            .map(<[usize]>::to_vec)
+            .collect()
     }
 
     /// The register `name`, in `role` from now on.
@@ -182,5 +188,36 @@ impl Transfer {
             0
         };
         direction | length | start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::mediate::profile::{ON_REQUEST, Profile};
+
+    #[test]
+    fn registers_that_follow_each_other_are_programmed_at_once() {
+        let (_, text) = ON_REQUEST[0];
+        let runs = |text: &str| {
+            let profile = Profile::parse("runs", text).unwrap();
+            profile.transfers[0].programmed.clone()
+        };
+        assert_eq!(runs(text), [vec![0, 1, 2]]);
+        // The count is not read back, or elsewhere.
+        let (others, count) = text.split_at(text.find("name = \"count\"").unwrap());
+        let text_with = |from, to| format!("{others}{}", count.replacen(from, to, 1));
+        for (from, to) in [
+            ("read_back = true", "read_back = false"),
+            ("offset = 0x90", "offset = 0xa0"),
+        ] {
+            assert_eq!(runs(&text_with(from, to)), [vec![0, 1], vec![2]], "{to}");
+        }
+        // None takes one store of 8 bytes.
+        let (mine, command) = text.split_at(text.find("name = \"command\"").unwrap());
+        let mine = mine
+            .replace("partial = \"replace\"", "partial = \"merge\"\nstore = 4")
+            .replace("read_back = true", "");
+        let narrow = format!("{mine}{command}");
+        assert_eq!(runs(&narrow), [vec![0], vec![1], vec![2]]);
     }
 }

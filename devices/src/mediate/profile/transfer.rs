@@ -64,8 +64,8 @@ pub(in super::super) struct Transfer {
     pub busy: Option<Bits>,
     /// The register that shows a refusal.
     pub status: usize,
-    /// What the device gets before the start, in this order.
-    pub programmed: Vec<usize>,
+    /// What the device gets before the start, in this order: runs of registers, of [`RUN`](super::RUN) at most.
+    pub programmed: Vec<Vec<usize>>,
     pub max_length: u64,
     /// The last address that the device can reach.
     pub address_mask: u64,
