@@ -204,7 +204,8 @@ impl VfioDevice {
         self.region_write(vfio::VFIO_PCI_CONFIG_REGION_INDEX, u64::from(offset), data)
     }
 
-    /// Reads `data.len()` bytes of region `index`: 1, 2, 4, 8, or more, which the kernel accesses by 8 as far as they are aligned.
+    /// Reads `data.len()` bytes of region `index`: 1, 2, 4, 8, or a multiple of 8, of which the kernel
+    /// makes the accesses that it makes of 8.
     ///
     /// # Errors
     /// [`Error::Device`], with `EINVAL` outside the region and `EIO` while memory decode is off.
@@ -214,7 +215,8 @@ impl VfioDevice {
             .map_err(|source| self.failed(Operation::ReadRegister, source))
     }
 
-    /// Writes `data.len()` bytes of region `index`: 1, 2, 4, 8, or more, which the kernel accesses by 8 as far as they are aligned.
+    /// Writes `data.len()` bytes of region `index`: 1, 2, 4, 8, or a multiple of 8, of which the kernel
+    /// makes the accesses that it makes of 8.
     ///
     /// # Errors
     /// [`Error::Device`], with `EINVAL` outside the region and `EIO` while memory decode is off.

@@ -45,6 +45,7 @@ pub use facts::guarded::{GuardObstacle, NVME_CLASS, guard_obstacle, is_nvme};
 pub use facts::host_bridge::{HostBridge, HostBridgeError, host_bridge};
 pub use facts::kept::of_device as keepers_of;
 pub use facts::kvm::{KvmObstacle, kvm_suffices};
+pub use facts::memory::movable_memory;
 pub use facts::open_files::OpenFiles;
 pub use facts::privilege::Privilege;
 pub use facts::sleep::{Sleep, sleep};

@@ -20,7 +20,7 @@ pub struct MemoryConfig {
     pub size: u64,
     /// The page size, if the user specified it.
     pub hugepage_size: Option<HugepageSize>,
-    /// Bytes of hugepages beyond `size` that may be pinned for a while, to choose the best from, if
+    /// Bytes of hugepages beyond `size` that may be taken for a while, to choose the best from, if
     /// the user specified it.
     pub spare: Option<u64>,
     /// Whether identity memory may be in more pieces than are safe

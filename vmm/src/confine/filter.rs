@@ -234,13 +234,25 @@ mod tests {
             let rules = rules(kind).unwrap();
             let wanted = comparing(rules.clone(), &SeccompAction::Trap).unwrap();
             let found = searching(rules, &SeccompAction::Trap).unwrap();
+            let same = |data: [u32; 16]| {
+                let answers = (outcome(&found, data), outcome(&wanted, data));
+                assert_eq!(answers.0, answers.1, "{kind:?}: {data:?}");
+            };
             for number in numbers.clone() {
                 for (arch, argument) in [(arch, 0), (arch, 1), (arch, u32::MAX), (!arch, 0)] {
                     let mut data = [argument; 16];
                     data[..2].copy_from_slice(&[number, arch]);
-                    let answers = (outcome(&found, data), outcome(&wanted, data));
-                    assert_eq!(answers.0, answers.1, "{kind:?}: {data:?}");
+                    same(data);
                 }
+            }
+            for call in CALLS {
+                let When::Is(argument, value, _) = call.when else {
+                    continue;
+                };
+                let mut data = [0; 16];
+                data[..2].copy_from_slice(&[u32::try_from(call.number).unwrap(), arch]);
+                data[4 + 2 * usize::from(argument)] = value;
+                same(data);
             }
         }
     }

@@ -15,7 +15,7 @@ use host::{AutoDma, AvailableMemory, SysRoot, WantedMemory, available_memory};
 use iommufd_backend::Error as Backend;
 use iommufd_backend::extent::{self, merge};
 use iommufd_backend::hugepages::{self, HugepageSize, Pool};
-use iommufd_backend::{NoiommuSpace, PinRequest, UnpinnedView};
+use iommufd_backend::{NoiommuSpace, PinRequest};
 use rustix::fs::MemfdFlags;
 
 use crate::bus::synthetic::SyntheticMachine;
@@ -85,7 +85,7 @@ impl Backing {
             size,
             wanted: memory.size / size.bytes(),
             space,
-            view: UnpinnedView::new(piece).ok(),
+            view: taking::view(piece.max(2 * size.bytes())),
             pages: Vec::new(),
             pieces: Vec::new(),
             descends: false,
@@ -107,7 +107,8 @@ impl Backing {
         };
         let choice = taking.choose(spare, most, required, &progress);
         check_reached(&choice, required.pages)?;
-        taking.keep(choice, required)
+        let kept = taking.keep(choice, required);
+        kept.map_err(|error| error.of_all(memory.size))
     }
 
     /// Takes memory of any kind and pins it in `space`, to which a device is attached.

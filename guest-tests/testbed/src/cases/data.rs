@@ -93,13 +93,13 @@ pub fn no_groups() -> Result<CaseResult> {
     Ok(findings.into_result(&outcome))
 }
 
-/// One hugepage of 1 GiB above 4 GiB; a size that is not a multiple of it is refused.
+/// Two hugepages of 1 GiB above 4 GiB; a size that is not a multiple of it is refused.
 pub fn giant_pages(arch: Arch) -> Result<CaseResult> {
     let variant = Variant {
         seed: 3,
         machine: |machine| machine.memory("6G").hugepages_1g(2),
-        memory: "1G,hugepage_size=1G",
-        mib: 1024,
+        memory: "2G,hugepage_size=1G",
+        mib: 2048,
         before: "pinvisor run --noiommu --device $TESTBED_BDF_0 --kernel /testbed/kernel \
                  --memory 1536M,hugepage_size=1G; say refused $?\n",
         ..PLAIN

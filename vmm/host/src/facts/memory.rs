@@ -80,7 +80,8 @@ pub(crate) fn balloon(root: &SysRoot) -> Option<Balloon> {
 
 /// The word of the kernel's command line by which hugepages may be in movable memory, if there is
 /// one.
-pub(crate) fn movable_memory(root: &SysRoot) -> Option<String> {
+#[must_use]
+pub fn movable_memory(root: &SysRoot) -> Option<String> {
     let is_movable = |word: &String| MOVABLE.iter().any(|start| word.starts_with(start));
     command_line(root).into_iter().find(is_movable)
 }

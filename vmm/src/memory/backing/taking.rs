@@ -3,12 +3,13 @@
 //! Which of the pool's hugepages become guest RAM: they are taken, looked at and chosen among; the rest is given back.
 //!
 //! Where `/proc/self/pagemap` shows where pages are, only those that are kept are pinned. It hides that from processes
-//! without CAP_SYS_ADMIN, which have to pin pages to see where they are.
+//! without CAP_SYS_ADMIN, which have to pin pages to see where they are; so has everyone whose kernel moves them for it.
 
 use std::fs::File;
 use std::ops::Range;
 
 use address::Hpa;
+use host::SysRoot;
 use iommufd_backend::hugepages::{self, HugepageSize};
 use iommufd_backend::{NoiommuSpace, PinRequest, UnpinnedView, extent};
 
@@ -37,6 +38,16 @@ pub(super) struct Taking<'a> {
     pub(super) pieces: Vec<Range<usize>>,
     /// Whether the pool gives the highest first, as it does once a guest has returned pages that ascend.
     pub(super) descends: bool,
+}
+
+/// Shows where pages are before they are pinned, up to `len` bytes at once. `None` if that is hidden, or would not last.
+pub(super) fn view(len: u64) -> Option<UnpinnedView> {
+    let view = match host::movable_memory(&SysRoot::default()) {
+        Some(word) => Err(format!("pinning may move them ({word})")),
+        None => UnpinnedView::new(len).map_err(|error| error.to_string()),
+    };
+    view.inspect_err(|why| log::debug!("hugepages are pinned before they are chosen: {why}"))
+        .ok()
 }
 
 impl Taking<'_> {
@@ -132,8 +143,13 @@ impl Taking<'_> {
                     left -= bytes;
                     progress.advance(bytes);
                 }
-                // A part of it may be possible.
-                Err(_) if bytes > self.size.bytes() => step = self.size.bytes(),
+                // A part of it may be possible. What there is of it may be at its end.
+                Err(_) if bytes > self.size.bytes() => {
+                    step = self.size.bytes();
+                    if let Err(error) = hugepages::give_back(&self.file, self.taken(), bytes) {
+                        log::debug!("spare hugepages: {error}");
+                    }
+                }
                 Err(error) => {
                     log::debug!(
                         "{} spare hugepages are not available: {error}",
