@@ -2,8 +2,8 @@
 
 //! Which of the pool's hugepages become guest RAM: they are taken, looked at and chosen among; the rest is given back.
 //!
-//! Where `/proc/self/pagemap` shows where pages are, only those that are kept are pinned. It hides that from processes
-//! without CAP_SYS_ADMIN, which have to pin pages to see where they are; so has everyone whose kernel moves them for it.
+//! `/proc/self/pagemap` shows where pages are to a process with CAP_SYS_ADMIN, which then pins only those that it keeps.
+//! Another process pins pages to see where they are, and so does one whose kernel may move pages to pin them.
 
 use std::fs::File;
 use std::ops::Range;
