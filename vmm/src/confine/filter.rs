@@ -136,7 +136,7 @@ fn comparing(rules: Vec<Rule>, otherwise: &SeccompAction) -> Result<BpfProgram, 
     SeccompFilter::new(rules, otherwise.clone(), SeccompAction::Allow, ARCH)?.try_into()
 }
 
-/// An instruction that skips so many where its comparison is false.
+/// A BPF instruction; a comparison that is false skips the next `jf` instructions.
 fn instruction(code: u32, jf: u8, k: u32) -> sock_filter {
     // Codes have 8 bits (include/uapi/linux/bpf_common.h).
     let code = code.to_le_bytes()[0].into();
