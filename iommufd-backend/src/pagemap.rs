@@ -214,7 +214,7 @@ fn read_error(source: std::io::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::file_range::FileRange;
 
@@ -222,7 +222,7 @@ mod tests {
     const COOKIE: Iova = Iova(1 << 30);
 
     /// A file in memory: the kernel takes pages of others back at any time.
-    fn file(len: u64) -> File {
+    pub(crate) fn file(len: u64) -> File {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
         let file = File::from(rustix::fs::memfd_create("pages", flags).unwrap());
         file.set_len(len).unwrap();

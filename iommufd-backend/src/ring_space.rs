@@ -87,21 +87,11 @@ impl RingSpace {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
-    use rustix::fs::MemfdFlags;
-
     use super::*;
+    use crate::pagemap::tests::file;
 
     const PAGE: u64 = 4096;
     const COOKIE: Iova = Iova(1 << 30);
-
-    fn file(len: u64) -> File {
-        let file = rustix::fs::memfd_create("pages", MemfdFlags::CLOEXEC).unwrap();
-        let file = File::from(file);
-        file.set_len(len).unwrap();
-        file
-    }
 
     #[test]
     fn pins_are_made_and_ended_by_their_cookies() {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::vfio_pci::{HostError, HostFunction, Region};
 
 use super::function::MediatedFunction;
-use super::profile::{Kind, Otherwise, Partial, Register};
+use super::profile::{Kind, Otherwise, Partial, Register, ones};
 
 impl<H: HostFunction> MediatedFunction<H> {
     /// The registers of which `access` has a byte.
@@ -75,7 +75,7 @@ impl<H: HostFunction> MediatedFunction<H> {
         data: &[u8],
     ) -> Result<(), HostError> {
         let access = offset..offset + data.len() as u64;
-        let mut stores = [(0, Merged::default()); 8];
+        let mut stores = [(0, Kind::Shadow, Merged::default()); 8];
         let (mut count, mut covered, mut odd) = (0, 0, false);
         let mut status = None;
         for (index, register) in self.touched(bar, &access) {
@@ -85,7 +85,7 @@ impl<H: HostFunction> MediatedFunction<H> {
             if register.kind == Kind::Status {
                 status = Some(index);
             }
-            stores[count] = (index, merged);
+            stores[count] = (index, register.kind, merged);
             count += 1;
         }
         if count == 0 {
@@ -98,18 +98,14 @@ impl<H: HostFunction> MediatedFunction<H> {
         if let Some(index) = status {
             return self.write_status(index, offset, data);
         }
-        let is_start = |registers: &[Register], index: usize| registers[index].kind == Kind::Start;
-        for (index, merged) in &stores[..count] {
-            if !is_start(&self.profile.registers, *index) {
-                self.values[*index] = merged.value;
-            }
+        let stores = &stores[..count];
+        for (index, _, merged) in stores.iter().filter(|(_, kind, _)| *kind != Kind::Start) {
+            self.values[*index] = merged.value;
         }
         // The guest has asked for each of them, so each is counted, whether others fail or not.
         let mut result = Ok(());
-        for (index, merged) in &stores[..count] {
-            if is_start(&self.profile.registers, *index) {
-                result = result.and(self.write_start(*index, *merged));
-            }
+        for (index, _, merged) in stores.iter().filter(|(_, kind, _)| *kind == Kind::Start) {
+            result = result.and(self.write_start(*index, *merged));
         }
         result
     }
@@ -194,6 +190,5 @@ fn word(data: &[u8]) -> u64 {
 
 /// All bits of an access of up to 8 bytes.
 fn bits(length: usize) -> u64 {
-    let others = 64 - 8 * u32::try_from(length).unwrap_or(8).min(8);
-    u64::MAX.unbounded_shr(others)
+    ones(u8::try_from(length).unwrap_or(8))
 }

@@ -14,7 +14,7 @@ mod transfers;
 pub use direction::Direction;
 pub use error::{Invalid, ProfileError};
 pub(super) use format::{Device, Otherwise, Partial, RefusalShown};
-pub(super) use registers::{Alias, Kind, Port, RUN, Register};
+pub(super) use registers::{Alias, Kind, Port, RUN, Register, ones};
 pub(super) use transfer::{Addresses, Directed, Length, Transfer};
 
 use format::File;

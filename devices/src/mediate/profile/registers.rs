@@ -71,7 +71,7 @@ pub(in super::super) struct Register {
 impl Register {
     /// All bits of the register.
     pub fn bits(&self) -> u64 {
-        u64::MAX >> (64 - 8 * u32::from(self.width))
+        ones(self.width)
     }
 
     /// How many stores the device takes it in.
@@ -83,8 +83,7 @@ impl Register {
     pub fn last_store(&self) -> u64 {
         let end = self.spans.last().map_or(0, |span| span.first + span.length);
         let first = end.saturating_sub(self.store);
-        let ones = u64::MAX >> (64 - 8 * u32::from(self.store));
-        ones << (8 * u32::from(first))
+        ones(self.store) << (8 * u32::from(first))
     }
 
     /// Whether `next` is behind it, and the device takes and shows both in the same way, in one access of 8 bytes each:
@@ -137,12 +136,12 @@ pub(in super::super) struct Part {
 impl Part {
     /// All bits of the part, in the access.
     pub fn in_access(self) -> u64 {
-        (u64::MAX >> (64 - 8 * u32::from(self.length))) << (8 * self.place)
+        ones(self.length) << (8 * self.place)
     }
 
     /// All bits of the part, in the register.
     pub fn in_register(self) -> u64 {
-        (u64::MAX >> (64 - 8 * u32::from(self.length))) << (8 * self.byte)
+        ones(self.length) << (8 * self.byte)
     }
 
     /// The part of an access that has the bytes of `value`, as the register has it; zeros around it.
@@ -154,6 +153,11 @@ impl Part {
     pub fn to_access(self, value: u64) -> u64 {
         (value & self.in_register()) >> (8 * self.byte) << (8 * self.place)
     }
+}
+
+/// All bits of `bytes` bytes, 8 at most.
+pub(in super::super) fn ones(bytes: u8) -> u64 {
+    u64::MAX.unbounded_shr(64 - 8 * u32::from(bytes.min(8)))
 }
 
 /// A range that is another one's registers.

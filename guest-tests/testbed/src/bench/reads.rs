@@ -96,8 +96,7 @@ fn script_of() -> String {
 pub fn rows(facts: &Facts) -> Vec<Row> {
     let fact = |name: &str, depth: u32| facts.get(&format!("{name}-{depth}"))?.first();
     let cost = |name, depth| fact(name, depth).and_then(each);
-    let ratio = |depth| Some(cost(GUESTS, depth)? / cost(NATIVE, depth)?);
-    let unpolled = |depth| Some(cost(UNPOLLED, depth)? / cost(NATIVE, depth)?);
+    let ratio = |name, depth| Some(cost(name, depth)? / cost(NATIVE, depth)?);
     let user = fact(GUESTS, 32).and_then(|fact| fact["user_exits"].as_f64());
     let exits = |depth, reason: &str| {
         let fact = fact(TRACED, depth)?;
@@ -119,17 +118,17 @@ pub fn rows(facts: &Facts) -> Vec<Row> {
         ),
         Row::new(
             "instructions for each read, 32 at a time, guest against host",
-            ratio(32),
+            ratio(GUESTS, 32),
             "x",
             1.3,
         ),
-        Row::reported("the same without halt polling", unpolled(32), "x"),
+        Row::reported("the same without halt polling", ratio(UNPOLLED, 32), "x"),
         Row::reported(
             "instructions for each read, 1 at a time, guest against host",
-            ratio(1),
+            ratio(GUESTS, 1),
             "x",
         ),
-        Row::reported("the same without halt polling", unpolled(1), "x"),
+        Row::reported("the same without halt polling", ratio(UNPOLLED, 1), "x"),
     ];
     for depth in [32, 1] {
         let reasons = fact(TRACED, depth).and_then(|fact| fact["exits"].as_object());
