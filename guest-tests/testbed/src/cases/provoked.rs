@@ -86,7 +86,7 @@ pub const NEVER: &[Never] = &[
     Never {
         id: "page-absent",
         reason: "memory is populated before it is pinned, and stays mapped until its addresses are read",
-        file: "iommufd-backend/src/ring_space.rs",
+        file: "iommufd-backend/src/pagemap.rs",
         test: "a_page_is_where_the_kernel_shows_it_or_there_is_an_error",
     },
     Never {
