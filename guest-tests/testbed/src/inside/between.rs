@@ -23,8 +23,10 @@ const PROBES: &str = "r:reads/user kvm_arch_vcpu_ioctl_run\n\
                       p:reads/message kvm_send_userspace_msi\n";
 /// Exits from the guest to KVM, of which there are many.
 const EXITS: &str = "kvm/kvm_exit";
-/// Changes of the task that runs, of which idle time follows.
+/// Changes of the task that runs, and interrupts, of which idle time follows.
 const SWITCHES: &str = "sched/sched_switch";
+const INTERRUPT: &str = "irq/irq_handler_entry";
+const INTERRUPT_END: &str = "irq/irq_handler_exit";
 /// Changes of entries of KVM's page tables.
 const ENTRIES: &str = "kvmmmu/kvm_tdp_mmu_spte_changed";
 /// Bits of such an entry (Linux arch/x86/kvm/mmu/spte.h): it is present; it is of a large page.
@@ -94,9 +96,9 @@ pub fn run(between: Between, words: &[String]) -> Result<i32> {
 
 fn begin(between: Between) -> Result<Tracing<'static>> {
     let events: &[&str] = match between.trace {
-        None => &[SWITCHES],
-        Some(Trace::User) => &[SWITCHES, "reads"],
-        Some(Trace::All) => &[SWITCHES, "reads", EXITS],
+        None => &[SWITCHES, INTERRUPT, INTERRUPT_END],
+        Some(Trace::User) => &[SWITCHES, INTERRUPT, INTERRUPT_END, "reads"],
+        Some(Trace::All) => &[SWITCHES, INTERRUPT, INTERRUPT_END, "reads", EXITS],
     };
     let tracing = Tracing::start(PROBES, events, None)?;
     tracing.mark(BEGIN_MARK)?;
@@ -211,6 +213,8 @@ mod tests {
             vcpu0-10 [000] ..... 1.000001: kvm_exit: vcpu 0 reason interrupt rip 0xffff info1 0x0\n\
             vcpu0-10 [000] ..... 1.100000: kvm_exit: vcpu 0 reason hlt rip 0xffff info1 0x0\n\
             vcpu0-10 [000] ..... 1.125000: sched_switch: prev_comm=vcpu0 prev_pid=10 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120\n\
+            <idle>-0 [000] d.h1. 1.156250: irq_handler_entry: irq=24 name=vfio-msix[1](0000:01:00.0)\n\
+            <idle>-0 [000] d.h1. 1.171875: irq_handler_exit: irq=24 ret=handled\n\
             <idle>-0 [000] ..... 1.187500: sched_switch: prev_comm=swapper/0 prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=vcpu0 next_pid=10 next_prio=120\n\
             vcpu0-10 [000] ..... 1.200000: user: (kvm_vcpu_ioctl+0x4/0x10 <- kvm_arch_vcpu_ioctl_run)\n\
             vcpu0-10 [000] ..... 1.210000: store: (complete_emulated_mmio+0x4/0x10)\n\
@@ -225,7 +229,7 @@ mod tests {
             messages: 1,
             exits: BTreeMap::from(exits),
             span: 0.5,
-            idle: 0.0625,
+            idle: 0.046_875,
         };
         assert_eq!(count(notes), expected);
     }

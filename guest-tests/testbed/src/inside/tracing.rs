@@ -107,13 +107,17 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Whether this CPU has nothing to run from here on, or has something again; `None` if nothing changes.
+    /// Whether this CPU has nothing to do from here on, or has something again; `None` if nothing changes. The kernel
+    /// serves an interrupt that ends idle time as the idle task, before it switches to another.
     #[must_use]
     pub fn idles(&self) -> Option<bool> {
         let has = |number: &str| self.text.contains(&format!("{number}={IDLE} "));
-        match self.name == "sched_switch" {
-            true if has("next_pid") => Some(true),
-            true if has("prev_pid") => Some(false),
+        let is_idle_task = || self.task.ends_with(&format!(">-{IDLE}"));
+        match self.name {
+            "sched_switch" if has("next_pid") => Some(true),
+            "sched_switch" if has("prev_pid") => Some(false),
+            "irq_handler_entry" if is_idle_task() => Some(false),
+            "irq_handler_exit" if is_idle_task() => Some(true),
             _ => None,
         }
     }
@@ -160,6 +164,15 @@ mod tests {
         ] {
             let line = format!("a-9 [000] d..1. 1.1: sched_switch: prev_comm=a {pids}");
             assert_eq!(Event::parse(&line).unwrap().idles(), idles, "{pids}");
+        }
+        for (task, name, idles) in [
+            ("<idle>-0", "irq_handler_entry", Some(false)),
+            ("<idle>-0", "irq_handler_exit", Some(true)),
+            ("a-9", "irq_handler_entry", None),
+            ("a-10", "irq_handler_exit", None),
+        ] {
+            let line = format!("  {task} [000] d.h1. 1.1: {name}: irq=24 name=nvme0q1");
+            assert_eq!(Event::parse(&line).unwrap().idles(), idles, "{line}");
         }
         let mark = Event::parse("x-7 [000] ..... 1.000000: tracing_mark_write: end\n");
         assert_eq!(mark.map(|mark| mark.text), Some("end"));
