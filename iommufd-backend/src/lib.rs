@@ -127,7 +127,7 @@ pub use operation::{IommufdOperation, Operation, RingOperation};
 pub use own_pages::OwnPages;
 pub use page_size::host_page_size;
 pub use pagemap::{PageState, Pagemap, UnpinnedView};
-pub use parallel::in_parallel;
+pub use parallel::{in_parallel, meanwhile};
 pub use pci_sysfs::{BARS, IommuGroup, PciSysfs, REGIONS, RegionKind, Resource, memory_bars};
 pub use pin_request::PinRequest;
 pub use region::{MalformedRegion, Region};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Work on several devices at once: a reset waits 100 ms and more (PCI Express Base Specification, section 6.6.2),
-//! and devices on different buses do not wait for each other.
+//! and devices on different buses do not wait for each other, nor does anything else that has to wait.
 
 use std::panic;
 use std::thread::{self, Builder, ScopedJoinHandle};
@@ -32,9 +32,22 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync)
     })
 }
 
+/// Does `work` on this thread, and `other` on one of its own meanwhile, or after it if the system has no thread left.
+/// Returns the result of `work` when both are done. A panic is passed on.
+pub fn meanwhile<R>(other: impl Fn() + Sync, work: impl FnOnce() -> R) -> R {
+    thread::scope(|scope| {
+        let thread = Builder::new().spawn_scoped(scope, &other);
+        let result = work();
+        if thread.is_err() {
+            other();
+        }
+        result
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
+    use std::sync::{Barrier, Mutex};
 
     use super::*;
 
@@ -48,6 +61,26 @@ mod tests {
         });
         assert_eq!(doubled, [2, 4, 6]);
         assert_eq!(in_parallel(&[] as &[u8], |item| *item), []);
+    }
+
+    #[test]
+    fn both_are_done_at_once() {
+        let both = Barrier::new(2);
+        let other = Mutex::new(None);
+        let wait = || {
+            both.wait();
+        };
+        let result = meanwhile(
+            || {
+                wait();
+                *other.lock().unwrap() = Some(1);
+            },
+            || {
+                wait();
+                2
+            },
+        );
+        assert_eq!((other.into_inner().unwrap(), result), (Some(1), 2));
     }
 
     #[test]

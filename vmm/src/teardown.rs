@@ -7,21 +7,22 @@
 //! 2. *Quiesce*: all DMA of the devices ends.
 //! 3. The pages of guest memory are compared with the addresses that devices were given.
 //! 4. Interrupts, BARs and notices are disconnected, each of which would keep its device open.
-//! 5. *Close* the devices.
+//! 5. *Close* the devices. Meanwhile the memslots go, and with them the VM: the kernel waits for either.
 //! 6. *Verify* that each of them is quiet.
 //! 7. *Unpin* the memory.
-//! 8. Memslots and mappings go.
+//! 8. Mappings go, and memslots if there was no device.
 //!
 //! Each step is taken even if an earlier one failed, except that memory stays pinned, and is left to its keeper, as
 //! long as there is no evidence that each device has ended its DMA.
 
 use std::fmt;
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use address::Bdf;
 use devices::mediate::Counters;
 use devices::pci::PciRoot;
+use iommufd_backend::meanwhile;
 use vm_device::device_manager::IoManager;
 
 use crate::bus::worker::Worker;
@@ -252,7 +253,15 @@ impl Steps for Resources {
 
     fn close(&mut self) -> Result<(), Error> {
         trace::note("close");
-        Ok(self.assigned.close()?)
+        if self.assigned.devices.is_empty() {
+            return Ok(self.assigned.close()?);
+        }
+        let memslots = Mutex::new(mem::take(&mut self.memslots));
+        let delete = || {
+            let mut memslots = memslots.lock().unwrap_or_else(PoisonError::into_inner);
+            delete_all(mem::take(&mut memslots));
+        };
+        Ok(meanwhile(delete, || self.assigned.close())?)
     }
 
     fn release_iommu(&mut self) -> Result<(), Error> {
