@@ -8,6 +8,8 @@ use crate::guest::{Access, Guest};
 use crate::spec::{PAGE, PAGE_BYTES, Status};
 
 const SLOT: u64 = 8;
+/// Entries of a list that are read at once: all of a transfer of 128 KiB.
+const PORTION: usize = 32;
 
 /// What a command transfers: the two entries of the guest's, and how many bytes the command's own rule says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +35,7 @@ pub struct Page {
     pub hpa: Hpa,
 }
 
-/// What takes the pages of a payload, in order, each as soon as its entry was read.
+/// What takes the pages of a payload, in order.
 pub trait PageSink {
     /// Takes the next page.
     ///
@@ -128,10 +130,18 @@ impl Payload {
             let remaining = u64::from(count - next);
             let is_last = remaining <= slots;
             let entries = if is_last { remaining } else { slots - 1 };
-            for slot in 0..entries {
-                let entry = load(list + slot * SLOT)?;
-                self.translate(guest, Named::new(next, entry), sink)?;
-                next += 1;
+            for portion in (0..entries).step_by(PORTION) {
+                let mut slots = [[0; SLOT as usize]; PORTION];
+                let wanted = usize::try_from(entries - portion).unwrap_or(PORTION);
+                let slots = &mut slots[..wanted.min(PORTION)];
+                if !guest.read(Gpa(list + portion * SLOT), slots.as_flattened_mut()) {
+                    return Err(Status::DATA_TRANSFER_ERROR);
+                }
+                for slot in slots {
+                    let entry = u64::from_le_bytes(*slot);
+                    self.translate(guest, Named::new(next, entry), sink)?;
+                    next += 1;
+                }
             }
             if is_last {
                 return Ok(());

@@ -16,6 +16,17 @@ pub struct Frames {
     per_section: u64,
     /// Places below this one are below 4 GiB.
     low: usize,
+    /// The least full first; of equals, that in the most runs, and the highest.
+    sections: Vec<Section>,
+}
+
+/// The pages in a section.
+#[derive(Clone, Debug)]
+struct Section {
+    number: u64,
+    places: Range<usize>,
+    /// Lengths of their runs, the longest first.
+    runs: Vec<usize>,
 }
 
 /// Which pages are selected, by place.
@@ -23,6 +34,18 @@ pub struct Frames {
 pub struct Selection {
     taken: Vec<bool>,
     count: usize,
+}
+
+/// Where a selection starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// With nothing; one or two of the longest runs, where a kernel finds room; the pages wanted below 4 GiB, and with them
+    /// the longest run.
+    Longest,
+    /// With half as many pages below 4 GiB, and so on.
+    LessLow,
+    /// With each end of each of the longest runs.
+    Ends,
 }
 
 /// How a selection is filled up.
@@ -35,14 +58,37 @@ pub enum Strategy {
 }
 
 impl Frames {
-    /// `numbers` ascend strictly; those below `limit` are below 4 GiB.
+    /// `numbers` ascend; those below `limit` are below 4 GiB.
     pub fn new(numbers: Vec<u64>, per_section: u64, limit: u64) -> Self {
         let low = numbers.partition_point(|number| *number < limit);
-        Self {
+        let mut frames = Self {
             numbers,
             per_section: per_section.max(1),
             low,
+            sections: Vec::new(),
+        };
+        frames.sections = frames.by_section();
+        frames
+    }
+
+    fn by_section(&self) -> Vec<Section> {
+        let mut sections = Vec::new();
+        let mut start = 0;
+        while start < self.numbers.len() {
+            let number = self.section(start);
+            let places = start..self.places_of(number).end;
+            start = places.end;
+            let runs = self.longest_first(places.clone());
+            sections.push(Section {
+                number,
+                places,
+                runs: runs.iter().map(ExactSizeIterator::len).collect(),
+            });
         }
+        sections.sort_by_key(|Section { places, runs, .. }| {
+            (places.len(), Reverse(runs.len()), Reverse(places.start))
+        });
+        sections
     }
 
     /// Runs within `places` of which `wanted` is true.
@@ -66,35 +112,42 @@ impl Frames {
         self.numbers[place] / self.per_section
     }
 
-    /// What selections start from: nothing; one or two of the longest runs, where a kernel
-    /// finds room; `low` pages below 4 GiB, and with them the longest run; half as many below 4 GiB,
-    /// and so on, for where more would be in too many pieces. With `thorough`, each end of each of
-    /// the longest runs.
-    pub fn seeds(&self, pages: usize, low: usize, thorough: bool) -> Vec<Selection> {
+    /// What selections of `pages` pages start from.
+    pub fn seeds(&self, search: Search, pages: usize, low: usize) -> Vec<Selection> {
         let none = Selection::none(self.numbers.len());
-        let all = self.longest_first(0..self.numbers.len());
-        let mut seeds = vec![none.clone()];
-        for count in [1, 2] {
-            seeds.push(self.with_runs(none.clone(), all.iter().take(count), pages));
-        }
-        let below = self.longest_first(0..self.low);
-        if let Some(first) = below.first() {
-            let wanted = low.max(first.len()).min(pages);
-            let seed = self.with_runs(none.clone(), &below, wanted);
-            seeds.push(self.with_runs(seed.clone(), all.iter().take(1), pages));
-            seeds.push(seed);
-            let fewer = std::iter::successors(Some(low / 2), |count| Some(count / 2));
-            for count in fewer.take_while(|count| *count > 0) {
-                seeds.push(self.with_runs(none.clone(), &below, count.min(pages)));
-            }
-        }
-        if thorough {
-            for run in all.iter().take(THOROUGH) {
-                let length = run.len().min(pages);
-                for part in [run.start..run.start + length, run.end - length..run.end] {
-                    let mut seed = none.clone();
-                    seed.take(part);
+        let all = || self.longest_first(0..self.numbers.len());
+        let below = || self.longest_first(0..self.low);
+        let mut seeds = Vec::new();
+        match search {
+            Search::Longest => {
+                let all = all();
+                seeds.push(none.clone());
+                for count in [1, 2] {
+                    seeds.push(self.with_runs(none.clone(), all.iter().take(count), pages));
+                }
+                let below = below();
+                if let Some(first) = below.first() {
+                    let wanted = low.max(first.len()).min(pages);
+                    let seed = self.with_runs(none, &below, wanted);
+                    seeds.push(self.with_runs(seed.clone(), all.iter().take(1), pages));
                     seeds.push(seed);
+                }
+            }
+            Search::LessLow => {
+                let below = below();
+                let halves = std::iter::successors(Some(low / 2), |count| Some(count / 2));
+                for count in halves.take_while(|count| *count > 0 && !below.is_empty()) {
+                    seeds.push(self.with_runs(none.clone(), &below, count.min(pages)));
+                }
+            }
+            Search::Ends => {
+                for run in all().into_iter().take(THOROUGH) {
+                    let length = run.len().min(pages);
+                    for part in [run.start..run.start + length, run.end - length..run.end] {
+                        let mut seed = none.clone();
+                        seed.take(part);
+                        seeds.push(seed);
+                    }
                 }
             }
         }
@@ -191,46 +244,26 @@ impl Frames {
 
     fn fullest_sections(&self, mut selection: Selection, pages: usize) -> Selection {
         let seed = selection.clone();
-        let mut sections: Vec<u64> = (0..self.numbers.len()).map(|p| self.section(p)).collect();
-        sections.dedup();
         let mut rest = Vec::new();
-        for section in sections {
-            let places = self.places_of(section);
+        for section in &self.sections {
             // Those that are paid for come first, the low memory's among them.
-            if section == 0 || places.clone().any(|place| seed.has(place)) {
-                selection.take(places);
+            if section.number == 0 || section.places.clone().any(|place| seed.has(place)) {
+                selection.take(section.places.clone());
             } else {
-                rest.push(places);
+                rest.push(section);
             }
         }
-        rest.sort_by_key(|places| {
-            let runs = self.runs(places.clone(), |_| true).len();
-            (places.len(), Reverse(runs), Reverse(places.start))
-        });
         while selection.count < pages {
             let need = pages - selection.count;
             // The last one is that which needs the fewest runs.
-            let enough = rest.partition_point(|places| places.len() < need);
-            let last = (enough..rest.len()).min_by_key(|index| self.runs_for(&rest[*index], need));
-            let Some(places) = last.map(|index| rest.remove(index)).or_else(|| rest.pop()) else {
+            let enough = rest.partition_point(|section| section.places.len() < need);
+            let last = (enough..rest.len()).min_by_key(|index| rest[*index].runs_for(need));
+            let Some(section) = last.map(|index| rest.remove(index)).or_else(|| rest.pop()) else {
                 break;
             };
-            selection.take(places);
+            selection.take(section.places.clone());
         }
         self.trim(selection, &seed, pages)
-    }
-
-    /// How many runs among `places` it takes for `need` pages.
-    fn runs_for(&self, places: &Range<usize>, need: usize) -> usize {
-        let mut missing = need;
-        let runs = self.longest_first(places.clone());
-        runs.iter()
-            .take_while(|run| {
-                let more = missing > 0;
-                missing = missing.saturating_sub(run.len());
-                more
-            })
-            .count()
     }
 
     /// Takes pages away until `pages` are left, whole runs where it can, the shortest first, and
@@ -257,7 +290,22 @@ impl Frames {
     }
 }
 
-/// Runs that a thorough search begins with.
+impl Section {
+    /// How many of the runs it takes for `need` pages.
+    fn runs_for(&self, need: usize) -> usize {
+        let mut missing = need;
+        self.runs
+            .iter()
+            .take_while(|length| {
+                let more = missing > 0;
+                missing = missing.saturating_sub(**length);
+                more
+            })
+            .count()
+    }
+}
+
+/// Runs whose ends are starts.
 const THOROUGH: usize = 16;
 
 impl Selection {

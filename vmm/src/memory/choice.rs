@@ -21,7 +21,7 @@ use std::ops::Range;
 use address::{Gpa, Hpa};
 use host::DmaMap;
 
-use super::candidates::{Frames, Selection, Strategy};
+use super::candidates::{Frames, Search, Selection, Strategy};
 use crate::arch::{Overhead, SECTION};
 use crate::boot::place::BootRequirements;
 
@@ -109,6 +109,17 @@ impl Cost {
             extents: overhead.extents,
         }
     }
+
+    /// Whether it is the cost of the best selection so far that has others searched for.
+    fn wants(&self, search: Search) -> bool {
+        match search {
+            Search::Longest => true,
+            Search::LessLow => {
+                self.unplaced || self.unsafe_extents > 0 || self.missing_below_4g > 0
+            }
+            Search::Ends => self.unplaced,
+        }
+    }
 }
 
 /// Whether pages at `pages`, each of `page_size` bytes, are so good that others are not worth the
@@ -130,8 +141,8 @@ pub fn is_good(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -
         && cost.bytes.saturating_sub(least) < size / 128
 }
 
-/// Chooses among `pages`, distinct pages of `page_size` bytes in the order in which they were got.
-/// With no more than requested, all that devices reach are kept. The same pages give the same choice.
+/// Chooses among `pages`, pages of `page_size` bytes in the order in which they were got. They are distinct, if they are where
+/// they seem to be. With no more than requested, all that devices reach are kept. The same pages give the same choice.
 #[must_use]
 pub fn choose(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Choice {
     let reached = |number: &usize| is_reached(pages[*number], page_size, required);
@@ -196,11 +207,11 @@ fn best(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Choic
     let sorted = Sorted::new(pages, page_size);
     let low = usize::try_from(required.below_4g.div_ceil(page_size)).unwrap_or(usize::MAX);
     let mut best = (naive_cost, naive_choice);
-    for thorough in [false, true] {
-        if thorough && !best.0.unplaced {
-            break;
+    for search in [Search::Longest, Search::LessLow, Search::Ends] {
+        if !best.0.wants(search) {
+            continue;
         }
-        for seed in sorted.frames.seeds(required.pages, low, thorough) {
+        for seed in sorted.frames.seeds(search, required.pages, low) {
             for strategy in [Strategy::FullestSections, Strategy::LongestRuns] {
                 let selection = sorted.frames.fill(seed.clone(), required.pages, strategy);
                 let ranges = sorted.ranges(&selection);
@@ -227,7 +238,8 @@ fn best(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Choic
 /// RAM that `pages` make, in any order.
 fn ranges(pages: &[Hpa], page_size: u64) -> Vec<Range<Gpa>> {
     let mut sorted = pages.to_vec();
-    sorted.sort_unstable();
+    // The pool's runs, which ascend or descend, are found and merged.
+    sorted.sort();
     merged(sorted.into_iter(), page_size)
 }
 
@@ -256,7 +268,7 @@ struct Sorted<'a> {
 impl<'a> Sorted<'a> {
     fn new(pages: &'a [Hpa], page_size: u64) -> Self {
         let mut order: Vec<usize> = (0..pages.len()).collect();
-        order.sort_unstable_by_key(|number| pages[*number]);
+        order.sort_by_key(|number| pages[*number]);
         let numbers = order.iter().map(|number| pages[*number].0 / page_size);
         let frames = Frames::new(numbers.collect(), SECTION / page_size, LIMIT_4G / page_size);
         Self {

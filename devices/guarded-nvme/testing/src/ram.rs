@@ -74,7 +74,7 @@ impl GuestRam {
         *self.trick.borrow_mut() = Some(trick);
     }
 
-    /// Begins to count the words that the monitor reads alone.
+    /// Begins to count the words that the monitor reads.
     pub fn count_loads(&self) {
         *self.loads.borrow_mut() = Some(BTreeMap::new());
     }
@@ -149,7 +149,11 @@ impl GuestRam {
             .all(|page| self.pages.get(&page).is_some_and(allowed))
     }
 
+    /// A word was read, or a part of it: what other words hold may change before these are.
     fn after_read(&self, gpa: Gpa) {
+        if let Some(loads) = self.loads.borrow_mut().as_mut() {
+            *loads.entry(gpa.0).or_default() += 1;
+        }
         // Taken out meanwhile, as a trick may read too.
         let trick = self.trick.borrow_mut().take();
         if let Some(mut trick) = trick {
@@ -172,10 +176,17 @@ impl GuestMemory for GuestRam {
         if !self.is_ram(gpa, data.len(), false) {
             return false;
         }
-        self.pieces(gpa, data.len(), |hpa, range| {
-            self.physical.read(hpa, &mut data[range]);
-        });
-        self.after_read(gpa);
+        let mut at = 0;
+        while at < data.len() {
+            let start = gpa + at as u64;
+            let left = usize::try_from(8 - start.0 % 8).unwrap_or(8);
+            let word = at..data.len().min(at + left);
+            self.pieces(start, word.len(), |hpa, range| {
+                self.physical.read(hpa, &mut data[word.clone()][range]);
+            });
+            at = word.end;
+            self.after_read(start);
+        }
         true
     }
 
@@ -195,9 +206,6 @@ impl GuestMemory for GuestRam {
             return None;
         }
         let value = self.get(gpa);
-        if let Some(loads) = self.loads.borrow_mut().as_mut() {
-            *loads.entry(gpa.0).or_default() += 1;
-        }
         self.after_read(gpa);
         Some(value)
     }
