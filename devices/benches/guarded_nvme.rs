@@ -82,19 +82,28 @@ impl Translate for Guest {
 }
 
 impl GuestMemory for Guest {
-    fn read(&self, _: Gpa, _: &mut [u8]) -> bool {
-        false
+    /// As a monitor does: memory is what the table has.
+    fn read(&self, gpa: Gpa, data: &mut [u8]) -> bool {
+        let len = data.len() as u64;
+        let run = self.table.translate(gpa, len).filter(|run| run.len == len);
+        let slot = gpa.0.checked_sub(LIST.0).map(|bytes| bytes / 8);
+        let slot = slot.and_then(|slot| usize::try_from(slot).ok());
+        let (Some(_), Some(entries)) = (run, slot.and_then(|slot| self.list.get(slot..))) else {
+            return false;
+        };
+        for (word, entry) in data.chunks_exact_mut(8).zip(entries) {
+            word.copy_from_slice(&entry.to_le_bytes());
+        }
+        data.len() <= 8 * entries.len()
     }
 
     fn write(&self, _: Gpa, _: &[u8]) -> bool {
         false
     }
 
-    /// As a monitor does: memory is what the table has.
     fn load(&self, gpa: Gpa) -> Option<u64> {
-        let run = self.table.translate(gpa, 8).filter(|run| run.len == 8);
-        let slot = usize::try_from(gpa.0.checked_sub(LIST.0)? / 8).ok()?;
-        run.and_then(|_| self.list.get(slot).copied())
+        let mut word = [0; 8];
+        self.read(gpa, &mut word).then(|| u64::from_le_bytes(word))
     }
 
     fn publish(&self, _: Gpa, _: u64) -> bool {

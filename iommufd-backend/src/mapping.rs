@@ -140,27 +140,26 @@ impl Mapping {
     /// # Errors
     /// [`Error::Map`], with `EFAULT` where a page cannot be allocated; those before it are entered.
     pub fn populate(&self) -> Result<(), Error> {
-        self.populate_part(0, self.len)
+        self.populate_first(self.len)
     }
 
-    /// The same for `len` bytes from `at` on.
+    /// The same for the first `len` bytes.
     ///
     /// # Errors
-    /// Those of [`populate`](Self::populate); `EINVAL` if they are not within the range.
-    pub(crate) fn populate_part(&self, at: u64, len: u64) -> Result<(), Error> {
+    /// Those of [`populate`](Self::populate); `EINVAL` if there are fewer.
+    pub(crate) fn populate_first(&self, len: u64) -> Result<(), Error> {
         let failed = |source| Error::Map {
             len,
             what: "memory that was mapped before",
             source,
         };
-        let inside = at.checked_add(len).is_some_and(|end| end <= self.len);
-        let (true, Ok(bytes)) = (inside, usize::try_from(len)) else {
-            return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
-        };
-        let start = pointer(self.start + at);
+        let inside = Some(len).filter(|len| *len <= self.len);
+        let len = inside
+            .and_then(|len| usize::try_from(len).ok())
+            .ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EINVAL)))?;
         // SAFETY: the advice (Linux 5.14, mm/madvise.c madvise_populate) changes page tables and
         // the contents of no page; the range is this object's.
-        let result = unsafe { libc::madvise(start, bytes, libc::MADV_POPULATE_READ) };
+        let result = unsafe { libc::madvise(pointer(self.start), len, libc::MADV_POPULATE_READ) };
         match result {
             0 => Ok(()),
             _ => Err(failed(io::Error::last_os_error())),

@@ -95,7 +95,7 @@ impl Pagemap {
         Error::AddressesHidden { path: PATH.into() }
     }
 
-    /// The same, once the memory is at the begin of `mapping`.
+    /// Where the memory of `request` is, in IOVA order and merged, once it is at the begin of `mapping`.
     ///
     /// # Errors
     /// [`Error::Map`], [`Error::Read`], [`Error::AddressesHidden`], [`Error::PageAbsent`], [`Error::Misaligned`],
@@ -105,36 +105,13 @@ impl Pagemap {
         mapping: &Mapping,
         request: &PinRequest<'_>,
     ) -> Result<Vec<Extent>, Error> {
-        let size = request.page_size;
-        let mut before = self.place(mapping, request, 0)?;
-        let mut extents = Vec::new();
-        // Pages that have been looked at, the last one the next after `before`.
-        let mut known = Vec::new();
-        if request.len > size {
-            known.push(self.place(mapping, request, request.len - size)?);
-        }
-        while let Some(page) = known.last().copied() {
-            let distance = page.iova() - before.iova();
-            let is_run = page.hpa().0.checked_sub(before.hpa().0) == Some(distance);
-            if is_run || distance == size {
-                extents.push(Extent::new(before.iova(), before.hpa(), distance)?);
-                before = page;
-                known.pop();
-            } else {
-                let middle = before.iova() - request.iova + distance / size / 2 * size;
-                known.push(self.place(mapping, request, middle)?);
-            }
-        }
-        extents.push(before);
-        Ok(merge(extents))
-    }
-
-    /// Where the page at byte `at` of `request` is.
-    fn place(&self, mapping: &Mapping, request: &PinRequest<'_>, at: u64) -> Result<Extent, Error> {
-        let (iova, size) = (request.iova + at, request.page_size);
-        mapping.populate_part(at, size)?;
-        let state = self.pages(mapping.start() + at, size, size).next();
-        extent(request, iova, state.unwrap_or(Ok(PageState::Absent))?)
+        mapping.populate_first(request.len)?;
+        let pages = self.pages(mapping.start(), request.len, request.page_size);
+        let extents = (0..).zip(pages).map(|(number, state)| {
+            let iova = request.iova + number * request.page_size;
+            extent(request, iova, state?)
+        });
+        Ok(merge(extents.collect::<Result<Vec<_>, _>>()?))
     }
 
     /// What the kernel reports about `len` bytes from `start` on: one state for each `page_size` bytes, or for each
@@ -208,9 +185,8 @@ impl UnpinnedView {
         })
     }
 
-    /// Where the memory of `request` is now, in IOVA order and merged: the kernel may move it as long as it is not pinned. All
-    /// of it is in the file. Two pages that are as far apart as the ends of a run are taken for these, and the pages between
-    /// them, which are not looked at, for the rest of it.
+    /// Where the memory of `request` is now, in IOVA order and merged: the kernel may move it as long as it is not pinned.
+    /// Pages that the file does not have yet are taken.
     ///
     /// # Errors
     /// [`Error::Map`], [`Error::Read`], [`Error::PageAbsent`], [`Error::Misaligned`], [`Error::Extent`]
@@ -285,7 +261,6 @@ pub(crate) mod tests {
             Err(error) => panic!("{error:?}"),
         };
         let file = file(6 * PAGE);
-        file.write_all_at(&[1; 6 * PAGE as usize], 0).unwrap();
         let mut places = |page: u64, count: u64| {
             let request = PinRequest {
                 file: &file,
@@ -312,55 +287,6 @@ pub(crate) mod tests {
             iova: COOKIE,
         };
         assert!(matches!(view.look(&too_long), Err(Error::Map { .. })));
-    }
-
-    /// What is said of a mapping whose pages are at `frames`; where there is none, the kernel does not know the page.
-    fn places_of(frames: &[Option<u64>]) -> Result<Vec<Extent>, Error> {
-        let memory = file(frames.len() as u64 * PAGE);
-        let request = PinRequest {
-            file: &memory,
-            offset: 0,
-            len: frames.len() as u64 * PAGE,
-            page_size: PAGE,
-            iova: COOKIE,
-        };
-        let mut mapping = Mapping::reserve(request.len, 0).unwrap();
-        mapping.place(0, request.part(), "a file").unwrap();
-        let shown = file(1 << 40);
-        for (number, frame) in (0..).zip(frames) {
-            let entry = frame.map_or(0, |frame| PRESENT | frame);
-            let offset = (mapping.start().0 / PAGE + number) * ENTRY as u64;
-            shown.write_all_at(&entry.to_ne_bytes(), offset).unwrap();
-        }
-        Pagemap::from(shown).places(&mapping, &request)
-    }
-
-    #[test]
-    fn runs_are_found_by_their_ends() {
-        let known = |frames: Vec<u64>| frames.into_iter().map(Some).collect::<Vec<_>>();
-        for frames in [
-            vec![5],
-            vec![5, 6],
-            vec![6, 5],
-            (100..116).collect(),
-            (100..116).rev().collect(),
-            (100..109).chain(300..307).collect(),
-            (100..101).chain(300..315).collect(),
-            (0..16).map(|number| 1000 - 3 * number).collect(),
-            vec![1, 2, 3, 9, 8, 20, 21, 22, 23, 30, 4],
-        ] {
-            let pages = frames.iter().zip(0..).map(|(frame, number)| {
-                Extent::new(COOKIE + number * PAGE, Hpa(frame * PAGE), PAGE).unwrap()
-            });
-            assert_eq!(places_of(&known(frames.clone())).unwrap(), merge(pages));
-        }
-        // What is between the ends of a run is not looked at, and anything else is.
-        let mut frames = known((100..132).collect());
-        frames[1..31].fill(None);
-        assert_eq!(places_of(&frames).unwrap().len(), 1);
-        frames[31] = Some(300);
-        let error = places_of(&frames).unwrap_err();
-        assert!(matches!(error, Error::PageAbsent { .. }), "{error}");
     }
 
     #[test]

@@ -38,8 +38,9 @@ pub fn meanwhile<R>(other: impl Fn() + Sync, work: impl FnOnce() -> R) -> R {
     thread::scope(|scope| {
         let thread = Builder::new().spawn_scoped(scope, &other);
         let result = work();
-        if thread.is_err() {
-            other();
+        match thread.map(ScopedJoinHandle::join) {
+            Ok(done) => done.unwrap_or_else(|panicked| panic::resume_unwind(panicked)),
+            Err(_) => other(),
         }
         result
     })

@@ -253,7 +253,7 @@ impl Steps for Resources {
 
     fn close(&mut self) -> Result<(), Error> {
         trace::note("close");
-        if self.assigned.devices.is_empty() {
+        if self.assigned.devices.is_empty() || self.memslots.is_empty() {
             return Ok(self.assigned.close()?);
         }
         let memslots = Mutex::new(mem::take(&mut self.memslots));

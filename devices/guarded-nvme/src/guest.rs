@@ -22,8 +22,8 @@ pub trait Translate {
 
 /// Guest memory as the monitor accesses it.
 ///
-/// The guest changes its memory while this runs. What is read is copied: an implementation reads each byte once, with
-/// volatile loads, and hands out no reference.
+/// The guest changes its memory while this runs. What is read is copied, in pieces of any size, and only the copy is used: an
+/// implementation hands out no reference.
 pub trait GuestMemory {
     /// Copies the `data.len()` bytes at `gpa`. `false` unless all of them are RAM.
     #[must_use]

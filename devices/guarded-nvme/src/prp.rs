@@ -131,14 +131,14 @@ impl Payload {
             let is_last = remaining <= slots;
             let entries = if is_last { remaining } else { slots - 1 };
             for portion in (0..entries).step_by(PORTION) {
-                let mut slots = [[0; SLOT as usize]; PORTION];
+                let mut words = [[0; size_of::<u64>()]; PORTION];
                 let wanted = usize::try_from(entries - portion).unwrap_or(PORTION);
-                let slots = &mut slots[..wanted.min(PORTION)];
-                if !guest.read(Gpa(list + portion * SLOT), slots.as_flattened_mut()) {
+                let words = &mut words[..wanted.min(PORTION)];
+                if !guest.read(Gpa(list + portion * SLOT), words.as_flattened_mut()) {
                     return Err(Status::DATA_TRANSFER_ERROR);
                 }
-                for slot in slots {
-                    let entry = u64::from_le_bytes(*slot);
+                for word in words {
+                    let entry = u64::from_le_bytes(*word);
                     self.translate(guest, Named::new(next, entry), sink)?;
                     next += 1;
                 }

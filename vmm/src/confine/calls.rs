@@ -285,7 +285,7 @@ pub const CALLS: &[Call] = calls! {
     tgkill, When::Own(0), ALL, "interrupt a vCPU; end the process by a fatal signal";
     exit, When::Any, ALL, "end a thread";
     exit_group, When::Any, ALL, "end the process";
-    clone, When::Has(0, A_THREAD, "CLONE_THREAD"), MAIN, "threads that reset several devices at once, or write to a new client";
+    clone, When::Has(0, A_THREAD, "CLONE_THREAD"), MAIN, "threads that reset several devices at once, remove the VM meanwhile, or write to a new client";
     clone3, When::Any, MAIN, "nothing: a second filter refuses it with ENOSYS, so that the C library uses clone";
     set_robust_list, When::Any, MAIN, "the start of such a thread";
     rseq, When::Any, MAIN, "the start of such a thread";

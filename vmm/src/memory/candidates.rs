@@ -58,7 +58,7 @@ pub enum Strategy {
 }
 
 impl Frames {
-    /// `numbers` ascend; those below `limit` are below 4 GiB.
+    /// `numbers` ascend strictly; those below `limit` are below 4 GiB.
     pub fn new(numbers: Vec<u64>, per_section: u64, limit: u64) -> Self {
         let low = numbers.partition_point(|number| *number < limit);
         let mut frames = Self {

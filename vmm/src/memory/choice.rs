@@ -141,8 +141,8 @@ pub fn is_good(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -
         && cost.bytes.saturating_sub(least) < size / 128
 }
 
-/// Chooses among `pages`, pages of `page_size` bytes in the order in which they were got. They are distinct, if they are where
-/// they seem to be. With no more than requested, all that devices reach are kept. The same pages give the same choice.
+/// Chooses among `pages`, distinct pages of `page_size` bytes in the order in which they were got.
+/// With no more than requested, all that devices reach are kept. The same pages give the same choice.
 #[must_use]
 pub fn choose(pages: &[Hpa], page_size: u64, required: &PageRequirements<'_>) -> Choice {
     let reached = |number: &usize| is_reached(pages[*number], page_size, required);

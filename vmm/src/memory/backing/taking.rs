@@ -2,8 +2,7 @@
 
 //! Which of the pool's hugepages become guest RAM: they are taken, looked at and chosen among; the rest is given back.
 //!
-//! `/proc/self/pagemap` shows where pages are to a process with CAP_SYS_ADMIN, which then pins only those that it keeps. It looks
-//! at the ends of runs only: where pages are, the kernel says once they are pinned.
+//! `/proc/self/pagemap` shows where pages are to a process with CAP_SYS_ADMIN, which then pins only those that it keeps.
 //! Another process pins pages to see where they are, and so does one whose kernel may move pages to pin them.
 
 use std::fs::File;
@@ -112,8 +111,8 @@ impl Taking<'_> {
         Ok(pages(&extents, self.size))
     }
 
-    /// Of a piece that is not pinned, returns the pages that are not in `kept` to the pool, and pins the others. Not all of them
-    /// have been looked at, and the kernel may move pages while they are not pinned, so the addresses of all are read.
+    /// Of a piece that is not pinned, returns the pages that are not in `kept` to the pool, and pins the others. The kernel
+    /// may move pages while they are not pinned, so their addresses are read again.
     fn reduce(&mut self, piece: Range<usize>, kept: &[usize]) -> Result<(), PinError> {
         for gap in gaps(kept, piece).into_iter().rev() {
             let (offset, len) = bytes(&gap, self.size);

@@ -211,15 +211,6 @@ fn good_pages_need_no_others() {
 }
 
 #[test]
-fn pages_that_only_seem_to_be_in_two_places_are_chosen_among() {
-    let pages: Vec<u64> = (4000..4100).chain(4050..4150).chain(4000..4003).collect();
-    for count in [1, 99, 150, 203, 300] {
-        let choice = choose(&hpas(&pages), PAGE, &wish(count));
-        assert_eq!(choice.kept.len(), count.min(pages.len()));
-    }
-}
-
-#[test]
 fn pages_of_a_gib_are_chosen_too() {
     let gib = 1 << 30;
     let pages = [9, 4, 5, 2].map(|number| Hpa(number * gib));
