@@ -290,6 +290,31 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn each_page_of_a_request_is_looked_at() {
+        // As far apart as the ends of a run, with another page between them.
+        let frames = [100, 700, 102];
+        let memory = file(frames.len() as u64 * PAGE);
+        let request = PinRequest {
+            file: &memory,
+            offset: 0,
+            len: frames.len() as u64 * PAGE,
+            page_size: PAGE,
+            iova: COOKIE,
+        };
+        let mut mapping = Mapping::reserve(request.len, 0).unwrap();
+        mapping.place(0, request.part(), "a file").unwrap();
+        let shown = file(1 << 40);
+        for (number, frame) in (0..).zip(frames) {
+            let offset = (mapping.start().0 / PAGE + number) * ENTRY as u64;
+            let entry = PRESENT | frame;
+            shown.write_all_at(&entry.to_ne_bytes(), offset).unwrap();
+        }
+        let places = Pagemap::from(shown).places(&mapping, &request).unwrap();
+        let found = places.iter().map(|extent| extent.hpa().0 / PAGE);
+        assert_eq!(found.collect::<Vec<_>>(), frames);
+    }
+
+    #[test]
     fn entries_are_taken_apart() {
         for (entry, state) in [
             (0, PageState::Absent),
